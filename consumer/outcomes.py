@@ -1,0 +1,94 @@
+"""What a call to Engage came to: one typed outcome per call, never a bare exception.
+
+The edge (`engage.py`) decides which; the ledger decides what follows. `why` is one line for a log or a header:
+it names what happened, never contents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The order's latest version is processed; here is its versionTag."""
+
+    version_tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotReady:
+    """Not processed yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """404 to a poll: the job or order is not there (yet)."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    """Engage could not process the order: it will never have this version."""
+
+    why: str
+    errors: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentTaken:
+    """202 to POST or PUT of the order document: this job processes it (no id: poll the order itself)."""
+
+    job_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """202 to an action. Done."""
+
+
+@dataclass(frozen=True, slots=True)
+class StaleTag:
+    """404 to an action: order unknown or tag out of date (Engage does not say which)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """400, 422 or another 4xx: it would be refused again. `errors` is Engage's own list (JSON text, cut)."""
+
+    status: int
+    why: str
+    errors: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unauthorized:
+    """401 or 403: the connection's key is wrong; an operator's error, never the event's."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """408 or 429: not processed; come back after `retry_after_s` seconds, where told."""
+
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """Surely not processed, or harmless to repeat: could not connect, 503 (for polls also every other failure)."""
+
+    why: str
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InDoubt:
+    """An action that may have been processed: no readable answer after it was (or may have been) written."""
+
+    why: str
+
+
+PollOutcome = Ready | NotReady | NotFound | JobFailed | Rejected | Unauthorized | Throttled | Unavailable
+DocumentOutcome = DocumentTaken | JobFailed | Rejected | Unauthorized | Throttled | Unavailable
+ActionOutcome = Accepted | StaleTag | Rejected | Unauthorized | Throttled | Unavailable | InDoubt

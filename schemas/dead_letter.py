@@ -1,0 +1,70 @@
+"""A dead letter: the original record, untouched, with headers that say why it is here.
+
+Key, value, timestamp and headers are the source record's own; the headers below are added (names start with
+`engage-relay-`; a redriven event's earlier ones are replaced).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PREFIX = "engage-relay-"
+REDRIVE_OF = PREFIX + "redrive-of"
+"""Header of a redriven event: `topic/partition/offset` of the dead letter that it was."""
+
+
+class Reason(StrEnum):
+    """Why an event was set aside, and who acts."""
+
+    UNDECODABLE = "undecodable"  # the sender: not UTF-8, not JSON, too deep, numbers that JSON readers disagree about
+    INVALID_EVENT = "invalid_event"  # the sender: a field that the route needs is missing or wrong
+    UNKNOWN_CONNECTION = "unknown_connection"  # the operator: the event names a connection that is not configured
+    REJECTED = "rejected"  # the sender: Engage refused the action (400, 422, other 4xx)
+    POLL_REJECTED = "poll_rejected"  # the sender: Engage refused the question for the tag, or the document
+    JOB_FAILED = "job_failed"  # the sender: Engage could not process the order
+    NOT_FOUND = "not_found"  # the sender: the order or job never appeared within the grace time
+    STALE_TAG = "stale_tag"  # the sender: Engage kept answering 404 to the newest tag
+    DEADLINE = "deadline"  # the operator: not ready, or not delivered, within the deadline
+    OUTCOME_UNKNOWN = "outcome_unknown"  # a person: it may have been processed (on_unknown: dead_letter)
+    UNREADABLE_PENDING = "unreadable_pending"  # the operator: a record of the delay topic that cannot be read
+    TOO_LARGE = "too_large"  # the operator: the broker refuses a pending record of this size
+
+
+class DeadLetterHeaders(BaseModel):
+    """The headers that a dead letter adds; all values are UTF-8 text."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reason: Reason
+    detail: str = Field("", description="One line: what was wrong and where (names fields, never their contents).")
+    errors: str | None = Field(None, description="Engage's own error list, JSON, as it was answered (cut at 8 KiB).")
+    source_topic: str
+    source_partition: int
+    source_offset: int
+    route: str | None = None
+    action: str | None = None
+    connection: str | None = None
+    attempts: int = Field(0, description="Polls answered.")
+    sends: int = Field(0, description="Times that the action was sent.")
+    failed_at_ms: int = Field(description="Milliseconds since 1970 (UTC).")
+
+    def to_kafka(self) -> list[tuple[str, bytes]]:
+        """Return the headers as Kafka takes them: `engage-relay-source-offset: b"17"`; absent ones are left out."""
+        return [
+            (PREFIX + name.replace("_", "-"), str(value).encode())
+            for name, value in self.model_dump(mode="json", exclude_none=True).items()
+        ]
+
+    @classmethod
+    def from_kafka(cls, headers: Iterable[tuple[str, bytes | None]]) -> DeadLetterHeaders:
+        """Read them back. Raises pydantic.ValidationError where they are not a dead letter's."""
+        return cls.model_validate(
+            {
+                name.removeprefix(PREFIX).replace("-", "_"): value.decode(errors="replace")
+                for name, value in headers
+                if name.startswith(PREFIX) and value is not None
+            }
+        )

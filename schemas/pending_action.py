@@ -1,0 +1,127 @@
+"""The delay topic's records: what is still owed to Engage, so that a restart knows it.
+
+Key: `{source offset}:{route}` (UTF-8), or `position` for the partition's next source offset. The partition is
+the source partition's number. A tombstone ends an action. `routed` is written once and carried along unread;
+the fields beside it are the action's progress.
+
+Readers ignore unknown fields, so a newer relay may add some (`version` stays); a change that an older
+reader must not ignore raises `version`, and the older reader dead-letters what it cannot read.
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.engage import ActionName
+
+POSITION_KEY = b"position"
+OnUnknown = Literal["resend", "dead_letter"]
+
+
+class _Contract(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Bytes(_Contract):
+    """Bytes in JSON: as text where they are UTF-8, else in base64. Exactly one of the two is set."""
+
+    text: str | None = None
+    base64: str | None = None
+
+    @classmethod
+    def of(cls, raw: bytes) -> Bytes:
+        """Wrap `raw`, whatever it is."""
+        try:
+            return cls(text=raw.decode())
+        except UnicodeDecodeError:
+            return cls(base64=base64.b64encode(raw).decode("ascii"))
+
+    def raw(self) -> bytes:
+        """Return the very bytes that were wrapped."""
+        return base64.b64decode(self.base64) if self.base64 is not None else (self.text or "").encode()
+
+
+class SourceRecord(_Contract):
+    """The event's record as it was consumed, kept whole so that a dead letter is the original, untouched."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int | None = Field(None, description="Milliseconds since 1970 (UTC); null where the broker had none.")
+    key: Bytes | None = None
+    value: Bytes | None = None
+    headers: list[tuple[str, Bytes | None]] = Field(default_factory=list)
+
+
+class FromEvent(_Contract):
+    """The event carried the versionTag."""
+
+    kind: Literal["event"] = "event"
+    version_tag: str
+
+
+class FromJob(_Contract):
+    """The versionTag comes from a job."""
+
+    kind: Literal["job"] = "job"
+    job_id: str
+
+
+class FromOrder(_Contract):
+    """The versionTag comes from the order itself."""
+
+    kind: Literal["order"] = "order"
+    newer_than: datetime | None = None
+
+
+class FromDocument(_Contract):
+    """The order document is posted to Engage first (409: put), which answers with a job."""
+
+    kind: Literal["document"] = "document"
+    document: dict[str, Any]
+
+
+TagSource = Annotated[FromEvent | FromJob | FromOrder | FromDocument, Field(discriminator="kind")]
+
+
+class RoutedAction(_Contract):
+    """What a route made of an event. Never changes afterwards."""
+
+    route: str
+    connection: str
+    order_id: str
+    action: ActionName
+    language: str | None = None
+    data: Any = None
+    tag_source: TagSource
+    on_unknown: OnUnknown = "resend"
+    event_time_ms: int = Field(description="When it happened: milliseconds since 1970 (UTC).")
+    trace_context: dict[str, str] | None = Field(None, description="W3C traceparent and tracestate of the event.")
+    source: SourceRecord
+
+
+class PendingAction(_Contract):
+    """A live record of the delay topic."""
+
+    version: Literal[1] = 1
+    state: Literal["pending", "sending"] = Field(
+        description="`sending` is the intent: a `sending` record without a tombstone is in doubt after a crash."
+    )
+    first_seen_ms: int = Field(description="When the event was first read; the deadline counts from here.")
+    due_ms: int = Field(description="When it is next to be looked at.")
+    attempts: int = Field(0, description="Polls answered so far, when this record was written.")
+    sends: int = Field(0, description="Times that the action was sent or meant to be.")
+    version_tag: str | None = Field(None, description="The tag last learnt.")
+    job_id: str | None = Field(None, description="The job that a posted document was given.")
+    routed: RoutedAction
+
+
+class Position(_Contract):
+    """Where the source partition goes on: written in every transaction that touches the partition."""
+
+    version: Literal[1] = 1
+    next_offset: int
