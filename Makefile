@@ -1,0 +1,64 @@
+# `make` lists the targets. Needs Python 3.11+ with venv; the tests against a real broker also need Java 17 and Maven.
+
+PYTHON ?= python3
+ARGS ?=
+
+# One environment for everything: the development tools add a few seconds to a first `make demo`, a second one would add
+# a second thing to get out of date. Relative, so that a path with spaces is no trouble.
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint types bench lock schemas clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+demo: $(READY) ## Watch the relay work: Kafka and Engage stand-ins, no configuration
+	@$(BIN)/python -m consumer.cli demo $(ARGS)
+
+test: $(READY) ## Run every test (ARGS="-k ledger" for some)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## Check style, format and that the generated schemas are current
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m schemas.generate --check
+
+types: $(READY) ## Check types (mypy --strict)
+	@$(BIN)/python -m mypy $(ARGS)
+
+bench: $(READY) ## Measure throughput and restore time against a real broker
+	@$(BIN)/python -m benchmarks.throughput $(ARGS)
+	@$(BIN)/python -m benchmarks.restore $(ARGS)
+
+lock: $(READY) ## Pin the dependencies of pyproject.toml (ARGS=--upgrade for the newest)
+	@set -e; lock() { \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --custom-compile-command "make lock" $(ARGS) pyproject.toml "$$@"; \
+	}; \
+	lock --output-file requirements.lock; \
+	lock --group dev --constraints requirements.lock --output-file requirements-dev.lock
+
+schemas: $(READY) ## Write schemas/*.schema.json from the models
+	@$(BIN)/python -m schemas.generate
+
+clean: ## Remove the environment, caches and build results (not the downloaded test broker)
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "engage-relay needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." \
+	      "Name another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || \
+	  { echo "'$(PYTHON)' cannot make virtual environments (Debian, Ubuntu: apt install python3-venv)." >&2; exit 1; }
+	@echo "Making $(VENV) (once, and again when the dependencies change) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
