@@ -89,6 +89,11 @@ class InDoubt:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """Not sent: at the last moment it was no longer ours to send."""
+
+
 PollOutcome = Ready | NotReady | NotFound | JobFailed | Rejected | Unauthorized | Throttled | Unavailable
 DocumentOutcome = DocumentTaken | JobFailed | Rejected | Unauthorized | Throttled | Unavailable
-ActionOutcome = Accepted | StaleTag | Rejected | Unauthorized | Throttled | Unavailable | InDoubt
+ActionOutcome = Accepted | StaleTag | Rejected | Unauthorized | Throttled | Unavailable | InDoubt | Withdrawn

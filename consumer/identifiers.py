@@ -1,0 +1,43 @@
+"""Which ids may be put into a URL: the ids of orders and jobs come from outside.
+
+One judgement for all: routing asks it before an event is taken (a bad id is the sender's error, named by field),
+and whatever builds a URL asks it again. An id that passes, percent-encoded, is one path segment and stays one,
+even with a server that decodes it (twice) before it looks at the path.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+MAX_ID_CHARACTERS = 1024  # ids in use have tens; percent-encoded (9 bytes a character) a URL stays below 10 kB
+
+_ORDINARY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_ID_CHARACTERS}}}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_SEPARATOR = re.compile(r"[/\\]")
+
+
+def why_unusable(raw_id: str) -> str | None:
+    """Say, in words that follow the field's name and never repeat the id, why it cannot be used; None: it can."""
+    if _ORDINARY.fullmatch(raw_id):
+        return None
+    if not raw_id:
+        return "is empty"
+    if len(raw_id) > MAX_ID_CHARACTERS:
+        return f"is longer than {MAX_ID_CHARACTERS} characters"
+    if raw_id.isspace():
+        return "is blank"
+    if _CONTROL.search(raw_id):
+        return "has a control character or line break"
+    if any("\ud800" <= character <= "\udfff" for character in raw_id):
+        return "has half a surrogate pair"
+    return "would be more than one path segment" if _climbs(raw_id) else None
+
+
+def _climbs(raw_id: str) -> bool:
+    decoded, before = raw_id, ""
+    while decoded != before:
+        if any(part in ("", ".", "..") for part in _SEPARATOR.split(decoded)):
+            return True
+        decoded, before = unquote(decoded), decoded
+    return False

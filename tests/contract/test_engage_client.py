@@ -1,0 +1,689 @@
+"""Each answer that Engage, or something in front of it, can give: what it comes to for each call.
+
+The rows are the table of outcomes in the design; the sockets are real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumer.engage import EngageClient
+from consumer.outcomes import (
+    Accepted,
+    ActionOutcome,
+    DocumentOutcome,
+    DocumentTaken,
+    InDoubt,
+    JobFailed,
+    NotFound,
+    NotReady,
+    PollOutcome,
+    Ready,
+    Rejected,
+    StaleTag,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+    Withdrawn,
+)
+from schemas.engage import ActionRequest
+from tests.contract.conftest import Run
+from tests.contract.scripted_server import Peer, Script, Server, answer, answering, refused_url, serving
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+DAY_S = 24 * 3600.0
+ACTION = ActionRequest(
+    action="ConfirmShipment", version_tag="t-1", language="sv", data={"tracking": "1Z", "note": None}
+)
+KEY = "k3y"
+
+
+@dataclass(frozen=True)
+class World:
+    """A client, and the server that it talks to."""
+
+    engage: EngageClient
+    server: Server
+
+
+def client_of(base_url: str, *, api_key: Callable[[], str] = lambda: KEY, timeout_s: float = 20.0) -> EngageClient:
+    return EngageClient(
+        base_url=base_url, api_key=api_key, user_agent="engage-relay/1", timeout_s=timeout_s, now=NOW.timestamp
+    )
+
+
+@asynccontextmanager
+async def world(
+    script: Script, *, prefix: str = "", api_key: Callable[[], str] = lambda: KEY, timeout_s: float = 20.0
+) -> AsyncIterator[World]:
+    async with serving(script) as server:
+        engage = client_of(server.url + prefix, api_key=api_key, timeout_s=timeout_s)
+        yield World(engage, server)
+        await engage.aclose()
+
+
+def says(body: object, status: int = 200) -> bytes:
+    return answer(status, json.dumps(body).encode(), {"content-type": "application/json"})
+
+
+async def no_answer(peer: Peer) -> None:
+    await peer.request()
+
+
+async def silent(peer: Peer) -> None:
+    await peer.client_left()
+
+
+# Actions
+
+
+async def outcome_of_action(*answers: bytes) -> ActionOutcome:
+    async with world(answering(*answers)) as w:
+        outcome = await w.engage.send_action("o-1", ACTION)
+        assert len(w.server.requests) == 1, "an action is sent once, and never to where a redirect points"
+        return outcome
+
+
+ERRORS = [{"field": "language", "message": "unknown"}]
+
+
+@pytest.mark.parametrize(
+    ("raw", "outcome"),
+    [
+        (answer(202, b'{"ok":true}'), Accepted()),
+        (answer(200, b"<html>"), Accepted()),
+        (answer(201), Accepted()),
+        (answer(204), Accepted()),
+        (b"HTTP/1.1 102 Processing\r\n\r\n" + answer(202), Accepted()),
+        (answer(404), StaleTag()),
+        (answer(404, b"<html>not here</html>"), StaleTag()),
+        (says(ERRORS, 400), Rejected(400, "Engage answered 400", '[{"field":"language","message":"unknown"}]')),
+        (answer(422, b"no contact"), Rejected(422, "Engage answered 422")),
+        *((answer(status), Rejected(status, f"Engage answered {status}")) for status in (405, 409, 410, 413, 418, 451)),
+        (answer(401), Unauthorized(401)),
+        (answer(403), Unauthorized(403)),
+        (answer(408), Throttled()),
+        (answer(429, headers={"retry-after": "30"}), Throttled(30.0)),
+        (answer(421), Unavailable("Engage answered 421")),
+        (answer(503, headers={"retry-after": "5"}), Unavailable("Engage answered 503", 5.0)),
+        *((answer(s, headers={"location": "/x"}), Unavailable(f"Engage answered {s}")) for s in (301, 307, 308)),
+        *((answer(s, headers={"location": "/x"}), InDoubt(f"Engage answered {s}")) for s in (300, 302, 303, 305, 399)),
+        *((answer(s), InDoubt(f"Engage answered {s}")) for s in (499, 500, 501, 502, 504, 505, 520, 522, 530, 599)),
+        (answer(799), InDoubt("Engage answered 799")),
+        (b"garbage\r\n\r\n", InDoubt("answer was not HTTP")),
+    ],
+    ids=lambda value: value.split(b"\r\n\r\n")[0][9:12].decode() if isinstance(value, bytes) else None,
+)
+def test_what_an_answer_makes_of_an_action(run: Run, raw: bytes, outcome: ActionOutcome) -> None:
+    async def test() -> None:
+        assert await outcome_of_action(raw) == outcome
+
+    run(test())
+
+
+def test_an_action_without_an_answer_is_in_doubt(run: Run) -> None:
+    async def test() -> None:
+        async with world(no_answer) as w:
+            outcome = await w.engage.send_action("o-1", ACTION)
+            assert outcome == InDoubt("connection was closed before the answer")
+        async with world(silent, timeout_s=0.15) as w:
+            assert await w.engage.send_action("o-1", ACTION) == InDoubt("time ran out before the answer")
+
+    run(test())
+
+
+def test_an_action_that_could_not_be_sent_is_not_in_doubt(run: Run) -> None:
+    async def test() -> None:
+        engage = client_of(refused_url())
+        assert await engage.send_action("o-1", ACTION) == Unavailable("connection refused")
+
+    run(test())
+
+
+def test_an_action_that_is_no_longer_ours_is_withdrawn(run: Run) -> None:
+    async def test() -> None:
+        async with world(answering(answer(202))) as w:
+            assert await w.engage.send_action("o-1", ACTION, may_send=lambda: False) == Withdrawn()
+            assert w.server.requests == []
+            assert await w.engage.send_action("o-1", ACTION, may_send=lambda: True) == Accepted()
+
+    run(test())
+
+
+def test_an_action_is_written_as_engage_reads_it(run: Run) -> None:
+    async def test() -> None:
+        async with world(answering(answer(202))) as w:
+            await w.engage.send_action("o-1", ACTION)
+            (request,) = w.server.requests
+            assert request.line == b"POST /api/v3/orders/o-1/action HTTP/1.1"
+            assert request.headers[b"content-type"] == b"application/json"
+            assert json.loads(request.body) == {
+                "action": "ConfirmShipment",
+                "versionTag": "t-1",
+                "language": "sv",
+                "data": {"tracking": "1Z", "note": None},
+            }
+
+    run(test())
+
+
+def test_an_action_that_is_no_json_is_rejected_unsent(run: Run) -> None:
+    async def test() -> None:
+        async with world(answering(answer(202))) as w:
+            lone_surrogate = ActionRequest(action="Custom", version_tag="t", data="\ud800")
+            assert await w.engage.send_action("o-1", lone_surrogate) == Rejected(0, "action data is not JSON")
+            assert w.server.requests == []
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"),
+    [
+        ("0", 0.0),
+        ("120", 120.0),
+        ("1.5", 1.5),
+        ("9" * 500, DAY_S),
+        ("Thu, 01 Jan 2026 00:01:00 GMT", 60.0),
+        ("Fri, 01 Jan 2027 00:00:00 GMT", DAY_S),
+        ("Wed, 31 Dec 2025 00:00:00 GMT", None),
+        ("Thu, 01 Jan 99999999999 00:00:00 GMT", None),
+        ("-5", None),
+        ("soon", None),
+        ("", None),
+        ("inf", None),
+        ("1e9", None),
+    ],
+)
+def test_how_long_to_wait_is_read_from_retry_after(run: Run, retry_after: str, seconds: float | None) -> None:
+    async def test() -> None:
+        assert await outcome_of_action(answer(429, headers={"retry-after": retry_after})) == Throttled(seconds)
+
+    run(test())
+
+
+def test_engages_list_of_errors_is_cut(run: Run) -> None:
+    async def test() -> None:
+        outcome = await outcome_of_action(says(["é" * 100_000], 400))
+        assert isinstance(outcome, Rejected)
+        assert outcome.errors is not None
+        assert len(outcome.errors.encode()) <= 8 << 10
+
+    run(test())
+
+
+# Polls
+
+
+JOB = "/api/v3/orders/jobs/j-1"
+ORDER = "/api/v3/orders/o-1"
+
+
+async def outcome_of_job(*answers: bytes) -> PollOutcome:
+    async with world(answering(*answers)) as w:
+        outcome = await w.engage.poll_job("j-1")
+        assert len(w.server.requests) == len(answers)
+        return outcome
+
+
+async def outcome_of_order(*answers: bytes) -> PollOutcome:
+    async with world(answering(*answers)) as w:
+        outcome = await w.engage.poll_order("o-1")
+        assert len(w.server.requests) == len(answers)
+        return outcome
+
+
+EITHER_POLL: list[tuple[bytes, PollOutcome]] = [
+    (says({"versionTag": "t-1"}), Ready("t-1")),
+    (says({"VersionTag": "t-1"}), Ready("t-1")),
+    (says({"versionTag": 17}), Ready("17")),
+    (says({"versionTag": ""}), NotReady()),
+    (says({"versionTag": None}), NotReady()),
+    (says({"versionTag": True}), NotReady()),
+    (says({"versionTag": ["t-1"]}), NotReady()),
+    (says({}), NotReady()),
+    (answer(200), NotReady()),
+    (answer(202), NotReady()),
+    (answer(204), NotReady()),
+    (says({"status": "Queued"}, 202), NotReady()),
+    (b"HTTP/1.1 103 Early Hints\r\n\r\n" + says({"versionTag": "t-1"}), Ready("t-1")),
+    (answer(200, b"<html>We will be back</html>"), Unavailable("answer was not a JSON object")),
+    (answer(200, b'{"versionTag":"t-'), Unavailable("answer was not a JSON object")),
+    (answer(200, b'{"versionTag":"\xff"}'), Unavailable("answer was not a JSON object")),
+    (answer(200, b'{"versionTag":' + b"9" * 5000 + b"}"), Unavailable("answer was not a JSON object")),
+    (answer(200, b"[" * 100_000), Unavailable("answer was not a JSON object")),
+    (says(["t-1"]), Unavailable("answer was not a JSON object")),
+    (says("t-1"), Unavailable("answer was not a JSON object")),
+    (answer(404), NotFound()),
+    (says({"versionTag": "t-1"}, 404), NotFound()),
+    (says(ERRORS, 400), Rejected(400, "Engage answered 400", '[{"field":"language","message":"unknown"}]')),
+    (answer(410), Rejected(410, "Engage answered 410")),
+    (answer(401), Unauthorized(401)),
+    (answer(403), Unauthorized(403)),
+    (answer(408), Throttled()),
+    (answer(429, headers={"retry-after": "3"}), Throttled(3.0)),
+    *((answer(s), Unavailable(f"Engage answered {s}")) for s in (304, 421, 499, 500, 502, 504, 520, 599)),
+    (answer(503, headers={"retry-after": "7"}), Unavailable("Engage answered 503", 7.0)),
+    (answer(302), Unavailable("redirect without a Location")),
+    (answer(302, headers={"location": "http://elsewhere.example/"}), Unavailable("redirect elsewhere was refused")),
+    (answer(302, headers={"location": "/a b"}), Unavailable("redirect elsewhere was refused")),
+    (b"garbage\r\n\r\n", Unavailable("answer was not HTTP")),
+    (answer(200, b"", {"content-encoding": "br"}), Unavailable("answer was compressed, though identity was asked for")),
+]
+
+
+@pytest.mark.parametrize(("raw", "outcome"), EITHER_POLL, ids=range(len(EITHER_POLL)))
+def test_what_an_answer_makes_of_a_poll(run: Run, raw: bytes, outcome: PollOutcome) -> None:
+    async def test() -> None:
+        assert await outcome_of_job(raw) == outcome
+        assert await outcome_of_order(raw) == outcome
+
+    run(test())
+
+
+def test_a_poll_without_an_answer_is_asked_again_later(run: Run) -> None:
+    async def test() -> None:
+        refused = client_of(refused_url())
+        assert await refused.poll_job("j-1") == Unavailable("connection refused")
+        assert await refused.poll_order("o-1") == Unavailable("connection refused")
+        async with world(no_answer) as w:
+            assert await w.engage.poll_job("j-1") == Unavailable("connection was closed before the answer")
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "status", ["Processing", "PROCESSING", "Queued", "", "New mood", "Not completed", 3, None, True, {}, ["Failed"]]
+)
+def test_a_job_that_is_neither_completed_nor_failed_is_not_ready(run: Run, status: object) -> None:
+    async def test() -> None:
+        assert await outcome_of_job(says({"jobId": "j-1", "status": status, "orderId": "o-1"})) == NotReady()
+
+    run(test())
+
+
+@pytest.mark.parametrize("status", ["Failed", "FAILED", " error ", "Cancelled", "Rejected"])
+def test_a_job_that_failed_will_never_be_ready(run: Run, status: str) -> None:
+    async def test() -> None:
+        outcome = await outcome_of_job(says({"Status": status, "versionTag": "t-0", "errors": ["no contact"]}))
+        assert isinstance(outcome, JobFailed)
+        assert outcome.why == f"job status is {status.strip().lower()}"
+        assert outcome.errors is not None
+        assert "no contact" in outcome.errors
+
+    run(test())
+
+
+def test_a_job_that_failed_may_say_so_with_an_error_status(run: Run) -> None:
+    async def test() -> None:
+        failed = await outcome_of_job(says({"status": "Failed", "errors": ["no contact"]}, status=422))
+        assert isinstance(failed, JobFailed)
+        refused = await outcome_of_job(says({"errors": ["not a job id"]}, status=422))
+        assert isinstance(refused, Rejected)
+
+    run(test())
+
+
+@pytest.mark.parametrize("status", ["Completed", "completed", "COMPLETED ", "Succeeded"])
+def test_a_completed_job_without_a_tag_leads_to_its_order(run: Run, status: str) -> None:
+    async def test() -> None:
+        async with world(answering(says({"status": status, "orderId": "a/b"}), says({"versionTag": "t-2"}))) as w:
+            assert await w.engage.poll_job("j-1") == Ready("t-2")
+            assert [r.target for r in w.server.requests] == [JOB.encode(), b"/api/v3/orders/a%2Fb"]
+
+    run(test())
+
+
+def test_a_completed_job_that_names_neither_tag_nor_order_is_not_ready(run: Run) -> None:
+    async def test() -> None:
+        assert await outcome_of_job(says({"status": "Completed"})) == NotReady()
+        assert await outcome_of_job(says({"status": "Completed", "orderId": {}})) == NotReady()
+
+    run(test())
+
+
+def test_a_completed_job_whose_order_has_no_tag_yet_is_not_ready(run: Run) -> None:
+    async def test() -> None:
+        completed = says({"status": "Completed", "orderId": 1})
+        assert await outcome_of_job(completed, says({"status": "Completed"})) == NotReady()
+
+    run(test())
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_job_may_redirect_to_its_order_whose_status_is_no_jobs_status(run: Run, status: int) -> None:
+    async def test() -> None:
+        redirect = answer(status, headers={"location": ORDER})
+        assert await outcome_of_job(redirect, says({"status": "Cancelled", "versionTag": "t-3"})) == Ready("t-3")
+        assert await outcome_of_job(redirect, says({"status": "Completed", "orderId": "o-1"})) == NotReady()
+
+    run(test())
+
+
+def test_a_job_may_redirect_to_another_job(run: Run) -> None:
+    async def test() -> None:
+        redirect = answer(302, headers={"location": "j-2"})
+        assert isinstance(await outcome_of_job(redirect, says({"status": "Failed"})), JobFailed)
+
+    run(test())
+
+
+def test_redirects_are_followed_a_few_times_only(run: Run) -> None:
+    async def test() -> None:
+        async with world(answering(answer(302, headers={"location": JOB}))) as w:
+            assert await w.engage.poll_job("j-1") == Unavailable("more than 5 redirects")
+            assert len(w.server.requests) == 6
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("changed_at", "outcome"),
+    [
+        ("2026-01-01T00:00:00Z", Ready("t-1")),
+        ("2026-01-01T00:00:00.1234567Z", Ready("t-1")),
+        ("2026-01-01T01:00:00+01:00", Ready("t-1")),
+        ("2026-01-01T00:00:00", Ready("t-1")),
+        ("2025-12-31T23:59:59Z", NotReady()),
+        ("yesterday", NotReady()),
+        ("0001-01-01T00:00:00+23:59", NotReady()),
+        (1767225600, NotReady()),
+        (None, NotReady()),
+    ],
+)
+def test_an_order_older_than_asked_for_is_not_ready(run: Run, changed_at: object, outcome: PollOutcome) -> None:
+    async def test() -> None:
+        async with world(answering(says({"versionTag": "t-1", "lastChangedAt": changed_at}))) as w:
+            assert await w.engage.poll_order("o-1", newer_than=NOW) == outcome
+            assert await w.engage.poll_order("o-1", newer_than=NOW.replace(tzinfo=None)) == outcome
+
+    run(test())
+
+
+# Documents
+
+
+async def outcome_of_document(*answers: bytes) -> DocumentOutcome:
+    async with world(answering(*answers)) as w:
+        outcome = await w.engage.send_document("o-1", {"orderId": "o-1"})
+        asked = [(r.line, json.loads(r.body)) for r in w.server.requests]
+        assert (
+            asked
+            == [
+                (b"POST /api/v3/orders HTTP/1.1", {"orderId": "o-1"}),
+                (b"PUT /api/v3/orders/o-1 HTTP/1.1", {"orderId": "o-1"}),
+            ][: len(answers)]
+        )
+        return outcome
+
+
+EXISTS = answer(409)
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcome"),
+    [
+        ([says({"jobId": "j-1"}, 202)], DocumentTaken("j-1")),
+        ([says({"JobId": 7}, 201)], DocumentTaken("7")),
+        ([answer(202)], DocumentTaken(None)),
+        ([answer(202, b"<html>")], DocumentTaken(None)),
+        (
+            [says({"jobId": "j-1", "status": "Failed"}, 202)],
+            JobFailed("job status is failed", '{"jobId":"j-1","status":"Failed"}'),
+        ),
+        ([EXISTS, says({"jobId": "j-1"}, 202)], DocumentTaken("j-1")),
+        ([EXISTS, answer(409)], Unavailable("order exists already, but to replace it was answered 409")),
+        ([EXISTS, answer(404)], Unavailable("order exists already, but to replace it was answered 404")),
+        ([EXISTS, answer(400)], Rejected(400, "Engage answered 400")),
+        ([answer(400)], Rejected(400, "Engage answered 400")),
+        ([answer(413)], Rejected(413, "Engage answered 413")),
+        ([answer(401)], Unauthorized(401)),
+        ([answer(403)], Unauthorized(403)),
+        ([answer(429, headers={"retry-after": "1"})], Throttled(1.0)),
+        ([answer(307, headers={"location": "/x"})], Unavailable("Engage answered 307")),
+        ([answer(499)], Unavailable("Engage answered 499")),
+        ([answer(500)], Unavailable("Engage answered 500")),
+        ([answer(503, headers={"retry-after": "1"})], Unavailable("Engage answered 503", 1.0)),
+        ([b"garbage\r\n\r\n"], Unavailable("answer was not HTTP")),
+    ],
+)
+def test_what_an_answer_makes_of_a_document(run: Run, answers: list[bytes], outcome: DocumentOutcome) -> None:
+    async def test() -> None:
+        assert await outcome_of_document(*answers) == outcome
+
+    run(test())
+
+
+def test_a_document_without_an_answer_may_be_sent_again(run: Run) -> None:
+    async def test() -> None:
+        refused = client_of(refused_url())
+        assert await refused.send_document("o-1", {}) == Unavailable("connection refused")
+        async with world(no_answer) as w:
+            assert await w.engage.send_document("o-1", {}) == Unavailable("connection was closed before the answer")
+
+    run(test())
+
+
+# Ids
+
+
+SAFE_IDS = [
+    "o-1",
+    "a/b",
+    "a..b",
+    "...",
+    "a%2Fb",
+    "a?b#c",
+    "new\nline",
+    "\r\nx: y",
+    "nul\0",
+    "é 中 😀",
+    "o" * 10_000,
+]
+UNSAFE_IDS = [
+    "",
+    ".",
+    "..",
+    "../jobs/1",
+    "a/../b",
+    "a/.",
+    "/",
+    "a//b",
+    "a\\..\\b",
+    "%2e%2e",
+    "%252e%252E",
+    "a%2f%2e%2e%2fb",
+    "%2e",
+    "\ud800",
+]
+
+
+@pytest.mark.parametrize("raw_id", SAFE_IDS, ids=lambda raw_id: ascii(raw_id[:20]))
+def test_an_id_is_exactly_one_path_segment(run: Run, raw_id: str) -> None:
+    async def test() -> None:
+        async with world(answering(says({"versionTag": "t-1"}))) as w:
+            assert await w.engage.send_action(raw_id, ACTION) == Accepted()
+            assert await w.engage.poll_order(raw_id) == Ready("t-1")
+            assert await w.engage.poll_job(raw_id) == Ready("t-1")
+            for request, before, after in zip(
+                w.server.requests,
+                (b"POST /api/v3/orders/", b"GET /api/v3/orders/", b"GET /api/v3/orders/jobs/"),
+                (b"/action HTTP/1.1", b" HTTP/1.1", b" HTTP/1.1"),
+                strict=True,
+            ):
+                segment = request.line.removeprefix(before).removesuffix(after)
+                assert not set(segment) & set(b"/\\?#; \r\n")
+                assert unquote_to_bytes(segment) == raw_id.encode()
+
+    run(test())
+
+
+@pytest.mark.parametrize("raw_id", UNSAFE_IDS, ids=ascii)
+def test_an_id_that_could_climb_out_of_its_segment_is_never_sent(run: Run, raw_id: str) -> None:
+    async def test() -> None:
+        async with world(answering(says({"versionTag": "t-1"}))) as w:
+            order, job = (
+                Rejected(0, "order id cannot be a path segment"),
+                Rejected(0, "job id cannot be a path segment"),
+            )
+            assert await w.engage.send_action(raw_id, ACTION) == order
+            assert await w.engage.poll_order(raw_id) == order
+            assert await w.engage.send_document(raw_id, {}) == order
+            assert await w.engage.poll_job(raw_id) == job
+            assert w.server.requests == []
+
+    run(test())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(max_size=40) | st.text("./\\%2eEfF5cC", max_size=12))
+def test_whatever_the_id_it_is_one_segment_or_is_not_sent(raw_id: str) -> None:
+    async def test() -> None:
+        async with world(answering(answer(202))) as w:
+            outcome = await w.engage.send_action(raw_id, ACTION)
+            targets = [request.target for request in w.server.requests]
+            if outcome == Accepted():
+                (target,) = targets
+                root, api, version, orders, segment, action = target.split(b"/")
+                assert (root, api, version, orders, action) == (b"", b"api", b"v3", b"orders", b"action")
+                assert unquote_to_bytes(segment) == raw_id.encode()
+            else:
+                assert (targets, outcome) == ([], Rejected(0, "order id cannot be a path segment"))
+
+    asyncio.run(test())
+
+
+@pytest.mark.timeout(10)
+def test_an_id_encoded_over_and_over_is_looked_at_in_no_time(run: Run) -> None:
+    async def test() -> None:
+        async with world(answering(answer(202))) as w:
+            assert await w.engage.send_action("%" + "25" * 20_000, ACTION) == Accepted()
+
+    run(test())
+
+
+# Key and origin
+
+
+def test_each_request_carries_the_key_and_names_the_integration(run: Run) -> None:
+    async def test() -> None:
+        script = answering(
+            answer(409), says({"jobId": "j"}, 202), answer(302, headers={"location": ORDER}), says({"versionTag": "t"})
+        )
+        async with world(script) as w:
+            await w.engage.send_document("o-1", {})
+            await w.engage.poll_job("j-1")
+            await w.engage.poll_order("o-1")
+            await w.engage.send_action("o-1", ACTION)
+            assert len(w.server.requests) == 6
+            for request in w.server.requests:
+                assert request.headers[b"apikey"] == KEY.encode()
+                assert request.headers[b"user-agent"] == b"engage-relay/1"
+                assert request.headers[b"host"] == f"127.0.0.1:{w.server.port}".encode()
+                assert request.headers[b"accept-encoding"] == b"identity"
+
+    run(test())
+
+
+def test_the_key_never_goes_to_another_origin(run: Run) -> None:
+    async def test() -> None:
+        async with serving(answering(says({"versionTag": "stolen"}))) as elsewhere:
+            for url in (elsewhere.url, elsewhere.url.replace("http:", ""), f"http://a@127.0.0.1:{elsewhere.port}"):
+                for status in (301, 302, 307, 308):
+                    redirect = answer(status, headers={"location": url + JOB})
+                    async with world(answering(redirect)) as w:
+                        assert await w.engage.poll_job("j-1") == Unavailable("redirect elsewhere was refused")
+                        assert await w.engage.poll_order("o-1") == Unavailable("redirect elsewhere was refused")
+                        await w.engage.send_document("o-1", {})
+                        await w.engage.send_action("o-1", ACTION)
+            assert elsewhere.connections == 0
+
+    run(test())
+
+
+def test_environment_variables_lead_nowhere_else(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, refused_url())
+
+    async def test() -> None:
+        assert await outcome_of_action(answer(202)) == Accepted()
+
+    run(test())
+
+
+def keys(*each: str | Exception) -> Callable[[], str]:
+    left: Iterator[str | Exception] = iter(each)
+
+    def api_key() -> str:
+        key = next(left)
+        if isinstance(key, Exception):
+            raise key
+        return key
+
+    return api_key
+
+
+@pytest.mark.parametrize("key", ["", "a b", "key\n", "key\r\nx: y", "né", "\0", FileNotFoundError(), ValueError()])
+def test_a_key_that_no_header_can_carry_is_as_wrong_as_one_that_is_refused(run: Run, key: str | Exception) -> None:
+    async def test() -> None:
+        async with world(answering(answer(202)), api_key=keys(key, key, key, key)) as w:
+            assert await w.engage.send_action("o-1", ACTION) == Unauthorized(0)
+            assert await w.engage.send_document("o-1", {}) == Unauthorized(0)
+            assert await w.engage.poll_job("j-1") == Unauthorized(0)
+            assert await w.engage.poll_order("o-1") == Unauthorized(0)
+            assert w.server.requests == []
+
+    run(test())
+
+
+def test_the_key_is_read_again_for_each_request(run: Run) -> None:
+    async def test() -> None:
+        async with world(answering(answer(401), answer(202)), api_key=keys("old", "new")) as w:
+            assert await w.engage.send_action("o-1", ACTION) == Unauthorized(401)
+            assert await w.engage.send_action("o-1", ACTION) == Accepted()
+            assert [request.headers[b"apikey"] for request in w.server.requests] == [b"old", b"new"]
+
+    run(test())
+
+
+def test_a_key_file_that_cannot_be_read_is_unauthorized(run: Run, tmp_path: Path) -> None:
+    async def test() -> None:
+        path = tmp_path / "key"
+        async with world(answering(answer(202)), api_key=path.read_text) as w:
+            assert await w.engage.send_action("o-1", ACTION) == Unauthorized(0)
+            path.write_bytes(b"\xff\xfe")
+            assert await w.engage.send_action("o-1", ACTION) == Unauthorized(0)
+            path.write_text("k")
+            assert await w.engage.send_action("o-1", ACTION) == Accepted()
+
+    run(test())
+
+
+def test_a_base_urls_path_stays_in_front(run: Run) -> None:
+    async def test() -> None:
+        async with world(answering(answer(202)), prefix="/tenant/") as w:
+            await w.engage.send_action("o-1", ACTION)
+            assert w.server.requests[0].target == b"/tenant/api/v3/orders/o-1/action"
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("header", "agent"), [("", "a"), ("api key", "a"), ("a:", "a"), ("clé", "a"), ("apikey", ""), ("apikey", "a\nb: c")]
+)
+def test_headers_that_http_cannot_carry_are_refused_at_once(header: str, agent: str) -> None:
+    with pytest.raises(ValueError, match="api_key_header"):
+        EngageClient(
+            base_url="https://engage.example", api_key=str, api_key_header=header, user_agent=agent, timeout_s=1
+        )
