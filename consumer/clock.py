@@ -1,0 +1,23 @@
+"""One clock for the whole process: wall time that never jumps.
+
+Records in the delay topic carry wall time (a restart must understand them), waits must not notice that somebody
+set the clock. So the wall clock is read once, at the start, and moved on by the monotonic one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+Clock = Callable[[], float]
+
+
+def steady_clock() -> Clock:
+    """Return a clock: seconds since 1970, exact at the moment of this call, monotonic from then on."""
+    start = time.time() - time.monotonic()
+    return lambda: start + time.monotonic()
+
+
+def to_ms(seconds: float) -> int:
+    """Seconds since 1970 as whole milliseconds, the unit of every record. Rounded: what was read is written back."""
+    return round(seconds * 1000)
