@@ -1,0 +1,116 @@
+"""Which of the user's librdkafka properties go to which client, and what the relay insists on.
+
+Four kinds of client: the *member* (the source's consumer, in the group), *readers* (consumers without a membership:
+restore, listings), the *producer* (transactional, see journal.py) and the *admin* client.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from confluent_kafka import KafkaError, KafkaException
+
+Properties = Mapping[str, str | int | float | bool]
+Config = dict[str, str | int | float | bool]
+
+# Properties of a membership or of the start: a reader that kept them would join, be fenced, or jump.
+_MEMBERSHIP = frozenset(
+    {
+        "auto.offset.reset",
+        "group.instance.id",
+        "group.protocol",
+        "group.remote.assignor",
+        "heartbeat.interval.ms",
+        "max.poll.interval.ms",
+        "partition.assignment.strategy",
+        "session.timeout.ms",
+        "transactional.id",
+        "transaction.timeout.ms",
+    }
+)
+
+LOGGER = logging.getLogger("librdkafka")
+
+
+class _OnlyNews(logging.Filter):
+    """Drop librdkafka's notes that one shared set of properties holds some for the other kind of client."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the record is worth a line."""
+        return "CONFWARN" not in record.getMessage()
+
+
+LOGGER.addFilter(_OnlyNews())
+
+
+def base(kafka: Properties) -> Config:
+    """What every client has: connection, security, tuning. Pass `LOGGER` to each as well."""
+    return {name: value for name, value in kafka.items() if name not in _MEMBERSHIP}
+
+
+def reader(kafka: Properties) -> Config:
+    """Return a consumer without a membership: reads settled records only, never moves a group's offset by itself."""
+    return {
+        "group.id": "engage-relay",
+        "fetch.wait.max.ms": 50,
+        **base(kafka),
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "auto.offset.reset": "earliest",
+    }
+
+
+def member(kafka: Properties) -> Config:
+    """Return the source's consumer: cooperative, read_committed, and an error instead of a silent offset reset."""
+    cooperative: Config = (
+        {} if kafka.get("group.protocol") == "consumer" else {"partition.assignment.strategy": "cooperative-sticky"}
+    )
+    return {
+        "group.id": "engage-relay",
+        "fetch.wait.max.ms": 100,
+        # What waits in the client is read again after a rebalance: little is enough to keep one relay busy.
+        "queued.min.messages": 2000,
+        "queued.max.messages.kbytes": 16 * 1024,
+        "statistics.interval.ms": 5000,
+        **cooperative,
+        **{name: value for name, value in kafka.items() if not name.startswith("transaction")},
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "auto.offset.reset": "error",
+    }
+
+
+def producer(kafka: Properties, transactional_id: str) -> Config:
+    """Return the journal's producer."""
+    own = {name: kafka[name] for name in ("transaction.timeout.ms",) if name in kafka}
+    return {
+        "transaction.timeout.ms": 10_000,
+        # librdkafka waits this long between transactions in quick succession (default 100 ms).
+        "retry.backoff.ms": 5,
+        "linger.ms": 1,
+        "compression.type": "lz4",
+        # A pending record is its event plus the routed action; librdkafka's own limit is 1 MB.
+        "message.max.bytes": 8 * 1024 * 1024,
+        **base(kafka),
+        **own,
+        # A third of how long the group's coordinator is remembered (metadata.max.age.ms). Once that broker has left
+        # the cluster's metadata, as with every restart, `send_offsets_to_transaction` hangs for as long as it is
+        # (librdkafka issue 5511). Measured with a restart of 2 s: for ever with the default, a second with this.
+        "topic.metadata.refresh.interval.ms": 500,
+        "transactional.id": transactional_id,
+        "enable.idempotence": True,
+    }
+
+
+def exception(error: KafkaError, what: str) -> KafkaException:
+    """Return the exception that says what the error is about."""
+    return KafkaException(KafkaError(error.code(), f"{what}: {error.str()}"))
+
+
+def error_of(exception: KafkaException) -> KafkaError:
+    """Return the KafkaError inside an exception of confluent-kafka."""
+    error = exception.args[0]
+    assert isinstance(error, KafkaError)  # noqa: S101 - confluent-kafka's contract, narrowed for the type checker
+    return error

@@ -1,0 +1,266 @@
+"""EDGE. Restoring an assignment: what the delay topic still holds, and where the source goes on.
+
+Rules:
+ 1. First `committed()`, then the end to read to, then the records. `isolation.level=read_committed` makes
+    `committed()` wait for a dead instance's transaction that has already sent its offsets.
+ 2. The end is the high watermark as the broker knows it (read-uncommitted). A read_committed consumer's own
+    watermarks and its partition-EOF stop at the last stable offset: a dead instance's open transaction would end
+    the restore too early, and what lies behind it would be lost.
+ 3. Latest value per key wins. A missing or impossible low-water mark means "from the beginning", never "latest".
+ 4. Where the source goes on: the committed offset, else the position record, else (a new partition of a known
+    topic) its beginning. Nothing known at all is the operator's decision, never ours (`run --from`).
+ 5. An offset that the source no longer (or not yet) holds is an error with a name, never a silent reset.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from consumer import kafka
+from consumer.ownership import Assignment
+from consumer.records import read_position
+from consumer.start import topic_is_known
+from consumer.topics import CALL_TIMEOUT_S, RelayTopics, Watermarks, committed_offsets, watermarks
+from schemas.pending_action import POSITION_KEY
+
+SAY_AFTER_S = 5.0  # then the operator hears what it waits for
+# Without any progress. A dead instance's transaction ends after its transaction.timeout.ms: 10 s unless set otherwise.
+GIVE_UP_S = 120.0
+ASK_AGAIN_S = 0.5
+POLL_S = 0.2
+AT_ONCE = 1000
+
+
+class RestoreError(Exception):
+    """The restore came to nothing for now; trying again may help."""
+
+
+class OffsetOutOfRangeError(Exception):
+    """The offset to go on from is not in the source: retention overran us, or the topic was made anew."""
+
+
+class StartUnknownError(Exception):
+    """Nobody knows where to start, and the topic holds records: the operator decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRecord:
+    """A record of the delay topic that no later one replaced."""
+
+    key: bytes
+    value: bytes
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """One partition, as it stands in Kafka. `position_known`: its delay partition says where the source goes on."""
+
+    assignment: Assignment
+    next_offset: int
+    live: list[LiveRecord]
+    end: int
+    position_known: bool
+    records_read: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How far one delay partition was read."""
+
+    start: int
+    end: int
+    live: dict[bytes, LiveRecord] = field(default_factory=dict)
+    position: int | None = None
+    unreadable_position: bool = False
+    next: int = 0
+    count: int = 0
+
+    def take(self, record: Message) -> None:
+        key, value, offset = record.key(), record.value(), record.offset() or 0
+        self.next = max(self.next, offset + 1)
+        self.count += 1
+        if key is None:
+            return
+        if key == POSITION_KEY:
+            self.position = read_position(value) if value is not None else None
+            self.unreadable_position = value is not None and self.position is None
+        elif value is None:
+            self.live.pop(key, None)
+        else:
+            self.live[key] = LiveRecord(key, value, offset)
+
+
+class Restorer:
+    """Reads delay partitions with a consumer of its own. Use it from one thread."""
+
+    def __init__(
+        self,
+        properties: kafka.Properties,
+        *,
+        topics: Mapping[str, RelayTopics],
+        say: Callable[[str], None],
+        wanted: Callable[[Assignment], bool],
+    ) -> None:
+        """`say` takes a line for the operator; `wanted` tells whether an assignment is still ours."""
+        self._reader = Consumer(kafka.reader(properties), logger=kafka.LOGGER)
+        self._admin = AdminClient(kafka.base(properties), logger=kafka.LOGGER)
+        self._topics = topics
+        self._say = say
+        self._wanted = wanted
+
+    def restore(self, assignments: Iterable[Assignment]) -> list[Restored]:
+        """Restore what is still wanted of these.
+
+        Raises RestoreError, StartUnknownError or OffsetOutOfRangeError.
+        """
+        started = time.monotonic()
+        wanted = [a for a in assignments if self._wanted(a)]
+        if not wanted:
+            return []
+        committed = self._committed(wanted)  # rule 1: first this,
+        source = {a: (a.topic, a.partition) for a in wanted}
+        delay = {a: (self._topics[a.topic].delay, a.partition) for a in wanted}
+        try:
+            marks = watermarks(self._admin, [*source.values(), *delay.values()])  # then the end,
+        except KafkaException as error:
+            raise RestoreError(kafka.error_of(error).str()) from None
+        readings: dict[Assignment, _Reading] = {}
+        for a in wanted:
+            low, high = marks[delay[a]]
+            mark = committed.get(delay[a])
+            if mark is not None and not low <= mark <= high:
+                self._say(
+                    f"{delay[a][0]}[{a.partition}] holds {low} to {high}, its low-water mark is {mark}: the topic was "
+                    "deleted or cut, and what was pending there is gone"
+                )
+                mark = None
+            if source[a] not in committed:
+                mark = None  # then the position record decides, and it may lie before the mark
+            readings[a] = _Reading(low if mark is None else mark, high)
+        self._read({delay[a]: a for a in wanted}, readings)  # then the records.
+        return [
+            Restored(
+                a,
+                self._next_offset(a, committed.get(source[a]), readings[a], marks[source[a]]),
+                list(readings[a].live.values()),
+                readings[a].end,
+                readings[a].position is not None or readings[a].start > marks[delay[a]][0],
+                readings[a].count,
+                time.monotonic() - started,
+            )
+            for a in wanted
+            if self._wanted(a)
+        ]
+
+    def close(self) -> None:
+        """Close the reader."""
+        self._reader.close()
+
+    def _committed(self, wanted: list[Assignment]) -> dict[tuple[str, int], int]:
+        asked = [(topic, a.partition) for a in wanted for topic in (a.topic, self._topics[a.topic].delay)]
+        give_up_at = time.monotonic() + GIVE_UP_S
+        said = ""
+        while True:
+            try:
+                return committed_offsets(self._reader, asked)
+            except KafkaException as error:
+                why = f"waiting for the group's offsets: {kafka.error_of(error).str()}"
+            if why != said:
+                self._say(why)
+                said = why
+            if not any(self._wanted(a) for a in wanted):
+                raise RestoreError("no longer owned")
+            if time.monotonic() > give_up_at:
+                raise RestoreError(f"gave up after {GIVE_UP_S:g} s: {why}")
+            time.sleep(ASK_AGAIN_S)
+
+    def _read(self, assignments: dict[tuple[str, int], Assignment], readings: dict[Assignment, _Reading]) -> None:
+        """Read each of these delay partitions to its end, or until it is no longer wanted."""
+        open_ = {tp: readings[a] for tp, a in assignments.items() if readings[a].start < readings[a].end}
+        if not open_:
+            return
+        for topic in {topic for topic, _ in open_}:
+            with suppress(KafkaException):  # without it the reader looks for unknown leaders a second later
+                self._reader.list_topics(topic, CALL_TIMEOUT_S)
+        self._reader.assign([TopicPartition(*tp, reading.start) for tp, reading in open_.items()])
+        give_up_at = time.monotonic() + GIVE_UP_S
+        say_at = time.monotonic() + SAY_AFTER_S
+        trouble = ""
+        try:
+            while True:
+                first = self._reader.poll(POLL_S)
+                records = [] if first is None else [first, *self._reader.consume(AT_ONCE, 0)]
+                for record in records:
+                    trouble = self._take(record, open_) or trouble
+                if not open_:
+                    return
+                now = time.monotonic()
+                if any(record.error() is None for record in records):
+                    give_up_at, trouble = now + GIVE_UP_S, ""
+                if now > say_at:
+                    self._say(_waits_for(open_, trouble))
+                    say_at = now + SAY_AFTER_S
+                if not any(self._wanted(assignments[tp]) for tp in open_):
+                    return
+                if now > give_up_at:
+                    raise RestoreError(f"gave up after {GIVE_UP_S:g} s: {_waits_for(open_, trouble)}")
+        finally:
+            self._reader.unassign()
+
+    def _take(self, record: Message, open_: dict[tuple[str, int], _Reading]) -> str | None:
+        """Take a record, or an event of the consumer's; returns what is wrong."""
+        tp = (record.topic() or "", record.partition() or 0)
+        error = record.error()
+        reading = open_.get(tp)
+        if error is not None:
+            if error.fatal():
+                raise RestoreError(error.str())
+            if error.code() != KafkaError._PARTITION_EOF:
+                return error.str()
+            if reading is not None:
+                reading.next = max(reading.next, record.offset() or 0)
+        elif reading is not None:
+            reading.take(record)
+        if reading is not None and reading.next >= reading.end:
+            del open_[tp]
+        return None
+
+    def _next_offset(self, a: Assignment, committed: int | None, reading: _Reading, marks: Watermarks) -> int:
+        low, high = marks
+        known = committed if committed is not None else reading.position
+        if known is None:
+            if reading.unreadable_position:
+                raise StartUnknownError(f"{a.topic}[{a.partition}]: its position record was written by a newer version")
+            if high > low and not self._is_known(a.topic):
+                raise StartUnknownError(
+                    f"{a.topic}[{a.partition}]: no committed offset and no position record, and the partition holds "
+                    f"{high - low} records"
+                )
+            return low
+        if not low <= known <= high:
+            raise OffsetOutOfRangeError(
+                f"{a.topic}[{a.partition}]: the next offset is {known}, the source holds {low} to {high}: "
+                + (f"{low - known} records were deleted unread" if known < low else "the topic was made anew")
+            )
+        return known
+
+    def _is_known(self, topic: str) -> bool:
+        try:
+            return topic_is_known(self._reader, self._admin, topic, self._topics[topic].delay)
+        except KafkaException as error:
+            raise RestoreError(kafka.error_of(error).str()) from None
+
+
+def _waits_for(open_: dict[tuple[str, int], _Reading], trouble: str) -> str:
+    (topic, partition), reading = next(iter(open_.items()))
+    return f"restoring {topic}[{partition}]: read to {max(reading.next, reading.start)} of {reading.end}; " + (
+        trouble or "behind it lies a transaction that a former owner left open, or the broker does not answer"
+    )

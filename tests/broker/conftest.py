@@ -1,0 +1,428 @@
+"""A real broker for the tests in this directory.
+
+`KAFKA_BOOTSTRAP_SERVERS` names one to use; else one is started from Maven Central's Kafka (see kafka_broker.py) for
+the whole session. Where neither can be had, these tests are skipped with the reason; in CI that is a failure.
+`KAFKA_VERSION` tries another version (`KAFKA_VERSION=3.9.1 make test`). Under xdist each worker starts its own broker.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from consumer import kafka
+from consumer.clock import steady_clock
+from consumer.journal import Journal, Write
+from consumer.ownership import Assignment, Ownership
+from consumer.records import DeadLetterRecord
+from consumer.restore import Restored, Restorer
+from consumer.topics import COMPACTED, DEAD_LETTERS, RelayTopics, watermarks
+from tests.broker.kafka_broker import BrokerUnavailableError, KafkaBroker
+
+HERE = Path(__file__).parent
+PATIENCE_S = 30.0  # for what takes milliseconds on an idle machine
+TopicFactory = Callable[..., str]
+T = TypeVar("T")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything in this directory: `pytest -m "not broker"` leaves it out."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.broker)
+
+
+def started(broker: KafkaBroker) -> KafkaBroker:
+    """Start a broker, or skip the test with the reason (in CI: fail it)."""
+    try:
+        broker.start()
+    except BrokerUnavailableError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"No Kafka broker, which CI must have: {error}", pytrace=False)
+        pytest.skip(f"No Kafka broker: {error}")
+    return broker
+
+
+@pytest.fixture(scope="session")
+def bootstrap_servers() -> Iterator[str]:
+    """Return the broker's address."""
+    if given := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        yield given
+        return
+    broker = started(KafkaBroker())
+    try:
+        yield broker.bootstrap_servers
+    finally:
+        broker.close()
+
+
+@pytest.fixture(scope="session")
+def strict_broker() -> Iterator[KafkaBroker]:
+    """Return a broker of our own, which may be stopped, has access rules, and makes topics that are asked for."""
+    broker = started(
+        KafkaBroker(
+            {
+                "auto.create.topics.enable": "true",
+                "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+                "allow.everyone.if.no.acl.found": "true",
+            }
+        )
+    )
+    try:
+        yield broker
+    finally:
+        broker.close()
+
+
+@pytest.fixture(scope="session")
+def admin(bootstrap_servers: str) -> AdminClient:
+    """Return an admin client of the broker."""
+    return AdminClient({"bootstrap.servers": bootstrap_servers})
+
+
+@pytest.fixture
+def topics(admin: AdminClient) -> Iterator[TopicFactory]:
+    """Return a factory of topics with unique names: `topics(partitions=3)`, `topics("orders", config={...})`.
+
+    They are deleted when the test ends, together with those made after them (`{name}.engage.delay` …).
+    """
+    made: list[str] = []
+
+    def make(name: str = "orders", *, partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
+        topic = f"{name}-{uuid4().hex[:8]}"
+        future = admin.create_topics([NewTopic(topic, partitions, 1, config=dict(config or {}))])[topic]
+        future.result(timeout=30)
+        made.append(topic)
+        return topic
+
+    yield make
+    existing = admin.list_topics(timeout=30).topics if made else {}
+    ours = [topic for topic in existing if any(topic == name or topic.startswith(name + ".") for name in made)]
+    if ours:
+        for deletion in admin.delete_topics(ours).values():
+            deletion.result(timeout=30)
+
+
+def eventually(condition: Callable[[], T], what: str) -> T:
+    """Wait until `condition` returns something true, and return that."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"still waiting after {PATIENCE_S:g} s: {what}"
+        time.sleep(0.01)
+    return answer
+
+
+class Member:
+    """A real member of the group; whoever waits for something polls it."""
+
+    def __init__(self, properties: kafka.Properties, topic: str) -> None:
+        self.group = str(properties["group.id"])
+        self.consumer = Consumer(kafka.member(properties), logger=kafka.LOGGER)
+        self.consumer.subscribe([topic])
+
+    def poll(self) -> list[int]:
+        """Take part in the group; returns the partitions that are assigned to it."""
+        self.consumer.poll(0.02)
+        return sorted(tp.partition for tp in self.consumer.assignment())
+
+    def metadata(self) -> bytes:
+        """Return its group metadata, as it is now."""
+        metadata = self.consumer.consumer_group_metadata()
+        assert isinstance(metadata, bytes)
+        return metadata
+
+    def close(self) -> None:
+        """Leave the group."""
+        self.consumer.close()
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something that the journal told its listener."""
+
+    kind: str
+    writes: Sequence[Write] = ()
+    text: str = ""
+    keys: Sequence[object] = ()
+
+
+class Heard:
+    """A listener that remembers what it was told. `on_aborted` is called on the journal's thread."""
+
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+        self.on_aborted: Callable[[], None] = lambda: None
+        self._changed = threading.Condition()
+
+    def _add(self, fact: Fact) -> None:
+        with self._changed:
+            self.facts.append(fact)
+            self._changed.notify_all()
+
+    def committed(self, writes: list[Write], proven_at: float, seconds: float) -> None:
+        self._add(Fact("committed", list(writes)))
+
+    def dropped(self, writes: list[Write]) -> None:
+        self._add(Fact("dropped", list(writes)))
+
+    def pinned(self, assignment: Assignment, keys: list[Hashable]) -> None:
+        self._add(Fact("pinned", keys=keys))
+
+    def too_large(self, write: Write, replacement: Write) -> None:
+        self._add(Fact("too_large", [write, replacement]))
+
+    def aborted(self, why: str) -> None:
+        self.on_aborted()
+        self._add(Fact("aborted", text=why))
+
+    def fenced(self, why: str) -> None:
+        self._add(Fact("fenced", text=why))
+
+    def of(self, kind: str) -> list[Fact]:
+        """What was said of this kind so far."""
+        return [fact for fact in self.facts if fact.kind == kind]
+
+    def wait_for(self, kind: str, count: int = 1) -> Fact:
+        """Wait for the fact that is the `count`th of its kind."""
+        with self._changed:
+            arrived = self._changed.wait_for(lambda: len(self.of(kind)) >= count, PATIENCE_S)
+        assert arrived, f"{kind} was never said, but {self.facts}"
+        return self.of(kind)[count - 1]
+
+    def wait_until_settled(self, *writes: Write) -> None:
+        """Wait until each of these was committed or dropped."""
+
+        def settled() -> bool:
+            said = [write for fact in self.of("committed") + self.of("dropped") for write in fact.writes]
+            return all(write in said for write in writes)
+
+        with self._changed:
+            assert self._changed.wait_for(settled, PATIENCE_S), f"never settled, but {self.facts}"
+
+
+def too_large(write: Write) -> Write:
+    """Replace a write by a dead letter, as the relay does."""
+    letter = DeadLetterRecord(b"k", b"too large", [], None)
+    return Write(write.assignment, write.key, None, letter, write.next_offset, write.ticket)
+
+
+@dataclass
+class Place:
+    """A source topic with what belongs to it, a group, and how to look at them from outside."""
+
+    properties: dict[str, str | int | float | bool]
+    topics: RelayTopics
+    admin: AdminClient
+    partitions: int = 1
+    said: list[str] = field(default_factory=list)
+    _closing: ExitStack = field(default_factory=ExitStack)
+    _restorer: Restorer | None = None
+    _wanted: Callable[[Assignment], bool] = lambda _: True
+
+    @property
+    def relay_topics(self) -> dict[str, RelayTopics]:
+        return {self.topics.source: self.topics}
+
+    def assignment(self, partition: int = 0, epoch: int = 1) -> Assignment:
+        return Assignment(self.topics.source, partition, epoch)
+
+    def owned(self, metadata: bytes, *assignments: Assignment) -> Ownership:
+        return Ownership(metadata, {(a.topic, a.partition): a.epoch for a in assignments})
+
+    def member(self, **properties: str | int) -> Member:
+        """Return a member of the group, left to the test to poll."""
+        quick: dict[str, str | int | float | bool] = {"heartbeat.interval.ms": 100, "session.timeout.ms": 6000}
+        if properties.get("group.protocol") == "consumer":
+            quick = {}
+        member = Member({**self.properties, **quick, **properties}, self.topics.source)
+        self._closing.callback(member.close)
+        return member
+
+    def journal(self, ownership: Callable[[], Ownership], **properties: str | int) -> tuple[Journal, Heard]:
+        """Return a journal at work and what it says; it ends with the test."""
+        heard = Heard()
+        journal = Journal(
+            properties={**self.properties, **properties},
+            transactional_id=self.transactional_id,
+            topics=self.relay_topics,
+            ownership=ownership,
+            clock=steady_clock(),
+            listener=heard,
+            set_aside_too_large=too_large,
+        )
+        journal.start()
+        self._closing.callback(self._end, journal)
+        return journal, heard
+
+    def _end(self, journal: Journal) -> None:
+        journal.stop(5)
+        if journal.failed is not None:
+            raise journal.failed
+
+    @property
+    def transactional_id(self) -> str:
+        return f"{self.topics.source}-relay"
+
+    def producer(self, transactional_id: str, **properties: str | int) -> Producer:
+        """Return a transactional producer of somebody else's."""
+        producer = Producer(kafka.producer({**self.properties, **properties}, transactional_id), logger=kafka.LOGGER)
+        producer.init_transactions(PATIENCE_S)
+        return producer
+
+    def restore(
+        self, *assignments: Assignment, wanted: Callable[[Assignment], bool] = lambda _: True
+    ) -> list[Restored]:
+        """Restore as the relay does; what it says for the operator is in `said`."""
+        self._wanted = wanted
+        if self._restorer is None:
+            self._restorer = Restorer(
+                self.properties, topics=self.relay_topics, say=self.said.append, wanted=self._is_wanted
+            )
+            self._closing.callback(self._restorer.close)
+        return self._restorer.restore(assignments or [self.assignment()])
+
+    def _is_wanted(self, assignment: Assignment) -> bool:
+        return self._wanted(assignment)
+
+    def fill(self, topic: str, count: int, partition: int = 0) -> None:
+        """Put records on a topic, outside of any transaction."""
+        self.write(topic, [(b"%d" % n, b"event") for n in range(count)], partition)
+
+    def write(self, topic: str, records: Sequence[tuple[bytes, bytes | None]], partition: int = 0) -> None:
+        failed: list[KafkaError] = []
+
+        def delivered(error: KafkaError | None, record: Message) -> None:
+            if error is not None:
+                failed.append(error)
+
+        producer = Producer({**kafka.base(self.properties), "linger.ms": 0}, logger=kafka.LOGGER)
+        for key, value in records:
+            producer.produce(topic, value, key, partition, on_delivery=delivered)
+        assert producer.flush(PATIENCE_S) == 0
+        assert failed == []
+
+    def read(self, topic: str, partition: int = 0, *, isolation: str = "read_committed") -> list[Message]:
+        """Return what a consumer sees of a partition, from its first record to its end."""
+        eventually(lambda: _led(self.admin, [(topic, partition)]), "the broker answers")
+        _, end = watermarks(self.admin, [(topic, partition)])[topic, partition]
+        reader = Consumer({**kafka.reader(self.properties), "isolation.level": isolation}, logger=kafka.LOGGER)
+        records: list[Message] = []
+        try:
+            reader.assign([TopicPartition(topic, partition, 0)])
+            deadline = time.monotonic() + PATIENCE_S
+            while end and reader.position([TopicPartition(topic, partition)])[0].offset < end:
+                assert time.monotonic() < deadline, f"{topic} cannot be read to {end}"
+                records += [record for record in reader.consume(1000, 0.02) if record.error() is None]
+        finally:
+            reader.close()
+        return records
+
+    def pairs(self, topic: str, partition: int = 0) -> list[tuple[bytes | None, bytes | None]]:
+        """Return keys and values of a partition, as a consumer sees them."""
+        return [(record.key(), record.value()) for record in self.read(topic, partition)]
+
+    def offset(self, topic: str, partition: int = 0) -> int | None:
+        """Return what the group has committed."""
+        asked = ConsumerGroupTopicPartitions(str(self.properties["group.id"]), [TopicPartition(topic, partition)])
+
+        def settled() -> TopicPartition | None:
+            # The admin client, as a new consumer takes half a second to find its coordinator.
+            (future,) = self.admin.list_consumer_group_offsets([asked], require_stable=True).values()
+            (answered,) = future.result(PATIENCE_S).topic_partitions
+            return answered if answered.error is None else None
+
+        answer = eventually(settled, "the group's offset is settled")
+        return answer.offset if answer is not None and answer.offset >= 0 else None
+
+    def commit(self, *offsets: tuple[str, int, int]) -> None:
+        """Commit offsets under the group, as an operator would: topic, partition, offset."""
+        wanted = [TopicPartition(*each) for each in offsets]
+        asked = ConsumerGroupTopicPartitions(str(self.properties["group.id"]), wanted)
+        (future,) = self.admin.alter_consumer_group_offsets([asked]).values()
+        assert all(each.error is None for each in future.result(PATIENCE_S).topic_partitions)
+
+    def close(self) -> None:
+        self._closing.close()
+
+
+PlaceFactory = Callable[..., Place]
+
+
+def _led(admin: AdminClient, partitions: Sequence[tuple[str, int]]) -> bool:
+    try:
+        return bool(watermarks(admin, partitions))
+    except KafkaException:
+        return False
+
+
+@pytest.fixture
+def places(bootstrap_servers: str) -> Iterator[PlaceFactory]:
+    """Return a factory of places: `places(partitions=2, delay={"max.message.bytes": "1000"})`.
+
+    Each has topics and a group of its own; `broker` puts it elsewhere than on the session's broker.
+    """
+    with ExitStack() as closing:
+
+        def make(
+            *,
+            partitions: int = 1,
+            delay: Mapping[str, str] | None = None,
+            dead_letters: Mapping[str, str] | None = None,
+            group: str | None = None,
+            broker: KafkaBroker | None = None,
+        ) -> Place:
+            address = bootstrap_servers if broker is None else broker.bootstrap_servers
+            name = f"orders-{uuid4().hex[:8]}"
+            topics = RelayTopics(name, f"{name}.engage.delay", f"{name}.engage.dead-letters")
+            admin = AdminClient({"bootstrap.servers": address}, logger=kafka.LOGGER)
+            new = [
+                NewTopic(topics.source, partitions, 1),
+                NewTopic(topics.delay, partitions, 1, config={**COMPACTED, **(delay or {})}),
+                NewTopic(topics.dead_letters, partitions, 1, config={**DEAD_LETTERS, **(dead_letters or {})}),
+            ]
+            for future in admin.create_topics(new).values():
+                future.result(PATIENCE_S)
+            made_partitions = [(each.topic, n) for each in new for n in range(partitions)]
+            eventually(lambda: _led(admin, made_partitions), "the new partitions have leaders")
+            properties: dict[str, str | int | float | bool] = {
+                "bootstrap.servers": address,
+                "group.id": group or f"{name}-group",
+                "reconnect.backoff.max.ms": 500,
+            }
+            made = Place(properties, topics, admin, partitions)
+            closing.callback(made.close)
+            return made
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def shared_member(bootstrap_servers: str) -> Iterator[Member]:
+    """Return a member of the group `shared`, alone in it, so that its generation stays."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers}, logger=kafka.LOGGER)
+    topic = f"shared-{uuid4().hex[:8]}"
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(PATIENCE_S)
+    member = Member({"bootstrap.servers": bootstrap_servers, "group.id": topic}, topic)
+    eventually(member.poll, "the shared member joins")
+    yield member
+    member.close()

@@ -1,0 +1,329 @@
+"""A real Kafka broker on this machine, for tests and benchmarks: one KRaft node in one JVM.
+
+    with KafkaBroker() as broker:
+        Producer({"bootstrap.servers": broker.bootstrap_servers})
+
+Needs Java 17 and Maven. The jars come from Maven Central once (43 MB, ~8 s) and are kept in
+`${XDG_CACHE_HOME:-~/.cache}/engage-relay/kafka-{version}`; from then on a start takes ~5 s and no network.
+
+Rules:
+ 1. Ready means that it answered a client, not that time has passed.
+ 2. It ends with its owner, whatever ends that: `with`, atexit, and a watchdog for SIGKILL.
+ 3. Its timings are a test's (sessions of seconds, transactions looked after every 200 ms); its guarantees are Kafka's.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+DEFAULT_VERSION = "4.2.0"
+DOWNLOAD_TIMEOUT_S = 300.0
+START_TIMEOUT_S = 60.0  # ~5 s on an idle machine; ten times that for a busy one
+STOP_TIMEOUT_S = 20.0
+START_ATTEMPTS = 3  # a port that was free may be taken before the broker binds it
+
+# Below Linux's ephemeral range (32768 up): while the broker is stopped, neither another client's connection takes its
+# port, nor does a client that keeps reconnecting end up connected to itself (TCP's simultaneous open).
+PORTS = range(20_000, 32_000)
+
+JVM = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
+"""Quick to start rather than quick at its peak."""
+
+JVM_FOR_LOAD = ("-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-XX:-UsePerfData")
+"""For benchmarks: the full compiler."""
+
+PROPERTIES: Mapping[str, str] = {
+    "node.id": "1",
+    "process.roles": "broker,controller",
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "auto.create.topics.enable": "false",
+    "num.partitions": "1",
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+    # One node, so one copy; few partitions, so that it starts quickly.
+    "default.replication.factor": "1",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "4",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "share.coordinator.state.topic.num.partitions": "1",
+    # After a power cut the controller takes the broker back when its old session has ended (default: 9 s).
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
+    # Groups: no wait for the first members, and dead members may be found out within a second or two.
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    "group.consumer.min.session.timeout.ms": "1000",
+    "group.consumer.session.timeout.ms": "6000",
+    "group.consumer.min.heartbeat.interval.ms": "100",
+    "group.consumer.heartbeat.interval.ms": "500",
+    # A transaction that timed out is aborted at most 200 ms later (default: 10 s).
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "200",
+    # Compaction that a test can wait for; each topic says itself how dirty is dirty enough.
+    "log.cleaner.backoff.ms": "200",
+    "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
+    "log.retention.check.interval.ms": "1000",
+    "log.initial.task.delay.ms": "100",
+}
+
+
+class BrokerUnavailableError(RuntimeError):
+    """No broker can be had on this machine; the text says why."""
+
+
+class KafkaBroker:
+    """One broker; `stop()` and `start()` keep its data, ports and cluster id, `close()` removes them."""
+
+    def __init__(
+        self,
+        properties: Mapping[str, str] | None = None,
+        *,
+        jvm: tuple[str, ...] = JVM,
+        version: str | None = None,
+    ) -> None:
+        self._version = version or os.environ.get("KAFKA_VERSION") or DEFAULT_VERSION
+        self._properties = {**PROPERTIES, **(properties or {})}
+        self._jvm = jvm
+        self._directory: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
+        self._ports = _free_ports()
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Where clients connect to, as librdkafka wants it."""
+        return f"127.0.0.1:{self._ports[0]}"
+
+    @property
+    def log(self) -> str:
+        """What the broker has written so far."""
+        if self._directory is None:
+            return ""
+        with contextlib.suppress(FileNotFoundError):
+            return (self._directory / "broker.log").read_text(errors="replace")
+        return ""
+
+    def start(self) -> None:
+        """Start, or start again on the same data. Returns when the broker answers. Raises BrokerUnavailableError."""
+        if self._process is not None:
+            return
+        if self._directory is not None:
+            self._launch(self._directory)
+            self._await_answer()
+            return
+        atexit.register(self.close)
+        for attempt in range(1, START_ATTEMPTS + 1):
+            try:
+                self._start_anew()
+            except BrokerUnavailableError as error:
+                taken = "already in use" in str(error)
+                self.close()
+                if attempt == START_ATTEMPTS or not taken:
+                    raise
+                self._ports = _free_ports()
+            except BaseException:
+                self.close()
+                raise
+            else:
+                return
+
+    def stop(self) -> None:
+        """Stop it as an operator does (SIGTERM); its data stay."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Stop it as a power cut does (SIGKILL); its data stay."""
+        self._end(signal.SIGKILL)
+
+    def close(self) -> None:
+        """End it at once and remove its data. Does nothing the second time."""
+        self.kill()
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start_anew(self) -> None:
+        jars = kafka_jars(self._version)
+        self._directory = Path(tempfile.mkdtemp(prefix="engage-relay-kafka-"))
+        self._format(jars, self._directory)
+        self._launch(self._directory)
+        self._await_answer()
+
+    def _java(self, jars: Path, *arguments: str | Path) -> list[str | Path]:
+        quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
+        return ["java", *self._jvm, quiet, "-cp", f"{jars}/*", *arguments]
+
+    def _format(self, jars: Path, directory: Path) -> None:
+        broker, controller = self._ports
+        properties = {
+            **self._properties,
+            "listeners": f"PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{broker}",
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "log.dirs": str(directory / "data"),
+        }
+        file = directory / "server.properties"
+        file.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
+        cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # "=": the id may begin with a dash.
+        command = self._java(jars, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "--config", file)
+        done = subprocess.run(command, capture_output=True, timeout=START_TIMEOUT_S, check=False)
+        if done.returncode != 0:
+            said = (done.stdout + done.stderr).decode(errors="replace")
+            raise BrokerUnavailableError(f"Kafka's storage could not be formatted: {_end_of(said)}")
+
+    def _launch(self, directory: Path) -> None:
+        command = self._java(kafka_jars(self._version), "kafka.Kafka", directory / "server.properties")
+        with (directory / "broker.log").open("ab") as log:
+            # A session of its own: Ctrl-C is for the tests, which then stop the broker.
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory, start_new_session=True
+            )
+        self._watchdog = _watch(self._process, directory)
+
+    def _await_answer(self) -> None:
+        assert self._process is not None
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                said = self.log
+                self._end(signal.SIGKILL)
+                raise BrokerUnavailableError(f"the broker ended while starting: {_end_of(said)}")
+            with contextlib.suppress(KafkaException):
+                if admin.list_topics(timeout=0.5).brokers:
+                    return
+        said = self.log
+        self._end(signal.SIGKILL)
+        raise BrokerUnavailableError(f"the broker did not answer within {START_TIMEOUT_S:.0f} s: {_end_of(said)}")
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:  # first: it must not outlive the process id that it would kill
+            watchdog.kill()
+            watchdog.communicate()
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def kafka_jars(version: str = DEFAULT_VERSION) -> Path:
+    """Return the directory of the broker's jars; fetches them where they aren't there yet.
+
+    It appears complete or not at all, and one run fetches while others wait. Raises BrokerUnavailableError.
+    """
+    if shutil.which("java") is None:
+        raise BrokerUnavailableError("no `java` on the PATH (Java 17 or newer)")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "engage-relay"
+    jars = cache / f"kafka-{version}"
+    if jars.is_dir():
+        return jars
+    if shutil.which("mvn") is None:
+        raise BrokerUnavailableError("no `mvn` on the PATH (it fetches the broker from Maven Central)")
+    cache.mkdir(parents=True, exist_ok=True)
+    with _locked(cache / f".kafka-{version}.lock"):
+        if not jars.is_dir():
+            _fetch(version, jars)
+    return jars
+
+
+def _fetch(version: str, jars: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix=f".kafka-{version}-", dir=jars.parent) as temporary:
+        complete = Path(temporary) / "libs"
+        command: list[str | Path] = ["mvn", "-q", "-B", "-f", Path(__file__).with_name("pom.xml")]
+        command += ["dependency:copy-dependencies", f"-Dkafka.version={version}", f"-DoutputDirectory={complete}"]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=temporary,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                timeout=DOWNLOAD_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BrokerUnavailableError(f"Maven did not finish within {DOWNLOAD_TIMEOUT_S:.0f} s") from error
+        if done.returncode != 0:
+            said = (done.stdout + done.stderr).decode(errors="replace")
+            reason = next((line for line in said.splitlines() if "ERROR" in line), _end_of(said))
+            raise BrokerUnavailableError(f"Maven could not fetch Kafka {version}: {reason.strip()[:500]}")
+        complete.rename(jars)
+
+
+@contextlib.contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    with file.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _watch(process: subprocess.Popen[bytes], directory: Path) -> subprocess.Popen[bytes]:
+    # Our end of its standard input closes when we end, even by SIGKILL. (Not prctl's PDEATHSIG: that follows the thread
+    # that started the process, needs code between fork and exec, and is Linux's alone.)
+    script = 'read -r _; kill -9 "$1" && sleep 1; rm -rf -- "$2"'
+    return subprocess.Popen(
+        ["/bin/sh", "-c", script, "watchdog", str(process.pid), str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _free_ports() -> tuple[int, int]:
+    with contextlib.ExitStack() as held:
+        first, second = (_bind_free(held) for _ in range(2))
+    return first, second
+
+
+def _bind_free(held: contextlib.ExitStack) -> int:
+    for _ in range(100):
+        port = PORTS[secrets.randbelow(len(PORTS))]
+        candidate = held.enter_context(socket.socket())
+        with contextlib.suppress(OSError):
+            candidate.bind(("127.0.0.1", port))
+            return port
+    raise BrokerUnavailableError(f"no free port found in {PORTS}")
+
+
+def _end_of(text: str, lines: int = 15) -> str:
+    return "\n".join(text.strip().splitlines()[-lines:]) or "(it said nothing)"
