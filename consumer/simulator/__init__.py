@@ -1,0 +1,19 @@
+"""The Engage simulator: an Engage stand-in over HTTP, for demos, tests and developers without access to Engage.
+
+Answers as Engage's public documentation says, with the faults that are asked for, and keeps an account of every
+action that it accepted. `world.py` is the place to start reading: orders, versions, jobs, actions.
+
+    chance.py   PURE  seeded draws and distributions of durations
+    answer.py   PURE  one HTTP answer
+    account.py  PURE  what was accepted and asked
+    faults.py   PURE  which fault befalls which request, and what each one does (one table)
+    world.py    PURE  orders, versions, jobs, actions
+    options.py  PURE  what a user can choose
+    api.py      PURE  one request in, one reaction out
+    server.py   EDGE  sockets
+"""
+
+from consumer.simulator.options import SimulatorOptions
+from consumer.simulator.server import Simulator, run, serve
+
+__all__ = ["Simulator", "SimulatorOptions", "run", "serve"]

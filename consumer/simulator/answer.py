@@ -1,0 +1,49 @@
+"""What the simulator answers, before it becomes bytes of HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic_core import from_json, to_json
+
+JSON = "application/json; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+
+Call = Literal["job", "order", "document", "action"]
+CALLS: tuple[Call, ...] = ("job", "order", "document", "action")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer. `retry_after_s` is whole seconds."""
+
+    status: int
+    body: bytes = b"{}"
+    content_type: str = JSON
+    location: str | None = None
+    retry_after_s: int | None = None
+
+
+def json_answer(status: int, body: object, *, location: str | None = None) -> Answer:
+    """Answer with JSON."""
+    return Answer(status, to_json(body), location=location)
+
+
+def refuse(status: int, message: str, *, retry_after_s: int | None = None) -> Answer:
+    """Answer with a list of one error."""
+    return Answer(status, to_json([{"message": message}]), retry_after_s=retry_after_s)
+
+
+def refuse_fields(errors: list[tuple[str, str]]) -> Answer:
+    """Answer 400 with a list of errors, each a field and what is wrong with it."""
+    return json_answer(400, [{"field": field, "message": message} for field, message in errors])
+
+
+def read_object(body: bytes) -> dict[str, object] | None:
+    """Parse a JSON object; None where it is none."""
+    try:
+        parsed = from_json(body, allow_inf_nan=False)
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, dict) else None
