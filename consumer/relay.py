@@ -1,0 +1,743 @@
+"""The relay: hands what happened to the ledger and carries out what it answers. The only file that knows every edge.
+
+    source ──events──> decode, route ──> LEDGER ──effects──> journal ──committed──> LEDGER
+                                          │  ▲
+                                    take  ▼  │ answered
+                                          Engage
+
+Everything here runs on the event loop's thread; the edges' threads only ever call in through `from_thread`.
+A *turn* gives each connection what its pace allows and hands all writes that came up to the journal at once.
+
+Rules:
+ 1. An event's position is handed in together with its record, so one transaction settles both or neither.
+ 2. An action leaves only while its partition is ours and for LEASE_S after the moment that its intent's commit proved
+    so: a process that was frozen meanwhile (a zombie) sends nothing. The engine asks right before the first byte.
+ 3. Nothing piles up without bound: the source is held while too much is pending or waits for the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from consumer import kafka
+from consumer.admin import Heartbeats
+from consumer.clock import Clock
+from consumer.decoding import Undecodable, decode
+from consumer.effects import ActionId, Close, Effect, Poll, RestoredAction, Save, Send, SetAside
+from consumer.engage import EngageClient
+from consumer.journal import STUCK_S, Adoption, Journal, Write
+from consumer.ledger import Ledger, Policy
+from consumer.metrics import ConnectionFigures, Metrics, Snapshot
+from consumer.outcomes import Accepted, ActionOutcome, DocumentOutcome, InDoubt, PollOutcome, Unauthorized
+from consumer.ownership import Assignment
+from consumer.pacing import Pace
+from consumer.records import (
+    SourceEvent,
+    Unreadable,
+    action_key,
+    dead_letter,
+    dead_letter_of_event,
+    dead_letter_of_unreadable,
+    new_action,
+    offset_of_key,
+    pending_value,
+    request_of,
+    restored_action,
+    routed_action,
+)
+from consumer.restore import Restored, RestoreError, Restorer
+from consumer.routing import Misrouted, Routed, Router
+from consumer.source import HAND_OVER_S, Batch, Source
+from consumer.topics import RelayTopics
+from schemas.dead_letter import Reason
+from schemas.pending_action import FromDocument, FromJob, FromOrder
+
+TICK_S = 1.0
+# Writes that wait for a transaction before the source is held: ten of the largest, a second's worth at full speed.
+MOST_BACKLOG = 20_000
+INTENT_EARLY_S = 0.5  # before its turn: many transactions' time, and little of a lease
+RESTORE_AGAIN_S = 1.0
+LEAVE_S = HAND_OVER_S + 10.0  # handing over, then leaving the group
+STOP_JOURNAL_S = 30.0  # two of its calls: what is not committed by then is read again by the next owner
+# A dead member's partitions are given away after session.timeout.ms (45 s) less one heartbeat (3 s). An intent's
+# commit proves that we were a member; a fifth of that leaves room for a user's shorter session (LEASE_OF_SESSION).
+MOST_LEASE_S = 8.0
+LEASE_OF_SESSION = 0.4
+
+_LOG = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Connection:
+    """One Engage tenant at run time: its client, its pace, and how much of it is in use."""
+
+    name: str
+    client: EngageClient
+    pace: Pace
+    api_key: Callable[[], str]
+    slots: int
+    ahead: int
+    in_flight: int = 0
+    waiting_since: float | None = None
+    refused_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Intent:
+    """The ticket of an intent: which one of the action's it is."""
+
+    action_id: ActionId
+    sends: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """The ticket of a dead letter."""
+
+    reason: Reason
+
+
+@dataclass(slots=True)
+class _HandOver:
+    """Partitions that are being given away: first what is in flight ends, then the journal, then they are gone."""
+
+    assignments: list[Assignment]
+    settled: threading.Event
+    unmarked: set[Assignment]
+    unsafe: set[Assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """The ticket that comes back when all before it in the journal's queue is safe."""
+
+    hand_over: _HandOver
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class _Adopted:
+    """A restored partition with its records read."""
+
+    restored: Restored
+    actions: list[RestoredAction]
+    unreadable: list[tuple[bytes, bytes, Unreadable]]
+
+
+def slots_of(requests_per_second: float) -> int:
+    """How many requests may be in flight: enough for two seconds of the budget, so that a slow Engage is no brake."""
+    return min(max(math.ceil(2 * requests_per_second), 8), 256)
+
+
+def ahead_of(requests_per_second: float) -> int:
+    """How many intents may wait to be sent: 0.2 s of the budget, several transactions' time (ledger.py, rule 5)."""
+    return min(max(math.ceil(requests_per_second / 5), 4), 512)
+
+
+def lease_s(properties: kafka.Properties) -> float:
+    """For how long an intent's commit entitles to its sending. See MOST_LEASE_S."""
+    session_s = float(properties.get("session.timeout.ms", 45_000)) / 1000
+    return min(MOST_LEASE_S, session_s * LEASE_OF_SESSION)
+
+
+class Relay:
+    """One instance at work. `run` until `stop`, or until something ends it."""
+
+    def __init__(
+        self,
+        *,
+        properties: kafka.Properties,
+        topics: Mapping[str, RelayTopics],
+        partition_counts: Mapping[str, int],
+        transactional_id: str,
+        connections: Iterable[Connection],
+        router: Router,
+        policy: Policy,
+        most_pending: int,
+        clock: Clock,
+        jitter: Callable[[], float],
+        metrics: Metrics,
+        heartbeats: Heartbeats,
+    ) -> None:
+        """`topics` and `partition_counts` by source topic; `jitter` draws from [0, 1)."""
+        self._clock = clock
+        self._metrics = metrics
+        self._heartbeats = heartbeats
+        self._router = router
+        self._connections = {each.name: each for each in connections}
+        self._most_pending = most_pending
+        self._lease_s = lease_s(properties)
+        self._ledger = Ledger(policy, jitter)
+        self._source = Source(
+            properties, topics, _SourceListener(self, metrics), beat=lambda: heartbeats.beat("consumer")
+        )
+        self._journal = Journal(
+            properties=properties,
+            transactional_id=transactional_id,
+            topics=topics,
+            ownership=lambda: self._source.ownership,
+            clock=clock,
+            listener=_JournalListener(self),
+            set_aside_too_large=self._set_aside_too_large,
+        )
+        self._restorer = Restorer(properties, topics=topics, say=_LOG.warning, wanted=self._is_ours)
+        self._restoring = ThreadPoolExecutor(1, thread_name_prefix="restore")
+        self._partition_counts = dict(partition_counts)
+        self._ours: set[Assignment] = set()
+        self._writes: list[Write | Adoption] = []
+        self._hand_overs: list[_HandOver] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._turn_handle: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._held = False
+        self._said: dict[str, float] = {}
+        self._ended: asyncio.Future[None]
+        self._loop: asyncio.AbstractEventLoop
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group was joined once."""
+        return self._source.joined
+
+    def _is_ours(self, assignment: Assignment) -> bool:
+        return self._source.ownership.covers(assignment)
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then hand everything over. Raises what ended it otherwise."""
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
+        self._journal.start()
+        self._source.start()
+        self._tick()
+        stopped = self._loop.create_task(stop.wait())
+        ends: set[asyncio.Future[Any]] = {stopped, self._ended}
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if not self._ended.done():
+                _LOG.info("stopping: handing partitions over")
+                self._source.stop()
+                left = self._loop.run_in_executor(None, self._source.join, LEAVE_S)
+                ends = {left, self._ended}
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                self._heartbeats.ended("consumer")
+                await self._loop.run_in_executor(None, self._journal.stop, STOP_JOURNAL_S)
+            if self._ended.done():
+                self._ended.result()
+        finally:
+            stopped.cancel()
+            for task in self._tasks:
+                task.cancel()
+            for connection in self._connections.values():
+                await connection.client.aclose()
+            self._restoring.shutdown(wait=False, cancel_futures=True)
+
+    def fail(self, error: BaseException) -> None:
+        """End: `run` raises this."""
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
+    def from_thread(self, method: Callable[..., None], *arguments: object) -> None:
+        """Have a method called on the event loop's thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is left to hear it
+            self._loop.call_soon_threadsafe(method, *arguments)
+
+    # -- turns --------------------------------------------------------------------------------------------------
+
+    def _soon(self) -> None:
+        """Have a turn when everything that is at hand by now has been taken in."""
+        if self._turn_handle is None:
+            self._turn_handle = self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_handle = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now = self._clock()
+        self._ledger.wake(now)
+        wake_at = self._ledger.next_wake()
+        wake_at = math.inf if wake_at is None else wake_at
+        for connection in self._connections.values():
+            wake_at = min(wake_at, self._save_intents(connection, now), self._give_requests(connection, now))
+        self._settle_hand_overs()
+        if self._writes:
+            self._journal.hand_in(self._writes)
+            self._writes = []
+        self._hold_or_go_on()
+        if wake_at < math.inf:
+            self._timer = self._loop.call_later(max(0.0, wake_at - self._clock()), self._turn)
+
+    def _save_intents(self, connection: Connection, now: float) -> float:
+        """Save intents while the pace will soon let them go: one that waited out a long rest would be in doubt in vain.
+
+        Returns when to look again.
+        """
+        if not self._ledger.wants_intents(connection.name):
+            return math.inf
+        soon = connection.pace.next_at(now) - INTENT_EARLY_S
+        if soon > now:
+            return soon
+        self._carry_out(self._ledger.save_intents(connection.name, connection.ahead), now)
+        return math.inf
+
+    def _give_requests(self, connection: Connection, now: float) -> float:
+        """Start what the connection's pace and slots allow; returns when its pace allows more."""
+        while connection.in_flight < connection.slots and self._ledger.has_request(connection.name):
+            at = connection.pace.next_at(now)
+            if at > now:
+                if connection.waiting_since is None:
+                    connection.waiting_since = now
+                return at
+            request = self._ledger.take(connection.name)
+            if request is None:
+                break
+            connection.pace.sent(now)
+            waited = 0.0 if connection.waiting_since is None else now - connection.waiting_since
+            self._metrics.limiter_waited(connection.name, waited)
+            connection.waiting_since = None
+            connection.in_flight += 1
+            self._start_task(
+                self._send(connection, request) if isinstance(request, Send) else self._poll(connection, request)
+            )
+        return math.inf
+
+    def _start_task(self, work: Coroutine[object, object, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error)
+
+    def _hold_or_go_on(self) -> None:
+        """Rule 3, with some slack between holding and going on."""
+        slack = 0.9 if self._held else 1.0
+        backlog = self._journal.backlog + len(self._writes)
+        full = self._ledger.open >= slack * self._most_pending or backlog >= slack * MOST_BACKLOG
+        if full != self._held:
+            self._held = full
+            self._source.hold(full)
+
+    def _tick(self) -> None:
+        """Once a second: what nobody else would notice, and the figures for the metrics."""
+        self._heartbeats.beat("event_loop")
+        now = self._clock()
+        if self._journal.failed is not None:
+            self.fail(self._journal.failed)
+        if self._journal.stuck_for() > STUCK_S:
+            self.fail(RuntimeError("a transaction call does not return (librdkafka issues 5456, 5511)"))
+        for connection in self._connections.values():
+            if connection.pace.suspended and _key_of(connection) != connection.refused_key:
+                connection.pace.key_changed()
+        self._metrics.publish(self._snapshot(now))
+        self._soon()
+        self._loop.call_later(TICK_S, self._tick)
+
+    def _snapshot(self, now: float) -> Snapshot:
+        return Snapshot(
+            pending=self._ledger.counts(),
+            overdue=self._ledger.overdue(now),
+            in_doubt=self._ledger.in_doubt,
+            journal_backlog=self._journal.backlog,
+            paused=self._held,
+            budget_share=self._share(),
+            partitions_owned=len(self._ours),
+            lag=self._source.lag,
+            connections={
+                each.name: ConnectionFigures(
+                    each.pace.rate(now) if self._share() else 0.0, each.pace.suspended, each.pace.next_at(now) > now + 1
+                )
+                for each in self._connections.values()
+            },
+        )
+
+    # -- events in ----------------------------------------------------------------------------------------------
+
+    def consumed(self, batch: Batch) -> None:
+        """Take a batch of the source in."""
+        now = self._clock()
+        for assignment, events in batch:
+            self._metrics.events_consumed(assignment.topic, len(events))
+            for event in events:
+                self._writes += self._taken(assignment, event, now)
+        self._hold_or_go_on()  # first: with room, the source would go on
+        self._source.batch_done()
+        self._soon()
+
+    def _taken(self, assignment: Assignment, event: SourceEvent, now: float) -> list[Write]:
+        """What one event comes to; its last write settles its position (rule 1)."""
+        writes: list[Write] = []
+        routed = self._routed(event)
+        if isinstance(routed, Routed):
+            self._metrics.routed(routed.route, routed.action)
+            effects = self._ledger.accept(assignment, event.offset, new_action(routed, event), now)
+            writes = [self._write(effect, now) for effect in effects]
+        elif isinstance(routed, Misrouted):
+            letter = dead_letter_of_event(event, routed.reason, routed.detail, now, routed.route)
+            writes = [Write(assignment, dead_letter=letter, ticket=_Letter(routed.reason))]
+        if not writes:
+            writes = [Write(assignment)]
+        writes[-1].next_offset = event.offset + 1
+        return writes
+
+    def _routed(self, event: SourceEvent) -> Routed | Misrouted | None:
+        if event.value is None:
+            self._metrics.passed_tombstone(event.topic)
+            return None
+        decoded = decode(event.value)
+        if isinstance(decoded, Undecodable):
+            return Misrouted(Reason.UNDECODABLE, decoded.detail, None)
+        routed = self._router.route(decoded, event)
+        if isinstance(routed, Routed | Misrouted):
+            return routed
+        self._metrics.unrouted(event.topic)
+        return None
+
+    # -- effects out --------------------------------------------------------------------------------------------
+
+    def _carry_out(self, effects: Iterable[Effect], now: float) -> None:
+        self._writes += [self._write(effect, now) for effect in effects]
+
+    def _write(self, effect: Effect, now: float) -> Write:
+        assignment, offset = effect.action_id
+        write = Write(assignment, action_key(offset, effect.route))
+        match effect:
+            case Save():
+                write.value = pending_value(effect)
+                write.ticket = _Intent(effect.action_id, effect.sends) if effect.sending else None
+            case SetAside():
+                write.dead_letter = dead_letter(effect, now)
+                write.ticket = _Letter(effect.reason)
+            case Close():
+                pass
+        return write
+
+    def _set_aside_too_large(self, write: Write) -> Write:
+        """Replace a record that the broker refuses. Called on the journal's thread."""
+        restored = restored_action(write.key or b"", write.value or b"")
+        assert isinstance(restored, RestoredAction)  # noqa: S101 - we wrote it ourselves a moment ago
+        detail = f"the delay topic refuses its record of {len(write.value or b'')} bytes (max.message.bytes)"
+        aside = _set_aside(write.assignment, restored, Reason.TOO_LARGE, detail)
+        replacement = self._write(aside, self._clock())
+        replacement.next_offset = write.next_offset
+        return replacement
+
+    def committed(self, writes: list[Write], proven_at: float, seconds: float) -> None:
+        """Take in what is safe now."""
+        self._metrics.transaction_committed(seconds, len(writes))
+        now = self._clock()
+        for write in writes:
+            match write.ticket:
+                case _Intent(action_id, sends):
+                    self._carry_out(self._ledger.intent_saved(action_id, sends, proven_at), now)
+                case _Letter(reason):
+                    self._metrics.dead_lettered(reason)
+                case _Mark(hand_over, assignment):
+                    hand_over.unsafe.discard(assignment)
+        self._soon()
+
+    def dropped(self, writes: list[Write]) -> None:
+        """Take in what is nobody's any more: the partition's next owner finds it in Kafka."""
+        for write in writes:
+            if isinstance(write.ticket, _Mark):
+                write.ticket.hand_over.unsafe.discard(write.assignment)
+        self._soon()
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    async def _poll(self, connection: Connection, poll: Poll) -> None:
+        outcome = await self._ask(connection.client, poll)
+        connection.in_flight -= 1
+        now = self._clock()
+        self._answered(connection, outcome, now)
+        self._metrics.poll_answered(connection.name, outcome)
+        self._carry_out(self._ledger.poll_answered(poll.action_id, outcome, now), now)
+        self._soon()
+
+    async def _ask(self, client: EngageClient, poll: Poll) -> PollOutcome | DocumentOutcome:
+        if poll.ask_order:
+            return await client.poll_order(poll.order_id)
+        if poll.job_id is not None:
+            return await client.poll_job(poll.job_id)
+        match routed_action(poll.routed).tag_source:
+            case FromDocument(document=document):
+                return await client.send_document(poll.order_id, document)
+            case FromOrder(newer_than=newer_than):
+                return await client.poll_order(poll.order_id, newer_than)
+            case FromJob(job_id=job_id):
+                return await client.poll_job(job_id)
+            case _:
+                return await client.poll_order(poll.order_id)
+
+    async def _send(self, connection: Connection, send: Send) -> None:
+        request, event_time_ms = request_of(send.routed, send.version_tag)
+        assignment = send.action_id.assignment
+        until = send.proven_at + self._lease_s
+
+        def may_send() -> bool:
+            return self._is_ours(assignment) and self._clock() < until
+
+        outcome = await connection.client.send_action(send.order_id, request, may_send)
+        connection.in_flight -= 1
+        now = self._clock()
+        self._answered(connection, outcome, now)
+        self._metrics.action_answered(connection.name, request.action, outcome)
+        if isinstance(outcome, Accepted):
+            since_event = max(0.0, now - event_time_ms / 1000) if event_time_ms else 0.0
+            self._metrics.accepted(request.action, since_event, now - send.tagged_at)
+        elif isinstance(outcome, InDoubt):
+            self._say_sometimes("an action is in doubt", connection=connection.name, why=outcome.why)
+        self._carry_out(self._ledger.action_answered(send.action_id, outcome, now), now)
+        self._soon()
+
+    def _answered(
+        self, connection: Connection, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float
+    ) -> None:
+        was_suspended = connection.pace.suspended
+        connection.pace.answered(outcome, now)
+        if isinstance(outcome, Unauthorized):
+            connection.refused_key = _key_of(connection)
+        if connection.pace.suspended != was_suspended:
+            if was_suspended:
+                _LOG.info("connection goes on: Engage takes its key", connection=connection.name)
+            else:
+                _LOG.error(
+                    "connection suspended: Engage refuses its key; nothing is lost, give it another one",
+                    connection=connection.name,
+                )
+
+    # -- partitions come and go ---------------------------------------------------------------------------------
+
+    def assigned(self, assignments: list[Assignment]) -> None:
+        """Restore what came, then begin."""
+        self._metrics.rebalanced("assigned")
+        self._ours.update(assignments)
+        self._set_shares()
+        self._start_task(self._adopt(assignments))
+
+    async def _adopt(self, assignments: list[Assignment]) -> None:
+        while assignments := [each for each in assignments if self._is_ours(each)]:
+            try:
+                adopted = await self._loop.run_in_executor(self._restoring, self._restore, assignments)
+            except RestoreError as error:
+                self._say_sometimes("restore goes on", why=str(error))
+                await asyncio.sleep(RESTORE_AGAIN_S)
+                continue
+            for each in adopted:
+                self._begin(each)
+            self._soon()
+            return
+
+    def _restore(self, assignments: list[Assignment]) -> list[_Adopted]:
+        """Read the delay partitions. Called on the restore's thread."""
+        adopted = []
+        for restored in self._restorer.restore(assignments):
+            actions: list[RestoredAction] = []
+            unreadable: list[tuple[bytes, bytes, Unreadable]] = []
+            for record in restored.live:
+                read = restored_action(record.key, record.value)
+                if isinstance(read, Unreadable):
+                    unreadable.append((record.key, record.value, read))
+                else:
+                    actions.append(read)
+            adopted.append(_Adopted(restored, actions, unreadable))
+        return adopted
+
+    def _begin(self, adopted: _Adopted) -> None:
+        restored, now = adopted.restored, self._clock()
+        assignment = restored.assignment
+        if not self._is_ours(assignment):
+            return
+        live = [(record.key, record.offset) for record in restored.live]
+        self._writes.append(Adoption(assignment, live, restored.end, restored.next_offset))
+        for key, value, why in adopted.unreadable:
+            letter = dead_letter_of_unreadable(assignment[:2], key, value, why, now)
+            self._writes.append(Write(assignment, key, dead_letter=letter, ticket=_Letter(Reason.UNREADABLE_PENDING)))
+        if not restored.position_known:
+            self._writes.append(Write(assignment, next_offset=restored.next_offset))
+        known: list[RestoredAction] = []
+        for action in adopted.actions:
+            if action.action.connection in self._connections:
+                known.append(action)
+            else:
+                gone = "its connection is no longer configured"
+                self._carry_out([_set_aside(assignment, action, Reason.UNKNOWN_CONNECTION, gone)], now)
+        self._carry_out(self._ledger.assign(assignment, known, now), now)
+        self._source.begin(assignment, restored.next_offset)
+        self._metrics.restored(restored.records_read, restored.seconds)
+        _LOG.info(
+            "partition restored",
+            topic=assignment.topic,
+            partition=assignment.partition,
+            next_offset=restored.next_offset,
+            pending=len(adopted.actions),
+            seconds=round(restored.seconds, 3),
+        )
+
+    def revoked(self, assignments: list[Assignment], settled: threading.Event) -> None:
+        """Start nothing more for these; they are given away when what is in flight has ended."""
+        self._metrics.rebalanced("revoked")
+        for assignment in assignments:
+            self._carry_out(self._ledger.stop(assignment), self._clock())
+        self._hand_overs.append(_HandOver(assignments, settled, set(assignments), set(assignments)))
+        self._soon()
+
+    def _settle_hand_overs(self) -> None:
+        for hand_over in list(self._hand_overs):
+            for assignment in [a for a in hand_over.unmarked if not self._ledger.in_flight(a)]:
+                hand_over.unmarked.discard(assignment)
+                self._writes.append(Write(assignment, ticket=_Mark(hand_over, assignment)))
+            if not hand_over.unsafe:
+                self._hand_overs.remove(hand_over)
+                self._forget(hand_over.assignments)
+                hand_over.settled.set()
+
+    def lost(self, assignments: list[Assignment]) -> None:
+        """Drop these at once."""
+        self._metrics.rebalanced("lost")
+        _LOG.warning("partitions lost: another instance has them already", partitions=len(assignments))
+        self._forget(assignments)
+
+    def _forget(self, assignments: Iterable[Assignment]) -> None:
+        for assignment in assignments:
+            self._ledger.drop(assignment)
+            self._ours.discard(assignment)
+        self._set_shares()
+
+    def _set_shares(self) -> None:
+        share, now = self._share(), self._clock()
+        for connection in self._connections.values():
+            connection.pace.set_share(share, now)
+
+    def _share(self) -> float:
+        """The fraction of the source's partitions that is ours, and so of every key's budget."""
+        total = sum(self._partition_counts.values())
+        return min(1.0, len(self._ours) / total) if total else 0.0
+
+    # -- what the edges say -------------------------------------------------------------------------------------
+
+    def partitions_counted(self, counts: Mapping[str, int]) -> None:
+        """Learn how many partitions each source topic has by now."""
+        if counts != self._partition_counts:
+            self._partition_counts.update(counts)
+            self._set_shares()
+            self._soon()
+
+    def pinned(self, assignment: Assignment, keys: list[Hashable]) -> None:
+        """Write old records again that hold the low-water mark back."""
+        now = self._clock()
+        for key in keys:
+            if isinstance(key, bytes) and (offset := offset_of_key(key)) is not None:
+                self._carry_out(self._ledger.refresh(ActionId(assignment, offset)), now)
+        self._soon()
+
+    def too_large(self, write: Write) -> None:
+        """Forget an action that the journal had to set aside."""
+        offset = offset_of_key(write.key or b"")
+        if offset is not None:
+            self._ledger.unsaveable(ActionId(write.assignment, offset), self._clock())
+        self._soon()
+
+    def fenced(self, why: str) -> None:
+        """Another producer has our transactional.id: give everything up and come back."""
+        _LOG.error("fenced: another producer uses our transactional.id; rejoining", why=why)
+        self._source.rejoin()
+
+    def _say_sometimes(self, line: str, **fields: object) -> None:
+        """Log a line that may come very often at most once in ten seconds."""
+        now = self._clock()
+        if now - self._said.get(line, -math.inf) >= 10.0:
+            self._said[line] = now
+            _LOG.warning(line, **fields)
+
+    def trouble(self, why: str) -> None:
+        """Say what ails a client."""
+        self._say_sometimes("Kafka", why=why)
+
+    def aborted(self, why: str) -> None:
+        """Count and say a transaction that came to nothing."""
+        self._metrics.transaction_aborted()
+        self._say_sometimes("transaction aborted, trying again", why=why)
+
+
+def _set_aside(assignment: Assignment, restored: RestoredAction, reason: Reason, detail: str) -> SetAside:
+    action = restored.action
+    action_id = ActionId(assignment, restored.offset)
+    return SetAside(action_id, action.route, action.routed, reason, detail, None, restored.attempts, restored.sends)
+
+
+def _key_of(connection: Connection) -> str | None:
+    try:
+        return connection.api_key()
+    except (OSError, ValueError):  # a key's file that is missing or holds none
+        return None
+
+
+class _SourceListener:
+    """Brings the source's facts over to the event loop's thread."""
+
+    def __init__(self, relay: Relay, metrics: Metrics) -> None:
+        self._relay = relay
+        self._metrics = metrics
+
+    def assigned(self, assignments: list[Assignment]) -> None:
+        self._relay.from_thread(self._relay.assigned, assignments)
+
+    def revoked(self, assignments: list[Assignment], settled: threading.Event) -> None:
+        self._relay.from_thread(self._relay.revoked, assignments, settled)
+
+    def lost(self, assignments: list[Assignment]) -> None:
+        self._relay.from_thread(self._relay.lost, assignments)
+
+    def consumed(self, batch: Batch) -> None:
+        self._relay.from_thread(self._relay.consumed, batch)
+
+    def statistics(self, statistics: Mapping[str, object]) -> None:
+        self._metrics.librdkafka_statistics("source", statistics)
+
+    def partitions_counted(self, counts: Mapping[str, int]) -> None:
+        self._relay.from_thread(self._relay.partitions_counted, counts)
+
+    def trouble(self, why: str) -> None:
+        self._relay.from_thread(self._relay.trouble, why)
+
+    def failed(self, error: Exception) -> None:
+        self._relay.from_thread(self._relay.fail, error)
+
+
+class _JournalListener:
+    """Brings the journal's facts over to the event loop's thread."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    def committed(self, writes: list[Write], proven_at: float, seconds: float) -> None:
+        self._relay.from_thread(self._relay.committed, writes, proven_at, seconds)
+
+    def dropped(self, writes: list[Write]) -> None:
+        self._relay.from_thread(self._relay.dropped, writes)
+
+    def pinned(self, assignment: Assignment, keys: list[Hashable]) -> None:
+        self._relay.from_thread(self._relay.pinned, assignment, keys)
+
+    def too_large(self, write: Write, replacement: Write) -> None:  # noqa: ARG002 - the journal's protocol
+        self._relay.from_thread(self._relay.too_large, write)
+
+    def aborted(self, why: str) -> None:
+        self._relay.from_thread(self._relay.aborted, why)
+
+    def fenced(self, why: str) -> None:
+        self._relay.from_thread(self._relay.fenced, why)

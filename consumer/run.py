@@ -1,0 +1,296 @@
+"""`engage-relay run`, from the first check to the exit code.
+
+Before the relay starts: the topics are checked (or made), and where a new topic starts is settled. Brokers that do
+not answer are waited for; whatever a person must decide ends the process with a code of its own (`ExitCode`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+from enum import IntEnum
+from functools import partial
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from prometheus_client import CollectorRegistry
+
+from consumer import __version__, kafka, logs
+from consumer import topics as kafka_topics
+from consumer.admin import AdminServer, Health, Heartbeats, ListenError
+from consumer.clock import steady_clock
+from consumer.engage import EngageClient
+from consumer.http import OnRequest
+from consumer.ledger import Policy
+from consumer.metrics import Metrics
+from consumer.pacing import Pace, PollSchedule
+from consumer.relay import Connection, Relay, ahead_of, slots_of
+from consumer.restore import OffsetOutOfRangeError, StartUnknownError
+from consumer.routing import Router, compile_routes
+from consumer.settings import ConfigurationError, Settings
+from consumer.settings import Connection as ConnectionSettings
+from consumer.start import Start, StartRefusedError, settle_start
+from consumer.topics import TopicError
+
+BROKER_AGAIN_S = 1.0
+USER_AGENT = f"engage-relay/{__version__}"
+
+_LOG = structlog.stdlib.get_logger(__name__)
+
+
+class ExitCode(IntEnum):
+    """What the process ends with; documented in README."""
+
+    OK = 0
+    FAILED = 1  # something that a restart may cure; the last log line names it
+    CONFIGURATION = 2  # the operator: the configuration, or an address that is taken
+    TOPICS = 3  # the operator: a topic is missing or does not fit
+    START = 4  # the operator: nobody said where to start (`--from`)
+    OFFSET_OUT_OF_RANGE = 5  # the operator: the source no longer holds what is to be read next
+
+
+_CODES: dict[type[Exception], ExitCode] = {
+    ConfigurationError: ExitCode.CONFIGURATION,
+    ListenError: ExitCode.CONFIGURATION,
+    TopicError: ExitCode.TOPICS,
+    StartRefusedError: ExitCode.START,
+    StartUnknownError: ExitCode.START,
+    OffsetOutOfRangeError: ExitCode.OFFSET_OUT_OF_RANGE,
+}
+_ADVICE: dict[type[Exception], str] = {
+    TopicError: "create them with `engage-relay topics create`, or run with --create-topics",
+    StartRefusedError: "decide with --from earliest (replay all of it) or --from latest (skip it)",
+    StartUnknownError: "decide with --from earliest or --from latest",
+    OffsetOutOfRangeError: "decide where to go on, with Kafka's own tool while no instance runs: "
+    "kafka-consumer-groups.sh --reset-offsets --group <group.id> --topic <source>",
+}
+
+
+def run(settings: Settings, *, start: Start | None, create_topics: bool) -> ExitCode:
+    """Run until SIGTERM or SIGINT (a second one ends it at once), or until something ends it."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_run(settings, start=start, create_topics=create_topics))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415 - not made for every platform
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _run(settings: Settings, *, start: Start | None, create_topics: bool) -> ExitCode:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, _stop_or_end, stop, number)
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    heartbeats = Heartbeats()
+    metrics.watch_heartbeats(heartbeats.ages)
+    metrics.build_info(__version__)
+    relay: Relay | None = None
+
+    def health() -> Health:
+        return Health(heartbeats.ages(), None, relay is not None and relay.joined, stop.is_set())
+
+    admin = AdminServer((settings.admin.listen.host, settings.admin.listen.port), registry, health)
+    try:
+        admin.start()
+        _LOG.info("engage-relay starts", version=__version__, admin_port=admin.port)
+        connections = [_connection(name, settings, metrics) for name in settings.engage.connections]
+        counts = await _prepare(settings, stop, start=start, create_topics=create_topics)
+        if counts is None:
+            return ExitCode.OK
+        relay = _relay(settings, counts, connections, metrics, heartbeats)
+        await relay.run(stop)
+    except Exception as error:  # noqa: BLE001 - the process's edge: whatever it is, it ends it with its name
+        for kind, code in _CODES.items():
+            if isinstance(error, kind):
+                _LOG.error("cannot run", why=str(error).splitlines(), advice=_ADVICE.get(kind))
+                return code
+        _LOG.error("failed", exc_info=error)
+        return ExitCode.FAILED
+    finally:
+        admin.close()
+    _LOG.info("stopped")
+    return ExitCode.OK
+
+
+def _stop_or_end(stop: asyncio.Event, number: int) -> None:
+    if stop.is_set():
+        sys.stderr.flush()
+        os._exit(128 + number)
+    stop.set()
+
+
+async def _prepare(
+    settings: Settings, stop: asyncio.Event, *, start: Start | None, create_topics: bool
+) -> dict[str, int] | None:
+    """Check what a relay needs; returns the source topics' partition counts, None where it was stopped meanwhile."""
+    decided = start or _start_of(settings)
+    loop = asyncio.get_running_loop()
+    stopped = loop.create_task(stop.wait())
+    try:
+        while not stop.is_set():
+            checking = _in_daemon_thread(partial(_check, settings, create_topics=create_topics))
+            ends: set[asyncio.Future[Any]] = {checking, stopped}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if not checking.done():
+                return None  # brokers that do not answer are asked for seconds: the end does not wait for that
+            try:
+                checking.result()
+                # To its end, once begun: half of the start written down would be another start.
+                return await loop.run_in_executor(None, partial(_settle_start, settings, decided))
+            except KafkaException as error:
+                _LOG.warning("Kafka does not answer, trying again", why=kafka.error_of(error).str())
+            await asyncio.wait({stopped}, timeout=BROKER_AGAIN_S)
+    finally:
+        stopped.cancel()
+    return None
+
+
+def _in_daemon_thread(work: Callable[[], None]) -> asyncio.Future[None]:
+    """Run what may block where the process's end does not wait for it, as it would for an executor's thread."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: Exception | None) -> None:
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        error = None
+        try:
+            work()
+        except Exception as raised:  # noqa: BLE001 - raised again where `done` is awaited
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is left to hear it
+            loop.call_soon_threadsafe(settle, error)
+
+    threading.Thread(target=run, name="check", daemon=True).start()
+    return done
+
+
+def _check(settings: Settings, *, create_topics: bool) -> None:
+    admin = AdminClient(kafka.base(settings.kafka), logger=kafka.LOGGER)
+    if create_topics:
+        for line in kafka_topics.create(admin, settings.topics):
+            _LOG.info(line)
+    kafka_topics.check(admin, settings.topics)
+
+
+def _settle_start(settings: Settings, start: Start | None) -> dict[str, int]:
+    for line in settle_start(settings.kafka, settings.topics, start):
+        _LOG.info(line)
+    admin = AdminClient(kafka.base(settings.kafka), logger=kafka.LOGGER)
+    return kafka_topics.partition_counts(admin, settings.source.topics)
+
+
+def _start_of(settings: Settings) -> Start | None:
+    match settings.kafka.get("auto.offset.reset"):
+        case "earliest":
+            return "earliest"
+        case "latest":
+            return "latest"
+        case _:
+            return None
+
+
+def _relay(
+    settings: Settings,
+    counts: dict[str, int],
+    connections: list[Connection],
+    metrics: Metrics,
+    heartbeats: Heartbeats,
+) -> Relay:
+    routes = settings.effective_routes
+    metrics.expect(
+        topics=settings.source.topics,
+        connections=settings.engage.connections,
+        routes=[(name, route.action) for name, route in routes.items()],
+    )
+    polling = settings.polling
+    return Relay(
+        properties=settings.kafka,
+        topics={each.source: each for each in settings.topics},
+        partition_counts=counts,
+        transactional_id=transactional_id(settings),
+        connections=connections,
+        router=Router(compile_routes(routes), settings.engage.connections),
+        policy=Policy(
+            schedule=PollSchedule(initial_s=polling.initial, max_interval_s=polling.max_interval),
+            deadline_s=polling.deadline,
+            not_found_grace_s=polling.not_found_grace,
+        ),
+        most_pending=settings.limits.pending,
+        clock=steady_clock(),
+        jitter=random.random,
+        metrics=metrics,
+        heartbeats=heartbeats,
+    )
+
+
+def _connection(name: str, settings: Settings, metrics: Metrics) -> Connection:
+    connection = settings.engage.connections[name]
+    key = connection.key()
+    rate = connection.requests_per_second
+    known = ""
+
+    def current_key() -> str:
+        nonlocal known
+        current = key.current()
+        if current != known:  # one that was rotated is as secret as the one before
+            logs.redact(current)
+            known = current
+        return current
+
+    client = engage_client(connection, current_key, partial(metrics.request, name))
+    return Connection(name, client, Pace(rate), current_key, slots_of(rate), ahead_of(rate))
+
+
+def engage_client(
+    connection: ConnectionSettings, api_key: Callable[[], str], on_request: OnRequest | None = None
+) -> EngageClient:
+    """Return the client of a configured connection. Raises ConfigurationError where its `ca_file` is of no use."""
+    try:
+        return EngageClient(
+            base_url=connection.base_url,
+            api_key=api_key,
+            api_key_header=connection.api_key_header,
+            user_agent=USER_AGENT,
+            timeout_s=connection.timeout,
+            ca_file=connection.ca_file,
+            on_request=on_request,
+        )
+    except OSError as error:  # ssl.SSLError is one
+        why = error.strerror or "it holds no certificates"
+        raise ConfigurationError((f"ca_file {connection.ca_file}: {why}",)) from None
+
+
+def transactional_id(settings: Settings) -> str:
+    """Return the id that fences this instance's producers.
+
+    The user's own, or one made of `group.instance.id`: stable, so a restart ends the former run's transaction at once.
+    Else one of its own for this run: two instances with the same id would fence each other for ever.
+    """
+    group = settings.kafka["group.id"]
+    if given := settings.kafka.get("transactional.id"):
+        return str(given)
+    if instance := settings.kafka.get("group.instance.id"):
+        return f"{group}-{instance}"
+    return f"{group}-{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
