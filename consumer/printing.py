@@ -1,0 +1,73 @@
+"""What the commands write to stdout and stderr: JSON for programs, tables for people.
+
+Rules:
+ 1. Much of what is printed came from outside: a character that a terminal would obey is shown, never sent.
+ 2. A table on a terminal is drawn by rich (which respects NO_COLOR); elsewhere it is tab-separated, as rows come.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+import typer
+
+Row = Mapping[str, object]
+
+
+def data(line: str) -> None:
+    """Write a line to stdout."""
+    typer.echo(_shown(line))
+
+
+def notice(line: object) -> None:
+    """Write a line for the operator to stderr."""
+    typer.echo(_shown(str(line)), err=True)
+
+
+def json_line(row: Row) -> None:
+    """Write one JSON object, in ASCII, on one line."""
+    typer.echo(json.dumps(row, default=_as_text))
+
+
+def rows(found: Iterable[Row], columns: Sequence[str], *, as_json: bool) -> None:
+    """Write rows: whole ones as JSON, else the named columns as a table."""
+    if as_json:
+        for row in found:
+            json_line(row)
+    elif sys.stdout.isatty():
+        _draw(found, columns)
+    else:
+        typer.echo("\t".join(columns))
+        for row in found:
+            typer.echo("\t".join(_cell(row[column]) for column in columns))
+
+
+def _draw(found: Iterable[Row], columns: Sequence[str]) -> None:
+    from rich import box  # noqa: PLC0415 - takes long, and only a table on a terminal needs it
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")  # wrapped where it must be, but never cut
+    for row in found:
+        table.add_row(*(Text(_cell(row[column])) for column in columns))  # Text: square brackets are no markup
+    Console().print(table)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else _shown(_as_text(value))
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return str(value)
+
+
+def _shown(text: str) -> str:
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

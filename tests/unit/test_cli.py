@@ -1,0 +1,366 @@
+"""The command line without a broker: exit codes, which stream says what, and that JSON is JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
+
+from consumer import logs, printing, topics
+from consumer.cli import EXIT_CODES, app
+from consumer.dry_run import events_in
+from consumer.run import ExitCode
+
+KEY = "4711-very-secret"
+ENVIRONMENT = {
+    "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+    "ENGAGE_BASE_URL": "https://acme.voyado.com",
+    "ENGAGE_API_KEY": KEY,
+}
+SHIPPED = {"type": "order.shipped", "orderId": "A-1", "engage": {"jobId": "job-7"}, "data": {"carrier": "Nörd"}}
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in os.environ:
+        if name.startswith(("KAFKA_", "ENGAGE_")):
+            monkeypatch.delenv(name)
+    root = logging.getLogger()
+    named = {name: logging.getLogger(name).level for name in (*logs.OURS, "librdkafka")}
+    before = (root.handlers, root.level, sys.excepthook, sys.unraisablehook, threading.excepthook)
+    yield
+    root.handlers, root.level, sys.excepthook, sys.unraisablehook, threading.excepthook = before
+    for name, level in named.items():
+        logging.getLogger(name).setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+    logs._secrets = []
+
+
+def called(*arguments: str, stdin: str = "", **environment: str) -> Result:
+    return CliRunner().invoke(app, arguments, input=stdin, env={**ENVIRONMENT, **environment})
+
+
+def json_lines(result: Result) -> list[dict[str, object]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+# -- what all commands share --------------------------------------------------------------------------------------
+
+
+def test_help_documents_every_exit_code() -> None:
+    shown = called("--help").stdout
+    for code in ExitCode:
+        assert f"  {code.value}  " in shown
+    assert len([line for line in EXIT_CODES.splitlines() if line.startswith("  ")]) == len(ExitCode)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, consumer.cli as cli\n"
+        "heavy = {'pydantic', 'confluent_kafka', 'structlog', 'rich', 'asyncio'}\n"
+        "try: cli.app(['--help'])\n"
+        "except SystemExit: print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run"],
+        ["check-config"],
+        ["route", "-"],
+        ["topics", "create"],
+        ["topics", "check"],
+        ["pending", "list"],
+        ["dead-letters", "list"],
+        ["dead-letters", "redrive", "--all"],
+    ],
+)
+def test_every_mistake_of_the_configuration_is_told_on_stderr_with_code_2(command: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text("polling:\n  deadlin: 5s\nlimits:\n  pending: 0\n")
+    result = called(*command, "--config", str(file))
+    assert result.exit_code == ExitCode.CONFIGURATION
+    assert result.stdout == ""
+    first, second = result.stderr.splitlines()
+    assert first.startswith(f"{file}:2:3 polling.deadlin: ")
+    assert second.startswith(f"{file}:4:3 limits.pending: ")
+
+
+def test_the_file_may_be_named_in_the_environment_which_overrides_it(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text("source: {topics: [sales]}\nkafka: {group.id: from-file}\n")
+    result = called("check-config", ENGAGE_RELAY_CONFIG=str(file), ENGAGE_RELAY__KAFKA__GROUP_ID="from-environment")
+    assert result.exit_code == 0
+    assert "sales.engage.delay" in result.stdout
+    assert "from-environment" in result.stdout
+    assert "from-file" not in result.stdout
+
+
+def test_a_fault_shows_no_local_variables() -> None:
+    assert app.pretty_exceptions_enable is False
+
+
+def test_what_a_terminal_would_obey_is_shown_and_not_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    printing.rows([{"route": "\x1b[2J\tx\n", "n": None}], ["route", "n"], as_json=False)
+    printing.data("\x1b]0;title\x07")
+    shown = capsys.readouterr().out
+    assert shown.splitlines() == ["route\tn", "\\x1b[2J\\tx\\n\t", "\\x1b]0;title\\x07"]
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_json_is_one_printable_line_whatever_it_holds(row: dict[str, str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        written: list[str] = []
+        patch.setattr("typer.echo", written.append)
+        printing.json_line(row)
+    assert json.loads(written[0]) == row
+    assert written[0].isascii()
+    assert written[0].isprintable()
+
+
+def test_on_a_terminal_a_table_is_drawn_without_markup_and_without_colour_where_none_is_wanted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for name, value in {"NO_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+    printing.rows([{"order_id": "[red]A-1[/red]\x1b[2J"}], ["order_id"], as_json=False)
+    shown = capsys.readouterr().out
+    assert "order id" in shown
+    assert "[red]A-1[/red]\\x1b[2J" in shown
+    assert not re.search(r"\x1b\[(3\d|38;[\d;]*|2J)", shown)
+
+
+# -- check-config, config schema ----------------------------------------------------------------------------------
+
+
+def test_check_config_says_what_run_would_do_and_never_the_key(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text(
+        "source: {topics: [sales]}\n"
+        "routes:\n"
+        "  gone: {when: \"kind == 'gone'\", action: ConfirmCancellation}\n"
+        "  confirmed: null\n"
+    )
+    result = called("check-config", "--config", str(file))
+    assert result.exit_code == 0
+    assert "topic sales: delay topic sales.engage.delay, dead letters sales.engage.dead-letters" in result.stdout
+    assert "https://acme.voyado.com" in result.stdout
+    named = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("route ")]
+    assert named == ["gone:", "shipped:", "delivered:", "cancelled:", "completed:", "custom:"]
+    assert KEY not in result.output
+
+
+def test_check_config_says_from_which_file_the_key_comes_without_opening_it() -> None:
+    result = called("check-config", ENGAGE_API_KEY="", ENGAGE_API_KEY_FILE="/run/secrets/none")
+    assert result.exit_code == 0
+    assert "/run/secrets/none" in result.stdout
+
+
+def test_config_schema_is_json_on_stdout() -> None:
+    result = called("config", "schema")
+    assert result.exit_code == 0
+    assert "routes" in json.loads(result.stdout)["properties"]
+
+
+# -- route --------------------------------------------------------------------------------------------------------
+
+
+def test_route_says_which_action_an_event_becomes_and_why() -> None:
+    result = called("route", "-", stdin=json.dumps(SHIPPED))
+    assert result.exit_code == 0
+    first, *why = result.stdout.splitlines()
+    assert first == "event 1: ConfirmShipment of order A-1 on default, versionTag from job job-7"
+    assert len(why) == 6
+    assert any("shipped" in line and "is true" in line for line in why)
+
+
+def test_route_as_json_holds_the_action_and_each_routes_answer() -> None:
+    (row,) = json_lines(called("route", "-", "--json", stdin=json.dumps(SHIPPED)))
+    assert row["fate"] == "routed"
+    action = row["action"]
+    assert isinstance(action, dict)
+    assert (action["route"], action["action"], action["order_id"]) == ("shipped", "ConfirmShipment", "A-1")
+    assert action["tag_source"] == {"kind": "job", "job_id": "job-7"}
+    assert action["data"] == {"carrier": "Nörd"}
+    routes = row["routes"]
+    assert isinstance(routes, list)
+    assert [each["route"] for each in routes if each["took"]] == ["shipped"]
+
+
+def test_an_event_that_no_route_takes_is_passed_with_code_0() -> None:
+    result = called("route", "-", "--json", stdin='{"type": "price.changed"}')
+    assert result.exit_code == 0
+    assert [row["fate"] for row in json_lines(result)] == ["passed"]
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        ("nonsense", "undecodable"),
+        ('{"type": "order.shipped", "type": "order.shipped", "orderId": "A"}', "undecodable"),
+        ('{"type": "order.shipped"}', "invalid_event"),
+        ('{"type": "order.shipped", "orderId": "A", "engage": {"connection": "who"}}', "unknown_connection"),
+    ],
+)
+def test_an_event_that_would_be_dead_lettered_gives_code_1_and_the_others_are_judged(event: str, reason: str) -> None:
+    result = called("route", "-", "--json", stdin=f"{event}\n\n{json.dumps(SHIPPED)}\n")
+    assert result.exit_code == 1
+    assert [(row["fate"], row["reason"]) for row in json_lines(result)] == [("dead_letter", reason), ("routed", None)]
+
+
+def test_route_reads_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "events.json"
+    file.write_text(json.dumps([SHIPPED, SHIPPED], indent=2))
+    assert [row["fate"] for row in json_lines(called("route", str(file), "--json"))] == ["routed", "routed"]
+
+
+def test_a_file_that_cannot_be_read_is_a_mistake_of_the_command_line(tmp_path: Path) -> None:
+    result = called("route", str(tmp_path / "none"))
+    assert result.exit_code == ExitCode.CONFIGURATION
+    assert "none" in result.stderr
+
+
+OBJECTS = st.dictionaries(st.text(max_size=5), st.integers(-9, 9) | st.text(max_size=9), max_size=3)
+
+
+@given(st.lists(OBJECTS, min_size=1), st.sampled_from([None, 0, 2]), st.booleans())
+def test_events_are_found_in_lines_arrays_and_documents_alike(
+    events: list[dict[str, object]], indent: int | None, ascii_only: bool
+) -> None:
+    array = json.dumps(events, indent=indent, ensure_ascii=ascii_only).encode()
+    lines = [json.dumps(event, ensure_ascii=ascii_only).encode() + b"\r\n" for event in events]
+    document = json.dumps(events[0], indent=indent).encode()
+    assert [json.loads(event) for event in events_in(array.splitlines(keepends=True))] == events
+    assert [json.loads(event) for event in events_in(lines)] == events
+    assert [json.loads(event) for event in events_in(document.splitlines(keepends=True))] == events[:1]
+
+
+def test_an_events_own_text_reaches_the_decoder_so_that_what_it_would_refuse_is_seen() -> None:
+    assert list(events_in([b'[{"a":1,"a":2}, 7]'])) == [b'{"a":1,"a":2}', b"7"]
+
+
+def test_events_are_judged_while_more_of_them_come() -> None:
+    def endless() -> Iterator[bytes]:
+        while True:
+            yield b'{"a":1}\n'
+
+    assert next(events_in(endless())) == b'{"a":1}'
+
+
+def test_no_events_at_all_are_no_mistake() -> None:
+    result = called("route", "-", stdin="\n\n")
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+# -- dead letters -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "name the letters"),
+        (["--offset", "7"], "partition:offset"),
+        (["--reason", "bored"], "undecodable"),
+        (["--since", "yesterday"], "duration"),
+        (["--all", "--topic", "nobody"], "orders"),
+        (["-"], "line 2"),
+    ],
+)
+def test_redrive_refuses_what_names_no_letters_before_it_asks_a_broker(arguments: list[str], told: str) -> None:
+    stdin = '{"topic": "orders.engage.dead-letters", "partition": 0, "offset": 1}\n{"topic": "x"}\n'
+    result = called("dead-letters", "redrive", *arguments, stdin=stdin)
+    assert result.exit_code == ExitCode.CONFIGURATION
+    assert told in result.stderr
+    assert result.stdout == ""
+
+
+def test_an_offset_alone_is_refused_where_there_are_several_dead_letter_topics() -> None:
+    result = called("dead-letters", "redrive", "--offset", "0:7", ENGAGE_RELAY__SOURCE__TOPICS="a,b")
+    assert result.exit_code == ExitCode.CONFIGURATION
+    assert "--topic" in result.stderr
+
+
+# -- brokers that do not answer, ends that must be ends -----------------------------------------------------------
+
+
+def test_brokers_that_do_not_answer_give_code_1_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topics, "CALL_TIMEOUT_S", 0.2)
+    result = called("topics", "check")
+    assert result.exit_code == ExitCode.FAILED
+    assert result.stdout == ""
+    assert result.stderr.splitlines()[-1].startswith("Kafka: ")
+
+
+def test_run_ends_the_process_although_a_client_hangs() -> None:
+    """A thread that never ends stands for a librdkafka call that never returns."""
+    script = """
+import sys, threading
+from consumer import cli, run
+def failing(settings, *, start, create_topics):
+    threading.Thread(target=threading.Event().wait).start()
+    print("the last line", file=sys.stderr)
+    return run.ExitCode.OFFSET_OUT_OF_RANGE
+run.run = failing
+sys.argv = ["engage-relay", "run"]
+cli.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == ExitCode.OFFSET_OUT_OF_RANGE
+    assert done.stderr.endswith("the last line\n")
+
+
+def test_keys_and_passwords_known_at_the_start_never_show_in_logs() -> None:
+    result = called("check-config", ENGAGE_RELAY__KAFKA__SASL_PASSWORD="p4ssword-of-kafka")
+    assert result.exit_code == 0
+    assert {KEY, "p4ssword-of-kafka"} <= set(logs._secrets)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--fault", "nonsense"], "nonsense"),
+        (["--processing", "soon"], "soon"),
+        (["--failing", "0.7", "--stuck", "0.7"], "shares"),
+        (["--listen", "here"], "host:port"),
+    ],
+)
+def test_simulate_says_what_cannot_be_with_code_2(arguments: list[str], told: str) -> None:
+    result = called("simulate", *arguments)
+    assert result.exit_code == ExitCode.CONFIGURATION
+    assert told in result.stderr
+
+
+def test_simulate_says_on_stdout_where_it_listens_and_ends_with_code_0_when_told() -> None:
+    command = [sys.executable, "-m", "consumer.cli", "simulate", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        assert httpx.get(f"{url}/simulator/account").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
