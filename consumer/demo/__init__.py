@@ -1,0 +1,13 @@
+"""`engage-relay demo`: the real relay between a stand-in for Kafka and one for Engage, and a tally that can fail.
+
+story.py  PURE  the events: a few hundred orders' lives, and what goes wrong in them
+tally.py  PURE  what became of each event, and whether that adds up
+stage.py  EDGE  Kafka, Engage and the relay, put up and taken down
+play.py         the story on the stage, with progress, and the tally at the end
+"""
+
+from __future__ import annotations
+
+from consumer.demo.play import run_demo
+
+__all__ = ["run_demo"]

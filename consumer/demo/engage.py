@@ -1,0 +1,130 @@
+"""EDGE. Engage as the demo's commerce platform and its judge see it: orders are submitted, the account is read.
+
+Where Engage is the simulator (our own, or one that the user named), both go through its control endpoints. Where it
+is the real one there is no account, and the events carry the order's document instead of a job's id.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from consumer.demo.stage import StageError
+from consumer.demo.story import EVENT_NUMBER, Event
+from consumer.demo.tally import Acceptance, Requests
+from consumer.simulator import SimulatorOptions
+
+CALL_TIMEOUT_S = 10.0
+# Faults that swallow the answer to a request that was processed. They befall actions alone, so that each one that the
+# account counts left an action in doubt.
+ANSWERS_LOST = ("reset-after", "close-after", "lost-answer")
+# Engage asks for 10 s before a failed call is tried again, 30 s before the next time: seldom enough for a short demo.
+FAULTS = (
+    "slow=0.02",
+    "stale=0.005",
+    "unavailable=0.002",
+    "html=0.001",
+    "reset-before=0.001",
+    "hang=0.0015",
+    "throttle=0.0005",
+    "error=0.0015,calls=job|order",
+    *(f"{name}=0.002,calls=action" for name in ANSWERS_LOST),
+)
+
+
+def simulator_options(seed: int) -> SimulatorOptions:
+    """Return the demo's Engage: quicker than the real one, and worse."""
+    return SimulatorOptions(
+        seed=seed, processing="lognormal:500ms,0.6", failing=0.015, faults=FAULTS, slow="uniform:100ms..800ms"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AccountFigures:
+    """The account's counts; `accepted` without repeated ones."""
+
+    accepted: int = 0
+    requests: Counter[str] = field(default_factory=Counter)  # by call
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def since(self, before: AccountFigures) -> AccountFigures:
+        """Return what came to be since then."""
+        return AccountFigures(
+            self.accepted - before.accepted, self.requests - before.requests, self.faults - before.faults
+        )
+
+    @property
+    def asked(self) -> Requests:
+        """Return what Engage was asked."""
+        return Requests(self.requests["job"] + self.requests["order"], self.requests.total())
+
+    @property
+    def answers_lost(self) -> int:
+        """Return how many answers to actions were swallowed."""
+        return sum(self.faults[name] for name in ANSWERS_LOST)
+
+
+class Engage:
+    """Engage's stand-in, or the real one where `has_account` is false."""
+
+    def __init__(self, client: httpx.AsyncClient, *, has_account: bool) -> None:
+        self._client = client
+        self.has_account = has_account
+
+    async def submit(self, event: Event) -> str:
+        """Submit the event's order, as the commerce platform does; returns the job's id."""
+        body = {"orderIds": [event.order_id], "contact": event.contact}
+        answer = _read(await self._client.post("/simulator/orders/bulk", json=body))
+        return str(answer["jobs"][0]["jobId"])
+
+    async def figures(self) -> AccountFigures:
+        """Read the account's counts."""
+        return _figures(_read(await self._client.get("/simulator/account", params={"summary": "1"})))
+
+    async def acceptances(self, prefix: str) -> list[Acceptance]:
+        """Read what was accepted of the orders whose ids start so, in the order of acceptance."""
+        account = _read(await self._client.get("/simulator/account"))
+        return [_acceptance(entry) for entry in account["actions"] if entry["orderId"].startswith(prefix)]
+
+
+@asynccontextmanager
+async def engage_at(base_url: str) -> AsyncIterator[Engage]:
+    """Find out whether there is an account. Raises StageError where nobody answers."""
+    async with httpx.AsyncClient(base_url=base_url, timeout=CALL_TIMEOUT_S, trust_env=False) as client:
+        try:
+            answer = await client.get("/simulator/account", params={"summary": "1"})
+        except httpx.HTTPError as error:
+            raise StageError(f"{base_url} does not answer: {type(error).__name__}") from None
+        try:
+            has_account = answer.status_code == httpx.codes.OK and "acceptedByAction" in answer.json()
+        except ValueError:
+            has_account = False
+        yield Engage(client, has_account=has_account)
+
+
+def _read(answer: httpx.Response) -> Mapping[str, Any]:  # the simulator is ours: its answers are what they are
+    if answer.status_code != httpx.codes.OK:
+        raise StageError(f"the simulator answered {answer.status_code} to {answer.request.url.path}")
+    body: Mapping[str, Any] = answer.json()
+    return body
+
+
+def _figures(summary: Mapping[str, Any]) -> AccountFigures:
+    requests = {call: sum(by_status.values()) for call, by_status in summary["requests"].items()}
+    return AccountFigures(summary["accepted"] - summary["repeated"], Counter(requests), Counter(summary["faults"]))
+
+
+def _acceptance(entry: Mapping[str, Any]) -> Acceptance:
+    number = entry["data"].get(EVENT_NUMBER) if isinstance(entry["data"], dict) else None
+    return Acceptance(
+        number if isinstance(number, int) else None,
+        entry["orderId"],
+        entry["action"],
+        entry["tagReadyAt"],
+        entry["acceptedAt"],
+    )
