@@ -1,0 +1,1 @@
+"""What the relay costs, measured against a real broker: `make bench`."""

@@ -1,0 +1,62 @@
+"""The events that the benchmarks publish: canonical, with a job and some data, 300 to 400 bytes each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+from pydantic_core import to_json
+
+from consumer import topics
+
+TOPIC = "orders"
+TOPICS = topics.RelayTopics(TOPIC, f"{TOPIC}.engage.delay", f"{TOPIC}.engage.dead-letters")
+FLUSH_TIMEOUT_S = 60.0
+
+_TYPES = ("order.confirmed", "order.shipped", "order.delivered")
+Event = tuple[str, bytes]
+
+
+def event(number: int, order_id: str, job_id: str) -> Event:
+    """Return the key and the value of one event."""
+    value = {
+        "version": 1,
+        "type": _TYPES[number % len(_TYPES)],
+        "orderId": order_id,
+        "occurredAt": "2025-03-14T09:26:53.589Z",
+        "language": "sv-SE",
+        "engage": {"jobId": job_id},
+        "data": {
+            "trackingNumber": f"SE{number:012d}",
+            "carrier": "PostNord",
+            "trackingUri": f"https://tracking.example.com/parcel/SE{number:012d}?lang=sv",
+            "deliveryDate": "2025-03-17",
+        },
+    }
+    return order_id, to_json(value)
+
+
+def create_topics(bootstrap_servers: str, partitions: int) -> None:
+    """Make the source topic and the two beside it. Raises KafkaException or TopicError."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})  # it outlives the broker
+    admin.create_topics([NewTopic(TOPIC, partitions, 1)])[TOPIC].result()
+    topics.create(admin, [TOPICS])
+
+
+def publish(bootstrap_servers: str, events: Iterable[Event]) -> None:
+    """Publish all of them, by key. Raises RuntimeError where one was not written."""
+    producer = Producer(
+        {"bootstrap.servers": bootstrap_servers, "enable.idempotence": True, "linger.ms": 5, "log_level": 0}
+    )
+    refused: list[KafkaError] = []
+
+    def delivered(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            refused.append(error)
+
+    for key, value in events:
+        producer.produce(TOPIC, value, key, on_delivery=delivered)
+        producer.poll(0)
+    if producer.flush(FLUSH_TIMEOUT_S) or refused:
+        raise RuntimeError(f"events were not written: {refused[:1] or 'the broker is too slow'}")

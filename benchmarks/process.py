@@ -1,0 +1,59 @@
+"""What the kernel says of a process (Linux's /proc), and where it may run."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def require_linux() -> None:
+    """End with a line where there is no /proc."""
+    if not sys.platform.startswith("linux"):
+        sys.exit("the benchmarks read /proc and pin processes to cores: they need Linux")
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time that a process has taken, user and system, all threads: seconds, in steps of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def memory_bytes(pid: int, field: str) -> int:
+    """Return `VmHWM` (the most there ever was) or `VmRSS` (what is resident now)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024
+    raise KeyError(field)
+
+
+@cache  # as it was before anything was pinned
+def cores() -> tuple[set[int], set[int]]:
+    """Return the core that is measured, and those of everything else. With only one, they share it."""
+    *others, last = sorted(os.sched_getaffinity(0))
+    return {last}, set(others) or {last}
+
+
+@contextmanager
+def pinned_to(allowed: set[int]) -> Iterator[None]:
+    """Start processes on these cores: what is started within inherits them."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, allowed)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    with socket.socket() as candidate:
+        candidate.bind(("127.0.0.1", 0))
+        return int(candidate.getsockname()[1])

@@ -1,0 +1,238 @@
+"""How long a restart takes with 100,000 actions pending, and how much memory each of them takes.
+
+    python -m benchmarks.restore            figures
+    python -m benchmarks.restore --check    exit code 1 where a goal is missed
+
+The delay topic is filled as the journal fills it: the same records, in transactions of the same size, with positions
+and committed offsets. Then a fresh process does what the relay does with an assignment (relay.py): Restorer,
+restored_action, LowWaterMark, Ledger.assign. A second fresh process does it again under tracemalloc, which is slow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Hashable, Iterator
+from dataclasses import asdict, dataclass
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from benchmarks import process
+from benchmarks.events import TOPIC, TOPICS, create_topics, event, publish
+from consumer import kafka
+from consumer.decoding import decode
+from consumer.effects import ActionId, NewAction, RestoredAction, Save
+from consumer.journal import MOST_WRITES
+from consumer.ledger import Ledger, Policy
+from consumer.low_water_mark import LowWaterMark
+from consumer.ownership import Assignment
+from consumer.records import (
+    SourceEvent,
+    action_key,
+    new_action,
+    pending_value,
+    position_value,
+    restored_action,
+)
+from consumer.restore import Restorer
+from consumer.routing import BUILT_IN_ROUTES, Routed, Router, compile_routes
+from schemas.pending_action import POSITION_KEY
+from tests.broker.kafka_broker import JVM_FOR_LOAD, KafkaBroker
+
+GOAL_S = 5.0
+GOAL_BYTES = 1024
+GROUP = "engage-relay"
+CALL_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """What one restart took. Bytes are per pending action; of the process's memory, where it was not traced."""
+
+    actions: int
+    read_s: float
+    parse_s: float
+    ledger_s: float
+    total_s: float
+    resident_bytes: float
+    peak_bytes: float
+    traced_bytes: float
+
+
+# -- filling the delay topic ------------------------------------------------------------------------------------
+
+
+def fill(bootstrap_servers: str, actions: int, partitions: int) -> float:
+    """Publish the events, and write their pending records as the journal does. Returns a record's bytes on average."""
+    create_topics(bootstrap_servers, partitions)
+    publish(bootstrap_servers, (event(n, f"order-{n}", f"job-{n}") for n in range(actions)))
+    producer = Producer(kafka.producer({"bootstrap.servers": bootstrap_servers}, "benchmark"), logger=kafka.LOGGER)
+    producer.init_transactions(CALL_TIMEOUT_S)
+    # Not a member of the group: its generation is negative, which the broker does not check.
+    reader = Consumer(kafka.reader({"bootstrap.servers": bootstrap_servers, "group.id": GROUP}), logger=kafka.LOGGER)
+    sizes = 0
+    for batch in _batches(reader, actions, partitions):
+        producer.begin_transaction()
+        positions: dict[int, int] = {}
+        for each, action in batch:
+            value = pending_value(_save(each, action))
+            producer.produce(TOPICS.delay, value, action_key(each.offset, action.route), each.partition)
+            producer.poll(0)
+            positions[each.partition] = each.offset + 1
+            sizes += len(value)
+        for partition, position in positions.items():
+            producer.produce(TOPICS.delay, position_value(position), POSITION_KEY, partition)
+        offsets = [TopicPartition(TOPIC, partition, position) for partition, position in positions.items()]
+        offsets += [TopicPartition(TOPICS.delay, partition, 0) for partition in positions]
+        producer.send_offsets_to_transaction(offsets, reader.consumer_group_metadata(), CALL_TIMEOUT_S)
+        producer.commit_transaction(CALL_TIMEOUT_S)
+    reader.close()
+    return sizes / actions
+
+
+def _batches(reader: Consumer, actions: int, partitions: int) -> Iterator[list[tuple[SourceEvent, NewAction]]]:
+    """Read the events back, routed, as many at a time as go into one transaction."""
+    router = Router(compile_routes(BUILT_IN_ROUTES), ["default"])
+    reader.assign([TopicPartition(TOPIC, partition, 0) for partition in range(partitions)])
+    read = 0
+    while read < actions:
+        batch: list[tuple[SourceEvent, NewAction]] = []
+        for record in reader.consume(MOST_WRITES, 1.0):
+            if record.error() is not None:
+                continue
+            key, value = record.key(), record.value()
+            assert isinstance(key, bytes)
+            assert isinstance(value, bytes)
+            at = SourceEvent(TOPIC, record.partition() or 0, record.offset() or 0, record.timestamp()[1], key, value)
+            decoded = decode(value)
+            assert isinstance(decoded, dict)
+            routed = router.route(decoded, at)
+            assert isinstance(routed, Routed)
+            batch.append((at, new_action(routed, at)))
+        read += len(batch)
+        if batch:
+            yield batch
+
+
+def _save(of: SourceEvent, action: NewAction) -> Save:
+    now = time.time()
+    action_id = ActionId(Assignment(TOPIC, of.partition, 1), of.offset)
+    return Save(action_id, action.route, action.routed, False, now, now + 1, 0, 0, None, action.job_id)
+
+
+# -- the restart, in a process of its own -----------------------------------------------------------------------
+
+
+def restart(bootstrap_servers: str, actions: int, partitions: int, *, traced: bool) -> Restart:
+    """Do what the relay does with an assignment of all partitions."""
+    properties = {"bootstrap.servers": bootstrap_servers, "group.id": GROUP}
+    restorer = Restorer(properties, topics={TOPIC: TOPICS}, say=print, wanted=lambda _: True)
+    assignments = [Assignment(TOPIC, partition, 1) for partition in range(partitions)]
+    ledger = Ledger(Policy(), random.random)
+    kept: list[object] = []
+    gc.collect()
+    before = process.memory_bytes(os.getpid(), "VmRSS")
+    if traced:
+        tracemalloc.start()
+
+    started = time.monotonic()
+    restored = restorer.restore(assignments)
+    read_at = time.monotonic()
+    adopted = [(each, [restored_action(record.key, record.value) for record in each.live]) for each in restored]
+    parsed_at = time.monotonic()
+    for each, parsed in adopted:
+        read = [action for action in parsed if isinstance(action, RestoredAction)]
+        live: list[tuple[Hashable, int]] = [
+            (action.offset, record.offset) for action, record in zip(read, each.live, strict=True)
+        ]
+        kept.append(LowWaterMark(live, each.end))
+        ledger.assign(each.assignment, read, time.time())
+    ended_at = time.monotonic()
+
+    if ledger.open != actions:
+        raise RuntimeError(f"{ledger.open} of {actions} pending actions came back")
+    del restored, adopted, each, parsed, read, live
+    gc.collect()
+    return Restart(
+        actions=actions,
+        read_s=read_at - started,
+        parse_s=parsed_at - read_at,
+        ledger_s=ended_at - parsed_at,
+        total_s=ended_at - started,
+        resident_bytes=(process.memory_bytes(os.getpid(), "VmRSS") - before) / actions,
+        peak_bytes=(process.memory_bytes(os.getpid(), "VmHWM") - before) / actions,
+        traced_bytes=tracemalloc.get_traced_memory()[0] / actions if traced else 0.0,
+    )
+
+
+def _restart_elsewhere(bootstrap_servers: str, actions: int, partitions: int, *, traced: bool) -> Restart:
+    measured, _ = process.cores()
+    child = [sys.executable, "-m", "benchmarks.restore", "--restart", bootstrap_servers]
+    child += ["--actions", str(actions), "--partitions", str(partitions), *(["--traced"] if traced else [])]
+    with process.pinned_to(measured):
+        done = subprocess.run(child, stdout=subprocess.PIPE, check=True)
+    return Restart(**json.loads(done.stdout.splitlines()[-1]))
+
+
+# -- what is said -----------------------------------------------------------------------------------------------
+
+
+def _say(runs: list[Restart], traced: Restart, record_bytes: float) -> None:
+    def middle(field: str) -> float:
+        return statistics.median(float(getattr(run, field)) for run in runs)
+
+    print(f"{traced.actions} pending actions, records of {record_bytes:.0f} bytes; medians of {len(runs)} restarts.")
+    print(f"  {middle('total_s'):8.2f} s in total (goal: under {GOAL_S:g} s), of which")
+    for field, what in (
+        ("read_s", "reading from the broker"),
+        ("parse_s", "parsing the records"),
+        ("ledger_s", "ledger and low-water mark"),
+    ):
+        print(f"  {middle(field):8.2f} s {what}")
+    print(f"  {traced.traced_bytes:8.0f} bytes per pending action held (tracemalloc; goal: under {GOAL_BYTES})")
+    print(f"  {middle('resident_bytes'):8.0f} bytes per pending action that the process stays larger by (VmRSS)")
+    print(f"  {middle('peak_bytes'):8.0f} bytes per pending action at the peak of the restart (VmHWM)")
+
+
+def main() -> int:
+    """Run and print. Returns the exit code."""
+    process.require_linux()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.restore", description=__doc__.split("\n")[0])
+    parser.add_argument("--actions", type=int, default=100_000)
+    parser.add_argument("--partitions", type=int, default=6)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--check", action="store_true", help="exit code 1 where a goal is missed")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--restart", metavar="SERVERS", help=argparse.SUPPRESS)
+    parser.add_argument("--traced", action="store_true", help=argparse.SUPPRESS)
+    # `make bench ARGS=…` hands the same words to both benchmarks.
+    given, _ = parser.parse_known_args()
+    if given.restart:
+        print(json.dumps(asdict(restart(given.restart, given.actions, given.partitions, traced=given.traced))))
+        return 0
+    _, others = process.cores()
+    os.sched_setaffinity(0, others)  # inherited by the broker
+    with KafkaBroker(jvm=JVM_FOR_LOAD) as broker:
+        servers = broker.bootstrap_servers
+        record_bytes = fill(servers, given.actions, given.partitions)
+        runs = [_restart_elsewhere(servers, given.actions, given.partitions, traced=False) for _ in range(given.runs)]
+        traced = _restart_elsewhere(servers, given.actions, given.partitions, traced=True)
+    if given.json:
+        print(json.dumps({"runs": [asdict(run) for run in runs], "traced": asdict(traced)}))
+    else:
+        _say(runs, traced, record_bytes)
+    total_s = statistics.median(run.total_s for run in runs)
+    missed = total_s >= GOAL_S or traced.traced_bytes >= GOAL_BYTES
+    return 1 if given.check and missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,491 @@
+"""How much the relay delivers and what it costs: the real relay, on one core, against a real broker.
+
+    python -m benchmarks.throughput                               an Engage that answers at once
+    python -m benchmarks.throughput --processing lognormal:2s,0.8   an Engage that takes its time (the simulator)
+
+Rules:
+ 1. Every event's action must be accepted exactly once, or the benchmark fails: losing work is no speed.
+ 2. The relay runs as a user runs it, from its command line and environment, with nothing in it switched off.
+ 3. Where its CPU time goes is sampled in a second, shorter run, so that the first one is not slowed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from benchmarks import process
+from benchmarks.events import TOPIC, create_topics, event, publish
+from benchmarks.sampled_relay import EVENT_LOOP, PROFILE
+from tests.broker.kafka_broker import JVM_FOR_LOAD, KafkaBroker
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 60.0
+LOOK_EVERY_S = 0.05
+STALLED_S = 90.0  # nothing accepted for so long: more than any wait between two tries of the relay's
+ENGAGE_LIMIT = 200  # requests per second over which Engage answers 429
+BULK = 1000
+MOST_FUNCTIONS = 15
+PROFILED_EVENTS = 10_000
+NO_LIMIT = 20_000.0  # requests per second: more than one core can make
+
+# Peers, measured in other runs than this one, on a 2-core machine like the one it was written on, against the same
+# broker and an Engage stand-in that answers at once (the relay here has one core, they had both):
+# Confluent's Parallel Consumer (Java 17), and a batch loop of asyncio and httpx.
+PARALLEL_CONSUMER = {"actions_per_s": 1893.0, "cpu_ms_per_action": 0.88, "peak_mib": 346.0}
+ASYNCIO_HTTPX = {"actions_per_s": 140.0, "cpu_ms_per_action": 6.1, "peak_mib": 55.0}
+# The same two where processing takes 2 s at the median (lognormal, sigma 0.8).
+PARALLEL_CONSUMER_REQUESTS = 3.9
+ASYNCIO_HTTPX_REQUESTS = 4.5
+
+_METRIC = re.compile(r"^engage_relay_(\w+?)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+_READY = b'"partition restored"'
+
+
+class BenchmarkError(Exception):
+    """The run came to nothing, or lost something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to run. `processing` None: the Engage that answers at once. `rate` is the connection's, per second."""
+
+    events: int
+    partitions: int
+    processing: str | None
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the relay itself took. CPU covers everything from its first event to its last tombstone."""
+
+    cpu_ms_per_action: float
+    peak_mib: float
+    transactions: int
+    writes_per_transaction: float
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """A run against the Engage that answers at once.
+
+    `actions_per_s` is from the first accepted to the last; `with_reading_per_s` also counts the time from the
+    moment at which the relay began to read. `sending_cpu_ms` is the CPU per action between those first and last.
+    """
+
+    actions: int
+    actions_per_s: float
+    with_reading_per_s: float
+    sending_cpu_ms: float
+    requests_per_action: float
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """A run against the simulator. Seconds are from when the tag was ready until the action was accepted."""
+
+    actions: int
+    seconds: float
+    requests_per_action: float
+    p50_s: float
+    p95_s: float
+    answers_429: int
+    most_requests_in_a_second: int
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Where a profiled run's CPU went, as shares of all of it: by component, and by function of the event loop's."""
+
+    samples: int
+    components: dict[str, float]
+    functions: dict[str, float]
+
+
+# -- the processes ----------------------------------------------------------------------------------------------
+
+
+class Relay:
+    """The relay's process, on the measured core."""
+
+    def __init__(self, broker: KafkaBroker, engage_url: str, environment: Mapping[str, str], profile: Path | None):
+        self.port = process.free_port()
+        environ = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("ENGAGE_")},
+            "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+            "ENGAGE_BASE_URL": engage_url,
+            "ENGAGE_API_KEY": "benchmark",
+            "ENGAGE_RELAY__ADMIN__LISTEN": f"127.0.0.1:{self.port}",
+            **({} if profile is None else {PROFILE: str(profile)}),
+            **environment,
+        }
+        module = "consumer.cli" if profile is None else "benchmarks.sampled_relay"
+        measured, _ = process.cores()
+        with process.pinned_to(measured):
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, "run", "--from", "earliest", "--create-topics"],
+                env=environ,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
+        self._profile = profile
+        self._ready = threading.Event()
+        self._log: list[bytes] = []
+        self.began_at = 0.0
+        self._began_cpu_s = 0.0
+        threading.Thread(target=self._read_log, daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def _read_log(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._log.append(line)
+            if _READY in line and not self._ready.is_set():
+                self.began_at, self._began_cpu_s = time.monotonic(), process.cpu_s(self.pid)
+                if self._profile is not None:
+                    self._process.send_signal(signal.SIGUSR1)
+                self._ready.set()
+
+    def await_ready(self) -> None:
+        """Wait until it reads its first partition. Raises BenchmarkError."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._ready.wait(LOOK_EVERY_S):
+            self.check_alive()
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"the relay did not start:\n{self.log}")
+
+    @property
+    def log(self) -> str:
+        """The last lines that it logged."""
+        return b"".join(self._log[-20:]).decode(errors="replace")
+
+    def check_alive(self) -> None:
+        """Raise BenchmarkError where it has ended."""
+        if self._process.poll() is not None:
+            raise BenchmarkError(f"the relay ended with {self._process.returncode}:\n{self.log}")
+
+    def cost(self, actions: int) -> Cost:
+        """Wait until all is settled; return what it took."""
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        # The figures are as old as the last tick (1 s): an idle second costs a few milliseconds.
+        while (figures := self._figures())["pending_actions"] or figures["journal_backlog_writes"]:
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"the relay still holds actions that were accepted:\n{self.log}")
+            time.sleep(LOOK_EVERY_S)
+        if self._profile is not None:
+            self._process.send_signal(signal.SIGUSR2)
+        transactions = figures["transaction_duration_seconds_count"]
+        return Cost(
+            cpu_ms_per_action=(process.cpu_s(self.pid) - self._began_cpu_s) / actions * 1000,
+            peak_mib=process.memory_bytes(self.pid, "VmHWM") / 2**20,
+            transactions=int(transactions),
+            writes_per_transaction=figures["transaction_records_total"] / transactions,
+        )
+
+    def _figures(self) -> Counter[str]:
+        """Return its metrics, each summed over its labels."""
+        figures: Counter[str] = Counter()
+        for name, value in _METRIC.findall(_get(f"http://127.0.0.1:{self.port}/metrics").decode()):
+            figures[name] += float(value)  # type: ignore[assignment]
+        return figures
+
+    def stop(self) -> None:
+        """End it as an operator does."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextlib.contextmanager
+def relay_against(
+    broker: KafkaBroker, engage_url: str, environment: Mapping[str, str], profile: Path | None = None
+) -> Iterator[Relay]:
+    """Run the relay within."""
+    relay = Relay(broker, engage_url, environment, profile)
+    try:
+        yield relay
+    finally:
+        relay.stop()
+
+
+@contextlib.contextmanager
+def instant_engage(expected: int) -> Iterator[str]:
+    """Run the Engage that answers at once; yields its URL. `expected`: how many orders make all of them."""
+    command = [sys.executable, "-m", "benchmarks.instant_engage", str(expected)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(running.stdout.readline())}"
+        finally:
+            running.terminate()
+
+
+@contextlib.contextmanager
+def simulator(processing: str, limit: int) -> Iterator[str]:
+    """Run the simulator; yields its URL."""
+    port = process.free_port()
+    script = (
+        "import sys; from consumer.simulator import SimulatorOptions, run; "
+        "run(SimulatorOptions(listen=sys.argv[1], processing=sys.argv[2], requests_per_second=int(sys.argv[3])), repr)"
+    )
+    running = subprocess.Popen([sys.executable, "-c", script, f"127.0.0.1:{port}", processing, str(limit)])
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                _get(f"{url}/simulator/account?summary=1")
+                break
+            except OSError:
+                if running.poll() is not None or time.monotonic() > deadline:
+                    raise BenchmarkError("the simulator did not start") from None
+            time.sleep(LOOK_EVERY_S)
+        yield url
+    finally:
+        running.terminate()
+        running.wait()
+
+
+def _get(url: str, body: bytes | None = None) -> bytes:
+    with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=60) as answer:
+        content: bytes = answer.read()
+        return content
+
+
+def _await_accepted(url: str, count: str, expected: int, relay: Relay) -> dict[str, int | float]:
+    """Look at the account until as many were accepted. Raises BenchmarkError where nothing moves."""
+    most, moved_at = -1, time.monotonic()
+    while True:
+        account: dict[str, int | float] = json.loads(_get(url))
+        accepted = int(account[count])
+        if accepted >= expected:
+            return account
+        relay.check_alive()
+        if accepted > most:
+            most, moved_at = accepted, time.monotonic()
+        elif time.monotonic() - moved_at > STALLED_S:
+            raise BenchmarkError(
+                f"{accepted} of {expected} actions accepted, no more for {STALLED_S:g} s:\n{relay.log}"
+            )
+        time.sleep(LOOK_EVERY_S)
+
+
+# -- the runs ---------------------------------------------------------------------------------------------------
+
+
+def run_instant(options: Options, profile: Path | None = None) -> Instant:
+    """Publish everything, then let the relay loose on it."""
+    environment = {
+        "ENGAGE_RELAY__ENGAGE__CONNECTIONS__DEFAULT__REQUESTS_PER_SECOND": str(options.rate),
+        # Where processing takes no time, waiting for it would only move work before the first acceptance.
+        "ENGAGE_RELAY__POLLING__INITIAL": "0s",
+    }
+    with KafkaBroker(jvm=JVM_FOR_LOAD) as broker, instant_engage(options.events) as url:
+        create_topics(broker.bootstrap_servers, options.partitions)
+        publish(broker.bootstrap_servers, (event(n, f"order-{n}", f"job-{n}") for n in range(options.events)))
+        with relay_against(broker, url, environment, profile) as relay:
+            _get(f"{url}/watch?{relay.pid}", b"{}")
+            relay.await_ready()
+            _await_accepted(f"{url}/account", "orders", options.events, relay)
+            cost = relay.cost(options.events)
+            account = json.loads(_get(f"{url}/account"))
+            if profile is not None:
+                deadline = time.monotonic() + START_TIMEOUT_S
+                while not profile.exists() and time.monotonic() < deadline:
+                    time.sleep(LOOK_EVERY_S)
+    if account["repeated"] or account["wrong"]:
+        raise BenchmarkError(f"{account['repeated']} actions accepted twice, {account['wrong']} requests refused")
+    span_s = account["last_at"] - account["first_at"]
+    return Instant(
+        actions=options.events,
+        actions_per_s=options.events / span_s,
+        with_reading_per_s=options.events / (account["last_at"] - relay.began_at),
+        sending_cpu_ms=(account["last_cpu_s"] - account["first_cpu_s"]) / options.events * 1000,
+        requests_per_action=(account["jobs"] + account["actions"]) / options.events,
+        cost=cost,
+    )
+
+
+def run_slow(options: Options) -> Slow:
+    """Submit orders and publish their events at once, to a relay that waits for them."""
+    assert options.processing is not None
+    limit = ENGAGE_LIMIT if options.rate <= ENGAGE_LIMIT else 0
+    environment = {"ENGAGE_RELAY__ENGAGE__CONNECTIONS__DEFAULT__REQUESTS_PER_SECOND": str(options.rate)}
+    with KafkaBroker(jvm=JVM_FOR_LOAD) as broker, simulator(options.processing, limit) as url:
+        create_topics(broker.bootstrap_servers, options.partitions)
+        with relay_against(broker, url, environment) as relay:
+            relay.await_ready()
+            started = time.monotonic()
+            _submit_and_publish(broker, url, options.events)
+            _await_accepted(f"{url}/simulator/account?summary=1", "accepted", options.events, relay)
+            seconds = time.monotonic() - started
+            cost = relay.cost(options.events)
+        summary = json.loads(_get(f"{url}/simulator/account"))
+    accepted = Counter(entry["orderId"] for entry in summary["actions"])
+    if len(accepted) != options.events or accepted.total() != options.events:
+        raise BenchmarkError(f"{accepted.total()} actions accepted for {len(accepted)} of {options.events} orders")
+    waits = [entry["acceptedAt"] - entry["tagReadyAt"] for entry in summary["actions"]]
+    percentiles = statistics.quantiles(waits, n=20)
+    return Slow(
+        actions=options.events,
+        seconds=seconds,
+        requests_per_action=sum(
+            count for call in ("job", "order", "action") for count in summary["requests"].get(call, {}).values()
+        )
+        / options.events,
+        p50_s=percentiles[9],
+        p95_s=percentiles[18],
+        answers_429=sum(statuses.get("429", 0) for statuses in summary["requests"].values()),
+        most_requests_in_a_second=max(summary["mostRequestsPerSecond"].values()),
+        cost=cost,
+    )
+
+
+def _submit_and_publish(broker: KafkaBroker, url: str, count: int) -> None:
+    for start in range(0, count, BULK):
+        order_ids = [f"order-{n}" for n in range(start, min(start + BULK, count))]
+        answer = json.loads(_get(f"{url}/simulator/orders/bulk", json.dumps({"orderIds": order_ids}).encode()))
+        jobs = {job["orderId"]: job["jobId"] for job in answer["jobs"]}
+        publish(broker.bootstrap_servers, (event(n, id_, jobs[id_]) for n, id_ in enumerate(order_ids, start)))
+
+
+def run_profiled(options: Options) -> Profile:
+    """Run it under the sampler (sampled_relay.py)."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "profile"
+        run_instant(options, file)
+        written = json.loads(file.read_text())
+    cpu: dict[str, float] = written["cpu_s_by_thread"]
+    total = sum(cpu.values())
+    samples: list[tuple[str, str, int]] = written["event_loop_samples"]
+    taken = sum(count for _, _, count in samples)
+    components: Counter[str] = Counter()
+    functions: dict[str, float] = {}
+    for component, function, count in samples:
+        share = count / taken * cpu[EVENT_LOOP] / total
+        components[component] += share  # type: ignore[assignment]
+        functions[function] = functions.get(function, 0.0) + share
+    for thread, seconds in cpu.items():
+        if thread != EVENT_LOOP:
+            components[f"{thread} (thread)"] += seconds / total  # type: ignore[assignment]
+    ordered = sorted(functions.items(), key=lambda item: -item[1])
+    return Profile(taken, dict(components.most_common()), dict(ordered[:MOST_FUNCTIONS]))
+
+
+# -- what is said -----------------------------------------------------------------------------------------------
+
+
+def _say_instant(instant: Instant, profile: Profile) -> None:
+    cost = instant.cost
+    print(f"{instant.actions} events, each action accepted exactly once by an Engage that answers at once.")
+    print(f"  {instant.actions_per_s:8.0f} actions/s, from the first accepted to the last")
+    print(f"  {instant.with_reading_per_s:8.0f} actions/s, from the moment the relay began to read")
+    print(f"  {cost.cpu_ms_per_action:8.3f} ms CPU per action, reading, journal and last tombstone included")
+    print(f"  {instant.sending_cpu_ms:8.3f} ms CPU per action, from the first accepted to the last")
+    print(f"  {instant.requests_per_action:8.2f} requests per action")
+    _say_cost(cost)
+    print(f"Where the CPU goes, in ms per action (shares of a second, shorter run; {profile.samples} samples):")
+    for component, share in profile.components.items():
+        print(f"  {share * cost.cpu_ms_per_action:8.3f}  {share:4.0%}  {component}")
+    print("The event loop's thread by innermost function of ours (what it calls in other code included):")
+    for function, share in profile.functions.items():
+        print(f"  {share * cost.cpu_ms_per_action:8.3f}  {share:4.0%}  {function}")
+    print("Method: CPU per thread from the kernel; the event loop's own by a timer on that thread's CPU clock.")
+    print("Against peers (figures of other runs on such a machine, with both cores; see the source):")
+    for name, peer in (("Parallel Consumer", PARALLEL_CONSUMER), ("asyncio + httpx", ASYNCIO_HTTPX)):
+        print(
+            f"  {name:18} {instant.actions_per_s / peer['actions_per_s']:5.2f} x its actions/s "
+            f"({instant.with_reading_per_s / peer['actions_per_s']:.2f} x with our reading), "
+            f"{cost.cpu_ms_per_action / peer['cpu_ms_per_action']:5.2f} x its CPU, "
+            f"{cost.peak_mib / peer['peak_mib']:5.2f} x its memory"
+        )
+
+
+def _say_slow(slow: Slow, options: Options) -> None:
+    print(f"{slow.actions} orders, submitted at once, processing {options.processing}; each accepted exactly once.")
+    print(f"  {slow.seconds:8.1f} s in total")
+    print(f"  {slow.requests_per_action:8.2f} requests per action")
+    print(f"  {slow.p50_s:8.3f} s from tag ready to accepted at the median, {slow.p95_s:.3f} s at the 95th percentile")
+    print(f"  {slow.answers_429:8d} answers 429; {slow.most_requests_in_a_second} requests in the busiest second")
+    print(f"  {slow.cost.cpu_ms_per_action:8.3f} ms CPU per action")
+    _say_cost(slow.cost)
+    print(
+        f"Peers (other runs, lognormal:2s,0.8): {PARALLEL_CONSUMER_REQUESTS} requests per action (Parallel Consumer), "
+        f"{ASYNCIO_HTTPX_REQUESTS} (asyncio + httpx)"
+    )
+
+
+def _say_cost(cost: Cost) -> None:
+    print(f"  {cost.peak_mib:8.0f} MiB of memory at the peak")
+    print(f"  {cost.transactions:8d} transactions, of {cost.writes_per_transaction:.0f} writes on average")
+
+
+def _options() -> tuple[Options, bool]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__.split("\n")[0])
+    parser.add_argument("--events", type=int, default=20_000)
+    parser.add_argument("--partitions", type=int, default=6)
+    parser.add_argument("--processing", help="how long the simulator's Engage takes, such as lognormal:2s,0.8")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=NO_LIMIT,
+        help=f"the connection's requests_per_second; up to {ENGAGE_LIMIT}, the simulator answers 429 above that",
+    )
+    parser.add_argument("--json", action="store_true")
+    # `make bench ARGS=…` hands the same words to both benchmarks.
+    given, _ = parser.parse_known_args()
+    return Options(given.events, given.partitions, given.processing, given.rate), given.json
+
+
+def main() -> int:
+    """Run and print. Returns the exit code."""
+    process.require_linux()
+    options, as_json = _options()
+    measured, others = process.cores()
+    os.sched_setaffinity(0, others)  # inherited by broker and Engage
+    where = f"relay on core {measured}, everything else on {others}, {TOPIC} with {options.partitions} partitions"
+    print(where, file=sys.stderr)
+    try:
+        if options.processing is not None:
+            slow = run_slow(options)
+            print(json.dumps(asdict(slow))) if as_json else _say_slow(slow, options)
+            return 0
+        instant = run_instant(options)
+        profile = run_profiled(replace(options, events=min(options.events, PROFILED_EVENTS)))
+    except BenchmarkError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if as_json:
+        print(json.dumps({**asdict(instant), "profile": asdict(profile)}))
+    else:
+        _say_instant(instant, profile)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
