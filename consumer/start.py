@@ -1,11 +1,12 @@
 """EDGE. Where a source topic starts when the relay meets it for the first time.
 
 Rules:
- 1. A topic is known once an offset of it was committed by the group, or its delay topic was ever written.
+ 1. A topic is known once an offset of it was committed by the group, or its delay topic's partition 0 was written.
  2. An unknown topic that holds records is the operator's decision (`run --from`), never ours: from the beginning
     would mail everybody again, from the end would lose what waits.
  3. The decision is written down for *all* partitions at once, as position records, before anybody joins: a
     partition that stays idle would otherwise be decided anew, and differently, at the next start.
+ 4. Partition 0 is written last: whoever ends in the midst of it leaves a topic that is not known yet.
 """
 
 from __future__ import annotations
@@ -31,8 +32,7 @@ class StartRefusedError(Exception):
 def topic_is_known(reader: Consumer, admin: AdminClient, topic: str, delay_topic: str) -> bool:
     """Tell whether this group has been here before. Raises KafkaException where the broker does not answer."""
     counts = partition_counts(admin, (topic, delay_topic))
-    ends = watermarks(admin, [(delay_topic, n) for n in range(counts.get(delay_topic, 0))])
-    if any(end > 0 for _, end in ends.values()):
+    if counts.get(delay_topic) and watermarks(admin, [(delay_topic, 0)])[delay_topic, 0][1] > 0:
         return True
     return bool(committed_offsets(reader, [(topic, n) for n in range(counts.get(topic, 0))]))
 
@@ -79,9 +79,12 @@ def _write(properties: kafka.Properties, positions: list[tuple[str, int, int]]) 
     if not positions:
         return
     producer = Producer({**kafka.base(properties), "enable.idempotence": True}, logger=kafka.LOGGER)
-    for delay_topic, partition, offset in positions:
-        producer.produce(delay_topic, position_value(offset), POSITION_KEY, partition, on_delivery=delivered)
-    if producer.flush(CALL_TIMEOUT_S):
-        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the start's positions were not written in time"))
-    if failed:
-        raise KafkaException(failed[0])
+    # Rule 4: partition 0 makes the topic known, so it comes when the others are safe.
+    for last in (False, True):
+        for delay_topic, partition, offset in positions:
+            if (partition == 0) is last:
+                producer.produce(delay_topic, position_value(offset), POSITION_KEY, partition, on_delivery=delivered)
+        if producer.flush(CALL_TIMEOUT_S):
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the start's positions were not written in time"))
+        if failed:
+            raise KafkaException(failed[0])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from confluent_kafka import Producer
 
 from consumer.records import position_value
 from consumer.start import Start, StartRefusedError, settle_start
@@ -74,3 +77,33 @@ def test_an_empty_topic_needs_no_decision(places: PlaceFactory) -> None:
 
     assert settle_start(place.properties, [place.topics], None) == []
     assert starts(place) == [0]
+
+
+def test_a_decision_that_was_cut_off_midway_is_taken_anew(place: Place) -> None:
+    """Else the partitions that it did not reach would start at their beginning: everybody is mailed again."""
+    for partition, offset in ((1, 0), (2, 2)):
+        place.write(place.topics.delay, [(POSITION_KEY, position_value(offset))], partition)
+
+    with pytest.raises(StartRefusedError):
+        settle_start(place.properties, [place.topics], None)
+    settle_start(place.properties, [place.topics], "latest")
+    assert starts(place) == [5, 0, 2]
+
+
+def test_partition_0_tells_of_a_decision_only_when_the_others_are_written(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+
+    class Cut(Producer):
+        def produce(self, *arguments: Any, **options: Any) -> None:
+            written.append(arguments[3])
+            super().produce(*arguments, **options)
+
+        def flush(self, timeout: float = 0) -> int:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("consumer.start.Producer", Cut)
+    with pytest.raises(KeyboardInterrupt):
+        settle_start(place.properties, [place.topics], "latest")
+    assert written == [1, 2]
