@@ -69,7 +69,7 @@ from schemas.dead_letter import Reason
 LEARNT_TAGS = 10_000  # jobs whose tag is remembered for the order's next action: about 3 MB
 MOST_STALE = 5  # times that the order is asked for a newer tag before its 404 is believed
 FAIR_TRIES = 3  # answered polls in a row, or sends, that an action gets before time ends it, even after an outage
-SUSPENDED_WAIT_S = 30.0  # before an action of a suspended connection is tried again; the connection decides
+SUSPENDED_WAIT_S = 1.0  # before an action whose key was refused is due again; then its connection decides
 
 
 @dataclass(frozen=True, slots=True)
