@@ -29,7 +29,12 @@ from consumer.outcomes import (
 
 BACKOFF_S = (10.0, 30.0, 60.0, 300.0)  # what Engage asks for between retries of a failed call
 JITTER = 0.2  # waits are spread by +-20 %, so that what failed together does not come back together
-RESERVE = 0.97  # of the budget: 49 in any second of 50, and 50 where two instances share them, late timers included
+# At r requests per second, evenly, as many as r + 1 can fall into one second, and a late timer may be caught up by a
+# quarter of an interval. So of its share s each instance takes 0.97 s - 1, and however many there are, they stay within
+# the budget in every second. Of a share of about two or less, half is left: else nothing would be.
+RESERVE = 0.97
+FENCEPOST = 1.0
+LEAST_OF_SHARE = 0.5
 
 FAILURES_IN_A_ROW = 5  # before the whole connection is given a rest
 RESTS_S = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -74,7 +79,7 @@ class Pace:
 
     def __init__(self, requests_per_second: float) -> None:
         """Owns no share of the budget yet: see `set_share`."""
-        self._budget = requests_per_second * RESERVE
+        self._budget = requests_per_second
         self._share = 0.0
         self._factor = 1.0
         self._factor_at = 0.0
@@ -104,7 +109,8 @@ class Pace:
         if self._factor < 1:
             self._factor = min(1.0, self._factor + GROWTH_PER_S * max(0.0, now - self._factor_at))
             self._factor_at = now
-        return self._budget * self._share * self._factor
+        share = self._budget * self._share
+        return max(RESERVE * share - FENCEPOST, LEAST_OF_SHARE * share) * self._factor
 
     def sent(self, now: float) -> None:
         """A request leaves at `now`, which `next_at` allowed."""
