@@ -22,7 +22,7 @@ demo: $(READY) ## Watch the relay work: Kafka and Engage stand-ins, no configura
 	@$(BIN)/python -m consumer.cli demo $(ARGS)
 
 test: $(READY) ## Run every test (ARGS="-k ledger" for some)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
 
 lint: $(READY) ## Check style, format and that the generated schemas are current
 	@$(BIN)/python -m ruff check .

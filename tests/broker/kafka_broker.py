@@ -103,19 +103,26 @@ class KafkaBroker:
         *,
         jvm: tuple[str, ...] = JVM,
         version: str | None = None,
+        listeners: tuple[str, ...] = (),
     ) -> None:
+        """`listeners`: more of them beside PLAINTEXT, by name (see `address`); what they demand say `properties`."""
         self._version = version or os.environ.get("KAFKA_VERSION") or DEFAULT_VERSION
         self._properties = {**PROPERTIES, **(properties or {})}
         self._jvm = jvm
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
-        self._ports = _free_ports()
+        self._names = ("PLAINTEXT", *listeners, "CONTROLLER")
+        self._ports = _free_ports(self._names)
 
     @property
     def bootstrap_servers(self) -> str:
         """Where clients connect to, as librdkafka wants it."""
-        return f"127.0.0.1:{self._ports[0]}"
+        return self.address("PLAINTEXT")
+
+    def address(self, listener: str) -> str:
+        """Where clients of another listener connect to."""
+        return f"127.0.0.1:{self._ports[listener]}"
 
     @property
     def log(self) -> str:
@@ -143,7 +150,7 @@ class KafkaBroker:
                 self.close()
                 if attempt == START_ATTEMPTS or not taken:
                     raise
-                self._ports = _free_ports()
+                self._ports = _free_ports(self._names)
             except BaseException:
                 self.close()
                 raise
@@ -187,12 +194,12 @@ class KafkaBroker:
         return ["java", *self._jvm, quiet, "-cp", f"{jars}/*", *arguments]
 
     def _format(self, jars: Path, directory: Path) -> None:
-        broker, controller = self._ports
+        urls = {name: f"{name}://{self.address(name)}" for name in self._names}
         properties = {
             **self._properties,
-            "listeners": f"PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{broker}",
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "listeners": ",".join(urls.values()),
+            "advertised.listeners": ",".join(url for name, url in urls.items() if name != "CONTROLLER"),
+            "controller.quorum.voters": f"1@{self.address('CONTROLLER')}",
             "log.dirs": str(directory / "data"),
         }
         file = directory / "server.properties"
@@ -309,10 +316,9 @@ def _watch(process: subprocess.Popen[bytes], directory: Path) -> subprocess.Pope
     )
 
 
-def _free_ports() -> tuple[int, int]:
+def _free_ports(names: tuple[str, ...]) -> dict[str, int]:
     with contextlib.ExitStack() as held:
-        first, second = (_bind_free(held) for _ in range(2))
-    return first, second
+        return {name: _bind_free(held) for name in names}
 
 
 def _bind_free(held: contextlib.ExitStack) -> int:
