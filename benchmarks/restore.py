@@ -28,6 +28,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from benchmarks import process
 from benchmarks.events import TOPIC, TOPICS, create_topics, event, publish
 from consumer import kafka
+from consumer.clock import steady_clock
 from consumer.decoding import decode
 from consumer.effects import ActionId, NewAction, RestoredAction, Save
 from consumer.journal import MOST_WRITES
@@ -42,7 +43,7 @@ from consumer.records import (
     position_value,
     restored_action,
 )
-from consumer.restore import Restorer
+from consumer.restore import KafkaReader, Restorer
 from consumer.routing import BUILT_IN_ROUTES, Routed, Router, compile_routes
 from schemas.pending_action import POSITION_KEY
 from tests.broker.kafka_broker import JVM_FOR_LOAD, KafkaBroker
@@ -134,7 +135,8 @@ def _save(of: SourceEvent, action: NewAction) -> Save:
 def restart(bootstrap_servers: str, actions: int, partitions: int, *, traced: bool) -> Restart:
     """Do what the relay does with an assignment of all partitions."""
     properties = {"bootstrap.servers": bootstrap_servers, "group.id": GROUP}
-    restorer = Restorer(properties, topics={TOPIC: TOPICS}, say=print, wanted=lambda _: True)
+    reader = KafkaReader(properties)
+    restorer = Restorer(reader, topics={TOPIC: TOPICS}, say=print, wanted=lambda _: True, clock=steady_clock())
     assignments = [Assignment(TOPIC, partition, 1) for partition in range(partitions)]
     ledger = Ledger(Policy(), random.random)
     kept: list[object] = []

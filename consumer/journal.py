@@ -1,161 +1,32 @@
 """EDGE. The journal: the delay topic, written in transactions by the one thread that owns the producer.
 
-Group commit: whatever was handed in while the last transaction committed goes into the next one. Every transaction
-holds, for each partition p that it touches, the records (and dead letters), p's `position` record, p's source
-offset, and the low-water mark, both committed under the group.
+Group commit: whatever was handed in while the last transaction committed goes into the next one. What a transaction
+holds and what becomes of one that fails is `transactions.py`'s; here are the queue, the thread and its clients.
 
-Rules (each has a test in tests/broker named after the failure that it prevents):
- 1. The ownership snapshot is taken first; what it does not cover is dropped, and only then is anything committed,
-    with that snapshot's metadata. A stale generation aborts; what is still owned is tried again.
- 2. Records are flushed before the offsets are sent. Each record is true and idempotent by key by itself.
- 3. A producer that aborted, or whose transaction call failed or timed out, is never used again: a new one with the
-    same transactional.id fences what is still under way. (librdkafka has no client side of KIP-890: a delayed abort
-    ate the next transaction's records while its offsets committed.)
- 4. Where a commit's outcome is unknown, the new producer ends it one way or the other, and the committed offset's
-    metadata (it names the transaction) tells which: nothing is written twice.
- 5. A fenced producer gives up every partition and rejoins. A forgotten transactional.id (7 idle days) is no crash.
- 6. A call that ignores its time-out (librdkafka issues 5456, 5511) ends the process: see `stuck_for`.
- 7. The broker refuses whole produce batches: a record is too large only if it is refused alone.
- 8. No open transaction is left behind: whoever restores the partition next would wait for it.
+Rules:
+ 1. What was handed in is brought to its end in that order, in transactions of a bounded size.
+ 2. A call that ignores its time-out (librdkafka issues 5456, 5511) ends the process: see `stuck_for`.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-import uuid
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from consumer import kafka
 from consumer.clock import Clock
-from consumer.low_water_mark import LowWaterMark
-from consumer.ownership import Assignment, Ownership, generation
-from consumer.records import DeadLetterRecord, position_value
+from consumer.ownership import Ownership
 from consumer.topics import RelayTopics
-from schemas.pending_action import POSITION_KEY
+from consumer.transactions import CALL_TIMEOUT_S, Adoption, Listener, Transactions, Write
 
 MOST_WRITES = 2000  # per transaction: it takes 3-25 ms
 MOST_BYTES = 16 * 1024 * 1024  # per transaction: what cannot be written within transaction.timeout.ms never ends
-CALL_TIMEOUT_S = 15.0  # per call: above transaction.timeout.ms (10 s), so that the broker decides before we do
 STUCK_S = 2 * CALL_TIMEOUT_S  # any one call returns after CALL_TIMEOUT_S, however slow the machine
-RETRY_S = (0.05, 0.2, 1.0, 5.0)  # between attempts after an abort
-
-T = TypeVar("T")
-
-_FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED})
-# Fatal for a producer, though nobody took its place: a new one goes on, or says again what is not allowed.
-_FATAL_YET_NOT_FENCED = frozenset(
-    {
-        KafkaError.INVALID_PRODUCER_ID_MAPPING,
-        KafkaError.UNKNOWN_PRODUCER_ID,
-        KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
-        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-    }
-)
-
-
-@dataclass(slots=True, eq=False)
-class Write:
-    """One thing to make safe. What belongs to one partition is written in the order in which it was handed in.
-
-    `key` and `value` are the delay topic's record (value None: a tombstone), `next_offset` moves the partition's
-    position. `ticket` comes back when it is committed. One with nothing but a ticket is a mark in the queue: it comes
-    back when all before it is safe.
-    """
-
-    assignment: Assignment
-    key: bytes | None = None
-    value: bytes | None = None
-    dead_letter: DeadLetterRecord | None = None
-    next_offset: int | None = None
-    ticket: object = None
-
-
-@dataclass(slots=True)
-class Adoption:
-    """A partition came: what its delay topic holds and where its source goes on."""
-
-    assignment: Assignment
-    live: Iterable[tuple[Hashable, int]]
-    end: int
-    next_offset: int
-
-
-class Listener(Protocol):
-    """Who hears of the journal's facts. Called on the journal's thread: hand over and return."""
-
-    def committed(self, writes: list[Write], proven_at: float, seconds: float) -> None:
-        """These are safe now. `proven_at`: the broker took their offsets from a member of the group after that."""
-
-    def dropped(self, writes: list[Write]) -> None:
-        """These are nobody's any more: their partition is no longer owned."""
-
-    def pinned(self, assignment: Assignment, keys: list[Hashable]) -> None:
-        """The old live records of these keys should be written again."""
-
-    def too_large(self, write: Write, replacement: Write) -> None:
-        """The broker refuses this record's size; `replacement` (a dead letter) is written in its place."""
-
-    def aborted(self, why: str) -> None:
-        """A transaction came to nothing; it is tried again."""
-
-    def fenced(self, why: str) -> None:
-        """Another producer has our transactional.id: give up every partition and rejoin."""
-
-
-@dataclass(slots=True)
-class _Partition:
-    mark: LowWaterMark
-    next_offset: int
-    end: int
-
-
-@dataclass(slots=True)
-class _Batch:
-    """The writes of one partition in one transaction, and where they came to lie in the delay topic."""
-
-    assignment: Assignment
-    writes: list[Write]
-    next_offset: int
-    start: int
-    end: int
-    latest: dict[Hashable, Write] = field(default_factory=dict)
-    written: dict[Hashable, int | None] = field(default_factory=dict)
-
-
-class _AbortedError(Exception):
-    """The transaction came to nothing."""
-
-
-class _UnknownOutcomeError(_AbortedError):
-    """The commit was asked for and not answered."""
-
-
-class _BatchTooLargeError(_AbortedError):
-    """The broker refused a produce request's batch: some record in it is too large, or only all of them together."""
-
-
-class _TooLargeError(Exception):
-    """One record is too large by itself."""
-
-    def __init__(self, write: Write) -> None:
-        super().__init__("a record is too large")
-        self.write = write
-
-
-class _FencedError(Exception):
-    """Another producer took our transactional.id."""
 
 
 class Journal:
@@ -173,24 +44,19 @@ class Journal:
         set_aside_too_large: Callable[[Write], Write],
     ) -> None:
         """`topics` by source topic; `ownership` returns the latest snapshot."""
-        self._properties = properties
-        self._transactional_id = transactional_id
-        self._topics = topics
-        self._ownership = ownership
         self._clock = clock
-        self._listener = listener
-        self._set_aside_too_large = set_aside_too_large
         self._queue: deque[Write | Adoption] = deque()
         self._wake = threading.Condition()
         self._stopping = threading.Event()
-        self._end_at = math.inf
-        self._busy_since: float | None = None
-        self._partitions: dict[Assignment, _Partition] = {}
-        self._given_up: frozenset[Assignment] = frozenset()
-        self._producer: Producer | None = None
-        self._proven_at = -math.inf
-        self._one_by_one = False
-        self._refused: tuple[KafkaError, str, Write | None] | None = None
+        self._transactions = Transactions(
+            _Clients(properties, transactional_id),
+            topics=topics,
+            ownership=ownership,
+            clock=clock,
+            pause=self._pause,
+            listener=listener,
+            set_aside_too_large=set_aside_too_large,
+        )
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self.failed: BaseException | None = None
 
@@ -217,7 +83,7 @@ class Journal:
         What is not safe by then is dropped: it is in the source, or in the delay topic as it was before.
         """
         with self._wake:
-            self._end_at = time.monotonic() + timeout_s
+            self._transactions.end_at = self._clock() + timeout_s
             self._stopping.set()
             self._wake.notify()
         if self._thread.ident is None:
@@ -226,17 +92,17 @@ class Journal:
         return not self._thread.is_alive() and not self._queue
 
     def stuck_for(self) -> float:
-        """Seconds that the present call into librdkafka has taken: above STUCK_S it will never return (rule 6)."""
-        since = self._busy_since
-        return 0.0 if since is None else time.monotonic() - since
+        """Seconds that the present call into librdkafka has taken: above STUCK_S it will never return (rule 2)."""
+        since = self._transactions.busy_since
+        return 0.0 if since is None else self._clock() - since
 
     # -- on the journal's thread --------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
             while items := self._next_items():
-                self._settle(items)
-            self._discard_producer()
+                self._transactions.settle(items)
+            self._transactions.end()
         except BaseException as error:  # noqa: BLE001 - the thread's edge: whoever watches it ends the process
             self.failed = error
 
@@ -252,295 +118,33 @@ class Journal:
             size += _size(items[-1])
         return items
 
-    def _settle(self, items: list[Write | Adoption]) -> None:
-        """Bring these to their end: committed, or dropped because they are no longer ours."""
-        writes: list[Write] = []
-        for item in items:
-            if isinstance(item, Adoption):
-                self._adopt(item)
-            else:
-                writes.append(item)
-        attempt = 0
-        while writes:
-            ownership = self._ownership()
-            writes = self._keep_covered(writes, ownership)
-            if not writes:
-                break
-            if time.monotonic() > self._end_at:
-                self._listener.dropped(writes)
-                break
-            try:
-                self._transact(writes, ownership)
-            except _TooLargeError as error:
-                replacement = self._set_aside_too_large(error.write)
-                writes[writes.index(error.write)] = replacement
-                self._listener.too_large(error.write, replacement)
-                self._replace_producer()
-            except _FencedError as error:
-                self._discard_producer()
-                self._partitions.clear()
-                self._given_up = frozenset(ownership.assignments)
-                self._listener.fenced(str(error))
-                self._listener.dropped(writes)
-                break
-            except _AbortedError as error:
-                self._listener.aborted(str(error))
-                if isinstance(error, _BatchTooLargeError):
-                    self._one_by_one = True
-                self._replace_producer()
-                self._pause(attempt)
-                attempt += 1
-            else:
-                break
-        if self._one_by_one:
-            self._one_by_one = False
-            self._discard_producer()
-
-    def _pause(self, attempt: int) -> None:
-        seconds = RETRY_S[min(attempt, len(RETRY_S) - 1)]
+    def _pause(self, seconds: float) -> None:
+        """Wait between two attempts; a stop cuts it short."""
         if self._stopping.is_set():
-            time.sleep(max(0.0, min(seconds, self._end_at - time.monotonic())))
+            time.sleep(max(0.0, min(seconds, self._transactions.end_at - self._clock())))
         else:
             self._stopping.wait(seconds)
 
-    def _adopt(self, adoption: Adoption) -> None:
-        if adoption.assignment in self._given_up:
-            return
-        ownership = self._ownership()
-        for gone in [a for a in self._partitions if not ownership.covers(a)]:
-            del self._partitions[gone]
-        mark = LowWaterMark(adoption.live, adoption.end)
-        self._partitions[adoption.assignment] = _Partition(mark, adoption.next_offset, adoption.end)
-
-    def _keep_covered(self, writes: list[Write], ownership: Ownership) -> list[Write]:
-        """Rule 1: a stale entry must not be written under a fresh generation."""
-        kept: list[Write] = []
-        gone: list[Write] = []
-        for write in writes:
-            ours = write.assignment in self._partitions and ownership.covers(write.assignment)
-            (kept if ours else gone).append(write)
-        if gone:
-            self._listener.dropped(gone)
-        return kept
-
-    def _transact(self, writes: list[Write], ownership: Ownership) -> None:
-        started = time.monotonic()
-        transaction = uuid.uuid4().hex
-        batches = self._batches(writes)
-        try:
-            self._commit(batches, ownership, transaction)
-        except _UnknownOutcomeError as error:
-            if not self._was_committed(batches, transaction, error):
-                raise
-        for batch in batches:
-            state = self._partitions[batch.assignment]
-            state.mark.apply(batch.written, batch.end)
-            state.next_offset, state.end = batch.next_offset, batch.end
-        self._listener.committed(writes, self._proven_at, time.monotonic() - started)
-        for batch in batches:
-            keys = self._partitions[batch.assignment].mark.pinned()
-            if keys:
-                self._listener.pinned(batch.assignment, keys)
-
-    def _batches(self, writes: list[Write]) -> list[_Batch]:
-        batches: dict[Assignment, _Batch] = {}
-        for write in writes:
-            batch = batches.get(write.assignment)
-            if batch is None:
-                state = self._partitions[write.assignment]
-                batch = _Batch(write.assignment, [], state.next_offset, state.end, state.end)
-                batches[write.assignment] = batch
-            batch.writes.append(write)
-            if write.next_offset is not None:
-                batch.next_offset = write.next_offset
-            if write.key is not None:
-                batch.latest[write.key] = write  # group commit: only the latest state of an action is written
-        return list(batches.values())
-
-    def _commit(self, batches: list[_Batch], ownership: Ownership, transaction: str) -> None:
-        if ownership.group_metadata is None or generation(ownership.group_metadata) < 0:
-            raise _AbortedError("not a member of the group yet")  # the broker would not check it: no fencing
-        self._refused = None
-        producer = self._producer or self._build_producer()
-        self._call(producer.begin_transaction)
-        for batch in batches:
-            self._produce(producer, batch)
-        self._flush(producer)
-        offsets = []
-        for batch in batches:
-            topic, partition, _ = batch.assignment
-            mark = self._partitions[batch.assignment].mark.after(batch.written, batch.end)
-            offsets.append(TopicPartition(topic, partition, batch.next_offset, metadata=transaction))
-            offsets.append(TopicPartition(self._topics[topic].delay, partition, mark))
-        self._proven_at = self._clock()
-        self._call(producer.send_offsets_to_transaction, offsets, ownership.group_metadata, self._timeout())
-        try:
-            self._call(producer.commit_transaction, self._timeout())
-        except _AbortedError as error:
-            raise _UnknownOutcomeError(str(error)) from None
-
-    def _produce(self, producer: Producer, batch: _Batch) -> None:
-        topic, partition, _ = batch.assignment
-        topics = self._topics[topic]
-        for write in batch.writes:
-            if write.dead_letter is not None:
-                letter = write.dead_letter
-                self._produce_one(producer, topics.dead_letters, partition, letter, delivered=self._letter_delivered)
-        for write in batch.latest.values():
-            record = _Record(write.key, write.value)
-            delivered = partial(self._delivered, batch, write)
-            self._produce_one(producer, topics.delay, partition, record, delivered=delivered, write=write)
-        position = _Record(POSITION_KEY, position_value(batch.next_offset))
-        delivered = partial(self._delivered, batch, None)
-        self._produce_one(producer, topics.delay, partition, position, delivered=delivered)
-
-    def _produce_one(
-        self,
-        producer: Producer,
-        topic: str,
-        partition: int,
-        record: DeadLetterRecord | _Record,
-        *,
-        delivered: Callable[[KafkaError | None, Message], None],
-        write: Write | None = None,
-    ) -> None:
-        while True:
-            try:
-                producer.produce(
-                    topic,
-                    record.value,
-                    record.key,
-                    partition,
-                    on_delivery=delivered,
-                    timestamp=record.timestamp_ms or 0,
-                    headers=record.headers,
-                )
-            except BufferError:
-                self._call(producer.poll, 0.1)
-            except KafkaException as exception:
-                error = kafka.error_of(exception)
-                if _is_too_large(error) and write is not None:
-                    raise _TooLargeError(write) from None
-                raise _meaning(error, f"writing to {topic}[{partition}]") from None
-            else:
-                return
-
-    def _flush(self, producer: Producer) -> None:
-        """Wait until all is written, or one record is refused: those behind it would stay until their time-out."""
-        give_up_at = time.monotonic() + self._timeout()
-        while self._call(producer.flush, 0.1) and self._refused is None:
-            if time.monotonic() > give_up_at:
-                raise _AbortedError("the broker did not take the records in time")
-        self._check_delivery()
-
-    def _letter_delivered(self, error: KafkaError | None, record: Message) -> None:
-        if error is not None:
-            self._note_refusal(error, record, None)
-
-    def _delivered(self, batch: _Batch, write: Write | None, error: KafkaError | None, record: Message) -> None:
-        if error is not None:
-            self._note_refusal(error, record, write)
-            return
-        offset = record.offset()
-        if offset is None:  # written by an earlier try whose answer was lost: somewhere behind the batch's start
-            offset = batch.start
-        batch.end = max(batch.end, offset + 1)
-        if write is not None:
-            batch.written[write.key] = None if write.value is None else offset
-
-    def _note_refusal(self, error: KafkaError, record: Message, write: Write | None) -> None:
-        """Keep the first one, as the others follow from it; the size of a record is always a first one."""
-        if self._refused is None or (_is_too_large(error) and not _is_too_large(self._refused[0])):
-            self._refused = (error, f"writing to {record.topic()}[{record.partition()}]", write)
-
-    def _check_delivery(self) -> None:
-        if self._refused is None:
-            return
-        error, where, write = self._refused
-        if _is_too_large(error):
-            if not self._one_by_one:
-                raise _BatchTooLargeError(f"{where}: {error.name()}: {error.str()}")
-            if write is not None:
-                raise _TooLargeError(write)
-        raise _meaning(error, where)
-
-    def _call(self, method: Callable[..., T], *arguments: object) -> T:
-        """Call into librdkafka under the watchdog, with its errors as what they mean for the transaction."""
-        self._busy_since = time.monotonic()
-        try:
-            return method(*arguments)
-        except (KafkaException, SystemError) as exception:
-            raise _meaning(_cause_of(exception), method.__name__) from None
-        finally:
-            self._busy_since = None
-
-    def _timeout(self) -> float:
-        return max(0.1, min(CALL_TIMEOUT_S, self._end_at - time.monotonic()))
-
-    # -- the producer's life ------------------------------------------------------------------------------------
-
-    def _build_producer(self) -> Producer:
-        properties = kafka.producer(self._properties, self._transactional_id)
-        if self._one_by_one:
-            properties["batch.num.messages"] = 1  # a refused size is then this record's own
-        self._producer = Producer(properties, logger=kafka.LOGGER)
-        self._call(self._producer.init_transactions, self._timeout())
-        return self._producer
-
-    def _discard_producer(self) -> None:
-        """Free it, with whatever it has not written."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            with suppress(_AbortedError, _FencedError):
-                self._call(producer.purge)
-                self._call(producer.flush, 0.1)  # what was purged is told here; untold, its callbacks are never freed
-
-    def _replace_producer(self) -> None:
-        """Rule 3. The new one ends the old one's transaction, for which a restore of the partition would wait."""
-        self._discard_producer()
-        try:
-            self._build_producer()
-        except (_AbortedError, _FencedError):  # the next transaction meets it again, and says so
-            self._discard_producer()
-
-    def _was_committed(self, batches: list[_Batch], transaction: str, error: Exception) -> bool:
-        """Rule 4: fence the transaction, which ends it either way, then look which way it went."""
-        why = str(error)
-        while True:
-            self._discard_producer()
-            self._listener.aborted(f"outcome of a commit unknown: {why}")
-            try:
-                self._build_producer()
-                return transaction in self._committed_transactions(batches)
-            except _AbortedError as again:
-                why = str(again)
-            ownership = self._ownership()
-            if time.monotonic() > self._end_at or not any(ownership.covers(batch.assignment) for batch in batches):
-                return False  # then nothing of it is written again either
-            self._pause(len(RETRY_S))
-
-    def _committed_transactions(self, batches: list[_Batch]) -> set[str | None]:
-        """Who committed these partitions' offsets last. All are asked: one may have got a new owner since."""
-        reader = Consumer(kafka.reader(self._properties), logger=kafka.LOGGER)
-        try:
-            asked = [TopicPartition(batch.assignment.topic, batch.assignment.partition) for batch in batches]
-            committed = self._call(reader.committed, asked, self._timeout())
-            for each in committed:
-                if each.error is not None:
-                    raise _meaning(each.error, f"the offset of {each.topic}[{each.partition}]")
-            return {each.metadata for each in committed}
-        finally:
-            reader.close()
-
 
 @dataclass(frozen=True, slots=True)
-class _Record:
-    """A record of the delay topic: like a dead letter, with nothing of the source's."""
+class _Clients:
+    """Real ones. See transactions.Clients."""
 
-    key: bytes | None
-    value: bytes | None
-    headers: None = None
-    timestamp_ms: None = None
+    properties: kafka.Properties
+    transactional_id: str
+
+    def producer(self, *, one_by_one: bool) -> Producer:
+        config = kafka.producer(self.properties, self.transactional_id)
+        if one_by_one:
+            config["batch.num.messages"] = 1
+        return Producer(config, logger=kafka.LOGGER)
+
+    def committed(self, partitions: list[TopicPartition], timeout_s: float) -> list[TopicPartition]:
+        reader = Consumer(kafka.reader(self.properties), logger=kafka.LOGGER)
+        try:
+            return reader.committed(partitions, timeout_s)
+        finally:
+            reader.close()
 
 
 def _size(item: Write | Adoption) -> int:
@@ -548,28 +152,3 @@ def _size(item: Write | Adoption) -> int:
         return 0
     letter = item.dead_letter
     return len(item.value or b"") + (0 if letter is None else len(letter.value or b""))
-
-
-def _cause_of(exception: KafkaException | SystemError) -> KafkaError:
-    """Return librdkafka's error.
-
-    A fatal one is raised amid the callbacks of a `flush`: those called behind it end in a SystemError on top of it.
-    """
-    cause: BaseException | None = exception
-    while isinstance(cause, SystemError):
-        cause = cause.__cause__
-    if not isinstance(cause, KafkaException):
-        raise exception
-    return kafka.error_of(cause)
-
-
-def _meaning(error: KafkaError, where: str) -> _AbortedError | _FencedError:
-    """What an error of librdkafka's means for the transaction."""
-    text = f"{where}: {error.name()}: {error.str()}"
-    if error.code() in _FENCED or (error.fatal() and error.code() not in _FATAL_YET_NOT_FENCED):
-        return _FencedError(text)
-    return _AbortedError(text)
-
-
-def _is_too_large(error: KafkaError) -> bool:
-    return bool(error.code() == KafkaError.MSG_SIZE_TOO_LARGE)

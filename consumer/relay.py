@@ -34,8 +34,9 @@ from consumer.clock import Clock
 from consumer.decoding import Undecodable, decode
 from consumer.effects import ActionId, Close, Effect, Poll, RestoredAction, Save, Send, SetAside
 from consumer.engage import EngageClient
-from consumer.journal import STUCK_S, Adoption, Journal, Write
+from consumer.journal import STUCK_S, Journal
 from consumer.ledger import Ledger, Policy
+from consumer.membership import HAND_OVER_S, Batch
 from consumer.metrics import ConnectionFigures, Metrics, Snapshot
 from consumer.outcomes import Accepted, ActionOutcome, DocumentOutcome, InDoubt, PollOutcome, Unauthorized
 from consumer.ownership import Assignment
@@ -54,10 +55,11 @@ from consumer.records import (
     restored_action,
     routed_action,
 )
-from consumer.restore import Restored, RestoreError, Restorer
+from consumer.restore import KafkaReader, Restored, RestoreError, Restorer
 from consumer.routing import Misrouted, Routed, Router
-from consumer.source import HAND_OVER_S, Batch, Source
+from consumer.source import Source
 from consumer.topics import RelayTopics
+from consumer.transactions import Adoption, Write
 from schemas.dead_letter import Reason
 from schemas.pending_action import FromDocument, FromJob, FromOrder
 
@@ -178,7 +180,7 @@ class Relay:
         self._lease_s = lease_s(properties)
         self._ledger = Ledger(policy, jitter)
         self._source = Source(
-            properties, topics, _SourceListener(self, metrics), beat=lambda: heartbeats.beat("consumer")
+            properties, topics, _SourceListener(self, metrics), clock=clock, beat=lambda: heartbeats.beat("consumer")
         )
         self._journal = Journal(
             properties=properties,
@@ -189,7 +191,9 @@ class Relay:
             listener=_JournalListener(self),
             set_aside_too_large=self._set_aside_too_large,
         )
-        self._restorer = Restorer(properties, topics=topics, say=_LOG.warning, wanted=self._is_ours)
+        self._restorer = Restorer(
+            KafkaReader(properties), topics=topics, say=_LOG.warning, wanted=self._is_ours, clock=clock
+        )
         self._restoring = ThreadPoolExecutor(1, thread_name_prefix="restore")
         self._partition_counts = dict(partition_counts)
         self._ours: set[Assignment] = set()

@@ -18,12 +18,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from consumer import kafka
-from consumer.ownership import Assignment
+from consumer.clock import Clock
+from consumer.ownership import Assignment, Partition
 from consumer.records import read_position
 from consumer.start import topic_is_known
 from consumer.topics import CALL_TIMEOUT_S, RelayTopics, Watermarks, committed_offsets, watermarks
@@ -98,30 +100,53 @@ class _Reading:
             self.live[key] = LiveRecord(key, value, offset)
 
 
+class Reader(Protocol):
+    """What a restore asks Kafka. All but `start` and `read` raise KafkaException where it does not answer."""
+
+    def committed(self, partitions: list[Partition]) -> dict[Partition, int]:
+        """Return the group's settled offsets, absent ones left out. Where it raises, it took its time."""
+
+    def watermarks(self, partitions: list[Partition]) -> dict[Partition, Watermarks]:
+        """Return each partition's first offset and its high watermark, open transactions included."""
+
+    def is_known(self, topics: RelayTopics) -> bool:
+        """Tell whether this group has been here before (start.py)."""
+
+    def start(self, offsets: Mapping[Partition, int]) -> None:
+        """Begin to read these partitions' settled records from there."""
+
+    def read(self) -> list[Message]:
+        """Return what came within POLL_S, partition-EOF and errors included."""
+
+    def stop(self) -> None:
+        """Read no more of them."""
+
+
 class Restorer:
-    """Reads delay partitions with a consumer of its own. Use it from one thread."""
+    """Reads delay partitions. Use it from one thread."""
 
     def __init__(
         self,
-        properties: kafka.Properties,
+        reader: Reader,
         *,
         topics: Mapping[str, RelayTopics],
         say: Callable[[str], None],
         wanted: Callable[[Assignment], bool],
+        clock: Clock,
     ) -> None:
         """`say` takes a line for the operator; `wanted` tells whether an assignment is still ours."""
-        self._reader = Consumer(kafka.reader(properties), logger=kafka.LOGGER)
-        self._admin = AdminClient(kafka.base(properties), logger=kafka.LOGGER)
+        self._reader = reader
         self._topics = topics
         self._say = say
         self._wanted = wanted
+        self._clock = clock
 
     def restore(self, assignments: Iterable[Assignment]) -> list[Restored]:
         """Restore what is still wanted of these.
 
         Raises RestoreError, StartUnknownError or OffsetOutOfRangeError.
         """
-        started = time.monotonic()
+        started = self._clock()
         wanted = [a for a in assignments if self._wanted(a)]
         if not wanted:
             return []
@@ -129,7 +154,7 @@ class Restorer:
         source = {a: (a.topic, a.partition) for a in wanted}
         delay = {a: (self._topics[a.topic].delay, a.partition) for a in wanted}
         try:
-            marks = watermarks(self._admin, [*source.values(), *delay.values()])  # then the end,
+            marks = self._reader.watermarks([*source.values(), *delay.values()])  # then the end,
         except KafkaException as error:
             raise RestoreError(kafka.error_of(error).str()) from None
         readings: dict[Assignment, _Reading] = {}
@@ -154,23 +179,19 @@ class Restorer:
                 readings[a].end,
                 readings[a].position is not None or readings[a].start > marks[delay[a]][0],
                 readings[a].count,
-                time.monotonic() - started,
+                self._clock() - started,
             )
             for a in wanted
             if self._wanted(a)
         ]
 
-    def close(self) -> None:
-        """Close the reader."""
-        self._reader.close()
-
     def _committed(self, wanted: list[Assignment]) -> dict[tuple[str, int], int]:
         asked = [(topic, a.partition) for a in wanted for topic in (a.topic, self._topics[a.topic].delay)]
-        give_up_at = time.monotonic() + GIVE_UP_S
+        give_up_at = self._clock() + GIVE_UP_S
         said = ""
         while True:
             try:
-                return committed_offsets(self._reader, asked)
+                return self._reader.committed(asked)
             except KafkaException as error:
                 why = f"waiting for the group's offsets: {kafka.error_of(error).str()}"
             if why != said:
@@ -178,31 +199,26 @@ class Restorer:
                 said = why
             if not any(self._wanted(a) for a in wanted):
                 raise RestoreError("no longer owned")
-            if time.monotonic() > give_up_at:
+            if self._clock() > give_up_at:
                 raise RestoreError(f"gave up after {GIVE_UP_S:g} s: {why}")
-            time.sleep(ASK_AGAIN_S)
 
     def _read(self, assignments: dict[tuple[str, int], Assignment], readings: dict[Assignment, _Reading]) -> None:
         """Read each of these delay partitions to its end, or until it is no longer wanted."""
         open_ = {tp: readings[a] for tp, a in assignments.items() if readings[a].start < readings[a].end}
         if not open_:
             return
-        for topic in {topic for topic, _ in open_}:
-            with suppress(KafkaException):  # without it the reader looks for unknown leaders a second later
-                self._reader.list_topics(topic, CALL_TIMEOUT_S)
-        self._reader.assign([TopicPartition(*tp, reading.start) for tp, reading in open_.items()])
-        give_up_at = time.monotonic() + GIVE_UP_S
-        say_at = time.monotonic() + SAY_AFTER_S
+        self._reader.start({tp: reading.start for tp, reading in open_.items()})
+        give_up_at = self._clock() + GIVE_UP_S
+        say_at = self._clock() + SAY_AFTER_S
         trouble = ""
         try:
             while True:
-                first = self._reader.poll(POLL_S)
-                records = [] if first is None else [first, *self._reader.consume(AT_ONCE, 0)]
+                records = self._reader.read()
                 for record in records:
                     trouble = self._take(record, open_) or trouble
                 if not open_:
                     return
-                now = time.monotonic()
+                now = self._clock()
                 if any(record.error() is None for record in records):
                     give_up_at, trouble = now + GIVE_UP_S, ""
                 if now > say_at:
@@ -213,7 +229,7 @@ class Restorer:
                 if now > give_up_at:
                     raise RestoreError(f"gave up after {GIVE_UP_S:g} s: {_waits_for(open_, trouble)}")
         finally:
-            self._reader.unassign()
+            self._reader.stop()
 
     def _take(self, record: Message, open_: dict[tuple[str, int], _Reading]) -> str | None:
         """Take a record, or an event of the consumer's; returns what is wrong."""
@@ -254,9 +270,53 @@ class Restorer:
 
     def _is_known(self, topic: str) -> bool:
         try:
-            return topic_is_known(self._reader, self._admin, topic, self._topics[topic].delay)
+            return self._reader.is_known(self._topics[topic])
         except KafkaException as error:
             raise RestoreError(kafka.error_of(error).str()) from None
+
+
+class KafkaReader:
+    """A real Reader: a consumer of its own, without a membership, and an admin client."""
+
+    def __init__(self, properties: kafka.Properties) -> None:
+        self._consumer = Consumer(kafka.reader(properties), logger=kafka.LOGGER)
+        self._admin = AdminClient(kafka.base(properties), logger=kafka.LOGGER)
+
+    def committed(self, partitions: list[Partition]) -> dict[Partition, int]:
+        """See Reader."""
+        try:
+            return committed_offsets(self._consumer, partitions)
+        except KafkaException:
+            time.sleep(ASK_AGAIN_S)
+            raise
+
+    def watermarks(self, partitions: list[Partition]) -> dict[Partition, Watermarks]:
+        """See Reader."""
+        return watermarks(self._admin, partitions)
+
+    def is_known(self, topics: RelayTopics) -> bool:
+        """See Reader."""
+        return topic_is_known(self._consumer, self._admin, topics.source, topics.delay)
+
+    def start(self, offsets: Mapping[Partition, int]) -> None:
+        """See Reader."""
+        for topic in {topic for topic, _ in offsets}:
+            with suppress(KafkaException):  # without it the reader looks for unknown leaders a second later
+                self._consumer.list_topics(topic, CALL_TIMEOUT_S)
+        self._consumer.assign([TopicPartition(*tp, offset) for tp, offset in offsets.items()])
+
+    def read(self) -> list[Message]:
+        """See Reader."""
+        first = self._consumer.poll(POLL_S)
+        return [] if first is None else [first, *self._consumer.consume(AT_ONCE, 0)]
+
+    def stop(self) -> None:
+        """See Reader."""
+        self._consumer.unassign()
+
+    def close(self) -> None:
+        """Close the consumer."""
+        self._consumer.close()
 
 
 def _waits_for(open_: dict[tuple[str, int], _Reading], trouble: str) -> str:

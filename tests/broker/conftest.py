@@ -32,11 +32,12 @@ from confluent_kafka.cimpl import NewTopic
 
 from consumer import kafka
 from consumer.clock import steady_clock
-from consumer.journal import Journal, Write
+from consumer.journal import Journal
 from consumer.ownership import Assignment, Ownership
 from consumer.records import DeadLetterRecord
-from consumer.restore import Restored, Restorer
+from consumer.restore import KafkaReader, Restored, Restorer
 from consumer.topics import COMPACTED, DEAD_LETTERS, RelayTopics, watermarks
+from consumer.transactions import Write
 from tests.broker.kafka_broker import BrokerUnavailableError, KafkaBroker
 
 HERE = Path(__file__).parent
@@ -295,10 +296,15 @@ class Place:
         """Restore as the relay does; what it says for the operator is in `said`."""
         self._wanted = wanted
         if self._restorer is None:
+            reader = KafkaReader(self.properties)
+            self._closing.callback(reader.close)
             self._restorer = Restorer(
-                self.properties, topics=self.relay_topics, say=self.said.append, wanted=self._is_wanted
+                reader,
+                topics=self.relay_topics,
+                say=self.said.append,
+                wanted=self._is_wanted,
+                clock=steady_clock(),
             )
-            self._closing.callback(self._restorer.close)
         return self._restorer.restore(assignments or [self.assignment()])
 
     def _is_wanted(self, assignment: Assignment) -> bool:

@@ -26,10 +26,11 @@ from confluent_kafka.admin import (
 
 import consumer.journal
 from consumer import kafka, low_water_mark
-from consumer.journal import MOST_WRITES, Adoption, Journal, Write
+from consumer.journal import MOST_WRITES, Journal
 from consumer.low_water_mark import REWRITES
 from consumer.ownership import Ownership, generation
 from consumer.records import DeadLetterRecord, position_value
+from consumer.transactions import Adoption, Write
 from schemas.pending_action import POSITION_KEY
 from tests.broker.conftest import Heard, Member, Place, PlaceFactory, eventually, started
 from tests.broker.kafka_broker import KafkaBroker
