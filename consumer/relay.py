@@ -604,7 +604,9 @@ class Relay:
             for assignment in [a for a in hand_over.unmarked if not self._ledger.in_flight(a)]:
                 hand_over.unmarked.discard(assignment)
                 self._writes.append(Write(assignment, ticket=_Mark(hand_over, assignment)))
-            if not hand_over.unsafe:
+            # Given away before all was safe (HAND_OVER_S): what the journal has of it, it drops without an answer.
+            overran = not any(map(self._is_ours, hand_over.assignments))
+            if overran or not hand_over.unsafe:
                 self._hand_overs.remove(hand_over)
                 self._forget(hand_over.assignments)
                 hand_over.settled.set()

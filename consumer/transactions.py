@@ -112,6 +112,7 @@ class _Partition:
     mark: LowWaterMark
     next_offset: int
     end: int
+    too_large: set[bytes | None] = field(default_factory=set)  # keys that were set aside for their record's size
 
 
 @dataclass(slots=True)
@@ -203,6 +204,7 @@ class Transactions:
             if isinstance(item, Adoption):
                 self._adopt(item)
             else:
+                self._forget_too_large(item)
                 writes.append(item)
         attempt = 0
         while writes:
@@ -218,6 +220,7 @@ class Transactions:
             except _TooLargeError as error:
                 replacement = self._set_aside_too_large(error.write)
                 writes[writes.index(error.write)] = replacement
+                self._partitions[replacement.assignment].too_large.add(replacement.key)
                 self._listener.too_large(error.write, replacement)
                 self._replace_producer()
             except _FencedError as error:
@@ -239,6 +242,12 @@ class Transactions:
         if self._one_by_one:
             self._one_by_one = False
             self._discard_producer()
+
+    def _forget_too_large(self, write: Write) -> None:
+        """What was handed in before its action was set aside would set it aside once more."""
+        partition = self._partitions.get(write.assignment)
+        if partition is not None and write.key in partition.too_large:
+            write.key = write.value = write.dead_letter = None
 
     def _adopt(self, adoption: Adoption) -> None:
         if adoption.assignment in self._given_up:

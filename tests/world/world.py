@@ -1,0 +1,758 @@
+"""A schedule: what happens, in which order, and what must hold after each step.
+
+What may happen, drawn from the seed: any thread of any process takes its next step, or stands in the midst of a call
+while others do; events come; time passes; processes crash, freeze, are cut off from Kafka, stop by the rules, come
+back; partitions change hands; requests are lost, answered in vain, or arrive late; offsets expire, records are
+compacted or deleted; Engage gives every answer there is.
+
+What must hold (each has a mutation of the production code that breaks it, mutations.py):
+ 1. The account balances at every commit and acceptance: each event behind a partition's position is exactly one of
+    passed, pending, dead letter, accepted. Kafka's content is one counter, Engage's account with the list of events
+    the other.
+ 2. An action is sent only under an intent that is committed and was not sent under before, only by the partition's
+    owner, and not before every earlier action of its order has ended.
+ 3. It is sent again only in doubt, only where its route says so, and never at once.
+ 4. Offsets are committed for owned partitions only, under a generation; the position never goes back.
+ 5. The low-water mark never passes a live record.
+ 6. No second holds more requests than the budget (and one more per instance, which rounds its share up).
+ 7. When everything is healed, everything ends.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import cast
+
+import consumer.relay
+from consumer import low_water_mark
+from consumer.admin import Heartbeats
+from consumer.engage import EngageClient
+from consumer.ledger import Policy
+from consumer.metrics import Metrics
+from consumer.outcomes import Accepted, ActionOutcome
+from consumer.ownership import Partition
+from consumer.pacing import Pace, PollSchedule
+from consumer.records import action_key, position_value, read_position
+from consumer.relay import Connection, Relay
+from consumer.restore import OffsetOutOfRangeError
+from consumer.routing import Router, RouteRule, compile_routes
+from consumer.topics import RelayTopics
+from prometheus_client import CollectorRegistry
+from schemas.dead_letter import PREFIX, Reason
+from schemas.pending_action import POSITION_KEY
+from tests.world.engage import WorldEngage
+from tests.world.instance import CrashedError, Instance, WorldJournal, WorldReader, WorldSource
+from tests.world.kafka import SESSION_S, Kafka, Member, Record, Transaction
+
+TOPICS = RelayTopics("orders", "orders.delay", "orders.letters")
+BUDGET = 5.0
+START = 1_700_000_000.0
+DEADLINE_S = 1800.0
+MOST_STEPS = 60_000
+MOST_NESTED = 10
+HEALED_WITHIN_S = 6 * 3600.0
+LEAST_WAIT_S = 8.0  # before an action in doubt is sent again: 10 s, spread by 20 %
+
+KINDS = ("action", "action", "action", "action", "action", "unrouted", "misrouted", "garbage", "tombstone", "huge")
+FAULTS = (
+    "crash", "crash", "freeze", "freeze", "long freeze", "cut", "stop", "start", "reshuffle", "forget marks",
+    "forget offsets", "compact", "delete records",
+)  # fmt: skip
+ROUTES = {
+    "resend": RouteRule(
+        when="k=='a'", action="ConfirmShipment", order_id="o", version_tag="v", job_id="j", order="d", data="n"
+    ),
+    "aside": RouteRule(
+        when="k=='b'", action="ConfirmOrder", order_id="o", version_tag="v", job_id="j", data="n", on_unknown="dead_letter"
+    ),
+}
+COMPILED = compile_routes(ROUTES)
+ROUTER = Router(COMPILED, ["default"])
+METRICS = Metrics(CollectorRegistry())
+POLICY = Policy(PollSchedule(initial_s=1.0), deadline_s=DEADLINE_S, not_found_grace_s=60.0)
+
+
+class ViolationError(BaseException):
+    """Something that must hold did not. Holds the seed."""
+
+
+@dataclass(slots=True, eq=False)
+class Event:
+    """An event, and what Engage and the world know of it."""
+
+    number: int
+    partition: int
+    kind: str
+    order: str
+    resend: bool
+    value: bytes | None
+    ready_at: float = 0.0
+    offset: int = -1
+    accepted: int = 0
+    sent_under: int = -1  # the delay offset of the intent that it was last sent under
+    sent_at: float = 0.0
+    unanswered: bool = False  # sent, and no answer was taken in that says what became of it
+    ever_in_doubt: bool = False
+    told: tuple[str, int] | None = None  # the process and epoch that took its 202 in
+    torn: bool = False  # a delayed request committed records of it without their offsets
+    deleted: bool = False  # by retention, unread; the operator was told and decided
+
+    @property
+    def routed(self) -> bool:
+        return self.kind in ("action", "huge")
+
+    @property
+    def key(self) -> bytes:
+        return action_key(self.offset, "resend" if self.resend else "aside")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How large and how wild a schedule is."""
+
+    instances: int
+    partitions: int
+    events: int
+    faults: int
+    trouble: float  # the share of Engage's answers that are no success
+    unreliable: float  # the share of requests to Kafka that go wrong
+    nesting: float
+    most_pending: int
+
+    @classmethod
+    def drawn(cls, draw: random.Random) -> Profile:
+        small = draw.random() < 0.6
+        return cls(
+            instances=1 if small else draw.randint(1, 3),
+            partitions=1 if small else draw.randint(1, 3),
+            events=draw.randint(1, 4) if small else draw.randint(2, 10),
+            faults=draw.choice((0, 1, 1, 2)) if small else draw.randint(0, 8),
+            trouble=draw.choice((0.0, 0.1, 0.4)),
+            unreliable=draw.choice((0.0, 0.0, 0.05, 0.25)),
+            nesting=draw.choice((0.0, 0.2, 0.5)),
+            most_pending=draw.choice((2, 4, 1000)),
+        )
+
+
+class World:
+    """One schedule."""
+
+    def __init__(self, seed: int, *, profile: Profile | None = None, trace: Callable[[str], None] | None = None) -> None:
+        self.seed = seed
+        self.draw = random.Random(seed)
+        self.chance = lambda share: self.draw.random() < share
+        self.profile = profile or Profile.drawn(self.draw)
+        self.trace = trace
+        self.now = START
+        self.reached: Counter[str] = Counter()
+        self.steps = 0
+        self.depth = 0
+        self.members = 0
+        self.serials = 0
+        self.healing = False
+        self._violation: str | None = None
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_count = 0
+        self._requests: deque[float] = deque()
+        self._excused_until = 0.0
+        self._delayed: list[Callable[[], None]] = []
+        self._positions: dict[int, int] = {}
+        self._letters: Counter[tuple[int, int]] = Counter()
+        self._unsettled: dict[int, Event] = {}
+        self._incarnations = 0
+        self._faults_left = self.profile.faults
+        topics = (TOPICS.source, TOPICS.delay, TOPICS.dead_letters)
+        self.kafka = Kafka(lambda: self.now, TOPICS.source, self.profile.partitions, topics)
+        self.kafka.on_offsets = self._offsets_sent
+        self.kafka.on_committed = self._committed
+        for number in range(self.profile.partitions):
+            self.kafka.logs[TOPICS.delay, number].append(POSITION_KEY, position_value(0), self.now)
+            self._positions[number] = 0
+        self.events = [self._event(number) for number in range(self.profile.events)]
+        self._unpublished = deque(self.events)
+        self.by_offset: list[list[Event]] = [[] for _ in range(self.profile.partitions)]
+        self.instances: dict[str, Instance | None] = {}
+        self._dead: list[Instance] = []
+
+    def _event(self, number: int) -> Event:
+        draw = self.draw
+        order = draw.choice("AB")
+        kind = draw.choice(KINDS)
+        resend = draw.random() < 0.7
+        letter = "a" if resend else "b"
+        partition = ord(order) % self.profile.partitions
+        ready_at = self.now + draw.choice((0.0, 5.0, 60.0, 3000.0))
+        source = draw.choice((f'"j":"job-{number}"', '"v":"tag"', '"q":1', f'"d":{{"n":{number}}}'))
+        value: bytes | None = f'{{"k":"{letter}","o":"{order}",{source},"n":{number}}}'.encode()
+        match kind:
+            case "unrouted":
+                value = b'{"k":"x"}'
+            case "misrouted":
+                value = b'{"k":"a"}'
+            case "garbage":
+                value = b"\xff"
+            case "tombstone":
+                value = None
+            case "huge":
+                value = b'{"k":"%b","o":"%b","v":"tag","n":%d,"x":"%b"}' % (
+                    letter.encode(), order.encode(), number, b"x" * 25_000,
+                )  # fmt: skip
+        return Event(number, partition, kind, order, resend, value, ready_at)
+
+    # -- what others ask ----------------------------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        if self.trace is not None:
+            self.trace(f"{self.steps:6} {self.now - START:10.3f} {'  ' * self.depth}{text}")
+
+    def reach(self, state: str) -> None:
+        self.reached[state] += 1
+        if self.trace is not None:
+            self.say(f"reached: {state}")
+
+    def violate(self, what: str) -> None:
+        self.say(f"VIOLATION: {what}")
+        if self._violation is None:
+            self._violation = what
+
+    def broken(self, error: BaseException) -> None:
+        self.violate(f"{type(error).__name__}: {error}")
+
+    def at(self, when: float, call: Callable[[], None]) -> None:
+        self._timer_count += 1
+        heapq.heappush(self._timers, (when, self._timer_count, call))
+
+    def delay(self, call: Callable[[], None]) -> None:
+        """Let a request arrive later."""
+        self._delayed.append(call)
+
+    def fate(self, call: str) -> str:
+        """What becomes of a request to Kafka."""
+        if self.healing or not self.chance(self.profile.unreliable):
+            return "ok"
+        fates = ("lost", "answer lost", "late", "echo") if call in ("commit", "abort") else ("lost", "answer lost")
+        fate = self.draw.choice(fates)
+        self.reach(f"{call}: {fate}")
+        return fate
+
+    def trouble(self, troubles: tuple[str, ...]) -> str:
+        if self.healing or not self.chance(self.profile.trouble):
+            return "ok"
+        return self.draw.choice(troubles)
+
+    def instance_failed(self, instance: Instance, error: Exception) -> None:
+        self.say(f"{instance.id} ends: {type(error).__name__}: {error}")
+        if not isinstance(error, OffsetOutOfRangeError):
+            self.broken(error)
+            return
+        self.reach("a process ended for an offset that is out of range")
+        for number in range(self.profile.partitions):
+            self._decide(number)
+
+    def ended(self, instance: Instance) -> None:
+        """A process is over; whoever watches it starts it again."""
+        self.say(f"{instance.id} is over")
+        self.at(self.now + SESSION_S, lambda: None)
+        self.at(self.now + self.draw.choice((1.0, 60.0)), lambda: self._start_again(instance.name))
+
+    def _decide(self, number: int) -> None:
+        """Be the operator, who was told that records were deleted unread."""
+        at = (TOPICS.source, number)
+        log = self.kafka.logs[at]
+        position = self._position(number)
+        if position < log.start and not self.kafka.undecided([at]):
+            for event in self.by_offset[number][position : log.start]:
+                event.deleted = True
+            self.kafka.committed[at] = (log.start, None)
+            self._positions[number] = log.start
+
+    # -- a step -------------------------------------------------------------------------------------------------
+
+    def step(self, *, waits: bool = True) -> bool:
+        """Let one thing happen. Where nothing can, time passes, unless nobody `waits`; tells whether something did."""
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise ViolationError(f"seed {self.seed}: no end in sight after {MOST_STEPS} steps")
+        draw = self.draw
+        choices: list[tuple[Callable[..., None], Instance | None]] = []
+        busy_loop = False
+        for instance in self.instances.values():
+            if instance is None or instance.frozen or instance.ended:
+                continue
+            if instance.loop.ready:
+                busy_loop = True
+                choices.append((self._step_loop, instance))
+            if "journal" not in instance.busy and instance.journal.runnable():
+                choices.append((self._step_journal, instance))
+            if "source" not in instance.busy and instance.source.runnable():
+                # A hand-over waits for the journal: seldom begin one that can only overrun.
+                waits = "journal" in instance.busy and instance.source.news in ("revoke", "leave")
+                if not waits or draw.random() < 0.02:
+                    choices.append((self._step_source, instance))
+            if instance.loop.jobs and any(kind not in instance.busy for kind, _ in instance.loop.jobs):
+                choices.append((self._step_job, instance))
+        if self._unpublished and (not choices or draw.random() < 0.3):
+            choices.append((self._publish, None))
+        if self.kafka.restless and self.kafka.can_rebalance():
+            choices.append((self._rebalance, None))
+        if self._faults_left and draw.random() < 0.03:
+            self._faults_left -= 1
+            choices = [(self._fault, None)]
+        if self._delayed and (self.healing or draw.random() < 0.1):
+            choices.append((self._arrive, None))
+        if not choices:
+            if not waits:
+                return False
+            self._let_time_pass()
+        elif not busy_loop and not self.healing and draw.random() < 0.05:
+            self._be_slow()
+        else:
+            act, instance = choices[draw.randrange(len(choices))] if len(choices) > 1 else choices[0]
+            if instance is None:
+                act()
+            else:
+                self.depth += 1
+                try:
+                    act(instance)
+                except CrashedError:
+                    pass
+                finally:
+                    self.depth -= 1
+        if self._violation is not None:
+            raise ViolationError(f"seed {self.seed}: {self._violation}")
+        return True
+
+    def _step_loop(self, instance: Instance) -> None:
+        instance.loop.run_ready(1000 if self.draw.random() < 0.8 else 1)
+
+    def _step_journal(self, instance: Instance) -> None:
+        self._in(instance, "journal", instance.journal.step)
+
+    def _step_source(self, instance: Instance) -> None:
+        self._in(instance, "source", instance.source.step)
+
+    def _step_job(self, instance: Instance) -> None:
+        kind, job = next(each for each in instance.loop.jobs if each[0] not in instance.busy)
+        instance.loop.jobs.remove((kind, job))
+        self._in(instance, kind, job)
+
+    @staticmethod
+    def _in(instance: Instance, thread: str, act: Callable[[], None]) -> None:
+        instance.busy.add(thread)
+        try:
+            act()
+        finally:
+            instance.busy.discard(thread)
+
+    def meanwhile(self, instance: Instance, where: str) -> None:
+        """Something else happens while this process is in the midst of a call."""
+        if self.depth >= MOST_NESTED or not self.chance(self.profile.nesting):
+            return
+        for _ in range(self.draw.randrange(1, 12)):
+            if not self.step(waits=False):
+                break
+        if not instance.alive:
+            self.reach(f"crash: {where}")
+        elif instance.frozen:
+            self.reach(f"freeze: {where}")
+
+    def _let_time_pass(self) -> None:
+        time_out = self.kafka.next_time_out()
+        if time_out is not None and (not self._timers or time_out < self._timers[0][0]):
+            self.now = max(self.now, time_out)
+        elif self._timers:
+            when, _, call = heapq.heappop(self._timers)
+            self.now = max(self.now, when)
+            call()
+        else:
+            self.violate("nothing can happen any more")
+        self.kafka.heartbeats()
+        self.kafka.end_overrun()
+
+    def _be_slow(self) -> None:
+        """Time passes though there is something to do."""
+        self.at(self.now + self.draw.choice((0.001, 0.01, 0.1, 1.0, 4.0)), lambda: None)
+        self._let_time_pass()
+
+    def _publish(self) -> None:
+        event = self._unpublished.popleft()
+        log = self.kafka.logs[TOPICS.source, event.partition]
+        event.offset = log.append(b"key", event.value, self.now).offset
+        self.by_offset[event.partition].append(event)
+        self._unsettled[event.number] = event
+        self.say(f"event {event.number}: {event.kind} of {event.order} at {event.partition}:{event.offset}")
+
+    def _rebalance(self) -> None:
+        order = None
+        if self.chance(0.2) and not self.healing:
+            order = list(self.kafka.partitions)
+            self.draw.shuffle(order)
+        self.kafka.rebalance(order)
+        self.say(f"generation {self.kafka.generation} of {[m.id.decode() for m in self.kafka.members.values()]}")
+
+    def _arrive(self) -> None:
+        self._delayed.pop(self.draw.randrange(len(self._delayed)))()
+
+    # -- processes and faults -----------------------------------------------------------------------------------
+
+    def start(self, name: str) -> None:
+        self._incarnations += 1
+        instance = Instance(self, name, self._incarnations)
+        self.instances[name] = instance
+        self.say(f"{instance.id} starts")
+        instance.start(self._relay)
+
+    def _relay(self, instance: Instance) -> Relay:
+        client = cast("EngageClient", WorldEngage(instance))
+        connection = Connection("default", client, Pace(BUDGET), lambda: "key", slots=10, ahead=3)
+        return Relay(
+            properties={"client.id": instance.id},
+            topics={TOPICS.source: TOPICS},
+            partition_counts={TOPICS.source: self.profile.partitions},
+            transactional_id=instance.name,
+            connections=[connection],
+            router=ROUTER,
+            policy=POLICY,
+            most_pending=self.profile.most_pending,
+            clock=lambda: self.now,
+            jitter=self.draw.random,
+            metrics=METRICS,
+            heartbeats=cast("Heartbeats", SILENT),
+        )
+
+    def _fault(self) -> None:
+        fault = self.draw.choice(FAULTS)
+        name = self.draw.choice(list(self.instances))
+        instance = self.instances[name]
+        running = instance is not None and instance.alive and not instance.ended
+        match fault:
+            case "crash" if running and instance is not None:
+                self.crash(instance)
+                if self.chance(0.7):
+                    self.at(self.now + self.draw.choice((0.1, 5.0, 60.0)), lambda: self._start_again(name))
+            case "freeze" | "long freeze" if running and instance is not None and not instance.frozen:
+                instance.frozen = True
+                seconds = self.draw.choice((0.5, 6.0, 20.0)) if fault == "freeze" else 100.0
+                self.say(f"{instance.id} freezes for {seconds} s")
+                self.at(self.now + seconds, lambda: self.thaw(instance))
+                self.at(self.now + SESSION_S, lambda: None)
+            case "cut" if running and instance is not None:
+                instance.cut = True
+                self.say(f"{instance.id} is cut off from Kafka")
+                self.at(self.now + self.draw.choice((5.0, 100.0)), lambda: self._mend(instance))
+                self.at(self.now + SESSION_S, lambda: None)
+            case "stop" if running and instance is not None and not instance.frozen:
+                self.say(f"{instance.id} is asked to stop")
+                instance.terminate()
+            case "start":
+                self._start_again(name)
+            case "reshuffle":
+                self.kafka.restless = True
+            case "forget marks":
+                self._forget(TOPICS.delay)
+            case "forget offsets" if not self.kafka.members:
+                self._forget(TOPICS.source)
+            case "compact":
+                for number in range(self.profile.partitions):
+                    if self.kafka.logs[TOPICS.delay, number].compact(self.now):
+                        self.reach("compacted")
+            case "delete records" if self.chance(0.3):
+                log = self.kafka.logs[TOPICS.source, self.draw.randrange(self.profile.partitions)]
+                if log.end > log.start:
+                    log.delete_before(self.draw.randint(log.start + 1, log.end))
+                    self.say(f"retention: {log.topic}[{log.partition}] starts at {log.start}")
+                    if log.start > self._position(log.partition):
+                        self.reach("records were deleted unread")
+            case _:
+                return
+        self.reached[f"fault: {fault}"] += 1
+
+    def _forget(self, topic: str) -> None:
+        for at in [at for at in self.kafka.committed if at[0] == topic and not self.kafka.undecided([at])]:
+            del self.kafka.committed[at]
+
+    def hung(self, instance: Instance) -> None:
+        self.reach("a process was killed because it hung")
+        self.crash(instance)
+        self.at(self.now + 1.0, lambda: self._start_again(instance.name))
+
+    def crash(self, instance: Instance) -> None:
+        self.say(f"{instance.id} crashes")
+        instance.alive = False
+        for thread in instance.busy:
+            self.reach(f"crash in the midst of: {thread}")
+        self.at(self.now + SESSION_S, lambda: None)
+        self.instances[instance.name] = None
+        self._dead.append(instance)
+        Instance.all.pop(instance.id, None)
+
+    def thaw(self, instance: Instance) -> None:
+        if not instance.frozen or not instance.alive:
+            return
+        self.say(f"{instance.id} goes on")
+        instance.frozen = False
+        self._excused_until = self.now + 60.0
+        for call in instance.thawing:
+            call()
+        instance.thawing.clear()
+
+    def _mend(self, instance: Instance) -> None:
+        instance.cut = False
+        self._excused_until = self.now + 60.0
+
+    def _start_again(self, name: str) -> None:
+        instance = self.instances[name]
+        if instance is not None and instance.ended:
+            self.crash(instance)
+            instance = None
+        if instance is None:
+            self.start(name)
+
+    # -- what must hold -----------------------------------------------------------------------------------------
+
+    def requested(self, instance: Instance) -> None:
+        """A request goes to Engage: rule 6."""
+        self._requests.append(self.now)
+        while self._requests[0] <= self.now - 1.0:
+            self._requests.popleft()
+        stale = self.now < self._excused_until or any(i is not None and (i.cut or i.frozen) for i in self.instances.values())
+        # Each instance may round its share up, and catch a little up.
+        if len(self._requests) > BUDGET + len(self.instances) and not stale:
+            self.violate(f"{len(self._requests)} requests within a second")
+
+    def _owner(self, at: Partition) -> Member | None:
+        return next((member for member in self.kafka.members.values() if at in member.owned), None)
+
+    def posted(self, instance: Instance, event: Event) -> int:
+        """An action is sent: rules 2 and 3. Returns the epoch under which."""
+        at = (TOPICS.source, event.partition)
+        epoch = instance.source.ownership.owned.get(at, -1)
+        self.say(f"{instance.id} sends event {event.number} (epoch {epoch})")
+        record = self.kafka.logs[TOPICS.delay, event.partition].latest.get(event.key)
+        if record is None or record.value is None or b'"state":"sending"' not in record.value[:40]:
+            self.violate(f"event {event.number} is sent without a saved intent")
+        elif record.offset <= event.sent_under:
+            self.violate(f"event {event.number} is sent twice under one intent")
+        else:
+            event.sent_under = record.offset
+        owner = self._owner(at)
+        if owner is None or not owner.id.startswith(instance.id.encode() + b"/"):
+            self.violate(f"event {event.number} is sent by {instance.id}, though {owner and owner.id!r} owns {at}")
+        for earlier in self.by_offset[event.partition][: event.offset]:
+            if earlier.order == event.order and earlier.routed and not self._ended(earlier):
+                self.violate(f"event {event.number} overtakes event {earlier.number}")
+        if event.unanswered:
+            self.reach("an action in doubt was sent again")
+            if not event.resend:
+                self.violate(f"event {event.number} is sent again in doubt, though its route says dead_letter")
+            if self.now - event.sent_at < LEAST_WAIT_S:
+                self.violate(f"event {event.number} is sent again at once, in doubt")
+        if event.told == (instance.id, epoch):
+            self.violate(f"event {event.number} is sent again, though its acceptance was taken in")
+        event.unanswered = event.ever_in_doubt = True
+        event.sent_at = self.now
+        return epoch
+
+    def _ended(self, event: Event) -> bool:
+        return event.deleted or event.accepted > 0 or self._letters[event.partition, event.offset] > 0
+
+    def answered(self, instance: Instance, event: Event, epoch: int, outcome: ActionOutcome) -> None:
+        event.unanswered = False
+        if isinstance(outcome, Accepted):
+            event.told = (instance.id, epoch)
+
+    def accepted(self, event: Event) -> None:
+        """Engage processed an action: its account."""
+        event.accepted += 1
+        self.say(f"Engage accepts event {event.number}")
+        if event.accepted > 1:
+            self.reach("an action was accepted twice, in doubt")
+        self._balance([event.partition])
+
+    def _offsets_sent(self, member: Member | None, generation: int, offsets: Iterable[Partition]) -> None:
+        """The broker takes offsets: rule 4."""
+        if generation < 0:
+            self.violate(f"offsets are sent under generation {generation}, which nobody checks")
+        for at in offsets:
+            if at[0] == TOPICS.source and (member is None or at not in member.owned):
+                self.violate(f"{member and member.id!r} commits for {at}, which it does not own")
+
+    def _committed(self, transaction: Transaction, torn: bool) -> None:
+        partitions = {log.partition for log, _ in transaction.records} | {at[1] for at in transaction.offsets}
+        for log, record in transaction.records:
+            if log.topic == TOPICS.dead_letters:
+                self._letters[log.partition, _source_offset(record)] += 1
+        if torn or {at[1] for at in transaction.offsets} != partitions:
+            self.reach("a delayed request committed another transaction")
+            for number in partitions:
+                for event in self.by_offset[number][self._positions[number] :]:
+                    event.torn = True
+            for log, record in transaction.records:
+                # It is written again, and a dead letter has no key that would make it one.
+                if log.topic == TOPICS.dead_letters:
+                    self.by_offset[log.partition][_source_offset(record)].torn = True
+        self._balance(partitions)
+
+    def _position(self, number: int) -> int:
+        known = self.kafka.committed.get((TOPICS.source, number))
+        if known is not None:
+            return known[0]
+        record = self.kafka.logs[TOPICS.delay, number].latest[POSITION_KEY]
+        return read_position(record.value or b"") or 0
+
+    def _balance(self, partitions: Iterable[int]) -> None:
+        """Rules 1, 4 and 5, for these partitions."""
+        for number in partitions:
+            log = self.kafka.logs[TOPICS.delay, number]
+            position = self._position(number)
+            if position < self._positions[number]:
+                self.violate(f"the position of {number} goes back from {self._positions[number]} to {position}")
+            self._positions[number] = position
+            mark = self.kafka.committed.get((TOPICS.delay, number))
+            live: dict[bytes, Record] = {r.key: r for r in log.live if r.key is not None and r.key != POSITION_KEY}
+            if mark is not None and any(record.offset < mark[0] for record in live.values()):
+                self.violate(f"the low-water mark of {number} is {mark[0]}, behind a live record")
+            balance: Counter[str] = Counter()
+            for event in self.by_offset[number]:
+                what = self._what_became(event, event.offset < position, live.pop(event.key, None), event.key in log.latest)
+                balance[what] += 1
+            if live:
+                self.violate(f"pending records of no event: {sorted(live)}")
+            if self.trace is not None:
+                self.say(f"partition {number}: position {position}, {dict(balance)}")
+
+    def _what_became(self, event: Event, read: bool, record: Record | None, known: bool) -> str:
+        letters = self._letters[event.partition, event.offset]
+        wrong: str | None = None
+        if event.deleted:
+            return "deleted"
+        if letters > 1 and not event.torn:
+            wrong = f"{letters} dead letters"
+        elif not event.routed:
+            wanted = event.kind in ("misrouted", "garbage")
+            if record is not None or known or event.accepted or (letters and not wanted) or (read and wanted and not letters):
+                wrong = f"a {event.kind} event with {letters} dead letters"
+        elif not read:
+            if (record is not None or letters or event.accepted) and not event.torn:
+                wrong = "acted upon before its offset is settled"
+            return "unread" if wrong is None else self._wrong(event, wrong)
+        elif record is not None:
+            if event.accepted and b'"state":"sending"' not in (record.value or b"")[:40]:
+                wrong = "accepted and still pending, not in doubt"
+            elif letters and not event.torn:
+                wrong = "pending and a dead letter"
+            return "pending" if wrong is None else self._wrong(event, wrong)
+        elif not letters and not event.accepted:
+            wrong = "lost: neither pending, nor accepted, nor a dead letter"
+        elif letters and event.accepted and not event.ever_in_doubt:
+            wrong = "accepted and a dead letter, never in doubt"
+        if wrong is not None:
+            return self._wrong(event, wrong)
+        return "dead letter" if letters else "accepted" if event.accepted else "passed"
+
+    def _wrong(self, event: Event, wrong: str) -> str:
+        self.violate(f"event {event.number} ({event.kind} of {event.order} at {event.partition}:{event.offset}): {wrong}")
+        return wrong
+
+    # -- the whole schedule -------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Play it, heal everything, play on until all has ended. Raises ViolationError."""
+        with stand_ins():
+            try:
+                for index in range(self.profile.instances):
+                    name = f"relay-{index}"
+                    self.instances[name] = None
+                    if index == 0 or self.chance(0.7):
+                        self.start(name)
+                    else:
+                        self.at(self.now + self.draw.choice((1.0, 30.0)), lambda name=name: self._start_again(name))
+                until = self.now + self.draw.choice((5.0, 60.0, 600.0))
+                self.at(until, lambda: None)
+                while self.now < until and not (self._faults_left == 0 and self.quiet()):
+                    self.step()
+                self.heal()
+                until = self.now + HEALED_WITHIN_S
+                while not self.quiet():
+                    self.step()
+                    if self.now > until:
+                        raise ViolationError(f"seed {self.seed}: healed, and yet not all has ended")
+            finally:
+                for instance in [*self.instances.values(), *self._dead]:
+                    if instance is not None:
+                        instance.alive = False
+                        instance.loop.discard()
+                Instance.all.clear()
+
+    def heal(self) -> None:
+        self.say("everything is healed")
+        self.healing = True
+        self._faults_left = 0
+        for name, instance in list(self.instances.items()):
+            if instance is None or instance.ended:
+                if self.chance(0.5) or not any(i is not None and not i.ended for i in self.instances.values()):
+                    self._start_again(name)
+            else:
+                instance.cut = False
+                self.thaw(instance)
+
+    def quiet(self) -> bool:
+        """All has ended: no event waits, nothing is pending, no process believes otherwise."""
+        if self._unpublished or self._delayed:
+            return False
+        for number in range(self.profile.partitions):
+            if self._positions[number] < self.kafka.logs[TOPICS.source, number].end:
+                return False
+            if any(record.key != POSITION_KEY for record in self.kafka.logs[TOPICS.delay, number].live):
+                return False
+        return all(i is None or i.ended or _idle(i) for i in self.instances.values())
+
+
+def _idle(instance: Instance) -> bool:
+    relay = instance.relay
+    return relay._ledger.open == 0 and relay._ours == set(instance.source.ownership.assignments)
+
+
+def _source_offset(record: Record) -> int:
+    wanted = PREFIX + "source-offset"
+    return next(int(value) for name, value in record.headers if name == wanted and value is not None)
+
+
+class _Silent:
+    def beat(self, _: str) -> None: ...
+    def ended(self, _: str) -> None: ...
+    def info(self, *_: object, **__: object) -> None: ...
+    warning = error = info
+
+
+SILENT = _Silent()
+
+
+@contextmanager
+def stand_ins() -> Iterator[None]:
+    """Give the relay the world's threads and clients, and constants that fit a small world."""
+    module = vars(consumer.relay)
+    placed: Mapping[str, object] = {
+        "Source": WorldSource,
+        "Journal": WorldJournal,
+        "KafkaReader": WorldReader,
+        "ThreadPoolExecutor": lambda *_, **__: SimpleNamespace(shutdown=lambda **_: None),
+        "TICK_S": 30.0,
+        "MOST_BACKLOG": 20,
+        "_LOG": SILENT,
+    }
+    before = {name: module[name] for name in placed}
+    span = low_water_mark.PINNED_SPAN
+    module.update(placed)
+    low_water_mark.PINNED_SPAN = 12
+    try:
+        yield
+    finally:
+        module.update(before)
+        low_water_mark.PINNED_SPAN = span
