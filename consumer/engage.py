@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -154,12 +155,12 @@ class EngageClient:
             if not isinstance(answer, Response) or answer.status not in (301, 302, 303, 307, 308):
                 return target, answer
             if answer.location is None:
-                return target, Unavailable("redirect without a Location")
+                return target, Unavailable("redirect without a Location", answered=True)
             followed = self._origin.target(answer.location, seen_from=target)
             if followed is None:
-                return target, Unavailable("redirect elsewhere was refused")
+                return target, Unavailable("redirect elsewhere was refused", answered=True)
             target = followed
-        return target, Unavailable(f"more than {MAX_REDIRECTS} redirects")
+        return target, Unavailable(f"more than {MAX_REDIRECTS} redirects", answered=True)
 
     async def _send(
         self,
@@ -175,7 +176,10 @@ class EngageClient:
         headers = [*self._common, (self._key_header, key)]
         if body:
             headers += ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
-        return await self._http.exchange(endpoint, method, target, headers, body, may_send=may_send)
+        answer = await self._http.exchange(endpoint, method, target, headers, body, may_send=may_send)
+        if isinstance(answer, Response) and key in answer.body:  # what Engage says may end in a dead letter's headers
+            return replace(answer, body=answer.body.replace(key, b"***"))
+        return answer
 
     def _readable_key(self) -> bytes | None:
         """Return the key, or None for one that no header can carry: as wrong as one that Engage refuses."""
@@ -191,7 +195,7 @@ class EngageClient:
         self, answer: Response | Failure | PollOutcome, *, is_job: bool = False, newer_than: datetime | None = None
     ) -> PollOutcome:
         if isinstance(answer, Failure):
-            return Unavailable(answer.why)  # a GET is harmless to repeat, sent or not
+            return _failed(answer)  # a GET is harmless to repeat, sent or not
         if not isinstance(answer, Response):
             return answer
         if answer.status == 404:
@@ -205,7 +209,7 @@ class EngageClient:
 
     def _document_outcome(self, answer: Response | Failure | Unauthorized) -> DocumentOutcome:
         if isinstance(answer, Failure):
-            return Unavailable(answer.why)  # repeated, it meets a 409 and becomes a PUT of the same document
+            return _failed(answer)  # repeated, it meets a 409 and becomes a PUT of the same document
         if isinstance(answer, Unauthorized):
             return answer
         if 200 <= answer.status < 300:
@@ -254,7 +258,7 @@ class EngageClient:
         return None
 
     def _unavailable(self, answer: Response) -> Unavailable:
-        return Unavailable(f"Engage answered {answer.status}", self._retry_after_s(answer))
+        return Unavailable(f"Engage answered {answer.status}", self._retry_after_s(answer), answer.status != 503)
 
     def _retry_after_s(self, answer: Response) -> float | None:
         """Read Retry-After: seconds or a date (RFC 9110, 10.2.3); None where it is neither, or past."""
@@ -270,12 +274,16 @@ class EngageClient:
         return min(seconds, MAX_RETRY_AFTER_S) if seconds >= 0 else None
 
 
+def _failed(failure: Failure) -> Unavailable:
+    return Unavailable(failure.why, answered=failure.kind in ("garbage", "oversized", "encoded"))
+
+
 def _read_poll(answer: Response, *, is_job: bool, newer_than: datetime | None) -> PollOutcome:
     if not answer.body:
         return NotReady()
     body = _json_object(answer.body)
     if body is None:
-        return Unavailable("answer was not a JSON object")
+        return Unavailable("answer was not a JSON object", answered=True)
     # Only a job's status can be a failure: an *order* may well be cancelled.
     if is_job and (failure := _job_failure(body, answer.body)) is not None:
         return failure

@@ -6,7 +6,7 @@ it names what happened, never contents.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +76,15 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """Surely not processed, or harmless to repeat: could not connect, 503 (for polls also every other failure)."""
+    """Surely not processed, or harmless to repeat: could not connect, 503 (for polls also every other failure).
+
+    `answered`: Engage was there and gave an answer that is of no use (500, not JSON, too long, a redirect elsewhere),
+    which may be this order's own trouble and last for ever.
+    """
 
     why: str
     retry_after_s: float | None = None
+    answered: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
