@@ -179,6 +179,7 @@ class Ledger:
         self._queues: dict[str, _Queue] = {}
         self._tags: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._open = 0
+        self._open_bytes = 0
         self._in_doubt = 0
         self._states = [0] * len(State)
         self._litter = 0  # at most so many GONE entries lie in the heap and the queues
@@ -317,8 +318,10 @@ class Ledger:
                 return self._set_aside(entry, Reason.POLL_REJECTED, why, now, errors)
             case Unauthorized():
                 return self._failed(entry, SUSPENDED_WAIT_S, now)
-            case Throttled(retry_after) | Unavailable(_, retry_after):
+            case Throttled(retry_after):
                 return self._failed(entry, retry_after, now)
+            case Unavailable(why, retry_after, answered):
+                return self._failed(entry, retry_after, now, why if answered else None)
 
     def action_answered(self, action_id: ActionId, outcome: ActionOutcome, now: float) -> list[Effect]:
         """Take the answer to an action."""
@@ -339,11 +342,11 @@ class Ledger:
                 self._doubt(entry, True)
                 if self._overran(entry, now) and entry.sends >= FAIR_TRIES:
                     return self._too_late(entry, now, why)
-                self._wait(entry, State.HOLDING, now + self._backoff(_failed_sends(entry)))
+                self._wait(entry, State.HOLDING, now + self._doubt_wait(entry, now))
                 return []
             case Unauthorized():
                 return self._not_processed(entry, SUSPENDED_WAIT_S, now)
-            case Throttled(retry_after) | Unavailable(_, retry_after):
+            case Throttled(retry_after) | Unavailable(_, retry_after, _):
                 return self._not_processed(entry, retry_after, now)
             case Withdrawn():
                 return [self._take_back(entry)]
@@ -357,6 +360,12 @@ class Ledger:
         if entry is None or entry.state in _INTENT:
             return []
         return [self._save(entry, sending=entry.doubt)]
+
+    def rewrite(self, assignment: Assignment) -> list[Effect]:
+        """Write all that is pending again: the delay topic was made anew."""
+        partition = self._partitions.get(assignment)
+        entries = partition.entries.values() if partition else ()
+        return [self._save(entry, sending=entry.doubt or entry.state in _INTENT) for entry in entries]
 
     # -- what to do next ----------------------------------------------------------------------------------------
 
@@ -421,6 +430,11 @@ class Ledger:
         return self._open
 
     @property
+    def open_bytes(self) -> int:
+        """How many bytes their `routed` hold together."""
+        return self._open_bytes
+
+    @property
     def in_doubt(self) -> int:
         """How many open actions may have been processed already."""
         return self._in_doubt
@@ -457,6 +471,8 @@ class Ledger:
         self._states[state] += 1
         entry.partition.in_flight += (state in _IN_FLIGHT) - (entry.state in _IN_FLIGHT)
         entry.queue.ahead += (state in _AHEAD) - (entry.state in _AHEAD)
+        if state is State.GONE:
+            self._open_bytes -= len(entry.routed)
         entry.state = state
 
     def _doubt(self, entry: _Entry, doubt: bool) -> None:
@@ -468,6 +484,7 @@ class Ledger:
         entry = _Entry(partition, queue, offset, action, first_seen)
         partition.entries[offset] = entry
         self._open += 1
+        self._open_bytes += len(entry.routed)
         self._states[State.QUEUED] += 1
         lane = partition.lanes.setdefault(queue.connection, {})
         last = lane.get(entry.order_id)
@@ -522,7 +539,7 @@ class Ledger:
         """Its turn has come. What was restored in doubt waits first: it is never sent again at once."""
         if entry.tag is None and entry.job_id is not None:
             entry.tag = self._tags.get((entry.queue.connection, entry.job_id))
-        earliest = now + self._backoff(_failed_sends(entry)) if entry.doubt else now
+        earliest = now + self._doubt_wait(entry, now) if entry.doubt else now
         if entry.tag is None:
             self._wait(entry, State.WAITING, max(entry.due, earliest))
             return
@@ -554,9 +571,14 @@ class Ledger:
         self._wait(entry, State.WAITING, now + self._policy.schedule.interval(entry.attempts, self._jitter()))
         return []
 
-    def _failed(self, entry: _Entry, told_s: float | None, now: float) -> list[Effect]:
-        """The poll came to nothing: wait as told, or longer after each failure in a row. Never given up."""
+    def _failed(self, entry: _Entry, told_s: float | None, now: float, answered: str | None = None) -> list[Effect]:
+        """The poll came to nothing: wait as told, or longer after each failure in a row.
+
+        Only where Engage itself gives useless answers (`answered`) time ends it: an outage is nobody's fault.
+        """
         entry.streak = min(entry.streak, 0) - 1
+        if answered is not None and -entry.streak >= FAIR_TRIES and self._overran(entry, now):
+            return self._too_late(entry, now, answered)
         self._wait(entry, State.WAITING, now + self._told_or_backoff(told_s, -entry.streak))
         return []
 
@@ -606,6 +628,13 @@ class Ledger:
 
     def _backoff(self, failures: int) -> float:
         return self._policy.schedule.backoff(failures, self._jitter())
+
+    def _doubt_wait(self, entry: _Entry, now: float) -> float:
+        """How long an action in doubt waits: each send may double it, so its waits go on doubling."""
+        sends = _failed_sends(entry)
+        longest = self._backoff(sends)
+        time_left = entry.first_seen + self._policy.deadline_s - now
+        return min(longest * 2.0 ** max(0, sends - len(self._policy.schedule.backoff_s)), max(longest, time_left))
 
     def _told_or_backoff(self, told_s: float | None, failures: int) -> float:
         return self._backoff(failures) if told_s is None else told_s

@@ -131,7 +131,7 @@ class Pace:
             case Unauthorized():
                 self.suspended = self._on_trial = True
                 self._rest(now + SUSPENDED_TRIAL_S)
-            case Unavailable(_, retry_after):
+            case Unavailable(_, retry_after, _):
                 self._failed(now, retry_after)
             case InDoubt():
                 self._failed(now, None)

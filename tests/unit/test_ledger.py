@@ -578,6 +578,53 @@ def test_action_in_doubt_is_not_sent_for_ever() -> None:
     assert DAY < world.now < DAY + 600
 
 
+def test_each_send_of_an_action_in_doubt_may_double_it_so_they_are_few() -> None:
+    world = sending()
+    sends = 1
+    while not world.answer(0, InDoubt("502")):
+        sends += 1
+    assert sends < 15  # in a day; at a steady 300 s it would be 290
+
+
+def test_a_poll_that_is_answered_with_nothing_of_use_ends_at_the_deadline() -> None:
+    useless = Unavailable("Engage answered 500", answered=True)
+    world = asking()
+    done: list[str] = []
+    while not done:
+        done = world.answer(0, useless)
+    assert done == ["set aside 0: deadline"]
+    assert DAY < world.now < DAY + 1000
+
+
+def test_a_poll_that_reaches_nobody_is_never_given_up() -> None:
+    world = asking()
+    for _ in range(50):
+        assert world.answer(0, DOWN) == []
+        world.now += HOUR
+    assert world.now > 2 * DAY
+
+
+def test_large_actions_are_counted_by_their_bytes() -> None:
+    world = World()
+    large = replace(action(), routed=b"x" * 5000)
+    world.event(0, large)
+    world.event(1, replace(large, order_id="B"))
+    assert world.ledger.open_bytes == 10_000
+    world.answer(0, Ready("tag"), Accepted())
+    assert world.ledger.open_bytes == 5000
+    world.ledger.drop(OURS)
+    assert world.ledger.open_bytes == 0
+
+
+def test_when_the_delay_topic_was_made_anew_all_is_written_again() -> None:
+    world = World()
+    for offset, order in enumerate("AB"):
+        world.event(offset, action(order))
+    world.answer(0, Ready("tag"))
+    world.after(0)
+    assert sorted(map(told, world.ledger.rewrite(OURS))) == ["intent 0", "save 1"]
+
+
 def test_action_with_a_stale_tag_asks_the_order_at_once() -> None:
     world = World()
     world.event(0, action())
