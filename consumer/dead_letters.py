@@ -211,6 +211,8 @@ def _header(record: Message, name: str) -> bytes | None:
 def _why_never(letter: Letter, sources: set[tuple[str, str]]) -> str | None:
     if letter.why.reason is Reason.UNREADABLE_PENDING:
         return "holds a record of the delay topic, which is no event: publish its event anew"
+    if letter.value is None:
+        return "has lost its value, which the topic refused as too large: publish its event anew"
     if (letter.place.topic, letter.why.source_topic) not in sources:
         return "its source topic is none of this configuration"
     return None if letter.why.source_partition >= 0 else "its source partition cannot be"

@@ -33,12 +33,29 @@ _MEMBERSHIP = frozenset(
 LOGGER = logging.getLogger("librdkafka")
 
 
+FAILURE_AGAIN_S = 10.0
+
+
 class _OnlyNews(logging.Filter):
-    """Drop librdkafka's notes that one shared set of properties holds some for the other kind of client."""
+    """Drop what is no news.
+
+    librdkafka notes that one shared set of properties holds some for the other kind of client, and each client tells
+    of each attempt to reach a broker that is away: dozens of lines a second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._failed_at = -FAILURE_AGAIN_S
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether the record is worth a line."""
-        return "CONFWARN" not in record.getMessage()
+        text = record.getMessage()
+        if not text.startswith("FAIL "):
+            return "CONFWARN" not in text
+        is_news = record.created - self._failed_at >= FAILURE_AGAIN_S
+        if is_news:
+            self._failed_at = record.created
+        return is_news
 
 
 LOGGER.addFilter(_OnlyNews())

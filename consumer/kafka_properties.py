@@ -20,6 +20,7 @@ _INSISTED: dict[str, tuple[tuple[str, ...], str]] = {
     "enable.auto.offset.store": (("false",), _OFFSETS),
     "enable.idempotence": (("true",), "transactions need it"),
     "enable.partition.eof": (("false",), "the source has no end"),
+    "partition.assignment.strategy": (("cooperative-sticky",), "partitions are taken and given one by one"),
     "isolation.level": (("read_committed",), "an assignment is restored from settled offsets"),
     "acks": (("all", "-1"), "transactions need it"),
     "request.required.acks": (("all", "-1"), "transactions need it"),

@@ -233,7 +233,8 @@ def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: Tr
 
 
 def _log_thread_died(died: threading.ExceptHookArgs) -> None:
-    if died.exc_value is not None and not isinstance(died.exc_value, SystemExit):
+    # A bare KafkaError, as confluent-kafka raises it amid a callback, is no exception and has no traceback.
+    if isinstance(died.exc_value, BaseException) and not isinstance(died.exc_value, SystemExit):
         name = died.thread.name if died.thread is not None else "?"
         _LOGGER.critical("uncaught exception in thread %s", name, exc_info=died.exc_value)
 

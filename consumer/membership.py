@@ -8,7 +8,7 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
     never published, because the broker does not check those.
  2. A new assignment stays paused until its delay partition is restored (`begin`); what the client hands out before
     that, or out of turn, is dropped. Only partitions that this process paused are resumed.
- 3. On revoke nothing is given away before what is in flight is settled, for at most HAND_OVER_S; on lost, at once.
+ 3. On revoke nothing is given away before what is in flight is settled, for at most `hand_over_s`; on lost, at once.
  4. An offset that the broker no longer holds ends the process with its name; never a silent reset.
 """
 
@@ -29,8 +29,7 @@ from consumer.restore import OffsetOutOfRangeError
 
 POLL_S = 0.1  # how long a request of another thread waits at the most
 MOST_RECORDS = 500  # per batch: some 20 ms of decoding and routing on the event loop
-# A request in flight ends after twice its time-out (10 s unless set otherwise): then its outcome is known and saved.
-HAND_OVER_S = 20.0
+LEAST_HAND_OVER_S = 20.0
 
 _RESET = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._NO_OFFSET})
 
@@ -65,13 +64,19 @@ class Membership:
         listener: Listener,
         *,
         clock: Clock,
+        hand_over_s: float = LEAST_HAND_OVER_S,
         wait: Callable[[threading.Event, float], bool],
         beat: Callable[[], None],
     ) -> None:
-        """`wait` waits for an event for so many seconds; `beat` is called whenever there is life."""
+        """Own nothing yet.
+
+        `hand_over_s`: longer than any request, so that its outcome is known and saved. `wait` waits for an event for
+        so many seconds; `beat` is called whenever there is life.
+        """
         self._topics = list(topics)
         self._listener = listener
         self._clock = clock
+        self._hand_over_s = hand_over_s
         self._wait = wait
         self._beat = beat
         self._epoch = 0
@@ -82,6 +87,11 @@ class Membership:
         self._metadata: bytes | None = None
         self.ownership = Ownership()
         self.joined = False
+
+    @property
+    def held(self) -> bool:
+        """Whether everything is paused for back-pressure."""
+        return self._held
 
     @property
     def positions(self) -> Iterable[tuple[Partition, int]]:
@@ -196,7 +206,7 @@ class Membership:
             self._next.pop(at, None)
         settled = threading.Event()
         self._listener.revoked(revoked, settled)
-        until = self._clock() + HAND_OVER_S
+        until = self._clock() + self._hand_over_s
         while not self._wait(settled, POLL_S) and self._clock() < until:
             self._beat()
             self._publish(consumer)

@@ -66,7 +66,7 @@ def pending_actions(properties: kafka.Properties, topics: Iterable[RelayTopics])
 
 def _low_water_marks(reader: Consumer, partitions: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
     try:
-        return committed_offsets(reader, partitions)
+        return committed_offsets(reader, (), partitions)
     except KafkaException:  # a transaction that has sent its offsets stays open: rule 2
         return {}
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
@@ -19,7 +19,7 @@ from pydantic_core import from_json, to_json
 from consumer.clock import to_ms
 from consumer.effects import NewAction, RestoredAction, Save, SetAside
 from consumer.routing import Routed
-from schemas.dead_letter import PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
+from schemas.dead_letter import DETAIL, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
 from schemas.engage import ActionRequest
 from schemas.pending_action import Bytes, PendingAction, Position, RoutedAction
 
@@ -243,6 +243,16 @@ def dead_letter_of_unreadable(
     topic, partition = source
     event = SourceEvent(topic, partition, -1 if offset is None else offset, None, key, value)
     return dead_letter_of_event(event, Reason.UNREADABLE_PENDING, unreadable.detail, now)
+
+
+def without_value(letter: DeadLetterRecord) -> DeadLetterRecord:
+    """Return the letter that stands for one which the dead-letter topic refuses: the event is still in the source."""
+    detail = f"; its value of {len(letter.value or b'')} bytes was left out: this topic refuses it (max.message.bytes)"
+    headers = [
+        (name, value + detail.encode() if name == DETAIL and isinstance(value, bytes) else value)
+        for name, value in letter.headers
+    ]
+    return replace(letter, value=None, headers=headers)
 
 
 def _letter(event: SourceEvent, headers: DeadLetterHeaders) -> DeadLetterRecord:

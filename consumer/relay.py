@@ -23,7 +23,7 @@ import math
 import threading
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -36,9 +36,18 @@ from consumer.effects import ActionId, Close, Effect, Poll, RestoredAction, Save
 from consumer.engage import EngageClient
 from consumer.journal import STUCK_S, Journal
 from consumer.ledger import Ledger, Policy
-from consumer.membership import HAND_OVER_S, Batch
+from consumer.membership import LEAST_HAND_OVER_S, Batch
 from consumer.metrics import ConnectionFigures, Metrics, Snapshot
-from consumer.outcomes import Accepted, ActionOutcome, DocumentOutcome, InDoubt, PollOutcome, Unauthorized
+from consumer.outcomes import (
+    Accepted,
+    ActionOutcome,
+    DocumentOutcome,
+    InDoubt,
+    PollOutcome,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+)
 from consumer.ownership import Assignment
 from consumer.pacing import Pace
 from consumer.records import (
@@ -54,6 +63,7 @@ from consumer.records import (
     request_of,
     restored_action,
     routed_action,
+    without_value,
 )
 from consumer.restore import KafkaReader, Restored, RestoreError, Restorer
 from consumer.routing import Misrouted, Routed, Router
@@ -66,10 +76,15 @@ from schemas.pending_action import FromDocument, FromJob, FromOrder
 TICK_S = 1.0
 # Writes that wait for a transaction before the source is held: ten of the largest, a second's worth at full speed.
 MOST_BACKLOG = 20_000
+# `limits.pending` counts actions of up to so many bytes (packed; an ordinary one has 500): large ones count for more.
+BYTES_OF_PENDING = 4096
 INTENT_EARLY_S = 0.5  # before its turn: many transactions' time, and little of a lease
 RESTORE_AGAIN_S = 1.0
-LEAVE_S = HAND_OVER_S + 10.0  # handing over, then leaving the group
-STOP_JOURNAL_S = 30.0  # two of its calls: what is not committed by then is read again by the next owner
+SAY_AGAIN_S = 10.0
+# Kubernetes gives 30 s before it kills: most of it for what is in flight (twice the time-out of 10 s), the rest for the
+# journal. What is not committed by then is read again by the next owner.
+STOP_S = 25.0
+LEAST_STOP_S = 2.0
 # A dead member's partitions are given away after session.timeout.ms (45 s) less one heartbeat (3 s). An intent's
 # commit proves that we were a member; a fifth of that leaves room for a user's shorter session (LEASE_OF_SESSION).
 MOST_LEASE_S = 8.0
@@ -169,6 +184,7 @@ class Relay:
         jitter: Callable[[], float],
         metrics: Metrics,
         heartbeats: Heartbeats,
+        hand_over_s: float = LEAST_HAND_OVER_S,
     ) -> None:
         """`topics` and `partition_counts` by source topic; `jitter` draws from [0, 1)."""
         self._clock = clock
@@ -180,7 +196,12 @@ class Relay:
         self._lease_s = lease_s(properties)
         self._ledger = Ledger(policy, jitter)
         self._source = Source(
-            properties, topics, _SourceListener(self, metrics), clock=clock, beat=lambda: heartbeats.beat("consumer")
+            properties,
+            topics,
+            _SourceListener(self, metrics),
+            clock=clock,
+            hand_over_s=hand_over_s,
+            beat=lambda: heartbeats.beat("consumer"),
         )
         self._journal = Journal(
             properties=properties,
@@ -200,6 +221,8 @@ class Relay:
         self._writes: list[Write | Adoption] = []
         self._hand_overs: list[_HandOver] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sends: set[asyncio.Task[None]] = set()
+        self._stopping = False
         self._turn_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._held = False
@@ -220,6 +243,7 @@ class Relay:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then hand everything over. Raises what ended it otherwise."""
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._uncaught)
         self._ended = self._loop.create_future()
         self._journal.start()
         self._source.start()
@@ -228,14 +252,7 @@ class Relay:
         ends: set[asyncio.Future[Any]] = {stopped, self._ended}
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if not self._ended.done():
-                _LOG.info("stopping: handing partitions over")
-                self._source.stop()
-                left = self._loop.run_in_executor(None, self._source.join, LEAVE_S)
-                ends = {left, self._ended}
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-                self._heartbeats.ended("consumer")
-                await self._loop.run_in_executor(None, self._journal.stop, STOP_JOURNAL_S)
+            await self._wind_down()
             if self._ended.done():
                 self._ended.result()
         finally:
@@ -245,6 +262,22 @@ class Relay:
             for connection in self._connections.values():
                 await connection.client.aclose()
             self._restoring.shutdown(wait=False, cancel_futures=True)
+
+    async def _wind_down(self) -> None:
+        """Finish what is in flight and hand everything over, whatever the end comes from: cut off, it is in doubt."""
+        _LOG.info("stopping: handing partitions over")
+        self._stopping = True
+        until = self._clock() + STOP_S
+        self._source.stop()
+        await self._loop.run_in_executor(None, self._source.join, STOP_S)
+        self._heartbeats.ended("consumer")
+        if self._sends:  # only where the source could not hand over any more
+            await asyncio.wait(self._sends, timeout=max(0.0, until - self._clock()))
+        await self._loop.run_in_executor(None, self._journal.stop, max(LEAST_STOP_S, until - self._clock()))
+
+    def _uncaught(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """End, where a callback fails: without its step the relay would stand still in silence."""
+        self.fail(context.get("exception") or RuntimeError(str(context.get("message"))))
 
     def fail(self, error: BaseException) -> None:
         """End: `run` raises this."""
@@ -292,7 +325,10 @@ class Relay:
         soon = connection.pace.next_at(now) - INTENT_EARLY_S
         if soon > now:
             return soon
-        self._carry_out(self._ledger.save_intents(connection.name, connection.ahead), now)
+        if connection.in_flight < connection.slots:
+            # What waits longer for its turn than its lease lasts would be withdrawn, again and again.
+            in_time = max(1, int(connection.pace.rate(now) * self._lease_s / 2))
+            self._carry_out(self._ledger.save_intents(connection.name, min(connection.ahead, in_time)), now)
         return math.inf
 
     def _give_requests(self, connection: Connection, now: float) -> float:
@@ -311,18 +347,21 @@ class Relay:
             self._metrics.limiter_waited(connection.name, waited)
             connection.waiting_since = None
             connection.in_flight += 1
-            self._start_task(
-                self._send(connection, request) if isinstance(request, Send) else self._poll(connection, request)
-            )
+            if isinstance(request, Send):
+                self._sends.add(self._start_task(self._send(connection, request)))
+            else:
+                self._start_task(self._poll(connection, request))
         return math.inf
 
-    def _start_task(self, work: Coroutine[object, object, None]) -> None:
+    def _start_task(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
+        return task
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._sends.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
 
@@ -330,7 +369,11 @@ class Relay:
         """Rule 3, with some slack between holding and going on."""
         slack = 0.9 if self._held else 1.0
         backlog = self._journal.backlog + len(self._writes)
-        full = self._ledger.open >= slack * self._most_pending or backlog >= slack * MOST_BACKLOG
+        full = (
+            self._ledger.open >= slack * self._most_pending
+            or self._ledger.open_bytes >= slack * self._most_pending * BYTES_OF_PENDING
+            or backlog >= slack * MOST_BACKLOG
+        )
         if full != self._held:
             self._held = full
             self._source.hold(full)
@@ -341,6 +384,8 @@ class Relay:
         now = self._clock()
         if self._journal.failed is not None:
             self.fail(self._journal.failed)
+        if not self._source.alive and not self._stopping:
+            self.fail(RuntimeError("the source's thread has ended"))
         if self._journal.stuck_for() > STUCK_S:
             self.fail(RuntimeError("a transaction call does not return (librdkafka issues 5456, 5511)"))
         for connection in self._connections.values():
@@ -430,7 +475,10 @@ class Relay:
         return write
 
     def _set_aside_too_large(self, write: Write) -> Write:
-        """Replace a record that the broker refuses. Called on the journal's thread."""
+        """Replace what the broker refuses; the same again where it cannot be smaller. On the journal's thread."""
+        if write.dead_letter is not None:
+            smaller = write.dead_letter.value is not None
+            return replace(write, dead_letter=without_value(write.dead_letter)) if smaller else write
         restored = restored_action(write.key or b"", write.value or b"")
         assert isinstance(restored, RestoredAction)  # noqa: S101 - we wrote it ourselves a moment ago
         detail = f"the delay topic refuses its record of {len(write.value or b'')} bytes (max.message.bytes)"
@@ -512,6 +560,10 @@ class Relay:
     ) -> None:
         was_suspended = connection.pace.suspended
         connection.pace.answered(outcome, now)
+        if isinstance(outcome, Unavailable):
+            self._say_sometimes("Engage does not serve us", connection=connection.name, why=outcome.why)
+        elif isinstance(outcome, Throttled):
+            self._say_sometimes("Engage asks for fewer requests", connection=connection.name)
         if isinstance(outcome, Unauthorized):
             connection.refused_key = _key_of(connection)
         if connection.pace.suspended != was_suspended:
@@ -563,7 +615,7 @@ class Relay:
     def _begin(self, adopted: _Adopted) -> None:
         restored, now = adopted.restored, self._clock()
         assignment = restored.assignment
-        if not self._is_ours(assignment):
+        if not self._is_ours(assignment) or any(assignment in each.assignments for each in self._hand_overs):
             return
         live = [(record.key, record.offset) for record in restored.live]
         self._writes.append(Adoption(assignment, live, restored.end, restored.next_offset))
@@ -604,7 +656,7 @@ class Relay:
             for assignment in [a for a in hand_over.unmarked if not self._ledger.in_flight(a)]:
                 hand_over.unmarked.discard(assignment)
                 self._writes.append(Write(assignment, ticket=_Mark(hand_over, assignment)))
-            # Given away before all was safe (HAND_OVER_S): what the journal has of it, it drops without an answer.
+            # Given away before all was safe (`hand_over_s`): what the journal has of it, it drops without an answer.
             overran = not any(map(self._is_ours, hand_over.assignments))
             if overran or not hand_over.unsafe:
                 self._hand_overs.remove(hand_over)
@@ -650,6 +702,16 @@ class Relay:
                 self._carry_out(self._ledger.refresh(ActionId(assignment, offset)), now)
         self._soon()
 
+    def made_anew(self, assignment: Assignment) -> None:
+        """Write all of a partition again whose delay topic was deleted and made again."""
+        _LOG.error(
+            "the delay topic was deleted and made again; what is pending is written again",
+            topic=assignment.topic,
+            partition=assignment.partition,
+        )
+        self._carry_out(self._ledger.rewrite(assignment), self._clock())
+        self._soon()
+
     def too_large(self, write: Write) -> None:
         """Forget an action that the journal had to set aside."""
         offset = offset_of_key(write.key or b"")
@@ -663,10 +725,11 @@ class Relay:
         self._source.rejoin()
 
     def _say_sometimes(self, line: str, **fields: object) -> None:
-        """Log a line that may come very often at most once in ten seconds."""
+        """Log a line that may come very often, at most once in SAY_AGAIN_S for each connection."""
         now = self._clock()
-        if now - self._said.get(line, -math.inf) >= 10.0:
-            self._said[line] = now
+        about = f"{line} {fields.get('connection', '')}"
+        if now - self._said.get(about, -math.inf) >= SAY_AGAIN_S:
+            self._said[about] = now
             _LOG.warning(line, **fields)
 
     def trouble(self, why: str) -> None:
@@ -738,6 +801,9 @@ class _JournalListener:
 
     def pinned(self, assignment: Assignment, keys: list[Hashable]) -> None:
         self._relay.from_thread(self._relay.pinned, assignment, keys)
+
+    def made_anew(self, assignment: Assignment) -> None:
+        self._relay.from_thread(self._relay.made_anew, assignment)
 
     def too_large(self, write: Write, replacement: Write) -> None:  # noqa: ARG002 - the journal's protocol
         self._relay.from_thread(self._relay.too_large, write)

@@ -103,8 +103,11 @@ class _Reading:
 class Reader(Protocol):
     """What a restore asks Kafka. All but `start` and `read` raise KafkaException where it does not answer."""
 
-    def committed(self, partitions: list[Partition]) -> dict[Partition, int]:
-        """Return the group's settled offsets, absent ones left out. Where it raises, it took its time."""
+    def committed(self, partitions: list[Partition], marks: list[Partition]) -> dict[Partition, int]:
+        """Return the group's settled offsets, absent ones left out, and of `marks` those that no relay wrote.
+
+        Where it raises, it took its time.
+        """
 
     def watermarks(self, partitions: list[Partition]) -> dict[Partition, Watermarks]:
         """Return each partition's first offset and its high watermark, open transactions included."""
@@ -186,12 +189,13 @@ class Restorer:
         ]
 
     def _committed(self, wanted: list[Assignment]) -> dict[tuple[str, int], int]:
-        asked = [(topic, a.partition) for a in wanted for topic in (a.topic, self._topics[a.topic].delay)]
+        source = [(a.topic, a.partition) for a in wanted]
+        marks = [(self._topics[a.topic].delay, a.partition) for a in wanted]
         give_up_at = self._clock() + GIVE_UP_S
         said = ""
         while True:
             try:
-                return self._reader.committed(asked)
+                return self._reader.committed(source, marks)
             except KafkaException as error:
                 why = f"waiting for the group's offsets: {kafka.error_of(error).str()}"
             if why != said:
@@ -282,10 +286,10 @@ class KafkaReader:
         self._consumer = Consumer(kafka.reader(properties), logger=kafka.LOGGER)
         self._admin = AdminClient(kafka.base(properties), logger=kafka.LOGGER)
 
-    def committed(self, partitions: list[Partition]) -> dict[Partition, int]:
+    def committed(self, partitions: list[Partition], marks: list[Partition]) -> dict[Partition, int]:
         """See Reader."""
         try:
-            return committed_offsets(self._consumer, partitions)
+            return committed_offsets(self._consumer, partitions, marks)
         except KafkaException:
             time.sleep(ASK_AGAIN_S)
             raise

@@ -32,6 +32,7 @@ from consumer.clock import steady_clock
 from consumer.engage import EngageClient
 from consumer.http import OnRequest
 from consumer.ledger import Policy
+from consumer.membership import LEAST_HAND_OVER_S
 from consumer.metrics import Metrics
 from consumer.pacing import Pace, PollSchedule
 from consumer.relay import Connection, Relay, ahead_of, slots_of
@@ -43,6 +44,7 @@ from consumer.start import Start, StartRefusedError, settle_start
 from consumer.topics import TopicError
 
 BROKER_AGAIN_S = 1.0
+HAND_OVER_SLACK_S = 1.0  # for the journal, when the last outcome is known
 USER_AGENT = f"engage-relay/{__version__}"
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -68,7 +70,7 @@ _CODES: dict[type[Exception], ExitCode] = {
     OffsetOutOfRangeError: ExitCode.OFFSET_OUT_OF_RANGE,
 }
 _ADVICE: dict[type[Exception], str] = {
-    TopicError: "create them with `engage-relay topics create`, or run with --create-topics",
+    TopicError: "create a source topic yourself, the others with `engage-relay topics create` or --create-topics",
     StartRefusedError: "decide with --from earliest (replay all of it) or --from latest (skip it)",
     StartUnknownError: "decide with --from earliest or --from latest",
     OffsetOutOfRangeError: "decide where to go on, with Kafka's own tool while no instance runs: "
@@ -229,6 +231,10 @@ def _relay(
         properties=settings.kafka,
         topics={each.source: each for each in settings.topics},
         partition_counts=counts,
+        # A request ends after twice its time-out.
+        hand_over_s=max(
+            LEAST_HAND_OVER_S, *(2 * each.timeout + HAND_OVER_SLACK_S for each in settings.engage.connections.values())
+        ),
         transactional_id=transactional_id(settings),
         connections=connections,
         router=Router(compile_routes(routes), settings.engage.connections),

@@ -27,6 +27,9 @@ from consumer.ownership import Assignment, Ownership, Partition
 
 BATCHES_AHEAD = 2  # one that the event loop works on and one that waits
 LAG_EVERY_S = 1.0
+# While everything is paused nothing is fetched, so nobody tells how long the source grows: it is asked, now and then.
+LAG_WHILE_HELD_S = 10.0
+WATERMARKS_TIMEOUT_S = 1.0
 
 
 class Listener(membership.Listener, Protocol):
@@ -52,18 +55,22 @@ class Source:
         listener: Listener,
         *,
         clock: Clock,
+        hand_over_s: float,
         beat: Callable[[], None],
     ) -> None:
-        """`beat` is called whenever the thread shows life."""
+        """`hand_over_s`: see Membership. `beat` is called whenever the thread shows life."""
         self._properties = properties
         self._topics = list(topics)
         self._listener = listener
-        self._membership = Membership(self._topics, listener, clock=clock, wait=threading.Event.wait, beat=beat)
+        self._membership = Membership(
+            self._topics, listener, clock=clock, hand_over_s=hand_over_s, wait=threading.Event.wait, beat=beat
+        )
         self._requests: deque[Callable[[Consumer], None]] = deque()
         self._room = threading.Semaphore(BATCHES_AHEAD)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="source", daemon=True)
         self._lag_at = 0.0
+        self._asked_at = 0.0
         self.lag: Mapping[Partition, int] = MappingProxyType({})
 
     # -- from any thread ----------------------------------------------------------------------------------------
@@ -77,6 +84,11 @@ class Source:
     def joined(self) -> bool:
         """Whether the group was joined once."""
         return self._membership.joined
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs: confluent-kafka may raise a bare KafkaError, which no `except` sees."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         """Start the thread, which joins the group."""
@@ -143,9 +155,19 @@ class Source:
 
     def _measure_lag(self, consumer: Consumer) -> None:
         self._lag_at = time.monotonic()
+        ask = self._membership.held and self._lag_at - self._asked_at >= LAG_WHILE_HELD_S
+        if self._membership.held and not ask:
+            return
+        if ask:
+            self._asked_at = self._lag_at
         lag: dict[Partition, int] = {}
         for at, next_offset in self._membership.positions:
-            marks = consumer.get_watermark_offsets(TopicPartition(*at), cached=True)
+            try:
+                marks = consumer.get_watermark_offsets(
+                    TopicPartition(*at), timeout=WATERMARKS_TIMEOUT_S, cached=not ask
+                )
+            except KafkaException:
+                return  # the broker does not answer: the figures stay what they were
             if marks is not None and marks[1] >= 0:
                 lag[at] = max(0, marks[1] - next_offset)
         self.lag = MappingProxyType(lag)

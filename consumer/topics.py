@@ -151,17 +151,27 @@ def watermarks(admin: AdminClient, partitions: Iterable[tuple[str, int]]) -> dic
     return {tp: (low, ends[1][tp]) for tp, low in ends[0].items()}
 
 
-def committed_offsets(reader: Consumer, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+def committed_offsets(
+    reader: Consumer, partitions: Iterable[tuple[str, int]], marks: Iterable[tuple[str, int]] = ()
+) -> dict[tuple[str, int], int]:
     """Return the group's settled offsets, absent ones left out.
+
+    `marks` are delay partitions: their low-water mark counts only with the metadata that a relay gives it. A tool that
+    moves all offsets of a group (`kafka-consumer-groups.sh --all-topics`) would else hide what is pending.
 
     `reader` is read_committed: it waits for a transaction that has sent its offsets and not ended. Raises
     KafkaException when that takes longer than CALL_TIMEOUT_S.
     """
-    answered = reader.committed([TopicPartition(*each) for each in partitions], CALL_TIMEOUT_S)
+    marks = set(marks)
+    answered = reader.committed([TopicPartition(*each) for each in (*partitions, *marks)], CALL_TIMEOUT_S)
     for each in answered:
         if each.error is not None:
             raise kafka.exception(each.error, f"{each.topic}[{each.partition}]")
-    return {(each.topic, each.partition): each.offset for each in answered if each.offset >= 0}
+    return {
+        (each.topic, each.partition): each.offset
+        for each in answered
+        if each.offset >= 0 and (each.metadata or (each.topic, each.partition) not in marks)
+    }
 
 
 def _counts(admin: AdminClient, names: Iterable[str]) -> tuple[dict[str, int], list[KafkaException]]:

@@ -16,6 +16,8 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
  5. A fenced producer gives up every partition and rejoins. A forgotten transactional.id (7 idle days) is no crash.
  6. The broker refuses whole produce batches: a record is too large only if it is refused alone.
  7. No open transaction is left behind: whoever restores the partition next would wait for it.
+ 8. A delay topic that was deleted and made again begins at 0: its mark begins anew with it, and what is pending is
+    written again. The old mark would hide all that follows.
 """
 
 from __future__ import annotations
@@ -97,6 +99,9 @@ class Listener(Protocol):
     def pinned(self, assignment: Assignment, keys: list[Hashable]) -> None:
         """The old live records of these keys should be written again."""
 
+    def made_anew(self, assignment: Assignment) -> None:
+        """Its delay topic was deleted and made again: all that is pending must be written again."""
+
     def too_large(self, write: Write, replacement: Write) -> None:
         """The broker refuses this record's size; `replacement` (a dead letter) is written in its place."""
 
@@ -124,6 +129,7 @@ class _Batch:
     next_offset: int
     start: int
     end: int
+    made_anew: bool = False  # the delay topic, since the last transaction
     latest: dict[Hashable, Write] = field(default_factory=dict)
     written: dict[Hashable, int | None] = field(default_factory=dict)
 
@@ -218,10 +224,7 @@ class Transactions:
             try:
                 self._transact(writes, ownership)
             except _TooLargeError as error:
-                replacement = self._set_aside_too_large(error.write)
-                writes[writes.index(error.write)] = replacement
-                self._partitions[replacement.assignment].too_large.add(replacement.key)
-                self._listener.too_large(error.write, replacement)
+                writes[writes.index(error.write)] = self._smaller(error.write)
                 self._replace_producer()
             except _FencedError as error:
                 self._discard_producer()
@@ -242,6 +245,17 @@ class Transactions:
         if self._one_by_one:
             self._one_by_one = False
             self._discard_producer()
+
+    def _smaller(self, write: Write) -> Write:
+        """What is written in the place of a record that the broker refuses for its size."""
+        replacement = self._set_aside_too_large(write)
+        if replacement is write:
+            self._listener.aborted("the dead-letter topic refuses even a letter without its value")
+            self._pause(RETRY_S[-1])
+        elif write.dead_letter is None:
+            self._partitions[write.assignment].too_large.add(replacement.key)
+            self._listener.too_large(write, replacement)
+        return replacement
 
     def _forget_too_large(self, write: Write) -> None:
         """What was handed in before its action was set aside would set it aside once more."""
@@ -284,6 +298,8 @@ class Transactions:
             state.next_offset, state.end = batch.next_offset, batch.end
         self._listener.committed(writes, self._proven_at, self._clock() - started)
         for batch in batches:
+            if batch.made_anew:
+                self._listener.made_anew(batch.assignment)
             keys = self._partitions[batch.assignment].mark.pinned()
             if keys:
                 self._listener.pinned(batch.assignment, keys)
@@ -315,9 +331,12 @@ class Transactions:
         offsets = []
         for batch in batches:
             topic, partition, _ = batch.assignment
-            mark = self._partitions[batch.assignment].mark.after(batch.written, batch.end)
+            state = self._partitions[batch.assignment]
+            if batch.made_anew:
+                state.mark = LowWaterMark()
+            mark = state.mark.after(batch.written, batch.end)
             offsets.append(TopicPartition(topic, partition, batch.next_offset, metadata=transaction))
-            offsets.append(TopicPartition(self._topics[topic].delay, partition, mark))
+            offsets.append(TopicPartition(self._topics[topic].delay, partition, mark, metadata=transaction))
         self._proven_at = self._clock()
         self._call(producer.send_offsets_to_transaction, offsets, ownership.group_metadata, self._timeout())
         try:
@@ -331,7 +350,8 @@ class Transactions:
         for write in batch.writes:
             if write.dead_letter is not None:
                 letter = write.dead_letter
-                self._produce_one(producer, topics.dead_letters, partition, letter, delivered=self._letter_delivered)
+                delivered = partial(self._letter_delivered, write)
+                self._produce_one(producer, topics.dead_letters, partition, letter, delivered=delivered, write=write)
         for write in batch.latest.values():
             record = _Record(write.key, write.value)
             delivered = partial(self._delivered, batch, write)
@@ -379,9 +399,9 @@ class Transactions:
                 raise _AbortedError("the broker did not take the records in time")
         self._check_delivery()
 
-    def _letter_delivered(self, error: KafkaError | None, record: Message) -> None:
+    def _letter_delivered(self, write: Write, error: KafkaError | None, record: Message) -> None:
         if error is not None:
-            self._note_refusal(error, record, None)
+            self._note_refusal(error, record, write)
 
     def _delivered(self, batch: _Batch, write: Write | None, error: KafkaError | None, record: Message) -> None:
         if error is not None:
@@ -390,6 +410,9 @@ class Transactions:
         offset = record.offset()
         if offset is None:  # written by an earlier try whose answer was lost: somewhere behind the batch's start
             offset = batch.start
+        elif offset < batch.start:  # rule 8
+            batch.made_anew = True
+            batch.start = batch.end = 0
         batch.end = max(batch.end, offset + 1)
         if write is not None:
             batch.written[write.key] = None if write.value is None else offset

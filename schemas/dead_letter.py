@@ -12,6 +12,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field
 
 PREFIX = "engage-relay-"
+DETAIL = PREFIX + "detail"
 REDRIVE_OF = PREFIX + "redrive-of"
 """Header of a redriven event: `topic/partition/offset` of the dead letter that it was."""
 

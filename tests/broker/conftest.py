@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
@@ -34,7 +34,7 @@ from consumer import kafka
 from consumer.clock import steady_clock
 from consumer.journal import Journal
 from consumer.ownership import Assignment, Ownership
-from consumer.records import DeadLetterRecord
+from consumer.records import DeadLetterRecord, without_value
 from consumer.restore import KafkaReader, Restored, Restorer
 from consumer.topics import COMPACTED, DEAD_LETTERS, RelayTopics, watermarks
 from consumer.transactions import Write
@@ -189,6 +189,9 @@ class Heard:
     def pinned(self, assignment: Assignment, keys: list[Hashable]) -> None:
         self._add(Fact("pinned", keys=keys))
 
+    def made_anew(self, assignment: Assignment) -> None:
+        self._add(Fact("made_anew"))
+
     def too_large(self, write: Write, replacement: Write) -> None:
         self._add(Fact("too_large", [write, replacement]))
 
@@ -222,7 +225,9 @@ class Heard:
 
 
 def too_large(write: Write) -> Write:
-    """Replace a write by a dead letter, as the relay does."""
+    """Replace a write by a dead letter, or that by one without its value, as the relay does."""
+    if write.dead_letter is not None:
+        return replace(write, dead_letter=without_value(write.dead_letter)) if write.dead_letter.value else write
     letter = DeadLetterRecord(b"k", b"too large", [], None)
     return Write(write.assignment, write.key, None, letter, write.next_offset, write.ticket)
 
@@ -360,9 +365,9 @@ class Place:
         answer = eventually(settled, "the group's offset is settled")
         return answer.offset if answer is not None and answer.offset >= 0 else None
 
-    def commit(self, *offsets: tuple[str, int, int]) -> None:
-        """Commit offsets under the group, as an operator would: topic, partition, offset."""
-        wanted = [TopicPartition(*each) for each in offsets]
+    def commit(self, *offsets: tuple[str, int, int], by: str = "a relay") -> None:
+        """Commit offsets under the group: topic, partition, offset. `by`: a relay names itself, a tool nobody."""
+        wanted = [TopicPartition(*each, metadata=by) if by else TopicPartition(*each) for each in offsets]
         asked = ConsumerGroupTopicPartitions(str(self.properties["group.id"]), wanted)
         (future,) = self.admin.alter_consumer_group_offsets([asked]).values()
         assert all(each.error is None for each in future.result(PATIENCE_S).topic_partitions)

@@ -565,6 +565,10 @@ class RelayThread:
         if self._error is not None:
             raise self._error
 
+    def fail(self, error: Exception) -> None:
+        """Have something end it."""
+        self._relay.from_thread(self._relay.fail, error)
+
     def failure(self) -> BaseException:
         """Wait until it ends by itself; returns with what."""
         self._thread.join(PATIENCE_S)

@@ -162,7 +162,7 @@ EVENTS: dict[str, tuple[bytes | None, bytes | None, KafkaHeaders]] = {
     "ordinary": (b"A-1", b'{"orderId": "A-1"}', [("traceparent", b"00-1"), ("x", b"\x00\xff")]),
     "any bytes": (b"\xff\x00", b"\x80 not JSON \x00", [("x", b"1"), ("y", b""), ("x", b"2"), ("z", None)]),
     "empty": (b"", b"", []),
-    "nothing": (None, None, []),
+    "nothing but a value": (None, b"{}", []),
 }
 
 
@@ -175,6 +175,12 @@ def test_a_redriven_event_is_the_original_byte_for_byte_in_its_own_partition(let
     (event,) = letters.source(1)
     assert (event.key(), event.value()) == (key, value)
     assert event.headers() == [*headers, (REDRIVE_OF, str(place).encode())]
+
+
+def test_a_letter_that_lost_its_value_is_never_redriven_as_a_tombstone(letters: Letters) -> None:
+    place = letters.set_aside(letters.event(value=None))
+    assert letters.results() == [(place, "failed")]
+    assert letters.source() == []
 
 
 def test_its_timestamp_is_new_so_that_retention_does_not_take_it_before_it_is_read(letters: Letters) -> None:

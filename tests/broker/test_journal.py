@@ -20,6 +20,7 @@ from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    NewTopic,
     ResourcePatternType,
     ResourceType,
 )
@@ -31,6 +32,7 @@ from consumer.low_water_mark import REWRITES
 from consumer.ownership import Ownership, generation
 from consumer.records import DeadLetterRecord, position_value
 from consumer.transactions import Adoption, Write
+from schemas.dead_letter import DETAIL
 from schemas.pending_action import POSITION_KEY
 from tests.broker.conftest import Heard, Member, Place, PlaceFactory, eventually, started
 from tests.broker.kafka_broker import KafkaBroker
@@ -548,23 +550,62 @@ def test_a_refused_batch_is_not_a_refused_record(
     assert len(world.delay()) == 11
 
 
-def test_a_dead_letter_that_the_broker_refuses_is_not_lost(
+def test_a_dead_letter_that_is_too_large_does_not_stop_the_stream(
     places: PlaceFactory, shared_member: Member, world_of: Callable[..., World]
 ) -> None:
     place = places(group=shared_member.group, dead_letters={"max.message.bytes": "1000"})
     world = world_of(place)
-    letter = DeadLetterRecord(b"k", random.Random(0).randbytes(3000), [], None)
+    letter = DeadLetterRecord(b"k", random.Random(0).randbytes(3000), [(DETAIL, b"why"), ("x", b"1")], None)
+    world.hand_in(Write(place.assignment(), dead_letter=letter, next_offset=1))
+    world.settle(world.pending(1))
+
+    (written,) = place.read(place.topics.dead_letters)
+    assert (written.key(), written.value()) == (b"k", None)
+    assert dict(written.headers() or [])["x"] == b"1"
+    assert "why; its value of 3000 bytes was left out" in str(dict(written.headers() or [])[DETAIL])
+    assert world.heard.of("too_large") == []
+
+
+def test_a_dead_letter_that_the_broker_refuses_even_so_is_not_lost(
+    places: PlaceFactory, shared_member: Member, world_of: Callable[..., World]
+) -> None:
+    place = places(group=shared_member.group, dead_letters={"max.message.bytes": "1000"})
+    world = world_of(place)
+    letter = DeadLetterRecord(random.Random(0).randbytes(3000), None, [], None)
     write = Write(place.assignment(), dead_letter=letter, next_offset=1)
     world.hand_in(write)
-    said = world.heard.wait_for("aborted", 2).text
-    assert place.topics.dead_letters in said
-    assert "MSG_SIZE_TOO_LARGE" in said
+    eventually(
+        lambda: any("even a letter without its value" in fact.text for fact in world.heard.of("aborted")), "it is said"
+    )
 
     entry = ConfigEntry("max.message.bytes", "100000", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, place.topics.dead_letters, incremental_configs=[entry])
     place.admin.incremental_alter_configs([resource])[resource].result(10)
     world.heard.wait_until_settled(write)
-    assert [r.value() for r in place.read(place.topics.dead_letters)] == [letter.value]
+    assert [r.key() for r in place.read(place.topics.dead_letters)] == [letter.key]
+
+
+def test_a_delay_topic_that_was_made_anew_does_not_hide_what_follows(world: World) -> None:
+    place = world.place
+    place.fill(place.topics.source, 21)
+    world.settle(*(world.pending(n) for n in range(20)))
+    for future in place.admin.delete_topics([place.topics.delay]).values():
+        future.result(10)
+    eventually(lambda: made_again(place), "the topic is made again")
+    world.settle(world.pending(20))
+
+    assert world.heard.of("made_anew")
+    (restored,) = place.restore()
+    assert [record.key for record in restored.live] == [b"20:r"]
+
+
+def made_again(place: Place) -> bool:
+    new = NewTopic(place.topics.delay, place.partitions, 1, config={"cleanup.policy": "compact"})
+    try:
+        place.admin.create_topics([new])[place.topics.delay].result(10)
+    except KafkaException:  # its deletion is under way
+        return False
+    return True
 
 
 def test_a_dead_letter_that_we_may_not_write_is_not_lost(

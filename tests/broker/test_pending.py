@@ -36,7 +36,9 @@ class Delay:
 
     def commit(self, offset: int) -> None:
         with closing(Consumer(kafka.reader(self.properties))) as consumer:
-            consumer.commit(offsets=[TopicPartition(self.topics.delay, 0, offset)], asynchronous=False)
+            consumer.commit(
+                offsets=[TopicPartition(self.topics.delay, 0, offset, metadata="a relay")], asynchronous=False
+            )
 
     @contextmanager
     def transaction(self, key: bytes, value: bytes) -> Iterator[Producer]:

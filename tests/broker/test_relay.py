@@ -8,7 +8,7 @@ import json
 import pytest
 import uvloop
 
-from consumer.source import MOST_RECORDS
+from consumer.membership import MOST_RECORDS
 from tests.broker.conftest import PlaceFactory
 from tests.broker.harness import (
     CUSTOMER,

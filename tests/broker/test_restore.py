@@ -122,6 +122,17 @@ def test_a_missing_mark_skips_nothing(place: Place) -> None:
     assert restored.next_offset == 2
 
 
+def test_offsets_that_a_tool_moved_hide_nothing_that_is_pending(place: Place) -> None:
+    """`kafka-consumer-groups.sh --reset-offsets --all-topics` moves the delay topic's, too."""
+    place.write(place.topics.delay, [(b"1:r", b"pending")])
+    place.fill(place.topics.source, 10)
+    place.commit((place.topics.source, 0, 10), (place.topics.delay, 0, 1), by="")
+    restored = only(place.restore())
+
+    assert keys(restored) == [b"1:r"]
+    assert restored.next_offset == 10
+
+
 def test_a_restart_reads_from_the_mark_only(place: Place) -> None:
     place.write(place.topics.delay, [(b"%d:r" % n, None) for n in range(50)] + [(b"99:r", b"pending")])
     place.fill(place.topics.source, 100)

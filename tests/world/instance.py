@@ -214,7 +214,9 @@ class WorldConsumer:
     def _join(self) -> None:
         instance = self._instance
         self._world.members += 1
-        self._member = Member(b"%s/%d" % (instance.id.encode(), self._world.members), lambda: instance.responsive, self._world.now)
+        self._member = Member(
+            b"%s/%d" % (instance.id.encode(), self._world.members), lambda: instance.responsive, self._world.now
+        )
         self._kafka.join(self._member)
 
     def unsubscribe(self) -> None:
@@ -343,7 +345,13 @@ class WorldSource:
     """consumer/source.py without its thread."""
 
     def __init__(
-        self, properties: Properties, topics: Iterable[str], listener: Listener, *, clock: Clock, beat: Callable[[], None]
+        self,
+        properties: Properties,
+        topics: Iterable[str],
+        listener: Listener,
+        *,
+        clock: Clock,
+        beat: Callable[[], None],
     ) -> None:
         self._instance = Instance.all[str(properties["client.id"])]
         self._instance.source = self
@@ -662,8 +670,9 @@ class WorldReader:
         self._positions: dict[Partition, int] = {}
         self._told_end: dict[Partition, int] = {}
 
-    def committed(self, partitions: list[Partition]) -> dict[Partition, int]:
-        return {at: offset for at, (offset, _) in settled_offsets(self._instance, partitions, 10.0).items()}
+    def committed(self, partitions: list[Partition], marks: list[Partition]) -> dict[Partition, int]:
+        known = settled_offsets(self._instance, [*partitions, *marks], 10.0)
+        return {at: offset for at, (offset, name) in known.items() if name or at not in marks}
 
     def watermarks(self, partitions: list[Partition]) -> dict[Partition, Watermarks]:
         self._instance.meanwhile("watermarks")

@@ -69,7 +69,13 @@ ROUTES = {
         when="k=='a'", action="ConfirmShipment", order_id="o", version_tag="v", job_id="j", order="d", data="n"
     ),
     "aside": RouteRule(
-        when="k=='b'", action="ConfirmOrder", order_id="o", version_tag="v", job_id="j", data="n", on_unknown="dead_letter"
+        when="k=='b'",
+        action="ConfirmOrder",
+        order_id="o",
+        version_tag="v",
+        job_id="j",
+        data="n",
+        on_unknown="dead_letter",
     ),
 }
 COMPILED = compile_routes(ROUTES)
@@ -143,7 +149,9 @@ class Profile:
 class World:
     """One schedule."""
 
-    def __init__(self, seed: int, *, profile: Profile | None = None, trace: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, seed: int, *, profile: Profile | None = None, trace: Callable[[str], None] | None = None
+    ) -> None:
         self.seed = seed
         self.draw = random.Random(seed)
         self.chance = lambda share: self.draw.random() < share
@@ -521,7 +529,9 @@ class World:
         self._requests.append(self.now)
         while self._requests[0] <= self.now - 1.0:
             self._requests.popleft()
-        stale = self.now < self._excused_until or any(i is not None and (i.cut or i.frozen) for i in self.instances.values())
+        stale = self.now < self._excused_until or any(
+            i is not None and (i.cut or i.frozen) for i in self.instances.values()
+        )
         # Each instance may round its share up, and catch a little up.
         if len(self._requests) > BUDGET + len(self.instances) and not stale:
             self.violate(f"{len(self._requests)} requests within a second")
@@ -620,7 +630,9 @@ class World:
                 self.violate(f"the low-water mark of {number} is {mark[0]}, behind a live record")
             balance: Counter[str] = Counter()
             for event in self.by_offset[number]:
-                what = self._what_became(event, event.offset < position, live.pop(event.key, None), event.key in log.latest)
+                what = self._what_became(
+                    event, event.offset < position, live.pop(event.key, None), event.key in log.latest
+                )
                 balance[what] += 1
             if live:
                 self.violate(f"pending records of no event: {sorted(live)}")
@@ -636,7 +648,13 @@ class World:
             wrong = f"{letters} dead letters"
         elif not event.routed:
             wanted = event.kind in ("misrouted", "garbage")
-            if record is not None or known or event.accepted or (letters and not wanted) or (read and wanted and not letters):
+            if (
+                record is not None
+                or known
+                or event.accepted
+                or (letters and not wanted)
+                or (read and wanted and not letters)
+            ):
                 wrong = f"a {event.kind} event with {letters} dead letters"
         elif not read:
             if (record is not None or letters or event.accepted) and not event.torn:
@@ -657,7 +675,9 @@ class World:
         return "dead letter" if letters else "accepted" if event.accepted else "passed"
 
     def _wrong(self, event: Event, wrong: str) -> str:
-        self.violate(f"event {event.number} ({event.kind} of {event.order} at {event.partition}:{event.offset}): {wrong}")
+        self.violate(
+            f"event {event.number} ({event.kind} of {event.order} at {event.partition}:{event.offset}): {wrong}"
+        )
         return wrong
 
     # -- the whole schedule -------------------------------------------------------------------------------------
@@ -728,6 +748,7 @@ class _Silent:
     def beat(self, _: str) -> None: ...
     def ended(self, _: str) -> None: ...
     def info(self, *_: object, **__: object) -> None: ...
+
     warning = error = info
 
 
