@@ -77,7 +77,6 @@ class Snapshot:
     pending: Mapping[str, int] = field(default_factory=dict)  # `Ledger.counts()`
     overdue: int = 0
     in_doubt: int = 0
-    longest_overdue_s: float = 0.0
     journal_backlog: int = 0  # writes that wait for a transaction
     paused: bool = False  # the source, for back-pressure
     budget_share: float = 0.0  # 0 to 1, of every connection's budget
@@ -144,11 +143,6 @@ class Metrics:
         self._aborts = Counter(
             PREFIX + "transactions_aborted_total",
             "Transactions that came to nothing and were tried again.",
-            registry=registry,
-        )
-        self._rebuilds = Counter(
-            PREFIX + "producer_rebuilds_total",
-            "Producers replaced after an abort, a time-out or an error.",
             registry=registry,
         )
         self._restores = Histogram(
@@ -218,9 +212,13 @@ class Metrics:
         """Record what sending an action came to."""
         self._actions[connection, action, self._outcomes[type(outcome)]].inc()
 
-    def accepted(self, action: str, event_to_accepted_s: float, ready_to_accepted_s: float) -> None:
-        """Record how long an accepted action took. A sender's clock that is ahead of ours counts as 0."""
-        self._event_to_accepted[action,].observe(max(0.0, event_to_accepted_s))
+    def accepted(self, action: str, event_to_accepted_s: float | None, ready_to_accepted_s: float) -> None:
+        """Record how long an accepted action took. A sender's clock that is ahead of ours counts as 0.
+
+        None: nobody knows when the event happened.
+        """
+        if event_to_accepted_s is not None:
+            self._event_to_accepted[action,].observe(max(0.0, event_to_accepted_s))
         self._ready_to_accepted[action,].observe(max(0.0, ready_to_accepted_s))
 
     def request(self, connection: str, call: str, status: str, seconds: float) -> None:
@@ -244,10 +242,6 @@ class Metrics:
     def transaction_aborted(self) -> None:
         """Record a transaction that came to nothing."""
         self._aborts.inc()
-
-    def producer_rebuilt(self) -> None:
-        """Record that the journal's producer was replaced."""
-        self._rebuilds.inc()
 
     def restored(self, records: int, seconds: float) -> None:
         """Record a restore: of how many records of the delay topic, and how long it took."""
@@ -340,11 +334,6 @@ def _gauge(name: str, text: str, label: str = "", values: Iterable[tuple[str, fl
 def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
     for name, text, value in (
         ("overdue_actions", "Actions whose time has come and that nobody could take yet.", snapshot.overdue),
-        (
-            "longest_overdue_seconds",
-            "How long the first of the overdue actions has waited.",
-            snapshot.longest_overdue_s,
-        ),
         ("in_doubt_actions", "Open actions that Engage may have processed already.", snapshot.in_doubt),
         ("journal_backlog_writes", "Writes that wait for a transaction.", snapshot.journal_backlog),
         ("source_paused", "1 while the source is paused for back-pressure.", snapshot.paused),

@@ -139,6 +139,10 @@ class Pace:
                 self._failures = self._rests = 0
                 self._on_trial = self.suspended = False
 
+    def resting(self, now: float) -> bool:
+        """Whether nothing leaves for a while: after failures in a row, a 429, or for a key that is refused."""
+        return now < self._rest_until
+
     def key_changed(self) -> None:
         """Try again at once: the connection's key is another one now."""
         if self.suspended:

@@ -156,7 +156,7 @@ def slots_of(requests_per_second: float) -> int:
 
 
 def ahead_of(requests_per_second: float) -> int:
-    """How many intents may wait to be sent: 0.2 s of the budget, several transactions' time (ledger.py, rule 5)."""
+    """How many intents may wait to be sent: 0.2 s of the budget, several transactions' time (ledger.py, rule 2)."""
     return min(max(math.ceil(requests_per_second / 5), 4), 512)
 
 
@@ -407,7 +407,7 @@ class Relay:
             lag=self._source.lag,
             connections={
                 each.name: ConnectionFigures(
-                    each.pace.rate(now) if self._share() else 0.0, each.pace.suspended, each.pace.next_at(now) > now + 1
+                    each.pace.rate(now) if self._share() else 0.0, each.pace.suspended, each.pace.resting(now)
                 )
                 for each in self._connections.values()
             },
@@ -548,7 +548,7 @@ class Relay:
         self._answered(connection, outcome, now)
         self._metrics.action_answered(connection.name, request.action, outcome)
         if isinstance(outcome, Accepted):
-            since_event = max(0.0, now - event_time_ms / 1000) if event_time_ms else 0.0
+            since_event = now - event_time_ms / 1000 if event_time_ms else None
             self._metrics.accepted(request.action, since_event, now - send.tagged_at)
         elif isinstance(outcome, InDoubt):
             self._say_sometimes("an action is in doubt", connection=connection.name, why=outcome.why)

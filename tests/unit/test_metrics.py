@@ -113,7 +113,6 @@ def report_everything(metrics: Metrics) -> None:
     metrics.dead_lettered(Reason.REJECTED)
     metrics.transaction_committed(0.01, 20)
     metrics.transaction_aborted()
-    metrics.producer_rebuilt()
     metrics.restored(100, 1.5)
     metrics.rebalanced("assigned")
     metrics.librdkafka_statistics("consumer", {"brokers": {"b:9092/1": broker(1, rtt={"cnt": 1, "p50": 5, "p99": 5})}})
@@ -129,7 +128,7 @@ def test_what_can_happen_regardless_of_the_configuration_starts_at_zero(
         assert value(registry, "dead_letters_total", reason=reason) == 0
     for kind in ("assigned", "revoked", "lost"):
         assert value(registry, "rebalances_total", kind=kind) == 0
-    for name in ("transactions_aborted_total", "producer_rebuilds_total", "in_doubt_actions", "overdue_actions"):
+    for name in ("transactions_aborted_total", "in_doubt_actions", "overdue_actions"):
         assert value(registry, name) == 0
 
 
@@ -170,7 +169,6 @@ def test_each_fact_is_counted_under_its_labels(registry: CollectorRegistry, metr
     assert value(registry, "transaction_duration_seconds_count") == 1
     assert value(registry, "transaction_records_total") == 20
     assert value(registry, "transactions_aborted_total") == 1
-    assert value(registry, "producer_rebuilds_total") == 1
     assert value(registry, "restore_duration_seconds_sum") == 1.5
     assert value(registry, "restored_records_total") == 100
     assert value(registry, "rebalances_total", kind="assigned") == 1
@@ -217,7 +215,6 @@ def test_a_scrape_shows_the_last_snapshot(registry: CollectorRegistry, metrics: 
             pending={"waiting": 5, "sending": 1},
             overdue=2,
             in_doubt=1,
-            longest_overdue_s=4.5,
             journal_backlog=7,
             paused=True,
             budget_share=0.25,
@@ -230,7 +227,6 @@ def test_a_scrape_shows_the_last_snapshot(registry: CollectorRegistry, metrics: 
     assert value(registry, "pending_actions", state="sending") == 1
     assert value(registry, "overdue_actions") == 2
     assert value(registry, "in_doubt_actions") == 1
-    assert value(registry, "longest_overdue_seconds") == 4.5
     assert value(registry, "journal_backlog_writes") == 7
     assert value(registry, "source_paused") == 1
     assert value(registry, "budget_share_ratio") == 0.25
