@@ -260,13 +260,11 @@ class World:
             self.broken(error)
             return
         self.reach("a process ended for an offset that is out of range")
-        for number in range(self.profile.partitions):
-            self._decide(number)
 
     def ended(self, instance: Instance) -> None:
         """A process is over; whoever watches it starts it again."""
         self.say(f"{instance.id} is over")
-        self.at(self.now + SESSION_S, lambda: None)
+        self.crash(instance)
         self.at(self.now + self.draw.choice((1.0, 60.0)), lambda: self._start_again(instance.name))
 
     def _decide(self, number: int) -> None:
@@ -274,7 +272,8 @@ class World:
         at = (TOPICS.source, number)
         log = self.kafka.logs[at]
         position = self._position(number)
-        if position < log.start and not self.kafka.undecided([at]):
+        at_work = any(i is not None and i.source.membership.ownership.owned.get(at) for i in self.instances.values())
+        if position < log.start and not at_work and not self.kafka.undecided([at]):
             for event in self.by_offset[number][position : log.start]:
                 event.deleted = True
             self.kafka.committed[at] = (log.start, None)
@@ -291,7 +290,7 @@ class World:
         choices: list[tuple[Callable[..., None], Instance | None]] = []
         busy_loop = False
         for instance in self.instances.values():
-            if instance is None or instance.frozen or instance.ended:
+            if instance is None or instance.frozen:
                 continue
             if instance.loop.ready:
                 busy_loop = True
@@ -438,7 +437,7 @@ class World:
         fault = self.draw.choice(FAULTS)
         name = self.draw.choice(list(self.instances))
         instance = self.instances[name]
-        running = instance is not None and instance.alive and not instance.ended
+        running = instance is not None
         match fault:
             case "crash" if running and instance is not None:
                 self.crash(instance)
@@ -515,11 +514,9 @@ class World:
         self._excused_until = self.now + 60.0
 
     def _start_again(self, name: str) -> None:
-        instance = self.instances[name]
-        if instance is not None and instance.ended:
-            self.crash(instance)
-            instance = None
-        if instance is None:
+        if self.instances[name] is None:
+            for number in range(self.profile.partitions):
+                self._decide(number)
             self.start(name)
 
     # -- what must hold -----------------------------------------------------------------------------------------
@@ -715,8 +712,8 @@ class World:
         self.healing = True
         self._faults_left = 0
         for name, instance in list(self.instances.items()):
-            if instance is None or instance.ended:
-                if self.chance(0.5) or not any(i is not None and not i.ended for i in self.instances.values()):
+            if instance is None:
+                if self.chance(0.5) or not any(i is not None for i in self.instances.values()):
                     self._start_again(name)
             else:
                 instance.cut = False
@@ -731,7 +728,7 @@ class World:
                 return False
             if any(record.key != POSITION_KEY for record in self.kafka.logs[TOPICS.delay, number].live):
                 return False
-        return all(i is None or i.ended or _idle(i) for i in self.instances.values())
+        return all(i is None or _idle(i) for i in self.instances.values())
 
 
 def _idle(instance: Instance) -> bool:
