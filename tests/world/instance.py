@@ -258,12 +258,15 @@ class WorldConsumer:
         if self._instance.cut or member is None:
             return None
         if self._kicked:
-            self._lost(member)
+            noticed, member.generation = member.generation == -1, -1
+            if noticed or self._world.chance(0.5):  # the generation is gone before the application is told
+                self._lost(member)
             return None
         if member.news:
-            kind, partitions = member.news.pop(0)
+            kind, partitions = member.news[0]
             self._world.say(f"{self._instance.id} {kind} {[n for _, n in partitions]} generation {member.generation}")
             self._callbacks[f"on_{kind}"](cast("Consumer", self), [TopicPartition(*at) for at in partitions])
+            member.news.pop(0)  # only now does it take part in the next generation
             return None
         records = self._take(1)
         return records[0] if records else None
@@ -273,7 +276,6 @@ class WorldConsumer:
         self._world.say(f"{self._instance.id} finds that it lost its membership")
         lost = sorted(self._fetching)
         if lost:
-            member.generation = -1  # as librdkafka has it until the application has unassigned them
             self._callbacks["on_lost"](cast("Consumer", self), [TopicPartition(*at) for at in lost])
         self._join()
 

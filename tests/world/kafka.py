@@ -182,7 +182,8 @@ class Kafka:
         self.members: dict[bytes, Member] = {}
         self.generation = 0
         self.restless = False
-        self.on_offsets: Callable[[Member | None, int, Iterable[Partition]], None] = lambda *_: None
+        self.written: dict[int, set[Partition]] = {}  # by the client's transaction
+        self.on_offsets: Callable[[Member | None, int, int, Iterable[Partition]], None] = lambda *_: None
         self.on_committed: Callable[[Transaction, bool], None] = lambda *_: None
 
     # -- transactions -------------------------------------------------------------------------------------------
@@ -215,6 +216,7 @@ class Kafka:
         key, value, headers = record
         written = log.append(key, value, self.clock(), headers, transaction)
         transaction.records.append((log, written))
+        self.written.setdefault(serial, set()).add(at)
         return written.offset
 
     def send_offsets(
@@ -233,7 +235,7 @@ class Kafka:
                 raise error(KafkaError.UNKNOWN_MEMBER_ID)
             if generation != self.generation:
                 raise error(KafkaError.ILLEGAL_GENERATION)
-        self.on_offsets(member, generation, offsets)
+        self.on_offsets(member, generation, serial, offsets)
         transaction.offsets.update(offsets)
 
     def end(self, transactional_id: str, epoch: int, serial: int, *, commit: bool) -> None:

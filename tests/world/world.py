@@ -12,7 +12,7 @@ What must hold (each has a mutation of the production code that breaks it, mutat
  2. An action is sent only under an intent that is committed and was not sent under before, only by the partition's
     owner, and not before every earlier action of its order has ended.
  3. It is sent again only in doubt, only where its route says so, and never at once.
- 4. Offsets are committed for owned partitions only, under a generation; the position never goes back.
+ 4. Offsets are committed for owned partitions only, under a generation, after the records; the position never goes back.
  5. The low-water mark never passes a live record.
  6. No second holds more requests than the budget (and one more per instance, which rounds its share up).
  7. When everything is healed, everything ends.
@@ -582,13 +582,15 @@ class World:
             self.reach("an action was accepted twice, in doubt")
         self._balance([event.partition])
 
-    def _offsets_sent(self, member: Member | None, generation: int, offsets: Iterable[Partition]) -> None:
+    def _offsets_sent(self, member: Member | None, generation: int, serial: int, offsets: Iterable[Partition]) -> None:
         """The broker takes offsets: rule 4."""
         if generation < 0:
             self.violate(f"offsets are sent under generation {generation}, which nobody checks")
         for at in offsets:
             if at[0] == TOPICS.source and (member is None or at not in member.owned):
                 self.violate(f"{member and member.id!r} commits for {at}, which it does not own")
+            if (TOPICS.delay, at[1]) not in self.kafka.written.get(serial, ()):
+                self.violate(f"offsets of {at} are sent before the records")
 
     def _committed(self, transaction: Transaction, torn: bool) -> None:
         partitions = {log.partition for log, _ in transaction.records} | {at[1] for at in transaction.offsets}
