@@ -534,6 +534,8 @@ class WorldProducer:
 
     def _finish(self, timeout: float, *, commit: bool) -> None:
         kafka, transactional_id, epoch, serial = self._kafka, self._id, self._epoch, self._serial
+        if not epoch:
+            raise error(KafkaError._STATE)
         name = "commit" if commit else "abort"
 
         def arrive() -> None:

@@ -22,8 +22,6 @@ from confluent_kafka import KafkaError, KafkaException
 from consumer.ownership import Partition
 
 TRANSACTION_TIMEOUT_S = 10.0
-SESSION_S = 45.0
-HEARTBEAT_S = 3.0
 TOMBSTONES_KEPT_S = 24 * 3600.0
 
 Headers = list[tuple[str, bytes | str | None]]
@@ -171,7 +169,8 @@ def metadata(generation: int, member: bytes) -> bytes:
 class Kafka:
     """The broker. Nothing here draws a number: the world decides what happens when."""
 
-    def __init__(self, clock: Callable[[], float], source: str, partitions: int, topics: Iterable[str]) -> None:
+    def __init__(self, clock: Callable[[], float], source: str, partitions: int, topics: Iterable[str], session_s: float) -> None:
+        self.session_s = session_s
         self.clock = clock
         self.partitions: list[Partition] = [(source, number) for number in range(partitions)]
         self.logs: dict[Partition, Log] = {
@@ -295,7 +294,7 @@ class Kafka:
         for member in list(self.members.values()):
             if member.responsive():
                 member.seen_at = now
-            elif now - member.seen_at >= SESSION_S:
+            elif now - member.seen_at >= self.session_s:
                 self.leave(member)
 
     def gave_up(self, member: Member, partitions: Iterable[Partition]) -> None:

@@ -48,7 +48,7 @@ from schemas.dead_letter import PREFIX, Reason
 from schemas.pending_action import POSITION_KEY
 from tests.world.engage import WorldEngage
 from tests.world.instance import CrashedError, Instance, WorldJournal, WorldReader, WorldSource
-from tests.world.kafka import SESSION_S, Kafka, Member, Record, Transaction
+from tests.world.kafka import Kafka, Member, Record, Transaction
 
 TOPICS = RelayTopics("orders", "orders.delay", "orders.letters")
 BUDGET = 5.0
@@ -61,8 +61,11 @@ LEAST_WAIT_S = 8.0  # before an action in doubt is sent again: 10 s, spread by 2
 
 KINDS = ("action", "action", "action", "action", "action", "unrouted", "misrouted", "garbage", "tombstone", "huge")
 FAULTS = (
-    "crash", "crash", "freeze", "freeze", "long freeze", "cut", "stop", "start", "reshuffle", "forget marks",
-    "forget offsets", "compact", "delete records",
+    "crash", "crash", "crash there", "crash there", "freeze", "freeze there", "freeze there", "long freeze", "cut", "stop",
+    "start", "reshuffle", "forget marks", "forget offsets", "compact", "delete records",
+)  # fmt: skip
+FAIL_POINTS = (
+    "init", "flush", "between two records", "offsets", "commit", "after commit", "committed", "watermarks", "reading",
 )  # fmt: skip
 ROUTES = {
     "resend": RouteRule(
@@ -130,6 +133,7 @@ class Profile:
     unreliable: float  # the share of requests to Kafka that go wrong
     nesting: float
     most_pending: int
+    session_s: float
 
     @classmethod
     def drawn(cls, draw: random.Random) -> Profile:
@@ -143,6 +147,7 @@ class Profile:
             unreliable=draw.choice((0.0, 0.0, 0.05, 0.25)),
             nesting=draw.choice((0.0, 0.2, 0.5)),
             most_pending=draw.choice((2, 4, 1000)),
+            session_s=draw.choice((45.0, 6.0, 3.0)),
         )
 
 
@@ -175,8 +180,9 @@ class World:
         self._unsettled: dict[int, Event] = {}
         self._incarnations = 0
         self._faults_left = self.profile.faults
+        self._fail_points: dict[str, tuple[str, str]] = {}
         topics = (TOPICS.source, TOPICS.delay, TOPICS.dead_letters)
-        self.kafka = Kafka(lambda: self.now, TOPICS.source, self.profile.partitions, topics)
+        self.kafka = Kafka(lambda: self.now, TOPICS.source, self.profile.partitions, topics, self.profile.session_s)
         self.kafka.on_offsets = self._offsets_sent
         self.kafka.on_committed = self._committed
         for number in range(self.profile.partitions):
@@ -359,6 +365,14 @@ class World:
 
     def meanwhile(self, instance: Instance, where: str) -> None:
         """Something else happens while this process is in the midst of a call."""
+        if self._fail_points.get(instance.name, ("", ""))[1] == where:
+            fault, _ = self._fail_points.pop(instance.name)
+            self.reach(f"{fault} there: {where}")
+            if fault == "crash":
+                self.crash(instance)
+                self.at(self.now + self.draw.choice((0.1, 5.0, 60.0)), lambda: self._start_again(instance.name))
+            else:
+                self.freeze(instance, self.draw.choice((0.5, 5.0, 12.0, 100.0)))
         if self.depth >= MOST_NESTED or not self.chance(self.profile.nesting):
             return
         for _ in range(self.draw.randrange(1, 12)):
@@ -419,7 +433,7 @@ class World:
         client = cast("EngageClient", WorldEngage(instance))
         connection = Connection("default", client, Pace(BUDGET), lambda: "key", slots=10, ahead=3)
         return Relay(
-            properties={"client.id": instance.id},
+            properties={"client.id": instance.id, "session.timeout.ms": int(1000 * self.profile.session_s)},
             topics={TOPICS.source: TOPICS},
             partition_counts={TOPICS.source: self.profile.partitions},
             transactional_id=instance.name,
@@ -444,16 +458,14 @@ class World:
                 if self.chance(0.7):
                     self.at(self.now + self.draw.choice((0.1, 5.0, 60.0)), lambda: self._start_again(name))
             case "freeze" | "long freeze" if running and instance is not None and not instance.frozen:
-                instance.frozen = True
-                seconds = self.draw.choice((0.5, 6.0, 20.0)) if fault == "freeze" else 100.0
-                self.say(f"{instance.id} freezes for {seconds} s")
-                self.at(self.now + seconds, lambda: self.thaw(instance))
-                self.at(self.now + SESSION_S, lambda: None)
+                self.freeze(instance, self.draw.choice((0.5, 6.0, 20.0)) if fault == "freeze" else 100.0)
+            case "crash there" | "freeze there":
+                self._fail_points[name] = (fault.split()[0], self.draw.choice(FAIL_POINTS))
             case "cut" if running and instance is not None:
                 instance.cut = True
                 self.say(f"{instance.id} is cut off from Kafka")
                 self.at(self.now + self.draw.choice((5.0, 100.0)), lambda: self._mend(instance))
-                self.at(self.now + SESSION_S, lambda: None)
+                self.at(self.now + self.kafka.session_s, lambda: None)
             case "stop" if running and instance is not None and not instance.frozen:
                 self.say(f"{instance.id} is asked to stop")
                 instance.terminate()
@@ -494,10 +506,16 @@ class World:
         instance.alive = False
         for thread in instance.busy:
             self.reach(f"crash in the midst of: {thread}")
-        self.at(self.now + SESSION_S, lambda: None)
+        self.at(self.now + self.kafka.session_s, lambda: None)
         self.instances[instance.name] = None
         self._dead.append(instance)
         Instance.all.pop(instance.id, None)
+
+    def freeze(self, instance: Instance, seconds: float) -> None:
+        self.say(f"{instance.id} freezes for {seconds} s")
+        instance.frozen = True
+        self.at(self.now + seconds, lambda: self.thaw(instance))
+        self.at(self.now + self.kafka.session_s, lambda: None)
 
     def thaw(self, instance: Instance) -> None:
         if not instance.frozen or not instance.alive:
@@ -713,6 +731,7 @@ class World:
         self.say("everything is healed")
         self.healing = True
         self._faults_left = 0
+        self._fail_points.clear()
         for name, instance in list(self.instances.items()):
             if instance is None:
                 if self.chance(0.5) or not any(i is not None for i in self.instances.values()):
