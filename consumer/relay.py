@@ -238,6 +238,11 @@ class Relay:
     def _is_ours(self, assignment: Assignment) -> bool:
         return self._source.ownership.covers(assignment)
 
+    def _stays(self, assignment: Assignment) -> bool:
+        """Whether it is ours and not being given away: what began after its hand-over would never end."""
+        leaving = any(assignment in each.assignments for each in self._hand_overs)
+        return assignment in self._ours and self._is_ours(assignment) and not leaving
+
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -585,7 +590,7 @@ class Relay:
         self._start_task(self._adopt(assignments))
 
     async def _adopt(self, assignments: list[Assignment]) -> None:
-        while assignments := [each for each in assignments if self._is_ours(each)]:
+        while assignments := [each for each in assignments if self._stays(each)]:
             try:
                 adopted = await self._loop.run_in_executor(self._restoring, self._restore, assignments)
             except RestoreError as error:
@@ -615,7 +620,7 @@ class Relay:
     def _begin(self, adopted: _Adopted) -> None:
         restored, now = adopted.restored, self._clock()
         assignment = restored.assignment
-        if not self._is_ours(assignment) or any(assignment in each.assignments for each in self._hand_overs):
+        if not self._stays(assignment):
             return
         live = [(record.key, record.offset) for record in restored.live]
         self._writes.append(Adoption(assignment, live, restored.end, restored.next_offset))

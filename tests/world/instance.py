@@ -491,15 +491,17 @@ class WorldProducer:
         fate = self._fate("flush")
         batch, self._buffer = self._buffer, []
         refused = any(len(record[1] or b"") > LARGEST_RECORD and "delay" in at[0] for at, record, _ in batch)
+        failed: set[Partition] = set()
         for index, (at, record, delivered) in enumerate(batch):
             too_large = len(record[1] or b"") > LARGEST_RECORD and "delay" in at[0]
             if too_large or (refused and not self._one_by_one):
                 delivered(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), message(at, None))
                 continue
-            if fate != "ok" and self._world.chance(0.5):
+            # Within a partition none is written after one that was not: an idempotent producer's sequence has no gaps.
+            if at in failed or (fate == "lost" and self._world.chance(0.5)):
                 self._world.reach("records of a transaction that were written in part")
                 delivered(KafkaError(KafkaError._MSG_TIMED_OUT), message(at, None))
-                fate = "lost"
+                failed.add(at)
                 continue
             if index:
                 self._instance.meanwhile("between two records")

@@ -266,3 +266,8 @@ def an_instance_takes_the_whole_budget(patch: Patch) -> None:
         original(self, 4.0 if share > 0 else 0.0, now)
 
     patch.setattr(Pace, "set_share", set_share)
+
+
+@mutation
+def a_restore_begins_what_is_given_away(patch: Patch) -> None:
+    patch.setattr(Relay, "_stays", Relay._is_ours)
