@@ -1,8 +1,7 @@
-"""Engage in the world, behind the EngageClient's methods: one typed outcome per call, with every answer that there is."""
+"""Engage in the world, behind the EngageClient's methods: one typed outcome per call, all that there are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
@@ -85,6 +84,8 @@ class WorldEngage:
                 return Rejected(400, "refused")
             case "job failed" if event is not None:
                 return JobFailed("failed")
+        if event is not None and event.nature == "missing":
+            return NotFound()
         if event is not None and self._world.now < event.ready_at:
             return NotReady()
         return Ready(f"tag {self._world.now}")
@@ -104,6 +105,8 @@ class WorldEngage:
             return Withdrawn()
         event = self._world.events[int(cast("int", request.data))]
         epoch = self._world.posted(self._instance, event)
+        if event.nature == "stale":
+            trouble = "404"
         outcome = await self._answer(event, trouble)
         self._world.reach(f"action: {trouble}")
         if not isinstance(outcome, InDoubt):
@@ -142,6 +145,3 @@ class WorldEngage:
 
     async def aclose(self) -> None:
         """Nothing to close."""
-
-
-Relaying = Callable[[Instance], object]

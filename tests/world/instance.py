@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from threading import Event
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -25,7 +25,8 @@ from consumer.ownership import Assignment, Ownership, Partition
 from consumer.relay import Relay
 from consumer.source import BATCHES_AHEAD, Listener
 from consumer.topics import RelayTopics, Watermarks
-from consumer.transactions import Adoption, Listener as JournalListener, Transactions, Write
+from consumer.transactions import Adoption, Transactions, Write
+from consumer.transactions import Listener as JournalListener
 from tests.world.kafka import Headers, Member, Record, error, metadata
 from tests.world.loop import VirtualLoop
 
@@ -58,7 +59,6 @@ class Instance:
         self.source: WorldSource
         self.journal: WorldJournal
         self.relay: Relay
-        self.stop = Event()
         self._stopped: asyncio.Event
         self._deadlines: list[float] = []
         self.thawing: list[Callable[[], None]] = []
@@ -259,6 +259,8 @@ class WorldConsumer:
             return None
         if self._kicked:
             noticed, member.generation = member.generation == -1, -1
+            if not noticed and self._fetching:
+                self._world.reach("a generation was negative while partitions were owned")
             if noticed or self._world.chance(0.5):  # the generation is gone before the application is told
                 self._lost(member)
             return None
@@ -266,6 +268,8 @@ class WorldConsumer:
             kind, partitions = member.news[0]
             self._world.say(f"{self._instance.id} {kind} {[n for _, n in partitions]} generation {member.generation}")
             self._callbacks[f"on_{kind}"](cast("Consumer", self), [TopicPartition(*at) for at in partitions])
+            if kind == "revoke" and self._instance.relay._hand_overs:
+                self._world.reach("a hand-over overran its time")
             member.news.pop(0)  # only now does it take part in the next generation
             return None
         records = self._take(1)
@@ -520,7 +524,11 @@ class WorldProducer:
         fate = self._fate("offsets")
         if fate == "lost":
             raise self._time_out(timeout)
-        self._kafka.send_offsets(self._id, self._epoch, self._serial, offsets, group_metadata)
+        try:
+            self._kafka.send_offsets(self._id, self._epoch, self._serial, offsets, group_metadata)
+        except KafkaException as refusal:
+            self._world.reach(f"offsets were refused: {refusal.args[0].name()}")
+            raise
         if fate in ("answer lost", "late"):
             raise self._time_out(timeout)
 
@@ -600,6 +608,37 @@ def settled_offsets(
     return {at: kafka.committed[at] for at in asked if at in kafka.committed}
 
 
+class _Noted:
+    """A listener that notes the rarer facts before it passes them on."""
+
+    def __init__(self, listener: JournalListener, reach: Callable[[str], None]) -> None:
+        self._reach = reach
+        self._listener = listener
+
+    def committed(self, writes: list[Write], proven_at: float, seconds: float) -> None:
+        self._listener.committed(writes, proven_at, seconds)
+
+    def dropped(self, writes: list[Write]) -> None:
+        self._reach("the journal dropped what was no longer owned")
+        self._listener.dropped(writes)
+
+    def pinned(self, assignment: Assignment, keys: list[Hashable]) -> None:
+        self._reach("an old record pinned the mark")
+        self._listener.pinned(assignment, keys)
+
+    def too_large(self, write: Write, replacement: Write) -> None:
+        self._reach("a record was too large")
+        self._listener.too_large(write, replacement)
+
+    def aborted(self, why: str) -> None:
+        self._reach("a commit's outcome was unknown" if "unknown" in why else "a transaction was aborted")
+        self._listener.aborted(why)
+
+    def fenced(self, why: str) -> None:
+        self._reach("a producer was fenced")
+        self._listener.fenced(why)
+
+
 class WorldJournal:
     """consumer/journal.py without its thread."""
 
@@ -624,7 +663,7 @@ class WorldJournal:
             ownership=ownership,
             clock=clock,
             pause=self._pause,
-            listener=listener,
+            listener=_Noted(listener, self._instance.world.reach),
             set_aside_too_large=set_aside_too_large,
         )
         self.failed: BaseException | None = None
@@ -676,9 +715,12 @@ class WorldReader:
         self._positions: dict[Partition, int] = {}
         self._told_end: dict[Partition, int] = {}
 
-    def committed(self, partitions: list[Partition], marks: list[Partition]) -> dict[Partition, int]:
-        known = settled_offsets(self._instance, [*partitions, *marks], 10.0)
-        return {at: offset for at, (offset, name) in known.items() if name or at not in marks}
+    def committed(self, partitions: list[Partition]) -> dict[Partition, int]:
+        found = settled_offsets(self._instance, partitions, 10.0)
+        for at in partitions:
+            if at not in found and self._kafka.logs[at].end > 1:
+                self._instance.world.reach(f"a restore knew no offset of {at[0]}")
+        return {at: offset for at, (offset, _) in found.items()}
 
     def watermarks(self, partitions: list[Partition]) -> dict[Partition, Watermarks]:
         self._instance.meanwhile("watermarks")

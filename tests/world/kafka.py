@@ -169,7 +169,9 @@ def metadata(generation: int, member: bytes) -> bytes:
 class Kafka:
     """The broker. Nothing here draws a number: the world decides what happens when."""
 
-    def __init__(self, clock: Callable[[], float], source: str, partitions: int, topics: Iterable[str], session_s: float) -> None:
+    def __init__(
+        self, clock: Callable[[], float], source: str, partitions: int, topics: Iterable[str], session_s: float
+    ) -> None:
         self.session_s = session_s
         self.clock = clock
         self.partitions: list[Partition] = [(source, number) for number in range(partitions)]

@@ -7,7 +7,7 @@ from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -15,16 +15,19 @@ T = TypeVar("T")
 class Time(Protocol):
     """The world's clock and its timers."""
 
-    now: float
+    @property
+    def now(self) -> float:
+        """Seconds since 1970."""
 
     def at(self, when: float, call: Callable[[], None]) -> None:
         """Have this called then."""
 
 
-class VirtualLoop(asyncio.AbstractEventLoop):
-    """`ready` holds what may run now; whoever steps it calls `run_ready`. `jobs` are for the executors' threads."""
+class VirtualLoop:
+    """Quacks like asyncio.AbstractEventLoop. `ready` holds what may run now; whoever steps it calls `run_ready`. `jobs` are for the executors' threads."""
 
     def __init__(self, time: Time, broken: Callable[[BaseException], None]) -> None:
+        self._as_loop = cast("asyncio.AbstractEventLoop", self)
         self._time = time
         self._broken = broken
         self._coroutines: list[Coroutine[Any, Any, object]] = []
@@ -34,7 +37,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def run_ready(self, most: int) -> None:
         """Run up to so many of the callbacks that are ready by now."""
         before = events._get_running_loop()
-        events._set_running_loop(self)
+        events._set_running_loop(self._as_loop)
         try:
             for _ in range(min(most, len(self.ready))):
                 handle = self.ready.popleft()
@@ -52,7 +55,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self.jobs.clear()
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = asyncio.Handle(callback, args, self._as_loop, context)
         self.ready.append(handle)
         return handle
 
@@ -69,7 +72,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle = asyncio.TimerHandle(when, callback, args, self._as_loop, context)
         self._time.at(when, lambda: None if handle.cancelled() else self.ready.append(handle))
         return handle
 
@@ -80,15 +83,15 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return self._time.now
 
     def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
+        return asyncio.Future(loop=self._as_loop)
 
-    def create_task(self, coro: Coroutine[Any, Any, T], **_: object) -> asyncio.Task[T]:  # type: ignore[override]
+    def create_task(self, coro: Coroutine[Any, Any, T], **_: object) -> asyncio.Task[T]:
         self._coroutines.append(coro)
-        task = asyncio.Task(coro, loop=self)
+        task = asyncio.Task(coro, loop=self._as_loop)
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # a crash leaves them as they are
         return task
 
-    def run_in_executor(self, executor: object, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
+    def run_in_executor(self, executor: object, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         future = self.create_future()
 
         def job() -> None:

@@ -184,9 +184,7 @@ def a_partition_is_resumed_that_was_not_paused(patch: Patch) -> None:
 def an_offset_out_of_range_is_reset_silently(patch: Patch) -> None:
     original, member = Restorer._next_offset, kafka.member
 
-    def next_offset(
-        self: Restorer, a: Assignment, committed: int | None, reading: _Reading, marks: Watermarks
-    ) -> int:
+    def next_offset(self: Restorer, a: Assignment, committed: int | None, reading: _Reading, marks: Watermarks) -> int:
         try:
             return original(self, a, committed, reading, marks)
         except OffsetOutOfRangeError:

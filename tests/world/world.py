@@ -26,8 +26,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import cast
+
+from prometheus_client import CollectorRegistry
 
 import consumer.relay
 from consumer import low_water_mark
@@ -43,8 +46,7 @@ from consumer.relay import Connection, Relay
 from consumer.restore import OffsetOutOfRangeError
 from consumer.routing import Router, RouteRule, compile_routes
 from consumer.topics import RelayTopics
-from prometheus_client import CollectorRegistry
-from schemas.dead_letter import PREFIX, Reason
+from schemas.dead_letter import PREFIX
 from schemas.pending_action import POSITION_KEY
 from tests.world.engage import WorldEngage
 from tests.world.instance import CrashedError, Instance, WorldJournal, WorldReader, WorldSource
@@ -60,9 +62,10 @@ HEALED_WITHIN_S = 6 * 3600.0
 LEAST_WAIT_S = 8.0  # before an action in doubt is sent again: 10 s, spread by 20 %
 
 KINDS = ("action", "action", "action", "action", "action", "unrouted", "misrouted", "garbage", "tombstone", "huge")
+NATURES = ("missing", "stale", *["ordinary"] * 23)
 FAULTS = (
-    "crash", "crash", "crash there", "crash there", "freeze", "freeze there", "freeze there", "long freeze", "cut", "stop",
-    "start", "reshuffle", "forget marks", "forget offsets", "compact", "delete records",
+    "crash", "crash", "crash there", "crash there", "freeze", "freeze there", "freeze there", "long freeze", "cut",
+    "stop", "start", "reshuffle", "forget marks", "forget offsets", "compact", "delete records",
 )  # fmt: skip
 FAIL_POINTS = (
     "init", "flush", "between two records", "offsets", "commit", "after commit", "committed", "watermarks", "reading",
@@ -101,7 +104,8 @@ class Event:
     order: str
     resend: bool
     value: bytes | None
-    ready_at: float = 0.0
+    ready_at: float
+    nature: str  # `missing`: Engage never knows its job; `stale`: it never takes a tag for it
     offset: int = -1
     accepted: int = 0
     sent_under: int = -1  # the delay offset of the intent that it was last sent under
@@ -159,7 +163,6 @@ class World:
     ) -> None:
         self.seed = seed
         self.draw = random.Random(seed)
-        self.chance = lambda share: self.draw.random() < share
         self.profile = profile or Profile.drawn(self.draw)
         self.trace = trace
         self.now = START
@@ -217,9 +220,12 @@ class World:
                 value = b'{"k":"%b","o":"%b","v":"tag","n":%d,"x":"%b"}' % (
                     letter.encode(), order.encode(), number, b"x" * 25_000,
                 )  # fmt: skip
-        return Event(number, partition, kind, order, resend, value, ready_at)
+        return Event(number, partition, kind, order, resend, value, ready_at, draw.choice(NATURES))
 
     # -- what others ask ----------------------------------------------------------------------------------------
+
+    def chance(self, share: float) -> bool:
+        return self.draw.random() < share
 
     def say(self, text: str) -> None:
         if self.trace is not None:
@@ -615,6 +621,7 @@ class World:
         for log, record in transaction.records:
             if log.topic == TOPICS.dead_letters:
                 self._letters[log.partition, _source_offset(record)] += 1
+                self.reach(f"dead letter: {_header(record, 'reason')}")
         if torn or {at[1] for at in transaction.offsets} != partitions:
             self.reach("a delayed request committed another transaction")
             for number in partitions:
@@ -709,7 +716,7 @@ class World:
                     if index == 0 or self.chance(0.7):
                         self.start(name)
                     else:
-                        self.at(self.now + self.draw.choice((1.0, 30.0)), lambda name=name: self._start_again(name))
+                        self.at(self.now + self.draw.choice((1.0, 30.0)), partial(self._start_again, name))
                 until = self.now + self.draw.choice((5.0, 60.0, 600.0))
                 self.at(until, lambda: None)
                 while self.now < until and not (self._faults_left == 0 and self.steps % 8 == 0 and self.quiet()):
@@ -757,9 +764,13 @@ def _idle(instance: Instance) -> bool:
     return relay._ledger.open == 0 and relay._ours == set(instance.source.ownership.assignments)
 
 
+def _header(record: Record, name: str) -> str:
+    value = next(value for key, value in record.headers if key == PREFIX + name)
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
 def _source_offset(record: Record) -> int:
-    wanted = PREFIX + "source-offset"
-    return next(int(value) for name, value in record.headers if name == wanted and value is not None)
+    return int(_header(record, "source-offset"))
 
 
 class _Silent:

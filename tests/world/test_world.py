@@ -1,0 +1,65 @@
+"""The simulated world as tests: nothing is violated, everything rare is reached, every deliberate mistake is noticed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+
+import pytest
+
+from tests.world import mutations
+from tests.world.states import TO_BE_REACHED
+from tests.world.world import ViolationError, World
+
+SCHEDULES = int(os.environ.get("WORLD_SCHEDULES", "6000"))
+PATIENCE_S = 60.0  # for a mutation to be noticed
+
+# A seed that is known to notice the rarer ones: it is tried first, so that the test is quick.
+KNOWN = {
+    "a_negative_generation_is_published": 0,
+}
+
+
+def play(seed: int) -> World:
+    world = World(seed)
+    try:
+        world.run()
+    except ViolationError as violation:
+        pytest.fail(f"{violation}; again: python -m tests.world --seed {seed} --trace", pytrace=False)
+    return world
+
+
+def test_no_schedule_breaks_the_promise_and_each_rare_state_is_reached() -> None:
+    reached: Counter[str] = Counter()
+    for seed in range(SCHEDULES):
+        reached.update(play(seed).reached)
+
+    assert [state for state in TO_BE_REACHED if not reached[state]] == []
+
+
+def trace(seed: int) -> list[str]:
+    said: list[str] = []
+    world = World(seed, trace=said.append)
+    world.run()
+    return said
+
+
+@pytest.mark.parametrize("seed", range(0, 60, 4))
+def test_a_seed_is_the_whole_schedule(seed: int) -> None:
+    assert trace(seed) == trace(seed)
+
+
+@pytest.mark.parametrize("name", mutations.ALL)
+def test_a_deliberate_mistake_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutations.ALL[name](monkeypatch)
+    until = time.monotonic() + PATIENCE_S
+    seed = KNOWN.get(name, 0)
+    while time.monotonic() < until:
+        try:
+            World(seed).run()
+        except ViolationError as violation:
+            print(violation)
+            return
+        seed += 1
+    pytest.fail(f"{name} was not noticed in {seed} schedules")
