@@ -1,7 +1,7 @@
 """One relay process in the world: the real Relay, with stand-ins for its three threads and its clients.
 
-The stand-ins hold no rule: each takes what production's edge takes (consumer/source.py, journal.py, restore.py, engage.py)
-and gives it to the same Membership, Transactions and Restorer. A call into a client is where other things may happen
+The stand-ins hold no rule: each takes what production's edge takes (source.py, journal.py, restore.py, engage.py) and
+gives it to the same Membership, Transactions and Restorer. A call into a client is where other things may happen
 meanwhile (`Instance.meanwhile`), where a process dies (`CrashedError`) or stands still.
 """
 
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from threading import Event
 from types import MappingProxyType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -44,7 +44,7 @@ class CrashedError(BaseException):
 class Instance:
     """A process. `busy` names its threads that are in the midst of a call."""
 
-    all: dict[str, Instance] = {}
+    all: ClassVar[dict[str, Instance]] = {}
 
     def __init__(self, world: World, name: str, incarnation: int) -> None:
         self.world = world
@@ -380,9 +380,7 @@ class WorldSource:
         return self.membership.joined
 
     def _wait(self, event: Event, seconds: float) -> bool:
-        if not self._instance.wait(10 * seconds, event.is_set):  # in larger steps: nothing else looks
-            return False
-        return True
+        return self._instance.wait(10 * seconds, event.is_set)  # in larger steps: nothing else looks
 
     def start(self) -> None:
         self._started = True

@@ -24,7 +24,7 @@ class Time(Protocol):
 
 
 class VirtualLoop:
-    """Quacks like asyncio.AbstractEventLoop. `ready` holds what may run now; whoever steps it calls `run_ready`. `jobs` are for the executors' threads."""
+    """What asyncio and the relay need of a loop. `ready` may run now; `jobs` are for the executors' threads."""
 
     def __init__(self, time: Time, broken: Callable[[BaseException], None]) -> None:
         self._as_loop = cast("asyncio.AbstractEventLoop", self)

@@ -194,7 +194,7 @@ def an_offset_out_of_range_is_reset_silently(patch: Patch) -> None:
     patch.setattr(kafka, "member", lambda properties: {**member(properties), "auto.offset.reset": "earliest"})
 
 
-# -- more than the issue asks for ---------------------------------------------------------------------------------------
+# -- beyond the rules that the design names ----------------------------------------------------------------------
 
 
 @mutation

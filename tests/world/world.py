@@ -12,7 +12,7 @@ What must hold (each has a mutation of the production code that breaks it, mutat
  2. An action is sent only under an intent that is committed and was not sent under before, only by the partition's
     owner, and not before every earlier action of its order has ended.
  3. It is sent again only in doubt, only where its route says so, and never at once.
- 4. Offsets are committed for owned partitions only, under a generation, after the records; the position never goes back.
+ 4. Offsets are committed for owned partitions only, under a generation, after the records; no position goes back.
  5. The low-water mark never passes a live record.
  6. No second holds more requests than the budget (and one more per instance, which rounds its share up).
  7. When everything is healed, everything ends.
@@ -554,7 +554,7 @@ class World:
             i is not None and (i.cut or i.frozen) for i in self.instances.values()
         )
         # Each instance may round its share up, and catch a little up.
-        if len(self._requests) > BUDGET + len(self.instances) and not stale:
+        if len(self._requests) > BUDGET and not stale:
             self.violate(f"{len(self._requests)} requests within a second")
 
     def _owner(self, at: Partition) -> Member | None:
