@@ -25,10 +25,11 @@ from consumer.outcomes import (
     Withdrawn,
 )
 from schemas.engage import ActionRequest
+from tests.world.events import Event
 from tests.world.instance import Instance
 
 if TYPE_CHECKING:
-    from tests.world.world import Event, World
+    from tests.world.world import World
 
 TIMEOUT_S = 10.0  # of the client: it ends a request after twice as long
 POLL_TROUBLE = ("404", "401", "429", "503", "timeout", "400", "job failed")
@@ -52,7 +53,7 @@ class WorldEngage:
         await future
 
     async def _asked(self, troubles: tuple[str, ...]) -> str:
-        self._world.requested(self._instance)
+        self._world.account.requested(self._instance)
         trouble = self._world.trouble(troubles)
         if self._world.chance(0.5):
             await self._sleep(self._world.draw.choice((0.01, 0.1, 1.0)))
@@ -104,20 +105,20 @@ class WorldEngage:
             self._world.reach("an action was withdrawn")
             return Withdrawn()
         event = self._world.events[int(cast("int", request.data))]
-        epoch = self._world.posted(self._instance, event)
+        epoch = self._world.account.posted(self._instance, event)
         if event.nature == "stale":
             trouble = "404"
         outcome = await self._answer(event, trouble)
         self._world.reach(f"action: {trouble}")
         if not isinstance(outcome, InDoubt):
-            self._world.answered(self._instance, event, epoch, outcome)
+            self._world.account.answered(self._instance, event, epoch, outcome)
         return outcome
 
     async def _answer(self, event: Event, trouble: str) -> ActionOutcome:
         world, short = self._world, self._world.draw.choice((0.0, 0.05, 0.5))
 
         def process(after: float) -> None:
-            world.at(world.now + after, lambda: world.accepted(event))
+            world.at(world.now + after, lambda: world.account.accepted(event))
 
         match trouble:
             case "ok":

@@ -33,6 +33,7 @@ from tests.world.loop import VirtualLoop
 if TYPE_CHECKING:
     from tests.world.world import World
 
+TOPICS = RelayTopics("orders", "orders.delay", "orders.letters")
 HANGS_S = 60.0  # after that a process is killed: its threads wait for each other
 LARGEST_RECORD = 20_000  # bytes that the delay topic takes
 

@@ -5,17 +5,7 @@ while others do; events come; time passes; processes crash, freeze, are cut off 
 back; partitions change hands; requests are lost, answered in vain, or arrive late; offsets expire, records are
 compacted or deleted; Engage gives every answer there is.
 
-What must hold (each has a mutation of the production code that breaks it, mutations.py):
- 1. The account balances at every commit and acceptance: each event behind a partition's position is exactly one of
-    passed, pending, dead letter, accepted. Kafka's content is one counter, Engage's account with the list of events
-    the other.
- 2. An action is sent only under an intent that is committed and was not sent under before, only by the partition's
-    owner, and not before every earlier action of its order has ended.
- 3. It is sent again only in doubt, only where its route says so, and never at once.
- 4. Offsets are committed for owned partitions only, under a generation, after the records; no position goes back.
- 5. The low-water mark never passes a live record.
- 6. No second holds more requests than the budget (and one more per instance, which rounds its share up).
- 7. When everything is healed, everything ends.
+What must hold is account.py's.
 """
 
 from __future__ import annotations
@@ -23,7 +13,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -38,31 +28,23 @@ from consumer.admin import Heartbeats
 from consumer.engage import EngageClient
 from consumer.ledger import Policy
 from consumer.metrics import Metrics
-from consumer.outcomes import Accepted, ActionOutcome
-from consumer.ownership import Partition
 from consumer.pacing import Pace, PollSchedule
-from consumer.records import action_key, position_value, read_position
+from consumer.records import position_value
 from consumer.relay import Connection, Relay
 from consumer.restore import OffsetOutOfRangeError
-from consumer.routing import Router, RouteRule, compile_routes
-from consumer.topics import RelayTopics
-from schemas.dead_letter import PREFIX
 from schemas.pending_action import POSITION_KEY
+from tests.world.account import BUDGET, Account
 from tests.world.engage import WorldEngage
-from tests.world.instance import CrashedError, Instance, WorldJournal, WorldReader, WorldSource
-from tests.world.kafka import Kafka, Member, Record, Transaction
+from tests.world.events import ROUTER, drawn
+from tests.world.instance import TOPICS, CrashedError, Instance, WorldJournal, WorldReader, WorldSource
+from tests.world.kafka import Kafka
 
-TOPICS = RelayTopics("orders", "orders.delay", "orders.letters")
-BUDGET = 5.0
 START = 1_700_000_000.0
 DEADLINE_S = 600.0
 MOST_STEPS = 60_000
 MOST_NESTED = 10
 HEALED_WITHIN_S = 6 * 3600.0
-LEAST_WAIT_S = 8.0  # before an action in doubt is sent again: 10 s, spread by 20 %
 
-KINDS = ("action", "action", "action", "action", "action", "unrouted", "misrouted", "garbage", "tombstone", "huge")
-NATURES = ("missing", "stale", *["ordinary"] * 23)
 FAULTS = (
     "crash", "crash", "crash there", "crash there", "freeze", "freeze there", "freeze there", "long freeze", "cut",
     "stop", "start", "reshuffle", "forget marks", "forget offsets", "compact", "delete records",
@@ -70,59 +52,12 @@ FAULTS = (
 FAIL_POINTS = (
     "init", "flush", "between two records", "offsets", "commit", "after commit", "committed", "watermarks", "reading",
 )  # fmt: skip
-ROUTES = {
-    "resend": RouteRule(
-        when="k=='a'", action="ConfirmShipment", order_id="o", version_tag="v", job_id="j", order="d", data="n"
-    ),
-    "aside": RouteRule(
-        when="k=='b'",
-        action="ConfirmOrder",
-        order_id="o",
-        version_tag="v",
-        job_id="j",
-        data="n",
-        on_unknown="dead_letter",
-    ),
-}
-COMPILED = compile_routes(ROUTES)
-ROUTER = Router(COMPILED, ["default"])
 METRICS = Metrics(CollectorRegistry())
 POLICY = Policy(PollSchedule(initial_s=1.0), deadline_s=DEADLINE_S, not_found_grace_s=60.0)
 
 
 class ViolationError(BaseException):
     """Something that must hold did not. Holds the seed."""
-
-
-@dataclass(slots=True, eq=False)
-class Event:
-    """An event, and what Engage and the world know of it."""
-
-    number: int
-    partition: int
-    kind: str
-    order: str
-    resend: bool
-    value: bytes | None
-    ready_at: float
-    nature: str  # `missing`: Engage never knows its job; `stale`: it never takes a tag for it
-    offset: int = -1
-    accepted: int = 0
-    sent_under: int = -1  # the delay offset of the intent that it was last sent under
-    sent_at: float = 0.0
-    unanswered: bool = False  # sent, and no answer was taken in that says what became of it
-    ever_in_doubt: bool = False
-    told: tuple[str, int] | None = None  # the process and epoch that took its 202 in
-    torn: bool = False  # a delayed request committed records of it without their offsets
-    deleted: bool = False  # by retention, unread; the operator was told and decided
-
-    @property
-    def routed(self) -> bool:
-        return self.kind in ("action", "huge")
-
-    @property
-    def key(self) -> bytes:
-        return action_key(self.offset, "resend" if self.resend else "aside")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,52 +110,21 @@ class World:
         self._violation: str | None = None
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_count = 0
-        self._requests: deque[float] = deque()
-        self._excused_until = 0.0
         self._delayed: list[Callable[[], None]] = []
-        self._positions: dict[int, int] = {}
-        self._letters: Counter[tuple[int, int]] = Counter()
-        self._unsettled: dict[int, Event] = {}
         self._incarnations = 0
         self._faults_left = self.profile.faults
         self._fail_points: dict[str, tuple[str, str]] = {}
         topics = (TOPICS.source, TOPICS.delay, TOPICS.dead_letters)
         self.kafka = Kafka(lambda: self.now, TOPICS.source, self.profile.partitions, topics, self.profile.session_s)
-        self.kafka.on_offsets = self._offsets_sent
-        self.kafka.on_committed = self._committed
+        self.account = Account(self, self.profile.partitions)
+        self.kafka.on_offsets = self.account.offsets_sent
+        self.kafka.on_committed = self.account.committed
         for number in range(self.profile.partitions):
             self.kafka.logs[TOPICS.delay, number].append(POSITION_KEY, position_value(0), self.now)
-            self._positions[number] = 0
-        self.events = [self._event(number) for number in range(self.profile.events)]
+        self.events = [drawn(self.draw, n, self.profile.partitions, START) for n in range(self.profile.events)]
         self._unpublished = deque(self.events)
-        self.by_offset: list[list[Event]] = [[] for _ in range(self.profile.partitions)]
         self.instances: dict[str, Instance | None] = {}
         self._dead: list[Instance] = []
-
-    def _event(self, number: int) -> Event:
-        draw = self.draw
-        order = draw.choice("AB")
-        kind = draw.choice(KINDS)
-        resend = draw.random() < 0.7
-        letter = "a" if resend else "b"
-        partition = ord(order) % self.profile.partitions
-        ready_at = self.now + draw.choice((0.0, 0.0, 5.0, 60.0, 900.0))
-        source = draw.choice((f'"j":"job-{number}"', '"v":"tag"', '"q":1', f'"d":{{"n":{number}}}'))
-        value: bytes | None = f'{{"k":"{letter}","o":"{order}",{source},"n":{number}}}'.encode()
-        match kind:
-            case "unrouted":
-                value = b'{"k":"x"}'
-            case "misrouted":
-                value = b'{"k":"a"}'
-            case "garbage":
-                value = b"\xff"
-            case "tombstone":
-                value = None
-            case "huge":
-                value = b'{"k":"%b","o":"%b","v":"tag","n":%d,"x":"%b"}' % (
-                    letter.encode(), order.encode(), number, b"x" * 25_000,
-                )  # fmt: skip
-        return Event(number, partition, kind, order, resend, value, ready_at, draw.choice(NATURES))
 
     # -- what others ask ----------------------------------------------------------------------------------------
 
@@ -283,13 +187,13 @@ class World:
         """Be the operator, who was told that records were deleted unread."""
         at = (TOPICS.source, number)
         log = self.kafka.logs[at]
-        position = self._position(number)
+        position = self.account.position(number)
         at_work = any(i is not None and i.source.membership.ownership.owned.get(at) for i in self.instances.values())
         if position < log.start and not at_work and not self.kafka.undecided([at]):
-            for event in self.by_offset[number][position : log.start]:
+            for event in self.account.by_offset[number][position : log.start]:
                 event.deleted = True
             self.kafka.committed[at] = (log.start, None)
-            self._positions[number] = log.start
+            self.account.positions[number] = log.start
 
     # -- a step -------------------------------------------------------------------------------------------------
 
@@ -411,8 +315,7 @@ class World:
         event = self._unpublished.popleft()
         log = self.kafka.logs[TOPICS.source, event.partition]
         event.offset = log.append(b"key", event.value, self.now).offset
-        self.by_offset[event.partition].append(event)
-        self._unsettled[event.number] = event
+        self.account.by_offset[event.partition].append(event)
         self.say(f"event {event.number}: {event.kind} of {event.order} at {event.partition}:{event.offset}")
 
     def _rebalance(self) -> None:
@@ -492,7 +395,7 @@ class World:
                 if log.end > log.start:
                     log.delete_before(self.draw.randint(log.start + 1, log.end))
                     self.say(f"retention: {log.topic}[{log.partition}] starts at {log.start}")
-                    if log.start > self._position(log.partition):
+                    if log.start > self.account.position(log.partition):
                         self.reach("records were deleted unread")
             case _:
                 return
@@ -528,181 +431,20 @@ class World:
             return
         self.say(f"{instance.id} goes on")
         instance.frozen = False
-        self._excused_until = self.now + 60.0
+        self.account.excused_until = self.now + 60.0
         for call in instance.thawing:
             call()
         instance.thawing.clear()
 
     def _mend(self, instance: Instance) -> None:
         instance.cut = False
-        self._excused_until = self.now + 60.0
+        self.account.excused_until = self.now + 60.0
 
     def _start_again(self, name: str) -> None:
         if self.instances[name] is None:
             for number in range(self.profile.partitions):
                 self._decide(number)
             self.start(name)
-
-    # -- what must hold -----------------------------------------------------------------------------------------
-
-    def requested(self, instance: Instance) -> None:
-        """A request goes to Engage: rule 6."""
-        self._requests.append(self.now)
-        while self._requests[0] <= self.now - 1.0:
-            self._requests.popleft()
-        stale = self.now < self._excused_until or any(
-            i is not None and (i.cut or i.frozen) for i in self.instances.values()
-        )
-        # Each instance may round its share up, and catch a little up.
-        if len(self._requests) > BUDGET and not stale:
-            self.violate(f"{len(self._requests)} requests within a second")
-
-    def _owner(self, at: Partition) -> Member | None:
-        return next((member for member in self.kafka.members.values() if at in member.owned), None)
-
-    def posted(self, instance: Instance, event: Event) -> int:
-        """An action is sent: rules 2 and 3. Returns the epoch under which."""
-        at = (TOPICS.source, event.partition)
-        epoch = instance.source.ownership.owned.get(at, -1)
-        self.say(f"{instance.id} sends event {event.number} (epoch {epoch})")
-        record = self.kafka.logs[TOPICS.delay, event.partition].latest.get(event.key)
-        if record is None or record.value is None or b'"state":"sending"' not in record.value[:40]:
-            self.violate(f"event {event.number} is sent without a saved intent")
-        elif record.offset <= event.sent_under:
-            self.violate(f"event {event.number} is sent twice under one intent")
-        else:
-            event.sent_under = record.offset
-        owner = self._owner(at)
-        if owner is None or not owner.id.startswith(instance.id.encode() + b"/"):
-            self.violate(f"event {event.number} is sent by {instance.id}, though {owner and owner.id!r} owns {at}")
-        for earlier in self.by_offset[event.partition][: event.offset]:
-            if earlier.order == event.order and earlier.routed and not self._ended(earlier):
-                self.violate(f"event {event.number} overtakes event {earlier.number}")
-        if event.unanswered:
-            self.reach("an action in doubt was sent again")
-            if not event.resend:
-                self.violate(f"event {event.number} is sent again in doubt, though its route says dead_letter")
-            if self.now - event.sent_at < LEAST_WAIT_S:
-                self.violate(f"event {event.number} is sent again at once, in doubt")
-        if event.told == (instance.id, epoch):
-            self.violate(f"event {event.number} is sent again, though its acceptance was taken in")
-        event.unanswered = event.ever_in_doubt = True
-        event.sent_at = self.now
-        return epoch
-
-    def _ended(self, event: Event) -> bool:
-        return event.deleted or event.accepted > 0 or self._letters[event.partition, event.offset] > 0
-
-    def answered(self, instance: Instance, event: Event, epoch: int, outcome: ActionOutcome) -> None:
-        event.unanswered = False
-        if isinstance(outcome, Accepted):
-            event.told = (instance.id, epoch)
-
-    def accepted(self, event: Event) -> None:
-        """Engage processed an action: its account."""
-        event.accepted += 1
-        self.say(f"Engage accepts event {event.number}")
-        if event.accepted > 1:
-            self.reach("an action was accepted twice, in doubt")
-        self._balance([event.partition])
-
-    def _offsets_sent(self, member: Member | None, generation: int, serial: int, offsets: Iterable[Partition]) -> None:
-        """The broker takes offsets: rule 4."""
-        if generation < 0:
-            self.violate(f"offsets are sent under generation {generation}, which nobody checks")
-        for at in offsets:
-            if at[0] == TOPICS.source and (member is None or at not in member.owned):
-                self.violate(f"{member and member.id!r} commits for {at}, which it does not own")
-            if (TOPICS.delay, at[1]) not in self.kafka.written.get(serial, ()):
-                self.violate(f"offsets of {at} are sent before the records")
-
-    def _committed(self, transaction: Transaction, torn: bool) -> None:
-        partitions = {log.partition for log, _ in transaction.records} | {at[1] for at in transaction.offsets}
-        for log, record in transaction.records:
-            if log.topic == TOPICS.dead_letters:
-                self._letters[log.partition, _source_offset(record)] += 1
-                self.reach(f"dead letter: {_header(record, 'reason')}")
-        if torn or {at[1] for at in transaction.offsets} != partitions:
-            self.reach("a delayed request committed another transaction")
-            for number in partitions:
-                for event in self.by_offset[number][self._positions[number] :]:
-                    event.torn = True
-            for log, record in transaction.records:
-                # It is written again, and a dead letter has no key that would make it one.
-                if log.topic == TOPICS.dead_letters:
-                    self.by_offset[log.partition][_source_offset(record)].torn = True
-        self._balance(partitions)
-
-    def _position(self, number: int) -> int:
-        known = self.kafka.committed.get((TOPICS.source, number))
-        if known is not None:
-            return known[0]
-        record = self.kafka.logs[TOPICS.delay, number].latest[POSITION_KEY]
-        return read_position(record.value or b"") or 0
-
-    def _balance(self, partitions: Iterable[int]) -> None:
-        """Rules 1, 4 and 5, for these partitions."""
-        for number in partitions:
-            log = self.kafka.logs[TOPICS.delay, number]
-            position = self._position(number)
-            if position < self._positions[number]:
-                self.violate(f"the position of {number} goes back from {self._positions[number]} to {position}")
-            self._positions[number] = position
-            mark = self.kafka.committed.get((TOPICS.delay, number))
-            live: dict[bytes, Record] = {r.key: r for r in log.live if r.key is not None and r.key != POSITION_KEY}
-            if mark is not None and any(record.offset < mark[0] for record in live.values()):
-                self.violate(f"the low-water mark of {number} is {mark[0]}, behind a live record")
-            balance: Counter[str] = Counter()
-            for event in self.by_offset[number]:
-                what = self._what_became(
-                    event, event.offset < position, live.pop(event.key, None), event.key in log.latest
-                )
-                balance[what] += 1
-            if live:
-                self.violate(f"pending records of no event: {sorted(live)}")
-            if self.trace is not None:
-                self.say(f"partition {number}: position {position}, {dict(balance)}")
-
-    def _what_became(self, event: Event, read: bool, record: Record | None, known: bool) -> str:
-        letters = self._letters[event.partition, event.offset]
-        wrong: str | None = None
-        if event.deleted:
-            return "deleted"
-        if letters > 1 and not event.torn:
-            wrong = f"{letters} dead letters"
-        elif not event.routed:
-            wanted = event.kind in ("misrouted", "garbage")
-            if (
-                record is not None
-                or known
-                or event.accepted
-                or (letters and not wanted)
-                or (read and wanted and not letters)
-            ):
-                wrong = f"a {event.kind} event with {letters} dead letters"
-        elif not read:
-            if (record is not None or letters or event.accepted) and not event.torn:
-                wrong = "acted upon before its offset is settled"
-            return "unread" if wrong is None else self._wrong(event, wrong)
-        elif record is not None:
-            if event.accepted and b'"state":"sending"' not in (record.value or b"")[:40]:
-                wrong = "accepted and still pending, not in doubt"
-            elif letters and not event.torn:
-                wrong = "pending and a dead letter"
-            return "pending" if wrong is None else self._wrong(event, wrong)
-        elif not letters and not event.accepted:
-            wrong = "lost: neither pending, nor accepted, nor a dead letter"
-        elif letters and event.accepted and not event.ever_in_doubt:
-            wrong = "accepted and a dead letter, never in doubt"
-        if wrong is not None:
-            return self._wrong(event, wrong)
-        return "dead letter" if letters else "accepted" if event.accepted else "passed"
-
-    def _wrong(self, event: Event, wrong: str) -> str:
-        self.violate(
-            f"event {event.number} ({event.kind} of {event.order} at {event.partition}:{event.offset}): {wrong}"
-        )
-        return wrong
 
     # -- the whole schedule -------------------------------------------------------------------------------------
 
@@ -752,7 +494,7 @@ class World:
         if self._unpublished or self._delayed:
             return False
         for number in range(self.profile.partitions):
-            if self._positions[number] < self.kafka.logs[TOPICS.source, number].end:
+            if self.account.positions[number] < self.kafka.logs[TOPICS.source, number].end:
                 return False
             if any(record.key != POSITION_KEY for record in self.kafka.logs[TOPICS.delay, number].live):
                 return False
@@ -762,15 +504,6 @@ class World:
 def _idle(instance: Instance) -> bool:
     relay = instance.relay
     return relay._ledger.open == 0 and relay._ours == set(instance.source.ownership.assignments)
-
-
-def _header(record: Record, name: str) -> str:
-    value = next(value for key, value in record.headers if key == PREFIX + name)
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _source_offset(record: Record) -> int:
-    return int(_header(record, "source-offset"))
 
 
 class _Silent:
