@@ -34,10 +34,12 @@ from consumer.relay import Connection, Relay
 from consumer.restore import OffsetOutOfRangeError
 from schemas.pending_action import POSITION_KEY
 from tests.world.account import BUDGET, Account
+from tests.world.clients import WorldReader
 from tests.world.engage import WorldEngage
 from tests.world.events import ROUTER, drawn
-from tests.world.instance import TOPICS, CrashedError, Instance, WorldJournal, WorldReader, WorldSource
+from tests.world.instance import TOPICS, CrashedError, Instance
 from tests.world.kafka import Kafka
+from tests.world.threads import WorldJournal, WorldSource
 
 START = 1_700_000_000.0
 DEADLINE_S = 600.0
