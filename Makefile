@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench lock schemas clean
+.PHONY: help demo test soak lint types bench lock schemas clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,9 @@ demo: $(READY) ## Watch the relay work: Kafka and Engage stand-ins, no configura
 
 test: $(READY) ## Run every test (ARGS="-k ledger" for some)
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
+
+soak: $(READY) ## Play many seeded schedules of the simulated world (ARGS="--seeds 1000000", "--seed 7 --trace")
+	@$(BIN)/python -m tests.world --seeds 100000 $(ARGS)
 
 lint: $(READY) ## Check style, format and that the generated schemas are current
 	@$(BIN)/python -m ruff check .
