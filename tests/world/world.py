@@ -78,7 +78,10 @@ class Profile:
 
     @classmethod
     def drawn(cls, draw: random.Random) -> Profile:
-        small = draw.random() < 0.6
+        size = draw.random()
+        if size < 0.2:
+            return cls.storm(draw)
+        small = size < 0.7
         return cls(
             instances=1 if small else draw.randint(1, 3),
             partitions=1 if small else draw.randint(1, 3),
@@ -89,6 +92,21 @@ class Profile:
             nesting=draw.choice((0.0, 0.2, 0.5)),
             most_pending=draw.choice((2, 4, 1000)),
             session_s=draw.choice((45.0, 6.0, 3.0)),
+        )
+
+    @classmethod
+    def storm(cls, draw: random.Random) -> Profile:
+        """Partitions change hands faster than transactions time out."""
+        return cls(
+            instances=3,
+            partitions=draw.randint(1, 2),
+            events=draw.randint(2, 5),
+            faults=draw.randint(4, 10),
+            trouble=0.1,
+            unreliable=draw.choice((0.0, 0.05)),
+            nesting=draw.choice((0.2, 0.5)),
+            most_pending=1000,
+            session_s=draw.choice((3.0, 6.0)),
         )
 
 
