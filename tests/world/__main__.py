@@ -6,12 +6,13 @@ Prints how many schedules reached each state, those that are to be reached first
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 import time
 from collections import Counter
 
 from tests.world.states import TO_BE_REACHED
-from tests.world.world import ViolationError, World
+from tests.world.world import Profile, ViolationError, World
 
 
 def main() -> int:
@@ -19,6 +20,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1000, help="how many schedules")
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first seed")
     parser.add_argument("--seed", type=int, help="only this one")
+    parser.add_argument("--short", action="store_true", help="one process, one or two events, one fault at the most")
     parser.add_argument("--trace", action="store_true", help="print every step of it")
     arguments = parser.parse_args()
     first, count = (arguments.first, arguments.seeds) if arguments.seed is None else (arguments.seed, 1)
@@ -26,11 +28,15 @@ def main() -> int:
     steps = 0
     started = time.perf_counter()
     for seed in range(first, first + count):
-        world = World(seed, trace=print if arguments.trace else None)
+        profile = Profile.short(random.Random(seed)) if arguments.short else None
+        world = World(seed, profile=profile, trace=print if arguments.trace else None)
         try:
             world.run()
         except ViolationError as violation:
-            print(f"{violation}\n  again: python -m tests.world --seed {seed} --trace", file=sys.stderr)
+            print(
+                f"{violation}\n  again: python -m tests.world --seed {seed} --trace{' --short' * arguments.short}",
+                file=sys.stderr,
+            )
             return 1
         steps += world.steps
         reached.update(dict.fromkeys(world.reached, 1))

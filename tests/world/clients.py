@@ -114,18 +114,17 @@ class WorldConsumer:
         return self._member is not None and self._member.id not in self._kafka.members
 
     def has_news(self) -> bool:
-        if self._instance.cut or self._member is None:
+        member = self._member
+        if self._instance.cut or member is None:
             return False
-        return (
-            self._kicked
-            or bool(self._member.news)
-            or self._member.generation != self._known_generation
-            or any(self._fetchable(at, fetching) for at, fetching in self._fetching.items())
-        )
-
-    def _fetchable(self, at: Partition, fetching: _Fetching) -> bool:
-        log = self._kafka.logs[at]
-        return not fetching.paused and (fetching.position < log.end or fetching.position < log.start)
+        if member.news or member.generation != self._known_generation or member.id not in self._kafka.members:
+            return True
+        for at, fetching in self._fetching.items():
+            if not fetching.paused:
+                log = self._kafka.logs[at]
+                if fetching.position < log.end or fetching.position < log.start:
+                    return True
+        return False
 
     @property
     def news(self) -> str | None:

@@ -95,6 +95,21 @@ class Profile:
         )
 
     @classmethod
+    def short(cls, draw: random.Random) -> Profile:
+        """Much is found in little: see how many of these a second holds."""
+        return cls(
+            instances=1,
+            partitions=1,
+            events=draw.randint(1, 2),
+            faults=draw.randint(0, 1),
+            trouble=draw.choice((0.0, 0.2)),
+            unreliable=draw.choice((0.0, 0.1)),
+            nesting=draw.choice((0.0, 0.3)),
+            most_pending=draw.choice((1, 1000)),
+            session_s=draw.choice((45.0, 3.0)),
+        )
+
+    @classmethod
     def storm(cls, draw: random.Random) -> Profile:
         """Partitions change hands faster than transactions time out."""
         return cls(
@@ -324,7 +339,8 @@ class World:
         else:
             self.violate("nothing can happen any more")
         self.kafka.heartbeats()
-        self.kafka.end_overrun()
+        if time_out is not None and time_out <= self.now:
+            self.kafka.end_overrun()
 
     def _be_slow(self) -> None:
         """Time passes though there is something to do."""
