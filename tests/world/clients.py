@@ -409,12 +409,12 @@ class WorldReader:
         self._positions: dict[Partition, int] = {}
         self._told_end: dict[Partition, int] = {}
 
-    def committed(self, partitions: list[Partition]) -> dict[Partition, int]:
-        found = settled_offsets(self._instance, partitions, 10.0)
-        for at in partitions:
+    def committed(self, partitions: list[Partition], marks: list[Partition]) -> dict[Partition, int]:
+        found = settled_offsets(self._instance, [*partitions, *marks], 10.0)
+        for at in (*partitions, *marks):
             if at not in found and self._kafka.logs[at].end > 1:
                 self._instance.world.reach(f"a restore knew no offset of {at[0]}")
-        return {at: offset for at, (offset, _) in found.items()}
+        return {at: offset for at, (offset, name) in found.items() if name or at not in marks}
 
     def watermarks(self, partitions: list[Partition]) -> dict[Partition, Watermarks]:
         self._instance.meanwhile("watermarks")

@@ -79,6 +79,9 @@ class VirtualLoop:
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """asyncio.TimerHandle tells the loop; the world looks when its time comes."""
 
+    def set_exception_handler(self, handler: object) -> None:
+        """The relay's would end the process; here what nobody caught is a violation."""
+
     def time(self) -> float:
         return self._time.now
 

@@ -38,12 +38,13 @@ class WorldSource:
         listener: Listener,
         *,
         clock: Clock,
+        hand_over_s: float,
         beat: Callable[[], None],
     ) -> None:
         self._instance = Instance.all[str(properties["client.id"])]
         self._instance.source = self
         self._listener = listener
-        self.membership = Membership(topics, listener, clock=clock, wait=self._wait, beat=beat)
+        self.membership = Membership(topics, listener, clock=clock, hand_over_s=hand_over_s, wait=self._wait, beat=beat)
         self._requests: deque[Callable[[Consumer], None]] = deque()
         self._room = BATCHES_AHEAD
         self._started = False
@@ -51,6 +52,10 @@ class WorldSource:
         self.left = False
         self._consumer = WorldConsumer(self._instance, properties_of.member(properties))
         self.lag: Mapping[Partition, int] = MappingProxyType({})
+
+    @property
+    def alive(self) -> bool:
+        return True  # a thread that dies takes its process with it: the world crashes whole processes
 
     @property
     def ownership(self) -> Ownership:
@@ -134,6 +139,9 @@ class _Noted:
     def pinned(self, assignment: Assignment, keys: list[Hashable]) -> None:
         self._reach("an old record pinned the mark")
         self._listener.pinned(assignment, keys)
+
+    def made_anew(self, assignment: Assignment) -> None:
+        self._listener.made_anew(assignment)
 
     def too_large(self, write: Write, replacement: Write) -> None:
         self._reach("a record was too large")
