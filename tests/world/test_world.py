@@ -13,7 +13,7 @@ from tests.world import mutations
 from tests.world.states import TO_BE_REACHED
 from tests.world.world import ViolationError, World
 
-SCHEDULES = int(os.environ.get("WORLD_SCHEDULES", "6000"))
+SCHEDULES = int(os.environ.get("WORLD_SCHEDULES", "5000"))
 PATIENCE_S = 60.0  # for a mutation to be noticed
 
 
