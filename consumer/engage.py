@@ -18,11 +18,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from pydantic_core import from_json, to_json
 
 from consumer.http import Endpoint, Failure, HttpEngine, MaySend, OnRequest, Origin, Response
+from consumer.identifiers import why_unusable
 from consumer.outcomes import (
     Accepted,
     ActionOutcome,
@@ -369,11 +370,5 @@ def _errors(raw: bytes) -> str | None:
 
 
 def _segment(raw_id: str) -> bytes | None:
-    """Encode an id as one path segment; None where a server that decodes (even twice) could climb out of it."""
-    for decoded in (raw_id, once := unquote(raw_id), unquote(once)):
-        if any(part in ("", ".", "..") for part in re.split(r"[/\\]", decoded)):
-            return None
-    try:
-        return quote(raw_id, safe="").encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return None
+    """Encode an id as one path segment; None for one that cannot be one (identifiers.py)."""
+    return None if why_unusable(raw_id) else quote(raw_id, safe="").encode()

@@ -10,7 +10,7 @@ A *turn* gives each connection what its pace allows and hands all writes that ca
 
 Rules:
  1. An event's position is handed in together with its record, so one transaction settles both or neither.
- 2. An action leaves only while its partition is ours and for LEASE_S after the moment that its intent's commit proved
+ 2. An action leaves only while its partition is ours, and only for a while (`lease_s`) after its intent's commit proved
     so: a process that was frozen meanwhile (a zombie) sends nothing. The engine asks right before the first byte.
  3. Nothing piles up without bound: the source is held while too much is pending or waits for the journal.
 """

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.engage import EngageClient
+from consumer.identifiers import MAX_ID_CHARACTERS
 from consumer.outcomes import (
     Accepted,
     ActionOutcome,
@@ -485,11 +486,8 @@ SAFE_IDS = [
     "...",
     "a%2Fb",
     "a?b#c",
-    "new\nline",
-    "\r\nx: y",
-    "nul\0",
     "é 中 😀",
-    "o" * 10_000,
+    "o" * MAX_ID_CHARACTERS,
 ]
 UNSAFE_IDS = [
     "",
@@ -506,6 +504,10 @@ UNSAFE_IDS = [
     "a%2f%2e%2e%2fb",
     "%2e",
     "\ud800",
+    "new\nline",
+    "\r\nx: y",
+    "nul\0",
+    "o" * 10_000,
 ]
 
 
@@ -529,8 +531,8 @@ def test_an_id_is_exactly_one_path_segment(run: Run, raw_id: str) -> None:
     run(test())
 
 
-@pytest.mark.parametrize("raw_id", UNSAFE_IDS, ids=ascii)
-def test_an_id_that_could_climb_out_of_its_segment_is_never_sent(run: Run, raw_id: str) -> None:
+@pytest.mark.parametrize("raw_id", UNSAFE_IDS, ids=lambda raw_id: ascii(raw_id[:20]))
+def test_an_id_that_is_no_single_segment_is_never_sent(run: Run, raw_id: str) -> None:
     async def test() -> None:
         async with world(answering(says({"versionTag": "t-1"}))) as w:
             order, job = (
@@ -568,7 +570,7 @@ def test_whatever_the_id_it_is_one_segment_or_is_not_sent(raw_id: str) -> None:
 def test_an_id_encoded_over_and_over_is_looked_at_in_no_time(run: Run) -> None:
     async def test() -> None:
         async with world(answering(answer(202))) as w:
-            assert await w.engage.send_action("%" + "25" * 20_000, ACTION) == Accepted()
+            assert await w.engage.send_action("%" + "25" * 500, ACTION) == Accepted()
 
     run(test())
 
