@@ -227,6 +227,7 @@ class Relay:
         self._timer: asyncio.TimerHandle | None = None
         self._held = False
         self._said: dict[str, float] = {}
+        self._failure: BaseException | None = None
         self._ended: asyncio.Future[None]
         self._loop: asyncio.AbstractEventLoop
 
@@ -234,6 +235,11 @@ class Relay:
     def joined(self) -> bool:
         """Whether the group was joined once."""
         return self._source.joined
+
+    @property
+    def failed_by(self) -> str | None:
+        """The name of what ends it, when it is not asked to end."""
+        return None if self._failure is None else type(self._failure).__name__
 
     def _is_ours(self, assignment: Assignment) -> bool:
         return self._source.ownership.covers(assignment)
@@ -287,6 +293,7 @@ class Relay:
     def fail(self, error: BaseException) -> None:
         """End: `run` raises this."""
         if not self._ended.done():
+            self._failure = error
             self._ended.set_exception(error)
 
     def from_thread(self, method: Callable[..., None], *arguments: object) -> None:

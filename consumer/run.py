@@ -104,7 +104,9 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool) 
     relay: Relay | None = None
 
     def health() -> Health:
-        return Health(heartbeats.ages(), None, relay is not None and relay.joined, stop.is_set())
+        if relay is None:
+            return Health(heartbeats.ages(), draining=stop.is_set())
+        return Health(heartbeats.ages(), relay.failed_by, relay.joined, stop.is_set())
 
     admin = AdminServer((settings.admin.listen.host, settings.admin.listen.port), registry, health)
     try:
