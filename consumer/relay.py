@@ -638,7 +638,11 @@ class Relay:
             self._writes.append(Write(assignment, next_offset=restored.next_offset))
         known: list[RestoredAction] = []
         for action in adopted.actions:
-            if action.action.connection in self._connections:
+            if action.offset >= restored.next_offset and not action.sending:
+                # A delayed commit made its record visible without its offset: the source brings the event again, and
+                # might do so when this action is done and forgotten.
+                self._writes.append(Write(assignment, action_key(action.offset, action.action.route)))
+            elif action.action.connection in self._connections:
                 known.append(action)
             else:
                 gone = "its connection is no longer configured"

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 
 import pytest
 
+from consumer.effects import ActionId, Save
+from consumer.ownership import Assignment
+from consumer.records import SourceEvent, new_action, pending_value
+from consumer.routing import Routed
 from tests.world import mutations
+from tests.world.events import ROUTER, Event
+from tests.world.instance import TOPICS
 from tests.world.states import TO_BE_REACHED
-from tests.world.world import ViolationError, World
+from tests.world.world import START, Profile, ViolationError, World
 
 SCHEDULES = int(os.environ.get("WORLD_SCHEDULES", "5000"))
+QUIET = Profile(1, 1, 1, 0, trouble=0.0, unreliable=0.0, nesting=0.0, most_pending=1, session_s=45.0)
 PATIENCE_S = 60.0  # for a mutation to be noticed
 
 
@@ -32,6 +40,37 @@ def test_no_schedule_breaks_the_promise_and_each_rare_state_is_reached() -> None
         reached.update(play(seed).reached)
 
     assert [state for state in TO_BE_REACHED if not reached[state]] == []
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_an_event_whose_record_became_visible_before_its_offset_is_not_sent_twice(seed: int) -> None:
+    """A delayed commit request ended the next transaction half-way: its record counts, its offset does not."""
+    world = World(seed, profile=QUIET)
+    event = world.events[0] = Event(0, 0, "action", "A", True, b'{"k":"a","o":"A","v":"tag","n":0}', 0.0, "ordinary")
+    world.unpublished = deque([event])
+    world.publish()
+    assert event.value is not None
+    read = SourceEvent(TOPICS.source, 0, 0, 1, b"key", event.value)
+    routed = ROUTER.route(json.loads(event.value), read)
+    assert isinstance(routed, Routed)
+    action = new_action(routed, read)
+    save = Save(
+        ActionId(Assignment(TOPICS.source, 0, 1), 0),
+        action.route,
+        action.routed,
+        False,
+        START,
+        START,
+        0,
+        0,
+        "tag",
+        None,
+    )
+    world.kafka.logs[TOPICS.delay, 0].append(event.key, pending_value(save), START)
+    event.torn = True
+    world.run()
+
+    assert event.accepted == 1
 
 
 def trace(seed: int) -> list[str]:

@@ -157,7 +157,7 @@ class World:
         for number in range(self.profile.partitions):
             self.kafka.logs[TOPICS.delay, number].append(POSITION_KEY, position_value(0), self.now)
         self.events = [drawn(self.draw, n, self.profile.partitions, START) for n in range(self.profile.events)]
-        self._unpublished = deque(self.events)
+        self.unpublished = deque(self.events)
         self.instances: dict[str, Instance | None] = {}
         self._dead: list[Instance] = []
 
@@ -255,8 +255,8 @@ class World:
                     choices.append((self._step_source, instance))
             if instance.loop.jobs and any(kind not in instance.busy for kind, _ in instance.loop.jobs):
                 choices.append((self._step_job, instance))
-        if self._unpublished and (not choices or draw.random() < 0.3):
-            choices.append((self._publish, None))
+        if self.unpublished and (not choices or draw.random() < 0.3):
+            choices.append((self.publish, None))
         if self.kafka.restless and self.kafka.can_rebalance():
             choices.append((self._rebalance, None))
         if self._faults_left and draw.random() < 0.03:
@@ -347,8 +347,8 @@ class World:
         self.at(self.now + self.draw.choice((0.001, 0.01, 0.1, 1.0, 4.0)), lambda: None)
         self._let_time_pass()
 
-    def _publish(self) -> None:
-        event = self._unpublished.popleft()
+    def publish(self) -> None:
+        event = self.unpublished.popleft()
         log = self.kafka.logs[TOPICS.source, event.partition]
         event.offset = log.append(b"key", event.value, self.now).offset
         self.account.by_offset[event.partition].append(event)
@@ -527,7 +527,7 @@ class World:
 
     def quiet(self) -> bool:
         """All has ended: no event waits, nothing is pending, no process believes otherwise."""
-        if self._unpublished or self._delayed:
+        if self.unpublished or self._delayed:
             return False
         for number in range(self.profile.partitions):
             if self.account.positions[number] < self.kafka.logs[TOPICS.source, number].end:
