@@ -638,9 +638,9 @@ class Relay:
             self._writes.append(Write(assignment, next_offset=restored.next_offset))
         known: list[RestoredAction] = []
         for action in adopted.actions:
-            if action.offset >= restored.next_offset and not action.sending:
-                # A delayed commit made its record visible without its offset: the source brings the event again, and
-                # might do so when this action is done and forgotten.
+            if restored.next_offset <= action.offset < restored.source_end and not action.sending:
+                # A delayed commit made its record visible without its offset (or an operator moved the offset back):
+                # the source brings the event again, and might do so when this action is done and forgotten.
                 self._writes.append(Write(assignment, action_key(action.offset, action.action.route)))
             elif action.action.connection in self._connections:
                 known.append(action)

@@ -62,10 +62,14 @@ class LiveRecord:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """One partition, as it stands in Kafka. `position_known`: its delay partition says where the source goes on."""
+    """One partition, as it stands in Kafka.
+
+    The source goes on at `next_offset` and ends at `source_end`. `position_known`: the delay partition says so, too.
+    """
 
     assignment: Assignment
     next_offset: int
+    source_end: int
     live: list[LiveRecord]
     end: int
     position_known: bool
@@ -178,6 +182,7 @@ class Restorer:
             Restored(
                 a,
                 self._next_offset(a, committed.get(source[a]), readings[a], marks[source[a]]),
+                marks[source[a]][1],
                 list(readings[a].live.values()),
                 readings[a].end,
                 readings[a].position is not None or readings[a].start > marks[delay[a]][0],
