@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -30,7 +30,7 @@ from benchmarks.events import TOPIC, TOPICS, create_topics, event, publish
 from consumer import kafka
 from consumer.clock import steady_clock
 from consumer.decoding import decode
-from consumer.effects import ActionId, NewAction, RestoredAction, Save
+from consumer.effects import ActionId, NewAction, Save
 from consumer.journal import MOST_WRITES
 from consumer.ledger import Ledger, Policy
 from consumer.low_water_mark import LowWaterMark
@@ -41,8 +41,8 @@ from consumer.records import (
     new_action,
     pending_value,
     position_value,
-    restored_action,
 )
+from consumer.relay import read_live
 from consumer.restore import KafkaReader, Restorer
 from consumer.routing import BUILT_IN_ROUTES, Routed, Router, compile_routes
 from schemas.pending_action import POSITION_KEY
@@ -148,20 +148,16 @@ def restart(bootstrap_servers: str, actions: int, partitions: int, *, traced: bo
     started = time.monotonic()
     restored = restorer.restore(assignments)
     read_at = time.monotonic()
-    adopted = [(each, [restored_action(record.key, record.value) for record in each.live]) for each in restored]
+    adopted = [read_live(each) for each in restored]
     parsed_at = time.monotonic()
-    for each, parsed in adopted:
-        read = [action for action in parsed if isinstance(action, RestoredAction)]
-        live: list[tuple[Hashable, int]] = [
-            (action.offset, record.offset) for action, record in zip(read, each.live, strict=True)
-        ]
-        kept.append(LowWaterMark(live, each.end))
-        ledger.assign(each.assignment, read, time.time())
+    for each in adopted:
+        kept.append(LowWaterMark(each.live, each.restored.end))
+        ledger.assign(each.restored.assignment, each.actions, time.time())
     ended_at = time.monotonic()
 
     if ledger.open != actions:
         raise RuntimeError(f"{ledger.open} of {actions} pending actions came back")
-    del restored, adopted, each, parsed, read, live
+    del restored, adopted, each
     gc.collect()
     return Restart(
         actions=actions,

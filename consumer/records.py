@@ -3,7 +3,7 @@
 Rules:
  1. `routed` is written once, when the event is read, and carried along as bytes: a progress record is composed
     around it, never re-serialised. In memory it is packed: an event and what was routed of it say much the same
-    twice, so half of it goes for 6 microseconds, and a pending action stays under 1 KiB.
+    twice, and all of them much the same, so two thirds go for 7 microseconds, and a pending action stays under 1 KiB.
  2. A record that cannot be read is set aside with what it holds (`Unreadable`), never skipped.
 """
 
@@ -80,7 +80,7 @@ def new_action(routed: Routed, event: SourceEvent) -> NewAction:
         "timestamp_ms": event.timestamp_ms,
         "key": _wrapped(event.key),
         "value": _wrapped(event.value),
-        "headers": [(name, _wrapped(value)) for name, value in event.headers],
+        "headers": [(name, _wrapped(value)) for name, value in event.headers] or None,
     }
     record = {
         "route": routed.route,
@@ -263,12 +263,24 @@ def _letter(event: SourceEvent, headers: DeadLetterHeaders) -> DeadLetterRecord:
     return DeadLetterRecord(event.key, event.value, [*original, *headers.to_kafka()], event.timestamp_ms)
 
 
+# What most of them have in common, the most common last. Only memory is packed with it: it may change at any time.
+_SKELETON = (
+    b'"carrier":"","trackingNumber":"","trackingUri":"https://'
+    rb"\"language\":\"\"occurredAt\":\"20\"engage\":{\"jobId\":\"\"data\":{\"\"orderId\":\"{\"version\":1,\"type\":\"order."
+    b'{"route":"","connection":"default","order_id":"","action":"Confirm","language":"","data":{},'
+    b'"tag_source":{"kind":"job","job_id":""},"on_unknown":"resend","event_time_ms":17,'
+    b'"source":{"topic":"orders","partition":0,"offset":1,"timestamp_ms":17,"key":{"text":""},"value":{"text":"{'
+)
+_WINDOW_BITS, _MEMORY_LEVEL = -12, 5  # 4 KiB back is far enough; the usual 256 KiB would have to be cleared each time
+
+
 def _packed(routed: bytes) -> bytes:
-    return zlib.compress(routed, 1, -zlib.MAX_WBITS)
+    packer = zlib.compressobj(1, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL, zdict=_SKELETON)
+    return packer.compress(routed) + packer.flush()
 
 
 def _unpacked(routed: bytes) -> bytes:
-    return zlib.decompress(routed, -zlib.MAX_WBITS)
+    return zlib.decompressobj(_WINDOW_BITS, zdict=_SKELETON).decompress(routed)
 
 
 def _wrapped(raw: bytes | None) -> Bytes | None:
@@ -276,7 +288,7 @@ def _wrapped(raw: bytes | None) -> Bytes | None:
 
 
 def _without_absent(fields: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in fields.items() if value is not None and value != []}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _routed_bytes(value: bytes) -> bytes | None:
