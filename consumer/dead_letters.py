@@ -177,7 +177,7 @@ def _letters_between(
 
 def _letter(record: Message, redriven: set[int]) -> Letter | None:
     """Read a letter; None for what somebody else put there."""
-    headers = _headers(record)
+    headers = kafka.headers_of(record)
     try:
         why = DeadLetterHeaders.from_kafka(headers)
     except ValidationError:
@@ -195,17 +195,8 @@ def _letter(record: Message, redriven: set[int]) -> Letter | None:
     )
 
 
-def _headers(record: Message) -> Headers:
-    try:
-        headers = record.headers() or []
-    except UnicodeDecodeError:  # a header's name is not UTF-8: none of ours, and confluent-kafka shows no other either
-        return []
-    pairs = headers.items() if isinstance(headers, dict) else headers
-    return [(name, value.encode() if isinstance(value, str) else value) for name, value in pairs]
-
-
 def _header(record: Message, name: str) -> bytes | None:
-    return next((value for each, value in reversed(_headers(record)) if each == name), None)
+    return next((value for each, value in reversed(kafka.headers_of(record)) if each == name), None)
 
 
 def _why_never(letter: Letter, sources: set[tuple[str, str]]) -> str | None:

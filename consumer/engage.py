@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from pydantic_core import from_json, to_json
 
+from consumer.api_key import LEGAL_KEY
 from consumer.http import Endpoint, Failure, HttpEngine, MaySend, OnRequest, Origin, Response
 from consumer.identifiers import why_unusable
 from consumer.outcomes import (
@@ -52,8 +53,7 @@ MAX_RETRY_AFTER_S = 24 * 3600.0
 COMPLETED_STATUSES = frozenset({"completed", "complete", "succeeded", "success", "done", "finished", "processed"})
 FAILED_STATUSES = frozenset({"failed", "error", "faulted", "rejected", "cancelled", "canceled", "aborted"})
 
-_KEY = re.compile(r"[!-~]+")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.1
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.1
 _HEADER_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 _JSON_OBJECT = dict[str, object]
@@ -79,7 +79,7 @@ class EngageClient:
 
         Raises ValueError for a URL, header name or User-Agent that HTTP cannot carry.
         """
-        if not _HEADER_NAME.fullmatch(api_key_header) or not _HEADER_VALUE.fullmatch(user_agent):
+        if not HEADER_NAME.fullmatch(api_key_header) or not _HEADER_VALUE.fullmatch(user_agent):
             raise ValueError("api_key_header must be a header's name, and user_agent printable ASCII")
         origin = Origin(base_url)
         self._origin = origin
@@ -188,7 +188,7 @@ class EngageClient:
             key = self._api_key()
         except (OSError, ValueError):  # a secret's file that is missing or not text
             return None
-        return key.encode("ascii") if _KEY.fullmatch(key) else None
+        return key.encode("ascii") if LEGAL_KEY.fullmatch(key) else None
 
     # What an answer means: design.md's table of outcomes, row by row
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Message
 
 Properties = Mapping[str, str | int | float | bool]
 Config = dict[str, str | int | float | bool]
@@ -131,3 +131,18 @@ def error_of(exception: KafkaException) -> KafkaError:
     error = exception.args[0]
     assert isinstance(error, KafkaError)  # noqa: S101 - confluent-kafka's contract, narrowed for the type checker
     return error
+
+
+def raw(value: str | bytes | None) -> bytes | None:
+    """Return a record's key or value as the bytes that it is."""
+    return value.encode() if isinstance(value, str) else value
+
+
+def headers_of(record: Message) -> list[tuple[str, bytes | None]]:
+    """Return a record's headers, in their order."""
+    try:
+        headers = record.headers() or []
+    except UnicodeDecodeError:
+        # confluent-kafka cannot show a header whose name is not UTF-8, nor any beside it. The record itself is whole.
+        return []
+    return [(name, raw(value)) for name, value in (headers.items() if isinstance(headers, dict) else headers)]

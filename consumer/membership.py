@@ -239,20 +239,7 @@ def _event(record: Message, at: Partition, offset: int) -> SourceEvent:
         partition=at[1],
         offset=offset,
         timestamp_ms=milliseconds if kind else None,
-        key=_raw(record.key()),
-        value=_raw(record.value()),
-        headers=_headers(record),
+        key=kafka.raw(record.key()),
+        value=kafka.raw(record.value()),
+        headers=kafka.headers_of(record),
     )
-
-
-def _headers(record: Message) -> list[tuple[str, bytes | None]]:
-    try:
-        headers = record.headers() or []
-    except UnicodeDecodeError:
-        # confluent-kafka cannot show a header whose name is not UTF-8, nor any beside it. The event itself is whole.
-        return []
-    return [(name, _raw(value)) for name, value in (headers.items() if isinstance(headers, dict) else headers)]
-
-
-def _raw(value: str | bytes | None) -> bytes | None:
-    return value.encode() if isinstance(value, str) else value

@@ -37,6 +37,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownEr
 from consumer import configuration_file, environment, kafka_properties
 from consumer.api_key import LEGAL_KEY, ApiKey
 from consumer.configuration_file import ConfigurationFile, UnreadableFileError
+from consumer.engage import HEADER_NAME
 from consumer.http import Origin
 from consumer.mistakes import Mistakes
 from consumer.routing import BUILT_IN_ROUTES, RouteRule
@@ -200,7 +201,6 @@ class DeadLetters(_Section):
 
 # engage: connections
 
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _OWN_HEADERS = frozenset(
     {
         "accept",
@@ -230,7 +230,7 @@ def _legal_key(key: SecretStr) -> SecretStr:
 
 
 def _legal_header(name: str) -> str:
-    if not _HEADER_NAME.fullmatch(name):
+    if not HEADER_NAME.fullmatch(name):
         raise ValueError("must be the name of an HTTP header")
     if name.lower() in _OWN_HEADERS:
         raise ValueError("must not be a header that the relay sets itself")

@@ -67,14 +67,10 @@ def check(admin: AdminClient, topics: Iterable[RelayTopics]) -> None:
     """Raise TopicError where a topic is missing, has another partition count, or is not compacted."""
     mistakes: list[str] = []
     for each in topics:
-        counts, forbidden = _counts(admin, (each.source, each.delay, each.dead_letters))
-        if forbidden:
-            mistakes += [kafka.error_of(error).str() for error in forbidden]
+        counts = _counts_of(admin, each, mistakes)
+        if counts is None:
             continue
-        wanted = counts.get(each.source)
-        if wanted is None:
-            mistakes.append(f"source topic {each.source} does not exist")
-            continue
+        wanted = counts[each.source]
         for name in (each.delay, each.dead_letters):
             if name not in counts:
                 mistakes.append(f"topic {name} does not exist")
@@ -97,14 +93,10 @@ def create(admin: AdminClient, topics: Iterable[RelayTopics], replication: int =
     mistakes: list[str] = []
     made: dict[str, int] = {}
     for each in topics:
-        counts, forbidden = _counts(admin, (each.source, each.delay, each.dead_letters))
-        if forbidden:
-            mistakes += [kafka.error_of(error).str() for error in forbidden]
+        counts = _counts_of(admin, each, mistakes)
+        if counts is None:
             continue
-        wanted = counts.get(each.source)
-        if wanted is None:
-            mistakes.append(f"source topic {each.source} does not exist")
-            continue
+        wanted = counts[each.source]
         for name, config in ((each.delay, COMPACTED), (each.dead_letters, DEAD_LETTERS)):
             try:
                 if name not in counts:
@@ -172,6 +164,18 @@ def committed_offsets(
         for each in answered
         if each.offset >= 0 and (each.metadata or (each.topic, each.partition) not in marks)
     }
+
+
+def _counts_of(admin: AdminClient, topics: RelayTopics, mistakes: list[str]) -> dict[str, int] | None:
+    """Return the partition counts of those that exist; None, and the mistake, where nothing can be said of them."""
+    counts, forbidden = _counts(admin, (topics.source, topics.delay, topics.dead_letters))
+    if forbidden:
+        mistakes += [kafka.error_of(error).str() for error in forbidden]
+    elif topics.source not in counts:
+        mistakes.append(f"source topic {topics.source} does not exist")
+    else:
+        return counts
+    return None
 
 
 def _counts(admin: AdminClient, names: Iterable[str]) -> tuple[dict[str, int], list[KafkaException]]:
