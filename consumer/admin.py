@@ -1,4 +1,4 @@
-"""EDGE. /metrics, /healthz and /readyz, on threads of their own: they answer even while the event loop is stuck.
+"""EDGE. /metrics, /healthz, /readyz, /status, on threads of their own: they answer even while the event loop is stuck.
 
 Rules:
  1. Alive means that this process can still do its work: its threads show life and no client has failed for good.
@@ -7,11 +7,13 @@ Rules:
  3. Nothing that a client does keeps another one waiting: a thread per connection, a few connections at the most
     (the oldest is cut off for a new one), each for a short time.
  4. Nothing a client sends is echoed or logged.
+ 5. /status is JSON, unless the client rather has HTML, as browsers do. /status.json is JSON for everybody.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import sys
 import threading
@@ -25,7 +27,11 @@ from typing import Any
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from consumer.metrics import Thread
+from consumer import __version__
+from consumer.history import Flow
+from consumer.metrics import Snapshot, Thread
+from consumer.status import Status, status_of
+from consumer.status_page import CONTENT_SECURITY_POLICY, page
 
 # Seconds without a heartbeat after which a thread counts as stuck: more than anything takes that ends by itself.
 HEARTBEAT_LIMITS_S: Mapping[Thread, float] = {
@@ -105,15 +111,23 @@ class AdminServer:
         listen: tuple[str, int],
         registry: CollectorRegistry,
         health: Callable[[], Health],
+        published: Callable[[], tuple[Snapshot, Flow]],
         *,
         connection_s: float = CONNECTION_S,
     ) -> None:
-        """`listen` is (host, port); port 0 takes a free one. `health` is called on this server's threads."""
+        """`listen` is (host, port); port 0 takes a free one. `health` and `published` are called on its threads."""
+
+        def status() -> Status:
+            return _status(health(), published())
+
         self._listen = listen
-        self._pages = {
-            "/metrics": lambda: _Page(200, generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4),
-            "/healthz": lambda: _verdict(not_alive(health())),
-            "/readyz": lambda: _verdict(not_ready(health())),
+        self._pages: _Pages = {
+            "/metrics": lambda _: _Page(200, generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4),
+            "/healthz": lambda _: _verdict(not_alive(health())),
+            "/readyz": lambda _: _verdict(not_ready(health())),
+            "/status": lambda accept: _html(status()) if rather_html(accept) else _json(status()),
+            "/status.json": lambda _: _json(status()),
+            "/": lambda _: _Page(302, b"status\n", headers=(("Location", "status"),)),
         }
         self._connection_s = connection_s
         self._server: _Server | None = None
@@ -150,10 +164,64 @@ class _Page:
     status: int
     body: bytes
     content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+_Pages = Mapping[str, Callable[[str], _Page]]  # each is given what the request accepts
 
 
 def _verdict(wrong: list[str]) -> _Page:
     return _Page(503, "".join(f"{each}\n" for each in wrong).encode()) if wrong else _Page(200, b"ok\n")
+
+
+def _status(health: Health, published: tuple[Snapshot, Flow]) -> Status:
+    return status_of(
+        published,
+        version=__version__,
+        age_s=health.heartbeat_ages_s.get("event_loop"),  # it publishes with each of its heartbeats
+        not_alive=not_alive(health),
+        joined=health.joined,
+        draining=health.draining,
+    )
+
+
+def _json(status: Status) -> _Page:
+    body = status.model_dump_json(indent=2).encode() + b"\n"
+    return _Page(200, body, "application/json", (("Vary", "Accept"), ("X-Content-Type-Options", "nosniff")))
+
+
+def _html(status: Status) -> _Page:
+    return _Page(
+        200,
+        page(status).encode(),
+        "text/html; charset=utf-8",
+        (
+            ("Vary", "Accept"),
+            ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Referrer-Policy", "no-referrer"),
+        ),
+    )
+
+
+def rather_html(accept: str) -> bool:
+    """Tell whether an Accept header (RFC 9110, 12.5.1) prefers HTML to JSON; where it has no preference: no."""
+    ranges = dict(map(_media_range, accept.split(",")))
+
+    def quality(kind: str, subtype: str) -> float:
+        found = (ranges.get(each) for each in (f"{kind}/{subtype}", f"{kind}/*", "*/*"))
+        return next((each for each in found if each is not None), 0.0)
+
+    return quality("text", "html") > quality("application", "json")
+
+
+def _media_range(text: str) -> tuple[str, float]:
+    name, *parameters = (each.strip().lower() for each in text.split(";"))
+    for each in parameters:
+        if each.startswith("q="):
+            weight = re.fullmatch(r"[01](\.[0-9]{0,3})?", each[2:])
+            return name, float(weight[0]) if weight else 0.0
+    return name, 1.0
 
 
 class _Server(ThreadingMixIn, TCPServer):
@@ -164,7 +232,7 @@ class _Server(ThreadingMixIn, TCPServer):
     allow_reuse_address = True  # what still lingers of an earlier process; a live one keeps the port
     request_queue_size = 64
 
-    def __init__(self, host: str, port: int, pages: Mapping[str, Callable[[], _Page]], connection_s: float) -> None:
+    def __init__(self, host: str, port: int, pages: _Pages, connection_s: float) -> None:
         self.pages = pages
         self._connection_s = connection_s
         self._open: dict[socket.socket, float] = {}  # since when, the oldest first
@@ -219,22 +287,22 @@ class _Connection(BaseHTTPRequestHandler):
             self._answer()
 
     def _answer(self) -> None:
-        page = self.server.pages.get(self.path.partition("?")[0])
-        if page is None:
+        answer = self.server.pages.get(self.path.partition("?")[0])
+        if answer is None:
             self._send(_Page(404, " ".join(self.server.pages).encode() + b"\n"))
         elif self.command not in ("GET", "HEAD"):
-            self._send(_Page(405, b"GET and HEAD only\n"), ("Allow", "GET, HEAD"))
+            self._send(_Page(405, b"GET and HEAD only\n", headers=(("Allow", "GET, HEAD"),)))
         else:
-            self._send(page())
+            self._send(answer(", ".join(self.headers.get_all("Accept", []))))
 
-    def _send(self, page: _Page, *headers: tuple[str, str]) -> None:
+    def _send(self, page: _Page) -> None:
         self.send_response(page.status)
         for name, value in (
             ("Content-Type", page.content_type),
             ("Content-Length", str(len(page.body))),
             ("Cache-Control", "no-store"),
             ("Connection", "close"),
-            *headers,
+            *page.headers,
         ):
             self.send_header(name, value)
         self.end_headers()

@@ -12,10 +12,10 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, TypeVar
@@ -47,7 +47,6 @@ app = typer.Typer(
     help="Turns order events on Kafka into Voyado Engage order actions.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # they show local variables: keys, events
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -70,14 +69,50 @@ Config = Annotated[
         show_default=False,
     ),
 ]
+
+
+def _reasons(incomplete: str) -> list[str]:
+    from schemas.dead_letter import Reason
+
+    return [each for each in Reason if each.startswith(incomplete)]
+
+
+def _source_topics(ctx: typer.Context, incomplete: str) -> list[str]:
+    return [each for each in _configured(ctx, lambda found: found.source.topics) if each.startswith(incomplete)]
+
+
+def _connections(ctx: typer.Context, incomplete: str) -> list[str]:
+    return [each for each in _configured(ctx, lambda found: found.engage.connections) if each.startswith(incomplete)]
+
+
+def _configured(ctx: typer.Context, names: Callable[[Settings], Iterable[str]]) -> Iterable[str]:
+    """Return names of the configuration that the line under completion uses; none where it cannot be read."""
+    from consumer.settings import ConfigurationError, load
+
+    given = ctx.params.get("config") or os.environ.get("ENGAGE_RELAY_CONFIG")
+    try:
+        return names(load(Path(given) if given else None, os.environ))
+    except ConfigurationError:
+        return ()
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Print so many at most.", show_default=False)]
 SourceTopic = Annotated[
-    str | None, typer.Option("--topic", metavar="NAME", help="Only of this source topic.", show_default=False)
+    str | None,
+    typer.Option(
+        "--topic", metavar="NAME", help="Only of this source topic.", show_default=False, autocompletion=_source_topics
+    ),
 ]
 Reasons = Annotated[
     list[str] | None,
-    typer.Option("--reason", metavar="REASON", help="Only with this reason (several: or).", show_default=False),
+    typer.Option(
+        "--reason",
+        metavar="REASON",
+        help="Only with this reason (several: or).",
+        show_default=False,
+        autocompletion=_reasons,
+    ),
 ]
 Since = Annotated[
     str | None,
@@ -196,6 +231,41 @@ def simulate(
         _refuse(str(error))
     except OSError as error:
         _refuse(f"cannot listen on {listen}: {error.strerror}")
+
+
+@app.command()
+def status(
+    url: Annotated[str, typer.Option(help="A running relay's admin.listen.")] = "http://127.0.0.1:8080",
+    live: Annotated[
+        bool | None,
+        typer.Option("--watch/--once", help="Go on, or not. Default: on a terminal, go on.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a running relay does. Exit code 1 where none answers."""
+    from consumer import status_terminal
+
+    try:
+        first = status_terminal.fetch(url)
+    except ValueError as error:
+        _refuse(f"--url: {error}")
+    except status_terminal.StatusError as error:
+        _end(1, str(error))
+    terminal = sys.stdout.isatty()
+    then = status_terminal.updates(url) if (terminal and not as_json if live is None else live) else ()
+    with suppress(KeyboardInterrupt):
+        if as_json:
+            printing.json_line(first.model_dump(mode="json"))
+            for each in then:
+                if isinstance(each, status_terminal.StatusError):
+                    printing.notice(each)
+                else:
+                    printing.json_line(each.model_dump(mode="json"))
+        elif then:
+            status_terminal.watch(first, then, status_terminal.console_of(terminal=terminal))
+        else:
+            console = status_terminal.console_of(terminal=terminal)
+            console.print(status_terminal.drawn(first, console))
 
 
 # Looking before
@@ -330,14 +400,37 @@ def topics_check(config: Config = None) -> None:
 
 
 @pending_app.command("list")
-def pending_list(config: Config = None, limit: Limit = None, as_json: AsJson = False) -> None:
+def pending_list(
+    *,
+    config: Config = None,
+    order_id: Annotated[
+        str | None, typer.Option("--order-id", metavar="ID", help="Only of this order.", show_default=False)
+    ] = None,
+    connection: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only of this connection.", show_default=False, autocompletion=_connections),
+    ] = None,
+    state: Annotated[
+        Literal["pending", "sending", "unreadable"] | None,
+        typer.Option(help="sending: its intent is saved, and no outcome.", show_default=False),
+    ] = None,
+    older_than: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Only those first seen longer ago: 90s, 1h, 2d.", show_default=False),
+    ] = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
+) -> None:
     """List what the delay topics hold now. Exit code 1 where the list is not complete."""
     with _exit_codes():
         settings = _loaded(config)
-        from consumer.pending import Pending, pending_actions
+        from consumer.pending import Filter, Pending, pending_actions
 
+        if connection is not None and connection not in settings.engage.connections:
+            printing.notice(f"--connection: {connection} is not configured; {', '.join(settings.engage.connections)}")
+        wanted = Filter(order_id, connection, state, None if older_than is None else _before(older_than, time.time()))
         gaps: list[Gap] = []
-        found = _without_gaps(pending_actions(settings.kafka, settings.topics), gaps)
+        found = _without_gaps(pending_actions(settings.kafka, settings.topics, wanted), gaps)
         columns = [name for name in Pending.__dataclass_fields__ if name not in ("connection", "first_seen")]
         printing.rows((asdict(each) for each in islice(found, limit)), columns, as_json=as_json)
         raise typer.Exit(int(bool(gaps)))
@@ -451,6 +544,15 @@ def _selection(
     )
 
 
+def _before(text: str, now: float) -> datetime:
+    from consumer.settings import seconds
+
+    try:
+        return datetime.fromtimestamp(now - seconds(text), UTC)
+    except ValueError as error:
+        _refuse(f"--older-than: {error}")
+
+
 def _since_ms(text: str, now: float) -> int:
     from consumer.settings import seconds
 
@@ -521,7 +623,7 @@ def _loaded(config: Path | None, log_level: str = "warning") -> Settings:
     logs.configure(log_level)
     settings = load(config, os.environ)
     for name, value in settings.kafka.items():
-        if re.search("password|secret|pem", name):
+        if re.search("password|secret|pem", name) and not name.endswith(".file"):  # its name is no secret
             logs.redact(str(value))
     for connection in settings.engage.connections.values():
         with suppress(OSError, ValueError):  # not readable now: a key that nobody has cannot show

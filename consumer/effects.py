@@ -93,13 +93,17 @@ Effect = Save | Close | SetAside
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """Ask for the versionTag: of the job, where there is one; `ask_order`: only the order itself knows better."""
+    """Ask for the versionTag: of the job, where there is one; `ask_order`: only the order itself knows better.
+
+    `due`: when it was to be asked.
+    """
 
     action_id: ActionId
     order_id: str
     routed: bytes = field(repr=False)
     job_id: str | None
     ask_order: bool
+    due: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ from schemas.dead_letter import Reason
 LEARNT_TAGS = 10_000  # jobs whose tag is remembered for the order's next action: about 3 MB
 MOST_STALE = 5  # times that the order is asked for a newer tag before its 404 is believed
 FAIR_TRIES = 3  # answered polls in a row, or sends, that an action gets before time ends it, even after an outage
+AGE_SLOT_S = 10  # how exactly `first_seen` is told: a day of deadline is 8640 slots at the most
 SUSPENDED_WAIT_S = 1.0  # before an action whose key was refused is due again; then its connection decides
 
 
@@ -182,6 +183,7 @@ class Ledger:
         self._open_bytes = 0
         self._in_doubt = 0
         self._states = [0] * len(State)
+        self._first_seen: dict[int, int] = {}
         self._litter = 0  # at most so many GONE entries lie in the heap and the queues
 
     # -- partitions ---------------------------------------------------------------------------------------------
@@ -414,7 +416,7 @@ class Ledger:
             entry = queue.polls.popleft()
             if entry.state is State.DUE and not entry.partition.stopping:
                 self._to(entry, State.POLLING)
-                return Poll(entry.id, entry.order_id, entry.routed, entry.job_id, entry.ask_order)
+                return Poll(entry.id, entry.order_id, entry.routed, entry.job_id, entry.ask_order, entry.due)
         return None
 
     def has_request(self, connection: str) -> bool:
@@ -442,6 +444,15 @@ class Ledger:
     def counts(self) -> dict[str, int]:
         """Open actions by state."""
         return {state.name.lower(): self._states[state] for state in State if state is not State.GONE}
+
+    def first_seen(self) -> dict[int, int]:
+        """Open actions by when their events were first read: how many in which slot of AGE_SLOT_S since 1970."""
+        return self._first_seen.copy()
+
+    def open_of(self, assignment: Assignment) -> int | None:
+        """Return how many actions of a partition are open; None while it is not ours, or not restored yet."""
+        partition = self._partitions.get(assignment)
+        return None if partition is None else len(partition.entries)
 
     def overdue(self, now: float, tolerance_s: float = 1.0) -> int:
         """DUE polls and TAGGED actions that nobody has taken; 0 while the oldest is within the tolerance."""
@@ -473,7 +484,16 @@ class Ledger:
         entry.queue.ahead += (state in _AHEAD) - (entry.state in _AHEAD)
         if state is State.GONE:
             self._open_bytes -= len(entry.routed)
+            self._count_age(entry, -1)
         entry.state = state
+
+    def _count_age(self, entry: _Entry, change: int) -> None:
+        slot = int(entry.first_seen // AGE_SLOT_S)
+        count = self._first_seen.get(slot, 0) + change
+        if count:
+            self._first_seen[slot] = count
+        else:
+            del self._first_seen[slot]
 
     def _doubt(self, entry: _Entry, doubt: bool) -> None:
         self._in_doubt += doubt - entry.doubt
@@ -486,6 +506,7 @@ class Ledger:
         self._open += 1
         self._open_bytes += len(entry.routed)
         self._states[State.QUEUED] += 1
+        self._count_age(entry, 1)
         lane = partition.lanes.setdefault(queue.connection, {})
         last = lane.get(entry.order_id)
         if last is not None:

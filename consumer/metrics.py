@@ -30,8 +30,9 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from consumer.history import Flow, History
 from consumer.http import Endpoint, FailureKind
-from consumer.outcomes import ActionOutcome, DocumentOutcome, PollOutcome
+from consumer.outcomes import Accepted, ActionOutcome, DocumentOutcome, PollOutcome
 from consumer.ownership import Partition
 from schemas.dead_letter import Reason
 
@@ -39,6 +40,7 @@ PREFIX = "engage_relay_"
 
 Rebalance = Literal["assigned", "revoked", "lost"]
 Thread = Literal["event_loop", "consumer"]
+Holding = Literal["restoring", "open", "leaving"]  # a partition that is owned: `leaving` while it is handed over
 
 # From an event's own time: a tag that is there at once, Engage's processing (seconds to minutes), the waits after
 # failures (10 s to 5 min), an outage of hours, and the deadline (24 h).
@@ -49,6 +51,9 @@ _READY_TO_ACCEPTED_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300,
 _REQUEST_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 # From no wait over one turn at 50 requests/s (0.02 s) to a rest (30 s) and a suspended key's trial (60 s).
 _LIMITER_WAIT_S = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+# From the event loop's own work (milliseconds) over the aim (0.25 s while the budget is free) to a short budget, a rest
+# (30 s) and a suspended key's trial (60 s).
+_DUE_LATENESS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 # A healthy transaction takes 3-25 ms; a call times out after 15 s.
 _TRANSACTION_S = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
 # Reading alone is fast; a dead instance's transaction adds about 10 s; it is given up after 120 s.
@@ -62,12 +67,44 @@ M = TypeVar("M", Counter, Histogram)
 
 
 @dataclass(frozen=True, slots=True)
+class Halt:
+    """Why a connection is suspended or rests, and since when (seconds since 1970). `why` is an outcome's."""
+
+    why: str
+    since: float
+    suspended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLettered:
+    """Where an event stood that was set aside, and why; its offset is unknown where a delay record was unreadable."""
+
+    reason: Reason
+    topic: str
+    partition: int
+    offset: int | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionFigures:
+    """An owned partition at one moment."""
+
+    holding: Holding = "open"
+    pending: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionFigures:
     """One connection's pace at one moment."""
 
     requests_per_second: float = 0.0  # the rate at present, this instance's share
     suspended: bool = False  # its key is refused
     resting: bool = False  # after failures in a row or a 429
+    halt: Halt | None = None  # why nothing leaves, where nothing does
+    next_at: float | None = None  # when the next request may leave, while it rests
+    budget: float = 0.0  # the key's requests per second, for all instances
+    in_flight: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +120,13 @@ class Snapshot:
     partitions_owned: int = 0
     lag: Mapping[Partition, int] = field(default_factory=dict)  # records to read, of the owned partitions only
     connections: Mapping[str, ConnectionFigures] = field(default_factory=dict)
+    # For the status page only; times are seconds since 1970.
+    at: float = 0.0  # when it was taken
+    first_seen: Mapping[int, int] = field(default_factory=dict)  # `Ledger.first_seen()`
+    next_due: float | None = None
+    most_pending: int = 0  # above it the source is paused
+    partitions: Mapping[Partition, PartitionFigures] = field(default_factory=dict)
+    dead_letters: tuple[DeadLettered, ...] = ()  # the last ones
 
 
 class Metrics:
@@ -130,6 +174,12 @@ class Metrics:
             _LIMITER_WAIT_S,
             "connection",
         )
+        self._due_lateness = histogram(
+            "due_lateness_seconds",
+            "How long after its due time a poll was started.",
+            _DUE_LATENESS_S,
+            "connection",
+        )
         self._dead_letters = counter("dead_letters_total", "Events set aside, by reason.", "reason")
         self._transactions = Histogram(
             PREFIX + "transaction_duration_seconds",
@@ -155,7 +205,8 @@ class Metrics:
         self._build = Info(PREFIX + "build", "The version that runs.", registry=registry)
 
         self._outcomes = _OutcomeNames()
-        self._snapshot = Snapshot()
+        self._history = History()
+        self._published = (Snapshot(), Flow())
         self._heartbeat_ages: Callable[[], Mapping[Thread, float]] = dict
         self._statistics: dict[str, list[_BrokerFigures]] = {}
 
@@ -185,12 +236,14 @@ class Metrics:
             self._actions.start((connection, action, outcome) for action in actions for outcome in sent)
             self._request_duration.start((connection, call) for call in _CALLS)
             self._limiter_wait.start([(connection,)])
+            self._due_lateness.start([(connection,)])
 
     # -- facts --------------------------------------------------------------------------------------------------
 
     def events_consumed(self, topic: str, count: int) -> None:
         """Record that a batch was read."""
         self._consumed[topic,].inc(count)
+        self._history.consumed(count)
 
     def routed(self, route: str, action: str) -> None:
         """Record that an event became an action."""
@@ -211,6 +264,8 @@ class Metrics:
     def action_answered(self, connection: str, action: str, outcome: ActionOutcome) -> None:
         """Record what sending an action came to."""
         self._actions[connection, action, self._outcomes[type(outcome)]].inc()
+        if isinstance(outcome, Accepted):
+            self._history.accepted(connection)
 
     def accepted(self, action: str, event_to_accepted_s: float | None, ready_to_accepted_s: float) -> None:
         """Record how long an accepted action took. A sender's clock that is ahead of ours counts as 0.
@@ -220,19 +275,27 @@ class Metrics:
         if event_to_accepted_s is not None:
             self._event_to_accepted[action,].observe(max(0.0, event_to_accepted_s))
         self._ready_to_accepted[action,].observe(max(0.0, ready_to_accepted_s))
+        self._history.took(event_to_accepted_s, ready_to_accepted_s)
 
     def request(self, connection: str, call: str, status: str, seconds: float) -> None:
         """Record a request to Engage. `status` is HTTP's, or the kind of failure where there was no answer."""
         self._requests[connection, call, status if status in _STATUSES else "other"].inc()
         self._request_duration[connection, call].observe(seconds)
+        if status != "withdrawn":
+            self._history.requested(connection)
 
     def limiter_waited(self, connection: str, seconds: float) -> None:
         """Record how long a request waited for its turn."""
         self._limiter_wait[connection,].observe(seconds)
 
+    def poll_started(self, connection: str, late_s: float) -> None:
+        """Record how long after its due time a poll was started."""
+        self._due_lateness[connection,].observe(late_s)
+
     def dead_lettered(self, reason: Reason) -> None:
         """Record that an event was set aside."""
         self._dead_letters[reason,].inc()
+        self._history.dead_lettered(reason)
 
     def transaction_committed(self, seconds: float, records: int) -> None:
         """Record a transaction that the broker committed."""
@@ -267,7 +330,12 @@ class Metrics:
 
     def publish(self, snapshot: Snapshot) -> None:
         """Replace what the next scrapes say of the state of things. Once a second is enough."""
-        self._snapshot = snapshot
+        flow = self._history.tick(snapshot.at, sum(snapshot.pending.values()), snapshot.overdue)
+        self._published = (snapshot, flow)
+
+    def published(self) -> tuple[Snapshot, Flow]:
+        """The state of things and the last minutes, as they were published last. For any thread."""
+        return self._published
 
     def watch_heartbeats(self, ages: Callable[[], Mapping[Thread, float]]) -> None:
         """Ask `ages` at each scrape for the seconds since each thread's last heartbeat; it is called on that thread.
@@ -277,7 +345,7 @@ class Metrics:
         self._heartbeat_ages = ages
 
     def _at_scrape(self) -> Iterator[Metric]:
-        yield from _snapshot_families(self._snapshot)
+        yield from _snapshot_families(self._published[0])
         yield _gauge(
             "heartbeat_age_seconds", "Since the thread last showed life.", "thread", self._heartbeat_ages().items()
         )

@@ -92,6 +92,11 @@ class Pace:
         self._trial_under_way = False
         self.suspended = False
 
+    @property
+    def budget(self) -> float:
+        """Requests per second that the key has, for all instances together."""
+        return self._budget
+
     def set_share(self, share: float, now: float) -> None:
         """Take `share` (0 to 1) of the budget from `now` on: the owned fraction of the source's partitions."""
         earned = min(1.0, (now - self._last_sent) * self.rate(now))  # of the next request

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -23,6 +23,9 @@ from consumer.records import offset_of_key
 from consumer.topics import RelayTopics, committed_offsets, partition_counts, watermarks
 from schemas.pending_action import POSITION_KEY, PendingAction
 
+State = Literal["pending", "sending", "unreadable"]
+STATES: tuple[State, ...] = get_args(State)
+
 
 @dataclass(frozen=True, slots=True)
 class Pending:
@@ -31,7 +34,7 @@ class Pending:
     topic: str
     partition: int
     offset: int | None
-    state: Literal["pending", "sending", "unreadable"]
+    state: State
     route: str | None = None
     action: str | None = None
     order_id: str | None = field(default=None, repr=False)
@@ -42,8 +45,32 @@ class Pending:
     sends: int | None = None
 
 
-def pending_actions(properties: kafka.Properties, topics: Iterable[RelayTopics]) -> Iterator[Pending | Gap]:
-    """Yield the open actions in the order of topic, partition and source offset.
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which of them are wanted: all that is set must hold. Of an unreadable record nothing but its state is known."""
+
+    order_id: str | None = field(default=None, repr=False)
+    connection: str | None = None
+    state: State | None = None
+    seen_before: datetime | None = None  # its event was read earlier than that
+
+    def takes(self, pending: Pending) -> bool:
+        """Whether this one is wanted."""
+        return (
+            self.order_id in (None, pending.order_id)
+            and self.connection in (None, pending.connection)
+            and self.state in (None, pending.state)
+            and (self.seen_before is None or (pending.first_seen is not None and pending.first_seen < self.seen_before))
+        )
+
+
+EVERY_ONE = Filter()
+
+
+def pending_actions(
+    properties: kafka.Properties, topics: Iterable[RelayTopics], wanted: Filter = EVERY_ONE
+) -> Iterator[Pending | Gap]:
+    """Yield the open actions that are wanted, in the order of topic, partition and source offset.
 
     A Gap follows what could be read of its partition. Raises KafkaException where the broker does not answer or a
     topic does not exist.
@@ -61,7 +88,9 @@ def pending_actions(properties: kafka.Properties, topics: Iterable[RelayTopics])
             for partition in partitions:
                 low, end = ends[partition]
                 mark = marks.get(partition, low)
-                yield from _of_partition(reader, each, partition, mark if low <= mark <= end else low, end)
+                for found in _of_partition(reader, each, partition, mark if low <= mark <= end else low, end):
+                    if isinstance(found, Gap) or wanted.takes(found):
+                        yield found
 
 
 def _low_water_marks(reader: Consumer, partitions: list[tuple[str, int]]) -> dict[tuple[str, int], int]:

@@ -19,12 +19,12 @@ Row = Mapping[str, object]
 
 def data(line: str) -> None:
     """Write a line to stdout."""
-    typer.echo(_shown(line))
+    typer.echo(shown(line))
 
 
 def notice(line: object) -> None:
     """Write a line for the operator to stderr."""
-    typer.echo(_shown(str(line)), err=True)
+    typer.echo(shown(str(line)), err=True)
 
 
 def json_line(row: Row) -> None:
@@ -60,7 +60,7 @@ def _draw(found: Iterable[Row], columns: Sequence[str]) -> None:
 
 
 def _cell(value: object) -> str:
-    return "" if value is None else _shown(_as_text(value))
+    return "" if value is None else shown(_as_text(value))
 
 
 def _as_text(value: object) -> str:
@@ -69,5 +69,6 @@ def _as_text(value: object) -> str:
     return str(value)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """Return the text with every character escaped that a terminal might obey."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -37,16 +38,18 @@ from consumer.engage import EngageClient
 from consumer.journal import STUCK_S, Journal
 from consumer.ledger import Ledger, Policy
 from consumer.membership import LEAST_HAND_OVER_S, Batch
-from consumer.metrics import ConnectionFigures, Metrics, Snapshot
+from consumer.metrics import ConnectionFigures, DeadLettered, Halt, Metrics, PartitionFigures, Snapshot
 from consumer.outcomes import (
     Accepted,
     ActionOutcome,
     DocumentOutcome,
     InDoubt,
     PollOutcome,
+    Rejected,
     Throttled,
     Unauthorized,
     Unavailable,
+    Withdrawn,
 )
 from consumer.ownership import Assignment
 from consumer.pacing import Pace
@@ -81,9 +84,12 @@ BYTES_OF_PENDING = 4096
 INTENT_EARLY_S = 0.5  # before its turn: many transactions' time, and little of a lease
 RESTORE_AGAIN_S = 1.0
 SAY_AGAIN_S = 10.0
+LAST_LETTERS = 20  # that the status page shows
 # Kubernetes gives 30 s before it kills: most of it for what is in flight (twice the time-out of 10 s), the rest for the
-# journal. What is not committed by then is read again by the next owner.
+# journal. What is not committed by then is read again by the next owner. Where hand-overs take longer (`hand_over_s`),
+# a stop does, too, and the pod's grace period must (the chart sees to it).
 STOP_S = 25.0
+JOURNAL_AFTER_HAND_OVER_S = 4.0
 LEAST_STOP_S = 2.0
 # A dead member's partitions are given away after session.timeout.ms (45 s) less one heartbeat (3 s). An intent's
 # commit proves that we were a member; a fifth of that leaves room for a user's shorter session (LEASE_OF_SESSION).
@@ -106,6 +112,7 @@ class Connection:
     in_flight: int = 0
     waiting_since: float | None = None
     refused_key: str | None = field(default=None, repr=False)
+    halt: Halt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +125,10 @@ class _Intent:
 
 @dataclass(frozen=True, slots=True)
 class _Letter:
-    """The ticket of a dead letter."""
+    """The ticket of a dead letter: why, and its event's offset."""
 
     reason: Reason
+    offset: int | None
 
 
 @dataclass(slots=True)
@@ -209,6 +217,7 @@ class Relay:
         self._connections = {each.name: each for each in connections}
         self._most_pending = most_pending
         self._lease_s = lease_s(properties)
+        self._stop_s = max(STOP_S, hand_over_s + JOURNAL_AFTER_HAND_OVER_S)
         self._ledger = Ledger(policy, jitter)
         self._source = Source(
             properties,
@@ -242,6 +251,7 @@ class Relay:
         self._timer: asyncio.TimerHandle | None = None
         self._held = False
         self._said: dict[str, float] = {}
+        self._letters: deque[DeadLettered] = deque(maxlen=LAST_LETTERS)
         self._failure: BaseException | None = None
         self._ended: asyncio.Future[None]
         self._loop: asyncio.AbstractEventLoop
@@ -293,9 +303,9 @@ class Relay:
         """Finish what is in flight and hand everything over, whatever the end comes from: cut off, it is in doubt."""
         _LOG.info("stopping: handing partitions over")
         self._stopping = True
-        until = self._clock() + STOP_S
+        until = self._clock() + self._stop_s
         self._source.stop()
-        await self._loop.run_in_executor(None, self._source.join, STOP_S)
+        await self._loop.run_in_executor(None, self._source.join, self._stop_s)
         self._heartbeats.ended("consumer")
         if self._sends:  # only where the source could not hand over any more
             await asyncio.wait(self._sends, timeout=max(0.0, until - self._clock()))
@@ -434,11 +444,29 @@ class Relay:
             lag=self._source.lag,
             connections={
                 each.name: ConnectionFigures(
-                    each.pace.rate(now) if self._share() else 0.0, each.pace.suspended, each.pace.resting(now)
+                    each.pace.rate(now) if self._share() else 0.0,
+                    each.pace.suspended,
+                    each.pace.resting(now),
+                    each.halt,
+                    each.pace.next_at(now) if each.pace.resting(now) else None,
+                    each.pace.budget,
+                    each.in_flight,
                 )
                 for each in self._connections.values()
             },
+            at=now,
+            first_seen=self._ledger.first_seen(),
+            next_due=self._ledger.next_wake(),
+            most_pending=self._most_pending,
+            partitions={each[:2]: self._partition_figures(each) for each in self._ours},
+            dead_letters=tuple(self._letters),
         )
+
+    def _partition_figures(self, assignment: Assignment) -> PartitionFigures:
+        pending = self._ledger.open_of(assignment)
+        if pending is None:
+            return PartitionFigures("restoring")
+        return PartitionFigures("open" if self._stays(assignment) else "leaving", pending)
 
     # -- events in ----------------------------------------------------------------------------------------------
 
@@ -463,7 +491,7 @@ class Relay:
             writes = [self._write(effect, now) for effect in effects]
         elif isinstance(routed, Misrouted):
             letter = dead_letter_of_event(event, routed.reason, routed.detail, now, routed.route)
-            writes = [Write(assignment, dead_letter=letter, ticket=_Letter(routed.reason))]
+            writes = [Write(assignment, dead_letter=letter, ticket=_Letter(routed.reason, event.offset))]
         if not writes:
             writes = [Write(assignment)]
         writes[-1].next_offset = event.offset + 1
@@ -496,7 +524,7 @@ class Relay:
                 write.ticket = _Intent(effect.action_id, effect.sends) if effect.sending else None
             case SetAside():
                 write.dead_letter = dead_letter(effect, now)
-                write.ticket = _Letter(effect.reason)
+                write.ticket = _Letter(effect.reason, offset)
             case Close():
                 pass
         return write
@@ -522,8 +550,9 @@ class Relay:
             match write.ticket:
                 case _Intent(action_id, sends):
                     self._carry_out(self._ledger.intent_saved(action_id, sends, proven_at), now)
-                case _Letter(reason):
+                case _Letter(reason, offset):
                     self._metrics.dead_lettered(reason)
+                    self._letters.append(DeadLettered(reason, *write.assignment[:2], offset, now))
                 case _Mark(hand_over, assignment):
                     hand_over.unsafe.discard(assignment)
         self._soon()
@@ -538,6 +567,7 @@ class Relay:
     # -- requests -----------------------------------------------------------------------------------------------
 
     async def _poll(self, connection: Connection, poll: Poll) -> None:
+        self._metrics.poll_started(connection.name, self._clock() - poll.due)
         outcome = await self._ask(connection.client, poll)
         connection.in_flight -= 1
         now = self._clock()
@@ -587,6 +617,7 @@ class Relay:
     ) -> None:
         was_suspended = connection.pace.suspended
         connection.pace.answered(outcome, now)
+        connection.halt = _halt(connection, outcome, now)
         if isinstance(outcome, Unavailable):
             self._say_sometimes("Engage does not serve us", connection=connection.name, why=outcome.why)
         elif isinstance(outcome, Throttled):
@@ -636,7 +667,8 @@ class Relay:
         self._writes.append(Adoption(assignment, adopted.live, restored.end, restored.next_offset))
         for key, value, why in adopted.unreadable:
             letter = dead_letter_of_unreadable(assignment[:2], key, value, why, now)
-            self._writes.append(Write(assignment, key, dead_letter=letter, ticket=_Letter(Reason.UNREADABLE_PENDING)))
+            ticket = _Letter(Reason.UNREADABLE_PENDING, offset_of_key(key))
+            self._writes.append(Write(assignment, key, dead_letter=letter, ticket=ticket))
         if not restored.position_known:
             self._writes.append(Write(assignment, next_offset=restored.next_offset))
         known: list[RestoredAction] = []
@@ -676,7 +708,8 @@ class Relay:
                 hand_over.unmarked.discard(assignment)
                 self._writes.append(Write(assignment, ticket=_Mark(hand_over, assignment)))
             # Given away before all was safe (`hand_over_s`): what the journal has of it, it drops without an answer.
-            overran = not any(map(self._is_ours, hand_over.assignments))
+            # Nor does a journal that has ended give one.
+            overran = not any(map(self._is_ours, hand_over.assignments)) or self._journal.failed is not None
             if overran or not hand_over.unsafe:
                 self._hand_overs.remove(hand_over)
                 self._forget(hand_over.assignments)
@@ -728,7 +761,11 @@ class Relay:
             topic=assignment.topic,
             partition=assignment.partition,
         )
-        self._carry_out(self._ledger.rewrite(assignment), self._clock())
+        now = self._clock()
+        for effect in self._ledger.rewrite(assignment):
+            write = self._write(effect, now)
+            write.ticket = None  # it is no new intent: a later one, of the same count of sends, may be on its way
+            self._writes.append(write)
         self._soon()
 
     def too_large(self, write: Write) -> None:
@@ -765,6 +802,27 @@ def _set_aside(assignment: Assignment, restored: RestoredAction, reason: Reason,
     action = restored.action
     action_id = ActionId(assignment, restored.offset)
     return SetAside(action_id, action.route, action.routed, reason, detail, None, restored.attempts, restored.sends)
+
+
+def _halt(connection: Connection, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float) -> Halt | None:
+    """Say why the connection is suspended or rests after this answer: since the first one of those in a row."""
+    before, pace = connection.halt, connection.pace
+    match outcome:
+        case Withdrawn() | Rejected(0):
+            return before  # Engage was not asked
+        case Unauthorized(status):
+            why = f"Engage refuses its API key ({status})"
+        case Throttled():
+            why = "Engage asks for fewer requests (429)"
+        case Unavailable(why) | InDoubt(why):
+            pass
+        case _:
+            return before if pace.resting(now) else None  # a 429's rest goes on
+    if before is not None and before.suspended and pace.suspended:
+        return before
+    if pace.suspended or pace.resting(now):
+        return Halt(why, now if before is None or before.suspended != pace.suspended else before.since, pace.suspended)
+    return before
 
 
 def _key_of(connection: Connection) -> str | None:

@@ -108,7 +108,7 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool) 
             return Health(heartbeats.ages(), draining=stop.is_set())
         return Health(heartbeats.ages(), relay.failed_by, relay.joined, stop.is_set())
 
-    admin = AdminServer((settings.admin.listen.host, settings.admin.listen.port), registry, health)
+    admin = AdminServer((settings.admin.listen.host, settings.admin.listen.port), registry, health, metrics.published)
     try:
         admin.start()
         _LOG.info("engage-relay starts", version=__version__, admin_port=admin.port)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -11,8 +12,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from consumer import kafka, reading
-from consumer.pending import Pending, pending_actions
-from consumer.reading import Gap, records_between
+from consumer.pending import EVERY_ONE, Filter, Pending, pending_actions
+from consumer.reading import Gap, moment, records_between
 from consumer.records import action_key, position_value
 from consumer.topics import RelayTopics
 from schemas.pending_action import POSITION_KEY, FromJob, PendingAction, RoutedAction, SourceRecord
@@ -51,8 +52,8 @@ class Delay:
         yield producer
         producer.abort_transaction(30)
 
-    def listed(self) -> list[Pending | Gap]:
-        return list(pending_actions(self.properties, [self.topics]))
+    def listed(self, wanted: Filter = EVERY_ONE) -> list[Pending | Gap]:
+        return list(pending_actions(self.properties, [self.topics], wanted))
 
     def offsets(self) -> list[int | None]:
         found = self.listed()
@@ -103,6 +104,34 @@ def test_of_each_open_action_its_latest_state_is_listed_in_the_order_of_the_sour
     assert (first.topic, first.route, first.action) == (delay.topics.source, "shipped", "ConfirmShipment")
     assert (first.connection, first.attempts, first.sends) == ("default", 2, 1)
     assert (str(first.first_seen), str(first.due)) == ("2025-11-03 12:00:00+00:00", "2025-11-03 12:01:00+00:00")
+
+
+def test_only_what_is_wanted_is_listed_as_it_stands_now(delay: Delay) -> None:
+    delay.write(action_key(1, "shipped"), pending("A"))
+    delay.write(action_key(2, "shipped"), pending("A"))
+    delay.write(action_key(3, "shipped"), pending("B"))
+    delay.write(action_key(4, "shipped"), b"nonsense")
+    delay.write(action_key(2, "shipped"), pending("A", sending=True))
+    noon = moment(NOON_MS)
+    assert noon is not None
+
+    def offsets(wanted: Filter) -> list[int | None]:
+        return [each.offset for each in delay.listed(wanted) if isinstance(each, Pending)]
+
+    assert offsets(Filter(order_id="A")) == [1, 2]
+    assert offsets(Filter(order_id="A", state="pending")) == [1]
+    assert offsets(Filter(state="sending")) == [2]
+    assert offsets(Filter(state="unreadable")) == [4]
+    assert offsets(Filter(connection="default")) == [1, 2, 3]
+    assert offsets(Filter(connection="other")) == []
+    assert offsets(Filter(seen_before=noon)) == []
+    assert offsets(Filter(seen_before=noon + timedelta(milliseconds=1))) == [1, 2, 3]
+
+
+def test_what_could_not_be_read_is_told_whatever_is_wanted(delay: Delay) -> None:
+    missing = RelayTopics("nobody", "nobody.engage.delay", "nobody.engage.dead-letters")
+    found = list(pending_actions(delay.properties, [missing], Filter(order_id="A")))
+    assert [type(each) for each in found] == [Gap]
 
 
 def test_it_reads_from_the_low_water_mark_and_moves_no_offset(delay: Delay) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,10 +14,28 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
 from consumer import admin
-from consumer.admin import HEARTBEAT_LIMITS_S, AdminServer, Health, Heartbeats, ListenError, not_alive, not_ready
-from consumer.metrics import Metrics, Thread
+from consumer.admin import (
+    HEARTBEAT_LIMITS_S,
+    AdminServer,
+    Health,
+    Heartbeats,
+    ListenError,
+    not_alive,
+    not_ready,
+    rather_html,
+)
+from consumer.history import Flow
+from consumer.metrics import Metrics, Snapshot, Thread
+from consumer.status import Status
+from tests.unit import status_sample
 
 WELL = Health(heartbeat_ages_s={"event_loop": 0.5, "consumer": 0.5}, joined=True)
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
+
+
+def NOTHING() -> tuple[Snapshot, Flow]:  # noqa: N802 - a constant that is called
+    return Snapshot(), Flow()
+
 
 # -- what the probes are judged by ------------------------------------------------------------------------------
 
@@ -92,14 +111,17 @@ class Process:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.health: Callable[[], Health] = lambda: WELL
-        self.server = AdminServer(("127.0.0.1", 0), self.registry, self.ask_health, connection_s=60.0)
+        self.published = Snapshot(), Flow()
+        self.server = AdminServer(
+            ("127.0.0.1", 0), self.registry, self.ask_health, lambda: self.published, connection_s=60.0
+        )
 
     def ask_health(self) -> Health:
         return self.health()
 
-    def ask(self, path: str, method: str = "GET") -> tuple[int, str, http.client.HTTPMessage]:
+    def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str, http.client.HTTPMessage]:
         with closing(http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=10)) as connection:
-            connection.request(method, path)
+            connection.request(method, path, headers=headers)
             answer = connection.getresponse()
             return answer.status, answer.read().decode(), answer.headers
 
@@ -152,7 +174,7 @@ def test_a_scrape_holds_the_registrys_metrics(process: Process) -> None:
     assert (family.name, family.samples[0].value) == ("parcels", 3)
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/status", "/status.json"])
 def test_head_is_get_without_the_body(process: Process, path: str) -> None:
     Counter("parcels", "Parcels.", registry=process.registry)
     status, body, headers = process.ask(path, "HEAD")
@@ -160,7 +182,7 @@ def test_head_is_get_without_the_body(process: Process, path: str) -> None:
     assert int(headers["Content-Length"]) == len(process.ask(path)[1])
 
 
-@pytest.mark.parametrize("path", ["/", "/status", "/healthz/", "/../metrics", "/favicon.ico", "//metrics/x"])
+@pytest.mark.parametrize("path", ["/status/", "/index.html", "/healthz/", "/../metrics", "/favicon.ico", "//x"])
 def test_other_paths_are_not_found(process: Process, path: str) -> None:
     assert process.ask(path)[0] == 404
 
@@ -169,6 +191,70 @@ def test_other_paths_are_not_found(process: Process, path: str) -> None:
 def test_only_reading_is_allowed(process: Process, method: str) -> None:
     status, _, headers = process.ask("/metrics", method)
     assert (status, headers["Allow"]) == (405, "GET, HEAD")
+
+
+# -- the status page --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("accept", "html"),
+    [
+        (BROWSER, True),
+        ("text/html", True),
+        ("TEXT/*; q=0.4 , application/json;q=0.3", True),
+        ("application/json", False),
+        ("*/*", False),
+        ("", False),
+        ("text/html;q=0", False),
+        ("text/html;q=0.5, */*", False),
+        ("text/html, application/json", False),
+        ("text/html;q=nonsense", False),
+        (";,;;q=,=", False),
+    ],
+)
+def test_who_names_html_first_gets_html_and_everybody_else_json(process: Process, accept: str, html: bool) -> None:
+    assert rather_html(accept) is html
+    _, body, headers = process.ask("/status", Accept=accept)
+    assert headers["Content-Type"] == ("text/html; charset=utf-8" if html else "application/json")
+    assert headers["Vary"] == "Accept"
+    assert body.startswith("<!doctype html>") if html else Status.model_validate_json(body)
+
+
+def test_status_json_is_json_for_browsers_too(process: Process) -> None:
+    assert json.loads(process.ask("/status.json", Accept=BROWSER)[1])["state"] == "starting"
+
+
+def test_the_root_leads_to_the_status_page_under_whatever_path_a_proxy_serves_it(process: Process) -> None:
+    status, _, headers = process.ask("/")
+    assert (status, headers["Location"]) == (302, "status")
+
+
+def test_the_page_may_load_and_run_nothing_but_its_own(process: Process) -> None:
+    headers = process.ask("/status", Accept=BROWSER)[2]
+    policy = dict(each.strip().split(" ", 1) for each in headers["Content-Security-Policy"].split(";"))
+    assert policy.pop("style-src").startswith("'sha256-")
+    assert policy.pop("script-src").startswith("'sha256-")
+    assert policy == {
+        "default-src": "'none'",
+        "connect-src": "'self'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    assert (headers["X-Content-Type-Options"], headers["Referrer-Policy"]) == ("nosniff", "no-referrer")
+
+
+def test_while_the_event_loop_is_stuck_the_status_says_how_old_its_figures_are(process: Process) -> None:
+    process.published = status_sample.snapshot(), status_sample.flow()
+    process.health = lambda: Health(heartbeat_ages_s={"event_loop": 47.0}, joined=True)
+    status = Status.model_validate_json(process.ask("/status")[1])
+    assert (status.state, status.age_s) == ("stuck", 47.0)
+    assert status.attention[0] == "event_loop: no heartbeat for 47 s (limit 30 s)"
+    assert "has not shown life for 47 s" in process.ask("/status", Accept=BROWSER)[1]
+
+
+# -- whoever asks -----------------------------------------------------------------------------------------------
 
 
 def test_no_answer_names_the_server_or_its_version(process: Process) -> None:
@@ -231,7 +317,7 @@ def test_the_oldest_connection_makes_room_for_a_new_one(process: Process, monkey
 
 def test_a_slow_client_is_cut_off_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin, "CHECK_S", 0.01)
-    server = AdminServer(("127.0.0.1", 0), CollectorRegistry(), lambda: WELL, connection_s=0.05)
+    server = AdminServer(("127.0.0.1", 0), CollectorRegistry(), lambda: WELL, NOTHING, connection_s=0.05)
     server.start()
     try:
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
@@ -266,7 +352,7 @@ def test_a_failure_of_our_own_is_logged_and_answers_nothing(process: Process, ca
 def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        server = AdminServer(("127.0.0.1", port), CollectorRegistry(), lambda: WELL)
+        server = AdminServer(("127.0.0.1", port), CollectorRegistry(), lambda: WELL, NOTHING)
         with pytest.raises(ListenError, match=rf"^cannot listen on 127\.0\.0\.1:{port}: Address already in use$"):
             server.start()
         server.close()
@@ -275,12 +361,12 @@ def test_a_port_that_is_taken_is_named() -> None:
 @pytest.mark.parametrize("listen", [("127.0.0.1", 99999), ("a" * 70, 0)])
 def test_an_address_that_is_none_is_named(listen: tuple[str, int]) -> None:
     with pytest.raises(ListenError, match=f"^cannot listen on {listen[0]}:{listen[1]}: "):
-        AdminServer(listen, CollectorRegistry(), lambda: WELL).start()
+        AdminServer(listen, CollectorRegistry(), lambda: WELL, NOTHING).start()
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
 def test_it_listens_on_ipv6_too() -> None:
-    server = AdminServer(("::1", 0), CollectorRegistry(), lambda: WELL)
+    server = AdminServer(("::1", 0), CollectorRegistry(), lambda: WELL, NOTHING)
     try:
         server.start()
     except ListenError:

@@ -159,7 +159,7 @@ def test_what_is_asked_and_sent_says_all_that_the_edge_needs() -> None:
     world.event(0, action(job="j1"))
     world.after(1)
     poll = world.asked[0]
-    assert poll == Poll(ActionId(OURS, 0), "A", b"{}", "j1", ask_order=False)
+    assert poll == Poll(ActionId(OURS, 0), "A", b"{}", "j1", ask_order=False, due=101.0)
     world.answer(0, Ready("t1"))
     world.after(0.5)
     send = world.asked[0]
@@ -466,6 +466,21 @@ def test_a_relay_that_was_down_for_days_gives_each_action_fair_tries() -> None:
     assert world.answer(0, InDoubt("500")) == ["set aside 0: outcome_unknown"]
 
 
+def test_a_poll_says_when_it_was_due_however_late_it_is_taken() -> None:
+    world = World()
+    world.event(0, action())
+    world.after(7.5)
+    assert isinstance(poll := world.asked[0], Poll)
+    assert poll.due == 1.0
+
+
+def test_a_restored_poll_is_due_at_the_restore_at_the_earliest() -> None:
+    world = World(OURS, restored(0, action(), due=100.0), now=HOUR)
+    world.after(0.25)
+    assert isinstance(poll := world.asked[0], Poll)
+    assert poll.due == HOUR
+
+
 # -- the table of outcomes: the order document ------------------------------------------------------------------------
 
 
@@ -474,14 +489,14 @@ def test_a_posted_document_names_the_job_that_is_polled_from_then_on() -> None:
     assert world.answer(0, DocumentTaken("j9")) == ["save 0"]
     assert world.last(Save).job_id == "j9"
     assert world.asks_next_after() == 1.0
-    assert world.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", "j9", ask_order=False)
+    assert world.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", "j9", ask_order=False, due=world.now)
 
 
 def test_a_posted_document_without_a_job_is_asked_for_at_its_order() -> None:
     world = asking(job=None)
     world.answer(0, DocumentTaken(None))
     world.after(1)
-    assert world.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", None, ask_order=True)
+    assert world.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", None, ask_order=True, due=world.now)
 
 
 @pytest.mark.parametrize(
@@ -631,7 +646,7 @@ def test_action_with_a_stale_tag_asks_the_order_at_once() -> None:
     assert world.answer(0, Ready("old"), StaleTag()) == ["save 0"]
     assert world.last(Save).version_tag is None
     assert world.after(0) == ["poll 0"]
-    assert world.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", "job", ask_order=True)
+    assert world.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", "job", ask_order=True, due=world.now)
     world.answer(0, Ready("new"))
     world.after(0)
     assert isinstance(world.asked[0], Send)

@@ -73,7 +73,7 @@ def test_every_name_follows_prometheus_conventions(registry: CollectorRegistry, 
         assert not family.name.endswith(("_count", "_sum", "_bucket", "_info")), family.name
         if family.type == "histogram":
             assert family.name.endswith("_seconds"), family.name
-        if words & {"age", "duration", "wait", "rtt"}:
+        if words & {"age", "duration", "lateness", "wait", "rtt"}:
             assert family.name.endswith("_seconds"), family.name
         if "share" in words:
             assert family.name.endswith("_ratio"), family.name
@@ -110,6 +110,7 @@ def report_everything(metrics: Metrics) -> None:
     metrics.accepted(ACTION, 12.0, 0.2)
     metrics.request("default", "action", "202", 0.1)
     metrics.limiter_waited("default", 0.02)
+    metrics.poll_started("default", 0.03)
     metrics.dead_lettered(Reason.REJECTED)
     metrics.transaction_committed(0.01, 20)
     metrics.transaction_aborted()
@@ -148,6 +149,7 @@ def test_what_the_configuration_foretells_starts_at_zero(registry: CollectorRegi
     metrics.action_answered("default", ACTION, Accepted())
     metrics.accepted(ACTION, 1, 1)
     metrics.limiter_waited("default", 1)
+    metrics.poll_started("default", 1)
     assert generate_latest(registry).decode().count("\n") == before
 
 
@@ -166,6 +168,7 @@ def test_each_fact_is_counted_under_its_labels(registry: CollectorRegistry, metr
     assert value(registry, "requests_total", connection="default", call="action", status="202") == 1
     assert value(registry, "request_duration_seconds_sum", connection="default", call="action") == pytest.approx(0.1)
     assert value(registry, "limiter_wait_seconds_sum", connection="default") == pytest.approx(0.02)
+    assert value(registry, "due_lateness_seconds_sum", connection="default") == pytest.approx(0.03)
     assert value(registry, "transaction_duration_seconds_count") == 1
     assert value(registry, "transaction_records_total") == 20
     assert value(registry, "transactions_aborted_total") == 1

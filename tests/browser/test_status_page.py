@@ -1,0 +1,106 @@
+"""The status page in a real browser: it shows what it should, renews itself, and asks nobody else for anything."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from consumer import admin
+from consumer.admin import AdminServer, Health
+from consumer.history import Flow
+from consumer.metrics import Snapshot
+from tests.browser.chromium import DARK, LIGHT, asked_by_the_page, chromium, dom, picture
+from tests.unit import status_sample
+
+WAIT = "--virtual-time-budget=9000"  # four renewals
+
+
+class Instance:
+    """The admin server of a busy instance; where it is `changing`, each answer shows another pending action."""
+
+    def __init__(self, *, changing: bool = True) -> None:
+        self.changing = changing
+        self.asked = 0
+        self.closes_after = 1000
+        self.flow = status_sample.flow()
+        health = Health({"event_loop": 0.4, "consumer": 0.4}, joined=True)
+        self.server = AdminServer(("127.0.0.1", 0), CollectorRegistry(), lambda: health, self.published)
+        self.server.start()
+        self.url = f"http://127.0.0.1:{self.server.port}/status"
+
+    def published(self) -> tuple[Snapshot, Flow]:
+        self.asked += 1
+        if self.asked > self.closes_after:
+            raise ConnectionError("gone")
+        if not self.changing:
+            return status_sample.snapshot(), self.flow
+        return replace(status_sample.snapshot(), pending={"waiting": 1000 + self.asked}), self.flow
+
+
+@pytest.fixture
+def instance(monkeypatch: pytest.MonkeyPatch) -> Iterator[Instance]:
+    chromium()  # before a server is started in vain
+    monkeypatch.setattr(admin, "CHECK_S", 0.01)
+    instance = Instance()
+    yield instance
+    instance.server.close()
+
+
+def test_the_page_shows_the_figures(instance: Instance) -> None:
+    shown = dom(instance.url)
+    assert "1,001" in shown
+    assert "Connection outlet is suspended" in shown
+    assert len(re.findall('<path class="(?:first|second)" d="M', shown)) == 7
+
+
+def test_it_renews_itself(instance: Instance) -> None:
+    shown = dom(instance.url, WAIT)
+    assert instance.asked >= 3
+    assert f"{1000 + instance.asked:,}" in shown
+    assert "1,001" not in shown
+    assert '<body class="">' in shown or "<body>" in shown
+
+
+def test_it_says_so_when_the_relay_does_not_answer_any_more(instance: Instance) -> None:
+    instance.closes_after = 2
+    shown = dom(instance.url, WAIT)
+    assert "1,002" in shown
+    assert '<body class="lost">' in shown
+
+
+def test_it_asks_nobody_but_its_own_address_and_that_only_for_the_status(instance: Instance) -> None:
+    assert asked_by_the_page(instance.url, WAIT) == {instance.url}
+
+
+def test_what_a_page_asks_others_for_would_be_seen(instance: Instance) -> None:
+    class Greedy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(f"<img src={instance.url}>".encode())
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the standard library's name
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Greedy) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/"
+        assert instance.url in asked_by_the_page(url)
+        server.shutdown()
+
+
+def test_it_is_light_or_dark_as_the_reader_wants(instance: Instance) -> None:
+    light, dark = picture(instance.url, LIGHT).corner, picture(instance.url, DARK).corner
+    assert min(light) > 230
+    assert max(dark) < 40
+
+
+def test_the_root_leads_to_it(instance: Instance) -> None:
+    assert "Connection outlet is suspended" in dom(instance.url.removesuffix("status"))
