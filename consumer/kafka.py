@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 from confluent_kafka import KafkaError, KafkaException, Message
+
+from consumer import logs
 
 Properties = Mapping[str, str | int | float | bool]
 Config = dict[str, str | int | float | bool]
@@ -61,9 +64,27 @@ class _OnlyNews(logging.Filter):
 LOGGER.addFilter(_OnlyNews())
 
 
+_IN_A_FILE = ".file"  # ends no property of librdkafka's; kafka_properties.py says which may have it
+
+
+def _with_secrets(kafka: Properties) -> Config:
+    """Read the secrets that files hold; one written as well wins. Raises KafkaException where one cannot be read."""
+    read: Config = {}
+    for name, path in kafka.items():
+        if name.endswith(_IN_A_FILE):
+            try:
+                secret = Path(str(path)).read_text().rstrip("\r\n")
+            except (OSError, ValueError) as error:
+                why = (error.strerror if isinstance(error, OSError) else None) or "not text"
+                raise exception(KafkaError(KafkaError._INVALID_ARG, why), name) from None
+            logs.redact(secret)
+            read[name.removesuffix(_IN_A_FILE)] = secret
+    return {**read, **{name: value for name, value in kafka.items() if not name.endswith(_IN_A_FILE)}}
+
+
 def base(kafka: Properties) -> Config:
     """What every client has: connection, security, tuning. Pass `LOGGER` to each as well."""
-    return {name: value for name, value in kafka.items() if name not in _MEMBERSHIP}
+    return {name: value for name, value in _with_secrets(kafka).items() if name not in _MEMBERSHIP}
 
 
 def reader(kafka: Properties) -> Config:
@@ -92,7 +113,7 @@ def member(kafka: Properties) -> Config:
         "queued.max.messages.kbytes": 16 * 1024,
         "statistics.interval.ms": 5000,
         **cooperative,
-        **{name: value for name, value in kafka.items() if not name.startswith("transaction")},
+        **{name: value for name, value in _with_secrets(kafka).items() if not name.startswith("transaction")},
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
         "auto.offset.reset": "error",

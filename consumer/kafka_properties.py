@@ -26,6 +26,11 @@ _INSISTED: dict[str, tuple[tuple[str, ...], str]] = {
     "request.required.acks": (("all", "-1"), "transactions need it"),
     "auto.offset.reset": (("earliest", "latest"), "it says where a topic that is new to the group starts"),
 }
+# Secrets in a file, which kafka.py reads for each client: librdkafka itself takes them as text only.
+_SECRET_FILES = frozenset(
+    f"{name}.file"
+    for name in ("sasl.password", "sasl.oauthbearer.client.secret", "ssl.key.password", "ssl.keystore.password")
+)
 # For "did you mean" alone: librdkafka has no list that Python can ask for.
 _WELL_KNOWN = re.findall(
     r"\S+",
@@ -57,6 +62,8 @@ def mistake(name: str, value: object) -> str | None:
         return f"must be {' or '.join(accepted)}, or left out: {reason}"
     if value is None or (value == "" and name in ("bootstrap.servers", "group.id")):
         return "must not be empty"
+    if name in _SECRET_FILES:
+        return None if isinstance(value, str) and value else "must be the path of a file that holds the secret"
     if not isinstance(value, str | int | float):
         return "must be text, a number, true or false"
     return _in_our_words(name, _said_by_librdkafka(name, value))

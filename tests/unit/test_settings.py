@@ -440,6 +440,18 @@ def test_any_property_of_librdkafka_is_taken_under_its_own_name(relay: Workspace
     assert relay.load(yaml.safe_dump({"kafka": written}), {**THREE, "KAFKA_BOOTSTRAP_SERVERS": ""}).kafka == written
 
 
+def test_a_secret_of_kafka_may_be_in_a_file_that_loading_does_not_open(relay: Workspace) -> None:
+    written = {
+        "sasl.password.file": "/nowhere/password",
+        "sasl.oauthbearer.client.secret.file": "/nowhere/client-secret",
+        "ssl.key.password.file": "/nowhere/key-password",
+        "ssl.keystore.password.file": "/nowhere/keystore-password",
+    }
+
+    assert relay.load(yaml.safe_dump({"kafka": written}), THREE).kafka.items() >= written.items()
+    assert load(None, {**THREE, "ENGAGE_RELAY__KAFKA__SASL_PASSWORD_FILE": "/f"}).kafka["sasl.password.file"] == "/f"
+
+
 @pytest.mark.parametrize(
     ("line", "text"),
     [
@@ -454,6 +466,9 @@ def test_any_property_of_librdkafka_is_taken_under_its_own_name(relay: Workspace
         ("group.id: ''", "must not be empty"),
         ("sasl.username:", "must not be empty"),
         ("sasl.username: {a: b}", "must be text, a number, true or false"),
+        ("sasl.password.file: ''", "must be the path of a file that holds the secret"),
+        ("sasl.password.file: [x]", "must be the path of a file that holds the secret"),
+        ("sasl.username.file: x", "unknown property"),
         ("enable.auto.commit: true", "must be false, or left out: offsets are committed in the delay topic's"),
         ("enable.auto.offset.store: true", "must be false, or left out"),
         ("enable.idempotence: false", "must be true, or left out: transactions need it"),

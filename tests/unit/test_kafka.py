@@ -1,0 +1,51 @@
+"""Which of the user's properties a client is made with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaException
+
+from consumer import kafka
+from consumer.kafka import Config, Properties
+
+CLIENTS: list[Callable[[Properties], Config]] = [
+    kafka.base,
+    kafka.reader,
+    kafka.member,
+    lambda properties: kafka.producer(properties, "relay-0"),
+]
+
+
+@pytest.mark.parametrize("made", CLIENTS)
+def test_every_client_gets_a_secret_that_is_in_a_file(made: Callable[[Properties], Config], tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("s3cret-of-kafka\n")
+
+    properties = made({"bootstrap.servers": "kafka:9092", "sasl.password.file": str(file)})
+
+    assert properties["sasl.password"] == "s3cret-of-kafka"
+    assert "sasl.password.file" not in properties
+
+    file.write_text("rotated-of-kafka")
+    assert made({"sasl.password.file": str(file)})["sasl.password"] == "rotated-of-kafka"
+
+
+def test_a_secret_that_is_written_wins_over_one_in_a_file(tmp_path: Path) -> None:
+    nowhere = tmp_path / "password"
+    nowhere.write_text("in-the-file")
+
+    for given in ({"sasl.password": "w", "sasl.password.file": str(nowhere)}, {"sasl.password": "w"}):
+        assert kafka.base(given)["sasl.password"] == "w"
+
+
+def test_a_secret_that_cannot_be_read_is_named_without_what_it_holds(tmp_path: Path) -> None:
+    with pytest.raises(KafkaException) as missing:
+        kafka.base({"sasl.password.file": str(tmp_path / "nowhere")})
+    assert kafka.error_of(missing.value).str() == "sasl.password.file: No such file or directory"
+
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    with pytest.raises(KafkaException, match=r"sasl\.password\.file: not text"):
+        kafka.base({"sasl.password.file": str(tmp_path / "binary")})
