@@ -8,12 +8,13 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+GENERATORS := schemas.generate deploy.dashboard tests.deploy.generated
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test soak lint types bench lock schemas clean
+.PHONY: help demo test chaos soak endurance lint types audit bench lock generated clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -24,16 +25,25 @@ demo: $(READY) ## Watch the relay work: Kafka and Engage stand-ins, no configura
 test: $(READY) ## Run every test (ARGS="-k ledger" for some)
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
 
+chaos: $(READY) ## Play the long form of the chaos and load tests: an hour or more (ARGS="-k kill" for some)
+	@$(BIN)/python -m pytest tests/chaos tests/broker/test_load.py --long $(ARGS)
+
 soak: $(READY) ## Play many seeded schedules of the simulated world (ARGS="--seeds 1000000", "--seed 7 --trace")
 	@$(BIN)/python -m tests.world --seeds 100000 $(ARGS)
 
-lint: $(READY) ## Check style, format and that the generated schemas are current
+endurance: $(READY) ## Run one relay for half an hour: memory, descriptors, threads, lateness (ARGS="--minutes 5")
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
+
+lint: $(READY) ## Check style, format and that what is generated is current
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
-	@$(BIN)/python -m schemas.generate --check
+	@for each in $(GENERATORS); do $(BIN)/python -m $$each --check || exit 1; done
 
 types: $(READY) ## Check types (mypy --strict)
 	@$(BIN)/python -m mypy $(ARGS)
+
+audit: $(READY) ## Look for known vulnerabilities in what is pinned (says so where the registry does not answer)
+	@$(BIN)/python -m pip_audit --requirement requirements.lock --disable-pip --progress-spinner off
 
 bench: $(READY) ## Measure throughput and restore time against a real broker
 	@$(BIN)/python -m benchmarks.throughput $(ARGS)
@@ -47,8 +57,8 @@ lock: $(READY) ## Pin the dependencies of pyproject.toml (ARGS=--upgrade for the
 	lock --output-file requirements.lock; \
 	lock --group dev --constraints requirements.lock --output-file requirements-dev.lock
 
-schemas: $(READY) ## Write schemas/*.schema.json from the models
-	@$(BIN)/python -m schemas.generate
+generated: $(READY) ## Write what is generated: JSON schemas, the chart's values table, the dashboard
+	@for each in $(GENERATORS); do $(BIN)/python -m $$each || exit 1; done
 
 clean: ## Remove the environment, caches and build results (not the downloaded test broker)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     wrong = drifted()
     for file in wrong:
         if check:
-            sys.stderr.write(f"{file.name}: differs from its model; run `make schemas`\n")
+            sys.stderr.write(f"{file.name}: differs from its model; run `make generated`\n")
         else:
             _settle(file)
             sys.stdout.write(f"{file.name}\n")

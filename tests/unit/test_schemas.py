@@ -112,7 +112,7 @@ INVALID: list[tuple[str, Any]] = [
 
 
 def test_the_schema_files_have_not_drifted_from_the_models() -> None:
-    assert [file.name for file in generate.drifted()] == [], "run `make schemas`"
+    assert [file.name for file in generate.drifted()] == [], "run `make generated`"
 
 
 @pytest.mark.parametrize("contract", CONTRACTS)

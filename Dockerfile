@@ -1,0 +1,51 @@
+# syntax=docker/dockerfile:1
+# engage-relay's image: the locked wheels and the relay in one virtual environment, on a plain Python.
+#
+#   docker build --tag engage-relay .
+#   docker run --rm engage-relay --help
+#
+# Rules:
+#  1. Nothing is compiled and nothing is resolved: wheels only, each by its hash, the build's own tools, too.
+#  2. It runs as a numeric user without a name, writes nothing (read-only root file system), and starts no shell.
+#     Probes are HTTP: /healthz and /readyz on port 8080.
+#  3. tests/deploy/test_image.py runs these very steps, without a container engine.
+
+# Pin both by digest where builds must be repeatable to the byte: --build-arg PYTHON_IMAGE=python@sha256:...
+ARG PYTHON_IMAGE=docker.io/library/python:3.13.7-slim-bookworm
+ARG UV_IMAGE=ghcr.io/astral-sh/uv:0.13.9
+
+FROM ${UV_IMAGE} AS uv
+
+FROM ${PYTHON_IMAGE} AS build
+COPY --from=uv /uv /usr/local/bin/uv
+ENV UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
+WORKDIR /src
+RUN uv venv --python python3 /opt/engage-relay
+COPY requirements.lock ./
+RUN --mount=type=cache,target=/root/.cache/uv \
+    uv pip install --python /opt/engage-relay --compile-bytecode \
+      --require-hashes --only-binary :all: -r requirements.lock
+COPY pyproject.toml README.md requirements-dev.lock ./
+COPY schemas ./schemas
+COPY consumer ./consumer
+RUN --mount=type=cache,target=/root/.cache/uv \
+    uv build --wheel --require-hashes --build-constraints requirements-dev.lock --out-dir /dist
+RUN uv pip install --python /opt/engage-relay --compile-bytecode --no-cache \
+      --no-deps --no-index --find-links /dist engage-relay
+
+FROM ${PYTHON_IMAGE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+ARG CREATED=unknown
+LABEL org.opencontainers.image.title="engage-relay" \
+      org.opencontainers.image.description="Relays a commerce platform's order events from Kafka to Voyado Engage order actions: none lost, none doubled unknowingly." \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
+COPY --from=build /opt/engage-relay /opt/engage-relay
+ENV PATH=/opt/engage-relay/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+USER 65532:65532
+WORKDIR /
+EXPOSE 8080
+ENTRYPOINT ["engage-relay"]
+CMD ["run"]

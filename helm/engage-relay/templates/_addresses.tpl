@@ -1,0 +1,37 @@
+{{/*
+The addresses that `config` names, for the network policy.
+*/}}
+
+{{/* Comma-separated `host:port`, host with brackets where it is IPv6: brokers, Engages, and who gives OAuth tokens. */}}
+{{- define "engage-relay.addresses" -}}
+{{- $found := list -}}
+{{- range splitList "," (get .Values.config.kafka "bootstrap.servers") -}}
+{{- $address := regexReplaceAll "^[A-Za-z_]+://" (trim .) "" -}}
+{{- $found = append $found (ternary $address (printf "%s:9092" $address) (regexMatch ":[0-9]+$" $address)) -}}
+{{- end -}}
+{{- $urls := list -}}
+{{- range $name, $connection := .Values.config.engage.connections -}}{{- $urls = append $urls $connection.base_url -}}{{- end -}}
+{{- with get .Values.config.kafka "sasl.oauthbearer.token.endpoint.url" -}}{{- $urls = append $urls . -}}{{- end -}}
+{{- range $urls -}}
+{{- $url := urlParse . -}}
+{{- $port := ternary "80" "443" (eq $url.scheme "http") -}}
+{{- $found = append $found (ternary $url.host (printf "%s:%s" $url.host $port) (regexMatch ":[0-9]+$" $url.host)) -}}
+{{- end -}}
+{{- $found | uniq | sortAlpha | join "," -}}
+{{- end }}
+
+{{/* The rule of a policy's `egress` for one `host:port`. */}}
+{{- define "engage-relay.egressTo" -}}
+{{- $host := regexReplaceAll ":[0-9]+$" . "" | trimPrefix "[" | trimSuffix "]" -}}
+{{- $namespace := regexFind "\\.[^.]+\\.svc(\\.|$)" $host -}}
+- ports: [{protocol: TCP, port: {{ regexFind "[0-9]+$" . }}}]
+{{- if $namespace }}
+  to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ index (splitList "." $namespace) 1 }}}}}]
+{{- else if contains ":" $host }}
+  to: [{ipBlock: {cidr: "{{ $host }}/128"}}]
+{{- else if regexMatch "^[0-9]+(\\.[0-9]+){3}$" $host }}
+  to: [{ipBlock: {cidr: {{ $host }}/32}}]
+{{- else if not (contains "." $host) }}
+  to: [{podSelector: {}}]
+{{- end }}
+{{- end }}

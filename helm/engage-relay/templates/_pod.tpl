@@ -1,0 +1,69 @@
+{{/*
+What the relay's pods, the topics hook's and the test's have in common.
+*/}}
+
+{{/* dict root, serviceAccountName */}}
+{{- define "engage-relay.podSpec" -}}
+serviceAccountName: {{ .serviceAccountName }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
+{{- with .root.Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .root.Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .root.Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end }}
+
+{{/* dict root, name, args (a list), and optionally env (a list) */}}
+{{- define "engage-relay.container" -}}
+name: {{ .name }}
+image: {{ include "engage-relay.image" .root }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+command: [engage-relay]
+args: {{ toJson .args }}
+securityContext:
+  {{- toYaml .root.Values.securityContext | nindent 2 }}
+resources:
+  {{- toYaml .root.Values.resources | nindent 2 }}
+{{- with concat (.env | default list) .root.Values.extraEnv }}
+env:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .root.Values.extraEnvFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+volumeMounts:
+  - {name: config, mountPath: /etc/engage-relay, readOnly: true}
+  {{- if or .root.Values.secrets.engage .root.Values.secrets.kafka }}
+  - {name: secrets, mountPath: /run/secrets/engage-relay, readOnly: true}
+  {{- end }}
+  {{- with .root.Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{/* dict root, configMap (its name) */}}
+{{- define "engage-relay.volumes" -}}
+- name: config
+  configMap:
+    name: {{ .configMap }}
+{{- if or .root.Values.secrets.engage .root.Values.secrets.kafka }}
+{{ include "engage-relay.secretsVolume" .root }}
+{{- end }}
+{{- with .root.Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

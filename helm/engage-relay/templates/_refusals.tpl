@@ -1,0 +1,121 @@
+{{/*
+What cannot work is refused before anything is installed: all of it at once, each with its reason.
+*/}}
+
+{{- define "engage-relay.refusals" -}}
+{{- $wrong := list -}}
+{{- $config := .Values.config -}}
+{{- $kafka := $config.kafka -}}
+{{- $secrets := .Values.secrets -}}
+
+{{- if not (get $kafka "bootstrap.servers") -}}
+{{- $wrong = append $wrong "config.kafka.\"bootstrap.servers\": say where your brokers are" -}}
+{{- end -}}
+{{- if not $config.engage.connections -}}
+{{- $wrong = append $wrong "config.engage.connections: name at least one, as `default: {base_url: https://acme.voyado.com}`" -}}
+{{- end -}}
+
+{{- /* Secrets: not in values, and not missing. */ -}}
+{{- range $name, $connection := $config.engage.connections -}}
+{{- $key := hasKey $secrets.engage $name -}}
+{{- if $connection.api_key -}}
+{{- $wrong = append $wrong (printf "config.engage.connections.%s.api_key: a key does not belong in values; name its secret: secrets.engage.%s.existingSecret" $name $name) -}}
+{{- else if not (or $key $connection.api_key_file) -}}
+{{- $wrong = append $wrong (printf "secrets.engage.%s.existingSecret: missing, the connection has no key (or mount one yourself and set its api_key_file)" $name) -}}
+{{- else if and $key $connection.api_key_file -}}
+{{- $wrong = append $wrong (printf "config.engage.connections.%s.api_key_file and secrets.engage.%s: write one of them" $name $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $secret := $secrets.engage -}}
+{{- if not (hasKey $config.engage.connections $name) -}}
+{{- $wrong = append $wrong (printf "secrets.engage.%s: config.engage.connections has no such connection" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $property := list "sasl.password" "sasl.oauthbearer.client.secret" "ssl.key.password" "ssl.key.pem" "ssl.keystore.password" -}}
+{{- if hasKey $kafka $property -}}
+{{- $wrong = append $wrong (printf "config.kafka.%q: a secret does not belong in values; name it in secrets.kafka" $property) -}}
+{{- end -}}
+{{- end -}}
+{{- range $property, $secret := $secrets.kafka -}}
+{{- if or (hasKey $kafka $property) (hasKey $kafka (printf "%s.file" $property)) -}}
+{{- $wrong = append $wrong (printf "config.kafka.%q and secrets.kafka.%q: write one of them" $property $property) -}}
+{{- end -}}
+{{- end -}}
+{{- $protocol := get $kafka "security.protocol" | default "plaintext" | lower -}}
+{{- $mechanism := get $kafka "sasl.mechanism" | default (get $kafka "sasl.mechanisms") | default "GSSAPI" | upper -}}
+{{- $sasl := hasPrefix "sasl" $protocol -}}
+{{- $tls := hasSuffix "ssl" $protocol -}}
+{{- if and $sasl (or (eq $mechanism "PLAIN") (hasPrefix "SCRAM-" $mechanism)) -}}
+{{- if not (or (hasKey $secrets.kafka "sasl.password") (hasKey $kafka "sasl.password.file")) -}}
+{{- $wrong = append $wrong (printf "secrets.kafka.\"sasl.password\".existingSecret: missing, %s needs a password" $mechanism) -}}
+{{- end -}}
+{{- if not (get $kafka "sasl.username") -}}
+{{- $wrong = append $wrong (printf "config.kafka.\"sasl.username\": missing, %s needs a user" $mechanism) -}}
+{{- end -}}
+{{- end -}}
+{{- range $property, $secret := $secrets.kafka -}}
+{{- if not (ternary $sasl $tls (hasPrefix "sasl." $property)) -}}
+{{- $wrong = append $wrong (printf "secrets.kafka.%q: config.kafka.\"security.protocol\" is %s, which does not use it" $property $protocol) -}}
+{{- end -}}
+{{- end -}}
+{{- if ne (hasKey $secrets.kafka "ssl.certificate.location") (hasKey $secrets.kafka "ssl.key.location") -}}
+{{- $wrong = append $wrong "secrets.kafka: ssl.certificate.location and ssl.key.location go together" -}}
+{{- end -}}
+
+{{- /* Pods would fence each other. */ -}}
+{{- range $property := list "group.instance.id" "transactional.id" -}}
+{{- if hasKey $kafka $property -}}
+{{- $wrong = append $wrong (printf "config.kafka.%q: must differ from pod to pod; leave it out, and for static membership set workload: StatefulSet" $property) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Probes and Prometheus come from outside. */ -}}
+{{- if or (regexMatch "^(127[.]|localhost:|\\[::1\\]:)" $config.admin.listen) (not (regexMatch ":[1-9][0-9]*$" $config.admin.listen)) -}}
+{{- $wrong = append $wrong "config.admin.listen: must be a port that probes can reach, as 0.0.0.0:8080" -}}
+{{- end -}}
+
+{{- /* Routes keep their order. */ -}}
+{{- if not (kindIs "slice" $config.routes) -}}
+{{- $wrong = append $wrong "config.routes: must be a list, each with a `name`: Helm sorts a mapping's keys, and the order of routes decides" -}}
+{{- else -}}
+{{- $names := list -}}
+{{- range $config.routes -}}{{- $names = append $names .name -}}{{- end -}}
+{{- if ne (len $names) (len (uniq $names)) -}}
+{{- $wrong = append $wrong "config.routes: two of them have the same name" -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* A stop: 25 s, or a hand-over (twice a request's time-out and a second) and 4 s for what is committed after it; and
+       2 s more at the most for the journal. See "Time-outs, in one place" in ARCHITECTURE.md. */ -}}
+{{- $drain := 25.0 -}}
+{{- range $name, $connection := $config.engage.connections -}}
+{{- $timeout := include "engage-relay.seconds" ($connection.timeout | default 10.0) | float64 -}}
+{{- $drain = maxf $drain (addf (mulf 2.0 $timeout) 1.0 4.0) -}}
+{{- end -}}
+{{- $drain = addf $drain 2.0 | ceil | int -}}
+{{- if lt (int .Values.terminationGracePeriodSeconds) $drain -}}
+{{- $wrong = append $wrong (printf "terminationGracePeriodSeconds: must be at least %d: a pod that stops finishes what is in flight, which takes so long with the connections' time-outs; killed before, actions are in doubt" $drain) -}}
+{{- end -}}
+
+{{- /* Scaling and monitoring. */ -}}
+{{- $scaling := .Values.scaling -}}
+{{- if and $scaling.keda.enabled $scaling.hpa.enabled -}}
+{{- $wrong = append $wrong "scaling: keda and hpa would fight over the number of pods: enable one of them" -}}
+{{- end -}}
+{{- if lt (int $scaling.maxReplicas) (int $scaling.minReplicas) -}}
+{{- $wrong = append $wrong "scaling.maxReplicas: must not be below scaling.minReplicas" -}}
+{{- end -}}
+{{- if and $scaling.hpa.enabled (not (dig "requests" "cpu" "" .Values.resources)) -}}
+{{- $wrong = append $wrong "scaling.hpa: needs resources.requests.cpu, for it scales on a share of it" -}}
+{{- end -}}
+{{- if and $scaling.keda.enabled $sasl (not (or (eq $mechanism "PLAIN") (hasPrefix "SCRAM-" $mechanism))) (not $scaling.keda.authenticationRef) -}}
+{{- $wrong = append $wrong (printf "scaling.keda.authenticationRef: missing, the chart cannot make one for %s" $mechanism) -}}
+{{- end -}}
+{{- if and .Values.monitoring.podMonitor.enabled .Values.monitoring.serviceMonitor.enabled -}}
+{{- $wrong = append $wrong "monitoring: podMonitor and serviceMonitor would scrape everything twice: enable one of them" -}}
+{{- end -}}
+
+{{- if $wrong -}}
+{{- fail (printf "\n\nThese values cannot work:\n  - %s\n" (join "\n  - " $wrong)) -}}
+{{- end -}}
+{{- end }}

@@ -1,0 +1,1 @@
+"""What is deployed: the image, compose, the Prometheus rules, the dashboard, the chart."""

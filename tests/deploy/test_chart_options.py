@@ -1,0 +1,290 @@
+"""What a cluster adds: scaling, disruption budgets, network policies, monitoring, hooks. Off unless it is asked for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from tests.deploy.helm import CHART, Manifest, Values, chart
+
+pytestmark = pytest.mark.timeout(900)  # the first one may have to build Helm
+
+KEDA: Values = {"scaling": {"maxReplicas": 6, "keda": {"enabled": True}}}
+HPA: Values = {"scaling": {"maxReplicas": 6, "hpa": {"enabled": True}}}
+
+
+def test_only_what_is_safe_is_on_by_default() -> None:
+    assert sorted(each["kind"] for each in chart().manifests) == [
+        "ConfigMap",
+        "Deployment",
+        "Pod",  # of `helm test`
+        "ServiceAccount",
+    ]
+
+
+# Scaling
+
+
+def test_keda_scales_on_the_lag_of_each_source_topic_and_never_on_the_delay_topics() -> None:
+    topics = {"config": {"source": {"topics": ["orders", "returns"]}, "kafka": {"group.id": "shop"}}}
+    spec = chart({**KEDA, **topics}).one("ScaledObject")["spec"]
+
+    for trigger, topic in zip(spec["triggers"], ["orders", "returns"], strict=True):
+        assert trigger["type"] == "kafka"
+        assert trigger["metadata"] == {
+            "bootstrapServers": "kafka:9092",
+            "consumerGroup": "shop",
+            "topic": topic,  # without one, KEDA would count every topic of the group
+            "lagThreshold": "1000",
+            "allowIdleConsumers": "false",  # no more pods than partitions
+        }
+
+
+def test_keda_keeps_one_pod_at_the_least() -> None:
+    spec = chart(KEDA).one("ScaledObject")["spec"]
+
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (1, 6)
+    assert "idleReplicaCount" not in spec
+
+
+@pytest.mark.parametrize("workload", ["Deployment", "StatefulSet"])
+@pytest.mark.parametrize(("scaler", "kind"), [(KEDA, "ScaledObject"), (HPA, "HorizontalPodAutoscaler")])
+def test_what_is_scaled_does_not_say_its_own_number(workload: str, scaler: Values, kind: str) -> None:
+    rendered = chart({**scaler, "workload": workload})
+
+    assert rendered.one(kind)["spec"]["scaleTargetRef"] == {
+        "apiVersion": "apps/v1",
+        "kind": workload,
+        "name": "rel-engage-relay",
+    }
+    assert "replicas" not in rendered.one(workload)["spec"]
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "sasl"),
+    [("PLAIN", "plaintext"), ("SCRAM-SHA-256", "scram_sha256"), ("SCRAM-SHA-512", "scram_sha512")],
+)
+def test_keda_logs_in_as_the_relay_does(mechanism: str, sasl: str) -> None:
+    rendered = chart(
+        {
+            **KEDA,
+            "config": {
+                "kafka": {"security.protocol": "sasl_ssl", "sasl.mechanism": mechanism, "sasl.username": "relay"}
+            },
+            "secrets": {
+                "kafka": {
+                    "sasl.password": {"existingSecret": "relay-user"},
+                    "ssl.ca.location": {"existingSecret": "cluster", "key": "ca.pem"},
+                }
+            },
+        }
+    )
+    (trigger,) = rendered.one("ScaledObject")["spec"]["triggers"]
+    spec = rendered.one("TriggerAuthentication")["spec"]
+
+    assert trigger["authenticationRef"] == {"name": "rel-engage-relay"}
+    assert (trigger["metadata"]["sasl"], trigger["metadata"]["tls"]) == (sasl, "enable")
+    assert spec["secretTargetRef"] == [
+        {"parameter": "password", "name": "relay-user", "key": "password"},
+        {"parameter": "ca", "name": "cluster", "key": "ca.pem"},
+    ]
+    (username,) = spec["configMapTargetRef"]
+    assert username == {"parameter": "username", "name": "rel-engage-relay", "key": "sasl.username"}
+    assert rendered.one("ConfigMap")["data"]["sasl.username"] == "relay"
+
+
+def test_keda_needs_no_authentication_where_brokers_ask_for_none() -> None:
+    assert chart(KEDA).all("TriggerAuthentication") == []
+    assert "authenticationRef" not in chart(KEDA).one("ScaledObject")["spec"]["triggers"][0]
+
+
+def test_the_hpa_scales_on_cpu() -> None:
+    spec = chart(HPA).one("HorizontalPodAutoscaler")["spec"]
+
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (1, 6)
+    (metric,) = spec["metrics"]
+    assert metric["resource"] == {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}
+
+
+def test_the_values_say_that_more_pods_are_not_more_actions_per_second() -> None:
+    text = " ".join((CHART / "values.yaml").read_text().replace("#", " ").split())
+
+    assert "more pods do NOT mean more actions per second for one key" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"replicas": 1}, False),
+        ({"replicas": 2}, True),
+        (KEDA, True),
+        (HPA, True),
+        ({"scaling": {"maxReplicas": 1, "keda": {"enabled": True}}}, False),
+        ({"replicas": 2, "podDisruptionBudget": {"enabled": False}}, False),
+    ],
+    ids=str,
+)
+def test_a_disruption_budget_comes_with_the_second_pod(values: Values, expected: bool) -> None:
+    budgets = chart(values).all("PodDisruptionBudget")
+
+    assert bool(budgets) is expected
+    for each in budgets:
+        assert each["spec"]["maxUnavailable"] == 1
+        assert each["spec"]["selector"]["matchLabels"].items() <= chart(values).pod["metadata"]["labels"].items()
+
+
+# Network policy
+
+
+def egress(values: Values) -> list[Manifest]:
+    """Return the policy's rules for what the pods may reach, without DNS."""
+    policy = chart({**values, "networkPolicy": {"enabled": True}}).one("NetworkPolicy")["spec"]
+    assert sorted(policy["policyTypes"]) == ["Egress", "Ingress"]
+    dns, *rules = policy["egress"]
+    assert {(each["protocol"], each["port"]) for each in dns["ports"]} == {("UDP", 53), ("TCP", 53)}
+    return list(rules)
+
+
+def brokers(servers: str) -> Values:
+    # The Engage is one of the addresses: on a port of its own, so that tests tell it from brokers.
+    return {
+        "config": {
+            "kafka": {"bootstrap.servers": servers},
+            "engage": {"connections": {"default": {"base_url": "https://engage.invalid:1"}}},
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("servers", "rules"),
+    [
+        ("kafka:9092", [(9092, [{"podSelector": {}}])]),  # of the same namespace
+        ("kafka", [(9092, [{"podSelector": {}}])]),
+        (
+            "my-cluster-kafka-bootstrap.kafka.svc:9093",
+            [(9093, [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kafka"}}}])],
+        ),
+        (
+            "b-0.brokers.kafka.svc.cluster.local:9093",
+            [(9093, [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kafka"}}}])],
+        ),
+        ("10.0.0.5:9094", [(9094, [{"ipBlock": {"cidr": "10.0.0.5/32"}}])]),
+        ("[2001:db8::5]:9094", [(9094, [{"ipBlock": {"cidr": "2001:db8::5/128"}}])]),
+        ("b1.example.com:9094, SASL_SSL://b2.example.com:9095", [(9094, None), (9095, None)]),  # any address
+    ],
+)
+def test_the_policy_lets_the_pods_reach_the_configured_brokers(
+    servers: str, rules: list[tuple[int, list[Manifest] | None]]
+) -> None:
+    found = [(each["ports"][0]["port"], each.get("to")) for each in egress(brokers(servers))]
+
+    assert (1, None) in found
+    assert sorted((each for each in found if each != (1, None)), key=str) == rules
+
+
+def test_the_policy_lets_the_pods_reach_each_engage() -> None:
+    urls = {"a": "https://a.voyado.com", "b": "https://b.voyado.com:8443/engage", "c": "http://sim.test.svc"}
+    connections = {name: {"base_url": url, "allow_insecure": True} for name, url in urls.items()}
+    secrets = {name: {"existingSecret": "s"} for name in urls}
+    rules = egress({"config": {"engage": {"connections": connections}}, "secrets": {"engage": secrets}})
+
+    ports = {each["ports"][0]["port"]: each.get("to") for each in rules}
+    assert ports[443] is None
+    assert ports[8443] is None
+    assert ports[80] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "test"}}}]
+
+
+def test_the_policy_opens_the_admin_port_to_the_scrapers_alone() -> None:
+    scraper = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+
+    def ingress(scrapers: list[Manifest]) -> list[Manifest]:
+        policy = {"networkPolicy": {"enabled": True, "scrapers": scrapers}}
+        return list(chart(policy).one("NetworkPolicy")["spec"]["ingress"])
+
+    assert ingress([scraper]) == [{"ports": [{"protocol": "TCP", "port": "admin"}], "from": [scraper]}]
+    assert ingress([])[0]["from"] == [{"namespaceSelector": {}}]
+
+
+def test_the_policy_covers_the_hooks_and_the_tests_pods_too() -> None:
+    rendered = chart({"networkPolicy": {"enabled": True}, "topicsHook": {"enabled": True}})
+    selector = rendered.one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"]
+    pods = [rendered.pod["metadata"], *(each["metadata"] for each in rendered.all("Pod"))]
+    pods += [each["spec"]["template"]["metadata"] for each in rendered.all("Job")]
+
+    assert all(selector.items() <= each["labels"].items() for each in pods)
+
+
+# Monitoring
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "endpoints"),
+    [("podMonitor", "PodMonitor", "podMetricsEndpoints"), ("serviceMonitor", "ServiceMonitor", "endpoints")],
+)
+def test_a_monitor_scrapes_the_admin_port(value: str, kind: str, endpoints: str) -> None:
+    rendered = chart({"monitoring": {value: {"enabled": True, "interval": "15s", "labels": {"release": "prom"}}}})
+    monitor = rendered.one(kind)
+
+    assert monitor["metadata"]["labels"]["release"] == "prom"
+    assert monitor["spec"][endpoints] == [{"port": "admin", "path": "/metrics", "interval": "15s"}]
+    selected = rendered.pod if kind == "PodMonitor" else rendered.one("Service")
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= selected["metadata"]["labels"].items()
+    assert ("Service" in {each["kind"] for each in rendered.manifests}) is (kind == "ServiceMonitor")
+
+
+def test_the_rules_are_prometheus_own_to_the_letter() -> None:
+    rendered = chart({"monitoring": {"prometheusRule": {"enabled": True, "labels": {"release": "prom"}}}})
+    rule = rendered.one("PrometheusRule")
+
+    assert rule["metadata"]["labels"]["release"] == "prom"
+    assert rule["spec"] == yaml.safe_load((CHART / "files" / "rules.yaml").read_text())
+    assert "{{ $" in json.dumps(rule["spec"])  # its templates are Prometheus's, not Helm's
+
+
+def test_the_dashboard_is_what_grafanas_sidecar_looks_for() -> None:
+    values = {"dashboard": {"enabled": True, "annotations": {"grafana_folder": "Kafka"}}}
+    found = chart({"monitoring": values}).one("ConfigMap", "rel-engage-relay-dashboard")
+
+    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert found["metadata"]["annotations"] == {"grafana_folder": "Kafka"}
+    (text,) = found["data"].values()
+    assert json.loads(text) == json.loads((CHART / "files" / "dashboard.json").read_text())
+
+
+# Hooks
+
+
+def test_topics_are_made_before_an_install_and_an_upgrade() -> None:
+    rendered = chart({"topicsHook": {"enabled": True, "replication": 3}})
+    job, config = rendered.one("Job", "rel-engage-relay-topics"), rendered.one("ConfigMap", "rel-engage-relay-topics")
+    pod = job["spec"]["template"]["spec"]
+
+    assert pod["containers"][0]["args"] == [
+        *("topics", "create", "--config", "/etc/engage-relay/relay.yaml"),
+        *("--replication", "3"),
+    ]
+    assert pod["containers"][0]["image"] == rendered.container["image"]
+    assert pod["restartPolicy"] == "Never"
+    for each in (job, config):
+        assert each["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    # The release's own objects are not there yet: the hook needs none of them.
+    assert int(config["metadata"]["annotations"]["helm.sh/hook-weight"]) < 0
+    assert pod["volumes"][0]["configMap"]["name"] == "rel-engage-relay-topics"
+    assert config["data"]["relay.yaml"] == rendered.relay_yaml
+    assert pod["serviceAccountName"] == "default"
+
+
+def test_helm_test_asks_brokers_and_engage_with_the_relays_own_image() -> None:
+    rendered = chart()
+    pod = rendered.one("Pod", "rel-engage-relay-check-config")
+    (container,) = pod["spec"]["containers"]
+
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    assert container["image"] == rendered.container["image"]
+    assert container["command"] == ["engage-relay"]
+    assert container["args"] == ["check-config", "--online", "--config", "/etc/engage-relay/relay.yaml"]
+    assert pod["spec"]["restartPolicy"] == "Never"
+    assert container["volumeMounts"] == rendered.container["volumeMounts"]
+    assert pod["spec"]["volumes"] == rendered.pod["spec"]["volumes"]
