@@ -18,15 +18,16 @@ _TYPES = ("order.confirmed", "order.shipped", "order.delivered")
 Event = tuple[str, bytes]
 
 
-def event(number: int, order_id: str, job_id: str) -> Event:
-    """Return the key and the value of one event."""
+def event(number: int, order_id: str, job_id: str, connection: str | None = None) -> Event:
+    """Return the key and the value of one event. `connection`: another one than the route's."""
+    engage = {"jobId": job_id} if connection is None else {"jobId": job_id, "connection": connection}
     value = {
         "version": 1,
         "type": _TYPES[number % len(_TYPES)],
         "orderId": order_id,
         "occurredAt": "2025-03-14T09:26:53.589Z",
         "language": "sv-SE",
-        "engage": {"jobId": job_id},
+        "engage": engage,
         "data": {
             "trackingNumber": f"SE{number:012d}",
             "carrier": "PostNord",
@@ -44,19 +45,28 @@ def create_topics(bootstrap_servers: str, partitions: int) -> None:
     topics.create(admin, [TOPICS])
 
 
+class Publisher:
+    """A producer of events."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._producer = Producer(
+            {"bootstrap.servers": bootstrap_servers, "enable.idempotence": True, "linger.ms": 5, "log_level": 0}
+        )
+        self._refused: list[KafkaError] = []
+
+    def publish(self, events: Iterable[Event]) -> None:
+        """Publish all of them, by key. Raises RuntimeError where one was not written."""
+        for key, value in events:
+            self._producer.produce(TOPIC, value, key, on_delivery=self._delivered)
+            self._producer.poll(0)
+        if self._producer.flush(FLUSH_TIMEOUT_S) or self._refused:
+            raise RuntimeError(f"events were not written: {self._refused[:1] or 'the broker is too slow'}")
+
+    def _delivered(self, error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            self._refused.append(error)
+
+
 def publish(bootstrap_servers: str, events: Iterable[Event]) -> None:
     """Publish all of them, by key. Raises RuntimeError where one was not written."""
-    producer = Producer(
-        {"bootstrap.servers": bootstrap_servers, "enable.idempotence": True, "linger.ms": 5, "log_level": 0}
-    )
-    refused: list[KafkaError] = []
-
-    def delivered(error: KafkaError | None, _: Message) -> None:
-        if error is not None:
-            refused.append(error)
-
-    for key, value in events:
-        producer.produce(TOPIC, value, key, on_delivery=delivered)
-        producer.poll(0)
-    if producer.flush(FLUSH_TIMEOUT_S) or refused:
-        raise RuntimeError(f"events were not written: {refused[:1] or 'the broker is too slow'}")
+    Publisher(bootstrap_servers).publish(events)

@@ -27,10 +27,24 @@ def cpu_s(pid: int) -> float:
 
 def memory_bytes(pid: int, field: str) -> int:
     """Return `VmHWM` (the most there ever was) or `VmRSS` (what is resident now)."""
+    return _status(pid, field) * 1024
+
+
+def threads(pid: int) -> int:
+    """Return how many threads it has."""
+    return _status(pid, "Threads")
+
+
+def descriptors(pid: int) -> int:
+    """Return how many files and sockets it has open."""
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def _status(pid: int, field: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == field:
-            return int(value.split()[0]) * 1024
+            return int(value.split()[0])
     raise KeyError(field)
 
 

@@ -12,34 +12,36 @@ Rules:
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import re
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from benchmarks import process
 from benchmarks.events import TOPIC, create_topics, event, publish
-from benchmarks.sampled_relay import EVENT_LOOP, PROFILE
+from benchmarks.running import (
+    BULK,
+    ENGAGE_LIMIT,
+    LOOK_EVERY_S,
+    START_TIMEOUT_S,
+    BenchmarkError,
+    Cost,
+    Relay,
+    get,
+    instant_engage,
+    relay_against,
+    simulator,
+    submit,
+)
+from benchmarks.sampled_relay import EVENT_LOOP
 from tests.broker.kafka_broker import JVM_FOR_LOAD, KafkaBroker
 
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 60.0
-LOOK_EVERY_S = 0.05
 STALLED_S = 90.0  # nothing accepted for so long: more than any wait between two tries of the relay's
-ENGAGE_LIMIT = 200  # requests per second over which Engage answers 429
-BULK = 1000
 MOST_FUNCTIONS = 15
 PROFILED_EVENTS = 10_000
 NO_LIMIT = 20_000.0  # requests per second: more than one core can make
@@ -53,13 +55,6 @@ ASYNCIO_HTTPX = {"actions_per_s": 140.0, "cpu_ms_per_action": 6.1, "peak_mib": 5
 PARALLEL_CONSUMER_REQUESTS = 3.9
 ASYNCIO_HTTPX_REQUESTS = 4.5
 
-_METRIC = re.compile(r"^engage_relay_(\w+?)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
-_READY = b'"partition restored"'
-
-
-class BenchmarkError(Exception):
-    """The run came to nothing, or lost something."""
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -69,16 +64,6 @@ class Options:
     partitions: int
     processing: str | None
     rate: float
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What the relay itself took. CPU covers everything from its first event to its last tombstone."""
-
-    cpu_ms_per_action: float
-    peak_mib: float
-    transactions: int
-    writes_per_transaction: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,181 +105,6 @@ class Profile:
     functions: dict[str, float]
 
 
-# -- the processes ----------------------------------------------------------------------------------------------
-
-
-class Relay:
-    """The relay's process, on the measured core."""
-
-    def __init__(self, broker: KafkaBroker, engage_url: str, environment: Mapping[str, str], profile: Path | None):
-        self.port = process.free_port()
-        environ = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("ENGAGE_")},
-            "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
-            "ENGAGE_BASE_URL": engage_url,
-            "ENGAGE_API_KEY": "benchmark",
-            "ENGAGE_RELAY__ADMIN__LISTEN": f"127.0.0.1:{self.port}",
-            **({} if profile is None else {PROFILE: str(profile)}),
-            **environment,
-        }
-        module = "consumer.cli" if profile is None else "benchmarks.sampled_relay"
-        measured, _ = process.cores()
-        with process.pinned_to(measured):
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", module, "run", "--from", "earliest", "--create-topics"],
-                env=environ,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-            )
-        self._profile = profile
-        self._ready = threading.Event()
-        self._log: list[bytes] = []
-        self.began_at = 0.0
-        self._began_cpu_s = 0.0
-        threading.Thread(target=self._read_log, daemon=True).start()
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
-    def _read_log(self) -> None:
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self._log.append(line)
-            if _READY in line and not self._ready.is_set():
-                self.began_at, self._began_cpu_s = time.monotonic(), process.cpu_s(self.pid)
-                if self._profile is not None:
-                    self._process.send_signal(signal.SIGUSR1)
-                self._ready.set()
-
-    def await_ready(self) -> None:
-        """Wait until it reads its first partition. Raises BenchmarkError."""
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not self._ready.wait(LOOK_EVERY_S):
-            self.check_alive()
-            if time.monotonic() > deadline:
-                raise BenchmarkError(f"the relay did not start:\n{self.log}")
-
-    @property
-    def log(self) -> str:
-        """The last lines that it logged."""
-        return b"".join(self._log[-20:]).decode(errors="replace")
-
-    def check_alive(self) -> None:
-        """Raise BenchmarkError where it has ended."""
-        if self._process.poll() is not None:
-            raise BenchmarkError(f"the relay ended with {self._process.returncode}:\n{self.log}")
-
-    def cost(self, actions: int) -> Cost:
-        """Wait until all is settled; return what it took."""
-        deadline = time.monotonic() + STOP_TIMEOUT_S
-        # The figures are as old as the last tick (1 s): an idle second costs a few milliseconds.
-        while (figures := self._figures())["pending_actions"] or figures["journal_backlog_writes"]:
-            if time.monotonic() > deadline:
-                raise BenchmarkError(f"the relay still holds actions that were accepted:\n{self.log}")
-            time.sleep(LOOK_EVERY_S)
-        if self._profile is not None:
-            self._process.send_signal(signal.SIGUSR2)
-        transactions = figures["transaction_duration_seconds_count"]
-        return Cost(
-            cpu_ms_per_action=(process.cpu_s(self.pid) - self._began_cpu_s) / actions * 1000,
-            peak_mib=process.memory_bytes(self.pid, "VmHWM") / 2**20,
-            transactions=int(transactions),
-            writes_per_transaction=figures["transaction_records_total"] / transactions,
-        )
-
-    def _figures(self) -> Counter[str]:
-        """Return its metrics, each summed over its labels."""
-        figures: Counter[str] = Counter()
-        for name, value in _METRIC.findall(_get(f"http://127.0.0.1:{self.port}/metrics").decode()):
-            figures[name] += float(value)  # type: ignore[assignment]
-        return figures
-
-    def stop(self) -> None:
-        """End it as an operator does."""
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
-@contextlib.contextmanager
-def relay_against(
-    broker: KafkaBroker, engage_url: str, environment: Mapping[str, str], profile: Path | None = None
-) -> Iterator[Relay]:
-    """Run the relay within."""
-    relay = Relay(broker, engage_url, environment, profile)
-    try:
-        yield relay
-    finally:
-        relay.stop()
-
-
-@contextlib.contextmanager
-def instant_engage(expected: int) -> Iterator[str]:
-    """Run the Engage that answers at once; yields its URL. `expected`: how many orders make all of them."""
-    command = [sys.executable, "-m", "benchmarks.instant_engage", str(expected)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as running:
-        assert running.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{int(running.stdout.readline())}"
-        finally:
-            running.terminate()
-
-
-@contextlib.contextmanager
-def simulator(processing: str, limit: int) -> Iterator[str]:
-    """Run the simulator; yields its URL."""
-    port = process.free_port()
-    script = (
-        "import sys; from consumer.simulator import SimulatorOptions, run; "
-        "run(SimulatorOptions(listen=sys.argv[1], processing=sys.argv[2], requests_per_second=int(sys.argv[3])), repr)"
-    )
-    running = subprocess.Popen([sys.executable, "-c", script, f"127.0.0.1:{port}", processing, str(limit)])
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while True:
-            try:
-                _get(f"{url}/simulator/account?summary=1")
-                break
-            except OSError:
-                if running.poll() is not None or time.monotonic() > deadline:
-                    raise BenchmarkError("the simulator did not start") from None
-            time.sleep(LOOK_EVERY_S)
-        yield url
-    finally:
-        running.terminate()
-        running.wait()
-
-
-def _get(url: str, body: bytes | None = None) -> bytes:
-    with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=60) as answer:
-        content: bytes = answer.read()
-        return content
-
-
-def _await_accepted(url: str, count: str, expected: int, relay: Relay) -> dict[str, int | float]:
-    """Look at the account until as many were accepted. Raises BenchmarkError where nothing moves."""
-    most, moved_at = -1, time.monotonic()
-    while True:
-        account: dict[str, int | float] = json.loads(_get(url))
-        accepted = int(account[count])
-        if accepted >= expected:
-            return account
-        relay.check_alive()
-        if accepted > most:
-            most, moved_at = accepted, time.monotonic()
-        elif time.monotonic() - moved_at > STALLED_S:
-            raise BenchmarkError(
-                f"{accepted} of {expected} actions accepted, no more for {STALLED_S:g} s:\n{relay.log}"
-            )
-        time.sleep(LOOK_EVERY_S)
-
-
 # -- the runs ---------------------------------------------------------------------------------------------------
 
 
@@ -309,11 +119,11 @@ def run_instant(options: Options, profile: Path | None = None) -> Instant:
         create_topics(broker.bootstrap_servers, options.partitions)
         publish(broker.bootstrap_servers, (event(n, f"order-{n}", f"job-{n}") for n in range(options.events)))
         with relay_against(broker, url, environment, profile) as relay:
-            _get(f"{url}/watch?{relay.pid}", b"{}")
+            get(f"{url}/watch?{relay.pid}", b"{}")
             relay.await_ready()
             _await_accepted(f"{url}/account", "orders", options.events, relay)
             cost = relay.cost(options.events)
-            account = json.loads(_get(f"{url}/account"))
+            account = json.loads(get(f"{url}/account"))
             if profile is not None:
                 deadline = time.monotonic() + START_TIMEOUT_S
                 while not profile.exists() and time.monotonic() < deadline:
@@ -345,7 +155,7 @@ def run_slow(options: Options) -> Slow:
             _await_accepted(f"{url}/simulator/account?summary=1", "accepted", options.events, relay)
             seconds = time.monotonic() - started
             cost = relay.cost(options.events)
-        summary = json.loads(_get(f"{url}/simulator/account"))
+        summary = json.loads(get(f"{url}/simulator/account"))
     accepted = Counter(entry["orderId"] for entry in summary["actions"])
     if len(accepted) != options.events or accepted.total() != options.events:
         raise BenchmarkError(f"{accepted.total()} actions accepted for {len(accepted)} of {options.events} orders")
@@ -369,8 +179,7 @@ def run_slow(options: Options) -> Slow:
 def _submit_and_publish(broker: KafkaBroker, url: str, count: int) -> None:
     for start in range(0, count, BULK):
         order_ids = [f"order-{n}" for n in range(start, min(start + BULK, count))]
-        answer = json.loads(_get(f"{url}/simulator/orders/bulk", json.dumps({"orderIds": order_ids}).encode()))
-        jobs = {job["orderId"]: job["jobId"] for job in answer["jobs"]}
+        jobs = submit(url, order_ids)
         publish(broker.bootstrap_servers, (event(n, id_, jobs[id_]) for n, id_ in enumerate(order_ids, start)))
 
 
@@ -395,6 +204,24 @@ def run_profiled(options: Options) -> Profile:
             components[f"{thread} (thread)"] += seconds / total  # type: ignore[assignment]
     ordered = sorted(functions.items(), key=lambda item: -item[1])
     return Profile(taken, dict(components.most_common()), dict(ordered[:MOST_FUNCTIONS]))
+
+
+def _await_accepted(url: str, count: str, expected: int, relay: Relay) -> dict[str, int | float]:
+    """Look at the account until as many were accepted. Raises BenchmarkError where nothing moves."""
+    most, moved_at = -1, time.monotonic()
+    while True:
+        account: dict[str, int | float] = json.loads(get(url))
+        accepted = int(account[count])
+        if accepted >= expected:
+            return account
+        relay.check_alive()
+        if accepted > most:
+            most, moved_at = accepted, time.monotonic()
+        elif time.monotonic() - moved_at > STALLED_S:
+            raise BenchmarkError(
+                f"{accepted} of {expected} actions accepted, no more for {STALLED_S:g} s:\n{relay.log}"
+            )
+        time.sleep(LOOK_EVERY_S)
 
 
 # -- what is said -----------------------------------------------------------------------------------------------
