@@ -37,7 +37,7 @@ from consumer.effects import ActionId, Close, Effect, Poll, RestoredAction, Save
 from consumer.engage import EngageClient
 from consumer.journal import STUCK_S, Journal
 from consumer.ledger import Ledger, Policy
-from consumer.membership import LEAST_HAND_OVER_S, Batch
+from consumer.membership import LEAST_HAND_OVER_S, MOST_RECORDS, Batch
 from consumer.metrics import ConnectionFigures, DeadLettered, Halt, Metrics, PartitionFigures, Snapshot
 from consumer.outcomes import (
     Accepted,
@@ -403,13 +403,13 @@ class Relay:
             self.fail(error)
 
     def _hold_or_go_on(self) -> None:
-        """Rule 3, with some slack between holding and going on."""
-        slack = 0.9 if self._held else 1.0
+        """Rule 3, with slack between holding and going on: a batch, as what is pending may stay for hours."""
+        slack = min(0.1, MOST_RECORDS / self._most_pending) if self._held else 0.0
         backlog = self._journal.backlog + len(self._writes)
         full = (
-            self._ledger.open >= slack * self._most_pending
-            or self._ledger.open_bytes >= slack * self._most_pending * BYTES_OF_PENDING
-            or backlog >= slack * MOST_BACKLOG
+            self._ledger.open >= (1 - slack) * self._most_pending
+            or self._ledger.open_bytes >= (1 - slack) * self._most_pending * BYTES_OF_PENDING
+            or backlog >= (0.9 if self._held else 1.0) * MOST_BACKLOG
         )
         if full != self._held:
             self._held = full
