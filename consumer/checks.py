@@ -13,8 +13,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
-from confluent_kafka import Consumer, KafkaException, Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection
+from confluent_kafka.admin import AclOperation, AdminClient
 
 from consumer import kafka, topics
 from consumer.outcomes import JobFailed, NotFound, NotReady, PollOutcome, Ready, Rejected, Throttled, Unauthorized
@@ -74,7 +74,9 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
         found = list(_topics(admin, each))
         yield from found
         if all(finding.standing == "ok" for finding in found):
+            yield _rights(admin, each)
             yield _start(settings.kafka, admin, each)
+    yield _group_rights(admin, str(settings.kafka["group.id"]))
     yield _transactions(settings.kafka)
 
 
@@ -88,6 +90,39 @@ def _topics(admin: AdminClient, each: topics.RelayTopics) -> Iterator[Finding]:
         yield _kafka_failed(f"topics of {each.source}", error)
     else:
         yield Finding("ok", f"topics: {each.source}, {each.delay} and {each.dead_letters} fit")
+
+
+def _rights(admin: AdminClient, each: topics.RelayTopics) -> Finding:
+    """Ask what we may do with the topics (KIP-430): who may describe one may yet not read it."""
+    needed = {
+        each.source: {AclOperation.READ},
+        each.delay: {AclOperation.READ, AclOperation.WRITE},
+        each.dead_letters: {AclOperation.WRITE},
+    }
+    try:
+        described = admin.describe_topics(TopicCollection(list(needed)), include_authorized_operations=True)
+        granted = {name: set(future.result(CALL_TIMEOUT_S).authorized_operations) for name, future in described.items()}
+    except KafkaException as error:
+        return _kafka_failed(f"rights on the topics of {each.source}", error)
+    missing = [f"{_operations(ops - granted[name])} {name}" for name, ops in needed.items() if ops - granted[name]]
+    if missing:
+        return Finding("failed", f"rights: may not {', nor '.join(missing)}", ExitCode.FAILED)
+    return Finding("ok", f"rights: may read and write what {each.source} needs")
+
+
+def _group_rights(admin: AdminClient, group: str) -> Finding:
+    try:
+        (described,) = admin.describe_consumer_groups([group], include_authorized_operations=True).values()
+        granted = set(described.result(CALL_TIMEOUT_S).authorized_operations)
+    except KafkaException as error:
+        return _kafka_failed(f"rights on group {group}", error)
+    if AclOperation.READ not in granted:
+        return Finding("failed", f"rights: may not Read group {group}", ExitCode.FAILED)
+    return Finding("ok", f"rights: may join group {group}")
+
+
+def _operations(some: set[AclOperation]) -> str:
+    return " and ".join(sorted(each.name.title() for each in some))
 
 
 def _start(properties: kafka.Properties, admin: AdminClient, each: topics.RelayTopics) -> Finding:

@@ -201,7 +201,9 @@ def test_check_config_online_finds_that_all_is_well(admin: AdminClient, operator
     with engage(SimulatorOptions(valid_keys=frozenset({KEY}))) as url:
         result = operator.calls("check-config", "--online", ENGAGE_BASE_URL=url)
     assert result.exit_code == 0
-    assert findings(result) == dict.fromkeys(("brokers", "topics", "start", "transactions", "connection default"), "ok")
+    assert findings(result) == dict.fromkeys(
+        ("brokers", "topics", "rights", "start", "transactions", "connection default"), "ok"
+    )
 
 
 def test_check_config_online_says_that_run_will_need_from(
@@ -225,6 +227,7 @@ def test_check_config_online_goes_on_behind_what_failed_and_ends_with_the_first_
     assert findings(result) == {
         "brokers": "ok",
         "topics": "failed",
+        "rights": "ok",
         "transactions": "ok",
         "connection default": "failed",
     }

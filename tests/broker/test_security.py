@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from consumer import checks
+from consumer.settings import load
 from schemas.dead_letter import Reason
 from tests.broker.conftest import Place, PlaceFactory, started
 from tests.broker.harness import (
@@ -235,6 +237,22 @@ def test_whoever_lacks_a_proof_or_a_right_says_so_and_sends_nothing(
         for name, relay in relays.items():
             until(partial(unserved, relay), f"{name}: it says that it is not served")
         assert engage.actions_asked() == 0
+
+
+def test_check_config_names_each_right_that_is_missing(
+    secured: SecuredBroker, places: PlaceFactory, tmp_path: Path
+) -> None:
+    for number in range(len(rights("run", places(broker=secured.broker)))):
+        place = places(broker=secured.broker)
+        lacks = rights("run", place)
+        left_out = lacks.pop(number)
+        secured.grant(*lacks)
+        config = written(tmp_path, configuration(place, "http://127.0.0.1:1", kafka=secured.scram(PASSWORD)))
+        failed = [each.what for each in checks.online(load(config, {})) if each.standing == "failed"][:-1]  # Engage's
+        assert failed, f"nobody misses {left_out.operation} on {left_out.resource}"
+        if left_out.resource == "topic":
+            name = left_out.name
+            assert any(name in what for what in failed), (name, failed)
 
 
 # Engage behind TLS
