@@ -273,11 +273,12 @@ def doubled(accepted: Iterable[AcceptedAction]) -> Counter[tuple[str, object]]:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as it came."""
+    """A request as it came, its headers' names in lower case."""
 
     method: str
     path: str
     body: bytes
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -304,7 +305,9 @@ class ScriptedEngage:
                 if not self.raw_requestline or not self.parse_request():
                     self.close_connection = True
                     return
-                asked = Asked(self.command, self.path, self.rfile.read(int(self.headers.get("Content-Length", 0))))
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                asked = Asked(self.command, self.path, body, headers)
                 outer.asked.append(asked)
                 reply = script(asked)
                 body = b"" if reply.body is None else json.dumps(reply.body).encode()
@@ -418,10 +421,14 @@ class Books:
     def settled(self) -> bool:
         """Tell whether every event was taken and nothing is owed any more, as Kafka knows it."""
         ends = watermarks(self._place.admin, self._source)
-        committed = committed_offsets(self._reader, self._source)
-        if any(committed.get(each, 0) < end for each, (_, end) in ends.items()):
+        taken = self.taken()
+        if any(taken.get(each, 0) < end for each, (_, end) in ends.items()):
             return False
         return not self.read().live
+
+    def taken(self) -> dict[tuple[str, int], int]:
+        """Return how far the group has come in the source. Raises KafkaException where Kafka does not answer."""
+        return committed_offsets(self._reader, self._source)
 
     def wait_until_settled(self, patience_s: float = PATIENCE_S) -> Self:
         until(self.settled, "every event is taken and nothing is owed any more", patience_s)
@@ -433,12 +440,12 @@ class Books:
         return {_event_of(each) for each in self.live.values() if each.state == "sending"}
 
     @property
-    def resent(self) -> set[tuple[str, object]]:
-        """The events (order, number) that were sent again, with the same tag, while an earlier send was in doubt.
+    def resends(self) -> Counter[tuple[str, object]]:
+        """How often each event (order, number) was sent again, with the same tag, while an earlier send was in doubt.
 
         (With another tag: after a 404, whose record the group commit may have left out.)
         """
-        found = set()
+        found: Counter[tuple[str, object]] = Counter()
         for records in self.history.values():
             for before, after in pairwise(records):
                 if (
@@ -447,8 +454,13 @@ class Books:
                     and after.sends > before.sends
                     and _tag_sent(before) == _tag_sent(after) is not None
                 ):
-                    found.add(_event_of(after))
+                    found[_event_of(after)] += after.sends - before.sends
         return found
+
+    @property
+    def resent(self) -> set[tuple[str, object]]:
+        """The events of `resends`."""
+        return set(self.resends)
 
 
 def _tag_sent(pending: PendingAction) -> str | None:
@@ -620,10 +632,11 @@ class RelayProcess:
         *arguments: str,
         environ: Mapping[str, str] | None = None,
         impatient: bool = False,
+        program: str | None = None,
     ) -> None:
-        """`impatient`: waits between retries of a fraction of a second instead of 10 s and more."""
+        """`impatient`: waits between retries of a fraction of a second instead of 10 s and more (`program` decides)."""
         self._log = directory / f"relay-{random.randrange(1 << 32):08x}.log"
-        module = "tests.broker.harness" if impatient else "consumer.cli"
+        module = program or ("tests.broker.harness" if impatient else "consumer.cli")
         given = [] if config is None else ["--config", str(config)]
         clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         with self._log.open("wb") as log:
@@ -691,6 +704,10 @@ class RelayProcess:
         finally:
             connection.close()
 
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
     def wait_until_ready(self) -> Self:
         def ready() -> bool:
             self._alive()
@@ -742,6 +759,11 @@ class RelayProcess:
         self._send(signal.SIGCONT)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Be the command line, in a hurry."""
     vars(running)["PollSchedule"] = partial(PollSchedule, backoff_s=(0.5, 1.0))
     cli.main()
+
+
+if __name__ == "__main__":
+    main()

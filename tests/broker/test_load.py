@@ -1,13 +1,12 @@
 """Load and limits: what waits, is refused, stands still or is garbage delays nothing else, and takes no memory.
 
 Times are compared with what the same relay took for the same work alone, with bounds that only a real delay exceeds.
-The long form (`_long`) has a million events in the source, all of which are accepted, and a short soak.
+The long form has a million events in the source, all of which are accepted, and a short soak.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -41,15 +40,8 @@ from tests.broker.harness import (
     until,
     written,
 )
+from tests.conftest import Figures, Scale
 
-
-def _long() -> bool:
-    """Tell whether the long form is asked for."""
-    return bool(os.environ.get("ENGAGE_RELAY_LONG"))
-
-
-WAITING = 1_000_000 if _long() else 60_000
-MARKS = range(1000, WAITING + 1, 27_000) if _long() else range(1000, 5001, 1000)  # the short form stops at the last
 LIMIT = 500
 OVERSHOOT = BATCHES_AHEAD * MOST_RECORDS  # what may be on its way when the source is paused
 # What is pending takes about 1 KB (`python -m benchmarks.restore`): all that waits would be 60 MB and more.
@@ -59,23 +51,25 @@ FLAT_BYTES = 12 << 20
 # Back-pressure
 
 
-@pytest.mark.timeout(3600 if _long() else 120)
-def test_memory_stays_flat_while_very_many_events_wait_in_the_source(places: PlaceFactory, tmp_path: Path) -> None:
+def test_memory_stays_flat_while_very_many_events_wait_in_the_source(
+    places: PlaceFactory, tmp_path: Path, scale: Scale, figures: Figures
+) -> None:
     place = places()
+    waiting = scale.of(60_000, 1_000_000)
+    marks = range(1000, scale.of(5001, waiting + 1), scale.of(1000, 27_000))  # the short form stops at the last
+    budget = scale.of(1000, 20_000)
     resident: list[float] = []
     paused = False
-    with instant_engage(WAITING) as url:
+    with instant_engage(waiting) as url:
         file = written(
             tmp_path,
-            configuration(
-                place, url, limits={"pending": LIMIT}, connection={"requests_per_second": 20_000 if _long() else 1000}
-            ),
+            configuration(place, url, limits={"pending": LIMIT}, connection={"requests_per_second": budget}),
         )
         with RelayProcess(tmp_path, file, "--from", "earliest") as relay:
-            for number, mark in enumerate(MARKS):
+            for number, mark in enumerate(marks):
                 if number < 2:  # nothing waits before the first mark, everything from then on
-                    _publish(place, range(MARKS[0]) if number == 0 else range(MARKS[0], WAITING))
-                until(lambda: _account(url)["orders"] >= mark, f"{mark} are accepted", PATIENCE_S * len(MARKS))  # noqa: B023
+                    _publish(place, range(marks[0]) if number == 0 else range(marks[0], waiting))
+                until(lambda: _account(url)["orders"] >= mark, f"{mark} are accepted", PATIENCE_S * len(marks))  # noqa: B023
                 consumed = relay.metric("events_consumed_total")
                 assert consumed - _account(url)["orders"] <= LIMIT + OVERSHOOT
                 assert relay.metric("pending_actions") <= LIMIT + OVERSHOOT
@@ -85,17 +79,19 @@ def test_memory_stays_flat_while_very_many_events_wait_in_the_source(places: Pla
         account = _account(url)
     assert max(resident) - resident[0] < FLAT_BYTES, [int(each) >> 20 for each in resident]
     assert paused
-    assert account["orders"] >= MARKS[-1] > LIMIT + OVERSHOOT, "the source was resumed"
+    assert account["orders"] >= marks[-1] > LIMIT + OVERSHOOT, "the source was resumed"
     assert account["repeated"] == account["wrong"] == 0
-    if _long():
-        assert place.offset(place.topics.source) == account["orders"] == WAITING
+    growth = f"{(max(resident) - resident[0]) / (1 << 20):.1f} MiB"
+    figures(events_waiting=waiting, limit=LIMIT, accepted=account["orders"], memory_growth=growth)
+    if scale is Scale.LONG:
+        assert place.offset(place.topics.source) == account["orders"] == waiting
         return
     with Books(place) as books:
         books.read()
         assert books.most_live <= LIMIT + OVERSHOOT
         assert books.letters == []
         # Stopped in the middle, nothing is lost: what was taken is accepted or pending.
-        assert place.offset(place.topics.source) == account["orders"] + len(books.live) < WAITING
+        assert place.offset(place.topics.source) == account["orders"] + len(books.live) < waiting
 
 
 def _publish(place: Place, numbers: range) -> None:
@@ -274,8 +270,9 @@ def test_how_late_a_due_poll_is_started_tells_a_free_budget_from_a_short_one(
 # The soak
 
 
-@pytest.mark.skipif(not _long(), reason="takes half a minute")
-def test_the_soak_reports_what_it_is_asked_for() -> None:
+def test_the_soak_reports_what_it_is_asked_for(scale: Scale) -> None:
+    if scale is Scale.SHORT:
+        pytest.skip("takes half a minute")
     command = [sys.executable, "-m", "benchmarks.soak", "--minutes", "0.34", "--pending", "300", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     report: Mapping[str, object] = json.loads(done.stdout)

@@ -1,0 +1,110 @@
+"""`engage-relay run` that ends itself at a named moment: `python -m tests.chaos.relay run ...`.
+
+`FAIL_AT="after the 202:3:SIGKILL"`: the third time that it comes to this point, it sends itself this signal, and is
+still there only where the signal leaves it. The edges are wrapped from outside; the product knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from confluent_kafka import Producer
+
+from consumer import http, journal
+from consumer.engage import EngageClient
+from consumer.http import MaySend
+from consumer.outcomes import Accepted, ActionOutcome
+from schemas.engage import ActionRequest
+from schemas.pending_action import POSITION_KEY
+from tests.broker import harness
+
+VARIABLE = "FAIL_AT"
+POINTS = (
+    "after a record was produced",
+    "before the offsets are sent",
+    "after the offsets were sent",
+    "before the commit",
+    "after the commit",
+    "after the POST was written",
+    "after the 202",
+    "before the tombstone",
+)
+
+
+class FailPoint:
+    """The one that is to be met."""
+
+    def __init__(self, described: str) -> None:
+        self._point, nth, name = described.split(":")
+        self._left = int(nth)
+        self._signal = signal.Signals[name]
+        if self._point not in POINTS:
+            raise ValueError(f"no fail point {self._point!r}; there are {POINTS}")
+
+    def reached(self, point: str) -> None:
+        """Come to a point."""
+        if point == self._point:
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), self._signal)
+
+
+def failing_producer(fail: FailPoint) -> type[Producer]:
+    """Return a producer that meets the journal's points."""
+
+    class FailingProducer(Producer):
+        def produce(self, *args: Any, **kwargs: Any) -> None:
+            _, value, key, *_ = args  # as the journal calls it
+            if value is None and key != POSITION_KEY:
+                fail.reached("before the tombstone")
+            super().produce(*args, **kwargs)
+            fail.reached("after a record was produced")
+
+        def send_offsets_to_transaction(self, *args: Any) -> None:
+            fail.reached("before the offsets are sent")
+            super().send_offsets_to_transaction(*args)
+            fail.reached("after the offsets were sent")
+
+        def commit_transaction(self, *args: Any) -> None:
+            fail.reached("before the commit")
+            super().commit_transaction(*args)
+            fail.reached("after the commit")
+
+    return FailingProducer
+
+
+def fail_as_told(fail: FailPoint) -> None:
+    """Put the points into the edges."""
+    vars(journal)["Producer"] = failing_producer(fail)
+    wire = http._Wire
+    write, send_action = wire._send, EngageClient.send_action
+
+    async def written(self: http._Wire, timeout: float | None) -> None:  # noqa: ASYNC109 - its own signature
+        is_action = self._unsent.startswith(b"POST ") and b"/action " in self._unsent.split(b"\r\n", 1)[0]
+        await write(self, timeout)
+        if is_action:
+            fail.reached("after the POST was written")
+
+    async def sent(
+        self: EngageClient, order_id: str, action: ActionRequest, may_send: MaySend | None = None
+    ) -> ActionOutcome:
+        outcome = await send_action(self, order_id, action, may_send)
+        if isinstance(outcome, Accepted):
+            fail.reached("after the 202")
+        return outcome
+
+    setattr(wire, "_send", written)  # noqa: B010 - mypy takes no assignment to a method
+    setattr(EngageClient, "send_action", sent)  # noqa: B010
+
+
+def main() -> None:
+    """Run the command line."""
+    if described := os.environ.get(VARIABLE):
+        fail_as_told(FailPoint(described))
+    harness.main()
+
+
+if __name__ == "__main__":
+    main()

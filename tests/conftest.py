@@ -1,0 +1,67 @@
+"""How much is played, and what it measured: for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+import pytest
+
+FIGURES = "figures"
+LONG_TIMEOUT_S = 3600
+Figures = Callable[..., None]
+
+
+class Scale(Enum):
+    """The short form is in the test command, the long one is for whoever changed something that it may have broken."""
+
+    SHORT = "short"
+    LONG = "long"
+
+    def of(self, short: int, long: int) -> int:
+        """Choose between two numbers."""
+        return short if self is Scale.SHORT else long
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--long`."""
+    parser.addoption("--long", action="store_true", help="play the long form of the chaos and load tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give the long form its time."""
+    if config.getoption("--long"):
+        for item in items:
+            item.add_marker(pytest.mark.timeout(LONG_TIMEOUT_S))
+
+
+@pytest.fixture(scope="session")
+def scale(pytestconfig: pytest.Config) -> Scale:
+    """Say how much is to be played."""
+    return Scale.LONG if pytestconfig.getoption("--long") else Scale.SHORT
+
+
+@pytest.fixture
+def figures(record_property: Callable[[str, object], None]) -> Figures:
+    """Return what takes a test's figures, shown at the end: `figures(events=400, lost=0)`."""
+
+    def take(**named: object) -> None:
+        record_property(FIGURES, ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in named.items()))
+
+    return take
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures."""
+    measured = [
+        (report.nodeid.rpartition("::")[2], text)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, text in report.user_properties
+        if name == FIGURES
+    ]
+    if measured:
+        terminalreporter.section("figures")
+        for test, text in sorted(measured, key=str):
+            terminalreporter.write_line(f"{test.removeprefix('test_').replace('_', ' ')}: {text}")
