@@ -52,7 +52,7 @@ bench: $(READY) ## Measure throughput and restore time against a real broker
 lock: $(READY) ## Pin the dependencies of pyproject.toml (ARGS=--upgrade for the newest)
 	@set -e; lock() { \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	    --custom-compile-command "make lock" $(ARGS) pyproject.toml "$$@"; \
+	    --custom-compile-command "make lock" --extra otel $(ARGS) pyproject.toml "$$@"; \
 	}; \
 	lock --output-file requirements.lock; \
 	lock --group dev --constraints requirements.lock --output-file requirements-dev.lock

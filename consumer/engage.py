@@ -131,17 +131,27 @@ class EngageClient:
         return self._document_outcome(answer)
 
     async def send_action(
-        self, order_id: str, request: ActionRequest, may_send: MaySend | None = None
+        self,
+        order_id: str,
+        request: ActionRequest,
+        may_send: MaySend | None = None,
+        *,
+        traceparent: str | None = None,
+        on_answer: Callable[[Response | Failure], None] | None = None,
     ) -> ActionOutcome:
         """POST the action, which is the only call that must not be repeated blindly.
 
         `may_send` is asked right before the first byte goes out; where it says no, the action is Withdrawn.
+        `traceparent` goes along as W3C's header of that name; `on_answer` is told what came, where there was a request.
         """
         segment, body = _segment(order_id), _encode_action(request)
         if segment is None or body is None:
             return Rejected(0, "order id cannot be a path segment" if segment is None else "action data is not JSON")
         target = b"%b/%b/action" % (self._orders, segment)
-        return self._action_outcome(await self._send("action", b"POST", target, body, may_send))
+        answer = await self._send("action", b"POST", target, body, may_send, traceparent=traceparent)
+        if on_answer is not None and not isinstance(answer, Unauthorized):
+            on_answer(answer)
+        return self._action_outcome(answer)
 
     async def aclose(self) -> None:
         """Close the idle connections."""
@@ -170,6 +180,8 @@ class EngageClient:
         target: bytes,
         body: bytes = b"",
         may_send: MaySend | None = None,
+        *,
+        traceparent: str | None = None,
     ) -> Response | Failure | Unauthorized:
         key = self._readable_key()
         if key is None:
@@ -177,6 +189,8 @@ class EngageClient:
         headers = [*self._common, (self._key_header, key)]
         if body:
             headers += ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
+        if traceparent is not None:
+            headers.append((b"traceparent", traceparent.encode()))
         answer = await self._http.exchange(endpoint, method, target, headers, body, may_send=may_send)
         if isinstance(answer, Response) and key in answer.body:  # what Engage says may end in a dead letter's headers
             return replace(answer, body=answer.body.replace(key, b"***"))

@@ -204,7 +204,7 @@ class Metrics:
         self._rebalances = counter("rebalances_total", "Changes of the assignment.", "kind")
         self._build = Info(PREFIX + "build", "The version that runs.", registry=registry)
 
-        self._outcomes = _OutcomeNames()
+        self._outcomes = OutcomeNames()
         self._history = History()
         self._published = (Snapshot(), Flow())
         self._heartbeat_ages: Callable[[], Mapping[Thread, float]] = dict
@@ -369,7 +369,7 @@ class _Series(Generic[M], dict[tuple[str, ...], M]):
             self[each]
 
 
-class _OutcomeNames(dict[type, str]):
+class OutcomeNames(dict[type, str]):
     """An outcome's label: its class's name in snake case."""
 
     def __missing__(self, outcome: type) -> str:

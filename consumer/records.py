@@ -169,6 +169,12 @@ def request_of(routed: bytes, version_tag: str) -> tuple[ActionRequest, int]:
     return request, fields["event_time_ms"]
 
 
+def trace_context_of(routed: bytes) -> dict[str, str] | None:
+    """Return an action's W3C trace context, from `NewAction.routed`; None where it has none."""
+    context: dict[str, str] | None = from_json(_unpacked(routed)).get("trace_context")
+    return context
+
+
 def position_value(next_offset: int) -> bytes:
     """Return the value of a partition's position record."""
     return b'{"version":1,"next_offset":%d}' % next_offset

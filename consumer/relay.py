@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -75,6 +75,9 @@ from consumer.topics import RelayTopics
 from consumer.transactions import Adoption, Write
 from schemas.dead_letter import Reason
 from schemas.pending_action import FromDocument, FromJob, FromOrder
+
+if TYPE_CHECKING:
+    from consumer.tracing import Tracing  # an extra
 
 TICK_S = 1.0
 # Writes that wait for a transaction before the source is held: ten of the largest, a second's worth at full speed.
@@ -208,12 +211,14 @@ class Relay:
         metrics: Metrics,
         heartbeats: Heartbeats,
         hand_over_s: float = LEAST_HAND_OVER_S,
+        tracing: Tracing | None = None,
     ) -> None:
         """`topics` and `partition_counts` by source topic; `jitter` draws from [0, 1)."""
         self._clock = clock
         self._metrics = metrics
         self._heartbeats = heartbeats
         self._router = router
+        self._tracing = tracing
         self._connections = {each.name: each for each in connections}
         self._most_pending = most_pending
         self._lease_s = lease_s(properties)
@@ -485,6 +490,8 @@ class Relay:
         """What one event comes to; its last write settles its position (rule 1)."""
         writes: list[Write] = []
         routed = self._routed(event)
+        if self._tracing is not None and routed is not None:
+            routed = self._tracing.taken(event, routed, now)
         if isinstance(routed, Routed):
             self._metrics.routed(routed.route, routed.action)
             effects = self._ledger.accept(assignment, event.offset, new_action(routed, event), now)
@@ -523,6 +530,8 @@ class Relay:
                 write.value = pending_value(effect)
                 write.ticket = _Intent(effect.action_id, effect.sends) if effect.sending else None
             case SetAside():
+                if self._tracing is not None:
+                    self._tracing.set_aside(effect)
                 write.dead_letter = dead_letter(effect, now)
                 write.ticket = _Letter(effect.reason, offset)
             case Close():
@@ -567,8 +576,11 @@ class Relay:
     # -- requests -----------------------------------------------------------------------------------------------
 
     async def _poll(self, connection: Connection, poll: Poll) -> None:
-        self._metrics.poll_started(connection.name, self._clock() - poll.due)
+        started = self._clock()
+        self._metrics.poll_started(connection.name, started - poll.due)
         outcome = await self._ask(connection.client, poll)
+        if self._tracing is not None:
+            self._tracing.polled(connection.name, poll, outcome, started)
         connection.in_flight -= 1
         now = self._clock()
         self._answered(connection, outcome, now)
@@ -599,7 +611,10 @@ class Relay:
         def may_send() -> bool:
             return self._is_ours(assignment) and self._clock() < until
 
-        outcome = await connection.client.send_action(send.order_id, request, may_send)
+        if self._tracing is None:
+            outcome = await connection.client.send_action(send.order_id, request, may_send)
+        else:
+            outcome = await self._tracing.send_action(connection.name, connection.client, send, request, may_send)
         connection.in_flight -= 1
         now = self._clock()
         self._answered(connection, outcome, now)

@@ -278,7 +278,7 @@ class Router:
             tag_source=_tag_source(route, event),
             on_unknown=route.on_unknown,
             event_time_ms=_event_time_ms(route, event, record),
-            trace_context=_trace_context(record.headers),
+            trace_context=trace_context(record.headers),
         )
 
 
@@ -373,7 +373,7 @@ def _read_moment(value: object) -> datetime | None:
         return None
 
 
-def _trace_context(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str] | None:
+def trace_context(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str] | None:
     """Read W3C trace context (https://www.w3.org/TR/trace-context/); a malformed one counts as absent."""
     parent = state = None
     for name, value in headers:

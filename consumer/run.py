@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable
 from enum import IntEnum
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from confluent_kafka import KafkaException
@@ -28,9 +28,9 @@ from prometheus_client import CollectorRegistry
 from consumer import __version__, kafka, logs
 from consumer import topics as kafka_topics
 from consumer.admin import AdminServer, Health, Heartbeats, ListenError
-from consumer.clock import steady_clock
+from consumer.clock import Clock, steady_clock
 from consumer.engage import EngageClient
-from consumer.http import OnRequest
+from consumer.http import OnRequest, Origin
 from consumer.ledger import Policy
 from consumer.membership import LEAST_HAND_OVER_S
 from consumer.metrics import Metrics
@@ -42,6 +42,9 @@ from consumer.settings import ConfigurationError, Settings
 from consumer.settings import Connection as ConnectionSettings
 from consumer.start import Start, StartRefusedError, settle_start
 from consumer.topics import TopicError
+
+if TYPE_CHECKING:
+    from consumer.tracing import Tracing  # an extra
 
 BROKER_AGAIN_S = 1.0
 HAND_OVER_SLACK_S = 1.0  # for the journal, when the last outcome is known
@@ -101,7 +104,9 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool) 
     heartbeats = Heartbeats()
     metrics.watch_heartbeats(heartbeats.ages)
     metrics.build_info(__version__)
+    clock = steady_clock()
     relay: Relay | None = None
+    tracing: Tracing | None = None
 
     def health() -> Health:
         if relay is None:
@@ -112,11 +117,12 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool) 
     try:
         admin.start()
         _LOG.info("engage-relay starts", version=__version__, admin_port=admin.port)
+        tracing = tracing_asked_for(settings, clock)
         connections = [_connection(name, settings, metrics) for name in settings.engage.connections]
         counts = await _prepare(settings, stop, start=start, create_topics=create_topics)
         if counts is None:
             return ExitCode.OK
-        relay = _relay(settings, counts, connections, metrics, heartbeats)
+        relay = _relay(settings, counts, connections, metrics, heartbeats, clock=clock, tracing=tracing)
         await relay.run(stop)
     except Exception as error:  # noqa: BLE001 - the process's edge: whatever it is, it ends it with its name
         for kind, code in _CODES.items():
@@ -126,6 +132,8 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool) 
         _LOG.error("failed", exc_info=error)
         return ExitCode.FAILED
     finally:
+        if tracing is not None:
+            tracing.close()
         admin.close()
     _LOG.info("stopped")
     return ExitCode.OK
@@ -221,6 +229,9 @@ def _relay(
     connections: list[Connection],
     metrics: Metrics,
     heartbeats: Heartbeats,
+    *,
+    clock: Clock,
+    tracing: Tracing | None,
 ) -> Relay:
     routes = settings.effective_routes
     metrics.expect(
@@ -246,11 +257,31 @@ def _relay(
             not_found_grace_s=polling.not_found_grace,
         ),
         most_pending=settings.limits.pending,
-        clock=steady_clock(),
+        clock=clock,
         jitter=random.random,
         metrics=metrics,
         heartbeats=heartbeats,
+        tracing=tracing,
     )
+
+
+def tracing_asked_for(settings: Settings, clock: Clock) -> Tracing | None:
+    """Return what traces, where the environment asks for it (docs/tracing.md); else nothing of it is imported.
+
+    Raises ConfigurationError where it cannot be had.
+    """
+    exporter, disabled = (os.environ.get(name, "").strip() for name in ("OTEL_TRACES_EXPORTER", "OTEL_SDK_DISABLED"))
+    if exporter in ("", "none") or disabled.lower() == "true":
+        return None
+    try:
+        from consumer import tracing  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError:
+        why = "OTEL_TRACES_EXPORTER: tracing is not installed: pip install 'engage-relay[otel]'"
+        raise ConfigurationError((why,)) from None
+    origins = {name: Origin(each.base_url) for name, each in settings.engage.connections.items()}
+    started = tracing.start(group=str(settings.kafka["group.id"]), origins=origins, clock=clock)
+    _LOG.info("traces are exported")
+    return started
 
 
 def _connection(name: str, settings: Settings, metrics: Metrics) -> Connection:

@@ -100,7 +100,9 @@ class RoutedAction(_Contract):
     tag_source: TagSource
     on_unknown: OnUnknown = "resend"
     event_time_ms: int = Field(description="When it happened: milliseconds since 1970 (UTC).")
-    trace_context: dict[str, str] | None = Field(None, description="W3C traceparent and tracestate of the event.")
+    trace_context: dict[str, str] | None = Field(
+        None, description="W3C traceparent and tracestate: the event's, or with tracing on those of its processing."
+    )
     source: SourceRecord
 
 
