@@ -8,7 +8,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-GENERATORS := schemas.generate deploy.dashboard tests.deploy.generated
+GENERATORS := schemas.generate deploy.configuration_reference deploy.dashboard tests.deploy.generated
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -57,7 +57,7 @@ lock: $(READY) ## Pin the dependencies of pyproject.toml (ARGS=--upgrade for the
 	lock --output-file requirements.lock; \
 	lock --group dev --constraints requirements.lock --output-file requirements-dev.lock
 
-generated: $(READY) ## Write what is generated: JSON schemas, the chart's values table, the dashboard
+generated: $(READY) ## Write what is generated: JSON schemas, the configuration reference, the chart's values table, the dashboard
 	@for each in $(GENERATORS); do $(BIN)/python -m $$each || exit 1; done
 
 clean: ## Remove the environment, caches and build results (not the downloaded test broker)

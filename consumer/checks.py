@@ -7,13 +7,14 @@ transactions it opens a transactional id of its own, which the broker forgets af
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
 
 from consumer import kafka, topics
@@ -23,6 +24,12 @@ from consumer.settings import ConfigurationError, Connection, Settings
 from consumer.start import topic_is_known
 
 CALL_TIMEOUT_S = 15.0
+ASK_AGAIN_S = 0.2
+
+# A cluster that has just started, or lost a node.
+_COORDINATOR_MOVES = frozenset(
+    {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}
+)
 
 Standing = Literal["ok", "note", "failed"]
 
@@ -111,11 +118,16 @@ def _rights(admin: AdminClient, each: topics.RelayTopics) -> Finding:
 
 
 def _group_rights(admin: AdminClient, group: str) -> Finding:
-    try:
+    give_up_at = time.monotonic() + CALL_TIMEOUT_S
+    while True:
         (described,) = admin.describe_consumer_groups([group], include_authorized_operations=True).values()
-        granted = set(described.result(CALL_TIMEOUT_S).authorized_operations)
-    except KafkaException as error:
-        return _kafka_failed(f"rights on group {group}", error)
+        try:
+            granted = set(described.result(CALL_TIMEOUT_S).authorized_operations)
+            break
+        except KafkaException as error:
+            if kafka.error_of(error).code() not in _COORDINATOR_MOVES or time.monotonic() > give_up_at:
+                return _kafka_failed(f"rights on group {group}", error)
+            time.sleep(ASK_AGAIN_S)
     if AclOperation.READ not in granted:
         return Finding("failed", f"rights: may not Read group {group}", ExitCode.FAILED)
     return Finding("ok", f"rights: may join group {group}")

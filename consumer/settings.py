@@ -171,7 +171,10 @@ class Source(_Section):
     topics: Annotated[
         tuple[Annotated[str, AfterValidator(_source_topic)], ...],
         AfterValidator(_some_and_all_different),  # not pydantic's length: it counts only the good ones
-        Field(json_schema_extra={"minItems": 1, "uniqueItems": True}),
+        Field(
+            description="The topics that hold the events, by their own names.",
+            json_schema_extra={"minItems": 1, "uniqueItems": True},
+        ),
     ] = ("orders",)
 
 
@@ -243,12 +246,20 @@ class Connection(_Section):
     allow_insecure: bool = Field(False, description="Permit plain http to another host than this one.")
     base_url: str = Field(description="https://host[:port][/path], without /api/v3.")
     api_key_file: Path | None = Field(None, description="A file that holds the key; read again when it changes.")
-    api_key: Annotated[SecretStr, AfterValidator(_legal_key)] | None = Field(None, validate_default=True)
-    api_key_header: Annotated[str, AfterValidator(_legal_header)] = "apikey"
+    api_key: Annotated[SecretStr, AfterValidator(_legal_key)] | None = Field(
+        None, validate_default=True, description="The key itself. One of this and `api_key_file`."
+    )
+    api_key_header: Annotated[str, AfterValidator(_legal_header)] = Field(
+        "apikey", description="The header that carries the key."
+    )
     requests_per_second: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="Engage answers 429 over 200."), BeforeValidator(_number)
     ] = 50.0
-    timeout: PositiveSeconds = 10.0
+    timeout: PositiveSeconds = Field(
+        10.0,
+        description="T: T/2 to connect, T of silence, 2 T for a request in all. A longer one makes a stop and a "
+        "hand-over longer.",
+    )
     ca_file: Path | None = Field(None, description="PEM file of the authorities to trust instead of the public ones.")
 
     @field_validator("base_url")
@@ -305,8 +316,10 @@ class Engage(_Section):
 class Polling(_Section):
     """When to ask for a versionTag."""
 
-    initial: InitialSeconds = AUTO_INITIAL_S
-    max_interval: PositiveSeconds = 60.0
+    initial: InitialSeconds = Field(AUTO_INITIAL_S, description="How long to wait before the first poll; `auto` is 1s.")
+    max_interval: PositiveSeconds = Field(
+        60.0, description="The longest wait between two polls of an action: waits grow up to it."
+    )
     deadline: PositiveSeconds = Field(24 * 3600.0, description="A poll that is never ready ends in a dead letter.")
     not_found_grace: Seconds = Field(600.0, description="So long a job or order that Engage doesn't know is polled.")
 
@@ -350,7 +363,7 @@ class Admin(_Section):
         WithJsonSchema({"type": "string", "default": "0.0.0.0:8080"}),
     ] = Field(
         default_factory=lambda: Address("0.0.0.0", 8080),  # noqa: S104 - scraped and probed from other hosts
-        description="host:port of /metrics, /healthz and /readyz.",
+        description="host:port of /status, /metrics, /healthz and /readyz.",
     )
 
 

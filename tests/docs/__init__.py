@@ -1,0 +1,1 @@
+"""The documents' snippets, commands and links, held against the program."""

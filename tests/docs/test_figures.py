@@ -1,0 +1,39 @@
+"""The figures in the docs are the program's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from consumer import kafka, pacing, relay, topics
+from tests.broker.kafka_broker import DEFAULT_VERSION
+from tests.docs.documents import ROOT
+
+LEASE = f"{relay.MOST_LEASE_S:g} s, or {relay.LEASE_OF_SESSION:g} of"
+PRODUCER = kafka.producer({"bootstrap.servers": "b:9092"}, "t")
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ("guarantees", LEASE),
+        ("tuning", LEASE),
+        ("tuning", f"it uses {pacing.RESERVE:g} s - {pacing.FENCEPOST:g} (half of s"),
+        ("tuning", f"The wait grows by {pacing.PollSchedule().growth:g} with each poll"),
+        ("tuning", f"spread by {pacing.JITTER * 100:g} %"),
+        ("tuning", f"it grows back by a 1/{1 / pacing.GROWTH_PER_S:g} of the budget per second"),
+        ("tuning", f"(above {relay.BYTES_OF_PENDING >> 10} KiB, packed)"),
+        ("tuning", f"`max.message.bytes` ({int(topics.COMPACTED['max.message.bytes']) >> 20} MiB as"),
+        ("tuning", f"| `transaction.timeout.ms` | {PRODUCER['transaction.timeout.ms']} |"),
+        ("operations", f"takes up to {relay.STOP_S:g} s"),
+        ("upgrading", f"run on Kafka {DEFAULT_VERSION.rpartition('.')[0]}"),
+    ],
+)
+def test_it_says_what_the_program_does(document: str, text: str) -> None:
+    said = " ".join((ROOT / "docs" / Path(document).with_suffix(".md")).read_text().split())
+    assert text in said
+
+
+def test_half_of_a_small_share_is_used() -> None:
+    assert pacing.LEAST_OF_SHARE == 1 / 2  # tuning.md has it in words
