@@ -63,7 +63,7 @@ class Journal:
     # -- from any thread ----------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread. The producer is built with the first transaction."""
+        """Start the thread. It builds the producer at once, as far as the broker lets it."""
         self._thread.start()
 
     def hand_in(self, items: Iterable[Write | Adoption]) -> None:
@@ -100,6 +100,7 @@ class Journal:
 
     def _run(self) -> None:
         try:
+            self._transactions.begin()
             while items := self._next_items():
                 self._transactions.settle(items)
             self._transactions.end()

@@ -85,6 +85,7 @@ class Pace:
         self._factor_at = 0.0
         self._last_sent = 0.0
         self._rest_until = -math.inf
+        self._suspended_until = -math.inf
         self._shrunk_at = -math.inf
         self._failures = 0
         self._rests = 0
@@ -107,7 +108,7 @@ class Pace:
         """When the next request may leave: `now` or earlier means now, infinity means after the trial's answer."""
         if self._share <= 0 or self._trial_under_way:
             return math.inf
-        return max(self._last_sent + 1 / self.rate(now), self._rest_until)
+        return max(self._last_sent + 1 / self.rate(now), self._rest_until, self._suspended_until)
 
     def rate(self, now: float) -> float:
         """Requests per second at present."""
@@ -135,7 +136,7 @@ class Pace:
                 self._rest(now + (THROTTLED_REST_S if retry_after is None else retry_after))
             case Unauthorized():
                 self.suspended = self._on_trial = True
-                self._rest(now + SUSPENDED_TRIAL_S)
+                self._suspended_until = now + SUSPENDED_TRIAL_S
             case Unavailable(_, retry_after, _):
                 self._failed(now, retry_after)
             case InDoubt():
@@ -143,15 +144,15 @@ class Pace:
             case _:
                 self._failures = self._rests = 0
                 self._on_trial = self.suspended = False
+                self._suspended_until = -math.inf
 
     def resting(self, now: float) -> bool:
         """Whether nothing leaves for a while: after failures in a row, a 429, or for a key that is refused."""
-        return now < self._rest_until
+        return now < max(self._rest_until, self._suspended_until)
 
     def key_changed(self) -> None:
         """Try again at once: the connection's key is another one now."""
-        if self.suspended:
-            self._rest_until = -math.inf
+        self._suspended_until = -math.inf
 
     def _failed(self, now: float, retry_after: float | None) -> None:
         self._failures += 1

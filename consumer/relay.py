@@ -314,7 +314,12 @@ class Relay:
         self._heartbeats.ended("consumer")
         if self._sends:  # only where the source could not hand over any more
             await asyncio.wait(self._sends, timeout=max(0.0, until - self._clock()))
-        await self._loop.run_in_executor(None, self._journal.stop, max(LEAST_STOP_S, until - self._clock()))
+        left_s = 0.0 if self._journal_is_dead() else until - self._clock()
+        await self._loop.run_in_executor(None, self._journal.stop, max(LEAST_STOP_S, left_s))
+
+    def _journal_is_dead(self) -> bool:
+        """Whether nothing that it holds will ever be answered: nobody waits for it then."""
+        return self._journal.failed is not None or self._journal.stuck_for() > STUCK_S
 
     def _uncaught(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """End, where a callback fails: without its step the relay would stand still in silence."""
@@ -723,8 +728,7 @@ class Relay:
                 hand_over.unmarked.discard(assignment)
                 self._writes.append(Write(assignment, ticket=_Mark(hand_over, assignment)))
             # Given away before all was safe (`hand_over_s`): what the journal has of it, it drops without an answer.
-            # Nor does a journal that has ended give one.
-            overran = not any(map(self._is_ours, hand_over.assignments)) or self._journal.failed is not None
+            overran = self._journal_is_dead() or not any(map(self._is_ours, hand_over.assignments))
             if overran or not hand_over.unsafe:
                 self._hand_overs.remove(hand_over)
                 self._forget(hand_over.assignments)

@@ -9,6 +9,8 @@ Rules:
  3. Latest value per key wins. A missing or impossible low-water mark means "from the beginning", never "latest".
  4. Where the source goes on: the committed offset, else the position record, else (a new partition of a known
     topic) its beginning. Nothing known at all is the operator's decision, never ours (`run --from`).
+    A position record that is later than a relay's offset counts: a delayed request of the same producer may have put an
+    older offset in the place of a later one. An offset that a tool has set counts as it is.
  5. An offset that the source no longer (or not yet) holds is an error with a name, never a silent reset.
 """
 
@@ -107,8 +109,8 @@ class _Reading:
 class Reader(Protocol):
     """What a restore asks Kafka. All but `start` and `read` raise KafkaException where it does not answer."""
 
-    def committed(self, partitions: list[Partition], marks: list[Partition]) -> dict[Partition, int]:
-        """Return the group's settled offsets, absent ones left out, and of `marks` those that no relay wrote.
+    def committed(self, partitions: list[Partition], by_relays: list[Partition]) -> dict[Partition, int]:
+        """Return the group's settled offsets, absent ones left out, and of `by_relays` those that no relay committed.
 
         Where it raises, it took its time.
         """
@@ -178,6 +180,9 @@ class Restorer:
                 mark = None  # then the position record decides, and it may lie before the mark
             readings[a] = _Reading(low if mark is None else mark, high)
         self._read({delay[a]: a for a in wanted}, readings)  # then the records.
+        later = {source[a]: p for a in wanted if (p := readings[a].position) and p > committed.get(source[a], p)}
+        by_relays = self._committed_by_relays(wanted, list(later))
+        committed |= {at: position for at, position in later.items() if at in by_relays}
         return [
             Restored(
                 a,
@@ -193,14 +198,22 @@ class Restorer:
             if self._wanted(a)
         ]
 
-    def _committed(self, wanted: list[Assignment]) -> dict[tuple[str, int], int]:
+    def _committed(self, wanted: list[Assignment]) -> dict[Partition, int]:
         source = [(a.topic, a.partition) for a in wanted]
         marks = [(self._topics[a.topic].delay, a.partition) for a in wanted]
+        return self._ask_for_offsets(wanted, source, marks)
+
+    def _committed_by_relays(self, wanted: list[Assignment], source: list[Partition]) -> dict[Partition, int]:
+        return self._ask_for_offsets(wanted, [], source) if source else {}
+
+    def _ask_for_offsets(
+        self, wanted: list[Assignment], partitions: list[Partition], by_relays: list[Partition]
+    ) -> dict[Partition, int]:
         give_up_at = self._clock() + GIVE_UP_S
         said = ""
         while True:
             try:
-                return self._reader.committed(source, marks)
+                return self._reader.committed(partitions, by_relays)
             except KafkaException as error:
                 why = f"waiting for the group's offsets: {kafka.error_of(error).str()}"
             if why != said:
@@ -291,10 +304,10 @@ class KafkaReader:
         self._consumer = Consumer(kafka.reader(properties), logger=kafka.LOGGER)
         self._admin = AdminClient(kafka.base(properties), logger=kafka.LOGGER)
 
-    def committed(self, partitions: list[Partition], marks: list[Partition]) -> dict[Partition, int]:
+    def committed(self, partitions: list[Partition], by_relays: list[Partition]) -> dict[Partition, int]:
         """See Reader."""
         try:
-            return committed_offsets(self._consumer, partitions, marks)
+            return committed_offsets(self._consumer, partitions, by_relays)
         except KafkaException:
             time.sleep(ASK_AGAIN_S)
             raise

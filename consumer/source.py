@@ -30,6 +30,7 @@ LAG_EVERY_S = 1.0
 # While everything is paused nothing is fetched, so nobody tells how long the source grows: it is asked, now and then.
 LAG_WHILE_HELD_S = 10.0
 WATERMARKS_TIMEOUT_S = 1.0
+METADATA_TIMEOUT_S = 1.0
 
 
 class Listener(membership.Listener, Protocol):
@@ -141,7 +142,10 @@ class Source:
             self._requests.popleft()(consumer)
         if not has_room:
             return
+        before = self._membership.ownership
         batch = self._membership.poll(consumer)
+        if self._membership.ownership is not before:
+            self._count_partitions(consumer)
         if time.monotonic() - self._lag_at >= LAG_EVERY_S:
             self._measure_lag(consumer)
         if batch:
@@ -152,6 +156,18 @@ class Source:
     def _begin(self, consumer: Consumer, assignment: Assignment, next_offset: int) -> None:
         if not self._membership.begin(consumer, assignment, next_offset):
             self.begin(assignment, next_offset)
+
+    def _count_partitions(self, consumer: Consumer) -> None:
+        """A rebalance may come of new partitions: by the old count this instance's share of a budget is too large.
+
+        The statistics tell some seconds later. All topics are asked for: one asked for by name might be made.
+        """
+        try:
+            known = consumer.list_topics(timeout=METADATA_TIMEOUT_S).topics
+        except KafkaException:
+            return
+        counts = {topic: len(known[topic].partitions) for topic in self._topics if topic in known}
+        self._listener.partitions_counted({topic: count for topic, count in counts.items() if count})
 
     def _measure_lag(self, consumer: Consumer) -> None:
         self._lag_at = time.monotonic()

@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, Ne
 from consumer import kafka
 
 CALL_TIMEOUT_S = 10.0
+LIST_OFFSETS_TIMEOUT_S = 4.0  # twice in a row: while a partition has no leader it is waited for to the end
 VISIBLE_AGAIN_S = 0.05
 COMPACTED = {
     "cleanup.policy": "compact",
@@ -132,7 +133,7 @@ def watermarks(admin: AdminClient, partitions: Iterable[tuple[str, int]]) -> dic
         futures = admin.list_offsets(
             dict.fromkeys(asked, spec),
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=CALL_TIMEOUT_S,
+            request_timeout=LIST_OFFSETS_TIMEOUT_S,
         )
         ends.append(
             {

@@ -7,7 +7,8 @@ what it needs of the outside it is given, so that the simulated world (tests/wor
 Rules (each has a test in tests/broker named after the failure that it prevents):
  1. The ownership snapshot is taken first; what it does not cover is dropped, and only then is anything committed,
     with that snapshot's metadata. A stale generation aborts; what is still owned is tried again.
- 2. Records are flushed before the offsets are sent. Each record is true and idempotent by key by itself.
+ 2. Records are flushed before the offsets are sent, dead letters before the records. Each record is true and
+    idempotent by key by itself, the position record as well: all that lies before it is dealt with.
  3. A producer that aborted, or whose transaction call failed or timed out, is never used again: a new one with the
     same transactional.id fences what is still under way. (librdkafka has no client side of KIP-890: a delayed abort
     ate the next transaction's records while its offsets committed.)
@@ -50,6 +51,7 @@ _FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED})
 _FATAL_YET_NOT_FENCED = frozenset(
     {
         KafkaError.INVALID_PRODUCER_ID_MAPPING,
+        KafkaError.INVALID_TXN_STATE,  # a delayed request of our own has ended this transaction
         KafkaError.UNKNOWN_PRODUCER_ID,
         KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
@@ -117,6 +119,7 @@ class _Partition:
     mark: LowWaterMark
     next_offset: int
     end: int
+    made_anew: bool = False  # the delay topic, since the last transaction that was committed
     too_large: set[bytes | None] = field(default_factory=set)  # keys that were set aside for their record's size
 
 
@@ -198,6 +201,10 @@ class Transactions:
         self._refused: tuple[KafkaError, str, Write | None] | None = None
         self.end_at = math.inf  # by the clock: what is not committed by then is dropped
         self.busy_since: float | None = None  # when the present call into librdkafka began
+
+    def begin(self) -> None:
+        """End what a former run under our transactional.id left open (rule 7): our own restore would wait for it."""
+        self._replace_producer()
 
     def end(self) -> None:
         """Free the producer."""
@@ -295,7 +302,7 @@ class Transactions:
         for batch in batches:
             state = self._partitions[batch.assignment]
             state.mark.apply(batch.written, batch.end)
-            state.next_offset, state.end = batch.next_offset, batch.end
+            state.next_offset, state.end, state.made_anew = batch.next_offset, batch.end, False
         self._listener.committed(writes, self._proven_at, self._clock() - started)
         for batch in batches:
             if batch.made_anew:
@@ -310,7 +317,7 @@ class Transactions:
             batch = batches.get(write.assignment)
             if batch is None:
                 state = self._partitions[write.assignment]
-                batch = _Batch(write.assignment, [], state.next_offset, state.end, state.end)
+                batch = _Batch(write.assignment, [], state.next_offset, state.end, state.end, state.made_anew)
                 batches[write.assignment] = batch
             batch.writes.append(write)
             if write.next_offset is not None:
@@ -325,6 +332,8 @@ class Transactions:
         self._refused = None
         producer = self._producer or self._build_producer()
         self._call(producer.begin_transaction)
+        if sum(self._produce_letters(producer, batch) for batch in batches):
+            self._flush(producer)
         for batch in batches:
             self._produce(producer, batch)
         self._flush(producer)
@@ -344,21 +353,28 @@ class Transactions:
         except _AbortedError as error:
             raise _UnknownOutcomeError(str(error)) from None
 
-    def _produce(self, producer: Producer, batch: _Batch) -> None:
+    def _produce_letters(self, producer: Producer, batch: _Batch) -> int:
+        """Produce the batch's dead letters; returns how many there are."""
         topic, partition, _ = batch.assignment
-        topics = self._topics[topic]
+        count = 0
         for write in batch.writes:
             if write.dead_letter is not None:
-                letter = write.dead_letter
+                letter, where = write.dead_letter, self._topics[topic].dead_letters
                 delivered = partial(self._letter_delivered, write)
-                self._produce_one(producer, topics.dead_letters, partition, letter, delivered=delivered, write=write)
+                self._produce_one(producer, where, partition, letter, delivered=delivered, write=write)
+                count += 1
+        return count
+
+    def _produce(self, producer: Producer, batch: _Batch) -> None:
+        topic, partition, _ = batch.assignment
+        delay_topic = self._topics[topic].delay
         for write in batch.latest.values():
             record = _Record(write.key, write.value)
             delivered = partial(self._delivered, batch, write)
-            self._produce_one(producer, topics.delay, partition, record, delivered=delivered, write=write)
+            self._produce_one(producer, delay_topic, partition, record, delivered=delivered, write=write)
         position = _Record(POSITION_KEY, position_value(batch.next_offset))
         delivered = partial(self._delivered, batch, None)
-        self._produce_one(producer, topics.delay, partition, position, delivered=delivered)
+        self._produce_one(producer, delay_topic, partition, position, delivered=delivered)
 
     def _produce_one(
         self,
@@ -411,8 +427,10 @@ class Transactions:
         if offset is None:  # written by an earlier try whose answer was lost: somewhere behind the batch's start
             offset = batch.start
         elif offset < batch.start:  # rule 8
-            batch.made_anew = True
-            batch.start = batch.end = 0
+            state = self._partitions[batch.assignment]
+            state.made_anew = batch.made_anew = True  # an abort does not undo it
+            state.end = batch.start = batch.end = 0
+            batch.written.clear()  # what lay in the former one
         batch.end = max(batch.end, offset + 1)
         if write is not None:
             batch.written[write.key] = None if write.value is None else offset

@@ -185,7 +185,7 @@ class Api:
 
     def set_faults(self, faults: Sequence[str]) -> None:
         """Replace all faults. Raises ValueError for text that describes none."""
-        self._faults = Faults(self._seed, parse_faults(faults))
+        self._faults.follow(parse_faults(faults))
 
     def set_keys(self, valid: Sequence[str] | None, forbidden: Sequence[str] = ()) -> None:
         """Replace the keys; `valid` None for any that isn't empty."""

@@ -93,8 +93,12 @@ class Faults:
 
     def __init__(self, seed: int, rules: tuple[FaultRule, ...] = ()) -> None:
         self._seed = seed
-        self._rules = {call: [rule for rule in rules if call in rule.calls] for call in CALLS}
         self._asked: Counter[tuple[Call, str]] = Counter()
+        self.follow(rules)
+
+    def follow(self, rules: tuple[FaultRule, ...]) -> None:
+        """Deal by these rules from now on. What was asked before still counts: else the same would be hit again."""
+        self._rules = {call: [rule for rule in rules if call in rule.calls] for call in CALLS}
 
     def deal(self, call: Call, subject: str) -> tuple[FaultName, Effect] | None:
         """Say what befalls the next request of this call about this order or job id. Mostly nothing."""

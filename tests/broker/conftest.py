@@ -114,6 +114,7 @@ def topics(admin: AdminClient) -> Iterator[TopicFactory]:
         future = admin.create_topics([NewTopic(topic, partitions, 1, config=dict(config or {}))])[topic]
         future.result(timeout=30)
         made.append(topic)
+        eventually(lambda: _led(admin, [(topic, n) for n in range(partitions)]), "the new partitions have leaders")
         return topic
 
     yield make

@@ -3,6 +3,8 @@
     with KafkaBroker() as broker:
         Producer({"bootstrap.servers": broker.bootstrap_servers})
 
+Several that belong together: kafka_cluster.py.
+
 Needs Java 17 and Maven. The jars come from Maven Central once (43 MB, ~8 s) and are kept in
 `${XDG_CACHE_HOME:-~/.cache}/engage-relay/kafka-{version}`; from then on a start takes ~5 s and no network.
 
@@ -28,6 +30,7 @@ import time
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -94,6 +97,16 @@ class BrokerUnavailableError(RuntimeError):
     """No broker can be had on this machine; the text says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A node's place in a cluster: what must be known of it before any of the nodes starts."""
+
+    node: int
+    ports: Mapping[str, int]  # by listener
+    cluster_id: str
+    voters: str  # controller.quorum.voters
+
+
 class KafkaBroker:
     """One broker; `stop()` and `start()` keep its data, ports and cluster id, `close()` removes them."""
 
@@ -104,8 +117,14 @@ class KafkaBroker:
         jvm: tuple[str, ...] = JVM,
         version: str | None = None,
         listeners: tuple[str, ...] = (),
+        advertised: Mapping[str, int] | None = None,
+        seat: Seat | None = None,
     ) -> None:
-        """`listeners`: more of them beside PLAINTEXT, by name (see `address`); what they demand say `properties`."""
+        """`listeners`: more of them beside PLAINTEXT, by name (see `address`); what they demand say `properties`.
+
+        `advertised`: ports that clients are sent to in the place of a listener's own, as with a proxy before it.
+        `seat`: its place in a cluster; it then starts only where that lets it.
+        """
         self._version = version or os.environ.get("KAFKA_VERSION") or DEFAULT_VERSION
         self._properties = {**PROPERTIES, **(properties or {})}
         self._jvm = jvm
@@ -113,7 +132,9 @@ class KafkaBroker:
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._names = ("PLAINTEXT", *listeners, "CONTROLLER")
-        self._ports = _free_ports(self._names)
+        self._advertised = dict(advertised or {})
+        self._seat = seat
+        self._ports = free_ports(self._names) if seat is None else seat.ports
 
     @property
     def bootstrap_servers(self) -> str:
@@ -148,9 +169,9 @@ class KafkaBroker:
             except BrokerUnavailableError as error:
                 taken = "already in use" in str(error)
                 self.close()
-                if attempt == START_ATTEMPTS or not taken:
+                if attempt == START_ATTEMPTS or not taken or self._seat is not None:
                     raise
-                self._ports = _free_ports(self._names)
+                self._ports = free_ports(self._names)
             except BaseException:
                 self.close()
                 raise
@@ -164,6 +185,14 @@ class KafkaBroker:
     def kill(self) -> None:
         """Stop it as a power cut does (SIGKILL); its data stay."""
         self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Stop its clock and its answers (SIGSTOP); its connections stay open."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
 
     def close(self) -> None:
         """End it at once and remove its data. Does nothing the second time."""
@@ -194,19 +223,25 @@ class KafkaBroker:
         return ["java", *self._jvm, quiet, "-cp", f"{jars}/*", *arguments]
 
     def _format(self, jars: Path, directory: Path) -> None:
+        seat = self._seat or Seat(1, self._ports, new_cluster_id(), f"1@{self.address('CONTROLLER')}")
         urls = {name: f"{name}://{self.address(name)}" for name in self._names}
         properties = {
             **self._properties,
             "listeners": ",".join(urls.values()),
-            "advertised.listeners": ",".join(url for name, url in urls.items() if name != "CONTROLLER"),
-            "controller.quorum.voters": f"1@{self.address('CONTROLLER')}",
+            "advertised.listeners": ",".join(
+                f"{name}://127.0.0.1:{self._advertised.get(name, self._ports[name])}"
+                for name in self._names
+                if name != "CONTROLLER"
+            ),
+            "node.id": str(seat.node),
+            "controller.quorum.voters": seat.voters,
             "log.dirs": str(directory / "data"),
         }
         file = directory / "server.properties"
         file.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
-        cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # "=": the id may begin with a dash.
-        command = self._java(jars, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "--config", file)
+        named = f"--cluster-id={seat.cluster_id}"
+        command = self._java(jars, "kafka.tools.StorageTool", "format", named, "--config", file)
         done = subprocess.run(command, capture_output=True, timeout=START_TIMEOUT_S, check=False)
         if done.returncode != 0:
             said = (done.stdout + done.stderr).decode(errors="replace")
@@ -237,6 +272,10 @@ class KafkaBroker:
         self._end(signal.SIGKILL)
         raise BrokerUnavailableError(f"the broker did not answer within {START_TIMEOUT_S:.0f} s: {_end_of(said)}")
 
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None, "it does not run"
+        self._process.send_signal(number)
+
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
         watchdog, self._watchdog = self._watchdog, None
@@ -246,6 +285,7 @@ class KafkaBroker:
         if process is None:
             return
         process.send_signal(how)
+        process.send_signal(signal.SIGCONT)  # a frozen one would not hear it
         try:
             process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -316,7 +356,13 @@ def _watch(process: subprocess.Popen[bytes], directory: Path) -> subprocess.Pope
     )
 
 
-def _free_ports(names: tuple[str, ...]) -> dict[str, int]:
+def new_cluster_id() -> str:
+    """Return an id as Kafka wants it: 16 bytes in base64."""
+    return urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
+def free_ports(names: tuple[str, ...]) -> dict[str, int]:
+    """Return a free port for each name. Raises BrokerUnavailableError."""
     with contextlib.ExitStack() as held:
         return {name: _bind_free(held) for name in names}
 

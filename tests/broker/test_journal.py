@@ -449,14 +449,20 @@ class Failing(Producer):
         return super().flush(timeout)
 
 
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> type[Failing]:
+    Failing.said = []
+    monkeypatch.setattr(consumer.journal, "Producer", Failing)
+    return Failing
+
+
 def fatal(code: int) -> KafkaException:
     return KafkaException(KafkaError(code, "fatal", True))
 
 
-def test_a_forgotten_transactional_id_is_not_taken_for_fencing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forgotten_transactional_id_is_not_taken_for_fencing(failing: type[Failing], world: World) -> None:
     """librdkafka calls it fatal where it cannot begin a new epoch."""
-    monkeypatch.setattr(consumer.journal, "Producer", Failing)
-    Failing.said = [fatal(KafkaError.INVALID_PRODUCER_ID_MAPPING)]
+    failing.said = [fatal(KafkaError.INVALID_PRODUCER_ID_MAPPING)]
     write = world.pending(4)
     world.settle(write)
 
@@ -465,12 +471,11 @@ def test_a_forgotten_transactional_id_is_not_taken_for_fencing(world: World, mon
     assert world.heard.of("committed")[0].writes == [write]
 
 
-def test_a_fatal_error_amid_callbacks_is_no_crash(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fatal_error_amid_callbacks_is_no_crash(failing: type[Failing], world: World) -> None:
     """confluent-kafka raises it, and goes on calling back: what is called then ends in a SystemError."""
-    monkeypatch.setattr(consumer.journal, "Producer", Failing)
     on_top = SystemError("returned a result with an exception set")
     on_top.__cause__ = fatal(KafkaError._FENCED)
-    Failing.said = [on_top]
+    failing.said = [on_top]
     write = world.pending(4)
     world.settle(write)
 

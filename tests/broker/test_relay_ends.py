@@ -67,9 +67,9 @@ def test_what_is_in_flight_is_finished_before_a_failure_ends_the_relay(places: P
 def test_a_pace_slower_than_the_lease_still_sends(places: PlaceFactory) -> None:
     """Intents that wait for their turn longer than their lease lasts are withdrawn, over and over."""
     place = places()
-    place.properties["session.timeout.ms"] = 1000  # a lease of 0.4 s
+    place.properties["session.timeout.ms"] = 2500  # a lease of 1 s
     orders = [order_id(number) for number in range(12)]
-    with Engage() as engage, RelayThread(place, engage.url, requests_per_second=6) as relay, Books(place) as books:
+    with Engage() as engage, RelayThread(place, engage.url, requests_per_second=3) as relay, Books(place) as books:
         publish(place, [tagged(engage, order) for order in orders])
         books.wait_until_settled()
         assert len(engage.accepted) == len(orders)

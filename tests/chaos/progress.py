@@ -11,14 +11,18 @@ FULL = 0.8  # of the usual speed: what counts as full again
 
 
 def usual_speed(accepted_at: Sequence[float], before: float) -> float:
-    """Return the median of what was accepted in each whole second until `before` (seconds, as in `accepted_at`)."""
+    """Return the median of what was accepted in each whole second until `before` (seconds, as in `accepted_at`).
+
+    Seconds in which nothing was are earlier faults' standstills, and nobody's speed.
+    """
     if not accepted_at or accepted_at[0] >= before:
         return 0.0
     seconds = int(before - accepted_at[0])
     if seconds == 0:
         return bisect_left(accepted_at, before) / (before - accepted_at[0])
     edges = [before - n for n in range(seconds + 1)]
-    return median(bisect_left(accepted_at, end) - bisect_left(accepted_at, end - 1) for end in edges[:-1])
+    counts = [bisect_left(accepted_at, end) - bisect_left(accepted_at, end - 1) for end in edges[:-1]]
+    return median([count for count in counts if count] or [0.0])
 
 
 def recovery_s(

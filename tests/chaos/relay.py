@@ -1,13 +1,16 @@
 """`engage-relay run` that ends itself at a named moment: `python -m tests.chaos.relay run ...`.
 
 `FAIL_AT="after the 202:3:SIGKILL"`: the third time that it comes to this point, it sends itself this signal, and is
-still there only where the signal leaves it. The edges are wrapped from outside; the product knows nothing of it.
+still there only where the signal leaves it. `CLOCK="+300"`: its wall clock is ahead by so many seconds; with
+`CLOCK="-3600@20"` it jumps when the 20th action was accepted. The edges are wrapped from outside; the product knows
+nothing of it.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 from confluent_kafka import Producer
@@ -21,6 +24,7 @@ from schemas.pending_action import POSITION_KEY
 from tests.broker import harness
 
 VARIABLE = "FAIL_AT"
+CLOCK = "CLOCK"
 POINTS = (
     "after a record was produced",
     "before the offsets are sent",
@@ -99,8 +103,32 @@ def fail_as_told(fail: FailPoint) -> None:
     setattr(EngageClient, "send_action", sent)  # noqa: B010
 
 
+def shift_clock(described: str) -> None:
+    """Have the wall clock be wrong by some seconds, from the beginning or from an acceptance on."""
+    seconds, _, accepted = described.partition("@")
+    left = int(accepted or 0)
+    right, send_action = time.time, EngageClient.send_action
+
+    def wrong() -> float:
+        return right() + (0 if left > 0 else float(seconds))
+
+    async def sent(
+        self: EngageClient, order_id: str, action: ActionRequest, may_send: MaySend | None = None
+    ) -> ActionOutcome:
+        nonlocal left
+        outcome = await send_action(self, order_id, action, may_send)
+        left -= isinstance(outcome, Accepted)
+        return outcome
+
+    setattr(EngageClient, "send_action", sent)  # noqa: B010
+    vars(time)["time"] = wrong
+    (EngageClient.__init__.__kwdefaults__ or {})["now"] = wrong
+
+
 def main() -> None:
     """Run the command line."""
+    if wrong := os.environ.get(CLOCK):
+        shift_clock(wrong)
     if described := os.environ.get(VARIABLE):
         fail_as_told(FailPoint(described))
     harness.main()

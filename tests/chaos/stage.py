@@ -179,6 +179,10 @@ class Stage:
                 self.publish(self.keep_open // len(EVENTS) + 1)
             time.sleep(0.05)
 
+    def read_anew(self) -> None:
+        """Read Kafka's books from their beginning: topics have changed, or were made anew."""
+        self.books = self._closing.enter_context(Books(self.place))
+
     @contextmanager
     def fault(self) -> Iterator[None]:
         """Note when a fault begins and ends: how long it takes to full speed again is counted from its end."""

@@ -159,6 +159,15 @@ def test_after_starting_again_the_same_requests_meet_the_same_faults() -> None:
     assert [faults.deal("job", "J") for _ in range(50)] == first
 
 
+def test_other_faults_do_not_hit_the_same_requests_again() -> None:
+    faults = Faults(1, parse_faults(["error=0.5"]))
+    jobs = [str(n) for n in range(200)]
+    hit = [job for job in jobs if faults.deal("job", job)]
+    faults.follow(parse_faults(["hang=0.5"]))
+    again = [job for job in hit if faults.deal("job", job)]
+    assert 0.3 < len(again) / len(hit) < 0.7
+
+
 def test_a_fault_is_read_with_the_calls_that_it_befalls() -> None:
     assert parse_faults(["lost-answer=0.02,calls=action|document", "hang=1e-3,calls=job+order", "stale=0.5"]) == (
         FaultRule("lost-answer", 0.02, ("document", "action")),

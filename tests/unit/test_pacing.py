@@ -312,6 +312,23 @@ def test_a_new_key_does_not_end_another_rest() -> None:
     assert pace.next_at(T0) == T0 + 7
 
 
+def test_an_answer_to_what_was_under_way_shows_that_the_key_is_taken_and_ends_the_wait_for_another() -> None:
+    pace = pace_of(50)
+    pace.answered(Unauthorized(401), T0)
+    pace.answered(Accepted(), T0 + 1)
+    assert not pace.suspended
+    assert not pace.resting(T0 + 1)
+    assert pace.next_at(T0 + 1) <= T0 + 1
+
+
+def test_an_answer_to_what_was_under_way_does_not_end_the_rest_after_a_429() -> None:
+    pace = pace_of(50)
+    pace.answered(Throttled(7.0), T0)
+    pace.answered(Unauthorized(401), T0)
+    pace.answered(Accepted(), T0 + 1)
+    assert pace.next_at(T0 + 1) == T0 + 7
+
+
 # -- when to ask again ----------------------------------------------------------------------------------------------
 
 

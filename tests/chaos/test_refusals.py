@@ -1,0 +1,212 @@
+"""A broker that refuses: rights are withdrawn, records are too large, and its disk is full.
+
+While it refuses, the relay says so and loses nothing; when its operator has done what the log says, it goes on.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from consumer.transactions import RETRY_S
+from schemas.dead_letter import Reason
+from tests.broker.conftest import Place, PlaceFactory, started
+from tests.broker.kafka_broker import KafkaBroker
+from tests.chaos.stage import EVENTS, StageFactory
+from tests.conftest import Figures, Scale
+
+QUICK = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300}
+GUARDED = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow.everyone.if.no.acl.found": "true",
+}
+SMALL = {"log.index.size.max.bytes": "65536"}
+EVERYBODY = "User:ANONYMOUS"
+REFUSED = re.compile("authori[sz]ation.?failed", re.IGNORECASE)
+ABORTED = "transaction aborted, trying again"
+Rule = tuple[ResourceType, str, ResourcePatternType, str, str, AclOperation, AclPermissionType]
+
+
+@pytest.fixture(scope="module")
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
+    """Return a file system of little room; None where we may not mount one."""
+    disk = tmp_path_factory.mktemp("disk")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        yield None
+        return
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.fixture(scope="module")
+def broker(small_disk: Path | None) -> Iterator[KafkaBroker]:
+    """Return a broker with access rules and little room."""
+    with pytest.MonkeyPatch.context() as patched:
+        if small_disk is not None:
+            patched.setattr(tempfile, "tempdir", str(small_disk))
+        broker = started(KafkaBroker({**GUARDED, **SMALL}))
+    with broker:
+        yield broker
+
+
+def rule(resource: ResourceType, name: str, operation: AclOperation, permission: AclPermissionType) -> Rule:
+    return resource, name, ResourcePatternType.LITERAL, EVERYBODY, "*", operation, permission
+
+
+def grant(place: Place, *rules: Rule) -> None:
+    for done in place.admin.create_acls([AclBinding(*each) for each in rules]).values():
+        done.result(30)
+
+
+@contextmanager
+def withdrawn(place: Place, resource: ResourceType, name: str, operation: AclOperation) -> Iterator[None]:
+    """Deny something for a while."""
+    denied = rule(resource, name, operation, AclPermissionType.DENY)
+    grant(place, denied)
+    yield
+    for done in place.admin.delete_acls([AclBindingFilter(*denied)]).values():
+        done.result(30)
+
+
+def limit(place: Place, topic: str, size: int) -> None:
+    """Let a topic's record batches have so many bytes at most."""
+    resource = ConfigResource(ResourceType.TOPIC.value, topic)
+    resource.add_incremental_config(
+        ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    )
+    for done in place.admin.incremental_alter_configs([resource]).values():
+        done.result(30)
+
+
+def noise(length: int) -> str:
+    """Return what no compression makes smaller."""
+    return "".join(random.Random(3).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=length))
+
+
+def test_rights_that_are_withdrawn_and_given_back_cost_nothing_but_time(
+    broker: KafkaBroker, places: PlaceFactory, stages: StageFactory, scale: Scale, figures: Figures
+) -> None:
+    place = places(partitions=3, broker=broker)
+    # Some jobs fail: there is always a dead letter to be written.
+    stage = stages(place=place, kafka={**QUICK, "transactional.id": "guarded"}, engage={"failing": 0.2})
+    for resource in (ResourceType.TOPIC, ResourceType.GROUP, ResourceType.TRANSACTIONAL_ID):
+        grant(place, rule(resource, "*", AclOperation.ALL, AclPermissionType.ALLOW))
+    relay = stage.relay()
+    kinds = [
+        (ResourceType.TOPIC, place.topics.delay, AclOperation.WRITE),
+        (ResourceType.TOPIC, place.topics.dead_letters, AclOperation.WRITE),
+        (ResourceType.TRANSACTIONAL_ID, "guarded", AclOperation.WRITE),
+        (ResourceType.GROUP, str(place.properties["group.id"]), AclOperation.READ),
+        (ResourceType.TOPIC, place.topics.source, AclOperation.READ),
+    ] * scale.of(1, 10)
+    for kind in kinds:
+        stage.publish(20)
+        stage.until_accepted_more(10)
+        before = len(relay.text)
+        with stage.fault(), withdrawn(place, *kind):
+            stage.publish(10)
+            stage.wait_for(lambda: REFUSED.search(relay.text, before), f"it says that {kind} is missing")  # noqa: B023
+        stage.publish(10)
+        stage.until_accepted_more(5)
+        assert relay.running
+    balance = stage.finish()
+    assert balance.letters.keys() == {Reason.JOB_FAILED}
+    figures(rights=len(kinds), **balance.figures())
+    stage.stop_all()
+
+
+def test_records_that_a_topic_has_no_room_for_are_set_aside_or_wait(
+    broker: KafkaBroker, places: PlaceFactory, stages: StageFactory, figures: Figures
+) -> None:
+    place = places(partitions=3, broker=broker)
+    stage = stages(place=place, kafka=QUICK)
+    relay = stage.relay()
+    stage.publish(20)
+    stage.until_accepted(20)
+    with stage.fault():
+        limit(place, place.topics.delay, 3000)
+        stage.publish(1, note=noise(4000))  # each ends as a dead letter
+        stage.publish(20)
+        stage.wait_for(lambda: len(stage.books.read().letters) == len(EVENTS), "what is too large is set aside")
+    with stage.fault():
+        limit(place, place.topics.dead_letters, 200)  # not even a letter without its value has room
+        stage.publish(1, note=noise(4000))
+        refused = "the dead-letter topic refuses even a letter without its value"
+        stage.wait_for(lambda: any(each["why"] == refused for each in relay.said(ABORTED)), "it says what has no room")
+        stage.publish(10)
+        limit(place, place.topics.dead_letters, 1 << 20)
+        limit(place, place.topics.delay, 1 << 20)
+    stage.until_accepted_more(10)
+    stage.wait_for(stage._settled, "everything is settled")
+    emptied = [each for each in stage.books.letters if each.value is None]
+    left = stage.balance().lost
+    assert len(left) == len(emptied), "a letter that lost its value is one of those that are not found"
+    stage.published = [each for each in stage.published if each not in left]
+    balance = stage.finish()
+    assert balance.letters.keys() == {Reason.TOO_LARGE}
+    figures(letters_without_value=len(emptied), waits_between_tries=f"{RETRY_S[-1]:g} s", **balance.figures())
+    stage.stop_all()
+
+
+def fill(disk: Path) -> Callable[[], None]:
+    """Fill a disk; returns what makes room again."""
+    ballast = disk / "ballast"
+    with ballast.open("wb") as file:
+        try:
+            while True:
+                file.write(bytes(1 << 16))
+                file.flush()
+        except OSError:
+            pass
+    return ballast.unlink
+
+
+def has_ended(broker: KafkaBroker) -> bool:
+    process = broker._process
+    return process is None or process.poll() is not None
+
+
+def test_a_broker_whose_disk_is_full_takes_nothing_with_it(
+    small_disk: Path | None, broker: KafkaBroker, places: PlaceFactory, stages: StageFactory, figures: Figures
+) -> None:
+    if small_disk is None:
+        pytest.skip("a small file system takes the right to mount one")
+    stage = stages(place=places(partitions=3, broker=broker), kafka=QUICK)
+    relay = stage.relay()
+    stage.publish(50)
+    stage.until_accepted(50)
+    with stage.fault():
+        make_room = fill(small_disk)
+        stage.wait_for(lambda: has_ended(broker), "the broker ends for want of room")
+        assert relay.running
+        make_room()
+        broker.stop()
+        broker.start()
+    stage.publish(20)
+    stage.until_accepted_more(20)
+    # Its session is over meanwhile: what was in flight when the broker went is in doubt.
+    balance = stage.finish(kills=1)
+    assert relay.running
+    figures(**balance.figures())
+    stage.stop_all()

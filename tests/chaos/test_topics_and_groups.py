@@ -1,0 +1,227 @@
+"""Topics and offsets change under the relays: each goes on by itself, or ends with a code that README explains.
+
+Where an operator has to act, the test acts as the message says, and the account is made after that.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import NewPartitions, NewTopic
+
+from consumer.run import ExitCode
+from consumer.topics import create, watermarks
+from tests.broker.conftest import Place, eventually
+from tests.broker.harness import RelayProcess, number_of
+from tests.chaos.stage import EVENTS, Event, Stage, StageFactory
+from tests.conftest import Figures, Scale
+
+QUICK = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300, "topic.metadata.refresh.interval.ms": 500}
+
+
+def delete(place: Place, topic: str) -> None:
+    for deleted in place.admin.delete_topics([topic]).values():
+        deleted.result(30)
+
+
+def make(place: Place, topic: str) -> None:
+    """Make a topic whose deletion may still be under way."""
+
+    def made() -> bool:
+        try:
+            place.admin.create_topics([NewTopic(topic, place.partitions, 1)])[topic].result(30)
+        except KafkaException:
+            return False
+        return True
+
+    eventually(made, f"{topic} is made")
+
+
+def make_what_is_missing(place: Place) -> None:
+    """Be `engage-relay topics create`, asked for until the broker lets it."""
+    eventually(lambda: create(place.admin, [place.topics]), "the topics are made")
+
+
+def reset_offsets(stage: Stage, to: Iterable[int]) -> None:
+    """Be `kafka-consumer-groups.sh --reset-offsets`: it works only while nobody is in the group."""
+    source = stage.place.topics.source
+
+    def done() -> bool:
+        try:
+            stage.place.commit(*((source, partition, offset) for partition, offset in enumerate(to)), by="")
+        except (AssertionError, KafkaException):
+            return False
+        return True
+
+    eventually(done, "the group's offsets are reset")
+
+
+def ended(stage: Stage, relay: RelayProcess, code: ExitCode) -> str:
+    """Wait until it ends with this code; returns what it told the operator."""
+    stage.wait_for(lambda: not relay.running, f"it ends with {code!r}")
+    assert relay.wait() == code, relay.text[-4000:]
+    (told,) = relay.said("cannot run")
+    return f"{told['why']} {told['advice']}"
+
+
+def first_offsets(place: Place) -> list[int]:
+    source = [(place.topics.source, n) for n in range(place.partitions)]
+    marks = watermarks(place.admin, source)
+    return [marks[each][0] for each in source]
+
+
+def cut_source(stage: Stage) -> None:
+    """Have retention delete everything that the source holds."""
+    place = stage.place
+    source = [(place.topics.source, n) for n in range(place.partitions)]
+    ends = watermarks(place.admin, source)
+    for cut in place.admin.delete_records([TopicPartition(*each, ends[each][1]) for each in source]).values():
+        cut.result(30)
+
+
+def events_at(stage: Stage) -> dict[tuple[int, int], Event]:
+    """Return the source's events by partition and offset."""
+    found: dict[tuple[int, int], Event] = {}
+    for partition in range(stage.place.partitions):
+        for record in stage.place.read(stage.place.topics.source, partition):
+            body = json.loads(record.value() or b"")
+            found[partition, record.offset() or 0] = body["orderId"], number_of(body["data"])
+    return found
+
+
+def test_a_source_that_grows_under_load_is_read_whole_when_its_other_topics_follow(
+    stages: StageFactory, figures: Figures
+) -> None:
+    stage = stages(partitions=2, kafka=QUICK)
+    relays = [stage.relay(f"relay-{n}") for n in range(2)]
+    stage.publish(40)
+    stage.until_accepted(40)
+    with stage.fault():
+        stage.place.admin.create_partitions([NewPartitions(stage.place.topics.source, 4)])[
+            stage.place.topics.source
+        ].result(30)
+        stage.place.partitions = 4
+        stage.publish(20)
+        stage.wait_for(lambda: any(each.said("restore goes on") for each in relays), "one misses its delay partition")
+        since = stage.engage.accepted_count()
+        make_what_is_missing(stage.place)
+    stage.read_anew()
+    stage.until_accepted(since + 1)
+    balance = stage.finish()
+    figures(partitions="2, then 4", accepted_meanwhile=since, **balance.figures())
+    stage.stop_all()
+
+
+def test_a_source_that_is_made_anew_ends_the_relay_and_is_read_from_where_the_operator_says(
+    stages: StageFactory, figures: Figures
+) -> None:
+    stage = stages(kafka=QUICK)
+    place = stage.place
+    relay = stage.relay()
+    stage.publish(30)
+    stage.wait_for(lambda: stage.books.taken() and relay.metric("pending_actions") > 20, "something is pending")
+    stage.engage.down()
+    open_then = stage.engage.accepted_count()
+    with stage.fault():
+        stage.wait_for(lambda: sum(stage.books.taken().values()) == len(stage.published), "every event is taken")
+        delete(place, place.topics.source)
+        make(place, place.topics.source)
+        stage.engage.up()
+        told = ended(stage, relay, ExitCode.OFFSET_OUT_OF_RANGE)
+        assert "--reset-offsets" in told
+        reset_offsets(stage, first_offsets(place))
+        stage.relay()
+        # What was pending comes first: the new topic's records bear the same offsets.
+        stage.wait_for(lambda: stage.books.read().live == {}, "what was pending is done")
+    stage.publish(30)
+    # Partitions that go with their topic are lost at once: intents that were saved and not yet sent are in doubt.
+    balance = stage.finish(kills=1)
+    figures(pending_when_it_was_deleted=30 * len(EVENTS) - open_then, **balance.figures())
+    stage.stop_all()
+
+
+def test_a_delay_topic_that_is_deleted_under_load_is_written_again_when_it_was_made_again(
+    stages: StageFactory, figures: Figures
+) -> None:
+    stage = stages(kafka=QUICK)
+    place = stage.place
+    relay = stage.relay()
+    stage.publish(60)
+    stage.until_accepted(30)
+    with stage.fault():
+        delete(place, place.topics.delay)
+        stage.wait_for(lambda: relay.said("transaction aborted, trying again"), "it says that it cannot write")
+        made_at = time.time()
+        make_what_is_missing(place)
+    stage.read_anew()
+    anew = "the delay topic was deleted and made again; what is pending is written again"
+    stage.wait_for(lambda: relay.said(anew), "it writes again what is pending")
+    stage.publish(20)
+    balance = stage.finish()
+    assert relay.running
+    figures(
+        partitions_written_again=len(relay.said(anew)),
+        since_it_was_made=f"{time.time() - made_at:.1f} s",
+        **balance.figures(),
+    )
+    stage.stop_all()
+
+
+def test_a_group_whose_offsets_are_gone_goes_on_from_its_own_positions(
+    stages: StageFactory, scale: Scale, figures: Figures
+) -> None:
+    stage = stages(kafka=QUICK, engage={"processing": "uniform:0s..1s"})
+    group = str(stage.place.properties["group.id"])
+    times = scale.of(2, 20)
+    for _ in range(times):
+        relay = stage.relay()  # with `--from earliest`, which must not start it over
+        stage.publish(20)
+        stage.until_accepted_more(20)
+        with stage.fault():
+            assert relay.stop() == ExitCode.OK
+            stage.place.admin.delete_consumer_groups([group])[group].result(30)
+    stage.relay()
+    balance = stage.finish()
+    figures(times=times, **balance.figures())
+    stage.stop_all()
+
+
+def test_a_source_that_retention_overran_ends_the_relay_and_goes_on_where_the_operator_says(
+    stages: StageFactory, figures: Figures
+) -> None:
+    # Little is fetched ahead, so that most of it lies on the broker when retention comes.
+    stage = stages(kafka={**QUICK, "queued.min.messages": 1, "fetch.message.max.bytes": 8000})
+    unread: set[Event] = set()
+    for running in (True, False):
+        relay = stage.relay(limits={"pending": 8})
+        stage.publish(10)
+        stage.until_accepted_more(10)
+        stage.engage.down()
+        for _ in range(10):
+            stage.publish(20)
+        with stage.fault():
+            if not running:
+                assert relay.stop() == ExitCode.OK
+            events = events_at(stage)
+            cut_source(stage)
+            stage.engage.up()
+            if not running:
+                relay = stage.relay(limits={"pending": 8})
+            told = ended(stage, relay, ExitCode.OFFSET_OUT_OF_RANGE)
+            assert "--reset-offsets" in told
+            taken = {partition: offset for (_, partition), offset in stage.books.taken().items()}
+            unread |= {each for (partition, offset), each in events.items() if offset >= taken.get(partition, 0)}
+            reset_offsets(stage, first_offsets(stage.place))
+        stage.relay()
+        stage.publish(10)
+        stage.until_accepted_more(10)
+        stage.stop_all()
+    stage.relay()
+    assert unread
+    stage.published = [each for each in stage.published if each not in unread]
+    balance = stage.finish(fresh_doubt=True)  # Engage goes down in the midst of requests
+    figures(deleted_unread=len(unread), **balance.figures())
+    stage.stop_all()
