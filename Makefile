@@ -23,7 +23,7 @@ demo: $(READY) ## Watch the relay work: Kafka and Engage stand-ins, no configura
 	@$(BIN)/python -m consumer.cli demo $(ARGS)
 
 test: $(READY) ## Run every test (ARGS="-k ledger" for some)
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 chaos: $(READY) ## Play the long form of the chaos and load tests: an hour or more (ARGS="-k kill" for some)
 	@$(BIN)/python -m pytest tests/chaos tests/broker/test_load.py --long $(ARGS)

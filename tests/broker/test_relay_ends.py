@@ -9,7 +9,7 @@ import pytest
 from consumer import relay as relay_module
 from consumer.restore import OffsetOutOfRangeError
 from tests.broker.conftest import PlaceFactory
-from tests.broker.harness import Books, Engage, RelayThread, event, order_id, publish, until
+from tests.broker.harness import Books, Engage, RelayThread, doubled, event, order_id, publish, until
 
 
 def tagged(engage: Engage, order: str) -> tuple[str, bytes]:
@@ -72,7 +72,9 @@ def test_a_pace_slower_than_the_lease_still_sends(places: PlaceFactory) -> None:
     with Engage() as engage, RelayThread(place, engage.url, requests_per_second=3) as relay, Books(place) as books:
         publish(place, [tagged(engage, order) for order in orders])
         books.wait_until_settled()
-        assert len(engage.accepted) == len(orders)
+        assert {each.order_id for each in engage.accepted} == set(orders)
+        # On a machine that is busy for so long a session, its partitions are lost, and what is in flight is in doubt.
+        assert doubled(engage.accepted).keys() <= books.resent
         withdrawn = relay.metric(
             "actions_answered_total", connection="default", action="ConfirmOrder", outcome="withdrawn"
         )
