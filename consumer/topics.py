@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import (
+    AdminClient,
+    ConfigResource,
+    ListOffsetsResultInfo,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
 
 from consumer import kafka
 
@@ -121,7 +129,7 @@ def create(admin: AdminClient, topics: Iterable[RelayTopics], replication: int =
 def watermarks(admin: AdminClient, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Watermarks]:
     """Return each partition's first offset and its high watermark, open transactions included (read-uncommitted).
 
-    Raises KafkaException where the broker does not answer or a partition does not exist.
+    Raises KafkaException where the broker does not answer, or a partition does not exist or has no leader.
     """
     asked = [TopicPartition(topic, partition) for topic, partition in partitions]
     if not asked:
@@ -135,13 +143,16 @@ def watermarks(admin: AdminClient, partitions: Iterable[tuple[str, int]]) -> dic
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=LIST_OFFSETS_TIMEOUT_S,
         )
-        ends.append(
-            {
-                (tp.topic, tp.partition): _wait(future, f"{tp.topic}[{tp.partition}]").offset
-                for tp, future in futures.items()
-            }
-        )
+        ends.append({(tp.topic, tp.partition): _offset(tp, future) for tp, future in futures.items()})
     return {tp: (low, ends[1][tp]) for tp, low in ends[0].items()}
+
+
+def _offset(at: TopicPartition, answer: Future[ListOffsetsResultInfo]) -> int:
+    what = f"{at.topic}[{at.partition}]"
+    offset = _wait(answer, what).offset
+    if offset < 0:  # librdkafka answers so, without an error, while a partition changes its leader
+        raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE, f"{what}: its leader is not known"))
+    return offset
 
 
 def committed_offsets(
