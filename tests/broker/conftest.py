@@ -38,7 +38,8 @@ from consumer.records import DeadLetterRecord, without_value
 from consumer.restore import KafkaReader, Restored, Restorer
 from consumer.topics import COMPACTED, DEAD_LETTERS, RelayTopics, watermarks
 from consumer.transactions import Write
-from tests.broker.kafka_broker import BrokerUnavailableError, KafkaBroker
+from tests.broker.kafka_broker import KafkaBroker
+from tests.fetched import needed
 
 HERE = Path(__file__).parent
 PATIENCE_S = 30.0  # for what takes milliseconds on an idle machine
@@ -55,12 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def started(broker: KafkaBroker) -> KafkaBroker:
     """Start a broker, or skip the test with the reason (in CI: fail it)."""
-    try:
-        broker.start()
-    except BrokerUnavailableError as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"No Kafka broker, which CI must have: {error}", pytrace=False)
-        pytest.skip(f"No Kafka broker: {error}")
+    needed("Kafka broker", broker.start)
     return broker
 
 

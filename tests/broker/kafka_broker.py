@@ -5,8 +5,8 @@
 
 Several that belong together: kafka_cluster.py.
 
-Needs Java 17 and Maven. The jars come from Maven Central once (43 MB, ~8 s) and are kept in
-`${XDG_CACHE_HOME:-~/.cache}/engage-relay/kafka-{version}`; from then on a start takes ~5 s and no network.
+Needs Java 17 and Maven. The jars come from Maven Central once (43 MB, ~8 s, see fetched.py); from then on a start takes
+~5 s and no network.
 
 Rules:
  1. Ready means that it answered a client, not that time has passed.
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import os
 import secrets
 import shutil
@@ -29,14 +28,17 @@ import tempfile
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+
+from tests.fetched import UnavailableError, kept, last_line, said
 
 DEFAULT_VERSION = "4.2.0"
 DOWNLOAD_TIMEOUT_S = 300.0
@@ -93,7 +95,7 @@ PROPERTIES: Mapping[str, str] = {
 }
 
 
-class BrokerUnavailableError(RuntimeError):
+class BrokerUnavailableError(UnavailableError):
     """No broker can be had on this machine; the text says why."""
 
 
@@ -296,51 +298,24 @@ class KafkaBroker:
 def kafka_jars(version: str = DEFAULT_VERSION) -> Path:
     """Return the directory of the broker's jars; fetches them where they aren't there yet.
 
-    It appears complete or not at all, and one run fetches while others wait. Raises BrokerUnavailableError.
+    Raises BrokerUnavailableError.
     """
     if shutil.which("java") is None:
         raise BrokerUnavailableError("no `java` on the PATH (Java 17 or newer)")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "engage-relay"
-    jars = cache / f"kafka-{version}"
-    if jars.is_dir():
-        return jars
+    return kept(f"kafka-{version}", partial(_fetch, version))
+
+
+def _fetch(version: str, directory: Path) -> Path:
     if shutil.which("mvn") is None:
         raise BrokerUnavailableError("no `mvn` on the PATH (it fetches the broker from Maven Central)")
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / f".kafka-{version}.lock"):
-        if not jars.is_dir():
-            _fetch(version, jars)
+    jars = directory / "libs"
+    command: list[str | Path] = ["mvn", "-q", "-B", "-f", Path(__file__).with_name("pom.xml")]
+    command += ["dependency:copy-dependencies", f"-Dkafka.version={version}", f"-DoutputDirectory={jars}"]
+    code, text = said(command, cwd=directory, timeout_s=DOWNLOAD_TIMEOUT_S)
+    if code != 0:
+        reason = next((line for line in text.splitlines() if "ERROR" in line), last_line(text))
+        raise BrokerUnavailableError(f"Maven could not fetch Kafka {version}: {reason.strip()[:500]}")
     return jars
-
-
-def _fetch(version: str, jars: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix=f".kafka-{version}-", dir=jars.parent) as temporary:
-        complete = Path(temporary) / "libs"
-        command: list[str | Path] = ["mvn", "-q", "-B", "-f", Path(__file__).with_name("pom.xml")]
-        command += ["dependency:copy-dependencies", f"-Dkafka.version={version}", f"-DoutputDirectory={complete}"]
-        try:
-            done = subprocess.run(
-                command,
-                cwd=temporary,
-                capture_output=True,
-                stdin=subprocess.DEVNULL,
-                timeout=DOWNLOAD_TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise BrokerUnavailableError(f"Maven did not finish within {DOWNLOAD_TIMEOUT_S:.0f} s") from error
-        if done.returncode != 0:
-            said = (done.stdout + done.stderr).decode(errors="replace")
-            reason = next((line for line in said.splitlines() if "ERROR" in line), _end_of(said))
-            raise BrokerUnavailableError(f"Maven could not fetch Kafka {version}: {reason.strip()[:500]}")
-        complete.rename(jars)
-
-
-@contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    with file.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _watch(process: subprocess.Popen[bytes], directory: Path) -> subprocess.Popen[bytes]:

@@ -15,7 +15,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from tests.broker.conftest import TopicFactory
-from tests.broker.kafka_broker import BrokerUnavailableError, KafkaBroker, kafka_jars
+from tests.broker.kafka_broker import KafkaBroker, kafka_jars
+from tests.fetched import needed
 
 
 def _read(bootstrap_servers: str, topic: str, expected: int) -> list[bytes | None]:
@@ -82,12 +83,7 @@ def _runs(pid: int) -> bool:
 
 @pytest.fixture
 def own_broker() -> KafkaBroker:
-    try:
-        kafka_jars()
-    except BrokerUnavailableError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"No Kafka broker: {error}")
+    needed("Kafka broker", kafka_jars)
     return KafkaBroker()
 
 

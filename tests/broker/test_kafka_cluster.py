@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 from confluent_kafka import Producer
 
 from consumer.topics import watermarks
-from tests.broker.kafka_broker import BrokerUnavailableError
 from tests.broker.kafka_cluster import TRANSACTIONS, KafkaCluster, partition_of
+from tests.fetched import needed
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[KafkaCluster]:
     cluster = KafkaCluster()
-    try:
-        cluster.start()
-    except BrokerUnavailableError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"No Kafka cluster: {error}")
+    needed("Kafka cluster", cluster.start)
     with cluster:
         yield cluster
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import pytest
+from tests.fetched import UnavailableError, alone, last_line, needed, said
 
 PATIENCE_S = 90.0
+INSTALL_TIMEOUT_S = 600.0
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
     "--headless",
@@ -34,16 +35,31 @@ DARK, LIGHT = "--blink-settings=preferredColorScheme=0", "--blink-settings=prefe
 @cache
 def chromium() -> str:
     """Return the browser's path. In CI it is installed where it is missing; elsewhere the test is skipped."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None and os.environ.get("CI"):
-        sudo = [] if os.geteuid() == 0 else ["sudo"]
-        for arguments in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
-            subprocess.run([*sudo, "apt-get", *arguments], check=True, stdout=subprocess.DEVNULL, timeout=600)
-        found = next(filter(None, map(shutil.which, NAMES)), None)
-        assert found is not None, "chromium was installed, and is not there"
-    if found is None:
-        pytest.skip("no chromium here (Debian: apt-get install --no-install-recommends chromium)")
-    return found
+    return needed("chromium", _found)
+
+
+def _found() -> str:
+    if found := _on_the_path():
+        return found
+    if os.environ.get("CI"):
+        with alone("chromium"):  # two at once would meet at dpkg's lock
+            if not _on_the_path():
+                _install()
+        if found := _on_the_path():
+            return found
+    raise UnavailableError("Debian has it: apt-get install --no-install-recommends chromium")
+
+
+def _on_the_path() -> str | None:
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def _install() -> None:
+    sudo = [] if os.geteuid() == 0 else ["sudo"]
+    for arguments in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
+        code, text = said([*sudo, "apt-get", *arguments], cwd=Path("/"), timeout_s=INSTALL_TIMEOUT_S)
+        if code != 0:
+            raise UnavailableError(f"apt-get {arguments[0]}: {last_line(text)}")
 
 
 def run(url: str, *options: str) -> str:

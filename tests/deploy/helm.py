@@ -2,21 +2,16 @@
 
     chart({"replicas": 2}).one("Deployment")
 
-Helm comes from the Go module proxy once (a build of about a minute) and is kept in
-`${XDG_CACHE_HOME:-~/.cache}/engage-relay/bin-helm-{version}`; without Go, a `helm` on the PATH is taken. Where neither
-can be had, tests are skipped with the reason; in CI that is a failure.
+Helm comes from the Go module proxy once (a build of about a minute, see fetched.py); without Go, a `helm` on the PATH
+is taken.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +19,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tests.fetched import UnavailableError, kept, last_line, needed, said
 
 VERSION = "3.22.0"
 KUBERNETES = "1.37"  # what it takes a cluster to be, where a test says nothing else
@@ -48,10 +45,6 @@ MINIMAL: Values = {
     "secrets": {"engage": {"default": {"existingSecret": "acme-engage"}}},
 }
 """The least that installs; what a test says is merged into it."""
-
-
-class HelmUnavailableError(RuntimeError):
-    """No Helm can be had on this machine; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,68 +136,36 @@ def _template(values: str, kubernetes: str) -> subprocess.CompletedProcess[str]:
 def helm(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run Helm. Skips the test where there is none (in CI: fails it)."""
     return subprocess.run(
-        [_found(), *arguments], input=stdin, capture_output=True, text=True, timeout=CALL_TIMEOUT_S, check=False
+        [_helm(), *arguments], input=stdin, capture_output=True, text=True, timeout=CALL_TIMEOUT_S, check=False
     )
 
 
-def _found() -> Path:
-    try:
-        return helm_binary()
-    except HelmUnavailableError as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"No Helm, which CI must have: {error}", pytrace=False)
-        pytest.skip(f"No Helm: {error}")
-
-
 @cache
+def _helm() -> Path:
+    return needed("Helm", helm_binary)
+
+
 def helm_binary() -> Path:
-    """Return Helm; builds it where it isn't there yet.
-
-    It appears complete or not at all, and one run builds while others wait. Raises HelmUnavailableError.
-    """
-    directory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "engage-relay"
-    binary = directory / f"bin-helm-{VERSION}" / "helm"
-    if binary.exists():
-        return binary
-    if shutil.which("go") is None:
-        if (other := shutil.which("helm")) is not None:
-            return Path(other)
-        raise HelmUnavailableError("neither `go` nor `helm` on the PATH")
-    directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory / f".bin-helm-{VERSION}.lock"):
-        if not binary.exists():
-            _build(binary.parent)
-    return binary
+    """Return Helm; builds it where it isn't there yet. Raises UnavailableError."""
+    if shutil.which("go") is not None:
+        return kept(f"bin-helm-{VERSION}", _build) / "helm"
+    if (other := shutil.which("helm")) is not None:
+        return Path(other)
+    raise UnavailableError("neither `go` nor `helm` on the PATH")
 
 
-def _build(directory: Path) -> None:
+def _build(directory: Path) -> Path:
     # As its makefile has it: the Kubernetes that `helm template` and `helm lint` assume without a cluster.
     major, minor = KUBERNETES.split(".")
     versions = {"Major": major, "Minor": minor}
     flags = " ".join(f"-X helm.sh/helm/v3/pkg/chartutil.k8sVersion{part}={n}" for part, n in versions.items())
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as temporary:
-        complete = Path(temporary) / "bin"
-        try:
-            done = subprocess.run(
-                ["go", "install", "-ldflags", f"-s -w {flags}", f"helm.sh/helm/v3/cmd/helm@v{VERSION}"],
-                env={**os.environ, "GOBIN": str(complete)},
-                cwd=temporary,
-                capture_output=True,
-                stdin=subprocess.DEVNULL,
-                text=True,
-                timeout=BUILD_TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise HelmUnavailableError(f"Go did not finish within {BUILD_TIMEOUT_S:.0f} s") from error
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or ["(it said nothing)"])[-1]
-            raise HelmUnavailableError(f"Go could not build Helm {VERSION}: {last[:500]}")
-        complete.rename(directory)
-
-
-@contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    with file.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    binaries = directory / "bin"
+    code, text = said(
+        ["go", "install", "-ldflags", f"-s -w {flags}", f"helm.sh/helm/v3/cmd/helm@v{VERSION}"],
+        cwd=directory,
+        timeout_s=BUILD_TIMEOUT_S,
+        env={"GOBIN": str(binaries)},
+    )
+    if code != 0:
+        raise UnavailableError(f"Go could not build Helm {VERSION}: {last_line(text)}")
+    return binaries

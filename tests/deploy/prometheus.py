@@ -1,19 +1,14 @@
 """Prometheus and promtool on this machine, for tests: those on the PATH, else Debian's, without root.
 
-Debian's package `prometheus` is fetched once by apt (19 MB) into `${XDG_CACHE_HOME:-~/.cache}/engage-relay/prometheus`;
-it appears complete or not at all, and one run fetches while others wait. Where neither can be had, a test is skipped
-with the reason; in CI that is a failure.
+Debian's package `prometheus` is fetched once by apt (19 MB, see fetched.py).
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -22,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-import pytest
+from tests.fetched import UnavailableError, kept, last_line, needed, said
 
 Tool = Literal["promtool", "prometheus"]
 
@@ -31,18 +26,9 @@ CHECK_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 30.0  # it takes half a second on an idle machine
 
 
-class ToolUnavailableError(RuntimeError):
-    """There is no Prometheus on this machine; the text says why."""
-
-
 def tool(name: Tool) -> Path:
     """Return the program; skips the test where there is none, and fails it in CI."""
-    try:
-        return found(name)
-    except ToolUnavailableError as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"No {name}, which CI must have: {error}", pytrace=False)
-        pytest.skip(f"No {name}: {error}")
+    return needed(name, lambda: found(name))
 
 
 def promtool(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -60,51 +46,32 @@ def promtool(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedPro
 
 
 def found(name: Tool) -> Path:
-    """Return the program, fetched where it has to be. Raises ToolUnavailableError."""
+    """Return the program, fetched where it has to be. Raises UnavailableError."""
     if on_the_path := shutil.which(name):
         return Path(on_the_path)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "engage-relay"
-    package = cache / "prometheus"
-    if not package.is_dir():
-        if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-            raise ToolUnavailableError(f"no `{name}` on the PATH, and no apt-get and dpkg-deb that could fetch it")
-        cache.mkdir(parents=True, exist_ok=True)
-        with (cache / ".prometheus.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not package.is_dir():
-                _fetch(package)
-    return package / "usr" / "bin" / name
+    return kept("prometheus", _fetch) / "usr" / "bin" / name
 
 
-def _fetch(package: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix=".prometheus-", dir=package.parent) as temporary:
-        there = Path(temporary)
-        private = _private_apt(there)
-        try:
-            if _failed("apt-get", "download", "prometheus", cwd=there):
-                # A machine without package lists: they are fetched beside, which needs no root.
-                for command in (("update",), ("download", "prometheus")):
-                    if why := _failed("apt-get", *private, *command, cwd=there):
-                        raise ToolUnavailableError(f"apt-get {command[0]}: {why}")
-            archive = next(there.glob("prometheus_*.deb"))
-            if why := _failed("dpkg-deb", "--extract", archive, there / "complete", cwd=there):
-                raise ToolUnavailableError(f"dpkg-deb: {why}")
-        except subprocess.TimeoutExpired as error:
-            raise ToolUnavailableError(f"apt-get did not finish within {FETCH_TIMEOUT_S:.0f} s") from error
-        (there / "complete").rename(package)
+def _fetch(directory: Path) -> Path:
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise UnavailableError("none on the PATH, and no apt-get and dpkg-deb that could fetch it")
+    try:
+        _run("apt-get", "download", "prometheus", cwd=directory)
+    except UnavailableError:  # a machine without package lists: they are fetched beside, which needs no root
+        for name in ("lists", "cache"):
+            (directory / name / "partial").mkdir(parents=True)
+        private = ("-o", f"Dir::State::lists={directory / 'lists'}", "-o", f"Dir::Cache={directory / 'cache'}")
+        _run("apt-get", *private, "update", cwd=directory)
+        _run("apt-get", *private, "download", "prometheus", cwd=directory)
+    complete = directory / "complete"
+    _run("dpkg-deb", "--extract", next(directory.glob("prometheus_*.deb")), complete, cwd=directory)
+    return complete
 
 
-def _private_apt(there: Path) -> tuple[str, ...]:
-    for name in ("lists", "cache"):
-        (there / name / "partial").mkdir(parents=True)
-    return "-o", f"Dir::State::lists={there / 'lists'}", "-o", f"Dir::Cache={there / 'cache'}"
-
-
-def _failed(*command: str | Path, cwd: Path) -> str:
-    done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=FETCH_TIMEOUT_S, check=False
-    )
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+def _run(*command: str | Path, cwd: Path) -> None:
+    code, text = said(command, cwd=cwd, timeout_s=FETCH_TIMEOUT_S)
+    if code != 0:
+        raise UnavailableError(f"{command[0]}: {last_line(text)}")
 
 
 class Prometheus:
