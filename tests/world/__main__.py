@@ -11,8 +11,9 @@ import sys
 import time
 from collections import Counter
 
+from tests.world.profile import Profile
 from tests.world.states import TO_BE_REACHED
-from tests.world.world import Profile, ViolationError, World
+from tests.world.world import ViolationError, World
 
 
 def main() -> int:

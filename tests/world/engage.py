@@ -56,7 +56,7 @@ class WorldEngage:
         self._world.account.requested(self._instance)
         trouble = self._world.trouble(troubles)
         if self._world.chance(0.5):
-            await self._sleep(self._world.draw.choice((0.01, 0.1, 1.0)))
+            await self._sleep(self._world.pick((0.01, 0.1, 1.0)))
         return trouble
 
     async def poll_job(self, job_id: str) -> PollOutcome:
@@ -64,6 +64,10 @@ class WorldEngage:
         return await self._poll(event)
 
     async def poll_order(self, order_id: str, newer_than: datetime | None = None) -> PollOutcome:
+        if newer_than is not None and newer_than.timestamp() > self._world.now:
+            self._world.reach("an order was wanted as it will be in the future")
+            await self._asked(())
+            return NotReady()
         return await self._poll(None)
 
     async def _poll(self, event: Event | None) -> PollOutcome:
@@ -75,7 +79,7 @@ class WorldEngage:
             case "401":
                 return Unauthorized(401)
             case "429":
-                return Throttled(self._world.draw.choice((None, 1.0, 30.0)))
+                return Throttled(self._world.pick((None, 1.0, 30.0)))
             case "503":
                 return Unavailable("503")
             case "timeout":
@@ -115,7 +119,7 @@ class WorldEngage:
         return outcome
 
     async def _answer(self, event: Event, trouble: str) -> ActionOutcome:
-        world, short = self._world, self._world.draw.choice((0.0, 0.05, 0.5))
+        world, short = self._world, self._world.pick((0.0, 0.05, 0.5))
 
         def process(after: float) -> None:
             world.at(world.now + after, lambda: world.account.accepted(event))
@@ -130,7 +134,7 @@ class WorldEngage:
             case "401":
                 return Unauthorized(401)
             case "429":
-                return Throttled(world.draw.choice((None, 2.0)))
+                return Throttled(world.pick((None, 2.0)))
             case "429 for long":
                 return Throttled(300.0)
             case "503":
@@ -140,8 +144,8 @@ class WorldEngage:
             case "answer lost" | "500 processed":
                 process(short)
             case "processed late":
-                process(world.draw.choice((5.0, 30.0, 100.0)))
-        await self._sleep(world.draw.choice((2 * short, TIMEOUT_S, 2 * TIMEOUT_S)))
+                process(world.pick((5.0, 30.0, 100.0)))
+        await self._sleep(world.pick((2 * short, TIMEOUT_S, 2 * TIMEOUT_S)))
         return InDoubt(trouble)
 
     async def aclose(self) -> None:

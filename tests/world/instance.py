@@ -10,9 +10,11 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
+from consumer.clock import Clock
+from consumer.ownership import Assignment
 from consumer.relay import Relay
 from consumer.topics import RelayTopics
-from tests.world.loop import VirtualLoop
+from tests.world.loop import Handle, VirtualLoop
 
 if TYPE_CHECKING:
     from tests.world.threads import WorldJournal, WorldSource
@@ -40,13 +42,14 @@ class Instance:
         self.cut = False
         self.ended = False
         self.busy: set[str] = set()
-        self.loop = VirtualLoop(_Thawed(self), world.broken)
+        self.loop = VirtualLoop(lambda: world.now, self._call_at, world.broken)
+        self.clock: Clock
         self.source: WorldSource
         self.journal: WorldJournal
         self.relay: Relay
+        self.thawing: list[Handle] = []  # what came due while it was frozen
         self._stopped: asyncio.Event
         self._deadlines: list[float] = []
-        self.thawing: list[Callable[[], None]] = []
 
     def start(self, relay: Callable[[Instance], Relay]) -> None:
         Instance.all[self.id] = self
@@ -62,17 +65,25 @@ class Instance:
         self.ended = True
         self.world.ended(self)
 
+    def _call_at(self, when: float, handle: Handle) -> None:
+        self.world.wake(when, self, handle)
+
     def terminate(self) -> None:
         self.loop.call_soon(self._stopped.set)
 
     @property
     def responsive(self) -> bool:
-        return self.alive and not self.ended and not self.frozen and not self.cut
+        return self.alive and not self.frozen and not self.cut and not self.ended
+
+    def holds(self, assignment: Assignment) -> bool:
+        """Whether it knows no better than that the partition, and what is pending there, is its own."""
+        return self.source.ownership.covers(assignment) and assignment not in self.journal.transactions._given_up
 
     def meanwhile(self, where: str) -> None:
         """Other things happen while this process is here."""
         self.world.meanwhile(self, where)
-        self.stand_still()
+        if self.frozen or not self.alive:
+            self.stand_still()
 
     def stand_still(self) -> None:
         while self.alive and self.frozen:
@@ -83,7 +94,7 @@ class Instance:
     def wait(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
         """Let time pass for a thread of this process."""
         deadline = self.world.now + seconds
-        self.world.at(deadline, lambda: None)
+        self.world.at(deadline)
         self._deadlines.append(deadline)
         try:
             while not until():
@@ -93,31 +104,8 @@ class Instance:
                 if self.world.now > self._deadlines[0] + HANGS_S:
                     self.world.hung(self)
                 self.world.step()
-                self.stand_still()
+                if self.frozen or not self.alive:
+                    self.stand_still()
             return True
         finally:
             self._deadlines.remove(deadline)
-
-
-class _Thawed:
-    """The world's time for a process: what comes due while it is frozen is run when it is thawed."""
-
-    def __init__(self, instance: Instance) -> None:
-        self._instance = instance
-
-    @property
-    def now(self) -> float:
-        return self._instance.world.now
-
-    def at(self, when: float, call: Callable[[], None]) -> None:
-        instance = self._instance
-
-        def due() -> None:
-            if not instance.alive:
-                return
-            if instance.frozen:
-                instance.thawing.append(call)
-            else:
-                call()
-
-        instance.world.at(when, due)

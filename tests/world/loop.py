@@ -7,44 +7,76 @@ from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
 
-class Time(Protocol):
-    """The world's clock and its timers."""
+class Handle:
+    """A callback for later. asyncio's own costs a context and a repr that nobody asks for."""
 
-    @property
-    def now(self) -> float:
-        """Seconds since 1970."""
+    __slots__ = ("arguments", "callback", "gone")
 
-    def at(self, when: float, call: Callable[[], None]) -> None:
-        """Have this called then."""
+    def __init__(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
+        self.callback = callback
+        self.arguments = arguments
+        self.gone = False
+
+    def cancel(self) -> None:
+        self.gone = True
+
+    def run(self) -> None:
+        if not self.gone:
+            self.callback(*self.arguments)
+
+
+Callback = tuple[Callable[..., object], tuple[object, ...]]
 
 
 class VirtualLoop:
     """What asyncio and the relay need of a loop. `ready` may run now; `jobs` are for the executors' threads."""
 
-    def __init__(self, time: Time, broken: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        call_at: Callable[[float, Handle], None],
+        broken: Callable[[BaseException], None],
+    ) -> None:
+        """`call_at` puts a handle into `ready` when it is due."""
         self._as_loop = cast("asyncio.AbstractEventLoop", self)
-        self._time = time
+        self._clock = clock
+        self._call_at = call_at
         self._broken = broken
         self._coroutines: list[Coroutine[Any, Any, object]] = []
-        self.ready: deque[asyncio.Handle] = deque()
+        self.ready: deque[Callback] = deque()
         self.jobs: deque[tuple[str, Callable[[], None]]] = deque()  # the restore's thread, and another one
 
     def run_ready(self, most: int) -> None:
-        """Run up to so many of the callbacks that are ready by now."""
-        before = events._get_running_loop()
-        events._set_running_loop(self._as_loop)
-        try:
-            for _ in range(min(most, len(self.ready))):
-                handle = self.ready.popleft()
-                if not handle.cancelled():
-                    handle._run()
-        finally:
-            events._set_running_loop(before)
+        """Run up to so many callbacks, those included that become ready meanwhile."""
+        if events._get_running_loop() is not self._as_loop:
+            events._set_running_loop(self._as_loop)  # until another one runs: nothing else asks
+        ready = self.ready
+        while ready and most:
+            most -= 1
+            callback, arguments = ready.popleft()
+            try:
+                callback(*arguments)
+            except BaseException as error:  # noqa: BLE001 - as a loop does
+                self._broken(error)
+
+    def wake(self, handle: Handle) -> None:
+        """Its time has come."""
+        self.ready.append((handle.run, ()))
+
+    def next_job(self, busy: set[str]) -> str | None:
+        """Return the thread that can take a job, if one can."""
+        return next((thread for thread, _ in self.jobs if thread not in busy), None)
+
+    def run_job(self, thread: str) -> None:
+        """Run its first job, on that thread."""
+        job = next(job for job in self.jobs if job[0] == thread)
+        self.jobs.remove(job)
+        job[1]()
 
     def discard(self) -> None:
         """Let go of everything, as a dead process does."""
@@ -54,36 +86,22 @@ class VirtualLoop:
         self.ready.clear()
         self.jobs.clear()
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self._as_loop, context)
-        self.ready.append(handle)
+    def call_soon(self, callback: Callable[..., object], *args: object, context: Context | None = None) -> Callback:
+        self.ready.append(call := (callback, args))
+        return call  # nobody takes it back
+
+    call_soon_threadsafe = call_soon
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Handle:
+        handle = Handle(callback, args)
+        self._call_at(self._clock() + delay if delay > 0 else self._clock(), handle)
         return handle
-
-    def call_soon_threadsafe(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.Handle:
-        return self.call_soon(callback, *args, context=context)
-
-    def call_later(
-        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        return self.call_at(self._time.now + max(0.0, delay), callback, *args, context=context)
-
-    def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self._as_loop, context)
-        self._time.at(when, lambda: None if handle.cancelled() else self.ready.append(handle))
-        return handle
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """asyncio.TimerHandle tells the loop; the world looks when its time comes."""
 
     def set_exception_handler(self, handler: object) -> None:
         """The relay's would end the process; here what nobody caught is a violation."""
 
     def time(self) -> float:
-        return self._time.now
+        return self._clock()
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self._as_loop)
@@ -119,6 +137,11 @@ class VirtualLoop:
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self._broken(context.get("exception") or RuntimeError(context["message"]))
+
+
+def leave() -> None:
+    """Let the thread be without a running loop again."""
+    events._set_running_loop(None)
 
 
 def _settle(future: asyncio.Future[Any], result: object, error: Exception | None) -> None:

@@ -5,18 +5,21 @@ A mutation patches the code that production runs; it is given a pytest.MonkeyPat
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TypeVar, cast
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 import consumer.relay
 import consumer.transactions
-from consumer import kafka
-from consumer.effects import Effect
-from consumer.ledger import Ledger, _Entry
+from consumer import clock, kafka
+from consumer.clock import Clock
+from consumer.effects import Effect, RestoredAction
+from consumer.ledger import Ledger, State, _Entry
 from consumer.low_water_mark import LowWaterMark
 from consumer.membership import Membership
 from consumer.ownership import Assignment, Ownership, Partition
@@ -81,7 +84,8 @@ def a_missing_mark_is_read_as_latest(patch: Patch) -> None:
         found = original(self, wanted)
         for each in wanted:
             at = (self._topics[each.topic].delay, each.partition)
-            found.setdefault(at, self._reader.watermarks([at])[at][1])
+            with suppress(KafkaException):  # a partition that is not there yet
+                found.setdefault(at, self._reader.watermarks([at])[at][1])
         return found
 
     patch.setattr(Restorer, "_committed", committed)
@@ -267,5 +271,78 @@ def an_instance_takes_the_whole_budget(patch: Patch) -> None:
 
 
 @mutation
-def a_restore_begins_what_is_given_away(patch: Patch) -> None:
-    patch.setattr(Relay, "_stays", Relay._is_ours)
+def the_mark_outlives_the_delay_topic(patch: Patch) -> None:
+    original = Transactions._delivered
+
+    def delivered(
+        self: Transactions, batch: _Batch, write: Write | None, error: KafkaError | None, record: Message
+    ) -> None:
+        before = batch.start, batch.end
+        original(self, batch, write, error, record)
+        if batch.made_anew:
+            batch.made_anew = False
+            batch.start, batch.end = before
+
+    patch.setattr(Transactions, "_delivered", delivered)
+
+
+@mutation
+def what_is_pending_is_not_written_again(patch: Patch) -> None:
+    patch.setattr(Ledger, "rewrite", lambda self, assignment: [])
+
+
+@mutation
+def a_new_partition_starts_at_its_end(patch: Patch) -> None:
+    original = Restorer._next_offset
+
+    def next_offset(self: Restorer, a: Assignment, committed: int | None, reading: _Reading, marks: Watermarks) -> int:
+        unknown = committed is None and reading.position is None
+        return marks[1] if unknown else original(self, a, committed, reading, marks)
+
+    patch.setattr(Restorer, "_next_offset", next_offset)
+
+
+@mutation
+def an_older_offset_counts_before_a_later_position(patch: Patch) -> None:
+    patch.setattr(Restorer, "_committed_by_relays", lambda self, wanted, source: {})
+
+
+@mutation
+def another_clocks_due_times_are_trusted(patch: Patch) -> None:
+    original = Ledger.assign
+
+    def assign(self: Ledger, assignment: Assignment, restored: Iterable[RestoredAction], now: float) -> list[Effect]:
+        records = list(restored)
+        due = {record.offset: record.due for record in records}
+        effects = original(self, assignment, records, now)
+        for entry in self._partitions[assignment].entries.values():
+            if entry.state in (State.QUEUED, State.WAITING):
+                entry.due = due[entry.offset]
+        heapq.heapify(self._heap)
+        return effects
+
+    patch.setattr(Ledger, "assign", assign)
+
+
+@mutation
+def the_clock_follows_the_wall(patch: Patch) -> None:
+    def steady_clock() -> Clock:
+        return cast("Callable[[], float]", vars(clock)["time"].time)
+
+    patch.setattr(clock, "steady_clock", steady_clock)
+
+
+@mutation
+def nobody_hears_that_the_source_has_grown(patch: Patch) -> None:
+    patch.setattr(Relay, "partitions_counted", lambda self, counts: None)
+
+
+@mutation
+def a_share_that_went_away_is_kept(patch: Patch) -> None:
+    original = Pace.set_share
+
+    def set_share(self: Pace, share: float, now: float) -> None:
+        if share > self._share:
+            original(self, share, now)
+
+    patch.setattr(Pace, "set_share", set_share)

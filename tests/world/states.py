@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from tests.world.engage import ACTION_TROUBLE, POLL_TROUBLE
-from tests.world.world import FAIL_POINTS, FAULTS
+from tests.world.faults import FAIL_POINTS, FAULTS, IN_A_TRANSACTION
 
 TO_BE_REACHED = (
-    *(f"fault: {fault}" for fault in dict.fromkeys(FAULTS)),
+    *(f"fault: {fault}" for fault in FAULTS),
     *(f"crash there: {where}" for where in FAIL_POINTS),
     *(f"freeze there: {where}" for where in FAIL_POINTS),
+    *(f"rebalance there: {where}" for where in FAIL_POINTS),
+    *(f"hand over twice there: {where}" for where in IN_A_TRANSACTION),
     *(f"crash in the midst of: {thread}" for thread in ("journal", "source", "restore", "other")),
     *(f"{call}: {fate}" for call in ("init", "flush", "offsets", "commit") for fate in ("lost", "answer lost")),
+    "offsets: echo",
+    "delayed offsets were taken by another transaction",
+    "delayed offsets were refused: _FENCED",
+    "delayed offsets were refused: INVALID_TXN_STATE",
+    "an older offset took a later one's place",
     "commit: late",
     "commit: echo",
     "a delayed commit arrived",
@@ -39,6 +46,18 @@ TO_BE_REACHED = (
     "records were deleted unread",
     "an offset is out of range while it consumes",
     "a process ended for an offset that is out of range",
+    "a process refused to start: the delay topic has too few partitions",
+    "a restore found no delay partition yet",
+    "an instance heard that the source has grown",
+    "a transaction met a delay topic that was made anew",
+    "what was pending is gone with the delay topic",
+    "an action was restored that was first seen in the future",
+    "an action was restored that is due in an hour",
+    "an action was restored whose deadline a clock's jump took away",
+    "an order was wanted as it will be in the future",
+    "a producer was fenced by another one of the same transactional.id",
+    "a zombie asked Engage",
+    "the shares added up to more than one",
     "the source was held",
     "the source went on",
     "an action was withdrawn",

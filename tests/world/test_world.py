@@ -17,8 +17,9 @@ from consumer.routing import Routed
 from tests.world import mutations
 from tests.world.events import ROUTER, Event
 from tests.world.instance import TOPICS
+from tests.world.profile import Profile
 from tests.world.states import TO_BE_REACHED
-from tests.world.world import START, Profile, ViolationError, World
+from tests.world.world import START, ViolationError, World
 
 SCHEDULES = int(os.environ.get("WORLD_SCHEDULES", "5000"))
 QUIET = Profile(1, 1, 1, 0, trouble=0.0, unreliable=0.0, nesting=0.0, most_pending=1, session_s=45.0)
@@ -46,7 +47,7 @@ def test_no_schedule_breaks_the_promise_and_each_rare_state_is_reached() -> None
 def test_an_event_whose_record_became_visible_before_its_offset_is_not_sent_twice(seed: int) -> None:
     """A delayed commit request ended the next transaction half-way: its record counts, its offset does not."""
     world = World(seed, profile=QUIET)
-    event = world.events[0] = Event(0, 0, "action", "A", True, b'{"k":"a","o":"A","v":"tag","n":0}', 0.0, "ordinary")
+    event = world.events[0] = Event(0, "action", "A", True, b'{"k":"a","o":"A","v":"tag","n":0}', 0.0, "ordinary")
     world.unpublished = deque([event])
     world.publish()
     assert event.value is not None

@@ -25,7 +25,7 @@ from consumer.topics import RelayTopics
 from consumer.transactions import Adoption, Transactions, Write
 from consumer.transactions import Listener as JournalListener
 from tests.world.clients import WorldClients, WorldConsumer
-from tests.world.instance import Instance
+from tests.world.instance import TOPICS, Instance
 
 
 class WorldSource:
@@ -47,7 +47,7 @@ class WorldSource:
         self.membership = Membership(topics, listener, clock=clock, hand_over_s=hand_over_s, wait=self._wait, beat=beat)
         self._requests: deque[Callable[[Consumer], None]] = deque()
         self._room = BATCHES_AHEAD
-        self._started = False
+        self.started = False
         self._stopping = False
         self.left = False
         self._consumer = WorldConsumer(self._instance, properties_of.member(properties))
@@ -69,8 +69,12 @@ class WorldSource:
         return self._instance.wait(10 * seconds, event.is_set)  # in larger steps: nothing else looks
 
     def start(self) -> None:
-        self._started = True
+        self.started = True
         self.membership.join(cast("Consumer", self._consumer))
+
+    def counted(self, partitions: int) -> None:
+        """librdkafka's statistics came."""
+        self._listener.partitions_counted({TOPICS.source: partitions})
 
     def begin(self, assignment: Assignment, next_offset: int) -> None:
         def begin(consumer: Consumer) -> None:
@@ -100,7 +104,7 @@ class WorldSource:
         return "leave" if self._stopping else self._consumer.news
 
     def runnable(self) -> bool:
-        if not self._started or self.left:
+        if self.left or not self.started:
             return False
         return bool(self._requests) or self._stopping or (self._room > 0 and self._consumer.has_news())
 
@@ -125,8 +129,9 @@ class WorldSource:
 class _Noted:
     """A listener that notes the rarer facts before it passes them on."""
 
-    def __init__(self, listener: JournalListener, reach: Callable[[str], None]) -> None:
-        self._reach = reach
+    def __init__(self, listener: JournalListener, instance: Instance) -> None:
+        self._reach = instance.world.reach
+        self._instance = instance
         self._listener = listener
 
     def committed(self, writes: list[Write], proven_at: float, seconds: float) -> None:
@@ -141,6 +146,7 @@ class _Noted:
         self._listener.pinned(assignment, keys)
 
     def made_anew(self, assignment: Assignment) -> None:
+        self._reach("a transaction met a delay topic that was made anew")
         self._listener.made_anew(assignment)
 
     def too_large(self, write: Write, replacement: Write) -> None:
@@ -153,6 +159,8 @@ class _Noted:
 
     def fenced(self, why: str) -> None:
         self._reach("a producer was fenced")
+        if self._instance.world.twins:
+            self._reach("a producer was fenced by another one of the same transactional.id")
         self._listener.fenced(why)
 
 
@@ -180,16 +188,18 @@ class WorldJournal:
             ownership=ownership,
             clock=clock,
             pause=self._pause,
-            listener=_Noted(listener, self._instance.world.reach),
+            listener=_Noted(listener, self._instance),
             set_aside_too_large=set_aside_too_large,
         )
         self.failed: BaseException | None = None
+        self._started = False
+        self._begun = False
 
     def _pause(self, seconds: float) -> None:
         self._instance.wait(seconds)
 
     def start(self) -> None:
-        pass
+        self._started = True
 
     def hand_in(self, items: Iterable[Write | Adoption]) -> None:
         self._queue.extend(items)
@@ -209,12 +219,16 @@ class WorldJournal:
         return done
 
     def runnable(self) -> bool:
-        return bool(self._queue) and self.failed is None
+        return (bool(self._queue) or not self._begun) and self._started and self.failed is None
 
     def step(self) -> None:
-        most = MOST_WRITES if self._instance.world.chance(0.7) else 1
-        items = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
         try:
+            if not self._begun:
+                self._begun = True
+                self.transactions.begin()
+                return
+            most = MOST_WRITES if self._instance.world.chance(0.8) else 1
+            items = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
             self.transactions.settle(items)
         except Exception as reason:  # noqa: BLE001 - the thread's edge, as in journal.py
             self.failed = reason
