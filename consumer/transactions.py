@@ -43,6 +43,7 @@ from schemas.pending_action import POSITION_KEY
 
 CALL_TIMEOUT_S = 15.0  # per call: above transaction.timeout.ms (10 s), so that the broker decides before we do
 RETRY_S = (0.05, 0.2, 1.0, 5.0)  # between attempts after an abort
+ABORT_TIMEOUT_S = 1.0  # what the abort saves
 
 T = TypeVar("T")
 
@@ -480,7 +481,14 @@ class Transactions:
                 self._call(producer.flush, 0.1)  # what was purged is told here; untold, its callbacks are never freed
 
     def _replace_producer(self) -> None:
-        """Rule 3. The new one ends the old one's transaction, for which a restore of the partition would wait."""
+        """Rule 3. The old one's transaction ends with it, for which a restore of the partition would wait.
+
+        The new one would end it as well, but asks again only every half second (librdkafka) until that is done: a
+        second without the journal, for every member at every rebalance (measured: 1.0 s; 0.06 s with an abort before).
+        """
+        if self._producer is not None:
+            with suppress(_AbortedError, _FencedError):
+                self._call(self._producer.abort_transaction, min(ABORT_TIMEOUT_S, self._timeout()))
         self._discard_producer()
         try:
             self._build_producer()
