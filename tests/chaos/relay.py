@@ -11,15 +11,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import Producer
 
 from consumer import http, journal
 from consumer.engage import EngageClient
-from consumer.http import MaySend
 from consumer.outcomes import Accepted, ActionOutcome
-from schemas.engage import ActionRequest
 from schemas.pending_action import POSITION_KEY
 from tests.broker import harness
 
@@ -79,11 +78,24 @@ def failing_producer(fail: FailPoint) -> type[Producer]:
     return FailingProducer
 
 
+def after_each_acceptance(call: Callable[[], object]) -> None:
+    """Call this whenever Engage has accepted an action, before the relay hears of it."""
+    send_action = EngageClient.send_action
+
+    async def sent(self: EngageClient, *args: Any, **kwargs: Any) -> ActionOutcome:
+        outcome = await send_action(self, *args, **kwargs)
+        if isinstance(outcome, Accepted):
+            call()
+        return outcome
+
+    setattr(EngageClient, "send_action", sent)  # noqa: B010 - mypy takes no assignment to a method
+
+
 def fail_as_told(fail: FailPoint) -> None:
     """Put the points into the edges."""
     vars(journal)["Producer"] = failing_producer(fail)
     wire = http._Wire
-    write, send_action = wire._send, EngageClient.send_action
+    write = wire._send
 
     async def written(self: http._Wire, timeout: float | None) -> None:  # noqa: ASYNC109 - its own signature
         is_action = self._unsent.startswith(b"POST ") and b"/action " in self._unsent.split(b"\r\n", 1)[0]
@@ -91,36 +103,24 @@ def fail_as_told(fail: FailPoint) -> None:
         if is_action:
             fail.reached("after the POST was written")
 
-    async def sent(
-        self: EngageClient, order_id: str, action: ActionRequest, may_send: MaySend | None = None
-    ) -> ActionOutcome:
-        outcome = await send_action(self, order_id, action, may_send)
-        if isinstance(outcome, Accepted):
-            fail.reached("after the 202")
-        return outcome
-
-    setattr(wire, "_send", written)  # noqa: B010 - mypy takes no assignment to a method
-    setattr(EngageClient, "send_action", sent)  # noqa: B010
+    setattr(wire, "_send", written)  # noqa: B010
+    after_each_acceptance(lambda: fail.reached("after the 202"))
 
 
 def shift_clock(described: str) -> None:
     """Have the wall clock be wrong by some seconds, from the beginning or from an acceptance on."""
     seconds, _, accepted = described.partition("@")
     left = int(accepted or 0)
-    right, send_action = time.time, EngageClient.send_action
+    right = time.time
 
     def wrong() -> float:
         return right() + (0 if left > 0 else float(seconds))
 
-    async def sent(
-        self: EngageClient, order_id: str, action: ActionRequest, may_send: MaySend | None = None
-    ) -> ActionOutcome:
+    def accepted_one() -> None:
         nonlocal left
-        outcome = await send_action(self, order_id, action, may_send)
-        left -= isinstance(outcome, Accepted)
-        return outcome
+        left -= 1
 
-    setattr(EngageClient, "send_action", sent)  # noqa: B010
+    after_each_acceptance(accepted_one)
     vars(time)["time"] = wrong
     (EngageClient.__init__.__kwdefaults__ or {})["now"] = wrong
 
