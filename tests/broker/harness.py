@@ -290,7 +290,32 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class ScriptedEngage:
+class LocalServer:
+    """An HTTP server on this machine, on a thread of its own."""
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            block_on_close = False
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                """A client that went away is no news."""
+
+        self._server = Server(("127.0.0.1", 0), handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(PATIENCE_S)
+
+
+class ScriptedEngage(LocalServer):
     """Answers what the script says, and keeps every request's very line."""
 
     def __init__(self, script: Callable[[Asked], Reply]) -> None:
@@ -317,25 +342,7 @@ class ScriptedEngage:
                 self.end_headers()
                 self.wfile.write(body)
 
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            block_on_close = False
-
-            def handle_error(self, request: object, client_address: object) -> None:
-                """A client that went away is no news."""
-
-        self._server = Server(("127.0.0.1", 0), Answering)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(PATIENCE_S)
+        super().__init__(Answering)
 
     def actions(self) -> list[Asked]:
         return [each for each in self.asked if each.path.endswith("/action")]

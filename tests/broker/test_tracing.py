@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -16,6 +15,7 @@ from tests.broker.harness import (
     PATIENCE_S,
     Asked,
     Books,
+    LocalServer,
     Raw,
     RelayProcess,
     Reply,
@@ -37,7 +37,7 @@ HEADERS = (("traceparent", TRACEPARENT.encode()), ("tracestate", TRACESTATE.enco
 COLLECTOR_KEY = "collector-key-0815"
 
 
-class Collector:
+class Collector(LocalServer):
     """Where an OpenTelemetry exporter sends its spans."""
 
     def __init__(self, *, silent: bool = False) -> None:
@@ -67,19 +67,11 @@ class Collector:
             def log_message(self, *_: object) -> None:
                 """Nobody reads it."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Collecting)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(Collecting)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *what: object) -> None:
         self._over.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(PATIENCE_S)
+        super().__exit__(*what)
 
     def named(self, name: str) -> list[Span]:
         return [span for span in self.spans if span.name == name]
