@@ -21,7 +21,7 @@ from consumer.relay import slots_of
 from consumer.routing import BUILT_IN_ROUTES
 from consumer.simulator.chance import draw
 from schemas.dead_letter import Reason
-from tests.broker.harness import API_KEY, RelayProcess, number_of, until
+from tests.broker.harness import API_KEY, PATIENCE_S, RelayProcess, number_of, until
 from tests.chaos.progress import recovery_s
 from tests.chaos.stage import EVENTS, Event, Stage, StageFactory
 from tests.conftest import Figures, Scale
@@ -112,7 +112,9 @@ def asked(relay: RelayProcess, *statuses: str, call: str = "") -> float:
 def until_met(relay: RelayProcess, times: int, *statuses: str) -> Callable[[], object]:
     """Return what waits until the relay has met these so many times more than now, as it says itself."""
     before = asked(relay, *statuses)
-    return lambda: until(lambda: asked(relay, *statuses) - before >= times, f"it meets {statuses} {times} times")
+    what = f"it meets {statuses} {times} times"
+    # Who does not answer is tried ever more rarely.
+    return lambda: until(lambda: asked(relay, *statuses) - before >= times, what, 3 * PATIENCE_S)
 
 
 def accepted_unanswered(stage: Stage) -> int:
