@@ -84,7 +84,15 @@ def _with_secrets(kafka: Properties) -> Config:
 
 def base(kafka: Properties) -> Config:
     """What every client has: connection, security, tuning. Pass `LOGGER` to each as well."""
-    return {name: value for name, value in _with_secrets(kafka).items() if name not in _MEMBERSHIP}
+    return {name: value for name, value in _with_defaults(kafka).items() if name not in _MEMBERSHIP}
+
+
+def _with_defaults(kafka: Properties) -> Config:
+    return {
+        # A broker that hangs is asked for as long, and by whoever it coordinates (default: a minute, several in a row).
+        "socket.timeout.ms": 10_000,
+        **_with_secrets(kafka),
+    }
 
 
 def reader(kafka: Properties) -> Config:
@@ -113,7 +121,7 @@ def member(kafka: Properties) -> Config:
         "queued.max.messages.kbytes": 16 * 1024,
         "statistics.interval.ms": 5000,
         **cooperative,
-        **{name: value for name, value in _with_secrets(kafka).items() if not name.startswith("transaction")},
+        **{name: value for name, value in _with_defaults(kafka).items() if not name.startswith("transaction")},
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
         "auto.offset.reset": "error",
@@ -133,10 +141,12 @@ def producer(kafka: Properties, transactional_id: str) -> Config:
         "message.max.bytes": 8 * 1024 * 1024,
         **base(kafka),
         **own,
-        # A third of how long the group's coordinator is remembered (metadata.max.age.ms). Once that broker has left
-        # the cluster's metadata, as with every restart, `send_offsets_to_transaction` hangs for as long as it is
-        # (librdkafka issue 5511). Measured with a restart of 2 s: for ever with the default, a second with this.
+        # Once the group's coordinator has left the cluster's metadata, as with every restart,
+        # `send_offsets_to_transaction` hangs (librdkafka issues 5456, 5511) until that broker is forgotten, three of
+        # these intervals later,
         "topic.metadata.refresh.interval.ms": 500,
+        # and any other connection comes or goes: the transaction coordinator's, which is idle then, and opened anew.
+        "connections.max.idle.ms": 5000,
         "transactional.id": transactional_id,
         "enable.idempotence": True,
     }
