@@ -145,8 +145,10 @@ def producer(kafka: Properties, transactional_id: str) -> Config:
         # `send_offsets_to_transaction` hangs (librdkafka issues 5456, 5511) until that broker is forgotten, three of
         # these intervals later,
         "topic.metadata.refresh.interval.ms": 500,
-        # and any other connection comes or goes: the transaction coordinator's, which is idle then, and opened anew.
+        # and any other connection comes or goes: the transaction coordinator's, which is idle then, and opened anew
         "connections.max.idle.ms": 5000,
+        # (at once, where the last time was longer ago than this; sooner, the waits before it double).
+        "reconnect.backoff.max.ms": 1000,
         "transactional.id": transactional_id,
         "enable.idempotence": True,
     }

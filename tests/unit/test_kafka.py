@@ -49,3 +49,11 @@ def test_a_secret_that_cannot_be_read_is_named_without_what_it_holds(tmp_path: P
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(KafkaException, match=r"sasl\.password\.file: not text"):
         kafka.base({"sasl.password.file": str(tmp_path / "binary")})
+
+
+def test_the_journals_connections_are_opened_at_once_after_they_were_idle() -> None:
+    """librdkafka waits ever longer before connections that it opens again within reconnect.backoff.max.ms."""
+    config = kafka.producer({"reconnect.backoff.max.ms": 10_000}, "relay-0")
+    least_idle = int(str(config["connections.max.idle.ms"])) - 2000  # librdkafka's jitter
+
+    assert int(str(config["reconnect.backoff.max.ms"])) * 2 < least_idle  # counted from the end of the last wait
