@@ -139,7 +139,8 @@ def producer(kafka: Properties, transactional_id: str) -> Config:
         "compression.type": "lz4",
         # A pending record is its event plus the routed action; librdkafka's own limit is 1 MB.
         "message.max.bytes": 8 * 1024 * 1024,
-        **base(kafka),
+        # librdkafka has requests to brokers time out just before the transaction, and refuses to be told more.
+        **{name: value for name, value in base(kafka).items() if name != "socket.timeout.ms"},
         **own,
         # Once the group's coordinator has left the cluster's metadata, as with every restart,
         # `send_offsets_to_transaction` hangs (librdkafka issues 5456, 5511) until that broker is forgotten, three of

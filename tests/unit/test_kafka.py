@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException, Producer
 
 from consumer import kafka
 from consumer.kafka import Config, Properties
@@ -49,6 +49,13 @@ def test_a_secret_that_cannot_be_read_is_named_without_what_it_holds(tmp_path: P
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(KafkaException, match=r"sasl\.password\.file: not text"):
         kafka.base({"sasl.password.file": str(tmp_path / "binary")})
+
+
+def test_a_short_transaction_needs_no_short_socket_timeout() -> None:
+    properties: Properties = {"transaction.timeout.ms": 1500, "socket.timeout.ms": 60_000}
+
+    Producer(kafka.producer(properties, "relay-0"))
+    Consumer(kafka.member(properties))
 
 
 def test_the_journals_connections_are_opened_at_once_after_they_were_idle() -> None:
