@@ -2,7 +2,8 @@
 
 Rules:
  1. A connection's budget is per API key and even, never in bursts: Engage recommends staying below 50 requests/s
-    and answers 429 above 200 in a second.
+    and answers 429 above 200 in a second. Every request counts, also the second one of a call (a redirect followed,
+    an order behind its job, a document put where it could not be posted).
  2. Instances share it without talking: each takes the fraction of the source's partitions that it owns. What an
     instance has earned at its old rate is all that it takes along to the new one.
  3. 429 shrinks the budget (halves it, at most once a second); time without 429 lets it grow back.
@@ -106,7 +107,11 @@ class Pace:
 
     def next_at(self, now: float) -> float:
         """When the next request may leave: `now` or earlier means now, infinity means after the trial's answer."""
-        if self._share <= 0 or self._trial_under_way:
+        return math.inf if self._trial_under_way else self.next_of_a_call_at(now)
+
+    def next_of_a_call_at(self, now: float) -> float:
+        """When a call under way may make its next request: a trial is the whole call. Infinity: nobody knows."""
+        if self._share <= 0:
             return math.inf
         return max(self._last_sent + 1 / self.rate(now), self._rest_until, self._suspended_until)
 

@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -113,6 +114,9 @@ class Connection:
     slots: int
     ahead: int
     in_flight: int = 0
+    going_on: deque[asyncio.Future[bool]] = field(
+        default_factory=deque
+    )  # calls that wait for their next request's turn
     waiting_since: float | None = None
     refused_key: str | None = field(default=None, repr=False)
     halt: Halt | None = None
@@ -380,6 +384,8 @@ class Relay:
 
     def _give_requests(self, connection: Connection, now: float) -> float:
         """Start what the connection's pace and slots allow; returns when its pace allows more."""
+        if (at := self._let_go_on(connection, now)) > now:
+            return at
         while connection.in_flight < connection.slots and self._ledger.has_request(connection.name):
             at = connection.pace.next_at(now)
             if at > now:
@@ -399,6 +405,26 @@ class Relay:
             else:
                 self._start_task(self._poll(connection, request))
         return math.inf
+
+    def _let_go_on(self, connection: Connection, now: float) -> float:
+        """Give calls under way the turns of their next requests, before all others; returns when the next one is."""
+        while connection.going_on:
+            at = connection.pace.next_of_a_call_at(now)
+            if now < at < math.inf and not connection.pace.resting(now):
+                return at
+            turn = connection.going_on.popleft()
+            if not turn.done():
+                if at <= now:
+                    connection.pace.sent(now)
+                turn.set_result(at <= now)
+        return now
+
+    async def _turn_to_go_on(self, connection: Connection) -> bool:
+        """Wait until a call may make its next request (engage.Turn); it may not while the connection rests."""
+        turn: asyncio.Future[bool] = self._loop.create_future()
+        connection.going_on.append(turn)
+        self._soon()
+        return await turn
 
     def _start_task(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
@@ -583,7 +609,7 @@ class Relay:
     async def _poll(self, connection: Connection, poll: Poll) -> None:
         started = self._clock()
         self._metrics.poll_started(connection.name, started - poll.due)
-        outcome = await self._ask(connection.client, poll)
+        outcome = await self._ask(connection, poll)
         if self._tracing is not None:
             self._tracing.polled(connection.name, poll, outcome, started)
         connection.in_flight -= 1
@@ -593,20 +619,21 @@ class Relay:
         self._carry_out(self._ledger.poll_answered(poll.action_id, outcome, now), now)
         self._soon()
 
-    async def _ask(self, client: EngageClient, poll: Poll) -> PollOutcome | DocumentOutcome:
+    async def _ask(self, connection: Connection, poll: Poll) -> PollOutcome | DocumentOutcome:
+        client, turn = connection.client, partial(self._turn_to_go_on, connection)
         if poll.ask_order:
-            return await client.poll_order(poll.order_id)
+            return await client.poll_order(poll.order_id, turn=turn)
         if poll.job_id is not None:
-            return await client.poll_job(poll.job_id)
+            return await client.poll_job(poll.job_id, turn)
         match routed_action(poll.routed).tag_source:
             case FromDocument(document=document):
-                return await client.send_document(poll.order_id, document)
+                return await client.send_document(poll.order_id, document, turn)
             case FromOrder(newer_than=newer_than):
-                return await client.poll_order(poll.order_id, newer_than)
+                return await client.poll_order(poll.order_id, newer_than, turn)
             case FromJob(job_id=job_id):
-                return await client.poll_job(job_id)
+                return await client.poll_job(job_id, turn)
             case _:
-                return await client.poll_order(poll.order_id)
+                return await client.poll_order(poll.order_id, turn=turn)
 
     async def _send(self, connection: Connection, send: Send) -> None:
         request, event_time_ms = request_of(send.routed, send.version_tag)

@@ -30,6 +30,10 @@ from tests.broker.harness import (
 
 
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def document_of(order: str) -> dict[str, object]:
+    return {"orderId": order, "contact": {"matchKey": CUSTOMER, "matchKeyType": "Email"}}
+
+
 def test_every_canonical_event_arrives_at_engage_as_its_action(places: PlaceFactory, loop_factory: LoopFactory) -> None:
     actions = {
         "order.confirmed": "ConfirmOrder",
@@ -141,7 +145,7 @@ def test_an_order_older_than_the_event_says_counts_as_not_yet_processed(places: 
 def test_an_order_document_is_posted_then_its_job_is_polled(places: PlaceFactory) -> None:
     place = places()
     order = order_id("document")
-    document = {"orderId": order, "contact": {"matchKey": CUSTOMER, "matchKeyType": "Email"}}
+    document = document_of(order)
     with Engage(processing="fixed:300ms") as engage, RelayThread(place, engage.url), Books(place) as books:
         publish(place, [(order, event(order, order=document))])
         books.wait_until_settled()
@@ -153,7 +157,7 @@ def test_an_order_document_is_posted_then_its_job_is_polled(places: PlaceFactory
 def test_a_document_of_an_order_that_exists_replaces_it(places: PlaceFactory) -> None:
     place = places()
     order = order_id("exists")
-    document = {"orderId": order, "contact": {"matchKey": CUSTOMER, "matchKeyType": "Email"}}
+    document = document_of(order)
     with Engage() as engage, RelayThread(place, engage.url), Books(place) as books:
         engage.submit(order)
         old = engage.tag(order)
@@ -171,6 +175,25 @@ def test_a_completed_job_that_redirects_to_its_order_is_followed(places: PlaceFa
         publish(place, [(order, event(order, engage={"jobId": engage.submit(order)}))])
         books.wait_until_settled()
         assert dict(engage.requests) == {("job", "302"): 1, ("order", "200"): 1, ("action", "202"): 1}
+
+
+def test_what_follows_a_call_is_within_the_budget_as_well(places: PlaceFactory) -> None:
+    """Each poll is redirected, each document exists already: two requests where the pace gives one its turn."""
+    place, budget = places(partitions=3), 40
+    redirected = [order_id(f"redirected-{n}") for n in range(40)]
+    existing = [order_id(f"existing-{n}") for n in range(10)]
+    with Engage(completed_job="redirect") as engage, Books(place) as books:
+        for order in existing:
+            engage.submit(order)
+        events = [(order, event(order, engage={"jobId": engage.submit(order)})) for order in redirected]
+        events += [(order, event(order, order=document_of(order))) for order in existing]
+        publish(place, events)
+        with RelayThread(place, engage.url, requests_per_second=budget):
+            books.wait_until_settled()
+        assert len(engage.accepted) == len(events)
+        assert engage.requests["order", "200"] >= len(redirected)
+        assert engage.requests["document", "202"] == engage.requests["document", "409"] == len(existing)
+        assert engage.most_in_a_second() <= budget + 2  # counted where they arrive
 
 
 def test_events_that_no_route_wants_and_tombstones_are_passed_and_counted(places: PlaceFactory) -> None:

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.engage import EngageClient
+from consumer.engage import EngageClient, Turn
 from consumer.identifiers import MAX_ID_CHARACTERS
 from consumer.outcomes import (
     Accepted,
@@ -408,6 +408,56 @@ def test_an_order_older_than_asked_for_is_not_ready(run: Run, changed_at: object
         async with world(answering(says({"versionTag": "t-1", "lastChangedAt": changed_at}))) as w:
             assert await w.engage.poll_order("o-1", newer_than=NOW) == outcome
             assert await w.engage.poll_order("o-1", newer_than=NOW.replace(tzinfo=None)) == outcome
+
+    run(test())
+
+
+# Further requests of one call
+
+
+def not_now() -> Turn:
+    async def turn() -> bool:
+        return False
+
+    return turn
+
+
+REDIRECTED = answer(302, headers={"location": ORDER})
+COMPLETED = says({"status": "Completed", "orderId": "o-1"})
+
+
+@pytest.mark.parametrize("first", [REDIRECTED, COMPLETED], ids=["redirected", "completed without a tag"])
+def test_a_poll_that_may_not_go_on_is_not_ready_and_asks_nothing_more(run: Run, first: bytes) -> None:
+    async def test() -> None:
+        async with world(answering(first, says({"versionTag": "t-1"}))) as w:
+            assert await w.engage.poll_job("j-1", not_now()) == NotReady()
+            assert len(w.server.requests) == 1
+
+    run(test())
+
+
+def test_an_order_that_may_not_be_replaced_yet_is_not_put(run: Run) -> None:
+    async def test() -> None:
+        async with world(answering(answer(409), says({"jobId": "j-1"}, 202))) as w:
+            outcome = await w.engage.send_document("o-1", {"orderId": "o-1"}, not_now())
+            assert isinstance(outcome, Unavailable)
+            assert len(w.server.requests) == 1
+
+    run(test())
+
+
+def test_each_further_request_waits_for_a_turn_of_its_own(run: Run) -> None:
+    turns = 0
+
+    async def turn() -> bool:
+        nonlocal turns
+        turns += 1
+        return True
+
+    async def test() -> None:
+        async with world(answering(REDIRECTED, REDIRECTED, says({"versionTag": "t-1"}))) as w:
+            assert await w.engage.poll_job("j-1", turn) == Ready("t-1")
+            assert turns == 2
 
     run(test())
 

@@ -352,3 +352,13 @@ def test_failed_calls_wait_as_engage_asks_for() -> None:
     schedule = PollSchedule()
     assert [schedule.backoff(n, 0.5) for n in (0, 1, 2, 3, 4, 99)] == [10.0, 10.0, 30.0, 60.0, 300.0, 300.0]
     assert (schedule.backoff(1, 0.0), schedule.backoff(1, 1.0)) == pytest.approx((8.0, 12.0))
+
+
+def test_a_trial_is_the_whole_call_and_its_next_request_waits_for_its_turn_only() -> None:
+    pace = pace_of(50)
+    fail(pace, FAILURES_IN_A_ROW, T0)
+    at = pace.next_at(T0 + RESTS_S[0])
+    pace.sent(at)
+
+    assert pace.next_at(at + 1) == math.inf
+    assert pace.next_of_a_call_at(at) == pytest.approx(at + 1 / 47.5)

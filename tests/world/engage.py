@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
+from consumer.engage import Turn, at_once
 from consumer.http import MaySend
 from consumer.outcomes import (
     Accepted,
@@ -59,18 +60,28 @@ class WorldEngage:
             await self._sleep(self._world.pick((0.01, 0.1, 1.0)))
         return trouble
 
-    async def poll_job(self, job_id: str) -> PollOutcome:
-        event = self._world.events[int(job_id.split("-")[1])]
-        return await self._poll(event)
+    async def _goes_on(self, turn: Turn) -> bool:
+        """Tell whether the call takes another request: a redirect, an order behind its job, a PUT after a POST."""
+        if not self._world.chance(0.2):
+            return True
+        may = await turn()
+        self._world.reach("a call went on" if may else "a call was not to go on")
+        if may:
+            await self._asked(())
+        return may
 
-    async def poll_order(self, order_id: str, newer_than: datetime | None = None) -> PollOutcome:
+    async def poll_job(self, job_id: str, turn: Turn) -> PollOutcome:
+        event = self._world.events[int(job_id.split("-")[1])]
+        return await self._poll(event, turn)
+
+    async def poll_order(self, order_id: str, newer_than: datetime | None = None, turn: Turn = at_once) -> PollOutcome:
         if newer_than is not None and newer_than.timestamp() > self._world.now:
             self._world.reach("an order was wanted as it will be in the future")
             await self._asked(())
             return NotReady()
-        return await self._poll(None)
+        return await self._poll(None, turn)
 
-    async def _poll(self, event: Event | None) -> PollOutcome:
+    async def _poll(self, event: Event | None, turn: Turn) -> PollOutcome:
         trouble = await self._asked(POLL_TROUBLE)
         self._world.reach(f"poll: {trouble}")
         match trouble:
@@ -93,10 +104,12 @@ class WorldEngage:
             return NotFound()
         if event is not None and self._world.now < event.ready_at:
             return NotReady()
-        return Ready(f"tag {self._world.now}")
+        return Ready(f"tag {self._world.now}") if await self._goes_on(turn) else NotReady()
 
-    async def send_document(self, order_id: str, document: dict[str, object]) -> DocumentOutcome:
+    async def send_document(self, order_id: str, document: dict[str, object], turn: Turn) -> DocumentOutcome:
         trouble = await self._asked(POLL_TROUBLE)
+        if not await self._goes_on(turn):
+            return Unavailable("not replaced yet")
         if trouble in ("ok", "404", "job failed"):
             return DocumentTaken(f"job-{document['n']}" if self._world.chance(0.8) else None)
         return Unavailable(trouble)

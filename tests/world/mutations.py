@@ -24,7 +24,7 @@ from consumer.low_water_mark import LowWaterMark
 from consumer.membership import Membership
 from consumer.ownership import Assignment, Ownership, Partition
 from consumer.pacing import Pace
-from consumer.relay import Relay
+from consumer.relay import Connection, Relay
 from consumer.restore import OffsetOutOfRangeError, Restorer, _Reading
 from consumer.topics import Watermarks
 from consumer.transactions import Transactions, Write, _Batch
@@ -346,3 +346,11 @@ def a_share_that_went_away_is_kept(patch: Patch) -> None:
             original(self, share, now)
 
     patch.setattr(Pace, "set_share", set_share)
+
+
+@mutation
+def a_call_goes_on_without_its_turn(patch: Patch) -> None:
+    async def turn_to_go_on(self: Relay, connection: Connection) -> bool:
+        return True
+
+    patch.setattr(Relay, "_turn_to_go_on", turn_to_go_on)

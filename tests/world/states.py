@@ -56,6 +56,8 @@ TO_BE_REACHED = (
     "an action was restored whose deadline a clock's jump took away",
     "an order was wanted as it will be in the future",
     "a producer was fenced by another one of the same transactional.id",
+    "a call went on",
+    "a call was not to go on",
     "a zombie asked Engage",
     "the shares added up to more than one",
     "the source was held",
