@@ -26,6 +26,7 @@ PRODUCER = kafka.producer({"bootstrap.servers": "b:9092"}, "t")
         ("tuning", f"(above {relay.BYTES_OF_PENDING >> 10} KiB, packed)"),
         ("tuning", f"`max.message.bytes` ({int(topics.COMPACTED['max.message.bytes']) >> 20} MiB as"),
         ("tuning", f"| `transaction.timeout.ms` | {PRODUCER['transaction.timeout.ms']} |"),
+        ("tuning", f"| `socket.timeout.ms` | {kafka.member({'bootstrap.servers': 'b:9092'})['socket.timeout.ms']} |"),
         ("operations", f"takes up to {relay.STOP_S:g} s"),
         ("upgrading", f"run on Kafka {DEFAULT_VERSION.rpartition('.')[0]}"),
     ],
