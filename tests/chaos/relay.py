@@ -2,8 +2,9 @@
 
 `FAIL_AT="after the 202:3:SIGKILL"`: the third time that it comes to this point, it sends itself this signal, and is
 still there only where the signal leaves it. `CLOCK="+300"`: its wall clock is ahead by so many seconds; with
-`CLOCK="-3600@20"` it jumps when the 20th action was accepted. The edges are wrapped from outside; the product knows
-nothing of it.
+`CLOCK="-3600@20"` it jumps when the 20th action was accepted. `SENT=file`: when each request left is appended to the
+file, which several may share (float64, seconds of the machine's monotonic clock). The edges are wrapped from outside;
+the product knows nothing of it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from struct import pack
 from typing import Any
 
 from confluent_kafka import Producer
@@ -23,6 +25,7 @@ from schemas.pending_action import POSITION_KEY
 from tests.broker import harness
 
 VARIABLE = "FAIL_AT"
+SENT = "SENT"
 CLOCK = "CLOCK"
 POINTS = (
     "after a record was produced",
@@ -91,19 +94,34 @@ def after_each_acceptance(call: Callable[[], object]) -> None:
     setattr(EngageClient, "send_action", sent)  # noqa: B010 - mypy takes no assignment to a method
 
 
+def after_each_request(call: Callable[[bytes, float], object]) -> None:
+    """Call this with the request line whenever a request was written, and when that began."""
+    write = http._Wire._send
+
+    async def written(self: http._Wire, timeout: float | None) -> None:  # noqa: ASYNC109 - its own signature
+        line, began = self._unsent.split(b"\r\n", 1)[0], time.monotonic()
+        await write(self, timeout)
+        if line.endswith(b" HTTP/1.1"):  # else it is what did not fit into the first write
+            call(line, began)
+
+    setattr(http._Wire, "_send", written)  # noqa: B010
+
+
+def keep_times(file: str) -> None:
+    """Append to the file when each request left."""
+    kept = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    after_each_request(lambda _, began: os.write(kept, pack("d", began)))
+
+
 def fail_as_told(fail: FailPoint) -> None:
     """Put the points into the edges."""
     vars(journal)["Producer"] = failing_producer(fail)
-    wire = http._Wire
-    write = wire._send
 
-    async def written(self: http._Wire, timeout: float | None) -> None:  # noqa: ASYNC109 - its own signature
-        is_action = self._unsent.startswith(b"POST ") and b"/action " in self._unsent.split(b"\r\n", 1)[0]
-        await write(self, timeout)
-        if is_action:
+    def sent(line: bytes, _: float) -> None:
+        if line.startswith(b"POST ") and b"/action " in line:
             fail.reached("after the POST was written")
 
-    setattr(wire, "_send", written)  # noqa: B010
+    after_each_request(sent)
     after_each_acceptance(lambda: fail.reached("after the 202"))
 
 
@@ -129,6 +147,8 @@ def main() -> None:
     """Run the command line."""
     if wrong := os.environ.get(CLOCK):
         shift_clock(wrong)
+    if file := os.environ.get(SENT):
+        keep_times(file)
     if described := os.environ.get(VARIABLE):
         fail_as_told(FailPoint(described))
     harness.main()

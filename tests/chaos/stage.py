@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -30,7 +31,7 @@ from typing import Any
 from confluent_kafka import KafkaException
 
 from consumer.relay import slots_of
-from consumer.simulator.account import AcceptedAction
+from consumer.simulator.account import AcceptedAction, SlidingSecond
 from consumer.topics import watermarks
 from schemas.dead_letter import Reason
 from tests.broker.conftest import Place
@@ -50,7 +51,7 @@ from tests.broker.harness import (
 )
 from tests.chaos.engage_process import EngageProcess
 from tests.chaos.progress import Probe, recovery_s
-from tests.chaos.relay import VARIABLE
+from tests.chaos.relay import SENT, VARIABLE
 
 EVENTS = (1, 2, 3, 4)  # of each order
 STUCK_S = 90.0  # above every wait of an impatient relay: transactions 10 s, restores, sessions 6 s, calls 15 s and 30 s
@@ -71,7 +72,8 @@ class Balance:
     resends: int
     out_of_order: Sequence[str]
     unasked: int
-    most_in_a_second: int
+    most_leaving_in_a_second: int
+    most_arriving_in_a_second: int
     budget: int
     faults: int
     recovery_s: Sequence[float]
@@ -88,7 +90,10 @@ class Balance:
             "doubled outside doubt": sum(self.doubled_outside_doubt.values()),
             "doubled in doubt": self.doubled_in_doubt,
             "sent again in doubt": self.resends,
-            "most requests in a second": f"{self.most_in_a_second} of {self.budget}",
+            "most requests in a second": (
+                f"{self.most_leaving_in_a_second} of {self.budget} as they leave, "
+                f"{self.most_arriving_in_a_second} as they arrive"
+            ),
         }
         if self.recovery_s:
             middle, slowest = median(self.recovery_s), max(self.recovery_s)
@@ -114,8 +119,10 @@ class Stage:
     faults: list[tuple[float, float]] = field(default_factory=list)
     keep_open: int = 0
     """How many events are to be open at least, while something is waited for."""
-    pace_tolerance: float = 1.1
-    """Requests are counted where they arrive: those that a busy machine delays come together with the next ones."""
+    shares: float = 1.0
+    """What the instances' shares of the budget may add up to: to more while not all know that the source has grown."""
+    bunching: float = 1.5
+    """How many times the budget may arrive in a second: what a busy machine delays comes together with the next."""
     _closing: ExitStack = field(default_factory=ExitStack)
 
     # -- before and meanwhile -----------------------------------------------------------------------------------
@@ -156,7 +163,7 @@ class Stage:
             "--from",
             "earliest",
             *arguments,
-            environ={**(environ or {}), **({VARIABLE: fail_at} if fail_at else {})},
+            environ={SENT: str(self._sent), **(environ or {}), **({VARIABLE: fail_at} if fail_at else {})},
             program="tests.chaos.relay",
         )
         self.relays.append(self._closing.enter_context(relay))
@@ -223,7 +230,8 @@ class Stage:
         assert not balance.doubled_outside_doubt, f"doubled {balance.doubled_outside_doubt}: {said}"
         assert not balance.out_of_order, f"out of order {balance.out_of_order[:5]}: {said}"
         assert balance.unasked == 0, said
-        assert balance.most_in_a_second <= self.pace_tolerance * self.budget, said
+        assert balance.most_leaving_in_a_second <= self.shares * self.budget, said
+        assert balance.most_arriving_in_a_second <= self.shares * self.bunching * self.budget, said
         if not fresh_doubt:
             assert balance.resends <= kills * slots_of(self.budget), said
         return balance
@@ -262,12 +270,26 @@ class Stage:
             resends=resends.total(),
             out_of_order=_out_of_order(accepted),
             unasked=len(times.keys() - events),
-            most_in_a_second=self.engage.most_in_a_second(API_KEY),
+            most_leaving_in_a_second=self._most_leaving_in_a_second(),
+            most_arriving_in_a_second=self.engage.most_in_a_second(API_KEY),
             budget=self.budget,
             faults=len(self.faults),
             recovery_s=[seconds for seconds in recovered if seconds is not None],
             longest_wait_s=longest_wait_s,
         )
+
+    @property
+    def _sent(self) -> Path:
+        """When each request left: see tests/chaos/relay.py."""
+        return self.directory / f"{self.place.topics.source}.sent"
+
+    def _most_leaving_in_a_second(self) -> int:
+        """Return the most requests in any sliding second, by all instances."""
+        times = array("d", self._sent.read_bytes())
+        counted = SlidingSecond()
+        for moment in sorted(times):
+            counted.add(moment)
+        return counted.most
 
     def stop_all(self) -> None:
         """Stop every relay that runs, by the rules."""

@@ -157,9 +157,10 @@ def test_a_broker_that_is_gone_comes_back_to_all_that_was_owed(
     instances = 2
     for n in range(instances):
         stage.relay(f"relay-{n}")
+    stage.keep_open = OPEN
+    stage.publish(OPEN // len(EVENTS))
     absences = [("kill", scale.of(10, 60)), *([("stop", 0), ("kill", 0), ("kill", 3), ("stop", 20)] * scale.of(0, 4))]
     for how, seconds in absences:
-        stage.publish(25)
         stage.until_accepted_more(20)
         with stage.fault():
             lone_broker.stop() if how == "stop" else lone_broker.kill()

@@ -178,7 +178,7 @@ def test_whoever_is_gone_stands_still_or_answers_too_late_is_waited_for(
     late = {"slow": "uniform:100ms..2s"}  # at the slowest, twice what is waited for
     stage = stages(partitions=6, budget=BUDGET, engage=late, connection={"timeout": "1s"})
     # What was asked of a process that stands still arrives at once when it goes on.
-    stage.pace_tolerance += slots_of(stage.budget) / stage.budget
+    stage.bunching += slots_of(stage.budget) / stage.budget
     relays = relays_on(stage, scale.of(1, 3))
     weather = Weather(stage)
     for _ in range(scale.of(1, 5)):
@@ -256,7 +256,7 @@ def test_a_refused_key_costs_nothing_but_the_time_until_another_is_in_its_file(
     balance = stage.finish()
     assert sum(balance.letters.values()) == 0
     assert balance.doubled_in_doubt == 0
-    assert stage.engage.most_in_a_second(NEXT_KEY) <= stage.pace_tolerance * stage.budget
+    assert stage.engage.most_in_a_second(NEXT_KEY) <= stage.bunching * stage.budget
     assert sum(len(relay.said("connection goes on: Engage takes its key")) for relay in relays) >= len(keys)
     for relay in relays:
         assert relay.metric("connection_suspended") == 0

@@ -96,6 +96,7 @@ def test_a_source_that_grows_under_load_is_read_whole_when_its_other_topics_foll
     stages: StageFactory, figures: Figures
 ) -> None:
     stage = stages(partitions=2, kafka=QUICK)
+    stage.shares = 2.0  # four partitions of two
     relays = [stage.relay(f"relay-{n}") for n in range(2)]
     stage.publish(40)
     stage.until_accepted(40)
