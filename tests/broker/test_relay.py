@@ -29,11 +29,11 @@ from tests.broker.harness import (
 )
 
 
-@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def document_of(order: str) -> dict[str, object]:
     return {"orderId": order, "contact": {"matchKey": CUSTOMER, "matchKeyType": "Email"}}
 
 
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_every_canonical_event_arrives_at_engage_as_its_action(places: PlaceFactory, loop_factory: LoopFactory) -> None:
     actions = {
         "order.confirmed": "ConfirmOrder",
