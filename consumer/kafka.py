@@ -149,6 +149,7 @@ def producer(kafka: Properties, transactional_id: str) -> Config:
         # and any other connection comes or goes: the transaction coordinator's, which is idle then, and opened anew
         "connections.max.idle.ms": 5000,
         # (at once, where the last time was longer ago than this; sooner, the waits before it double).
+        "reconnect.backoff.ms": 100,
         "reconnect.backoff.max.ms": 1000,
         "transactional.id": transactional_id,
         "enable.idempotence": True,

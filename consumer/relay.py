@@ -114,9 +114,7 @@ class Connection:
     slots: int
     ahead: int
     in_flight: int = 0
-    going_on: deque[asyncio.Future[bool]] = field(
-        default_factory=deque
-    )  # calls that wait for their next request's turn
+    going_on: deque[asyncio.Future[bool]] = field(default_factory=deque)  # the turns that calls under way wait for
     waiting_since: float | None = None
     refused_key: str | None = field(default=None, repr=False)
     halt: Halt | None = None

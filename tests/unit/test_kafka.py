@@ -51,9 +51,15 @@ def test_a_secret_that_cannot_be_read_is_named_without_what_it_holds(tmp_path: P
         kafka.base({"sasl.password.file": str(tmp_path / "binary")})
 
 
-def test_a_short_transaction_needs_no_short_socket_timeout() -> None:
-    properties: Properties = {"transaction.timeout.ms": 1500, "socket.timeout.ms": 60_000}
-
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"transaction.timeout.ms": 1500, "socket.timeout.ms": 60_000},
+        {"reconnect.backoff.ms": 5000, "reconnect.backoff.max.ms": 20_000},
+        {"connections.max.idle.ms": 540_000, "topic.metadata.refresh.interval.ms": 300_000},
+    ],
+)
+def test_what_librdkafka_takes_for_the_source_is_no_trouble_for_the_journal(properties: Properties) -> None:
     Producer(kafka.producer(properties, "relay-0"))
     Consumer(kafka.member(properties))
 
