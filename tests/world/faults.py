@@ -33,9 +33,7 @@ def crash(world: World) -> bool:
     instance = world.instances[world.pick(world.names)]
     if instance is None:
         return False
-    world.crash(instance)
-    if world.chance(0.7):
-        world.at(world.now + world.pick((0.1, 5.0, 60.0)), partial(world.start_again, instance.name))
+    world.crash(instance, back_after_s=world.pick((0.1, 5.0, 60.0)) if world.chance(0.7) else None)
     return True
 
 
@@ -81,8 +79,7 @@ def strike_there(world: World, instance: Instance) -> None:
     world.reach(f"{kind} there: {where}")
     match kind:
         case "crash":
-            world.crash(instance)
-            world.at(world.now + world.pick((0.1, 5.0, 60.0)), partial(world.start_again, instance.name))
+            world.crash(instance, back_after_s=world.pick((0.1, 5.0, 60.0)))
         case "freeze":
             world.freeze(instance, world.pick((0.5, 5.0, 12.0, 100.0)))
         case "hand over twice":
@@ -99,8 +96,7 @@ def strike_there(world: World, instance: Instance) -> None:
 def _crash_heirs(world: World, owned: list[Partition]) -> None:
     for instance in list(world.instances.values()):
         if instance is not None and any(world.account.is_owner(instance, at) for at in owned):
-            world.crash(instance)
-            world.at(world.now + world.pick((0.1, 5.0)), partial(world.start_again, instance.name))
+            world.crash(instance, back_after_s=world.pick((0.1, 5.0)))
 
 
 def cut(world: World) -> bool:
@@ -240,8 +236,7 @@ def jump(world: World) -> bool:
     world.wall_offset[name] += world.pick((-HOUR_S, HOUR_S))
     instance = world.instances[name]
     if instance is not None and world.chance(0.6):
-        world.crash(instance)
-        world.at(world.now + 5.0, partial(world.start_again, name))
+        world.crash(instance, back_after_s=5.0)
     return True
 
 

@@ -168,8 +168,7 @@ class World:
     def ended(self, instance: Instance) -> None:
         """A process is over; whoever watches it starts it again."""
         self.say(f"{instance.id} is over")
-        self.crash(instance)
-        self.at(self.now + self.pick((1.0, 60.0)), partial(self.start_again, instance.name))
+        self.crash(instance, back_after_s=self.pick((1.0, 60.0)))
 
     def _decide(self, number: int) -> None:
         """Be the operator, who was told that records were deleted unread."""
@@ -396,10 +395,10 @@ class World:
 
     def hung(self, instance: Instance) -> None:
         self.reach("a process was killed because it hung")
-        self.crash(instance)
-        self.at(self.now + 1.0, partial(self.start_again, instance.name))
+        self.crash(instance, back_after_s=1.0)
 
-    def crash(self, instance: Instance) -> None:
+    def crash(self, instance: Instance, *, back_after_s: float | None = None) -> None:
+        """End a process; after so long whoever watches it starts it again, by default nobody does."""
         self.say(f"{instance.id} crashes")
         instance.alive = False
         self.kafka.listen(instance)
@@ -411,6 +410,8 @@ class World:
             self._running.remove(instance)
         self._dead.append(instance)
         Instance.all.pop(instance.id, None)
+        if back_after_s is not None:
+            self.at(self.now + back_after_s, partial(self.start_again, instance.name))
 
     def freeze(self, instance: Instance, seconds: float) -> None:
         self.say(f"{instance.id} freezes for {seconds} s")
