@@ -101,6 +101,13 @@ class Line:
         self.publish(number)
         until(lambda: self.accepted[-1:] == [number], f"{number} is accepted")
 
+    def begin_with_a_late_commit(self, relay: RelayProcess, books: Books) -> None:
+        """Have the first event accepted and forgotten, and the first commit held."""
+        relay.wait_until_ready()
+        self.proxy.judge(first(lambda request: request.api == END_TXN and request.commits is True))
+        self.publish_and_wait(1)
+        books.wait_until_settled()
+
     @property
     def accepted(self) -> list[int]:
         """The orders' numbers, as accepted."""
@@ -158,10 +165,7 @@ def test_offsets_that_arrive_late_do_not_bring_back_what_is_done(line: Line) -> 
 
 def test_a_commit_that_arrives_late_neither_loses_nor_doubles_what_it_tears(line: Line) -> None:
     with Books(line.place) as books, line.relay() as relay:
-        relay.wait_until_ready()
-        line.proxy.judge(first(lambda request: request.api == END_TXN and request.commits is True))
-        line.publish_and_wait(1)
-        books.wait_until_settled()
+        line.begin_with_a_late_commit(relay, books)
         line.stall_before(ADD_OFFSETS_TO_TXN)
         publish(line.place, [("nobody", b"garbage")])
         assert line.deliver_late().error == 0, "the broker took it for the next transaction's"
@@ -180,10 +184,7 @@ def test_a_commit_that_arrives_late_neither_loses_nor_doubles_what_it_tears(line
 
 def test_a_commit_that_arrives_late_does_not_cost_the_partitions(line: Line) -> None:
     with Books(line.place) as books, line.relay() as relay:
-        relay.wait_until_ready()
-        line.proxy.judge(first(lambda request: request.api == END_TXN and request.commits is True))
-        line.publish_and_wait(1)
-        books.wait_until_settled()
+        line.begin_with_a_late_commit(relay, books)
         line.stall_before(TXN_OFFSET_COMMIT)
         line.publish(2)
         assert line.deliver_late().error == 0, "it has ended the second event's transaction"
