@@ -32,6 +32,7 @@ MAX_HEADER_BYTES = 64 << 10
 MAX_READ_AHEAD_BYTES = 1 << 20
 
 _GARBAGE = b"\x00\x16\x03\x01this is not HTTP\r\n\r\n\xff"
+TURNS_TO_CONNECT = 3  # accepted, given a transport, made known to the protocol
 _LINGER_0 = struct.pack("ii", 1, 0)  # close() then sends RST instead of FIN
 
 
@@ -73,6 +74,13 @@ class Simulator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._server is not None  # noqa: S101 - entered before it is left
+        # asyncio forgets whom it has accepted where the server closes before that is a connection: nobody more is
+        # accepted, those few turns of the loop pass, and only then it closes.
+        for listening in self._server.sockets:
+            with contextlib.suppress(NotImplementedError):  # Windows
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+        for _ in range(TURNS_TO_CONNECT):
+            await asyncio.sleep(0)
         self._server.close()
         open_still = list(self._connections)
         for connection in open_still:
