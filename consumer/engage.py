@@ -102,6 +102,8 @@ class EngageClient:
             (b"user-agent", user_agent.encode()),
             (b"accept", b"application/json"),
             (b"accept-encoding", b"identity"),
+            # Docs: mandatory in every request, a GET without a body included; Engage answers 500 without it.
+            (b"content-type", b"application/json"),
         ]
 
     async def poll_job(self, job_id: str, turn: Turn = at_once) -> PollOutcome:
@@ -205,7 +207,7 @@ class EngageClient:
             return Unauthorized(0)
         headers = [*self._common, (self._key_header, key)]
         if body:
-            headers += ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
+            headers.append((b"content-length", b"%d" % len(body)))
         if traceparent is not None:
             headers.append((b"traceparent", traceparent.encode()))
         answer = await self._http.exchange(endpoint, method, target, headers, body, may_send=may_send)

@@ -1,6 +1,7 @@
 """Engage's side of one HTTP request: what is answered, and how the connection ends. No I/O, no clock.
 
-In this order: the path, the key (401, 403), the User-Agent (400), the rate (429), a fault, the world.
+In this order: the path, the key (401, 403), the User-Agent (400), the Content-Type (500), the rate (429), a fault,
+the world.
 `/simulator/...` is not Engage's: it serves the account and changes the simulator while it runs. It needs no key and
 meets no fault.
 """
@@ -117,7 +118,7 @@ class Api:
         return methods.get(method) or refuse(405, "the method is not allowed here")
 
     def _gate(self, headers: Headers, now: float) -> Reaction | None:
-        """Check key, User-Agent and rate; None for a request that may pass."""
+        """Check key, User-Agent, Content-Type and rate; None for a request that may pass."""
         key = _header(headers, self._key_header)
         if key in self._forbidden_keys:
             return Reaction(refuse(403, "the API key has no access to orders"))
@@ -126,6 +127,9 @@ class Api:
         self._world.account.asked(key, now)
         if not _header(headers, b"user-agent"):
             return Reaction(refuse(400, "the User-Agent header is missing"))
+        # Docs: every request carries it, also a GET without a body; what Engage says without it is no more than this.
+        if _header(headers, b"content-type").partition(";")[0].strip().lower() != "application/json":
+            return Reaction(refuse(500, "An error has occurred"))
         if self._limit:
             second = self._served.get(key)
             if second is None:

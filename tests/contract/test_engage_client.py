@@ -644,6 +644,7 @@ def test_each_request_carries_the_key_and_names_the_integration(run: Run) -> Non
                 assert request.headers[b"user-agent"] == b"engage-relay/1"
                 assert request.headers[b"host"] == f"127.0.0.1:{w.server.port}".encode()
                 assert request.headers[b"accept-encoding"] == b"identity"
+                assert request.headers[b"content-type"] == b"application/json"  # a GET's, too, and after a redirect
 
     run(test())
 

@@ -21,6 +21,7 @@ from consumer.simulator import Simulator, SimulatorOptions
 
 NOON = 1_762_171_200.0  # 2025-11-03T12:00:00Z
 ORDERS = "/api/v3/orders"
+JSON = {"Content-Type": "application/json"}
 DOCUMENT = {"orderId": "A-1", "contact": {"matchKey": "a@example.com", "matchKeyType": "Email"}, "status": "Confirmed"}
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -86,7 +87,7 @@ def simulating(options: SimulatorOptions, loop: str = "asyncio") -> Iterator[Tri
         thread.start()
         try:
             assert ready.wait(10)
-            headers = {"apikey": "key", "User-Agent": "test/1"}
+            headers = {"apikey": "key", "User-Agent": "test/1", "Content-Type": "application/json"}
             with httpx.Client(base_url=simulator.url, headers=headers, trust_env=False, timeout=10) as client:
                 yield Trial(simulator, clock, client)
         finally:
@@ -330,9 +331,12 @@ def test_another_method_is_not_allowed(trial: Trial) -> None:
     assert trial.client.get(f"{ORDERS}/A-1").status_code == 404
 
 
+COMMON = "User-Agent: t\r\napikey: k\r\nContent-Type: application/json\r\n"
+
+
 def raw_get(trial: Trial, target: str) -> int:
     """Ask for a target as it is: clients tidy paths up."""
-    wire = f"GET {target} HTTP/1.1\r\nHost: x\r\nUser-Agent: t\r\napikey: k\r\nConnection: close\r\n\r\n"
+    wire = f"GET {target} HTTP/1.1\r\nHost: x\r\n{COMMON}Connection: close\r\n\r\n"
     return int(exchange(trial, wire.encode()).split()[1])
 
 
@@ -358,7 +362,7 @@ def test_requests_that_come_in_one_write_are_answered_in_turn(trial: Trial) -> N
 
 
 def test_a_client_that_asks_before_it_sends_its_body_is_told_to(trial: Trial) -> None:
-    head = f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\nUser-Agent: t\r\napikey: k\r\nContent-Length: 2\r\n"
+    head = f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\n{COMMON}Content-Length: 2\r\n"
     url = httpx.URL(trial.simulator.url)
     with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
         connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
@@ -374,7 +378,23 @@ def test_every_call_needs_a_key_and_a_user_agent(trial: Trial) -> None:
     url = f"{trial.simulator.url}{ORDERS}/A-1"
     assert httpx.get(url, headers={"User-Agent": "t"}).status_code == 401
     assert httpx.get(url, headers={"User-Agent": "", "apikey": "k"}).status_code == 400
-    assert httpx.get(url, headers={"User-Agent": "t", "apikey": "k"}).status_code == 404
+    assert httpx.get(url, headers={"User-Agent": "t", "apikey": "k", **JSON}).status_code == 404
+
+
+@pytest.mark.parametrize("sent", [{}, {"Content-Type": ""}, {"Content-Type": "text/plain"}])
+def test_without_the_content_type_every_call_fails_even_a_get_without_a_body(
+    trial: Trial, sent: dict[str, str]
+) -> None:
+    trial.create("A-1")
+    answer = httpx.get(f"{trial.client.base_url}{ORDERS}/A-1", headers={"User-Agent": "t", "apikey": "k", **sent})
+    assert (answer.status_code, answer.json()) == (500, [{"message": "An error has occurred"}])
+
+
+@pytest.mark.parametrize("written", ["application/json", "Application/JSON; charset=utf-8"])
+def test_a_content_type_may_be_written_as_http_allows(trial: Trial, written: str) -> None:
+    trial.create("A-1")
+    headers = {"User-Agent": "t", "apikey": "k", "Content-Type": written}
+    assert httpx.get(f"{trial.client.base_url}{ORDERS}/A-1", headers=headers).status_code == 200
 
 
 def test_only_valid_keys_are_served_where_there_is_a_list() -> None:
@@ -520,7 +540,7 @@ def test_a_reset_forgets_orders_and_account_and_keeps_the_rest() -> None:
 async def _use_in_process() -> None:
     async with Simulator(SimulatorOptions(processing="instant")) as simulator:
         job_id = simulator.submit_order("A-1001", takes_s=0)
-        async with httpx.AsyncClient(base_url=simulator.url, headers={"apikey": "k"}) as client:
+        async with httpx.AsyncClient(base_url=simulator.url, headers={"apikey": "k", **JSON}) as client:
             answer = await client.get(f"{ORDERS}/jobs/{job_id}")
         assert answer.json()["orderId"] == "A-1001"
 

@@ -18,7 +18,7 @@ from consumer.simulator.chance import draw, parse_durations
 from consumer.simulator.options import SimulatorOptions
 from consumer.simulator.world import World
 
-HEADERS = [(b"apikey", b"k"), (b"user-agent", b"test/1")]
+HEADERS = [(b"apikey", b"k"), (b"user-agent", b"test/1"), (b"content-type", b"application/json")]
 
 
 def world_with(processing: str = "fixed:2s", **options: object) -> World:

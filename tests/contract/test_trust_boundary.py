@@ -101,7 +101,8 @@ def test_no_answer_changes_what_the_next_request_carries(run: Run, status: int) 
             await engage.poll_order("o-1")
             first, second = server.requests
             assert second == first
-            assert second.headers.keys() == {b"host", b"user-agent", b"accept", b"accept-encoding", b"apikey"}
+            common = {b"host", b"user-agent", b"accept", b"accept-encoding", b"content-type"}
+            assert second.headers.keys() == {*common, b"apikey"}
 
     run(test())
 
