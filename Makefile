@@ -8,7 +8,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-GENERATORS := schemas.generate deploy.configuration_reference deploy.dashboard tests.deploy.generated
+GENERATORS := tools.schemas tools.configuration_reference tools.dashboard tools.chart_values
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -26,17 +26,18 @@ test: $(READY) ## Run every test (ARGS="-k ledger" for some)
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 chaos: $(READY) ## Play the long form of the chaos and load tests: an hour or more (ARGS="-k kill" for some)
-	@$(BIN)/python -m pytest tests/chaos tests/broker/test_load.py --long $(ARGS)
+	@$(BIN)/python -m pytest tests/chaos tests/broker/relay/test_load.py --long $(ARGS)
 
 soak: $(READY) ## Play many seeded schedules of the simulated world (ARGS="--seeds 1000000", "--seed 7 --trace")
-	@$(BIN)/python -m tests.world --seeds 100000 $(ARGS)
+	@$(BIN)/python -m tests.simulation --seeds 100000 $(ARGS)
 
 endurance: $(READY) ## Run one relay for half an hour: memory, descriptors, threads, lateness (ARGS="--minutes 5")
-	@$(BIN)/python -m benchmarks.soak $(ARGS)
+	@$(BIN)/python -m benchmarks.endurance $(ARGS)
 
 lint: $(READY) ## Check style, format and that what is generated is current
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/lint-imports --no-logo --no-cache
 	@for each in $(GENERATORS); do $(BIN)/python -m $$each --check || exit 1; done
 
 types: $(READY) ## Check types (mypy --strict)

@@ -27,26 +27,26 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from benchmarks import process
 from benchmarks.events import TOPIC, TOPICS, create_topics, event, publish
-from consumer import kafka
-from consumer.clock import steady_clock
-from consumer.decoding import decode
-from consumer.effects import ActionId, NewAction, Save
-from consumer.journal import MOST_WRITES
-from consumer.ledger import Ledger, Policy
-from consumer.low_water_mark import LowWaterMark
-from consumer.ownership import Assignment
-from consumer.records import (
+from consumer.core.clock import steady_clock
+from consumer.core.effects import ActionId, NewAction, Save
+from consumer.core.ledger import Ledger, Policy
+from consumer.core.ownership import Assignment
+from consumer.events.decoding import decode
+from consumer.events.routing import BUILT_IN_ROUTES, Routed, Router, compile_routes
+from consumer.kafka import clients
+from consumer.kafka.journal import MOST_WRITES
+from consumer.kafka.low_water_mark import LowWaterMark
+from consumer.kafka.records import (
     SourceEvent,
     action_key,
     new_action,
     pending_value,
     position_value,
 )
-from consumer.relay import read_live
-from consumer.restore import KafkaReader, Restorer
-from consumer.routing import BUILT_IN_ROUTES, Routed, Router, compile_routes
+from consumer.kafka.restore import KafkaReader, Restorer
+from consumer.relay.loop import read_live
 from schemas.pending_action import POSITION_KEY
-from tests.broker.kafka_broker import JVM_FOR_LOAD, KafkaBroker
+from tests.support.broker import JVM_FOR_LOAD, KafkaBroker
 
 GOAL_S = 5.0
 GOAL_BYTES = 1024
@@ -75,10 +75,12 @@ def fill(bootstrap_servers: str, actions: int, partitions: int) -> float:
     """Publish the events, and write their pending records as the journal does. Returns a record's bytes on average."""
     create_topics(bootstrap_servers, partitions)
     publish(bootstrap_servers, (event(n, f"order-{n}", f"job-{n}") for n in range(actions)))
-    producer = Producer(kafka.producer({"bootstrap.servers": bootstrap_servers}, "benchmark"), logger=kafka.LOGGER)
+    producer = Producer(clients.producer({"bootstrap.servers": bootstrap_servers}, "benchmark"), logger=clients.LOGGER)
     producer.init_transactions(CALL_TIMEOUT_S)
     # Not a member of the group: its generation is negative, which the broker does not check.
-    reader = Consumer(kafka.reader({"bootstrap.servers": bootstrap_servers, "group.id": GROUP}), logger=kafka.LOGGER)
+    reader = Consumer(
+        clients.reader({"bootstrap.servers": bootstrap_servers, "group.id": GROUP}), logger=clients.LOGGER
+    )
     sizes = 0
     for batch in _batches(reader, actions, partitions):
         producer.begin_transaction()

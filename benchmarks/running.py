@@ -26,7 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import process
 from benchmarks.sampled_relay import PROFILE
-from tests.broker.kafka_broker import KafkaBroker
+from tests.support.broker import KafkaBroker
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0

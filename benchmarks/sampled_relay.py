@@ -185,6 +185,6 @@ if __name__ == "__main__":
     sampler = _Sampler()
     signal.signal(signal.SIGUSR1, sampler.start)
     signal.signal(signal.SIGUSR2, sampler.stop)
-    from consumer.cli import main
+    from consumer.commands.cli import main
 
     main()

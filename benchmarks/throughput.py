@@ -39,7 +39,7 @@ from benchmarks.running import (
     submit,
 )
 from benchmarks.sampled_relay import EVENT_LOOP
-from tests.broker.kafka_broker import JVM_FOR_LOAD, KafkaBroker
+from tests.support.broker import JVM_FOR_LOAD, KafkaBroker
 
 STALLED_S = 90.0  # nothing accepted for so long: more than any wait between two tries of the relay's
 MOST_FUNCTIONS = 15

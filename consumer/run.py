@@ -16,7 +16,6 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable
-from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,60 +24,32 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
 
-from consumer import __version__, kafka, logs
-from consumer import topics as kafka_topics
-from consumer.admin import AdminServer, Health, Heartbeats, ListenError
-from consumer.clock import Clock, steady_clock
-from consumer.engage import EngageClient
-from consumer.http import OnRequest, Origin
-from consumer.ledger import Policy
-from consumer.membership import LEAST_HAND_OVER_S
-from consumer.metrics import Metrics
-from consumer.pacing import Pace, PollSchedule
-from consumer.relay import Connection, Relay, ahead_of, slots_of
-from consumer.restore import OffsetOutOfRangeError, StartUnknownError
-from consumer.routing import Router, compile_routes
-from consumer.settings import ConfigurationError, Settings
-from consumer.settings import Connection as ConnectionSettings
-from consumer.start import Start, StartRefusedError, settle_start
-from consumer.topics import TopicError
+from consumer import __version__, logs
+from consumer.admin.server import AdminServer, Health, Heartbeats
+from consumer.config.settings import Connection as ConnectionSettings
+from consumer.config.settings import Settings
+from consumer.core.clock import Clock, steady_clock
+from consumer.core.ledger import Policy
+from consumer.core.pacing import Pace, PollSchedule
+from consumer.engage.client import EngageClient
+from consumer.engage.http import OnRequest, Origin
+from consumer.errors import ConfigurationError, ExitCode, FatalError
+from consumer.events.routing import Router, compile_routes
+from consumer.kafka import clients
+from consumer.kafka import topics as kafka_topics
+from consumer.kafka.initial_offsets import Start, settle_start
+from consumer.kafka.membership import LEAST_HAND_OVER_S
+from consumer.relay.loop import Connection, Relay, ahead_of, slots_of
+from consumer.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from consumer.tracing import Tracing  # an extra
+    from consumer.telemetry.tracing import Tracing  # an extra
 
 BROKER_AGAIN_S = 1.0
 HAND_OVER_SLACK_S = 1.0  # for the journal, when the last outcome is known
 USER_AGENT = f"engage-relay/{__version__}"
 
 _LOG = structlog.stdlib.get_logger(__name__)
-
-
-class ExitCode(IntEnum):
-    """What the process ends with; documented in README."""
-
-    OK = 0
-    FAILED = 1  # something that a restart may cure; the last log line names it
-    CONFIGURATION = 2  # the operator: the configuration, or an address that is taken
-    TOPICS = 3  # the operator: a topic is missing or does not fit
-    START = 4  # the operator: nobody said where to start (`--from`)
-    OFFSET_OUT_OF_RANGE = 5  # the operator: the source no longer holds what is to be read next
-
-
-_CODES: dict[type[Exception], ExitCode] = {
-    ConfigurationError: ExitCode.CONFIGURATION,
-    ListenError: ExitCode.CONFIGURATION,
-    TopicError: ExitCode.TOPICS,
-    StartRefusedError: ExitCode.START,
-    StartUnknownError: ExitCode.START,
-    OffsetOutOfRangeError: ExitCode.OFFSET_OUT_OF_RANGE,
-}
-_ADVICE: dict[type[Exception], str] = {
-    TopicError: "create a source topic yourself, the others with `engage-relay topics create` or --create-topics",
-    StartRefusedError: "decide with --from earliest (replay all of it) or --from latest (skip it)",
-    StartUnknownError: "decide with --from earliest or --from latest",
-    OffsetOutOfRangeError: "decide where to go on, with Kafka's own tool while no instance runs: "
-    "kafka-consumer-groups.sh --reset-offsets --group <group.id> --topic <source>",
-}
 
 
 def run(settings: Settings, *, start: Start | None, create_topics: bool) -> ExitCode:
@@ -124,11 +95,10 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool) 
             return ExitCode.OK
         relay = _relay(settings, counts, connections, metrics, heartbeats, clock=clock, tracing=tracing)
         await relay.run(stop)
+    except FatalError as error:
+        _LOG.error("cannot run", why=str(error).splitlines(), advice=error.advice)
+        return error.exit_code
     except Exception as error:  # noqa: BLE001 - the process's edge: whatever it is, it ends it with its name
-        for kind, code in _CODES.items():
-            if isinstance(error, kind):
-                _LOG.error("cannot run", why=str(error).splitlines(), advice=_ADVICE.get(kind))
-                return code
         _LOG.error("failed", exc_info=error)
         return ExitCode.FAILED
     finally:
@@ -165,7 +135,7 @@ async def _prepare(
                 # To its end, once begun: half of the start written down would be another start.
                 return await loop.run_in_executor(None, partial(_settle_start, settings, decided))
             except KafkaException as error:
-                _LOG.warning("Kafka does not answer, trying again", why=kafka.error_of(error).str())
+                _LOG.warning("Kafka does not answer, trying again", why=clients.error_of(error).str())
             await asyncio.wait({stopped}, timeout=BROKER_AGAIN_S)
     finally:
         stopped.cancel()
@@ -199,7 +169,7 @@ def _in_daemon_thread(work: Callable[[], None]) -> asyncio.Future[None]:
 
 
 def _check(settings: Settings, *, create_topics: bool) -> None:
-    admin = AdminClient(kafka.base(settings.kafka), logger=kafka.LOGGER)
+    admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
     if create_topics:
         for line in kafka_topics.create(admin, settings.topics):
             _LOG.info(line)
@@ -209,7 +179,7 @@ def _check(settings: Settings, *, create_topics: bool) -> None:
 def _settle_start(settings: Settings, start: Start | None) -> dict[str, int]:
     for line in settle_start(settings.kafka, settings.topics, start):
         _LOG.info(line)
-    admin = AdminClient(kafka.base(settings.kafka), logger=kafka.LOGGER)
+    admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
     return kafka_topics.partition_counts(admin, settings.source.topics)
 
 
@@ -274,7 +244,7 @@ def tracing_asked_for(settings: Settings, clock: Clock) -> Tracing | None:
     if exporter in ("", "none") or disabled.lower() == "true":
         return None
     try:
-        from consumer import tracing  # noqa: PLC0415 - an extra
+        from consumer.telemetry import tracing  # noqa: PLC0415 - an extra
     except ModuleNotFoundError:
         why = "OTEL_TRACES_EXPORTER: tracing is not installed: pip install 'engage-relay[otel]'"
         raise ConfigurationError((why,)) from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.demo.tally import Requests
-from consumer.metrics import PREFIX
+from consumer.telemetry.metrics import PREFIX
 
 
 @dataclass(frozen=True, slots=True)

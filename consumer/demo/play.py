@@ -19,8 +19,7 @@ from functools import partial
 import httpx
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from consumer import kafka as kafka_clients
-from consumer.dead_letters import Letter, Selection, dead_letters
+from consumer.config.settings import Settings
 from consumer.demo import stage
 from consumer.demo.engage import AccountFigures, Engage, engage_at, simulator_options
 from consumer.demo.figures import RelayFigures, read_figures
@@ -28,9 +27,11 @@ from consumer.demo.show import Show, print_tally, say
 from consumer.demo.stage import StageError
 from consumer.demo.story import Event, tell
 from consumer.demo.tally import SetAside, Tally, of_account, of_metrics
-from consumer.settings import ConfigurationError, Settings
+from consumer.errors import ConfigurationError
+from consumer.kafka import clients as kafka_clients
+from consumer.kafka.dead_letters import Letter, Selection, dead_letters
+from consumer.kafka.topics import RelayTopics
 from consumer.simulator import Simulator
-from consumer.topics import RelayTopics
 
 # The simulator takes 200 requests/s, and a real Engage recommends 50 at the most. An event costs about two.
 SIMULATOR_REQUESTS_PER_S, REAL_REQUESTS_PER_S = 180.0, 50.0

@@ -25,8 +25,9 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from consumer import kafka, topics
-from consumer.settings import Settings, load
+from consumer.config.settings import Settings, load
+from consumer.errors import TopicError
+from consumer.kafka import clients, topics
 
 PARTITIONS = 4  # what the mock cluster gives to each topic
 CALL_TIMEOUT_S = 10.0
@@ -55,7 +56,7 @@ class Relay:
 def mock_cluster(names: topics.RelayTopics) -> Iterator[str]:
     """Run librdkafka's mock cluster with these topics; yields its address. It lives inside the client held here."""
     with _quiet():
-        holder = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1}, logger=kafka.LOGGER)
+        holder = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1}, logger=clients.LOGGER)
         for name in (names.source, names.delay, names.dead_letters):
             holder.list_topics(name, timeout=CALL_TIMEOUT_S)  # asked for by name, a topic is made
         brokers = holder.list_topics(timeout=CALL_TIMEOUT_S).brokers.values()
@@ -66,12 +67,12 @@ def mock_cluster(names: topics.RelayTopics) -> Iterator[str]:
 def real_topics(settings: Settings) -> Iterator[None]:
     """Make the demo's topics on real brokers, and remove them with the group at the end. Raises StageError."""
     with _quiet():
-        admin = AdminClient(kafka.base(settings.kafka), logger=kafka.LOGGER)
+        admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
         names = [name for each in settings.topics for name in (each.source, each.delay, each.dead_letters)]
         try:
             admin.list_topics(timeout=CALL_TIMEOUT_S)
         except KafkaException as error:
-            raise StageError(f"the brokers do not answer: {kafka.error_of(error).str()}") from None
+            raise StageError(f"the brokers do not answer: {clients.error_of(error).str()}") from None
         try:
             try:
                 new = [NewTopic(each.source, PARTITIONS, -1) for each in settings.topics]
@@ -79,8 +80,8 @@ def real_topics(settings: Settings) -> Iterator[None]:
                     made.result(2 * CALL_TIMEOUT_S)
                 topics.create(admin, settings.topics)
             except KafkaException as error:
-                raise StageError(f"cannot make the demo's topics: {kafka.error_of(error).str()}") from None
-            except (topics.TopicError, TimeoutError) as error:
+                raise StageError(f"cannot make the demo's topics: {clients.error_of(error).str()}") from None
+            except (TopicError, TimeoutError) as error:
                 raise StageError(f"cannot make the demo's topics: {error}") from None
             yield
         finally:
@@ -126,7 +127,7 @@ def environment(environ: Mapping[str, str], api_key: str, *, real_kafka: bool) -
 
 
 def settings_of(path: Path, environ: Mapping[str, str]) -> Settings:
-    """Read the configuration as the relay will. Raises consumer.settings.ConfigurationError."""
+    """Read the configuration as the relay will. Raises ConfigurationError."""
     return load(path, environ)
 
 
@@ -147,7 +148,16 @@ async def relay(configuration: Path, environ: Mapping[str, str], log: Path) -> A
     """Run the relay; yields it when its admin server listens. Raises StageError where it does not start."""
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "consumer.cli", "run", "--config", str(configuration), "--from", "earliest"),
+            *(
+                sys.executable,
+                "-m",
+                "consumer.cli",
+                "run",
+                "--config",
+                str(configuration),
+                "--from",
+                "earliest",
+            ),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=file,
             stderr=file,
@@ -200,11 +210,11 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep librdkafka's remarks off the terminal: whatever matters comes back from a call."""
-    nowhere, propagated = logging.NullHandler(), kafka.LOGGER.propagate
-    kafka.LOGGER.addHandler(nowhere)
-    kafka.LOGGER.propagate = False
+    nowhere, propagated = logging.NullHandler(), clients.LOGGER.propagate
+    clients.LOGGER.addHandler(nowhere)
+    clients.LOGGER.propagate = False
     try:
         yield
     finally:
-        kafka.LOGGER.propagate = propagated
-        kafka.LOGGER.removeHandler(nowhere)
+        clients.LOGGER.propagate = propagated
+        clients.LOGGER.removeHandler(nowhere)

@@ -21,7 +21,7 @@ from typing import Self, cast
 
 import h11
 
-from consumer.clock import Clock, steady_clock
+from consumer.core.clock import Clock, steady_clock
 from consumer.simulator.answer import Answer, refuse
 from consumer.simulator.api import Api, Reaction
 from consumer.simulator.options import SimulatorOptions

@@ -30,16 +30,16 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from consumer import kafka
-from consumer.clock import steady_clock
-from consumer.journal import Journal
-from consumer.ownership import Assignment, Ownership
-from consumer.records import DeadLetterRecord, without_value
-from consumer.restore import KafkaReader, Restored, Restorer
-from consumer.topics import COMPACTED, DEAD_LETTERS, RelayTopics, watermarks
-from consumer.transactions import Write
-from tests.broker.kafka_broker import KafkaBroker
-from tests.fetched import needed
+from consumer.core.clock import steady_clock
+from consumer.core.ownership import Assignment, Ownership
+from consumer.kafka import clients
+from consumer.kafka.journal import Journal
+from consumer.kafka.records import DeadLetterRecord, without_value
+from consumer.kafka.restore import KafkaReader, Restored, Restorer
+from consumer.kafka.topics import COMPACTED, DEAD_LETTERS, RelayTopics, watermarks
+from consumer.kafka.transactions import Write
+from tests.support.broker import KafkaBroker
+from tests.support.downloads import needed
 
 HERE = Path(__file__).parent
 PATIENCE_S = 30.0  # for what takes milliseconds on an idle machine
@@ -133,9 +133,9 @@ def eventually(condition: Callable[[], T], what: str) -> T:
 class Member:
     """A real member of the group; whoever waits for something polls it."""
 
-    def __init__(self, properties: kafka.Properties, topic: str) -> None:
+    def __init__(self, properties: clients.Properties, topic: str) -> None:
         self.group = str(properties["group.id"])
-        self.consumer = Consumer(kafka.member(properties), logger=kafka.LOGGER)
+        self.consumer = Consumer(clients.member(properties), logger=clients.LOGGER)
         self.consumer.subscribe([topic])
 
     def poll(self) -> list[int]:
@@ -288,7 +288,9 @@ class Place:
 
     def producer(self, transactional_id: str, **properties: str | int) -> Producer:
         """Return a transactional producer of somebody else's."""
-        producer = Producer(kafka.producer({**self.properties, **properties}, transactional_id), logger=kafka.LOGGER)
+        producer = Producer(
+            clients.producer({**self.properties, **properties}, transactional_id), logger=clients.LOGGER
+        )
         producer.init_transactions(PATIENCE_S)
         return producer
 
@@ -323,7 +325,7 @@ class Place:
             if error is not None:
                 failed.append(error)
 
-        producer = Producer({**kafka.base(self.properties), "linger.ms": 0}, logger=kafka.LOGGER)
+        producer = Producer({**clients.base(self.properties), "linger.ms": 0}, logger=clients.LOGGER)
         for key, value in records:
             producer.produce(topic, value, key, partition, on_delivery=delivered)
         assert producer.flush(PATIENCE_S) == 0
@@ -333,7 +335,7 @@ class Place:
         """Return what a consumer sees of a partition, from its first record to its end."""
         eventually(lambda: _led(self.admin, [(topic, partition)]), "the broker answers")
         _, end = watermarks(self.admin, [(topic, partition)])[topic, partition]
-        reader = Consumer({**kafka.reader(self.properties), "isolation.level": isolation}, logger=kafka.LOGGER)
+        reader = Consumer({**clients.reader(self.properties), "isolation.level": isolation}, logger=clients.LOGGER)
         records: list[Message] = []
         try:
             reader.assign([TopicPartition(topic, partition, 0)])
@@ -402,7 +404,7 @@ def places(bootstrap_servers: str) -> Iterator[PlaceFactory]:
             address = bootstrap_servers if broker is None else broker.bootstrap_servers
             name = f"orders-{uuid4().hex[:8]}"
             topics = RelayTopics(name, f"{name}.engage.delay", f"{name}.engage.dead-letters")
-            admin = AdminClient({"bootstrap.servers": address}, logger=kafka.LOGGER)
+            admin = AdminClient({"bootstrap.servers": address}, logger=clients.LOGGER)
             new = [
                 NewTopic(topics.source, partitions, 1),
                 NewTopic(topics.delay, partitions, 1, config={**COMPACTED, **(delay or {})}),
@@ -427,7 +429,7 @@ def places(bootstrap_servers: str) -> Iterator[PlaceFactory]:
 @pytest.fixture(scope="session")
 def shared_member(bootstrap_servers: str) -> Iterator[Member]:
     """Return a member of the group `shared`, alone in it, so that its generation stays."""
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers}, logger=kafka.LOGGER)
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers}, logger=clients.LOGGER)
     topic = f"shared-{uuid4().hex[:8]}"
     admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(PATIENCE_S)
     member = Member({"bootstrap.servers": bootstrap_servers, "group.id": topic}, topic)

@@ -11,12 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from prometheus_client import CollectorRegistry
 
-from consumer import admin
-from consumer.admin import AdminServer, Health
-from consumer.history import Flow
-from consumer.metrics import Snapshot
-from tests.browser.chromium import DARK, LIGHT, asked_by_the_page, chromium, dom, picture
-from tests.unit import status_sample
+from consumer.admin import server
+from consumer.admin.server import AdminServer, Health
+from consumer.telemetry.metrics import Snapshot
+from consumer.telemetry.rolling import Flow
+from tests.support.chromium import DARK, LIGHT, asked_by_the_page, chromium, dom, picture
+from tests.unit.admin import status_sample
 
 WAIT = "--virtual-time-budget=9000"  # four renewals
 
@@ -46,7 +46,7 @@ class Instance:
 @pytest.fixture
 def instance(monkeypatch: pytest.MonkeyPatch) -> Iterator[Instance]:
     chromium()  # before a server is started in vain
-    monkeypatch.setattr(admin, "CHECK_S", 0.01)
+    monkeypatch.setattr(server, "CHECK_S", 0.01)
     instance = Instance()
     yield instance
     instance.server.close()

@@ -26,13 +26,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
-from tests.broker import kafka_broker
+from tests.support import broker
 
 PRODUCE, INIT_PRODUCER_ID, ADD_PARTITIONS_TO_TXN, ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT = 0, 22, 24, 25, 26, 28
 TRANSACTIONAL = frozenset({INIT_PRODUCER_ID, ADD_PARTITIONS_TO_TXN, ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT})
 PATIENCE_S = 30.0
 PROXIED = {
-    "listener.security.protocol.map": kafka_broker.PROPERTIES["listener.security.protocol.map"] + ",PROXIED:PLAINTEXT",
+    "listener.security.protocol.map": broker.PROPERTIES["listener.security.protocol.map"] + ",PROXIED:PLAINTEXT",
 }
 """What a broker needs for a listener PROXIED."""
 

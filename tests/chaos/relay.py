@@ -18,11 +18,12 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from consumer import http, journal
-from consumer.engage import EngageClient
-from consumer.outcomes import Accepted, ActionOutcome
+from consumer.core.outcomes import Accepted, ActionOutcome
+from consumer.engage import http
+from consumer.engage.client import EngageClient
+from consumer.kafka import journal
 from schemas.pending_action import POSITION_KEY
-from tests.broker import harness
+from tests.support import relay
 
 VARIABLE = "FAIL_AT"
 SENT = "SENT"
@@ -151,7 +152,7 @@ def main() -> None:
         keep_times(file)
     if described := os.environ.get(VARIABLE):
         fail_as_told(FailPoint(described))
-    harness.main()
+    relay.main()
 
 
 if __name__ == "__main__":

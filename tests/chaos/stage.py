@@ -30,12 +30,15 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
-from consumer.relay import slots_of
+from consumer.kafka.topics import watermarks
+from consumer.relay.loop import slots_of
 from consumer.simulator.account import AcceptedAction, SlidingSecond
-from consumer.topics import watermarks
 from schemas.dead_letter import Reason
 from tests.broker.conftest import Place
-from tests.broker.harness import (
+from tests.chaos.engage_process import EngageProcess
+from tests.chaos.progress import Probe, recovery_s
+from tests.chaos.relay import SENT, VARIABLE
+from tests.support.relay import (
     API_KEY,
     Books,
     EngageOptions,
@@ -49,9 +52,6 @@ from tests.broker.harness import (
     publish,
     written,
 )
-from tests.chaos.engage_process import EngageProcess
-from tests.chaos.progress import Probe, recovery_s
-from tests.chaos.relay import SENT, VARIABLE
 
 EVENTS = (1, 2, 3, 4)  # of each order
 STUCK_S = 90.0  # above every wait of an impatient relay: transactions 10 s, restores, sessions 6 s, calls 15 s and 30 s

@@ -12,14 +12,14 @@ from uuid import uuid4
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from consumer import kafka
-from consumer.topics import COMPACTED, DEAD_LETTERS, RelayTopics
+from consumer.kafka import clients
+from consumer.kafka.topics import COMPACTED, DEAD_LETTERS, RelayTopics
 from tests.broker.conftest import Place, PlaceFactory, started
-from tests.broker.harness import RelayProcess
-from tests.broker.kafka_broker import KafkaBroker
-from tests.broker.kafka_cluster import KafkaCluster
 from tests.chaos.stage import EVENTS, Stage, StageFactory
 from tests.conftest import Figures, Scale
+from tests.support.broker import KafkaBroker
+from tests.support.cluster import KafkaCluster
+from tests.support.relay import RelayProcess
 
 OPEN = 100  # events at the least, lest it run out of work
 WHILE_AWAY = 30  # actions that are accepted while it is away
@@ -46,8 +46,8 @@ def replicated(cluster: KafkaCluster, partitions: int) -> Place:
     for topic, config in ((topics.source, {}), (topics.delay, COMPACTED), (topics.dead_letters, DEAD_LETTERS)):
         cluster.create_topic(topic, partitions, config)
     # The first that answers is asked on: a client that knew a frozen node would wait for it.
-    properties = kafka.base({"bootstrap.servers": cluster.bootstrap_servers, "reconnect.backoff.max.ms": 500})
-    admin = AdminClient({**properties, "socket.timeout.ms": 5000}, logger=kafka.LOGGER)
+    properties = clients.base({"bootstrap.servers": cluster.bootstrap_servers, "reconnect.backoff.max.ms": 500})
+    admin = AdminClient({**properties, "socket.timeout.ms": 5000}, logger=clients.LOGGER)
     return Place({**properties, "group.id": f"{name}-group"}, topics, admin, partitions)
 
 

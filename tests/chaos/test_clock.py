@@ -7,11 +7,11 @@ import time
 from datetime import UTC, datetime, timedelta
 from itertools import cycle, islice
 
-from consumer.run import ExitCode
-from tests.broker.harness import Raw, event, order_id, partition_of, publish_raw
+from consumer.errors import ExitCode
 from tests.chaos.relay import CLOCK
 from tests.chaos.stage import EVENTS, Stage, StageFactory
 from tests.conftest import Figures, Scale
+from tests.support.relay import Raw, event, order_id, partition_of, publish_raw
 
 QUICK = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300}
 HOUR_S = 3600

@@ -18,15 +18,13 @@ from unittest.mock import Mock
 
 import pytest
 
-from consumer.clock import steady_clock
-from consumer.ownership import Assignment, Ownership
-from consumer.records import DeadLetterRecord
-from consumer.topics import RelayTopics
-from consumer.transactions import Adoption, Transactions, Write
+from consumer.core.clock import steady_clock
+from consumer.core.ownership import Assignment, Ownership
+from consumer.kafka.records import DeadLetterRecord
+from consumer.kafka.topics import RelayTopics
+from consumer.kafka.transactions import Adoption, Transactions, Write
 from schemas.dead_letter import Reason
 from tests.broker.conftest import Place, PlaceFactory, started
-from tests.broker.harness import Books, Engage, RelayProcess, configuration, event, order_id, publish, until, written
-from tests.broker.kafka_broker import KafkaBroker
 from tests.chaos.kafka_proxy import (
     ADD_OFFSETS_TO_TXN,
     ADD_PARTITIONS_TO_TXN,
@@ -44,6 +42,8 @@ from tests.chaos.kafka_proxy import (
 )
 from tests.chaos.stage import StageFactory
 from tests.conftest import Figures, Scale
+from tests.support.broker import KafkaBroker
+from tests.support.relay import Books, Engage, RelayProcess, configuration, event, order_id, publish, until, written
 
 NEVER_S = 3600.0
 MOST_LATE_S = 3.0  # several transactions' time, and less than transaction.timeout.ms

@@ -1,8 +1,8 @@
 """Engage in every bad mood, under load: one storm after another, and after each the calm in which it comes back.
 
-What each single answer means is tested in tests/broker/test_relay_outcomes.py. Here it is many at once: nothing is
-lost or set aside that need not be, no more is doubled than Engage took without saying so, the pace holds, and how long
-it takes from the storm's end to full speed is shown. Breaker, rests and budgets are production's.
+What each single answer means is tested in tests/broker/relay/test_relay_outcomes.py. Here it is many at once: nothing
+is lost or set aside that need not be, no more is doubled than Engage took without saying so, the pace holds, and how
+long it takes from the storm's end to full speed is shown. Breaker, rests and budgets are production's.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from consumer.pacing import FAILURES_IN_A_ROW
-from consumer.relay import slots_of
-from consumer.routing import BUILT_IN_ROUTES
+from consumer.core.pacing import FAILURES_IN_A_ROW
+from consumer.events.routing import BUILT_IN_ROUTES
+from consumer.relay.loop import slots_of
 from consumer.simulator.chance import draw
 from schemas.dead_letter import Reason
-from tests.broker.harness import API_KEY, PATIENCE_S, RelayProcess, number_of, until
 from tests.chaos.progress import recovery_s
 from tests.chaos.stage import EVENTS, Event, Stage, StageFactory
 from tests.conftest import Figures, Scale
+from tests.support.relay import API_KEY, PATIENCE_S, RelayProcess, number_of, until
 
 BUDGET = 400  # requests a second; an action takes four where a later event of its order has made its tag stale
 CALM = 100  # actions between two storms: about a second's at full speed

@@ -26,12 +26,12 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from consumer.transactions import RETRY_S
+from consumer.kafka.transactions import RETRY_S
 from schemas.dead_letter import Reason
 from tests.broker.conftest import Place, PlaceFactory, started
-from tests.broker.kafka_broker import KafkaBroker
 from tests.chaos.stage import EVENTS, StageFactory
 from tests.conftest import Figures, Scale
+from tests.support.broker import KafkaBroker
 
 QUICK = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300}
 GUARDED = {

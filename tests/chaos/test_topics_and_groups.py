@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import NewPartitions, NewTopic
 
-from consumer.run import ExitCode
-from consumer.topics import create, watermarks
+from consumer.errors import ExitCode
+from consumer.kafka.topics import create, watermarks
 from tests.broker.conftest import Place, eventually
-from tests.broker.harness import RelayProcess, number_of
 from tests.chaos.stage import EVENTS, Event, Stage, StageFactory
 from tests.conftest import Figures, Scale
+from tests.support.relay import RelayProcess, number_of
 
 QUICK = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300, "topic.metadata.refresh.interval.ms": 500}
 

@@ -18,9 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.engage import EngageClient, Turn
-from consumer.identifiers import MAX_ID_CHARACTERS
-from consumer.outcomes import (
+from consumer.core.outcomes import (
     Accepted,
     ActionOutcome,
     DocumentOutcome,
@@ -38,9 +36,11 @@ from consumer.outcomes import (
     Unavailable,
     Withdrawn,
 )
+from consumer.engage.client import EngageClient, Turn
+from consumer.events.identifiers import MAX_ID_CHARACTERS
 from schemas.engage import ActionRequest
 from tests.contract.conftest import Run
-from tests.contract.scripted_server import Peer, Script, Server, answer, answering, refused_url, serving
+from tests.support.scripted_server import Peer, Script, Server, answer, answering, refused_url, serving
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DAY_S = 24 * 3600.0

@@ -15,10 +15,10 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer import http
-from consumer.http import MAX_BODY_BYTES, MAX_REUSE_BYTES, Failure, HttpEngine, MaySend, Origin, Response
+from consumer.engage import http
+from consumer.engage.http import MAX_BODY_BYTES, MAX_REUSE_BYTES, Failure, HttpEngine, MaySend, Origin, Response
 from tests.contract.conftest import Run
-from tests.contract.scripted_server import Peer, Script, answer, answering, refused_url, serving
+from tests.support.scripted_server import Peer, Script, answer, answering, refused_url, serving
 
 LONG_S = 20.0  # a time-out that no test waits for
 SHORT_S = 0.15  # one that is waited for

@@ -16,12 +16,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from consumer.engage import EngageClient
-from consumer.http import MAX_BODY_BYTES
-from consumer.outcomes import Accepted, DocumentTaken, InDoubt, Ready, Rejected, Unavailable
+from consumer.core.outcomes import Accepted, DocumentTaken, InDoubt, Ready, Rejected, Unavailable
+from consumer.engage.client import EngageClient
+from consumer.engage.http import MAX_BODY_BYTES
 from schemas.engage import ActionRequest
 from tests.contract.conftest import Run
-from tests.contract.scripted_server import Peer, Script, Server, answer, answering, serving
+from tests.support.scripted_server import Peer, Script, Server, answer, answering, serving
 
 KEY = "key-that-goes-nowhere-else-4711"
 ACTION = ActionRequest(action="ConfirmShipment", version_tag="t-1", language=None, data=None)

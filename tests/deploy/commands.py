@@ -7,7 +7,7 @@ import shlex
 
 import typer
 
-from consumer.cli import app
+from consumer.commands.cli import app
 
 
 def accept(arguments: list[str]) -> None:

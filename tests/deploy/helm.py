@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.fetched import UnavailableError, kept, last_line, needed, said
+from tests.support.downloads import UnavailableError, kept, last_line, needed, said
 
 VERSION = "3.22.0"
 KUBERNETES = "1.37"  # what it takes a cluster to be, where a test says nothing else

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from tests.fetched import UnavailableError, kept, last_line, needed, said
+from tests.support.downloads import UnavailableError, kept, last_line, needed, said
 
 Tool = Literal["promtool", "prometheus"]
 

@@ -16,10 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from consumer import kafka
-from consumer.cli import app
-from consumer.settings import load
-from tests.deploy import generated
+from consumer.commands.cli import app
+from consumer.config.settings import load
+from consumer.kafka import clients
 from tests.deploy.helm import (
     CHART,
     NAMESPACE,
@@ -32,6 +31,7 @@ from tests.deploy.helm import (
     merged,
     value_set,
 )
+from tools import chart_values
 
 pytestmark = pytest.mark.timeout(900)  # the first one may have to build Helm
 
@@ -180,7 +180,7 @@ def test_large_numbers_stay_whole_numbers() -> None:
 def test_the_relay_reads_kafkas_secrets_from_the_files_that_the_chart_mounts(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("of-the-secret\n")
 
-    client = kafka.base({"bootstrap.servers": "kafka:9092", "sasl.password.file": str(tmp_path / "password")})
+    client = clients.base({"bootstrap.servers": "kafka:9092", "sasl.password.file": str(tmp_path / "password")})
 
     assert client["sasl.password"] == "of-the-secret"
     assert "sasl.password.file" not in client
@@ -190,11 +190,11 @@ def test_the_relay_reads_kafkas_secrets_from_the_files_that_the_chart_mounts(tmp
 
 
 def test_what_is_generated_is_current() -> None:
-    assert generated.drifted() == [], "python -m tests.deploy.generated"
+    assert chart_values.drifted() == [], "python -m tools.chart_values"
 
 
 def test_every_value_is_described() -> None:
-    values = generated.values((CHART / "values.yaml").read_text())
+    values = chart_values.values((CHART / "values.yaml").read_text())
 
     assert [each.key for each in values if not each.description] == []
 

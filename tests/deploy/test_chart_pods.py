@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from consumer.membership import LEAST_HAND_OVER_S
-from consumer.relay import JOURNAL_AFTER_HAND_OVER_S, LEAST_STOP_S, STOP_S
+from consumer.kafka.membership import LEAST_HAND_OVER_S
+from consumer.relay.loop import JOURNAL_AFTER_HAND_OVER_S, LEAST_STOP_S, STOP_S
 from consumer.run import HAND_OVER_SLACK_S
 from tests.deploy.helm import VALUE_SETS, Manifest, Rendered, Values, chart, each_value_set, refusal, value_set
 

@@ -9,14 +9,14 @@ import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from consumer.dry_run import judged
-from consumer.environment import PREFIX, SHORT
-from consumer.routing import Router, compile_routes
-from consumer.settings import Settings, load
-from tests.broker import kafka_broker
+from consumer.commands.route import judged
+from consumer.config.environment import PREFIX, SHORT
+from consumer.config.settings import Settings, load
+from consumer.events.routing import Router, compile_routes
 from tests.deploy.commands import accept
 from tests.deploy.monitoring import ROOT
 from tests.deploy.prometheus import promtool
+from tests.support import broker
 
 COMPOSE = ROOT / "compose.yaml"
 
@@ -75,9 +75,7 @@ def test_every_foreign_image_is_pinned() -> None:
 
 
 def test_kafka_is_the_version_that_is_tested() -> None:
-    assert {SERVICES[name].image for name in ("kafka", "source-topic")} == {
-        f"apache/kafka:{kafka_broker.DEFAULT_VERSION}"
-    }
+    assert {SERVICES[name].image for name in ("kafka", "source-topic")} == {f"apache/kafka:{broker.DEFAULT_VERSION}"}
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -119,7 +117,7 @@ def test_kafka_advertises_what_the_others_connect_to() -> None:
 def test_kafka_s_properties_are_ones_that_a_broker_knows() -> None:
     named = {name.removeprefix("KAFKA_").replace("_", ".").lower() for name in SERVICES["kafka"].environment}
     written_by_the_tests_broker = {"listeners", "advertised.listeners", "controller.quorum.voters"}
-    assert named - kafka_broker.PROPERTIES.keys() - written_by_the_tests_broker == {"inter.broker.listener.name"}
+    assert named - broker.PROPERTIES.keys() - written_by_the_tests_broker == {"inter.broker.listener.name"}
 
 
 def test_the_topic_that_is_made_is_the_relay_s_source() -> None:

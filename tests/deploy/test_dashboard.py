@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deploy import dashboard as source
 from tests.deploy.monitoring import DASHBOARD, Panel, Target, dashboard, queries
 from tests.deploy.prometheus import promtool
+from tools import dashboard as source
 
 
 def test_the_file_is_what_the_source_says() -> None:
-    assert source.main(["--check"]) == 0, "run: python -m deploy.dashboard"
+    assert source.main(["--check"]) == 0, "run: python -m tools.dashboard"
 
 
 def test_it_has_the_sections_that_an_operator_looks_for() -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.settings import Settings
+from consumer.config.settings import Settings
 from tests.deploy.commands import accept
 from tests.deploy.monitoring import ROOT
 
@@ -191,7 +191,7 @@ def test_running_writes_nothing_so_a_read_only_file_system_will_do(image: Image)
 
 
 def test_the_relay_s_own_code_is_compiled_while_it_is_built(image: Image) -> None:
-    (cli,) = (image.root / "opt").rglob("consumer/cli.py")
+    (cli,) = (image.root / "opt").rglob("consumer/commands/cli.py")
     assert list((cli.parent / "__pycache__").glob("cli.*.pyc"))
 
 

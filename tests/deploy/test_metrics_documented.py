@@ -11,11 +11,11 @@ from typing import get_args
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from consumer.http import FailureKind
-from consumer.ledger import State
-from consumer.metrics import ConnectionFigures, Metrics, Rebalance, Snapshot
-from consumer.outcomes import ActionOutcome, DocumentOutcome, PollOutcome
-from consumer.routing import BUILT_IN_ROUTES
+from consumer.core.ledger import State
+from consumer.core.outcomes import ActionOutcome, DocumentOutcome, PollOutcome
+from consumer.engage.http import FailureKind
+from consumer.events.routing import BUILT_IN_ROUTES
+from consumer.telemetry.metrics import ConnectionFigures, Metrics, Rebalance, Snapshot
 from schemas.dead_letter import Reason
 from tests.deploy.monitoring import REFERENCE, ROOT, RUNBOOK, Exposed, exposed, recorded, unknown
 

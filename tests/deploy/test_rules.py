@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from consumer.http import FailureKind
+from consumer.engage.http import FailureKind
 from tests.deploy.commands import accept, told
 from tests.deploy.monitoring import REFERENCE, ROOT, RULES, RUNBOOK, alerts, recorded, rules
 from tests.deploy.prometheus import promtool

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from consumer.environment import overrides
-from consumer.settings import Settings, load, seconds
-from deploy import configuration_reference as reference
+from consumer.config.environment import overrides
+from consumer.config.settings import Settings, load, seconds
 from tests.docs.documents import blocks
+from tools import configuration_reference as reference
 
 
 def test_it_is_current(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from consumer import kafka, pacing, relay, topics
-from tests.broker.kafka_broker import DEFAULT_VERSION
+from consumer.core import pacing
+from consumer.kafka import clients, topics
+from consumer.relay import loop
 from tests.docs.documents import ROOT
+from tests.support.broker import DEFAULT_VERSION
 
-LEASE = f"{relay.MOST_LEASE_S:g} s, or {relay.LEASE_OF_SESSION:g} of"
-PRODUCER = kafka.producer({"bootstrap.servers": "b:9092"}, "t")
+LEASE = f"{loop.MOST_LEASE_S:g} s, or {loop.LEASE_OF_SESSION:g} of"
+PRODUCER = clients.producer({"bootstrap.servers": "b:9092"}, "t")
 
 
 @pytest.mark.parametrize(
@@ -23,11 +25,11 @@ PRODUCER = kafka.producer({"bootstrap.servers": "b:9092"}, "t")
         ("tuning", f"The wait grows by {pacing.PollSchedule().growth:g} with each poll"),
         ("tuning", f"spread by {pacing.JITTER * 100:g} %"),
         ("tuning", f"it grows back by a 1/{1 / pacing.GROWTH_PER_S:g} of the budget per second"),
-        ("tuning", f"(above {relay.BYTES_OF_PENDING >> 10} KiB, packed)"),
+        ("tuning", f"(above {loop.BYTES_OF_PENDING >> 10} KiB, packed)"),
         ("tuning", f"`max.message.bytes` ({int(topics.COMPACTED['max.message.bytes']) >> 20} MiB as"),
         ("tuning", f"| `transaction.timeout.ms` | {PRODUCER['transaction.timeout.ms']} |"),
-        ("tuning", f"| `socket.timeout.ms` | {kafka.member({'bootstrap.servers': 'b:9092'})['socket.timeout.ms']} |"),
-        ("operations", f"takes up to {relay.STOP_S:g} s"),
+        ("tuning", f"| `socket.timeout.ms` | {clients.member({'bootstrap.servers': 'b:9092'})['socket.timeout.ms']} |"),
+        ("operations", f"takes up to {loop.STOP_S:g} s"),
         ("upgrading", f"run on Kafka {DEFAULT_VERSION.rpartition('.')[0]}"),
     ],
 )

@@ -13,10 +13,10 @@ import yaml
 from opentelemetry.sdk import environment_variables
 from typer.testing import CliRunner, Result
 
-from consumer import environment
-from consumer.cli import app
-from consumer.run import ExitCode
-from consumer.settings import Settings
+from consumer.commands.cli import app
+from consumer.config import environment
+from consumer.config.settings import Settings
+from consumer.errors import ExitCode
 from schemas.dead_letter import Reason
 from schemas.order_event import OrderEvent
 from tests.deploy.commands import accept

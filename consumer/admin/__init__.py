@@ -1,0 +1,1 @@
+"""What an operator asks a running relay: probes, metrics, the status page."""

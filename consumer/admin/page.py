@@ -1,0 +1,326 @@
+"""The status page: one HTML document, made on the server from a `Status`, that needs nothing from anywhere else.
+
+PURE. Rules:
+ 1. Every text that is not written here is escaped, whoever wrote it.
+ 2. No element carries style or script of its own: the content security policy allows this file's, by their hashes,
+    and nothing else, not even an image.
+ 3. Nothing is told by colour alone, and a chart's figures stand beside it in words.
+ 4. The page works without its script, which only saves the flicker of a reload.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from html import escape
+from pathlib import Path
+
+from consumer.admin.chart import WINDOW_S, Line, chart
+from consumer.admin.status import (
+    ConnectionState,
+    Latency,
+    Moment,
+    Status,
+    age_label,
+    duration,
+    now_of,
+    number,
+    rate,
+)
+
+RELOAD_S = 5  # without the script
+LEAST_SLICE_S = 3.0  # of the slice that still grows: a rate of one second is noise
+MOST_PARTITIONS = 48  # in the table; the JSON has all of them
+
+_STATE_WORDS = {
+    "queued": "behind another action of its order",
+    "waiting": "until its next poll",
+    "due": "may be polled, waits for the budget",
+    "polling": "Engage is asked for its tag",
+    "tagged": "has its tag, waits for its turn",
+    "saving": "its intent is being saved",
+    "ready": "its intent is saved",
+    "sending": "sent, no answer yet",
+    "holding": "waits before it is sent again",
+}
+
+_STYLE = Path(__file__).with_suffix(".css").read_text()
+_SCRIPT = Path(__file__).with_suffix(".js").read_text()
+_ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
+    "%3Ccircle cx='8' cy='8' r='7' fill='%231a6c8c'/%3E"
+    "%3Cpath d='M4.5 8.2l2.4 2.4 4.6-5' fill='none' stroke='white' stroke-width='1.8'/%3E%3C/svg%3E"
+)
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        f"style-src {_hash(_STYLE)}",
+        f"script-src {_hash(_SCRIPT)}",
+        "connect-src 'self'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+
+def page(status: Status) -> str:
+    """Return the document."""
+    now = now_of(status)
+    title = f"engage-relay: {status.state}" + (f" ({len(status.attention)} to look at)" if status.attention else "")
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="robots" content="noindex">
+<title>{escape(title)}</title>
+<link rel="icon" href="{_ICON}">
+<style>{_STYLE}</style>
+<noscript><meta http-equiv="refresh" content="{RELOAD_S}"></noscript>
+</head>
+<body>
+<p id="lost" role="status">The relay does not answer. These figures are the last that it gave.</p>
+<main>
+{_header(status, now)}
+{_attention(status)}
+{_figures(status, now)}
+<div class="grid">
+{_charts(status, now)}
+</div>
+{_connections(status, now)}
+<div class="grid">
+{_pending_by_state(status)}
+{_pending_by_age(status)}
+{_dead_letters(status, now)}
+{_partitions(status)}
+</div>
+</main>
+<footer>This instance only. The same as <a href="status.json">JSON</a>; for Prometheus: <a href="metrics">metrics</a>;
+probes: <a href="healthz">healthz</a>, <a href="readyz">readyz</a>.</footer>
+<script>{_SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+# -- its parts --------------------------------------------------------------------------------------------------
+
+
+def _header(status: Status, now: datetime) -> str:
+    told = [
+        f"figures are {duration(status.age_s)} old" if status.age_s is not None else "no figures yet",
+        *([f"up {duration((now - status.started).total_seconds())}"] if status.started else []),
+        f"{status.budget_share:.0%} of every budget is this instance's",
+    ]
+    kind = {"running": "", "stuck": " bad"}.get(status.state, " warn")
+    return (
+        f'<header><h1>engage-relay <small>{escape(status.version)}</small></h1> <span class="pill{kind}">'
+        f'{escape(status.state)}</span> <p class="meta">{" · ".join(told)}</p></header>'
+    )
+
+
+def _attention(status: Status) -> str:
+    said = "".join(f"<li>{escape(each)}</li>" for each in status.attention)
+    if status.state == "stuck":
+        since = f"for {duration(status.age_s)}" if status.age_s is not None else "any more"
+        said = f'<li class="bad">The event loop has not shown life {since}: what follows is as old.</li>{said}'
+    return f'<ul class="attention">{said}</ul>' if said else ""
+
+
+def _figures(status: Status, now: datetime) -> str:
+    pending, source = status.pending, status.source
+    letters = status.dead_letters.total
+    accepted = sum(each.accepted_per_second for each in status.connections)
+    requests = sum(each.requests_per_second for each in status.connections)
+    oldest = None if pending.oldest is None else (now - pending.oldest).total_seconds()
+    tiles = (
+        ("Accepted/s", rate(accepted), f"{rate(requests)} requests/s", ""),
+        ("Pending", number(pending.open), f"of at most {number(pending.limit)}", ""),
+        ("Oldest pending", duration(oldest), f"next due {_until(pending.next_due, now)}", ""),
+        ("Overdue", number(pending.overdue), "past their time", _bad(pending.overdue)),
+        ("In doubt", number(pending.in_doubt), "outcome unknown", _bad(pending.in_doubt)),
+        (
+            "To be read",
+            number(source.lag),
+            "source is paused" if source.paused else "in the source",
+            _bad(source.paused),
+        ),
+        ("Dead letters", number(letters), "since the start", ""),
+    )
+    return (
+        '<dl class="figures">'
+        + "".join(
+            f'<div><dt>{name}</dt><dd class="{look}">{value}<small>{more}</small></dd></div>'
+            for name, value, more, look in tiles
+        )
+        + "</dl>"
+    )
+
+
+def _bad(wrong: int) -> str:
+    return "bad" if wrong else ""
+
+
+def _until(due: datetime | None, now: datetime) -> str:
+    if due is None:
+        return "never"
+    seconds = (due - now).total_seconds()
+    return f"in {duration(seconds)}" if seconds > 0 else "now"
+
+
+def _charts(status: Status, now: datetime) -> str:
+    seen = [each for each in status.recent.moments if each.seconds >= LEAST_SLICE_S]
+
+    def line(name: str, latest: str, value: Callable[[Moment], float | None]) -> Line:
+        at = [((each.start - now).total_seconds() + each.seconds, value(each)) for each in seen]
+        return Line(name, latest, [(seconds, figure) for seconds, figure in at if seconds > -WINDOW_S])
+
+    def per_second(count: Callable[[Moment], int]) -> Callable[[Moment], float]:
+        return lambda each: count(each) / each.seconds
+
+    def latency(title: str, of: Callable[[Moment], Latency], all_together: Latency) -> str:
+        lines = (
+            line("p50", duration(all_together.p50_s), lambda each: of(each).p50_s),
+            line("p95", duration(all_together.p95_s), lambda each: of(each).p95_s),
+        )
+        return chart(title, lines, duration)
+
+    connections, recent = status.connections, status.recent
+    flow = (
+        line(
+            "actions accepted",
+            rate(sum(each.accepted_per_second for each in connections)),
+            per_second(lambda each: each.accepted),
+        ),
+        line(
+            "requests",
+            rate(sum(each.requests_per_second for each in connections)),
+            per_second(lambda each: each.requests),
+        ),
+    )
+    pending = (line("actions", number(status.pending.open), lambda each: each.pending),)
+    return "\n".join(
+        (
+            chart("Per second", flow, number),
+            chart("Pending", pending, number),
+            latency("From event to accepted", lambda each: each.event_to_accepted, recent.event_to_accepted),
+            latency(
+                "From versionTag to accepted", lambda each: each.tag_ready_to_accepted, recent.tag_ready_to_accepted
+            ),
+        )
+    )
+
+
+def _connections(status: Status, now: datetime) -> str:
+    rows = []
+    for each in status.connections:
+        waits = "" if each.next_at is None else f", next request {_until(each.next_at, now)}"
+        why = "" if each.why is None else f"<br><small>{escape(each.why)}{waits}</small>"
+        since = "" if each.since is None else f" for {duration((now - each.since).total_seconds())}"
+        rows.append(
+            f'<tr><th scope="row">{escape(each.name)}</th>'
+            f'<td><span class="pill{_PILLS[each.state]}">{each.state}{since}</span>{why}</td>'
+            f'<td class="number">{rate(each.accepted_per_second)}</td>'
+            f'<td class="number">{rate(each.requests_per_second)}</td>'
+            f'<td class="number">{rate(each.rate)} <small>of {number(each.budget)}</small></td>'
+            f'<td class="number">{number(each.in_flight)}</td></tr>'
+        )
+    head = ("Connection", "State", "Accepted/s", "Requests/s", "Rate limit", "In flight")
+    return _section("Connections", _table(head, rows, numbers=(2, 3, 4, 5)), none="No connection is at work yet.")
+
+
+_PILLS: dict[ConnectionState, str] = {"open": "", "resting": " warn", "suspended": " bad"}
+
+
+def _pending_by_state(status: Status) -> str:
+    rows = [
+        f'<tr><th scope="row">{escape(name)}</th><td class="quiet">{escape(_STATE_WORDS.get(name, ""))}</td>'
+        f'<td class="number">{number(count)}</td></tr>'
+        for name, count in status.pending.by_state.items()
+        if count
+    ]
+    return _section(
+        "Pending by state", _table(("State", "", "Actions"), rows, numbers=(2,)), none="Nothing is pending."
+    )
+
+
+def _pending_by_age(status: Status) -> str:
+    by_age = status.pending.by_age
+    most = max((each.actions for each in by_age), default=0)
+    rows = [
+        f'<tr><td class="nowrap">{age_label(by_age, index)}</td><td class="bar">{_bar(each.actions, most)}</td>'
+        f'<td class="number">{number(each.actions)}</td></tr>'
+        for index, each in enumerate(by_age)
+        if most
+    ]
+    return _section(
+        "Pending by age", _table(("Event was read", "", "Actions"), rows, numbers=(2,)), none="Nothing is pending."
+    )
+
+
+def _dead_letters(status: Status, now: datetime) -> str:
+    letters = status.dead_letters
+    reasons = " · ".join(f"{escape(reason)} <b>{number(count)}</b>" for reason, count in letters.by_reason.items())
+    rows = [
+        f'<tr><td><time datetime="{each.at.isoformat()}">{_ago(each.at, now)}</time></td>'
+        f"<td>{escape(each.reason)}</td><td>{escape(each.topic)}[{each.partition}]</td>"
+        f'<td class="number">{"" if each.offset is None else each.offset}</td></tr>'
+        for each in letters.last
+    ]
+    table = _table(("Set aside", "Reason", "Partition", "Offset"), rows, numbers=(3,))
+    return _section("Dead letters", table and f'<p class="key">{reasons}</p>{table}', none="None since the start.")
+
+
+def _ago(at: datetime, now: datetime) -> str:
+    return f"{duration(max(0.0, round((now - at).total_seconds())))} ago"
+
+
+def _partitions(status: Status) -> str:
+    owned = status.partitions
+    shown = sorted(owned, key=lambda each: (each.holding == "open", -(each.lag or 0), each.topic, each.partition))
+    rows = [
+        f'<tr><th scope="row">{escape(each.topic)}[{each.partition}]</th><td>{each.holding}</td>'
+        f'<td class="number">{number(each.pending)}</td>'
+        f'<td class="number">{duration(None) if each.lag is None else number(each.lag)}</td></tr>'
+        for each in shown[:MOST_PARTITIONS]
+    ]
+    rest = len(owned) - MOST_PARTITIONS
+    if rest > 0:
+        rows.append(f'<tr><td colspan="4" class="quiet">and {number(rest)} more, with less to be read</td></tr>')
+    table = _table(("Partition", "State", "Pending", "To be read"), rows, numbers=(2, 3))
+    return _section(f"Partitions owned: {number(len(owned))}", table, none="None: other instances have them.")
+
+
+# -- what the parts are made of ---------------------------------------------------------------------------------
+
+
+def _section(title: str, content: str, *, none: str) -> str:
+    inside = content or f'<p class="quiet">{none}</p>'
+    return f'<section class="panel" aria-label="{title}"><h2>{title}</h2>{inside}</section>'
+
+
+def _table(head: Sequence[str], rows: Iterable[str], *, numbers: Sequence[int]) -> str:
+    body = "".join(rows)
+    if not body:
+        return ""
+    looks = ("number" if index in numbers else "" for index in range(len(head)))
+    cells = "".join(f'<th scope="col" class="{look}">{each}</th>' for each, look in zip(head, looks, strict=True))
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _bar(value: float, most: float) -> str:
+    width = 100 * value / most if most else 0
+    return (
+        '<svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect width="{max(width, 1) if value else 0:.1f}" height="8"/></svg>'
+    )

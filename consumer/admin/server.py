@@ -1,0 +1,318 @@
+"""EDGE. /metrics, /healthz, /readyz, /status, on threads of their own: they answer even while the event loop is stuck.
+
+Rules:
+ 1. Alive means that this process can still do its work: its threads show life and no client has failed for good.
+    What a restart cannot cure (brokers, Engage, lag, a rebalance) never counts.
+ 2. Ready means joined the group once, and not draining; never "owns a partition".
+ 3. Nothing that a client does keeps another one waiting: a thread per connection, a few connections at the most
+    (the oldest is cut off for a new one), each for a short time.
+ 4. Nothing a client sends is echoed or logged.
+ 5. /status is JSON, unless the client rather has HTML, as browsers do. /status.json is JSON for everybody.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from socketserver import TCPServer, ThreadingMixIn
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from consumer import __version__
+from consumer.admin.page import CONTENT_SECURITY_POLICY, page
+from consumer.admin.status import Status, status_of
+from consumer.errors import ListenError
+from consumer.telemetry.metrics import Snapshot, Thread
+from consumer.telemetry.rolling import Flow
+
+# Seconds without a heartbeat after which a thread counts as stuck: more than anything takes that ends by itself.
+HEARTBEAT_LIMITS_S: Mapping[Thread, float] = {
+    # It beats every second. Its longest step, taking over 100,000 restored actions, takes 0.3 s on one CPU, 3 s on
+    # a tenth of one; ten times that.
+    "event_loop": 30.0,
+    # It beats with each poll, 1 s at the most. A revoke holds it up to 20 s, and the next one may follow without a
+    # poll between: 40 s, and half as much again. Well below max.poll.interval.ms (300 s).
+    "consumer": 60.0,
+}
+
+CONNECTION_S = 5.0  # a connection's whole life: a scrape takes milliseconds, a probe gives up after seconds
+MOST_CONNECTIONS = 32  # a scraper and a few probes; each costs a thread
+MAX_REQUEST_LINE_BYTES = 8 << 10  # the headers have the standard library's limits: 100 of 64 KiB
+CHECK_S = 0.5  # how often connections that are too old are looked for, and the end of the server
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What both probes are judged by, at one moment."""
+
+    heartbeat_ages_s: Mapping[Thread, float] = field(default_factory=dict)  # absent: not started yet, or ended
+    fatal: str | None = None  # a client error that nothing cures, by its name
+    joined: bool = False  # the group, once
+    draining: bool = False
+
+
+def not_alive(health: Health) -> list[str]:
+    """Say why the process should be restarted; empty where it should not."""
+    stuck = [
+        f"{thread}: no heartbeat for {age_s:.0f} s (limit {HEARTBEAT_LIMITS_S[thread]:.0f} s)"
+        for thread, age_s in health.heartbeat_ages_s.items()
+        if age_s > HEARTBEAT_LIMITS_S[thread]
+    ]
+    return stuck if health.fatal is None else [*stuck, f"fatal client error: {health.fatal}"]
+
+
+def not_ready(health: Health) -> list[str]:
+    """Say why the process does not count as ready; empty where it does."""
+    wrong = [] if health.joined else ["has not joined the consumer group yet"]
+    return [*wrong, "draining"] if health.draining else wrong
+
+
+class Heartbeats:
+    """When each thread last showed life. Every method may be called from any thread."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._beats: dict[Thread, float] = {}
+
+    def beat(self, thread: Thread) -> None:
+        """Show life; the first beat starts the watch."""
+        self._beats[thread] = self._now()
+
+    def ended(self, thread: Thread) -> None:
+        """End the watch: the thread is done and will not beat again."""
+        self._beats.pop(thread, None)
+
+    def ages(self) -> dict[Thread, float]:
+        """Return the seconds since each thread's last beat."""
+        beats = self._beats.copy()
+        now = self._now()  # read last: no age is negative
+        return {thread: now - at for thread, at in beats.items()}
+
+
+class AdminServer:
+    """The HTTP server for the operator's tools. Plain HTTP, read only, no secrets behind it."""
+
+    def __init__(
+        self,
+        listen: tuple[str, int],
+        registry: CollectorRegistry,
+        health: Callable[[], Health],
+        published: Callable[[], tuple[Snapshot, Flow]],
+        *,
+        connection_s: float = CONNECTION_S,
+    ) -> None:
+        """`listen` is (host, port); port 0 takes a free one. `health` and `published` are called on its threads."""
+
+        def status() -> Status:
+            return _status(health(), published())
+
+        self._listen = listen
+        self._pages: _Pages = {
+            "/metrics": lambda _: _Page(200, generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4),
+            "/healthz": lambda _: _verdict(not_alive(health())),
+            "/readyz": lambda _: _verdict(not_ready(health())),
+            "/status": lambda accept: _html(status()) if rather_html(accept) else _json(status()),
+            "/status.json": lambda _: _json(status()),
+            "/": lambda _: _Page(302, b"status\n", headers=(("Location", "status"),)),
+        }
+        self._connection_s = connection_s
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Listen, and answer from now on. Raises ListenError, for example where the port is taken."""
+        host, port = self._listen
+        try:
+            self._server = _Server(host, port, self._pages, self._connection_s)
+        except (OSError, OverflowError, UnicodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "not an address"
+            raise ListenError(f"cannot listen on {host}:{port}: {why}") from error
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(CHECK_S,), name="admin", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on; 0 before `start`."""
+        return int(self._server.server_address[1]) if self._server is not None else 0
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._server is None or self._thread is None:
+            return
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+        self._server = self._thread = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    status: int
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+_Pages = Mapping[str, Callable[[str], _Page]]  # each is given what the request accepts
+
+
+def _verdict(wrong: list[str]) -> _Page:
+    return _Page(503, "".join(f"{each}\n" for each in wrong).encode()) if wrong else _Page(200, b"ok\n")
+
+
+def _status(health: Health, published: tuple[Snapshot, Flow]) -> Status:
+    return status_of(
+        published,
+        version=__version__,
+        age_s=health.heartbeat_ages_s.get("event_loop"),  # it publishes with each of its heartbeats
+        not_alive=not_alive(health),
+        joined=health.joined,
+        draining=health.draining,
+    )
+
+
+def _json(status: Status) -> _Page:
+    body = status.model_dump_json(indent=2).encode() + b"\n"
+    return _Page(200, body, "application/json", (("Vary", "Accept"), ("X-Content-Type-Options", "nosniff")))
+
+
+def _html(status: Status) -> _Page:
+    return _Page(
+        200,
+        page(status).encode(),
+        "text/html; charset=utf-8",
+        (
+            ("Vary", "Accept"),
+            ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Referrer-Policy", "no-referrer"),
+        ),
+    )
+
+
+def rather_html(accept: str) -> bool:
+    """Tell whether an Accept header (RFC 9110, 12.5.1) prefers HTML to JSON; where it has no preference: no."""
+    ranges = dict(map(_media_range, accept.split(",")))
+
+    def quality(kind: str, subtype: str) -> float:
+        found = (ranges.get(each) for each in (f"{kind}/{subtype}", f"{kind}/*", "*/*"))
+        return next((each for each in found if each is not None), 0.0)
+
+    return quality("text", "html") > quality("application", "json")
+
+
+def _media_range(text: str) -> tuple[str, float]:
+    name, *parameters = (each.strip().lower() for each in text.split(";"))
+    for each in parameters:
+        if each.startswith("q="):
+            weight = re.fullmatch(r"[01](\.[0-9]{0,3})?", each[2:])
+            return name, float(weight[0]) if weight else 0.0
+    return name, 1.0
+
+
+class _Server(ThreadingMixIn, TCPServer):
+    """A thread per connection, and an eye on how many there are and how long they take."""
+
+    daemon_threads = True
+    block_on_close = False  # a slow client does not delay the end
+    allow_reuse_address = True  # what still lingers of an earlier process; a live one keeps the port
+    request_queue_size = 64
+
+    def __init__(self, host: str, port: int, pages: _Pages, connection_s: float) -> None:
+        self.pages = pages
+        self._connection_s = connection_s
+        self._open: dict[socket.socket, float] = {}  # since when, the oldest first
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        self.address_family = family
+        super().__init__((str(address[0]), port), _Connection)  # not its port: it wraps one that is too large
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if len(self._open) >= MOST_CONNECTIONS and (oldest := next(iter(self._open.copy()), None)) is not None:
+            self._open.pop(oldest, None)
+            _cut(oldest)
+        self._open[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        too_old = time.monotonic() - self._connection_s
+        for request, since in self._open.copy().items():
+            if since < too_old:
+                _cut(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - socketserver's signature
+        # A client that went away, or was cut off, is no news.
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            _LOGGER.error("admin request failed", exc_info=True)
+
+
+def _cut(request: socket.socket) -> None:
+    """End a connection; its thread wakes up and closes it."""
+    try:
+        request.shutdown(socket.SHUT_RDWR)
+    except OSError:  # it has ended by itself
+        return
+
+
+class _Connection(BaseHTTPRequestHandler):
+    """One request, one answer, and the end of the connection (HTTP/1.0)."""
+
+    server: _Server
+    error_message_format = "%(code)d %(message)s\n"
+    error_content_type = "text/plain; charset=utf-8"
+
+    def handle(self) -> None:
+        self.raw_requestline = self.rfile.readline(MAX_REQUEST_LINE_BYTES + 1)
+        if len(self.raw_requestline) > MAX_REQUEST_LINE_BYTES:
+            self.command, self.requestline, self.request_version = "", "", "HTTP/1.0"
+            self.send_error(414)
+        elif self.parse_request():
+            self._answer()
+
+    def _answer(self) -> None:
+        answer = self.server.pages.get(self.path.partition("?")[0])
+        if answer is None:
+            self._send(_Page(404, " ".join(self.server.pages).encode() + b"\n"))
+        elif self.command not in ("GET", "HEAD"):
+            self._send(_Page(405, b"GET and HEAD only\n", headers=(("Allow", "GET, HEAD"),)))
+        else:
+            self._send(answer(", ".join(self.headers.get_all("Accept", []))))
+
+    def _send(self, page: _Page) -> None:
+        self.send_response(page.status)
+        for name, value in (
+            ("Content-Type", page.content_type),
+            ("Content-Length", str(len(page.body))),
+            ("Cache-Control", "no-store"),
+            ("Connection", "close"),
+            *page.headers,
+        ):
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(page.body)
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        """Open an answer, without the Server and Date headers that the standard library adds."""
+        self.send_response_only(code, message)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
+        """Refuse what is no request, without echoing it."""
+        super().send_error(code)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the standard library's name
+        """Log nothing: probes and scrapes would be most of the log."""

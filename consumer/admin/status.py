@@ -1,0 +1,369 @@
+"""What the relay says of itself: the model behind /status, its page and `engage-relay status`.
+
+PURE: made from what the event loop published last, on the admin server's thread.
+
+Rules:
+ 1. Nothing from an event: counts, times, names from the configuration, and where a dead letter's event stood.
+ 2. It says how old its figures are: they come from the event loop, which may be stuck.
+ 3. Readers ignore fields that they do not know; times are UTC, durations seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from math import inf
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from consumer.core.ledger import AGE_SLOT_S
+from consumer.telemetry.metrics import ConnectionFigures, Holding, Snapshot
+from consumer.telemetry.rolling import Durations, Flow, Slice, quantile
+from schemas.dead_letter import Reason
+
+# A pending action's age: an order that is processed takes seconds to minutes, an outage hours, the deadline a day.
+AGE_LIMITS_S = (60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
+STALE_S = 5.0  # figures come once a second; of a healthy loop none is as old as this
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST_S = 250_000_000_000.0  # in the year 9892: what a record of the delay topic says may be anything
+
+State = Literal["starting", "running", "stuck", "draining"]
+ConnectionState = Literal["open", "resting", "suspended"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Age(_Part):
+    """How many open actions are younger than `under_s` and as old as the limit before; None: all that are older."""
+
+    under_s: float | None
+    actions: int
+
+
+class Pending(_Part):
+    """What is owed to Engage."""
+
+    open: int
+    limit: int
+    in_doubt: int
+    overdue: int
+    next_due: datetime | None
+    oldest: datetime | None
+    by_state: dict[str, int]
+    by_age: list[Age]
+
+
+class Source(_Part):
+    """What is still to be read, and whether it is held for back-pressure."""
+
+    lag: int
+    paused: bool
+    journal_backlog: int
+
+
+class Connection(_Part):
+    """One Engage tenant. `rate` is what it may be asked at present, of `budget`, which all instances share."""
+
+    name: str
+    state: ConnectionState
+    why: str | None
+    since: datetime | None
+    next_at: datetime | None
+    budget: float
+    rate: float
+    in_flight: int
+    requests_per_second: float
+    accepted_per_second: float
+
+
+class Partition(_Part):
+    """A partition of the source that this instance owns. `lag` is None until it was measured."""
+
+    topic: str
+    partition: int
+    holding: Holding
+    pending: int
+    lag: int | None
+
+
+class DeadLetter(_Part):
+    """Where an event stood that was set aside, and why."""
+
+    at: datetime
+    reason: Reason | str
+    topic: str
+    partition: int
+    offset: int | None
+
+
+class DeadLetters(_Part):
+    """Since this instance started; the last ones come first."""
+
+    total: int
+    by_reason: dict[str, int]
+    last: list[DeadLetter]
+
+
+class Latency(_Part):
+    """Of so many accepted actions; None where there were none."""
+
+    accepted: int
+    p50_s: float | None
+    p95_s: float | None
+
+
+class Moment(_Part):
+    """A slice of the last minutes: counts of it, and what was open at its end."""
+
+    start: datetime
+    seconds: float
+    events: int
+    requests: int
+    accepted: int
+    dead_letters: int
+    pending: int
+    overdue: int
+    event_to_accepted: Latency
+    tag_ready_to_accepted: Latency
+
+
+class Recent(_Part):
+    """The last minutes: the oldest moment first, and all of them together."""
+
+    moments: list[Moment]
+    event_to_accepted: Latency
+    tag_ready_to_accepted: Latency
+
+
+class Status(_Part):
+    """What one instance does, at the moment `at`, `age_s` seconds ago."""
+
+    version: str
+    state: State
+    at: datetime | None
+    age_s: float | None
+    started: datetime | None
+    attention: list[str]
+    budget_share: float
+    pending: Pending
+    source: Source
+    connections: list[Connection]
+    partitions: list[Partition]
+    dead_letters: DeadLetters
+    recent: Recent
+
+
+def status_of(
+    published: tuple[Snapshot, Flow],
+    *,
+    version: str,
+    age_s: float | None,
+    not_alive: Sequence[str] = (),
+    joined: bool = True,
+    draining: bool = False,
+) -> Status:
+    """Say it.
+
+    `age_s`: since the event loop last showed life, which is when it published; None: it has not begun, or has ended.
+    `joined`: the group, once. `not_alive`: what liveness says.
+    """
+    snapshot, flow = published
+    began = flow.started is not None
+    return Status(
+        version=version,
+        state=_state(began, joined, age_s, draining),
+        at=_at(snapshot.at) if began else None,
+        age_s=None if age_s is None or not began else round(age_s, 3),
+        started=_time(flow.started),
+        attention=[*not_alive, *_attention(snapshot)],
+        budget_share=round(snapshot.budget_share, 4),
+        pending=_pending(snapshot),
+        source=Source(lag=sum(snapshot.lag.values()), paused=snapshot.paused, journal_backlog=snapshot.journal_backlog),
+        connections=[_connection(name, each, flow) for name, each in sorted(snapshot.connections.items())],
+        partitions=[
+            Partition(
+                topic=topic,
+                partition=number,
+                holding=each.holding,
+                pending=each.pending,
+                lag=snapshot.lag.get((topic, number)),
+            )
+            for (topic, number), each in sorted(snapshot.partitions.items())
+        ],
+        dead_letters=_dead_letters(snapshot, flow.dead_letters),
+        recent=Recent(
+            moments=[_moment(each) for each in flow.slices],
+            event_to_accepted=_latency([each.event_to_accepted for each in flow.slices]),
+            tag_ready_to_accepted=_latency([each.ready_to_accepted for each in flow.slices]),
+        ),
+    )
+
+
+def _state(began: bool, joined: bool, age_s: float | None, draining: bool) -> State:
+    if draining:
+        return "draining"
+    if began and (age_s is None or age_s > STALE_S):
+        return "stuck"
+    return "running" if began and joined else "starting"
+
+
+def _attention(snapshot: Snapshot) -> list[str]:
+    """Say what an operator should look at, the worst first."""
+    said = [
+        f"Connection {name} is suspended: {each.halt.why if each.halt else 'Engage refuses its API key'}; "
+        "nothing is lost, give it another key"
+        for name, each in sorted(snapshot.connections.items())
+        if each.suspended
+    ]
+    if snapshot.in_doubt:
+        said.append(f"In doubt: {_actions(snapshot.in_doubt)} Engage may have processed already")
+    if snapshot.overdue:
+        said.append(f"Overdue: {_actions(snapshot.overdue)} whose time has come and that nobody could take yet")
+    if snapshot.paused:
+        said.append("The source is paused: too much is pending, or waits for a transaction")
+    return said
+
+
+def _actions(count: int) -> str:
+    return f"{count} action" if count == 1 else f"{count} actions"
+
+
+def _pending(snapshot: Snapshot) -> Pending:
+    oldest = min(snapshot.first_seen, default=None)
+    return Pending(
+        open=sum(snapshot.pending.values()),
+        limit=snapshot.most_pending,
+        in_doubt=snapshot.in_doubt,
+        overdue=snapshot.overdue,
+        next_due=_time(snapshot.next_due),
+        oldest=None if oldest is None else _at(oldest * AGE_SLOT_S),
+        by_state=dict(snapshot.pending),
+        by_age=ages(snapshot.first_seen, snapshot.at),
+    )
+
+
+def ages(first_seen: Mapping[int, int], now: float) -> list[Age]:
+    """Count open actions by age, from `Ledger.first_seen()`; to AGE_SLOT_S exactly."""
+    counts = [0] * (len(AGE_LIMITS_S) + 1)
+    for slot, count in first_seen.items():
+        age_s = now - (slot + 1) * AGE_SLOT_S  # of the youngest that it may hold
+        counts[sum(age_s >= limit_s for limit_s in AGE_LIMITS_S)] += count
+    return [Age(under_s=limit_s, actions=count) for limit_s, count in zip((*AGE_LIMITS_S, None), counts, strict=True)]
+
+
+def _connection(name: str, figures: ConnectionFigures, flow: Flow) -> Connection:
+    halt = figures.halt
+    state: ConnectionState = "suspended" if figures.suspended else "resting" if halt or figures.resting else "open"
+    return Connection(
+        name=name,
+        state=state,
+        why=halt.why if halt else None,
+        since=_time(halt.since) if halt else None,
+        next_at=_time(figures.next_at),
+        budget=figures.budget,
+        rate=round(figures.requests_per_second, 2),
+        in_flight=figures.in_flight,
+        requests_per_second=round(flow.per_second(lambda each: each.requests.get(name, 0)), 2),
+        accepted_per_second=round(flow.per_second(lambda each: each.accepted.get(name, 0)), 2),
+    )
+
+
+def _dead_letters(snapshot: Snapshot, by_reason: Mapping[str, int]) -> DeadLetters:
+    return DeadLetters(
+        total=sum(by_reason.values()),
+        by_reason=dict(sorted(by_reason.items(), key=lambda each: -each[1])),
+        last=[
+            DeadLetter(
+                at=_at(each.at),
+                reason=each.reason,
+                topic=each.topic,
+                partition=each.partition,
+                offset=each.offset,
+            )
+            for each in reversed(snapshot.dead_letters)
+        ],
+    )
+
+
+def _moment(of: Slice) -> Moment:
+    return Moment(
+        start=_at(of.start),
+        seconds=round(of.seconds, 3),
+        events=of.events,
+        requests=sum(of.requests.values()),
+        accepted=sum(of.accepted.values()),
+        dead_letters=of.dead_letters,
+        pending=of.pending,
+        overdue=of.overdue,
+        event_to_accepted=_latency([of.event_to_accepted]),
+        tag_ready_to_accepted=_latency([of.ready_to_accepted]),
+    )
+
+
+def _latency(of: Sequence[Durations]) -> Latency:
+    return Latency(
+        accepted=sum(sum(each.values()) for each in of),
+        p50_s=_rounded(quantile(of, 0.5)),
+        p95_s=_rounded(quantile(of, 0.95)),
+    )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else float(f"{seconds:.3g}")
+
+
+def _at(seconds: float) -> datetime:
+    return EPOCH + timedelta(milliseconds=round(min(max(seconds, 0.0), LATEST_S) * 1000))
+
+
+def _time(seconds: float | None) -> datetime | None:
+    """Return the moment, to the millisecond; None where there is none, or it never comes."""
+    return None if seconds is None or seconds == inf else _at(seconds)
+
+
+# In words, for the page and the terminal
+
+
+def now_of(status: Status) -> datetime:
+    """Return the moment at which the status was asked for, on the relay's own clock."""
+    return (status.at or EPOCH) + timedelta(seconds=status.age_s or 0.0)
+
+
+def number(value: float) -> str:
+    """Write a count, or a value on an axis: `0`, `0.5`, `12`, `1,234`."""
+    return f"{value:,.0f}" if value == round(value) or value >= 100 else f"{value:.1f}"
+
+
+def rate(value: float) -> str:
+    """Write what may have a fraction, and has one place for it: `0`, `0.4`, `12.0`, `1,234`."""
+    return f"{value:,.0f}" if value == 0 or value >= 99.95 else f"{value:.1f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Write a duration to two digits or so: `0 s`, `35 ms`, `2.4 s`, `3 min 20 s`, `17 h`, `2 d 4 h`; None: a dash."""
+    if seconds is None:
+        return "\u2013"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms" if seconds > 0 else "0 s"
+    if seconds < 9.95:
+        return f"{round(seconds, 1):g} s"
+    whole = round(seconds)
+    for name, size, small, per in _UNITS:
+        if whole >= size:
+            rest = whole % size // per
+            return f"{whole // size} {name}" + (f" {rest} {small}" if rest and whole < 10 * size else "")
+    return f"{whole} s"
+
+
+_UNITS = (("d", 86_400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
+
+
+def age_label(limits: Sequence[Age], index: int) -> str:
+    """Write what `limits[index]` counts: `under 1 min`, `1 min to 5 min`, `1 d and older`."""
+    upper, lower = limits[index].under_s, limits[index - 1].under_s if index else None
+    if lower is None:
+        return f"under {duration(upper)}"
+    return f"{duration(lower)} and older" if upper is None else f"{duration(lower)} to {duration(upper)}"

@@ -1,0 +1,94 @@
+"""Which librdkafka properties a user may write, found out from librdkafka itself without making a client.
+
+kafka.py is the authority on which property goes to which client and what is set whatever the user writes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+from confluent_kafka import KafkaException, Producer
+from confluent_kafka import libversion as librdkafka_version
+
+from consumer.kafka import clients
+
+_OFFSETS = "offsets are committed in the delay topic's transactions"
+# What kafka.py sets anyway: the same value is welcome, another would be ignored in silence.
+_INSISTED: dict[str, tuple[tuple[str, ...], str]] = {
+    "enable.auto.commit": (("false",), _OFFSETS),
+    "enable.auto.offset.store": (("false",), _OFFSETS),
+    "enable.idempotence": (("true",), "transactions need it"),
+    "enable.partition.eof": (("false",), "the source has no end"),
+    "partition.assignment.strategy": (("cooperative-sticky",), "partitions are taken and given one by one"),
+    "isolation.level": (("read_committed",), "an assignment is restored from settled offsets"),
+    "acks": (("all", "-1"), "transactions need it"),
+    "request.required.acks": (("all", "-1"), "transactions need it"),
+    "auto.offset.reset": (("earliest", "latest"), "it says where a topic that is new to the group starts"),
+}
+# Secrets in a file, which kafka.py reads for each client: librdkafka itself takes them as text only.
+_SECRET_FILES = frozenset(
+    f"{name}.file"
+    for name in ("sasl.password", "sasl.oauthbearer.client.secret", "ssl.key.password", "ssl.keystore.password")
+)
+# For "did you mean" alone: librdkafka has no list that Python can ask for.
+_WELL_KNOWN = re.findall(
+    r"\S+",
+    """
+    bootstrap.servers group.id client.id client.rack client.dns.lookup debug group.instance.id group.protocol
+    transactional.id transaction.timeout.ms session.timeout.ms heartbeat.interval.ms max.poll.interval.ms
+    partition.assignment.strategy group.remote.assignor security.protocol sasl.mechanism sasl.mechanisms sasl.username
+    sasl.password sasl.oauthbearer.method sasl.oauthbearer.client.id sasl.oauthbearer.client.secret
+    sasl.oauthbearer.scope sasl.oauthbearer.extensions sasl.oauthbearer.token.endpoint.url sasl.kerberos.service.name
+    sasl.kerberos.principal sasl.kerberos.keytab ssl.ca.location ssl.ca.pem ssl.certificate.location
+    ssl.certificate.pem ssl.key.location ssl.key.pem ssl.key.password ssl.keystore.location ssl.keystore.password
+    ssl.endpoint.identification.algorithm ssl.cipher.suites enable.ssl.certificate.verification compression.type
+    linger.ms batch.size message.max.bytes fetch.max.bytes fetch.min.bytes fetch.wait.max.ms max.partition.fetch.bytes
+    queued.max.messages.kbytes queued.min.messages receive.message.max.bytes socket.timeout.ms socket.keepalive.enable
+    socket.connection.setup.timeout.ms connections.max.idle.ms reconnect.backoff.ms reconnect.backoff.max.ms
+    retry.backoff.ms metadata.max.age.ms topic.metadata.refresh.interval.ms broker.address.family
+    statistics.interval.ms allow.auto.create.topics log.connection.close
+    """,
+)
+# librdkafka takes a client's properties in their order and stops at the first that it doesn't know: at this one,
+# always. So none is ever made, and nothing is connected to.
+_STOP = "engage-relay.stop"
+
+
+def mistake(name: str, value: object) -> str | None:
+    """Say what is wrong with a property, without its value; None where nothing is."""
+    accepted, reason = _INSISTED.get(name, ((), ""))
+    if accepted and str(value).lower() not in accepted:
+        return f"must be {' or '.join(accepted)}, or left out: {reason}"
+    if value is None or (value == "" and name in ("bootstrap.servers", "group.id")):
+        return "must not be empty"
+    if name in _SECRET_FILES:
+        return None if isinstance(value, str) and value else "must be the path of a file that holds the secret"
+    if not isinstance(value, str | int | float):
+        return "must be text, a number, true or false"
+    return _in_our_words(name, _said_by_librdkafka(name, value))
+
+
+def _said_by_librdkafka(name: str, value: str | float) -> str:
+    if not re.fullmatch(r"[a-z0-9.]+", name) or name == "logger":  # others are confluent-kafka's hooks for code
+        return "No such configuration property"
+    try:
+        Producer({name: value, _STOP: ""})
+    except KafkaException as error:
+        return clients.error_of(error).str()
+    except (TypeError, ValueError, AttributeError):  # a hook for code, or text that C cannot hold
+        pass
+    return ""
+
+
+def _in_our_words(name: str, said: str) -> str | None:
+    """Tell what librdkafka says of a property; its own words may hold the value."""
+    if f'"{_STOP}"' in said:
+        return None
+    if "No such configuration property" in said:
+        text = f"unknown property (librdkafka {librdkafka_version()[0]})"
+        nearest = difflib.get_close_matches(name.lower(), [*_WELL_KNOWN, *_INSISTED], n=1, cutoff=0.7)
+        return f"{text}, did you mean {nearest[0]}?" if nearest else text
+    if span := re.search(r"allowed range (-?[0-9]+)\.\.(-?[0-9]+)", said):
+        return f"must be a whole number from {span[1]} to {span[2]}"
+    return "must be true or false" if "Expected bool" in said else "librdkafka takes no such value here"

@@ -1,0 +1,448 @@
+"""The user's configuration, from a file and the environment, as one validated model.
+
+Rules:
+ 1. Every mistake is reported at once, a line each, with where it stands: file, line and column, or variable.
+ 2. A text says what to write instead, in an operator's words, and never holds a value: it may be a secret.
+ 3. Whoever holds a `Settings` need not check again. What only a broker, Engage or a secret's file can tell is not
+    looked at here: loading opens nothing but the configuration file.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownError
+
+from consumer.config import environment, kafka_properties, yaml_file
+from consumer.config.errors import Mistakes
+from consumer.config.yaml_file import ConfigurationFile, UnreadableFileError
+from consumer.engage.api_key import LEGAL_KEY, ApiKey
+from consumer.engage.client import HEADER_NAME
+from consumer.engage.http import Origin
+from consumer.errors import ConfigurationError
+from consumer.events.routing import BUILT_IN_ROUTES, RouteRule
+from consumer.kafka.topics import RelayTopics
+from schemas import DIALECT
+
+# Durations and numbers
+
+UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+MAX_SECONDS = 365 * UNITS_S["d"]
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?")
+
+
+def seconds(value: object) -> float:
+    """Read a duration: `500ms`, `10s`, `2m`, `24h`, `1d`; a plain number is seconds. Raises ValueError."""
+    found: float = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        found = value
+    elif isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
+        found = float(match[1]) * UNITS_S[match[2] or "s"]
+    if not found >= 0:
+        raise ValueError("must be a duration: 500ms, 10s, 2m, 24h or 1d (a plain number is seconds)")
+    if found > MAX_SECONDS:
+        raise ValueError("must be at most 365d")
+    return float(found)
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise ValueError("must be longer than 0s")
+    return value
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):
+        raise PydanticKnownError("float_type")  # to Python, true is 1
+    return value
+
+
+_AS_DURATION = [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^{_DURATION.pattern}$"}]
+Seconds = Annotated[float, BeforeValidator(seconds), WithJsonSchema({"anyOf": _AS_DURATION})]
+PositiveSeconds = Annotated[Seconds, AfterValidator(_positive)]
+# How long to wait before the first poll, while nothing tells how long the connection takes.
+AUTO_INITIAL_S = 1.0
+InitialSeconds = Annotated[
+    float,
+    BeforeValidator(lambda value: AUTO_INITIAL_S if value == "auto" else seconds(value)),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, *_AS_DURATION]}),
+]
+
+
+# What all sections have in common
+
+
+def _errors_at(details: list[InitErrorDetails]) -> ValidationError:
+    """Make the error that a validator raises for keys below its own field; pydantic puts the field's path before."""
+    return ValidationError.from_exception_data("settings", details, hide_input=True)
+
+
+def _wrong(key: str, text: str) -> InitErrorDetails:
+    return InitErrorDetails(type=PydanticCustomError("wrong", "{text}", {"text": text}), loc=(key,), input=None)
+
+
+class _Section(BaseModel):
+    # hide_input: a wrong value may be a secret in the wrong place.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_written(cls, values: object) -> object:
+        """A section or key without a value (all of it in comments, say) is one that was left out."""
+        if not isinstance(values, dict):
+            return {} if values is None else values
+        return {key: value for key, value in values.items() if value is not None or key not in cls.model_fields}
+
+
+# kafka
+
+
+def _properties(written: object) -> object:
+    if not isinstance(written, dict | None):
+        return written  # the type's own error
+    properties = {"group.id": "engage-relay", **(written or {})}
+    wrong = [
+        _wrong(name, text)
+        for name, value in properties.items()
+        if (text := kafka_properties.mistake(name, value)) is not None
+    ]
+    if "bootstrap.servers" not in properties:
+        wrong.append(InitErrorDetails(type="missing", loc=("bootstrap.servers",), input=None))
+    if wrong:
+        raise _errors_at(wrong)
+    return properties
+
+
+KafkaProperties = Annotated[dict[str, str | int | float | bool], BeforeValidator(_properties)]
+
+
+# source, delay, dead_letters: topics
+
+_TOPIC = re.compile(r"[a-zA-Z0-9._-]+")
+MAX_TOPIC_LENGTH = 249  # Kafka's own limit
+SOURCE = "{source}"
+
+
+def _topic_mistake(name: str) -> str | None:
+    if name.startswith("^"):
+        return "must be a topic's own name: patterns are not supported, list each topic"
+    if not _TOPIC.fullmatch(name) or name in (".", ".."):
+        return "must be a topic's name: letters, digits, '.', '_' and '-'"
+    return f"must be at most {MAX_TOPIC_LENGTH} characters" if len(name) > MAX_TOPIC_LENGTH else None
+
+
+def _source_topic(name: str) -> str:
+    if (why := _topic_mistake(name)) is not None:
+        raise ValueError(why)
+    return name
+
+
+def _some_and_all_different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("must not be empty")
+    if len(set(names)) < len(names):
+        raise ValueError("must not name a topic twice")
+    return names
+
+
+class Source(_Section):
+    """Where the events come from."""
+
+    topics: Annotated[
+        tuple[Annotated[str, AfterValidator(_source_topic)], ...],
+        AfterValidator(_some_and_all_different),  # not pydantic's length: it counts only the good ones
+        Field(
+            description="The topics that hold the events, by their own names.",
+            json_schema_extra={"minItems": 1, "uniqueItems": True},
+        ),
+    ] = ("orders",)
+
+
+def _names(template: str, sources: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(template.replace(SOURCE, source) for source in sources)
+
+
+def _template_mistake(template: str, sources: tuple[str, ...], taken: dict[str, tuple[str, ...]]) -> str | None:
+    names = _names(template, sources)
+    for name in names:
+        if (why := _topic_mistake(name)) is not None:
+            return f"{why} (in braces only {SOURCE} has a meaning)" if "{" in name or "}" in name else why
+    return next((f"must not be a {kind} topic" for kind, others in taken.items() if set(names) & set(others)), None)
+
+
+class Delay(_Section):
+    """The topic of what is still owed to Engage."""
+
+    topic: str = Field("{source}.engage.delay", description="{source} stands for the source topic's name.")
+
+
+class DeadLetters(_Section):
+    """The topic of what was given up."""
+
+    topic: str = Field("{source}.engage.dead-letters", description="{source} stands for the source topic's name.")
+
+
+# engage: connections
+
+_OWN_HEADERS = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "transfer-encoding",
+        "user-agent",
+    }
+)
+_HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _legal_key(key: SecretStr) -> SecretStr:
+    if not LEGAL_KEY.fullmatch(key.get_secret_value()):
+        raise ValueError("must be printable ASCII without spaces")
+    return key
+
+
+def _legal_header(name: str) -> str:
+    if not HEADER_NAME.fullmatch(name):
+        raise ValueError("must be the name of an HTTP header")
+    if name.lower() in _OWN_HEADERS:
+        raise ValueError("must not be a header that the relay sets itself")
+    return name
+
+
+class Connection(_Section):
+    """One Engage tenant: where it is, its key, and how much may be asked of it."""
+
+    allow_insecure: bool = Field(False, description="Permit plain http to another host than this one.")
+    base_url: str = Field(description="https://host[:port][/path], without /api/v3.")
+    api_key_file: Path | None = Field(None, description="A file that holds the key; read again when it changes.")
+    api_key: Annotated[SecretStr, AfterValidator(_legal_key)] | None = Field(
+        None, validate_default=True, description="The key itself. One of this and `api_key_file`."
+    )
+    api_key_header: Annotated[str, AfterValidator(_legal_header)] = Field(
+        "apikey", description="The header that carries the key."
+    )
+    requests_per_second: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="Engage answers 429 over 200."), BeforeValidator(_number)
+    ] = 50.0
+    timeout: PositiveSeconds = Field(
+        10.0,
+        description="T: T/2 to connect, T of silence, 2 T for a request in all. A longer one makes a stop and a "
+        "hand-over longer.",
+    )
+    ca_file: Path | None = Field(None, description="PEM file of the authorities to trust instead of the public ones.")
+
+    @field_validator("base_url")
+    @classmethod
+    def _safe(cls, base_url: str, info: ValidationInfo) -> str:
+        try:
+            origin = Origin(base_url)
+        except ValueError:  # its text may hold a part of the URL, which may hold credentials
+            origin = None
+        if (
+            origin is None
+            or not base_url.isprintable()
+            or not (_HOST_NAME.fullmatch(origin.host) or _address(origin.host))
+        ):
+            raise ValueError("must be https://host[:port][/path], without credentials, query or fragment")
+        if re.search(rb"/api(/|$)", origin.prefix):
+            raise ValueError("must end before /api/v3, which the relay adds")
+        address = _address(origin.host)
+        local = address.is_loopback if address is not None else origin.host.lower() == "localhost"
+        if not (origin.secure or local or info.data.get("allow_insecure", True)):
+            raise ValueError(
+                "must be https: over plain http anybody on the way reads the API key (allow_insecure: true)"
+            )
+        return base_url
+
+    @field_validator("api_key")
+    @classmethod
+    def _one_key(cls, api_key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if "api_key_file" in info.data and (api_key is None) == (info.data["api_key_file"] is None):
+            if api_key is None:
+                raise PydanticKnownError("missing")
+            raise ValueError("write either api_key or api_key_file, not both")
+        return api_key
+
+    def key(self) -> ApiKey:
+        """Return the key's reader."""
+        key = self.api_key or self.api_key_file
+        assert key is not None  # noqa: S101 - `_one_key` saw to it
+        return ApiKey(key)
+
+
+class Engage(_Section):
+    """Voyado Engage."""
+
+    connections: Annotated[dict[str, Connection], Field(min_length=1)] = Field(
+        default_factory=lambda: {"default": None},  # whose mistakes then say what is missing
+        validate_default=True,
+    )
+
+
+# polling, limits, admin
+
+
+class Polling(_Section):
+    """When to ask for a versionTag."""
+
+    initial: InitialSeconds = Field(AUTO_INITIAL_S, description="How long to wait before the first poll; `auto` is 1s.")
+    max_interval: PositiveSeconds = Field(
+        60.0, description="The longest wait between two polls of an action: waits grow up to it."
+    )
+    deadline: PositiveSeconds = Field(24 * 3600.0, description="A poll that is never ready ends in a dead letter.")
+    not_found_grace: Seconds = Field(600.0, description="So long a job or order that Engage doesn't know is polled.")
+
+
+class Limits(_Section):
+    """What one instance holds at most."""
+
+    pending: Annotated[int, Field(ge=1, description="Above it the source is paused."), BeforeValidator(_number)] = (
+        100_000
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host and port to listen on; port 0 is any free one."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: object) -> Address:
+        """Read `host:port` or `[IPv6]:port`. Raises ValueError."""
+        match = re.fullmatch(r"(?:\[([^\]]+)\]|([^\[\]:]+)):([0-9]{1,5})", text) if isinstance(text, str) else None
+        if match is not None and int(match[3]) <= 65_535:
+            six = _address(match[1] or "")
+            if (six is not None and six.version == 6) or _HOST_NAME.fullmatch(match[2] or ""):
+                return cls(match[1] or match[2], int(match[3]))
+        raise ValueError("must be host:port, such as 0.0.0.0:8080 or [::]:8080")
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Admin(_Section):
+    """The server of metrics and health."""
+
+    listen: Annotated[
+        Address,
+        PlainValidator(Address.parse),
+        PlainSerializer(str),
+        WithJsonSchema({"type": "string", "default": "0.0.0.0:8080"}),
+    ] = Field(
+        default_factory=lambda: Address("0.0.0.0", 8080),  # noqa: S104 - scraped and probed from other hosts
+        description="host:port of /status, /metrics, /healthz and /readyz.",
+    )
+
+
+class Settings(_Section):
+    """All of it."""
+
+    kafka: KafkaProperties = Field(
+        default_factory=dict,
+        validate_default=True,
+        repr=False,  # holds passwords
+        description="Any librdkafka property, under its own name. bootstrap.servers is required.",
+    )
+    source: Source = Source()
+    delay: Delay = Field(Delay(), validate_default=True)
+    dead_letters: DeadLetters = Field(DeadLetters(), validate_default=True)
+    engage: Engage = Field(default_factory=dict, validate_default=True)
+    polling: Polling = Polling()
+    limits: Limits = Limits()
+    admin: Admin = Admin()
+    routes: dict[str, RouteRule | None] = Field(
+        default_factory=dict, description="By name, in order, before the built-in ones; null switches a built-in off."
+    )
+
+    @field_validator("delay")
+    @classmethod
+    def _delay_topics_apart(cls, delay: Delay, info: ValidationInfo) -> Delay:
+        if isinstance(source := info.data.get("source"), Source):
+            why = _template_mistake(delay.topic, source.topics, {"source": source.topics})
+            if why is None and len(source.topics) > 1 and SOURCE not in delay.topic:
+                why = f"must hold {SOURCE}: each source topic needs a delay topic of its own"
+            if why is not None:
+                raise _errors_at([_wrong("topic", why)])
+        return delay
+
+    @field_validator("dead_letters")
+    @classmethod
+    def _dead_letter_topics_apart(cls, dead_letters: DeadLetters, info: ValidationInfo) -> DeadLetters:
+        if isinstance(source := info.data.get("source"), Source):
+            taken = {"source": source.topics}
+            if isinstance(delay := info.data.get("delay"), Delay):
+                taken["delay"] = _names(delay.topic, source.topics)
+            if (why := _template_mistake(dead_letters.topic, source.topics, taken)) is not None:
+                raise _errors_at([_wrong("topic", why)])
+        return dead_letters
+
+    @property
+    def topics(self) -> tuple[RelayTopics, ...]:
+        """Each source topic with the two that belong to it."""
+        delays = _names(self.delay.topic, self.source.topics)
+        letters = _names(self.dead_letters.topic, self.source.topics)
+        return tuple(map(RelayTopics, self.source.topics, delays, letters))
+
+    @property
+    def effective_routes(self) -> dict[str, RouteRule]:
+        """The routes in the order in which they are tried: the user's, then what is left of the built-in ones."""
+        named = {**self.routes, **{name: rule for name, rule in BUILT_IN_ROUTES.items() if name not in self.routes}}
+        return {name: rule for name, rule in named.items() if rule is not None}
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """Read the file, if there is one, and the environment over it. Raises ConfigurationError."""
+    try:
+        file = ConfigurationFile({}, {}) if path is None else yaml_file.read(path)
+    except UnreadableFileError as error:
+        file = ConfigurationFile({}, {}, (error.mistake,), frozenset({()}))
+    said, meaningless = environment.overrides(environ, Settings, file.values)
+    sources = environment.apply(said, file.values)
+    mistakes = Mistakes(str(path), file, sources, meaningless)
+    settings = None
+    try:
+        settings = Settings.model_validate(file.values)
+    except ValidationError as error:
+        mistakes.add(error, Settings)
+    if settings is None or mistakes.lines():  # raised here, so that no traceback leads to pydantic's error
+        raise ConfigurationError(mistakes.lines())
+    return settings
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the file's JSON Schema (2020-12). What it requires may also come from the environment."""
+    return {"$schema": DIALECT, "$id": "urn:engage-relay:configuration:1", **Settings.model_json_schema()}

@@ -1,0 +1,1 @@
+"""What is owed to Engage and when to ask: the ledger, outcomes, pacing. Pure."""

@@ -1,0 +1,680 @@
+"""The ledger: what is still owed to Engage, and whose turn it is. Read this file first.
+
+Every routed action lives here from the moment its event is read until it is accepted or dead-lettered.
+
+Rules:
+ 1. An action may be sent only after its intent was saved: after a crash the saved intents without an outcome
+    are exactly the actions in doubt.
+ 2. Intents are saved just in time: only as many stand ahead of their sending as the caller allows, so that a crash
+    leaves few actions in doubt, and each is sent soon after its commit proved that we owned its partition.
+ 3. In a lane (one order on one connection) actions leave in the order of their events; lanes never wait for
+    each other. An action that ends as a dead letter frees its successor.
+ 4. The assignment's epoch belongs to every key: an answer that was asked for before a partition went away
+    never touches what came back with it.
+ 5. Doubt ends with the action: no later answer tells what became of an earlier send.
+ 6. Nothing here waits, reads a clock, draws a number or does I/O: the caller says what happened and when, the
+    answer is what to do next. `now` and all times are seconds since 1970 on a clock that never jumps (clock.py).
+
+States (an action behind another one of its lane is QUEUED):
+
+    QUEUED --turn--> WAITING --due--> DUE --take--> POLLING
+      | |              ^ ^                            | |
+      | |              | +-- not yet, not found, -----+ | tag
+      | |              |     failed call                v
+      | +-- turn, -----|-- tag known -------------> TAGGED --room ahead--> SAVING --saved--> READY --take--> SENDING
+      |                |                             ^  ^                    |                |              | | | |
+      |                |                   wait over |  +---- withdrawn, ----+----------------+--------------+ | | |
+      |                |                             |        handed over                                      | | |
+      +-- turn, -------|-- tag known, in doubt --> HOLDING <------------- not processed, in doubt --------------+ | |
+                       |                                                                                          | |
+                       +-------------------------- stale tag: ask the order --------------------------------------+ |
+                                                                                           (gone) <-- accepted -----+
+    any --gave up--> (dead letter)
+
+Effects (effects.py) go to the journal, in the order in which they are returned; requests are fetched with `take`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from consumer.core.effects import (
+    ActionId,
+    Close,
+    Effect,
+    NewAction,
+    Poll,
+    Request,
+    RestoredAction,
+    Save,
+    Send,
+    SetAside,
+)
+from consumer.core.outcomes import (
+    Accepted,
+    ActionOutcome,
+    DocumentOutcome,
+    DocumentTaken,
+    InDoubt,
+    JobFailed,
+    NotFound,
+    NotReady,
+    PollOutcome,
+    Ready,
+    Rejected,
+    StaleTag,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+    Withdrawn,
+)
+from consumer.core.ownership import Assignment
+from consumer.core.pacing import PollSchedule
+from schemas.dead_letter import Reason
+
+LEARNT_TAGS = 10_000  # jobs whose tag is remembered for the order's next action: about 3 MB
+MOST_STALE = 5  # times that the order is asked for a newer tag before its 404 is believed
+FAIR_TRIES = 3  # answered polls in a row, or sends, that an action gets before time ends it, even after an outage
+AGE_SLOT_S = 10  # how exactly `first_seen` is told: a day of deadline is 8640 slots at the most
+SUSPENDED_WAIT_S = 1.0  # before an action whose key was refused is due again; then its connection decides
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The waits and limits that decide when the ledger tries again and when it gives up. Seconds.
+
+    `deadline_s` counts from when the event was first read, `not_found_grace_s` from the first 404 in a row.
+    """
+
+    schedule: PollSchedule = field(default_factory=PollSchedule)
+    deadline_s: float = 24 * 3600.0
+    not_found_grace_s: float = 600.0
+
+
+class State(IntEnum):
+    """See the diagram above."""
+
+    QUEUED = 0
+    WAITING = 1
+    DUE = 2
+    POLLING = 3
+    TAGGED = 4
+    SAVING = 5
+    READY = 6
+    SENDING = 7
+    HOLDING = 8
+    GONE = 9
+
+
+_AHEAD = (State.SAVING, State.READY)  # an intent that stands ahead of its sending
+_IN_FLIGHT = (State.SAVING, State.SENDING)  # what a hand-over waits for: a poll that is cut off is asked again
+_INTENT = (State.SAVING, State.READY, State.SENDING)  # its record was written as an intent just now
+
+
+class _Entry:
+    """One open action. Slots and shared strings keep it near 400 bytes with all that points at it, beside `routed`."""
+
+    __slots__ = (
+        "ask_order", "attempts", "doubt", "due", "first_seen", "job_id", "missing_since", "next", "offset", "order_id",
+        "partition", "queue", "resend", "route", "routed", "sends", "stale", "state", "streak", "tag", "tagged_at",
+    )  # fmt: skip
+
+    def __init__(self, partition: _Partition, queue: _Queue, offset: int, action: NewAction, first_seen: float) -> None:
+        self.partition = partition
+        self.queue = queue
+        self.offset = offset
+        self.route = sys.intern(action.route)
+        self.order_id = action.order_id
+        self.routed = action.routed
+        self.resend = action.resend
+        self.tag = action.version_tag
+        self.job_id = action.job_id
+        self.state = State.QUEUED
+        self.first_seen = first_seen
+        self.due = first_seen  # never changed while the entry lies in the heap
+        self.tagged_at = first_seen
+        self.missing_since: float | None = None  # the first 404 of those that came in a row
+        self.attempts = 0
+        self.streak = 0  # polls in a row that Engage answered; below zero: that failed
+        self.sends = 0
+        self.stale = 0
+        self.ask_order = False
+        self.doubt = False
+        self.next = self  # in its lane; the last one's is the head
+
+    def __lt__(self, other: _Entry) -> bool:
+        return self.due < other.due or (self.due == other.due and self.offset < other.offset)
+
+    @property
+    def id(self) -> ActionId:
+        return ActionId(self.partition.assignment, self.offset)
+
+
+class _Partition:
+    __slots__ = ("assignment", "entries", "in_flight", "lanes", "stopping")
+
+    def __init__(self, assignment: Assignment) -> None:
+        self.assignment = assignment
+        self.entries: dict[int, _Entry] = {}
+        self.lanes: dict[str, dict[str, _Entry]] = {}  # connection -> order id -> the lane's last entry
+        self.in_flight = 0  # actions under way, to the journal or to Engage
+        self.stopping = False
+
+
+class _Queue:
+    """What one connection may be asked next: actions before polls."""
+
+    __slots__ = ("ahead", "connection", "polls", "sends", "tagged")
+
+    def __init__(self, connection: str) -> None:
+        self.connection = connection
+        self.ahead = 0  # intents on their way to the journal or waiting to be sent
+        self.tagged: deque[_Entry] = deque()
+        self.sends: deque[_Entry] = deque()
+        self.polls: deque[_Entry] = deque()
+
+
+class Ledger:
+    """Every open action of the owned partitions. See the module's rules and states."""
+
+    def __init__(self, policy: Policy, jitter: Callable[[], float]) -> None:
+        """`jitter` draws from [0, 1): growing waits are spread by it."""
+        self._policy = policy
+        self._jitter = jitter
+        self._partitions: dict[Assignment, _Partition] = {}
+        self._heap: list[_Entry] = []  # WAITING and HOLDING, the next due first; GONE ones are passed over
+        self._queues: dict[str, _Queue] = {}
+        self._tags: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._open = 0
+        self._open_bytes = 0
+        self._in_doubt = 0
+        self._states = [0] * len(State)
+        self._first_seen: dict[int, int] = {}
+        self._litter = 0  # at most so many GONE entries lie in the heap and the queues
+
+    # -- partitions ---------------------------------------------------------------------------------------------
+
+    def assign(self, assignment: Assignment, restored: Iterable[RestoredAction], now: float) -> list[Effect]:
+        """Take a partition over with what its delay topic still holds, in any order.
+
+        Returns what ends at once: actions in doubt that must not be sent again, and second records of one event
+        (it was read twice, and routed by another name: the one in doubt stays).
+        """
+        partition = self._partitions[assignment] = _Partition(assignment)
+        effects: list[Effect] = []
+        seen = None
+        for record in sorted(restored, key=lambda r: (r.offset, not r.sending)):
+            if record.offset == seen:
+                effects.append(Close(ActionId(assignment, record.offset), record.action.route))
+                continue
+            seen = record.offset
+            # Another instance's clock may have been ahead: nothing waits for that.
+            entry = self._add(partition, record.offset, record.action, min(record.first_seen, now))
+            entry.due = min(record.due, now + self._policy.schedule.max_interval_s)
+            entry.attempts, entry.sends = record.attempts, record.sends
+            self._doubt(entry, record.sending)
+            if record.sending and not entry.resend:
+                effects += self._set_aside(entry, Reason.OUTCOME_UNKNOWN, "the relay ended before the answer came", now)
+            elif self._is_head(entry):
+                self._start(entry, now)
+        return effects
+
+    def stop(self, assignment: Assignment) -> list[Effect]:
+        """Start nothing more for this partition: it is being handed over, and `drop` follows.
+
+        Intents that were saved and not sent are taken back, so that the next owner does not hold them in doubt.
+        """
+        partition = self._partitions.get(assignment)
+        if partition is None:
+            return []
+        partition.stopping = True
+        return [self._take_back(entry) for entry in partition.entries.values() if entry.state is State.READY]
+
+    def drop(self, assignment: Assignment) -> int:
+        """Forget a partition at once (lost, or handed over); returns how many actions it held."""
+        partition = self._partitions.pop(assignment, None)
+        if partition is None:
+            return 0
+        dropped = len(partition.entries)
+        for entry in partition.entries.values():
+            self._doubt(entry, False)
+            self._to(entry, State.GONE)
+            del entry.next
+        partition.entries.clear()
+        partition.lanes.clear()
+        self._open -= dropped
+        self._litter += dropped
+        if self._litter > self._open:
+            self._sweep()
+        return dropped
+
+    def in_flight(self, assignment: Assignment) -> int:
+        """Actions on their way to the journal or to Engage: a hand-over waits until there are none."""
+        partition = self._partitions.get(assignment)
+        return partition.in_flight if partition else 0
+
+    # -- what happened ------------------------------------------------------------------------------------------
+
+    def accept(self, assignment: Assignment, offset: int, action: NewAction, now: float) -> list[Effect]:
+        """Take an event's action. The first effect saves it: with it the event's offset may be settled.
+
+        Nothing where the delay topic held it already, or the partition is gone.
+        """
+        partition = self._partitions.get(assignment)
+        if partition is None or offset in partition.entries:
+            return []
+        entry = self._add(partition, offset, action, now)
+        entry.due = self._policy.schedule.first_poll(now)
+        if self._is_head(entry):
+            self._start(entry, now)
+        return [self._save(entry, sending=False)]
+
+    def intent_saved(self, action_id: ActionId, sends: int, proven_at: float) -> list[Effect]:
+        """Its intent (the one saved with this count of sends) is committed: it may be sent (rule 1).
+
+        An older record in doubt says `sending`, too; its commit entitles to nothing. `proven_at`: when the ownership
+        was read that this commit proved.
+        """
+        entry = self._find(action_id)
+        if entry is None or entry.state is not State.SAVING or entry.sends != sends:
+            return []
+        entry.due = proven_at
+        self._to(entry, State.READY)
+        if entry.partition.stopping:
+            return [self._take_back(entry)]
+        entry.queue.sends.append(entry)
+        return []
+
+    def unsaveable(self, action_id: ActionId, now: float) -> None:
+        """The journal set it aside: the broker refuses a record of its size, so nobody can keep it pending."""
+        entry = self._find(action_id)
+        if entry is not None:
+            self._litter += 1
+            self._remove(entry, now)
+
+    def poll_answered(self, action_id: ActionId, outcome: PollOutcome | DocumentOutcome, now: float) -> list[Effect]:
+        """Take the answer to a poll (or to a posted document). A tag learnt for a job is remembered."""
+        entry = self._find(action_id)
+        if entry is None or entry.state is not State.POLLING:
+            return []
+        entry.attempts += 1
+        match outcome:
+            case Ready(tag):
+                if entry.job_id is not None:
+                    self._learn(entry.queue.connection, entry.job_id, tag)
+                entry.tag, entry.tagged_at = tag, now
+                entry.missing_since = None
+                self._tagged(entry, now)
+                # A partition that is being handed over: the tag is kept for the next owner.
+                return [self._save(entry, sending=entry.doubt)] if entry.partition.stopping else []
+            case DocumentTaken(new_job):
+                entry.streak = 0
+                entry.job_id = new_job
+                entry.ask_order = new_job is None
+                self._wait(entry, State.WAITING, self._policy.schedule.first_poll(now))
+                return [self._save(entry, sending=entry.doubt)]
+            case NotReady():
+                entry.missing_since = None
+                return self._not_yet(entry, "not processed", now)
+            case NotFound():
+                if entry.missing_since is None:
+                    entry.missing_since = now
+                return self._not_yet(entry, "not found", now)
+            case JobFailed(why, errors):
+                return self._set_aside(entry, Reason.JOB_FAILED, why, now, errors)
+            case Rejected(_, why, errors):
+                return self._set_aside(entry, Reason.POLL_REJECTED, why, now, errors)
+            case Unauthorized():
+                return self._failed(entry, SUSPENDED_WAIT_S, now)
+            case Throttled(retry_after):
+                return self._failed(entry, retry_after, now)
+            case Unavailable(why, retry_after, answered):
+                return self._failed(entry, retry_after, now, why if answered else None)
+
+    def action_answered(self, action_id: ActionId, outcome: ActionOutcome, now: float) -> list[Effect]:
+        """Take the answer to an action."""
+        entry = self._find(action_id)
+        if entry is None or entry.state is not State.SENDING:
+            return []
+        match outcome:
+            case Accepted():
+                self._remove(entry, now)
+                return [Close(action_id, entry.route)]
+            case StaleTag():
+                return self._refresh_tag(entry, now)
+            case Rejected(_, why, errors):
+                return self._set_aside(entry, Reason.REJECTED, why, now, errors)
+            case InDoubt(why):
+                if not entry.resend:
+                    return self._set_aside(entry, Reason.OUTCOME_UNKNOWN, why, now)
+                self._doubt(entry, True)
+                if self._overran(entry, now) and entry.sends >= FAIR_TRIES:
+                    return self._too_late(entry, now, why)
+                self._wait(entry, State.HOLDING, now + self._doubt_wait(entry, now))
+                return []
+            case Unauthorized():
+                return self._not_processed(entry, SUSPENDED_WAIT_S, now)
+            case Throttled(retry_after) | Unavailable(_, retry_after, _):
+                return self._not_processed(entry, retry_after, now)
+            case Withdrawn():
+                return [self._take_back(entry)]
+
+    def refresh(self, action_id: ActionId) -> list[Effect]:
+        """Write an old live record again as it stands, so that it no longer pins the low-water mark.
+
+        Nothing for one whose intent was written just now: that record is a young one.
+        """
+        entry = self._find(action_id)
+        if entry is None or entry.state in _INTENT:
+            return []
+        return [self._save(entry, sending=entry.doubt)]
+
+    def rewrite(self, assignment: Assignment) -> list[Effect]:
+        """Write all that is pending again: the delay topic was made anew."""
+        partition = self._partitions.get(assignment)
+        entries = partition.entries.values() if partition else ()
+        return [self._save(entry, sending=entry.doubt or entry.state in _INTENT) for entry in entries]
+
+    # -- what to do next ----------------------------------------------------------------------------------------
+
+    def wake(self, now: float, most: int = 1000) -> None:
+        """Move up to `most` actions whose time has come: polls become DUE, held actions may be sent again."""
+        while most and self._heap and self._heap[0].due <= now:
+            entry = heapq.heappop(self._heap)
+            if entry.partition.stopping or entry.state is State.GONE:
+                continue
+            most -= 1
+            if entry.state is State.HOLDING:
+                self._tagged(entry, now)
+            else:
+                self._to(entry, State.DUE)
+                entry.queue.polls.append(entry)
+
+    def next_wake(self) -> float | None:
+        """When `wake` has something to do next."""
+        return self._heap[0].due if self._heap else None
+
+    def save_intents(self, connection: str, ahead: int) -> list[Effect]:
+        """Save the intents of the oldest TAGGED actions until `ahead` of the connection wait to be sent (rule 2)."""
+        queue = self._queue(connection)
+        effects: list[Effect] = []
+        while queue.tagged and queue.ahead < ahead:
+            entry = queue.tagged.popleft()
+            if entry.state is State.TAGGED and not entry.partition.stopping:
+                entry.sends += 1
+                self._to(entry, State.SAVING)
+                effects.append(self._save(entry, sending=True))
+        return effects
+
+    def wants_intents(self, connection: str) -> bool:
+        """Whether `save_intents` may have something."""
+        return bool(self._queue(connection).tagged)
+
+    def take(self, connection: str) -> Request | None:
+        """Take the next request of a connection: the oldest READY action, else the oldest DUE poll."""
+        queue = self._queue(connection)
+        while queue.sends:
+            entry = queue.sends.popleft()
+            if entry.state is State.READY and entry.tag is not None:
+                self._to(entry, State.SENDING)
+                return Send(entry.id, entry.order_id, entry.routed, entry.tag, entry.due, entry.tagged_at)
+        while queue.polls:
+            entry = queue.polls.popleft()
+            if entry.state is State.DUE and not entry.partition.stopping:
+                self._to(entry, State.POLLING)
+                return Poll(entry.id, entry.order_id, entry.routed, entry.job_id, entry.ask_order, entry.due)
+        return None
+
+    def has_request(self, connection: str) -> bool:
+        """Whether `take` may have something (it may still find that all of it went away)."""
+        queue = self._queue(connection)
+        return bool(queue.sends or queue.polls)
+
+    # -- figures ------------------------------------------------------------------------------------------------
+
+    @property
+    def open(self) -> int:
+        """How many actions are open."""
+        return self._open
+
+    @property
+    def open_bytes(self) -> int:
+        """How many bytes their `routed` hold together."""
+        return self._open_bytes
+
+    @property
+    def in_doubt(self) -> int:
+        """How many open actions may have been processed already."""
+        return self._in_doubt
+
+    def counts(self) -> dict[str, int]:
+        """Open actions by state."""
+        return {state.name.lower(): self._states[state] for state in State if state is not State.GONE}
+
+    def first_seen(self) -> dict[int, int]:
+        """Open actions by when their events were first read: how many in which slot of AGE_SLOT_S since 1970."""
+        return self._first_seen.copy()
+
+    def open_of(self, assignment: Assignment) -> int | None:
+        """Return how many actions of a partition are open; None while it is not ours, or not restored yet."""
+        partition = self._partitions.get(assignment)
+        return None if partition is None else len(partition.entries)
+
+    def overdue(self, now: float, tolerance_s: float = 1.0) -> int:
+        """DUE polls and TAGGED actions that nobody has taken; 0 while the oldest is within the tolerance."""
+        oldest = now
+        for queue in self._queues.values():
+            for waiting in (queue.tagged, queue.polls):
+                while waiting and waiting[0].state is State.GONE:
+                    waiting.popleft()
+                if waiting:
+                    oldest = min(oldest, waiting[0].due)
+        return self._states[State.DUE] + self._states[State.TAGGED] if now - oldest > tolerance_s else 0
+
+    # -- inside: the book ---------------------------------------------------------------------------------------
+
+    def _find(self, action_id: ActionId) -> _Entry | None:
+        partition = self._partitions.get(action_id.assignment)
+        return partition.entries.get(action_id.offset) if partition else None
+
+    def _queue(self, connection: str) -> _Queue:
+        queue = self._queues.get(connection)
+        if queue is None:
+            queue = self._queues[connection] = _Queue(connection)
+        return queue
+
+    def _to(self, entry: _Entry, state: State) -> None:
+        self._states[entry.state] -= 1
+        self._states[state] += 1
+        entry.partition.in_flight += (state in _IN_FLIGHT) - (entry.state in _IN_FLIGHT)
+        entry.queue.ahead += (state in _AHEAD) - (entry.state in _AHEAD)
+        if state is State.GONE:
+            self._open_bytes -= len(entry.routed)
+            self._count_age(entry, -1)
+        entry.state = state
+
+    def _count_age(self, entry: _Entry, change: int) -> None:
+        slot = int(entry.first_seen // AGE_SLOT_S)
+        count = self._first_seen.get(slot, 0) + change
+        if count:
+            self._first_seen[slot] = count
+        else:
+            del self._first_seen[slot]
+
+    def _doubt(self, entry: _Entry, doubt: bool) -> None:
+        self._in_doubt += doubt - entry.doubt
+        entry.doubt = doubt
+
+    def _add(self, partition: _Partition, offset: int, action: NewAction, first_seen: float) -> _Entry:
+        queue = self._queue(action.connection)
+        entry = _Entry(partition, queue, offset, action, first_seen)
+        partition.entries[offset] = entry
+        self._open += 1
+        self._open_bytes += len(entry.routed)
+        self._states[State.QUEUED] += 1
+        self._count_age(entry, 1)
+        lane = partition.lanes.setdefault(queue.connection, {})
+        last = lane.get(entry.order_id)
+        if last is not None:
+            entry.next, last.next = last.next, entry
+        lane[entry.order_id] = entry
+        return entry
+
+    def _is_head(self, entry: _Entry) -> bool:
+        return entry.partition.lanes[entry.queue.connection][entry.order_id].next is entry
+
+    def _remove(self, entry: _Entry, now: float) -> None:
+        """Take an ended action out of its lane; where it was the head, its successor's turn comes."""
+        partition = entry.partition
+        self._doubt(entry, False)
+        self._to(entry, State.GONE)
+        self._open -= 1
+        del partition.entries[entry.offset]
+        lane = partition.lanes[entry.queue.connection]
+        last = before = lane[entry.order_id]
+        while before.next is not entry:  # at once, unless it ends before its turn came: rare
+            before = before.next
+        if before is entry:
+            del lane[entry.order_id]
+        else:
+            before.next = entry.next
+            if last is entry:
+                lane[entry.order_id] = before
+            if before is last and not partition.stopping:
+                self._start(before.next, now)
+        del entry.next  # it would keep others alive, and itself
+
+    def _sweep(self) -> None:
+        """Let go of what is GONE. `drop` calls it when that is more than what is open: O(1) per dropped action."""
+        self._heap = [entry for entry in self._heap if entry.state is not State.GONE]
+        heapq.heapify(self._heap)
+        for queue in self._queues.values():
+            queue.tagged = _live(queue.tagged)
+            queue.sends = _live(queue.sends)
+            queue.polls = _live(queue.polls)
+        self._litter = 0
+
+    def _learn(self, connection: str, job_id: str, tag: str) -> None:
+        self._tags[connection, job_id] = tag
+        self._tags.move_to_end((connection, job_id))
+        if len(self._tags) > LEARNT_TAGS:
+            self._tags.popitem(last=False)
+
+    # -- inside: the steps --------------------------------------------------------------------------------------
+
+    def _start(self, entry: _Entry, now: float) -> None:
+        """Its turn has come. What was restored in doubt waits first: it is never sent again at once."""
+        if entry.tag is None and entry.job_id is not None:
+            entry.tag = self._tags.get((entry.queue.connection, entry.job_id))
+        earliest = now + self._doubt_wait(entry, now) if entry.doubt else now
+        if entry.tag is None:
+            self._wait(entry, State.WAITING, max(entry.due, earliest))
+            return
+        entry.tagged_at = now
+        if entry.doubt:
+            self._wait(entry, State.HOLDING, earliest)
+        else:
+            self._tagged(entry, now)
+
+    def _wait(self, entry: _Entry, state: State, due: float) -> None:
+        self._to(entry, state)
+        entry.due = due
+        heapq.heappush(self._heap, entry)
+
+    def _tagged(self, entry: _Entry, now: float) -> None:
+        self._to(entry, State.TAGGED)
+        entry.due = now
+        entry.queue.tagged.append(entry)
+
+    def _not_yet(self, entry: _Entry, why: str, now: float) -> list[Effect]:
+        """Engage answered that there is no tag: poll again, unless its time is over."""
+        entry.streak = max(entry.streak, 0) + 1
+        if entry.streak >= FAIR_TRIES:
+            grace_s = self._policy.not_found_grace_s
+            if entry.missing_since is not None and now - entry.missing_since >= grace_s:
+                return self._set_aside(entry, Reason.NOT_FOUND, f"Engage did not know it for {grace_s:g} s", now)
+            if self._overran(entry, now):
+                return self._too_late(entry, now, why)
+        self._wait(entry, State.WAITING, now + self._policy.schedule.interval(entry.attempts, self._jitter()))
+        return []
+
+    def _failed(self, entry: _Entry, told_s: float | None, now: float, answered: str | None = None) -> list[Effect]:
+        """The poll came to nothing: wait as told, or longer after each failure in a row.
+
+        Only where Engage itself gives useless answers (`answered`) time ends it: an outage is nobody's fault.
+        """
+        entry.streak = min(entry.streak, 0) - 1
+        if answered is not None and -entry.streak >= FAIR_TRIES and self._overran(entry, now):
+            return self._too_late(entry, now, answered)
+        self._wait(entry, State.WAITING, now + self._told_or_backoff(told_s, -entry.streak))
+        return []
+
+    def _not_processed(self, entry: _Entry, told_s: float | None, now: float) -> list[Effect]:
+        """The action was surely not processed, and the delay topic must know it in case we end meanwhile (rule 5)."""
+        self._wait(entry, State.HOLDING, now + self._told_or_backoff(told_s, _failed_sends(entry)))
+        return [] if entry.doubt else [self._save(entry, sending=False)]
+
+    def _refresh_tag(self, entry: _Entry, now: float) -> list[Effect]:
+        entry.stale += 1
+        if entry.stale > MOST_STALE:
+            detail = f"Engage answered 404 to {entry.stale} versionTags"
+            return self._set_aside(entry, Reason.STALE_TAG, detail, now)
+        entry.tag = None
+        entry.ask_order = True
+        wait_s = 0.0 if entry.stale == 1 else self._policy.schedule.interval(entry.stale - 1, self._jitter())
+        self._wait(entry, State.WAITING, now + wait_s)
+        return [self._save(entry, sending=entry.doubt)]
+
+    def _take_back(self, entry: _Entry) -> Save:
+        """Its intent was saved and surely not sent: its turn comes again, before the others'."""
+        entry.sends -= 1
+        self._to(entry, State.TAGGED)
+        entry.queue.tagged.appendleft(entry)
+        return self._save(entry, sending=entry.doubt)
+
+    def _overran(self, entry: _Entry, now: float) -> bool:
+        return now - entry.first_seen > self._policy.deadline_s
+
+    def _too_late(self, entry: _Entry, now: float, why: str) -> list[Effect]:
+        reason = Reason.OUTCOME_UNKNOWN if entry.doubt else Reason.DEADLINE
+        return self._set_aside(entry, reason, f"not delivered within {self._policy.deadline_s:g} s: {why}", now)
+
+    def _set_aside(
+        self, entry: _Entry, reason: Reason, detail: str, now: float, errors: str | None = None
+    ) -> list[Effect]:
+        if entry.doubt and reason is not Reason.OUTCOME_UNKNOWN:
+            detail += "; an earlier send may have been processed"
+        self._remove(entry, now)
+        return [SetAside(entry.id, entry.route, entry.routed, reason, detail, errors, entry.attempts, entry.sends)]
+
+    def _save(self, entry: _Entry, *, sending: bool) -> Save:
+        return Save(
+            entry.id, entry.route, entry.routed, sending, entry.first_seen, entry.due, entry.attempts, entry.sends,
+            entry.tag, entry.job_id,
+        )  # fmt: skip
+
+    def _backoff(self, failures: int) -> float:
+        return self._policy.schedule.backoff(failures, self._jitter())
+
+    def _doubt_wait(self, entry: _Entry, now: float) -> float:
+        """How long an action in doubt waits: each send may double it, so its waits go on doubling."""
+        sends = _failed_sends(entry)
+        longest = self._backoff(sends)
+        time_left = entry.first_seen + self._policy.deadline_s - now
+        return min(longest * 2.0 ** max(0, sends - len(self._policy.schedule.backoff_s)), max(longest, time_left))
+
+    def _told_or_backoff(self, told_s: float | None, failures: int) -> float:
+        return self._backoff(failures) if told_s is None else told_s
+
+
+def _failed_sends(entry: _Entry) -> int:
+    return entry.sends - entry.stale  # a stale tag was an answer
+
+
+def _live(entries: Iterable[_Entry]) -> deque[_Entry]:
+    return deque(entry for entry in entries if entry.state is not State.GONE)

@@ -1,0 +1,176 @@
+"""Pacing: when to ask again, and how fast a connection may be asked. Pure; times are seconds since 1970.
+
+Rules:
+ 1. A connection's budget is per API key and even, never in bursts: Engage recommends staying below 50 requests/s
+    and answers 429 above 200 in a second. Every request counts, also the second one of a call (a redirect followed,
+    an order behind its job, a document put where it could not be posted).
+ 2. Instances share it without talking: each takes the fraction of the source's partitions that it owns. What an
+    instance has earned at its old rate is all that it takes along to the new one.
+ 3. 429 shrinks the budget (halves it, at most once a second); time without 429 lets it grow back.
+ 4. Failures in a row stop the connection for a growing while, then one request at a time tries it; a refused key
+    stops it until the key changes or a trial succeeds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from consumer.core.outcomes import (
+    ActionOutcome,
+    DocumentOutcome,
+    InDoubt,
+    PollOutcome,
+    Rejected,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+    Withdrawn,
+)
+
+BACKOFF_S = (10.0, 30.0, 60.0, 300.0)  # what Engage asks for between retries of a failed call
+JITTER = 0.2  # waits are spread by +-20 %, so that what failed together does not come back together
+# At r requests per second, evenly, as many as r + 1 can fall into one second, and a late timer may be caught up by a
+# quarter of an interval. So of its share s each instance takes 0.97 s - 1, and however many there are, they stay within
+# the budget in every second. Of a share of about two or less, half is left: else nothing would be.
+RESERVE = 0.97
+FENCEPOST = 1.0
+LEAST_OF_SHARE = 0.5
+
+FAILURES_IN_A_ROW = 5  # before the whole connection is given a rest
+RESTS_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+THROTTLED_REST_S = 1.0  # after a 429 that does not say how long
+SUSPENDED_TRIAL_S = 60.0  # a refused key is tried again this often (a new key: at once)
+TIMER_S = 0.002  # how late the event loop's timers are, at the most, when all is well
+LEAST_FACTOR = 0.02
+GROWTH_PER_S = 0.05  # of the full budget, per second without 429: back from half in 10 s
+
+
+@dataclass(frozen=True, slots=True)
+class PollSchedule:
+    """When to poll. What is learnt of a connection's processing times belongs into `first_poll` and `interval`."""
+
+    initial_s: float = 1.0
+    max_interval_s: float = 60.0
+    growth: float = 1.6
+    backoff_s: tuple[float, ...] = BACKOFF_S
+
+    def first_poll(self, now: float) -> float:
+        """When to poll for the first time an action that was seen at `now`."""
+        return now + self.initial_s
+
+    def interval(self, attempts: int, jitter: float) -> float:
+        """How long to wait after the `attempts`-th poll (from 1) that found nothing; `jitter` in [0, 1)."""
+        # Capped before it is spread: at the maximum, too, what was asked together does not come back together.
+        # 1.6 ** 64 is beyond any maximum; more would overflow some day.
+        grown = max(self.initial_s, 0.1) * self.growth ** min(attempts, 64)
+        return min(grown, self.max_interval_s / (1 + JITTER)) * _spread(jitter)
+
+    def backoff(self, failures: int, jitter: float) -> float:
+        """How long to wait after the `failures`-th failed call (from 1) for the same action."""
+        return self.backoff_s[min(max(failures, 1), len(self.backoff_s)) - 1] * _spread(jitter)
+
+
+def _spread(jitter: float) -> float:
+    return 1 - JITTER + 2 * JITTER * jitter
+
+
+class Pace:
+    """How fast one connection may be asked by this instance."""
+
+    def __init__(self, requests_per_second: float) -> None:
+        """Owns no share of the budget yet: see `set_share`."""
+        self._budget = requests_per_second
+        self._share = 0.0
+        self._factor = 1.0
+        self._factor_at = 0.0
+        self._last_sent = 0.0
+        self._rest_until = -math.inf
+        self._suspended_until = -math.inf
+        self._shrunk_at = -math.inf
+        self._failures = 0
+        self._rests = 0
+        self._on_trial = False
+        self._trial_under_way = False
+        self.suspended = False
+
+    @property
+    def budget(self) -> float:
+        """Requests per second that the key has, for all instances together."""
+        return self._budget
+
+    def set_share(self, share: float, now: float) -> None:
+        """Take `share` (0 to 1) of the budget from `now` on: the owned fraction of the source's partitions."""
+        earned = min(1.0, (now - self._last_sent) * self.rate(now))  # of the next request
+        self._share = share
+        self._last_sent = now - earned / self.rate(now) if share > 0 else now
+
+    def next_at(self, now: float) -> float:
+        """When the next request may leave: `now` or earlier means now, infinity means after the trial's answer."""
+        return math.inf if self._trial_under_way else self.next_of_a_call_at(now)
+
+    def next_of_a_call_at(self, now: float) -> float:
+        """When a call under way may make its next request: a trial is the whole call. Infinity: nobody knows."""
+        if self._share <= 0:
+            return math.inf
+        return max(self._last_sent + 1 / self.rate(now), self._rest_until, self._suspended_until)
+
+    def rate(self, now: float) -> float:
+        """Requests per second at present."""
+        if self._factor < 1:
+            self._factor = min(1.0, self._factor + GROWTH_PER_S * max(0.0, now - self._factor_at))
+            self._factor_at = now
+        share = self._budget * self._share
+        return max(RESERVE * share - FENCEPOST, LEAST_OF_SHARE * share) * self._factor
+
+    def sent(self, now: float) -> None:
+        """A request leaves at `now`, which `next_at` allowed."""
+        # A little may be caught up, so that late timers do not eat the budget.
+        interval = 1 / self.rate(now)
+        self._last_sent = max(self._last_sent + interval, now - max(interval / 4, TIMER_S))
+        self._trial_under_way = self._on_trial
+
+    def answered(self, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float) -> None:
+        """Learn from an answer, whichever request it was for."""
+        self._trial_under_way = False
+        match outcome:
+            case Withdrawn() | Rejected(0):
+                pass  # Engage was not asked
+            case Throttled(retry_after):
+                self._shrink(now)
+                self._rest(now + (THROTTLED_REST_S if retry_after is None else retry_after))
+            case Unauthorized():
+                self.suspended = self._on_trial = True
+                self._suspended_until = now + SUSPENDED_TRIAL_S
+            case Unavailable(_, retry_after, _):
+                self._failed(now, retry_after)
+            case InDoubt():
+                self._failed(now, None)
+            case _:
+                self._failures = self._rests = 0
+                self._on_trial = self.suspended = False
+                self._suspended_until = -math.inf
+
+    def resting(self, now: float) -> bool:
+        """Whether nothing leaves for a while: after failures in a row, a 429, or for a key that is refused."""
+        return now < max(self._rest_until, self._suspended_until)
+
+    def key_changed(self) -> None:
+        """Try again at once: the connection's key is another one now."""
+        self._suspended_until = -math.inf
+
+    def _failed(self, now: float, retry_after: float | None) -> None:
+        self._failures += 1
+        if self._failures >= FAILURES_IN_A_ROW and now >= self._rest_until:
+            self._on_trial = True
+            self._rest(now + max(RESTS_S[min(self._rests, len(RESTS_S) - 1)], retry_after or 0.0))
+            self._rests += 1
+
+    def _rest(self, until: float) -> None:
+        self._rest_until = max(self._rest_until, until)
+
+    def _shrink(self, now: float) -> None:
+        if now - self._shrunk_at >= 1.0:
+            self.rate(now)  # what it grew until now counts
+            self._factor = max(LEAST_FACTOR, self._factor / 2)
+            self._shrunk_at = self._factor_at = now

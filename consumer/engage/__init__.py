@@ -1,0 +1,1 @@
+"""The edge towards Engage: one typed outcome per call."""

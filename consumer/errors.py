@@ -1,0 +1,71 @@
+"""What ends the process: one class for each reason, with its exit code and, where a person must act, what to do."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What the process ends with; documented in README."""
+
+    OK = 0
+    FAILED = 1  # something that a restart may cure; the last log line names it
+    CONFIGURATION = 2  # the operator: the configuration, or an address that is taken
+    TOPICS = 3  # the operator: a topic is missing or does not fit
+    START = 4  # the operator: nobody said where to start (`--from`)
+    OFFSET_OUT_OF_RANGE = 5  # the operator: the source no longer holds the next offset
+
+
+class FatalError(Exception):
+    """Ends the process with its exit code. `advice` says what the operator can do."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+    advice: ClassVar[str | None] = None
+
+
+class ConfigurationError(FatalError):
+    """The configuration cannot be used. `errors` holds all that is wrong, a line each, in the file's order."""
+
+    exit_code = ExitCode.CONFIGURATION
+
+    def __init__(self, errors: tuple[str, ...]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+
+class ListenError(FatalError):
+    """The admin server cannot listen at the configured address."""
+
+    exit_code = ExitCode.CONFIGURATION
+
+
+class TopicError(FatalError):
+    """A topic is missing or does not fit. Holds everything that is wrong, one per line."""
+
+    exit_code = ExitCode.TOPICS
+    advice = "create a source topic yourself, the others with `engage-relay topics create` or --create-topics"
+
+
+class StartRefusedError(FatalError):
+    """Nobody said where to start, and the source holds records."""
+
+    exit_code = ExitCode.START
+    advice = "decide with --from earliest (replay all of it) or --from latest (skip it)"
+
+
+class StartUnknownError(FatalError):
+    """There is no committed offset and no position record, and the topic holds records: the operator decides."""
+
+    exit_code = ExitCode.START
+    advice = "decide with --from earliest or --from latest"
+
+
+class OffsetOutOfRangeError(FatalError):
+    """The next offset is not in the source: retention overran the relay, or the topic was recreated."""
+
+    exit_code = ExitCode.OFFSET_OUT_OF_RANGE
+    advice = (
+        "decide where to go on, with Kafka's own tool while no instance runs: "
+        "kafka-consumer-groups.sh --reset-offsets --group <group.id> --topic <source>"
+    )

@@ -1,0 +1,406 @@
+"""Routing: an event becomes one action, or a reason why not.
+
+Routes are tried in order, the first whose `when` holds takes the event. Then everything that it needs must be there:
+nothing is guessed, because a guess mails the wrong customer, and a dead letter can be redriven.
+
+Rules:
+ 1. A `when` that fails on an event (a function given a wrong type, say) counts as neither true nor false: the event
+    is set aside. To pass it on as "not matching" could lose an action in silence.
+ 2. The user's routes come first, in the order of the file; the built-in ones follow (settings puts them so). A user's
+    route with a built-in's name replaces it and its contract, `null` switches it off. So a built-in route never sees
+    an event that a user's route takes.
+ 3. An event that reaches a built-in route (its `type` is one of the six) must obey the canonical contract
+    (schemas/order_event), unknown versions included; an event of another type that no route takes is unrouted.
+ 4. Details name keys and expressions, never contents.
+
+Nothing here does I/O or reads a clock.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Protocol
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from consumer.events.expressions import EvaluationError, Expression, compile_expression, is_true
+from consumer.events.identifiers import MAX_ID_CHARACTERS, why_unusable
+from schemas.dead_letter import Reason
+from schemas.engage import ActionName
+from schemas.order_event import OrderEvent
+from schemas.pending_action import FromDocument, FromEvent, FromJob, FromOrder, OnUnknown, TagSource
+
+UNKNOWN_TIME_MS = 0
+"""`event_time_ms` where neither the event nor its record has a time."""
+
+
+MOST_NAMED = 3  # fields that a dead letter's detail names
+
+_MOMENT = TypeAdapter(datetime)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACESTATE = re.compile(rb"(?=.{1,512}\Z)[\x21-\x7e][\x20-\x7e]*=[\x20-\x7e]+")
+
+
+def _checked(text: str) -> str:
+    compile_expression(text)
+    return text
+
+
+JMESPath = Annotated[str, AfterValidator(_checked)]
+
+
+class RouteRule(BaseModel):
+    """A route as the user writes it. All but `action` and `on_unknown` are JMESPath over the event.
+
+    The tag comes from the first of `version_tag`, `job_id`, `order` that gives something, else from the order itself.
+    A number that is an integer is taken as text where an id or tag is wanted.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    when: JMESPath | None = Field(None, description="Which events the route takes (JMESPath's truth). Default: all.")
+    action: ActionName = Field(description="The order action that is sent.")
+    order_id: JMESPath = Field("orderId", description="Engage's orderId.")
+    version_tag: JMESPath | None = Field(None, description="The versionTag itself.")
+    job_id: JMESPath | None = Field(None, description="The Engage job that processes the order.")
+    order: JMESPath | None = Field(None, description="The order document (an object), posted to Engage first.")
+    newer_than: JMESPath | None = Field(
+        None, description="With no tag, job or document: an order that was last changed before this time is too old."
+    )
+    event_time: JMESPath | None = Field(
+        None,
+        description="When it happened: RFC 3339, or a number of seconds (up to 20000000000) or milliseconds since 1970;"
+        " null: the record's timestamp. Default: `occurredAt` where that is a time, else the record's timestamp.",
+    )
+    language: JMESPath | None = Field(None, description="Language of the message to the customer, as sv-SE.")
+    data: JMESPath | None = Field(None, description="Passed to Engage with the action; any JSON.")
+    connection: JMESPath = Field("'default'", description="Name of the Engage connection.")
+    on_unknown: OnUnknown = Field("resend", description="What to do with an action that may have been processed.")
+
+
+def _built_in(event_type: str, action: ActionName) -> RouteRule:
+    return RouteRule(
+        when=f"type == '{event_type}'",
+        action=action,
+        version_tag="engage.versionTag",
+        job_id="engage.jobId",
+        order="order",
+        newer_than="engage.newerThan",
+        event_time="occurredAt",
+        language="language",
+        data="data",
+        connection="engage.connection || 'default'",
+    )
+
+
+BUILT_IN_ROUTES: dict[str, RouteRule] = {
+    "confirmed": _built_in("order.confirmed", "ConfirmOrder"),
+    "shipped": _built_in("order.shipped", "ConfirmShipment"),
+    "delivered": _built_in("order.delivered", "ConfirmDelivery"),
+    "cancelled": _built_in("order.cancelled", "ConfirmCancellation"),
+    "completed": _built_in("order.completed", "ConfirmCompletion"),
+    "custom": _built_in("order.custom", "Custom"),
+}
+"""The routes of the canonical event (schemas/order_event). One that is given as it stands keeps the contract."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A rule, compiled. `canonical`: the events that it takes must obey the canonical contract."""
+
+    name: str
+    action: ActionName
+    on_unknown: OnUnknown
+    canonical: bool
+    when: Expression | None
+    order_id: Expression
+    version_tag: Expression | None
+    job_id: Expression | None
+    order: Expression | None
+    newer_than: Expression | None
+    event_time: Expression | None
+    language: Expression | None
+    data: Expression | None
+    connection: Expression
+
+
+def compile_routes(rules: Mapping[str, RouteRule]) -> list[Route]:
+    """Compile rules in the order in which they are tried: these and no others (settings adds the built-in ones)."""
+    return [_compiled(name, rule) for name, rule in rules.items()]
+
+
+def _compiled(name: str, rule: RouteRule) -> Route:
+    def optional(text: str | None) -> Expression | None:
+        return None if text is None else compile_expression(text)
+
+    return Route(
+        name=name,
+        action=rule.action,
+        on_unknown=rule.on_unknown,
+        canonical=rule == BUILT_IN_ROUTES.get(name),
+        when=optional(rule.when),
+        order_id=compile_expression(rule.order_id),
+        version_tag=optional(rule.version_tag),
+        job_id=optional(rule.job_id),
+        order=optional(rule.order),
+        newer_than=optional(rule.newer_than),
+        event_time=optional(rule.event_time),
+        language=optional(rule.language),
+        data=optional(rule.data),
+        connection=compile_expression(rule.connection),
+    )
+
+
+class RecordFacts(Protocol):
+    """What routing reads of the event's record."""
+
+    @property
+    def timestamp_ms(self) -> int | None:
+        """Milliseconds since 1970 (UTC)."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Kafka's headers, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """The event is this action: schemas.pending_action.RoutedAction without its `source`."""
+
+    route: str
+    connection: str
+    order_id: str = field(repr=False)
+    action: ActionName
+    language: str | None = field(repr=False)
+    data: object = field(repr=False)
+    tag_source: TagSource = field(repr=False)
+    on_unknown: OnUnknown
+    event_time_ms: int
+    trace_context: dict[str, str] | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Unrouted:
+    """No route takes the event: it is counted and passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Misrouted:
+    """A route takes the event and cannot use it: a dead letter."""
+
+    reason: Reason
+    detail: str
+    route: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one route said of an event. `result` None: it did not take it, for this `why`."""
+
+    route: str
+    result: Routed | Misrouted | None
+    why: str
+
+
+class _UnusableError(Exception):
+    """A route took the event and cannot use it."""
+
+    def __init__(self, detail: str, reason: Reason = Reason.INVALID_EVENT) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+_UNROUTED = Unrouted()
+
+
+class Router:
+    """Routes events over compiled routes to the connections that are configured."""
+
+    def __init__(self, routes: Sequence[Route], connections: Collection[str]) -> None:
+        self._routes = tuple(routes)
+        self._connections = frozenset(connections)
+
+    def route(self, event: dict[str, object], record: RecordFacts) -> Routed | Unrouted | Misrouted:
+        """Say what becomes of an event. Never raises for what it holds."""
+        for route in self._routes:
+            result = self._ask(route, event, record)
+            if result is not None:
+                return result
+        return _UNROUTED
+
+    def explain(self, event: dict[str, object], record: RecordFacts) -> list[Decision]:
+        """Say what each route did with an event; at most one has a result, the same as `route` gives."""
+        return list(self._explained(event, record))
+
+    def _explained(self, event: dict[str, object], record: RecordFacts) -> Iterator[Decision]:
+        taker: str | None = None
+        for route in self._routes:
+            if taker is not None:
+                yield Decision(route.name, None, f"not asked: `{taker}` comes first")
+                continue
+            result = self._ask(route, event, record)
+            match result:
+                case None:
+                    yield Decision(route.name, None, f"when: {route.when} is not true")
+                case Misrouted():
+                    yield Decision(route.name, result, result.detail)
+                case Routed():
+                    yield Decision(route.name, result, f"when: {route.when} is true" if route.when else "takes all")
+            taker = None if result is None else route.name
+
+    def _ask(self, route: Route, event: dict[str, object], record: RecordFacts) -> Routed | Misrouted | None:
+        try:
+            if route.when is not None and not is_true(_value("when", route.when, event)):
+                return None
+            if route.canonical:
+                _check_contract(event)
+            return self._action(route, event, record)
+        except _UnusableError as wrong:
+            return Misrouted(wrong.reason, str(wrong), route.name)
+
+    def _action(self, route: Route, event: dict[str, object], record: RecordFacts) -> Routed:
+        connection = _required("connection", route.connection, _text("connection", route.connection, event))
+        if connection not in self._connections:
+            raise _UnusableError(f"connection: {_quoted(connection)} is not configured", Reason.UNKNOWN_CONNECTION)
+        return Routed(
+            route=route.name,
+            connection=connection,
+            order_id=_required("order_id", route.order_id, _identifier("order_id", route.order_id, event)),
+            action=route.action,
+            language=_text("language", route.language, event),
+            data=_value("data", route.data, event),
+            tag_source=_tag_source(route, event),
+            on_unknown=route.on_unknown,
+            event_time_ms=_event_time_ms(route, event, record),
+            trace_context=trace_context(record.headers),
+        )
+
+
+def _check_contract(event: dict[str, object]) -> None:
+    try:
+        OrderEvent.model_validate(event)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_context=False, include_input=False)
+        fields = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in wrong[:MOST_NAMED]]
+        raise _UnusableError("; ".join(fields)) from None
+
+
+def _value(key: str, expression: Expression | None, event: dict[str, object]) -> object:
+    if expression is None:
+        return None
+    try:
+        return expression.search(event)
+    except EvaluationError as error:
+        raise _UnusableError(f"{key}: {expression} {error}") from None
+
+
+def _text(key: str, expression: Expression | None, event: dict[str, object], *, integers: bool = False) -> str | None:
+    value = _value(key, expression, event)
+    if value is None:
+        return None
+    if integers and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # commerce platforms number their orders
+    if not isinstance(value, str):
+        raise _UnusableError(f"{key}: {expression} gave {_kind(value)}, not a text")
+    if not value:
+        raise _UnusableError(f"{key}: {expression} gave an empty text")
+    if len(value) > MAX_ID_CHARACTERS:
+        raise _UnusableError(f"{key}: {expression} gave more than {MAX_ID_CHARACTERS} characters")
+    return value
+
+
+def _identifier(key: str, expression: Expression | None, event: dict[str, object]) -> str | None:
+    value = _text(key, expression, event, integers=True)
+    why = None if value is None else why_unusable(value)
+    if why is not None:
+        raise _UnusableError(f"{key}: {expression} gave an id that {why}")
+    return value
+
+
+def _required(key: str, expression: Expression, value: str | None) -> str:
+    if value is None:
+        raise _UnusableError(f"{key}: {expression} gave nothing")
+    return value
+
+
+def _tag_source(route: Route, event: dict[str, object]) -> TagSource:
+    version_tag = _text("version_tag", route.version_tag, event, integers=True)
+    if version_tag is not None:
+        return FromEvent(version_tag=version_tag)
+    job_id = _identifier("job_id", route.job_id, event)
+    if job_id is not None:
+        return FromJob(job_id=job_id)
+    document = _value("order", route.order, event)
+    if isinstance(document, dict):
+        return FromDocument(document=document)
+    if document is not None:
+        raise _UnusableError(f"order: {route.order} gave {_kind(document)}, not an object")
+    return FromOrder(newer_than=_moment("newer_than", route.newer_than, event))
+
+
+def _event_time_ms(route: Route, event: dict[str, object], record: RecordFacts) -> int:
+    if route.event_time is None:  # not asked for: a field of this name that is no time is nobody's mistake
+        moment = _read_moment(event.get("occurredAt"))
+    else:
+        moment = _moment("event_time", route.event_time, event)
+    if moment is not None:
+        return (moment - _EPOCH) // _MILLISECOND
+    return UNKNOWN_TIME_MS if record.timestamp_ms is None else record.timestamp_ms
+
+
+def _moment(key: str, expression: Expression | None, event: dict[str, object]) -> datetime | None:
+    value = _value(key, expression, event)
+    moment = _read_moment(value)
+    if moment is None and value is not None:
+        raise _UnusableError(f"{key}: {expression} gave {_kind(value)} that is not a time")
+    return moment
+
+
+def _read_moment(value: object) -> datetime | None:
+    """Read a time as the canonical contract does; one without a zone is UTC. None: it is not a time."""
+    if value is None:
+        return None
+    try:
+        moment = _MOMENT.validate_python(value)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValidationError, OverflowError):  # overflow: in UTC it is before year 1 or after 9999
+        return None
+
+
+def trace_context(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str] | None:
+    """Read W3C trace context (https://www.w3.org/TR/trace-context/); a malformed one counts as absent."""
+    parent = state = None
+    for name, value in headers:
+        if name == "traceparent":
+            parent = value
+        elif name == "tracestate":
+            state = value
+    if parent is None or not _TRACEPARENT.fullmatch(parent):
+        return None
+    context = {"traceparent": parent.decode("ascii")}
+    if state is not None and _TRACESTATE.fullmatch(state):
+        context["tracestate"] = state.decode("ascii")
+    return context
+
+
+def _kind(value: object) -> str:
+    match value:
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+        case dict():
+            return "an object"
+    return "a list"
+
+
+def _quoted(connection: str) -> str:
+    return json.dumps(connection if len(connection) <= 60 else connection[:59] + "…")

@@ -1,0 +1,155 @@
+"""EDGE. The journal: the delay topic, written in transactions by the one thread that owns the producer.
+
+Group commit: whatever was handed in while the last transaction committed goes into the next one. What a transaction
+holds and what becomes of one that fails is `transactions.py`'s; here are the queue, the thread and its clients.
+
+Rules:
+ 1. What was handed in is brought to its end in that order, in transactions of a bounded size.
+ 2. A call that ignores its time-out (librdkafka issues 5456, 5511) ends the process: see `stuck_for`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from consumer.core.clock import Clock
+from consumer.core.ownership import Ownership
+from consumer.kafka import clients
+from consumer.kafka.topics import RelayTopics
+from consumer.kafka.transactions import CALL_TIMEOUT_S, Adoption, Listener, Transactions, Write
+
+MOST_WRITES = 2000  # per transaction: it takes 3-25 ms
+MOST_BYTES = 16 * 1024 * 1024  # per transaction: what cannot be written within transaction.timeout.ms never ends
+STUCK_S = 2 * CALL_TIMEOUT_S  # any one call returns after CALL_TIMEOUT_S, however slow the machine
+
+
+class Journal:
+    """The delay topic's writer. All methods may be called from any thread and never block."""
+
+    def __init__(
+        self,
+        *,
+        properties: clients.Properties,
+        transactional_id: str,
+        topics: Mapping[str, RelayTopics],
+        ownership: Callable[[], Ownership],
+        clock: Clock,
+        listener: Listener,
+        set_aside_too_large: Callable[[Write], Write],
+    ) -> None:
+        """`topics` by source topic; `ownership` returns the latest snapshot."""
+        self._clock = clock
+        self._queue: deque[Write | Adoption] = deque()
+        self._wake = threading.Condition()
+        self._stopping = threading.Event()
+        self._transactions = Transactions(
+            _Clients(properties, transactional_id),
+            topics=topics,
+            ownership=ownership,
+            clock=clock,
+            pause=self._pause,
+            listener=listener,
+            set_aside_too_large=set_aside_too_large,
+        )
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self.failed: BaseException | None = None
+
+    # -- from any thread ----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread. It builds the producer at once, as far as the broker lets it."""
+        self._thread.start()
+
+    def hand_in(self, items: Iterable[Write | Adoption]) -> None:
+        """Make these safe, in this order; `Listener.committed` tells when."""
+        with self._wake:
+            self._queue.extend(items)
+            self._wake.notify()
+
+    @property
+    def backlog(self) -> int:
+        """How many writes wait for their transaction."""
+        return len(self._queue)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Commit what was handed in, then end; tells whether that was done in time.
+
+        What is not safe by then is dropped: it is in the source, or in the delay topic as it was before.
+        """
+        with self._wake:
+            self._transactions.end_at = self._clock() + timeout_s
+            self._stopping.set()
+            self._wake.notify()
+        if self._thread.ident is None:
+            return not self._queue
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive() and not self._queue
+
+    def stuck_for(self) -> float:
+        """Seconds that the present call into librdkafka has taken: above STUCK_S it will never return (rule 2)."""
+        since = self._transactions.busy_since
+        return 0.0 if since is None else self._clock() - since
+
+    # -- on the journal's thread --------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._transactions.begin()
+            while items := self._next_items():
+                self._transactions.settle(items)
+            self._transactions.end()
+        except BaseException as error:  # noqa: BLE001 - the thread's edge: whoever watches it ends the process
+            self.failed = error
+
+    def _next_items(self) -> list[Write | Adoption]:
+        """Wait for the next transaction's; none at the end."""
+        with self._wake:
+            while not self._queue and not self._stopping.is_set():
+                self._wake.wait()
+        items: list[Write | Adoption] = []
+        size = 0
+        while self._queue and len(items) < MOST_WRITES and size < MOST_BYTES:
+            items.append(self._queue.popleft())
+            size += _size(items[-1])
+        return items
+
+    def _pause(self, seconds: float) -> None:
+        """Wait between two attempts; a stop cuts it short."""
+        if self._stopping.is_set():
+            time.sleep(max(0.0, min(seconds, self._transactions.end_at - self._clock())))
+        else:
+            self._stopping.wait(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Clients:
+    """Real ones. See transactions.Clients."""
+
+    properties: clients.Properties
+    transactional_id: str
+
+    def producer(self, *, one_by_one: bool) -> Producer:
+        config = clients.producer(self.properties, self.transactional_id)
+        if one_by_one:
+            config["batch.num.messages"] = 1
+        return Producer(config, logger=clients.LOGGER)
+
+    def committed(self, partitions: list[TopicPartition], timeout_s: float) -> list[TopicPartition]:
+        reader = Consumer(clients.reader(self.properties), logger=clients.LOGGER)
+        try:
+            return reader.committed(partitions, timeout_s)
+        finally:
+            reader.close()
+
+
+def _size(item: Write | Adoption) -> int:
+    if isinstance(item, Adoption):
+        return 0
+    letter = item.dead_letter
+    return len(item.value or b"") + (0 if letter is None else len(letter.value or b""))

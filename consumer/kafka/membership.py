@@ -1,0 +1,245 @@
+"""A membership: what this member of the group owns, and which records it may hand out.
+
+Called on the one thread that owns the consumer (source.py). What it needs of the outside it is given, so that the
+simulated world (tests/simulation) drives these very rules.
+
+Rules (each has a test in tests/broker named after the failure that it prevents):
+ 1. The group metadata is read anew after every poll: a generation can change without a callback. A negative one is
+    never published, because the broker does not check those.
+ 2. A new assignment stays paused until its delay partition is restored (`begin`); what the client hands out before
+    that, or out of turn, is dropped. Only partitions that this process paused are resumed.
+ 3. On revoke nothing is given away before what is in flight is settled, for at most `hand_over_s`; on lost, at once.
+ 4. An offset that the broker no longer holds ends the process with its name; never a silent reset.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from types import MappingProxyType
+from typing import Protocol
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from consumer.core.clock import Clock
+from consumer.core.ownership import Assignment, Ownership, Partition, generation
+from consumer.errors import OffsetOutOfRangeError
+from consumer.kafka import clients
+from consumer.kafka.records import SourceEvent
+
+POLL_S = 0.1  # how long a request of another thread waits at the most
+MOST_RECORDS = 500  # per batch: some 20 ms of decoding and routing on the event loop
+LEAST_HAND_OVER_S = 20.0
+
+_RESET = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._NO_OFFSET})
+
+Batch = list[tuple[Assignment, list[SourceEvent]]]
+
+
+class Listener(Protocol):
+    """Who hears of partitions that come and go. Called on the consumer's thread: hand over and return."""
+
+    def assigned(self, assignments: list[Assignment]) -> None:
+        """These are ours now; restore them, then `begin` each."""
+
+    def revoked(self, assignments: list[Assignment], settled: threading.Event) -> None:
+        """Start nothing more for these, finish what is in flight, then set `settled`."""
+
+    def lost(self, assignments: list[Assignment]) -> None:
+        """These are somebody else's already."""
+
+    def trouble(self, why: str) -> None:
+        """Something is wrong that the client mends by itself, or that its operator must."""
+
+    def failed(self, error: Exception) -> None:
+        """The end: this member will not go on."""
+
+
+class Membership:
+    """The rules of the module, for one consumer. `ownership` and `joined` may be read by any thread."""
+
+    def __init__(
+        self,
+        topics: Iterable[str],
+        listener: Listener,
+        *,
+        clock: Clock,
+        hand_over_s: float = LEAST_HAND_OVER_S,
+        wait: Callable[[threading.Event, float], bool],
+        beat: Callable[[], None],
+    ) -> None:
+        """Own nothing yet.
+
+        `hand_over_s`: longer than any request, so that its outcome is known and saved. `wait` waits for an event for
+        so many seconds; `beat` is called whenever there is life.
+        """
+        self._topics = list(topics)
+        self._listener = listener
+        self._clock = clock
+        self._hand_over_s = hand_over_s
+        self._wait = wait
+        self._beat = beat
+        self._epoch = 0
+        self._owned: dict[Partition, int] = {}
+        self._next: dict[Partition, int] = {}  # the partitions that began, and their next offsets
+        self._held = False
+        self._handed_over = False
+        self._metadata: bytes | None = None
+        self.ownership = Ownership()
+        self.joined = False
+
+    @property
+    def held(self) -> bool:
+        """Whether everything is paused for back-pressure."""
+        return self._held
+
+    @property
+    def positions(self) -> Iterable[tuple[Partition, int]]:
+        """The partitions that began, and their next offsets."""
+        return self._next.items()
+
+    def join(self, consumer: Consumer) -> None:
+        """Join the group."""
+        consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+
+    def poll(self, consumer: Consumer) -> Batch:
+        """Take part in the group, and take what may be handed out."""
+        # The first record is waited for, the others are taken as they lie: a lone event is not kept waiting.
+        first = consumer.poll(POLL_S)
+        records = [first, *consumer.consume(MOST_RECORDS - 1, 0)] if first is not None else []
+        self._publish(consumer)
+        self._beat()
+        return self._batch(records)
+
+    def begin(self, consumer: Consumer, assignment: Assignment, next_offset: int) -> bool:
+        """Hand out a restored partition's records from `next_offset` on. False: too early, ask again."""
+        at = (assignment.topic, assignment.partition)
+        if self._owned.get(at) != assignment.epoch:
+            return True
+        try:
+            consumer.seek(TopicPartition(*at, next_offset))
+        except KafkaException as error:
+            if clients.error_of(error).code() != KafkaError._STATE:
+                raise
+            return False  # the client has not started this partition yet
+        self._next[at] = next_offset
+        if not self._held:
+            consumer.resume([TopicPartition(*at)])
+        return True
+
+    def hold(self, consumer: Consumer, held: bool) -> None:
+        """Pause everything for back-pressure, or go on."""
+        self._held = held
+        partitions = [TopicPartition(*at) for at in self._next]
+        if partitions:
+            (consumer.pause if held else consumer.resume)(partitions)
+
+    def rejoin(self, consumer: Consumer) -> None:
+        """Give up every partition at once and join the group anew."""
+        self._give_up(list(self._owned))
+        consumer.unsubscribe()
+        self.join(consumer)
+
+    def leave(self, consumer: Consumer) -> None:
+        """Hand everything over, then leave the group."""
+        self._hand_over(list(self._owned), consumer)
+        self._handed_over = True
+        consumer.close()
+
+    def _batch(self, records: Iterable[Message]) -> Batch:
+        by_partition: dict[Partition, list[SourceEvent]] = {}
+        for record in records:
+            error = record.error()
+            if error is not None:
+                self._on_record_error(record, error)
+                continue
+            at = (record.topic() or "", record.partition() or 0)
+            offset = record.offset() or 0
+            if offset >= self._next.get(at, offset + 1):
+                self._next[at] = offset + 1
+                by_partition.setdefault(at, []).append(_event(record, at, offset))
+        return [(Assignment(*at, self._owned[at]), events) for at, events in by_partition.items()]
+
+    def _publish(self, consumer: Consumer) -> None:
+        metadata = consumer.consumer_group_metadata()
+        if metadata != self._metadata and generation(metadata) >= 0:
+            self._metadata = metadata
+            self.joined = True
+        elif self.ownership.owned == self._owned:
+            return
+        self.ownership = Ownership(self._metadata, MappingProxyType(dict(self._owned)))
+
+    # -- called by the client within a poll ---------------------------------------------------------------------
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        # Where it really begins, the restore says: until then nothing may be fetched from wherever the client thinks.
+        paused = [TopicPartition(each.topic, each.partition, OFFSET_BEGINNING) for each in partitions]
+        consumer.incremental_assign(paused)
+        consumer.pause(paused)
+        assigned = []
+        for each in partitions:
+            self._epoch += 1
+            self._owned[each.topic, each.partition] = self._epoch
+            self._next.pop((each.topic, each.partition), None)
+            assigned.append(Assignment(each.topic, each.partition, self._epoch))
+        self.joined = True
+        self._publish(consumer)
+        if assigned:
+            self._listener.assigned(assigned)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if not self._handed_over:
+            self._publish(consumer)
+            self._hand_over([(each.topic, each.partition) for each in partitions], consumer)
+        consumer.incremental_unassign(partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._give_up([(each.topic, each.partition) for each in partitions])
+        self._publish(consumer)
+        consumer.incremental_unassign(partitions)
+
+    def _hand_over(self, partitions: list[Partition], consumer: Consumer) -> None:
+        revoked = [Assignment(*at, self._owned[at]) for at in partitions if at in self._owned]
+        if not revoked:
+            return
+        for at in partitions:
+            self._next.pop(at, None)
+        settled = threading.Event()
+        self._listener.revoked(revoked, settled)
+        until = self._clock() + self._hand_over_s
+        while not self._wait(settled, POLL_S) and self._clock() < until:
+            self._beat()
+            self._publish(consumer)
+        for at in partitions:
+            self._owned.pop(at, None)
+        self.ownership = Ownership(self._metadata, MappingProxyType(dict(self._owned)))
+
+    def _give_up(self, partitions: list[Partition]) -> None:
+        lost = [Assignment(*at, self._owned.pop(at)) for at in partitions if at in self._owned]
+        for at in partitions:
+            self._next.pop(at, None)
+        self.ownership = Ownership(self._metadata, MappingProxyType(dict(self._owned)))
+        if lost:
+            self._listener.lost(lost)
+
+    def _on_record_error(self, record: Message, error: KafkaError) -> None:
+        at = f"{record.topic()}[{record.partition()}]"
+        if error.code() in _RESET:
+            self._listener.failed(OffsetOutOfRangeError(f"{at}: {error.str()}"))
+        elif error.fatal():
+            self._listener.failed(KafkaException(error))
+        else:
+            self._listener.trouble(f"{at}: {error.str()}" if record.topic() else error.str())
+
+
+def _event(record: Message, at: Partition, offset: int) -> SourceEvent:
+    kind, milliseconds = record.timestamp()
+    return SourceEvent(
+        topic=at[0],
+        partition=at[1],
+        offset=offset,
+        timestamp_ms=milliseconds if kind else None,
+        key=clients.raw(record.key()),
+        value=clients.raw(record.value()),
+        headers=clients.headers_of(record),
+    )

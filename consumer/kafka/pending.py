@@ -1,0 +1,144 @@
+"""EDGE. What the delay topics hold now, for `pending list`: read as a restart would read it, without joining the group.
+
+Rules:
+ 1. A partition at a time, and of each live record a line's worth: memory holds one partition's open actions at most.
+ 2. The low-water mark only saves reading. Where it is not to be had, the partition is read from its beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, get_args
+
+from confluent_kafka import Consumer, KafkaException
+from confluent_kafka.admin import AdminClient
+from pydantic import ValidationError
+
+from consumer.kafka import clients
+from consumer.kafka.records import offset_of_key
+from consumer.kafka.scan import Gap, StalledError, moment, records_between
+from consumer.kafka.topics import RelayTopics, committed_offsets, partition_counts, watermarks
+from schemas.pending_action import POSITION_KEY, PendingAction
+
+State = Literal["pending", "sending", "unreadable"]
+STATES: tuple[State, ...] = get_args(State)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A live record of the delay topic. `partition` and `offset` are its event's; what is unreadable has no more."""
+
+    topic: str
+    partition: int
+    offset: int | None
+    state: State
+    route: str | None = None
+    action: str | None = None
+    order_id: str | None = field(default=None, repr=False)
+    connection: str | None = None
+    first_seen: datetime | None = None
+    due: datetime | None = None
+    attempts: int | None = None
+    sends: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which of them are wanted: all that is set must hold. Of an unreadable record nothing but its state is known."""
+
+    order_id: str | None = field(default=None, repr=False)
+    connection: str | None = None
+    state: State | None = None
+    seen_before: datetime | None = None  # its event was read earlier than that
+
+    def takes(self, pending: Pending) -> bool:
+        """Whether this one is wanted."""
+        return (
+            self.order_id in (None, pending.order_id)
+            and self.connection in (None, pending.connection)
+            and self.state in (None, pending.state)
+            and (self.seen_before is None or (pending.first_seen is not None and pending.first_seen < self.seen_before))
+        )
+
+
+EVERY_ONE = Filter()
+
+
+def pending_actions(
+    properties: clients.Properties, topics: Iterable[RelayTopics], wanted: Filter = EVERY_ONE
+) -> Iterator[Pending | Gap]:
+    """Yield the open actions that are wanted, in the order of topic, partition and source offset.
+
+    A Gap follows what could be read of its partition. Raises KafkaException where the broker does not answer or a
+    topic does not exist.
+    """
+    admin = AdminClient(clients.base(properties), logger=clients.LOGGER)
+    with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
+        for each in topics:
+            count = partition_counts(admin, (each.delay,)).get(each.delay)
+            if count is None:
+                yield Gap(each.delay, 0, "the topic does not exist")
+                continue
+            partitions = [(each.delay, number) for number in range(count)]
+            marks = _low_water_marks(reader, partitions)  # before the ends: a mark never lies behind its end, then
+            ends = watermarks(admin, partitions)
+            for partition in partitions:
+                low, end = ends[partition]
+                mark = marks.get(partition, low)
+                for found in _of_partition(reader, each, partition, mark if low <= mark <= end else low, end):
+                    if isinstance(found, Gap) or wanted.takes(found):
+                        yield found
+
+
+def _low_water_marks(reader: Consumer, partitions: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    try:
+        return committed_offsets(reader, (), partitions)
+    except KafkaException:  # a transaction that has sent its offsets stays open: rule 2
+        return {}
+
+
+def _of_partition(
+    reader: Consumer, topics: RelayTopics, partition: tuple[str, int], start: int, end: int
+) -> Iterator[Pending | Gap]:
+    live: dict[bytes, Pending] = {}
+    gap: Gap | None = None
+    try:
+        for record in records_between(reader, partition, start, end):
+            key, value = record.key(), record.value()
+            if key is None or key == POSITION_KEY:
+                continue
+            if value is None:
+                live.pop(key, None)
+            else:
+                live[key] = _pending(topics.source, partition[1], key, value)
+    except StalledError as error:
+        gap = Gap(*partition, str(error))
+    yield from sorted(live.values(), key=lambda each: -1 if each.offset is None else each.offset)
+    if gap is not None:
+        yield gap
+
+
+def _pending(topic: str, partition: int, key: bytes, value: bytes) -> Pending:
+    offset = offset_of_key(key)
+    try:
+        record = PendingAction.model_validate_json(value)
+    except ValidationError:
+        return Pending(topic, partition, offset, "unreadable")
+    routed = record.routed
+    return Pending(
+        topic,
+        partition,
+        offset,
+        record.state,
+        routed.route,
+        routed.action,
+        routed.order_id,
+        routed.connection,
+        moment(record.first_seen_ms),
+        moment(record.due_ms),
+        record.attempts,
+        record.sends,
+    )

@@ -1,0 +1,341 @@
+"""EDGE. Restoring an assignment: what the delay topic still holds, and where the source goes on.
+
+Rules:
+ 1. First `committed()`, then the end to read to, then the records. `isolation.level=read_committed` makes
+    `committed()` wait for a dead instance's transaction that has already sent its offsets.
+ 2. The end is the high watermark as the broker knows it (read-uncommitted). A read_committed consumer's own
+    watermarks and its partition-EOF stop at the last stable offset: a dead instance's open transaction would end
+    the restore too early, and what lies behind it would be lost.
+ 3. Latest value per key wins. A missing or impossible low-water mark means "from the beginning", never "latest".
+ 4. Where the source goes on: the committed offset, else the position record, else (a new partition of a known
+    topic) its beginning. Nothing known at all is the operator's decision, never ours (`run --from`).
+    A position record that is later than a relay's offset counts: a delayed request of the same producer may have put an
+    older offset in the place of a later one. An offset that a tool has set counts as it is.
+ 5. An offset that the source no longer (or not yet) holds is an error with a name, never a silent reset.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from consumer.core.clock import Clock
+from consumer.core.ownership import Assignment, Partition
+from consumer.errors import OffsetOutOfRangeError, StartUnknownError
+from consumer.kafka import clients
+from consumer.kafka.initial_offsets import topic_is_known
+from consumer.kafka.records import read_position
+from consumer.kafka.topics import CALL_TIMEOUT_S, RelayTopics, Watermarks, committed_offsets, watermarks
+from schemas.pending_action import POSITION_KEY
+
+SAY_AFTER_S = 5.0  # then the operator hears what it waits for
+# Without any progress. A dead instance's transaction ends after its transaction.timeout.ms: 10 s unless set otherwise.
+GIVE_UP_S = 120.0
+ASK_AGAIN_S = 0.5
+POLL_S = 0.2
+AT_ONCE = 1000
+
+
+class RestoreError(Exception):
+    """The restore came to nothing for now; trying again may help."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRecord:
+    """A record of the delay topic that no later one replaced."""
+
+    key: bytes
+    value: bytes
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """One partition, as it stands in Kafka.
+
+    The source goes on at `next_offset` and ends at `source_end`. `position_known`: the delay partition says so, too.
+    """
+
+    assignment: Assignment
+    next_offset: int
+    source_end: int
+    live: list[LiveRecord]
+    end: int
+    position_known: bool
+    records_read: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How far one delay partition was read."""
+
+    start: int
+    end: int
+    live: dict[bytes, LiveRecord] = field(default_factory=dict)
+    position: int | None = None
+    unreadable_position: bool = False
+    next: int = 0
+    count: int = 0
+
+    def take(self, record: Message) -> None:
+        key, value, offset = record.key(), record.value(), record.offset() or 0
+        self.next = max(self.next, offset + 1)
+        self.count += 1
+        if key is None:
+            return
+        if key == POSITION_KEY:
+            self.position = read_position(value) if value is not None else None
+            self.unreadable_position = value is not None and self.position is None
+        elif value is None:
+            self.live.pop(key, None)
+        else:
+            self.live[key] = LiveRecord(key, value, offset)
+
+
+class Reader(Protocol):
+    """What a restore asks Kafka. All but `start` and `read` raise KafkaException where it does not answer."""
+
+    def committed(self, partitions: list[Partition], by_relays: list[Partition]) -> dict[Partition, int]:
+        """Return the group's settled offsets, absent ones left out, and of `by_relays` those that no relay committed.
+
+        Where it raises, it took its time.
+        """
+
+    def watermarks(self, partitions: list[Partition]) -> dict[Partition, Watermarks]:
+        """Return each partition's first offset and its high watermark, open transactions included."""
+
+    def is_known(self, topics: RelayTopics) -> bool:
+        """Tell whether this group has been here before (start.py)."""
+
+    def start(self, offsets: Mapping[Partition, int]) -> None:
+        """Begin to read these partitions' settled records from there."""
+
+    def read(self) -> list[Message]:
+        """Return what came within POLL_S, partition-EOF and errors included."""
+
+    def stop(self) -> None:
+        """Read no more of them."""
+
+
+class Restorer:
+    """Reads delay partitions. Use it from one thread."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        topics: Mapping[str, RelayTopics],
+        say: Callable[[str], None],
+        wanted: Callable[[Assignment], bool],
+        clock: Clock,
+    ) -> None:
+        """`say` takes a line for the operator; `wanted` tells whether an assignment is still ours."""
+        self._reader = reader
+        self._topics = topics
+        self._say = say
+        self._wanted = wanted
+        self._clock = clock
+
+    def restore(self, assignments: Iterable[Assignment]) -> list[Restored]:
+        """Restore what is still wanted of these.
+
+        Raises RestoreError, StartUnknownError or OffsetOutOfRangeError.
+        """
+        started = self._clock()
+        wanted = [a for a in assignments if self._wanted(a)]
+        if not wanted:
+            return []
+        committed = self._committed(wanted)  # rule 1: first this,
+        source = {a: (a.topic, a.partition) for a in wanted}
+        delay = {a: (self._topics[a.topic].delay, a.partition) for a in wanted}
+        try:
+            marks = self._reader.watermarks([*source.values(), *delay.values()])  # then the end,
+        except KafkaException as error:
+            raise RestoreError(clients.error_of(error).str()) from None
+        readings: dict[Assignment, _Reading] = {}
+        for a in wanted:
+            low, high = marks[delay[a]]
+            mark = committed.get(delay[a])
+            if mark is not None and not low <= mark <= high:
+                self._say(
+                    f"{delay[a][0]}[{a.partition}] holds {low} to {high}, its low-water mark is {mark}: the topic was "
+                    "deleted or cut, and what was pending there is gone"
+                )
+                mark = None
+            if source[a] not in committed:
+                mark = None  # then the position record decides, and it may lie before the mark
+            readings[a] = _Reading(low if mark is None else mark, high)
+        self._read({delay[a]: a for a in wanted}, readings)  # then the records.
+        later = {source[a]: p for a in wanted if (p := readings[a].position) and p > committed.get(source[a], p)}
+        by_relays = self._committed_by_relays(wanted, list(later))
+        committed |= {at: position for at, position in later.items() if at in by_relays}
+        return [
+            Restored(
+                a,
+                self._next_offset(a, committed.get(source[a]), readings[a], marks[source[a]]),
+                marks[source[a]][1],
+                list(readings[a].live.values()),
+                readings[a].end,
+                readings[a].position is not None or readings[a].start > marks[delay[a]][0],
+                readings[a].count,
+                self._clock() - started,
+            )
+            for a in wanted
+            if self._wanted(a)
+        ]
+
+    def _committed(self, wanted: list[Assignment]) -> dict[Partition, int]:
+        source = [(a.topic, a.partition) for a in wanted]
+        marks = [(self._topics[a.topic].delay, a.partition) for a in wanted]
+        return self._ask_for_offsets(wanted, source, marks)
+
+    def _committed_by_relays(self, wanted: list[Assignment], source: list[Partition]) -> dict[Partition, int]:
+        return self._ask_for_offsets(wanted, [], source) if source else {}
+
+    def _ask_for_offsets(
+        self, wanted: list[Assignment], partitions: list[Partition], by_relays: list[Partition]
+    ) -> dict[Partition, int]:
+        give_up_at = self._clock() + GIVE_UP_S
+        said = ""
+        while True:
+            try:
+                return self._reader.committed(partitions, by_relays)
+            except KafkaException as error:
+                why = f"waiting for the group's offsets: {clients.error_of(error).str()}"
+            if why != said:
+                self._say(why)
+                said = why
+            if not any(self._wanted(a) for a in wanted):
+                raise RestoreError("no longer owned")
+            if self._clock() > give_up_at:
+                raise RestoreError(f"gave up after {GIVE_UP_S:g} s: {why}")
+
+    def _read(self, assignments: dict[tuple[str, int], Assignment], readings: dict[Assignment, _Reading]) -> None:
+        """Read each of these delay partitions to its end, or until it is no longer wanted."""
+        open_ = {tp: readings[a] for tp, a in assignments.items() if readings[a].start < readings[a].end}
+        if not open_:
+            return
+        self._reader.start({tp: reading.start for tp, reading in open_.items()})
+        give_up_at = self._clock() + GIVE_UP_S
+        say_at = self._clock() + SAY_AFTER_S
+        trouble = ""
+        try:
+            while True:
+                records = self._reader.read()
+                for record in records:
+                    trouble = self._take(record, open_) or trouble
+                if not open_:
+                    return
+                now = self._clock()
+                if any(record.error() is None for record in records):
+                    give_up_at, trouble = now + GIVE_UP_S, ""
+                if now > say_at:
+                    self._say(_waits_for(open_, trouble))
+                    say_at = now + SAY_AFTER_S
+                if not any(self._wanted(assignments[tp]) for tp in open_):
+                    return
+                if now > give_up_at:
+                    raise RestoreError(f"gave up after {GIVE_UP_S:g} s: {_waits_for(open_, trouble)}")
+        finally:
+            self._reader.stop()
+
+    def _take(self, record: Message, open_: dict[tuple[str, int], _Reading]) -> str | None:
+        """Take a record, or an event of the consumer's; returns what is wrong."""
+        tp = (record.topic() or "", record.partition() or 0)
+        error = record.error()
+        reading = open_.get(tp)
+        if error is not None:
+            if error.fatal():
+                raise RestoreError(error.str())
+            if error.code() != KafkaError._PARTITION_EOF:
+                return error.str()
+            if reading is not None:
+                reading.next = max(reading.next, record.offset() or 0)
+        elif reading is not None:
+            reading.take(record)
+        if reading is not None and reading.next >= reading.end:
+            del open_[tp]
+        return None
+
+    def _next_offset(self, a: Assignment, committed: int | None, reading: _Reading, marks: Watermarks) -> int:
+        low, high = marks
+        known = committed if committed is not None else reading.position
+        if known is None:
+            if reading.unreadable_position:
+                raise StartUnknownError(f"{a.topic}[{a.partition}]: its position record was written by a newer version")
+            if high > low and not self._is_known(a.topic):
+                raise StartUnknownError(
+                    f"{a.topic}[{a.partition}]: no committed offset and no position record, and the partition holds "
+                    f"{high - low} records"
+                )
+            return low
+        if not low <= known <= high:
+            raise OffsetOutOfRangeError(
+                f"{a.topic}[{a.partition}]: the next offset is {known}, the source holds {low} to {high}: "
+                + (f"{low - known} records were deleted unread" if known < low else "the topic was made anew")
+            )
+        return known
+
+    def _is_known(self, topic: str) -> bool:
+        try:
+            return self._reader.is_known(self._topics[topic])
+        except KafkaException as error:
+            raise RestoreError(clients.error_of(error).str()) from None
+
+
+class KafkaReader:
+    """A real Reader: a consumer of its own, without a membership, and an admin client."""
+
+    def __init__(self, properties: clients.Properties) -> None:
+        self._consumer = Consumer(clients.reader(properties), logger=clients.LOGGER)
+        self._admin = AdminClient(clients.base(properties), logger=clients.LOGGER)
+
+    def committed(self, partitions: list[Partition], by_relays: list[Partition]) -> dict[Partition, int]:
+        """See Reader."""
+        try:
+            return committed_offsets(self._consumer, partitions, by_relays)
+        except KafkaException:
+            time.sleep(ASK_AGAIN_S)
+            raise
+
+    def watermarks(self, partitions: list[Partition]) -> dict[Partition, Watermarks]:
+        """See Reader."""
+        return watermarks(self._admin, partitions)
+
+    def is_known(self, topics: RelayTopics) -> bool:
+        """See Reader."""
+        return topic_is_known(self._consumer, self._admin, topics.source, topics.delay)
+
+    def start(self, offsets: Mapping[Partition, int]) -> None:
+        """See Reader."""
+        for topic in {topic for topic, _ in offsets}:
+            with suppress(KafkaException):  # without it the reader looks for unknown leaders a second later
+                self._consumer.list_topics(topic, CALL_TIMEOUT_S)
+        self._consumer.assign([TopicPartition(*tp, offset) for tp, offset in offsets.items()])
+
+    def read(self) -> list[Message]:
+        """See Reader."""
+        first = self._consumer.poll(POLL_S)
+        return [] if first is None else [first, *self._consumer.consume(AT_ONCE, 0)]
+
+    def stop(self) -> None:
+        """See Reader."""
+        self._consumer.unassign()
+
+    def close(self) -> None:
+        """Close the consumer."""
+        self._consumer.close()
+
+
+def _waits_for(open_: dict[tuple[str, int], _Reading], trouble: str) -> str:
+    (topic, partition), reading = next(iter(open_.items()))
+    return f"restoring {topic}[{partition}]: read to {max(reading.next, reading.start)} of {reading.end}; " + (
+        trouble or "behind it lies a transaction that a former owner left open, or the broker does not answer"
+    )

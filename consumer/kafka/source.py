@@ -1,0 +1,205 @@
+"""EDGE. The source: the one thread that owns the Kafka consumer. Batches go in, ownership snapshots come out.
+
+What is owned and what may be handed out is `membership.py`'s; here are the thread, its client and the requests to it.
+
+Rules (each has a test in tests/broker named after the failure that it prevents):
+ 1. Every call on the consumer comes from this thread. Everybody else leaves a request and reads `ownership`.
+ 2. While everything is paused for back-pressure the polls go on (max.poll.interval.ms).
+ 3. A fatal error ends the process with its name.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Protocol
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from consumer.core.clock import Clock
+from consumer.core.ownership import Assignment, Ownership, Partition
+from consumer.kafka import clients, membership
+from consumer.kafka.membership import POLL_S, Batch, Membership
+
+BATCHES_AHEAD = 2  # one that the event loop works on and one that waits
+LAG_EVERY_S = 1.0
+# While everything is paused nothing is fetched, so nobody tells how long the source grows: it is asked, now and then.
+LAG_WHILE_HELD_S = 10.0
+WATERMARKS_TIMEOUT_S = 1.0
+METADATA_TIMEOUT_S = 1.0
+
+
+class Listener(membership.Listener, Protocol):
+    """Who hears of the source's facts. Called on the source's thread: hand over and return."""
+
+    def consumed(self, batch: Batch) -> None:
+        """Records in the order of their offsets. Call `batch_done` for each batch."""
+
+    def statistics(self, statistics: Mapping[str, object]) -> None:
+        """Figures of librdkafka's own (its STATISTICS.md), some seconds apart."""
+
+    def partitions_counted(self, counts: Mapping[str, int]) -> None:
+        """So many partitions does each source topic have."""
+
+
+class Source:
+    """The consumer and its thread. Methods may be called from any thread and never block, save `join`."""
+
+    def __init__(
+        self,
+        properties: clients.Properties,
+        topics: Iterable[str],
+        listener: Listener,
+        *,
+        clock: Clock,
+        hand_over_s: float,
+        beat: Callable[[], None],
+    ) -> None:
+        """`hand_over_s`: see Membership. `beat` is called whenever the thread shows life."""
+        self._properties = properties
+        self._topics = list(topics)
+        self._listener = listener
+        self._membership = Membership(
+            self._topics, listener, clock=clock, hand_over_s=hand_over_s, wait=threading.Event.wait, beat=beat
+        )
+        self._requests: deque[Callable[[Consumer], None]] = deque()
+        self._room = threading.Semaphore(BATCHES_AHEAD)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="source", daemon=True)
+        self._lag_at = 0.0
+        self._asked_at = 0.0
+        self.lag: Mapping[Partition, int] = MappingProxyType({})
+
+    # -- from any thread ----------------------------------------------------------------------------------------
+
+    @property
+    def ownership(self) -> Ownership:
+        """The latest snapshot."""
+        return self._membership.ownership
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group was joined once."""
+        return self._membership.joined
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs: confluent-kafka may raise a bare KafkaError, which no `except` sees."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the thread, which joins the group."""
+        self._thread.start()
+
+    def begin(self, assignment: Assignment, next_offset: int) -> None:
+        """Consume a restored partition from `next_offset` on."""
+        self._requests.append(lambda consumer: self._begin(consumer, assignment, next_offset))
+
+    def hold(self, held: bool) -> None:
+        """Pause everything for back-pressure, or go on."""
+        self._requests.append(lambda consumer: self._membership.hold(consumer, held))
+
+    def rejoin(self) -> None:
+        """Give up every partition at once and join the group anew."""
+        self._requests.append(self._membership.rejoin)
+
+    def batch_done(self) -> None:
+        """A batch was taken in: there is room for another one."""
+        self._room.release()
+
+    def stop(self) -> None:
+        """Hand everything over, leave the group, end."""
+        self._stopping.set()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread's end; tells whether it ended."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    # -- on the source's thread ---------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            consumer = Consumer(
+                {**clients.member(self._properties), "stats_cb": self._on_statistics, "error_cb": self._on_error},
+                logger=clients.LOGGER,
+            )
+            self._membership.join(consumer)
+            while not self._stopping.is_set():
+                self._poll(consumer)
+            self._membership.leave(consumer)
+        except Exception as error:  # noqa: BLE001 - the thread's edge: it ends the process, loudly
+            self._listener.failed(error)
+
+    def _poll(self, consumer: Consumer) -> None:
+        # Room comes first, then the requests: who makes room may have asked to hold just before.
+        has_room = self._room.acquire(timeout=POLL_S)
+        for _ in range(len(self._requests)):
+            self._requests.popleft()(consumer)
+        if not has_room:
+            return
+        before = self._membership.ownership
+        batch = self._membership.poll(consumer)
+        if self._membership.ownership is not before:
+            self._count_partitions(consumer)
+        if time.monotonic() - self._lag_at >= LAG_EVERY_S:
+            self._measure_lag(consumer)
+        if batch:
+            self._listener.consumed(batch)
+        else:
+            self._room.release()
+
+    def _begin(self, consumer: Consumer, assignment: Assignment, next_offset: int) -> None:
+        if not self._membership.begin(consumer, assignment, next_offset):
+            self.begin(assignment, next_offset)
+
+    def _count_partitions(self, consumer: Consumer) -> None:
+        """A rebalance may come of new partitions: by the old count this instance's share of a budget is too large.
+
+        The statistics tell some seconds later. All topics are asked for: one asked for by name might be made.
+        """
+        try:
+            known = consumer.list_topics(timeout=METADATA_TIMEOUT_S).topics
+        except KafkaException:
+            return
+        counts = {topic: len(known[topic].partitions) for topic in self._topics if topic in known}
+        self._listener.partitions_counted({topic: count for topic, count in counts.items() if count})
+
+    def _measure_lag(self, consumer: Consumer) -> None:
+        self._lag_at = time.monotonic()
+        ask = self._membership.held and self._lag_at - self._asked_at >= LAG_WHILE_HELD_S
+        if self._membership.held and not ask:
+            return
+        if ask:
+            self._asked_at = self._lag_at
+        lag: dict[Partition, int] = {}
+        for at, next_offset in self._membership.positions:
+            try:
+                marks = consumer.get_watermark_offsets(
+                    TopicPartition(*at), timeout=WATERMARKS_TIMEOUT_S, cached=not ask
+                )
+            except KafkaException:
+                return  # the broker does not answer: the figures stay what they were
+            if marks is not None and marks[1] >= 0:
+                lag[at] = max(0, marks[1] - next_offset)
+        self.lag = MappingProxyType(lag)
+
+    # -- called by the client within a poll ---------------------------------------------------------------------
+
+    def _on_statistics(self, statistics: str) -> None:
+        figures = json.loads(statistics)
+        self._listener.statistics(figures)
+        known = figures.get("topics", {})
+        # -1 is librdkafka's own partition of a topic that it knows too little of.
+        counts = {topic: len(known[topic]["partitions"].keys() - {"-1"}) for topic in self._topics if topic in known}
+        self._listener.partitions_counted({topic: count for topic, count in counts.items() if count})
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._listener.failed(KafkaException(error))
+        else:
+            self._listener.trouble(error.str())

@@ -1,0 +1,1 @@
+"""The relay at work: events in, what the ledger answers carried out, partitions that come and go."""

@@ -1,0 +1,505 @@
+"""Every metric in one place, fed by facts: the relay says what happened, here it becomes numbers.
+
+Rules:
+ 1. Names start with `engage_relay_`, units are seconds, records and plain counts, counters end in `_total`.
+ 2. A label's values come from the configuration or from our own code (a broker's: its node id), never from an event.
+    Partitions are a label of the lag alone.
+ 3. Facts may be told from any thread and cost a microsecond or two: a series is looked up once, then kept.
+ 4. What is a state rather than a fact (what is pending, the lag, ...) comes as a frozen `Snapshot` from the event
+    loop's thread. A scrape reads the last one, so it never touches the ledger, and the series of a revoked partition
+    vanish with the next snapshot.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Generic, Literal, TypeVar, get_args
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from consumer.core.outcomes import Accepted, ActionOutcome, DocumentOutcome, PollOutcome
+from consumer.core.ownership import Partition
+from consumer.engage.http import Endpoint, FailureKind
+from consumer.telemetry.rolling import Flow, History
+from schemas.dead_letter import Reason
+
+PREFIX = "engage_relay_"
+
+Rebalance = Literal["assigned", "revoked", "lost"]
+Thread = Literal["event_loop", "consumer"]
+Holding = Literal["restoring", "open", "leaving"]  # a partition that is owned: `leaving` while it is handed over
+
+# From an event's own time: a tag that is there at once, Engage's processing (seconds to minutes), the waits after
+# failures (10 s to 5 min), an outage of hours, and the deadline (24 h).
+_EVENT_TO_ACCEPTED_S = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 14400, 43200, 86400)
+# The relay's own part: saving the intent and one request, then queueing for the budget, then waits after failures.
+_READY_TO_ACCEPTED_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600)
+# Up to twice the default time-out of 10 s, which ends every request.
+_REQUEST_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
+# From no wait over one turn at 50 requests/s (0.02 s) to a rest (30 s) and a suspended key's trial (60 s).
+_LIMITER_WAIT_S = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+# From the event loop's own work (milliseconds) over the aim (0.25 s while the budget is free) to a short budget, a rest
+# (30 s) and a suspended key's trial (60 s).
+_DUE_LATENESS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+# A healthy transaction takes 3-25 ms; a call times out after 15 s.
+_TRANSACTION_S = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
+# Reading alone is fast; a dead instance's transaction adds about 10 s; it is given up after 120 s.
+_RESTORE_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
+
+# A status that nobody registered is one series, not up to 900.
+_STATUSES = frozenset({*(str(status.value) for status in HTTPStatus), *get_args(FailureKind)})
+_CALLS = get_args(Endpoint)
+
+M = TypeVar("M", Counter, Histogram)
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Why a connection is suspended or rests, and since when (seconds since 1970). `why` is an outcome's."""
+
+    why: str
+    since: float
+    suspended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLettered:
+    """Where an event stood that was set aside, and why; its offset is unknown where a delay record was unreadable."""
+
+    reason: Reason
+    topic: str
+    partition: int
+    offset: int | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionFigures:
+    """An owned partition at one moment."""
+
+    holding: Holding = "open"
+    pending: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionFigures:
+    """One connection's pace at one moment."""
+
+    requests_per_second: float = 0.0  # the rate at present, this instance's share
+    suspended: bool = False  # its key is refused
+    resting: bool = False  # after failures in a row or a 429
+    halt: Halt | None = None  # why nothing leaves, where nothing does
+    next_at: float | None = None  # when the next request may leave, while it rests
+    budget: float = 0.0  # the key's requests per second, for all instances
+    in_flight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of things at one moment, taken on the event loop's thread. Hand over mappings that nobody changes."""
+
+    pending: Mapping[str, int] = field(default_factory=dict)  # `Ledger.counts()`
+    overdue: int = 0
+    in_doubt: int = 0
+    journal_backlog: int = 0  # writes that wait for a transaction
+    paused: bool = False  # the source, for back-pressure
+    budget_share: float = 0.0  # 0 to 1, of every connection's budget
+    partitions_owned: int = 0
+    lag: Mapping[Partition, int] = field(default_factory=dict)  # records to read, of the owned partitions only
+    connections: Mapping[str, ConnectionFigures] = field(default_factory=dict)
+    # For the status page only; times are seconds since 1970.
+    at: float = 0.0  # when it was taken
+    first_seen: Mapping[int, int] = field(default_factory=dict)  # `Ledger.first_seen()`
+    next_due: float | None = None
+    most_pending: int = 0  # above it the source is paused
+    partitions: Mapping[Partition, PartitionFigures] = field(default_factory=dict)
+    dead_letters: tuple[DeadLettered, ...] = ()  # the last ones
+
+
+class Metrics:
+    """Numbers from facts. One instance per registry; every method may be called from any thread."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        # A second series per counter and histogram, for a time that nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+
+        def counter(name: str, text: str, *labels: str) -> _Series[Counter]:
+            return _Series(Counter(PREFIX + name, text, labels, registry=registry))
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> _Series[Histogram]:
+            return _Series(Histogram(PREFIX + name, text, labels, registry=registry, buckets=buckets))
+
+        self._consumed = counter("events_consumed_total", "Events read from the source.", "topic")
+        self._unrouted = counter("events_unrouted_total", "Events that no route wants.", "topic")
+        self._tombstones = counter("tombstones_passed_total", "Records without a value, passed over.", "topic")
+        self._routed = counter("actions_routed_total", "Events that became an action.", "route", "action")
+        self._polls = counter("polls_answered_total", "Polls and documents, by outcome.", "connection", "outcome")
+        self._actions = counter(
+            "actions_answered_total", "Actions sent to Engage, by outcome.", "connection", "action", "outcome"
+        )
+        self._event_to_accepted = histogram(
+            "event_to_accepted_seconds",
+            "From the event's own time until Engage accepted.",
+            _EVENT_TO_ACCEPTED_S,
+            "action",
+        )
+        self._ready_to_accepted = histogram(
+            "tag_ready_to_accepted_seconds",
+            "From the versionTag until Engage accepted.",
+            _READY_TO_ACCEPTED_S,
+            "action",
+        )
+        self._requests = counter(
+            "requests_total", "Requests to Engage, by HTTP status or failure.", "connection", "call", "status"
+        )
+        self._request_duration = histogram(
+            "request_duration_seconds", "Duration of requests to Engage.", _REQUEST_S, "connection", "call"
+        )
+        self._limiter_wait = histogram(
+            "limiter_wait_seconds",
+            "How long a request waited for its turn in the budget.",
+            _LIMITER_WAIT_S,
+            "connection",
+        )
+        self._due_lateness = histogram(
+            "due_lateness_seconds",
+            "How long after its due time a poll was started.",
+            _DUE_LATENESS_S,
+            "connection",
+        )
+        self._dead_letters = counter("dead_letters_total", "Events set aside, by reason.", "reason")
+        self._transactions = Histogram(
+            PREFIX + "transaction_duration_seconds",
+            "Duration of the journal's committed transactions.",
+            registry=registry,
+            buckets=_TRANSACTION_S,
+        )
+        self._written = Counter(
+            PREFIX + "transaction_records_total", "Records in the journal's committed transactions.", registry=registry
+        )
+        self._aborts = Counter(
+            PREFIX + "transactions_aborted_total",
+            "Transactions that came to nothing and were tried again.",
+            registry=registry,
+        )
+        self._restores = Histogram(
+            PREFIX + "restore_duration_seconds", "Duration of restores.", registry=registry, buckets=_RESTORE_S
+        )
+        self._restored = Counter(
+            PREFIX + "restored_records_total", "Records of the delay topic read by restores.", registry=registry
+        )
+        self._rebalances = counter("rebalances_total", "Changes of the assignment.", "kind")
+        self._build = Info(PREFIX + "build", "The version that runs.", registry=registry)
+
+        self._outcomes = OutcomeNames()
+        self._history = History()
+        self._published = (Snapshot(), Flow())
+        self._heartbeat_ages: Callable[[], Mapping[Thread, float]] = dict
+        self._statistics: dict[str, list[_BrokerFigures]] = {}
+
+        self._dead_letters.start((reason,) for reason in Reason)
+        self._rebalances.start((kind,) for kind in get_args(Rebalance))
+        registry.register(_AtScrape(self._at_scrape))
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+
+    def expect(self, *, topics: Iterable[str], connections: Iterable[str], routes: Iterable[tuple[str, str]]) -> None:
+        """Let every series that the configuration foretells start at 0. `routes`: (route, action).
+
+        A series that appears with its first event has no increase that a rate or an alert could see.
+        """
+        routes, connections = list(routes), list(connections)
+        actions = sorted({action for _, action in routes})
+        polled = [self._outcomes[each] for each in (*get_args(PollOutcome), *get_args(DocumentOutcome))]
+        sent = [self._outcomes[each] for each in get_args(ActionOutcome)]
+        for topic in topics:
+            for series in (self._consumed, self._unrouted, self._tombstones):
+                series.start([(topic,)])
+        self._routed.start(routes)
+        for of_action in (self._event_to_accepted, self._ready_to_accepted):
+            of_action.start((action,) for action in actions)
+        for connection in connections:
+            self._polls.start((connection, outcome) for outcome in polled)
+            self._actions.start((connection, action, outcome) for action in actions for outcome in sent)
+            self._request_duration.start((connection, call) for call in _CALLS)
+            self._limiter_wait.start([(connection,)])
+            self._due_lateness.start([(connection,)])
+
+    # -- facts --------------------------------------------------------------------------------------------------
+
+    def events_consumed(self, topic: str, count: int) -> None:
+        """Record that a batch was read."""
+        self._consumed[topic,].inc(count)
+        self._history.consumed(count)
+
+    def routed(self, route: str, action: str) -> None:
+        """Record that an event became an action."""
+        self._routed[route, action].inc()
+
+    def unrouted(self, topic: str) -> None:
+        """Record that no route wants an event."""
+        self._unrouted[topic,].inc()
+
+    def passed_tombstone(self, topic: str) -> None:
+        """Record that a record without a value was passed over."""
+        self._tombstones[topic,].inc()
+
+    def poll_answered(self, connection: str, outcome: PollOutcome | DocumentOutcome) -> None:
+        """Record what a question for a versionTag came to."""
+        self._polls[connection, self._outcomes[type(outcome)]].inc()
+
+    def action_answered(self, connection: str, action: str, outcome: ActionOutcome) -> None:
+        """Record what sending an action came to."""
+        self._actions[connection, action, self._outcomes[type(outcome)]].inc()
+        if isinstance(outcome, Accepted):
+            self._history.accepted(connection)
+
+    def accepted(self, action: str, event_to_accepted_s: float | None, ready_to_accepted_s: float) -> None:
+        """Record how long an accepted action took. A sender's clock that is ahead of ours counts as 0.
+
+        None: nobody knows when the event happened.
+        """
+        if event_to_accepted_s is not None:
+            self._event_to_accepted[action,].observe(max(0.0, event_to_accepted_s))
+        self._ready_to_accepted[action,].observe(max(0.0, ready_to_accepted_s))
+        self._history.took(event_to_accepted_s, ready_to_accepted_s)
+
+    def request(self, connection: str, call: str, status: str, seconds: float) -> None:
+        """Record a request to Engage. `status` is HTTP's, or the kind of failure where there was no answer."""
+        self._requests[connection, call, status if status in _STATUSES else "other"].inc()
+        self._request_duration[connection, call].observe(seconds)
+        if status != "withdrawn":
+            self._history.requested(connection)
+
+    def limiter_waited(self, connection: str, seconds: float) -> None:
+        """Record how long a request waited for its turn."""
+        self._limiter_wait[connection,].observe(seconds)
+
+    def poll_started(self, connection: str, late_s: float) -> None:
+        """Record how long after its due time a poll was started."""
+        self._due_lateness[connection,].observe(late_s)
+
+    def dead_lettered(self, reason: Reason) -> None:
+        """Record that an event was set aside."""
+        self._dead_letters[reason,].inc()
+        self._history.dead_lettered(reason)
+
+    def transaction_committed(self, seconds: float, records: int) -> None:
+        """Record a transaction that the broker committed."""
+        self._transactions.observe(seconds)
+        self._written.inc(records)
+
+    def transaction_aborted(self) -> None:
+        """Record a transaction that came to nothing."""
+        self._aborts.inc()
+
+    def restored(self, records: int, seconds: float) -> None:
+        """Record a restore: of how many records of the delay topic, and how long it took."""
+        self._restores.observe(seconds)
+        self._restored.inc(records)
+
+    def rebalanced(self, kind: Rebalance) -> None:
+        """Record that partitions came or went."""
+        self._rebalances[kind,].inc()
+
+    def librdkafka_statistics(self, client: str, statistics: Mapping[str, object]) -> None:
+        """Take librdkafka's statistics (its STATISTICS.md), parsed. `client` is the client's part: consumer, producer.
+
+        Each call replaces what the same client said before; a rebuilt one starts again at 0, as counters may.
+        """
+        self._statistics[client] = _broker_figures(statistics)
+
+    def build_info(self, version: str) -> None:
+        """Say which version runs."""
+        self._build.info({"version": version})
+
+    # -- states -------------------------------------------------------------------------------------------------
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Replace what the next scrapes say of the state of things. Once a second is enough."""
+        flow = self._history.tick(snapshot.at, sum(snapshot.pending.values()), snapshot.overdue)
+        self._published = (snapshot, flow)
+
+    def published(self) -> tuple[Snapshot, Flow]:
+        """The state of things and the last minutes, as they were published last. For any thread."""
+        return self._published
+
+    def watch_heartbeats(self, ages: Callable[[], Mapping[Thread, float]]) -> None:
+        """Ask `ages` at each scrape for the seconds since each thread's last heartbeat; it is called on that thread.
+
+        Not part of the snapshot, which is as old as the event loop's own heartbeat.
+        """
+        self._heartbeat_ages = ages
+
+    def _at_scrape(self) -> Iterator[Metric]:
+        yield from _snapshot_families(self._published[0])
+        yield _gauge(
+            "heartbeat_age_seconds", "Since the thread last showed life.", "thread", self._heartbeat_ages().items()
+        )
+        yield from _broker_families(dict(self._statistics))
+
+
+class _Series(Generic[M], dict[tuple[str, ...], M]):
+    """A metric's series by the values of its labels: a dict's look-up instead of the client's locked one."""
+
+    def __init__(self, metric: M) -> None:
+        super().__init__()
+        self._metric: M = metric
+
+    def __missing__(self, labels: tuple[str, ...]) -> M:
+        series = self[labels] = self._metric.labels(*labels)
+        return series
+
+    def start(self, labels: Iterable[tuple[str, ...]]) -> None:
+        """Let these series exist from now on."""
+        for each in labels:
+            self[each]
+
+
+class OutcomeNames(dict[type, str]):
+    """An outcome's label: its class's name in snake case."""
+
+    def __missing__(self, outcome: type) -> str:
+        name = self[outcome] = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", outcome.__name__).lower()
+        return name
+
+
+class _AtScrape(Collector):
+    """What is only known at the moment of the scrape."""
+
+    def __init__(self, families: Callable[[], Iterable[Metric]]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        """Return what the scrape shall hold."""
+        return self._families()
+
+    def describe(self) -> Iterable[Metric]:
+        """Return the same: the registry wants only the names."""
+        return self._families()
+
+
+def _gauge(name: str, text: str, label: str = "", values: Iterable[tuple[str, float]] = ()) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(PREFIX + name, text, labels=[label] if label else [])
+    for value_of_label, value in values:
+        family.add_metric([value_of_label] if label else [], value)
+    return family
+
+
+def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
+    for name, text, value in (
+        ("overdue_actions", "Actions whose time has come and that nobody could take yet.", snapshot.overdue),
+        ("in_doubt_actions", "Open actions that Engage may have processed already.", snapshot.in_doubt),
+        ("journal_backlog_writes", "Writes that wait for a transaction.", snapshot.journal_backlog),
+        ("source_paused", "1 while the source is paused for back-pressure.", snapshot.paused),
+        ("budget_share_ratio", "This instance's share of every connection's budget.", snapshot.budget_share),
+        ("partitions_owned", "Source partitions that this instance owns.", snapshot.partitions_owned),
+    ):
+        yield _gauge(name, text, values=[("", value)])
+    yield _gauge("pending_actions", "Open actions by state.", "state", snapshot.pending.items())
+
+    connections = snapshot.connections.items()
+    yield _gauge(
+        "connection_suspended", "1 while Engage refuses the connection's API key: an operator must act.", "connection",
+        ((name, each.suspended) for name, each in connections),
+    )  # fmt: skip
+    yield _gauge(
+        "connection_resting", "1 while the connection is given a rest after failures or a 429.", "connection",
+        ((name, each.resting) for name, each in connections),
+    )  # fmt: skip
+    yield _gauge(
+        "connection_requests_per_second", "The rate at which the connection may be asked at present.", "connection",
+        ((name, each.requests_per_second) for name, each in connections),
+    )  # fmt: skip
+
+    lag = GaugeMetricFamily(
+        PREFIX + "consumer_lag_records", "Records of the source still to be read.", labels=["topic", "partition"]
+    )
+    for (topic, partition), records in snapshot.lag.items():
+        lag.add_metric([topic, str(partition)], records)
+    yield lag
+
+
+# librdkafka's counters per broker (STATISTICS.md, "brokers"): its name, ours, and what it says.
+_BROKER_COUNTERS = (
+    ("txerrs", "transmit_errors_total", "Requests that could not be transmitted."),
+    ("rxerrs", "receive_errors_total", "Responses received with an error."),
+    ("txretries", "request_retries_total", "Requests sent again."),
+    ("req_timeouts", "request_timeouts_total", "Requests that timed out."),
+    ("disconnects", "disconnects_total", "Connections that ended."),
+)
+# Its windows of round trips, in microseconds.
+_BROKER_RTT = (
+    ("p50", "rtt_median_seconds", "Round trip, median of the last window."),
+    ("p99", "rtt_p99_seconds", "Round trip, 99th percentile of the last window."),
+)
+_MICROSECOND_S = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class _BrokerFigures:
+    broker: str
+    counters: dict[str, float]
+    rtt_s: dict[str, float]
+
+
+def _broker_figures(statistics: Mapping[str, object]) -> list[_BrokerFigures]:
+    """Read the figures per broker; connections that share a label (several bootstrap servers) are one."""
+    found: dict[str, _BrokerFigures] = {}
+    brokers = statistics.get("brokers")
+    for broker in brokers.values() if isinstance(brokers, dict) else ():
+        if not isinstance(broker, dict):
+            continue
+        label = _broker_label(broker)
+        figures = found.setdefault(label, _BrokerFigures(label, {}, {}))
+        for key, _, _ in _BROKER_COUNTERS:
+            figures.counters[key] = figures.counters.get(key, 0.0) + _number(broker, key)
+        rtt = broker.get("rtt")
+        if isinstance(rtt, dict) and _number(rtt, "cnt") > 0:  # a window without a round trip says nothing
+            for key, _, _ in _BROKER_RTT:
+                seconds = _number(rtt, key) * _MICROSECOND_S
+                figures.rtt_s[key] = max(figures.rtt_s.get(key, 0.0), seconds)
+    return list(found.values())
+
+
+def _broker_label(broker: Mapping[str, object]) -> str:
+    """Return the node id; the coordinator's connection is one of its own, beside that broker's."""
+    if broker.get("source") == "logical":
+        return "coordinator"
+    node = broker.get("nodeid")
+    return str(node) if isinstance(node, int) and node >= 0 else "bootstrap"
+
+
+def _number(of: Mapping[str, object], key: str) -> float:
+    value = of.get(key)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _broker_families(statistics: Mapping[str, list[_BrokerFigures]]) -> Iterator[Metric]:
+    labels = ["client", "broker"]
+    for key, name, text in _BROKER_COUNTERS:
+        counter = CounterMetricFamily(f"{PREFIX}librdkafka_broker_{name}", text, labels=labels)
+        for client, brokers in statistics.items():
+            for figures in brokers:
+                counter.add_metric([client, figures.broker], figures.counters[key])
+        yield counter
+    for key, name, text in _BROKER_RTT:
+        gauge = GaugeMetricFamily(f"{PREFIX}librdkafka_broker_{name}", text, labels=labels)
+        for client, brokers in statistics.items():
+            for figures in brokers:
+                if key in figures.rtt_s:
+                    gauge.add_metric([client, figures.broker], figures.rtt_s[key])
+        yield gauge

@@ -1,0 +1,228 @@
+"""Traces: each event's way to Engage as OpenTelemetry spans, in the trace that its sender began.
+
+Imported only where the environment asks for it (run.py): OpenTelemetry is an extra, and whoever does without it pays
+for nothing. Where the spans go is said with OpenTelemetry's own variables (docs/tracing.md).
+
+Rules:
+ 1. An action outlives processes, a span does not: spans are short, and the delay topic carries the context of the one
+    that took the event in. Whoever sends the action, after whatever restart, does so in the same trace.
+ 2. A span holds names (topics, routes, connections), offsets and what was answered: nothing that an event holds, no
+    key and no id of an order. No URL either, as an order's id is a part of it.
+ 3. Engage is a third party. It is told the `traceparent` of an action's request, never the `tracestate`, in which
+    others' tools talk to themselves.
+ 4. A poll that says "come again" is no span: an action may wait for a day and be asked for a thousand times.
+
+Attributes are named by OpenTelemetry's semantic conventions (messaging spans, HTTP spans) where they have a name.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from urllib.parse import unquote
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from consumer import __version__, logs
+from consumer.core.clock import Clock
+from consumer.core.effects import Poll, Send, SetAside
+from consumer.core.outcomes import (
+    Accepted,
+    ActionOutcome,
+    DocumentOutcome,
+    DocumentTaken,
+    JobFailed,
+    PollOutcome,
+    Ready,
+    Rejected,
+    Withdrawn,
+)
+from consumer.engage.client import EngageClient
+from consumer.engage.http import Failure, MaySend, Origin, Response
+from consumer.errors import ConfigurationError
+from consumer.events.routing import Misrouted, Routed, trace_context
+from consumer.kafka.records import SourceEvent, trace_context_of
+from consumer.telemetry.metrics import OutcomeNames
+from schemas.engage import ActionRequest
+
+NAME = "engage-relay"
+CLOSE_S = 2.0  # for the last spans: the pod's grace period is 30 s, and a stop takes up to 25 s before
+
+_W3C = TraceContextTextMapPropagator()
+
+
+class Tracing:
+    """Turns what happens into spans. For any thread; nothing here waits for where they go."""
+
+    def __init__(self, provider: TracerProvider, *, group: str, origins: Mapping[str, Origin], clock: Clock) -> None:
+        """`origins` by connection."""
+        self._provider = provider
+        self._tracer = provider.get_tracer(NAME, __version__)
+        self._group = group
+        self._servers: dict[str, dict[str, str | int]] = {
+            name: {"server.address": origin.host, "server.port": origin.port} for name, origin in origins.items()
+        }
+        self._clock = clock
+        self._names = OutcomeNames()
+
+    def taken(self, event: SourceEvent, routed: Routed | Misrouted, since: float) -> Routed | Misrouted:
+        """Tell of an event that a route took, `since` its batch came (seconds since 1970).
+
+        Returns it with this span's context in place of its sender's, to be saved: what follows belongs below it.
+        """
+        context = routed.trace_context if isinstance(routed, Routed) else trace_context(event.headers)
+        span = self._start(f"process {event.topic}", SpanKind.CONSUMER, context, since)
+        span.set_attributes(
+            {
+                "messaging.system": "kafka",
+                "messaging.operation.name": "process",
+                "messaging.operation.type": "process",
+                "messaging.destination.name": event.topic,
+                "messaging.destination.partition.id": str(event.partition),
+                "messaging.kafka.offset": event.offset,
+                "messaging.consumer.group.name": self._group,
+            }
+        )
+        if routed.route is not None:
+            span.set_attribute("engage_relay.route", routed.route)
+        if isinstance(routed, Misrouted):
+            _fail(span, routed.reason.value)
+        else:
+            span.set_attributes({"engage_relay.connection": routed.connection, "engage_relay.action": routed.action})
+            routed = replace(routed, trace_context=_carried(span))
+        self._end(span)
+        return routed
+
+    def polled(self, connection: str, poll: Poll, outcome: PollOutcome | DocumentOutcome, since: float) -> None:
+        """Tell of a poll, begun at `since`, that brought something: a tag, a job, or the end (rule 4)."""
+        if not isinstance(outcome, Ready | DocumentTaken | JobFailed | Rejected):
+            return
+        span = self._start("poll", SpanKind.CLIENT, trace_context_of(poll.routed), since)
+        name = self._names[type(outcome)]
+        span.set_attributes(
+            {**self._servers[connection], "engage_relay.connection": connection, "engage_relay.outcome": name}
+        )
+        if isinstance(outcome, JobFailed | Rejected):
+            _fail(span, name)
+        self._end(span)
+
+    async def send_action(
+        self, connection: str, client: EngageClient, send: Send, request: ActionRequest, may_send: MaySend
+    ) -> ActionOutcome:
+        """Send an action as `EngageClient.send_action` does, within a span that Engage is told of."""
+        span = self._start("send action", SpanKind.CLIENT, trace_context_of(send.routed), self._clock())
+        span.set_attributes(
+            {
+                **self._servers[connection],
+                "http.request.method": "POST",
+                "engage_relay.connection": connection,
+                "engage_relay.action": request.action,
+            }
+        )
+        error: str | None = None
+
+        def answered(answer: Response | Failure) -> None:
+            nonlocal error
+            if isinstance(answer, Failure):
+                error = answer.kind
+            else:
+                span.set_attribute("http.response.status_code", answer.status)
+                error = str(answer.status)
+
+        try:
+            traceparent = _carried(span).get("traceparent")
+            outcome = await client.send_action(
+                send.order_id, request, may_send, traceparent=traceparent, on_answer=answered
+            )
+            name = self._names[type(outcome)]
+            span.set_attribute("engage_relay.outcome", name)
+            if not isinstance(outcome, Accepted | Withdrawn):
+                _fail(span, error or name)
+            return outcome
+        finally:
+            self._end(span)
+
+    def set_aside(self, aside: SetAside) -> None:
+        """Tell of an action that was given up."""
+        span = self._start("set aside", SpanKind.INTERNAL, trace_context_of(aside.routed), self._clock())
+        span.set_attributes(
+            {
+                "engage_relay.route": aside.route,
+                "engage_relay.attempts": aside.attempts,
+                "engage_relay.sends": aside.sends,
+            }
+        )
+        _fail(span, aside.reason.value)
+        self._end(span)
+
+    def close(self) -> None:
+        """Hand on the last spans, for CLOSE_S at most: where they go may not answer."""
+        closing = threading.Thread(target=self._provider.shutdown, name="tracing", daemon=True)
+        closing.start()
+        closing.join(CLOSE_S)
+
+    def _start(self, name: str, kind: SpanKind, context: Mapping[str, str] | None, since: float) -> Span:
+        parent = _W3C.extract(context or {}, Context())
+        return self._tracer.start_span(name, parent, kind, start_time=_nanoseconds(since))
+
+    def _end(self, span: Span) -> None:
+        span.end(_nanoseconds(self._clock()))
+
+
+def start(*, group: str, origins: Mapping[str, Origin], clock: Clock) -> Tracing:
+    """Return what traces, as the environment's OTEL_* say. Raises ConfigurationError where they cannot be followed."""
+    _check_environment()
+    ours = Resource({"service.name": NAME, "service.version": __version__})
+    try:
+        provider = TracerProvider(
+            resource=Resource.create().merge(ours).merge(OTELResourceDetector().detect()),
+            shutdown_on_exit=False,  # it would wait for long where nobody takes the spans; `close` does not
+        )
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    except (ValueError, OSError):  # its text may hold a value
+        raise ConfigurationError(("OTEL_*: one of the variables has a value that is of no use",)) from None
+    return Tracing(provider, group=group, origins=origins, clock=clock)
+
+
+def _check_environment() -> None:
+    mistakes = []
+    if _value("OTEL_TRACES_EXPORTER") != "otlp":
+        mistakes.append("OTEL_TRACES_EXPORTER: must be otlp or none")
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if _value(name) not in ("", "http/protobuf"):
+            mistakes.append(f"{name}: must be http/protobuf (port 4318 of a collector); grpc is not built in")
+    if mistakes:
+        raise ConfigurationError(tuple(mistakes))
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"):
+        for header in os.environ.get(name, "").split(","):  # OpenTelemetry logs one that it cannot read
+            for secret in (header.strip(), header.partition("=")[2].strip()):
+                logs.redact(secret)
+                logs.redact(unquote(secret))
+
+
+def _value(variable: str) -> str:
+    return os.environ.get(variable, "").strip()
+
+
+def _carried(span: Span) -> dict[str, str]:
+    """Return a span's context as W3C's headers."""
+    carrier: dict[str, str] = {}
+    _W3C.inject(carrier, set_span_in_context(span, Context()))
+    return carrier
+
+
+def _fail(span: Span, error: str) -> None:
+    span.set_attribute("error.type", error)
+    span.set_status(StatusCode.ERROR)
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)

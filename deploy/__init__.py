@@ -1,1 +1,0 @@
-"""How it is deployed: the dashboard's source, and what `compose.yaml` mounts."""

@@ -1,0 +1,116 @@
+"""Prometheus looks at a relay that runs: its metrics are in order, every panel has an answer, and an outage is noticed.
+
+Rule: a minute is a second. The project's rules and Prometheus' configuration are used as they are, but that every
+duration in the rules is divided by 60, and that Prometheus scrapes and evaluates every second (the relay's own figures
+are renewed no more often). The relay's waits between retries are the harness' short ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from tests.broker.conftest import Place, PlaceFactory
+from tests.deploy.monitoring import REFERENCE, ROOT, RULES, RUNBOOK, exposed, queries, unknown
+from tests.deploy.prometheus import Prometheus, promtool, running
+from tests.support.relay import Engage, RelayProcess, configuration, event, order_id, publish, until, written
+
+CONFIG = ROOT / "deploy" / "compose" / "prometheus.yml"
+FASTER = {"m": "s", "h": "m"}
+
+
+@contextmanager
+def relay_of(place: Place, engage: Engage, tmp_path: Path) -> Iterator[RelayProcess]:
+    config = written(tmp_path, configuration(place, engage.url))
+    with RelayProcess(tmp_path, config, "--from", "earliest", impatient=True) as relay:
+        yield relay.wait_until_ready()
+
+
+@contextmanager
+def watched(relay: RelayProcess, directory: Path) -> Iterator[Prometheus]:
+    """Run Prometheus as compose.yaml does, on this relay, a minute being a second."""
+    directory.mkdir()
+    config = yaml.safe_load(CONFIG.read_text())
+    config["global"] = dict.fromkeys(config["global"], "1s")
+    config["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{relay.admin_port}"]}]
+    config["rule_files"] = ["rules.yaml"]
+    (directory / "rules.yaml").write_text(in_a_hurry(RULES.read_text()))
+    file = directory / "prometheus.yml"
+    file.write_text(yaml.safe_dump(config))
+    with running(file) as prometheus:
+        yield prometheus
+
+
+def in_a_hurry(rules: str) -> str:
+    """Divide every range and every `for` by 60."""
+    faster = rules.replace("[1d]", "[24h]")
+    return re.sub(r"(\[|for: )(\d+)([mh])\b", lambda found: f"{found[1]}{found[2]}{FASTER[found[3]]}", faster)
+
+
+def orders(place: Place, numbers: range) -> None:
+    publish(place, [(order_id(n), event(order_id(n))) for n in numbers])
+
+
+def test_promtool_and_our_own_docs_take_what_a_running_relay_shows(places: PlaceFactory, tmp_path: Path) -> None:
+    place = places(partitions=2)
+    with Engage(unknown_orders="create") as engage, relay_of(place, engage, tmp_path) as relay:
+        orders(place, range(5))
+        until(lambda: len(engage.accepted) == 5, "the actions are accepted")
+        until(
+            lambda: relay.metric("consumer_lag_records") == 0 and relay.metric("partitions_owned") == 2, "all is read"
+        )
+        _, scrape = relay.get("/metrics")
+    done = promtool("check", "metrics", stdin=scrape)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert unknown(scrape, {file.name: mentions_of(file) for file in (REFERENCE, RUNBOOK)}) == {}
+    assert (
+        set(re.findall(r"^\| `(\w+)` \| (?:counter|gauge|histogram)", REFERENCE.read_text(), re.M))
+        == exposed(scrape).keys()
+    )
+
+
+def mentions_of(file: Path) -> str:
+    """Return a text without what it greps for: this relay has met no 429."""
+    return re.sub(r"grep .*", "", file.read_text())
+
+
+def test_every_panel_has_an_answer_and_an_alert_fires_when_engage_goes_down(
+    places: PlaceFactory, tmp_path: Path
+) -> None:
+    place = places(partitions=2)
+    with (
+        Engage(unknown_orders="create") as engage,
+        relay_of(place, engage, tmp_path) as relay,
+        watched(relay, tmp_path / "prometheus") as prometheus,
+    ):
+        orders(place, range(20))
+        until(lambda: len(engage.accepted) == 20, "the actions are accepted")
+        until(lambda: empty_panels(prometheus) == set(), "every panel has an answer")
+        assert prometheus.firing() == {}
+
+        engage.down()
+        orders(place, range(20, 40))
+        unavailable = until(lambda: prometheus.firing().get("EngageRelayEngageUnavailable", {}), "the alert fires")
+
+        assert unavailable["connection"] == "default"
+        assert unavailable["severity"] == "critical"
+        assert "EngageRelayAbsent" not in prometheus.firing()
+        engage.up()
+        until(lambda: len(engage.accepted) == 40, "nothing was lost")
+
+
+def empty_panels(prometheus: Prometheus) -> set[str]:
+    """Return the dashboard's queries that nothing answers."""
+    chosen = {"$namespace": ".*", "$job": "engage-relay", "$__rate_interval": "10s"}
+    empty = set()
+    for panel, target in queries():
+        expression = target.expr
+        for variable, value in chosen.items():
+            expression = expression.replace(variable, value)
+        if not prometheus.query(expression):
+            empty.add(f"{panel.title}: {expression}")
+    return empty

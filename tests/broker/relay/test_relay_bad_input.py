@@ -1,0 +1,159 @@
+"""Any bytes may lie on the source: they end as dead letters, whole and with a reason, and the stream goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from schemas.dead_letter import Reason
+from tests.broker.conftest import PlaceFactory
+from tests.support.relay import (
+    HOUR_AGO_MS,
+    SECRET_ID,
+    Books,
+    Engage,
+    Raw,
+    RelayThread,
+    ScriptedEngage,
+    event,
+    order_id,
+    publish_raw,
+    tagged_order,
+)
+
+UNDECODABLE: Mapping[str, tuple[bytes, str]] = {
+    "not UTF-8": (b'{"type": "\xff\xfe"}', "not UTF-8 at byte 10"),
+    "not JSON": (b"order.shipped", "not JSON"),
+    "cut": (event(order_id("cut"))[:-1], "not JSON"),
+    "empty": (b"", "not JSON"),
+    "no object": (b'["order.shipped"]', "not an object"),
+    "NaN": (b'{"type": "order.shipped", "orderId": "1", "data": {"a": NaN}}', "not JSON"),
+    "deep": (b'{"type": "order.shipped", "orderId": "1", "data": ' + b'{"a": ' * 5000 + b"1" + b"}" * 5001, "nested"),
+    "beyond 64 bits": (
+        b'{"type": "order.shipped", "orderId": "1", "data": {"total": 9223372036854775808}}',
+        "data.total: an integer beyond 64 bits",
+    ),
+    "beyond a double": (b'{"type": "order.shipped", "orderId": "1", "data": {"total": 1e999}}', "data.total"),
+    "a key twice": (b'{"type": "order.shipped", "orderId": "1", "orderId": "2"}', "orderId: the key appears twice"),
+}
+
+
+def _of(**fields: object) -> bytes:
+    return json.dumps({"type": "order.shipped", "orderId": order_id("x"), **fields}).encode()
+
+
+INVALID: Mapping[str, tuple[bytes, str]] = {
+    "no order id": (b'{"type": "order.shipped"}', "orderId"),
+    "empty order id": (_of(orderId=""), "orderId"),
+    "order id of a wrong type": (_of(orderId=["A-1"]), "orderId"),
+    "order id null": (_of(orderId=None), "orderId"),
+    "data of a wrong type": (_of(data="text"), "data"),
+    "language of a wrong type": (_of(language=7), "language"),
+    "engage of a wrong type": (_of(engage="job-1"), "engage"),
+    "job id of a wrong type": (_of(engage={"jobId": {}}), "engage.jobId"),
+    "a time that is none": (_of(occurredAt="yesterday"), "occurredAt"),
+    "unknown version": (_of(version=2), "version"),
+    "dots": (_of(orderId=".."), "orderId"),
+    "encoded dots": (_of(orderId="%2e%2e"), "orderId"),
+    "a way up": (_of(orderId="../../other"), "orderId"),
+    "a way up in a job": (_of(engage={"jobId": "../other"}), "jobId"),
+    "newline": (_of(orderId="A\r\nX-Header: 1"), "orderId"),
+    "NUL": (_of(orderId="A\x00"), "orderId"),
+    "10 kB": (_of(orderId="A" * 10_000), "orderId"),
+    "half a character": (b'{"type": "order.shipped", "orderId": "A-\\ud800"}', ""),
+}
+
+
+def test_what_is_no_event_ends_as_a_dead_letter_that_says_why_and_the_stream_goes_on(places: PlaceFactory) -> None:
+    place = places()
+    after = order_id("after")
+    with Engage() as engage, RelayThread(place, engage.url), Books(place) as books:
+        engage.submit(after)
+        publish_raw(place, [*(Raw(b"k", value) for value, _ in UNDECODABLE.values()), Raw(b"k", event(after))])
+        books.wait_until_settled()
+        assert [each.reason for each in books.letters] == [Reason.UNDECODABLE] * len(UNDECODABLE)
+        for letter, (value, why) in zip(books.letters, UNDECODABLE.values(), strict=True):
+            assert letter.value == value
+            assert why in letter.why.detail
+        assert engage.events_of(after) == [1]
+
+
+def test_an_event_with_a_wrong_field_ends_as_a_dead_letter_that_names_the_field(places: PlaceFactory) -> None:
+    place = places()
+    after = order_id("after")
+    with ScriptedEngage(tagged_order) as engage, RelayThread(place, engage.url), Books(place) as books:
+        publish_raw(place, [*(Raw(b"k", value) for value, _ in INVALID.values()), Raw(b"k", event(after))])
+        books.wait_until_settled()
+        assert [each.value for each in books.letters] == [value for value, _ in INVALID.values()]
+        for letter, (name, (_, why)) in zip(books.letters, INVALID.items(), strict=True):
+            assert letter.reason in (Reason.INVALID_EVENT, Reason.UNDECODABLE), name
+            assert why in letter.why.detail, name
+        # Nothing was asked but for the order that is one.
+        assert {each.path for each in engage.asked} == {
+            f"/api/v3/orders/{after}",
+            f"/api/v3/orders/{after}/action",
+        }
+
+
+def test_a_dead_letter_s_reason_holds_nothing_of_the_event(places: PlaceFactory) -> None:
+    place = places()
+    with ScriptedEngage(tagged_order) as engage, RelayThread(place, engage.url), Books(place) as books:
+        publish_raw(place, [Raw(b"k", value) for value, _ in (*UNDECODABLE.values(), *INVALID.values())])
+        books.wait_until_settled()
+        assert len(books.letters) == len(UNDECODABLE) + len(INVALID)
+        assert not [each.why.detail for each in books.letters if SECRET_ID in each.why.detail]
+
+
+def test_ids_of_any_script_and_with_signs_of_a_url_are_one_segment_of_the_path(places: PlaceFactory) -> None:
+    ids = ["Ordnr-åäö", "注文-1", "🧦", "a b", "a?b=c", "a#b", "a%41", "a;b", "a+b&c", "A" * 200]
+    place = places()
+    with Engage() as engage, RelayThread(place, engage.url), Books(place) as books:
+        for each in ids:
+            engage.submit(each)
+        publish_raw(place, [Raw(each.encode(), event(each)) for each in ids])
+        books.wait_until_settled()
+        assert books.letters == []
+        assert [each.order_id for each in engage.accepted if each.order_id not in ids] == []
+        assert sorted(each.order_id for each in engage.accepted) == sorted(ids)
+
+
+def test_a_connection_that_is_not_configured_is_named_in_the_dead_letter(places: PlaceFactory) -> None:
+    place = places()
+    order = order_id("lost")
+    with ScriptedEngage(tagged_order) as engage, RelayThread(place, engage.url), Books(place) as books:
+        publish_raw(place, [Raw(b"k", event(order, engage={"connection": "atlantis"}))])
+        books.wait_until_settled()
+        (letter,) = books.letters
+        assert letter.reason is Reason.UNKNOWN_CONNECTION
+        assert '"atlantis"' in letter.why.detail
+        assert engage.asked == []
+
+
+def test_a_dead_letter_is_the_original_record_key_value_headers_and_time(places: PlaceFactory) -> None:
+    place = places()
+    headers = (("trace", b"1"), ("trace", b"2"), ("none", None), ("raw", b"\xff\x00"), ("empty", b""))
+    records = [
+        Raw(b"\xff\x00key", b"\xff\xfe garbage", headers, HOUR_AGO_MS + 123),
+        Raw(None, b"no key", (), HOUR_AGO_MS + 456),
+        Raw(b"", _of(orderId=""), headers),
+    ]
+    with ScriptedEngage(tagged_order) as engage, RelayThread(place, engage.url), Books(place) as books:
+        publish_raw(place, records)
+        books.wait_until_settled()
+        for offset, (letter, record) in enumerate(zip(books.letters, records, strict=True)):
+            assert (letter.key, letter.value, letter.timestamp_ms) == (record.key, record.value, record.timestamp_ms)
+            assert letter.headers[: len(record.headers)] == list(record.headers)
+            assert (letter.why.source_topic, letter.why.source_offset) == (place.topics.source, offset)
+
+
+def test_an_action_that_engage_refuses_leaves_its_original_record_too(places: PlaceFactory) -> None:
+    place = places()
+    order = order_id("refused")
+    record = Raw(b"\xff\x00key", event(order), (("h", b"\xff"), ("n", None)), HOUR_AGO_MS + 123)
+    with Engage() as engage, RelayThread(place, engage.url), Books(place) as books:
+        engage.submit(order, contact=False)
+        publish_raw(place, [record])
+        books.wait_until_settled()
+        (letter,) = books.letters
+        assert (letter.key, letter.value, letter.timestamp_ms) == (record.key, record.value, record.timestamp_ms)
+        assert letter.headers[: len(record.headers)] == list(record.headers)

@@ -1,0 +1,170 @@
+"""Two instances: partitions change hands under load, by the rules or not, and nobody is mailed twice for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from confluent_kafka.admin import NewPartitions
+
+from consumer.kafka.topics import create
+from tests.broker.conftest import Place, PlaceFactory
+from tests.support.relay import (
+    PATIENCE_S,
+    Books,
+    Engage,
+    RelayProcess,
+    RelayThread,
+    configuration,
+    doubled,
+    event,
+    order_id,
+    publish,
+    until,
+    written,
+)
+
+PARTITIONS = 4
+EVENTS = (1, 2, 3)
+
+Protocol = Mapping[str, object]
+CLASSIC: Protocol = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300}
+CONSUMER: Protocol = {"group.protocol": "consumer"}
+
+
+class Load:
+    """Events that go on coming while partitions change hands, however long that takes on this machine."""
+
+    def __init__(self, place: Place, engage: Engage) -> None:
+        self._place = place
+        self._engage = engage
+        self.orders: list[str] = []
+
+    def goes_on(self) -> Literal[True]:
+        """Publish more, where little is left to be accepted. To be asked again and again."""
+        if len(self.orders) * len(EVENTS) - len(self._engage.accepted) < 60:
+            new = [order_id(len(self.orders) + number) for number in range(20)]
+            events = []
+            for number in EVENTS:
+                for order in new:
+                    events.append((order, event(order, number, engage={"jobId": self._engage.submit(order)})))
+            publish(self._place, events)
+            self.orders += new
+        return True
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait, under load."""
+        until(lambda: self.goes_on() and condition(), what)
+
+    def until_accepted(self, count: int) -> None:
+        """Wait, under load, until so many actions were accepted from now on."""
+        wanted = len(self._engage.accepted) + count
+        self.until(lambda: len(self._engage.accepted) >= wanted, f"{count} more actions are accepted")
+
+
+@pytest.mark.parametrize("protocol", [CLASSIC, CONSUMER], ids=["classic", "consumer"])
+def test_an_instance_joins_and_another_leaves_under_load(
+    places: PlaceFactory, tmp_path: Path, protocol: Protocol
+) -> None:
+    place, budget = places(partitions=PARTITIONS), 60
+    with Engage(seed=4, processing="uniform:0s..300ms") as engage, Books(place) as books:
+        load = Load(place, engage)
+        file = written(
+            tmp_path, configuration(place, engage.url, kafka=protocol, connection={"requests_per_second": budget})
+        )
+        with RelayProcess(tmp_path, file, "--from", "earliest") as first:
+            load.until_accepted(20)
+            with RelayProcess(tmp_path, file) as second:
+                load.until(lambda: first.partitions == second.partitions == PARTITIONS // 2, "both have their share")
+                load.until_accepted(20)
+                first.terminate()
+                load.until(lambda: second.partitions == PARTITIONS, "the second one has all")
+                assert first.wait() == 0
+                load.until_accepted(20)
+                books.wait_until_settled()
+                assert second.stop() == 0
+        assert [engage.events_of(order) for order in load.orders] == [list(EVENTS)] * len(load.orders)
+        assert (books.letters, books.resent) == ([], set())
+        # Counted where they arrive: what a busy machine delays falls into the next second. Unshared, it would be twice.
+        assert engage.most_in_a_second() <= 1.25 * budget
+
+
+def test_an_instance_that_was_frozen_while_another_took_over_sends_nothing(
+    places: PlaceFactory, tmp_path: Path
+) -> None:
+    place = places(partitions=PARTITIONS)
+    quick = {"session.timeout.ms": 2000, "heartbeat.interval.ms": 300, "transaction.timeout.ms": 3000}
+    slow = ("slow=0.5,calls=action",)  # so that some are in flight when it freezes
+    with (
+        Engage(seed=6, processing="uniform:0s..300ms", faults=slow, slow="uniform:20ms..150ms") as engage,
+        Books(place) as books,
+    ):
+        load = Load(place, engage)
+        file = written(tmp_path, configuration(place, engage.url, kafka=quick, connection={"requests_per_second": 150}))
+        with RelayProcess(tmp_path, file, "--from", "earliest", impatient=True) as zombie:
+            load.until_accepted(40)
+            zombie.freeze()
+            with RelayProcess(tmp_path, file, impatient=True) as heir:
+                until(lambda: heir.partitions == PARTITIONS, "the other one has all")
+                books.wait_until_settled()
+                # All is done. Whatever the zombie still sends, it sends without a right to.
+                asked = engage.actions_asked()
+                zombie.thaw()
+                until(lambda: zombie.partitions == heir.partitions == PARTITIONS // 2, "it has come back")
+                assert zombie.said("partitions lost: another instance has them already")
+                assert engage.actions_asked() == asked
+                # It is a member like any other again.
+                consumed = zombie.metric("events_consumed_total")
+                load.until(lambda: zombie.metric("events_consumed_total") > consumed, "it works again")
+                books.wait_until_settled()
+        for order in load.orders:
+            numbers = engage.events_of(order)
+            assert sorted(set(map(str, numbers))) == [str(number) for number in EVENTS], order
+            assert numbers == sorted(numbers, key=str), order
+        twice = doubled(engage.accepted)
+        print(f"{len(books.resent)} in doubt, {twice.total()} accepted twice")
+        assert twice.keys() <= books.resent
+        assert books.letters == []
+
+
+def test_a_fenced_instance_gives_everything_up_comes_back_and_goes_on(places: PlaceFactory) -> None:
+    place = places(partitions=PARTITIONS)
+    with Engage(seed=9, processing="uniform:0s..300ms") as engage, Books(place) as books:
+        load = Load(place, engage)
+        with RelayThread(place, engage.url, requests_per_second=150) as relay:
+            load.until_accepted(40)
+            place.producer(place.transactional_id)  # somebody else's, with the same transactional.id
+            load.until(lambda: relay.metric("rebalances_total", kind="lost") > 0, "it gives everything up")
+            load.until_accepted(40)
+            books.wait_until_settled()
+        for order in load.orders:
+            numbers = engage.events_of(order)
+            assert sorted(set(map(str, numbers))) == [str(number) for number in EVENTS], order
+            assert numbers == sorted(numbers, key=str), order
+        assert doubled(engage.accepted).keys() <= books.resent
+        assert books.letters == []
+
+
+def test_partitions_that_are_added_while_it_runs_are_taken_from_their_beginning(places: PlaceFactory) -> None:
+    place = places()
+    place.properties["topic.metadata.refresh.interval.ms"] = 500
+    with Engage() as engage, Books(place) as books:
+        with RelayThread(place, engage.url) as relay:
+            relay.wait_until_restored()
+            # The source first, as its owner does; what belongs to it follows when the operator hears of it.
+            _grow(place, place.topics.source)
+            order = order_id("new")
+            engage.submit(order)
+            place.write(place.topics.source, [(order.encode(), event(order))], partition=1)
+            until(lambda: relay.metric("partitions_owned") == 2, "the new partition is assigned")
+            assert create(place.admin, [place.topics]) != []
+            until(lambda: engage.events_of(order) == [1], "the new partition's event is accepted")
+            assert relay.metric("budget_share_ratio") == 1
+        assert books.read().letters == []
+
+
+def _grow(place: Place, topic: str) -> None:
+    for grown in place.admin.create_partitions([NewPartitions(topic, 2)]).values():
+        grown.result(PATIENCE_S)

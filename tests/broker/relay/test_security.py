@@ -1,0 +1,341 @@
+"""The relay against a broker that asks who comes and what he may, and an Engage behind TLS (SECURITY.md).
+
+The rights that it runs with are read from SECURITY.md, so that page is right or these tests fail.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from functools import cache, partial
+from pathlib import Path
+
+import pytest
+import trustme
+
+from consumer.commands import check_config
+from consumer.config.settings import load
+from schemas.dead_letter import Reason
+from tests.broker.conftest import Place, PlaceFactory, started
+from tests.support.relay import (
+    API_KEY,
+    CUSTOMER,
+    ROOT,
+    SECRET_ID,
+    Books,
+    Engage,
+    RelayProcess,
+    configuration,
+    event,
+    order_id,
+    publish,
+    until,
+    written,
+)
+from tests.support.secured import Certificates, Right, SecuredBroker, behind_tls
+
+PASSWORD = "pass-word-that-must-never-be-logged"
+WRONG_PASSWORD = "wrong-word-that-must-never-be-logged"
+NEW_KEY = "new-key-that-must-never-be-logged-0815"
+PERSON = "kund-4711@example.com"
+PHONE = "+46701740605"
+SECRETS = (PASSWORD, WRONG_PASSWORD, API_KEY, NEW_KEY, PERSON, PHONE, CUSTOMER, SECRET_ID)
+ORDER = order_id("secured")
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates.issue(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def secured(certificates: Certificates) -> Iterator[SecuredBroker]:
+    secured = SecuredBroker(certificates)
+    started(secured.broker)
+    secured.set_password(PASSWORD)
+    yield secured
+    secured.broker.close()
+
+
+# What SECURITY.md grants
+
+
+@cache
+def _table_of_rights() -> list[list[str]]:
+    rows = re.findall(r"^\| `([a-z -]+)` \| ([a-z, ]+) \| `([\w.-]+)` \| ([\w, ]+) \|$", _security_md(), re.MULTILINE)
+    return [list(row) for row in rows]
+
+
+def _security_md() -> str:
+    return (ROOT / "SECURITY.md").read_text()
+
+
+def rights(command: str, place: Place) -> list[Right]:
+    """Return what SECURITY.md grants for a command, with the place's names for those of its example."""
+    group = str(place.properties["group.id"])
+    found = [
+        Right(
+            resource.removesuffix(", prefix"),
+            re.sub("^engage-relay", group, re.sub("^orders", place.topics.source, name)),
+            operation.upper(),
+            resource.endswith(", prefix"),
+        )
+        for who, resource, name, operations in _table_of_rights()
+        if who == command
+        for operation in operations.split(", ")
+    ]
+    assert found, f"SECURITY.md says nothing of `{command}`"
+    return found
+
+
+def personal(number: int, **fields: object) -> bytes:
+    """Return an event that is full of a person."""
+    data = {"event": number, "email": PERSON, "phone": PHONE, "note": f"call {PHONE}"}
+    return json.dumps({**json.loads(event(ORDER, number, data=data)), **fields}).encode()
+
+
+BAD = (
+    personal(1)[:-1],
+    personal(1).replace(b'"data"', b'"orderId": "2", "data"', 1),
+    personal(1, language=[PERSON]),
+    personal(1, occurredAt=PERSON),
+    event(f"../{PERSON}", 1),
+    f"{PERSON};{PHONE}".encode(),
+)
+
+
+def say(directory: Path, name: str, text: str) -> None:
+    """Keep what was said beside the relays' logs, for the sweep at the end."""
+    (directory / f"{name}.log").write_text(text)
+
+
+def engage_relay(directory: Path, config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "consumer.cli", *arguments, "--config", str(config)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    say(directory, f"stderr-of-{'-'.join(arguments)}", done.stderr)
+    return done
+
+
+# Who may come in
+
+
+@pytest.mark.parametrize("way", ["SCRAM", "mTLS"])
+def test_the_rights_of_security_md_are_enough_over_tls(
+    secured: SecuredBroker, certificates: Certificates, places: PlaceFactory, tmp_path: Path, way: str
+) -> None:
+    kafka = secured.scram(PASSWORD) if way == "SCRAM" else secured.mutual_tls(certificates.client_file)
+    place = places(broker=secured.broker)
+    secured.grant(*rights("run", place))
+    with Engage() as engage, Books(place) as books:
+        config = written(tmp_path, configuration(place, engage.url, kafka=kafka))
+        engage.submit(ORDER)
+        for number in (1, 2):  # the second run restores, and waits for nobody's decision
+            with RelayProcess(tmp_path, config, *(["--from", "earliest"] if number == 1 else [])) as relay:
+                publish(place, [(ORDER, personal(number)), *((ORDER, value) for value in BAD)])
+                books.wait_until_settled()
+                say(tmp_path, f"metrics-{number}", relay.get("/metrics")[1])
+                assert relay.stop() == 0
+        assert engage.events_of(ORDER) == [1, 2]
+        assert [each.value for each in books.letters] == [*BAD, *BAD]
+        say(tmp_path, "reasons", "\n".join(each.why.model_dump_json() for each in books.letters))
+
+
+def test_the_commands_need_no_more_than_security_md_says(
+    secured: SecuredBroker, places: PlaceFactory, tmp_path: Path
+) -> None:
+    place = places(broker=secured.broker)
+    secured.grant(*rights("run", place))
+    with Engage() as engage, Books(place) as books:
+        config = written(tmp_path, configuration(place, engage.url, kafka=secured.scram(PASSWORD)))
+        engage.submit(ORDER, contact=False)
+        with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
+            publish(place, [(ORDER, personal(1))])
+            (letter,) = books.wait_until_settled().letters
+            assert letter.reason is Reason.REJECTED
+            assert relay.stop() == 0
+        online = engage_relay(tmp_path, config, "check-config", "--online")
+        assert (online.returncode, "failed" in online.stdout) == (0, False), online.stdout
+        say(tmp_path, "check-config", online.stdout)
+        assert engage_relay(tmp_path, config, "pending", "list").returncode == 0
+
+        # A relay that only runs cannot read what was set aside, nor write events.
+        assert engage_relay(tmp_path, config, "dead-letters", "list", "--json").returncode == 1
+        secured.grant(*rights("dead-letters", place))
+        listed = engage_relay(tmp_path, config, "dead-letters", "list", "--json")
+        assert (listed.returncode, json.loads(listed.stdout)["reason"]) == (0, "rejected")
+        assert engage_relay(tmp_path, config, "dead-letters", "redrive", "--all").returncode == 0
+
+
+def test_topics_are_made_with_the_right_to_create_them(
+    secured: SecuredBroker, places: PlaceFactory, tmp_path: Path
+) -> None:
+    place = places(broker=secured.broker)
+    others = [place.topics.delay, place.topics.dead_letters]
+    for deleted in place.admin.delete_topics(others).values():
+        deleted.result(60)
+    until(lambda: not place.admin.list_topics(timeout=10).topics.keys() & set(others), "the topics are gone")
+    secured.grant(*rights("run", place))
+    config = written(tmp_path, configuration(place, "http://127.0.0.1:1", kafka=secured.scram(PASSWORD)))
+    refused = engage_relay(tmp_path, config, "topics", "create")
+    assert (refused.returncode, "Authorization failed" in refused.stderr) == (3, True), refused.stderr
+    secured.grant(*rights("topics create", place))
+    assert engage_relay(tmp_path, config, "topics", "create").returncode == 0
+    assert place.admin.list_topics(timeout=10).topics.keys() >= set(others)
+
+
+# What an operator reads of a relay that Kafka does not serve.
+UNSERVED = re.compile(
+    "cannot run|Kafka does not answer, trying again|transaction aborted, trying again|restoring .*authorization failed"
+)
+
+
+def unserved(relay: RelayProcess) -> bool:
+    return UNSERVED.search(relay.text) is not None
+
+
+def test_whoever_lacks_a_proof_or_a_right_says_so_and_sends_nothing(
+    secured: SecuredBroker, certificates: Certificates, places: PlaceFactory, tmp_path: Path
+) -> None:
+    strangers: dict[str, dict[str, object]] = {
+        "wrong password": secured.scram(WRONG_PASSWORD),
+        "no certificate": secured.mutual_tls(None),
+        "forged certificate": secured.mutual_tls(certificates.forged_file),
+        "unknown broker": {**secured.scram(PASSWORD), "ssl.ca.location": str(certificates.other_authority_file)},
+        "no TLS": {"bootstrap.servers": secured.broker.address("SSL")},
+    }
+    with ExitStack() as running, Engage(unknown_orders="create") as engage:  # all at once: most of it is waiting
+        relays: dict[str, RelayProcess] = {}
+
+        def start(name: str, place: Place, kafka: dict[str, object]) -> None:
+            publish(place, [(ORDER, personal(1))])
+            directory = tmp_path / name.replace(" ", "-")
+            directory.mkdir()
+            config = written(directory, configuration(place, engage.url, kafka=kafka))
+            relays[name] = running.enter_context(RelayProcess(directory, config, "--from", "earliest"))
+
+        place = places(broker=secured.broker)
+        secured.grant(*rights("run", place))
+        for name, kafka in strangers.items():
+            start(name, place, kafka)
+        for number in range(len(rights("run", place))):
+            place = places(broker=secured.broker)
+            lacks = rights("run", place)
+            left_out = lacks.pop(number)
+            secured.grant(*lacks)
+            start(f"no {left_out.operation} on {left_out.resource} {number}", place, secured.scram(PASSWORD))
+
+        for name, relay in relays.items():
+            until(partial(unserved, relay), f"{name}: it says that it is not served")
+        assert engage.actions_asked() == 0
+
+
+def test_check_config_names_each_right_that_is_missing(
+    secured: SecuredBroker, places: PlaceFactory, tmp_path: Path
+) -> None:
+    for number in range(len(rights("run", places(broker=secured.broker)))):
+        place = places(broker=secured.broker)
+        lacks = rights("run", place)
+        left_out = lacks.pop(number)
+        secured.grant(*lacks)
+        config = written(tmp_path, configuration(place, "http://127.0.0.1:1", kafka=secured.scram(PASSWORD)))
+        failed = [each.what for each in check_config.online(load(config, {})) if each.standing == "failed"][
+            :-1
+        ]  # Engage's
+        assert failed, f"nobody misses {left_out.operation} on {left_out.resource}"
+        if left_out.resource == "topic":
+            name = left_out.name
+            assert any(name in what for what in failed), (name, failed)
+
+
+# Engage behind TLS
+
+
+def test_engage_behind_a_private_authority_is_talked_to_and_its_key_may_change(
+    secured: SecuredBroker, places: PlaceFactory, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "engage-authority.pem")
+    key = tmp_path / "key"
+    key.write_text(API_KEY)
+    place = places(broker=secured.broker)
+    secured.grant(*rights("run", place))
+    with Engage() as engage, behind_tls(engage.url, authority.issue_cert("127.0.0.1")) as url, Books(place) as books:
+        engage.set_keys(API_KEY)
+        engage.submit(ORDER)
+        connection = {"base_url": url, "ca_file": str(tmp_path / "engage-authority.pem"), "api_key_file": str(key)}
+        config = configuration(place, url, kafka=secured.scram(PASSWORD))
+        config["engage"] = {"connections": {"default": connection}}
+        with RelayProcess(tmp_path, written(tmp_path, config), "--from", "earliest") as relay:
+            publish(place, [(ORDER, personal(1))])
+            books.wait_until_settled()
+            engage.set_keys(NEW_KEY)
+            publish(place, [(ORDER, personal(2))])
+            until(lambda: relay.metric("connection_suspended"), "the old key is refused")
+            say(tmp_path, "metrics-suspended", relay.get("/metrics")[1])
+            key.write_text(f"{NEW_KEY}\n")
+            books.wait_until_settled()
+            assert relay.stop() == 0
+        assert engage.events_of(ORDER) == [1, 2]
+        assert books.letters == []
+
+
+def test_an_engage_that_nobody_vouches_for_gets_nothing(places: PlaceFactory, tmp_path: Path) -> None:
+    place = places()
+    with Engage() as engage, behind_tls(engage.url, trustme.CA().issue_cert("127.0.0.1")) as url:
+        config = written(tmp_path, configuration(place, url))
+        online = engage_relay(tmp_path, config, "check-config", "--online")
+        assert (online.returncode, "TLS certificate was refused" in online.stdout) == (1, True), online.stdout
+        say(tmp_path, "check-config", online.stdout)
+        with RelayProcess(tmp_path, config) as relay:
+            relay.wait_until_ready()
+            publish(place, [(ORDER, personal(1, engage={"versionTag": "t-1"}))])
+            until(lambda: relay.metric("actions_answered_total"), "the action was tried")
+            assert relay.metric("in_doubt_actions") == 0
+            assert relay.stop() == 0
+        assert engage.requests.total() == 0
+
+
+# What was said, anywhere
+
+
+def test_the_mistakes_of_a_configuration_are_told_without_what_was_written(tmp_path: Path) -> None:
+    written_wrong = {
+        "kafka": {"bootstrap.servers": "127.0.0.1:1", "session.timeout.ms": PASSWORD, "sasl.pasword": PASSWORD},
+        "engage": {
+            "connections": {"default": {"base_url": f"https://u:{PASSWORD}@h", "api_key": f"{API_KEY} {PHONE}"}}
+        },
+        "limits": {"pending": PERSON},
+        "admin": {"listen": PHONE},
+    }
+    told = engage_relay(tmp_path, written(tmp_path, written_wrong), "check-config")
+    assert told.returncode == 2
+    for key in ("session.timeout.ms", "sasl.pasword", "base_url", "api_key", "limits.pending", "admin.listen"):
+        assert key in told.stderr
+    assert leaks_in({"told": told.stdout + told.stderr}) == []
+
+
+def test_nothing_that_any_process_of_this_test_run_said_holds_a_secret_or_personal_data(
+    certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Logs of every relay process so far, and what the tests here kept of metrics, reasons and standard error."""
+    directory = tmp_path_factory.getbasetemp()
+    if directory.name.startswith("popen-"):  # pytest-xdist: each worker has its own in the run's
+        directory = directory.parent
+    client_key = certificates.client_file.read_text().splitlines()[1]
+    said = {str(file): file.read_text(errors="replace") for file in directory.rglob("*.log")}
+    assert leaks_in(said, client_key) == []
+    assert leaks_in({"itself": f"of {PERSON}: {PHONE}"}) == [("itself", PERSON), ("itself", PHONE)]
+
+
+def leaks_in(said: Mapping[str, str], *more: str) -> list[tuple[str, str]]:
+    return [(where, secret) for where, text in said.items() for secret in (*SECRETS, *more) if secret in text]

@@ -1,0 +1,53 @@
+"""`python -m tests.simulation --seeds N [--from N]` plays many schedules, `--seed N [--trace]` one of them again.
+
+Prints how many schedules reached each state, those that are to be reached first, and the schedules per second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections import Counter
+
+from tests.simulation.coverage import TO_BE_REACHED
+from tests.simulation.profile import Profile
+from tests.simulation.scheduler import ViolationError, World
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1000, help="how many schedules")
+    parser.add_argument("--from", type=int, default=0, dest="first", help="the first seed")
+    parser.add_argument("--seed", type=int, help="only this one")
+    parser.add_argument("--short", action="store_true", help="one process, one or two events, one fault at the most")
+    parser.add_argument("--trace", action="store_true", help="print every step of it")
+    arguments = parser.parse_args()
+    first, count = (arguments.first, arguments.seeds) if arguments.seed is None else (arguments.seed, 1)
+    reached: Counter[str] = Counter()
+    steps = 0
+    started = time.perf_counter()
+    for seed in range(first, first + count):
+        profile = Profile.short(random.Random(seed)) if arguments.short else None
+        world = World(seed, profile=profile, trace=print if arguments.trace else None)
+        try:
+            world.run()
+        except ViolationError as violation:
+            print(
+                f"{violation}\n  again: python -m tests.simulation --seed {seed} --trace{' --short' * arguments.short}",
+                file=sys.stderr,
+            )
+            return 1
+        steps += world.steps
+        reached.update(dict.fromkeys(world.reached, 1))
+    seconds = time.perf_counter() - started
+    print("schedules that reached")
+    for state in (*TO_BE_REACHED, *sorted(reached.keys() - set(TO_BE_REACHED))):
+        print(f"{reached[state]:9,} {state}")
+    print(f"{count:,} schedules, {count / seconds:,.0f}/s, {steps / count:,.0f} steps each, nothing violated")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,486 @@
+"""Kafka's clients in the world, as confluent-kafka's behave: the member, the producer, the restore's reader.
+
+What becomes of a request is the world's decision: answered, lost, answered in vain, late, or repeated later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from consumer.core.ownership import Partition
+from consumer.kafka.clients import Properties
+from consumer.kafka.topics import RelayTopics, Watermarks
+from tests.simulation.kafka_model import Headers, Member, Record, error, metadata
+from tests.simulation.process import Instance
+
+LARGEST_RECORD = 2_000  # bytes that the delay topic takes
+
+
+class WorldMessage:
+    """What the clients hand out."""
+
+    __slots__ = ("_at", "_error", "_offset", "_record")
+
+    def __init__(
+        self, at: Partition, offset: int | None, record: Record | None = None, code: int | None = None
+    ) -> None:
+        self._at = at
+        self._offset = offset
+        self._record = record
+        self._error = None if code is None else KafkaError(code)
+
+    def topic(self) -> str:
+        return self._at[0]
+
+    def partition(self) -> int:
+        return self._at[1]
+
+    def offset(self) -> int | None:
+        return self._offset
+
+    def key(self) -> bytes | None:
+        return self._record.key if self._record else None
+
+    def value(self) -> bytes | None:
+        return self._record.value if self._record else None
+
+    def headers(self) -> Headers:
+        return self._record.headers if self._record else []
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, int(self._record.at * 1000) if self._record else 0
+
+    def error(self) -> KafkaError | None:
+        return self._error
+
+
+def message(at: Partition, offset: int | None, record: Record | None = None, code: int | None = None) -> Message:
+    return cast("Message", WorldMessage(at, offset, record, code))
+
+
+# -- the member
+
+
+class _Fetching:
+    """What the client knows of an assigned partition. `sought`: somebody said where it begins."""
+
+    __slots__ = ("paused", "position", "sought")
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        self.paused = False
+        self.sought = False
+
+
+class WorldConsumer:
+    """librdkafka's consumer, cooperative."""
+
+    def __init__(self, instance: Instance, config: Mapping[str, object]) -> None:
+        self._instance = instance
+        self._world = instance.world
+        self._kafka = instance.world.kafka
+        self._reset = config["auto.offset.reset"]
+        self._fetching: dict[Partition, _Fetching] = {}
+        self._member: Member | None = None
+        self._known_generation = -1
+        self._looked = -1  # the version of the broker's state that held no news
+        self._callbacks: dict[str, Callable[[Consumer, list[TopicPartition]], None]] = {}
+
+    def subscribe(self, topics: list[str], **callbacks: Callable[[Consumer, list[TopicPartition]], None]) -> None:
+        self._callbacks = callbacks
+        self._join()
+
+    def _join(self) -> None:
+        instance = self._instance
+        self._world.members += 1
+        self._looked = -1
+        self._member = Member(b"%s/%d" % (instance.id.encode(), self._world.members), instance)
+        self._kafka.join(self._member)
+
+    def unsubscribe(self) -> None:
+        self._fetching.clear()
+        self._looked = -1
+        if self._member is not None:
+            self._kafka.leave(self._member)
+
+    def close(self) -> None:
+        self.unsubscribe()
+        self._member = None
+
+    @property
+    def _kicked(self) -> bool:
+        return self._member is not None and self._member.id not in self._kafka.members
+
+    def has_news(self) -> bool:
+        member = self._member
+        if self._looked == self._kafka.version or self._instance.cut or member is None:
+            return False
+        if member.news or member.generation != self._known_generation or member.id not in self._kafka.members:
+            return True
+        for at, fetching in self._fetching.items():
+            if not fetching.paused:
+                log = self._kafka.logs[at]
+                if fetching.position < log.end or fetching.position < log.start:
+                    return True
+        self._looked = self._kafka.version
+        return False
+
+    @property
+    def news(self) -> str | None:
+        """What a poll will call back with."""
+        if self._kicked:
+            return "lost"
+        return self._member.news[0][0] if self._member is not None and self._member.news else None
+
+    def poll(self, timeout: float) -> Message | None:
+        member = self._member
+        self._looked = -1
+        if self._instance.cut or member is None:
+            return None
+        if self._kicked:
+            noticed, member.generation = member.generation == -1, -1
+            if not noticed and self._fetching:
+                self._world.reach("a generation was negative while partitions were owned")
+            if noticed or self._world.chance(0.5):  # the generation is gone before the application is told
+                self._lost(member)
+            return None
+        if member.news:
+            kind, partitions = member.news[0]
+            self._world.say(f"{self._instance.id} {kind} {[n for _, n in partitions]} generation {member.generation}")
+            self._callbacks[f"on_{kind}"](cast("Consumer", self), [TopicPartition(*at) for at in partitions])
+            if kind == "revoke" and self._instance.relay._hand_overs:
+                self._world.reach("a hand-over overran its time")
+            member.news.pop(0)  # only now does it take part in the next generation
+            return None
+        records = self._take(1)
+        return records[0] if records else None
+
+    def _lost(self, member: Member) -> None:
+        self._world.reach("a member was given up for dead, and came back")
+        self._world.say(f"{self._instance.id} finds that it lost its membership")
+        lost = sorted(self._fetching)
+        if lost:
+            self._callbacks["on_lost"](cast("Consumer", self), [TopicPartition(*at) for at in lost])
+        self._join()
+
+    def consume(self, most: int, timeout: float) -> list[Message]:
+        return self._take(int(4 * self._world.random()))
+
+    def _take(self, most: int) -> list[Message]:
+        taken: list[Message] = []
+        self._looked = -1
+        for at, fetching in self._fetching.items():
+            log = self._kafka.logs[at]
+            if fetching.paused or len(taken) >= most:
+                continue
+            if not fetching.sought:
+                self._world.violate(f"{at} is read before anybody said from where")
+            if fetching.position < log.start or fetching.position > log.end:
+                self._world.reach("an offset is out of range while it consumes")
+                if self._reset == "error":
+                    taken.append(message(at, fetching.position, code=KafkaError._AUTO_OFFSET_RESET))
+                    fetching.paused = True
+                else:
+                    fetching.position = log.start if self._reset == "earliest" else log.end
+                continue
+            records, _ = log.read(fetching.position, most - len(taken))
+            for record in records:
+                fetching.position = record.offset + 1
+                taken.append(message(at, record.offset, record))
+        return taken
+
+    def consumer_group_metadata(self) -> bytes:
+        member = self._member
+        if member is None:
+            return metadata(-1, b"")
+        if member.generation != self._known_generation:
+            self._known_generation = member.generation
+            self._looked = -1
+        return metadata(member.generation, member.id)
+
+    def incremental_assign(self, partitions: Iterable[TopicPartition]) -> None:
+        for each in partitions:
+            at = (each.topic, each.partition)
+            self._fetching[at] = _Fetching(self._kafka.logs[at].start)
+        self._looked = -1
+
+    def incremental_unassign(self, partitions: Iterable[TopicPartition]) -> None:
+        gone = [(each.topic, each.partition) for each in partitions]
+        for at in gone:
+            self._fetching.pop(at, None)
+        if self._member is not None and not self._kicked:
+            self._kafka.gave_up(self._member, gone)
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        for each in partitions:
+            self._fetching[each.topic, each.partition].paused = True
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        for each in partitions:
+            fetching = self._fetching[each.topic, each.partition]
+            if not fetching.paused:
+                self._world.violate(f"{each.topic}[{each.partition}] is resumed, though it was not paused")
+            fetching.paused = False
+        self._looked = -1
+
+    def seek(self, partition: TopicPartition) -> None:
+        if self._world.chance(0.05):
+            self._world.reach("a seek came too early for the client")
+            raise error(KafkaError._STATE)
+        fetching = self._fetching[partition.topic, partition.partition]
+        fetching.position = partition.offset
+        fetching.sought = True
+        self._looked = -1
+
+
+# -- the producer
+
+
+class WorldProducer:
+    """librdkafka's transactional producer, without KIP-890's client side."""
+
+    def __init__(self, instance: Instance, transactional_id: str, *, one_by_one: bool) -> None:
+        self._instance = instance
+        self._world = instance.world
+        self._kafka = instance.world.kafka
+        self._id = transactional_id
+        self._one_by_one = one_by_one
+        self._epoch = 0
+        self._serial = 0
+        self._buffer: list[tuple[Partition, tuple[bytes | None, bytes | None, Headers], Callable[..., None]]] = []
+
+    def _fate(self, call: str) -> str:
+        """Decide what becomes of a request, after whatever happens meanwhile."""
+        self._instance.meanwhile(call)
+        if self._instance.cut:
+            return "lost"
+        return self._world.fate(call)
+
+    def _time_out(self, timeout: float) -> KafkaException:
+        self._instance.wait(self._world.pick((0.0, 1.0, timeout)))
+        return error(KafkaError._TIMED_OUT)
+
+    def init_transactions(self, timeout: float) -> None:
+        match self._fate("init"):
+            case "lost":
+                raise self._time_out(timeout)
+            case "answer lost" | "late":
+                self._kafka.init(self._id)
+                raise self._time_out(timeout)
+        self._epoch = self._kafka.init(self._id)
+
+    def begin_transaction(self) -> None:
+        self._world.serials += 1
+        self._serial = self._world.serials
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int,
+        *,
+        on_delivery: Callable[..., None],
+        timestamp: int,
+        headers: Headers | None,
+    ) -> None:
+        self._buffer.append(((topic, partition), (key, value, list(headers or [])), on_delivery))
+
+    def flush(self, timeout: float) -> int:
+        fate = self._fate("flush")
+        batch, self._buffer = self._buffer, []
+        refused = any(len(record[1] or b"") > LARGEST_RECORD and "delay" in at[0] for at, record, _ in batch)
+        failed: set[Partition] = set()
+        for index, (at, record, delivered) in enumerate(batch):
+            too_large = len(record[1] or b"") > LARGEST_RECORD and "delay" in at[0]
+            if too_large or (refused and not self._one_by_one):
+                delivered(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), message(at, None))
+                continue
+            # Within a partition none is written after one that was not: an idempotent producer's sequence has no gaps.
+            if at in failed or (fate == "lost" and self._world.chance(0.5)):
+                self._world.reach("records of a transaction that were written in part")
+                delivered(KafkaError(KafkaError._MSG_TIMED_OUT), message(at, None))
+                failed.add(at)
+                continue
+            if index:
+                self._instance.meanwhile("between two records")
+            offset: int | None = self._kafka.produce(self._id, self._epoch, self._serial, at, record)
+            # Of a topic that was made anew, the first offsets are always known: two such accidents at once would need
+            # an old topic as short as the world's to do harm.
+            if fate == "answer lost" and not self._kafka.logs[at].anew:
+                self._world.reach("a record's offset stayed unknown")
+                offset = None
+            delivered(None, message(at, offset))
+        return 0
+
+    def send_offsets_to_transaction(
+        self, positions: list[TopicPartition], group_metadata: bytes, timeout: float
+    ) -> None:
+        if self._buffer:
+            self._world.reach("offsets overtook records")
+        offsets = {(each.topic, each.partition): (each.offset, each.metadata) for each in positions}
+        kafka, transactional_id, epoch = self._kafka, self._id, self._epoch
+
+        def arrive() -> None:
+            try:
+                kafka.late_offsets(transactional_id, epoch, offsets, group_metadata)
+            except KafkaException as refusal:
+                self._world.reach(f"delayed offsets were refused: {refusal.args[0].name()}")
+            else:
+                self._world.reach("delayed offsets were taken by another transaction")
+                if not self._world.healing and self._world.chance(0.3):  # only who starts then reads what is left
+                    self._world.fail_points[self._instance.name] = ("crash", "after commit")
+
+        fate = self._fate("offsets")
+        if fate == "lost":
+            raise self._time_out(timeout)
+        if fate == "echo":  # the client asked twice, and the first request took its time
+            self._world.delay(arrive)
+        try:
+            self._kafka.send_offsets(self._id, self._epoch, self._serial, offsets, group_metadata)
+        except KafkaException as refusal:
+            self._world.reach(f"offsets were refused: {refusal.args[0].name()}")
+            raise
+        if fate in ("answer lost", "late"):
+            raise self._time_out(timeout)
+
+    def commit_transaction(self, timeout: float) -> None:
+        if self._buffer:
+            self.flush(timeout)
+        self._finish(timeout, commit=True)
+
+    def abort_transaction(self, timeout: float) -> None:
+        """Give the open transaction up."""
+        self._buffer.clear()
+        self._finish(timeout, commit=False)
+
+    def _finish(self, timeout: float, *, commit: bool) -> None:
+        kafka, transactional_id, epoch, serial = self._kafka, self._id, self._epoch, self._serial
+        if not epoch:
+            raise error(KafkaError._STATE)
+        name = "commit" if commit else "abort"
+
+        def arrive() -> None:
+            self._world.reach(f"a delayed {name} arrived")
+            try:
+                kafka.end(transactional_id, epoch, serial, commit=commit)
+            except KafkaException:
+                self._world.reach(f"a delayed {name} was fenced")
+
+        match self._fate(name):
+            case "lost":
+                raise self._time_out(timeout)
+            case "late":
+                self._world.delay(arrive)
+                raise self._time_out(timeout)
+            case "answer lost":
+                kafka.end(transactional_id, epoch, serial, commit=commit)
+                raise self._time_out(timeout)
+            case "echo":
+                self._world.delay(arrive)
+        kafka.end(transactional_id, epoch, serial, commit=commit)
+        self._instance.meanwhile("after " + name)
+
+    def purge(self) -> None:
+        self._buffer.clear()
+
+    def poll(self, timeout: float) -> int:
+        return 0
+
+
+class WorldClients:
+    """transactions.Clients."""
+
+    def __init__(self, instance: Instance, transactional_id: str) -> None:
+        self._instance = instance
+        self._id = transactional_id
+
+    def producer(self, *, one_by_one: bool) -> Producer:
+        return cast("Producer", WorldProducer(self._instance, self._id, one_by_one=one_by_one))
+
+    def committed(self, partitions: list[TopicPartition], timeout_s: float) -> list[TopicPartition]:
+        asked = [(each.topic, each.partition) for each in partitions]
+        known = settled_offsets(self._instance, asked, timeout_s)
+        answer = []
+        for at in asked:
+            offset, name = known.get(at, (-1001, None))
+            answer.append(TopicPartition(*at, offset, metadata=name) if name else TopicPartition(*at, offset))
+        return answer
+
+
+def settled_offsets(
+    instance: Instance, asked: list[Partition], timeout_s: float
+) -> dict[Partition, tuple[int, str | None]]:
+    kafka = instance.world.kafka
+    instance.meanwhile("committed")
+    if kafka.undecided(asked):
+        instance.world.reach("offsets were undecided when asked for")
+    elif not instance.cut:
+        return {at: kafka.committed[at] for at in asked if at in kafka.committed}
+    if not instance.wait(timeout_s, lambda: not instance.cut and not kafka.undecided(asked)):
+        raise error(KafkaError._TIMED_OUT)
+    return {at: kafka.committed[at] for at in asked if at in kafka.committed}
+
+
+# -- the reader
+
+
+class WorldReader:
+    """restore.Reader."""
+
+    def __init__(self, properties: Properties) -> None:
+        self._instance = Instance.all[str(properties["client.id"])]
+        self._kafka = self._instance.world.kafka
+        self._positions: dict[Partition, int] = {}
+        self._told_end: dict[Partition, int] = {}
+
+    def committed(self, partitions: list[Partition], marks: list[Partition]) -> dict[Partition, int]:
+        found = settled_offsets(self._instance, [*partitions, *marks], 10.0)
+        for at in (*partitions, *marks):
+            if at not in found and at in self._kafka.logs and self._kafka.logs[at].end > 1:
+                self._instance.world.reach(f"a restore knew no offset of {at[0]}")
+        return {at: offset for at, (offset, name) in found.items() if name or at not in marks}
+
+    def watermarks(self, partitions: list[Partition]) -> dict[Partition, Watermarks]:
+        self._instance.meanwhile("watermarks")
+        if self._instance.cut:
+            self._instance.wait(10.0)
+            raise error(KafkaError._TIMED_OUT)
+        logs = self._kafka.logs
+        if any(at not in logs for at in partitions):
+            self._instance.world.reach("a restore found no delay partition yet")
+            raise error(KafkaError.UNKNOWN_TOPIC_OR_PART)
+        return {at: (logs[at].start, logs[at].end) for at in partitions}
+
+    def is_known(self, topics: RelayTopics) -> bool:
+        return self._kafka.logs[topics.delay, 0].end > 0 or any(at[0] == topics.source for at in self._kafka.committed)
+
+    def start(self, offsets: Mapping[Partition, int]) -> None:
+        self._positions = dict(offsets)
+        self._told_end.clear()
+
+    def read(self) -> list[Message]:
+        self._instance.meanwhile("reading")
+        found: list[Message] = []
+        if not self._instance.cut:
+            for at, position in self._positions.items():
+                log = self._kafka.logs[at]
+                records, self._positions[at] = log.read(position, 1 + int(8 * self._instance.world.random()))
+                for record in records:
+                    found.append(message(at, record.offset, record))
+                    self._instance.world.account.restored(self._instance, record)
+                end = self._positions[at]
+                if end >= log.stable_end and self._told_end.get(at) != end:
+                    self._told_end[at] = end
+                    if end < log.end:
+                        self._instance.world.reach("a restore met an open transaction")
+                    found.append(message(at, end, code=KafkaError._PARTITION_EOF))
+        if not found:
+            self._instance.wait(1.0)
+        return found
+
+    def stop(self) -> None:
+        self._positions = {}

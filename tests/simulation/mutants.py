@@ -1,0 +1,358 @@
+"""Deliberate mistakes in the production code, each one a rule broken. The world must catch every one of them.
+
+A mutation patches the code that production runs; it is given a pytest.MonkeyPatch and says in its name what is wrong.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TypeVar, cast
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+import consumer.kafka.transactions
+import consumer.relay.loop
+from consumer.core import clock
+from consumer.core.clock import Clock
+from consumer.core.effects import Effect, RestoredAction
+from consumer.core.ledger import Ledger, State, _Entry
+from consumer.core.ownership import Assignment, Ownership, Partition
+from consumer.core.pacing import Pace
+from consumer.errors import OffsetOutOfRangeError
+from consumer.kafka import clients
+from consumer.kafka.low_water_mark import LowWaterMark
+from consumer.kafka.membership import Membership
+from consumer.kafka.restore import Restorer, _Reading
+from consumer.kafka.topics import Watermarks
+from consumer.kafka.transactions import Transactions, Write, _Batch
+from consumer.relay.loop import Connection, Relay
+
+Patch = pytest.MonkeyPatch
+Mutation = Callable[[Patch], None]
+ALL: dict[str, Mutation] = {}
+F = TypeVar("F", bound=Mutation)
+
+
+def mutation(function: F) -> F:
+    ALL[function.__name__] = function
+    return function
+
+
+@mutation
+def send_before_the_intents_commit(patch: Patch) -> None:
+    original = Ledger.save_intents
+
+    def save_intents(self: Ledger, connection: str, ahead: int) -> list[Effect]:
+        effects = original(self, connection, ahead)
+        for effect in effects:
+            self.intent_saved(effect.action_id, getattr(effect, "sends", 0), math.inf)
+        return effects
+
+    patch.setattr(Ledger, "save_intents", save_intents)
+
+
+@mutation
+def stale_ownership_under_a_fresh_generation(patch: Patch) -> None:
+    def keep_covered(self: Transactions, writes: list[Write], ownership: Ownership) -> list[Write]:
+        return [write for write in writes if write.assignment in self._partitions]
+
+    patch.setattr(Transactions, "_keep_covered", keep_covered)
+
+
+@mutation
+def a_negative_generation_is_published(patch: Patch) -> None:
+    def publish(self: Membership, member: Consumer) -> None:
+        self._metadata = member.consumer_group_metadata()
+        self.ownership = Ownership(self._metadata, dict(self._owned))
+
+    patch.setattr(Membership, "_publish", publish)
+    patch.setattr(consumer.kafka.transactions, "generation", lambda _: 0)
+
+
+@mutation
+def the_mark_passes_a_live_record(patch: Patch) -> None:
+    patch.setattr(LowWaterMark, "after", lambda self, written, end: end)
+
+
+@mutation
+def a_missing_mark_is_read_as_latest(patch: Patch) -> None:
+    original = Restorer._committed
+
+    def committed(self: Restorer, wanted: list[Assignment]) -> dict[Partition, int]:
+        found = original(self, wanted)
+        for each in wanted:
+            at = (self._topics[each.topic].delay, each.partition)
+            with suppress(KafkaException):  # a partition that is not there yet
+                found.setdefault(at, self._reader.watermarks([at])[at][1])
+        return found
+
+    patch.setattr(Restorer, "_committed", committed)
+
+
+@mutation
+def a_restore_ends_at_the_last_stable_offset(patch: Patch) -> None:
+    original = Restorer._take
+
+    def take(self: Restorer, record: Message, open_: dict[Partition, _Reading]) -> str | None:
+        trouble = original(self, record, open_)
+        error = record.error()
+        if error is not None and error.code() == KafkaError._PARTITION_EOF:
+            open_.pop((record.topic() or "", record.partition() or 0), None)
+        return trouble
+
+    patch.setattr(Restorer, "_take", take)
+
+
+@mutation
+def a_producer_is_used_again_after_an_abort(patch: Patch) -> None:
+    original = Transactions._replace_producer
+
+    def replace_producer(self: Transactions) -> None:
+        if self._producer is None or self._one_by_one:
+            return original(self)
+        try:
+            self._producer.abort_transaction(15.0)
+        except KafkaException:
+            original(self)
+
+    patch.setattr(Transactions, "_replace_producer", replace_producer)
+
+
+@mutation
+def offsets_are_sent_before_the_records(patch: Patch) -> None:
+    def commit(self: Transactions, batches: list[_Batch], ownership: Ownership, transaction: str) -> None:
+        assert ownership.group_metadata is not None
+        self._refused = None
+        producer = self._producer or self._build_producer()
+        self._call(producer.begin_transaction)
+        offsets = []
+        for batch in batches:
+            topic, partition, _ = batch.assignment
+            offsets.append(TopicPartition(topic, partition, batch.next_offset, metadata=transaction))
+        self._call(producer.send_offsets_to_transaction, offsets, ownership.group_metadata, 15.0)
+        for batch in batches:
+            self._produce(producer, batch)
+        self._flush(producer)
+        self._call(producer.commit_transaction, 15.0)
+
+    patch.setattr(Transactions, "_commit", commit)
+
+
+@mutation
+def a_tombstone_is_lost_with_an_abort(patch: Patch) -> None:
+    replace_producer, batches = Transactions._replace_producer, Transactions._batches
+    aborted: set[int] = set()
+
+    def replaced(self: Transactions) -> None:
+        aborted.add(id(self))
+        replace_producer(self)
+
+    def without(self: Transactions, writes: list[Write]) -> list[_Batch]:
+        if id(self) in aborted:
+            aborted.discard(id(self))
+            for write in writes:
+                if write.value is None and write.dead_letter is None:
+                    write.key = None
+        return batches(self, writes)
+
+    patch.setattr(Transactions, "_replace_producer", replaced)
+    patch.setattr(Transactions, "_batches", without)
+
+
+@mutation
+def a_stale_entry_shadows_the_same_offset(patch: Patch) -> None:
+    original = Membership._on_assign
+
+    def on_assign(self: Membership, member: Consumer, partitions: list[TopicPartition]) -> None:
+        self._epoch = 0
+        original(self, member, sorted(partitions, key=lambda each: each.partition)[:1])
+        for each in partitions[1:]:
+            self._epoch = 0
+            original(self, member, [each])
+
+    patch.setattr(Membership, "_on_assign", on_assign)
+
+
+@mutation
+def a_partition_is_resumed_that_was_not_paused(patch: Patch) -> None:
+    def hold(self: Membership, member: Consumer, held: bool) -> None:
+        self._held = held
+        (member.pause if held else member.resume)([TopicPartition(*at) for at in self._owned])
+
+    patch.setattr(Membership, "hold", hold)
+
+
+@mutation
+def an_offset_out_of_range_is_reset_silently(patch: Patch) -> None:
+    original, member = Restorer._next_offset, clients.member
+
+    def next_offset(self: Restorer, a: Assignment, committed: int | None, reading: _Reading, marks: Watermarks) -> int:
+        try:
+            return original(self, a, committed, reading, marks)
+        except OffsetOutOfRangeError:
+            return marks[0]
+
+    patch.setattr(Restorer, "_next_offset", next_offset)
+    patch.setattr(clients, "member", lambda properties: {**member(properties), "auto.offset.reset": "earliest"})
+
+
+# -- beyond the rules that the design names ----------------------------------------------------------------------
+
+
+@mutation
+def a_zombie_trusts_its_old_proof(patch: Patch) -> None:
+    patch.setattr(consumer.relay.loop, "lease_s", lambda *_: 1e6)
+
+
+@mutation
+def an_overrun_hand_over_is_never_over(patch: Patch) -> None:
+    original = Relay._settle_hand_overs
+
+    def settle_hand_overs(self: Relay) -> None:
+        before = self._is_ours
+        vars(self)["_is_ours"] = lambda _: True
+        try:
+            original(self)
+        finally:
+            vars(self)["_is_ours"] = before
+            del vars(self)["_is_ours"]
+
+    patch.setattr(Relay, "_settle_hand_overs", settle_hand_overs)
+
+
+@mutation
+def a_record_that_is_too_large_is_set_aside_twice(patch: Patch) -> None:
+    patch.setattr(Transactions, "_forget_too_large", lambda self, write: None)
+
+
+@mutation
+def an_unknown_commit_is_taken_for_an_abort(patch: Patch) -> None:
+    original = Transactions._was_committed
+
+    def was_committed(self: Transactions, batches: list[_Batch], transaction: str, error: Exception) -> bool:
+        original(self, batches, transaction, error)
+        return False
+
+    patch.setattr(Transactions, "_was_committed", was_committed)
+
+
+@mutation
+def an_order_is_no_queue(patch: Patch) -> None:
+    patch.setattr(Ledger, "_is_head", lambda self, entry: True)
+
+
+@mutation
+def an_action_in_doubt_is_sent_again_at_once(patch: Patch) -> None:
+    patch.setattr(Ledger, "_backoff", lambda self, failures: 0.0)
+
+
+@mutation
+def doubt_is_forgotten_where_a_route_sets_aside(patch: Patch) -> None:
+    original = Ledger._add
+
+    def add(self: Ledger, partition: object, offset: int, action: object, first_seen: float) -> _Entry:
+        entry: _Entry = original(self, partition, offset, action, first_seen)  # type: ignore[arg-type]
+        entry.resend = True
+        return entry
+
+    patch.setattr(Ledger, "_add", add)
+
+
+@mutation
+def an_instance_takes_the_whole_budget(patch: Patch) -> None:
+    original = Pace.set_share
+
+    def set_share(self: Pace, share: float, now: float) -> None:
+        original(self, 4.0 if share > 0 else 0.0, now)
+
+    patch.setattr(Pace, "set_share", set_share)
+
+
+@mutation
+def the_mark_outlives_the_delay_topic(patch: Patch) -> None:
+    original = Transactions._delivered
+
+    def delivered(
+        self: Transactions, batch: _Batch, write: Write | None, error: KafkaError | None, record: Message
+    ) -> None:
+        before = batch.start, batch.end
+        original(self, batch, write, error, record)
+        if batch.made_anew:
+            batch.made_anew = False
+            batch.start, batch.end = before
+
+    patch.setattr(Transactions, "_delivered", delivered)
+
+
+@mutation
+def what_is_pending_is_not_written_again(patch: Patch) -> None:
+    patch.setattr(Ledger, "rewrite", lambda self, assignment: [])
+
+
+@mutation
+def a_new_partition_starts_at_its_end(patch: Patch) -> None:
+    original = Restorer._next_offset
+
+    def next_offset(self: Restorer, a: Assignment, committed: int | None, reading: _Reading, marks: Watermarks) -> int:
+        unknown = committed is None and reading.position is None
+        return marks[1] if unknown else original(self, a, committed, reading, marks)
+
+    patch.setattr(Restorer, "_next_offset", next_offset)
+
+
+@mutation
+def an_older_offset_counts_before_a_later_position(patch: Patch) -> None:
+    patch.setattr(Restorer, "_committed_by_relays", lambda self, wanted, source: {})
+
+
+@mutation
+def another_clocks_due_times_are_trusted(patch: Patch) -> None:
+    original = Ledger.assign
+
+    def assign(self: Ledger, assignment: Assignment, restored: Iterable[RestoredAction], now: float) -> list[Effect]:
+        records = list(restored)
+        due = {record.offset: record.due for record in records}
+        effects = original(self, assignment, records, now)
+        for entry in self._partitions[assignment].entries.values():
+            if entry.state in (State.QUEUED, State.WAITING):
+                entry.due = due[entry.offset]
+        heapq.heapify(self._heap)
+        return effects
+
+    patch.setattr(Ledger, "assign", assign)
+
+
+@mutation
+def the_clock_follows_the_wall(patch: Patch) -> None:
+    def steady_clock() -> Clock:
+        return cast("Callable[[], float]", vars(clock)["time"].time)
+
+    patch.setattr(clock, "steady_clock", steady_clock)
+
+
+@mutation
+def nobody_hears_that_the_source_has_grown(patch: Patch) -> None:
+    patch.setattr(Relay, "partitions_counted", lambda self, counts: None)
+
+
+@mutation
+def a_share_that_went_away_is_kept(patch: Patch) -> None:
+    original = Pace.set_share
+
+    def set_share(self: Pace, share: float, now: float) -> None:
+        if share > self._share:
+            original(self, share, now)
+
+    patch.setattr(Pace, "set_share", set_share)
+
+
+@mutation
+def a_call_goes_on_without_its_turn(patch: Patch) -> None:
+    async def turn_to_go_on(self: Relay, connection: Connection) -> bool:
+        return True
+
+    patch.setattr(Relay, "_turn_to_go_on", turn_to_go_on)

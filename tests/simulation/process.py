@@ -1,0 +1,111 @@
+"""One relay process in the world: the real Relay, with stand-ins for its three threads (threads.py) and its clients.
+
+A call into a client is where other things may happen meanwhile (`meanwhile`), where a process dies (`CrashedError`) or
+stands still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar
+
+from consumer.core.clock import Clock
+from consumer.core.ownership import Assignment
+from consumer.kafka.topics import RelayTopics
+from consumer.relay.loop import Relay
+from tests.simulation.event_loop import Handle, VirtualLoop
+
+if TYPE_CHECKING:
+    from tests.simulation.scheduler import World
+    from tests.simulation.threads import WorldJournal, WorldSource
+
+TOPICS = RelayTopics("orders", "orders.delay", "orders.letters")
+HANGS_S = 60.0  # after that a process is killed: its threads wait for each other
+
+
+class CrashedError(BaseException):
+    """The process is dead: nothing of it runs any more."""
+
+
+class Instance:
+    """A process. `busy` names its threads that are in the midst of a call."""
+
+    all: ClassVar[dict[str, Instance]] = {}
+
+    def __init__(self, world: World, name: str, incarnation: int) -> None:
+        self.world = world
+        self.name = name
+        self.id = f"{name}.{incarnation}"
+        self.alive = True
+        self.frozen = False
+        self.cut = False
+        self.ended = False
+        self.busy: set[str] = set()
+        self.loop = VirtualLoop(lambda: world.now, self._call_at, world.broken)
+        self.clock: Clock
+        self.source: WorldSource
+        self.journal: WorldJournal
+        self.relay: Relay
+        self.thawing: list[Handle] = []  # what came due while it was frozen
+        self._stopped: asyncio.Event
+        self._deadlines: list[float] = []
+
+    def start(self, relay: Callable[[Instance], Relay]) -> None:
+        Instance.all[self.id] = self
+        self.relay = relay(self)
+        self._stopped = asyncio.Event()
+        self.loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            await self.relay.run(self._stopped)
+        except Exception as reason:  # noqa: BLE001 - the process's exit
+            self.world.instance_failed(self, reason)
+        self.ended = True
+        self.world.ended(self)
+
+    def _call_at(self, when: float, handle: Handle) -> None:
+        self.world.wake(when, self, handle)
+
+    def terminate(self) -> None:
+        self.loop.call_soon(self._stopped.set)
+
+    @property
+    def responsive(self) -> bool:
+        return self.alive and not self.frozen and not self.cut and not self.ended
+
+    def holds(self, assignment: Assignment) -> bool:
+        """Whether it knows no better than that the partition, and what is pending there, is its own."""
+        return self.source.ownership.covers(assignment) and assignment not in self.journal.transactions._given_up
+
+    def meanwhile(self, where: str) -> None:
+        """Other things happen while this process is here."""
+        self.world.meanwhile(self, where)
+        if self.frozen or not self.alive:
+            self.stand_still()
+
+    def stand_still(self) -> None:
+        while self.alive and self.frozen:
+            self.world.step()
+        if not self.alive:
+            raise CrashedError
+
+    def wait(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+        """Let time pass for a thread of this process."""
+        deadline = self.world.now + seconds
+        self.world.at(deadline)
+        self._deadlines.append(deadline)
+        try:
+            while not until():
+                if self.world.now >= deadline:
+                    return False
+                # Calls are nested here: who waits for a thread that itself waits further out would wait for ever.
+                if self.world.now > self._deadlines[0] + HANGS_S:
+                    self.world.hung(self)
+                self.world.step()
+                if self.frozen or not self.alive:
+                    self.stand_still()
+            return True
+        finally:
+            self._deadlines.remove(deadline)

@@ -1,0 +1,543 @@
+"""A schedule: what happens, in which order, and what must hold after each step.
+
+What may happen, drawn from the seed: any thread of any process takes its next step, or stands in the midst of a call
+while others do; events come; time passes; requests to Kafka are lost, answered in vain, or arrive late; Engage gives
+every answer there is; and what faults.py holds.
+
+What must hold is account.py's.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar, cast
+
+from consumer.admin.server import Heartbeats
+from consumer.core import clock
+from consumer.core.clock import Clock
+from consumer.core.ledger import Policy
+from consumer.core.pacing import Pace, PollSchedule
+from consumer.engage.client import EngageClient
+from consumer.errors import OffsetOutOfRangeError
+from consumer.events.routing import Router
+from consumer.kafka.records import position_value
+from consumer.relay.loop import Connection, Relay
+from schemas.pending_action import POSITION_KEY
+from tests.simulation import faults
+from tests.simulation.engage_model import WorldEngage
+from tests.simulation.event_loop import Handle, leave
+from tests.simulation.kafka_model import Kafka, Log
+from tests.simulation.oracle import BUDGET, Account
+from tests.simulation.process import TOPICS, CrashedError, Instance
+from tests.simulation.profile import Profile
+from tests.simulation.stand_ins import METRICS, SILENT, MachineClock, stand_ins
+from tests.simulation.workload import ROUTER, drawn
+
+START = 1_700_000_000.0  # offsets of clocks are whole seconds, so that sums with these are exact
+DEADLINE_S = 600.0
+MOST_STEPS = 60_000
+MOST_STEPS_UNHEALED = 4_000
+MOST_NESTED = 10
+ALL = 100  # callbacks that are ready, those included that they make ready
+HEALED_WITHIN_S = 2_400.0
+
+POLICY = Policy(
+    PollSchedule(initial_s=1.0, max_interval_s=150.0, growth=3.0), deadline_s=DEADLINE_S, not_found_grace_s=60.0
+)
+
+T = TypeVar("T")
+
+
+class ViolationError(BaseException):
+    """Something that must hold did not. Holds the seed."""
+
+
+class World:
+    """One schedule."""
+
+    def __init__(
+        self, seed: int, *, profile: Profile | None = None, trace: Callable[[str], None] | None = None
+    ) -> None:
+        self.seed = seed
+        self.draw = random.Random(seed)
+        self.random = self.draw.random
+        self.profile = profile or Profile.drawn(self.draw)
+        self.trace = trace
+        self.now = START
+        self.reached: Counter[str] = Counter()
+        self.steps = 0
+        self.depth = 0
+        self.members = 0
+        self.serials = 0
+        self.healing = False
+        self.healed_at = START
+        self.growing = False  # the source has more partitions than somebody knows
+        self.twins = self.profile.twins
+        self.fail_points: dict[str, tuple[str, str]] = {}
+        self._violation: str | None = None
+        self._timers: list[tuple[float, int, Callable[[], object] | None, Instance | None, Handle | None]] = []
+        self._timer_count = 0
+        self._delayed: list[Callable[[], None]] = []
+        self._incarnations = 0
+        self._faults_left = self.profile.faults
+        topics = (TOPICS.source, TOPICS.delay, TOPICS.dead_letters)
+        self.numbers = list(range(self.profile.partitions))  # the source's partitions
+        self._clock: Clock = lambda: self.now
+        self.kafka = Kafka(self._clock, TOPICS.source, self.profile.partitions, topics, self.profile.session_s)
+        self.account = Account(self)
+        self.kafka.on_offsets = self.account.offsets_sent
+        self.kafka.on_committed = self.account.committed
+        for number in self.numbers:
+            self.account.add_partition(number)
+            self.delay_log(number).append(POSITION_KEY, position_value(0), self.now)
+        self.events = [drawn(self.draw, n, START) for n in range(self.profile.events)]
+        self.unpublished = deque(self.events)
+        self.names = [f"relay-{index}" for index in range(self.profile.instances)]
+        skew = int(self.profile.skew_s)
+        self.wall_offset = {name: self.pick((-skew, 0, skew)) for name in self.names}
+        self.instances: dict[str, Instance | None] = dict.fromkeys(self.names)
+        self._running: list[Instance] = []  # and not frozen
+        self._dead: list[Instance] = []
+
+    # -- what others ask ----------------------------------------------------------------------------------------
+
+    def chance(self, share: float) -> bool:
+        return self.random() < share
+
+    def pick(self, of: Sequence[T]) -> T:
+        return of[int(self.random() * len(of))]
+
+    def delay_log(self, number: int) -> Log:
+        return self.kafka.logs[TOPICS.delay, number]
+
+    def say(self, text: str) -> None:
+        if self.trace is not None:
+            self.trace(f"{self.steps:6} {self.now - START:10.3f} {'  ' * self.depth}{text}")
+
+    def reach(self, state: str) -> None:
+        self.reached[state] += 1
+        if self.trace is not None:
+            self.say(f"reached: {state}")
+
+    def violate(self, what: str) -> None:
+        self.say(f"VIOLATION: {what}")
+        if self._violation is None:
+            self._violation = what
+
+    def broken(self, error: BaseException) -> None:
+        self.violate(f"{type(error).__name__}: {error}")
+
+    def at(self, when: float, call: Callable[[], object] | None = None) -> None:
+        """Let this happen then; nothing: only let somebody look then."""
+        self._timer_count += 1
+        heapq.heappush(self._timers, (when, self._timer_count, call, None, None))
+
+    def wake(self, when: float, instance: Instance, handle: Handle) -> None:
+        """Let an instance's loop run this then; where it is frozen, when it goes on."""
+        self._timer_count += 1
+        heapq.heappush(self._timers, (when, self._timer_count, None, instance, handle))
+
+    def delay(self, call: Callable[[], None]) -> None:
+        """Let a request arrive later."""
+        self._delayed.append(call)
+
+    def fate(self, call: str) -> str:
+        """What becomes of a request to Kafka."""
+        if self.healing or self.random() >= self.profile.unreliable:
+            return "ok"
+        fate = self.pick(_FATES.get(call, ("lost", "answer lost")))
+        self.reach(f"{call}: {fate}")
+        return fate
+
+    def trouble(self, troubles: tuple[str, ...]) -> str:
+        if not troubles or self.healing or self.random() >= self.profile.trouble:
+            return "ok"
+        return self.pick(troubles)
+
+    def instance_failed(self, instance: Instance, error: Exception) -> None:
+        self.say(f"{instance.id} ends: {type(error).__name__}: {error}")
+        if not isinstance(error, OffsetOutOfRangeError):
+            self.broken(error)
+            return
+        self.reach("a process ended for an offset that is out of range")
+
+    def ended(self, instance: Instance) -> None:
+        """A process is over; whoever watches it starts it again."""
+        self.say(f"{instance.id} is over")
+        self.crash(instance, back_after_s=self.pick((1.0, 60.0)))
+
+    def _decide(self, number: int) -> None:
+        """Be the operator, who was told that records were deleted unread."""
+        at = (TOPICS.source, number)
+        log = self.kafka.logs[at]
+        position = self.account.position(number)
+        at_work = any(i is not None and i.source.membership.ownership.owned.get(at) for i in self.instances.values())
+        if position < log.start and not at_work and not self.kafka.undecided([at]):
+            for event in self.account.by_offset[number][position : log.start]:
+                event.deleted = True
+            self.kafka.committed[at] = (log.start, None)
+            self.account.positions[number] = log.start
+
+    # -- a step -------------------------------------------------------------------------------------------------
+
+    def step(self, *, waits: bool = True) -> bool:
+        """Let one thing happen. Where nothing can, time passes, unless nobody `waits`; tells whether something did."""
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise ViolationError(f"seed {self.seed}: no end in sight after {MOST_STEPS} steps")
+        if self._faults_left and self.random() < 0.03:
+            self._faults_left -= 1
+            faults.strike(self)
+        elif not (
+            ((self.unpublished or self.kafka.restless or self._delayed) and self._happens_beside())
+            or self._runs_a_thread()
+            or self._happens_last()
+        ):
+            if not waits:
+                return False
+            self._let_time_pass()
+        if self._violation is not None:
+            raise ViolationError(f"seed {self.seed}: {self._violation}")
+        return True
+
+    def _happens_beside(self) -> bool:
+        """Events come, partitions change hands and requests arrive while threads could run."""
+        drawn = self.random()
+        if drawn < 0.1:
+            if self.unpublished:
+                self.publish()
+                return True
+        elif drawn < 0.35:
+            if self.kafka.restless and self.kafka.can_rebalance():
+                self.rebalance()
+                return True
+        elif self._delayed and (drawn < 0.4 or self.healing):
+            self._arrive()
+            return True
+        return False
+
+    def _happens_last(self) -> bool:
+        """No thread can run."""
+        if self.unpublished:
+            self.publish()
+        elif self.healing and self._delayed:
+            self._arrive()
+        elif self.kafka.restless and self.kafka.can_rebalance():
+            self.rebalance()
+        else:
+            return False
+        return True
+
+    def _runs_a_thread(self) -> bool:
+        """Let a thread that can run take its next step: the first one from a place that is drawn."""
+        running = self._running
+        places = 4 * len(running)
+        first = int(self.random() * places)
+        for place in range(first, first + places):
+            instance = running[place % places >> 2]
+            kind = place & 3
+            if kind == 0:
+                if instance.loop.ready:
+                    # Seldom one callback alone; mostly all that it comes to.
+                    instance.loop.run_ready(1 if self.random() < 0.1 else ALL)
+                    return True
+            elif kind == 1:
+                if instance.journal.runnable() and "journal" not in instance.busy:
+                    self._enter(instance, "journal", instance.journal.step)
+                    return True
+            elif kind == 2:
+                if instance.source.runnable() and "source" not in instance.busy:
+                    # A hand-over waits for the journal: seldom begin one that can only overrun.
+                    overruns = "journal" in instance.busy and instance.source.news in ("revoke", "leave")
+                    if not overruns or self.random() < (0.5 if self.healing else 0.02):
+                        self._enter(instance, "source", instance.source.step)
+                        return True
+            elif instance.loop.jobs and (thread := instance.loop.next_job(instance.busy)) is not None:
+                self._enter(instance, thread, partial(instance.loop.run_job, thread))
+                return True
+        return False
+
+    def _enter(self, instance: Instance, thread: str, act: Callable[[], None]) -> None:
+        if not self.healing and self.random() < 0.05:
+            self._be_slow()
+            return
+        self.depth += 1
+        instance.busy.add(thread)
+        try:
+            act()
+        except CrashedError:
+            pass
+        finally:
+            self.depth -= 1
+            instance.busy.discard(thread)
+
+    def meanwhile(self, instance: Instance, where: str) -> None:
+        """Something else happens while this process is in the midst of a call."""
+        if self._delayed and self.random() < (0.5 if where == "commit" else 0.1):
+            self._arrive()
+        struck = bool(self.fail_points) and self.fail_points.get(instance.name, ("", ""))[1] == where
+        if struck:
+            faults.strike_there(self, instance)
+        if self.depth >= MOST_NESTED or not (struck or self.random() < self.profile.nesting):
+            return
+        for _ in range(1 + int(11 * self.random())):
+            if not self.step(waits=False):
+                break
+        if not instance.alive:
+            self.reach(f"crash: {where}")
+        elif instance.frozen:
+            self.reach(f"freeze: {where}")
+
+    def _let_time_pass(self) -> None:
+        timers = self._timers
+        while timers:
+            _, _, _, instance, handle = timers[0]
+            if handle is None or (not handle.gone and instance is not None and instance.alive):
+                break
+            heapq.heappop(timers)
+        time_out = self.kafka.next_time_out()
+        if time_out is not None and (not timers or time_out < timers[0][0]):
+            self.now = max(self.now, time_out)
+            self.kafka.end_overrun()
+        elif timers:
+            when, _, call, instance, handle = heapq.heappop(timers)
+            self.now = max(self.now, when)
+            if instance is not None and handle is not None:
+                if instance.frozen:
+                    instance.thawing.append(handle)
+                else:
+                    instance.loop.wake(handle)
+                    if self.random() < 0.9:  # a thread of another's, or of its own, seldom comes in between
+                        instance.loop.run_ready(ALL)
+            elif call is not None:
+                call()
+        else:
+            self.violate("nothing can happen any more")
+        self.kafka.heartbeats()
+
+    def _be_slow(self) -> None:
+        """Time passes though there is something to do."""
+        self.at(self.now + self.pick((0.001, 0.01, 0.1, 1.0, 4.0)))
+        self._let_time_pass()
+
+    def publish(self) -> None:
+        event = self.unpublished.popleft()
+        log = self.kafka.logs[TOPICS.source, ord(event.order) % len(self.numbers)]
+        event.lie(log.partition, log.append(b"key", event.value, self.now + event.ahead_s).offset)
+        self.kafka.version += 1
+        self.account.by_offset[event.partition].append(event)
+        self.say(f"event {event.number}: {event.kind} of {event.order} at {event.partition}:{event.offset}")
+
+    def rebalance(self, *, shuffled: bool = False) -> None:
+        """Begin a generation, if the group can."""
+        if not self.kafka.can_rebalance():
+            return
+        order = None
+        if shuffled or (not self.healing and self.random() < 0.2):
+            order = list(self.kafka.partitions)
+            self.draw.shuffle(order)
+        self.kafka.rebalance(order)
+        if self.trace is not None:
+            self.say(f"generation {self.kafka.generation} of {[m.id.decode() for m in self.kafka.members.values()]}")
+
+    def _arrive(self) -> None:
+        arrive = self._delayed.pop(int(self.random() * len(self._delayed)))
+        # Where it would make a record of a delay topic visible that nobody knows to be new, two accidents met at once.
+        if not self.kafka.is_anew(TOPICS.delay):
+            arrive()
+
+    # -- processes ----------------------------------------------------------------------------------------------
+
+    def start_again(self, name: str) -> None:
+        """Start a process where none runs; it refuses where the topics do not fit (topics.check)."""
+        if self.instances[name] is not None:
+            return
+        if self.kafka.count(TOPICS.delay) < len(self.numbers):
+            self.reach("a process refused to start: the delay topic has too few partitions")
+            self.at(self.now + 10.0, partial(self.start_again, name))
+            return
+        for number in self.numbers:
+            self._decide(number)
+        self._incarnations += 1
+        instance = Instance(self, name, self._incarnations)
+        self.instances[name] = instance
+        self._running.append(instance)
+        self.say(f"{instance.id} starts")
+        instance.start(self._relay)
+
+    def _relay(self, instance: Instance) -> Relay:
+        client = cast("EngageClient", WorldEngage(instance))
+        connection = Connection("default", client, Pace(BUDGET), lambda: "key", slots=10, ahead=3)
+        if self.profile.skew_s:
+            vars(clock)["time"] = MachineClock(self, instance.name)
+            instance.clock = clock.steady_clock()
+        else:
+            instance.clock = self._clock
+        is_twin = self.twins and instance.name == "relay-1"
+        return Relay(
+            properties={"client.id": instance.id, "session.timeout.ms": int(1000 * self.profile.session_s)},
+            topics={TOPICS.source: TOPICS},
+            partition_counts={TOPICS.source: len(self.numbers)},
+            transactional_id="relay-0" if is_twin else instance.name,
+            connections=[connection],
+            router=cast("Router", ROUTER),
+            policy=POLICY,
+            most_pending=self.profile.most_pending,
+            clock=instance.clock,
+            jitter=self.random,
+            metrics=METRICS,
+            heartbeats=cast("Heartbeats", SILENT),
+        )
+
+    def hung(self, instance: Instance) -> None:
+        self.reach("a process was killed because it hung")
+        self.crash(instance, back_after_s=1.0)
+
+    def crash(self, instance: Instance, *, back_after_s: float | None = None) -> None:
+        """End a process; after so long whoever watches it starts it again, by default nobody does."""
+        self.say(f"{instance.id} crashes")
+        instance.alive = False
+        self.kafka.listen(instance)
+        for thread in instance.busy:
+            self.reach(f"crash in the midst of: {thread}")
+        self.at(self.now + self.kafka.session_s)
+        self.instances[instance.name] = None
+        if instance in self._running:
+            self._running.remove(instance)
+        self._dead.append(instance)
+        Instance.all.pop(instance.id, None)
+        if back_after_s is not None:
+            self.at(self.now + back_after_s, partial(self.start_again, instance.name))
+
+    def freeze(self, instance: Instance, seconds: float) -> None:
+        self.say(f"{instance.id} freezes for {seconds} s")
+        instance.frozen = True
+        self.kafka.listen(instance)
+        self._running.remove(instance)
+        self.at(self.now + seconds, partial(self.thaw, instance))
+        self.at(self.now + self.kafka.session_s)
+
+    def thaw(self, instance: Instance) -> None:
+        if not instance.frozen or not instance.alive:
+            return
+        self.say(f"{instance.id} goes on")
+        instance.frozen = False
+        self._running.append(instance)
+        self.kafka.listen(instance)
+        for handle in instance.thawing:
+            instance.loop.wake(handle)
+        instance.thawing.clear()
+
+    def mend(self, instance: Instance) -> None:
+        instance.cut = False
+        self.kafka.listen(instance)
+
+    # -- partitions that come while it runs ---------------------------------------------------------------------
+
+    def add_source_partition(self) -> int:
+        number = self.kafka.grow(TOPICS.source).partition
+        self.account.add_partition(number)
+        self.numbers.append(number)
+        return number
+
+    def let_the_group_hear(self) -> None:
+        unheard = [(TOPICS.source, n) for n in self.numbers if (TOPICS.source, n) not in self.kafka.partitions]
+        if unheard:
+            self.kafka.partitions += unheard
+            self.kafka.restless = True
+
+    def grow_relay_topics(self) -> None:
+        """Be the operator, and run `topics create`."""
+        while self.kafka.count(TOPICS.delay) < len(self.numbers):
+            self.kafka.grow(TOPICS.delay)
+            self.kafka.grow(TOPICS.dead_letters)
+        self.growing = False
+
+    # -- the whole schedule -------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Play it, heal everything, play on until all has ended. Raises ViolationError."""
+        with stand_ins():
+            try:
+                self._play()
+            finally:
+                for instance in [*self.instances.values(), *self._dead]:
+                    if instance is not None:
+                        instance.alive = False
+                        instance.loop.discard()
+                Instance.all.clear()
+                leave()
+
+    def _play(self) -> None:
+        for index, name in enumerate(self.names):
+            if index == 0 or self.chance(0.7):
+                self.start_again(name)
+            else:
+                self.at(self.now + self.pick((1.0, 30.0)), partial(self.start_again, name))
+        until = self.now + self.pick((5.0, 60.0, 600.0))
+        self.at(until)
+        while self.now < until and self.steps < MOST_STEPS_UNHEALED:
+            if not self._faults_left and self.steps & 1 and self.quiet():
+                break
+            self.step()
+        self.heal()
+        until = self.now + HEALED_WITHIN_S
+        while self.steps & 1 or not self.quiet():
+            self.step()
+            if self.now > until:
+                raise ViolationError(f"seed {self.seed}: healed, and yet not all has ended")
+        self.account.close()
+        if self._violation is not None:
+            raise ViolationError(f"seed {self.seed}: {self._violation}")
+
+    def heal(self) -> None:
+        self.say("everything is healed")
+        self.healing = True
+        self.healed_at = self.now
+        self._faults_left = 0
+        self.fail_points.clear()
+        if self.growing:
+            self.let_the_group_hear()
+            self.grow_relay_topics()
+        if self.twins:
+            self.twins = False
+            twin = self.instances.get("relay-1")
+            if twin is not None:
+                self.crash(twin)
+        for name, instance in self.instances.items():
+            if instance is None:
+                if self.chance(0.5) or not any(i is not None for i in self.instances.values()):
+                    self.start_again(name)
+            else:
+                self.mend(instance)
+                self.thaw(instance)
+
+    def quiet(self) -> bool:
+        """All has ended: no event waits, nothing is pending, no process believes otherwise."""
+        if self.unpublished or self._delayed:
+            return False
+        for number in self.numbers:
+            if self.account.positions[number] < self.kafka.logs[TOPICS.source, number].end:
+                return False
+            log = self.kafka.logs.get((TOPICS.delay, number))
+            if log is None or log.live:
+                return False
+        return all(i is None or _idle(i) for i in self.instances.values())
+
+
+def _idle(instance: Instance) -> bool:
+    relay, journal = instance.relay, instance.journal
+    if relay._ledger.open or relay._writes or journal.backlog or "journal" in instance.busy:
+        return False
+    return relay._ours == set(instance.source.ownership.assignments)
+
+
+_FATES = {
+    "commit": ("lost", "answer lost", "late", "echo"),
+    "abort": ("lost", "answer lost", "late", "echo"),
+    "offsets": ("lost", "answer lost", "echo"),
+}

@@ -1,0 +1,101 @@
+"""The simulated world as tests: nothing is violated, all that is rare is reached, every deliberate mistake noticed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import time
+from collections import Counter, deque
+
+import pytest
+
+from consumer.core.effects import ActionId, Save
+from consumer.core.ownership import Assignment
+from consumer.events.routing import Routed
+from consumer.kafka.records import SourceEvent, new_action, pending_value
+from tests.simulation import mutants
+from tests.simulation.coverage import TO_BE_REACHED
+from tests.simulation.process import TOPICS
+from tests.simulation.profile import Profile
+from tests.simulation.scheduler import START, ViolationError, World
+from tests.simulation.workload import ROUTER, Event
+
+SCHEDULES = int(os.environ.get("WORLD_SCHEDULES", "5000"))
+QUIET = Profile(1, 1, 1, 0, trouble=0.0, unreliable=0.0, nesting=0.0, most_pending=1, session_s=45.0)
+PATIENCE_S = 60.0  # for a mutation to be noticed
+
+
+def play(seed: int) -> World:
+    world = World(seed)
+    try:
+        world.run()
+    except ViolationError as violation:
+        pytest.fail(f"{violation}; again: python -m tests.simulation --seed {seed} --trace", pytrace=False)
+    return world
+
+
+def test_no_schedule_breaks_the_promise_and_each_rare_state_is_reached() -> None:
+    reached: Counter[str] = Counter()
+    for seed in range(SCHEDULES):
+        reached.update(play(seed).reached)
+
+    assert [state for state in TO_BE_REACHED if not reached[state]] == []
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_an_event_whose_record_became_visible_before_its_offset_is_not_sent_twice(seed: int) -> None:
+    """A delayed commit request ended the next transaction half-way: its record counts, its offset does not."""
+    world = World(seed, profile=QUIET)
+    event = world.events[0] = Event(0, "action", "A", True, b'{"k":"a","o":"A","v":"tag","n":0}', 0.0, "ordinary")
+    world.unpublished = deque([event])
+    world.publish()
+    assert event.value is not None
+    read = SourceEvent(TOPICS.source, 0, 0, 1, b"key", event.value)
+    routed = ROUTER.route(json.loads(event.value), read)
+    assert isinstance(routed, Routed)
+    action = new_action(routed, read)
+    save = Save(
+        ActionId(Assignment(TOPICS.source, 0, 1), 0),
+        action.route,
+        action.routed,
+        False,
+        START,
+        START,
+        0,
+        0,
+        "tag",
+        None,
+    )
+    world.kafka.logs[TOPICS.delay, 0].append(event.key, pending_value(save), START)
+    event.torn = True
+    world.run()
+
+    assert event.accepted == 1
+
+
+def trace(seed: int) -> list[str]:
+    said: list[str] = []
+    world = World(seed, trace=said.append)
+    world.run()
+    return said
+
+
+@pytest.mark.parametrize("seed", range(0, 60, 4))
+def test_a_seed_is_the_whole_schedule(seed: int) -> None:
+    assert trace(seed) == trace(seed)
+
+
+@pytest.mark.parametrize("name", mutants.ALL)
+def test_a_deliberate_mistake_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    until = time.monotonic() + PATIENCE_S
+    for seed in itertools.count():
+        with monkeypatch.context() as patch:
+            mutants.ALL[name](patch)
+            try:
+                World(seed).run()
+            except ViolationError as violation:
+                print(f"schedule {seed}: {violation}")
+                break
+        assert time.monotonic() < until, f"{name} was not noticed in {seed + 1} schedules"
+    play(seed)  # without the mistake, nothing is wrong with it

@@ -1,0 +1,139 @@
+"""The events of a schedule, and the routes that take them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from consumer.core.ownership import Assignment
+from consumer.events.routing import Misrouted, Routed, Router, RouteRule, Unrouted, compile_routes
+from consumer.kafka.records import SourceEvent, action_key
+
+if TYPE_CHECKING:
+    from tests.simulation.kafka_model import Record
+    from tests.simulation.process import Instance
+
+T = TypeVar("T")
+KINDS = ("action", "action", "action", "action", "action", "unrouted", "misrouted", "garbage", "tombstone", "huge")
+NATURES = ("missing", "stale", *["ordinary"] * 23)
+# Where its tag comes from: a job, the event itself, the order (as it is after some time), a document.
+SOURCES = (
+    *('"j":"job-N"', '"v":"tag"', '"d":{"n":N}') * 3,
+    *('"q":1', '"q":1', '"q":1,"t":"2100-01-01T00:00:00Z"'),
+)
+READY_IN_S = (0.0, 0.0, 5.0, 60.0, 900.0)
+AHEAD_S = (0.0, 0.0, 0.0, 3600.0, 1e8)
+ROUTES = {
+    "resend": RouteRule(
+        when="k=='a'",
+        action="ConfirmShipment",
+        order_id="o",
+        version_tag="v",
+        job_id="j",
+        order="d",
+        newer_than="t",
+        data="n",
+    ),
+    "aside": RouteRule(
+        when="k=='b'",
+        action="ConfirmOrder",
+        order_id="o",
+        version_tag="v",
+        job_id="j",
+        data="n",
+        on_unknown="dead_letter",
+    ),
+}
+
+
+class RememberingRouter:
+    """The Router, which is a function of the event, and of its record's time alone here."""
+
+    def __init__(self) -> None:
+        self._router = Router(compile_routes(ROUTES), ["default"])
+        self._known: dict[tuple[bytes | None, int | None], Routed | Unrouted | Misrouted] = {}
+
+    def route(self, event: dict[str, object], record: SourceEvent) -> Routed | Unrouted | Misrouted:
+        about = (record.value, record.timestamp_ms)
+        known = self._known.get(about)
+        if known is None:
+            if len(self._known) > 10_000:
+                self._known.clear()
+            known = self._known[about] = self._router.route(event, record)
+        return known
+
+
+ROUTER = RememberingRouter()
+
+
+@dataclass(slots=True, eq=False)
+class Event:
+    """An event, and what Engage and the world know of it."""
+
+    number: int
+    kind: str
+    order: str
+    resend: bool
+    value: bytes | None
+    ready_at: float
+    nature: str  # `missing`: Engage never knows its job; `stale`: it never takes a tag for it
+    ahead_s: float = 0.0  # how far its own clock was ahead
+    partition: int = -1
+    offset: int = -1
+    key: bytes = b""  # its action's in the delay topic
+    accepted: int = 0
+    sent_under: int = 0  # which of its intents it was last sent under: they are numbered by `sends`
+    sent_at: float = 0.0
+    unanswered: bool = False  # sent, and no answer was taken in that says what became of it
+    ever_in_doubt: bool = False
+    told: tuple[str, int] | None = None  # the process and epoch that took its 202 in
+    torn: bool = False  # a delayed request committed its record without its offset
+    torn_letters: int = 0  # and so many dead letters
+    deleted: bool = False  # by retention, unread; the operator was told and decided
+    bereft: bool = False  # its record was deleted together with the delay topic,
+    gone_intent: Record | None = None  # as was this intent,
+    holder: tuple[Instance, Assignment] | None = None  # and this process has it in memory
+    routed: bool = field(init=False)
+    passes: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.routed = self.kind in ("action", "huge")
+        self.passes = self.kind in ("unrouted", "tombstone")
+
+    def lie(self, partition: int, offset: int) -> None:
+        """It was published, and lies there."""
+        self.partition, self.offset = partition, offset
+        self.key = action_key(offset, "resend" if self.resend else "aside")
+
+
+def drawn(draw: random.Random, number: int, now: float) -> Event:
+    """Draw an event."""
+    pick = partial(_pick, draw.random)
+    order = pick("AB")
+    kind = pick(KINDS)
+    resend = draw.random() < 0.7
+    letter = "a" if resend else "b"
+    source = pick(SOURCES).replace("N", str(number))
+    value: bytes | None = f'{{"k":"{letter}","o":"{order}",{source},"n":{number}}}'.encode()
+    match kind:
+        case "unrouted":
+            value = b'{"k":"x"}'
+        case "misrouted":
+            value = b'{"k":"a"}'
+        case "garbage":
+            value = b"\xff"
+        case "tombstone":
+            value = None
+        case "huge":
+            value = b'{"k":"%b","o":"%b","v":"tag","n":%d,"x":"%b"}' % (
+                letter.encode(), order.encode(), number, b"x" * 2_000,
+            )  # fmt: skip
+    ready_at = now + pick(READY_IN_S)
+    return Event(number, kind, order, resend, value, ready_at, pick(NATURES), pick(AHEAD_S))
+
+
+def _pick(random: Callable[[], float], of: Sequence[T]) -> T:
+    return of[int(random() * len(of))]

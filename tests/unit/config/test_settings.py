@@ -1,0 +1,735 @@
+"""What a user may write, what overrides what, and that every mistake is reported at once, at its place."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from consumer.config.settings import Address, Settings, json_schema, load, seconds
+from consumer.errors import ConfigurationError
+from consumer.events.routing import BUILT_IN_ROUTES
+from consumer.kafka.topics import RelayTopics
+
+SECRET = "hunter2!"
+THREE = {
+    "KAFKA_BOOTSTRAP_SERVERS": "kafka:9092",
+    "ENGAGE_BASE_URL": "https://acme.voyado.com",
+    "ENGAGE_API_KEY": SECRET,
+}
+
+EXAMPLE = """\
+kafka:                          # any librdkafka property, under its own name
+  bootstrap.servers: localhost:9092
+  group.id: engage-relay
+source:
+  topics: [orders]
+delay:
+  topic: "{source}.engage.delay"
+dead_letters:
+  topic: "{source}.engage.dead-letters"
+engage:
+  connections:
+    default:
+      base_url: https://acme.voyado.com
+      api_key_file: /run/secrets/engage-api-key     # or api_key
+      api_key_header: apikey
+      requests_per_second: 50
+      timeout: 10s
+polling:
+  initial: auto                 # or 2s
+  max_interval: 60s
+  deadline: 24h
+limits:
+  pending: 100000               # per instance; above it the source is paused
+admin:
+  listen: 0.0.0.0:8080          # /metrics /healthz /readyz
+routes:                         # by name, first match wins (at most one action per event); expressions are JMESPath over the event
+  shipped:
+    when: "type == 'order.shipped'"
+    action: ConfirmShipment     # or Custom …
+    order_id: orderId
+    job_id: engage.jobId        # any of version_tag, job_id, order (the document)
+    language: language
+    data: "{tracking: data.trackingNumber, carrier: data.carrier}"
+    connection: engage.connection || 'default'
+    on_unknown: resend          # or dead_letter
+"""  # noqa: E501
+
+
+class Workspace:
+    """A folder that holds relay.yaml; mistakes are shown as if we stood in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "relay.yaml"
+
+    def load(self, text: str, environ: dict[str, str] | None = None) -> Settings:
+        self.file.write_text(dedent(text), encoding="utf-8")
+        return load(self.file, environ or {})
+
+    def mistakes(self, text: str, environ: dict[str, str] | None = None) -> list[str]:
+        with pytest.raises(ConfigurationError) as raised:
+            self.load(text, environ)
+        return [line.removeprefix(f"{self.file.parent}/") for line in raised.value.errors]
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)
+
+
+def mistakes_of(environ: dict[str, str]) -> list[str]:
+    with pytest.raises(ConfigurationError) as raised:
+        load(None, environ)
+    return list(raised.value.errors)
+
+
+def kafka_mistake(relay: Workspace, line: str) -> str:
+    """Load a good file with this line more under kafka; return the one mistake, without its place."""
+    found = relay.mistakes(f"kafka:\n  {line}\n", THREE)
+    assert len(found) == 1
+    return found[0].removeprefix("relay.yaml:2:3 ")
+
+
+# What is enough
+
+
+def test_three_variables_are_enough() -> None:
+    settings = load(None, THREE)
+
+    connection = settings.engage.connections["default"]
+    assert settings.kafka == {"bootstrap.servers": "kafka:9092", "group.id": "engage-relay"}
+    assert settings.topics == (RelayTopics("orders", "orders.engage.delay", "orders.engage.dead-letters"),)
+    assert (connection.base_url, connection.key().current()) == ("https://acme.voyado.com", SECRET)
+    assert (connection.api_key_header, connection.requests_per_second, connection.timeout) == ("apikey", 50, 10)
+    assert settings.polling.model_dump() == {
+        "initial": 1,
+        "max_interval": 60,
+        "deadline": 86_400,
+        "not_found_grace": 600,
+    }
+    assert settings.limits.pending == 100_000
+    assert settings.admin.listen == Address("0.0.0.0", 8080)
+    assert list(settings.effective_routes) == list(BUILT_IN_ROUTES)
+
+
+def test_the_documented_example_is_valid_and_says_the_defaults(relay: Workspace) -> None:
+    settings = relay.load(EXAMPLE)
+
+    defaults = load(None, THREE)
+    assert settings.routes["shipped"] is not None
+    assert (settings.topics, settings.polling, settings.limits, settings.admin) == (
+        defaults.topics,
+        defaults.polling,
+        defaults.limits,
+        defaults.admin,
+    )
+
+
+def test_nothing_at_all_says_what_to_set() -> None:
+    assert mistakes_of({}) == [
+        "kafka.bootstrap.servers: missing (set KAFKA_BOOTSTRAP_SERVERS, or write it in the configuration file)",
+        "engage.connections.default.base_url: missing (set ENGAGE_BASE_URL, or write it in the configuration file)",
+        "engage.connections.default.api_key: missing "
+        "(set ENGAGE_API_KEY or ENGAGE_API_KEY_FILE, or write it in the configuration file)",
+    ]
+
+
+def test_a_section_with_nothing_in_it_is_left_out(relay: Workspace) -> None:
+    settings = relay.load(
+        "polling:\n  # initial: 2s\nlimits:\n  pending:\nengage:\n  connections:\n    default:\n", THREE
+    )
+
+    assert settings == load(None, THREE)
+
+
+# Mistakes
+
+
+def test_every_mistake_is_reported_at_once_in_the_files_order(relay: Workspace) -> None:
+    found = relay.mistakes(
+        """\
+        kafka:
+          group.idd: engage-relay
+          enable.auto.commit: true
+        engage:
+          request_per_second: 4
+          connections:
+            default:
+              base_url: http://acme.voyado.com
+              api_key: 12345
+              timeout: soon
+              request_per_second: 4
+        limits:
+          pending: 0
+        source:
+          topics: [orders, ^orders.*]
+        admin:
+          listen: 8080
+        routes:
+          late:
+            when: "type =="
+            action: ConfirmNothing
+            onunknown: resend
+        """,
+        {"ENGAGE_RELAY__POLLING__INITIAL": "now", "ENGAGE_RELAY__LIMIT__PENDING": "3"},
+    )
+
+    places = [line.partition(": ")[0] for line in found]
+    assert places == [
+        "relay.yaml:1:1 kafka.bootstrap.servers",
+        "relay.yaml:2:3 kafka.group.idd",
+        "relay.yaml:3:3 kafka.enable.auto.commit",
+        "relay.yaml:5:3 engage.request_per_second",
+        "relay.yaml:8:7 engage.connections.default.base_url",
+        "relay.yaml:9:7 engage.connections.default.api_key",
+        "relay.yaml:10:7 engage.connections.default.timeout",
+        "relay.yaml:11:7 engage.connections.default.request_per_second",
+        "relay.yaml:13:3 limits.pending",
+        "relay.yaml:15:20 source.topics[1]",
+        "relay.yaml:17:3 admin.listen",
+        "relay.yaml:20:5 routes.late.when",
+        "relay.yaml:21:5 routes.late.action",
+        "relay.yaml:22:5 routes.late.onunknown",
+        "ENGAGE_RELAY__LIMIT__PENDING",
+        "ENGAGE_RELAY__POLLING__INITIAL",
+    ]
+    texts = {place.rpartition(" ")[2]: line.partition(": ")[2] for place, line in zip(places, found, strict=True)}
+    assert texts["kafka.group.idd"].endswith("did you mean group.id?")
+    assert texts["engage.request_per_second"] == (
+        "unknown key, did you mean engage.connections.NAME.requests_per_second?"
+    )
+    assert texts["engage.connections.default.request_per_second"] == "unknown key, did you mean requests_per_second?"
+    assert texts["engage.connections.default.api_key"] == "must be text: put it in quotes"
+    assert texts["limits.pending"] == "must be at least 1"
+    assert texts["routes.late.onunknown"] == "unknown key, did you mean on_unknown?"
+    assert texts["ENGAGE_RELAY__LIMIT__PENDING"] == "unknown name, did you mean ENGAGE_RELAY__LIMITS__PENDING?"
+
+
+def test_a_mistake_is_one_line_however_the_value_looks(relay: Workspace) -> None:
+    (found,) = relay.mistakes('routes:\n  odd:\n    action: Custom\n    when: "a ==\\n\\n b ["\n', THREE)
+
+    assert found.startswith("relay.yaml:4:5 routes.odd.when: ")
+    assert "\n" not in found
+
+
+def test_an_unreadable_file_is_reported_beside_what_is_wrong_in_the_environment(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load(tmp_path / "relay.yaml", {"ENGAGE_RELAY__LIMITS__PENDNG": "3"})
+
+    assert raised.value.errors == (
+        f"{tmp_path}/relay.yaml: there is no such file",
+        "ENGAGE_RELAY__LIMITS__PENDNG: unknown name, did you mean ENGAGE_RELAY__LIMITS__PENDING?",
+    )
+
+
+def test_a_value_that_yaml_cannot_give_is_one_mistake_not_two(relay: Workspace) -> None:
+    found = relay.mistakes("limits:\n  pending: 1e5\n", THREE)
+
+    assert [line.partition(": ")[0] for line in found] == ["relay.yaml:2:12 limits.pending"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "engage: {connections: {default: {api_key: 'hunter2! x'}}}",
+        "engage: {connections: {default: {api_key: [hunter2!]}}}",
+        "engage: {connections: {default: {api_key: !hunter2! x}}}",
+        "engage: {connections: {default: {api_key: &hunter2! x}}}",
+        "engage: {connections: {default: {api_key:hunter2!}}}",
+        "engage: {connections: {default: {apikey: hunter2!}}}",
+        "engage: {connections: {default: {timeout: hunter2!}}}",
+        "engage: {connections: {default: {requests_per_second: hunter2!}}}",
+        "engage: {connections: {default: {base_url: 'https://me:hunter2!@acme.voyado.com'}}}",
+        "engage: {connections: {default: {base_url: 'https://acme.voyado.com:hunter2!'}}}",
+        "engage: {connections: {default: {allow_insecure: hunter2!}}}",
+        "engage: hunter2!",
+        "engage: [hunter2!",
+        "kafka: {sasl.pasword: hunter2!}",
+        "kafka: {sasl.password: [hunter2!]}",
+        "kafka: {security.protocol: hunter2!}",
+        "kafka: {linger.ms: hunter2!}",
+        "kafka: {sasl.password=hunter2!}",
+        "kafka: {plugin.library.paths: hunter2!}",
+        "routes: {shipped: {action: hunter2!}}",
+        "routes: hunter2!",
+    ],
+)
+def test_no_mistake_shows_a_value_not_even_in_its_traceback(relay: Workspace, text: str) -> None:
+    relay.file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError) as raised:
+        load(relay.file, {"KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"})
+
+    assert raised.value.errors
+    shown = "".join(traceback.format_exception(raised.value)) + repr(raised.value)
+    assert "hunter2" not in shown
+    assert raised.value.__context__ is None
+
+
+def test_no_variables_value_is_shown() -> None:
+    found = mistakes_of(
+        {
+            **THREE,
+            "ENGAGE_API_KEY": "hunter2! x",
+            "ENGAGE_BASE_URL": "https://hunter2!@acme",
+            "ENGAGE_RELAY__LIMITS": SECRET,
+            "ENGAGE_RELAY__ADMIN__LISTEN": SECRET,
+            "ENGAGE_RELAY__POLLING": '{"initial": "hunter2!"}',
+            "ENGAGE_RELAY__KAFKA__SECURITY_PROTOCOL": SECRET,
+        }
+    )
+
+    assert len(found) == 6
+    assert "hunter2" not in "".join(found)
+
+
+def test_what_is_loaded_shows_no_secret() -> None:
+    settings = load(None, {**THREE, "ENGAGE_RELAY__KAFKA__SASL_PASSWORD": SECRET})
+
+    assert settings.kafka["sasl.password"] == SECRET
+    assert SECRET not in repr(settings) + str(settings)
+
+
+# The environment
+
+
+def test_a_variable_overrides_the_file_at_any_depth(relay: Workspace) -> None:
+    settings = relay.load(
+        EXAMPLE,
+        {
+            "ENGAGE_RELAY__KAFKA__GROUP_ID": "other",
+            "ENGAGE_RELAY__KAFKA__SESSION_TIMEOUT_MS": "9000",
+            "ENGAGE_RELAY__SOURCE__TOPICS": "orders, returns",
+            "ENGAGE_RELAY__ENGAGE__CONNECTIONS__DEFAULT__REQUESTS_PER_SECOND": "7.5",
+            "engage_relay__polling__max_interval": "2m",
+            "ENGAGE_RELAY__LIMITS__PENDING": "5",
+            "ENGAGE_RELAY__ADMIN__LISTEN": "[::]:0",
+            "ENGAGE_RELAY__ROUTES__SHIPPED__ON_UNKNOWN": "dead_letter",
+        },
+    )
+
+    assert settings.kafka["group.id"] == "other"
+    assert settings.kafka["session.timeout.ms"] == "9000"
+    assert settings.source.topics == ("orders", "returns")
+    assert settings.engage.connections["default"].requests_per_second == 7.5
+    assert settings.polling.max_interval == 120
+    assert settings.limits.pending == 5
+    assert settings.admin.listen == Address("::", 0)
+    assert settings.effective_routes["shipped"].on_unknown == "dead_letter"
+
+
+def test_a_section_or_list_may_be_json_which_is_merged_over_the_file(relay: Workspace) -> None:
+    settings = relay.load(
+        EXAMPLE,
+        {
+            "ENGAGE_RELAY__SOURCE__TOPICS": '["returns"]',
+            "ENGAGE_RELAY__POLLING": '{"initial": "3s"}',
+            "ENGAGE_RELAY__ROUTES__CONFIRMED": "null",
+            "ENGAGE_RELAY__KAFKA": '{"linger.ms": 3}',
+        },
+    )
+
+    assert settings.source.topics == ("returns",)
+    assert (settings.polling.initial, settings.polling.max_interval) == (3, 60)
+    assert "confirmed" not in settings.effective_routes
+    assert (settings.kafka["linger.ms"], settings.kafka["bootstrap.servers"]) == (3, "localhost:9092")
+
+
+def test_a_mistake_inside_a_json_variable_names_the_key_too() -> None:
+    assert mistakes_of({**THREE, "ENGAGE_RELAY__POLLING": '{"initial": "3s", "deadline": 0}'}) == [
+        "ENGAGE_RELAY__POLLING polling.deadline: must be longer than 0s"
+    ]
+
+
+@pytest.mark.parametrize("name", ["Acme-SE", "acme_se", "acme.se"])
+def test_a_variable_means_the_connection_that_the_file_names(relay: Workspace, name: str) -> None:
+    settings = relay.load(
+        f"engage: {{connections: {{{name}: {{base_url: https://acme.voyado.com, api_key: k}}}}}}",
+        {**THREE, "ENGAGE_RELAY__ENGAGE__CONNECTIONS__ACME_SE__TIMEOUT": "3"},
+    )
+
+    assert settings.engage.connections[name].timeout == 3
+    assert set(settings.engage.connections) == {name, "default"}
+
+
+def test_a_long_name_wins_over_a_short_one() -> None:
+    long = {"ENGAGE_RELAY__KAFKA__BOOTSTRAP_SERVERS": "other:9092"}
+
+    assert load(None, {**long, **THREE}).kafka["bootstrap.servers"] == "other:9092"
+
+
+def test_a_key_in_the_environment_takes_the_place_of_the_files(relay: Workspace) -> None:
+    from_environment = relay.load(EXAMPLE, {"ENGAGE_API_KEY": SECRET}).engage.connections["default"]
+    assert from_environment.key().current() == SECRET
+    assert from_environment.api_key_file is None
+
+    inline = EXAMPLE.replace("api_key_file: /run/secrets/engage-api-key", "api_key: inline")
+    from_file = relay.load(inline, {"ENGAGE_API_KEY_FILE": "/run/key"}).engage.connections["default"]
+    assert (from_file.api_key, from_file.api_key_file) == (None, Path("/run/key"))
+
+
+def test_two_keys_of_one_source_are_a_mistake(relay: Workspace) -> None:
+    both = EXAMPLE.replace("api_key_header: apikey", "api_key: inline")
+
+    assert relay.mistakes(both) == [
+        "relay.yaml:15:7 engage.connections.default.api_key: write either api_key or api_key_file, not both"
+    ]
+    assert mistakes_of({**THREE, "ENGAGE_API_KEY_FILE": "/run/key"}) == [
+        "ENGAGE_API_KEY: write either api_key or api_key_file, not both"
+    ]
+
+
+def test_an_empty_variable_counts_as_not_set(relay: Workspace) -> None:
+    assert relay.load(EXAMPLE, {"ENGAGE_API_KEY": "", "ENGAGE_RELAY__POLLING__INITIAL": ""}) == relay.load(EXAMPLE)
+
+
+@pytest.mark.parametrize("name", ["ENGAGE_RELAY_SERVICE_HOST", "ENGAGE_RELAY_PORT", "KAFKA_PORT", "HOME"])
+def test_variables_of_others_are_none_of_ours(name: str) -> None:
+    # Kubernetes sets the first two for a service named engage-relay.
+    assert load(None, {**THREE, name: "tcp://10.0.0.1:80"}) == load(None, THREE)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "ENGAGE_RELAY__ENGAGE__BASE_URL",
+            "unknown name, did you mean ENGAGE_RELAY__ENGAGE__CONNECTIONS__NAME__BASE_URL?",
+        ),
+        (
+            "ENGAGE_RELAY__ENGAGE__CONNECTIONS__DEFAULT__APIKEY",
+            "unknown name, did you mean ENGAGE_API_KEY?",
+        ),
+        ("ENGAGE_RELAY__LIMITS__PENDING__MAX", "unknown name"),
+        ("ENGAGE_RELAY__", "unknown name"),
+        ("ENGAGE_RELAY__LIMITS", 'must be JSON: {"key": "value"}'),
+        ("ENGAGE_RELAY__LIMITS__PENDING", "must be a whole number"),
+    ],
+)
+def test_a_variable_that_means_nothing_is_a_mistake(name: str, text: str) -> None:
+    assert mistakes_of({**THREE, name: "x"}) == [f"{name}: {text}"]
+
+
+# kafka
+
+
+def test_any_property_of_librdkafka_is_taken_under_its_own_name(relay: Workspace) -> None:
+    written = {
+        "bootstrap.servers": "a:9092,b:9092",
+        "group.id": "g",
+        "group.instance.id": "pod-0",
+        "group.protocol": "consumer",
+        "transactional.id": "relay-0",
+        "session.timeout.ms": 45000,
+        "auto.offset.reset": "latest",
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanisms": "SCRAM-SHA-512",
+        "sasl.password": "p",
+        "linger.ms": 0.5,
+        "socket.keepalive.enable": True,
+        "enable.auto.commit": False,  # as the relay has it anyway
+        "acks": "all",
+    }
+
+    assert relay.load(yaml.safe_dump({"kafka": written}), {**THREE, "KAFKA_BOOTSTRAP_SERVERS": ""}).kafka == written
+
+
+def test_a_secret_of_kafka_may_be_in_a_file_that_loading_does_not_open(relay: Workspace) -> None:
+    written = {
+        "sasl.password.file": "/nowhere/password",
+        "sasl.oauthbearer.client.secret.file": "/nowhere/client-secret",
+        "ssl.key.password.file": "/nowhere/key-password",
+        "ssl.keystore.password.file": "/nowhere/keystore-password",
+    }
+
+    assert relay.load(yaml.safe_dump({"kafka": written}), THREE).kafka.items() >= written.items()
+    assert load(None, {**THREE, "ENGAGE_RELAY__KAFKA__SASL_PASSWORD_FILE": "/f"}).kafka["sasl.password.file"] == "/f"
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("group.idd: x", "did you mean group.id?"),
+        ("bootstrap_servers: x", "did you mean bootstrap.servers?"),
+        ("error_cb: x", "unknown property"),
+        ("logger: x", "unknown property"),
+        ("default.topic.config: x", "librdkafka takes no such value here"),
+        ("session.timeout.ms: 0", "must be a whole number from 1 to 3600000"),
+        ("linger.ms: true", "librdkafka takes no such value here"),
+        ("socket.keepalive.enable: maybe", "must be true or false"),
+        ("group.id: ''", "must not be empty"),
+        ("sasl.username:", "must not be empty"),
+        ("sasl.username: {a: b}", "must be text, a number, true or false"),
+        ("sasl.password.file: ''", "must be the path of a file that holds the secret"),
+        ("sasl.password.file: [x]", "must be the path of a file that holds the secret"),
+        ("sasl.username.file: x", "unknown property"),
+        ("enable.auto.commit: true", "must be false, or left out: offsets are committed in the delay topic's"),
+        ("enable.auto.offset.store: true", "must be false, or left out"),
+        ("enable.idempotence: false", "must be true, or left out: transactions need it"),
+        ("isolation.level: read_uncommitted", "must be read_committed, or left out"),
+        ("enable.partition.eof: true", "must be false, or left out"),
+        ("acks: 1", "must be all or -1, or left out"),
+        ("auto.offset.reset: none", "must be earliest or latest, or left out"),
+    ],
+)
+def test_a_property_that_cannot_be_is_refused_with_the_reason(relay: Workspace, line: str, text: str) -> None:
+    found = kafka_mistake(relay, line)
+
+    assert found.startswith(f"kafka.{line.partition(':')[0]}: ")
+    assert text in found
+
+
+# Topics
+
+
+def topics(delay: str, dead_letters: str, *sources: str) -> dict[str, str]:
+    return {
+        **THREE,
+        "ENGAGE_RELAY__SOURCE__TOPICS": json.dumps(sources),
+        "ENGAGE_RELAY__DELAY__TOPIC": delay,
+        "ENGAGE_RELAY__DEAD_LETTERS__TOPIC": dead_letters,
+    }
+
+
+def test_each_source_topic_has_its_own_delay_topic_and_may_share_its_dead_letters() -> None:
+    assert load(None, topics("wait.{source}", "dead", "a", "b")).topics == (
+        RelayTopics("a", "wait.a", "dead"),
+        RelayTopics("b", "wait.b", "dead"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("environ", "text"),
+    [
+        (topics("d", "x", "a", "b"), "DELAY__TOPIC: must hold {source}: each source topic needs a delay topic of its"),
+        (topics("a", "x", "a"), "DELAY__TOPIC: must not be a source topic"),
+        (topics("{source}.b", "x", "a", "a.b"), "DELAY__TOPIC: must not be a source topic"),
+        (topics("d", "a", "a"), "DEAD_LETTERS__TOPIC: must not be a source topic"),
+        (topics("d", "d", "a"), "DEAD_LETTERS__TOPIC: must not be a delay topic"),
+        (topics("{topic}", "x", "a"), "DELAY__TOPIC: must be a topic's name: letters, digits, '.', '_' and '-' (in br"),
+        (topics("d", "{source", "a"), "DEAD_LETTERS__TOPIC: must be a topic's name"),
+        (topics("d", "{source}", "a" * 250), "SOURCE__TOPICS source.topics[0]: must be at most 249 characters"),
+        (topics("{source}.dd", "x", "a" * 247), "DELAY__TOPIC: must be at most 249 characters"),
+        (topics("d", "x"), "SOURCE__TOPICS: must not be empty"),
+        (topics("d", "x", "a", "a"), "SOURCE__TOPICS: must not name a topic twice"),
+        (topics("d", "x", "^a"), "SOURCE__TOPICS source.topics[0]: must be a topic's own name: patterns are not"),
+        (topics("d", "x", ".."), "SOURCE__TOPICS source.topics[0]: must be a topic's name"),
+    ],
+)
+def test_topics_that_cannot_be_or_would_meet_are_refused(environ: dict[str, str], text: str) -> None:
+    (found,) = mistakes_of(environ)
+
+    assert found.startswith(f"ENGAGE_RELAY__{text}")
+
+
+# Connections
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "https://acme.voyado.com",
+        "https://acme.staging.voyado.com/",
+        "https://gateway:8443/engage",
+        "http://127.0.0.1:8080",
+        "http://localhost",
+        "http://[::1]:8080",
+    ],
+)
+def test_https_or_plain_http_to_this_host_is_a_base_url(base_url: str) -> None:
+    assert load(None, {**THREE, "ENGAGE_BASE_URL": base_url}).engage.connections["default"].base_url == base_url
+
+
+@pytest.mark.parametrize(
+    ("base_url", "text"),
+    [
+        ("acme.voyado.com", "must be https://host[:port][/path]"),
+        ("ftp://acme", "must be https://host"),
+        ("https://me:x@acme", "must be https://host"),
+        ("https://acme?x=1", "must be https://host"),
+        ("https://acme#x", "must be https://host"),
+        ("https://acme:99999", "must be https://host"),
+        ("https://ac me", "must be https://host"),
+        ("https://acme\n.com", "must be https://host"),
+        ("https://[::1", "must be https://host"),
+        ("https://acme.voyado.com/api/v3", "must end before /api/v3"),
+        ("http://acme.voyado.com", "must be https: "),
+        ("http://127.0.0.1.acme.com", "must be https: "),
+        ("http://localhost.acme.com", "must be https: "),
+    ],
+)
+def test_another_base_url_is_refused(base_url: str, text: str) -> None:
+    (found,) = mistakes_of({**THREE, "ENGAGE_BASE_URL": base_url})
+
+    assert found.startswith(f"ENGAGE_BASE_URL: {text}")
+
+
+def test_plain_http_elsewhere_is_possible_where_it_is_said_so(relay: Workspace) -> None:
+    settings = relay.load(
+        "engage: {connections: {default: {base_url: 'http://gateway', allow_insecure: true, api_key: k}}}", THREE
+    )
+
+    assert settings.engage.connections["default"].allow_insecure
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("api_key_header", "api key", "must be the name of an HTTP header"),
+        ("api_key_header", "Host", "must not be a header that the relay sets itself"),
+        ("requests_per_second", "0", "must be more than 0"),
+        ("requests_per_second", "inf", "must be a finite number"),
+        ("requests_per_second", "many", "must be a number"),
+        ("timeout", "0", "must be longer than 0s"),
+        ("allow_insecure", "maybe", "must be true or false"),
+    ],
+)
+def test_a_connections_other_values_are_checked(key: str, value: str, text: str) -> None:
+    variable = f"ENGAGE_RELAY__ENGAGE__CONNECTIONS__DEFAULT__{key.upper()}"
+
+    assert mistakes_of({**THREE, variable: value}) == [f"{variable}: {text}"]
+
+
+def test_true_is_no_number(relay: Workspace) -> None:
+    assert relay.mistakes("limits:\n  pending: true\n", THREE) == ["relay.yaml:2:3 limits.pending: must be a number"]
+
+
+def test_a_budget_over_engages_limit_is_the_users_decision() -> None:
+    variable = "ENGAGE_RELAY__ENGAGE__CONNECTIONS__DEFAULT__REQUESTS_PER_SECOND"
+
+    assert load(None, {**THREE, variable: "100000"}).engage.connections["default"].requests_per_second == 100_000
+
+
+def test_another_connection_needs_no_default_one(relay: Workspace) -> None:
+    settings = relay.load(
+        "kafka: {bootstrap.servers: b}\nengage: {connections: {acme: {base_url: 'https://a.com', api_key: k}}}"
+    )
+
+    assert list(settings.engage.connections) == ["acme"]
+
+
+# Durations and addresses
+
+
+@pytest.mark.parametrize(
+    ("written", "s"),
+    [
+        ("500ms", 0.5),
+        ("10s", 10),
+        ("2m", 120),
+        ("24h", 86_400),
+        ("1d", 86_400),
+        ("1.5s", 1.5),
+        ("7", 7),
+        (7, 7),
+        (0, 0),
+    ],
+)
+def test_a_duration_is_a_number_with_its_unit_or_of_seconds(written: object, s: float) -> None:
+    assert seconds(written) == pytest.approx(s)
+
+
+@given(st.text() | st.floats() | st.integers() | st.booleans() | st.none() | st.from_regex(r"\d+[dhms]+"))
+@example("10 s")
+@example("-1s")
+@example("1e3")
+@example(float("nan"))
+@example("9" * 400 + "d")
+@example(10**400)
+def test_a_duration_is_bounded_or_refused(written: object) -> None:
+    try:
+        s = seconds(written)
+    except ValueError:
+        return
+    assert 0 <= s <= 365 * 86_400
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0:8080", "[::1]:0", "localhost:65535"])
+def test_an_address_is_read_and_written_alike(text: str) -> None:
+    assert str(Address.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["8080", ":8080", "::1:8080", "[::1]", "[x]:1", "a b:1", "host:65536", "host:-1", 80])
+def test_another_address_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="must be host:port"):
+        Address.parse(text)
+
+
+# Routes
+
+
+def test_the_users_routes_come_first_and_null_switches_a_built_in_off(relay: Workspace) -> None:
+    routes = "routes: {vip: {action: Custom}, shipped: null, confirmed: {action: Custom}, gone: null}"
+
+    effective = relay.load(routes, THREE).effective_routes
+
+    left = [name for name in BUILT_IN_ROUTES if name not in ("shipped", "confirmed")]
+    assert list(effective) == ["vip", "confirmed", *left]
+    assert effective["confirmed"].action == "Custom"
+
+
+# JSON Schema
+
+
+def test_the_json_schema_takes_the_example_and_refuses_a_misspelt_key() -> None:
+    schema = json_schema()
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    written = yaml.safe_load(EXAMPLE)
+
+    validator.validate(written)
+    written["polling"] = {"initial": 2, "max_interval": "sixty"}
+    written["limit"] = {}
+    assert {error.json_path for error in validator.iter_errors(written)} == {"$", "$.polling.max_interval"}
+
+
+def test_the_json_schemas_defaults_are_what_one_would_write() -> None:
+    sections = json_schema()["$defs"]
+
+    assert sections["Admin"]["properties"]["listen"]["default"] == "0.0.0.0:8080"
+    assert sections["Connection"]["properties"]["requests_per_second"]["exclusiveMinimum"] == 0
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+KEYS = st.sampled_from(
+    [
+        *("kafka", "bootstrap.servers", "source", "topics", "delay", "dead_letters", "topic", "polling", "initial"),
+        *("engage", "connections", "default", "base_url", "api_key", "api_key_file", "timeout", "limits", "pending"),
+        *("admin", "listen", "routes", "shipped", "when", "action"),
+    ]
+)
+
+
+@given(
+    values=st.dictionaries(KEYS, st.recursive(ANYTHING, lambda inner: st.dictionaries(KEYS, inner), max_leaves=8)),
+    variables=st.dictionaries(
+        st.lists(KEYS, max_size=4).map(lambda parts: "__".join(["ENGAGE_RELAY", *parts])),
+        st.text(st.characters(), max_size=9) | ANYTHING.map(json.dumps),
+        max_size=3,
+    ),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_whatever_is_written_is_loaded_or_refused_in_lines(
+    tmp_path: Path, values: object, variables: dict[str, str]
+) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
+    try:
+        load(file, {**THREE, **variables})
+    except ConfigurationError as error:
+        found = error.errors
+    else:
+        return
+    assert found
+    assert all(line.splitlines() == [line] for line in found)

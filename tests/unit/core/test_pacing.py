@@ -1,0 +1,364 @@
+"""How fast a connection is asked, and when to ask again."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.core.outcomes import (
+    Accepted,
+    InDoubt,
+    NotReady,
+    Rejected,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+    Withdrawn,
+)
+from consumer.core.pacing import FAILURES_IN_A_ROW, RESTS_S, SUSPENDED_TRIAL_S, Pace, PollSchedule
+
+T0 = 1_760_000_000.0
+DOWN = Unavailable("refused")
+
+
+def pace_of(requests_per_second: float, share: float = 1.0, now: float = T0) -> Pace:
+    pace = Pace(requests_per_second)
+    pace.set_share(share, now)
+    return pace
+
+
+def run(pace: Pace, start: float, end: float, lateness: Iterator[float]) -> Iterator[float]:
+    """Send whatever the pace allows, woken by a timer that is late by the next of `lateness`."""
+    now = start
+    while now < end:
+        while (at := pace.next_at(now)) <= now:
+            pace.sent(now)
+            yield now
+        if at == math.inf:
+            return
+        now = max(at, now) + next(lateness)
+
+
+def late_by(*seconds: float) -> Iterator[float]:
+    while True:
+        yield from seconds
+
+
+def most_in_a_second(moments: Iterable[float]) -> int:
+    ordered = sorted(moments)
+    most = first = 0
+    for last, moment in enumerate(ordered):
+        while moment - ordered[first] >= 1.0:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def fail(pace: Pace, times: int, now: float) -> None:
+    for _ in range(times):
+        pace.answered(DOWN, now)
+
+
+# -- even, never in bursts ------------------------------------------------------------------------------------------
+
+
+def test_requests_leave_evenly() -> None:
+    sent = list(run(pace_of(50), T0, T0 + 2, late_by(0.0)))
+    gaps = [later - earlier for earlier, later in pairwise(sent)]
+    assert min(gaps) == pytest.approx(max(gaps), rel=0.01) == pytest.approx(1 / 47.5, rel=0.01)
+
+
+@given(
+    budget=st.sampled_from([10.0, 50.0, 200.0, 1000.0]),
+    lateness=st.lists(st.sampled_from([0.0, 0.0005, 0.002, 0.02, 0.3, 1.5]), min_size=1, max_size=12),
+)
+def test_no_sliding_second_exceeds_the_budget_however_late_the_timers_are(budget: float, lateness: list[float]) -> None:
+    sent = list(run(pace_of(budget), T0, T0 + 3, late_by(*lateness)))
+    assert most_in_a_second(sent) <= budget
+
+
+@pytest.mark.parametrize("budget", [5.0, 50.0, 1000.0])
+def test_timers_that_are_late_by_two_milliseconds_cost_nothing(budget: float) -> None:
+    punctual = list(run(pace_of(budget), T0, T0 + 10, late_by(0.0)))
+    late = list(run(pace_of(budget), T0, T0 + 10, late_by(0.002, 0.0005, 0.0019)))
+    assert len(late) >= len(punctual) - 0.002 * budget - 1  # what is still to be caught up at the end
+
+
+@pytest.mark.parametrize("lateness", [0.0, 0.0005, 0.0019])
+def test_a_huge_rate_is_throttled_neither_by_timers_nor_by_the_clocks_resolution(lateness: float) -> None:
+    sent = sum(1 for _ in run(pace_of(100_000), T0, T0 + 0.2, late_by(lateness)))
+    assert sent == pytest.approx(0.2 * 97_000, rel=0.03)
+
+
+def test_nothing_is_given_twice_while_time_stands_still() -> None:
+    pace = pace_of(50)
+    sent = 0
+    while pace.next_at(T0 + 1) <= T0 + 1:
+        pace.sent(T0 + 1)
+        sent += 1
+    assert sent == 1
+
+
+def test_an_idle_connection_saves_nothing_up() -> None:
+    pace = pace_of(50)
+    assert most_in_a_second(run(pace, T0 + 3600, T0 + 3602, late_by(0.0))) <= 50
+
+
+# -- shared without talking -----------------------------------------------------------------------------------------
+
+
+def test_without_a_share_nothing_leaves() -> None:
+    assert Pace(50).next_at(T0) == math.inf
+    assert pace_of(50, share=0.0).next_at(T0) == math.inf
+
+
+def test_a_tiny_share_still_gets_its_turn() -> None:
+    pace = pace_of(50, share=0.0001)
+    assert pace.next_at(T0) == pytest.approx(T0 + 1 / (50 * 0.0001 / 2), abs=1)
+
+
+def test_a_new_share_starts_with_nothing_earned() -> None:
+    pace = pace_of(50, share=0.5)
+    assert pace.next_at(T0) > T0
+
+
+def test_what_was_earned_at_the_old_rate_is_kept_as_a_fraction_of_the_next_request() -> None:
+    pace = pace_of(1.0, share=0.5)  # one in 4 s
+    pace.set_share(1.0, T0 + 2)  # one in 2 s, half of which is earned
+    assert pace.next_at(T0 + 2) - T0 == pytest.approx(2 + 1, abs=0.001)
+
+
+@given(
+    moves=st.lists(st.tuples(st.floats(0.01, 1.0), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0])), max_size=20),
+    seed=st.integers(0, 1000),
+)
+def test_a_rebalance_never_lets_two_instances_together_exceed_the_budget(
+    moves: list[tuple[float, float]], seed: int
+) -> None:
+    """A share shrinks before the other one grows: partitions are revoked before they are assigned."""
+    draw = random.Random(seed)
+    timers = iter(lambda: draw.choice([0.0, 0.001, 0.002]), None)
+    ours, theirs, now = pace_of(50, share=1.0), Pace(50), T0
+    share = 1.0
+    sent: list[float] = []
+    for lasts, next_share in [*moves, (2.0, 0.0)]:
+        for pace in (ours, theirs):
+            sent += run(pace, now, now + lasts, timers)
+        now += lasts
+        for pace, portion in sorted(
+            ((ours, next_share), (theirs, 1 - next_share)), key=lambda each: each[0] is ours and next_share > share
+        ):
+            pace.set_share(portion, now)
+        share = next_share
+    assert most_in_a_second(sent) <= 50
+
+
+@pytest.mark.parametrize("instances", [2, 3, 5, 8, 12])
+def test_however_many_instances_share_a_key_no_sliding_second_exceeds_the_budget(instances: int) -> None:
+    draw = random.Random(instances)
+    timers = iter(lambda: draw.choice([0.0, 0.001, 0.002]), None)
+    sent: list[float] = []
+    for _ in range(instances):
+        start = T0 + draw.random()
+        sent += run(pace_of(50, share=1 / instances), start, start + 20, timers)
+    assert most_in_a_second(sorted(sent)) <= 50
+
+
+# -- 429 ------------------------------------------------------------------------------------------------------------
+
+
+def test_429_halves_the_rate_once_a_second_however_many_answers_say_it() -> None:
+    pace = pace_of(100)
+    for _ in range(20):
+        pace.answered(Throttled(0.0), T0)
+    assert pace.rate(T0) == pytest.approx(48)
+    pace.answered(Throttled(0.0), T0 + 1.0)
+    assert pace.rate(T0 + 1.0) == pytest.approx((48 + 4.8) / 2)
+
+
+def test_without_429_the_rate_grows_back_to_the_budget_and_no_further() -> None:
+    pace = pace_of(100)
+    pace.answered(Throttled(0.0), T0)
+    assert pace.rate(T0 + 5) == pytest.approx(96 * 0.75)
+    assert pace.rate(T0 + 10) == pytest.approx(96) == pytest.approx(pace.rate(T0 + 1000))
+
+
+def test_the_rate_never_shrinks_to_nothing() -> None:
+    pace = pace_of(100)
+    for second in range(60):
+        pace.answered(Throttled(0.0), T0 + second)
+    assert pace.rate(T0 + 60) >= 1
+
+
+def test_the_connection_rests_as_long_as_it_is_told() -> None:
+    pace = pace_of(50)
+    pace.answered(Throttled(7.0), T0 + 1)
+    pace.answered(Throttled(2.0), T0 + 1)
+    assert pace.next_at(T0 + 1) == T0 + 8
+
+
+def test_a_429_that_does_not_say_how_long_is_a_rest_of_a_second() -> None:
+    pace = pace_of(50)
+    pace.answered(Throttled(), T0 + 1)
+    assert pace.next_at(T0 + 1) == T0 + 2
+
+
+# -- failures in a row ----------------------------------------------------------------------------------------------
+
+
+def test_a_few_failures_are_no_reason_to_stop() -> None:
+    pace = pace_of(50)
+    fail(pace, FAILURES_IN_A_ROW - 1, T0 + 1)
+    assert pace.next_at(T0 + 1) <= T0 + 1
+
+
+def test_failures_between_successes_are_no_reason_to_stop() -> None:
+    pace = pace_of(50)
+    for _ in range(20):
+        fail(pace, FAILURES_IN_A_ROW - 1, T0 + 1)
+        pace.answered(NotReady(), T0 + 1)
+    assert pace.next_at(T0 + 1) <= T0 + 1
+
+
+def test_failures_in_a_row_stop_the_connection_then_one_request_tries_it() -> None:
+    pace = pace_of(50)
+    fail(pace, FAILURES_IN_A_ROW, T0 + 1)
+    assert pace.next_at(T0 + 1) == T0 + 1 + RESTS_S[0]
+    pace.sent(T0 + 3)
+    assert pace.next_at(T0 + 4) == math.inf
+    pace.answered(Accepted(), T0 + 4)
+    assert pace.next_at(T0 + 4) <= T0 + 4
+    pace.sent(T0 + 4)
+    assert pace.next_at(T0 + 5) <= T0 + 5
+
+
+def test_rests_grow_while_trials_fail_and_start_small_again_after_a_success() -> None:
+    pace, now = pace_of(50), T0 + 1
+    fail(pace, FAILURES_IN_A_ROW - 1, now)
+    rests = []
+    for _ in range(len(RESTS_S) + 2):
+        pace.sent(now)
+        pace.answered(InDoubt("no answer"), now)
+        rests.append(round(pace.next_at(now) - now, 3))
+        now = pace.next_at(now)
+    assert rests == [*RESTS_S, RESTS_S[-1], RESTS_S[-1]]
+    pace.answered(Accepted(), now)
+    fail(pace, FAILURES_IN_A_ROW, now)
+    assert pace.next_at(now) == now + RESTS_S[0]
+
+
+def test_late_failures_do_not_lengthen_the_rest() -> None:
+    pace = pace_of(50)
+    fail(pace, 100, T0 + 1)
+    assert pace.next_at(T0 + 1) == T0 + 1 + RESTS_S[0]
+
+
+def test_503_with_retry_after_rests_as_long_as_it_says() -> None:
+    pace = pace_of(50)
+    for _ in range(FAILURES_IN_A_ROW):
+        pace.answered(Unavailable("503", 20.0), T0 + 1)
+    assert pace.next_at(T0 + 1) == T0 + 21
+
+
+@pytest.mark.parametrize("outcome", [Withdrawn(), Rejected(0, "cannot be a path segment")])
+def test_a_request_that_was_never_made_proves_nothing_and_lets_the_next_one_try(outcome: Withdrawn | Rejected) -> None:
+    pace = pace_of(50)
+    pace.answered(Unauthorized(401), T0)
+    pace.sent(T0 + SUSPENDED_TRIAL_S)
+    pace.answered(outcome, T0 + SUSPENDED_TRIAL_S)
+    assert pace.suspended
+    assert pace.next_at(T0 + SUSPENDED_TRIAL_S + 1) <= T0 + SUSPENDED_TRIAL_S + 1
+    pace.sent(T0 + SUSPENDED_TRIAL_S + 1)
+    assert pace.next_at(T0 + SUSPENDED_TRIAL_S + 2) == math.inf
+
+
+# -- a refused key --------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_key_suspends_the_connection_and_is_tried_once_a_minute() -> None:
+    pace = pace_of(50)
+    pace.answered(Unauthorized(401), T0)
+    assert pace.suspended
+    assert pace.next_at(T0) == T0 + SUSPENDED_TRIAL_S
+    pace.sent(T0 + SUSPENDED_TRIAL_S)
+    assert pace.next_at(T0 + SUSPENDED_TRIAL_S) == math.inf
+    pace.answered(Unauthorized(403), T0 + 61)
+    assert pace.next_at(T0 + 61) == T0 + 61 + SUSPENDED_TRIAL_S
+
+
+def test_a_new_key_is_tried_at_once_with_one_request() -> None:
+    pace = pace_of(50)
+    pace.answered(Unauthorized(401), T0)
+    pace.key_changed()
+    assert pace.next_at(T0 + 1) <= T0 + 1
+    pace.sent(T0 + 1)
+    assert pace.next_at(T0 + 2) == math.inf
+    assert pace.suspended
+    pace.answered(NotReady(), T0 + 2)
+    assert not pace.suspended
+    assert pace.next_at(T0 + 2) <= T0 + 2
+
+
+def test_a_new_key_does_not_end_another_rest() -> None:
+    pace = pace_of(50)
+    pace.answered(Throttled(7.0), T0)
+    pace.key_changed()
+    assert pace.next_at(T0) == T0 + 7
+
+
+def test_an_answer_to_what_was_under_way_shows_that_the_key_is_taken_and_ends_the_wait_for_another() -> None:
+    pace = pace_of(50)
+    pace.answered(Unauthorized(401), T0)
+    pace.answered(Accepted(), T0 + 1)
+    assert not pace.suspended
+    assert not pace.resting(T0 + 1)
+    assert pace.next_at(T0 + 1) <= T0 + 1
+
+
+def test_an_answer_to_what_was_under_way_does_not_end_the_rest_after_a_429() -> None:
+    pace = pace_of(50)
+    pace.answered(Throttled(7.0), T0)
+    pace.answered(Unauthorized(401), T0)
+    pace.answered(Accepted(), T0 + 1)
+    assert pace.next_at(T0 + 1) == T0 + 7
+
+
+# -- when to ask again ----------------------------------------------------------------------------------------------
+
+
+def test_polls_come_less_and_less_often_up_to_the_maximum() -> None:
+    schedule = PollSchedule(initial_s=1.0, max_interval_s=60.0, growth=2.0)
+    assert [schedule.interval(n, 0.5) for n in (1, 2, 3)] == [2.0, 4.0, 8.0]
+    assert schedule.first_poll(100.0) == 101.0
+
+
+@given(attempts=st.integers(1, 10_000), jitter=st.floats(0, 1, exclude_max=True))
+def test_an_interval_is_never_beyond_the_maximum_and_never_nothing(attempts: int, jitter: float) -> None:
+    assert 0 < PollSchedule(initial_s=0.0).interval(attempts, jitter) <= 60.0
+
+
+def test_intervals_are_spread_at_the_maximum_too() -> None:
+    spread = [PollSchedule().interval(1000, jitter) for jitter in (0.0, 0.5, 0.999)]
+    assert spread == pytest.approx([40.0, 50.0, 60.0], rel=0.01)
+
+
+def test_failed_calls_wait_as_engage_asks_for() -> None:
+    schedule = PollSchedule()
+    assert [schedule.backoff(n, 0.5) for n in (0, 1, 2, 3, 4, 99)] == [10.0, 10.0, 30.0, 60.0, 300.0, 300.0]
+    assert (schedule.backoff(1, 0.0), schedule.backoff(1, 1.0)) == pytest.approx((8.0, 12.0))
+
+
+def test_a_trial_is_the_whole_call_and_its_next_request_waits_for_its_turn_only() -> None:
+    pace = pace_of(50)
+    fail(pace, FAILURES_IN_A_ROW, T0)
+    at = pace.next_at(T0 + RESTS_S[0])
+    pace.sent(at)
+
+    assert pace.next_at(at + 1) == math.inf
+    assert pace.next_of_a_call_at(at) == pytest.approx(at + 1 / 47.5)

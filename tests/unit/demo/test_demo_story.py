@@ -1,0 +1,75 @@
+"""The demo's story: the same for the same seed, with all that a source topic holds, each order in its natural order."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.demo.story import ACTIONS, EVENT_NUMBER, Event, tell
+from consumer.events.decoding import Undecodable, decode
+from consumer.events.routing import BUILT_IN_ROUTES, Misrouted, Routed, Router, Unrouted, compile_routes
+from consumer.kafka.records import SourceEvent
+from schemas.dead_letter import Reason
+
+STORY = tell(300, 1, "order", orders_per_second=14)
+ROUTER = Router(compile_routes(BUILT_IN_ROUTES), ["default"])
+
+
+def routed(event: Event) -> Routed | Unrouted | Misrouted | Undecodable:
+    value = event.value("job-1")
+    assert value is not None
+    decoded = decode(value)
+    if isinstance(decoded, Undecodable):
+        return decoded
+    return ROUTER.route(decoded, SourceEvent("orders", 0, 0, 1, b"key", value, []))
+
+
+@given(st.integers(0, 2**32), st.integers(1, 40))
+def test_the_same_seed_tells_the_same_story(seed: int, orders: int) -> None:
+    assert tell(orders, seed, "a", orders_per_second=10) == tell(orders, seed, "a", orders_per_second=10)
+
+
+@given(st.integers(0, 2**32))
+def test_events_are_numbered_in_the_order_of_time_and_an_order_s_life_in_its_natural_order(seed: int) -> None:
+    story = tell(20, seed, "a", orders_per_second=10)
+    assert [event.number for event in story] == list(range(len(story)))
+    assert [event.at_s for event in story] == sorted(event.at_s for event in story)
+    lives = defaultdict(list)
+    for event in story:
+        if event.type is not None:
+            lives[event.order_id].append(event.type)
+    natural = list(ACTIONS)
+    for life in lives.values():
+        assert life[0] == "order.confirmed"
+        plain = [natural.index(type_) for type_ in life if type_ != "order.custom"]
+        assert plain == sorted(plain)
+
+
+def test_the_demo_s_own_story_holds_a_bit_of_everything() -> None:
+    assert {event.action for event in STORY if event.action} == set(ACTIONS.values())
+    assert {event.kind for event in STORY} == {"action", "unusable", "unrouted", "tombstone"}
+    assert {event.tag_from for event in STORY} == {"job", "order", "document"}
+    assert not all(event.contact for event in STORY)
+
+
+def test_every_event_is_what_its_kind_says_to_the_relay_s_own_routes() -> None:
+    reasons: Counter[Reason] = Counter()
+    for event in STORY:
+        match event.kind:
+            case "tombstone":
+                assert event.value(None) is None
+            case "unrouted":
+                assert isinstance(routed(event), Unrouted)
+            case "unusable":
+                result = routed(event)
+                assert isinstance(result, Misrouted | Undecodable)
+                reasons[result.reason if isinstance(result, Misrouted) else Reason.UNDECODABLE] += 1
+            case "action":
+                result = routed(event)
+                assert isinstance(result, Routed)
+                assert (result.order_id, result.action) == (event.order_id, event.action)
+                assert isinstance(result.data, dict)
+                assert result.data[EVENT_NUMBER] == event.number
+    assert set(reasons) == {Reason.UNDECODABLE, Reason.INVALID_EVENT, Reason.UNKNOWN_CONNECTION}

@@ -1,0 +1,54 @@
+"""An id that passes is one path segment, whatever a server does to it."""
+
+from __future__ import annotations
+
+import posixpath
+from urllib.parse import quote, unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.events.identifiers import MAX_ID_CHARACTERS, why_unusable
+
+
+@pytest.mark.parametrize(
+    "good", ["1", "A-1001", "SE 100/2024", "a.b", "...", "åäö", "100%", "%2", "x" * MAX_ID_CHARACTERS]
+)
+def test_ids_that_shops_use_pass(good: str) -> None:
+    assert why_unusable(good) is None
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        ("", "is empty"),
+        (" \t ", "is blank"),
+        ("\u00a0", "is blank"),
+        ("x" * (MAX_ID_CHARACTERS + 1), "is longer than 1024 characters"),
+        ("a\nb", "has a control character or line break"),
+        ("a\x00", "has a control character or line break"),
+        ("a\x85b", "has a control character or line break"),
+        ("a\u2028b", "has a control character or line break"),
+        ("a\ud800", "has half a surrogate pair"),
+        (".", "would be more than one path segment"),
+        ("..", "would be more than one path segment"),
+        ("../actions", "would be more than one path segment"),
+        ("a/..\\b", "would be more than one path segment"),
+        ("/a", "would be more than one path segment"),
+        ("%2e%2E", "would be more than one path segment"),
+        ("a%252f..", "would be more than one path segment"),
+    ],
+)
+def test_an_id_that_cannot_be_used_is_refused_in_words_without_the_id(bad: str, why: str) -> None:
+    assert why_unusable(bad) == why
+
+
+@given(st.text(st.sampled_from("a./\\%25eEfFcC"), max_size=12), st.integers(0, 3))
+def test_no_server_climbs_out_of_an_id_that_passes(raw_id: str, decodings: int) -> None:
+    if why_unusable(raw_id) is not None:
+        return
+    path = quote(raw_id, safe="")
+    for _ in range(1 + decodings):
+        path = unquote(path).replace("\\", "/")
+    assert posixpath.normpath(f"/orders/{path}") == f"/orders/{path}"

@@ -1,0 +1,463 @@
+"""An event becomes one action, or a reason that names the key and repeats no contents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from consumer.events.routing import (
+    BUILT_IN_ROUTES,
+    Decision,
+    Misrouted,
+    Routed,
+    Router,
+    RouteRule,
+    Unrouted,
+    compile_routes,
+)
+from schemas.dead_letter import Reason
+from schemas.pending_action import FromDocument, FromEvent, FromJob, FromOrder, RoutedAction
+
+Event = dict[str, object]
+
+TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+OCCURRED_MS = 1_762_162_200_000
+RECORD_MS = 1_762_162_999_000
+
+
+@dataclass(frozen=True)
+class Record:
+    timestamp_ms: int | None = RECORD_MS
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+RECORD = Record()
+SHIPPED: Event = {
+    "version": 1,
+    "type": "order.shipped",
+    "orderId": "A-1001",
+    "occurredAt": "2025-11-03T09:30:00Z",
+    "language": "sv-SE",
+    "engage": {"jobId": "job-7"},
+    "data": {"trackingNumber": "JJSE00001"},
+}
+PARCEL_SENT: Event = {"kind": "parcel.sent", "number": 1001, "shop": "se"}
+PARCEL_ROUTE = RouteRule(when="kind == 'parcel.sent'", action="ConfirmShipment", order_id="number")
+
+
+def router(**rules: RouteRule) -> Router:
+    """The user's rules, then the built-in ones that they don't name."""
+    built_in = {name: rule for name, rule in BUILT_IN_ROUTES.items() if name not in rules}
+    return Router(compile_routes({**rules, **built_in}), {"default", "se"})
+
+
+def routed(event: Event, record: Record = RECORD, **rules: RouteRule) -> Routed:
+    result = router(**rules).route(event, record)
+    assert isinstance(result, Routed), result
+    return result
+
+
+def misrouted(event: Event, **rules: RouteRule) -> Misrouted:
+    result = router(**rules).route(event, RECORD)
+    assert isinstance(result, Misrouted), result
+    return result
+
+
+def parcel(event: Event = PARCEL_SENT, **keys: object) -> Routed:
+    return routed(event, parcel=RouteRule.model_validate({**PARCEL_ROUTE.model_dump(), **keys}))
+
+
+def wrong_parcel(event: Event = PARCEL_SENT, **keys: object) -> str:
+    wrong = misrouted(event, parcel=RouteRule.model_validate({**PARCEL_ROUTE.model_dump(), **keys}))
+    assert (wrong.reason, wrong.route) == (Reason.INVALID_EVENT, "parcel")
+    return wrong.detail
+
+
+# The canonical event
+
+
+def test_a_canonical_event_becomes_its_action() -> None:
+    assert routed(SHIPPED, Record(headers=(("traceparent", TRACEPARENT),))) == Routed(
+        route="shipped",
+        connection="default",
+        order_id="A-1001",
+        action="ConfirmShipment",
+        language="sv-SE",
+        data={"trackingNumber": "JJSE00001"},
+        tag_source=FromJob(job_id="job-7"),
+        on_unknown="resend",
+        event_time_ms=OCCURRED_MS,
+        trace_context={"traceparent": TRACEPARENT.decode()},
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "action"),
+    [
+        ("confirmed", "ConfirmOrder"),
+        ("shipped", "ConfirmShipment"),
+        ("delivered", "ConfirmDelivery"),
+        ("cancelled", "ConfirmCancellation"),
+        ("completed", "ConfirmCompletion"),
+        ("custom", "Custom"),
+    ],
+)
+def test_each_canonical_type_has_its_action_and_needs_no_more_than_an_order_id(name: str, action: str) -> None:
+    result = routed({"type": f"order.{name}", "orderId": "1"})
+    assert (result.route, result.action, result.tag_source) == (name, action, FromOrder())
+    assert (result.language, result.data, result.event_time_ms) == (None, None, RECORD_MS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"version": 2}, "version: Input should be 1"),
+        ({"version": "1"}, "version: Input should be 1"),
+        ({"orderId": 1001}, "orderId: Input should be a valid string"),
+        ({"orderId": None}, "orderId: Input should be a valid string"),
+        ({"orderId": ".."}, "order_id: expression `orderId` gave an id that would be more than one path segment"),
+        (
+            {"engage": {"jobId": "a/../b"}},
+            "job_id: expression `engage.jobId` gave an id that would be more than one path segment",
+        ),
+        ({"engage": {"jobId": ""}}, "engage.jobId: String should have at least 1 character"),
+        ({"engage": "job-7"}, "engage: Input should be a valid dictionary or instance of EngageReference"),
+        ({"data": ["x"]}, "data: Input should be a valid dictionary"),
+        (
+            {"occurredAt": "yesterday"},
+            "occurredAt: Input should be a valid datetime or date, input is too short",
+        ),
+        (
+            {"occurredAt": "0001-01-01T00:00:00+14:00"},
+            "event_time: expression `occurredAt` gave a text that is not a time",
+        ),
+        (
+            {"language": 1, "engage": {"versionTag": 1}, "order": [], "data": 2},
+            "language: Input should be a valid string; engage.versionTag: Input should be a valid string; "
+            "order: Input should be a valid dictionary",
+        ),
+    ],
+)
+def test_a_canonical_event_that_breaks_the_contract_is_set_aside_by_field(changes: Event, detail: str) -> None:
+    assert misrouted({**SHIPPED, **changes}) == Misrouted(Reason.INVALID_EVENT, detail, "shipped")
+
+
+@pytest.mark.parametrize("event_type", ["order.returned", "", None, 7, ["order.shipped"], {"order.shipped": 1}])
+def test_an_event_of_another_type_is_unrouted(event_type: object) -> None:
+    assert router().route({**SHIPPED, "type": event_type, "version": 2}, RECORD) == Unrouted()
+
+
+def test_unknown_fields_are_the_senders_business() -> None:
+    assert routed({**SHIPPED, "colour": "red", "engage": {"jobId": "job-7", "x": 1}}) == routed(SHIPPED)
+
+
+def test_a_connection_that_is_not_configured_is_named() -> None:
+    event = {**SHIPPED, "engage": {"connection": "n\n" + "o" * 500}}
+    assert misrouted(event) == Misrouted(
+        Reason.UNKNOWN_CONNECTION, f'connection: "n\\n{"o" * 57}\\u2026" is not configured', "shipped"
+    )
+
+
+# The user's routes
+
+
+def test_a_users_route_reads_any_shape() -> None:
+    event: Event = {
+        "kind": "parcel.sent",
+        "number": 1001,
+        "shop": "se",
+        "parcel": {"tracking": "X", "at": 1_762_162_200},
+    }
+    result = parcel(
+        event, connection="shop", data="{tracking: parcel.tracking}", event_time="parcel.at", language="shop"
+    )
+    assert (result.route, result.connection, result.language) == ("parcel", "se", "se")
+    assert (result.order_id, result.data, result.event_time_ms) == ("1001", {"tracking": "X"}, OCCURRED_MS)
+
+
+def test_the_first_route_of_the_file_wins() -> None:
+    everything = RouteRule(action="Custom", order_id="number")
+    assert routed(PARCEL_SENT, parcel=PARCEL_ROUTE, rest=everything).route == "parcel"
+    assert routed(PARCEL_SENT, rest=everything, parcel=PARCEL_ROUTE).route == "rest"
+
+
+def test_the_users_routes_come_before_the_built_in_ones() -> None:
+    mine = RouteRule(when="orderId == 'A-1001'", action="Custom")
+    assert routed(SHIPPED, mine=mine).route == "mine"
+    assert routed({**SHIPPED, "orderId": "A-1002"}, mine=mine).route == "shipped"
+
+
+def test_a_route_with_a_built_in_name_replaces_it_and_its_contract() -> None:
+    foreign: Event = {
+        "type": "order.shipped",
+        "version": "7.1",
+        "orderId": 1001,
+        "data": "JJSE00001",
+        "occurredAt": "n/a",
+    }
+    result = routed(foreign, shipped=RouteRule(when="type == 'order.shipped'", action="ConfirmShipment", data="data"))
+    assert (result.order_id, result.data, result.event_time_ms) == ("1001", "JJSE00001", RECORD_MS)
+
+
+def test_only_the_routes_that_are_given_are_tried() -> None:
+    rules = {name: rule for name, rule in BUILT_IN_ROUTES.items() if name != "shipped"}
+    assert Router(compile_routes(rules), {"default"}).route(SHIPPED, RECORD) == Unrouted()
+
+
+def test_a_built_in_rule_that_is_given_as_it_stands_keeps_the_contract() -> None:
+    assert misrouted({**SHIPPED, "version": 2}, **BUILT_IN_ROUTES).detail == "version: Input should be 1"
+
+
+@pytest.mark.parametrize(
+    ("when", "takes"),
+    [
+        ("`0`", True),
+        ("shop", True),
+        ("`false`", False),
+        ("absent", False),
+        ("''", False),
+        ("`[]`", False),
+        ("`{}`", False),
+    ],
+)
+def test_when_follows_jmespaths_truth(when: str, takes: bool) -> None:
+    result = router(mine=RouteRule(when=when, action="Custom", order_id="number")).route(PARCEL_SENT, RECORD)
+    assert isinstance(result, Routed if takes else Unrouted)
+
+
+def test_a_when_that_fails_sets_the_event_aside_instead_of_passing_it() -> None:
+    assert wrong_parcel(when="starts_with(number, '1')") == (
+        "when: expression `starts_with(number, '1')` failed: starts_with() was given a wrong number"
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "tag_source"),
+    [
+        ({"version_tag": "tag", "job_id": "job", "order": "document"}, FromEvent(version_tag="v1")),
+        ({"version_tag": "absent", "job_id": "job", "order": "document"}, FromJob(job_id="77")),
+        ({"job_id": "absent", "order": "document"}, FromDocument(document={"orderId": "1001"})),
+        ({"order": "absent"}, FromOrder()),
+        ({"newer_than": "absent"}, FromOrder()),
+    ],
+)
+def test_the_tag_comes_from_the_first_source_that_gives_something(keys: Event, tag_source: object) -> None:
+    event = {**PARCEL_SENT, "tag": "v1", "job": 77, "document": {"orderId": "1001"}}
+    assert parcel(event, **keys).tag_source == tag_source
+
+
+@pytest.mark.parametrize(
+    ("moment", "milliseconds"),
+    [
+        ("2025-11-03T09:30:00Z", OCCURRED_MS),
+        ("2025-11-03T10:30:00.0009+01:00", OCCURRED_MS),
+        ("2025-11-03T09:30:00", OCCURRED_MS),
+        (OCCURRED_MS // 1000, OCCURRED_MS),
+        (OCCURRED_MS, OCCURRED_MS),
+        ("2999-01-01T00:00:00Z", 32_472_144_000_000),
+        ("1969-12-31T23:59:59.999Z", -1),
+        (None, RECORD_MS),
+    ],
+)
+def test_times_are_text_or_seconds_or_milliseconds_and_utc_where_no_zone_is_given(
+    moment: object, milliseconds: int
+) -> None:
+    event = {**PARCEL_SENT, "at": moment}
+    assert parcel(event, event_time="at").event_time_ms == milliseconds
+    tag_source = parcel(event, newer_than="at").tag_source
+    assert isinstance(tag_source, FromOrder)
+    if moment is None:
+        assert tag_source.newer_than is None
+    else:
+        assert tag_source.newer_than is not None
+        assert (tag_source.newer_than - EPOCH) // timedelta(milliseconds=1) == milliseconds
+
+
+def test_without_any_time_the_event_time_is_zero() -> None:
+    assert routed({"type": "order.shipped", "orderId": "1"}, Record(timestamp_ms=None)).event_time_ms == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys", "detail"),
+    [
+        ({"number": None}, {}, "order_id: expression `number` gave nothing"),
+        ({"number": True}, {}, "order_id: expression `number` gave a boolean, not a text"),
+        ({"number": 1.0}, {}, "order_id: expression `number` gave a number, not a text"),
+        ({"number": ["1"]}, {}, "order_id: expression `number` gave a list, not a text"),
+        ({"number": ""}, {}, "order_id: expression `number` gave an empty text"),
+        ({"number": " "}, {}, "order_id: expression `number` gave an id that is blank"),
+        (
+            {"number": "a\r\nb"},
+            {},
+            "order_id: expression `number` gave an id that has a control character or line break",
+        ),
+        ({"number": "x" * 10_000}, {}, "order_id: expression `number` gave more than 1024 characters"),
+        ({"x": "../.."}, {"job_id": "x"}, "job_id: expression `x` gave an id that would be more than one path segment"),
+        ({"x": {}}, {"version_tag": "x"}, "version_tag: expression `x` gave an object, not a text"),
+        ({"x": ""}, {"version_tag": "x"}, "version_tag: expression `x` gave an empty text"),
+        ({"x": "doc"}, {"order": "x"}, "order: expression `x` gave a text, not an object"),
+        ({"x": "soon"}, {"newer_than": "x"}, "newer_than: expression `x` gave a text that is not a time"),
+        ({"x": "soon"}, {"event_time": "x"}, "event_time: expression `x` gave a text that is not a time"),
+        ({"x": True}, {"event_time": "x"}, "event_time: expression `x` gave a boolean that is not a time"),
+        ({"x": 1e30}, {"event_time": "x"}, "event_time: expression `x` gave a number that is not a time"),
+        ({"x": 46}, {"language": "x"}, "language: expression `x` gave a number, not a text"),
+        ({}, {"connection": "x"}, "connection: expression `x` gave nothing"),
+        ({}, {"data": "length(number)"}, "data: expression `length(number)` failed: length() was given a wrong number"),
+        ({}, {"data": "&number"}, "data: expression `&number` gave something that is not JSON"),
+    ],
+)
+def test_what_an_expression_gives_wrongly_is_named_by_key(changes: Event, keys: Event, detail: str) -> None:
+    assert wrong_parcel({**PARCEL_SENT, **changes}, **keys) == detail
+
+
+def test_a_mistake_in_a_rule_is_reported_at_its_key_with_its_place() -> None:
+    with pytest.raises(ValidationError) as raised:
+        RouteRule.model_validate(
+            {"when": "type = 'x'", "action": "ConfirmShipping", "data": "lenght(a)", "order_ids": "a"}
+        )
+    assert {error["loc"]: error["msg"].partition(" at ")[0] for error in raised.value.errors()} == {
+        ("when",): "Value error, Unknown token '='",
+        ("action",): "Input should be 'ConfirmOrder', 'ConfirmShipment', 'ConfirmDelivery', 'ConfirmCancellation', "
+        "'ConfirmCompletion' or 'Custom'",
+        ("data",): "Value error, there is no function lenght() (column 1): `lenght(a)`",
+        ("order_ids",): "Extra inputs are not permitted",
+    }
+
+
+# Trace context
+
+
+@pytest.mark.parametrize(
+    ("headers", "context"),
+    [
+        (
+            [("traceparent", TRACEPARENT), ("tracestate", b"a=1,b=2")],
+            {"traceparent": TRACEPARENT.decode(), "tracestate": "a=1,b=2"},
+        ),
+        ([("traceparent", TRACEPARENT), ("tracestate", b"\xff=1")], {"traceparent": TRACEPARENT.decode()}),
+        ([("traceparent", TRACEPARENT), ("tracestate", b"a=" + b"1" * 511)], {"traceparent": TRACEPARENT.decode()}),
+        ([("tracestate", b"a=1")], None),
+        ([("traceparent", None)], None),
+        ([("traceparent", b"")], None),
+        ([("traceparent", TRACEPARENT + b"\n")], None),
+        ([("traceparent", TRACEPARENT.replace(b"4bf92f3577b34da6a3ce929d0e0e4736", b"0" * 32))], None),
+        ([("traceparent", b"ff" + TRACEPARENT[2:])], None),
+    ],
+)
+def test_only_a_well_formed_trace_context_is_carried_along(
+    headers: list[tuple[str, bytes | None]], context: dict[str, str] | None
+) -> None:
+    assert routed(SHIPPED, Record(headers=tuple(headers))).trace_context == context
+
+
+# Explanations
+
+
+def test_an_explanation_says_of_each_route_what_it_did() -> None:
+    web = RouteRule(when="channel == 'web'", action="Custom")
+    decisions = router(web=web).explain(SHIPPED, RECORD)
+    assert decisions == [
+        Decision("web", None, "when: expression `channel == 'web'` is not true"),
+        Decision("confirmed", None, "when: expression `type == 'order.confirmed'` is not true"),
+        Decision("shipped", routed(SHIPPED), "when: expression `type == 'order.shipped'` is true"),
+        Decision("delivered", None, "not asked: `shipped` comes first"),
+        Decision("cancelled", None, "not asked: `shipped` comes first"),
+        Decision("completed", None, "not asked: `shipped` comes first"),
+        Decision("custom", None, "not asked: `shipped` comes first"),
+    ]
+
+
+def test_an_explanation_names_the_key_that_failed() -> None:
+    wrong = misrouted({}, mine=RouteRule(action="Custom"))
+    first = router(mine=RouteRule(action="Custom")).explain({}, RECORD)[0]
+    assert first == Decision("mine", wrong, "order_id: expression `orderId` gave nothing")
+
+
+# Whatever comes
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+OBJECTS = st.dictionaries(st.text(), JSON, max_size=2)
+IDS = st.text("Aa01 -/.", min_size=1, max_size=6)
+TIMES = st.datetimes(timezones=st.timezones()).map(lambda moment: moment.isoformat()) | st.integers(0, OCCURRED_MS)
+
+
+def canonical(**fields: st.SearchStrategy[object]) -> st.SearchStrategy[Event]:
+    return st.fixed_dictionaries({"type": fields.pop("type"), "orderId": fields.pop("orderId")}, optional=fields)
+
+
+SOUND = canonical(
+    type=st.sampled_from(["order.shipped", "order.custom"]),
+    orderId=IDS,
+    occurredAt=TIMES,
+    language=st.just("sv-SE"),
+    order=OBJECTS,
+    data=OBJECTS,
+    engage=st.fixed_dictionaries(
+        {}, optional={"versionTag": IDS, "jobId": IDS, "connection": st.just("se"), "newerThan": TIMES}
+    ),
+)
+EVENTS = (
+    SOUND
+    | OBJECTS
+    | st.builds(lambda sound, key, value: {**sound, key: value}, SOUND, st.sampled_from(list(SHIPPED)), JSON)
+)
+ROUTERS = st.sampled_from(
+    [
+        router(),
+        router(mine=RouteRule(action="Custom", data="@")),
+        router(
+            mine=RouteRule(
+                action="Custom",
+                when="orderId > `5` || length(data) > `0` || engage",
+                order_id="not_null(orderId, engage.jobId, to_string(@))",
+                version_tag="engage.versionTag",
+                job_id="engage.jobId",
+                order="order || {a: values(engage)}",
+                newer_than="engage.newerThan",
+                event_time="occurredAt",
+                language="data.*[] | [0]",
+                data="[to_number(language), sort(keys(data)), &type]",
+            )
+        ),
+    ]
+)
+
+
+@given(ROUTERS, EVENTS)
+def test_no_event_crashes_it_and_what_is_routed_can_be_pending(any_router: Router, event: Event) -> None:
+    result = any_router.route(event, RECORD)
+    if isinstance(result, Misrouted):
+        assert result.detail.isprintable()
+    if isinstance(result, Routed):
+        parts = {part.name: getattr(result, part.name) for part in fields(result)}
+        source = {"topic": "orders", "partition": 0, "offset": 17}
+        action = RoutedAction.model_validate_json(to_json({**parts, "source": source}))
+        assert replace(result, **{name: getattr(action, name) for name in parts}) == result
+
+
+@given(ROUTERS, EVENTS)
+def test_an_explanation_agrees_with_the_route(any_router: Router, event: Event) -> None:
+    results = [decision.result for decision in any_router.explain(event, RECORD) if decision.result is not None]
+    assert results == [result for result in [any_router.route(event, RECORD)] if result != Unrouted()]
+
+
+def test_a_repr_holds_nothing_of_the_event() -> None:
+    assert repr(routed(SHIPPED)) == (
+        "Routed(route='shipped', connection='default', action='ConfirmShipment', on_unknown='resend', "
+        "event_time_ms=1762162200000)"
+    )

@@ -1,0 +1,152 @@
+"""The delay topic's records: what is written is read back, whatever the event was, and by another version, too."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.core.effects import ActionId, NewAction, RestoredAction, Save, SetAside
+from consumer.core.ownership import Assignment
+from consumer.events.routing import Routed
+from consumer.kafka.records import (
+    SourceEvent,
+    Unreadable,
+    action_key,
+    dead_letter,
+    new_action,
+    offset_of_key,
+    pending_value,
+    request_of,
+    restored_action,
+    routed_action,
+    without_value,
+)
+from schemas.dead_letter import REDRIVE_OF, DeadLetterHeaders, Reason
+from schemas.pending_action import FromJob
+
+HERE = Assignment("orders", 0, epoch=1)
+TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+EVENTS = st.builds(
+    SourceEvent,
+    topic=st.just("orders"),
+    partition=st.just(0),
+    offset=st.integers(0, 2**63 - 1),
+    timestamp_ms=st.none() | st.integers(0, 2**40),
+    key=st.none() | st.binary(max_size=20),
+    value=st.binary(max_size=60),
+    headers=st.lists(st.tuples(TEXT, st.none() | st.binary(max_size=10)), max_size=3),
+)
+
+
+def routed(data: object = None, order_id: str = "A-1", language: str | None = None) -> Routed:
+    return Routed(
+        route="shipped",
+        connection="default",
+        order_id=order_id,
+        action="ConfirmShipment",
+        language=language,
+        data=data,
+        tag_source=FromJob(job_id="job-7"),
+        on_unknown="resend",
+        event_time_ms=1_762_162_200_000,
+        trace_context=None,
+    )
+
+
+def event(value: bytes = b"{}", headers: list[tuple[str, bytes | None]] | None = None) -> SourceEvent:
+    return SourceEvent("orders", 0, 17, 1_762_162_200_000, b"A-1", value, headers or [])
+
+
+def saved(action: NewAction, *, sending: bool = False, offset: int = 17, tag: str | None = None) -> bytes:
+    return pending_value(
+        Save(ActionId(HERE, offset), action.route, action.routed, sending, 1.0, 2.5, 3, 1, tag, action.job_id)
+    )
+
+
+def read(offset: int, value: bytes) -> RestoredAction:
+    restored = restored_action(action_key(offset, "shipped"), value)
+    assert isinstance(restored, RestoredAction)
+    return restored
+
+
+@given(EVENTS, JSON, TEXT.filter(bool))
+def test_whatever_the_event_its_action_comes_back_as_it_was(source: SourceEvent, data: object, order_id: str) -> None:
+    action = new_action(routed(data, order_id), source)
+    restored = read(source.offset, saved(action, offset=source.offset))
+
+    assert restored.action == action
+    assert (restored.offset, restored.first_seen, restored.due, restored.attempts) == (source.offset, 1.0, 2.5, 3)
+    back = routed_action(restored.action.routed)
+    assert (back.order_id, back.data) == (order_id, data)
+    assert back.source.offset == source.offset
+    assert (back.source.value.raw() if back.source.value else None) == source.value
+
+
+@given(JSON, st.none() | TEXT)
+def test_the_request_is_what_the_route_said(data: object, language: str | None) -> None:
+    request, event_time_ms = request_of(new_action(routed(data, language=language), event()).routed, "tag-1")
+    assert (request.action, request.version_tag, request.data) == ("ConfirmShipment", "tag-1", data)
+    assert (request.language, event_time_ms) == (language, 1_762_162_200_000)
+
+
+def test_an_intent_and_its_tag_come_back() -> None:
+    restored = read(17, saved(new_action(routed(), event()), sending=True, tag="tag-1"))
+    assert (restored.sending, restored.sends, restored.action.version_tag) == (True, 1, "tag-1")
+
+
+def test_another_versions_order_of_fields_and_unknown_ones_are_no_matter() -> None:
+    action = new_action(routed({"a": [1, None]}), event(b'{"routed": "\\"routed\\":"}'))
+    fields = json.loads(saved(action))
+    restored = read(17, json.dumps({"routed": fields.pop("routed"), "new": True, **fields}, indent=1).encode())
+    assert routed_action(restored.action.routed) == routed_action(action.routed)
+
+
+def test_what_cannot_be_read_says_where_and_shows_nothing() -> None:
+    key = action_key(17, "shipped")
+    for value, where in ((b"", "value"), (b"secret", "value"), (b'{"version":2,"routed":"secret"}', "version")):
+        unreadable = restored_action(key, value)
+        assert isinstance(unreadable, Unreadable)
+        assert unreadable.detail.startswith(where)
+        assert "secret" not in unreadable.detail
+    assert isinstance(restored_action(b"no key", saved(new_action(routed(), event()))), Unreadable)
+
+
+@given(st.integers(0, 2**63 - 1), TEXT)
+def test_a_key_names_its_offset(offset: int, route: str) -> None:
+    assert offset_of_key(action_key(offset, route)) == offset
+
+
+@given(st.binary(max_size=12))
+def test_any_other_key_names_none(key: bytes) -> None:
+    offset = offset_of_key(key)
+    assert offset is None or int(key.partition(b":")[0]) == offset
+
+
+def test_a_dead_letter_is_the_original_with_the_reason_and_without_an_earlier_ones() -> None:
+    earlier = ("engage-relay-reason", b"stale_tag")
+    action = new_action(routed(), event(b"\xff", [("x", b"1"), earlier, (REDRIVE_OF, b"t/0/1"), ("y", None)]))
+    letter = dead_letter(
+        SetAside(ActionId(HERE, 17), "shipped", action.routed, Reason.REJECTED, "why", "[]", 3, 1), now=5.0
+    )
+
+    assert (letter.key, letter.value, letter.timestamp_ms) == (b"A-1", b"\xff", 1_762_162_200_000)
+    assert letter.headers[:3] == [("x", b"1"), (REDRIVE_OF, b"t/0/1"), ("y", None)]
+    told = DeadLetterHeaders.from_kafka([(n, v if isinstance(v, bytes) else None) for n, v in letter.headers[3:]])
+    assert (told.reason, told.detail, told.source_offset, told.failed_at_ms) == (Reason.REJECTED, "why", 17, 5000)
+
+
+def test_a_letter_without_its_value_says_so() -> None:
+    action = new_action(routed(), event(b"x" * 3000))
+    letter = dead_letter(
+        SetAside(ActionId(HERE, 17), "shipped", action.routed, Reason.REJECTED, "why", None, 0, 0), now=5.0
+    )
+    smaller = without_value(letter)
+    assert (smaller.key, smaller.value) == (letter.key, None)
+    assert "why; its value of 3000 bytes was left out" in str(dict(smaller.headers)["engage-relay-detail"])

@@ -1,0 +1,1 @@
+"""Generators of checked-in files: schemas, the configuration reference, the dashboard, the chart's table, pictures."""

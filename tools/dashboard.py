@@ -1,0 +1,458 @@
+"""Writes the Grafana dashboard: `python -m tools.dashboard` (`--check`: only compare).
+
+Rules:
+ 1. A panel is a line or a few here; how Grafana wants it said is the lower half of this file.
+ 2. No fixed uid, no data source but the variable: it imports anywhere, twice if need be.
+ 3. Every query keeps to the chosen namespace and job ($relay in the queries below). Without Kubernetes there is no
+    namespace, and All matches that, too.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Literal
+
+FILE = Path(__file__).parents[1] / "helm" / "engage-relay" / "files" / "dashboard.json"
+RELAY = 'namespace=~"$namespace",job=~"$job"'
+SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+Kind = Literal["timeseries", "stat", "heatmap"]
+Json = dict[str, object]
+
+LATE = "namespace_job:engage_relay_event_to_accepted_seconds:late_ratio_rate"
+ACCEPTED = ',outcome="accepted"'
+WIDTH = 24  # of Grafana's grid
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One question and the queries that answer it: PromQL by legend. `unit` is Grafana's name of it."""
+
+    title: str
+    description: str
+    queries: Mapping[str, str]
+    unit: str = "short"
+    kind: Kind = "timeseries"
+    stacked: bool = False
+    thresholds: tuple[tuple[float, str], ...] = ()  # (from this value on, colour)
+    width: int = 8
+
+
+def rate(counter: str, by: str = "", where: str = "") -> str:
+    """Return the query of a counter's rate per second, summed over instances; by some of its labels."""
+    return f"sum by ({by}) (rate({counter}{{$relay{where}}}[$__rate_interval]))"
+
+
+def increase(counter: str, by: str = "") -> str:
+    """Return the query of what was counted within a point of the graph."""
+    return f"sum by ({by}) (increase({counter}{{$relay}}[$__rate_interval]))"
+
+
+def total(gauge: str, by: str = "") -> str:
+    """Return the query of a gauge, summed over instances."""
+    return f"sum by ({by}) ({gauge}{{$relay}})"
+
+
+def most(gauge: str, by: str = "") -> str:
+    """Return the query of a gauge's highest value."""
+    return f"max by ({by}) ({gauge}{{$relay}})"
+
+
+def quantiles(histogram: str, by: str = "") -> dict[str, str]:
+    """Return the queries of a histogram's median, 95th and 99th percentile."""
+    buckets = rate(histogram + "_bucket", f"le, {by}" if by else "le")
+    which = f" {{{{{by}}}}}" if by else ""
+    return {f"p{q}{which}": f"histogram_quantile({q / 100}, {buckets})" for q in (50, 95, 99)}
+
+
+SECTIONS: dict[str, tuple[Panel, ...]] = {
+    "SLO: from the event until Engage accepted": (
+        Panel(
+            "In time, last 6 h",
+            "Share of the accepted actions that were accepted within 5 minutes of their event. Objective: 99 %.",
+            {"": f"1 - max({LATE}6h{{$relay}})"},
+            unit="percentunit",
+            kind="stat",
+            thresholds=((0, "red"), (0.94, "orange"), (0.99, "green")),
+            width=4,
+        ),
+        Panel(
+            "Alerts firing",
+            "Of engage-relay's rules. docs/runbook.md has a section for each.",
+            {"": 'count(ALERTS{alertname=~"EngageRelay.*",alertstate="firing",$relay}) or vector(0)'},
+            kind="stat",
+            thresholds=((0, "green"), (1, "red")),
+            width=4,
+        ),
+        Panel(
+            "Accepted late, by window",
+            "Fast burn: over 14.4 % in 1 h and 5 m. Slow burn: over 6 % in 6 h and 30 m.",
+            {window: f"max({LATE}{window}{{$relay}})" for window in ("5m", "30m", "1h", "6h")},
+            unit="percentunit",
+            thresholds=((0, "transparent"), (0.06, "orange"), (0.144, "red")),
+        ),
+        Panel(
+            "Event to accepted",
+            "From the event's own time: the sender, Kafka, Engage's processing and the relay together.",
+            quantiles("engage_relay_event_to_accepted_seconds"),
+            unit="s",
+        ),
+        Panel(
+            "Event to accepted, all of them",
+            "How many actions took how long.",
+            {"{{le}}": increase("engage_relay_event_to_accepted_seconds_bucket", "le")},
+            unit="s",
+            kind="heatmap",
+            width=WIDTH,
+        ),
+    ),
+    "Flow": (
+        Panel(
+            "Events read",
+            "Per source topic.",
+            {"{{topic}}": rate("engage_relay_events_consumed_total", "topic")},
+            unit="ops",
+        ),
+        Panel(
+            "Actions routed",
+            "Events that became an action, by route.",
+            {"{{route}}": rate("engage_relay_actions_routed_total", "route")},
+            unit="ops",
+            stacked=True,
+        ),
+        Panel(
+            "Actions accepted",
+            "202 from Engage, by action.",
+            {"{{action}}": rate("engage_relay_actions_answered_total", "action", ACCEPTED)},
+            unit="ops",
+            stacked=True,
+        ),
+        Panel(
+            "Source lag",
+            "Records still to be read, of the partitions that somebody owns. (Lag on the delay topic is pending work.)",
+            {"{{topic}}": total("engage_relay_consumer_lag_records", "topic")},
+        ),
+        Panel(
+            "Passed over",
+            "Events that no route wants, and tombstones.",
+            {
+                "unrouted, {{topic}}": rate("engage_relay_events_unrouted_total", "topic"),
+                "tombstones, {{topic}}": rate("engage_relay_tombstones_passed_total", "topic"),
+            },
+            unit="ops",
+        ),
+        Panel(
+            "Dead letters",
+            "Events set aside, by reason; each needs somebody.",
+            {"{{reason}}": increase("engage_relay_dead_letters_total", "reason")},
+            stacked=True,
+        ),
+    ),
+    "Engage": (
+        Panel(
+            "Requests by status",
+            "HTTP status, or the kind of failure where there was no answer.",
+            {"{{connection}} {{status}}": rate("engage_relay_requests_total", "connection, status")},
+            unit="reqps",
+            stacked=True,
+        ),
+        Panel(
+            "Asked and allowed",
+            "The rate at present and what the pace allows now: 429 shrinks it, time lets it grow back.",
+            {
+                "asked {{connection}}": rate("engage_relay_requests_total", "connection"),
+                "allowed {{connection}}": total("engage_relay_connection_requests_per_second", "connection"),
+            },
+            unit="reqps",
+        ),
+        Panel(
+            "Requests per accepted action",
+            "2 is the least where the tag must be polled for.",
+            {
+                "{{connection}}": rate("engage_relay_requests_total", "connection")
+                + " / "
+                + rate("engage_relay_actions_answered_total", "connection", ACCEPTED)
+            },
+        ),
+        Panel(
+            "Duration of requests",
+            "By call: job, order, document, action.",
+            quantiles("engage_relay_request_duration_seconds", "call"),
+            unit="s",
+        ),
+        Panel(
+            "Polls answered",
+            "By outcome.",
+            {"{{outcome}}": rate("engage_relay_polls_answered_total", "outcome")},
+            unit="ops",
+            stacked=True,
+        ),
+        Panel(
+            "Actions answered",
+            "By outcome. in_doubt: Engage may have processed it.",
+            {"{{outcome}}": rate("engage_relay_actions_answered_total", "outcome")},
+            unit="ops",
+            stacked=True,
+        ),
+        Panel(
+            "Wait for a turn in the budget",
+            "Near 0 with budget to spare.",
+            quantiles("engage_relay_limiter_wait_seconds", "connection"),
+            unit="s",
+        ),
+        Panel(
+            "Suspended or resting",
+            "Suspended: Engage refuses the key. Resting: after failures in a row or a 429.",
+            {
+                "suspended {{connection}}": most("engage_relay_connection_suspended", "connection"),
+                "resting {{connection}}": most("engage_relay_connection_resting", "connection"),
+            },
+        ),
+    ),
+    "Delays": (
+        Panel(
+            "Open actions",
+            "What is still owed to Engage, by state.",
+            {"{{state}}": total("engage_relay_pending_actions", "state")},
+            stacked=True,
+        ),
+        Panel(
+            "Overdue and in doubt",
+            "Overdue: due, and could not leave. In doubt: sent, and no answer says whether it arrived.",
+            {"overdue": total("engage_relay_overdue_actions"), "in doubt": total("engage_relay_in_doubt_actions")},
+        ),
+        Panel(
+            "Tag ready to accepted",
+            "The relay's own part of the delay.",
+            quantiles("engage_relay_tag_ready_to_accepted_seconds"),
+            unit="s",
+        ),
+        Panel(
+            "Lateness of polls",
+            "From a poll's due time until it was started.",
+            quantiles("engage_relay_due_lateness_seconds"),
+            unit="s",
+        ),
+    ),
+    "Kafka client": (
+        Panel(
+            "Partitions owned",
+            "Per instance.",
+            {"{{instance}}": most("engage_relay_partitions_owned", "instance")},
+            stacked=True,
+        ),
+        Panel(
+            "Changes of the assignment",
+            "assigned, revoked (handed over), lost (taken away).",
+            {"{{kind}}": increase("engage_relay_rebalances_total", "kind")},
+        ),
+        Panel(
+            "Paused, and waiting writes",
+            "Paused: the source waits for pending work to shrink. Writes wait for the journal's next transaction.",
+            {
+                "instances paused": total("engage_relay_source_paused"),
+                "writes waiting": total("engage_relay_journal_backlog_writes"),
+            },
+        ),
+        Panel(
+            "Duration of transactions",
+            "3 to 25 ms is healthy.",
+            quantiles("engage_relay_transaction_duration_seconds"),
+            unit="s",
+        ),
+        Panel(
+            "Transactions",
+            "Committed, aborted, and records committed.",
+            {
+                "committed": rate("engage_relay_transaction_duration_seconds_count"),
+                "aborted": rate("engage_relay_transactions_aborted_total"),
+                "records": rate("engage_relay_transaction_records_total"),
+            },
+            unit="ops",
+        ),
+        Panel(
+            "Restores",
+            "How long a partition's delay records took to read after an assignment, and how many they were.",
+            {
+                "seconds each": rate("engage_relay_restore_duration_seconds_sum")
+                + " / "
+                + rate("engage_relay_restore_duration_seconds_count"),
+                "records per second": rate("engage_relay_restored_records_total"),
+            },
+        ),
+        Panel(
+            "Round trip to brokers",
+            "99th percentile per broker, of the slowest instance. A fetch that waits for records counts, too.",
+            {"{{client}} {{broker}}": most("engage_relay_librdkafka_broker_rtt_p99_seconds", "client, broker")},
+            unit="s",
+        ),
+        Panel(
+            "Trouble with brokers",
+            "Errors, time-outs, repeated requests and closed connections.",
+            {
+                "not transmitted": rate("engage_relay_librdkafka_broker_transmit_errors_total"),
+                "answers with an error": rate("engage_relay_librdkafka_broker_receive_errors_total"),
+                "timed out": rate("engage_relay_librdkafka_broker_request_timeouts_total"),
+                "sent again": rate("engage_relay_librdkafka_broker_request_retries_total"),
+                "disconnected": rate("engage_relay_librdkafka_broker_disconnects_total"),
+            },
+            unit="ops",
+        ),
+    ),
+    "Process": (
+        Panel("CPU", "Cores.", {"{{instance}}": rate("process_cpu_seconds_total", "instance")}),
+        Panel("Memory", "Resident.", {"{{instance}}": most("process_resident_memory_bytes", "instance")}, unit="bytes"),
+        Panel(
+            "Heartbeats",
+            "Since each thread last showed life. Liveness fails after 30 s (event loop) and 60 s (consumer).",
+            {"{{instance}} {{thread}}": most("engage_relay_heartbeat_age_seconds", "instance, thread")},
+            unit="s",
+        ),
+        Panel(
+            "Versions",
+            "How many instances run which.",
+            {"{{version}}": "count by (version) (engage_relay_build_info{$relay})"},
+            stacked=True,
+        ),
+        Panel(
+            "Up for",
+            "Since the start of the process.",
+            {"{{instance}}": f"time() - {most('process_start_time_seconds', 'instance')}"},
+            unit="s",
+        ),
+        Panel("Open files", "File descriptors.", {"{{instance}}": most("process_open_fds", "instance")}),
+    ),
+}
+
+
+# How Grafana wants it said
+
+
+def dashboard() -> Json:
+    """Return Grafana's model of it (schema 39, Grafana 10.4 and newer)."""
+    return {
+        "title": "engage-relay",
+        "description": "Order events on Kafka to Voyado Engage order actions.",
+        "tags": ["engage-relay"],
+        "editable": True,
+        "graphTooltip": 1,  # one crosshair for all panels
+        "refresh": "30s",
+        "schemaVersion": 39,
+        "time": {"from": "now-6h", "to": "now"},
+        "timezone": "browser",
+        "templating": {
+            "list": [
+                {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"},
+                _labels("namespace", "Namespace", "engage_relay_build_info"),
+                _labels("job", "Job", 'engage_relay_build_info{namespace=~"$namespace"}'),
+            ]
+        },
+        "panels": list(_laid_out()),
+    }
+
+
+def _labels(name: str, label: str, series: str) -> Json:
+    return {
+        "name": name,
+        "label": label,
+        "type": "query",
+        "datasource": SOURCE,
+        "query": {"query": f"label_values({series}, {name})", "refId": name},
+        "refresh": 2,  # with the time range: relays come and go
+        "sort": 1,
+        "multi": True,
+        "includeAll": True,
+        "allValue": ".*",  # also of series without this label
+        "current": {"text": "All", "value": "$__all"},
+    }
+
+
+def _laid_out() -> Iterator[Json]:
+    numbers = count(1)
+    y = 0
+    for title, panels in SECTIONS.items():
+        yield {
+            "id": next(numbers),
+            "type": "row",
+            "title": title,
+            "collapsed": False,
+            "panels": [],
+            "gridPos": {"x": 0, "y": y, "w": WIDTH, "h": 1},
+        }
+        x, y = 0, y + 1
+        for panel in panels:
+            if x + panel.width > WIDTH:
+                x, y = 0, y + 8
+            yield _panel(panel, next(numbers), {"x": x, "y": y, "w": panel.width, "h": 8})
+            x += panel.width
+        y += 8
+
+
+def _panel(panel: Panel, number: int, place: dict[str, int]) -> Json:
+    defaults: Json = {"unit": panel.unit, "min": 0}
+    if panel.thresholds:
+        # Grafana wants the lowest step without a value.
+        steps = [{"value": value or None, "color": colour} for value, colour in panel.thresholds]
+        defaults["thresholds"] = {"mode": "absolute", "steps": steps}
+    options: Json = {}
+    if panel.kind == "timeseries":
+        defaults["custom"] = {
+            "fillOpacity": 30 if panel.stacked else 10,
+            "showPoints": "never",
+            "stacking": {"mode": "normal" if panel.stacked else "none", "group": "A"},
+            "thresholdsStyle": {"mode": "line" if panel.thresholds else "off"},
+        }
+        options = {
+            "legend": {"displayMode": "list", "placement": "bottom"},
+            "tooltip": {"mode": "multi", "sort": "desc"},
+        }
+    elif panel.kind == "heatmap":
+        defaults = {}
+        options = {"calculate": False, "yAxis": {"unit": panel.unit}, "color": {"scheme": "Blues", "mode": "scheme"}}
+    else:
+        options = {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value", "graphMode": "area"}
+    return {
+        "id": number,
+        "type": panel.kind,
+        "title": panel.title,
+        "description": panel.description,
+        "datasource": SOURCE,
+        "gridPos": place,
+        "fieldConfig": {"defaults": defaults, "overrides": []},
+        "options": options,
+        "targets": [
+            {
+                "refId": chr(ord("A") + n),
+                "datasource": SOURCE,
+                "expr": query.replace("$relay", RELAY),
+                "legendFormat": legend,
+                **({"format": "heatmap"} if panel.kind == "heatmap" else {}),
+            }
+            for n, (legend, query) in enumerate(panel.queries.items())
+        ],
+    }
+
+
+def rendered() -> str:
+    """Return the file's text."""
+    return json.dumps(dashboard(), indent=2) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Write the file, or with `--check` say that it has drifted (exit code 1)."""
+    text = rendered()
+    if "--check" in arguments:
+        current = FILE.exists() and FILE.read_text(encoding="utf-8") == text
+        if not current:
+            sys.stderr.write(f"{FILE.name}: differs from its source; run `python -m tools.dashboard`\n")
+        return int(not current)
+    FILE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
