@@ -27,7 +27,7 @@ from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 LEVELS = ("debug", "info", "warning", "error")
 OURS = ("consumer", "schemas")
-MOST_FRAMES = 30  # of one traceback, the innermost: a recursion has a thousand
+MAX_FRAMES = 30  # of one traceback, the innermost: a recursion has a thousand
 SHORTEST_SECRET = 6  # characters; a shorter one would also strike ordinary words and numbers
 
 _secrets: list[str] = []
@@ -102,7 +102,7 @@ def describe(error: BaseException) -> list[dict[str, object]]:
         text = _safe_text(each)
         if text:
             entry["text"] = text
-        entry["at"] = list(_positions(each.__traceback__))[-MOST_FRAMES:]
+        entry["at"] = list(_positions(each.__traceback__))[-MAX_FRAMES:]
         described.append(entry)
     return described
 

@@ -138,7 +138,7 @@ def properties_table() -> str:
                 continue
             yours = {**given, name: "yours"}
             again = clients.member(yours) if client == "source" else clients.producer(yours, "t")
-            refused = "or left out" in (kafka_properties.mistake(name, "yours") or "")
+            refused = "or left out" in (kafka_properties.error(name, "yours") or "")
             fixed = "fixed" if refused or again[name] != "yours" else "may be changed"
             said = json.dumps(value) if isinstance(value, bool) else str(value)
             rows.append(f"| `{name}` | {client} | `{said}` | {fixed} |")

@@ -141,7 +141,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
             "Events that no route wants, and tombstones.",
             {
                 "unrouted, {{topic}}": rate("engage_relay_events_unrouted_total", "topic"),
-                "tombstones, {{topic}}": rate("engage_relay_tombstones_passed_total", "topic"),
+                "tombstones, {{topic}}": rate("engage_relay_tombstones_ignored_total", "topic"),
             },
             unit="ops",
         ),
@@ -209,7 +209,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
             "Suspended: Engage refuses the key. Resting: after failures in a row or a 429.",
             {
                 "suspended {{connection}}": most("engage_relay_connection_suspended", "connection"),
-                "resting {{connection}}": most("engage_relay_connection_resting", "connection"),
+                "resting {{connection}}": most("engage_relay_connection_cooling_down", "connection"),
             },
         ),
     ),

@@ -31,8 +31,8 @@ from consumer.admin.status import (
 )
 
 RELOAD_S = 5  # without the script
-LEAST_SLICE_S = 3.0  # of the slice that still grows: a rate of one second is noise
-MOST_PARTITIONS = 48  # in the table; the JSON has all of them
+MIN_SLICE_S = 3.0  # of the slice that still grows: a rate of one second is noise
+MAX_PARTITIONS = 48  # in the table; the JSON has all of them
 
 _STATE_WORDS = {
     "queued": "behind another action of its order",
@@ -120,7 +120,7 @@ def _header(status: Status, now: datetime) -> str:
     told = [
         f"figures are {duration(status.age_s)} old" if status.age_s is not None else "no figures yet",
         *([f"up {duration((now - status.started).total_seconds())}"] if status.started else []),
-        f"{status.budget_share:.0%} of every budget is this instance's",
+        f"{status.rate_limit_share:.0%} of every budget is this instance's",
     ]
     kind = {"running": "", "stuck": " bad"}.get(status.state, " warn")
     return (
@@ -139,7 +139,7 @@ def _attention(status: Status) -> str:
 
 def _figures(status: Status, now: datetime) -> str:
     pending, source = status.pending, status.source
-    letters = status.dead_letters.total
+    dead_letters = status.dead_letters.total
     accepted = sum(each.accepted_per_second for each in status.connections)
     requests = sum(each.requests_per_second for each in status.connections)
     oldest = None if pending.oldest is None else (now - pending.oldest).total_seconds()
@@ -155,7 +155,7 @@ def _figures(status: Status, now: datetime) -> str:
             "source is paused" if source.paused else "in the source",
             _bad(source.paused),
         ),
-        ("Dead letters", number(letters), "since the start", ""),
+        ("Dead letters", number(dead_letters), "since the start", ""),
     )
     return (
         '<dl class="figures">'
@@ -179,7 +179,7 @@ def _until(due: datetime | None, now: datetime) -> str:
 
 
 def _charts(status: Status, now: datetime) -> str:
-    seen = [each for each in status.recent.moments if each.seconds >= LEAST_SLICE_S]
+    seen = [each for each in status.recent.moments if each.seconds >= MIN_SLICE_S]
 
     def line(name: str, latest: str, value: Callable[[Moment], float | None]) -> Line:
         at = [((each.start - now).total_seconds() + each.seconds, value(each)) for each in seen]
@@ -232,7 +232,7 @@ def _connections(status: Status, now: datetime) -> str:
             f'<td><span class="pill{_PILLS[each.state]}">{each.state}{since}</span>{why}</td>'
             f'<td class="number">{rate(each.accepted_per_second)}</td>'
             f'<td class="number">{rate(each.requests_per_second)}</td>'
-            f'<td class="number">{rate(each.rate)} <small>of {number(each.budget)}</small></td>'
+            f'<td class="number">{rate(each.rate)} <small>of {number(each.rate_limit)}</small></td>'
             f'<td class="number">{number(each.in_flight)}</td></tr>'
         )
     head = ("Connection", "State", "Accepted/s", "Requests/s", "Rate limit", "In flight")
@@ -269,13 +269,13 @@ def _pending_by_age(status: Status) -> str:
 
 
 def _dead_letters(status: Status, now: datetime) -> str:
-    letters = status.dead_letters
-    reasons = " · ".join(f"{escape(reason)} <b>{number(count)}</b>" for reason, count in letters.by_reason.items())
+    dead_letters = status.dead_letters
+    reasons = " · ".join(f"{escape(reason)} <b>{number(count)}</b>" for reason, count in dead_letters.by_reason.items())
     rows = [
         f'<tr><td><time datetime="{each.at.isoformat()}">{_ago(each.at, now)}</time></td>'
         f"<td>{escape(each.reason)}</td><td>{escape(each.topic)}[{each.partition}]</td>"
         f'<td class="number">{"" if each.offset is None else each.offset}</td></tr>'
-        for each in letters.last
+        for each in dead_letters.last
     ]
     table = _table(("Set aside", "Reason", "Partition", "Offset"), rows, numbers=(3,))
     return _section("Dead letters", table and f'<p class="key">{reasons}</p>{table}', none="None since the start.")
@@ -292,9 +292,9 @@ def _partitions(status: Status) -> str:
         f'<tr><th scope="row">{escape(each.topic)}[{each.partition}]</th><td>{each.holding}</td>'
         f'<td class="number">{number(each.pending)}</td>'
         f'<td class="number">{duration(None) if each.lag is None else number(each.lag)}</td></tr>'
-        for each in shown[:MOST_PARTITIONS]
+        for each in shown[:MAX_PARTITIONS]
     ]
-    rest = len(owned) - MOST_PARTITIONS
+    rest = len(owned) - MAX_PARTITIONS
     if rest > 0:
         rows.append(f'<tr><td colspan="4" class="quiet">and {number(rest)} more, with less to be read</td></tr>')
     table = _table(("Partition", "State", "Pending", "To be read"), rows, numbers=(2, 3))

@@ -65,14 +65,14 @@ class Source(_Part):
 
 
 class Connection(_Part):
-    """One Engage tenant. `rate` is what it may be asked at present, of `budget`, which all instances share."""
+    """One Engage tenant. `rate` is what it may be asked at present, of `rate_limit`, which all instances share."""
 
     name: str
     state: ConnectionState
     why: str | None
     since: datetime | None
     next_at: datetime | None
-    budget: float
+    rate_limit: float
     rate: float
     in_flight: int
     requests_per_second: float
@@ -147,7 +147,7 @@ class Status(_Part):
     age_s: float | None
     started: datetime | None
     attention: list[str]
-    budget_share: float
+    rate_limit_share: float
     pending: Pending
     source: Source
     connections: list[Connection]
@@ -179,7 +179,7 @@ def status_of(
         age_s=None if age_s is None or not began else round(age_s, 3),
         started=_time(flow.started),
         attention=[*not_alive, *_attention(snapshot)],
-        budget_share=round(snapshot.budget_share, 4),
+        rate_limit_share=round(snapshot.rate_limit_share, 4),
         pending=_pending(snapshot),
         source=Source(lag=sum(snapshot.lag.values()), paused=snapshot.paused, journal_backlog=snapshot.journal_backlog),
         connections=[_connection(name, each, flow) for name, each in sorted(snapshot.connections.items())],
@@ -235,7 +235,7 @@ def _pending(snapshot: Snapshot) -> Pending:
     oldest = min(snapshot.first_seen, default=None)
     return Pending(
         open=sum(snapshot.pending.values()),
-        limit=snapshot.most_pending,
+        limit=snapshot.max_pending,
         in_doubt=snapshot.in_doubt,
         overdue=snapshot.overdue,
         next_due=_time(snapshot.next_due),
@@ -256,14 +256,14 @@ def ages(first_seen: Mapping[int, int], now: float) -> list[Age]:
 
 def _connection(name: str, figures: ConnectionFigures, flow: Flow) -> Connection:
     halt = figures.halt
-    state: ConnectionState = "suspended" if figures.suspended else "resting" if halt or figures.resting else "open"
+    state: ConnectionState = "suspended" if figures.suspended else "resting" if halt or figures.cooling_down else "open"
     return Connection(
         name=name,
         state=state,
         why=halt.why if halt else None,
         since=_time(halt.since) if halt else None,
         next_at=_time(figures.next_at),
-        budget=figures.budget,
+        rate_limit=figures.rate_limit,
         rate=round(figures.requests_per_second, 2),
         in_flight=figures.in_flight,
         requests_per_second=round(flow.per_second(lambda each: each.requests.get(name, 0)), 2),

@@ -40,7 +40,7 @@ class Override:
 
 
 @dataclass(frozen=True, slots=True)
-class VariableMistake:
+class VariableError:
     """A variable that means nothing here."""
 
     variable: str
@@ -53,21 +53,21 @@ class _MeansNothingError(Exception):
 
 def overrides(
     environ: Mapping[str, str], model: Model, values: Mapping[str, object]
-) -> tuple[list[Override], list[VariableMistake]]:
+) -> tuple[list[Override], list[VariableError]]:
     """Read the variables; of two that mean the same, the later in the list wins.
 
     `values` are the file's: a connection or route that it names keeps that spelling.
     """
     found: list[Override] = []
-    mistakes: list[VariableMistake] = []
+    errors: list[VariableError] = []
     ours = [name for name in environ if environ[name] and (name.upper() in SHORT or name.upper().startswith(PREFIX))]
     for variable in sorted(ours, key=lambda name: (name.upper() not in SHORT, name.count("__"), name)):
         try:
             path, annotation = _meant(variable, model, values)
             found.append(Override(variable, path, _value(annotation, environ[variable])))
         except _MeansNothingError as error:
-            mistakes.append(VariableMistake(variable, str(error)))
-    return found, mistakes
+            errors.append(VariableError(variable, str(error)))
+    return found, errors
 
 
 def apply(said: list[Override], values: dict[str, object]) -> dict[KeyPath, Override]:

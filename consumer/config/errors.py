@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from consumer.config.environment import Override, VariableMistake, did_you_mean, variable_for
-from consumer.config.yaml_file import ConfigurationFile, FileMistake, KeyPath, Position
+from consumer.config.environment import Override, VariableError, did_you_mean, variable_for
+from consumer.config.yaml_file import ConfigurationFile, FileError, KeyPath, Position
 
 _SECTION = "must be a section, with keys of its own"
 _LIST = "must be a list, such as [a, b]"
@@ -51,7 +51,7 @@ WORDS = {
 }
 
 
-class Mistakes:
+class Errors:
     """Collects what is wrong; `sources` are the values that came from variables."""
 
     def __init__(
@@ -59,14 +59,14 @@ class Mistakes:
         file_name: str,
         file: ConfigurationFile,
         sources: Mapping[KeyPath, Override],
-        meaningless: Iterable[VariableMistake],
+        meaningless: Iterable[VariableError],
     ) -> None:
         self._file_name = file_name
         self._file = file
         self._sources = sources
         self._found: list[tuple[Position | None, str]] = [
-            *((mistake.position, self._in_file(mistake)) for mistake in file.mistakes),
-            *((None, f"{mistake.variable}: {mistake.text}") for mistake in meaningless),
+            *((error.position, self._in_file(error)) for error in file.errors),
+            *((None, f"{error.variable}: {error.text}") for error in meaningless),
         ]
 
     def add(self, error: ValidationError, model: type[BaseModel]) -> None:
@@ -99,9 +99,9 @@ class Mistakes:
     def _where(self, position: Position) -> str:
         return f"{self._file_name}:{position.line}:{position.column}"
 
-    def _in_file(self, mistake: FileMistake) -> str:
-        where = self._file_name if mistake.position is None else self._where(mistake.position)
-        return f"{where} {label(mistake.path)}: {mistake.text}" if mistake.path else f"{where}: {mistake.text}"
+    def _in_file(self, error: FileError) -> str:
+        where = self._file_name if error.position is None else self._where(error.position)
+        return f"{where} {label(error.path)}: {error.text}" if error.path else f"{where}: {error.text}"
 
 
 def label(path: KeyPath) -> str:

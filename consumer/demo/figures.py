@@ -50,7 +50,7 @@ def read_figures(exposition: str) -> RelayFigures:
                 requests[sample.labels["call"]] += count
     return RelayFigures(
         consumed=sums["events_consumed_total"],
-        passed=sums["events_unrouted_total"] + sums["tombstones_passed_total"],
+        passed=sums["events_unrouted_total"] + sums["tombstones_ignored_total"],
         pending=sums["pending_actions"],
         in_doubt=sums["in_doubt_actions"],
         backlog=sums["journal_backlog_writes"],

@@ -26,10 +26,10 @@ from consumer.demo.figures import RelayFigures, read_figures
 from consumer.demo.show import Show, print_tally, say
 from consumer.demo.stage import StageError
 from consumer.demo.story import Event, tell
-from consumer.demo.tally import SetAside, Tally, of_account, of_metrics
+from consumer.demo.tally import GiveUp, Tally, of_account, of_metrics
 from consumer.errors import ConfigurationError
 from consumer.kafka import clients as kafka_clients
-from consumer.kafka.dead_letters import Letter, Selection, dead_letters
+from consumer.kafka.dead_letters import DeadLetter, Selection, dead_letters
 from consumer.kafka.topics import RelayTopics
 from consumer.simulator import Simulator
 
@@ -156,7 +156,7 @@ class _Play:
 
     async def judged(self, before: AccountFigures) -> tuple[Tally, Counter[str]]:
         """Make the tally, now that the relay has ended; with the faults that Engage dealt."""
-        set_aside = await asyncio.to_thread(lambda: list(self._set_aside()))
+        set_aside = await asyncio.to_thread(lambda: list(self._give_up()))
         events = [event for event in self.events if event.number in self.written]
         if not self.engage.has_account:
             return of_metrics(events, self.figures.accepted, set_aside, self.figures.asked), Counter()
@@ -227,13 +227,13 @@ class _Play:
                 return
             await asyncio.sleep(LOOK_EVERY_S)
 
-    def _set_aside(self) -> Iterator[SetAside]:
+    def _give_up(self) -> Iterator[GiveUp]:
         numbers = {place: number for number, place in self.written.items()}
         for found in dead_letters(self.settings.kafka, self.settings.topics, Selection()):
-            if not isinstance(found, Letter):
+            if not isinstance(found, DeadLetter):
                 raise StageError(f"the dead letters cannot be read: {found}")
             why = found.why
-            yield SetAside(numbers.get((why.source_partition, why.source_offset)), why.reason)
+            yield GiveUp(numbers.get((why.source_partition, why.source_offset)), why.reason)
 
 
 def _check_runs(relay: stage.Relay) -> None:

@@ -40,7 +40,7 @@ class Acceptance:
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
+class GiveUp:
     """A dead letter; `event` None where its headers name no event of ours."""
 
     event: int | None
@@ -113,7 +113,7 @@ def of_account(
     events: Sequence[Event],
     written_at: Mapping[int, float],
     acceptances: Sequence[Acceptance],
-    set_aside: Sequence[SetAside],
+    set_aside: Sequence[GiveUp],
     *,
     requests: Requests,
     answers_lost: int,
@@ -129,11 +129,11 @@ def of_account(
         event = known.get(-1 if each.event is None else each.event)
         if event is not None and (event.order_id, event.action) == (each.order_id, each.action):
             of_event.setdefault(event.number, []).append(each)
-    letters = Counter(each.event for each in set_aside if each.event in known)
+    dead_letters = Counter(each.event for each in set_aside if each.event in known)
     resent, doubled = _repeats(of_event, answers_lost)
     accepted = Counter(each[0].action for each in of_event.values())
     reasons = Counter(each.reason for each in set_aside)
-    ended = of_event.keys() | letters.keys()
+    ended = of_event.keys() | dead_letters.keys()
     return Tally(
         by_account=True,
         events=len(events),
@@ -146,7 +146,7 @@ def of_account(
         lost=sum(event.kind in ("action", "unusable") and event.number not in ended for event in events),
         doubled=doubled,
         out_of_order=_out_of_order(acceptances),
-        ended_twice=len(of_event.keys() & letters.keys()) + sum(count - 1 for count in letters.values()),
+        ended_twice=len(of_event.keys() & dead_letters.keys()) + sum(count - 1 for count in dead_letters.values()),
         unasked=len(acceptances)
         - sum(map(len, of_event.values()))
         + sum(each.event not in known for each in set_aside),
@@ -155,7 +155,7 @@ def of_account(
 
 
 def of_metrics(
-    events: Sequence[Event], accepted: Mapping[str, int], set_aside: Sequence[SetAside], requests: Requests
+    events: Sequence[Event], accepted: Mapping[str, int], set_aside: Sequence[GiveUp], requests: Requests
 ) -> Tally:
     """Judge by the relay's own counters and the dead-letter topic: nobody else saw anything."""
     reasons = Counter(each.reason for each in set_aside)

@@ -36,7 +36,7 @@ _MEMBERSHIP = frozenset(
 LOGGER = logging.getLogger("librdkafka")
 
 
-FAILURE_AGAIN_S = 10.0
+FAILURE_RETRY_S = 10.0
 
 
 class _OnlyNews(logging.Filter):
@@ -48,14 +48,14 @@ class _OnlyNews(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._failed_at = -FAILURE_AGAIN_S
+        self._failed_at = -FAILURE_RETRY_S
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether the record is worth a line."""
         text = record.getMessage()
         if not text.startswith("FAIL "):
             return "CONFWARN" not in text
-        is_news = record.created - self._failed_at >= FAILURE_AGAIN_S
+        is_news = record.created - self._failed_at >= FAILURE_RETRY_S
         if is_news:
             self._failed_at = record.created
         return is_news

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.admin.chart import Line, chart, nice
-from consumer.admin.page import MOST_PARTITIONS, page
+from consumer.admin.page import MAX_PARTITIONS, page
 from consumer.admin.status import Status, status_of
 from consumer.telemetry.metrics import ConnectionFigures, DeadLettered, Halt, PartitionFigures, Snapshot
 from consumer.telemetry.rolling import Flow
@@ -136,7 +136,7 @@ def test_of_very_many_partitions_those_with_most_to_read_are_shown_and_the_rest_
     many = {("orders", number): PartitionFigures("open", 1) for number in range(1000)}
     text = section(read(told(Snapshot(at=NOW, partitions=many, lag={("orders", 777): 5}))), "Partitions owned: 1,000")
     assert "orders[777] open 1 5" in text
-    assert f"and {1000 - MOST_PARTITIONS} more" in text
+    assert f"and {1000 - MAX_PARTITIONS} more" in text
 
 
 # -- safely -----------------------------------------------------------------------------------------------------
