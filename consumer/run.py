@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import random
 import signal
@@ -39,7 +40,7 @@ from consumer.kafka import clients
 from consumer.kafka import topics as kafka_topics
 from consumer.kafka.initial_offsets import Start, settle_start
 from consumer.kafka.membership import MIN_HAND_OVER_S
-from consumer.relay.loop import Connection, Relay, ahead_of, slots_of
+from consumer.relay.loop import LEASE_OF_SESSION, MAX_LEASE_S, Connection, Relay, ahead_of, lease_s, slots_of
 from consumer.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
 BROKER_RETRY_S = 1.0
 HAND_OVER_SLACK_S = 1.0  # for the journal, when the last outcome is known
+DEFAULT_SESSION_MS = 45_000  # librdkafka's, as the next
+DEFAULT_HEARTBEAT_MS = 3_000
 USER_AGENT = f"engage-relay/{__version__}"
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -281,14 +284,43 @@ def engage_client(
             base_url=connection.base_url,
             api_key=api_key,
             api_key_header=connection.api_key_header,
-            user_agent=USER_AGENT,
+            user_agent=f"{connection.user_agent} {USER_AGENT}" if connection.user_agent else USER_AGENT,
+            headers=connection.headers,
             timeout_s=connection.timeout,
+            action_timeout_s=connection.action_timeout,
             ca_file=connection.ca_file,
             on_request=on_request,
         )
     except OSError as error:  # ssl.SSLError is one
         why = error.strerror or "it holds no certificates"
         raise ConfigurationError((f"ca_file {connection.ca_file}: {why}",)) from None
+
+
+def short_session(settings: Settings) -> str | None:
+    """Say why `session.timeout.ms` is too short for an action, with the sum; None where it is long enough.
+
+    An action may leave until its intent's lease ends, and its answer takes `action_timeout` at the most. Then it must
+    be over before another instance can own the partition: a session after the last heartbeat.
+    """
+    kafka = settings.kafka
+    if str(kafka.get("group.protocol", "classic")).lower() == "consumer":  # the session is the broker's to set
+        return None
+    session_s = float(kafka.get("session.timeout.ms", DEFAULT_SESSION_MS)) / 1000
+    heartbeat_s = float(kafka.get("heartbeat.interval.ms", DEFAULT_HEARTBEAT_MS)) / 1000
+    name, answer_s = max(
+        ((name, each.action_timeout) for name, each in settings.engage.connections.items()), key=lambda each: each[1]
+    )
+    lease = lease_s(kafka)
+    if lease + answer_s <= session_s - heartbeat_s:
+        return None
+    enough_s = min((answer_s + heartbeat_s) / (1 - LEASE_OF_SESSION), answer_s + heartbeat_s + MAX_LEASE_S)
+    shorter_s = max(0.0, session_s - heartbeat_s - lease)
+    return (
+        f"kafka.session.timeout.ms: {session_s * 1000:.0f} is too short: an intent's lease of {lease:g} s and "
+        f"action_timeout of {answer_s:g} s (connection {name}) are {lease + answer_s:g} s, but after "
+        f"{session_s - heartbeat_s:g} s (less heartbeat.interval.ms) another instance may own the partition; "
+        f"make it at least {math.ceil(enough_s * 1000)}, or action_timeout at most {shorter_s:g}s"
+    )
 
 
 def transactional_id(settings: Settings) -> str:

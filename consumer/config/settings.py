@@ -37,8 +37,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownEr
 from consumer.config import environment, kafka_properties, yaml_file
 from consumer.config.errors import Errors
 from consumer.config.yaml_file import ConfigurationFile, UnreadableFileError
+from consumer.engage import headers as http_headers
 from consumer.engage.api_key import LEGAL_KEY, ApiKey
-from consumer.engage.client import HEADER_NAME
 from consumer.engage.http import Origin
 from consumer.errors import ConfigurationError
 from consumer.events.routing import BUILT_IN_ROUTES, RouteRule
@@ -205,18 +205,6 @@ class DeadLetters(_Section):
 
 # engage: connections
 
-_OWN_HEADERS = frozenset(
-    {
-        "accept",
-        "accept-encoding",
-        "connection",
-        "content-length",
-        "content-type",
-        "host",
-        "transfer-encoding",
-        "user-agent",
-    }
-)
 _HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -233,12 +221,25 @@ def _legal_key(key: SecretStr) -> SecretStr:
     return key
 
 
+def _header_error(name: str) -> str | None:
+    if not http_headers.NAME.fullmatch(name):
+        return "must be the name of an HTTP header"
+    return "must not be a header that the relay sets itself" if http_headers.is_reserved(name) else None
+
+
 def _legal_header(name: str) -> str:
-    if not HEADER_NAME.fullmatch(name):
-        raise ValueError("must be the name of an HTTP header")
-    if name.lower() in _OWN_HEADERS:
-        raise ValueError("must not be a header that the relay sets itself")
+    if (why := _header_error(name)) is not None:
+        raise ValueError(why)
     return name
+
+
+def _legal_header_value(value: str) -> str:
+    if not http_headers.VALUE.fullmatch(value):
+        raise ValueError("must be printable ASCII, with no space at either end")
+    return value
+
+
+HeaderValue = Annotated[str, AfterValidator(_legal_header_value)]
 
 
 class Connection(_Section):
@@ -256,10 +257,25 @@ class Connection(_Section):
     requests_per_second: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="Engage answers 429 over 200."), BeforeValidator(_number)
     ] = 50.0
+    user_agent: HeaderValue | None = Field(
+        None,
+        description="The client's system and its version, as Engage asks for (AcmePOS/1.5); the relay's own name "
+        "follows it.",
+    )
+    headers: dict[str, HeaderValue] = Field(
+        default_factory=dict,
+        repr=False,  # may hold a gateway's secret
+        description="Further headers of each request, by name, as a gateway may want them.",
+    )
     timeout: PositiveSeconds = Field(
         10.0,
-        description="T: T/2 to connect, T of silence, 2 T for a request in all. A longer one makes a stop and a "
-        "hand-over longer.",
+        description="T: T/2 to connect, T of silence, 2 T for a request in all; an action has its own time for the "
+        "answer.",
+    )
+    action_timeout: PositiveSeconds = Field(
+        30.0,
+        description="From an action's first byte to the end of its answer. A late answer is likelier than a lost one. "
+        "A longer one makes a stop and a hand-over longer, and needs a longer session.timeout.ms.",
     )
     ca_file: Path | None = Field(None, description="PEM file of the authorities to trust instead of the public ones.")
 
@@ -295,6 +311,21 @@ class Connection(_Section):
             raise ValueError("write either api_key or api_key_file, not both")
         return api_key
 
+    @field_validator("headers")
+    @classmethod
+    def _no_header_of_ours(cls, headers: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        taken = {str(info.data.get("api_key_header", "")).lower()}
+        wrong: list[InitErrorDetails] = []
+        for name in headers:
+            if (why := _header_error(name)) is None and name.lower() in taken:
+                why = "must not be the key's header, nor one that is there already"
+            taken.add(name.lower())
+            if why is not None:
+                wrong.append(_wrong(name, why))
+        if wrong:
+            raise _errors_at(wrong)
+        return headers
+
     def key(self) -> ApiKey:
         """Return the key's reader."""
         key = self.api_key or self.api_key_file
@@ -321,8 +352,15 @@ class Polling(_Section):
     max_interval: PositiveSeconds = Field(
         60.0, description="The longest wait between two polls of an action: waits grow up to it."
     )
-    deadline: PositiveSeconds = Field(24 * 3600.0, description="A poll that is never ready ends in a dead letter.")
+    deadline: PositiveSeconds = Field(
+        24 * 3600.0,
+        description="What is not delivered by then ends in a dead letter, unless Engage as a whole is out of reach or "
+        "refuses the key.",
+    )
     not_found_grace: Seconds = Field(600.0, description="So long a job or order that Engage doesn't know is polled.")
+    contact_grace: Seconds = Field(
+        600.0, description="So long an action is sent again whose order has no contact yet (422), from its first 422."
+    )
 
 
 class Limits(_Section):

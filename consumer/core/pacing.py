@@ -40,6 +40,7 @@ MIN_OF_SHARE = 0.5
 FAILURES_IN_A_ROW = 5  # before the whole connection is given a rest
 COOLDOWNS_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 THROTTLED_COOLDOWN_S = 1.0  # after a 429 that does not say how long
+MAX_RETRY_AFTER_S = 300.0  # a longer Retry-After is cut: after so long a half-open probe goes
 SUSPENDED_PROBE_S = 60.0  # a refused key is tried again this often (a new key: at once)
 TIMER_S = 0.002  # how late the event loop's timers are, at the most, when all is well
 MIN_FACTOR = 0.02
@@ -64,15 +65,16 @@ class PollSchedule:
         # Capped before it is spread: at the maximum, too, what was asked together does not come back together.
         # 1.6 ** 64 is beyond any maximum; more would overflow some day.
         grown = max(self.initial_s, 0.1) * self.growth ** min(attempts, 64)
-        return min(grown, self.max_interval_s / (1 + JITTER)) * _spread(jitter)
+        return spread(min(grown, self.max_interval_s / (1 + JITTER)), jitter)
 
     def backoff(self, failures: int, jitter: float) -> float:
         """How long to wait after the `failures`-th failed call (from 1) for the same action."""
-        return self.backoff_s[min(max(failures, 1), len(self.backoff_s)) - 1] * _spread(jitter)
+        return spread(self.backoff_s[min(max(failures, 1), len(self.backoff_s)) - 1], jitter)
 
 
-def _spread(jitter: float) -> float:
-    return 1 - JITTER + 2 * JITTER * jitter
+def spread(wait_s: float, jitter: float) -> float:
+    """Spread a wait by JITTER; `jitter` in [0, 1)."""
+    return wait_s * (1 - JITTER + 2 * JITTER * jitter)
 
 
 class Pace:
