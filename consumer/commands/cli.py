@@ -285,7 +285,7 @@ def check_config(
         for line in check_config.summary(settings):
             output.data(line)
         codes = []
-        for finding in check_config.online(settings) if online else ():
+        for finding in (*check_config.offline(settings), *(check_config.online(settings) if online else ())):
             output.data(str(finding))
             codes.append(finding.code)
         raise typer.Exit(next((code for code in codes if code), 0))
@@ -335,6 +335,7 @@ def _verdict_row(verdict: Verdict) -> dict[str, object]:
         "action": action and {**asdict(action), "tag_source": action.tag_source.model_dump(mode="json")},
         "reason": verdict.reason,
         "detail": verdict.detail,
+        "note": verdict.note,
         "routes": [
             {"route": each.route, "took": each.result is not None, "why": each.why} for each in verdict.decisions
         ],
@@ -351,6 +352,8 @@ def _print_verdict(verdict: Verdict) -> None:
     else:
         said = "passed: no route takes it"
     output.data(f"event {verdict.number}: {said}")
+    if verdict.note is not None:
+        output.data(f"  note: {verdict.note}")
     for each in verdict.decisions:
         output.data(f"  {each.route:<12} {each.why}")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from consumer.events.decoding import Undecodable, decode
-from consumer.events.routing import Decision, Misrouted, Routed, Router
+from consumer.events.routing import Decision, Misrouted, Routed, Router, is_documented
 from consumer.kafka.records import SourceEvent
 from schemas.dead_letter import Reason
 
@@ -32,6 +32,18 @@ class Verdict:
     reason: Reason | None = None
     detail: str | None = None
     decisions: tuple[Decision, ...] = field(default=(), repr=False)
+
+    @property
+    def note(self) -> str | None:
+        """What may be an error in an action that would be sent."""
+        if self.action is None or is_documented(self.action.action):
+            return None
+        return not_documented(self.action.action)
+
+
+def not_documented(action: str) -> str:
+    """Say that an action's name is not one of the documented ones."""
+    return f"Engage's documentation does not list the action {action}: it must be set up in Engage by this name"
 
 
 def judged(events: Iterable[bytes], router: Router) -> Iterator[Verdict]:

@@ -25,7 +25,8 @@ class ActionId(NamedTuple):
 class NewAction:
     """A routed action, as far as the ledger needs to know it. `payload` is carried along unread.
 
-    `resend`: what the route wants for an unknown outcome, to send again or to set aside.
+    `resend`: what the route wants for an unknown outcome, to send again or to set aside. `document`: the event
+    carries the order document, which can be sent again.
     """
 
     route: str
@@ -35,6 +36,7 @@ class NewAction:
     resend: bool = True
     version_tag: str | None = None
     job_id: str | None = None
+    document: bool = False
 
 
 @dataclass(frozen=True, slots=True)

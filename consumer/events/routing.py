@@ -30,7 +30,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from consumer.events.expressions import EvaluationError, Expression, compile_expression, is_true
 from consumer.events.identifiers import MAX_ID_CHARACTERS, why_unusable
 from schemas.dead_letter import Reason
-from schemas.engage import ActionName
+from schemas.engage import DOCUMENTED_ACTIONS, MAX_ACTION_CHARACTERS, ActionName
 from schemas.order_event import OrderEvent
 from schemas.pending_action import FromDocument, FromEvent, FromJob, FromOrder, OnUnknown, TagSource
 
@@ -65,7 +65,10 @@ class RouteRule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     when: JMESPath | None = Field(None, description="Which events the route takes (JMESPath's truth). Default: all.")
-    action: ActionName = Field(description="The order action that is sent.")
+    action: ActionName = Field(description="The order action that is sent, by the name that it has in Engage.")
+    action_name: JMESPath | None = Field(
+        None, description="The action's name, where the event says it; where this gives nothing, `action` is sent."
+    )
     order_id: JMESPath = Field("orderId", description="Engage's orderId.")
     version_tag: JMESPath | None = Field(None, description="The versionTag itself.")
     job_id: JMESPath | None = Field(None, description="The Engage job that processes the order.")
@@ -84,10 +87,11 @@ class RouteRule(BaseModel):
     on_unknown: OnUnknown = Field("resend", description="What to do with an action that may have been processed.")
 
 
-def _built_in(event_type: str, action: ActionName) -> RouteRule:
+def _built_in(event_type: str, action: ActionName, action_name: str | None = None) -> RouteRule:
     return RouteRule(
         when=f"type == '{event_type}'",
         action=action,
+        action_name=action_name,
         version_tag="engage.versionTag",
         job_id="engage.jobId",
         order="order",
@@ -105,7 +109,7 @@ BUILT_IN_ROUTES: dict[str, RouteRule] = {
     "delivered": _built_in("order.delivered", "ConfirmDelivery"),
     "cancelled": _built_in("order.cancelled", "ConfirmCancellation"),
     "completed": _built_in("order.completed", "ConfirmCompletion"),
-    "custom": _built_in("order.custom", "Custom"),
+    "custom": _built_in("order.custom", "Custom", "action"),
 }
 """The routes of the canonical event (schemas/order_event). One that is given as it stands keeps the contract."""
 
@@ -119,6 +123,7 @@ class Route:
     on_unknown: OnUnknown
     canonical: bool
     when: Expression | None
+    action_name: Expression | None
     order_id: Expression
     version_tag: Expression | None
     job_id: Expression | None
@@ -145,6 +150,7 @@ def _compiled(name: str, rule: RouteRule) -> Route:
         on_unknown=rule.on_unknown,
         canonical=rule == BUILT_IN_ROUTES.get(name),
         when=optional(rule.when),
+        action_name=optional(rule.action_name),
         order_id=compile_expression(rule.order_id),
         version_tag=optional(rule.version_tag),
         job_id=optional(rule.job_id),
@@ -272,7 +278,7 @@ class Router:
             route=route.name,
             connection=connection,
             order_id=_required("order_id", route.order_id, _identifier("order_id", route.order_id, event)),
-            action=route.action,
+            action=_action_name(route, event),
             language=_text("language", route.language, event),
             data=_value("data", route.data, event),
             tag_source=_tag_source(route, event),
@@ -313,6 +319,18 @@ def _text(key: str, expression: Expression | None, event: dict[str, object], *, 
     if len(value) > MAX_ID_CHARACTERS:
         raise _UnusableError(f"{key}: {expression} gave more than {MAX_ID_CHARACTERS} characters")
     return value
+
+
+def is_documented(action: str) -> bool:
+    """Say whether Engage's documentation lists an action of this name: another one is the merchant's own, or a typo."""
+    return action in DOCUMENTED_ACTIONS
+
+
+def _action_name(route: Route, event: dict[str, object]) -> ActionName:
+    name = _text("action_name", route.action_name, event)
+    if name is not None and len(name) > MAX_ACTION_CHARACTERS:
+        raise _UnusableError(f"action_name: {route.action_name} gave more than {MAX_ACTION_CHARACTERS} characters")
+    return route.action if name is None else name
 
 
 def _identifier(key: str, expression: Expression | None, event: dict[str, object]) -> str | None:
