@@ -98,7 +98,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Event to accepted",
-            "Time from the event until Engage accepted its action. It includes the sender, Kafka and Engage's processing.",
+            "Time from the event until Engage accepted its action: sender, Kafka, Engage and relay together.",
             quantiles("engage_relay_event_to_accepted_seconds"),
             unit="s",
         ),
