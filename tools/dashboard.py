@@ -142,7 +142,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
             "Events that no route takes, and records without a value (tombstones).",
             {
                 "no route, {{topic}}": rate("engage_relay_events_unrouted_total", "topic"),
-                "tombstones, {{topic}}": rate("engage_relay_tombstones_passed_total", "topic"),
+                "tombstones, {{topic}}": rate("engage_relay_tombstones_ignored_total", "topic"),
             },
             unit="ops",
         ),
@@ -210,7 +210,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
             "1: yes. Suspended: Engage refuses the key. Cooldown: after failures in a row or a 429.",
             {
                 "suspended {{connection}}": most("engage_relay_connection_suspended", "connection"),
-                "cooldown {{connection}}": most("engage_relay_connection_resting", "connection"),
+                "cooldown {{connection}}": most("engage_relay_connection_cooling_down", "connection"),
             },
         ),
     ),

@@ -25,7 +25,7 @@ from consumer.kafka.initial_offsets import topic_is_known
 from consumer.run import engage_client
 
 CALL_TIMEOUT_S = 15.0
-ASK_AGAIN_S = 0.2
+ASK_RETRY_S = 0.2
 
 # A cluster that has just started, or lost a node.
 _COORDINATOR_MOVES = frozenset(
@@ -128,7 +128,7 @@ def _group_rights(admin: AdminClient, group: str) -> Finding:
         except KafkaException as error:
             if clients.error_of(error).code() not in _COORDINATOR_MOVES or time.monotonic() > give_up_at:
                 return _kafka_failed(f"rights on group {group}", error)
-            time.sleep(ASK_AGAIN_S)
+            time.sleep(ASK_RETRY_S)
     if AclOperation.READ not in granted:
         return Finding("failed", f"rights: may not Read group {group}", ExitCode.FAILED)
     return Finding("ok", f"rights: may join group {group}")

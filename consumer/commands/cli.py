@@ -28,7 +28,7 @@ from consumer.errors import ConfigurationError, ExitCode, FatalError
 if TYPE_CHECKING:
     from consumer.commands.route import Verdict
     from consumer.config.settings import Settings
-    from consumer.kafka.dead_letters import Letter, Place, Selection
+    from consumer.kafka.dead_letters import Coordinates, DeadLetter, Selection
     from consumer.kafka.scan import Gap
 
 T = TypeVar("T")
@@ -453,10 +453,10 @@ def dead_letters_list(
         from consumer.kafka.dead_letters import dead_letters
 
         gaps: list[Gap] = []
-        selection = _selection(settings, topic, reason, since, places=None)
+        selection = _selection(settings, topic, reason, since, coordinates=None)
         found = _without_gaps(dead_letters(settings.kafka, settings.topics, selection), gaps)
         columns = ("source_topic", "partition", "offset", "reason", "detail", "route", "key", "failed_at", "redriven")
-        output.rows((_letter_row(each) for each in islice(found, limit)), columns, as_json=as_json)
+        output.rows((_dead_letter_row(each) for each in islice(found, limit)), columns, as_json=as_json)
         raise typer.Exit(int(bool(gaps)))
 
 
@@ -464,7 +464,7 @@ def dead_letters_list(
 def dead_letters_redrive(
     file: Annotated[
         Path | None,
-        typer.Argument(help="Lines of `dead-letters list --json`: these letters; -: stdin.", show_default=False),
+        typer.Argument(help="Lines of `dead-dead_letters list --json`: these letters; -: stdin.", show_default=False),
     ] = None,
     *,
     config: Config = None,
@@ -490,10 +490,12 @@ def dead_letters_redrive(
 
         if not (file or offset or reason or since or every):
             _refuse("name the letters: FILE, --offset, --reason or --since; or --all")
-        places = None
+        coordinates = None
         if file is not None or offset:
-            places = frozenset([*_places_at(settings, topic, offset or []), *_places_in(_lines(file) if file else ())])
-        selection = _selection(settings, topic, reason, since, places)
+            coordinates = frozenset(
+                [*_coordinates_at(settings, topic, offset or []), *_coordinates_in(_lines(file) if file else ())]
+            )
+        selection = _selection(settings, topic, reason, since, coordinates)
         failed = False
         for each in redrive(settings.kafka, settings.topics, selection, dry_run=dry_run):
             if not isinstance(each, Redrive):
@@ -503,23 +505,23 @@ def dead_letters_redrive(
             failed = failed or each.result == "failed"
             to = None if each.to is None else f"{each.to[0]}[{each.to[1]}]"
             if as_json:
-                output.json_line({**asdict(each.place), "result": each.result, "to": to, "why": each.why})
+                output.json_line({**asdict(each.coordinates), "result": each.result, "to": to, "why": each.why})
             else:
                 words = {"redriven": f"redriven to {to}", "chosen": f"would be redriven to {to}"}
-                output.data(f"{each.place}: {words.get(each.result, f'{each.result}: {each.why}')}")
+                output.data(f"{each.coordinates}: {words.get(each.result, f'{each.result}: {each.why}')}")
         raise typer.Exit(int(failed))
 
 
-def _letter_row(letter: Letter) -> dict[str, object]:
+def _dead_letter_row(dead_letter: DeadLetter) -> dict[str, object]:
     from consumer.kafka.scan import moment
 
     return {
-        **asdict(letter.place),
-        **letter.why.model_dump(mode="json", exclude={"failed_at_ms"}),
-        "failed_at": moment(letter.why.failed_at_ms),
-        "key": None if letter.key is None else letter.key.decode(errors="replace"),
-        "redriven": letter.redriven,
-        "redrive_of": letter.redrive_of,
+        **asdict(dead_letter.coordinates),
+        **dead_letter.why.model_dump(mode="json", exclude={"failed_at_ms"}),
+        "failed_at": moment(dead_letter.why.failed_at_ms),
+        "key": None if dead_letter.key is None else dead_letter.key.decode(errors="replace"),
+        "redriven": dead_letter.redriven,
+        "redrive_of": dead_letter.redrive_of,
     }
 
 
@@ -528,7 +530,7 @@ def _selection(
     topic: str | None,
     reasons: list[str] | None,
     since: str | None,
-    places: frozenset[Place] | None,
+    coordinates: frozenset[Coordinates] | None,
 ) -> Selection:
     from consumer.kafka.dead_letters import Selection
     from schemas.dead_letter import Reason
@@ -541,7 +543,7 @@ def _selection(
         topic,
         frozenset(map(Reason, reasons)) if reasons else None,
         None if since is None else _since_ms(since, time.time()),
-        places,
+        coordinates,
     )
 
 
@@ -568,17 +570,17 @@ def _since_ms(text: str, now: float) -> int:
     return round((moment if moment.tzinfo else moment.astimezone()).timestamp() * 1000)
 
 
-def _places_at(settings: Settings, topic: str | None, offsets: list[str]) -> Iterator[Place]:
-    from consumer.kafka.dead_letters import Place, letter_topics
+def _coordinates_at(settings: Settings, topic: str | None, offsets: list[str]) -> Iterator[Coordinates]:
+    from consumer.kafka.dead_letters import Coordinates, dead_letter_topics
 
-    topics = letter_topics(settings.topics, topic)
+    topics = dead_letter_topics(settings.topics, topic)
     for text in offsets:
         match = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,18})", text)
         if match is None:
             _refuse(f"--offset: {text}: must be partition:offset, as in 0:17")
         if len(topics) != 1:
             _refuse("--offset: say of which source topic, with --topic")
-        yield Place(topics[0], int(match[1]), int(match[2]))
+        yield Coordinates(topics[0], int(match[1]), int(match[2]))
 
 
 def _lines(file: Path) -> Iterator[bytes]:
@@ -589,16 +591,16 @@ def _lines(file: Path) -> Iterator[bytes]:
         _refuse(f"{file}: {error.strerror}")
 
 
-def _places_in(lines: Iterable[bytes]) -> Iterator[Place]:
-    from consumer.kafka.dead_letters import Place
+def _coordinates_in(lines: Iterable[bytes]) -> Iterator[Coordinates]:
+    from consumer.kafka.dead_letters import Coordinates
 
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 row = json.loads(line)
-                yield Place(str(row["topic"]), int(row["partition"]), int(row["offset"]))
+                yield Coordinates(str(row["topic"]), int(row["partition"]), int(row["offset"]))
             except (ValueError, KeyError, TypeError):
-                _refuse(f"line {number} is none that `dead-letters list --json` printed")
+                _refuse(f"line {number} is none that `dead-dead_letters list --json` printed")
 
 
 def _without_gaps(found: Iterator[T | Gap], gaps: list[Gap]) -> Iterator[T]:

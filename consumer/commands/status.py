@@ -24,8 +24,8 @@ from consumer.commands.output import shown
 TIMEOUT_S = 5.0
 EVERY_S = 1.0
 PLAIN_WIDTH = 120  # where it is no terminal that says how wide it is
-MOST_PARTITIONS = 12
-MOST_LETTERS = 5
+MAX_PARTITIONS = 12
+MAX_DEAD_LETTERS = 5
 _BARS = "▁▂▃▄▅▆▇█"
 _STYLES = {"running": "green", "open": "green", "stuck": "red", "suspended": "red"}  # all else: yellow
 
@@ -107,7 +107,7 @@ def drawn(status: Status, console: Console, lost: str | None = None) -> Renderab
         parts.append(_text(f"! The event loop has not shown life for {duration(status.age_s)}", "red"))
     parts += [_text(f"! {each}", "yellow") for each in status.attention]
     parts += ["", _figures(status, now), "", _recent(status, bars)]
-    for table in (_connections(status, now), _pending(status), _partitions(status), _letters(status, now)):
+    for table in (_connections(status, now), _pending(status), _partitions(status), _dead_letters(status, now)):
         if table is not None:
             parts += ["", table]
     return Group(*parts)
@@ -129,7 +129,7 @@ def _head(status: Status, now: datetime) -> Text:
         shown(status.version),
         "  ",
         _styled(status.state),
-        (f"{up}  {age}  {status.budget_share:.0%} of every budget", "dim"),
+        (f"{up}  {age}  {status.rate_limit_share:.0%} of every budget", "dim"),
     )
 
 
@@ -187,7 +187,7 @@ def _connections(status: Status, now: datetime) -> Table | None:
             _styled(each.state, since),
             rate(each.accepted_per_second),
             rate(each.requests_per_second),
-            f"{rate(each.rate)} of {number(each.budget)}",
+            f"{rate(each.rate)} of {number(each.rate_limit)}",
             number(each.in_flight),
             _text(each.why or ""),
         )
@@ -213,22 +213,22 @@ def _pending(status: Status) -> Table | None:
 def _partitions(status: Status) -> Table | None:
     table = _table("partition", "state", ">pending", ">to be read")
     owned = sorted(status.partitions, key=lambda each: (each.holding == "open", -(each.lag or 0)))
-    for each in owned[:MOST_PARTITIONS]:
+    for each in owned[:MAX_PARTITIONS]:
         lag = duration(None) if each.lag is None else number(each.lag)
         table.add_row(_text(f"{each.topic}[{each.partition}]", "bold"), each.holding, number(each.pending), lag)
-    if len(owned) > MOST_PARTITIONS:
-        table.add_row(f"and {len(owned) - MOST_PARTITIONS} more")
+    if len(owned) > MAX_PARTITIONS:
+        table.add_row(f"and {len(owned) - MAX_PARTITIONS} more")
     return table if owned else None
 
 
-def _letters(status: Status, now: datetime) -> Table | None:
-    letters = status.dead_letters
+def _dead_letters(status: Status, now: datetime) -> Table | None:
+    dead_letters = status.dead_letters
     table = _table("last dead letters", "reason", "partition", ">offset")
-    for each in letters.last[:MOST_LETTERS]:
+    for each in dead_letters.last[:MAX_DEAD_LETTERS]:
         age = duration(max(0.0, round((now - each.at).total_seconds())))
         offset = "" if each.offset is None else str(each.offset)
         table.add_row(f"{age} ago", _text(each.reason), _text(f"{each.topic}[{each.partition}]"), offset)
-    return table if letters.last else None
+    return table if dead_letters.last else None
 
 
 def _table(*columns: str) -> Table:

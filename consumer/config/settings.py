@@ -35,7 +35,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownError
 
 from consumer.config import environment, kafka_properties, yaml_file
-from consumer.config.errors import Mistakes
+from consumer.config.errors import Errors
 from consumer.config.yaml_file import ConfigurationFile, UnreadableFileError
 from consumer.engage.api_key import LEGAL_KEY, ApiKey
 from consumer.engage.client import HEADER_NAME
@@ -125,7 +125,7 @@ def _properties(written: object) -> object:
     wrong = [
         _wrong(name, text)
         for name, value in properties.items()
-        if (text := kafka_properties.mistake(name, value)) is not None
+        if (text := kafka_properties.error(name, value)) is not None
     ]
     if "bootstrap.servers" not in properties:
         wrong.append(InitErrorDetails(type="missing", loc=("bootstrap.servers",), input=None))
@@ -144,7 +144,7 @@ MAX_TOPIC_LENGTH = 249  # Kafka's own limit
 SOURCE = "{source}"
 
 
-def _topic_mistake(name: str) -> str | None:
+def _topic_error(name: str) -> str | None:
     if name.startswith("^"):
         return "must be a topic's own name: patterns are not supported, list each topic"
     if not _TOPIC.fullmatch(name) or name in (".", ".."):
@@ -153,7 +153,7 @@ def _topic_mistake(name: str) -> str | None:
 
 
 def _source_topic(name: str) -> str:
-    if (why := _topic_mistake(name)) is not None:
+    if (why := _topic_error(name)) is not None:
         raise ValueError(why)
     return name
 
@@ -183,10 +183,10 @@ def _names(template: str, sources: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(template.replace(SOURCE, source) for source in sources)
 
 
-def _template_mistake(template: str, sources: tuple[str, ...], taken: dict[str, tuple[str, ...]]) -> str | None:
+def _template_error(template: str, sources: tuple[str, ...], taken: dict[str, tuple[str, ...]]) -> str | None:
     names = _names(template, sources)
     for name in names:
-        if (why := _topic_mistake(name)) is not None:
+        if (why := _topic_error(name)) is not None:
             return f"{why} (in braces only {SOURCE} has a meaning)" if "{" in name or "}" in name else why
     return next((f"must not be a {kind} topic" for kind, others in taken.items() if set(names) & set(others)), None)
 
@@ -418,7 +418,7 @@ class Settings(_Section):
     @classmethod
     def _delay_topics_apart(cls, delay: Delay, info: ValidationInfo) -> Delay:
         if isinstance(source := info.data.get("source"), Source):
-            why = _template_mistake(delay.topic, source.topics, {"source": source.topics})
+            why = _template_error(delay.topic, source.topics, {"source": source.topics})
             if why is None and len(source.topics) > 1 and SOURCE not in delay.topic:
                 why = f"must hold {SOURCE}: each source topic needs a delay topic of its own"
             if why is not None:
@@ -432,7 +432,7 @@ class Settings(_Section):
             taken = {"source": source.topics}
             if isinstance(delay := info.data.get("delay"), Delay):
                 taken["delay"] = _names(delay.topic, source.topics)
-            if (why := _template_mistake(dead_letters.topic, source.topics, taken)) is not None:
+            if (why := _template_error(dead_letters.topic, source.topics, taken)) is not None:
                 raise _errors_at([_wrong("topic", why)])
         return dead_letters
 
@@ -440,8 +440,8 @@ class Settings(_Section):
     def topics(self) -> tuple[RelayTopics, ...]:
         """Each source topic with the two that belong to it."""
         delays = _names(self.delay.topic, self.source.topics)
-        letters = _names(self.dead_letters.topic, self.source.topics)
-        return tuple(map(RelayTopics, self.source.topics, delays, letters))
+        dead_letters = _names(self.dead_letters.topic, self.source.topics)
+        return tuple(map(RelayTopics, self.source.topics, delays, dead_letters))
 
     @property
     def effective_routes(self) -> dict[str, RouteRule]:
@@ -455,17 +455,17 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     try:
         file = ConfigurationFile({}, {}) if path is None else yaml_file.read(path)
     except UnreadableFileError as error:
-        file = ConfigurationFile({}, {}, (error.mistake,), frozenset({()}))
+        file = ConfigurationFile({}, {}, (error.error,), frozenset({()}))
     said, meaningless = environment.overrides(environ, Settings, file.values)
     sources = environment.apply(said, file.values)
-    mistakes = Mistakes(str(path), file, sources, meaningless)
+    errors = Errors(str(path), file, sources, meaningless)
     settings = None
     try:
         settings = Settings.model_validate(file.values)
     except ValidationError as error:
-        mistakes.add(error, Settings)
-    if settings is None or mistakes.lines():  # raised here, so that no traceback leads to pydantic's error
-        raise ConfigurationError(mistakes.lines())
+        errors.add(error, Settings)
+    if settings is None or errors.lines():  # raised here, so that no traceback leads to pydantic's error
+        raise ConfigurationError(errors.lines())
     return settings
 
 

@@ -38,7 +38,7 @@ UNKNOWN_TIME_MS = 0
 """`event_time_ms` where neither the event nor its record has a time."""
 
 
-MOST_NAMED = 3  # fields that a dead letter's detail names
+MAX_NAMED = 3  # fields that a dead letter's detail names
 
 _MOMENT = TypeAdapter(datetime)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -299,7 +299,7 @@ def _check_contract(event: dict[str, object]) -> None:
         OrderEvent.model_validate(event)
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_context=False, include_input=False)
-        fields = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in wrong[:MOST_NAMED]]
+        fields = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in wrong[:MAX_NAMED]]
         raise _UnusableError("; ".join(fields)) from None
 
 

@@ -100,10 +100,10 @@ class ConnectionFigures:
 
     requests_per_second: float = 0.0  # the rate at present, this instance's share
     suspended: bool = False  # its key is refused
-    resting: bool = False  # after failures in a row or a 429
+    cooling_down: bool = False  # after failures in a row or a 429
     halt: Halt | None = None  # why nothing leaves, where nothing does
     next_at: float | None = None  # when the next request may leave, while it rests
-    budget: float = 0.0  # the key's requests per second, for all instances
+    rate_limit: float = 0.0  # the key's requests per second, for all instances
     in_flight: int = 0
 
 
@@ -116,7 +116,7 @@ class Snapshot:
     in_doubt: int = 0
     journal_backlog: int = 0  # writes that wait for a transaction
     paused: bool = False  # the source, for back-pressure
-    budget_share: float = 0.0  # 0 to 1, of every connection's budget
+    rate_limit_share: float = 0.0  # 0 to 1, of every connection's budget
     partitions_owned: int = 0
     lag: Mapping[Partition, int] = field(default_factory=dict)  # records to read, of the owned partitions only
     connections: Mapping[str, ConnectionFigures] = field(default_factory=dict)
@@ -124,7 +124,7 @@ class Snapshot:
     at: float = 0.0  # when it was taken
     first_seen: Mapping[int, int] = field(default_factory=dict)  # `Ledger.first_seen()`
     next_due: float | None = None
-    most_pending: int = 0  # above it the source is paused
+    max_pending: int = 0  # above it the source is paused
     partitions: Mapping[Partition, PartitionFigures] = field(default_factory=dict)
     dead_letters: tuple[DeadLettered, ...] = ()  # the last ones
 
@@ -144,7 +144,9 @@ class Metrics:
 
         self._consumed = counter("events_consumed_total", "Records read from the source.", "topic")
         self._unrouted = counter("events_unrouted_total", "Events that no route takes: ignored.", "topic")
-        self._tombstones = counter("tombstones_passed_total", "Records without a value (tombstones): ignored.", "topic")
+        self._tombstones = counter(
+            "tombstones_ignored_total", "Records without a value (tombstones): ignored.", "topic"
+        )
         self._routed = counter("actions_routed_total", "Events that became an action.", "route", "action")
         self._polls = counter(
             "polls_answered_total", "Polls for a versionTag and documents sent, by outcome.", "connection", "outcome"
@@ -252,7 +254,7 @@ class Metrics:
         self._consumed[topic,].inc(count)
         self._history.consumed(count)
 
-    def routed(self, route: str, action: str) -> None:
+    def payload(self, route: str, action: str) -> None:
         """Record that an event became an action."""
         self._routed[route, action].inc()
 
@@ -260,7 +262,7 @@ class Metrics:
         """Record that no route wants an event."""
         self._unrouted[topic,].inc()
 
-    def passed_tombstone(self, topic: str) -> None:
+    def ignored_tombstone(self, topic: str) -> None:
         """Record that a record without a value was passed over."""
         self._tombstones[topic,].inc()
 
@@ -416,9 +418,9 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
         ("journal_backlog_writes", "Writes that wait for a transaction.", snapshot.journal_backlog),
         ("source_paused", "1 while the source is paused because limits.pending is reached.", snapshot.paused),
         (
-            "budget_share_ratio",
+            "rate_limit_share_ratio",
             "This instance's share of every connection's rate limit, 0 to 1.",
-            snapshot.budget_share,
+            snapshot.rate_limit_share,
         ),
         ("partitions_owned", "Source partitions that this instance owns.", snapshot.partitions_owned),
     ):
@@ -431,8 +433,8 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
         ((name, each.suspended) for name, each in connections),
     )  # fmt: skip
     yield _gauge(
-        "connection_resting", "1 while the connection is in cooldown, after failures in a row or a 429.", "connection",
-        ((name, each.resting) for name, each in connections),
+        "connection_cooling_down", "1 while the connection is in cooldown after failures or a 429.", "connection",
+        ((name, each.cooling_down) for name, each in connections),
     )  # fmt: skip
     yield _gauge(
         "connection_requests_per_second", "How many requests per second this instance may send now.", "connection",

@@ -177,7 +177,7 @@ class Heard:
             self.facts.append(fact)
             self._changed.notify_all()
 
-    def committed(self, writes: list[Write], proven_at: float, seconds: float) -> None:
+    def committed(self, writes: list[Write], ownership_confirmed_at: float, seconds: float) -> None:
         self._add(Fact("committed", list(writes)))
 
     def dropped(self, writes: list[Write]) -> None:
@@ -186,8 +186,8 @@ class Heard:
     def pinned(self, assignment: Assignment, keys: list[Hashable]) -> None:
         self._add(Fact("pinned", keys=keys))
 
-    def made_anew(self, assignment: Assignment) -> None:
-        self._add(Fact("made_anew"))
+    def recreated(self, assignment: Assignment) -> None:
+        self._add(Fact("recreated"))
 
     def too_large(self, write: Write, replacement: Write) -> None:
         self._add(Fact("too_large", [write, replacement]))
@@ -225,12 +225,12 @@ def too_large(write: Write) -> Write:
     """Replace a write by a dead letter, or that by one without its value, as the relay does."""
     if write.dead_letter is not None:
         return replace(write, dead_letter=without_value(write.dead_letter)) if write.dead_letter.value else write
-    letter = DeadLetterRecord(b"k", b"too large", [], None)
-    return Write(write.assignment, write.key, None, letter, write.next_offset, write.ticket)
+    dead_letter = DeadLetterRecord(b"k", b"too large", [], None)
+    return Write(write.assignment, write.key, None, dead_letter, write.next_offset, write.ticket)
 
 
 @dataclass
-class Place:
+class Sandbox:
     """A source topic with what belongs to it, a group, and how to look at them from outside."""
 
     properties: dict[str, str | int | float | bool]
@@ -271,7 +271,7 @@ class Place:
             ownership=ownership,
             clock=steady_clock(),
             listener=heard,
-            set_aside_too_large=too_large,
+            replace_too_large=too_large,
         )
         journal.start()
         self._closing.callback(self._end, journal)
@@ -375,7 +375,7 @@ class Place:
         self._closing.close()
 
 
-PlaceFactory = Callable[..., Place]
+SandboxFactory = Callable[..., Sandbox]
 
 
 def _led(admin: AdminClient, partitions: Sequence[tuple[str, int]]) -> bool:
@@ -386,8 +386,8 @@ def _led(admin: AdminClient, partitions: Sequence[tuple[str, int]]) -> bool:
 
 
 @pytest.fixture
-def places(bootstrap_servers: str) -> Iterator[PlaceFactory]:
-    """Return a factory of places: `places(partitions=2, delay={"max.message.bytes": "1000"})`.
+def sandboxes(bootstrap_servers: str) -> Iterator[SandboxFactory]:
+    """Return a factory of places: `sandboxes(partitions=2, delay={"max.message.bytes": "1000"})`.
 
     Each has topics and a group of its own; `broker` puts it elsewhere than on the session's broker.
     """
@@ -400,7 +400,7 @@ def places(bootstrap_servers: str) -> Iterator[PlaceFactory]:
             dead_letters: Mapping[str, str] | None = None,
             group: str | None = None,
             broker: KafkaBroker | None = None,
-        ) -> Place:
+        ) -> Sandbox:
             address = bootstrap_servers if broker is None else broker.bootstrap_servers
             name = f"orders-{uuid4().hex[:8]}"
             topics = RelayTopics(name, f"{name}.engage.delay", f"{name}.engage.dead-letters")
@@ -419,7 +419,7 @@ def places(bootstrap_servers: str) -> Iterator[PlaceFactory]:
                 "group.id": group or f"{name}-group",
                 "reconnect.backoff.max.ms": 500,
             }
-            made = Place(properties, topics, admin, partitions)
+            made = Sandbox(properties, topics, admin, partitions)
             closing.callback(made.close)
             return made
 

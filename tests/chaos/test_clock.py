@@ -31,7 +31,7 @@ def dated(stage: Stage, orders: int, ahead: timedelta) -> None:
             Raw(name.encode(), event(name, n, engage={"jobId": job}, occurredAt=occurred), timestamp_ms=record_ms)
             for n, job in zip(EVENTS, jobs, strict=True)
         ]
-        publish_raw(stage.place, records, partition_of(name, stage.place.partitions))
+        publish_raw(stage.sandbox, records, partition_of(name, stage.sandbox.partitions))
         stage.published += [(name, number) for number in EVENTS]
 
 

@@ -12,7 +12,7 @@ from consumer.relay import loop
 from tests.docs.documents import ROOT
 from tests.support.broker import DEFAULT_VERSION
 
-LEASE = f"{loop.MOST_LEASE_S:g} s, or {loop.LEASE_OF_SESSION:g} of"
+LEASE = f"{loop.MAX_LEASE_S:g} s, or {loop.LEASE_OF_SESSION:g} of"
 PRODUCER = clients.producer({"bootstrap.servers": "b:9092"}, "t")
 
 
@@ -39,4 +39,4 @@ def test_it_says_what_the_program_does(document: str, text: str) -> None:
 
 
 def test_half_of_a_small_share_is_used() -> None:
-    assert pacing.LEAST_OF_SHARE == 1 / 2  # tuning.md has it in words
+    assert pacing.MIN_OF_SHARE == 1 / 2  # tuning.md has it in words

@@ -166,7 +166,7 @@ class KafkaBroker:
         atexit.register(self.close)
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
-                self._start_anew()
+                self._start_again()
             except BrokerUnavailableError as error:
                 taken = "already in use" in str(error)
                 self.close()
@@ -210,7 +210,7 @@ class KafkaBroker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start_anew(self) -> None:
+    def _start_again(self) -> None:
         jars = kafka_jars(self._version)
         self._directory = Path(tempfile.mkdtemp(prefix="engage-relay-kafka-"))
         self._format(jars, self._directory)

@@ -122,7 +122,7 @@ class KafkaCluster:
         Raises BrokerUnavailableError.
         """
         if not self._brokers:
-            self._start_anew()
+            self._start_again()
             return
         wanted = [node] if node is not None else sorted(self._away)
         self._launch(wanted)
@@ -166,7 +166,7 @@ class KafkaCluster:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start_anew(self) -> None:
+    def _start_again(self) -> None:
         for attempt in range(1, START_ATTEMPTS + 1):
             self._brokers = dict(self._seated())
             try:

@@ -54,7 +54,7 @@ from consumer.simulator.world import CompletedJob, Fate, UnknownOrders
 from consumer.telemetry.metrics import Metrics
 from schemas.dead_letter import DeadLetterHeaders, Reason
 from schemas.pending_action import POSITION_KEY, PendingAction
-from tests.broker.conftest import Place
+from tests.broker.conftest import Sandbox
 from tests.support.broker import PORTS
 
 ROOT = Path(__file__).parents[2]
@@ -105,13 +105,13 @@ def partition_of(order: str, partitions: int) -> int:
     return crc32(order.encode()) % partitions
 
 
-def publish(place: Place, events: Iterable[tuple[str, bytes]]) -> None:
+def publish(sandbox: Sandbox, events: Iterable[tuple[str, bytes]]) -> None:
     """Put events on the source, each keyed by its order and in its order's partition."""
     by_partition: defaultdict[int, list[tuple[bytes, bytes | None]]] = defaultdict(list)
     for order, value in events:
-        by_partition[partition_of(order, place.partitions)].append((order.encode(), value))
+        by_partition[partition_of(order, sandbox.partitions)].append((order.encode(), value))
     for partition, records in by_partition.items():
-        place.write(place.topics.source, records, partition)
+        sandbox.write(sandbox.topics.source, records, partition)
 
 
 @dataclass(frozen=True)
@@ -124,17 +124,17 @@ class Raw:
     timestamp_ms: int = HOUR_AGO_MS  # older ones the topic's retention may take away
 
 
-def publish_raw(place: Place, records: Sequence[Raw], partition: int = 0) -> None:
+def publish_raw(sandbox: Sandbox, records: Sequence[Raw], partition: int = 0) -> None:
     failed: list[KafkaError] = []
 
     def delivered(error: KafkaError | None, _: Message) -> None:
         if error is not None:
             failed.append(error)
 
-    producer = Producer({**clients.base(place.properties), "linger.ms": 0}, logger=clients.LOGGER)
+    producer = Producer({**clients.base(sandbox.properties), "linger.ms": 0}, logger=clients.LOGGER)
     for each in records:
         producer.produce(
-            place.topics.source,
+            sandbox.topics.source,
             each.value,
             each.key,
             partition,
@@ -257,8 +257,8 @@ class Engage:
         """How often each fault befell a request."""
         return self._on_loop(lambda: Counter(self._simulator.world.account.faults))
 
-    def most_in_a_second(self, key: str = API_KEY) -> int:
-        return self._on_loop(lambda: self._simulator.world.account.most_in_a_second(key))
+    def max_in_a_second(self, key: str = API_KEY) -> int:
+        return self._on_loop(lambda: self._simulator.world.account.max_in_a_second(key))
 
 
 def number_of(data: object) -> object:
@@ -358,7 +358,7 @@ def tagged_order(asked: Asked) -> Reply:
 
 
 @dataclass(frozen=True)
-class Letter:
+class DeadLetter:
     """A dead letter: the original record, and why."""
 
     key: bytes | None
@@ -375,19 +375,19 @@ class Letter:
 class Books:
     """What a place's delay and dead-letter topics hold, read on from call to call. `history` is every delay record."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._reader = Consumer(clients.reader(place.properties), logger=clients.LOGGER)
-        numbers = range(place.partitions)
-        self._source = [(place.topics.source, n) for n in numbers]
-        self._next = {(topic, n): 0 for topic in (place.topics.delay, place.topics.dead_letters) for n in numbers}
-        for topic in (place.topics.delay, place.topics.dead_letters):
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._reader = Consumer(clients.reader(sandbox.properties), logger=clients.LOGGER)
+        numbers = range(sandbox.partitions)
+        self._source = [(sandbox.topics.source, n) for n in numbers]
+        self._next = {(topic, n): 0 for topic in (sandbox.topics.delay, sandbox.topics.dead_letters) for n in numbers}
+        for topic in (sandbox.topics.delay, sandbox.topics.dead_letters):
             self._reader.list_topics(topic, timeout=PATIENCE_S)  # else librdkafka looks for them once a second
         self._reader.assign([TopicPartition(*each, 0) for each in self._next])
         self.live: dict[tuple[int, bytes], PendingAction] = {}
-        self.letters: list[Letter] = []
+        self.dead_letters: list[DeadLetter] = []
         self.history: defaultdict[tuple[int, bytes], list[PendingAction | None]] = defaultdict(list)
-        self.most_live = 0
+        self.max_live = 0
 
     def __enter__(self) -> Self:
         return self
@@ -397,7 +397,7 @@ class Books:
 
     def read(self) -> Self:
         """Read on to the present end, open transactions awaited."""
-        ends = watermarks(self._place.admin, self._next)
+        ends = watermarks(self._sandbox.admin, self._next)
         deadline = time.monotonic() + PATIENCE_S
         while any(self._next[each] < end for each, (_, end) in ends.items()):
             assert time.monotonic() < deadline, "the delay and dead-letter topics cannot be read to their end"
@@ -415,8 +415,8 @@ class Books:
         key, value = record.key(), record.value()
         assert not isinstance(key, str)
         assert not isinstance(value, str)
-        if at[0] == self._place.topics.dead_letters:
-            self.letters.append(_letter(record, key, value))
+        if at[0] == self._sandbox.topics.dead_letters:
+            self.dead_letters.append(_dead_letter(record, key, value))
         elif key is not None and key != POSITION_KEY:
             pending = None if value is None else PendingAction.model_validate_json(value)
             self.history[at[1], key].append(pending)
@@ -424,11 +424,11 @@ class Books:
                 self.live.pop((at[1], key), None)
             else:
                 self.live[at[1], key] = pending
-            self.most_live = max(self.most_live, len(self.live))
+            self.max_live = max(self.max_live, len(self.live))
 
     def settled(self) -> bool:
         """Tell whether every event was taken and nothing is owed any more, as Kafka knows it."""
-        ends = watermarks(self._place.admin, self._source)
+        ends = watermarks(self._sandbox.admin, self._source)
         taken = self.taken()
         if any(taken.get(each, 0) < end for each, (_, end) in ends.items()):
             return False
@@ -477,22 +477,22 @@ def _tag_sent(pending: PendingAction) -> str | None:
 
 
 def _event_of(pending: PendingAction) -> tuple[str, object]:
-    return pending.routed.order_id, number_of(pending.routed.data)
+    return pending.payload.order_id, number_of(pending.payload.data)
 
 
-def _letter(record: Message, key: bytes | None, value: bytes | None) -> Letter:
+def _dead_letter(record: Message, key: bytes | None, value: bytes | None) -> DeadLetter:
     headers = record.headers() or []
     assert not isinstance(headers, dict)
     pairs = [(name, raw.encode() if isinstance(raw, str) else raw) for name, raw in headers]
-    return Letter(key, value, pairs, record.timestamp()[1], DeadLetterHeaders.from_kafka(pairs))
+    return DeadLetter(key, value, pairs, record.timestamp()[1], DeadLetterHeaders.from_kafka(pairs))
 
 
 # The relay in this process
 
 
-def _settled_start(place: Place) -> bool:
+def _settled_start(sandbox: Sandbox) -> bool:
     try:
-        settle_start(place.properties, [place.topics], "earliest")
+        settle_start(sandbox.properties, [sandbox.topics], "earliest")
     except KafkaException:  # the group's coordinator is not there yet; run waits for it, too
         return False
     return True
@@ -503,7 +503,7 @@ class RelayThread:
 
     def __init__(
         self,
-        place: Place,
+        sandbox: Sandbox,
         engages: Mapping[str, str] | str,
         *,
         policy: Policy = QUICK,
@@ -511,10 +511,10 @@ class RelayThread:
         loop_factory: LoopFactory = uvloop.new_event_loop,
         requests_per_second: float = 400.0,
         timeout_s: float = 20.0,
-        most_pending: int = 100_000,
+        max_pending: int = 100_000,
         api_key: Callable[[], str] = lambda: API_KEY,
     ) -> None:
-        until(lambda: _settled_start(place), "the start is written down")
+        until(lambda: _settled_start(sandbox), "the start is written down")
         urls = {"default": engages} if isinstance(engages, str) else engages
         self.registry = CollectorRegistry()
         metrics = Metrics(self.registry)
@@ -531,14 +531,14 @@ class RelayThread:
             return Connection(name, client, Pace(rate), api_key, slots_of(rate), ahead_of(rate))
 
         self._relay = Relay(
-            properties=place.properties,
-            topics=place.relay_topics,
-            partition_counts={place.topics.source: place.partitions},
-            transactional_id=place.transactional_id,
+            properties=sandbox.properties,
+            topics=sandbox.relay_topics,
+            partition_counts={sandbox.topics.source: sandbox.partitions},
+            transactional_id=sandbox.transactional_id,
             connections=[connection(name, url) for name, url in urls.items()],
             router=Router(compile_routes(rules), urls),
             policy=policy,
-            most_pending=most_pending,
+            max_pending=max_pending,
             clock=steady_clock(),
             jitter=random.Random(1).random,
             metrics=metrics,
@@ -610,12 +610,12 @@ class RelayThread:
 # The relay as a process
 
 
-def configuration(place: Place, engage_url: str, **sections: Mapping[str, object]) -> dict[str, object]:
+def configuration(sandbox: Sandbox, engage_url: str, **sections: Mapping[str, object]) -> dict[str, object]:
     """Return a configuration for a place; `kafka`, `connection`, `limits` ... add to it."""
     connection = {"base_url": engage_url, "api_key": API_KEY, "requests_per_second": 400}
     return {
-        "kafka": {**place.properties, **sections.pop("kafka", {})},
-        "source": {"topics": [place.topics.source]},
+        "kafka": {**sandbox.properties, **sections.pop("kafka", {})},
+        "source": {"topics": [sandbox.topics.source]},
         "engage": {"connections": {"default": {**connection, **sections.pop("connection", {})}}},
         "polling": {"initial": "50ms", "max_interval": "300ms", "not_found_grace": "1s"},
         "admin": {"listen": "127.0.0.1:0"},

@@ -66,7 +66,7 @@ def delay(bootstrap_servers: str, admin: AdminClient, topics: TopicFactory) -> D
 
 
 def pending(order_id: str = "A-1", *, sending: bool = False, attempts: int = 0) -> bytes:
-    routed = RoutedAction(
+    payload = RoutedAction(
         route="shipped",
         connection="default",
         order_id=order_id,
@@ -81,7 +81,7 @@ def pending(order_id: str = "A-1", *, sending: bool = False, attempts: int = 0) 
         due_ms=NOON_MS + 60_000,
         attempts=attempts,
         sends=int(sending),
-        routed=routed,
+        payload=payload,
     )
     return record.model_dump_json().encode()
 

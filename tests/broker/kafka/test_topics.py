@@ -21,7 +21,7 @@ from confluent_kafka.admin import (
 
 from consumer.errors import TopicError
 from consumer.kafka.topics import RelayTopics, check, create, partition_counts, watermarks
-from tests.broker.conftest import Place, PlaceFactory, TopicFactory, eventually
+from tests.broker.conftest import Sandbox, SandboxFactory, TopicFactory, eventually
 from tests.support.broker import KafkaBroker
 
 
@@ -117,26 +117,26 @@ def test_a_check_makes_no_topic(strict_broker: KafkaBroker) -> None:
 
 
 @pytest.fixture
-def forbidden(strict_broker: KafkaBroker, places: PlaceFactory) -> Iterator[Place]:
+def forbidden(strict_broker: KafkaBroker, sandboxes: SandboxFactory) -> Iterator[Sandbox]:
     """A place whose delay topic we may not look at."""
-    place = places(broker=strict_broker)
+    sandbox = sandboxes(broker=strict_broker)
     rule = (
         ResourceType.TOPIC,
-        place.topics.delay,
+        sandbox.topics.delay,
         ResourcePatternType.LITERAL,
         "User:ANONYMOUS",
         "*",
         AclOperation.DESCRIBE,
         AclPermissionType.DENY,
     )
-    (created,) = place.admin.create_acls([AclBinding(*rule)]).values()
+    (created,) = sandbox.admin.create_acls([AclBinding(*rule)]).values()
     created.result(10)
-    yield place
-    (deleted,) = place.admin.delete_acls([AclBindingFilter(*rule)]).values()
+    yield sandbox
+    (deleted,) = sandbox.admin.delete_acls([AclBindingFilter(*rule)]).values()
     deleted.result(10)
 
 
-def test_a_missing_right_is_not_taken_for_a_missing_topic(forbidden: Place) -> None:
+def test_a_missing_right_is_not_taken_for_a_missing_topic(forbidden: Sandbox) -> None:
     for work in (check, create):
         with pytest.raises(TopicError, match=rf"{forbidden.topics.delay}: .*authorization failed"):
             work(forbidden.admin, [forbidden.topics])

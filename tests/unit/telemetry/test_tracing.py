@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 from consumer import __version__, logs
 from consumer.config.settings import Settings, load
-from consumer.core.effects import ActionId, Poll, Send, SetAside
+from consumer.core.effects import ActionId, GiveUp, Poll, Send
 from consumer.core.outcomes import (
     Accepted,
     ActionOutcome,
@@ -95,7 +95,7 @@ def consumed(*headers: tuple[str, bytes | None]) -> SourceEvent:
     return SourceEvent("orders", 3, 17, 1, f"{SECRET}order".encode(), value, headers)
 
 
-def routed(event: SourceEvent) -> Routed:
+def payload(event: SourceEvent) -> Routed:
     return Routed(
         route="shipped",
         connection="default",
@@ -113,15 +113,15 @@ def routed(event: SourceEvent) -> Routed:
 def taken(told: Told, *headers: tuple[str, bytes | None]) -> bytes:
     """Take an event in; returns its action as the delay topic keeps it."""
     event = consumed(*headers)
-    result = told.tracing.taken(event, routed(event), NOW)
+    result = told.tracing.taken(event, payload(event), NOW)
     assert isinstance(result, Routed)
-    return new_action(result, event).routed
+    return new_action(result, event).payload
 
 
 def saved(*headers: tuple[str, bytes | None]) -> bytes:
     """Return an action with its event's own context, as it was saved while tracing was off."""
     event = consumed(*headers)
-    return new_action(routed(event), event).routed
+    return new_action(payload(event), event).payload
 
 
 def poll(action: bytes) -> Poll:
@@ -129,7 +129,7 @@ def poll(action: bytes) -> Poll:
 
 
 def send(action: bytes) -> Send:
-    return Send(ACTION_ID, f"{SECRET}order", action, f"{SECRET}tag", proven_at=NOW, tagged_at=NOW)
+    return Send(ACTION_ID, f"{SECRET}order", action, f"{SECRET}tag", ownership_confirmed_at=NOW, tagged_at=NOW)
 
 
 def client(url: str, *, api_key: Callable[[], str] = lambda: f"{SECRET}key") -> EngageClient:
@@ -400,9 +400,9 @@ def test_a_send_that_is_cut_off_ends_its_span() -> None:
 
 def test_an_action_that_is_given_up_says_why(told: Told) -> None:
     action = taken(told, *SAMPLED)
-    told.tracing.set_aside(SetAside(ACTION_ID, "shipped", action, Reason.REJECTED, SECRET, SECRET, 5, 2))
+    told.tracing.set_aside(GiveUp(ACTION_ID, "shipped", action, Reason.REJECTED, SECRET, SECRET, 5, 2))
     process, span = told.spans
-    assert (span.name, trace_of(span), parent_of(span)) == ("set aside", TRACE, id_of(process))
+    assert (span.name, trace_of(span), parent_of(span)) == ("dead letter", TRACE, id_of(process))
     assert span.status.status_code is StatusCode.ERROR
     assert attributes(span) == {
         "engage_relay.route": "shipped",
@@ -416,7 +416,7 @@ def test_no_span_holds_anything_of_the_event_or_of_engages_answers(told: Told) -
     action = taken(told, *SAMPLED)
     told.tracing.taken(consumed(), Misrouted(Reason.INVALID_EVENT, SECRET, "shipped"), NOW)
     told.tracing.polled("default", poll(action), JobFailed(SECRET, SECRET), NOW)
-    told.tracing.set_aside(SetAside(ACTION_ID, "shipped", action, Reason.REJECTED, SECRET, SECRET, 5, 2))
+    told.tracing.set_aside(GiveUp(ACTION_ID, "shipped", action, Reason.REJECTED, SECRET, SECRET, 5, 2))
     spans = [*told.spans, *(span for status in (202, 422, 500) if (span := sent(answer(status, SECRET.encode()))[2]))]
     assert len(spans) == 7
     assert SECRET not in "".join(span.to_json() for span in spans)
@@ -507,7 +507,7 @@ def test_where_the_extra_is_not_installed_the_relay_ends_and_says_what_to_instal
 
 
 @pytest.mark.parametrize(
-    ("environ", "mistakes"),
+    ("environ", "errors"),
     [
         ({"OTEL_TRACES_EXPORTER": "jaeger"}, ("OTEL_TRACES_EXPORTER: must be otlp or none",)),
         (
@@ -521,11 +521,11 @@ def test_where_the_extra_is_not_installed_the_relay_ends_and_says_what_to_instal
     ],
 )
 def test_what_cannot_be_followed_is_refused_by_its_variable_and_without_its_value(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], mistakes: tuple[str, ...]
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], errors: tuple[str, ...]
 ) -> None:
     with pytest.raises(ConfigurationError) as refused:
         asked_for(settings, monkeypatch, **environ)
-    assert refused.value.errors == mistakes
+    assert refused.value.errors == errors
 
 
 @pytest.mark.parametrize(
