@@ -1,7 +1,7 @@
 """The user's configuration, from a file and the environment, as one validated model.
 
 Rules:
- 1. Every mistake is reported at once, a line each, with where it stands: file, line and column, or variable.
+ 1. All errors are reported at once, a line each, with their place: file, line and column, or variable.
  2. A text says what to write instead, in an operator's words, and never holds a value: it may be a secret.
  3. Whoever holds a `Settings` need not check again. What only a broker, Engage or a secret's file can tell is not
     looked at here: loading opens nothing but the configuration file.
@@ -321,7 +321,7 @@ class Engage(_Section):
     """Voyado Engage, one connection per tenant."""
 
     connections: Annotated[dict[str, Connection], Field(min_length=1)] = Field(
-        default_factory=lambda: {"default": None},  # whose mistakes then say what is missing
+        default_factory=lambda: {"default": None},  # its errors then say what is missing
         validate_default=True,
     )
 

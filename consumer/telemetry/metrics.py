@@ -45,14 +45,14 @@ Holding = Literal["restoring", "open", "leaving"]  # a partition that is owned: 
 # From an event's own time: a tag that is there at once, Engage's processing (seconds to minutes), the waits after
 # failures (10 s to 5 min), an outage of hours, and the deadline (24 h).
 _EVENT_TO_ACCEPTED_S = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 14400, 43200, 86400)
-# The relay's own part: saving the intent and one request, then queueing for the budget, then waits after failures.
+# The relay's own part: saving the intent and one request, then waiting for the rate limit, then waits after failures.
 _READY_TO_ACCEPTED_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600)
 # Up to twice the default time-out of 10 s, which ends every request.
 _REQUEST_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
-# From no wait over one turn at 50 requests/s (0.02 s) to a rest (30 s) and a suspended key's trial (60 s).
+# From no wait over one permit at 50 requests/s (0.02 s) to a cooldown (30 s) and the probe of a refused key (60 s).
 _LIMITER_WAIT_S = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-# From the event loop's own work (milliseconds) over the aim (0.25 s while the budget is free) to a short budget, a rest
-# (30 s) and a suspended key's trial (60 s).
+# From the event loop's own work (milliseconds) over the aim (0.25 s below the rate limit) to a reached rate limit,
+# a cooldown (30 s) and the probe of a refused key (60 s).
 _DUE_LATENESS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 # A healthy transaction takes 3-25 ms; a call times out after 15 s.
 _TRANSACTION_S = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
@@ -77,7 +77,7 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class DeadLettered:
-    """Where an event stood that was set aside, and why; its offset is unknown where a delay record was unreadable."""
+    """Where a dead letter's event was, and why it became one. An unreadable delay record has no source offset."""
 
     reason: Reason
     topic: str
@@ -116,7 +116,7 @@ class Snapshot:
     in_doubt: int = 0
     journal_backlog: int = 0  # writes that wait for a transaction
     paused: bool = False  # the source, for back-pressure
-    rate_limit_share: float = 0.0  # 0 to 1, of every connection's budget
+    rate_limit_share: float = 0.0  # 0 to 1, of every connection's rate limit
     partitions_owned: int = 0
     lag: Mapping[Partition, int] = field(default_factory=dict)  # records to read, of the owned partitions only
     connections: Mapping[str, ConnectionFigures] = field(default_factory=dict)
@@ -226,7 +226,7 @@ class Metrics:
         PlatformCollector(registry=registry)
 
     def expect(self, *, topics: Iterable[str], connections: Iterable[str], routes: Iterable[tuple[str, str]]) -> None:
-        """Let every series that the configuration foretells start at 0. `routes`: (route, action).
+        """Let every series that follows from the configuration start at 0. `routes`: (route, action).
 
         A series that appears with its first event has no increase that a rate or an alert could see.
         """
@@ -259,11 +259,11 @@ class Metrics:
         self._routed[route, action].inc()
 
     def unrouted(self, topic: str) -> None:
-        """Record that no route wants an event."""
+        """Record that no route takes an event."""
         self._unrouted[topic,].inc()
 
     def ignored_tombstone(self, topic: str) -> None:
-        """Record that a record without a value was passed over."""
+        """Record that a record without a value was ignored."""
         self._tombstones[topic,].inc()
 
     def poll_answered(self, connection: str, outcome: PollOutcome | DocumentOutcome) -> None:
@@ -294,7 +294,7 @@ class Metrics:
             self._history.requested(connection)
 
     def limiter_waited(self, connection: str, seconds: float) -> None:
-        """Record how long a request waited for its turn."""
+        """Record how long a request waited for its permit."""
         self._limiter_wait[connection,].observe(seconds)
 
     def poll_started(self, connection: str, late_s: float) -> None:
@@ -302,7 +302,7 @@ class Metrics:
         self._due_lateness[connection,].observe(late_s)
 
     def dead_lettered(self, reason: Reason) -> None:
-        """Record that an event was set aside."""
+        """Record that an event became a dead letter."""
         self._dead_letters[reason,].inc()
         self._history.dead_lettered(reason)
 
