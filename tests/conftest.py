@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 
 import pytest
 
-FIGURES = "figures"
+from tests.support.figures import FIGURES, Figures, Scale
+
 LONG_TIMEOUT_S = 3600
-Figures = Callable[..., None]
-
-
-class Scale(Enum):
-    """The short form is in the test command, the long one is for whoever changed something that it may have broken."""
-
-    SHORT = "short"
-    LONG = "long"
-
-    def of(self, short: int, long: int) -> int:
-        """Choose between two numbers."""
-        return short if self is Scale.SHORT else long
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

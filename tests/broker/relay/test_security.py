@@ -20,23 +20,14 @@ import trustme
 from consumer.commands import check_config
 from consumer.config.settings import load
 from schemas.dead_letter import Reason
-from tests.broker.conftest import Sandbox, SandboxFactory, started
-from tests.support.relay import (
-    API_KEY,
-    CUSTOMER,
-    ROOT,
-    SECRET_ID,
-    Books,
-    Engage,
-    RelayProcess,
-    configuration,
-    event,
-    order_id,
-    publish,
-    until,
-    written,
-)
+from tests.support.books import Books
+from tests.support.broker import started
+from tests.support.engage import API_KEY, Engage
+from tests.support.events import CUSTOMER, SECRET_ID, event, order_id, publish
+from tests.support.relay_process import ROOT, RelayProcess, configuration, written
+from tests.support.sandbox import Sandbox, SandboxFactory
 from tests.support.secured import Certificates, Right, SecuredBroker, behind_tls
+from tests.support.waiting import until
 
 PASSWORD = "pass-word-that-must-never-be-logged"
 WRONG_PASSWORD = "wrong-word-that-must-never-be-logged"
