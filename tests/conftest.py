@@ -1,4 +1,4 @@
-"""How much is played, and what it measured: for all tests."""
+"""For all tests: how much is played, under which event loops, and what was measured."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--long"):
         for item in items:
             item.add_marker(pytest.mark.timeout(LONG_TIMEOUT_S))
+
+
+@pytest.fixture(scope="session", params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
+    """Run a test that is a coroutine under each event loop that may drive the edges."""
+    return "asyncio", {"use_uvloop": request.param}
 
 
 @pytest.fixture(scope="session")
