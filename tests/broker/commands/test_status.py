@@ -141,7 +141,7 @@ def test_a_connection_that_rests_says_why(sandboxes: SandboxFactory, tmp_path: P
             publish(sandbox, [(each, event(each, engage={"versionTag": "t"})) for each in orders])
 
             def why() -> str | None:
-                return next((each.why for each in status_of(relay).connections if each.state == "resting"), None)
+                return next((each.why for each in status_of(relay).connections if each.state == "cooldown"), None)
 
             assert until(why, "the connection rests") is not None
             for mark in MARKS:

@@ -160,7 +160,7 @@ def test_a_dead_letter_never_appears_beside_its_pending_record(bench: Bench) -> 
 
 
 @pytest.mark.parametrize(
-    "letter",
+    "dead_letter",
     [
         DeadLetterRecord(b"\x00\xffkey", b"\x00\xfe\xff", [("a", b"\xff\x00"), ("a", b"twice"), ("b", None)], 1),
         DeadLetterRecord(None, None, [], 1_700_000_000_123),

@@ -389,7 +389,7 @@ def test_an_action_that_is_given_up_says_why(told: Told) -> None:
     action = taken(told, *SAMPLED)
     told.tracing.set_aside(GiveUp(ACTION_ID, "shipped", action, Reason.REJECTED, SECRET, SECRET, 5, 2))
     process, span = told.spans
-    assert (span.name, trace_of(span), parent_of(span)) == ("set aside", TRACE, id_of(process))
+    assert (span.name, trace_of(span), parent_of(span)) == ("dead letter", TRACE, id_of(process))
     assert span.status.status_code is StatusCode.ERROR
     assert attributes(span) == {
         "engage_relay.route": "shipped",
