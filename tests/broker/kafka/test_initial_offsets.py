@@ -11,7 +11,7 @@ from consumer.errors import StartRefusedError
 from consumer.kafka.initial_offsets import Start, settle_start
 from consumer.kafka.records import position_value
 from schemas.pending_action import POSITION_KEY
-from tests.broker.conftest import Sandbox, SandboxFactory
+from tests.support.sandbox import Sandbox, SandboxFactory
 
 
 @pytest.fixture
