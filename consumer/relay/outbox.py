@@ -141,7 +141,7 @@ class Outbox:
             routed = self._tracing.taken(event, routed, now)
         match routed:
             case Routed():
-                self._metrics.payload(routed.route, routed.action)
+                self._metrics.routed(routed.route, routed.action)
                 effects = self._ledger.accept(assignment, event.offset, new_action(routed, event), now)
                 return [self._write(effect, now) for effect in effects]
             case Misrouted(reason, detail, route):
