@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +39,15 @@ from consumer.events.routing import Router, compile_routes
 from consumer.kafka import clients
 from consumer.kafka import topics as kafka_topics
 from consumer.kafka.initial_offsets import Start, settle_start
+from consumer.kafka.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
-from consumer.relay.loop import LEASE_OF_SESSION, MAX_LEASE_S, Connection, Relay, ahead_of, lease_s, slots_of
+from consumer.kafka.restore import KafkaReader, Restorer
+from consumer.kafka.source import Source
+from consumer.relay.connections import Connection, ahead_of, slots_of
+from consumer.relay.dispatch import LEASE_OF_SESSION, MAX_LEASE_S, lease_of
+from consumer.relay.inbox import Inbox
+from consumer.relay.loop import Relay
+from consumer.relay.outbox import Limits, replace_too_large
 from consumer.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -213,27 +220,57 @@ def _relay(
         routes=[(name, route.action) for name, route in routes.items()],
     )
     polling = settings.polling
-    return Relay(
+    topics = {each.source: each for each in settings.topics}
+    hand_over_s = hand_over_of(settings)
+    if (why := short_session(settings)) is not None:
+        _LOG.warning(why)
+    inbox = Inbox()
+    source = Source(
         properties=settings.kafka,
-        topics={each.source: each for each in settings.topics},
-        partition_counts=counts,
-        # A request ends after twice its time-out.
-        hand_over_s=max(
-            MIN_HAND_OVER_S, *(2 * each.timeout + HAND_OVER_SLACK_S for each in settings.engage.connections.values())
-        ),
+        topics=topics,
+        report=inbox.put,
+        clock=clock,
+        hand_over_s=hand_over_s,
+        beat=lambda: heartbeats.beat("consumer"),
+    )
+    journal = Journal(
+        properties=settings.kafka,
         transactional_id=transactional_id(settings),
+        topics=topics,
+        ownership=lambda: source.ownership,
+        clock=clock,
+        report=inbox.put,
+        replace_too_large=partial(replace_too_large, clock=clock, tracing=tracing),
+    )
+    restorer = Restorer(
+        KafkaReader(settings.kafka),
+        topics=topics,
+        say=_LOG.warning,
+        wanted=source.owns,
+        clock=clock,
+    )
+    return Relay(
+        inbox=inbox,
+        source=source,
+        journal=journal,
+        restorer=restorer,
         connections=connections,
         router=Router(compile_routes(routes), settings.engage.connections),
         policy=Policy(
             schedule=PollSchedule(initial_s=polling.initial, max_interval_s=polling.max_interval),
             deadline_s=polling.deadline,
             not_found_grace_s=polling.not_found_grace,
+            contact_grace_s=polling.contact_grace,
+            processing_s=max(each.action_timeout for each in settings.engage.connections.values()),
         ),
-        max_pending=settings.limits.pending,
+        limits=Limits(settings.limits.pending),
+        partition_counts=counts,
+        lease_s=lease_of(settings.kafka),
         clock=clock,
         jitter=random.random,
         metrics=metrics,
         heartbeats=heartbeats,
+        hand_over_s=hand_over_s,
         tracing=tracing,
     )
 
@@ -272,7 +309,14 @@ def _connection(name: str, settings: Settings, metrics: Metrics) -> Connection:
         return current
 
     client = engage_client(connection, current_key, partial(metrics.request, name))
-    return Connection(name, client, Pace(rate), current_key, slots_of(rate), ahead_of(rate))
+    return Connection(
+        name=name,
+        client=client,
+        pace=Pace(rate),
+        api_key=current_key,
+        slots=slots_of(rate),
+        ahead=ahead_of(rate),
+    )
 
 
 def engage_client(
@@ -296,6 +340,20 @@ def engage_client(
         raise ConfigurationError((f"ca_file {connection.ca_file}: {why}",)) from None
 
 
+def hand_over_of(settings: Settings) -> float:
+    """Return for how many seconds a hand-over waits: until any request that is under way has ended, and a second.
+
+    A request ends after twice its time-out T; an action after T/2 to connect and `action_timeout` for the answer: with
+    the defaults 5 + 30 + 1 = 36 s.
+    """
+    calls_s = [max(2 * each.timeout, each.timeout / 2 + each.action_timeout) for each in _connections_of(settings)]
+    return max(MIN_HAND_OVER_S, max(calls_s) + HAND_OVER_SLACK_S)
+
+
+def _connections_of(settings: Settings) -> Iterable[ConnectionSettings]:
+    return settings.engage.connections.values()
+
+
 def short_session(settings: Settings) -> str | None:
     """Say why `session.timeout.ms` is too short for an action, with the sum; None where it is long enough.
 
@@ -310,7 +368,7 @@ def short_session(settings: Settings) -> str | None:
     name, answer_s = max(
         ((name, each.action_timeout) for name, each in settings.engage.connections.items()), key=lambda each: each[1]
     )
-    lease = lease_s(kafka)
+    lease = lease_of(kafka)
     if lease + answer_s <= session_s - heartbeat_s:
         return None
     enough_s = min((answer_s + heartbeat_s) / (1 - LEASE_OF_SESSION), answer_s + heartbeat_s + MAX_LEASE_S)

@@ -54,7 +54,10 @@ class RestoredAction:
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Write the action's record. With `sending` it is the intent: report `intent_saved` once it is committed."""
+    """Write the action's record. With `sending` it is the intent: report `intent_saved` once it is committed.
+
+    `doubt`: an earlier send may have been processed.
+    """
 
     action_id: ActionId
     route: str
@@ -66,6 +69,7 @@ class Save:
     sends: int
     version_tag: str | None
     job_id: str | None
+    doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)

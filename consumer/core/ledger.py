@@ -458,19 +458,20 @@ class Ledger:
         """Whether `save_intents` may have something."""
         return bool(self._queue(connection).tagged)
 
-    def take(self, connection: str) -> Request | None:
-        """Take the next request of a connection: the oldest READY action, else the oldest DUE poll."""
+    def take(self, connection: str, other_than: object = None) -> Request | None:
+        """Take the next request of a connection: the oldest READY action, else the oldest DUE poll.
+
+        `other_than`: the id of an action whose turn it is not now.
+        """
         queue = self._queue(connection)
-        while queue.sends:
-            entry = queue.sends.popleft()
-            if entry.state is State.READY and entry.tag is not None:
-                self._to(entry, State.SENDING)
-                return Send(entry.id, entry.order_id, entry.payload, entry.tag, entry.due, entry.tagged_at)
-        while queue.polls:
-            entry = queue.polls.popleft()
-            if entry.state is State.DUE and not entry.partition.stopping:
-                self._to(entry, State.POLLING)
-                return Poll(entry.id, entry.order_id, entry.payload, entry.job_id, entry.ask_order, entry.due)
+        entry = _next(queue.sends, State.READY, other_than)
+        if entry is not None and entry.tag is not None:
+            self._to(entry, State.SENDING)
+            return Send(entry.id, entry.order_id, entry.payload, entry.tag, entry.due, entry.tagged_at)
+        entry = _next(queue.polls, State.DUE, other_than)
+        if entry is not None:
+            self._to(entry, State.POLLING)
+            return Poll(entry.id, entry.order_id, entry.payload, entry.job_id, entry.ask_order, entry.due)
         return None
 
     def has_request(self, connection: str) -> bool:
@@ -745,7 +746,7 @@ class Ledger:
     def _save(self, entry: _Entry, *, sending: bool) -> Save:
         return Save(
             entry.id, entry.route, entry.payload, sending, entry.first_seen, entry.due, entry.attempts, entry.sends,
-            entry.tag, entry.job_id,
+            entry.tag, entry.job_id, entry.doubt,
         )  # fmt: skip
 
     def _backoff(self, failures: int) -> float:
@@ -788,6 +789,23 @@ _NO_SERVICE = (Throttled, Unavailable, InDoubt, Unauthorized, Forbidden)
 
 def _failed_sends(entry: _Entry) -> int:
     return entry.sends - entry.stale  # a stale tag was an answer
+
+
+def _next(waiting: deque[_Entry], state: State, other_than: object) -> _Entry | None:
+    """Take the oldest in this state; what is in another one, or of a partition that is handed over, went away."""
+    skipped: _Entry | None = None
+    found: _Entry | None = None
+    while waiting and found is None:
+        entry = waiting.popleft()
+        if entry.state is not state or (state is State.DUE and entry.partition.stopping):
+            continue
+        if other_than is not None and entry.id == other_than:
+            skipped = entry
+        else:
+            found = entry
+    if skipped is not None:
+        waiting.appendleft(skipped)
+    return found
 
 
 def _live(entries: Iterable[_Entry]) -> deque[_Entry]:
