@@ -103,7 +103,7 @@ class World:
         """Let time pass; returns all that is asked of Engage then."""
         self.now += seconds
         self.ledger.wake(self.now)
-        self._apply(self.ledger.save_intents("default", ahead=1_000_000))
+        self.save_intents()
         asked = []
         while (request := self.ledger.take("default")) is not None:
             self.asked[request.action_id.offset] = request
@@ -117,6 +117,9 @@ class World:
         waited = wake_at - self.now
         assert self.after(waited)
         return round(waited, 3)
+
+    def save_intents(self) -> None:
+        self._apply(self.ledger.save_intents("default", ahead=1_000_000))
 
     def answer(self, offset: int, *outcomes: Outcome) -> list[str]:
         """Engage answers; where several times, whenever it is asked again. Returns what the last one led to."""
@@ -791,6 +794,23 @@ def test_what_fails_by_itself_waits_longer_each_time_and_ends_at_the_deadline(
     assert done == [f"set aside 0: {reason}"]
     assert waits[:5] == [10.0, 30.0, 60.0, 300.0, 300.0]
     assert DAY < world.now < DAY + 301
+
+
+def test_one_whose_turn_it_is_not_keeps_its_place_and_others_are_taken() -> None:
+    world = World()
+    for offset, order in enumerate("ABC"):
+        world.event(offset, tagged(order))
+    world.event(3, action("D"))
+    world.now += 1
+    world.ledger.wake(world.now)
+    world.save_intents()
+    first = ActionId(OURS, 0)
+    taken = []
+    while (request := world.ledger.take("default", other_than=first)) is not None:
+        taken.append(request.action_id.offset)
+    assert taken == [1, 2, 3]
+    assert world.ledger.has_request("default")
+    assert world.after(0) == ["send 0"]
 
 
 @pytest.mark.parametrize("begin", [sending, asking], ids=["action", "poll"])
