@@ -38,6 +38,8 @@ lint: $(READY) ## Check style, format and that what is generated is current
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/lint-imports --no-logo --no-cache
+	@$(BIN)/deptry consumer schemas
+	@$(BIN)/deptry tests tools benchmarks --ignore DEP002,DEP004
 	@for each in $(GENERATORS); do $(BIN)/python -m $$each --check || exit 1; done
 
 types: $(READY) ## Check types (mypy --strict)
