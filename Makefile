@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test chaos soak endurance lint types audit bench lock generated clean
+.PHONY: help demo test chaos soak endurance lint types docs audit bench lock generated clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,11 @@ lint: $(READY) ## Check style, format and that what is generated is current
 
 types: $(READY) ## Check types (mypy --strict)
 	@$(BIN)/python -m mypy $(ARGS)
+
+docs: $(READY) ## Build the documentation as a site (build/site); every link and anchor is checked
+	@$(BIN)/python -m tools.site_source
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+	@echo "build/site/index.html"
 
 audit: $(READY) ## Look for known vulnerabilities in what is pinned (says so where the registry does not answer)
 	@$(BIN)/python -m pip_audit --requirement requirements.lock --disable-pip --progress-spinner off
