@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
@@ -55,18 +56,9 @@ def test_the_secrets_that_it_creates_are_those_that_the_pod_mounts(rendered: Ren
         words[4]: set(re.findall(r"--from-(?:literal|file)=([\w.]+)", " ".join(words)))
         for words in EXAMPLE.steps("kubectl", "create", "secret", "generic")
     }
-    volumes = [source for volume in rendered.pod["spec"]["volumes"] for source in _secrets(volume)]
-    mounted: dict[str, set[str]] = {}
-    for secret in volumes:
-        mounted.setdefault(secret["name"], set()).update(item["key"] for item in secret["items"])
+    mounted: defaultdict[str, set[str]] = defaultdict(set)
+    for volume in rendered.pod["spec"]["volumes"]:
+        for source in volume.get("projected", {}).get("sources", []):
+            if "secret" in source:
+                mounted[source["secret"]["name"]] |= {item["key"] for item in source["secret"]["items"]}
     assert mounted == created
-
-
-def _secrets(volume: dict[str, object]) -> list[dict[str, object]]:
-    found = []
-    projected = volume.get("projected")
-    if isinstance(projected, dict):
-        found += [source["secret"] for source in projected["sources"] if "secret" in source]
-    if isinstance(secret := volume.get("secret"), dict):
-        found.append({"name": secret["secretName"], "items": secret["items"]})
-    return found
