@@ -1,4 +1,4 @@
-"""What GitHub and Renovate are told: workflows that run the project's own commands, pins, and what an issue asks for."""
+"""What GitHub and Renovate are told: workflows run the project's own commands, and everything is pinned."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ from consumer.demo.stage import mock_cluster
 from consumer.kafka.topics import RelayTopics
 from tests.examples.readme import Example, example, output_of
 from tests.examples.running import ACCOUNT, Row, accepted, copied, publish, simulator, url_in_readme
-from tests.support.relay import RelayProcess, until
+from tests.support.relay_process import RelayProcess
+from tests.support.waiting import until
 
 
 def foretold(copy: Example) -> tuple[dict[str, list[Row]], list[str]]:

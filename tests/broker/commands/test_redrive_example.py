@@ -8,7 +8,8 @@ from pathlib import Path
 from tests.broker.conftest import TopicFactory
 from tests.examples.readme import example, output_of
 from tests.examples.running import accepted, copied, publish, simulator, url_in_readme
-from tests.support.relay import RelayProcess, until
+from tests.support.relay_process import RelayProcess
+from tests.support.waiting import until
 
 EXAMPLE = example("04-redrive")
 
