@@ -1,6 +1,6 @@
-"""What running an example takes: Engage's stand-in, its events on a topic, and its files with this test's addresses.
+"""What running an example takes: the Engage simulator, its events on a topic, and its files with this test's addresses.
 
-What differs from the README are addresses and names, and how quickly the stand-in works.
+What differs from the README are addresses and names, and how quickly the simulator works.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Row = Mapping[str, object]
 
 @contextmanager
 def simulator(words: Sequence[str]) -> Iterator[str]:
-    """Run Engage's stand-in as the README says, on a free port; gives its URL."""
+    """Run the Engage simulator as the README says, on a free port; gives its URL."""
     command = [sys.executable, "-m", "consumer.cli", *words[1:], "--processing", "fixed:100ms", "--listen"]
     with subprocess.Popen([*command, "127.0.0.1:0"], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -36,12 +36,12 @@ def simulator(words: Sequence[str]) -> Iterator[str]:
 
 
 def url_in_readme(words: Sequence[str]) -> str:
-    """Return where a stand-in would be, were it started as the README says."""
+    """Return where a simulator would be, were it started as the README says."""
     return "http://" + (words[words.index("--listen") + 1] if "--listen" in words else "127.0.0.1:9090")
 
 
 def accepted(url: str) -> list[Row]:
-    """Return what a stand-in accepted, in order."""
+    """Return what a simulator accepted, in order."""
     listed: list[Row] = httpx.get(url + ACCOUNT, trust_env=False).json()["actions"]
     return listed
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.broker.conftest import TopicFactory
 from tests.examples.readme import example, output_of
 from tests.examples.running import accepted, copied, publish, simulator, url_in_readme
 from tests.support.relay_process import RelayProcess
+from tests.support.sandbox import TopicFactory
 from tests.support.waiting import until
 
 EXAMPLE = example("04-redrive")
