@@ -1,15 +1,18 @@
-"""What `make docs` builds the site from: the Markdown files of this repository, laid out in `build/site-source`.
+"""What `make docs` builds the site from: this repository's Markdown files, in `build/site-source`.
 
     python -m tools.site_source
 
-The site's pages lie where they lie here (`docs/tuning.md`, `examples/04-redrive/README.md`), so that one link works in
-the checkout and on the site. What a page links to is copied along: a schema, the compose file, a picture.
+The site's pages lie where they lie here (`docs/tuning.md`, `examples/04-redrive/README.md`), so
+that one link works in the checkout and on the site. What a page links to is copied along: a
+schema, the compose file, a picture.
 
 Three things are rewritten, where the site's Markdown reader is stricter than CommonMark:
 
- 1. In a list, what belongs to a point is indented by the width of its bullet. The reader wants four columns.
+ 1. In a list, what belongs to a point is indented by the width of its bullet. The reader wants
+    four columns.
  2. A table may follow a comment at once. The reader wants an empty line between them.
- 3. A point may follow another one's second paragraph at once. The reader wants an empty line there, too.
+ 3. A point may follow another one's second paragraph at once. The reader wants an empty line
+    there, too.
 """
 
 from __future__ import annotations

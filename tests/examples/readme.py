@@ -1,8 +1,10 @@
 """What an example's README tells to run.
 
 Conventions of examples/*/README.md:
- 1. A `console` block is a session: a line that begins with `$ ` is a command, the lines below it are its output.
- 2. Commands that need a broker, Engage or a cluster are indented by four, as in docs/ (tests/docs/documents.py).
+ 1. A `console` block is a session: a line that begins with `$ ` is a command, the lines below
+    it are its output.
+ 2. Commands that need a broker, Engage or a cluster are indented by four, as in docs/
+    (tests/docs/documents.py).
  3. All of them are meant to be run in the example's folder.
 """
 

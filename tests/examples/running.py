@@ -1,4 +1,4 @@
-"""What running an example takes: the Engage simulator, its events on a topic, and its files with this test's addresses.
+"""What running an example takes: the Engage simulator, events on a topic, files with our addresses.
 
 What differs from the README are addresses and names, and how quickly the simulator works.
 """
