@@ -9,12 +9,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GENERATORS := tools.schemas tools.configuration_reference tools.dashboard tools.chart_values
+PYTEST := $(BIN)/python -m pytest --dist worksteal --maxprocesses 4 --numprocesses
+# Of the long forms of the chaos tests: what time and number add most to.
+LONG_FORMS := killed_again_and_again or join_and_leave_every_second or arrive_late_at_random
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test chaos soak endurance lint types audit bench lock generated clean
+.PHONY: help demo check unit test test-long chaos simulate soak endurance lint types audit bench lock generated clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -22,13 +25,25 @@ help: ## List the targets
 demo: $(READY) ## Watch the relay work: Kafka and Engage stand-ins, no configuration
 	@$(BIN)/python -m consumer.cli demo $(ARGS)
 
-test: $(READY) ## Run every test (ARGS="-k ledger" for some)
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+check: lint types unit ## Before each commit, within a minute: lint, types, unit and contract tests
 
-chaos: $(READY) ## Play the long form of the chaos and load tests: an hour or more (ARGS="-k kill" for some)
+unit: $(READY) ## Run the quick tests: unit and contract (ARGS="-k ledger" for some)
+	@$(PYTEST) auto -m "not slow" tests/unit tests/contract $(ARGS)
+
+test: $(READY) ## Run every test, within 15 minutes (ARGS="-k ledger" for some)
+	@$(PYTEST) auto $(ARGS)
+
+test-long: $(READY) ## What is longer, within 20 minutes: 600,000 schedules, some long forms of the chaos tests
+	@seq 0 100000 500000 | xargs -n 1 -P 2 $(BIN)/python -m tests.simulation --seeds 100000 --from
+	@$(PYTEST) 2 tests/chaos --long -k "$(LONG_FORMS)"
+
+chaos: $(READY) ## Play every long form of the chaos and load tests: an hour or more (ARGS="-k kill" for some)
 	@$(BIN)/python -m pytest tests/chaos tests/broker/relay/test_load.py --long $(ARGS)
 
-soak: $(READY) ## Play many seeded schedules of the simulated world (ARGS="--seeds 1000000", "--seed 7 --trace")
+simulate: $(READY) ## Play 5,000 seeded schedules of the simulation, as `make test` does (ARGS="--seed 7 --trace")
+	@$(BIN)/python -m tests.simulation --seeds 5000 $(ARGS)
+
+soak: $(READY) ## Play 100,000 of them, in two minutes (ARGS="--seeds 1000000", ARGS="--from 100000")
 	@$(BIN)/python -m tests.simulation --seeds 100000 $(ARGS)
 
 endurance: $(READY) ## Run one relay for half an hour: memory, descriptors, threads, lateness (ARGS="--minutes 5")
