@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 GENERATORS := tools.schemas tools.configuration_reference tools.dashboard tools.chart_values
 PYTEST := $(BIN)/python -m pytest --dist worksteal --maxprocesses 4 --numprocesses
 # Of the long forms of the chaos tests: what time and number add most to.
-LONG_FORMS := killed_again_and_again or join_and_leave_every_second or arrive_late_at_random
+LONG_FORMS := join_and_leave_every_second or arrive_late_at_random
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
