@@ -38,7 +38,7 @@ def configuration(sandbox: Sandbox, engage_url: str, **sections: Mapping[str, ob
         "kafka": {**sandbox.properties, **sections.pop("kafka", {})},
         "source": {"topics": [sandbox.topics.source]},
         "engage": {"connections": {"default": {**connection, **sections.pop("connection", {})}}},
-        "polling": {"initial": "50ms", "max_interval": "300ms", "not_found_grace": "1s"},
+        "polling": {"initial": "50ms", "max_interval": "300ms", "not_found_grace": "1s", "contact_grace": "1s"},
         "admin": {"listen": "127.0.0.1:0"},
         **sections,
     }

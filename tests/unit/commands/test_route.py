@@ -66,10 +66,10 @@ def test_a_name_that_no_action_can_have_is_an_invalid_event(name: object, why: s
     assert str(row["detail"]).startswith(why)
 
 
-def test_an_event_that_no_route_takes_is_passed_with_code_0() -> None:
+def test_an_event_that_no_route_takes_is_ignored_with_code_0() -> None:
     result = called("route", "-", "--json", stdin='{"type": "price.changed"}')
     assert result.exit_code == 0
-    assert [row["fate"] for row in json_lines(result)] == ["passed"]
+    assert [row["fate"] for row in json_lines(result)] == ["ignored"]
 
 
 @pytest.mark.parametrize(
