@@ -6,7 +6,7 @@ Rules:
  2. The API key goes to the connection's own origin only. Redirects are followed for polls alone: of a Location the
     path is asked, at our own origin, whatever scheme and host it names.
  3. An action is in doubt unless it is certain that Engage did not process it (`_action_outcome`).
- 4. A 202 is what its status line says, whatever becomes of its body.
+ 4. A 202 or 4xx to an action is what its status line says, whatever becomes of its body.
 
 Sources: Voyado's public API documentation ("Docs"), RFC 9110 for what HTTP itself says of a status.
 """
@@ -300,9 +300,9 @@ class EngageClient:
         the other 3xx; 499 (a proxy's word for a lost connection, on either side of Engage); whatever ended without
         a complete answer.
         """
+        if isinstance(answer, Failure) and _says_enough(answer.status):
+            answer = Response(answer.status or 0, b"")
         if isinstance(answer, Failure):
-            if answer.status == 202:
-                return Accepted()
             if answer.kind == "withdrawn":
                 return Withdrawn()
             return InDoubt(answer.why) if answer.sent else Unavailable(answer.why)
@@ -354,6 +354,11 @@ class EngageClient:
         except (ValueError, OverflowError):
             return None
         return min(seconds, MAX_RETRY_AFTER_S) if seconds >= 0 else None
+
+
+def _says_enough(status: int | None) -> bool:
+    """Say whether a status line alone decides of an action: 202, and a 4xx, with which it was refused."""
+    return status is not None and (status == 202 or 400 <= status < 500)
 
 
 def _failed(failure: Failure) -> Unavailable:

@@ -219,6 +219,17 @@ def test_an_action_whose_answer_stops_behind_its_status_line_is_accepted(run: Ru
 
 
 @pytest.mark.parametrize(
+    ("status", "outcome"),
+    [(404, StaleTag()), (400, Rejected(400, "Engage answered 400")), (422, NoContact()), (429, Throttled()),
+     (200, InDoubt("connection was closed in the midst of the answer")),
+     (503, InDoubt("connection was closed in the midst of the answer"))],
+)  # fmt: skip
+async def test_a_refusal_is_told_by_its_status_line_too(status: int, outcome: ActionOutcome) -> None:
+    async with wired(sending_then(b"HTTP/1.1 %d Whatever\r\ncontent-length: 10\r\n\r\n{" % status)) as w:
+        assert await w.engage.send_action("o-1", ACTION) == outcome
+
+
+@pytest.mark.parametrize(
     "said",
     [b"HTTP/1.1 202 Acce", b"HTTP/1.1 20", b"HTTP/1.1 100 Continue\r\n", b"HTTP/2 202 Accepted\r\n", b"202\r\n",
      b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 202 Accepted\r\n"],
