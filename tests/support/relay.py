@@ -48,9 +48,9 @@ from consumer.kafka import clients
 from consumer.kafka.initial_offsets import settle_start
 from consumer.kafka.topics import committed_offsets, watermarks
 from consumer.relay.loop import Connection, Relay, ahead_of, slots_of
-from consumer.simulator import Simulator, SimulatorOptions
+from consumer.simulator import Moods, Simulator, SimulatorOptions
 from consumer.simulator.account import AcceptedAction
-from consumer.simulator.world import CompletedJob, Fate, UnknownOrders
+from consumer.simulator.world import Fate, UnknownOrders
 from consumer.telemetry.metrics import Metrics
 from schemas.dead_letter import DeadLetterHeaders, Reason
 from schemas.pending_action import POSITION_KEY, PendingAction
@@ -156,7 +156,7 @@ class EngageOptions(TypedDict, total=False):
     processing: str
     failing: float
     stuck: float
-    completed_job: CompletedJob
+    moods: Moods
     unknown_orders: UnknownOrders
     requests_per_second: int
     faults: tuple[str, ...]

@@ -9,6 +9,7 @@ import pytest
 import uvloop
 
 from consumer.kafka.membership import MOST_RECORDS
+from consumer.simulator import Moods
 from tests.broker.conftest import PlaceFactory
 from tests.support.relay import (
     CUSTOMER,
@@ -27,6 +28,8 @@ from tests.support.relay import (
     tagged_order,
     until,
 )
+
+REDIRECTED = Moods(redirects=("relative=1",))
 
 
 def document_of(order: str) -> dict[str, object]:
@@ -171,7 +174,11 @@ def test_a_document_of_an_order_that_exists_replaces_it(places: PlaceFactory) ->
 def test_a_completed_job_that_redirects_to_its_order_is_followed(places: PlaceFactory) -> None:
     place = places()
     order = order_id("redirected")
-    with Engage(completed_job="redirect") as engage, RelayThread(place, engage.url), Books(place) as books:
+    with (
+        Engage(moods=REDIRECTED) as engage,
+        RelayThread(place, engage.url),
+        Books(place) as books,
+    ):
         publish(place, [(order, event(order, engage={"jobId": engage.submit(order)}))])
         books.wait_until_settled()
         assert dict(engage.requests) == {("job", "302"): 1, ("order", "200"): 1, ("action", "202"): 1}
@@ -182,7 +189,7 @@ def test_what_follows_a_call_is_within_the_budget_as_well(places: PlaceFactory) 
     place, budget = places(partitions=3), 40
     redirected = [order_id(f"redirected-{n}") for n in range(40)]
     existing = [order_id(f"existing-{n}") for n in range(10)]
-    with Engage(completed_job="redirect") as engage, Books(place) as books:
+    with Engage(moods=REDIRECTED) as engage, Books(place) as books:
         for order in existing:
             engage.submit(order)
         events = [(order, event(order, engage={"jobId": engage.submit(order)})) for order in redirected]
