@@ -46,8 +46,8 @@ MAX_INTERVAL = "120s"
 RATE = 0.9 * ENGAGE_LIMIT
 PARTITIONS = 6
 TICK_S = 1.0
-MOST_SAMPLE_S = 5.0
-WARM_UP_SHARE, MOST_WARM_UP_S = 0.2, 300.0
+MAX_SAMPLE_S = 5.0
+WARM_UP_SHARE, MAX_WARM_UP_S = 0.2, 300.0
 SETTLE_S = 30.0
 # Tags that are remembered for an order's next action (10,000 of them: 3 MB) and histograms fill up while it runs.
 SLACK_BYTES = 8 << 20
@@ -94,12 +94,12 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """Lateness in seconds, as exact as the histogram: interpolated within a bucket; `most_s` is a bucket's bound."""
+    """Lateness in seconds, as exact as the histogram: interpolated within a bucket; `max_s` is a bucket's bound."""
 
     polls: int
     p50_s: float
     p99_s: float
-    most_s: float
+    max_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +308,7 @@ def soak(options: Options, say: Callable[[str], None]) -> Report:
 
 
 def _run(options: Options, relay: Relay, feed: _Feed, say: Callable[[str], None]) -> list[Sample]:
-    sample_every_s = min(MOST_SAMPLE_S, max(TICK_S, options.seconds / 20))
+    sample_every_s = min(MAX_SAMPLE_S, max(TICK_S, options.seconds / 20))
     feed.bring(PENDING, options.pending)
     started = time.monotonic()
     samples = [_sample(relay, 0.0, 0)]
@@ -343,7 +343,7 @@ def _report(samples: Sequence[Sample], relay: Relay, feed: _Feed) -> Report:
             break
         time.sleep(TICK_S / 4)
     seconds = samples[-1].at
-    warm_up_s = min(MOST_WARM_UP_S, WARM_UP_SHARE * seconds)
+    warm_up_s = min(MAX_WARM_UP_S, WARM_UP_SHARE * seconds)
     warm = [each for each in samples if each.at >= warm_up_s]
     return Report(
         seconds=seconds,
@@ -387,7 +387,7 @@ def _told(figures: Late) -> str:
         return "no poll"
     return (
         f"{figures.polls} polls late by {figures.p50_s * 1000:.0f} ms (p50), {figures.p99_s * 1000:.0f} ms (p99), "
-        f"at most {figures.most_s * 1000:.0f} ms"
+        f"at most {figures.max_s * 1000:.0f} ms"
     )
 
 

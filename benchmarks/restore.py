@@ -34,7 +34,7 @@ from consumer.core.ownership import Assignment
 from consumer.events.decoding import decode
 from consumer.events.routing import BUILT_IN_ROUTES, Routed, Router, compile_routes
 from consumer.kafka import clients
-from consumer.kafka.journal import MOST_WRITES
+from consumer.kafka.journal import MAX_WRITES
 from consumer.kafka.low_water_mark import LowWaterMark
 from consumer.kafka.records import (
     SourceEvent,
@@ -108,7 +108,7 @@ def _batches(reader: Consumer, actions: int, partitions: int) -> Iterator[list[t
     read = 0
     while read < actions:
         batch: list[tuple[SourceEvent, NewAction]] = []
-        for record in reader.consume(MOST_WRITES, 1.0):
+        for record in reader.consume(MAX_WRITES, 1.0):
             if record.error() is not None:
                 continue
             key, value = record.key(), record.value()
@@ -117,9 +117,9 @@ def _batches(reader: Consumer, actions: int, partitions: int) -> Iterator[list[t
             at = SourceEvent(TOPIC, record.partition() or 0, record.offset() or 0, record.timestamp()[1], key, value)
             decoded = decode(value)
             assert isinstance(decoded, dict)
-            routed = router.route(decoded, at)
-            assert isinstance(routed, Routed)
-            batch.append((at, new_action(routed, at)))
+            payload = router.route(decoded, at)
+            assert isinstance(payload, Routed)
+            batch.append((at, new_action(payload, at)))
         read += len(batch)
         if batch:
             yield batch
@@ -128,7 +128,7 @@ def _batches(reader: Consumer, actions: int, partitions: int) -> Iterator[list[t
 def _save(of: SourceEvent, action: NewAction) -> Save:
     now = time.time()
     action_id = ActionId(Assignment(TOPIC, of.partition, 1), of.offset)
-    return Save(action_id, action.route, action.routed, False, now, now + 1, 0, 0, None, action.job_id)
+    return Save(action_id, action.route, action.payload, False, now, now + 1, 0, 0, None, action.job_id)
 
 
 # -- the restart, in a process of its own -----------------------------------------------------------------------

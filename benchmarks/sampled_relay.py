@@ -31,7 +31,7 @@ PROFILE = "BENCHMARK_PROFILE"
 
 EVENT_LOOP = "event loop"
 HTTP = "HTTP engine"
-REST = "the rest"
+OTHER = "the rest"
 LIBRDKAFKA = "librdkafka"
 COMPONENTS = {
     "http": HTTP,
@@ -98,7 +98,7 @@ class _Sampler:
         self._on = False
 
     def start(self, *_: object) -> None:
-        self._cpu_before = _cpu_of_tasks()
+        self._cpu_before = _cpu_of_threads()
         signal.signal(signal.SIGPROF, self._take)
         _start_timer()
         self._on = True
@@ -107,7 +107,7 @@ class _Sampler:
         self._on = False
         cpu: Counter[str] = Counter()
         names = {thread.native_id: thread.name for thread in threading.enumerate()}
-        for task, nanoseconds in _cpu_of_tasks().items():
+        for task, nanoseconds in _cpu_of_threads().items():
             taken = nanoseconds - self._cpu_before.get(task, 0)
             cpu[_thread(task, names)] += taken
         profile = {
@@ -139,7 +139,7 @@ class _Sampler:
         if code not in self._known:
             file = Path(code.co_filename)
             ours = str(file.parent) in _OURS
-            where = (COMPONENTS.get(file.stem, REST), f"{file.stem}.{code.co_qualname}")
+            where = (COMPONENTS.get(file.stem, OTHER), f"{file.stem}.{code.co_qualname}")
             self._known[code] = where if ours else None
         return self._known[code]
 
@@ -159,8 +159,8 @@ def _thread(task: int, names: dict[int | None, str]) -> str:
     if task == os.getpid():
         return EVENT_LOOP
     if task in names:
-        return THREADS.get(names[task], REST)
-    return LIBRDKAFKA if _comm(task).startswith("rdk") else REST
+        return THREADS.get(names[task], OTHER)
+    return LIBRDKAFKA if _comm(task).startswith("rdk") else OTHER
 
 
 def _comm(task: int) -> str:
@@ -170,7 +170,7 @@ def _comm(task: int) -> str:
         return ""
 
 
-def _cpu_of_tasks() -> dict[int, int]:
+def _cpu_of_threads() -> dict[int, int]:
     """Nanoseconds of CPU by task."""
     cpu: dict[int, int] = {}
     for task in Path("/proc/self/task").iterdir():

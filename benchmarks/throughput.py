@@ -42,7 +42,7 @@ from benchmarks.sampled_relay import EVENT_LOOP
 from tests.support.broker import JVM_FOR_LOAD, KafkaBroker
 
 STALLED_S = 90.0  # nothing accepted for so long: more than any wait between two tries of the relay's
-MOST_FUNCTIONS = 15
+MAX_FUNCTIONS = 15
 PROFILED_EVENTS = 10_000
 NO_LIMIT = 20_000.0  # requests per second: more than one core can make
 
@@ -92,7 +92,7 @@ class Slow:
     p50_s: float
     p95_s: float
     answers_429: int
-    most_requests_in_a_second: int
+    max_requests_in_a_second: int
     cost: Cost
 
 
@@ -171,7 +171,7 @@ def run_slow(options: Options) -> Slow:
         p50_s=percentiles[9],
         p95_s=percentiles[18],
         answers_429=sum(statuses.get("429", 0) for statuses in summary["requests"].values()),
-        most_requests_in_a_second=max(summary["mostRequestsPerSecond"].values()),
+        max_requests_in_a_second=max(summary["mostRequestsPerSecond"].values()),
         cost=cost,
     )
 
@@ -203,7 +203,7 @@ def run_profiled(options: Options) -> Profile:
         if thread != EVENT_LOOP:
             components[f"{thread} (thread)"] += seconds / total  # type: ignore[assignment]
     ordered = sorted(functions.items(), key=lambda item: -item[1])
-    return Profile(taken, dict(components.most_common()), dict(ordered[:MOST_FUNCTIONS]))
+    return Profile(taken, dict(components.most_common()), dict(ordered[:MAX_FUNCTIONS]))
 
 
 def _await_accepted(url: str, count: str, expected: int, relay: Relay) -> dict[str, int | float]:
@@ -258,7 +258,7 @@ def _say_slow(slow: Slow, options: Options) -> None:
     print(f"  {slow.seconds:8.1f} s in total")
     print(f"  {slow.requests_per_action:8.2f} requests per action")
     print(f"  {slow.p50_s:8.3f} s from tag ready to accepted at the median, {slow.p95_s:.3f} s at the 95th percentile")
-    print(f"  {slow.answers_429:8d} answers 429; {slow.most_requests_in_a_second} requests in the busiest second")
+    print(f"  {slow.answers_429:8d} answers 429; {slow.max_requests_in_a_second} requests in the busiest second")
     print(f"  {slow.cost.cpu_ms_per_action:8.3f} ms CPU per action")
     _say_cost(slow.cost)
     print(

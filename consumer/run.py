@@ -38,14 +38,14 @@ from consumer.events.routing import Router, compile_routes
 from consumer.kafka import clients
 from consumer.kafka import topics as kafka_topics
 from consumer.kafka.initial_offsets import Start, settle_start
-from consumer.kafka.membership import LEAST_HAND_OVER_S
+from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.relay.loop import Connection, Relay, ahead_of, slots_of
 from consumer.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from consumer.telemetry.tracing import Tracing  # an extra
 
-BROKER_AGAIN_S = 1.0
+BROKER_RETRY_S = 1.0
 HAND_OVER_SLACK_S = 1.0  # for the journal, when the last outcome is known
 USER_AGENT = f"engage-relay/{__version__}"
 
@@ -136,7 +136,7 @@ async def _prepare(
                 return await loop.run_in_executor(None, partial(_settle_start, settings, decided))
             except KafkaException as error:
                 _LOG.warning("Kafka does not answer, trying again", why=clients.error_of(error).str())
-            await asyncio.wait({stopped}, timeout=BROKER_AGAIN_S)
+            await asyncio.wait({stopped}, timeout=BROKER_RETRY_S)
     finally:
         stopped.cancel()
     return None
@@ -216,7 +216,7 @@ def _relay(
         partition_counts=counts,
         # A request ends after twice its time-out.
         hand_over_s=max(
-            LEAST_HAND_OVER_S, *(2 * each.timeout + HAND_OVER_SLACK_S for each in settings.engage.connections.values())
+            MIN_HAND_OVER_S, *(2 * each.timeout + HAND_OVER_SLACK_S for each in settings.engage.connections.values())
         ),
         transactional_id=transactional_id(settings),
         connections=connections,
@@ -226,7 +226,7 @@ def _relay(
             deadline_s=polling.deadline,
             not_found_grace_s=polling.not_found_grace,
         ),
-        most_pending=settings.limits.pending,
+        max_pending=settings.limits.pending,
         clock=clock,
         jitter=random.random,
         metrics=metrics,

@@ -1,7 +1,7 @@
-"""The delay topic's records: what is still owed to Engage, so that a restart knows it.
+"""The delay topic's records: the actions that are still open, so that a restart knows them.
 
 Key: `{source offset}:{route}` (UTF-8), or `position` for the partition's next source offset. The partition is
-the source partition's number. A tombstone ends an action. `routed` is written once and carried along unread;
+the source partition's number. A tombstone ends an action. `payload` is written once and carried along unread;
 the fields beside it are the action's progress.
 
 Readers ignore unknown fields, so a newer relay may add some (`version` stays); a change that an older
@@ -119,11 +119,11 @@ class PendingAction(_Contract):
     sends: int = Field(0, description="Times that the action was sent or meant to be.")
     version_tag: str | None = Field(None, description="The tag last learnt.")
     job_id: str | None = Field(None, description="The job that a posted document was given.")
-    routed: RoutedAction
+    payload: RoutedAction
 
 
 class Position(_Contract):
-    """Where the source partition goes on: written in every transaction that touches the partition."""
+    """The next offset of the source partition: written in every transaction that touches the partition."""
 
     version: Literal[1] = 1
     next_offset: int

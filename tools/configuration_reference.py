@@ -138,7 +138,7 @@ def properties_table() -> str:
                 continue
             yours = {**given, name: "yours"}
             again = clients.member(yours) if client == "source" else clients.producer(yours, "t")
-            refused = "or left out" in (kafka_properties.mistake(name, "yours") or "")
+            refused = "or left out" in (kafka_properties.error(name, "yours") or "")
             fixed = "fixed" if refused or again[name] != "yours" else "may be changed"
             said = json.dumps(value) if isinstance(value, bool) else str(value)
             rows.append(f"| `{name}` | {client} | `{said}` | {fixed} |")
@@ -159,13 +159,13 @@ TABLES = {"keys": settings_table, "short": short_table, "properties": properties
 
 
 def current(document: str) -> str:
-    """Return the document with its tables anew."""
+    """Return the document with its tables rewritten."""
     for name, table in TABLES.items():
         begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
-        before, _, rest = document.partition(begin)
-        _, found, after = rest.partition(end)
+        before, _, remainder = document.partition(begin)
+        _, found, after = remainder.partition(end)
         if not found:
-            raise ValueError(f"{FILE} has no place for {name}: {begin.strip()} ... {end.strip()}")
+            raise ValueError(f"{FILE} has no markers for {name}: {begin.strip()} ... {end.strip()}")
         document = before + begin + table() + end + after
     return document
 

@@ -4,7 +4,7 @@ PURE. Rules:
  1. Every text that is not written here is escaped, whoever wrote it.
  2. No element carries style or script of its own: the content security policy allows this file's, by their hashes,
     and nothing else, not even an image.
- 3. Nothing is told by colour alone, and a chart's figures stand beside it in words.
+ 3. Nothing is shown by colour alone, and a chart's figures stand beside it in words.
  4. The page works without its script, which only saves the flicker of a reload.
 """
 
@@ -31,15 +31,15 @@ from consumer.admin.status import (
 )
 
 RELOAD_S = 5  # without the script
-LEAST_SLICE_S = 3.0  # of the slice that still grows: a rate of one second is noise
-MOST_PARTITIONS = 48  # in the table; the JSON has all of them
+MIN_SLICE_S = 3.0  # of the slice that still grows: a rate of one second is noise
+MAX_PARTITIONS = 48  # in the table; the JSON has all of them
 
 _STATE_WORDS = {
     "queued": "behind another action of its order",
     "waiting": "until its next poll",
-    "due": "may be polled, waits for the budget",
+    "due": "may be polled, waits for its connection",
     "polling": "Engage is asked for its tag",
-    "tagged": "has its tag, waits for its turn",
+    "tagged": "has its tag, waits for its connection",
     "saving": "its intent is being saved",
     "ready": "its intent is saved",
     "sending": "sent, no answer yet",
@@ -120,7 +120,7 @@ def _header(status: Status, now: datetime) -> str:
     told = [
         f"figures are {duration(status.age_s)} old" if status.age_s is not None else "no figures yet",
         *([f"up {duration((now - status.started).total_seconds())}"] if status.started else []),
-        f"{status.budget_share:.0%} of every budget is this instance's",
+        f"{status.rate_limit_share:.0%} of every rate limit is this instance's",
     ]
     kind = {"running": "", "stuck": " bad"}.get(status.state, " warn")
     return (
@@ -139,7 +139,7 @@ def _attention(status: Status) -> str:
 
 def _figures(status: Status, now: datetime) -> str:
     pending, source = status.pending, status.source
-    letters = status.dead_letters.total
+    dead_letters = status.dead_letters.total
     accepted = sum(each.accepted_per_second for each in status.connections)
     requests = sum(each.requests_per_second for each in status.connections)
     oldest = None if pending.oldest is None else (now - pending.oldest).total_seconds()
@@ -150,12 +150,12 @@ def _figures(status: Status, now: datetime) -> str:
         ("Overdue", number(pending.overdue), "past their time", _bad(pending.overdue)),
         ("In doubt", number(pending.in_doubt), "outcome unknown", _bad(pending.in_doubt)),
         (
-            "To be read",
+            "Lag",
             number(source.lag),
             "source is paused" if source.paused else "in the source",
             _bad(source.paused),
         ),
-        ("Dead letters", number(letters), "since the start", ""),
+        ("Dead letters", number(dead_letters), "since the start", ""),
     )
     return (
         '<dl class="figures">'
@@ -179,7 +179,7 @@ def _until(due: datetime | None, now: datetime) -> str:
 
 
 def _charts(status: Status, now: datetime) -> str:
-    seen = [each for each in status.recent.moments if each.seconds >= LEAST_SLICE_S]
+    seen = [each for each in status.recent.moments if each.seconds >= MIN_SLICE_S]
 
     def line(name: str, latest: str, value: Callable[[Moment], float | None]) -> Line:
         at = [((each.start - now).total_seconds() + each.seconds, value(each)) for each in seen]
@@ -232,14 +232,14 @@ def _connections(status: Status, now: datetime) -> str:
             f'<td><span class="pill{_PILLS[each.state]}">{each.state}{since}</span>{why}</td>'
             f'<td class="number">{rate(each.accepted_per_second)}</td>'
             f'<td class="number">{rate(each.requests_per_second)}</td>'
-            f'<td class="number">{rate(each.rate)} <small>of {number(each.budget)}</small></td>'
+            f'<td class="number">{rate(each.rate)} <small>of {number(each.rate_limit)}</small></td>'
             f'<td class="number">{number(each.in_flight)}</td></tr>'
         )
     head = ("Connection", "State", "Accepted/s", "Requests/s", "Rate limit", "In flight")
     return _section("Connections", _table(head, rows, numbers=(2, 3, 4, 5)), none="No connection is at work yet.")
 
 
-_PILLS: dict[ConnectionState, str] = {"open": "", "resting": " warn", "suspended": " bad"}
+_PILLS: dict[ConnectionState, str] = {"open": "", "cooldown": " warn", "suspended": " bad"}
 
 
 def _pending_by_state(status: Status) -> str:
@@ -269,15 +269,15 @@ def _pending_by_age(status: Status) -> str:
 
 
 def _dead_letters(status: Status, now: datetime) -> str:
-    letters = status.dead_letters
-    reasons = " · ".join(f"{escape(reason)} <b>{number(count)}</b>" for reason, count in letters.by_reason.items())
+    dead_letters = status.dead_letters
+    reasons = " · ".join(f"{escape(reason)} <b>{number(count)}</b>" for reason, count in dead_letters.by_reason.items())
     rows = [
         f'<tr><td><time datetime="{each.at.isoformat()}">{_ago(each.at, now)}</time></td>'
         f"<td>{escape(each.reason)}</td><td>{escape(each.topic)}[{each.partition}]</td>"
         f'<td class="number">{"" if each.offset is None else each.offset}</td></tr>'
-        for each in letters.last
+        for each in dead_letters.last
     ]
-    table = _table(("Set aside", "Reason", "Partition", "Offset"), rows, numbers=(3,))
+    table = _table(("When", "Reason", "Partition", "Offset"), rows, numbers=(3,))
     return _section("Dead letters", table and f'<p class="key">{reasons}</p>{table}', none="None since the start.")
 
 
@@ -292,12 +292,12 @@ def _partitions(status: Status) -> str:
         f'<tr><th scope="row">{escape(each.topic)}[{each.partition}]</th><td>{each.holding}</td>'
         f'<td class="number">{number(each.pending)}</td>'
         f'<td class="number">{duration(None) if each.lag is None else number(each.lag)}</td></tr>'
-        for each in shown[:MOST_PARTITIONS]
+        for each in shown[:MAX_PARTITIONS]
     ]
-    rest = len(owned) - MOST_PARTITIONS
-    if rest > 0:
-        rows.append(f'<tr><td colspan="4" class="quiet">and {number(rest)} more, with less to be read</td></tr>')
-    table = _table(("Partition", "State", "Pending", "To be read"), rows, numbers=(2, 3))
+    hidden = len(owned) - MAX_PARTITIONS
+    if hidden > 0:
+        rows.append(f'<tr><td colspan="4" class="quiet">and {number(hidden)} more, with less lag</td></tr>')
+    table = _table(("Partition", "State", "Pending", "Lag"), rows, numbers=(2, 3))
     return _section(f"Partitions owned: {number(len(owned))}", table, none="None: other instances have them.")
 
 

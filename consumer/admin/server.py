@@ -45,7 +45,7 @@ HEARTBEAT_LIMITS_S: Mapping[Thread, float] = {
 }
 
 CONNECTION_S = 5.0  # a connection's whole life: a scrape takes milliseconds, a probe gives up after seconds
-MOST_CONNECTIONS = 32  # a scraper and a few probes; each costs a thread
+MAX_CONNECTIONS = 32  # a scraper and a few probes; each costs a thread
 MAX_REQUEST_LINE_BYTES = 8 << 10  # the headers have the standard library's limits: 100 of 64 KiB
 CHECK_S = 0.5  # how often connections that are too old are looked for, and the end of the server
 
@@ -238,7 +238,7 @@ class _Server(ThreadingMixIn, TCPServer):
         super().__init__((str(address[0]), port), _Connection)  # not its port: it wraps one that is too large
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if len(self._open) >= MOST_CONNECTIONS and (oldest := next(iter(self._open.copy()), None)) is not None:
+        if len(self._open) >= MAX_CONNECTIONS and (oldest := next(iter(self._open.copy()), None)) is not None:
             self._open.pop(oldest, None)
             _cut(oldest)
         self._open[request] = time.monotonic()

@@ -29,7 +29,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST_S = 250_000_000_000.0  # in the year 9892: what a record of the delay topic says may be anything
 
 State = Literal["starting", "running", "stuck", "draining"]
-ConnectionState = Literal["open", "resting", "suspended"]
+ConnectionState = Literal["open", "cooldown", "suspended"]
 
 
 class _Part(BaseModel):
@@ -44,7 +44,7 @@ class Age(_Part):
 
 
 class Pending(_Part):
-    """What is owed to Engage."""
+    """The actions that are not accepted yet."""
 
     open: int
     limit: int
@@ -57,7 +57,7 @@ class Pending(_Part):
 
 
 class Source(_Part):
-    """What is still to be read, and whether it is held for back-pressure."""
+    """The lag on the source, and whether the source is paused for back-pressure."""
 
     lag: int
     paused: bool
@@ -65,14 +65,14 @@ class Source(_Part):
 
 
 class Connection(_Part):
-    """One Engage tenant. `rate` is what it may be asked at present, of `budget`, which all instances share."""
+    """One Engage tenant. `rate` is what it may be asked at present, of `rate_limit`, which all instances share."""
 
     name: str
     state: ConnectionState
     why: str | None
     since: datetime | None
     next_at: datetime | None
-    budget: float
+    rate_limit: float
     rate: float
     in_flight: int
     requests_per_second: float
@@ -90,7 +90,7 @@ class Partition(_Part):
 
 
 class DeadLetter(_Part):
-    """Where an event stood that was set aside, and why."""
+    """The coordinates of an event that became a dead letter, and why."""
 
     at: datetime
     reason: Reason | str
@@ -147,7 +147,7 @@ class Status(_Part):
     age_s: float | None
     started: datetime | None
     attention: list[str]
-    budget_share: float
+    rate_limit_share: float
     pending: Pending
     source: Source
     connections: list[Connection]
@@ -179,7 +179,7 @@ def status_of(
         age_s=None if age_s is None or not began else round(age_s, 3),
         started=_time(flow.started),
         attention=[*not_alive, *_attention(snapshot)],
-        budget_share=round(snapshot.budget_share, 4),
+        rate_limit_share=round(snapshot.rate_limit_share, 4),
         pending=_pending(snapshot),
         source=Source(lag=sum(snapshot.lag.values()), paused=snapshot.paused, journal_backlog=snapshot.journal_backlog),
         connections=[_connection(name, each, flow) for name, each in sorted(snapshot.connections.items())],
@@ -221,7 +221,9 @@ def _attention(snapshot: Snapshot) -> list[str]:
     if snapshot.in_doubt:
         said.append(f"In doubt: {_actions(snapshot.in_doubt)} Engage may have processed already")
     if snapshot.overdue:
-        said.append(f"Overdue: {_actions(snapshot.overdue)} whose time has come and that nobody could take yet")
+        said.append(
+            f"Overdue: {_actions(snapshot.overdue)} whose time has come and whose connection could not take them yet"
+        )
     if snapshot.paused:
         said.append("The source is paused: too much is pending, or waits for a transaction")
     return said
@@ -235,7 +237,7 @@ def _pending(snapshot: Snapshot) -> Pending:
     oldest = min(snapshot.first_seen, default=None)
     return Pending(
         open=sum(snapshot.pending.values()),
-        limit=snapshot.most_pending,
+        limit=snapshot.max_pending,
         in_doubt=snapshot.in_doubt,
         overdue=snapshot.overdue,
         next_due=_time(snapshot.next_due),
@@ -256,14 +258,16 @@ def ages(first_seen: Mapping[int, int], now: float) -> list[Age]:
 
 def _connection(name: str, figures: ConnectionFigures, flow: Flow) -> Connection:
     halt = figures.halt
-    state: ConnectionState = "suspended" if figures.suspended else "resting" if halt or figures.resting else "open"
+    state: ConnectionState = (
+        "suspended" if figures.suspended else "cooldown" if halt or figures.cooling_down else "open"
+    )
     return Connection(
         name=name,
         state=state,
         why=halt.why if halt else None,
         since=_time(halt.since) if halt else None,
         next_at=_time(figures.next_at),
-        budget=figures.budget,
+        rate_limit=figures.rate_limit,
         rate=round(figures.requests_per_second, 2),
         in_flight=figures.in_flight,
         requests_per_second=round(flow.per_second(lambda each: each.requests.get(name, 0)), 2),
@@ -338,7 +342,7 @@ def number(value: float) -> str:
 
 
 def rate(value: float) -> str:
-    """Write what may have a fraction, and has one place for it: `0`, `0.4`, `12.0`, `1,234`."""
+    """Write what may have a fraction, and has one digit for it: `0`, `0.4`, `12.0`, `1,234`."""
     return f"{value:,.0f}" if value == 0 or value >= 99.95 else f"{value:.1f}"
 
 
@@ -353,8 +357,8 @@ def duration(seconds: float | None) -> str:
     whole = round(seconds)
     for name, size, small, per in _UNITS:
         if whole >= size:
-            rest = whole % size // per
-            return f"{whole // size} {name}" + (f" {rest} {small}" if rest and whole < 10 * size else "")
+            remainder = whole % size // per
+            return f"{whole // size} {name}" + (f" {remainder} {small}" if remainder and whole < 10 * size else "")
     return f"{whole} s"
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 import typer
 
 from consumer.commands import output
+from consumer.commands.exits import refuse
 
 
 def simulate(
@@ -80,7 +81,7 @@ def simulate(
     slow: Annotated[str, typer.Option(help="How late the fault `slow` answers.")] = "uniform:1s..5s",
 ) -> None:
     """Run the Engage simulator alone, until SIGTERM or SIGINT."""
-    from consumer import simulator  # noqa: PLC0415 - h11 and asyncio, which `--help` does without
+    from consumer import simulator
 
     try:
         options = simulator.SimulatorOptions(
@@ -111,11 +112,6 @@ def simulate(
         )
         simulator.run(options, output.data)
     except ValueError as error:
-        _refuse(str(error))
+        refuse(str(error))
     except OSError as error:
-        _refuse(f"cannot listen on {listen}: {error.strerror}")
-
-
-def _refuse(why: str) -> NoReturn:
-    output.notice(why)
-    raise typer.Exit(2)
+        refuse(f"cannot listen on {listen}: {error.strerror}")

@@ -1,7 +1,7 @@
 """What is wrong with a configuration, in an operator's words, and where it stands.
 
 Pydantic speaks to programmers and shows the wrong value. These lines name the key, where to find it and what to
-write, and hold no value: it may be a secret, also one in the wrong place.
+write, and hold no value: it may be a secret, also one under the wrong key.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from consumer.config.environment import Override, VariableMistake, did_you_mean, variable_for
-from consumer.config.yaml_file import ConfigurationFile, FileMistake, KeyPath, Position
+from consumer.config.environment import Override, VariableError, did_you_mean, variable_for
+from consumer.config.yaml_file import ConfigurationFile, FileError, KeyPath, Position
 
 _SECTION = "must be a section, with keys of its own"
 _LIST = "must be a list, such as [a, b]"
@@ -51,7 +51,7 @@ WORDS = {
 }
 
 
-class Mistakes:
+class Errors:
     """Collects what is wrong; `sources` are the values that came from variables."""
 
     def __init__(
@@ -59,25 +59,25 @@ class Mistakes:
         file_name: str,
         file: ConfigurationFile,
         sources: Mapping[KeyPath, Override],
-        meaningless: Iterable[VariableMistake],
+        meaningless: Iterable[VariableError],
     ) -> None:
         self._file_name = file_name
         self._file = file
         self._sources = sources
         self._found: list[tuple[Position | None, str]] = [
-            *((mistake.position, self._in_file(mistake)) for mistake in file.mistakes),
-            *((None, f"{mistake.variable}: {mistake.text}") for mistake in meaningless),
+            *((error.position, self._in_file(error)) for error in file.errors),
+            *((None, f"{error.variable}: {error.text}") for error in meaningless),
         ]
 
     def add(self, error: ValidationError, model: type[BaseModel]) -> None:
-        """Add what pydantic found. A value that the file's reader could not read is no second mistake."""
+        """Add what pydantic found. A value that the file's reader could not read is no second error."""
         for details in error.errors(include_url=False, include_input=False):
             path: KeyPath = tuple(part for part in details["loc"] if part != "[key]")
             if not self._follows_from_another(path, details["type"]):
                 self._found.append(self._placed(path, _text(path, details, model)))
 
     def lines(self) -> tuple[str, ...]:
-        """Return a line for each: those in the file by their place, then the others."""
+        """Return a line for each: those in the file by line, then the others."""
         ordered = sorted(self._found, key=lambda found: (found[0] is None, found[0] or ()))
         return tuple(line for _, line in ordered)
 
@@ -88,7 +88,7 @@ class Mistakes:
 
     def _placed(self, path: KeyPath, text: str) -> tuple[Position | None, str]:
         prefixes = [path[:length] for length in range(len(path), 0, -1)]
-        # What a variable gave took the place of all that the file has there.
+        # What a variable gave replaced everything that the file has there.
         for source in (self._sources[at] for at in prefixes if at in self._sources):
             key = "" if source.path == path else f" {label(path)}"
             return None, f"{source.variable}{key}: {text}"
@@ -99,15 +99,15 @@ class Mistakes:
     def _where(self, position: Position) -> str:
         return f"{self._file_name}:{position.line}:{position.column}"
 
-    def _in_file(self, mistake: FileMistake) -> str:
-        where = self._file_name if mistake.position is None else self._where(mistake.position)
-        return f"{where} {label(mistake.path)}: {mistake.text}" if mistake.path else f"{where}: {mistake.text}"
+    def _in_file(self, error: FileError) -> str:
+        where = self._file_name if error.position is None else self._where(error.position)
+        return f"{where} {label(error.path)}: {error.text}" if error.path else f"{where}: {error.text}"
 
 
 def label(path: KeyPath) -> str:
     """Write a key's path as one reads it: `source.topics[1]`.
 
-    A key is cut where `key:value` was written without the space: the rest may be a secret.
+    A key is cut where `key:value` was written without the space: what follows may be a secret.
     """
     text = ""
     for part in path:

@@ -55,7 +55,7 @@ _WELL_KNOWN = re.findall(
 _STOP = "engage-relay.stop"
 
 
-def mistake(name: str, value: object) -> str | None:
+def error(name: str, value: object) -> str | None:
     """Say what is wrong with a property, without its value; None where nothing is."""
     accepted, reason = _INSISTED.get(name, ((), ""))
     if accepted and str(value).lower() not in accepted:

@@ -1,7 +1,7 @@
 """The user's configuration, from a file and the environment, as one validated model.
 
 Rules:
- 1. Every mistake is reported at once, a line each, with where it stands: file, line and column, or variable.
+ 1. All errors are reported at once, a line each, with their place: file, line and column, or variable.
  2. A text says what to write instead, in an operator's words, and never holds a value: it may be a secret.
  3. Whoever holds a `Settings` need not check again. What only a broker, Engage or a secret's file can tell is not
     looked at here: loading opens nothing but the configuration file.
@@ -35,7 +35,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownError
 
 from consumer.config import environment, kafka_properties, yaml_file
-from consumer.config.errors import Mistakes
+from consumer.config.errors import Errors
 from consumer.config.yaml_file import ConfigurationFile, UnreadableFileError
 from consumer.engage.api_key import LEGAL_KEY, ApiKey
 from consumer.engage.client import HEADER_NAME
@@ -125,7 +125,7 @@ def _properties(written: object) -> object:
     wrong = [
         _wrong(name, text)
         for name, value in properties.items()
-        if (text := kafka_properties.mistake(name, value)) is not None
+        if (text := kafka_properties.error(name, value)) is not None
     ]
     if "bootstrap.servers" not in properties:
         wrong.append(InitErrorDetails(type="missing", loc=("bootstrap.servers",), input=None))
@@ -144,7 +144,7 @@ MAX_TOPIC_LENGTH = 249  # Kafka's own limit
 SOURCE = "{source}"
 
 
-def _topic_mistake(name: str) -> str | None:
+def _topic_error(name: str) -> str | None:
     if name.startswith("^"):
         return "must be a topic's own name: patterns are not supported, list each topic"
     if not _TOPIC.fullmatch(name) or name in (".", ".."):
@@ -153,7 +153,7 @@ def _topic_mistake(name: str) -> str | None:
 
 
 def _source_topic(name: str) -> str:
-    if (why := _topic_mistake(name)) is not None:
+    if (why := _topic_error(name)) is not None:
         raise ValueError(why)
     return name
 
@@ -173,7 +173,7 @@ class Source(_Section):
         tuple[Annotated[str, AfterValidator(_source_topic)], ...],
         AfterValidator(_some_and_all_different),  # not pydantic's length: it counts only the good ones
         Field(
-            description="The topics that hold the events, by their own names.",
+            description="The topics that hold the events. Patterns are not supported.",
             json_schema_extra={"minItems": 1, "uniqueItems": True},
         ),
     ] = ("orders",)
@@ -183,24 +183,30 @@ def _names(template: str, sources: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(template.replace(SOURCE, source) for source in sources)
 
 
-def _template_mistake(template: str, sources: tuple[str, ...], taken: dict[str, tuple[str, ...]]) -> str | None:
+def _template_error(template: str, sources: tuple[str, ...], taken: dict[str, tuple[str, ...]]) -> str | None:
     names = _names(template, sources)
     for name in names:
-        if (why := _topic_mistake(name)) is not None:
+        if (why := _topic_error(name)) is not None:
             return f"{why} (in braces only {SOURCE} has a meaning)" if "{" in name or "}" in name else why
     return next((f"must not be a {kind} topic" for kind, others in taken.items() if set(names) & set(others)), None)
 
 
 class Delay(_Section):
-    """The topic of what is still owed to Engage."""
+    """The topic of the pending actions, one per source topic."""
 
-    topic: str = Field("{source}.engage.delay", description="{source} stands for the source topic's name.")
+    topic: str = Field(
+        "{source}.engage.delay",
+        description="The topic that holds the pending actions. {source} stands for the source topic's name.",
+    )
 
 
 class DeadLetters(_Section):
-    """The topic of what was given up."""
+    """The topic of the dead letters."""
 
-    topic: str = Field("{source}.engage.dead-letters", description="{source} stands for the source topic's name.")
+    topic: str = Field(
+        "{source}.engage.dead-letters",
+        description="The topic that holds the dead letters. {source} stands for the source topic's name.",
+    )
 
 
 # engage: connections
@@ -242,26 +248,35 @@ def _legal_header(name: str) -> str:
 
 
 class Connection(_Section):
-    """One Engage tenant: where it is, its key, and how much may be asked of it."""
+    """One Engage tenant: its address, its key and its rate limit."""
 
-    allow_insecure: bool = Field(False, description="Permit plain http to another host than this one.")
-    base_url: str = Field(description="https://host[:port][/path], without /api/v3.")
-    api_key_file: Path | None = Field(None, description="A file that holds the key; read again when it changes.")
+    allow_insecure: bool = Field(False, description="Allow plain http to other hosts than this one.")
+    base_url: str = Field(description="Address of the tenant: https://host[:port][/path], without /api/v3.")
+    api_key_file: Path | None = Field(None, description="File that holds the API key; read again when it changes.")
     api_key: Annotated[SecretStr, AfterValidator(_legal_key)] | None = Field(
-        None, validate_default=True, description="The key itself. One of this and `api_key_file`."
+        None, validate_default=True, description="The API key itself. Set either this or `api_key_file`."
     )
     api_key_header: Annotated[str, AfterValidator(_legal_header)] = Field(
-        "apikey", description="The header that carries the key."
+        "apikey", description="The HTTP header that carries the API key."
     )
     requests_per_second: Annotated[
-        float, Field(gt=0, allow_inf_nan=False, description="Engage answers 429 over 200."), BeforeValidator(_number)
+        float,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="Rate limit of the API key, shared by all instances. Engage recommends to stay below 50, and"
+            " answers 429 above 200.",
+        ),
+        BeforeValidator(_number),
     ] = 50.0
     timeout: PositiveSeconds = Field(
         10.0,
-        description="T: T/2 to connect, T of silence, 2 T for a request in all. A longer one makes a stop and a "
-        "hand-over longer.",
+        description="The time-out T of a request: T/2 to connect, T without a byte of the answer, 2 T in all. A longer"
+        " time-out makes a stop and a hand-over longer.",
     )
-    ca_file: Path | None = Field(None, description="PEM file of the authorities to trust instead of the public ones.")
+    ca_file: Path | None = Field(
+        None, description="PEM file of the certificate authorities to trust instead of the public ones."
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -303,10 +318,10 @@ class Connection(_Section):
 
 
 class Engage(_Section):
-    """Voyado Engage."""
+    """Voyado Engage, one connection per tenant."""
 
     connections: Annotated[dict[str, Connection], Field(min_length=1)] = Field(
-        default_factory=lambda: {"default": None},  # whose mistakes then say what is missing
+        default_factory=lambda: {"default": None},  # its errors then say what is missing
         validate_default=True,
     )
 
@@ -315,22 +330,31 @@ class Engage(_Section):
 
 
 class Polling(_Section):
-    """When to ask for a versionTag."""
+    """When to poll for a versionTag."""
 
-    initial: InitialSeconds = Field(AUTO_INITIAL_S, description="How long to wait before the first poll; `auto` is 1s.")
+    initial: InitialSeconds = Field(AUTO_INITIAL_S, description="Wait before the first poll; `auto` is 1s.")
     max_interval: PositiveSeconds = Field(
-        60.0, description="The longest wait between two polls of an action: waits grow up to it."
+        60.0, description="Longest wait between two polls for an action. The waits grow up to it."
     )
-    deadline: PositiveSeconds = Field(24 * 3600.0, description="A poll that is never ready ends in a dead letter.")
-    not_found_grace: Seconds = Field(600.0, description="So long a job or order that Engage doesn't know is polled.")
+    deadline: PositiveSeconds = Field(
+        24 * 3600.0,
+        description="An action for which Engage gives no versionTag by then becomes a dead letter `deadline`.",
+    )
+    not_found_grace: Seconds = Field(
+        600.0,
+        description="How long to poll for a job or order that Engage does not know. Then the action becomes a dead"
+        " letter `not_found`.",
+    )
 
 
 class Limits(_Section):
-    """What one instance holds at most."""
+    """How much one instance holds at most."""
 
-    pending: Annotated[int, Field(ge=1, description="Above it the source is paused."), BeforeValidator(_number)] = (
-        100_000
-    )
+    pending: Annotated[
+        int,
+        Field(ge=1, description="How many open actions an instance holds. At this number it pauses the source."),
+        BeforeValidator(_number),
+    ] = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +379,7 @@ class Address:
 
 
 class Admin(_Section):
-    """The server of metrics and health."""
+    """The HTTP server of the status page, the metrics and the probes."""
 
     listen: Annotated[
         Address,
@@ -364,12 +388,12 @@ class Admin(_Section):
         WithJsonSchema({"type": "string", "default": "0.0.0.0:8080"}),
     ] = Field(
         default_factory=lambda: Address("0.0.0.0", 8080),  # noqa: S104 - scraped and probed from other hosts
-        description="host:port of /status, /metrics, /healthz and /readyz.",
+        description="host:port that serves /status, /metrics, /healthz and /readyz.",
     )
 
 
 class Settings(_Section):
-    """All of it."""
+    """The whole configuration."""
 
     kafka: KafkaProperties = Field(
         default_factory=dict,
@@ -385,14 +409,16 @@ class Settings(_Section):
     limits: Limits = Limits()
     admin: Admin = Admin()
     routes: dict[str, RouteRule | None] = Field(
-        default_factory=dict, description="By name, in order, before the built-in ones; null switches a built-in off."
+        default_factory=dict,
+        description="Your routes by name. The relay tries them in this order, before the built-in ones; null switches"
+        " a built-in route off.",
     )
 
     @field_validator("delay")
     @classmethod
     def _delay_topics_apart(cls, delay: Delay, info: ValidationInfo) -> Delay:
         if isinstance(source := info.data.get("source"), Source):
-            why = _template_mistake(delay.topic, source.topics, {"source": source.topics})
+            why = _template_error(delay.topic, source.topics, {"source": source.topics})
             if why is None and len(source.topics) > 1 and SOURCE not in delay.topic:
                 why = f"must hold {SOURCE}: each source topic needs a delay topic of its own"
             if why is not None:
@@ -406,7 +432,7 @@ class Settings(_Section):
             taken = {"source": source.topics}
             if isinstance(delay := info.data.get("delay"), Delay):
                 taken["delay"] = _names(delay.topic, source.topics)
-            if (why := _template_mistake(dead_letters.topic, source.topics, taken)) is not None:
+            if (why := _template_error(dead_letters.topic, source.topics, taken)) is not None:
                 raise _errors_at([_wrong("topic", why)])
         return dead_letters
 
@@ -414,8 +440,8 @@ class Settings(_Section):
     def topics(self) -> tuple[RelayTopics, ...]:
         """Each source topic with the two that belong to it."""
         delays = _names(self.delay.topic, self.source.topics)
-        letters = _names(self.dead_letters.topic, self.source.topics)
-        return tuple(map(RelayTopics, self.source.topics, delays, letters))
+        dead_letters = _names(self.dead_letters.topic, self.source.topics)
+        return tuple(map(RelayTopics, self.source.topics, delays, dead_letters))
 
     @property
     def effective_routes(self) -> dict[str, RouteRule]:
@@ -429,17 +455,17 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     try:
         file = ConfigurationFile({}, {}) if path is None else yaml_file.read(path)
     except UnreadableFileError as error:
-        file = ConfigurationFile({}, {}, (error.mistake,), frozenset({()}))
+        file = ConfigurationFile({}, {}, (error.error,), frozenset({()}))
     said, meaningless = environment.overrides(environ, Settings, file.values)
     sources = environment.apply(said, file.values)
-    mistakes = Mistakes(str(path), file, sources, meaningless)
+    errors = Errors(str(path), file, sources, meaningless)
     settings = None
     try:
         settings = Settings.model_validate(file.values)
     except ValidationError as error:
-        mistakes.add(error, Settings)
-    if settings is None or mistakes.lines():  # raised here, so that no traceback leads to pydantic's error
-        raise ConfigurationError(mistakes.lines())
+        errors.add(error, Settings)
+    if settings is None or errors.lines():  # raised here, so that no traceback leads to pydantic's error
+        raise ConfigurationError(errors.lines())
     return settings
 
 

@@ -2,11 +2,11 @@
 
 Why not `yaml.safe_load`: it forgets where a key stood, takes the last of two equal keys in silence, and reads `on`,
 `0123`, `12:30:00` and `2025-01-01` as something else than what was written. Here
- 1. an unquoted value that YAML 1.1 and 1.2 (or two programs) read differently is a mistake: nothing is guessed;
- 2. what a configuration has no use for (anchors, aliases, tags, a second document) is a mistake, so that no file
+ 1. an unquoted value that YAML 1.1 and 1.2 (or two programs) read differently is an error: nothing is guessed;
+ 2. what a configuration has no use for (anchors, aliases, tags, a second document) is an error, so that no file
     grows when it is read, and depth and size have a limit;
  3. keys are text, always;
- 4. no mistake's text holds a value: it may be a secret.
+ 4. no error's text holds a value: it may be a secret.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Position(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class FileMistake:
+class FileError:
     """One thing that is wrong with the file itself. `path` is empty where it concerns no single key."""
 
     position: Position | None
@@ -59,7 +59,7 @@ class ConfigurationFile:
 
     values: dict[str, object] = field(repr=False)
     positions: dict[KeyPath, Position]
-    mistakes: tuple[FileMistake, ...] = ()
+    errors: tuple[FileError, ...] = ()
     unusable: frozenset[KeyPath] = frozenset()
 
 
@@ -68,11 +68,11 @@ class UnreadableFileError(Exception):
 
     def __init__(self, text: str, position: Position | None = None) -> None:
         super().__init__(text)
-        self.mistake = FileMistake(position, text)
+        self.error = FileError(position, text)
 
 
 def read(path: Path) -> ConfigurationFile:
-    """Read the file. Raises UnreadableFileError where nothing of it can be used; lesser mistakes are returned."""
+    """Read the file. Raises UnreadableFileError where nothing of it can be used; lesser errors are returned."""
     text = _text(path)
     if "\0" in text or not text.strip():
         raise UnreadableFileError("is empty" if "\0" not in text else "is not a text file")
@@ -83,7 +83,7 @@ def read(path: Path) -> ConfigurationFile:
         raise UnreadableFileError("holds a control character", _position_at(text, error.position)) from None
     except yaml.MarkedYAMLError as error:
         raise UnreadableFileError(*_explained(error)) from None
-    return ConfigurationFile(values, builder.positions, tuple(builder.mistakes), frozenset(builder.unusable))
+    return ConfigurationFile(values, builder.positions, tuple(builder.errors), frozenset(builder.unusable))
 
 
 def _text(path: Path) -> str:
@@ -115,7 +115,7 @@ class _Builder:
 
     def __init__(self, text: str) -> None:
         self.positions: dict[KeyPath, Position] = {}
-        self.mistakes: list[FileMistake] = []
+        self.errors: list[FileError] = []
         self.unusable: set[KeyPath] = set()
         self._events: Iterator[Event] = yaml.parse(text, Loader=yaml.SafeLoader)
 
@@ -131,7 +131,7 @@ class _Builder:
             raise UnreadableFileError("must hold sections at its top level (kafka:, engage:, …)", _position(top))
         next(self._events)  # the document's end
         if isinstance(second := next(self._events), DocumentStartEvent):
-            self.mistakes.append(FileMistake(_position(second), "a second document begins here; it would be ignored"))
+            self.errors.append(FileError(_position(second), "a second document begins here; it would be ignored"))
         return values
 
     def _value(self, event: Event, path: KeyPath) -> object:
@@ -139,7 +139,7 @@ class _Builder:
             raise UnreadableFileError(f"is nested more than {MAX_DEPTH} levels deep", _position(event))
         why = _unsupported(event) or _ambiguous(event)
         if why is not None:
-            self.mistakes.append(FileMistake(_position(event), why, path))
+            self.errors.append(FileError(_position(event), why, path))
             self.unusable.add(path)
         match event:
             case MappingStartEvent():
@@ -166,8 +166,8 @@ class _Builder:
                 raise UnreadableFileError("a key must be plain text", _position(key))
             at = (*path, key.value)
             if key.value in values:
-                self.mistakes.append(
-                    FileMistake(_position(key), f"written twice, first in line {self.positions[at].line}", at)
+                self.errors.append(
+                    FileError(_position(key), f"written twice, first in line {self.positions[at].line}", at)
                 )
             self.positions[at] = _position(key)
             values[key.value] = self._value(next(self._events), at)

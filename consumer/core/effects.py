@@ -1,7 +1,7 @@
 """What the ledger is told and what it answers: its whole vocabulary, free of Kafka, HTTP and state.
 
 Told: `NewAction` (an event was routed), `RestoredAction` (the delay topic still held it).
-Answered, for the journal, to be written in the order in which they come: `Save`, `Close`, `SetAside`.
+Answered, for the journal, to be written in the order in which they come: `Save`, `Close`, `GiveUp`.
 Fetched, for Engage: `Poll`, `Send`.
 """
 
@@ -23,7 +23,7 @@ class ActionId(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NewAction:
-    """A routed action, as far as the ledger needs to know it. `routed` is carried along unread.
+    """A routed action, as far as the ledger needs to know it. `payload` is carried along unread.
 
     `resend`: what the route wants for an unknown outcome, to send again or to set aside.
     """
@@ -31,7 +31,7 @@ class NewAction:
     route: str
     connection: str
     order_id: str
-    routed: bytes = field(repr=False)
+    payload: bytes = field(repr=False)
     resend: bool = True
     version_tag: str | None = None
     job_id: str | None = None
@@ -56,7 +56,7 @@ class Save:
 
     action_id: ActionId
     route: str
-    routed: bytes = field(repr=False)
+    payload: bytes = field(repr=False)
     sending: bool
     first_seen: float
     due: float
@@ -75,12 +75,12 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
+class GiveUp:
     """Write the dead letter and the tombstone, in one transaction."""
 
     action_id: ActionId
     route: str
-    routed: bytes = field(repr=False)
+    payload: bytes = field(repr=False)
     reason: Reason
     detail: str
     errors: str | None
@@ -88,7 +88,7 @@ class SetAside:
     sends: int
 
 
-Effect = Save | Close | SetAside
+Effect = Save | Close | GiveUp
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Poll:
 
     action_id: ActionId
     order_id: str
-    routed: bytes = field(repr=False)
+    payload: bytes = field(repr=False)
     job_id: str | None
     ask_order: bool
     due: float
@@ -110,14 +110,15 @@ class Poll:
 class Send:
     """Send the action: its intent is saved.
 
-    `proven_at`: when its commit last proved that we own the partition; `tagged_at`: when its tag was known.
+    `ownership_confirmed_at`: when its commit last proved that we own the partition.
+    `tagged_at`: when its tag was known.
     """
 
     action_id: ActionId
     order_id: str
-    routed: bytes = field(repr=False)
+    payload: bytes = field(repr=False)
     version_tag: str
-    proven_at: float
+    ownership_confirmed_at: float
     tagged_at: float
 
 

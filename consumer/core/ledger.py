@@ -47,13 +47,13 @@ from consumer.core.effects import (
     ActionId,
     Close,
     Effect,
+    GiveUp,
     NewAction,
     Poll,
     Request,
     RestoredAction,
     Save,
     Send,
-    SetAside,
 )
 from consumer.core.outcomes import (
     Accepted,
@@ -78,8 +78,8 @@ from consumer.core.pacing import PollSchedule
 from schemas.dead_letter import Reason
 
 LEARNT_TAGS = 10_000  # jobs whose tag is remembered for the order's next action: about 3 MB
-MOST_STALE = 5  # times that the order is asked for a newer tag before its 404 is believed
-FAIR_TRIES = 3  # answered polls in a row, or sends, that an action gets before time ends it, even after an outage
+MAX_STALE = 5  # times that the order is asked for a newer tag before its 404 is believed
+MIN_TRIES = 3  # answered polls in a row, or sends, that an action gets before time ends it, even after an outage
 AGE_SLOT_S = 10  # how exactly `first_seen` is told: a day of deadline is 8640 slots at the most
 SUSPENDED_WAIT_S = 1.0  # before an action whose key was refused is due again; then its connection decides
 
@@ -117,11 +117,30 @@ _INTENT = (State.SAVING, State.READY, State.SENDING)  # its record was written a
 
 
 class _Entry:
-    """One open action. Slots and shared strings keep it near 400 bytes with all that points at it, beside `routed`."""
+    """One open action. Slots and shared strings keep it near 400 bytes with all that points at it, beside `payload`."""
 
     __slots__ = (
-        "ask_order", "attempts", "doubt", "due", "first_seen", "job_id", "missing_since", "next", "offset", "order_id",
-        "partition", "queue", "resend", "route", "routed", "sends", "stale", "state", "streak", "tag", "tagged_at",
+        "ask_order",
+        "attempts",
+        "doubt",
+        "due",
+        "first_seen",
+        "job_id",
+        "missing_since",
+        "next",
+        "offset",
+        "order_id",
+        "partition",
+        "payload",
+        "queue",
+        "resend",
+        "route",
+        "sends",
+        "stale",
+        "state",
+        "streak",
+        "tag",
+        "tagged_at",
     )  # fmt: skip
 
     def __init__(self, partition: _Partition, queue: _Queue, offset: int, action: NewAction, first_seen: float) -> None:
@@ -130,7 +149,7 @@ class _Entry:
         self.offset = offset
         self.route = sys.intern(action.route)
         self.order_id = action.order_id
-        self.routed = action.routed
+        self.payload = action.payload
         self.resend = action.resend
         self.tag = action.version_tag
         self.job_id = action.job_id
@@ -219,7 +238,7 @@ class Ledger:
             entry.attempts, entry.sends = record.attempts, record.sends
             self._doubt(entry, record.sending)
             if record.sending and not entry.resend:
-                effects += self._set_aside(entry, Reason.OUTCOME_UNKNOWN, "the relay ended before the answer came", now)
+                effects += self._give_up(entry, Reason.OUTCOME_UNKNOWN, "the relay ended before the answer came", now)
             elif self._is_head(entry):
                 self._start(entry, now)
         return effects
@@ -274,23 +293,23 @@ class Ledger:
             self._start(entry, now)
         return [self._save(entry, sending=False)]
 
-    def intent_saved(self, action_id: ActionId, sends: int, proven_at: float) -> list[Effect]:
+    def intent_saved(self, action_id: ActionId, sends: int, ownership_confirmed_at: float) -> list[Effect]:
         """Its intent (the one saved with this count of sends) is committed: it may be sent (rule 1).
 
-        An older record in doubt says `sending`, too; its commit entitles to nothing. `proven_at`: when the ownership
-        was read that this commit proved.
+        An older record in doubt says `sending`, too; its commit entitles to nothing.
+        `ownership_confirmed_at`: when the ownership was read that this commit proved.
         """
         entry = self._find(action_id)
         if entry is None or entry.state is not State.SAVING or entry.sends != sends:
             return []
-        entry.due = proven_at
+        entry.due = ownership_confirmed_at
         self._to(entry, State.READY)
         if entry.partition.stopping:
             return [self._take_back(entry)]
         entry.queue.sends.append(entry)
         return []
 
-    def unsaveable(self, action_id: ActionId, now: float) -> None:
+    def record_too_large(self, action_id: ActionId, now: float) -> None:
         """The journal set it aside: the broker refuses a record of its size, so nobody can keep it pending."""
         entry = self._find(action_id)
         if entry is not None:
@@ -326,9 +345,9 @@ class Ledger:
                     entry.missing_since = now
                 return self._not_yet(entry, "not found", now)
             case JobFailed(why, errors):
-                return self._set_aside(entry, Reason.JOB_FAILED, why, now, errors)
+                return self._give_up(entry, Reason.JOB_FAILED, why, now, errors)
             case Rejected(_, why, errors):
-                return self._set_aside(entry, Reason.POLL_REJECTED, why, now, errors)
+                return self._give_up(entry, Reason.POLL_REJECTED, why, now, errors)
             case Unauthorized():
                 return self._failed(entry, SUSPENDED_WAIT_S, now)
             case Throttled(retry_after):
@@ -348,12 +367,12 @@ class Ledger:
             case StaleTag():
                 return self._refresh_tag(entry, now)
             case Rejected(_, why, errors):
-                return self._set_aside(entry, Reason.REJECTED, why, now, errors)
+                return self._give_up(entry, Reason.REJECTED, why, now, errors)
             case InDoubt(why):
                 if not entry.resend:
-                    return self._set_aside(entry, Reason.OUTCOME_UNKNOWN, why, now)
+                    return self._give_up(entry, Reason.OUTCOME_UNKNOWN, why, now)
                 self._doubt(entry, True)
-                if self._overran(entry, now) and entry.sends >= FAIR_TRIES:
+                if self._overran(entry, now) and entry.sends >= MIN_TRIES:
                     return self._too_late(entry, now, why)
                 self._wait(entry, State.HOLDING, now + self._doubt_wait(entry, now))
                 return []
@@ -422,12 +441,12 @@ class Ledger:
             entry = queue.sends.popleft()
             if entry.state is State.READY and entry.tag is not None:
                 self._to(entry, State.SENDING)
-                return Send(entry.id, entry.order_id, entry.routed, entry.tag, entry.due, entry.tagged_at)
+                return Send(entry.id, entry.order_id, entry.payload, entry.tag, entry.due, entry.tagged_at)
         while queue.polls:
             entry = queue.polls.popleft()
             if entry.state is State.DUE and not entry.partition.stopping:
                 self._to(entry, State.POLLING)
-                return Poll(entry.id, entry.order_id, entry.routed, entry.job_id, entry.ask_order, entry.due)
+                return Poll(entry.id, entry.order_id, entry.payload, entry.job_id, entry.ask_order, entry.due)
         return None
 
     def has_request(self, connection: str) -> bool:
@@ -444,7 +463,7 @@ class Ledger:
 
     @property
     def open_bytes(self) -> int:
-        """How many bytes their `routed` hold together."""
+        """How many bytes their `payload` hold together."""
         return self._open_bytes
 
     @property
@@ -494,7 +513,7 @@ class Ledger:
         entry.partition.in_flight += (state in _IN_FLIGHT) - (entry.state in _IN_FLIGHT)
         entry.queue.ahead += (state in _AHEAD) - (entry.state in _AHEAD)
         if state is State.GONE:
-            self._open_bytes -= len(entry.routed)
+            self._open_bytes -= len(entry.payload)
             self._count_age(entry, -1)
         entry.state = state
 
@@ -515,7 +534,7 @@ class Ledger:
         entry = _Entry(partition, queue, offset, action, first_seen)
         partition.entries[offset] = entry
         self._open += 1
-        self._open_bytes += len(entry.routed)
+        self._open_bytes += len(entry.payload)
         self._states[State.QUEUED] += 1
         self._count_age(entry, 1)
         lane = partition.lanes.setdefault(queue.connection, {})
@@ -594,36 +613,38 @@ class Ledger:
     def _not_yet(self, entry: _Entry, why: str, now: float) -> list[Effect]:
         """Engage answered that there is no tag: poll again, unless its time is over."""
         entry.streak = max(entry.streak, 0) + 1
-        if entry.streak >= FAIR_TRIES:
+        if entry.streak >= MIN_TRIES:
             grace_s = self._policy.not_found_grace_s
             if entry.missing_since is not None and now - entry.missing_since >= grace_s:
-                return self._set_aside(entry, Reason.NOT_FOUND, f"Engage did not know it for {grace_s:g} s", now)
+                return self._give_up(entry, Reason.NOT_FOUND, f"Engage did not know it for {grace_s:g} s", now)
             if self._overran(entry, now):
                 return self._too_late(entry, now, why)
         self._wait(entry, State.WAITING, now + self._policy.schedule.interval(entry.attempts, self._jitter()))
         return []
 
-    def _failed(self, entry: _Entry, told_s: float | None, now: float, answered: str | None = None) -> list[Effect]:
+    def _failed(
+        self, entry: _Entry, retry_after_s: float | None, now: float, answered: str | None = None
+    ) -> list[Effect]:
         """The poll came to nothing: wait as told, or longer after each failure in a row.
 
         Only where Engage itself gives useless answers (`answered`) time ends it: an outage is nobody's fault.
         """
         entry.streak = min(entry.streak, 0) - 1
-        if answered is not None and -entry.streak >= FAIR_TRIES and self._overran(entry, now):
+        if answered is not None and -entry.streak >= MIN_TRIES and self._overran(entry, now):
             return self._too_late(entry, now, answered)
-        self._wait(entry, State.WAITING, now + self._told_or_backoff(told_s, -entry.streak))
+        self._wait(entry, State.WAITING, now + self._retry_after_or_backoff(retry_after_s, -entry.streak))
         return []
 
-    def _not_processed(self, entry: _Entry, told_s: float | None, now: float) -> list[Effect]:
+    def _not_processed(self, entry: _Entry, retry_after_s: float | None, now: float) -> list[Effect]:
         """The action was surely not processed, and the delay topic must know it in case we end meanwhile (rule 5)."""
-        self._wait(entry, State.HOLDING, now + self._told_or_backoff(told_s, _failed_sends(entry)))
+        self._wait(entry, State.HOLDING, now + self._retry_after_or_backoff(retry_after_s, _failed_sends(entry)))
         return [] if entry.doubt else [self._save(entry, sending=False)]
 
     def _refresh_tag(self, entry: _Entry, now: float) -> list[Effect]:
         entry.stale += 1
-        if entry.stale > MOST_STALE:
+        if entry.stale > MAX_STALE:
             detail = f"Engage answered 404 to {entry.stale} versionTags"
-            return self._set_aside(entry, Reason.STALE_TAG, detail, now)
+            return self._give_up(entry, Reason.STALE_TAG, detail, now)
         entry.tag = None
         entry.ask_order = True
         wait_s = 0.0 if entry.stale == 1 else self._policy.schedule.interval(entry.stale - 1, self._jitter())
@@ -642,19 +663,19 @@ class Ledger:
 
     def _too_late(self, entry: _Entry, now: float, why: str) -> list[Effect]:
         reason = Reason.OUTCOME_UNKNOWN if entry.doubt else Reason.DEADLINE
-        return self._set_aside(entry, reason, f"not delivered within {self._policy.deadline_s:g} s: {why}", now)
+        return self._give_up(entry, reason, f"not delivered within {self._policy.deadline_s:g} s: {why}", now)
 
-    def _set_aside(
+    def _give_up(
         self, entry: _Entry, reason: Reason, detail: str, now: float, errors: str | None = None
     ) -> list[Effect]:
         if entry.doubt and reason is not Reason.OUTCOME_UNKNOWN:
             detail += "; an earlier send may have been processed"
         self._remove(entry, now)
-        return [SetAside(entry.id, entry.route, entry.routed, reason, detail, errors, entry.attempts, entry.sends)]
+        return [GiveUp(entry.id, entry.route, entry.payload, reason, detail, errors, entry.attempts, entry.sends)]
 
     def _save(self, entry: _Entry, *, sending: bool) -> Save:
         return Save(
-            entry.id, entry.route, entry.routed, sending, entry.first_seen, entry.due, entry.attempts, entry.sends,
+            entry.id, entry.route, entry.payload, sending, entry.first_seen, entry.due, entry.attempts, entry.sends,
             entry.tag, entry.job_id,
         )  # fmt: skip
 
@@ -668,8 +689,8 @@ class Ledger:
         time_left = entry.first_seen + self._policy.deadline_s - now
         return min(longest * 2.0 ** max(0, sends - len(self._policy.schedule.backoff_s)), max(longest, time_left))
 
-    def _told_or_backoff(self, told_s: float | None, failures: int) -> float:
-        return self._backoff(failures) if told_s is None else told_s
+    def _retry_after_or_backoff(self, retry_after_s: float | None, failures: int) -> float:
+        return self._backoff(failures) if retry_after_s is None else retry_after_s
 
 
 def _failed_sends(entry: _Entry) -> int:

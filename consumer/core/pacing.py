@@ -35,14 +35,14 @@ JITTER = 0.2  # waits are spread by +-20 %, so that what failed together does no
 # the budget in every second. Of a share of about two or less, half is left: else nothing would be.
 RESERVE = 0.97
 FENCEPOST = 1.0
-LEAST_OF_SHARE = 0.5
+MIN_OF_SHARE = 0.5
 
 FAILURES_IN_A_ROW = 5  # before the whole connection is given a rest
-RESTS_S = (1.0, 2.0, 5.0, 10.0, 30.0)
-THROTTLED_REST_S = 1.0  # after a 429 that does not say how long
-SUSPENDED_TRIAL_S = 60.0  # a refused key is tried again this often (a new key: at once)
+COOLDOWNS_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+THROTTLED_COOLDOWN_S = 1.0  # after a 429 that does not say how long
+SUSPENDED_PROBE_S = 60.0  # a refused key is tried again this often (a new key: at once)
 TIMER_S = 0.002  # how late the event loop's timers are, at the most, when all is well
-LEAST_FACTOR = 0.02
+MIN_FACTOR = 0.02
 GROWTH_PER_S = 0.05  # of the full budget, per second without 429: back from half in 10 s
 
 
@@ -80,24 +80,24 @@ class Pace:
 
     def __init__(self, requests_per_second: float) -> None:
         """Owns no share of the budget yet: see `set_share`."""
-        self._budget = requests_per_second
+        self._rate_limit = requests_per_second
         self._share = 0.0
         self._factor = 1.0
         self._factor_at = 0.0
         self._last_sent = 0.0
-        self._rest_until = -math.inf
-        self._suspended_until = -math.inf
+        self._cooldown_until = -math.inf
+        self._suspended_probe_at = -math.inf
         self._shrunk_at = -math.inf
         self._failures = 0
-        self._rests = 0
-        self._on_trial = False
-        self._trial_under_way = False
+        self._cooldowns = 0
+        self._half_open = False
+        self._probe_in_flight = False
         self.suspended = False
 
     @property
-    def budget(self) -> float:
+    def rate_limit(self) -> float:
         """Requests per second that the key has, for all instances together."""
-        return self._budget
+        return self._rate_limit
 
     def set_share(self, share: float, now: float) -> None:
         """Take `share` (0 to 1) of the budget from `now` on: the owned fraction of the source's partitions."""
@@ -107,70 +107,70 @@ class Pace:
 
     def next_at(self, now: float) -> float:
         """When the next request may leave: `now` or earlier means now, infinity means after the trial's answer."""
-        return math.inf if self._trial_under_way else self.next_of_a_call_at(now)
+        return math.inf if self._probe_in_flight else self.next_of_a_call_at(now)
 
     def next_of_a_call_at(self, now: float) -> float:
         """When a call under way may make its next request: a trial is the whole call. Infinity: nobody knows."""
         if self._share <= 0:
             return math.inf
-        return max(self._last_sent + 1 / self.rate(now), self._rest_until, self._suspended_until)
+        return max(self._last_sent + 1 / self.rate(now), self._cooldown_until, self._suspended_probe_at)
 
     def rate(self, now: float) -> float:
         """Requests per second at present."""
         if self._factor < 1:
             self._factor = min(1.0, self._factor + GROWTH_PER_S * max(0.0, now - self._factor_at))
             self._factor_at = now
-        share = self._budget * self._share
-        return max(RESERVE * share - FENCEPOST, LEAST_OF_SHARE * share) * self._factor
+        share = self._rate_limit * self._share
+        return max(RESERVE * share - FENCEPOST, MIN_OF_SHARE * share) * self._factor
 
     def sent(self, now: float) -> None:
         """A request leaves at `now`, which `next_at` allowed."""
         # A little may be caught up, so that late timers do not eat the budget.
         interval = 1 / self.rate(now)
         self._last_sent = max(self._last_sent + interval, now - max(interval / 4, TIMER_S))
-        self._trial_under_way = self._on_trial
+        self._probe_in_flight = self._half_open
 
     def answered(self, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float) -> None:
         """Learn from an answer, whichever request it was for."""
-        self._trial_under_way = False
+        self._probe_in_flight = False
         match outcome:
             case Withdrawn() | Rejected(0):
                 pass  # Engage was not asked
             case Throttled(retry_after):
                 self._shrink(now)
-                self._rest(now + (THROTTLED_REST_S if retry_after is None else retry_after))
+                self._cool_down(now + (THROTTLED_COOLDOWN_S if retry_after is None else retry_after))
             case Unauthorized():
-                self.suspended = self._on_trial = True
-                self._suspended_until = now + SUSPENDED_TRIAL_S
+                self.suspended = self._half_open = True
+                self._suspended_probe_at = now + SUSPENDED_PROBE_S
             case Unavailable(_, retry_after, _):
                 self._failed(now, retry_after)
             case InDoubt():
                 self._failed(now, None)
             case _:
-                self._failures = self._rests = 0
-                self._on_trial = self.suspended = False
-                self._suspended_until = -math.inf
+                self._failures = self._cooldowns = 0
+                self._half_open = self.suspended = False
+                self._suspended_probe_at = -math.inf
 
-    def resting(self, now: float) -> bool:
+    def cooling_down(self, now: float) -> bool:
         """Whether nothing leaves for a while: after failures in a row, a 429, or for a key that is refused."""
-        return now < max(self._rest_until, self._suspended_until)
+        return now < max(self._cooldown_until, self._suspended_probe_at)
 
     def key_changed(self) -> None:
         """Try again at once: the connection's key is another one now."""
-        self._suspended_until = -math.inf
+        self._suspended_probe_at = -math.inf
 
     def _failed(self, now: float, retry_after: float | None) -> None:
         self._failures += 1
-        if self._failures >= FAILURES_IN_A_ROW and now >= self._rest_until:
-            self._on_trial = True
-            self._rest(now + max(RESTS_S[min(self._rests, len(RESTS_S) - 1)], retry_after or 0.0))
-            self._rests += 1
+        if self._failures >= FAILURES_IN_A_ROW and now >= self._cooldown_until:
+            self._half_open = True
+            self._cool_down(now + max(COOLDOWNS_S[min(self._cooldowns, len(COOLDOWNS_S) - 1)], retry_after or 0.0))
+            self._cooldowns += 1
 
-    def _rest(self, until: float) -> None:
-        self._rest_until = max(self._rest_until, until)
+    def _cool_down(self, until: float) -> None:
+        self._cooldown_until = max(self._cooldown_until, until)
 
     def _shrink(self, now: float) -> None:
         if now - self._shrunk_at >= 1.0:
             self.rate(now)  # what it grew until now counts
-            self._factor = max(LEAST_FACTOR, self._factor / 2)
+            self._factor = max(MIN_FACTOR, self._factor / 2)
             self._shrunk_at = self._factor_at = now

@@ -58,7 +58,7 @@ _HEADER_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 _JSON_OBJECT = dict[str, object]
 
-Turn = Callable[[], Awaitable[bool]]
+Permit = Callable[[], Awaitable[bool]]
 """Awaited before each further request of one call; False: this call is not to go on now."""
 _Refusal = Rejected | Unauthorized | Throttled | Unavailable
 
@@ -106,39 +106,43 @@ class EngageClient:
             (b"content-type", b"application/json"),
         ]
 
-    async def poll_job(self, job_id: str, turn: Turn = at_once) -> PollOutcome:
+    async def poll_job(self, job_id: str, permit: Permit = at_once) -> PollOutcome:
         """GET the job. A job that is completed but names no tag sends us to its order, once.
 
-        Where `turn` says no, it is not ready: the next poll finds as much.
+        Where `permit` says no, it is not ready: the next poll finds as much.
         """
         segment = _segment(job_id)
         if segment is None:
             return Rejected(0, "job id cannot be a path segment")
-        target, answer = await self._get("job", self._jobs + segment, turn)
+        target, answer = await self._get("job", self._jobs + segment, permit)
         outcome = self._poll_outcome(answer, is_job=target.startswith(self._jobs))
         if isinstance(outcome, NotReady) and isinstance(answer, Response) and target.startswith(self._jobs):
             job = _json_object(answer.body) or {}
             order_id = _scalar(job, "orderId")
-            if _status(job) in COMPLETED_STATUSES and order_id is not None and await turn():
-                return await self.poll_order(order_id, turn=turn)
+            if _status(job) in COMPLETED_STATUSES and order_id is not None and await permit():
+                return await self.poll_order(order_id, permit=permit)
         return outcome
 
-    async def poll_order(self, order_id: str, newer_than: datetime | None = None, turn: Turn = at_once) -> PollOutcome:
+    async def poll_order(
+        self, order_id: str, newer_than: datetime | None = None, permit: Permit = at_once
+    ) -> PollOutcome:
         """GET the order. One that was last changed before `newer_than` counts as not yet processed."""
         segment = _segment(order_id)
         if segment is None:
             return Rejected(0, "order id cannot be a path segment")
-        _, answer = await self._get("order", b"%b/%b" % (self._orders, segment), turn)
+        _, answer = await self._get("order", b"%b/%b" % (self._orders, segment), permit)
         return self._poll_outcome(answer, newer_than=newer_than)
 
-    async def send_document(self, order_id: str, document: dict[str, object], turn: Turn = at_once) -> DocumentOutcome:
+    async def send_document(
+        self, order_id: str, document: dict[str, object], permit: Permit = at_once
+    ) -> DocumentOutcome:
         """POST the order; where it exists already (409), PUT it. Repeating either is harmless."""
         segment, body = _segment(order_id), _encode(document)
         if segment is None or body is None:
             return Rejected(0, "order id cannot be a path segment" if segment is None else "document is not JSON")
         answer = await self._send("document", b"POST", self._orders, body)
         if isinstance(answer, Response) and answer.status == 409:
-            if not await turn():
+            if not await permit():
                 return Unavailable("order exists already, and is replaced when the connection goes on")
             answer = await self._send("document", b"PUT", b"%b/%b" % (self._orders, segment), body)
             if isinstance(answer, Response) and answer.status in (404, 409):
@@ -175,11 +179,11 @@ class EngageClient:
     # What is asked
 
     async def _get(
-        self, endpoint: Endpoint, target: bytes, turn: Turn
+        self, endpoint: Endpoint, target: bytes, permit: Permit
     ) -> tuple[bytes, Response | Failure | PollOutcome]:
         """Ask, following redirects on the same origin; returns what finally answered, too."""
         for redirects in range(1 + MAX_REDIRECTS):
-            if redirects and not await turn():
+            if redirects and not await permit():
                 return target, NotReady()
             answer = await self._send(endpoint, b"GET", target)
             if not isinstance(answer, Response) or answer.status not in (301, 302, 303, 307, 308):

@@ -38,7 +38,7 @@ Result = Literal["redriven", "chosen", "skipped", "failed"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
+class Coordinates:
     """Where a letter lies: its id."""
 
     topic: str
@@ -50,10 +50,10 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """A dead letter. `redrive_of`: the letter that its event was a redrive of. `headers` are all of the record's."""
 
-    place: Place
+    coordinates: Coordinates
     why: DeadLetterHeaders
     redriven: bool
     redrive_of: str | None
@@ -69,15 +69,15 @@ class Selection:
     source_topic: str | None = None
     reasons: frozenset[Reason] | None = None
     since_ms: int | None = None
-    places: frozenset[Place] | None = None
+    coordinates: frozenset[Coordinates] | None = None
 
-    def takes(self, letter: Letter) -> bool:
+    def takes(self, dead_letter: DeadLetter) -> bool:
         """Tell whether the letter is meant."""
         return (
-            (self.source_topic is None or letter.why.source_topic == self.source_topic)
-            and (self.reasons is None or letter.why.reason in self.reasons)
-            and (self.since_ms is None or letter.why.failed_at_ms >= self.since_ms)
-            and (self.places is None or letter.place in self.places)
+            (self.source_topic is None or dead_letter.why.source_topic == self.source_topic)
+            and (self.reasons is None or dead_letter.why.reason in self.reasons)
+            and (self.since_ms is None or dead_letter.why.failed_at_ms >= self.since_ms)
+            and (self.coordinates is None or dead_letter.coordinates in self.coordinates)
         )
 
 
@@ -85,7 +85,7 @@ class Selection:
 class Redrive:
     """What became of a letter; `why` where it was skipped or failed. `chosen`: a dry run would redrive it."""
 
-    place: Place
+    coordinates: Coordinates
     result: Result
     to: tuple[str, int] | None = None
     why: str | None = None
@@ -93,15 +93,15 @@ class Redrive:
 
 def dead_letters(
     properties: clients.Properties, topics: Iterable[RelayTopics], selection: Selection
-) -> Iterator[Letter | Gap]:
+) -> Iterator[DeadLetter | Gap]:
     """Yield the letters that are meant, in the order of topic, partition and offset.
 
     A Gap follows what could be read of its partition. Raises KafkaException where the broker does not answer.
     """
     admin = AdminClient(clients.base(properties), logger=clients.LOGGER)
     with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
-        for topic in letter_topics(topics, selection.source_topic):
-            yield from _letters_of_topic(reader, admin, topic, selection)
+        for topic in dead_letter_topics(topics, selection.source_topic):
+            yield from _dead_letters_of_topic(reader, admin, topic, selection)
 
 
 def redrive(
@@ -115,32 +115,34 @@ def redrive(
     topics = tuple(topics)
     sources = {(each.dead_letters, each.source) for each in topics}
     sender = None if dry_run else _Sender(properties)  # rule 2: before anything is read
-    missing = set(selection.places or ())
+    missing = set(selection.coordinates or ())
     for found in dead_letters(properties, topics, selection):
         if isinstance(found, Gap):
             yield found
             continue
-        missing.discard(found.place)
+        missing.discard(found.coordinates)
         to = (found.why.source_topic, found.why.source_partition)
         if found.redriven:
-            yield Redrive(found.place, "skipped", to, "was redriven before")
+            yield Redrive(found.coordinates, "skipped", to, "was redriven before")
         elif (why := _why_never(found, sources)) is not None:
-            yield Redrive(found.place, "failed", None, why)
+            yield Redrive(found.coordinates, "failed", None, why)
         elif sender is None:
-            yield Redrive(found.place, "chosen", to)
+            yield Redrive(found.coordinates, "chosen", to)
         else:
             refused = sender.send(found)
-            yield Redrive(found.place, "redriven" if refused is None else "failed", to, refused)
-    for place in sorted(missing):
-        yield Redrive(place, "failed", None, "no such dead letter, or another condition excludes it")
+            yield Redrive(found.coordinates, "redriven" if refused is None else "failed", to, refused)
+    for coordinates in sorted(missing):
+        yield Redrive(coordinates, "failed", None, "no such dead letter, or another condition excludes it")
 
 
-def letter_topics(topics: Iterable[RelayTopics], source_topic: str | None = None) -> list[str]:
+def dead_letter_topics(topics: Iterable[RelayTopics], source_topic: str | None = None) -> list[str]:
     """Return the dead-letter topics, each once (source topics may share one), or that of one source topic."""
     return list(dict.fromkeys(each.dead_letters for each in topics if source_topic in (None, each.source)))
 
 
-def _letters_of_topic(reader: Consumer, admin: AdminClient, topic: str, selection: Selection) -> Iterator[Letter | Gap]:
+def _dead_letters_of_topic(
+    reader: Consumer, admin: AdminClient, topic: str, selection: Selection
+) -> Iterator[DeadLetter | Gap]:
     count = partition_counts(admin, (topic,)).get(topic)
     if count is None:
         yield Gap(topic, 0, "the topic does not exist")
@@ -149,45 +151,45 @@ def _letters_of_topic(reader: Consumer, admin: AdminClient, topic: str, selectio
     ends = watermarks(admin, partitions)
     for partition in partitions:
         low, end = ends[partition]
-        if selection.places is not None:  # a mark lies behind its letter, so nothing before the first one matters
-            chosen = [each.offset for each in selection.places if (each.topic, each.partition) == partition]
+        if selection.coordinates is not None:  # a mark lies behind its letter, so nothing before the first one matters
+            chosen = [each.offset for each in selection.coordinates if (each.topic, each.partition) == partition]
             low = max(low, min(chosen, default=end))
         try:
-            yield from _letters_between(reader, partition, low, end, selection)
+            yield from _dead_letters_between(reader, partition, low, end, selection)
         except StalledError as error:
             yield Gap(*partition, str(error))
 
 
-def _letters_between(
+def _dead_letters_between(
     reader: Consumer, partition: tuple[str, int], start: int, end: int, selection: Selection
-) -> Iterator[Letter | Gap]:
+) -> Iterator[DeadLetter | Gap]:
     """Read twice: first the marks, which lie behind their letters, then the letters."""
     marks = (_header(record, REDRIVEN) for record in records_between(reader, partition, start, end))
     redriven = {int(mark) for mark in marks if mark is not None and mark.isdigit() and len(mark) < 20}
     for record in records_between(reader, partition, start, end):
         if _header(record, REDRIVEN) is not None:
             continue
-        letter = _letter(record, redriven)
-        if letter is None:
-            if selection.reasons is None and selection.places is None:
+        dead_letter = _dead_letter(record, redriven)
+        if dead_letter is None:
+            if selection.reasons is None and selection.coordinates is None:
                 yield Gap(*partition, f"offset {record.offset()} is no dead letter that this version can read")
-        elif selection.takes(letter):
-            yield letter
+        elif selection.takes(dead_letter):
+            yield dead_letter
 
 
-def _letter(record: Message, redriven: set[int]) -> Letter | None:
+def _dead_letter(record: Message, redriven: set[int]) -> DeadLetter | None:
     """Read a letter; None for what somebody else put there."""
     headers = clients.headers_of(record)
     try:
         why = DeadLetterHeaders.from_kafka(headers)
     except ValidationError:
         return None
-    place = Place(record.topic() or "", record.partition() or 0, record.offset() or 0)
+    coordinates = Coordinates(record.topic() or "", record.partition() or 0, record.offset() or 0)
     redrive_of = _header(record, REDRIVE_OF)
-    return Letter(
-        place,
+    return DeadLetter(
+        coordinates,
         why,
-        place.offset in redriven,
+        coordinates.offset in redriven,
         None if redrive_of is None else redrive_of.decode(errors="replace"),
         record.key(),
         record.value(),
@@ -199,14 +201,14 @@ def _header(record: Message, name: str) -> bytes | None:
     return next((value for each, value in reversed(clients.headers_of(record)) if each == name), None)
 
 
-def _why_never(letter: Letter, sources: set[tuple[str, str]]) -> str | None:
-    if letter.why.reason is Reason.UNREADABLE_PENDING:
+def _why_never(dead_letter: DeadLetter, sources: set[tuple[str, str]]) -> str | None:
+    if dead_letter.why.reason is Reason.UNREADABLE_PENDING:
         return "holds a record of the delay topic, which is no event: publish its event anew"
-    if letter.value is None:
+    if dead_letter.value is None:
         return "has lost its value, which the topic refused as too large: publish its event anew"
-    if (letter.place.topic, letter.why.source_topic) not in sources:
+    if (dead_letter.coordinates.topic, dead_letter.why.source_topic) not in sources:
         return "its source topic is none of this configuration"
-    return None if letter.why.source_partition >= 0 else "its source partition cannot be"
+    return None if dead_letter.why.source_partition >= 0 else "its source partition cannot be"
 
 
 class _Sender:
@@ -216,7 +218,7 @@ class _Sender:
         self._properties = clients.producer(properties, f"{properties['group.id']}-redrive")
         self._producer = self._new_producer()
 
-    def send(self, letter: Letter) -> str | None:
+    def send(self, dead_letter: DeadLetter) -> str | None:
         """Redrive and mark it; returns why it was refused. Raises KafkaException for what concerns them all."""
         refused: list[KafkaError] = []
 
@@ -224,22 +226,22 @@ class _Sender:
             if error is not None:
                 refused.append(error)
 
-        original = [(name, value) for name, value in letter.headers if not name.startswith(PREFIX)]
+        original = [(name, value) for name, value in dead_letter.headers if not name.startswith(PREFIX)]
         self._producer.begin_transaction()
         try:
             self._producer.produce(
-                letter.why.source_topic,
-                letter.value,
-                letter.key,
-                letter.why.source_partition,
+                dead_letter.why.source_topic,
+                dead_letter.value,
+                dead_letter.key,
+                dead_letter.why.source_partition,
                 on_delivery=delivered,
-                headers=[*original, (REDRIVE_OF, str(letter.place).encode())],
+                headers=[*original, (REDRIVE_OF, str(dead_letter.coordinates).encode())],
             )
             self._producer.produce(
-                letter.place.topic,
-                partition=letter.place.partition,
+                dead_letter.coordinates.topic,
+                partition=dead_letter.coordinates.partition,
                 on_delivery=delivered,
-                headers=[(REDRIVEN, b"%d" % letter.place.offset)],
+                headers=[(REDRIVEN, b"%d" % dead_letter.coordinates.offset)],
             )
             self._producer.commit_transaction(CALL_TIMEOUT_S)
         except KafkaException as error:

@@ -24,8 +24,8 @@ from consumer.kafka import clients
 from consumer.kafka.topics import RelayTopics
 from consumer.kafka.transactions import CALL_TIMEOUT_S, Adoption, Listener, Transactions, Write
 
-MOST_WRITES = 2000  # per transaction: it takes 3-25 ms
-MOST_BYTES = 16 * 1024 * 1024  # per transaction: what cannot be written within transaction.timeout.ms never ends
+MAX_WRITES = 2000  # per transaction: it takes 3-25 ms
+MAX_BYTES = 16 * 1024 * 1024  # per transaction: what cannot be written within transaction.timeout.ms never ends
 STUCK_S = 2 * CALL_TIMEOUT_S  # any one call returns after CALL_TIMEOUT_S, however slow the machine
 
 
@@ -41,7 +41,7 @@ class Journal:
         ownership: Callable[[], Ownership],
         clock: Clock,
         listener: Listener,
-        set_aside_too_large: Callable[[Write], Write],
+        replace_too_large: Callable[[Write], Write],
     ) -> None:
         """`topics` by source topic; `ownership` returns the latest snapshot."""
         self._clock = clock
@@ -55,7 +55,7 @@ class Journal:
             clock=clock,
             pause=self._pause,
             listener=listener,
-            set_aside_too_large=set_aside_too_large,
+            replace_too_large=replace_too_large,
         )
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self.failed: BaseException | None = None
@@ -66,7 +66,7 @@ class Journal:
         """Start the thread. It builds the producer at once, as far as the broker lets it."""
         self._thread.start()
 
-    def hand_in(self, items: Iterable[Write | Adoption]) -> None:
+    def submit(self, items: Iterable[Write | Adoption]) -> None:
         """Make these safe, in this order; `Listener.committed` tells when."""
         with self._wake:
             self._queue.extend(items)
@@ -114,7 +114,7 @@ class Journal:
                 self._wake.wait()
         items: list[Write | Adoption] = []
         size = 0
-        while self._queue and len(items) < MOST_WRITES and size < MOST_BYTES:
+        while self._queue and len(items) < MAX_WRITES and size < MAX_BYTES:
             items.append(self._queue.popleft())
             size += _size(items[-1])
         return items
@@ -151,5 +151,5 @@ class _Clients:
 def _size(item: Write | Adoption) -> int:
     if isinstance(item, Adoption):
         return 0
-    letter = item.dead_letter
-    return len(item.value or b"") + (0 if letter is None else len(letter.value or b""))
+    dead_letter = item.dead_letter
+    return len(item.value or b"") + (0 if dead_letter is None else len(dead_letter.value or b""))

@@ -28,8 +28,8 @@ from consumer.kafka import clients
 from consumer.kafka.records import SourceEvent
 
 POLL_S = 0.1  # how long a request of another thread waits at the most
-MOST_RECORDS = 500  # per batch: some 20 ms of decoding and routing on the event loop
-LEAST_HAND_OVER_S = 20.0
+MAX_RECORDS = 500  # per batch: some 20 ms of decoding and routing on the event loop
+MIN_HAND_OVER_S = 20.0
 
 _RESET = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._NO_OFFSET})
 
@@ -48,7 +48,7 @@ class Listener(Protocol):
     def lost(self, assignments: list[Assignment]) -> None:
         """These are somebody else's already."""
 
-    def trouble(self, why: str) -> None:
+    def client_error(self, why: str) -> None:
         """Something is wrong that the client mends by itself, or that its operator must."""
 
     def failed(self, error: Exception) -> None:
@@ -64,7 +64,7 @@ class Membership:
         listener: Listener,
         *,
         clock: Clock,
-        hand_over_s: float = LEAST_HAND_OVER_S,
+        hand_over_s: float = MIN_HAND_OVER_S,
         wait: Callable[[threading.Event, float], bool],
         beat: Callable[[], None],
     ) -> None:
@@ -82,16 +82,16 @@ class Membership:
         self._epoch = 0
         self._owned: dict[Partition, int] = {}
         self._next: dict[Partition, int] = {}  # the partitions that began, and their next offsets
-        self._held = False
+        self._paused = False
         self._handed_over = False
         self._metadata: bytes | None = None
         self.ownership = Ownership()
         self.joined = False
 
     @property
-    def held(self) -> bool:
+    def paused(self) -> bool:
         """Whether everything is paused for back-pressure."""
-        return self._held
+        return self._paused
 
     @property
     def positions(self) -> Iterable[tuple[Partition, int]]:
@@ -106,7 +106,7 @@ class Membership:
         """Take part in the group, and take what may be handed out."""
         # The first record is waited for, the others are taken as they lie: a lone event is not kept waiting.
         first = consumer.poll(POLL_S)
-        records = [first, *consumer.consume(MOST_RECORDS - 1, 0)] if first is not None else []
+        records = [first, *consumer.consume(MAX_RECORDS - 1, 0)] if first is not None else []
         self._publish(consumer)
         self._beat()
         return self._batch(records)
@@ -123,16 +123,16 @@ class Membership:
                 raise
             return False  # the client has not started this partition yet
         self._next[at] = next_offset
-        if not self._held:
+        if not self._paused:
             consumer.resume([TopicPartition(*at)])
         return True
 
-    def hold(self, consumer: Consumer, held: bool) -> None:
+    def hold(self, consumer: Consumer, paused: bool) -> None:
         """Pause everything for back-pressure, or go on."""
-        self._held = held
+        self._paused = paused
         partitions = [TopicPartition(*at) for at in self._next]
         if partitions:
-            (consumer.pause if held else consumer.resume)(partitions)
+            (consumer.pause if paused else consumer.resume)(partitions)
 
     def rejoin(self, consumer: Consumer) -> None:
         """Give up every partition at once and join the group anew."""
@@ -229,7 +229,7 @@ class Membership:
         elif error.fatal():
             self._listener.failed(KafkaException(error))
         else:
-            self._listener.trouble(f"{at}: {error.str()}" if record.topic() else error.str())
+            self._listener.client_error(f"{at}: {error.str()}" if record.topic() else error.str())
 
 
 def _event(record: Message, at: Partition, offset: int) -> SourceEvent:

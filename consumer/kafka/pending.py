@@ -127,16 +127,16 @@ def _pending(topic: str, partition: int, key: bytes, value: bytes) -> Pending:
         record = PendingAction.model_validate_json(value)
     except ValidationError:
         return Pending(topic, partition, offset, "unreadable")
-    routed = record.routed
+    payload = record.payload
     return Pending(
         topic,
         partition,
         offset,
         record.state,
-        routed.route,
-        routed.action,
-        routed.order_id,
-        routed.connection,
+        payload.route,
+        payload.action,
+        payload.order_id,
+        payload.connection,
         moment(record.first_seen_ms),
         moment(record.due_ms),
         record.attempts,

@@ -1,10 +1,10 @@
-"""The delay topic's records as bytes: the only place that knows how the ledger's facts are written and read.
+"""The delay topic's records as bytes: the only module that knows how the ledger's facts are written and read.
 
 Rules:
- 1. `routed` is written once, when the event is read, and carried along as bytes: a progress record is composed
-    around it, never re-serialised. In memory it is packed: an event and what was routed of it say much the same
+ 1. `payload` is written once, when the event is read, and carried along as bytes: a progress record is composed
+    around it, never re-serialised. In memory it is packed: an event and the action made of it say much the same
     twice, and all of them much the same, so two thirds go for 7 microseconds, and a pending action stays under 1 KiB.
- 2. A record that cannot be read is set aside with what it holds (`Unreadable`), never skipped.
+ 2. A record that cannot be read becomes a dead letter with what it holds (`Unreadable`), never skipped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from consumer.core.clock import to_ms
-from consumer.core.effects import NewAction, RestoredAction, Save, SetAside
+from consumer.core.effects import GiveUp, NewAction, RestoredAction, Save
 from consumer.events.routing import Routed
 from schemas.dead_letter import DETAIL, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
 from schemas.engage import ActionRequest
@@ -26,7 +26,7 @@ from schemas.pending_action import Bytes, PendingAction, Position, RoutedAction
 KafkaHeaders = Sequence[tuple[str, bytes | None]]
 
 _PENDING: TypeAdapter[PendingAction] = TypeAdapter(PendingAction)
-_ROUTED: TypeAdapter[RoutedAction] = TypeAdapter(RoutedAction)
+_PAYLOAD: TypeAdapter[RoutedAction] = TypeAdapter(RoutedAction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class SourceEvent:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterRecord:
-    """The original record with the headers that say why it was set aside."""
+    """The original record with the headers that say why it became one."""
 
     key: bytes | None
     value: bytes | None
@@ -70,9 +70,9 @@ def offset_of_key(key: bytes) -> int | None:
     return int(digits) if colon and digits.isdigit() and len(digits) < 20 else None
 
 
-def new_action(routed: Routed, event: SourceEvent) -> NewAction:
+def new_action(payload: Routed, event: SourceEvent) -> NewAction:
     """Turn a routed event into the ledger's action, with everything else about it as bytes."""
-    tag_source = routed.tag_source
+    tag_source = payload.tag_source
     source = {
         "topic": event.topic,
         "partition": event.partition,
@@ -83,24 +83,24 @@ def new_action(routed: Routed, event: SourceEvent) -> NewAction:
         "headers": [(name, _wrapped(value)) for name, value in event.headers] or None,
     }
     record = {
-        "route": routed.route,
-        "connection": routed.connection,
-        "order_id": routed.order_id,
-        "action": routed.action,
-        "language": routed.language,
-        "data": routed.data,
+        "route": payload.route,
+        "connection": payload.connection,
+        "order_id": payload.order_id,
+        "action": payload.action,
+        "language": payload.language,
+        "data": payload.data,
         "tag_source": tag_source,
-        "on_unknown": routed.on_unknown,
-        "event_time_ms": routed.event_time_ms,
-        "trace_context": routed.trace_context,
+        "on_unknown": payload.on_unknown,
+        "event_time_ms": payload.event_time_ms,
+        "trace_context": payload.trace_context,
         "source": _without_absent(source),
     }
     return NewAction(
-        route=routed.route,
-        connection=routed.connection,
-        order_id=routed.order_id,
-        routed=_packed(to_json(_without_absent(record), exclude_none=True)),
-        resend=routed.on_unknown == "resend",
+        route=payload.route,
+        connection=payload.connection,
+        order_id=payload.order_id,
+        payload=_packed(to_json(_without_absent(record), exclude_none=True)),
+        resend=payload.on_unknown == "resend",
         version_tag=getattr(tag_source, "version_tag", None),
         job_id=getattr(tag_source, "job_id", None),
     )
@@ -120,7 +120,7 @@ def pending_value(save: Save) -> bytes:
         progress["version_tag"] = save.version_tag
     if save.job_id is not None:
         progress["job_id"] = save.job_id
-    return b'%b,"routed":%b}' % (to_json(progress)[:-1], _unpacked(save.routed))
+    return b'%b,"payload":%b}' % (to_json(progress)[:-1], _unpacked(save.payload))
 
 
 def restored_action(key: bytes, value: bytes) -> RestoredAction | Unreadable:
@@ -131,16 +131,16 @@ def restored_action(key: bytes, value: bytes) -> RestoredAction | Unreadable:
     try:
         pending = _PENDING.validate_json(value)
     except ValidationError as error:
-        return Unreadable(_first_mistake(error))
-    routed = pending.routed
-    tag_source = routed.tag_source
+        return Unreadable(_first_error(error))
+    payload = pending.payload
+    tag_source = payload.tag_source
     action = NewAction(
-        route=routed.route,
-        connection=routed.connection,
-        order_id=routed.order_id,
-        # The envelope's last field, as it stands; a record that another version wrote otherwise is composed anew.
-        routed=_packed(_routed_bytes(value) or to_json(routed, exclude_none=True)),
-        resend=routed.on_unknown == "resend",
+        route=payload.route,
+        connection=payload.connection,
+        order_id=payload.order_id,
+        # The envelope's last field, as it stands; a record that another version wrote otherwise is composed again.
+        payload=_packed(_payload_bytes(value) or to_json(payload, exclude_none=True)),
+        resend=payload.on_unknown == "resend",
         version_tag=pending.version_tag or getattr(tag_source, "version_tag", None),
         job_id=pending.job_id or getattr(tag_source, "job_id", None),
     )
@@ -155,23 +155,23 @@ def restored_action(key: bytes, value: bytes) -> RestoredAction | Unreadable:
     )
 
 
-def routed_action(routed: bytes) -> RoutedAction:
-    """Read what a route made of an event, from `NewAction.routed`."""
-    return _ROUTED.validate_json(_unpacked(routed))
+def read_payload(payload: bytes) -> RoutedAction:
+    """Read what a route made of an event, from `NewAction.payload`."""
+    return _PAYLOAD.validate_json(_unpacked(payload))
 
 
-def request_of(routed: bytes, version_tag: str) -> tuple[ActionRequest, int]:
-    """Return the request of an action, from `NewAction.routed`, and when its event happened (ms since 1970, UTC)."""
-    fields = from_json(_unpacked(routed))  # a quarter of `routed_action`'s time: once per action
+def request_of(payload: bytes, version_tag: str) -> tuple[ActionRequest, int]:
+    """Return the request of an action, from `NewAction.payload`, and when its event happened (ms since 1970, UTC)."""
+    fields = from_json(_unpacked(payload))  # a quarter of `read_payload`'s time: once per action
     request = ActionRequest(
         action=fields["action"], version_tag=version_tag, language=fields.get("language"), data=fields.get("data")
     )
     return request, fields["event_time_ms"]
 
 
-def trace_context_of(routed: bytes) -> dict[str, str] | None:
-    """Return an action's W3C trace context, from `NewAction.routed`; None where it has none."""
-    context: dict[str, str] | None = from_json(_unpacked(routed)).get("trace_context")
+def trace_context_of(payload: bytes) -> dict[str, str] | None:
+    """Return an action's W3C trace context, from `NewAction.payload`; None where it has none."""
+    context: dict[str, str] | None = from_json(_unpacked(payload)).get("trace_context")
     return context
 
 
@@ -188,10 +188,10 @@ def read_position(value: bytes) -> int | None:
         return None
 
 
-def dead_letter(aside: SetAside, now: float) -> DeadLetterRecord:
+def dead_letter_of_action(given_up: GiveUp, now: float) -> DeadLetterRecord:
     """Return the dead letter of an action that was given up. `now` is seconds since 1970."""
-    routed = routed_action(aside.routed)
-    source = routed.source
+    payload = read_payload(given_up.payload)
+    source = payload.source
     event = SourceEvent(
         source.topic,
         source.partition,
@@ -201,20 +201,20 @@ def dead_letter(aside: SetAside, now: float) -> DeadLetterRecord:
         source.value.raw() if source.value else None,
         [(name, value.raw() if value else None) for name, value in source.headers],
     )
-    return _letter(
+    return _dead_letter(
         event,
         DeadLetterHeaders(
-            reason=aside.reason,
-            detail=aside.detail,
-            errors=aside.errors,
+            reason=given_up.reason,
+            detail=given_up.detail,
+            errors=given_up.errors,
             source_topic=source.topic,
             source_partition=source.partition,
             source_offset=source.offset,
-            route=routed.route,
-            action=routed.action,
-            connection=routed.connection,
-            attempts=aside.attempts,
-            sends=aside.sends,
+            route=payload.route,
+            action=payload.action,
+            connection=payload.connection,
+            attempts=given_up.attempts,
+            sends=given_up.sends,
             failed_at_ms=to_ms(now),
         ),
     )
@@ -238,7 +238,7 @@ def dead_letter_of_event(
         sends=0,
         failed_at_ms=to_ms(now),
     )
-    return _letter(event, headers)
+    return _dead_letter(event, headers)
 
 
 def dead_letter_of_unreadable(
@@ -251,17 +251,19 @@ def dead_letter_of_unreadable(
     return dead_letter_of_event(event, Reason.UNREADABLE_PENDING, unreadable.detail, now)
 
 
-def without_value(letter: DeadLetterRecord) -> DeadLetterRecord:
+def without_value(dead_letter: DeadLetterRecord) -> DeadLetterRecord:
     """Return the letter that stands for one which the dead-letter topic refuses: the event is still in the source."""
-    detail = f"; its value of {len(letter.value or b'')} bytes was left out: this topic refuses it (max.message.bytes)"
+    detail = (
+        f"; its value of {len(dead_letter.value or b'')} bytes was left out: this topic refuses it (max.message.bytes)"
+    )
     headers = [
         (name, value + detail.encode() if name == DETAIL and isinstance(value, bytes) else value)
-        for name, value in letter.headers
+        for name, value in dead_letter.headers
     ]
-    return replace(letter, value=None, headers=headers)
+    return replace(dead_letter, value=None, headers=headers)
 
 
-def _letter(event: SourceEvent, headers: DeadLetterHeaders) -> DeadLetterRecord:
+def _dead_letter(event: SourceEvent, headers: DeadLetterHeaders) -> DeadLetterRecord:
     # An event that was dead-lettered and redriven before brings that letter's headers: the new ones replace them.
     original: list[tuple[str, str | bytes | None]] = [
         (name, value) for name, value in event.headers if not name.startswith(PREFIX) or name == REDRIVE_OF
@@ -280,13 +282,13 @@ _SKELETON = (
 _WINDOW_BITS, _MEMORY_LEVEL = -12, 5  # 4 KiB back is far enough; the usual 256 KiB would have to be cleared each time
 
 
-def _packed(routed: bytes) -> bytes:
+def _packed(payload: bytes) -> bytes:
     packer = zlib.compressobj(1, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL, zdict=_SKELETON)
-    return packer.compress(routed) + packer.flush()
+    return packer.compress(payload) + packer.flush()
 
 
-def _unpacked(routed: bytes) -> bytes:
-    return zlib.decompressobj(_WINDOW_BITS, zdict=_SKELETON).decompress(routed)
+def _unpacked(payload: bytes) -> bytes:
+    return zlib.decompressobj(_WINDOW_BITS, zdict=_SKELETON).decompress(payload)
 
 
 def _wrapped(raw: bytes | None) -> Bytes | None:
@@ -297,17 +299,17 @@ def _without_absent(fields: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _routed_bytes(value: bytes) -> bytes | None:
-    """Cut `routed` out of an envelope that `pending_value` wrote.
+def _payload_bytes(value: bytes) -> bytes | None:
+    """Cut `payload` out of an envelope that `pending_value` wrote.
 
     A quote inside a JSON string is always escaped, so the first match is the field itself.
     """
-    start = value.find(b',"routed":')
+    start = value.find(b',"payload":')
     if start < 0 or not value.startswith(b'{"version":1,"state":'):
         return None
-    return value[start + len(b',"routed":') : -1]
+    return value[start + len(b',"payload":') : -1]
 
 
-def _first_mistake(error: ValidationError) -> str:
+def _first_error(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(str(part) for part in first['loc']) or 'value'}: {first['msg']}"

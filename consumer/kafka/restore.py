@@ -37,7 +37,7 @@ from schemas.pending_action import POSITION_KEY
 SAY_AFTER_S = 5.0  # then the operator hears what it waits for
 # Without any progress. A dead instance's transaction ends after its transaction.timeout.ms: 10 s unless set otherwise.
 GIVE_UP_S = 120.0
-ASK_AGAIN_S = 0.5
+ASK_RETRY_S = 0.5
 POLL_S = 0.2
 AT_ONCE = 1000
 
@@ -225,24 +225,24 @@ class Restorer:
         self._reader.start({tp: reading.start for tp, reading in open_.items()})
         give_up_at = self._clock() + GIVE_UP_S
         say_at = self._clock() + SAY_AFTER_S
-        trouble = ""
+        client_error = ""
         try:
             while True:
                 records = self._reader.read()
                 for record in records:
-                    trouble = self._take(record, open_) or trouble
+                    client_error = self._take(record, open_) or client_error
                 if not open_:
                     return
                 now = self._clock()
                 if any(record.error() is None for record in records):
-                    give_up_at, trouble = now + GIVE_UP_S, ""
+                    give_up_at, client_error = now + GIVE_UP_S, ""
                 if now > say_at:
-                    self._say(_waits_for(open_, trouble))
+                    self._say(_waits_for(open_, client_error))
                     say_at = now + SAY_AFTER_S
                 if not any(self._wanted(assignments[tp]) for tp in open_):
                     return
                 if now > give_up_at:
-                    raise RestoreError(f"gave up after {GIVE_UP_S:g} s: {_waits_for(open_, trouble)}")
+                    raise RestoreError(f"gave up after {GIVE_UP_S:g} s: {_waits_for(open_, client_error)}")
         finally:
             self._reader.stop()
 
@@ -302,7 +302,7 @@ class KafkaReader:
         try:
             return committed_offsets(self._consumer, partitions, by_relays)
         except KafkaException:
-            time.sleep(ASK_AGAIN_S)
+            time.sleep(ASK_RETRY_S)
             raise
 
     def watermarks(self, partitions: list[Partition]) -> dict[Partition, Watermarks]:
@@ -334,8 +334,8 @@ class KafkaReader:
         self._consumer.close()
 
 
-def _waits_for(open_: dict[tuple[str, int], _Reading], trouble: str) -> str:
+def _waits_for(open_: dict[tuple[str, int], _Reading], client_error: str) -> str:
     (topic, partition), reading = next(iter(open_.items()))
     return f"restoring {topic}[{partition}]: read to {max(reading.next, reading.start)} of {reading.end}; " + (
-        trouble or "behind it lies a transaction that a former owner left open, or the broker does not answer"
+        client_error or "behind it lies a transaction that a former owner left open, or the broker does not answer"
     )

@@ -28,7 +28,7 @@ from consumer.kafka.membership import POLL_S, Batch, Membership
 BATCHES_AHEAD = 2  # one that the event loop works on and one that waits
 LAG_EVERY_S = 1.0
 # While everything is paused nothing is fetched, so nobody tells how long the source grows: it is asked, now and then.
-LAG_WHILE_HELD_S = 10.0
+LAG_WHILE_PAUSED_S = 10.0
 WATERMARKS_TIMEOUT_S = 1.0
 METADATA_TIMEOUT_S = 1.0
 
@@ -99,9 +99,9 @@ class Source:
         """Consume a restored partition from `next_offset` on."""
         self._requests.append(lambda consumer: self._begin(consumer, assignment, next_offset))
 
-    def hold(self, held: bool) -> None:
+    def hold(self, paused: bool) -> None:
         """Pause everything for back-pressure, or go on."""
-        self._requests.append(lambda consumer: self._membership.hold(consumer, held))
+        self._requests.append(lambda consumer: self._membership.hold(consumer, paused))
 
     def rejoin(self) -> None:
         """Give up every partition at once and join the group anew."""
@@ -171,8 +171,8 @@ class Source:
 
     def _measure_lag(self, consumer: Consumer) -> None:
         self._lag_at = time.monotonic()
-        ask = self._membership.held and self._lag_at - self._asked_at >= LAG_WHILE_HELD_S
-        if self._membership.held and not ask:
+        ask = self._membership.paused and self._lag_at - self._asked_at >= LAG_WHILE_PAUSED_S
+        if self._membership.paused and not ask:
             return
         if ask:
             self._asked_at = self._lag_at
@@ -202,4 +202,4 @@ class Source:
         if error.fatal():
             self._listener.failed(KafkaException(error))
         else:
-            self._listener.trouble(error.str())
+            self._listener.client_error(error.str())

@@ -24,7 +24,7 @@ from consumer.kafka import clients
 
 CALL_TIMEOUT_S = 10.0
 LIST_OFFSETS_TIMEOUT_S = 4.0  # twice in a row: while a partition has no leader it is waited for to the end
-VISIBLE_AGAIN_S = 0.05
+VISIBLE_RETRY_S = 0.05
 COMPACTED = {
     "cleanup.policy": "compact",
     # Tombstones stay readable for a day: a reader that started before one must still see it.
@@ -71,23 +71,23 @@ def partition_counts(admin: AdminClient, names: Iterable[str]) -> dict[str, int]
 
 def check(admin: AdminClient, topics: Iterable[RelayTopics]) -> None:
     """Raise TopicError where a topic is missing, has another partition count, or is not compacted."""
-    mistakes: list[str] = []
+    errors: list[str] = []
     for each in topics:
-        counts = _counts_of(admin, each, mistakes)
+        counts = _counts_of(admin, each, errors)
         if counts is None:
             continue
         wanted = counts[each.source]
         for name in (each.delay, each.dead_letters):
             if name not in counts:
-                mistakes.append(f"topic {name} does not exist")
+                errors.append(f"topic {name} does not exist")
             elif counts[name] != wanted:
-                mistakes.append(f"topic {name} has {counts[name]} partitions, its source {each.source} has {wanted}")
+                errors.append(f"topic {name} has {counts[name]} partitions, its source {each.source} has {wanted}")
         if each.delay in counts:
             policy = _cleanup_policy(admin, each.delay)
             if policy is not None and policy != "compact":
-                mistakes.append(f"topic {each.delay} has cleanup.policy={policy}: it would lose pending actions")
-    if mistakes:
-        raise TopicError("\n".join(mistakes))
+                errors.append(f"topic {each.delay} has cleanup.policy={policy}: it would lose pending actions")
+    if errors:
+        raise TopicError("\n".join(errors))
 
 
 def create(admin: AdminClient, topics: Iterable[RelayTopics], replication: int = -1) -> list[str]:
@@ -96,10 +96,10 @@ def create(admin: AdminClient, topics: Iterable[RelayTopics], replication: int =
     Returns what was done, a line each. Raises TopicError for what cannot be made.
     """
     done: list[str] = []
-    mistakes: list[str] = []
+    errors: list[str] = []
     made: dict[str, int] = {}
     for each in topics:
-        counts = _counts_of(admin, each, mistakes)
+        counts = _counts_of(admin, each, errors)
         if counts is None:
             continue
         wanted = counts[each.source]
@@ -116,9 +116,9 @@ def create(admin: AdminClient, topics: Iterable[RelayTopics], replication: int =
                     done.append(f"grew {name} from {counts[name]} to {wanted} partitions")
             except KafkaException as error:
                 if clients.error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    mistakes.append(clients.error_of(error).str())
-    if mistakes:
-        raise TopicError("\n".join(mistakes))
+                    errors.append(clients.error_of(error).str())
+    if errors:
+        raise TopicError("\n".join(errors))
     _await_visible(admin, made)
     return done
 
@@ -175,13 +175,13 @@ def committed_offsets(
     }
 
 
-def _counts_of(admin: AdminClient, topics: RelayTopics, mistakes: list[str]) -> dict[str, int] | None:
+def _counts_of(admin: AdminClient, topics: RelayTopics, errors: list[str]) -> dict[str, int] | None:
     """Return the partition counts of those that exist; None, and the mistake, where nothing can be said of them."""
     counts, forbidden = _counts(admin, (topics.source, topics.delay, topics.dead_letters))
     if forbidden:
-        mistakes += [clients.error_of(error).str() for error in forbidden]
+        errors += [clients.error_of(error).str() for error in forbidden]
     elif topics.source not in counts:
-        mistakes.append(f"source topic {topics.source} does not exist")
+        errors.append(f"source topic {topics.source} does not exist")
     else:
         return counts
     return None
@@ -215,7 +215,7 @@ def _await_visible(admin: AdminClient, made: dict[str, int]) -> None:
     """Wait until the brokers' metadata show what was made: who asks right after it would not find it."""
     give_up_at = time.monotonic() + CALL_TIMEOUT_S
     while made and partition_counts(admin, made) != made and time.monotonic() < give_up_at:
-        time.sleep(VISIBLE_AGAIN_S)
+        time.sleep(VISIBLE_RETRY_S)
 
 
 def _cleanup_policy(admin: AdminClient, topic: str) -> str | None:

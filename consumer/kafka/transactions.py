@@ -93,8 +93,11 @@ class Adoption:
 class Listener(Protocol):
     """Who hears of the journal's facts. Called on the journal's thread: hand over and return."""
 
-    def committed(self, writes: list[Write], proven_at: float, seconds: float) -> None:
-        """These are safe now. `proven_at`: the broker took their offsets from a member of the group after that."""
+    def committed(self, writes: list[Write], ownership_confirmed_at: float, seconds: float) -> None:
+        """These are safe now.
+
+        `ownership_confirmed_at`: after that moment the broker took their offsets from a member of the group.
+        """
 
     def dropped(self, writes: list[Write]) -> None:
         """These are nobody's any more: their partition is no longer owned."""
@@ -102,7 +105,7 @@ class Listener(Protocol):
     def pinned(self, assignment: Assignment, keys: list[Hashable]) -> None:
         """The old live records of these keys should be written again."""
 
-    def made_anew(self, assignment: Assignment) -> None:
+    def recreated(self, assignment: Assignment) -> None:
         """Its delay topic was deleted and made again: all that is pending must be written again."""
 
     def too_large(self, write: Write, replacement: Write) -> None:
@@ -120,7 +123,7 @@ class _Partition:
     mark: LowWaterMark
     next_offset: int
     end: int
-    made_anew: bool = False  # the delay topic, since the last transaction that was committed
+    recreated: bool = False  # the delay topic, since the last transaction that was committed
     too_large: set[bytes | None] = field(default_factory=set)  # keys that were set aside for their record's size
 
 
@@ -133,7 +136,7 @@ class _Batch:
     next_offset: int
     start: int
     end: int
-    made_anew: bool = False  # the delay topic, since the last transaction
+    recreated: bool = False  # the delay topic, since the last transaction
     latest: dict[Hashable, Write] = field(default_factory=dict)
     written: dict[Hashable, int | None] = field(default_factory=dict)
 
@@ -184,7 +187,7 @@ class Transactions:
         clock: Clock,
         pause: Callable[[float], None],
         listener: Listener,
-        set_aside_too_large: Callable[[Write], Write],
+        replace_too_large: Callable[[Write], Write],
     ) -> None:
         """`topics` by source topic; `ownership` returns the latest snapshot; `pause` waits between two attempts."""
         self._clients = clients
@@ -193,11 +196,11 @@ class Transactions:
         self._clock = clock
         self._pause = pause
         self._listener = listener
-        self._set_aside_too_large = set_aside_too_large
+        self._replace_too_large = replace_too_large
         self._partitions: dict[Assignment, _Partition] = {}
         self._given_up: frozenset[Assignment] = frozenset()
         self._producer: Producer | None = None
-        self._proven_at = -math.inf
+        self._ownership_confirmed_at = -math.inf
         self._one_by_one = False
         self._refused: tuple[KafkaError, str, Write | None] | None = None
         self.end_at = math.inf  # by the clock: what is not committed by then is dropped
@@ -256,7 +259,7 @@ class Transactions:
 
     def _smaller(self, write: Write) -> Write:
         """What is written in the place of a record that the broker refuses for its size."""
-        replacement = self._set_aside_too_large(write)
+        replacement = self._replace_too_large(write)
         if replacement is write:
             self._listener.aborted("the dead-letter topic refuses even a letter without its value")
             self._pause(RETRY_S[-1])
@@ -303,11 +306,11 @@ class Transactions:
         for batch in batches:
             state = self._partitions[batch.assignment]
             state.mark.apply(batch.written, batch.end)
-            state.next_offset, state.end, state.made_anew = batch.next_offset, batch.end, False
-        self._listener.committed(writes, self._proven_at, self._clock() - started)
+            state.next_offset, state.end, state.recreated = batch.next_offset, batch.end, False
+        self._listener.committed(writes, self._ownership_confirmed_at, self._clock() - started)
         for batch in batches:
-            if batch.made_anew:
-                self._listener.made_anew(batch.assignment)
+            if batch.recreated:
+                self._listener.recreated(batch.assignment)
             keys = self._partitions[batch.assignment].mark.pinned()
             if keys:
                 self._listener.pinned(batch.assignment, keys)
@@ -318,7 +321,7 @@ class Transactions:
             batch = batches.get(write.assignment)
             if batch is None:
                 state = self._partitions[write.assignment]
-                batch = _Batch(write.assignment, [], state.next_offset, state.end, state.end, state.made_anew)
+                batch = _Batch(write.assignment, [], state.next_offset, state.end, state.end, state.recreated)
                 batches[write.assignment] = batch
             batch.writes.append(write)
             if write.next_offset is not None:
@@ -333,7 +336,7 @@ class Transactions:
         self._refused = None
         producer = self._producer or self._build_producer()
         self._call(producer.begin_transaction)
-        if sum(self._produce_letters(producer, batch) for batch in batches):
+        if sum(self._produce_dead_letters(producer, batch) for batch in batches):
             self._flush(producer)
         for batch in batches:
             self._produce(producer, batch)
@@ -342,27 +345,27 @@ class Transactions:
         for batch in batches:
             topic, partition, _ = batch.assignment
             state = self._partitions[batch.assignment]
-            if batch.made_anew:
+            if batch.recreated:
                 state.mark = LowWaterMark()
             mark = state.mark.after(batch.written, batch.end)
             offsets.append(TopicPartition(topic, partition, batch.next_offset, metadata=transaction))
             offsets.append(TopicPartition(self._topics[topic].delay, partition, mark, metadata=transaction))
-        self._proven_at = self._clock()
+        self._ownership_confirmed_at = self._clock()
         self._call(producer.send_offsets_to_transaction, offsets, ownership.group_metadata, self._timeout())
         try:
             self._call(producer.commit_transaction, self._timeout())
         except _AbortedError as error:
             raise _UnknownOutcomeError(str(error)) from None
 
-    def _produce_letters(self, producer: Producer, batch: _Batch) -> int:
+    def _produce_dead_letters(self, producer: Producer, batch: _Batch) -> int:
         """Produce the batch's dead letters; returns how many there are."""
         topic, partition, _ = batch.assignment
         count = 0
         for write in batch.writes:
             if write.dead_letter is not None:
-                letter, where = write.dead_letter, self._topics[topic].dead_letters
-                delivered = partial(self._letter_delivered, write)
-                self._produce_one(producer, where, partition, letter, delivered=delivered, write=write)
+                dead_letter, where = write.dead_letter, self._topics[topic].dead_letters
+                delivered = partial(self._dead_letter_delivered, write)
+                self._produce_one(producer, where, partition, dead_letter, delivered=delivered, write=write)
                 count += 1
         return count
 
@@ -416,7 +419,7 @@ class Transactions:
                 raise _AbortedError("the broker did not take the records in time")
         self._check_delivery()
 
-    def _letter_delivered(self, write: Write, error: KafkaError | None, record: Message) -> None:
+    def _dead_letter_delivered(self, write: Write, error: KafkaError | None, record: Message) -> None:
         if error is not None:
             self._note_refusal(error, record, write)
 
@@ -429,7 +432,7 @@ class Transactions:
             offset = batch.start
         elif offset < batch.start:  # rule 8
             state = self._partitions[batch.assignment]
-            state.made_anew = batch.made_anew = True  # an abort does not undo it
+            state.recreated = batch.recreated = True  # an abort does not undo it
             state.end = batch.start = batch.end = 0
             batch.written.clear()  # what lay in the former one
         batch.end = max(batch.end, offset + 1)

@@ -32,7 +32,7 @@ import structlog
 
 from consumer.admin.server import Heartbeats
 from consumer.core.clock import Clock
-from consumer.core.effects import ActionId, Close, Effect, Poll, RestoredAction, Save, Send, SetAside
+from consumer.core.effects import ActionId, Close, Effect, GiveUp, Poll, RestoredAction, Save, Send
 from consumer.core.ledger import Ledger, Policy
 from consumer.core.outcomes import (
     Accepted,
@@ -53,20 +53,20 @@ from consumer.events.decoding import Undecodable, decode
 from consumer.events.routing import Misrouted, Routed, Router
 from consumer.kafka import clients
 from consumer.kafka.journal import STUCK_S, Journal
-from consumer.kafka.membership import LEAST_HAND_OVER_S, MOST_RECORDS, Batch
+from consumer.kafka.membership import MAX_RECORDS, MIN_HAND_OVER_S, Batch
 from consumer.kafka.records import (
     SourceEvent,
     Unreadable,
     action_key,
-    dead_letter,
+    dead_letter_of_action,
     dead_letter_of_event,
     dead_letter_of_unreadable,
     new_action,
     offset_of_key,
     pending_value,
+    read_payload,
     request_of,
     restored_action,
-    routed_action,
     without_value,
 )
 from consumer.kafka.restore import KafkaReader, Restored, RestoreError, Restorer
@@ -82,22 +82,22 @@ if TYPE_CHECKING:
 
 TICK_S = 1.0
 # Writes that wait for a transaction before the source is held: ten of the largest, a second's worth at full speed.
-MOST_BACKLOG = 20_000
+MAX_BACKLOG = 20_000
 # `limits.pending` counts actions of up to so many bytes (packed; an ordinary one has 300): large ones count for more.
 BYTES_OF_PENDING = 4096
 INTENT_EARLY_S = 0.5  # before its turn: many transactions' time, and little of a lease
-RESTORE_AGAIN_S = 1.0
-SAY_AGAIN_S = 10.0
-LAST_LETTERS = 20  # that the status page shows
+RESTORE_RETRY_S = 1.0
+LOG_INTERVAL_S = 10.0
+LAST_DEAD_LETTERS = 20  # that the status page shows
 # Kubernetes gives 30 s before it kills: most of it for what is in flight (twice the time-out of 10 s), the rest for the
 # journal. What is not committed by then is read again by the next owner. Where hand-overs take longer (`hand_over_s`),
 # a stop does, too, and the pod's grace period must (the chart sees to it).
 STOP_S = 25.0
 JOURNAL_AFTER_HAND_OVER_S = 4.0
-LEAST_STOP_S = 2.0
+MIN_STOP_S = 2.0
 # A dead member's partitions are given away after session.timeout.ms (45 s) less one heartbeat (3 s). An intent's
 # commit proves that we were a member; a fifth of that leaves room for a user's shorter session (LEASE_OF_SESSION).
-MOST_LEASE_S = 8.0
+MAX_LEASE_S = 8.0
 LEASE_OF_SESSION = 0.4
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -114,7 +114,7 @@ class Connection:
     slots: int
     ahead: int
     in_flight: int = 0
-    going_on: deque[asyncio.Future[bool]] = field(default_factory=deque)  # the turns that calls under way wait for
+    follow_ups: deque[asyncio.Future[bool]] = field(default_factory=deque)  # the turns that calls under way wait for
     waiting_since: float | None = None
     refused_key: str | None = field(default=None, repr=False)
     halt: Halt | None = None
@@ -129,7 +129,7 @@ class _Intent:
 
 
 @dataclass(frozen=True, slots=True)
-class _Letter:
+class _DeadLetterTicket:
     """The ticket of a dead letter: why, and its event's offset."""
 
     reason: Reason
@@ -189,9 +189,9 @@ def ahead_of(requests_per_second: float) -> int:
 
 
 def lease_s(properties: clients.Properties) -> float:
-    """For how long an intent's commit entitles to its sending. See MOST_LEASE_S."""
+    """For how long an intent's commit entitles to its sending. See MAX_LEASE_S."""
     session_s = float(properties.get("session.timeout.ms", 45_000)) / 1000
-    return min(MOST_LEASE_S, session_s * LEASE_OF_SESSION)
+    return min(MAX_LEASE_S, session_s * LEASE_OF_SESSION)
 
 
 class Relay:
@@ -207,12 +207,12 @@ class Relay:
         connections: Iterable[Connection],
         router: Router,
         policy: Policy,
-        most_pending: int,
+        max_pending: int,
         clock: Clock,
         jitter: Callable[[], float],
         metrics: Metrics,
         heartbeats: Heartbeats,
-        hand_over_s: float = LEAST_HAND_OVER_S,
+        hand_over_s: float = MIN_HAND_OVER_S,
         tracing: Tracing | None = None,
     ) -> None:
         """`topics` and `partition_counts` by source topic; `jitter` draws from [0, 1)."""
@@ -222,7 +222,7 @@ class Relay:
         self._router = router
         self._tracing = tracing
         self._connections = {each.name: each for each in connections}
-        self._most_pending = most_pending
+        self._max_pending = max_pending
         self._lease_s = lease_s(properties)
         self._stop_s = max(STOP_S, hand_over_s + JOURNAL_AFTER_HAND_OVER_S)
         self._ledger = Ledger(policy, jitter)
@@ -241,7 +241,7 @@ class Relay:
             ownership=lambda: self._source.ownership,
             clock=clock,
             listener=_JournalListener(self),
-            set_aside_too_large=self._set_aside_too_large,
+            replace_too_large=self._replace_too_large,
         )
         self._restorer = Restorer(
             KafkaReader(properties), topics=topics, say=_LOG.warning, wanted=self._is_ours, clock=clock
@@ -254,11 +254,11 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sends: set[asyncio.Task[None]] = set()
         self._stopping = False
-        self._turn_handle: asyncio.Handle | None = None
+        self._tick_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._held = False
+        self._paused = False
         self._said: dict[str, float] = {}
-        self._letters: deque[DeadLettered] = deque(maxlen=LAST_LETTERS)
+        self._dead_letters: deque[DeadLettered] = deque(maxlen=LAST_DEAD_LETTERS)
         self._failure: BaseException | None = None
         self._ended: asyncio.Future[None]
         self._loop: asyncio.AbstractEventLoop
@@ -290,7 +290,7 @@ class Relay:
         self._ended = self._loop.create_future()
         self._journal.start()
         self._source.start()
-        self._tick()
+        self._every_second()
         stopped = self._loop.create_task(stop.wait())
         ends: set[asyncio.Future[Any]] = {stopped, self._ended}
         try:
@@ -317,7 +317,7 @@ class Relay:
         if self._sends:  # only where the source could not hand over any more
             await asyncio.wait(self._sends, timeout=max(0.0, until - self._clock()))
         left_s = 0.0 if self._journal_is_dead() else until - self._clock()
-        await self._loop.run_in_executor(None, self._journal.stop, max(LEAST_STOP_S, left_s))
+        await self._loop.run_in_executor(None, self._journal.stop, max(MIN_STOP_S, left_s))
 
     def _journal_is_dead(self) -> bool:
         """Whether nothing that it holds will ever be answered: nobody waits for it then."""
@@ -342,11 +342,11 @@ class Relay:
 
     def _soon(self) -> None:
         """Have a turn when everything that is at hand by now has been taken in."""
-        if self._turn_handle is None:
-            self._turn_handle = self._loop.call_soon(self._turn)
+        if self._tick_handle is None:
+            self._tick_handle = self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        self._turn_handle = None
+        self._tick_handle = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -358,9 +358,9 @@ class Relay:
             wake_at = min(wake_at, self._save_intents(connection, now), self._give_requests(connection, now))
         self._settle_hand_overs()
         if self._writes:
-            self._journal.hand_in(self._writes)
+            self._journal.submit(self._writes)
             self._writes = []
-        self._hold_or_go_on()
+        self._apply_backpressure()
         if wake_at < math.inf:
             self._timer = self._loop.call_later(max(0.0, wake_at - self._clock()), self._turn)
 
@@ -377,12 +377,12 @@ class Relay:
         if connection.in_flight < connection.slots:
             # What waits longer for its turn than its lease lasts would be withdrawn, again and again.
             in_time = max(1, int(connection.pace.rate(now) * self._lease_s / 2))
-            self._carry_out(self._ledger.save_intents(connection.name, min(connection.ahead, in_time)), now)
+            self._apply(self._ledger.save_intents(connection.name, min(connection.ahead, in_time)), now)
         return math.inf
 
     def _give_requests(self, connection: Connection, now: float) -> float:
         """Start what the connection's pace and slots allow; returns when its pace allows more."""
-        if (at := self._let_go_on(connection, now)) > now:
+        if (at := self._grant_follow_ups(connection, now)) > now:
             return at
         while connection.in_flight < connection.slots and self._ledger.has_request(connection.name):
             at = connection.pace.next_at(now)
@@ -404,25 +404,25 @@ class Relay:
                 self._start_task(self._poll(connection, request))
         return math.inf
 
-    def _let_go_on(self, connection: Connection, now: float) -> float:
+    def _grant_follow_ups(self, connection: Connection, now: float) -> float:
         """Give calls under way the turns of their next requests, before all others; returns when the next one is."""
-        while connection.going_on:
+        while connection.follow_ups:
             at = connection.pace.next_of_a_call_at(now)
-            if now < at < math.inf and not connection.pace.resting(now):
+            if now < at < math.inf and not connection.pace.cooling_down(now):
                 return at
-            turn = connection.going_on.popleft()
-            if not turn.done():
+            permit = connection.follow_ups.popleft()
+            if not permit.done():
                 if at <= now:
                     connection.pace.sent(now)
-                turn.set_result(at <= now)
+                permit.set_result(at <= now)
         return now
 
-    async def _turn_to_go_on(self, connection: Connection) -> bool:
+    async def _permit_follow_up(self, connection: Connection) -> bool:
         """Wait until a call may make its next request (engage.Turn); it may not while the connection rests."""
-        turn: asyncio.Future[bool] = self._loop.create_future()
-        connection.going_on.append(turn)
+        permit: asyncio.Future[bool] = self._loop.create_future()
+        connection.follow_ups.append(permit)
         self._soon()
-        return await turn
+        return await permit
 
     def _start_task(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
@@ -436,20 +436,20 @@ class Relay:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
 
-    def _hold_or_go_on(self) -> None:
+    def _apply_backpressure(self) -> None:
         """Rule 3, with slack between holding and going on: a batch, as what is pending may stay for hours."""
-        slack = min(0.1, MOST_RECORDS / self._most_pending) if self._held else 0.0
+        slack = min(0.1, MAX_RECORDS / self._max_pending) if self._paused else 0.0
         backlog = self._journal.backlog + len(self._writes)
         full = (
-            self._ledger.open >= (1 - slack) * self._most_pending
-            or self._ledger.open_bytes >= (1 - slack) * self._most_pending * BYTES_OF_PENDING
-            or backlog >= (0.9 if self._held else 1.0) * MOST_BACKLOG
+            self._ledger.open >= (1 - slack) * self._max_pending
+            or self._ledger.open_bytes >= (1 - slack) * self._max_pending * BYTES_OF_PENDING
+            or backlog >= (0.9 if self._paused else 1.0) * MAX_BACKLOG
         )
-        if full != self._held:
-            self._held = full
+        if full != self._paused:
+            self._paused = full
             self._source.hold(full)
 
-    def _tick(self) -> None:
+    def _every_second(self) -> None:
         """Once a second: what nobody else would notice, and the figures for the metrics."""
         self._heartbeats.beat("event_loop")
         now = self._clock()
@@ -464,7 +464,7 @@ class Relay:
                 connection.pace.key_changed()
         self._metrics.publish(self._snapshot(now))
         self._soon()
-        self._loop.call_later(TICK_S, self._tick)
+        self._loop.call_later(TICK_S, self._every_second)
 
     def _snapshot(self, now: float) -> Snapshot:
         return Snapshot(
@@ -472,18 +472,18 @@ class Relay:
             overdue=self._ledger.overdue(now),
             in_doubt=self._ledger.in_doubt,
             journal_backlog=self._journal.backlog,
-            paused=self._held,
-            budget_share=self._share(),
+            paused=self._paused,
+            rate_limit_share=self._share(),
             partitions_owned=len(self._ours),
             lag=self._source.lag,
             connections={
                 each.name: ConnectionFigures(
                     each.pace.rate(now) if self._share() else 0.0,
                     each.pace.suspended,
-                    each.pace.resting(now),
+                    each.pace.cooling_down(now),
                     each.halt,
-                    each.pace.next_at(now) if each.pace.resting(now) else None,
-                    each.pace.budget,
+                    each.pace.next_at(now) if each.pace.cooling_down(now) else None,
+                    each.pace.rate_limit,
                     each.in_flight,
                 )
                 for each in self._connections.values()
@@ -491,9 +491,9 @@ class Relay:
             at=now,
             first_seen=self._ledger.first_seen(),
             next_due=self._ledger.next_wake(),
-            most_pending=self._most_pending,
+            max_pending=self._max_pending,
             partitions={each[:2]: self._partition_figures(each) for each in self._ours},
-            dead_letters=tuple(self._letters),
+            dead_letters=tuple(self._dead_letters),
         )
 
     def _partition_figures(self, assignment: Assignment) -> PartitionFigures:
@@ -511,23 +511,25 @@ class Relay:
             self._metrics.events_consumed(assignment.topic, len(events))
             for event in events:
                 self._writes += self._taken(assignment, event, now)
-        self._hold_or_go_on()  # first: with room, the source would go on
+        self._apply_backpressure()  # first: with room, the source would go on
         self._source.batch_done()
         self._soon()
 
     def _taken(self, assignment: Assignment, event: SourceEvent, now: float) -> list[Write]:
         """What one event comes to; its last write settles its position (rule 1)."""
         writes: list[Write] = []
-        routed = self._routed(event)
-        if self._tracing is not None and routed is not None:
-            routed = self._tracing.taken(event, routed, now)
-        if isinstance(routed, Routed):
-            self._metrics.routed(routed.route, routed.action)
-            effects = self._ledger.accept(assignment, event.offset, new_action(routed, event), now)
+        payload = self._routed(event)
+        if self._tracing is not None and payload is not None:
+            payload = self._tracing.taken(event, payload, now)
+        if isinstance(payload, Routed):
+            self._metrics.payload(payload.route, payload.action)
+            effects = self._ledger.accept(assignment, event.offset, new_action(payload, event), now)
             writes = [self._write(effect, now) for effect in effects]
-        elif isinstance(routed, Misrouted):
-            letter = dead_letter_of_event(event, routed.reason, routed.detail, now, routed.route)
-            writes = [Write(assignment, dead_letter=letter, ticket=_Letter(routed.reason, event.offset))]
+        elif isinstance(payload, Misrouted):
+            dead_letter = dead_letter_of_event(event, payload.reason, payload.detail, now, payload.route)
+            writes = [
+                Write(assignment, dead_letter=dead_letter, ticket=_DeadLetterTicket(payload.reason, event.offset))
+            ]
         if not writes:
             writes = [Write(assignment)]
         writes[-1].next_offset = event.offset + 1
@@ -535,20 +537,20 @@ class Relay:
 
     def _routed(self, event: SourceEvent) -> Routed | Misrouted | None:
         if event.value is None:
-            self._metrics.passed_tombstone(event.topic)
+            self._metrics.ignored_tombstone(event.topic)
             return None
         decoded = decode(event.value)
         if isinstance(decoded, Undecodable):
             return Misrouted(Reason.UNDECODABLE, decoded.detail, None)
-        routed = self._router.route(decoded, event)
-        if isinstance(routed, Routed | Misrouted):
-            return routed
+        payload = self._router.route(decoded, event)
+        if isinstance(payload, Routed | Misrouted):
+            return payload
         self._metrics.unrouted(event.topic)
         return None
 
     # -- effects out --------------------------------------------------------------------------------------------
 
-    def _carry_out(self, effects: Iterable[Effect], now: float) -> None:
+    def _apply(self, effects: Iterable[Effect], now: float) -> None:
         self._writes += [self._write(effect, now) for effect in effects]
 
     def _write(self, effect: Effect, now: float) -> Write:
@@ -558,16 +560,16 @@ class Relay:
             case Save():
                 write.value = pending_value(effect)
                 write.ticket = _Intent(effect.action_id, effect.sends) if effect.sending else None
-            case SetAside():
+            case GiveUp():
                 if self._tracing is not None:
                     self._tracing.set_aside(effect)
-                write.dead_letter = dead_letter(effect, now)
-                write.ticket = _Letter(effect.reason, offset)
+                write.dead_letter = dead_letter_of_action(effect, now)
+                write.ticket = _DeadLetterTicket(effect.reason, offset)
             case Close():
                 pass
         return write
 
-    def _set_aside_too_large(self, write: Write) -> Write:
+    def _replace_too_large(self, write: Write) -> Write:
         """Replace what the broker refuses; the same again where it cannot be smaller. On the journal's thread."""
         if write.dead_letter is not None:
             smaller = write.dead_letter.value is not None
@@ -575,22 +577,22 @@ class Relay:
         restored = restored_action(write.key or b"", write.value or b"")
         assert isinstance(restored, RestoredAction)  # noqa: S101 - we wrote it ourselves a moment ago
         detail = f"the delay topic refuses its record of {len(write.value or b'')} bytes (max.message.bytes)"
-        aside = _set_aside(write.assignment, restored, Reason.TOO_LARGE, detail)
-        replacement = self._write(aside, self._clock())
+        given_up = _give_up(write.assignment, restored, Reason.TOO_LARGE, detail)
+        replacement = self._write(given_up, self._clock())
         replacement.next_offset = write.next_offset
         return replacement
 
-    def committed(self, writes: list[Write], proven_at: float, seconds: float) -> None:
+    def committed(self, writes: list[Write], ownership_confirmed_at: float, seconds: float) -> None:
         """Take in what is safe now."""
         self._metrics.transaction_committed(seconds, len(writes))
         now = self._clock()
         for write in writes:
             match write.ticket:
                 case _Intent(action_id, sends):
-                    self._carry_out(self._ledger.intent_saved(action_id, sends, proven_at), now)
-                case _Letter(reason, offset):
+                    self._apply(self._ledger.intent_saved(action_id, sends, ownership_confirmed_at), now)
+                case _DeadLetterTicket(reason, offset):
                     self._metrics.dead_lettered(reason)
-                    self._letters.append(DeadLettered(reason, *write.assignment[:2], offset, now))
+                    self._dead_letters.append(DeadLettered(reason, *write.assignment[:2], offset, now))
                 case _Mark(hand_over, assignment):
                     hand_over.unsafe.discard(assignment)
         self._soon()
@@ -614,29 +616,29 @@ class Relay:
         now = self._clock()
         self._answered(connection, outcome, now)
         self._metrics.poll_answered(connection.name, outcome)
-        self._carry_out(self._ledger.poll_answered(poll.action_id, outcome, now), now)
+        self._apply(self._ledger.poll_answered(poll.action_id, outcome, now), now)
         self._soon()
 
     async def _ask(self, connection: Connection, poll: Poll) -> PollOutcome | DocumentOutcome:
-        client, turn = connection.client, partial(self._turn_to_go_on, connection)
+        client, permit = connection.client, partial(self._permit_follow_up, connection)
         if poll.ask_order:
-            return await client.poll_order(poll.order_id, turn=turn)
+            return await client.poll_order(poll.order_id, permit=permit)
         if poll.job_id is not None:
-            return await client.poll_job(poll.job_id, turn)
-        match routed_action(poll.routed).tag_source:
+            return await client.poll_job(poll.job_id, permit)
+        match read_payload(poll.payload).tag_source:
             case FromDocument(document=document):
-                return await client.send_document(poll.order_id, document, turn)
+                return await client.send_document(poll.order_id, document, permit)
             case FromOrder(newer_than=newer_than):
-                return await client.poll_order(poll.order_id, newer_than, turn)
+                return await client.poll_order(poll.order_id, newer_than, permit)
             case FromJob(job_id=job_id):
-                return await client.poll_job(job_id, turn)
+                return await client.poll_job(job_id, permit)
             case _:
-                return await client.poll_order(poll.order_id, turn=turn)
+                return await client.poll_order(poll.order_id, permit=permit)
 
     async def _send(self, connection: Connection, send: Send) -> None:
-        request, event_time_ms = request_of(send.routed, send.version_tag)
+        request, event_time_ms = request_of(send.payload, send.version_tag)
         assignment = send.action_id.assignment
-        until = send.proven_at + self._lease_s
+        until = send.ownership_confirmed_at + self._lease_s
 
         def may_send() -> bool:
             return self._is_ours(assignment) and self._clock() < until
@@ -653,8 +655,8 @@ class Relay:
             since_event = now - event_time_ms / 1000 if event_time_ms else None
             self._metrics.accepted(request.action, since_event, now - send.tagged_at)
         elif isinstance(outcome, InDoubt):
-            self._say_sometimes("an action is in doubt", connection=connection.name, why=outcome.why)
-        self._carry_out(self._ledger.action_answered(send.action_id, outcome, now), now)
+            self._log_throttled("an action is in doubt", connection=connection.name, why=outcome.why)
+        self._apply(self._ledger.action_answered(send.action_id, outcome, now), now)
         self._soon()
 
     def _answered(
@@ -664,9 +666,9 @@ class Relay:
         connection.pace.answered(outcome, now)
         connection.halt = _halt(connection, outcome, now)
         if isinstance(outcome, Unavailable):
-            self._say_sometimes("Engage does not serve us", connection=connection.name, why=outcome.why)
+            self._log_throttled("Engage does not serve us", connection=connection.name, why=outcome.why)
         elif isinstance(outcome, Throttled):
-            self._say_sometimes("Engage asks for fewer requests", connection=connection.name)
+            self._log_throttled("Engage asks for fewer requests", connection=connection.name)
         if isinstance(outcome, Unauthorized):
             connection.refused_key = _key_of(connection)
         if connection.pace.suspended != was_suspended:
@@ -692,8 +694,8 @@ class Relay:
             try:
                 adopted = await self._loop.run_in_executor(self._restoring, self._restore, assignments)
             except RestoreError as error:
-                self._say_sometimes("restore goes on", why=str(error))
-                await asyncio.sleep(RESTORE_AGAIN_S)
+                self._log_throttled("restore goes on", why=str(error))
+                await asyncio.sleep(RESTORE_RETRY_S)
                 continue
             for each in adopted:
                 self._begin(each)
@@ -711,9 +713,9 @@ class Relay:
             return
         self._writes.append(Adoption(assignment, adopted.live, restored.end, restored.next_offset))
         for key, value, why in adopted.unreadable:
-            letter = dead_letter_of_unreadable(assignment[:2], key, value, why, now)
-            ticket = _Letter(Reason.UNREADABLE_PENDING, offset_of_key(key))
-            self._writes.append(Write(assignment, key, dead_letter=letter, ticket=ticket))
+            dead_letter = dead_letter_of_unreadable(assignment[:2], key, value, why, now)
+            ticket = _DeadLetterTicket(Reason.UNREADABLE_PENDING, offset_of_key(key))
+            self._writes.append(Write(assignment, key, dead_letter=dead_letter, ticket=ticket))
         if not restored.position_known:
             self._writes.append(Write(assignment, next_offset=restored.next_offset))
         known: list[RestoredAction] = []
@@ -726,8 +728,8 @@ class Relay:
                 known.append(action)
             else:
                 gone = "its connection is no longer configured"
-                self._carry_out([_set_aside(assignment, action, Reason.UNKNOWN_CONNECTION, gone)], now)
-        self._carry_out(self._ledger.assign(assignment, known, now), now)
+                self._apply([_give_up(assignment, action, Reason.UNKNOWN_CONNECTION, gone)], now)
+        self._apply(self._ledger.assign(assignment, known, now), now)
         self._source.begin(assignment, restored.next_offset)
         self._metrics.restored(restored.records_read, restored.seconds)
         _LOG.info(
@@ -743,7 +745,7 @@ class Relay:
         """Start nothing more for these; they are given away when what is in flight has ended."""
         self._metrics.rebalanced("revoked")
         for assignment in assignments:
-            self._carry_out(self._ledger.stop(assignment), self._clock())
+            self._apply(self._ledger.stop(assignment), self._clock())
         self._hand_overs.append(_HandOver(assignments, settled, set(assignments), set(assignments)))
         self._soon()
 
@@ -795,10 +797,10 @@ class Relay:
         now = self._clock()
         for key in keys:
             if isinstance(key, bytes) and (offset := offset_of_key(key)) is not None:
-                self._carry_out(self._ledger.refresh(ActionId(assignment, offset)), now)
+                self._apply(self._ledger.refresh(ActionId(assignment, offset)), now)
         self._soon()
 
-    def made_anew(self, assignment: Assignment) -> None:
+    def recreated(self, assignment: Assignment) -> None:
         """Write all of a partition again whose delay topic was deleted and made again."""
         _LOG.error(
             "the delay topic was deleted and made again; what is pending is written again",
@@ -816,7 +818,7 @@ class Relay:
         """Forget an action that the journal had to set aside."""
         offset = offset_of_key(write.key or b"")
         if offset is not None:
-            self._ledger.unsaveable(ActionId(write.assignment, offset), self._clock())
+            self._ledger.record_too_large(ActionId(write.assignment, offset), self._clock())
         self._soon()
 
     def fenced(self, why: str) -> None:
@@ -824,28 +826,28 @@ class Relay:
         _LOG.error("fenced: another producer uses our transactional.id; rejoining", why=why)
         self._source.rejoin()
 
-    def _say_sometimes(self, line: str, **fields: object) -> None:
-        """Log a line that may come very often, at most once in SAY_AGAIN_S for each connection."""
+    def _log_throttled(self, line: str, **fields: object) -> None:
+        """Log a line that may come very often, at most once in LOG_INTERVAL_S for each connection."""
         now = self._clock()
         about = f"{line} {fields.get('connection', '')}"
-        if now - self._said.get(about, -math.inf) >= SAY_AGAIN_S:
+        if now - self._said.get(about, -math.inf) >= LOG_INTERVAL_S:
             self._said[about] = now
             _LOG.warning(line, **fields)
 
-    def trouble(self, why: str) -> None:
+    def client_error(self, why: str) -> None:
         """Say what ails a client."""
-        self._say_sometimes("Kafka", why=why)
+        self._log_throttled("Kafka", why=why)
 
     def aborted(self, why: str) -> None:
         """Count and say a transaction that came to nothing."""
         self._metrics.transaction_aborted()
-        self._say_sometimes("transaction aborted, trying again", why=why)
+        self._log_throttled("transaction aborted, trying again", why=why)
 
 
-def _set_aside(assignment: Assignment, restored: RestoredAction, reason: Reason, detail: str) -> SetAside:
+def _give_up(assignment: Assignment, restored: RestoredAction, reason: Reason, detail: str) -> GiveUp:
     action = restored.action
     action_id = ActionId(assignment, restored.offset)
-    return SetAside(action_id, action.route, action.routed, reason, detail, None, restored.attempts, restored.sends)
+    return GiveUp(action_id, action.route, action.payload, reason, detail, None, restored.attempts, restored.sends)
 
 
 def _halt(connection: Connection, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float) -> Halt | None:
@@ -861,10 +863,10 @@ def _halt(connection: Connection, outcome: PollOutcome | DocumentOutcome | Actio
         case Unavailable(why) | InDoubt(why):
             pass
         case _:
-            return before if pace.resting(now) else None  # a 429's rest goes on
+            return before if pace.cooling_down(now) else None  # a 429's rest goes on
     if before is not None and before.suspended and pace.suspended:
         return before
-    if pace.suspended or pace.resting(now):
+    if pace.suspended or pace.cooling_down(now):
         return Halt(why, now if before is None or before.suspended != pace.suspended else before.since, pace.suspended)
     return before
 
@@ -901,8 +903,8 @@ class _SourceListener:
     def partitions_counted(self, counts: Mapping[str, int]) -> None:
         self._relay.from_thread(self._relay.partitions_counted, counts)
 
-    def trouble(self, why: str) -> None:
-        self._relay.from_thread(self._relay.trouble, why)
+    def client_error(self, why: str) -> None:
+        self._relay.from_thread(self._relay.client_error, why)
 
     def failed(self, error: Exception) -> None:
         self._relay.from_thread(self._relay.fail, error)
@@ -914,8 +916,8 @@ class _JournalListener:
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
 
-    def committed(self, writes: list[Write], proven_at: float, seconds: float) -> None:
-        self._relay.from_thread(self._relay.committed, writes, proven_at, seconds)
+    def committed(self, writes: list[Write], ownership_confirmed_at: float, seconds: float) -> None:
+        self._relay.from_thread(self._relay.committed, writes, ownership_confirmed_at, seconds)
 
     def dropped(self, writes: list[Write]) -> None:
         self._relay.from_thread(self._relay.dropped, writes)
@@ -923,8 +925,8 @@ class _JournalListener:
     def pinned(self, assignment: Assignment, keys: list[Hashable]) -> None:
         self._relay.from_thread(self._relay.pinned, assignment, keys)
 
-    def made_anew(self, assignment: Assignment) -> None:
-        self._relay.from_thread(self._relay.made_anew, assignment)
+    def recreated(self, assignment: Assignment) -> None:
+        self._relay.from_thread(self._relay.recreated, assignment)
 
     def too_large(self, write: Write, replacement: Write) -> None:  # noqa: ARG002 - the journal's protocol
         self._relay.from_thread(self._relay.too_large, write)

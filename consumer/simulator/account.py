@@ -111,7 +111,7 @@ class Account:
         """Return the order's accepted actions, in order of acceptance."""
         return list(self._by_order.get(order_id, ()))
 
-    def most_in_a_second(self, key: str) -> int:
+    def max_in_a_second(self, key: str) -> int:
         """Return the most requests with this key in any sliding second."""
         return self._seconds[key].most if key in self._seconds else 0
 

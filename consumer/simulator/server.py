@@ -32,7 +32,7 @@ MAX_HEADER_BYTES = 64 << 10
 MAX_READ_AHEAD_BYTES = 1 << 20
 
 _GARBAGE = b"\x00\x16\x03\x01this is not HTTP\r\n\r\n\xff"
-TURNS_TO_CONNECT = 3  # accepted, given a transport, made known to the protocol
+TICKS_TO_CONNECT = 3  # accepted, given a transport, made known to the protocol
 _LINGER_0 = struct.pack("ii", 1, 0)  # close() then sends RST instead of FIN
 
 
@@ -85,7 +85,7 @@ class Simulator:
         for listening in self._server.sockets:
             with contextlib.suppress(NotImplementedError):  # Windows
                 asyncio.get_running_loop().remove_reader(listening.fileno())
-        for _ in range(TURNS_TO_CONNECT):
+        for _ in range(TICKS_TO_CONNECT):
             await asyncio.sleep(0)
         self._server.close()
         open_still = list(self._connections)

@@ -1,6 +1,6 @@
 """What happened in the last minutes, for the status page: counted in slices of some seconds, of which it keeps a few.
 
-PURE: fed by facts, told the time.
+PURE: facts and times are arguments.
 
 Rules:
  1. Its size does not depend on how much happens: durations are counted in steps that grow by GROWTH, so a quantile is
@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 SLICE_S = 10.0
 SLICES = 60  # ten minutes
 GROWTH = 1.05
-LEAST_S = 0.001  # what is shorter counts as this
+MIN_S = 0.001  # what is shorter counts as this
 _LOG_GROWTH = math.log(GROWTH)
 
 Durations = Mapping[int, int]
-"""How many durations fell into which step: step n is around LEAST_S * GROWTH ** n seconds."""
+"""How many durations fell into which step: step n is around MIN_S * GROWTH ** n seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def quantile(of: Iterable[Durations], share: float) -> float | None:
     for step in sorted(counts):
         reached += counts[step]
         if reached >= wanted:
-            return float(LEAST_S * GROWTH**step)
+            return float(MIN_S * GROWTH**step)
     return None
 
 
@@ -82,7 +82,7 @@ def _add(counts: dict[int, int], more: Durations) -> None:
 
 
 def _step(seconds: float) -> int:
-    return round(math.log(max(seconds, LEAST_S) / LEAST_S) / _LOG_GROWTH)
+    return round(math.log(max(seconds, MIN_S) / MIN_S) / _LOG_GROWTH)
 
 
 class History:
@@ -127,7 +127,7 @@ class History:
         self._ready_to_accepted[step] = self._ready_to_accepted.get(step, 0) + 1
 
     def dead_lettered(self, reason: str) -> None:
-        """An event was set aside."""
+        """An event became a dead letter."""
         self._dead_letters += 1
         self._reasons[reason] = self._reasons.get(reason, 0) + 1
 

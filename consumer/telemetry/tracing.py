@@ -8,7 +8,7 @@ Rules:
     that took the event in. Whoever sends the action, after whatever restart, does so in the same trace.
  2. A span holds names (topics, routes, connections), offsets and what was answered: nothing that an event holds, no
     key and no id of an order. No URL either, as an order's id is a part of it.
- 3. Engage is a third party. It is told the `traceparent` of an action's request, never the `tracestate`, in which
+ 3. Engage is a third party. It gets the `traceparent` of an action's request, never the `tracestate`, in which
     others' tools talk to themselves.
  4. A poll that says "come again" is no span: an action may wait for a day and be asked for a thousand times.
 
@@ -33,7 +33,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from consumer import __version__, logs
 from consumer.core.clock import Clock
-from consumer.core.effects import Poll, Send, SetAside
+from consumer.core.effects import GiveUp, Poll, Send
 from consumer.core.outcomes import (
     Accepted,
     ActionOutcome,
@@ -73,12 +73,12 @@ class Tracing:
         self._clock = clock
         self._names = OutcomeNames()
 
-    def taken(self, event: SourceEvent, routed: Routed | Misrouted, since: float) -> Routed | Misrouted:
+    def taken(self, event: SourceEvent, payload: Routed | Misrouted, since: float) -> Routed | Misrouted:
         """Tell of an event that a route took, `since` its batch came (seconds since 1970).
 
-        Returns it with this span's context in place of its sender's, to be saved: what follows belongs below it.
+        Returns it with this span's context instead of its sender's, to be saved: what follows belongs below it.
         """
-        context = routed.trace_context if isinstance(routed, Routed) else trace_context(event.headers)
+        context = payload.trace_context if isinstance(payload, Routed) else trace_context(event.headers)
         span = self._start(f"process {event.topic}", SpanKind.CONSUMER, context, since)
         span.set_attributes(
             {
@@ -91,21 +91,21 @@ class Tracing:
                 "messaging.consumer.group.name": self._group,
             }
         )
-        if routed.route is not None:
-            span.set_attribute("engage_relay.route", routed.route)
-        if isinstance(routed, Misrouted):
-            _fail(span, routed.reason.value)
+        if payload.route is not None:
+            span.set_attribute("engage_relay.route", payload.route)
+        if isinstance(payload, Misrouted):
+            _fail(span, payload.reason.value)
         else:
-            span.set_attributes({"engage_relay.connection": routed.connection, "engage_relay.action": routed.action})
-            routed = replace(routed, trace_context=_carried(span))
+            span.set_attributes({"engage_relay.connection": payload.connection, "engage_relay.action": payload.action})
+            payload = replace(payload, trace_context=_carried(span))
         self._end(span)
-        return routed
+        return payload
 
     def polled(self, connection: str, poll: Poll, outcome: PollOutcome | DocumentOutcome, since: float) -> None:
         """Tell of a poll, begun at `since`, that brought something: a tag, a job, or the end (rule 4)."""
         if not isinstance(outcome, Ready | DocumentTaken | JobFailed | Rejected):
             return
-        span = self._start("poll", SpanKind.CLIENT, trace_context_of(poll.routed), since)
+        span = self._start("poll", SpanKind.CLIENT, trace_context_of(poll.payload), since)
         name = self._names[type(outcome)]
         span.set_attributes(
             {**self._servers[connection], "engage_relay.connection": connection, "engage_relay.outcome": name}
@@ -117,8 +117,8 @@ class Tracing:
     async def send_action(
         self, connection: str, client: EngageClient, send: Send, request: ActionRequest, may_send: MaySend
     ) -> ActionOutcome:
-        """Send an action as `EngageClient.send_action` does, within a span that Engage is told of."""
-        span = self._start("send action", SpanKind.CLIENT, trace_context_of(send.routed), self._clock())
+        """Send an action as `EngageClient.send_action` does, within a span whose id Engage gets."""
+        span = self._start("send action", SpanKind.CLIENT, trace_context_of(send.payload), self._clock())
         span.set_attributes(
             {
                 **self._servers[connection],
@@ -150,17 +150,17 @@ class Tracing:
         finally:
             self._end(span)
 
-    def set_aside(self, aside: SetAside) -> None:
+    def set_aside(self, given_up: GiveUp) -> None:
         """Tell of an action that was given up."""
-        span = self._start("set aside", SpanKind.INTERNAL, trace_context_of(aside.routed), self._clock())
+        span = self._start("dead letter", SpanKind.INTERNAL, trace_context_of(given_up.payload), self._clock())
         span.set_attributes(
             {
-                "engage_relay.route": aside.route,
-                "engage_relay.attempts": aside.attempts,
-                "engage_relay.sends": aside.sends,
+                "engage_relay.route": given_up.route,
+                "engage_relay.attempts": given_up.attempts,
+                "engage_relay.sends": given_up.sends,
             }
         )
-        _fail(span, aside.reason.value)
+        _fail(span, given_up.reason.value)
         self._end(span)
 
     def close(self) -> None:
@@ -193,14 +193,14 @@ def start(*, group: str, origins: Mapping[str, Origin], clock: Clock) -> Tracing
 
 
 def _check_environment() -> None:
-    mistakes = []
+    errors = []
     if _value("OTEL_TRACES_EXPORTER") != "otlp":
-        mistakes.append("OTEL_TRACES_EXPORTER: must be otlp or none")
+        errors.append("OTEL_TRACES_EXPORTER: must be otlp or none")
     for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
         if _value(name) not in ("", "http/protobuf"):
-            mistakes.append(f"{name}: must be http/protobuf (port 4318 of a collector); grpc is not built in")
-    if mistakes:
-        raise ConfigurationError(tuple(mistakes))
+            errors.append(f"{name}: must be http/protobuf (port 4318 of a collector); grpc is not built in")
+    if errors:
+        raise ConfigurationError(tuple(errors))
     for name in ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"):
         for header in os.environ.get(name, "").split(","):  # OpenTelemetry logs one that it cannot read
             for secret in (header.strip(), header.partition("=")[2].strip()):

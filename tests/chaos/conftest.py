@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker.conftest import PlaceFactory, bootstrap_servers, places
+from tests.broker.conftest import bootstrap_servers, sandboxes
 from tests.chaos.stage import Stage, StageFactory, staged
+from tests.support.sandbox import SandboxFactory
 
-__all__ = ["bootstrap_servers", "places"]
+__all__ = ["bootstrap_servers", "sandboxes"]
 
 HERE = Path(__file__).parent
 
@@ -24,12 +25,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def stages(places: PlaceFactory, tmp_path: Path) -> Iterator[StageFactory]:
+def stages(sandboxes: SandboxFactory, tmp_path: Path) -> Iterator[StageFactory]:
     """Return a factory of stages: `stages(partitions=3, budget=200, engage={...}, kafka={...})`."""
     with ExitStack() as closing:
 
-        def make(*, partitions: int = 3, place: object = None, **options: object) -> Stage:
-            where = places(partitions=partitions) if place is None else place
+        def make(*, partitions: int = 3, sandbox: object = None, **options: object) -> Stage:
+            where = sandboxes(partitions=partitions) if sandbox is None else sandbox
             return closing.enter_context(staged(where, tmp_path, **options))  # type: ignore[arg-type]
 
         yield make

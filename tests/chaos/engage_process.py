@@ -11,7 +11,7 @@ from multiprocessing.managers import BaseManager, BaseProxy
 from typing import Self, TypeVar, Unpack, cast
 
 from consumer.simulator.account import AcceptedAction
-from tests.support.relay import API_KEY, Engage, EngageOptions
+from tests.support.engage import API_KEY, Engage, EngageOptions
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class _Engage(Engage):
 
 class _Proxy(BaseProxy):
     _exposed_ = (
-        "__getattribute__", "accepted_count", "actions_asked", "down", "most_in_a_second", "set_faults", "set_keys",
+        "__getattribute__", "accepted_count", "actions_asked", "down", "max_in_a_second", "set_faults", "set_keys",
         "submit_all", "up",
     )  # fmt: skip
 
@@ -122,6 +122,6 @@ class EngageProcess:
         """How often an action was sent, whatever became of it."""
         return cast("int", self._call("actions_asked"))
 
-    def most_in_a_second(self, key: str = API_KEY) -> int:
+    def max_in_a_second(self, key: str = API_KEY) -> int:
         """Return the most requests with this key in any sliding second."""
-        return cast("int", self._call("most_in_a_second", key))
+        return cast("int", self._call("max_in_a_second", key))

@@ -34,24 +34,14 @@ from consumer.kafka.topics import watermarks
 from consumer.relay.loop import slots_of
 from consumer.simulator.account import AcceptedAction, SlidingSecond
 from schemas.dead_letter import Reason
-from tests.broker.conftest import Place
 from tests.chaos.engage_process import EngageProcess
 from tests.chaos.progress import Probe, recovery_s
 from tests.chaos.relay import SENT, VARIABLE
-from tests.support.relay import (
-    API_KEY,
-    Books,
-    EngageOptions,
-    Letter,
-    RelayProcess,
-    configuration,
-    doubled,
-    event,
-    number_of,
-    order_id,
-    publish,
-    written,
-)
+from tests.support.books import Books, DeadLetter, doubled
+from tests.support.engage import API_KEY, EngageOptions
+from tests.support.events import event, number_of, order_id, publish
+from tests.support.relay_process import RelayProcess, configuration, written
+from tests.support.sandbox import Sandbox
 
 EVENTS = (1, 2, 3, 4)  # of each order
 STUCK_S = 90.0  # above every wait of an impatient relay: transactions 10 s, restores, sessions 6 s, calls 15 s and 30 s
@@ -64,7 +54,7 @@ class Balance:
 
     events: int
     accepted: int
-    letters: Mapping[Reason, int]
+    dead_letters: Mapping[Reason, int]
     lost: Sequence[Event]
     ended_twice: Sequence[Event]
     doubled_in_doubt: int
@@ -72,8 +62,8 @@ class Balance:
     resends: int
     out_of_order: Sequence[str]
     unasked: int
-    most_leaving_in_a_second: int
-    most_arriving_in_a_second: int
+    max_leaving_in_a_second: int
+    max_arriving_in_a_second: int
     budget: int
     faults: int
     recovery_s: Sequence[float]
@@ -85,14 +75,14 @@ class Balance:
         shown: dict[str, object] = {
             "events": self.events,
             "accepted": self.accepted,
-            "dead letters": sum(self.letters.values()),
+            "dead letters": sum(self.dead_letters.values()),
             "lost": len(self.lost),
             "doubled outside doubt": sum(self.doubled_outside_doubt.values()),
             "doubled in doubt": self.doubled_in_doubt,
             "sent again in doubt": self.resends,
             "most requests in a second": (
-                f"{self.most_leaving_in_a_second} of {self.budget} as they leave, "
-                f"{self.most_arriving_in_a_second} as they arrive"
+                f"{self.max_leaving_in_a_second} of {self.budget} as they leave, "
+                f"{self.max_arriving_in_a_second} as they arrive"
             ),
         }
         if self.recovery_s:
@@ -108,7 +98,7 @@ class Balance:
 class Stage:
     """One scenario's. Made by the fixture `stages`."""
 
-    place: Place
+    sandbox: Sandbox
     directory: Path
     engage: EngageProcess
     books: Books
@@ -137,7 +127,7 @@ class Stage:
             for number in EVENTS
             for order, job in zip(new, jobs[number], strict=True)
         ]
-        publish(self.place, events)
+        publish(self.sandbox, events)
         self.published += [(order, number) for order in new for number in EVENTS]
 
     def relay(
@@ -156,7 +146,7 @@ class Stage:
         merged = {key: {**self.sections.get(key, {}), **sections.get(key, {})} for key in {*self.sections, *sections}}
         kafka = {**merged.pop("kafka", {}), **({"group.instance.id": name} if static else {})}
         connection = {"requests_per_second": self.budget, **merged.pop("connection", {})}
-        configured = configuration(self.place, self.engage.url, kafka=kafka, connection=connection, **merged)
+        configured = configuration(self.sandbox, self.engage.url, kafka=kafka, connection=connection, **merged)
         relay = RelayProcess(
             self.directory,
             written(self.directory, configured, name),
@@ -187,9 +177,9 @@ class Stage:
                 self.publish(self.keep_open // len(EVENTS) + 1)
             time.sleep(0.05)
 
-    def read_anew(self) -> None:
+    def read_again(self) -> None:
         """Read Kafka's books from their beginning: topics have changed, or were made anew."""
-        self.books = self._closing.enter_context(Books(self.place))
+        self.books = self._closing.enter_context(Books(self.sandbox))
 
     @contextmanager
     def fault(self) -> Iterator[None]:
@@ -200,10 +190,12 @@ class Stage:
 
     def _look(self, probe: Probe, what: str) -> None:
         with suppress(KafkaException):
-            ends = watermarks(self.place.admin, [(self.place.topics.delay, n) for n in range(self.place.partitions)])
+            ends = watermarks(
+                self.sandbox.admin, [(self.sandbox.topics.delay, n) for n in range(self.sandbox.partitions)]
+            )
             progress = (
                 self.engage.accepted_count(),
-                len(self.books.letters),
+                len(self.books.dead_letters),
                 tuple(sorted(self.books.taken().items())),
             )
             busy = (self.engage.requests.total(), tuple(end for _, end in ends.values()))
@@ -231,8 +223,8 @@ class Stage:
         assert not balance.doubled_outside_doubt, f"doubled {balance.doubled_outside_doubt}: {said}"
         assert not balance.out_of_order, f"out of order {balance.out_of_order[:5]}: {said}"
         assert balance.unasked == 0, said
-        assert balance.most_leaving_in_a_second <= self.shares * self.budget, said
-        assert balance.most_arriving_in_a_second <= self.shares * self.bunching * self.budget, said
+        assert balance.max_leaving_in_a_second <= self.shares * self.budget, said
+        assert balance.max_arriving_in_a_second <= self.shares * self.bunching * self.budget, said
         if not fresh_doubt:
             assert balance.resends <= kills * slots_of(self.budget), said
         return balance
@@ -247,9 +239,13 @@ class Stage:
         accepted = self.engage.accepted
         events = set(self.published)
         times = Counter(map(_event_of, accepted))
-        set_aside = Counter(event for letter in self.books.letters if (event := _event_of_letter(letter)))
+        set_aside = Counter(
+            event for dead_letter in self.books.dead_letters if (event := _event_of_dead_letter(dead_letter))
+        )
         # Set aside in doubt: it may have been accepted before, which is why a person is asked.
-        unknown = {_event_of_letter(each) for each in self.books.letters if each.reason is Reason.OUTCOME_UNKNOWN}
+        unknown = {
+            _event_of_dead_letter(each) for each in self.books.dead_letters if each.reason is Reason.OUTCOME_UNKNOWN
+        }
         twice = doubled(accepted)
         resends = self.books.resends
         outside = {each: more - resends[each] for each, more in twice.items() if more > resends[each]}
@@ -259,7 +255,7 @@ class Stage:
         return Balance(
             events=len(self.published),
             accepted=len(times.keys() & events),
-            letters=Counter(letter.reason for letter in self.books.letters),
+            dead_letters=Counter(dead_letter.reason for dead_letter in self.books.dead_letters),
             lost=sorted(events - times.keys() - set_aside.keys(), key=str),
             ended_twice=sorted(
                 [each for each in times.keys() & set_aside.keys() if each not in unknown]
@@ -271,8 +267,8 @@ class Stage:
             resends=resends.total(),
             out_of_order=_out_of_order(accepted),
             unasked=len(times.keys() - events),
-            most_leaving_in_a_second=self._most_leaving_in_a_second(),
-            most_arriving_in_a_second=self.engage.most_in_a_second(API_KEY),
+            max_leaving_in_a_second=self._max_leaving_in_a_second(),
+            max_arriving_in_a_second=self.engage.max_in_a_second(API_KEY),
             budget=self.budget,
             faults=len(self.faults),
             recovery_s=[seconds for seconds in recovered if seconds is not None],
@@ -282,9 +278,9 @@ class Stage:
     @property
     def _sent(self) -> Path:
         """When each request left: see tests/chaos/relay.py."""
-        return self.directory / f"{self.place.topics.source}.sent"
+        return self.directory / f"{self.sandbox.topics.source}.sent"
 
-    def _most_leaving_in_a_second(self) -> int:
+    def _max_leaving_in_a_second(self) -> int:
         """Return the most requests in any sliding second, by all instances."""
         times = array("d", self._sent.read_bytes())
         counted = SlidingSecond()
@@ -308,7 +304,7 @@ StageFactory = Callable[..., Stage]
 
 @contextmanager
 def staged(
-    place: Place,
+    sandbox: Sandbox,
     directory: Path,
     *,
     budget: int = 200,
@@ -317,8 +313,8 @@ def staged(
 ) -> Iterator[Stage]:
     """Open a stage at a place. `budget`: requests per second; `sections` are every relay's."""
     chosen: EngageOptions = {"seed": 1, "processing": "uniform:0s..300ms", **(engage or {})}
-    with EngageProcess(**chosen) as process, Books(place) as books:
-        stage = Stage(place, directory, process, books, budget, sections)
+    with EngageProcess(**chosen) as process, Books(sandbox) as books:
+        stage = Stage(sandbox, directory, process, books, budget, sections)
         try:
             yield stage
         finally:
@@ -329,9 +325,9 @@ def _event_of(action: AcceptedAction) -> Event:
     return action.order_id, number_of(action.data)
 
 
-def _event_of_letter(letter: Letter) -> Event | None:
+def _event_of_dead_letter(dead_letter: DeadLetter) -> Event | None:
     with suppress(ValueError):
-        body = json.loads(letter.value or b"")
+        body = json.loads(dead_letter.value or b"")
         if isinstance(body, dict):
             return str(body.get("orderId")), number_of(body.get("data"))
     return None

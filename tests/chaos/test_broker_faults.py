@@ -14,12 +14,12 @@ from confluent_kafka.admin import AdminClient
 
 from consumer.kafka import clients
 from consumer.kafka.topics import COMPACTED, DEAD_LETTERS, RelayTopics
-from tests.broker.conftest import Place, PlaceFactory, started
 from tests.chaos.stage import EVENTS, Stage, StageFactory
-from tests.conftest import Figures, Scale
-from tests.support.broker import KafkaBroker
+from tests.support.broker import KafkaBroker, started
 from tests.support.cluster import KafkaCluster
-from tests.support.relay import RelayProcess
+from tests.support.figures import Figures, Scale
+from tests.support.relay_process import RelayProcess
+from tests.support.sandbox import Sandbox, SandboxFactory
 
 OPEN = 100  # events at the least, lest it run out of work
 WHILE_AWAY = 30  # actions that are accepted while it is away
@@ -39,7 +39,7 @@ def cluster(lone_broker: KafkaBroker) -> Iterator[KafkaCluster]:
         yield cluster
 
 
-def replicated(cluster: KafkaCluster, partitions: int) -> Place:
+def replicated(cluster: KafkaCluster, partitions: int) -> Sandbox:
     """Return a place whose topics have a copy on each node."""
     name = f"orders-{uuid4().hex[:8]}"
     topics = RelayTopics(name, f"{name}.engage.delay", f"{name}.engage.dead-letters")
@@ -48,7 +48,7 @@ def replicated(cluster: KafkaCluster, partitions: int) -> Place:
     # The first that answers is asked on: a client that knew a frozen node would wait for it.
     properties = clients.base({"bootstrap.servers": cluster.bootstrap_servers, "reconnect.backoff.max.ms": 500})
     admin = AdminClient({**properties, "socket.timeout.ms": 5000}, logger=clients.LOGGER)
-    return Place({**properties, "group.id": f"{name}-group"}, topics, admin, partitions)
+    return Sandbox({**properties, "group.id": f"{name}-group"}, topics, admin, partitions)
 
 
 def standstill_s(stage: Stage, since: float) -> float:
@@ -117,12 +117,12 @@ class Show:
 def test_no_node_is_missed_in_mid_transaction(
     cluster: KafkaCluster, stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
-    place = replicated(cluster, partitions=6)
-    stage = stages(place=place, budget=100, kafka=QUICK)
+    sandbox = replicated(cluster, partitions=6)
+    stage = stages(sandbox=sandbox, budget=100, kafka=QUICK)
     stage.keep_open = OPEN
     stage.publish(OPEN // len(EVENTS))
     show = Show(cluster, stage)
-    group, source, delay = str(place.properties["group.id"]), place.topics.source, place.topics.delay
+    group, source, delay = str(sandbox.properties["group.id"]), sandbox.topics.source, sandbox.topics.delay
 
     first = show.starts("relay-0", "before the commit:10:SIGSTOP")
     show.goes_in_mid_transaction(first, lambda: cluster.transaction_coordinator(f"{group}-relay-0"))
@@ -151,9 +151,9 @@ def test_no_node_is_missed_in_mid_transaction(
 
 
 def test_a_broker_that_is_gone_comes_back_to_all_that_was_owed(
-    lone_broker: KafkaBroker, places: PlaceFactory, stages: StageFactory, scale: Scale, figures: Figures
+    lone_broker: KafkaBroker, sandboxes: SandboxFactory, stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
-    stage = stages(place=places(partitions=4, broker=lone_broker), kafka=QUICK)
+    stage = stages(sandbox=sandboxes(partitions=4, broker=lone_broker), kafka=QUICK)
     instances = 2
     for n in range(instances):
         stage.relay(f"relay-{n}")

@@ -10,8 +10,8 @@ from itertools import cycle, islice
 from consumer.errors import ExitCode
 from tests.chaos.relay import CLOCK
 from tests.chaos.stage import EVENTS, Stage, StageFactory
-from tests.conftest import Figures, Scale
-from tests.support.relay import Raw, event, order_id, partition_of, publish_raw
+from tests.support.events import Raw, event, order_id, partition_of, publish_raw
+from tests.support.figures import Figures, Scale
 
 QUICK = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300}
 HOUR_S = 3600
@@ -31,7 +31,7 @@ def dated(stage: Stage, orders: int, ahead: timedelta) -> None:
             Raw(name.encode(), event(name, n, engage={"jobId": job}, occurredAt=occurred), timestamp_ms=record_ms)
             for n, job in zip(EVENTS, jobs, strict=True)
         ]
-        publish_raw(stage.place, records, partition_of(name, stage.place.partitions))
+        publish_raw(stage.sandbox, records, partition_of(name, stage.sandbox.partitions))
         stage.published += [(name, number) for number in EVENTS]
 
 

@@ -24,7 +24,6 @@ from consumer.kafka.records import DeadLetterRecord
 from consumer.kafka.topics import RelayTopics
 from consumer.kafka.transactions import Adoption, Transactions, Write
 from schemas.dead_letter import Reason
-from tests.broker.conftest import Place, PlaceFactory, started
 from tests.chaos.kafka_proxy import (
     ADD_OFFSETS_TO_TXN,
     ADD_PARTITIONS_TO_TXN,
@@ -41,12 +40,17 @@ from tests.chaos.kafka_proxy import (
     Stall,
 )
 from tests.chaos.stage import StageFactory
-from tests.conftest import Figures, Scale
-from tests.support.broker import KafkaBroker
-from tests.support.relay import Books, Engage, RelayProcess, configuration, event, order_id, publish, until, written
+from tests.support.books import Books
+from tests.support.broker import KafkaBroker, started
+from tests.support.engage import Engage
+from tests.support.events import event, order_id, publish
+from tests.support.figures import Figures, Scale
+from tests.support.relay_process import RelayProcess, configuration, written
+from tests.support.sandbox import Sandbox, SandboxFactory
+from tests.support.waiting import until
 
 NEVER_S = 3600.0
-MOST_LATE_S = 3.0  # several transactions' time, and less than transaction.timeout.ms
+MAX_LATE_S = 3.0  # several transactions' time, and less than transaction.timeout.ms
 SHARES = {
     END_TXN: 0.15,
     TXN_OFFSET_COMMIT: 0.1,
@@ -77,14 +81,14 @@ def proxied() -> Iterator[Proxied]:
 class Line:
     """One relay behind the proxy, and events that go one by one."""
 
-    def __init__(self, proxied: Proxied, places: PlaceFactory, directory: Path, engage: Engage) -> None:
+    def __init__(self, proxied: Proxied, sandboxes: SandboxFactory, directory: Path, engage: Engage) -> None:
         self.proxy = proxied.proxy
-        self.place: Place = places(broker=proxied.broker)
+        self.sandbox: Sandbox = sandboxes(broker=proxied.broker)
         self.engage = engage
         self.directory = directory
         # A static member: the next relay takes its place at once, and ends its transaction.
         through = {"bootstrap.servers": self.proxy.bootstrap_servers, "group.instance.id": "relay-0"}
-        self.file = written(directory, configuration(self.place, engage.url, kafka=through))
+        self.file = written(directory, configuration(self.sandbox, engage.url, kafka=through))
         self.proxy.let_through()
 
     def relay(self) -> RelayProcess:
@@ -94,7 +98,7 @@ class Line:
         """Publish the only event of an order that Engage processes within so many seconds."""
         order = order_id(number)
         job = self.engage.submit(order, takes_s=takes_s)
-        publish(self.place, [(order, event(order, engage={"jobId": job}))])
+        publish(self.sandbox, [(order, event(order, engage={"jobId": job}))])
 
     def publish_and_wait(self, number: int) -> None:
         """The same, to the end: accepted, and forgotten."""
@@ -125,9 +129,9 @@ class Line:
 
 
 @pytest.fixture
-def line(proxied: Proxied, places: PlaceFactory, tmp_path: Path) -> Iterator[Line]:
+def line(proxied: Proxied, sandboxes: SandboxFactory, tmp_path: Path) -> Iterator[Line]:
     with Engage() as engage:
-        yield Line(proxied, places, tmp_path, engage)
+        yield Line(proxied, sandboxes, tmp_path, engage)
 
 
 def first(wanted: Callable[[Request], bool]) -> Callable[[Request], Hold | None]:
@@ -144,7 +148,7 @@ def first(wanted: Callable[[Request], bool]) -> Callable[[Request], Hold | None]
 
 
 def test_offsets_that_arrive_late_do_not_bring_back_what_is_done(line: Line) -> None:
-    with Books(line.place) as books, line.relay() as relay:
+    with Books(line.sandbox) as books, line.relay() as relay:
         relay.wait_until_ready()
         line.proxy.judge(first(lambda request: request.api == TXN_OFFSET_COMMIT))
         line.publish_and_wait(1)  # its offset is asked for twice: once is under way
@@ -156,7 +160,7 @@ def test_offsets_that_arrive_late_do_not_bring_back_what_is_done(line: Line) -> 
         line.proxy.let_through()
         until(lambda: books.read().live, "the third event is saved")
         relay.kill()
-        assert line.place.offset(line.place.topics.source) == 1, "the offset went back behind the second event"
+        assert line.sandbox.offset(line.sandbox.topics.source) == 1, "the offset went back behind the second event"
 
         with line.relay():
             line.publish_and_wait(4)
@@ -164,26 +168,26 @@ def test_offsets_that_arrive_late_do_not_bring_back_what_is_done(line: Line) -> 
 
 
 def test_a_commit_that_arrives_late_neither_loses_nor_doubles_what_it_tears(line: Line) -> None:
-    with Books(line.place) as books, line.relay() as relay:
+    with Books(line.sandbox) as books, line.relay() as relay:
         line.begin_with_a_late_commit(relay, books)
         line.stall_before(ADD_OFFSETS_TO_TXN)
-        publish(line.place, [("nobody", b"garbage")])
+        publish(line.sandbox, [("nobody", b"garbage")])
         assert line.deliver_late().error == 0, "the broker took it for the next transaction's"
-        assert [letter.reason for letter in books.read().letters] == [Reason.UNDECODABLE], "it is torn"
+        assert [dead_letter.reason for dead_letter in books.read().dead_letters] == [Reason.UNDECODABLE], "it is torn"
         relay.kill()
         line.proxy.cut()
         line.proxy.let_through()
-        assert line.place.offset(line.place.topics.source) == 1, "the letter lies there without its offset"
+        assert line.sandbox.offset(line.sandbox.topics.source) == 1, "the letter lies there without its offset"
 
         with line.relay():
             line.publish_and_wait(2)
             books.wait_until_settled()
-            assert [letter.reason for letter in books.letters] == [Reason.UNDECODABLE]
+            assert [dead_letter.reason for dead_letter in books.dead_letters] == [Reason.UNDECODABLE]
             assert line.accepted == [1, 2]
 
 
 def test_a_commit_that_arrives_late_does_not_cost_the_partitions(line: Line) -> None:
-    with Books(line.place) as books, line.relay() as relay:
+    with Books(line.sandbox) as books, line.relay() as relay:
         line.begin_with_a_late_commit(relay, books)
         line.stall_before(TXN_OFFSET_COMMIT)
         line.publish(2)
@@ -230,10 +234,10 @@ def test_a_dead_letter_is_safe_before_the_position_that_stands_for_it() -> None:
         clock=steady_clock(),
         pause=lambda _: None,
         listener=heard,
-        set_aside_too_large=lambda write: write,
+        replace_too_large=lambda write: write,
     )
-    letter = DeadLetterRecord(b"key", b"garbage", [], None)
-    transactions.settle([Adoption(assignment, [], 0, 0), Write(assignment, dead_letter=letter, next_offset=1)])
+    dead_letter = DeadLetterRecord(b"key", b"garbage", [], None)
+    transactions.settle([Adoption(assignment, [], 0, 0), Write(assignment, dead_letter=dead_letter, next_offset=1)])
     written = producer.asked[producer.asked.index("begin_transaction") + 1 :]
     assert written[:5] == ["letters", "flush", "delay", "flush", "send_offsets_to_transaction"]
     assert heard.committed.called
@@ -245,18 +249,18 @@ def at_random(draw: random.Random) -> Callable[[Request], Fault]:
     def judge(request: Request) -> Fault:
         if draw.random() >= SHARES.get(request.api, 0.0):
             return None
-        return Hold(draw.uniform(0.0, MOST_LATE_S)) if draw.random() < 0.5 else LoseAnswer()
+        return Hold(draw.uniform(0.0, MAX_LATE_S)) if draw.random() < 0.5 else LoseAnswer()
 
     return judge
 
 
 def test_requests_that_arrive_late_at_random_lose_and_double_nothing(
-    proxied: Proxied, places: PlaceFactory, stages: StageFactory, scale: Scale, figures: Figures
+    proxied: Proxied, sandboxes: SandboxFactory, stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
     proxy, instances = proxied.proxy, 2
     proxy.let_through()
-    place = places(partitions=4, broker=proxied.broker)
-    stage = stages(place=place, kafka={"bootstrap.servers": proxy.bootstrap_servers, **QUICK})
+    sandbox = sandboxes(partitions=4, broker=proxied.broker)
+    stage = stages(sandbox=sandbox, kafka={"bootstrap.servers": proxy.bootstrap_servers, **QUICK})
     stage.publish(scale.of(60, 2000))
     for n in range(instances):
         stage.relay(f"relay-{n}")

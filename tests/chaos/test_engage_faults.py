@@ -23,10 +23,13 @@ from consumer.simulator.chance import draw
 from schemas.dead_letter import Reason
 from tests.chaos.progress import recovery_s
 from tests.chaos.stage import EVENTS, Event, Stage, StageFactory
-from tests.conftest import Figures, Scale
-from tests.support.relay import API_KEY, PATIENCE_S, RelayProcess, number_of, until
+from tests.support.engage import API_KEY
+from tests.support.events import number_of
+from tests.support.figures import Figures, Scale
+from tests.support.relay_process import RelayProcess
+from tests.support.waiting import PATIENCE_S, until
 
-BUDGET = 400  # requests a second; an action takes four where a later event of its order has made its tag stale
+RATE_LIMIT = 400  # requests a second; an action takes four where a later event of its order has made its tag stale
 CALM = 100  # actions between two storms: about a second's at full speed
 OPEN = 150  # events at the least, lest it run out of work
 NEXT_KEY = "key-that-comes-after-it-and-is-no-less-secret"
@@ -146,13 +149,13 @@ def in_turn(storms: tuple[Storm, ...], scale: Scale) -> list[Storm]:
 def test_after_each_storm_it_comes_back_and_only_what_engage_kept_to_itself_is_doubled(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
-    stage = stages(partitions=6, budget=BUDGET, engage={"slow": "uniform:20ms..100ms"})
+    stage = stages(partitions=6, budget=RATE_LIMIT, engage={"slow": "uniform:20ms..100ms"})
     relays = relays_on(stage, scale.of(1, 3))
     weather = Weather(stage)
     for storm in in_turn(STORMS, scale):
         weather.storm(storm)
     balance = stage.finish(fresh_doubt=True)
-    assert sum(balance.letters.values()) == 0
+    assert sum(balance.dead_letters.values()) == 0
     unanswered, doubtful = accepted_unanswered(stage), answered(stage, *IN_DOUBT)
     assert 0 < balance.doubled_in_doubt <= unanswered
     assert len(stage.books.resent) <= doubtful, "something else was in doubt, too"
@@ -176,7 +179,7 @@ def test_whoever_is_gone_stands_still_or_answers_too_late_is_waited_for(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
     late = {"slow": "uniform:100ms..2s"}  # at the slowest, twice what is waited for
-    stage = stages(partitions=6, budget=BUDGET, engage=late, connection={"timeout": "1s"})
+    stage = stages(partitions=6, budget=RATE_LIMIT, engage=late, connection={"timeout": "1s"})
     # What was asked of a process that stands still arrives at once when it goes on.
     stage.bunching += slots_of(stage.budget) / stage.budget
     relays = relays_on(stage, scale.of(1, 3))
@@ -189,7 +192,7 @@ def test_whoever_is_gone_stands_still_or_answers_too_late_is_waited_for(
     for storm in in_turn(SILENCES, scale):
         weather.storm(storm)
     balance = stage.finish(fresh_doubt=True)
-    assert sum(balance.letters.values()) == 0
+    assert sum(balance.dead_letters.values()) == 0
     # What is cut off when Engage goes is in doubt, too.
     unanswered = sum(asked(relay, "timeout", "closed", call="action") for relay in relays)
     assert balance.doubled_in_doubt > 0
@@ -212,7 +215,7 @@ EITHER = (*(f"{fault}=0.02,calls=action" for fault in DOUBTFUL), "unavailable=0.
 def test_what_may_be_sent_once_only_is_set_aside_in_doubt_and_never_accepted_twice(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
-    stage = stages(partitions=6, budget=BUDGET, routes=AT_MOST_ONCE, connection={"timeout": "3s"})
+    stage = stages(partitions=6, budget=RATE_LIMIT, routes=AT_MOST_ONCE, connection={"timeout": "3s"})
     relays = relays_on(stage, scale.of(1, 3))
     weather = Weather(stage)
     for _ in range(scale.of(1, 20)):
@@ -220,14 +223,14 @@ def test_what_may_be_sent_once_only_is_set_aside_in_doubt_and_never_accepted_twi
         weather.storm(Storm("all kinds now and then", EITHER, 60, ()))
     balance = stage.finish()
     assert (balance.doubled_in_doubt, balance.resends) == (0, 0)
-    assert balance.letters == {Reason.OUTCOME_UNKNOWN: answered(stage, *IN_DOUBT)}
-    assert sum(relay.metric("dead_letters_total") for relay in relays) == balance.letters[Reason.OUTCOME_UNKNOWN]
+    assert balance.dead_letters == {Reason.OUTCOME_UNKNOWN: answered(stage, *IN_DOUBT)}
+    assert sum(relay.metric("dead_letters_total") for relay in relays) == balance.dead_letters[Reason.OUTCOME_UNKNOWN]
     unanswered = accepted_unanswered(stage)
-    assert 0 < unanswered < balance.letters[Reason.OUTCOME_UNKNOWN]
+    assert 0 < unanswered < balance.dead_letters[Reason.OUTCOME_UNKNOWN]
     not_processed = answered(stage, "503", "404")
     assert not_processed > 0, "nothing was refused that may well be sent again"
     figures(
-        set_aside_though_accepted=unanswered,
+        dead_lettered_though_accepted=unanswered,
         sent_again_when_surely_not_processed=not_processed,
         **balance.figures(),
         **weather.figures(),
@@ -240,7 +243,7 @@ def test_a_refused_key_costs_nothing_but_the_time_until_another_is_in_its_file(
 ) -> None:
     file = tmp_path / "engage-api-key"
     file.write_text(API_KEY)
-    stage = stages(partitions=6, budget=BUDGET, connection={"api_key": None, "api_key_file": str(file)})
+    stage = stages(partitions=6, budget=RATE_LIMIT, connection={"api_key": None, "api_key_file": str(file)})
     relays = relays_on(stage, scale.of(1, 3))
     weather = Weather(stage)
     keys = [NEXT_KEY, *[API_KEY, NEXT_KEY] * scale.of(0, 10)]
@@ -254,9 +257,9 @@ def test_a_refused_key_costs_nothing_but_the_time_until_another_is_in_its_file(
             lambda: file.write_text(key),  # noqa: B023
         )
     balance = stage.finish()
-    assert sum(balance.letters.values()) == 0
+    assert sum(balance.dead_letters.values()) == 0
     assert balance.doubled_in_doubt == 0
-    assert stage.engage.most_in_a_second(NEXT_KEY) <= stage.bunching * stage.budget
+    assert stage.engage.max_in_a_second(NEXT_KEY) <= stage.bunching * stage.budget
     assert sum(len(relay.said("connection goes on: Engage takes its key")) for relay in relays) >= len(keys)
     for relay in relays:
         assert relay.metric("connection_suspended") == 0
@@ -283,7 +286,7 @@ def test_jobs_that_fail_or_never_complete_are_set_aside_and_nobody_else_waits_fo
     deadline_s = scale.of(4, 60)
     polling = {"initial": "50ms", "max_interval": "1s", "deadline": f"{deadline_s}s"}
     ill = {"seed": SEED, "failing": FAILING, "stuck": STUCK}
-    stage = stages(partitions=6, budget=BUDGET, engage=ill, polling=polling)
+    stage = stages(partitions=6, budget=RATE_LIMIT, engage=ill, polling=polling)
     for number in range(scale.of(1, 3)):
         stage.relay(f"relay-{number}").wait_until_ready()
     stage.publish(scale.of(40, 400))
@@ -295,11 +298,11 @@ def test_jobs_that_fail_or_never_complete_are_set_aside_and_nobody_else_waits_fo
         return {(each.order_id, number_of(each.data)) for each in stage.engage.accepted}
 
     stage.wait_for(lambda: others <= accepted(), "all orders without a job that never completes are done")
-    in_time = Reason.DEADLINE not in {letter.reason for letter in stage.books.read().letters}
+    in_time = Reason.DEADLINE not in {dead_letter.reason for dead_letter in stage.books.read().dead_letters}
     assert in_time, "they waited for the others' deadline"
     balance = stage.finish()
     expected = Counter(end for end in ends.values() if end is not None)
-    assert balance.letters == expected
+    assert balance.dead_letters == expected
     assert set(expected) == {Reason.JOB_FAILED, Reason.DEADLINE}
     assert {event for event, end in ends.items() if end is None} == accepted()
     figures(

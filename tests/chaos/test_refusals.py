@@ -28,10 +28,10 @@ from confluent_kafka.admin import (
 
 from consumer.kafka.transactions import RETRY_S
 from schemas.dead_letter import Reason
-from tests.broker.conftest import Place, PlaceFactory, started
 from tests.chaos.stage import EVENTS, StageFactory
-from tests.conftest import Figures, Scale
-from tests.support.broker import KafkaBroker
+from tests.support.broker import KafkaBroker, started
+from tests.support.figures import Figures, Scale
+from tests.support.sandbox import Sandbox, SandboxFactory
 
 QUICK = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300}
 GUARDED = {
@@ -74,28 +74,28 @@ def rule(resource: ResourceType, name: str, operation: AclOperation, permission:
     return resource, name, ResourcePatternType.LITERAL, EVERYBODY, "*", operation, permission
 
 
-def grant(place: Place, *rules: Rule) -> None:
-    for done in place.admin.create_acls([AclBinding(*each) for each in rules]).values():
+def grant(sandbox: Sandbox, *rules: Rule) -> None:
+    for done in sandbox.admin.create_acls([AclBinding(*each) for each in rules]).values():
         done.result(30)
 
 
 @contextmanager
-def withdrawn(place: Place, resource: ResourceType, name: str, operation: AclOperation) -> Iterator[None]:
+def withdrawn(sandbox: Sandbox, resource: ResourceType, name: str, operation: AclOperation) -> Iterator[None]:
     """Deny something for a while."""
     denied = rule(resource, name, operation, AclPermissionType.DENY)
-    grant(place, denied)
+    grant(sandbox, denied)
     yield
-    for done in place.admin.delete_acls([AclBindingFilter(*denied)]).values():
+    for done in sandbox.admin.delete_acls([AclBindingFilter(*denied)]).values():
         done.result(30)
 
 
-def limit(place: Place, topic: str, size: int) -> None:
+def limit(sandbox: Sandbox, topic: str, size: int) -> None:
     """Let a topic's record batches have so many bytes at most."""
     resource = ConfigResource(ResourceType.TOPIC.value, topic)
     resource.add_incremental_config(
         ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
     )
-    for done in place.admin.incremental_alter_configs([resource]).values():
+    for done in sandbox.admin.incremental_alter_configs([resource]).values():
         done.result(30)
 
 
@@ -105,67 +105,67 @@ def noise(length: int) -> str:
 
 
 def test_rights_that_are_withdrawn_and_given_back_cost_nothing_but_time(
-    broker: KafkaBroker, places: PlaceFactory, stages: StageFactory, scale: Scale, figures: Figures
+    broker: KafkaBroker, sandboxes: SandboxFactory, stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
-    place = places(partitions=3, broker=broker)
+    sandbox = sandboxes(partitions=3, broker=broker)
     # Some jobs fail: there is always a dead letter to be written.
-    stage = stages(place=place, kafka={**QUICK, "transactional.id": "guarded"}, engage={"failing": 0.2})
+    stage = stages(sandbox=sandbox, kafka={**QUICK, "transactional.id": "guarded"}, engage={"failing": 0.2})
     for resource in (ResourceType.TOPIC, ResourceType.GROUP, ResourceType.TRANSACTIONAL_ID):
-        grant(place, rule(resource, "*", AclOperation.ALL, AclPermissionType.ALLOW))
+        grant(sandbox, rule(resource, "*", AclOperation.ALL, AclPermissionType.ALLOW))
     relay = stage.relay()
     kinds = [
-        (ResourceType.TOPIC, place.topics.delay, AclOperation.WRITE),
-        (ResourceType.TOPIC, place.topics.dead_letters, AclOperation.WRITE),
+        (ResourceType.TOPIC, sandbox.topics.delay, AclOperation.WRITE),
+        (ResourceType.TOPIC, sandbox.topics.dead_letters, AclOperation.WRITE),
         (ResourceType.TRANSACTIONAL_ID, "guarded", AclOperation.WRITE),
-        (ResourceType.GROUP, str(place.properties["group.id"]), AclOperation.READ),
-        (ResourceType.TOPIC, place.topics.source, AclOperation.READ),
+        (ResourceType.GROUP, str(sandbox.properties["group.id"]), AclOperation.READ),
+        (ResourceType.TOPIC, sandbox.topics.source, AclOperation.READ),
     ] * scale.of(1, 10)
     for kind in kinds:
         stage.publish(20)
         stage.until_accepted_more(10)
         before = len(relay.text)
-        with stage.fault(), withdrawn(place, *kind):
+        with stage.fault(), withdrawn(sandbox, *kind):
             stage.publish(10)
             stage.wait_for(lambda: REFUSED.search(relay.text, before), f"it says that {kind} is missing")  # noqa: B023
         stage.publish(10)
         stage.until_accepted_more(5)
         assert relay.running
     balance = stage.finish()
-    assert balance.letters.keys() == {Reason.JOB_FAILED}
+    assert balance.dead_letters.keys() == {Reason.JOB_FAILED}
     figures(rights=len(kinds), **balance.figures())
     stage.stop_all()
 
 
 def test_records_that_a_topic_has_no_room_for_are_set_aside_or_wait(
-    broker: KafkaBroker, places: PlaceFactory, stages: StageFactory, figures: Figures
+    broker: KafkaBroker, sandboxes: SandboxFactory, stages: StageFactory, figures: Figures
 ) -> None:
-    place = places(partitions=3, broker=broker)
-    stage = stages(place=place, kafka=QUICK)
+    sandbox = sandboxes(partitions=3, broker=broker)
+    stage = stages(sandbox=sandbox, kafka=QUICK)
     relay = stage.relay()
     stage.publish(20)
     stage.until_accepted(20)
     with stage.fault():
-        limit(place, place.topics.delay, 3000)
+        limit(sandbox, sandbox.topics.delay, 3000)
         stage.publish(1, note=noise(4000))  # each ends as a dead letter
         stage.publish(20)
-        stage.wait_for(lambda: len(stage.books.read().letters) == len(EVENTS), "what is too large is set aside")
+        stage.wait_for(lambda: len(stage.books.read().dead_letters) == len(EVENTS), "what is too large is set aside")
     with stage.fault():
-        limit(place, place.topics.dead_letters, 200)  # not even a letter without its value has room
+        limit(sandbox, sandbox.topics.dead_letters, 200)  # not even a letter without its value has room
         stage.publish(1, note=noise(4000))
         refused = "the dead-letter topic refuses even a letter without its value"
         stage.wait_for(lambda: any(each["why"] == refused for each in relay.said(ABORTED)), "it says what has no room")
         stage.publish(10)
-        limit(place, place.topics.dead_letters, 1 << 20)
-        limit(place, place.topics.delay, 1 << 20)
+        limit(sandbox, sandbox.topics.dead_letters, 1 << 20)
+        limit(sandbox, sandbox.topics.delay, 1 << 20)
     stage.until_accepted_more(10)
     stage.wait_for(stage._settled, "everything is settled")
-    emptied = [each for each in stage.books.letters if each.value is None]
+    emptied = [each for each in stage.books.dead_letters if each.value is None]
     left = stage.balance().lost
     assert len(left) == len(emptied), "a letter that lost its value is one of those that are not found"
     stage.published = [each for each in stage.published if each not in left]
     balance = stage.finish()
-    assert balance.letters.keys() == {Reason.TOO_LARGE}
-    figures(letters_without_value=len(emptied), waits_between_tries=f"{RETRY_S[-1]:g} s", **balance.figures())
+    assert balance.dead_letters.keys() == {Reason.TOO_LARGE}
+    figures(dead_letters_without_value=len(emptied), waits_between_tries=f"{RETRY_S[-1]:g} s", **balance.figures())
     stage.stop_all()
 
 
@@ -188,11 +188,11 @@ def has_ended(broker: KafkaBroker) -> bool:
 
 
 def test_a_broker_whose_disk_is_full_takes_nothing_with_it(
-    small_disk: Path | None, broker: KafkaBroker, places: PlaceFactory, stages: StageFactory, figures: Figures
+    small_disk: Path | None, broker: KafkaBroker, sandboxes: SandboxFactory, stages: StageFactory, figures: Figures
 ) -> None:
     if small_disk is None:
         pytest.skip("a small file system takes the right to mount one")
-    stage = stages(place=places(partitions=3, broker=broker), kafka=QUICK)
+    stage = stages(sandbox=sandboxes(partitions=3, broker=broker), kafka=QUICK)
     relay = stage.relay()
     stage.publish(50)
     stage.until_accepted(50)

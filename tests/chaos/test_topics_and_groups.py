@@ -14,49 +14,51 @@ from confluent_kafka.admin import NewPartitions, NewTopic
 
 from consumer.errors import ExitCode
 from consumer.kafka.topics import create, watermarks
-from tests.broker.conftest import Place, eventually
 from tests.chaos.stage import EVENTS, Event, Stage, StageFactory
-from tests.conftest import Figures, Scale
-from tests.support.relay import RelayProcess, number_of
+from tests.support.events import number_of
+from tests.support.figures import Figures, Scale
+from tests.support.relay_process import RelayProcess
+from tests.support.sandbox import Sandbox
+from tests.support.waiting import until
 
 QUICK = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300, "topic.metadata.refresh.interval.ms": 500}
 
 
-def delete(place: Place, topic: str) -> None:
-    for deleted in place.admin.delete_topics([topic]).values():
+def delete(sandbox: Sandbox, topic: str) -> None:
+    for deleted in sandbox.admin.delete_topics([topic]).values():
         deleted.result(30)
 
 
-def make(place: Place, topic: str) -> None:
+def make(sandbox: Sandbox, topic: str) -> None:
     """Make a topic whose deletion may still be under way."""
 
     def made() -> bool:
         try:
-            place.admin.create_topics([NewTopic(topic, place.partitions, 1)])[topic].result(30)
+            sandbox.admin.create_topics([NewTopic(topic, sandbox.partitions, 1)])[topic].result(30)
         except KafkaException:
             return False
         return True
 
-    eventually(made, f"{topic} is made")
+    until(made, f"{topic} is made")
 
 
-def make_what_is_missing(place: Place) -> None:
+def make_what_is_missing(sandbox: Sandbox) -> None:
     """Be `engage-relay topics create`, asked for until the broker lets it."""
-    eventually(lambda: create(place.admin, [place.topics]), "the topics are made")
+    until(lambda: create(sandbox.admin, [sandbox.topics]), "the topics are made")
 
 
 def reset_offsets(stage: Stage, to: Iterable[int]) -> None:
     """Be `kafka-consumer-groups.sh --reset-offsets`: it works only while nobody is in the group."""
-    source = stage.place.topics.source
+    source = stage.sandbox.topics.source
 
     def done() -> bool:
         try:
-            stage.place.commit(*((source, partition, offset) for partition, offset in enumerate(to)), by="")
+            stage.sandbox.commit(*((source, partition, offset) for partition, offset in enumerate(to)), by="")
         except (AssertionError, KafkaException):
             return False
         return True
 
-    eventually(done, "the group's offsets are reset")
+    until(done, "the group's offsets are reset")
 
 
 def ended(stage: Stage, relay: RelayProcess, code: ExitCode) -> str:
@@ -67,26 +69,26 @@ def ended(stage: Stage, relay: RelayProcess, code: ExitCode) -> str:
     return f"{told['why']} {told['advice']}"
 
 
-def first_offsets(place: Place) -> list[int]:
-    source = [(place.topics.source, n) for n in range(place.partitions)]
-    marks = watermarks(place.admin, source)
+def first_offsets(sandbox: Sandbox) -> list[int]:
+    source = [(sandbox.topics.source, n) for n in range(sandbox.partitions)]
+    marks = watermarks(sandbox.admin, source)
     return [marks[each][0] for each in source]
 
 
 def cut_source(stage: Stage) -> None:
     """Have retention delete everything that the source holds."""
-    place = stage.place
-    source = [(place.topics.source, n) for n in range(place.partitions)]
-    ends = watermarks(place.admin, source)
-    for cut in place.admin.delete_records([TopicPartition(*each, ends[each][1]) for each in source]).values():
+    sandbox = stage.sandbox
+    source = [(sandbox.topics.source, n) for n in range(sandbox.partitions)]
+    ends = watermarks(sandbox.admin, source)
+    for cut in sandbox.admin.delete_records([TopicPartition(*each, ends[each][1]) for each in source]).values():
         cut.result(30)
 
 
 def events_at(stage: Stage) -> dict[tuple[int, int], Event]:
     """Return the source's events by partition and offset."""
     found: dict[tuple[int, int], Event] = {}
-    for partition in range(stage.place.partitions):
-        for record in stage.place.read(stage.place.topics.source, partition):
+    for partition in range(stage.sandbox.partitions):
+        for record in stage.sandbox.read(stage.sandbox.topics.source, partition):
             body = json.loads(record.value() or b"")
             found[partition, record.offset() or 0] = body["orderId"], number_of(body["data"])
     return found
@@ -101,15 +103,15 @@ def test_a_source_that_grows_under_load_is_read_whole_when_its_other_topics_foll
     stage.publish(40)
     stage.until_accepted(40)
     with stage.fault():
-        stage.place.admin.create_partitions([NewPartitions(stage.place.topics.source, 4)])[
-            stage.place.topics.source
+        stage.sandbox.admin.create_partitions([NewPartitions(stage.sandbox.topics.source, 4)])[
+            stage.sandbox.topics.source
         ].result(30)
-        stage.place.partitions = 4
+        stage.sandbox.partitions = 4
         stage.publish(20)
         stage.wait_for(lambda: any(each.said("restore goes on") for each in relays), "one misses its delay partition")
         since = stage.engage.accepted_count()
-        make_what_is_missing(stage.place)
-    stage.read_anew()
+        make_what_is_missing(stage.sandbox)
+    stage.read_again()
     stage.until_accepted(since + 1)
     balance = stage.finish()
     figures(partitions="2, then 4", accepted_meanwhile=since, **balance.figures())
@@ -120,7 +122,7 @@ def test_a_source_that_is_made_anew_ends_the_relay_and_is_read_from_where_the_op
     stages: StageFactory, figures: Figures
 ) -> None:
     stage = stages(kafka=QUICK)
-    place = stage.place
+    sandbox = stage.sandbox
     relay = stage.relay()
     stage.publish(30)
     stage.wait_for(lambda: stage.books.taken() and relay.metric("pending_actions") > 20, "something is pending")
@@ -128,12 +130,12 @@ def test_a_source_that_is_made_anew_ends_the_relay_and_is_read_from_where_the_op
     open_then = stage.engage.accepted_count()
     with stage.fault():
         stage.wait_for(lambda: sum(stage.books.taken().values()) == len(stage.published), "every event is taken")
-        delete(place, place.topics.source)
-        make(place, place.topics.source)
+        delete(sandbox, sandbox.topics.source)
+        make(sandbox, sandbox.topics.source)
         stage.engage.up()
         told = ended(stage, relay, ExitCode.OFFSET_OUT_OF_RANGE)
         assert "--reset-offsets" in told
-        reset_offsets(stage, first_offsets(place))
+        reset_offsets(stage, first_offsets(sandbox))
         stage.relay()
         # What was pending comes first: the new topic's records bear the same offsets.
         stage.wait_for(lambda: stage.books.read().live == {}, "what was pending is done")
@@ -148,16 +150,16 @@ def test_a_delay_topic_that_is_deleted_under_load_is_written_again_when_it_was_m
     stages: StageFactory, figures: Figures
 ) -> None:
     stage = stages(kafka=QUICK)
-    place = stage.place
+    sandbox = stage.sandbox
     relay = stage.relay()
     stage.publish(60)
     stage.until_accepted(30)
     with stage.fault():
-        delete(place, place.topics.delay)
+        delete(sandbox, sandbox.topics.delay)
         stage.wait_for(lambda: relay.said("transaction aborted, trying again"), "it says that it cannot write")
         made_at = time.time()
-        make_what_is_missing(place)
-    stage.read_anew()
+        make_what_is_missing(sandbox)
+    stage.read_again()
     anew = "the delay topic was deleted and made again; what is pending is written again"
     stage.wait_for(lambda: relay.said(anew), "it writes again what is pending")
     stage.publish(20)
@@ -175,7 +177,7 @@ def test_a_group_whose_offsets_are_gone_goes_on_from_its_own_positions(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
     stage = stages(kafka=QUICK, engage={"processing": "uniform:0s..1s"})
-    group = str(stage.place.properties["group.id"])
+    group = str(stage.sandbox.properties["group.id"])
     times = scale.of(2, 20)
     for _ in range(times):
         relay = stage.relay()  # with `--from earliest`, which must not start it over
@@ -183,7 +185,7 @@ def test_a_group_whose_offsets_are_gone_goes_on_from_its_own_positions(
         stage.until_accepted_more(20)
         with stage.fault():
             assert relay.stop() == ExitCode.OK
-            stage.place.admin.delete_consumer_groups([group])[group].result(30)
+            stage.sandbox.admin.delete_consumer_groups([group])[group].result(30)
     stage.relay()
     balance = stage.finish()
     figures(times=times, **balance.figures())
@@ -215,7 +217,7 @@ def test_a_source_that_retention_overran_ends_the_relay_and_goes_on_where_the_op
             assert "--reset-offsets" in told
             taken = {partition: offset for (_, partition), offset in stage.books.taken().items()}
             unread |= {each for (partition, offset), each in events.items() if offset >= taken.get(partition, 0)}
-            reset_offsets(stage, first_offsets(stage.place))
+            reset_offsets(stage, first_offsets(stage.sandbox))
         stage.relay()
         stage.publish(10)
         stage.until_accepted_more(10)

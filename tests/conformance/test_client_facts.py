@@ -203,7 +203,7 @@ def test_fact_07_our_client_takes_201_as_202(engage: Target) -> None:
     (taken, acceptance), _ = talk(engage, send)
     assert isinstance(taken, DocumentTaken)
     assert taken.job_id is not None
-    assert acceptance == Accepted()
+    assert isinstance(acceptance, Accepted)
 
 
 # Fact 8: a job's words

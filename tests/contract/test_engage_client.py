@@ -36,7 +36,7 @@ from consumer.core.outcomes import (
     Unavailable,
     Withdrawn,
 )
-from consumer.engage.client import EngageClient, Turn
+from consumer.engage.client import EngageClient, Permit
 from consumer.events.identifiers import MAX_ID_CHARACTERS
 from schemas.engage import ActionRequest
 from tests.contract.conftest import Run
@@ -51,7 +51,7 @@ KEY = "k3y"
 
 
 @dataclass(frozen=True)
-class World:
+class Wired:
     """A client, and the server that it talks to."""
 
     engage: EngageClient
@@ -65,12 +65,12 @@ def client_of(base_url: str, *, api_key: Callable[[], str] = lambda: KEY, timeou
 
 
 @asynccontextmanager
-async def world(
+async def wired(
     script: Script, *, prefix: str = "", api_key: Callable[[], str] = lambda: KEY, timeout_s: float = 20.0
-) -> AsyncIterator[World]:
+) -> AsyncIterator[Wired]:
     async with serving(script) as server:
         engage = client_of(server.url + prefix, api_key=api_key, timeout_s=timeout_s)
-        yield World(engage, server)
+        yield Wired(engage, server)
         await engage.aclose()
 
 
@@ -90,7 +90,7 @@ async def silent(peer: Peer) -> None:
 
 
 async def outcome_of_action(*answers: bytes) -> ActionOutcome:
-    async with world(answering(*answers)) as w:
+    async with wired(answering(*answers)) as w:
         outcome = await w.engage.send_action("o-1", ACTION)
         assert len(w.server.requests) == 1, "an action is sent once, and never to where a redirect points"
         return outcome
@@ -135,10 +135,10 @@ def test_what_an_answer_makes_of_an_action(run: Run, raw: bytes, outcome: Action
 
 def test_an_action_without_an_answer_is_in_doubt(run: Run) -> None:
     async def test() -> None:
-        async with world(no_answer) as w:
+        async with wired(no_answer) as w:
             outcome = await w.engage.send_action("o-1", ACTION)
             assert outcome == InDoubt("connection was closed before the answer")
-        async with world(silent, timeout_s=0.15) as w:
+        async with wired(silent, timeout_s=0.15) as w:
             assert await w.engage.send_action("o-1", ACTION) == InDoubt("time ran out before the answer")
 
     run(test())
@@ -154,7 +154,7 @@ def test_an_action_that_could_not_be_sent_is_not_in_doubt(run: Run) -> None:
 
 def test_an_action_that_is_no_longer_ours_is_withdrawn(run: Run) -> None:
     async def test() -> None:
-        async with world(answering(answer(202))) as w:
+        async with wired(answering(answer(202))) as w:
             assert await w.engage.send_action("o-1", ACTION, may_send=lambda: False) == Withdrawn()
             assert w.server.requests == []
             assert await w.engage.send_action("o-1", ACTION, may_send=lambda: True) == Accepted()
@@ -164,7 +164,7 @@ def test_an_action_that_is_no_longer_ours_is_withdrawn(run: Run) -> None:
 
 def test_an_action_is_written_as_engage_reads_it(run: Run) -> None:
     async def test() -> None:
-        async with world(answering(answer(202))) as w:
+        async with wired(answering(answer(202))) as w:
             await w.engage.send_action("o-1", ACTION)
             (request,) = w.server.requests
             assert request.line == b"POST /api/v3/orders/o-1/action HTTP/1.1"
@@ -181,7 +181,7 @@ def test_an_action_is_written_as_engage_reads_it(run: Run) -> None:
 
 def test_an_action_that_is_no_json_is_rejected_unsent(run: Run) -> None:
     async def test() -> None:
-        async with world(answering(answer(202))) as w:
+        async with wired(answering(answer(202))) as w:
             lone_surrogate = ActionRequest(action="Custom", version_tag="t", data="\ud800")
             assert await w.engage.send_action("o-1", lone_surrogate) == Rejected(0, "action data is not JSON")
             assert w.server.requests == []
@@ -232,14 +232,14 @@ ORDER = "/api/v3/orders/o-1"
 
 
 async def outcome_of_job(*answers: bytes) -> PollOutcome:
-    async with world(answering(*answers)) as w:
+    async with wired(answering(*answers)) as w:
         outcome = await w.engage.poll_job("j-1")
         assert len(w.server.requests) == len(answers)
         return outcome
 
 
 async def outcome_of_order(*answers: bytes) -> PollOutcome:
-    async with world(answering(*answers)) as w:
+    async with wired(answering(*answers)) as w:
         outcome = await w.engage.poll_order("o-1")
         assert len(w.server.requests) == len(answers)
         return outcome
@@ -298,7 +298,7 @@ def test_a_poll_without_an_answer_is_asked_again_later(run: Run) -> None:
         refused = client_of(refused_url())
         assert await refused.poll_job("j-1") == Unavailable("connection refused")
         assert await refused.poll_order("o-1") == Unavailable("connection refused")
-        async with world(no_answer) as w:
+        async with wired(no_answer) as w:
             assert await w.engage.poll_job("j-1") == Unavailable("connection was closed before the answer")
 
     run(test())
@@ -339,7 +339,7 @@ def test_a_job_that_failed_may_say_so_with_an_error_status(run: Run) -> None:
 @pytest.mark.parametrize("status", ["Completed", "completed", "COMPLETED ", "Succeeded"])
 def test_a_completed_job_without_a_tag_leads_to_its_order(run: Run, status: str) -> None:
     async def test() -> None:
-        async with world(answering(says({"status": status, "orderId": "a/b"}), says({"versionTag": "t-2"}))) as w:
+        async with wired(answering(says({"status": status, "orderId": "a/b"}), says({"versionTag": "t-2"}))) as w:
             assert await w.engage.poll_job("j-1") == Ready("t-2")
             assert [r.target for r in w.server.requests] == [JOB.encode(), b"/api/v3/orders/a%2Fb"]
 
@@ -382,7 +382,7 @@ def test_a_job_may_redirect_to_another_job(run: Run) -> None:
 
 def test_redirects_are_followed_a_few_times_only(run: Run) -> None:
     async def test() -> None:
-        async with world(answering(answer(302, headers={"location": JOB}))) as w:
+        async with wired(answering(answer(302, headers={"location": JOB}))) as w:
             assert await w.engage.poll_job("j-1") == Unavailable("more than 5 redirects")
             assert len(w.server.requests) == 6
 
@@ -405,7 +405,7 @@ def test_redirects_are_followed_a_few_times_only(run: Run) -> None:
 )
 def test_an_order_older_than_asked_for_is_not_ready(run: Run, changed_at: object, outcome: PollOutcome) -> None:
     async def test() -> None:
-        async with world(answering(says({"versionTag": "t-1", "lastChangedAt": changed_at}))) as w:
+        async with wired(answering(says({"versionTag": "t-1", "lastChangedAt": changed_at}))) as w:
             assert await w.engage.poll_order("o-1", newer_than=NOW) == outcome
             assert await w.engage.poll_order("o-1", newer_than=NOW.replace(tzinfo=None)) == outcome
 
@@ -415,11 +415,11 @@ def test_an_order_older_than_asked_for_is_not_ready(run: Run, changed_at: object
 # Further requests of one call
 
 
-def not_now() -> Turn:
-    async def turn() -> bool:
+def not_now() -> Permit:
+    async def permit() -> bool:
         return False
 
-    return turn
+    return permit
 
 
 REDIRECTED = answer(302, headers={"location": ORDER})
@@ -429,7 +429,7 @@ COMPLETED = says({"status": "Completed", "orderId": "o-1"})
 @pytest.mark.parametrize("first", [REDIRECTED, COMPLETED], ids=["redirected", "completed without a tag"])
 def test_a_poll_that_may_not_go_on_is_not_ready_and_asks_nothing_more(run: Run, first: bytes) -> None:
     async def test() -> None:
-        async with world(answering(first, says({"versionTag": "t-1"}))) as w:
+        async with wired(answering(first, says({"versionTag": "t-1"}))) as w:
             assert await w.engage.poll_job("j-1", not_now()) == NotReady()
             assert len(w.server.requests) == 1
 
@@ -438,7 +438,7 @@ def test_a_poll_that_may_not_go_on_is_not_ready_and_asks_nothing_more(run: Run, 
 
 def test_an_order_that_may_not_be_replaced_yet_is_not_put(run: Run) -> None:
     async def test() -> None:
-        async with world(answering(answer(409), says({"jobId": "j-1"}, 202))) as w:
+        async with wired(answering(answer(409), says({"jobId": "j-1"}, 202))) as w:
             outcome = await w.engage.send_document("o-1", {"orderId": "o-1"}, not_now())
             assert isinstance(outcome, Unavailable)
             assert len(w.server.requests) == 1
@@ -447,17 +447,17 @@ def test_an_order_that_may_not_be_replaced_yet_is_not_put(run: Run) -> None:
 
 
 def test_each_further_request_waits_for_a_turn_of_its_own(run: Run) -> None:
-    turns = 0
+    permits = 0
 
-    async def turn() -> bool:
-        nonlocal turns
-        turns += 1
+    async def permit() -> bool:
+        nonlocal permits
+        permits += 1
         return True
 
     async def test() -> None:
-        async with world(answering(REDIRECTED, REDIRECTED, says({"versionTag": "t-1"}))) as w:
-            assert await w.engage.poll_job("j-1", turn) == Ready("t-1")
-            assert turns == 2
+        async with wired(answering(REDIRECTED, REDIRECTED, says({"versionTag": "t-1"}))) as w:
+            assert await w.engage.poll_job("j-1", permit) == Ready("t-1")
+            assert permits == 2
 
     run(test())
 
@@ -466,7 +466,7 @@ def test_each_further_request_waits_for_a_turn_of_its_own(run: Run) -> None:
 
 
 async def outcome_of_document(*answers: bytes) -> DocumentOutcome:
-    async with world(answering(*answers)) as w:
+    async with wired(answering(*answers)) as w:
         outcome = await w.engage.send_document("o-1", {"orderId": "o-1"})
         asked = [(r.line, json.loads(r.body)) for r in w.server.requests]
         assert (
@@ -520,7 +520,7 @@ def test_a_document_without_an_answer_may_be_sent_again(run: Run) -> None:
     async def test() -> None:
         refused = client_of(refused_url())
         assert await refused.send_document("o-1", {}) == Unavailable("connection refused")
-        async with world(no_answer) as w:
+        async with wired(no_answer) as w:
             assert await w.engage.send_document("o-1", {}) == Unavailable("connection was closed before the answer")
 
     run(test())
@@ -564,7 +564,7 @@ UNSAFE_IDS = [
 @pytest.mark.parametrize("raw_id", SAFE_IDS, ids=lambda raw_id: ascii(raw_id[:20]))
 def test_an_id_is_exactly_one_path_segment(run: Run, raw_id: str) -> None:
     async def test() -> None:
-        async with world(answering(says({"versionTag": "t-1"}))) as w:
+        async with wired(answering(says({"versionTag": "t-1"}))) as w:
             assert await w.engage.send_action(raw_id, ACTION) == Accepted()
             assert await w.engage.poll_order(raw_id) == Ready("t-1")
             assert await w.engage.poll_job(raw_id) == Ready("t-1")
@@ -584,7 +584,7 @@ def test_an_id_is_exactly_one_path_segment(run: Run, raw_id: str) -> None:
 @pytest.mark.parametrize("raw_id", UNSAFE_IDS, ids=lambda raw_id: ascii(raw_id[:20]))
 def test_an_id_that_is_no_single_segment_is_never_sent(run: Run, raw_id: str) -> None:
     async def test() -> None:
-        async with world(answering(says({"versionTag": "t-1"}))) as w:
+        async with wired(answering(says({"versionTag": "t-1"}))) as w:
             order, job = (
                 Rejected(0, "order id cannot be a path segment"),
                 Rejected(0, "job id cannot be a path segment"),
@@ -602,7 +602,7 @@ def test_an_id_that_is_no_single_segment_is_never_sent(run: Run, raw_id: str) ->
 @given(st.text(max_size=40) | st.text("./\\%2eEfF5cC", max_size=12))
 def test_whatever_the_id_it_is_one_segment_or_is_not_sent(raw_id: str) -> None:
     async def test() -> None:
-        async with world(answering(answer(202))) as w:
+        async with wired(answering(answer(202))) as w:
             outcome = await w.engage.send_action(raw_id, ACTION)
             targets = [request.target for request in w.server.requests]
             if outcome == Accepted():
@@ -619,7 +619,7 @@ def test_whatever_the_id_it_is_one_segment_or_is_not_sent(raw_id: str) -> None:
 @pytest.mark.timeout(10)
 def test_an_id_encoded_over_and_over_is_looked_at_in_no_time(run: Run) -> None:
     async def test() -> None:
-        async with world(answering(answer(202))) as w:
+        async with wired(answering(answer(202))) as w:
             assert await w.engage.send_action("%" + "25" * 500, ACTION) == Accepted()
 
     run(test())
@@ -633,7 +633,7 @@ def test_each_request_carries_the_key_and_names_the_integration(run: Run) -> Non
         script = answering(
             answer(409), says({"jobId": "j"}, 202), answer(302, headers={"location": ORDER}), says({"versionTag": "t"})
         )
-        async with world(script) as w:
+        async with wired(script) as w:
             await w.engage.send_document("o-1", {})
             await w.engage.poll_job("j-1")
             await w.engage.poll_order("o-1")
@@ -655,7 +655,7 @@ def test_the_key_never_goes_to_another_origin(run: Run) -> None:
             for url in (elsewhere.url, elsewhere.url.replace("http:", ""), f"http://a@127.0.0.1:{elsewhere.port}"):
                 for status in (301, 302, 307, 308):
                     redirect = answer(status, headers={"location": url + JOB})
-                    async with world(answering(redirect)) as w:
+                    async with wired(answering(redirect)) as w:
                         assert await w.engage.poll_job("j-1") == Unavailable("redirect elsewhere was refused")
                         assert await w.engage.poll_order("o-1") == Unavailable("redirect elsewhere was refused")
                         await w.engage.send_document("o-1", {})
@@ -690,7 +690,7 @@ def keys(*each: str | Exception) -> Callable[[], str]:
 @pytest.mark.parametrize("key", ["", "a b", "key\n", "key\r\nx: y", "né", "\0", FileNotFoundError(), ValueError()])
 def test_a_key_that_no_header_can_carry_is_as_wrong_as_one_that_is_refused(run: Run, key: str | Exception) -> None:
     async def test() -> None:
-        async with world(answering(answer(202)), api_key=keys(key, key, key, key)) as w:
+        async with wired(answering(answer(202)), api_key=keys(key, key, key, key)) as w:
             assert await w.engage.send_action("o-1", ACTION) == Unauthorized(0)
             assert await w.engage.send_document("o-1", {}) == Unauthorized(0)
             assert await w.engage.poll_job("j-1") == Unauthorized(0)
@@ -702,7 +702,7 @@ def test_a_key_that_no_header_can_carry_is_as_wrong_as_one_that_is_refused(run: 
 
 def test_the_key_is_read_again_for_each_request(run: Run) -> None:
     async def test() -> None:
-        async with world(answering(answer(401), answer(202)), api_key=keys("old", "new")) as w:
+        async with wired(answering(answer(401), answer(202)), api_key=keys("old", "new")) as w:
             assert await w.engage.send_action("o-1", ACTION) == Unauthorized(401)
             assert await w.engage.send_action("o-1", ACTION) == Accepted()
             assert [request.headers[b"apikey"] for request in w.server.requests] == [b"old", b"new"]
@@ -713,7 +713,7 @@ def test_the_key_is_read_again_for_each_request(run: Run) -> None:
 def test_a_key_file_that_cannot_be_read_is_unauthorized(run: Run, tmp_path: Path) -> None:
     async def test() -> None:
         path = tmp_path / "key"
-        async with world(answering(answer(202)), api_key=path.read_text) as w:
+        async with wired(answering(answer(202)), api_key=path.read_text) as w:
             assert await w.engage.send_action("o-1", ACTION) == Unauthorized(0)
             path.write_bytes(b"\xff\xfe")
             assert await w.engage.send_action("o-1", ACTION) == Unauthorized(0)
@@ -725,7 +725,7 @@ def test_a_key_file_that_cannot_be_read_is_unauthorized(run: Run, tmp_path: Path
 
 def test_a_base_urls_path_stays_in_front(run: Run) -> None:
     async def test() -> None:
-        async with world(answering(answer(202)), prefix="/tenant/") as w:
+        async with wired(answering(answer(202)), prefix="/tenant/") as w:
             await w.engage.send_action("o-1", ACTION)
             assert w.server.requests[0].target == b"/tenant/api/v3/orders/o-1/action"
 

@@ -428,7 +428,7 @@ def test_too_many_requests_in_any_second_are_told_to_come_back() -> None:
         trial.pass_seconds(0.1)
         assert [ask(), ask(), ask(), ask()] == [404, 404, 404, 429]
         account = trial.simulator.world.account
-        assert (account.most_in_a_second("key"), account.most_in_a_second("another")) == (5, 1)
+        assert (account.max_in_a_second("key"), account.max_in_a_second("another")) == (5, 1)
 
 
 # Orders that nobody created

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from consumer.kafka.membership import LEAST_HAND_OVER_S
-from consumer.relay.loop import JOURNAL_AFTER_HAND_OVER_S, LEAST_STOP_S, STOP_S
+from consumer.kafka.membership import MIN_HAND_OVER_S
+from consumer.relay.loop import JOURNAL_AFTER_HAND_OVER_S, MIN_STOP_S, STOP_S
 from consumer.run import HAND_OVER_SLACK_S
 from tests.deploy.helm import VALUE_SETS, Manifest, Rendered, Values, chart, each_value_set, refusal, value_set
 
@@ -232,8 +232,8 @@ def test_a_stateful_set_has_its_service_and_starts_all_pods_at_once() -> None:
 
 def drain_s(timeout_s: float) -> int:
     """Return how long a stop takes at the most: see "Time-outs, in one place" in ARCHITECTURE.md."""
-    hand_over_s = max(LEAST_HAND_OVER_S, 2 * timeout_s + HAND_OVER_SLACK_S)
-    return math.ceil(max(STOP_S, hand_over_s + JOURNAL_AFTER_HAND_OVER_S) + LEAST_STOP_S)
+    hand_over_s = max(MIN_HAND_OVER_S, 2 * timeout_s + HAND_OVER_SLACK_S)
+    return math.ceil(max(STOP_S, hand_over_s + JOURNAL_AFTER_HAND_OVER_S) + MIN_STOP_S)
 
 
 @pytest.mark.parametrize(

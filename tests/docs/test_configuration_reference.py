@@ -28,7 +28,7 @@ def test_what_drifted_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_document_without_a_place_for_a_table_is_refused() -> None:
-    with pytest.raises(ValueError, match="no place for keys"):
+    with pytest.raises(ValueError, match="no markers for keys"):
         reference.current("<!-- short: begin -->\n<!-- short: end -->\n")
 
 
@@ -43,8 +43,8 @@ def test_every_variable_sets_the_key_beside_it(row: reference.Setting) -> None:
     (variable,) = re.findall(
         rf"^\| `{re.escape(row.key)}` \|.*\| `(\w+)` \|$", reference.settings_table(), re.MULTILINE
     )
-    said, mistakes = overrides({variable: "1"}, Settings, {})
-    assert mistakes == []
+    said, errors = overrides({variable: "1"}, Settings, {})
+    assert errors == []
     assert [each.path for each in said] == [tuple(part.replace("NAME", "name") for part in row.path)]
 
 

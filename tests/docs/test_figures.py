@@ -12,7 +12,7 @@ from consumer.relay import loop
 from tests.docs.documents import ROOT
 from tests.support.broker import DEFAULT_VERSION
 
-LEASE = f"{loop.MOST_LEASE_S:g} s, or {loop.LEASE_OF_SESSION:g} of"
+LEASE = f"{loop.MAX_LEASE_S:g} s, or {loop.LEASE_OF_SESSION:g} of"
 PRODUCER = clients.producer({"bootstrap.servers": "b:9092"}, "t")
 
 
@@ -24,7 +24,7 @@ PRODUCER = clients.producer({"bootstrap.servers": "b:9092"}, "t")
         ("tuning", f"it uses {pacing.RESERVE:g} s - {pacing.FENCEPOST:g} (half of s"),
         ("tuning", f"The wait grows by {pacing.PollSchedule().growth:g} with each poll"),
         ("tuning", f"spread by {pacing.JITTER * 100:g} %"),
-        ("tuning", f"it grows back by a 1/{1 / pacing.GROWTH_PER_S:g} of the budget per second"),
+        ("tuning", f"it grows back by 1/{1 / pacing.GROWTH_PER_S:g} of the rate limit per second"),
         ("tuning", f"(above {loop.BYTES_OF_PENDING >> 10} KiB, packed)"),
         ("tuning", f"`max.message.bytes` ({int(topics.COMPACTED['max.message.bytes']) >> 20} MiB as"),
         ("tuning", f"| `transaction.timeout.ms` | {PRODUCER['transaction.timeout.ms']} |"),
@@ -39,4 +39,4 @@ def test_it_says_what_the_program_does(document: str, text: str) -> None:
 
 
 def test_half_of_a_small_share_is_used() -> None:
-    assert pacing.LEAST_OF_SHARE == 1 / 2  # tuning.md has it in words
+    assert pacing.MIN_OF_SHARE == 1 / 2  # tuning.md has it in words

@@ -165,8 +165,8 @@ def _export(words: list[str]) -> None:
     if variable.startswith("OTEL_"):
         assert variable in ("OTEL_TRACES_EXPORTER", *vars(environment_variables).values())  # the first: run.py
         return
-    said, mistakes = environment.overrides({variable: value}, Settings, {})
-    assert (len(said), mistakes) == (1, [])
+    said, errors = environment.overrides({variable: value}, Settings, {})
+    assert (len(said), errors) == (1, [])
 
 
 def _pip(words: list[str]) -> None:

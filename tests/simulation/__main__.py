@@ -13,7 +13,7 @@ from collections import Counter
 
 from tests.simulation.coverage import TO_BE_REACHED
 from tests.simulation.profile import Profile
-from tests.simulation.scheduler import ViolationError, World
+from tests.simulation.scheduler import Scheduler, ViolationError
 
 
 def main() -> int:
@@ -30,17 +30,17 @@ def main() -> int:
     started = time.perf_counter()
     for seed in range(first, first + count):
         profile = Profile.short(random.Random(seed)) if arguments.short else None
-        world = World(seed, profile=profile, trace=print if arguments.trace else None)
+        scheduler = Scheduler(seed, profile=profile, trace=print if arguments.trace else None)
         try:
-            world.run()
+            scheduler.run()
         except ViolationError as violation:
             print(
                 f"{violation}\n  again: python -m tests.simulation --seed {seed} --trace{' --short' * arguments.short}",
                 file=sys.stderr,
             )
             return 1
-        steps += world.steps
-        reached.update(dict.fromkeys(world.reached, 1))
+        steps += scheduler.steps
+        reached.update(dict.fromkeys(scheduler.reached, 1))
     seconds = time.perf_counter() - started
     print("schedules that reached")
     for state in (*TO_BE_REACHED, *sorted(reached.keys() - set(TO_BE_REACHED))):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.simulation.engage_model import ACTION_TROUBLE, POLL_TROUBLE
+from tests.simulation.engage_model import ACTION_FAULTS, POLL_FAULTS
 from tests.simulation.faults import FAIL_POINTS, FAULTS, IN_A_TRANSACTION
 
 TO_BE_REACHED = (
@@ -65,8 +65,8 @@ TO_BE_REACHED = (
     "an action was withdrawn",
     "an action in doubt was sent again",
     "an action was accepted twice, in doubt",
-    *(f"poll: {trouble}" for trouble in POLL_TROUBLE),
-    *(f"action: {trouble}" for trouble in ACTION_TROUBLE if trouble != "refused"),
+    *(f"poll: {client_error}" for client_error in POLL_FAULTS),
+    *(f"action: {client_error}" for client_error in ACTION_FAULTS if client_error != "refused"),
     *(
         f"dead letter: {reason}"
         for reason in (

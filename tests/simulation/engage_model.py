@@ -23,74 +23,76 @@ from consumer.core.outcomes import (
     Unavailable,
     Withdrawn,
 )
-from consumer.engage.client import Turn, at_once
+from consumer.engage.client import Permit, at_once
 from consumer.engage.http import MaySend
 from schemas.engage import ActionRequest
-from tests.simulation.process import Instance
+from tests.simulation.process import Process
 from tests.simulation.workload import Event
 
 if TYPE_CHECKING:
-    from tests.simulation.scheduler import World
+    from tests.simulation.scheduler import Scheduler
 
 TIMEOUT_S = 10.0  # of the client: it ends a request after twice as long
-POLL_TROUBLE = ("404", "401", "429", "503", "timeout", "400", "job failed")
-ACTION_TROUBLE = (
+POLL_FAULTS = ("404", "401", "429", "503", "timeout", "400", "job failed")
+ACTION_FAULTS = (
     "404", "401", "429", "429 for long", "503", "refused", "400", "500 processed", "500 not processed", "answer lost",
     "request lost", "processed late",
 )  # fmt: skip
 
 
-class WorldEngage:
+class SimulatedEngage:
     """One instance's client."""
 
-    def __init__(self, instance: Instance) -> None:
-        self._instance = instance
-        self._world: World = instance.world
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._scheduler: Scheduler = process.scheduler
 
     async def _sleep(self, seconds: float) -> None:
-        loop = self._instance.loop
+        loop = self._process.loop
         future = loop.create_future()
         loop.call_later(seconds, future.set_result, None)
         await future
 
     async def _asked(self, troubles: tuple[str, ...]) -> str:
-        self._world.account.requested(self._instance)
-        trouble = self._world.trouble(troubles)
-        if self._world.chance(0.5):
-            await self._sleep(self._world.pick((0.01, 0.1, 1.0)))
-        return trouble
+        self._scheduler.oracle.requested(self._process)
+        client_error = self._scheduler.client_error(troubles)
+        if self._scheduler.chance(0.5):
+            await self._sleep(self._scheduler.pick((0.01, 0.1, 1.0)))
+        return client_error
 
-    async def _goes_on(self, turn: Turn) -> bool:
+    async def _goes_on(self, permit: Permit) -> bool:
         """Tell whether the call takes another request: a redirect, an order behind its job, a PUT after a POST."""
-        if not self._world.chance(0.2):
+        if not self._scheduler.chance(0.2):
             return True
-        may = await turn()
-        self._world.reach("a call went on" if may else "a call was not to go on")
+        may = await permit()
+        self._scheduler.reach("a call went on" if may else "a call was not to go on")
         if may:
             await self._asked(())
         return may
 
-    async def poll_job(self, job_id: str, turn: Turn) -> PollOutcome:
-        event = self._world.events[int(job_id.split("-")[1])]
-        return await self._poll(event, turn)
+    async def poll_job(self, job_id: str, permit: Permit) -> PollOutcome:
+        event = self._scheduler.events[int(job_id.split("-")[1])]
+        return await self._poll(event, permit)
 
-    async def poll_order(self, order_id: str, newer_than: datetime | None = None, turn: Turn = at_once) -> PollOutcome:
-        if newer_than is not None and newer_than.timestamp() > self._world.now:
-            self._world.reach("an order was wanted as it will be in the future")
+    async def poll_order(
+        self, order_id: str, newer_than: datetime | None = None, permit: Permit = at_once
+    ) -> PollOutcome:
+        if newer_than is not None and newer_than.timestamp() > self._scheduler.now:
+            self._scheduler.reach("an order was wanted as it will be in the future")
             await self._asked(())
             return NotReady()
-        return await self._poll(None, turn)
+        return await self._poll(None, permit)
 
-    async def _poll(self, event: Event | None, turn: Turn) -> PollOutcome:
-        trouble = await self._asked(POLL_TROUBLE)
-        self._world.reach(f"poll: {trouble}")
-        match trouble:
+    async def _poll(self, event: Event | None, permit: Permit) -> PollOutcome:
+        client_error = await self._asked(POLL_FAULTS)
+        self._scheduler.reach(f"poll: {client_error}")
+        match client_error:
             case "404":
                 return NotFound()
             case "401":
                 return Unauthorized(401)
             case "429":
-                return Throttled(self._world.pick((None, 1.0, 30.0)))
+                return Throttled(self._scheduler.pick((None, 1.0, 30.0)))
             case "503":
                 return Unavailable("503")
             case "timeout":
@@ -102,42 +104,42 @@ class WorldEngage:
                 return JobFailed("failed")
         if event is not None and event.nature == "missing":
             return NotFound()
-        if event is not None and self._world.now < event.ready_at:
+        if event is not None and self._scheduler.now < event.ready_at:
             return NotReady()
-        return Ready(f"tag {self._world.now}") if await self._goes_on(turn) else NotReady()
+        return Ready(f"tag {self._scheduler.now}") if await self._goes_on(permit) else NotReady()
 
-    async def send_document(self, order_id: str, document: dict[str, object], turn: Turn) -> DocumentOutcome:
-        trouble = await self._asked(POLL_TROUBLE)
-        if not await self._goes_on(turn):
+    async def send_document(self, order_id: str, document: dict[str, object], permit: Permit) -> DocumentOutcome:
+        client_error = await self._asked(POLL_FAULTS)
+        if not await self._goes_on(permit):
             return Unavailable("not replaced yet")
-        if trouble in ("ok", "404", "job failed"):
-            return DocumentTaken(f"job-{document['n']}" if self._world.chance(0.8) else None)
-        return Unavailable(trouble)
+        if client_error in ("ok", "404", "job failed"):
+            return DocumentTaken(f"job-{document['n']}" if self._scheduler.chance(0.8) else None)
+        return Unavailable(client_error)
 
     async def send_action(self, order_id: str, request: ActionRequest, may_send: MaySend) -> ActionOutcome:
-        trouble = await self._asked(ACTION_TROUBLE)
-        if trouble == "refused":
+        client_error = await self._asked(ACTION_FAULTS)
+        if client_error == "refused":
             return Unavailable("refused")
         if not may_send():
-            self._world.reach("an action was withdrawn")
+            self._scheduler.reach("an action was withdrawn")
             return Withdrawn()
-        event = self._world.events[int(cast("int", request.data))]
-        epoch = self._world.account.posted(self._instance, event)
+        event = self._scheduler.events[int(cast("int", request.data))]
+        epoch = self._scheduler.oracle.posted(self._process, event)
         if event.nature == "stale":
-            trouble = "404"
-        outcome = await self._answer(event, trouble)
-        self._world.reach(f"action: {trouble}")
+            client_error = "404"
+        outcome = await self._answer(event, client_error)
+        self._scheduler.reach(f"action: {client_error}")
         if not isinstance(outcome, InDoubt):
-            self._world.account.answered(self._instance, event, epoch, outcome)
+            self._scheduler.oracle.answered(self._process, event, epoch, outcome)
         return outcome
 
-    async def _answer(self, event: Event, trouble: str) -> ActionOutcome:
-        world, short = self._world, self._world.pick((0.0, 0.05, 0.5))
+    async def _answer(self, event: Event, client_error: str) -> ActionOutcome:
+        scheduler, short = self._scheduler, self._scheduler.pick((0.0, 0.05, 0.5))
 
         def process(after: float) -> None:
-            world.at(world.now + after, lambda: world.account.accepted(event))
+            scheduler.at(scheduler.now + after, lambda: scheduler.oracle.accepted(event))
 
-        match trouble:
+        match client_error:
             case "ok":
                 process(short)
                 await self._sleep(2 * short)
@@ -147,7 +149,7 @@ class WorldEngage:
             case "401":
                 return Unauthorized(401)
             case "429":
-                return Throttled(world.pick((None, 2.0)))
+                return Throttled(scheduler.pick((None, 2.0)))
             case "429 for long":
                 return Throttled(300.0)
             case "503":
@@ -157,9 +159,9 @@ class WorldEngage:
             case "answer lost" | "500 processed":
                 process(short)
             case "processed late":
-                process(world.pick((5.0, 30.0, 100.0)))
-        await self._sleep(world.pick((2 * short, TIMEOUT_S, 2 * TIMEOUT_S)))
-        return InDoubt(trouble)
+                process(scheduler.pick((5.0, 30.0, 100.0)))
+        await self._sleep(scheduler.pick((2 * short, TIMEOUT_S, 2 * TIMEOUT_S)))
+        return InDoubt(client_error)
 
     async def aclose(self) -> None:
         """Nothing to close."""

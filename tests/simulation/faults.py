@@ -11,236 +11,239 @@ from typing import TYPE_CHECKING
 
 from consumer.core.ownership import Assignment, Partition
 from tests.simulation.kafka_model import TRANSACTION_TIMEOUT_S
-from tests.simulation.process import TOPICS, Instance
+from tests.simulation.process import TOPICS, Process
 
 if TYPE_CHECKING:
-    from tests.simulation.scheduler import World
+    from tests.simulation.scheduler import Scheduler
 
 FAIL_POINTS = (
     "init", "flush", "between two records", "offsets", "commit", "after commit", "committed", "watermarks", "reading",
 )  # fmt: skip
 IN_A_TRANSACTION = ("between two records", "offsets")  # written, and the offsets not sent yet
 HOUR_S = 3600
-MOST_PARTITIONS = 4
+MAX_PARTITIONS = 4
 
 
-def _running(world: World) -> Instance | None:
-    instance = world.instances[world.pick(world.names)]
-    return None if instance is None or instance.frozen else instance
+def _running(scheduler: Scheduler) -> Process | None:
+    process = scheduler.processes[scheduler.pick(scheduler.names)]
+    return None if process is None or process.frozen else process
 
 
-def crash(world: World) -> bool:
-    instance = world.instances[world.pick(world.names)]
-    if instance is None:
+def crash(scheduler: Scheduler) -> bool:
+    process = scheduler.processes[scheduler.pick(scheduler.names)]
+    if process is None:
         return False
-    world.crash(instance, back_after_s=world.pick((0.1, 5.0, 60.0)) if world.chance(0.7) else None)
+    scheduler.crash(process, back_after_s=scheduler.pick((0.1, 5.0, 60.0)) if scheduler.chance(0.7) else None)
     return True
 
 
-def freeze(world: World) -> bool:
-    return _frozen(world, world.pick((0.5, 6.0, 20.0)))
+def freeze(scheduler: Scheduler) -> bool:
+    return _frozen(scheduler, scheduler.pick((0.5, 6.0, 20.0)))
 
 
-def freeze_for_long(world: World) -> bool:
-    return _frozen(world, 100.0)
+def freeze_for_long(scheduler: Scheduler) -> bool:
+    return _frozen(scheduler, 100.0)
 
 
-def _frozen(world: World, seconds: float) -> bool:
-    instance = _running(world)
-    if instance is not None:
-        world.freeze(instance, seconds)
-    return instance is not None
+def _frozen(scheduler: Scheduler, seconds: float) -> bool:
+    process = _running(scheduler)
+    if process is not None:
+        scheduler.freeze(process, seconds)
+    return process is not None
 
 
-def crash_there(world: World) -> bool:
-    world.fail_points[world.pick(world.names)] = ("crash", world.pick(FAIL_POINTS))
+def crash_there(scheduler: Scheduler) -> bool:
+    scheduler.fail_points[scheduler.pick(scheduler.names)] = ("crash", scheduler.pick(FAIL_POINTS))
     return True
 
 
-def freeze_there(world: World) -> bool:
-    world.fail_points[world.pick(world.names)] = ("freeze", world.pick(FAIL_POINTS))
+def freeze_there(scheduler: Scheduler) -> bool:
+    scheduler.fail_points[scheduler.pick(scheduler.names)] = ("freeze", scheduler.pick(FAIL_POINTS))
     return True
 
 
-def rebalance_there(world: World) -> bool:
-    world.fail_points[world.pick(world.names)] = ("rebalance", world.pick(FAIL_POINTS))
-    return len(world.names) > 1
+def rebalance_there(scheduler: Scheduler) -> bool:
+    scheduler.fail_points[scheduler.pick(scheduler.names)] = ("rebalance", scheduler.pick(FAIL_POINTS))
+    return len(scheduler.names) > 1
 
 
-def hand_over_twice(world: World) -> bool:
+def hand_over_twice(scheduler: Scheduler) -> bool:
     """An instance stands still in a transaction; whoever takes its partitions over loses them before that times out."""
-    world.fail_points[world.pick(world.names)] = ("hand over twice", world.pick(IN_A_TRANSACTION))
-    return len(world.names) > 1 and world.kafka.session_s < TRANSACTION_TIMEOUT_S
+    scheduler.fail_points[scheduler.pick(scheduler.names)] = ("hand over twice", scheduler.pick(IN_A_TRANSACTION))
+    return len(scheduler.names) > 1 and scheduler.kafka.session_s < TRANSACTION_TIMEOUT_S
 
 
-def strike_there(world: World, instance: Instance) -> None:
+def strike_there(scheduler: Scheduler, process: Process) -> None:
     """A process has come to its fail point."""
-    kind, where = world.fail_points.pop(instance.name)
-    world.reach(f"{kind} there: {where}")
+    kind, where = scheduler.fail_points.pop(process.name)
+    scheduler.reach(f"{kind} there: {where}")
     match kind:
         case "crash":
-            world.crash(instance, back_after_s=world.pick((0.1, 5.0, 60.0)))
+            scheduler.crash(process, back_after_s=scheduler.pick((0.1, 5.0, 60.0)))
         case "freeze":
-            world.freeze(instance, world.pick((0.5, 5.0, 12.0, 100.0)))
+            scheduler.freeze(process, scheduler.pick((0.5, 5.0, 12.0, 100.0)))
         case "hand over twice":
-            world.freeze(instance, world.pick((12.0, 100.0)))
-            owned = list(instance.source.ownership.owned)
-            world.at(
-                world.now + world.kafka.session_s + world.pick((0.5, 1.0, 3.0)), partial(_crash_heirs, world, owned)
+            scheduler.freeze(process, scheduler.pick((12.0, 100.0)))
+            owned = list(process.source.ownership.owned)
+            scheduler.at(
+                scheduler.now + scheduler.kafka.session_s + scheduler.pick((0.5, 1.0, 3.0)),
+                partial(_crash_heirs, scheduler, owned),
             )
         case "rebalance":
-            world.kafka.restless = True
-            world.rebalance(shuffled=True)
+            scheduler.kafka.restless = True
+            scheduler.rebalance(shuffled=True)
 
 
-def _crash_heirs(world: World, owned: list[Partition]) -> None:
-    for instance in list(world.instances.values()):
-        if instance is not None and any(world.account.is_owner(instance, at) for at in owned):
-            world.crash(instance, back_after_s=world.pick((0.1, 5.0)))
+def _crash_heirs(scheduler: Scheduler, owned: list[Partition]) -> None:
+    for process in list(scheduler.processes.values()):
+        if process is not None and any(scheduler.oracle.is_owner(process, at) for at in owned):
+            scheduler.crash(process, back_after_s=scheduler.pick((0.1, 5.0)))
 
 
-def cut(world: World) -> bool:
-    instance = world.instances[world.pick(world.names)]
-    if instance is None:
+def cut(scheduler: Scheduler) -> bool:
+    process = scheduler.processes[scheduler.pick(scheduler.names)]
+    if process is None:
         return False
-    world.say(f"{instance.id} is cut off from Kafka")
-    instance.cut = True
-    world.kafka.listen(instance)
-    world.at(world.now + world.pick((5.0, 100.0)), partial(world.mend, instance))
-    world.at(world.now + world.kafka.session_s)
+    scheduler.say(f"{process.id} is cut off from Kafka")
+    process.cut = True
+    scheduler.kafka.listen(process)
+    scheduler.at(scheduler.now + scheduler.pick((5.0, 100.0)), partial(scheduler.reconnect, process))
+    scheduler.at(scheduler.now + scheduler.kafka.session_s)
     return True
 
 
-def stop(world: World) -> bool:
-    instance = _running(world)
-    if instance is not None:
-        world.say(f"{instance.id} is asked to stop")
-        instance.terminate()
-    return instance is not None
+def stop(scheduler: Scheduler) -> bool:
+    process = _running(scheduler)
+    if process is not None:
+        scheduler.say(f"{process.id} is asked to stop")
+        process.terminate()
+    return process is not None
 
 
-def start(world: World) -> bool:
-    world.start_again(world.pick(world.names))
+def start(scheduler: Scheduler) -> bool:
+    scheduler.start_again(scheduler.pick(scheduler.names))
     return True
 
 
-def reshuffle(world: World) -> bool:
-    world.kafka.restless = True
+def reshuffle(scheduler: Scheduler) -> bool:
+    scheduler.kafka.restless = True
     return True
 
 
-def forget_marks(world: World) -> bool:
-    _forget(world, TOPICS.delay)
+def forget_marks(scheduler: Scheduler) -> bool:
+    _forget(scheduler, TOPICS.delay)
     return True
 
 
-def forget_offsets(world: World) -> bool:
-    recorded = all(world.account.recorded_position(n) == position for n, position in world.account.positions.items())
-    if world.kafka.members or not recorded:
+def forget_offsets(scheduler: Scheduler) -> bool:
+    recorded = all(
+        scheduler.oracle.recorded_position(n) == position for n, position in scheduler.oracle.positions.items()
+    )
+    if scheduler.kafka.members or not recorded:
         return False  # what an operator has decided is recorded with the next transaction
-    _forget(world, TOPICS.source)
+    _forget(scheduler, TOPICS.source)
     return True
 
 
-def _forget(world: World, topic: str) -> None:
-    for at in [at for at in world.kafka.committed if at[0] == topic and not world.kafka.undecided([at])]:
-        del world.kafka.committed[at]
+def _forget(scheduler: Scheduler, topic: str) -> None:
+    for at in [at for at in scheduler.kafka.committed if at[0] == topic and not scheduler.kafka.undecided([at])]:
+        del scheduler.kafka.committed[at]
 
 
-def compact(world: World) -> bool:
-    delay = [log for (topic, _), log in world.kafka.logs.items() if topic == TOPICS.delay]
-    if sum(log.compact(world.now) for log in delay):
-        world.reach("compacted")
+def compact(scheduler: Scheduler) -> bool:
+    delay = [log for (topic, _), log in scheduler.kafka.logs.items() if topic == TOPICS.delay]
+    if sum(log.compact(scheduler.now) for log in delay):
+        scheduler.reach("compacted")
     return True
 
 
-def delete_records(world: World) -> bool:
-    log = world.kafka.logs[TOPICS.source, world.pick(world.numbers)]
-    if not world.chance(0.3) or log.end == log.start or not world.account.is_known(log.partition):
+def delete_records(scheduler: Scheduler) -> bool:
+    log = scheduler.kafka.logs[TOPICS.source, scheduler.pick(scheduler.numbers)]
+    if not scheduler.chance(0.3) or log.end == log.start or not scheduler.oracle.is_known(log.partition):
         return False
-    log.delete_before(world.draw.randint(log.start + 1, log.end))
-    world.kafka.version += 1
-    world.say(f"retention: {log.topic}[{log.partition}] starts at {log.start}")
-    if log.start > world.account.position(log.partition):
-        world.reach("records were deleted unread")
+    log.delete_before(scheduler.draw.randint(log.start + 1, log.end))
+    scheduler.kafka.version += 1
+    scheduler.say(f"retention: {log.topic}[{log.partition}] starts at {log.start}")
+    if log.start > scheduler.oracle.position(log.partition):
+        scheduler.reach("records were deleted unread")
     return True
 
 
 # -- topics that change while the relays run
 
 
-def grow(world: World) -> bool:
+def grow(scheduler: Scheduler) -> bool:
     """The source gets a partition. The group, the instances and the operator of the delay topic hear of it later."""
-    if len(world.numbers) >= MOST_PARTITIONS or world.growing:
+    if len(scheduler.numbers) >= MAX_PARTITIONS or scheduler.growing:
         return False
-    world.growing = True
-    number = world.add_source_partition()
-    world.say(f"{TOPICS.source} has {number + 1} partitions")
-    world.at(world.now + world.pick((0.1, 2.0)), world.let_the_group_hear)
-    world.at(world.now + world.pick((0.0, 5.0, 60.0)), world.grow_relay_topics)
-    for instance in world.instances.values():
-        if instance is not None:
-            world.at(world.now + world.pick((0.1, 5.0)), partial(_counted, world, instance))
+    scheduler.growing = True
+    number = scheduler.add_source_partition()
+    scheduler.say(f"{TOPICS.source} has {number + 1} partitions")
+    scheduler.at(scheduler.now + scheduler.pick((0.1, 2.0)), scheduler.let_the_group_hear)
+    scheduler.at(scheduler.now + scheduler.pick((0.0, 5.0, 60.0)), scheduler.grow_relay_topics)
+    for process in scheduler.processes.values():
+        if process is not None:
+            scheduler.at(scheduler.now + scheduler.pick((0.1, 5.0)), partial(_counted, scheduler, process))
     return True
 
 
-def _counted(world: World, instance: Instance) -> None:
+def _counted(scheduler: Scheduler, process: Process) -> None:
     """librdkafka's statistics tell."""
-    if not instance.responsive:
-        if instance.alive:
-            world.at(world.now + 5.0, partial(_counted, world, instance))
-    elif instance.source.started:
-        world.reach("an instance heard that the source has grown")
-        instance.source.counted(len(world.numbers))
+    if not process.responsive:
+        if process.alive:
+            scheduler.at(scheduler.now + 5.0, partial(_counted, scheduler, process))
+    elif process.source.started:
+        scheduler.reach("an instance heard that the source has grown")
+        process.source.counted(len(scheduler.numbers))
     else:
-        world.at(world.now + 0.1, partial(_counted, world, instance))
+        scheduler.at(scheduler.now + 0.1, partial(_counted, scheduler, process))
 
 
-def make_anew(world: World) -> bool:
+def recreate(scheduler: Scheduler) -> bool:
     """The delay topic is deleted and made again: all that is pending is in the instances' memory now, or nowhere."""
-    kafka = world.kafka
-    if world.growing or not all(_is_known_elsewhere(world, number) for number in world.numbers):
+    kafka = scheduler.kafka
+    if scheduler.growing or not all(_is_known_elsewhere(scheduler, number) for number in scheduler.numbers):
         return False  # with positions, too, gone: an operator who starts anew, with `run --from`
-    for number in world.numbers:
-        world.account.bereave(number, _holder(world, number))
-    kafka.settle_gone(kafka.make_anew(TOPICS.delay))
-    if world.chance(0.5):  # the group's coordinator has heard of it
-        _forget(world, TOPICS.delay)
-    world.say(f"{TOPICS.delay} was deleted and made again")
+    for number in scheduler.numbers:
+        scheduler.oracle.bereave(number, _holder(scheduler, number))
+    kafka.settle_gone(kafka.recreate(TOPICS.delay))
+    if scheduler.chance(0.5):  # the group's coordinator has heard of it
+        _forget(scheduler, TOPICS.delay)
+    scheduler.say(f"{TOPICS.delay} was deleted and made again")
     return True
 
 
-def _is_known_elsewhere(world: World, number: int) -> bool:
-    committed = world.kafka.committed.get((TOPICS.source, number))
+def _is_known_elsewhere(scheduler: Scheduler, number: int) -> bool:
+    committed = scheduler.kafka.committed.get((TOPICS.source, number))
     if committed is None:
-        return not world.delay_log(number).latest
-    return committed[0] == world.account.position(number)
+        return not scheduler.delay_log(number).latest
+    return committed[0] == scheduler.oracle.position(number)
 
 
-def _holder(world: World, number: int) -> tuple[Instance, Assignment] | None:
+def _holder(scheduler: Scheduler, number: int) -> tuple[Process, Assignment] | None:
     """Who owns this partition and has its actions in memory."""
     at = (TOPICS.source, number)
-    for instance in world.instances.values():
-        if instance is not None and (epoch := instance.source.ownership.owned.get(at)) is not None:
+    for process in scheduler.processes.values():
+        if process is not None and (epoch := process.source.ownership.owned.get(at)) is not None:
             assignment = Assignment(*at, epoch)
-            if world.account.is_owner(instance, at) and instance.relay._ledger.open_of(assignment) is not None:
-                return instance, assignment
+            if scheduler.oracle.is_owner(process, at) and process.relay._ledger.open_of(assignment) is not None:
+                return process, assignment
     return None
 
 
-def jump(world: World) -> bool:
+def jump(scheduler: Scheduler) -> bool:
     """A machine's wall clock is set an hour forward or back. Its processes do not notice; those after them do."""
-    if not world.profile.skew_s:
+    if not scheduler.profile.skew_s:
         return False
-    name = world.pick(world.names)
-    world.wall_offset[name] += world.pick((-HOUR_S, HOUR_S))
-    instance = world.instances[name]
-    if instance is not None and world.chance(0.6):
-        world.crash(instance, back_after_s=5.0)
+    name = scheduler.pick(scheduler.names)
+    scheduler.wall_offset[name] += scheduler.pick((-HOUR_S, HOUR_S))
+    process = scheduler.processes[name]
+    if process is not None and scheduler.chance(0.6):
+        scheduler.crash(process, back_after_s=5.0)
     return True
 
 
-Fault = Callable[["World"], bool]
+Fault = Callable[["Scheduler"], bool]
 FAULTS: dict[str, tuple[int, Fault]] = {
     "crash": (2, crash),
     "crash there": (2, crash_there),
@@ -258,16 +261,16 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "compact": (1, compact),
     "delete records": (1, delete_records),
     "more partitions": (1, grow),
-    "delay topic made anew": (1, make_anew),
+    "delay topic made anew": (1, recreate),
     "clock jump": (1, jump),
 }
 _DRAWN = [name for name, (weight, _) in FAULTS.items() for _ in range(weight)]
 
 
-def strike(world: World) -> None:
+def strike(scheduler: Scheduler) -> None:
     """Let one of them happen."""
-    name = world.pick(_DRAWN)
+    name = scheduler.pick(_DRAWN)
     _, fault = FAULTS[name]
-    if fault(world):
-        world.reach(f"fault: {name}")
-        world.account.balance(world.numbers)
+    if fault(scheduler):
+        scheduler.reach(f"fault: {name}")
+        scheduler.oracle.balance(scheduler.numbers)

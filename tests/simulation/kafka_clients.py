@@ -14,12 +14,12 @@ from consumer.core.ownership import Partition
 from consumer.kafka.clients import Properties
 from consumer.kafka.topics import RelayTopics, Watermarks
 from tests.simulation.kafka_model import Headers, Member, Record, error, metadata
-from tests.simulation.process import Instance
+from tests.simulation.process import Process
 
 LARGEST_RECORD = 2_000  # bytes that the delay topic takes
 
 
-class WorldMessage:
+class SimulatedMessage:
     """What the clients hand out."""
 
     __slots__ = ("_at", "_error", "_offset", "_record")
@@ -58,7 +58,7 @@ class WorldMessage:
 
 
 def message(at: Partition, offset: int | None, record: Record | None = None, code: int | None = None) -> Message:
-    return cast("Message", WorldMessage(at, offset, record, code))
+    return cast("Message", SimulatedMessage(at, offset, record, code))
 
 
 # -- the member
@@ -75,13 +75,13 @@ class _Fetching:
         self.sought = False
 
 
-class WorldConsumer:
+class SimulatedConsumer:
     """librdkafka's consumer, cooperative."""
 
-    def __init__(self, instance: Instance, config: Mapping[str, object]) -> None:
-        self._instance = instance
-        self._world = instance.world
-        self._kafka = instance.world.kafka
+    def __init__(self, process: Process, config: Mapping[str, object]) -> None:
+        self._process = process
+        self._scheduler = process.scheduler
+        self._kafka = process.scheduler.kafka
         self._reset = config["auto.offset.reset"]
         self._fetching: dict[Partition, _Fetching] = {}
         self._member: Member | None = None
@@ -94,10 +94,10 @@ class WorldConsumer:
         self._join()
 
     def _join(self) -> None:
-        instance = self._instance
-        self._world.members += 1
+        process = self._process
+        self._scheduler.members += 1
         self._looked = -1
-        self._member = Member(b"%s/%d" % (instance.id.encode(), self._world.members), instance)
+        self._member = Member(b"%s/%d" % (process.id.encode(), self._scheduler.members), process)
         self._kafka.join(self._member)
 
     def unsubscribe(self) -> None:
@@ -116,7 +116,7 @@ class WorldConsumer:
 
     def has_news(self) -> bool:
         member = self._member
-        if self._looked == self._kafka.version or self._instance.cut or member is None:
+        if self._looked == self._kafka.version or self._process.cut or member is None:
             return False
         if member.news or member.generation != self._known_generation or member.id not in self._kafka.members:
             return True
@@ -138,36 +138,38 @@ class WorldConsumer:
     def poll(self, timeout: float) -> Message | None:
         member = self._member
         self._looked = -1
-        if self._instance.cut or member is None:
+        if self._process.cut or member is None:
             return None
         if self._kicked:
             noticed, member.generation = member.generation == -1, -1
             if not noticed and self._fetching:
-                self._world.reach("a generation was negative while partitions were owned")
-            if noticed or self._world.chance(0.5):  # the generation is gone before the application is told
+                self._scheduler.reach("a generation was negative while partitions were owned")
+            if noticed or self._scheduler.chance(0.5):  # the generation is gone before the application is told
                 self._lost(member)
             return None
         if member.news:
             kind, partitions = member.news[0]
-            self._world.say(f"{self._instance.id} {kind} {[n for _, n in partitions]} generation {member.generation}")
+            self._scheduler.say(
+                f"{self._process.id} {kind} {[n for _, n in partitions]} generation {member.generation}"
+            )
             self._callbacks[f"on_{kind}"](cast("Consumer", self), [TopicPartition(*at) for at in partitions])
-            if kind == "revoke" and self._instance.relay._hand_overs:
-                self._world.reach("a hand-over overran its time")
+            if kind == "revoke" and self._process.relay._hand_overs:
+                self._scheduler.reach("a hand-over overran its time")
             member.news.pop(0)  # only now does it take part in the next generation
             return None
         records = self._take(1)
         return records[0] if records else None
 
     def _lost(self, member: Member) -> None:
-        self._world.reach("a member was given up for dead, and came back")
-        self._world.say(f"{self._instance.id} finds that it lost its membership")
+        self._scheduler.reach("a member was given up for dead, and came back")
+        self._scheduler.say(f"{self._process.id} finds that it lost its membership")
         lost = sorted(self._fetching)
         if lost:
             self._callbacks["on_lost"](cast("Consumer", self), [TopicPartition(*at) for at in lost])
         self._join()
 
     def consume(self, most: int, timeout: float) -> list[Message]:
-        return self._take(int(4 * self._world.random()))
+        return self._take(int(4 * self._scheduler.random()))
 
     def _take(self, most: int) -> list[Message]:
         taken: list[Message] = []
@@ -177,9 +179,9 @@ class WorldConsumer:
             if fetching.paused or len(taken) >= most:
                 continue
             if not fetching.sought:
-                self._world.violate(f"{at} is read before anybody said from where")
+                self._scheduler.violate(f"{at} is read before anybody said from where")
             if fetching.position < log.start or fetching.position > log.end:
-                self._world.reach("an offset is out of range while it consumes")
+                self._scheduler.reach("an offset is out of range while it consumes")
                 if self._reset == "error":
                     taken.append(message(at, fetching.position, code=KafkaError._AUTO_OFFSET_RESET))
                     fetching.paused = True
@@ -222,13 +224,13 @@ class WorldConsumer:
         for each in partitions:
             fetching = self._fetching[each.topic, each.partition]
             if not fetching.paused:
-                self._world.violate(f"{each.topic}[{each.partition}] is resumed, though it was not paused")
+                self._scheduler.violate(f"{each.topic}[{each.partition}] is resumed, though it was not paused")
             fetching.paused = False
         self._looked = -1
 
     def seek(self, partition: TopicPartition) -> None:
-        if self._world.chance(0.05):
-            self._world.reach("a seek came too early for the client")
+        if self._scheduler.chance(0.05):
+            self._scheduler.reach("a seek came too early for the client")
             raise error(KafkaError._STATE)
         fetching = self._fetching[partition.topic, partition.partition]
         fetching.position = partition.offset
@@ -239,13 +241,13 @@ class WorldConsumer:
 # -- the producer
 
 
-class WorldProducer:
+class SimulatedProducer:
     """librdkafka's transactional producer, without KIP-890's client side."""
 
-    def __init__(self, instance: Instance, transactional_id: str, *, one_by_one: bool) -> None:
-        self._instance = instance
-        self._world = instance.world
-        self._kafka = instance.world.kafka
+    def __init__(self, process: Process, transactional_id: str, *, one_by_one: bool) -> None:
+        self._process = process
+        self._scheduler = process.scheduler
+        self._kafka = process.scheduler.kafka
         self._id = transactional_id
         self._one_by_one = one_by_one
         self._epoch = 0
@@ -254,13 +256,13 @@ class WorldProducer:
 
     def _fate(self, call: str) -> str:
         """Decide what becomes of a request, after whatever happens meanwhile."""
-        self._instance.meanwhile(call)
-        if self._instance.cut:
+        self._process.meanwhile(call)
+        if self._process.cut:
             return "lost"
-        return self._world.fate(call)
+        return self._scheduler.fate(call)
 
     def _time_out(self, timeout: float) -> KafkaException:
-        self._instance.wait(self._world.pick((0.0, 1.0, timeout)))
+        self._process.wait(self._scheduler.pick((0.0, 1.0, timeout)))
         return error(KafkaError._TIMED_OUT)
 
     def init_transactions(self, timeout: float) -> None:
@@ -273,8 +275,8 @@ class WorldProducer:
         self._epoch = self._kafka.init(self._id)
 
     def begin_transaction(self) -> None:
-        self._world.serials += 1
-        self._serial = self._world.serials
+        self._scheduler.serials += 1
+        self._serial = self._scheduler.serials
 
     def produce(
         self,
@@ -300,18 +302,18 @@ class WorldProducer:
                 delivered(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), message(at, None))
                 continue
             # Within a partition none is written after one that was not: an idempotent producer's sequence has no gaps.
-            if at in failed or (fate == "lost" and self._world.chance(0.5)):
-                self._world.reach("records of a transaction that were written in part")
+            if at in failed or (fate == "lost" and self._scheduler.chance(0.5)):
+                self._scheduler.reach("records of a transaction that were written in part")
                 delivered(KafkaError(KafkaError._MSG_TIMED_OUT), message(at, None))
                 failed.add(at)
                 continue
             if index:
-                self._instance.meanwhile("between two records")
+                self._process.meanwhile("between two records")
             offset: int | None = self._kafka.produce(self._id, self._epoch, self._serial, at, record)
             # Of a topic that was made anew, the first offsets are always known: two such accidents at once would need
             # an old topic as short as the world's to do harm.
-            if fate == "answer lost" and not self._kafka.logs[at].anew:
-                self._world.reach("a record's offset stayed unknown")
+            if fate == "answer lost" and not self._kafka.logs[at].recreated:
+                self._scheduler.reach("a record's offset stayed unknown")
                 offset = None
             delivered(None, message(at, offset))
         return 0
@@ -320,7 +322,7 @@ class WorldProducer:
         self, positions: list[TopicPartition], group_metadata: bytes, timeout: float
     ) -> None:
         if self._buffer:
-            self._world.reach("offsets overtook records")
+            self._scheduler.reach("offsets overtook records")
         offsets = {(each.topic, each.partition): (each.offset, each.metadata) for each in positions}
         kafka, transactional_id, epoch = self._kafka, self._id, self._epoch
 
@@ -328,21 +330,23 @@ class WorldProducer:
             try:
                 kafka.late_offsets(transactional_id, epoch, offsets, group_metadata)
             except KafkaException as refusal:
-                self._world.reach(f"delayed offsets were refused: {refusal.args[0].name()}")
+                self._scheduler.reach(f"delayed offsets were refused: {refusal.args[0].name()}")
             else:
-                self._world.reach("delayed offsets were taken by another transaction")
-                if not self._world.healing and self._world.chance(0.3):  # only who starts then reads what is left
-                    self._world.fail_points[self._instance.name] = ("crash", "after commit")
+                self._scheduler.reach("delayed offsets were taken by another transaction")
+                if not self._scheduler.healing and self._scheduler.chance(
+                    0.3
+                ):  # only who starts then reads what is left
+                    self._scheduler.fail_points[self._process.name] = ("crash", "after commit")
 
         fate = self._fate("offsets")
         if fate == "lost":
             raise self._time_out(timeout)
         if fate == "echo":  # the client asked twice, and the first request took its time
-            self._world.delay(arrive)
+            self._scheduler.delay(arrive)
         try:
             self._kafka.send_offsets(self._id, self._epoch, self._serial, offsets, group_metadata)
         except KafkaException as refusal:
-            self._world.reach(f"offsets were refused: {refusal.args[0].name()}")
+            self._scheduler.reach(f"offsets were refused: {refusal.args[0].name()}")
             raise
         if fate in ("answer lost", "late"):
             raise self._time_out(timeout)
@@ -364,25 +368,25 @@ class WorldProducer:
         name = "commit" if commit else "abort"
 
         def arrive() -> None:
-            self._world.reach(f"a delayed {name} arrived")
+            self._scheduler.reach(f"a delayed {name} arrived")
             try:
                 kafka.end(transactional_id, epoch, serial, commit=commit)
             except KafkaException:
-                self._world.reach(f"a delayed {name} was fenced")
+                self._scheduler.reach(f"a delayed {name} was fenced")
 
         match self._fate(name):
             case "lost":
                 raise self._time_out(timeout)
             case "late":
-                self._world.delay(arrive)
+                self._scheduler.delay(arrive)
                 raise self._time_out(timeout)
             case "answer lost":
                 kafka.end(transactional_id, epoch, serial, commit=commit)
                 raise self._time_out(timeout)
             case "echo":
-                self._world.delay(arrive)
+                self._scheduler.delay(arrive)
         kafka.end(transactional_id, epoch, serial, commit=commit)
-        self._instance.meanwhile("after " + name)
+        self._process.meanwhile("after " + name)
 
     def purge(self) -> None:
         self._buffer.clear()
@@ -391,19 +395,19 @@ class WorldProducer:
         return 0
 
 
-class WorldClients:
+class SimulatedClients:
     """transactions.Clients."""
 
-    def __init__(self, instance: Instance, transactional_id: str) -> None:
-        self._instance = instance
+    def __init__(self, process: Process, transactional_id: str) -> None:
+        self._process = process
         self._id = transactional_id
 
     def producer(self, *, one_by_one: bool) -> Producer:
-        return cast("Producer", WorldProducer(self._instance, self._id, one_by_one=one_by_one))
+        return cast("Producer", SimulatedProducer(self._process, self._id, one_by_one=one_by_one))
 
     def committed(self, partitions: list[TopicPartition], timeout_s: float) -> list[TopicPartition]:
         asked = [(each.topic, each.partition) for each in partitions]
-        known = settled_offsets(self._instance, asked, timeout_s)
+        known = settled_offsets(self._process, asked, timeout_s)
         answer = []
         for at in asked:
             offset, name = known.get(at, (-1001, None))
@@ -412,15 +416,15 @@ class WorldClients:
 
 
 def settled_offsets(
-    instance: Instance, asked: list[Partition], timeout_s: float
+    process: Process, asked: list[Partition], timeout_s: float
 ) -> dict[Partition, tuple[int, str | None]]:
-    kafka = instance.world.kafka
-    instance.meanwhile("committed")
+    kafka = process.scheduler.kafka
+    process.meanwhile("committed")
     if kafka.undecided(asked):
-        instance.world.reach("offsets were undecided when asked for")
-    elif not instance.cut:
+        process.scheduler.reach("offsets were undecided when asked for")
+    elif not process.cut:
         return {at: kafka.committed[at] for at in asked if at in kafka.committed}
-    if not instance.wait(timeout_s, lambda: not instance.cut and not kafka.undecided(asked)):
+    if not process.wait(timeout_s, lambda: not process.cut and not kafka.undecided(asked)):
         raise error(KafkaError._TIMED_OUT)
     return {at: kafka.committed[at] for at in asked if at in kafka.committed}
 
@@ -428,30 +432,30 @@ def settled_offsets(
 # -- the reader
 
 
-class WorldReader:
+class SimulatedReader:
     """restore.Reader."""
 
     def __init__(self, properties: Properties) -> None:
-        self._instance = Instance.all[str(properties["client.id"])]
-        self._kafka = self._instance.world.kafka
+        self._process = Process.all[str(properties["client.id"])]
+        self._kafka = self._process.scheduler.kafka
         self._positions: dict[Partition, int] = {}
         self._told_end: dict[Partition, int] = {}
 
     def committed(self, partitions: list[Partition], marks: list[Partition]) -> dict[Partition, int]:
-        found = settled_offsets(self._instance, [*partitions, *marks], 10.0)
+        found = settled_offsets(self._process, [*partitions, *marks], 10.0)
         for at in (*partitions, *marks):
             if at not in found and at in self._kafka.logs and self._kafka.logs[at].end > 1:
-                self._instance.world.reach(f"a restore knew no offset of {at[0]}")
+                self._process.scheduler.reach(f"a restore knew no offset of {at[0]}")
         return {at: offset for at, (offset, name) in found.items() if name or at not in marks}
 
     def watermarks(self, partitions: list[Partition]) -> dict[Partition, Watermarks]:
-        self._instance.meanwhile("watermarks")
-        if self._instance.cut:
-            self._instance.wait(10.0)
+        self._process.meanwhile("watermarks")
+        if self._process.cut:
+            self._process.wait(10.0)
             raise error(KafkaError._TIMED_OUT)
         logs = self._kafka.logs
         if any(at not in logs for at in partitions):
-            self._instance.world.reach("a restore found no delay partition yet")
+            self._process.scheduler.reach("a restore found no delay partition yet")
             raise error(KafkaError.UNKNOWN_TOPIC_OR_PART)
         return {at: (logs[at].start, logs[at].end) for at in partitions}
 
@@ -463,23 +467,23 @@ class WorldReader:
         self._told_end.clear()
 
     def read(self) -> list[Message]:
-        self._instance.meanwhile("reading")
+        self._process.meanwhile("reading")
         found: list[Message] = []
-        if not self._instance.cut:
+        if not self._process.cut:
             for at, position in self._positions.items():
                 log = self._kafka.logs[at]
-                records, self._positions[at] = log.read(position, 1 + int(8 * self._instance.world.random()))
+                records, self._positions[at] = log.read(position, 1 + int(8 * self._process.scheduler.random()))
                 for record in records:
                     found.append(message(at, record.offset, record))
-                    self._instance.world.account.restored(self._instance, record)
+                    self._process.scheduler.oracle.restored(self._process, record)
                 end = self._positions[at]
                 if end >= log.stable_end and self._told_end.get(at) != end:
                     self._told_end[at] = end
                     if end < log.end:
-                        self._instance.world.reach("a restore met an open transaction")
+                        self._process.scheduler.reach("a restore met an open transaction")
                     found.append(message(at, end, code=KafkaError._PARTITION_EOF))
         if not found:
-            self._instance.wait(1.0)
+            self._process.wait(1.0)
         return found
 
     def stop(self) -> None:

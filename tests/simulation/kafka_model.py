@@ -76,7 +76,7 @@ class Log:
     def __init__(self, topic: str, partition: int) -> None:
         self.topic = topic
         self.partition = partition
-        self.anew = False  # its topic was deleted before, and no transaction has been committed since
+        self.recreated = False  # its topic was deleted before, and no transaction has been committed since
         self.records: list[Record] = []
         self.start = 0
         self.end = 0
@@ -178,7 +178,7 @@ class Member:
     """A member as the group's coordinator knows it. `news`: what it has not been told yet."""
 
     id: bytes
-    instance: Process
+    process: Process
     owned: set[Partition] = field(default_factory=set)
     generation: int = -1
     news: list[tuple[str, list[Partition]]] = field(default_factory=list)
@@ -309,7 +309,7 @@ class Kafka:
         if commit:
             for log, record in transaction.records:
                 log.settle(record)
-                log.anew = False
+                log.recreated = False
         for log in {log: None for log, _ in transaction.records}:
             log.close(transaction, self.clock())
         if commit:
@@ -350,17 +350,17 @@ class Kafka:
         log = self.logs[topic, number] = Log(topic, number)
         return log
 
-    def make_anew(self, topic: str) -> list[Log]:
+    def recreate(self, topic: str) -> list[Log]:
         """Delete a topic and make it again; returns its former partitions."""
         former = [self.logs[topic, number] for number in range(self.count(topic))]
         for log in former:
             self.logs[topic, log.partition] = new = Log(topic, log.partition)
-            new.anew = True
+            new.recreated = True
         return former
 
-    def is_anew(self, topic: str) -> bool:
+    def is_recreated(self, topic: str) -> bool:
         """Whether it was deleted, and a partition of what took its place has met no transaction yet."""
-        return any(self.logs[topic, number].anew for number in range(self.count(topic)))
+        return any(self.logs[topic, number].recreated for number in range(self.count(topic)))
 
     def settle_gone(self, gone: Iterable[Log]) -> None:
         """Forget what open transactions wrote into partitions that are no more."""
@@ -375,7 +375,7 @@ class Kafka:
         self.members[member.id] = member
         self.restless = True
         self.version += 1
-        self.listen(member.instance)
+        self.listen(member.process)
 
     def leave(self, member: Member) -> None:
         if self.members.pop(member.id, None) is not None:
@@ -384,11 +384,11 @@ class Kafka:
         if member in self._silent:
             self._silent.remove(member)
 
-    def listen(self, instance: Process) -> None:
+    def listen(self, process: Process) -> None:
         """Notice that a process falls silent, or is heard again."""
         for member in self.members.values():
-            if member.instance is instance:
-                if instance.responsive:
+            if member.process is process:
+                if process.responsive:
                     member.silent_since = math.inf
                     if member in self._silent:
                         self._silent.remove(member)

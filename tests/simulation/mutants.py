@@ -98,11 +98,11 @@ def a_restore_ends_at_the_last_stable_offset(patch: Patch) -> None:
     original = Restorer._take
 
     def take(self: Restorer, record: Message, open_: dict[Partition, _Reading]) -> str | None:
-        trouble = original(self, record, open_)
+        client_error = original(self, record, open_)
         error = record.error()
         if error is not None and error.code() == KafkaError._PARTITION_EOF:
             open_.pop((record.topic() or "", record.partition() or 0), None)
-        return trouble
+        return client_error
 
     patch.setattr(Restorer, "_take", take)
 
@@ -179,9 +179,9 @@ def a_stale_entry_shadows_the_same_offset(patch: Patch) -> None:
 
 @mutation
 def a_partition_is_resumed_that_was_not_paused(patch: Patch) -> None:
-    def hold(self: Membership, member: Consumer, held: bool) -> None:
-        self._held = held
-        (member.pause if held else member.resume)([TopicPartition(*at) for at in self._owned])
+    def hold(self: Membership, member: Consumer, paused: bool) -> None:
+        self._paused = paused
+        (member.pause if paused else member.resume)([TopicPartition(*at) for at in self._owned])
 
     patch.setattr(Membership, "hold", hold)
 
@@ -225,7 +225,7 @@ def an_overrun_hand_over_is_never_over(patch: Patch) -> None:
 
 
 @mutation
-def a_record_that_is_too_large_is_set_aside_twice(patch: Patch) -> None:
+def a_record_that_is_too_large_is_dead_lettered_twice(patch: Patch) -> None:
     patch.setattr(Transactions, "_forget_too_large", lambda self, write: None)
 
 
@@ -251,7 +251,7 @@ def an_action_in_doubt_is_sent_again_at_once(patch: Patch) -> None:
 
 
 @mutation
-def doubt_is_forgotten_where_a_route_sets_aside(patch: Patch) -> None:
+def doubt_is_forgotten_where_a_route_dead_letters(patch: Patch) -> None:
     original = Ledger._add
 
     def add(self: Ledger, partition: object, offset: int, action: object, first_seen: float) -> _Entry:
@@ -263,7 +263,7 @@ def doubt_is_forgotten_where_a_route_sets_aside(patch: Patch) -> None:
 
 
 @mutation
-def an_instance_takes_the_whole_budget(patch: Patch) -> None:
+def an_instance_takes_the_whole_rate_limit(patch: Patch) -> None:
     original = Pace.set_share
 
     def set_share(self: Pace, share: float, now: float) -> None:
@@ -281,8 +281,8 @@ def the_mark_outlives_the_delay_topic(patch: Patch) -> None:
     ) -> None:
         before = batch.start, batch.end
         original(self, batch, write, error, record)
-        if batch.made_anew:
-            batch.made_anew = False
+        if batch.recreated:
+            batch.recreated = False
             batch.start, batch.end = before
 
     patch.setattr(Transactions, "_delivered", delivered)
@@ -351,8 +351,8 @@ def a_share_that_went_away_is_kept(patch: Patch) -> None:
 
 
 @mutation
-def a_call_goes_on_without_its_turn(patch: Patch) -> None:
-    async def turn_to_go_on(self: Relay, connection: Connection) -> bool:
+def a_follow_up_leaves_without_its_permit(patch: Patch) -> None:
+    async def permit_follow_up(self: Relay, connection: Connection) -> bool:
         return True
 
-    patch.setattr(Relay, "_turn_to_go_on", turn_to_go_on)
+    patch.setattr(Relay, "_permit_follow_up", permit_follow_up)

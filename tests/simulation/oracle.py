@@ -34,28 +34,30 @@ from consumer.kafka.records import offset_of_key, read_position
 from schemas.dead_letter import PREFIX
 from schemas.pending_action import POSITION_KEY
 from tests.simulation.kafka_model import Log, Member, Record, Transaction
-from tests.simulation.process import TOPICS, Instance
+from tests.simulation.process import TOPICS, Process
 from tests.simulation.workload import Event
 
 if TYPE_CHECKING:
-    from tests.simulation.scheduler import World
+    from tests.simulation.scheduler import Scheduler
 
-BUDGET = 5.0
-LEAST_WAIT_S = 8.0  # before an action in doubt is sent again: 10 s, spread by 20 %
+RATE_LIMIT = 5.0
+MIN_WAIT_S = 8.0  # before an action in doubt is sent again: 10 s, spread by 20 %
 HEARD_WITHIN_S = 300.0  # by all that is healed, who owns what, and how many partitions there are
-WRITTEN_AGAIN_S = 60.0  # after the first transaction that met a new delay topic
+REWRITE_AFTER_S = 60.0  # after the first transaction that met a new delay topic
 _SENDS = re.compile(rb'"sends":(\d+)')
 _TIMES = re.compile(rb'"first_seen_ms":(\d+),"due_ms":(\d+)')
 
 
-class Account:
+class Oracle:
     """The two counters and the rules of the module. `by_offset`: what was published, by partition."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
         self._recent: deque[tuple[float, str, float, float]] = deque()  # requests: when, whose, its share, all shares
-        self._letters: dict[tuple[int, int], int] = {}  # how many, by partition and source offset
-        self._met_anew: dict[int, float] = {}  # when a transaction first wrote to a delay partition that was made anew
+        self._dead_letters: dict[tuple[int, int], int] = {}  # how many, by partition and source offset
+        self._met_recreated: dict[
+            int, float
+        ] = {}  # when a transaction first wrote to a delay partition that was made anew
         self.positions: dict[int, int] = {}
         self.by_offset: dict[int, list[Event]] = {}
 
@@ -65,112 +67,116 @@ class Account:
 
     # -- requests -----------------------------------------------------------------------------------------------
 
-    def requested(self, instance: Instance) -> None:
+    def requested(self, process: Process) -> None:
         """A request goes to Engage: rule 6."""
-        now, recent = self._world.now, self._recent
+        now, recent = self._scheduler.now, self._recent
         while recent and recent[0][0] <= now - 1.0:
             recent.popleft()
-        shares = [i.relay._share() for i in self._world.instances.values() if i is not None]
-        own = instance.relay._share()
-        recent.append((now, instance.id, own, sum(shares)))
-        if any(not self.is_owner(instance, (a.topic, a.partition)) for a in instance.relay._ours):
-            self._world.reach("a zombie asked Engage")
+        shares = [i.relay._share() for i in self._scheduler.processes.values() if i is not None]
+        own = process.relay._share()
+        recent.append((now, process.id, own, sum(shares)))
+        if any(not self.is_owner(process, (a.topic, a.partition)) for a in process.relay._ours):
+            self._scheduler.reach("a zombie asked Engage")
         most = max(request[3] for request in recent)
         if most > 1.001:
-            self._world.reach("the shares added up to more than one")
-        if most > 1.001 and self._world.healing and now > self._world.healed_at + HEARD_WITHIN_S:
-            self._world.violate(f"the shares still add up to {most:.2f}")
-        if len(recent) > (BUDGET if most <= 1.001 else BUDGET * most + len(shares)):
-            self._world.violate(f"{len(recent)} requests within a second, of {most:.2f} times the budget")
-        mine = [request for request in recent if request[1] == instance.id]
+            self._scheduler.reach("the shares added up to more than one")
+        if most > 1.001 and self._scheduler.healing and now > self._scheduler.healed_at + HEARD_WITHIN_S:
+            self._scheduler.violate(f"the shares still add up to {most:.2f}")
+        if len(recent) > (RATE_LIMIT if most <= 1.001 else RATE_LIMIT * most + len(shares)):
+            self._scheduler.violate(f"{len(recent)} requests within a second, of {most:.2f} times the budget")
+        mine = [request for request in recent if request[1] == process.id]
         share = max(request[2] for request in mine)
-        if len(mine) > BUDGET * share + (share < 1):
-            self._world.violate(f"{len(mine)} requests of {instance.id} within a second, of {share:.2f} of the budget")
+        if len(mine) > RATE_LIMIT * share + (share < 1):
+            self._scheduler.violate(
+                f"{len(mine)} requests of {process.id} within a second, of {share:.2f} of the budget"
+            )
 
-    def is_owner(self, instance: Instance, at: Partition) -> bool:
+    def is_owner(self, process: Process, at: Partition) -> bool:
         owner = self._owner(at)
-        return owner is not None and owner.instance is instance
+        return owner is not None and owner.process is process
 
     def _owner(self, at: Partition) -> Member | None:
-        for member in self._world.kafka.members.values():
+        for member in self._scheduler.kafka.members.values():
             if at in member.owned:
                 return member
         return None
 
-    def posted(self, instance: Instance, event: Event) -> int:
+    def posted(self, process: Process, event: Event) -> int:
         """An action is sent: rules 2 and 3. Returns the epoch under which."""
         at = (TOPICS.source, event.partition)
-        epoch = instance.source.ownership.owned.get(at, -1)
-        self._world.say(f"{instance.id} sends event {event.number} (epoch {epoch})")
-        record = self._world.delay_log(event.partition).live.get(event.key) or event.gone_intent
+        epoch = process.source.ownership.owned.get(at, -1)
+        self._scheduler.say(f"{process.id} sends event {event.number} (epoch {epoch})")
+        record = self._scheduler.delay_log(event.partition).live.get(event.key) or event.gone_intent
         if record is None or not _is_intent(record):
-            self._world.violate(f"event {event.number} is sent without a saved intent")
+            self._scheduler.violate(f"event {event.number} is sent without a saved intent")
         elif _sends_of(record) <= event.sent_under:
-            self._world.violate(f"event {event.number} is sent twice under one intent")
+            self._scheduler.violate(f"event {event.number} is sent twice under one intent")
         else:
             event.sent_under = _sends_of(record)
-        if not self.is_owner(instance, at):
+        if not self.is_owner(process, at):
             owner = self._owner(at)
-            self._world.violate(
-                f"event {event.number} is sent by {instance.id}, though {owner and owner.id!r} owns {at}"
+            self._scheduler.violate(
+                f"event {event.number} is sent by {process.id}, though {owner and owner.id!r} owns {at}"
             )
         for earlier in self.by_offset[event.partition][: event.offset]:
-            if earlier.order == event.order and earlier.routed and not self._ended(earlier):
-                self._world.violate(f"event {event.number} overtakes event {earlier.number}")
+            if earlier.order == event.order and earlier.payload and not self._ended(earlier):
+                self._scheduler.violate(f"event {event.number} overtakes event {earlier.number}")
         if event.unanswered:
-            self._world.reach("an action in doubt was sent again")
+            self._scheduler.reach("an action in doubt was sent again")
             if not event.resend:
-                self._world.violate(f"event {event.number} is sent again in doubt, though its route says dead_letter")
-            if self._world.now - event.sent_at < LEAST_WAIT_S:
-                self._world.violate(f"event {event.number} is sent again at once, in doubt")
-        if event.told == (instance.id, epoch):
-            self._world.violate(f"event {event.number} is sent again, though its acceptance was taken in")
+                self._scheduler.violate(
+                    f"event {event.number} is sent again in doubt, though its route says dead_letter"
+                )
+            if self._scheduler.now - event.sent_at < MIN_WAIT_S:
+                self._scheduler.violate(f"event {event.number} is sent again at once, in doubt")
+        if event.told == (process.id, epoch):
+            self._scheduler.violate(f"event {event.number} is sent again, though its acceptance was taken in")
         event.unanswered = event.ever_in_doubt = True
-        event.sent_at = self._world.now
+        event.sent_at = self._scheduler.now
         return epoch
 
     def _ended(self, event: Event) -> bool:
-        return event.deleted or event.accepted > 0 or self._has_letter(event) or self._is_gone(event)
+        return event.deleted or event.accepted > 0 or self._has_dead_letter(event) or self._is_gone(event)
 
-    def _has_letter(self, event: Event) -> bool:
-        return (event.partition, event.offset) in self._letters
+    def _has_dead_letter(self, event: Event) -> bool:
+        return (event.partition, event.offset) in self._dead_letters
 
-    def answered(self, instance: Instance, event: Event, epoch: int, outcome: ActionOutcome) -> None:
+    def answered(self, process: Process, event: Event, epoch: int, outcome: ActionOutcome) -> None:
         event.unanswered = False
         if isinstance(outcome, Accepted):
-            event.told = (instance.id, epoch)
+            event.told = (process.id, epoch)
 
     def accepted(self, event: Event) -> None:
         """Engage processed an action: its account."""
         event.accepted += 1
-        self._world.say(f"Engage accepts event {event.number}")
+        self._scheduler.say(f"Engage accepts event {event.number}")
         if event.accepted > 1:
-            self._world.reach("an action was accepted twice, in doubt")
+            self._scheduler.reach("an action was accepted twice, in doubt")
         self.balance((event.partition,))
 
-    def restored(self, instance: Instance, record: Record) -> None:
+    def restored(self, process: Process, record: Record) -> None:
         """A restore reads a record: note what another clock wrote."""
         times = _TIMES.search(record.value) if record.value else None
         if times is not None:
-            now = instance.clock()
+            now = process.clock()
             if int(times[1]) / 1000 > now + 60.0:
-                self._world.reach("an action was restored that was first seen in the future")
+                self._scheduler.reach("an action was restored that was first seen in the future")
             if int(times[2]) / 1000 > now + 1000.0:
-                self._world.reach("an action was restored that is due in an hour")
+                self._scheduler.reach("an action was restored that is due in an hour")
             if int(times[1]) / 1000 < now - 3000.0:
-                self._world.reach("an action was restored whose deadline a clock's jump took away")
+                self._scheduler.reach("an action was restored whose deadline a clock's jump took away")
 
     # -- Kafka --------------------------------------------------------------------------------------------------
 
     def offsets_sent(self, member: Member | None, generation: int, serial: int, offsets: Iterable[Partition]) -> None:
         """The broker takes offsets: rule 4."""
         if generation < 0:
-            self._world.violate(f"offsets are sent under generation {generation}, which nobody checks")
+            self._scheduler.violate(f"offsets are sent under generation {generation}, which nobody checks")
         for at in offsets:
             if at[0] == TOPICS.source and (member is None or at not in member.owned):
-                self._world.violate(f"{member and member.id!r} commits for {at}, which it does not own")
-            if (TOPICS.delay, at[1]) not in self._world.kafka.written.get(serial, ()):
-                self._world.violate(f"offsets of {at} are sent before the records")
+                self._scheduler.violate(f"{member and member.id!r} commits for {at}, which it does not own")
+            if (TOPICS.delay, at[1]) not in self._scheduler.kafka.written.get(serial, ()):
+                self._scheduler.violate(f"offsets of {at} are sent before the records")
 
     def committed(self, transaction: Transaction, torn: bool) -> None:
         settled = {at[1] for at in transaction.offsets}
@@ -178,12 +184,12 @@ class Account:
         for log, record in transaction.records:
             if log.topic == TOPICS.dead_letters:
                 at = (log.partition, _source_offset(record))
-                self._letters[at] = self._letters.get(at, 0) + 1
-                self._world.reach(f"dead letter: {_header(record, 'reason')}")
-            elif self._met_anew.get(log.partition, 0.0) < 0:
-                self._met_anew[log.partition] = self._world.now
+                self._dead_letters[at] = self._dead_letters.get(at, 0) + 1
+                self._scheduler.reach(f"dead letter: {_header(record, 'reason')}")
+            elif self._met_recreated.get(log.partition, 0.0) < 0:
+                self._met_recreated[log.partition] = self._scheduler.now
         if torn or not written <= settled:
-            self._world.reach("a delayed request committed another transaction")
+            self._scheduler.reach("a delayed request committed another transaction")
             for log, record in transaction.records:
                 self._tear(log, record)
         self.balance(settled | written)
@@ -191,7 +197,7 @@ class Account:
     def _tear(self, log: Log, record: Record) -> None:
         """It is visible, and who wrote it may write it again: a dead letter has no key that would make them one."""
         if log.topic == TOPICS.dead_letters:
-            self.by_offset[log.partition][_source_offset(record)].torn_letters += 1
+            self.by_offset[log.partition][_source_offset(record)].torn_dead_letters += 1
         elif record.key != POSITION_KEY:
             offset = offset_of_key(record.key or b"")
             if offset is not None and offset >= self.position(log.partition):
@@ -199,31 +205,31 @@ class Account:
 
     def is_known(self, number: int) -> bool:
         """Whether anybody wrote down where it goes on: else it begins wherever retention has left it."""
-        log = self._world.kafka.logs.get((TOPICS.delay, number))
+        log = self._scheduler.kafka.logs.get((TOPICS.delay, number))
         recorded = log is not None and POSITION_KEY in log.latest
-        return recorded or (TOPICS.source, number) in self._world.kafka.committed
+        return recorded or (TOPICS.source, number) in self._scheduler.kafka.committed
 
     def position(self, number: int) -> int:
         """Where a restore lets the source go on (restore.py, rule 4)."""
-        known = self._world.kafka.committed.get((TOPICS.source, number))
+        known = self._scheduler.kafka.committed.get((TOPICS.source, number))
         recorded = self.recorded_position(number)
         if known is None:
             return recorded or 0
         offset, by_relay = known
         if recorded is not None and by_relay and recorded > offset:
-            self._world.reach("an older offset took a later one's place")
+            self._scheduler.reach("an older offset took a later one's place")
             return recorded
         return offset
 
     def recorded_position(self, number: int) -> int | None:
         """What the delay topic's position record says."""
-        log = self._world.kafka.logs.get((TOPICS.delay, number))
+        log = self._scheduler.kafka.logs.get((TOPICS.delay, number))
         record = None if log is None else log.latest.get(POSITION_KEY)
         return None if record is None else _position_of(record.value or b"")
 
-    def bereave(self, number: int, holder: tuple[Instance, Assignment] | None) -> None:
+    def bereave(self, number: int, holder: tuple[Process, Assignment] | None) -> None:
         """The delay topic is being deleted: rule 8. `holder` has the partition's actions in memory."""
-        log = self._world.delay_log(number)
+        log = self._scheduler.delay_log(number)
         records = dict(log.live)
         for transaction in log.open:
             for of, record in transaction.records:
@@ -234,31 +240,36 @@ class Account:
             event.bereft = True
             event.holder = holder
             event.gone_intent = record if _is_intent(record) else None
-        self._met_anew[number] = -1.0
+        self._met_recreated[number] = -1.0
 
-    def _is_held(self, event: Event) -> bool:
+    def _is_paused(self, event: Event) -> bool:
         """Whether an instance has had it in memory since before its delay topic was deleted, and may still write it."""
         if event.holder is None:
             return False
-        instance, assignment = event.holder
-        is_owner = self.is_owner(instance, (assignment.topic, assignment.partition))
-        if not instance.alive or not is_owner or not instance.holds(assignment):
+        process, assignment = event.holder
+        is_owner = self.is_owner(process, (assignment.topic, assignment.partition))
+        if not process.alive or not is_owner or not process.holds(assignment):
             event.holder = None
         return event.holder is not None
 
     def _is_gone(self, event: Event) -> bool:
-        return event.bereft and not self._is_held(event)
+        return event.bereft and not self._is_paused(event)
 
     def _bereft(self, event: Event) -> str:
         """Judge an event that Kafka knows nothing of since the delay topic's deletion."""
         if self._is_gone(event):
-            self._world.reach("what was pending is gone with the delay topic")
+            self._scheduler.reach("what was pending is gone with the delay topic")
             return "gone"
-        world, met_at = self._world, self._met_anew[event.partition]
-        instance, assignment = event.holder or (None, None)
-        held = instance.relay._ledger._partitions.get(assignment) if instance and assignment else None
-        entry = held and held.entries.get(event.offset)  # a partition that was given up is nobody's to write again
-        if entry and world.healing and met_at >= 0 and world.now > max(met_at, world.healed_at) + WRITTEN_AGAIN_S:
+        scheduler, met_at = self._scheduler, self._met_recreated[event.partition]
+        process, assignment = event.holder or (None, None)
+        paused = process.relay._ledger._partitions.get(assignment) if process and assignment else None
+        entry = paused and paused.entries.get(event.offset)  # a partition that was given up is nobody's to write again
+        if (
+            entry
+            and scheduler.healing
+            and met_at >= 0
+            and scheduler.now > max(met_at, scheduler.healed_at) + REWRITE_AFTER_S
+        ):
             return self._wrong(event, "not written again into the new delay topic")
         return "in memory"
 
@@ -270,71 +281,71 @@ class Account:
             self._balance(number)
 
     def _balance(self, number: int) -> None:
-        world = self._world
+        scheduler = self._scheduler
         position = self.position(number)
         if position < self.positions[number]:
-            world.violate(f"the position of {number} goes back from {self.positions[number]} to {position}")
+            scheduler.violate(f"the position of {number} goes back from {self.positions[number]} to {position}")
         self.positions[number] = position
-        log = world.kafka.logs.get((TOPICS.delay, number))
+        log = scheduler.kafka.logs.get((TOPICS.delay, number))
         live = {} if log is None else log.live
         if log is not None:
-            mark = world.kafka.committed.get((TOPICS.delay, number))
+            mark = scheduler.kafka.committed.get((TOPICS.delay, number))
             # A mark beyond the end counts as none (restore.py, rule 3).
             if mark is not None and mark[0] <= log.end and any(r.offset < mark[0] for r in live.values()):
-                world.violate(f"the low-water mark of {number} is {mark[0]}, behind a live record")
+                scheduler.violate(f"the low-water mark of {number} is {mark[0]}, behind a live record")
         unknown = len(live)
-        pending = letters = passed = accepted = both = gone = 0
+        pending = dead_letters = passed = accepted = both = gone = 0
         for event in self.by_offset[number]:
             record = live.get(event.key)
             unknown -= record is not None
             what = self._what_became(event, event.offset < position, record, log)
             if event.offset < position:
                 # Kafka's side
-                has_letter = self._has_letter(event)
+                has_dead_letter = self._has_dead_letter(event)
                 pending += record is not None
-                letters += has_letter and record is None
+                dead_letters += has_dead_letter and record is None
                 # the world's side
                 passed += event.passes and not event.deleted
                 accepted += event.accepted > 0
                 # what both count, and what the operator took away
-                both += event.accepted > 0 and (has_letter or record is not None)
+                both += event.accepted > 0 and (has_dead_letter or record is not None)
                 gone += what in ("deleted", "gone", "in memory")
         if unknown:
-            world.violate(f"{unknown} pending records of no event")
-        if position != accepted + letters + pending + passed - both + gone:
-            world.violate(
-                f"partition {number}: {position} events read, {accepted} accepted, {letters} dead letters, {pending} "
-                f"pending, {passed} passed, {both} in doubt, {gone} gone"
+            scheduler.violate(f"{unknown} pending records of no event")
+        if position != accepted + dead_letters + pending + passed - both + gone:
+            scheduler.violate(
+                f"partition {number}: {position} events read, {accepted} accepted, {dead_letters} dead letters, "
+                f"{pending} pending, {passed} ignored, {both} in doubt, {gone} gone"
             )
-        if world.trace is not None:
-            world.say(
-                f"partition {number}: {position} read = {accepted} accepted + {letters} dead letters + {pending} "
+        if scheduler.trace is not None:
+            scheduler.say(
+                f"partition {number}: {position} read = {accepted} accepted + {dead_letters} dead letters + {pending} "
                 f"pending + {passed} passed - {both} in doubt + {gone} gone"
             )
 
     def _what_became(self, event: Event, read: bool, record: Record | None, log: Log | None) -> str:
-        letters = self._letters.get((event.partition, event.offset), 0)
+        dead_letters = self._dead_letters.get((event.partition, event.offset), 0)
         if event.deleted:
             return "deleted"
         wrong: str | None = None
-        if letters > 1 + event.torn_letters:
-            wrong = f"{letters} dead letters"
-        elif not event.routed:
+        if dead_letters > 1 + event.torn_dead_letters:
+            wrong = f"{dead_letters} dead letters"
+        elif not event.payload:
             known = log is not None and event.key in log.latest
-            if record is not None or known or event.accepted or (letters and event.passes):
+            if record is not None or known or event.accepted or (dead_letters and event.passes):
                 wrong = "acted upon"
-            elif read and not event.passes and not letters:
+            elif read and not event.passes and not dead_letters:
                 wrong = "not set aside"
         elif not read:
-            if event.accepted or letters > event.torn_letters or (record is not None and not event.torn):
+            if event.accepted or dead_letters > event.torn_dead_letters or (record is not None and not event.torn):
                 wrong = "acted upon before its offset is settled"
         elif record is not None:
             event.bereft, event.gone_intent = False, None
             if event.accepted and not _is_intent(record):
                 wrong = "accepted and still pending, not in doubt"
-            elif letters > event.torn_letters:
+            elif dead_letters > event.torn_dead_letters:
                 wrong = "pending and a dead letter"
-        elif letters:
+        elif dead_letters:
             if event.accepted and not event.ever_in_doubt:
                 wrong = "accepted and a dead letter, never in doubt"
         elif not event.accepted:
@@ -344,28 +355,28 @@ class Account:
         return "in its place" if wrong is None else self._wrong(event, wrong)
 
     def _wrong(self, event: Event, wrong: str) -> str:
-        self._world.violate(
+        self._scheduler.violate(
             f"event {event.number} ({event.kind} of {event.order} at {event.partition}:{event.offset}): {wrong}"
         )
         return wrong
 
     def close(self) -> None:
         """All has ended: count what readers find in the logs, which is what was counted all along."""
-        for number in self._world.numbers:
+        for number in self._scheduler.numbers:
             self._balance(number)
             found: dict[bytes | None, Record] = {}
-            for record in self._world.delay_log(number).settled():
+            for record in self._scheduler.delay_log(number).settled():
                 found[record.key] = record
             left = [r for key, r in found.items() if key != POSITION_KEY and r.value is not None]
             if left:
-                self._world.violate(f"partition {number} ends with {len(left)} pending records")
-            letters = self._world.kafka.logs[TOPICS.dead_letters, number].settled()
-            if Counter((number, _source_offset(r)) for r in letters) != Counter(
-                {at: count for at, count in self._letters.items() if at[0] == number and count}
+                self._scheduler.violate(f"partition {number} ends with {len(left)} pending records")
+            dead_letters = self._scheduler.kafka.logs[TOPICS.dead_letters, number].settled()
+            if Counter((number, _source_offset(r)) for r in dead_letters) != Counter(
+                {at: count for at, count in self._dead_letters.items() if at[0] == number and count}
             ):
-                self._world.violate(f"partition {number} has {len(letters)} dead letters, others were counted")
+                self._scheduler.violate(f"partition {number} has {len(dead_letters)} dead letters, others were counted")
             for event in self.by_offset[number]:
-                if event.bereft and not event.accepted and not self._has_letter(event) and self._is_held(event):
+                if event.bereft and not event.accepted and not self._has_dead_letter(event) and self._is_paused(event):
                     self._wrong(event, "lost, though it was in memory when the delay topic was deleted")
 
 

@@ -17,8 +17,8 @@ from consumer.relay.loop import Relay
 from tests.simulation.event_loop import Handle, VirtualLoop
 
 if TYPE_CHECKING:
-    from tests.simulation.scheduler import World
-    from tests.simulation.threads import WorldJournal, WorldSource
+    from tests.simulation.scheduler import Scheduler
+    from tests.simulation.threads import SimulatedJournal, SimulatedSource
 
 TOPICS = RelayTopics("orders", "orders.delay", "orders.letters")
 HANGS_S = 60.0  # after that a process is killed: its threads wait for each other
@@ -28,13 +28,13 @@ class CrashedError(BaseException):
     """The process is dead: nothing of it runs any more."""
 
 
-class Instance:
+class Process:
     """A process. `busy` names its threads that are in the midst of a call."""
 
-    all: ClassVar[dict[str, Instance]] = {}
+    all: ClassVar[dict[str, Process]] = {}
 
-    def __init__(self, world: World, name: str, incarnation: int) -> None:
-        self.world = world
+    def __init__(self, scheduler: Scheduler, name: str, incarnation: int) -> None:
+        self.scheduler = scheduler
         self.name = name
         self.id = f"{name}.{incarnation}"
         self.alive = True
@@ -42,17 +42,17 @@ class Instance:
         self.cut = False
         self.ended = False
         self.busy: set[str] = set()
-        self.loop = VirtualLoop(lambda: world.now, self._call_at, world.broken)
+        self.loop = VirtualLoop(lambda: scheduler.now, self._call_at, scheduler.broken)
         self.clock: Clock
-        self.source: WorldSource
-        self.journal: WorldJournal
+        self.source: SimulatedSource
+        self.journal: SimulatedJournal
         self.relay: Relay
         self.thawing: list[Handle] = []  # what came due while it was frozen
         self._stopped: asyncio.Event
         self._deadlines: list[float] = []
 
-    def start(self, relay: Callable[[Instance], Relay]) -> None:
-        Instance.all[self.id] = self
+    def start(self, relay: Callable[[Process], Relay]) -> None:
+        Process.all[self.id] = self
         self.relay = relay(self)
         self._stopped = asyncio.Event()
         self.loop.create_task(self._run())
@@ -61,12 +61,12 @@ class Instance:
         try:
             await self.relay.run(self._stopped)
         except Exception as reason:  # noqa: BLE001 - the process's exit
-            self.world.instance_failed(self, reason)
+            self.scheduler.instance_failed(self, reason)
         self.ended = True
-        self.world.ended(self)
+        self.scheduler.ended(self)
 
     def _call_at(self, when: float, handle: Handle) -> None:
-        self.world.wake(when, self, handle)
+        self.scheduler.wake(when, self, handle)
 
     def terminate(self) -> None:
         self.loop.call_soon(self._stopped.set)
@@ -81,29 +81,29 @@ class Instance:
 
     def meanwhile(self, where: str) -> None:
         """Other things happen while this process is here."""
-        self.world.meanwhile(self, where)
+        self.scheduler.meanwhile(self, where)
         if self.frozen or not self.alive:
             self.stand_still()
 
     def stand_still(self) -> None:
         while self.alive and self.frozen:
-            self.world.step()
+            self.scheduler.step()
         if not self.alive:
             raise CrashedError
 
     def wait(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
         """Let time pass for a thread of this process."""
-        deadline = self.world.now + seconds
-        self.world.at(deadline)
+        deadline = self.scheduler.now + seconds
+        self.scheduler.at(deadline)
         self._deadlines.append(deadline)
         try:
             while not until():
-                if self.world.now >= deadline:
+                if self.scheduler.now >= deadline:
                     return False
                 # Calls are nested here: who waits for a thread that itself waits further out would wait for ever.
-                if self.world.now > self._deadlines[0] + HANGS_S:
-                    self.world.hung(self)
-                self.world.step()
+                if self.scheduler.now > self._deadlines[0] + HANGS_S:
+                    self.scheduler.hung(self)
+                self.scheduler.step()
                 if self.frozen or not self.alive:
                     self.stand_still()
             return True

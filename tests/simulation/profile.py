@@ -10,14 +10,14 @@ from dataclasses import dataclass
 class Profile:
     """What a schedule is drawn from. `twins`: two instances have the same transactional.id, by mistake."""
 
-    instances: int
+    processes: int
     partitions: int
     events: int
     faults: int
-    trouble: float  # the share of Engage's answers that are no success
+    client_error: float  # the share of Engage's answers that are no success
     unreliable: float  # the share of requests to Kafka that go wrong
     nesting: float
-    most_pending: int
+    max_pending: int
     session_s: float
     skew_s: float = 0.0  # how far an instance's wall clock may be off
     twins: bool = False
@@ -29,14 +29,14 @@ class Profile:
             return cls.storm(draw)
         small = size < 0.88
         return cls(
-            instances=1 if small else draw.randint(1, 3),
+            processes=1 if small else draw.randint(1, 3),
             partitions=1 if small else draw.randint(1, 3),
             events=draw.choice((1, 1, 1, 1, 2, 2, 3)) if small else draw.randint(2, 8),
             faults=draw.choice((0, 1, 1, 2)) if small else draw.randint(0, 7),
-            trouble=draw.choice((0.0, 0.1, 0.4)),
+            client_error=draw.choice((0.0, 0.1, 0.4)),
             unreliable=draw.choice((0.0, 0.0, 0.05, 0.25)),
             nesting=draw.choice((0.0, 0.2, 0.5)),
-            most_pending=draw.choice((2, 4, 1000)),
+            max_pending=draw.choice((2, 4, 1000)),
             session_s=draw.choice((45.0, 6.0, 3.0)),
             skew_s=draw.choice((0.0, 0.0, 300.0)),
             twins=not small and draw.random() < 0.1,
@@ -46,14 +46,14 @@ class Profile:
     def short(cls, draw: random.Random) -> Profile:
         """Much is found in little: see how many of these a second holds."""
         return cls(
-            instances=1,
+            processes=1,
             partitions=1,
             events=draw.randint(1, 2),
             faults=draw.randint(0, 1),
-            trouble=draw.choice((0.0, 0.2)),
+            client_error=draw.choice((0.0, 0.2)),
             unreliable=draw.choice((0.0, 0.1)),
             nesting=draw.choice((0.0, 0.3)),
-            most_pending=draw.choice((1, 1000)),
+            max_pending=draw.choice((1, 1000)),
             session_s=draw.choice((45.0, 3.0)),
         )
 
@@ -61,13 +61,13 @@ class Profile:
     def storm(cls, draw: random.Random) -> Profile:
         """Partitions change hands faster than transactions time out."""
         return cls(
-            instances=3,
+            processes=3,
             partitions=draw.randint(1, 2),
             events=draw.randint(1, 4),
             faults=draw.randint(4, 9),
-            trouble=0.1,
+            client_error=0.1,
             unreliable=draw.choice((0.0, 0.05)),
             nesting=draw.choice((0.2, 0.5)),
-            most_pending=1000,
+            max_pending=1000,
             session_s=draw.choice((3.0, 6.0)),
         )

@@ -28,20 +28,20 @@ from consumer.kafka.records import position_value
 from consumer.relay.loop import Connection, Relay
 from schemas.pending_action import POSITION_KEY
 from tests.simulation import faults
-from tests.simulation.engage_model import WorldEngage
+from tests.simulation.engage_model import SimulatedEngage
 from tests.simulation.event_loop import Handle, leave
 from tests.simulation.kafka_model import Kafka, Log
-from tests.simulation.oracle import BUDGET, Account
-from tests.simulation.process import TOPICS, CrashedError, Instance
+from tests.simulation.oracle import RATE_LIMIT, Oracle
+from tests.simulation.process import TOPICS, CrashedError, Process
 from tests.simulation.profile import Profile
 from tests.simulation.stand_ins import METRICS, SILENT, MachineClock, stand_ins
 from tests.simulation.workload import ROUTER, drawn
 
 START = 1_700_000_000.0  # offsets of clocks are whole seconds, so that sums with these are exact
 DEADLINE_S = 600.0
-MOST_STEPS = 60_000
-MOST_STEPS_UNHEALED = 4_000
-MOST_NESTED = 10
+MAX_STEPS = 60_000
+MAX_STEPS_UNHEALED = 4_000
+MAX_NESTED = 10
 ALL = 100  # callbacks that are ready, those included that they make ready
 HEALED_WITHIN_S = 2_400.0
 
@@ -56,7 +56,7 @@ class ViolationError(BaseException):
     """Something that must hold did not. Holds the seed."""
 
 
-class World:
+class Scheduler:
     """One schedule."""
 
     def __init__(
@@ -79,7 +79,7 @@ class World:
         self.twins = self.profile.twins
         self.fail_points: dict[str, tuple[str, str]] = {}
         self._violation: str | None = None
-        self._timers: list[tuple[float, int, Callable[[], object] | None, Instance | None, Handle | None]] = []
+        self._timers: list[tuple[float, int, Callable[[], object] | None, Process | None, Handle | None]] = []
         self._timer_count = 0
         self._delayed: list[Callable[[], None]] = []
         self._incarnations = 0
@@ -88,20 +88,20 @@ class World:
         self.numbers = list(range(self.profile.partitions))  # the source's partitions
         self._clock: Clock = lambda: self.now
         self.kafka = Kafka(self._clock, TOPICS.source, self.profile.partitions, topics, self.profile.session_s)
-        self.account = Account(self)
-        self.kafka.on_offsets = self.account.offsets_sent
-        self.kafka.on_committed = self.account.committed
+        self.oracle = Oracle(self)
+        self.kafka.on_offsets = self.oracle.offsets_sent
+        self.kafka.on_committed = self.oracle.committed
         for number in self.numbers:
-            self.account.add_partition(number)
+            self.oracle.add_partition(number)
             self.delay_log(number).append(POSITION_KEY, position_value(0), self.now)
         self.events = [drawn(self.draw, n, START) for n in range(self.profile.events)]
         self.unpublished = deque(self.events)
-        self.names = [f"relay-{index}" for index in range(self.profile.instances)]
+        self.names = [f"relay-{index}" for index in range(self.profile.processes)]
         skew = int(self.profile.skew_s)
         self.wall_offset = {name: self.pick((-skew, 0, skew)) for name in self.names}
-        self.instances: dict[str, Instance | None] = dict.fromkeys(self.names)
-        self._running: list[Instance] = []  # and not frozen
-        self._dead: list[Instance] = []
+        self.processes: dict[str, Process | None] = dict.fromkeys(self.names)
+        self._running: list[Process] = []  # and not frozen
+        self._dead: list[Process] = []
 
     # -- what others ask ----------------------------------------------------------------------------------------
 
@@ -136,10 +136,10 @@ class World:
         self._timer_count += 1
         heapq.heappush(self._timers, (when, self._timer_count, call, None, None))
 
-    def wake(self, when: float, instance: Instance, handle: Handle) -> None:
+    def wake(self, when: float, process: Process, handle: Handle) -> None:
         """Let an instance's loop run this then; where it is frozen, when it goes on."""
         self._timer_count += 1
-        heapq.heappush(self._timers, (when, self._timer_count, None, instance, handle))
+        heapq.heappush(self._timers, (when, self._timer_count, None, process, handle))
 
     def delay(self, call: Callable[[], None]) -> None:
         """Let a request arrive later."""
@@ -153,42 +153,42 @@ class World:
         self.reach(f"{call}: {fate}")
         return fate
 
-    def trouble(self, troubles: tuple[str, ...]) -> str:
-        if not troubles or self.healing or self.random() >= self.profile.trouble:
+    def client_error(self, troubles: tuple[str, ...]) -> str:
+        if not troubles or self.healing or self.random() >= self.profile.client_error:
             return "ok"
         return self.pick(troubles)
 
-    def instance_failed(self, instance: Instance, error: Exception) -> None:
-        self.say(f"{instance.id} ends: {type(error).__name__}: {error}")
+    def instance_failed(self, process: Process, error: Exception) -> None:
+        self.say(f"{process.id} ends: {type(error).__name__}: {error}")
         if not isinstance(error, OffsetOutOfRangeError):
             self.broken(error)
             return
         self.reach("a process ended for an offset that is out of range")
 
-    def ended(self, instance: Instance) -> None:
+    def ended(self, process: Process) -> None:
         """A process is over; whoever watches it starts it again."""
-        self.say(f"{instance.id} is over")
-        self.crash(instance, back_after_s=self.pick((1.0, 60.0)))
+        self.say(f"{process.id} is over")
+        self.crash(process, back_after_s=self.pick((1.0, 60.0)))
 
     def _decide(self, number: int) -> None:
         """Be the operator, who was told that records were deleted unread."""
         at = (TOPICS.source, number)
         log = self.kafka.logs[at]
-        position = self.account.position(number)
-        at_work = any(i is not None and i.source.membership.ownership.owned.get(at) for i in self.instances.values())
+        position = self.oracle.position(number)
+        at_work = any(i is not None and i.source.membership.ownership.owned.get(at) for i in self.processes.values())
         if position < log.start and not at_work and not self.kafka.undecided([at]):
-            for event in self.account.by_offset[number][position : log.start]:
+            for event in self.oracle.by_offset[number][position : log.start]:
                 event.deleted = True
             self.kafka.committed[at] = (log.start, None)
-            self.account.positions[number] = log.start
+            self.oracle.positions[number] = log.start
 
     # -- a step -------------------------------------------------------------------------------------------------
 
     def step(self, *, waits: bool = True) -> bool:
         """Let one thing happen. Where nothing can, time passes, unless nobody `waits`; tells whether something did."""
         self.steps += 1
-        if self.steps > MOST_STEPS:
-            raise ViolationError(f"seed {self.seed}: no end in sight after {MOST_STEPS} steps")
+        if self.steps > MAX_STEPS:
+            raise ViolationError(f"seed {self.seed}: no end in sight after {MAX_STEPS} steps")
         if self._faults_left and self.random() < 0.03:
             self._faults_left -= 1
             faults.strike(self)
@@ -238,65 +238,65 @@ class World:
         places = 4 * len(running)
         first = int(self.random() * places)
         for place in range(first, first + places):
-            instance = running[place % places >> 2]
+            process = running[place % places >> 2]
             kind = place & 3
             if kind == 0:
-                if instance.loop.ready:
+                if process.loop.ready:
                     # Seldom one callback alone; mostly all that it comes to.
-                    instance.loop.run_ready(1 if self.random() < 0.1 else ALL)
+                    process.loop.run_ready(1 if self.random() < 0.1 else ALL)
                     return True
             elif kind == 1:
-                if instance.journal.runnable() and "journal" not in instance.busy:
-                    self._enter(instance, "journal", instance.journal.step)
+                if process.journal.runnable() and "journal" not in process.busy:
+                    self._enter(process, "journal", process.journal.step)
                     return True
             elif kind == 2:
-                if instance.source.runnable() and "source" not in instance.busy:
+                if process.source.runnable() and "source" not in process.busy:
                     # A hand-over waits for the journal: seldom begin one that can only overrun.
-                    overruns = "journal" in instance.busy and instance.source.news in ("revoke", "leave")
+                    overruns = "journal" in process.busy and process.source.news in ("revoke", "leave")
                     if not overruns or self.random() < (0.5 if self.healing else 0.02):
-                        self._enter(instance, "source", instance.source.step)
+                        self._enter(process, "source", process.source.step)
                         return True
-            elif instance.loop.jobs and (thread := instance.loop.next_job(instance.busy)) is not None:
-                self._enter(instance, thread, partial(instance.loop.run_job, thread))
+            elif process.loop.jobs and (thread := process.loop.next_job(process.busy)) is not None:
+                self._enter(process, thread, partial(process.loop.run_job, thread))
                 return True
         return False
 
-    def _enter(self, instance: Instance, thread: str, act: Callable[[], None]) -> None:
+    def _enter(self, process: Process, thread: str, act: Callable[[], None]) -> None:
         if not self.healing and self.random() < 0.05:
             self._be_slow()
             return
         self.depth += 1
-        instance.busy.add(thread)
+        process.busy.add(thread)
         try:
             act()
         except CrashedError:
             pass
         finally:
             self.depth -= 1
-            instance.busy.discard(thread)
+            process.busy.discard(thread)
 
-    def meanwhile(self, instance: Instance, where: str) -> None:
+    def meanwhile(self, process: Process, where: str) -> None:
         """Something else happens while this process is in the midst of a call."""
         if self._delayed and self.random() < (0.5 if where == "commit" else 0.1):
             self._arrive()
-        struck = bool(self.fail_points) and self.fail_points.get(instance.name, ("", ""))[1] == where
+        struck = bool(self.fail_points) and self.fail_points.get(process.name, ("", ""))[1] == where
         if struck:
-            faults.strike_there(self, instance)
-        if self.depth >= MOST_NESTED or not (struck or self.random() < self.profile.nesting):
+            faults.strike_there(self, process)
+        if self.depth >= MAX_NESTED or not (struck or self.random() < self.profile.nesting):
             return
         for _ in range(1 + int(11 * self.random())):
             if not self.step(waits=False):
                 break
-        if not instance.alive:
+        if not process.alive:
             self.reach(f"crash: {where}")
-        elif instance.frozen:
+        elif process.frozen:
             self.reach(f"freeze: {where}")
 
     def _let_time_pass(self) -> None:
         timers = self._timers
         while timers:
-            _, _, _, instance, handle = timers[0]
-            if handle is None or (not handle.gone and instance is not None and instance.alive):
+            _, _, _, process, handle = timers[0]
+            if handle is None or (not handle.gone and process is not None and process.alive):
                 break
             heapq.heappop(timers)
         time_out = self.kafka.next_time_out()
@@ -304,15 +304,15 @@ class World:
             self.now = max(self.now, time_out)
             self.kafka.end_overrun()
         elif timers:
-            when, _, call, instance, handle = heapq.heappop(timers)
+            when, _, call, process, handle = heapq.heappop(timers)
             self.now = max(self.now, when)
-            if instance is not None and handle is not None:
-                if instance.frozen:
-                    instance.thawing.append(handle)
+            if process is not None and handle is not None:
+                if process.frozen:
+                    process.thawing.append(handle)
                 else:
-                    instance.loop.wake(handle)
+                    process.loop.wake(handle)
                     if self.random() < 0.9:  # a thread of another's, or of its own, seldom comes in between
-                        instance.loop.run_ready(ALL)
+                        process.loop.run_ready(ALL)
             elif call is not None:
                 call()
         else:
@@ -329,7 +329,7 @@ class World:
         log = self.kafka.logs[TOPICS.source, ord(event.order) % len(self.numbers)]
         event.lie(log.partition, log.append(b"key", event.value, self.now + event.ahead_s).offset)
         self.kafka.version += 1
-        self.account.by_offset[event.partition].append(event)
+        self.oracle.by_offset[event.partition].append(event)
         self.say(f"event {event.number}: {event.kind} of {event.order} at {event.partition}:{event.offset}")
 
     def rebalance(self, *, shuffled: bool = False) -> None:
@@ -347,14 +347,14 @@ class World:
     def _arrive(self) -> None:
         arrive = self._delayed.pop(int(self.random() * len(self._delayed)))
         # Where it would make a record of a delay topic visible that nobody knows to be new, two accidents met at once.
-        if not self.kafka.is_anew(TOPICS.delay):
+        if not self.kafka.is_recreated(TOPICS.delay):
             arrive()
 
     # -- processes ----------------------------------------------------------------------------------------------
 
     def start_again(self, name: str) -> None:
         """Start a process where none runs; it refuses where the topics do not fit (topics.check)."""
-        if self.instances[name] is not None:
+        if self.processes[name] is not None:
             return
         if self.kafka.count(TOPICS.delay) < len(self.numbers):
             self.reach("a process refused to start: the delay topic has too few partitions")
@@ -363,84 +363,84 @@ class World:
         for number in self.numbers:
             self._decide(number)
         self._incarnations += 1
-        instance = Instance(self, name, self._incarnations)
-        self.instances[name] = instance
-        self._running.append(instance)
-        self.say(f"{instance.id} starts")
-        instance.start(self._relay)
+        process = Process(self, name, self._incarnations)
+        self.processes[name] = process
+        self._running.append(process)
+        self.say(f"{process.id} starts")
+        process.start(self._relay)
 
-    def _relay(self, instance: Instance) -> Relay:
-        client = cast("EngageClient", WorldEngage(instance))
-        connection = Connection("default", client, Pace(BUDGET), lambda: "key", slots=10, ahead=3)
+    def _relay(self, process: Process) -> Relay:
+        client = cast("EngageClient", SimulatedEngage(process))
+        connection = Connection("default", client, Pace(RATE_LIMIT), lambda: "key", slots=10, ahead=3)
         if self.profile.skew_s:
-            vars(clock)["time"] = MachineClock(self, instance.name)
-            instance.clock = clock.steady_clock()
+            vars(clock)["time"] = MachineClock(self, process.name)
+            process.clock = clock.steady_clock()
         else:
-            instance.clock = self._clock
-        is_twin = self.twins and instance.name == "relay-1"
+            process.clock = self._clock
+        is_twin = self.twins and process.name == "relay-1"
         return Relay(
-            properties={"client.id": instance.id, "session.timeout.ms": int(1000 * self.profile.session_s)},
+            properties={"client.id": process.id, "session.timeout.ms": int(1000 * self.profile.session_s)},
             topics={TOPICS.source: TOPICS},
             partition_counts={TOPICS.source: len(self.numbers)},
-            transactional_id="relay-0" if is_twin else instance.name,
+            transactional_id="relay-0" if is_twin else process.name,
             connections=[connection],
             router=cast("Router", ROUTER),
             policy=POLICY,
-            most_pending=self.profile.most_pending,
-            clock=instance.clock,
+            max_pending=self.profile.max_pending,
+            clock=process.clock,
             jitter=self.random,
             metrics=METRICS,
             heartbeats=cast("Heartbeats", SILENT),
         )
 
-    def hung(self, instance: Instance) -> None:
+    def hung(self, process: Process) -> None:
         self.reach("a process was killed because it hung")
-        self.crash(instance, back_after_s=1.0)
+        self.crash(process, back_after_s=1.0)
 
-    def crash(self, instance: Instance, *, back_after_s: float | None = None) -> None:
+    def crash(self, process: Process, *, back_after_s: float | None = None) -> None:
         """End a process; after so long whoever watches it starts it again, by default nobody does."""
-        self.say(f"{instance.id} crashes")
-        instance.alive = False
-        self.kafka.listen(instance)
-        for thread in instance.busy:
+        self.say(f"{process.id} crashes")
+        process.alive = False
+        self.kafka.listen(process)
+        for thread in process.busy:
             self.reach(f"crash in the midst of: {thread}")
         self.at(self.now + self.kafka.session_s)
-        self.instances[instance.name] = None
-        if instance in self._running:
-            self._running.remove(instance)
-        self._dead.append(instance)
-        Instance.all.pop(instance.id, None)
+        self.processes[process.name] = None
+        if process in self._running:
+            self._running.remove(process)
+        self._dead.append(process)
+        Process.all.pop(process.id, None)
         if back_after_s is not None:
-            self.at(self.now + back_after_s, partial(self.start_again, instance.name))
+            self.at(self.now + back_after_s, partial(self.start_again, process.name))
 
-    def freeze(self, instance: Instance, seconds: float) -> None:
-        self.say(f"{instance.id} freezes for {seconds} s")
-        instance.frozen = True
-        self.kafka.listen(instance)
-        self._running.remove(instance)
-        self.at(self.now + seconds, partial(self.thaw, instance))
+    def freeze(self, process: Process, seconds: float) -> None:
+        self.say(f"{process.id} freezes for {seconds} s")
+        process.frozen = True
+        self.kafka.listen(process)
+        self._running.remove(process)
+        self.at(self.now + seconds, partial(self.thaw, process))
         self.at(self.now + self.kafka.session_s)
 
-    def thaw(self, instance: Instance) -> None:
-        if not instance.frozen or not instance.alive:
+    def thaw(self, process: Process) -> None:
+        if not process.frozen or not process.alive:
             return
-        self.say(f"{instance.id} goes on")
-        instance.frozen = False
-        self._running.append(instance)
-        self.kafka.listen(instance)
-        for handle in instance.thawing:
-            instance.loop.wake(handle)
-        instance.thawing.clear()
+        self.say(f"{process.id} goes on")
+        process.frozen = False
+        self._running.append(process)
+        self.kafka.listen(process)
+        for handle in process.thawing:
+            process.loop.wake(handle)
+        process.thawing.clear()
 
-    def mend(self, instance: Instance) -> None:
-        instance.cut = False
-        self.kafka.listen(instance)
+    def reconnect(self, process: Process) -> None:
+        process.cut = False
+        self.kafka.listen(process)
 
     # -- partitions that come while it runs ---------------------------------------------------------------------
 
     def add_source_partition(self) -> int:
         number = self.kafka.grow(TOPICS.source).partition
-        self.account.add_partition(number)
+        self.oracle.add_partition(number)
         self.numbers.append(number)
         return number
 
@@ -465,11 +465,11 @@ class World:
             try:
                 self._play()
             finally:
-                for instance in [*self.instances.values(), *self._dead]:
-                    if instance is not None:
-                        instance.alive = False
-                        instance.loop.discard()
-                Instance.all.clear()
+                for process in [*self.processes.values(), *self._dead]:
+                    if process is not None:
+                        process.alive = False
+                        process.loop.discard()
+                Process.all.clear()
                 leave()
 
     def _play(self) -> None:
@@ -480,7 +480,7 @@ class World:
                 self.at(self.now + self.pick((1.0, 30.0)), partial(self.start_again, name))
         until = self.now + self.pick((5.0, 60.0, 600.0))
         self.at(until)
-        while self.now < until and self.steps < MOST_STEPS_UNHEALED:
+        while self.now < until and self.steps < MAX_STEPS_UNHEALED:
             if not self._faults_left and self.steps & 1 and self.quiet():
                 break
             self.step()
@@ -490,7 +490,7 @@ class World:
             self.step()
             if self.now > until:
                 raise ViolationError(f"seed {self.seed}: healed, and yet not all has ended")
-        self.account.close()
+        self.oracle.close()
         if self._violation is not None:
             raise ViolationError(f"seed {self.seed}: {self._violation}")
 
@@ -505,35 +505,35 @@ class World:
             self.grow_relay_topics()
         if self.twins:
             self.twins = False
-            twin = self.instances.get("relay-1")
+            twin = self.processes.get("relay-1")
             if twin is not None:
                 self.crash(twin)
-        for name, instance in self.instances.items():
-            if instance is None:
-                if self.chance(0.5) or not any(i is not None for i in self.instances.values()):
+        for name, process in self.processes.items():
+            if process is None:
+                if self.chance(0.5) or not any(i is not None for i in self.processes.values()):
                     self.start_again(name)
             else:
-                self.mend(instance)
-                self.thaw(instance)
+                self.reconnect(process)
+                self.thaw(process)
 
     def quiet(self) -> bool:
         """All has ended: no event waits, nothing is pending, no process believes otherwise."""
         if self.unpublished or self._delayed:
             return False
         for number in self.numbers:
-            if self.account.positions[number] < self.kafka.logs[TOPICS.source, number].end:
+            if self.oracle.positions[number] < self.kafka.logs[TOPICS.source, number].end:
                 return False
             log = self.kafka.logs.get((TOPICS.delay, number))
             if log is None or log.live:
                 return False
-        return all(i is None or _idle(i) for i in self.instances.values())
+        return all(i is None or _idle(i) for i in self.processes.values())
 
 
-def _idle(instance: Instance) -> bool:
-    relay, journal = instance.relay, instance.journal
-    if relay._ledger.open or relay._writes or journal.backlog or "journal" in instance.busy:
+def _idle(process: Process) -> bool:
+    relay, journal = process.relay, process.journal
+    if relay._ledger.open or relay._writes or journal.backlog or "journal" in process.busy:
         return False
-    return relay._ours == set(instance.source.ownership.assignments)
+    return relay._ours == set(process.source.ownership.assignments)
 
 
 _FATES = {

@@ -16,18 +16,18 @@ from consumer.core import clock
 from consumer.events.decoding import decode
 from consumer.kafka import low_water_mark
 from consumer.telemetry.metrics import Metrics
-from tests.simulation.kafka_clients import WorldReader
-from tests.simulation.threads import WorldJournal, WorldSource
+from tests.simulation.kafka_clients import SimulatedReader
+from tests.simulation.threads import SimulatedJournal, SimulatedSource
 
 if TYPE_CHECKING:
-    from tests.simulation.scheduler import World
+    from tests.simulation.scheduler import Scheduler
 
 
 def _nothing(*_: object, **__: object) -> None: ...
 
 
-def _as_it_is(routed: bytes) -> bytes:
-    return routed
+def _as_it_is(payload: bytes) -> bytes:
+    return payload
 
 
 # Facts that nobody here looks at; tests/unit has the numbers that come of them.
@@ -40,16 +40,16 @@ class MachineClock:
 
     CLOCK_BOOTTIME = 7
 
-    def __init__(self, world: World, name: str) -> None:
-        self._world = world
+    def __init__(self, scheduler: Scheduler, name: str) -> None:
+        self._scheduler = scheduler
         self._name = name
 
     def time(self) -> float:
         """The wall clock, as somebody has set it."""
-        return self._world.now + self._world.wall_offset[self._name]
+        return self._scheduler.now + self._scheduler.wall_offset[self._name]
 
     def clock_gettime(self, _: int) -> float:
-        return self._world.now
+        return self._scheduler.now
 
 
 _NAMES = count()
@@ -57,12 +57,12 @@ _PLACED: list[tuple[ModuleType, dict[str, object]]] = [
     (
         consumer.relay.loop,
         {
-            "Source": WorldSource,
-            "Journal": WorldJournal,
-            "KafkaReader": WorldReader,
+            "Source": SimulatedSource,
+            "Journal": SimulatedJournal,
+            "KafkaReader": SimulatedReader,
             "ThreadPoolExecutor": lambda *_, **__: SimpleNamespace(shutdown=_nothing),
             "TICK_S": 300.0,
-            "MOST_BACKLOG": 20,
+            "MAX_BACKLOG": 20,
             "_LOG": SILENT,
             "decode": lru_cache(10_000)(decode),  # of bytes, and nobody changes what comes of them
         },

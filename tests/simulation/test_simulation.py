@@ -18,21 +18,21 @@ from tests.simulation import mutants
 from tests.simulation.coverage import TO_BE_REACHED
 from tests.simulation.process import TOPICS
 from tests.simulation.profile import Profile
-from tests.simulation.scheduler import START, ViolationError, World
+from tests.simulation.scheduler import START, Scheduler, ViolationError
 from tests.simulation.workload import ROUTER, Event
 
 SCHEDULES = int(os.environ.get("WORLD_SCHEDULES", "5000"))
-QUIET = Profile(1, 1, 1, 0, trouble=0.0, unreliable=0.0, nesting=0.0, most_pending=1, session_s=45.0)
+QUIET = Profile(1, 1, 1, 0, client_error=0.0, unreliable=0.0, nesting=0.0, max_pending=1, session_s=45.0)
 PATIENCE_S = 60.0  # for a mutation to be noticed
 
 
-def play(seed: int) -> World:
-    world = World(seed)
+def play(seed: int) -> Scheduler:
+    scheduler = Scheduler(seed)
     try:
-        world.run()
+        scheduler.run()
     except ViolationError as violation:
         pytest.fail(f"{violation}; again: python -m tests.simulation --seed {seed} --trace", pytrace=False)
-    return world
+    return scheduler
 
 
 def test_no_schedule_breaks_the_promise_and_each_rare_state_is_reached() -> None:
@@ -46,19 +46,19 @@ def test_no_schedule_breaks_the_promise_and_each_rare_state_is_reached() -> None
 @pytest.mark.parametrize("seed", range(40))
 def test_an_event_whose_record_became_visible_before_its_offset_is_not_sent_twice(seed: int) -> None:
     """A delayed commit request ended the next transaction half-way: its record counts, its offset does not."""
-    world = World(seed, profile=QUIET)
-    event = world.events[0] = Event(0, "action", "A", True, b'{"k":"a","o":"A","v":"tag","n":0}', 0.0, "ordinary")
-    world.unpublished = deque([event])
-    world.publish()
+    scheduler = Scheduler(seed, profile=QUIET)
+    event = scheduler.events[0] = Event(0, "action", "A", True, b'{"k":"a","o":"A","v":"tag","n":0}', 0.0, "ordinary")
+    scheduler.unpublished = deque([event])
+    scheduler.publish()
     assert event.value is not None
     read = SourceEvent(TOPICS.source, 0, 0, 1, b"key", event.value)
-    routed = ROUTER.route(json.loads(event.value), read)
-    assert isinstance(routed, Routed)
-    action = new_action(routed, read)
+    payload = ROUTER.route(json.loads(event.value), read)
+    assert isinstance(payload, Routed)
+    action = new_action(payload, read)
     save = Save(
         ActionId(Assignment(TOPICS.source, 0, 1), 0),
         action.route,
-        action.routed,
+        action.payload,
         False,
         START,
         START,
@@ -67,17 +67,17 @@ def test_an_event_whose_record_became_visible_before_its_offset_is_not_sent_twic
         "tag",
         None,
     )
-    world.kafka.logs[TOPICS.delay, 0].append(event.key, pending_value(save), START)
+    scheduler.kafka.logs[TOPICS.delay, 0].append(event.key, pending_value(save), START)
     event.torn = True
-    world.run()
+    scheduler.run()
 
     assert event.accepted == 1
 
 
 def trace(seed: int) -> list[str]:
     said: list[str] = []
-    world = World(seed, trace=said.append)
-    world.run()
+    scheduler = Scheduler(seed, trace=said.append)
+    scheduler.run()
     return said
 
 
@@ -93,7 +93,7 @@ def test_a_deliberate_mistake_is_noticed(name: str, monkeypatch: pytest.MonkeyPa
         with monkeypatch.context() as patch:
             mutants.ALL[name](patch)
             try:
-                World(seed).run()
+                Scheduler(seed).run()
             except ViolationError as violation:
                 print(f"schedule {seed}: {violation}")
                 break

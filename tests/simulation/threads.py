@@ -18,17 +18,17 @@ from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Ownership, Partition
 from consumer.kafka import clients as properties_of
 from consumer.kafka.clients import Properties
-from consumer.kafka.journal import MOST_WRITES
+from consumer.kafka.journal import MAX_WRITES
 from consumer.kafka.membership import Membership
 from consumer.kafka.source import BATCHES_AHEAD, Listener
 from consumer.kafka.topics import RelayTopics
 from consumer.kafka.transactions import Adoption, Transactions, Write
 from consumer.kafka.transactions import Listener as JournalListener
-from tests.simulation.kafka_clients import WorldClients, WorldConsumer
-from tests.simulation.process import TOPICS, Instance
+from tests.simulation.kafka_clients import SimulatedClients, SimulatedConsumer
+from tests.simulation.process import TOPICS, Process
 
 
-class WorldSource:
+class SimulatedSource:
     """consumer/kafka/source.py without its thread."""
 
     def __init__(
@@ -41,8 +41,8 @@ class WorldSource:
         hand_over_s: float,
         beat: Callable[[], None],
     ) -> None:
-        self._instance = Instance.all[str(properties["client.id"])]
-        self._instance.source = self
+        self._process = Process.all[str(properties["client.id"])]
+        self._process.source = self
         self._listener = listener
         self.membership = Membership(topics, listener, clock=clock, hand_over_s=hand_over_s, wait=self._wait, beat=beat)
         self._requests: deque[Callable[[Consumer], None]] = deque()
@@ -50,7 +50,7 @@ class WorldSource:
         self.started = False
         self._stopping = False
         self.left = False
-        self._consumer = WorldConsumer(self._instance, properties_of.member(properties))
+        self._consumer = SimulatedConsumer(self._process, properties_of.member(properties))
         self.lag: Mapping[Partition, int] = MappingProxyType({})
 
     @property
@@ -66,7 +66,7 @@ class WorldSource:
         return self.membership.joined
 
     def _wait(self, event: Event, seconds: float) -> bool:
-        return self._instance.wait(10 * seconds, event.is_set)  # in larger steps: nothing else looks
+        return self._process.wait(10 * seconds, event.is_set)  # in larger steps: nothing else looks
 
     def start(self) -> None:
         self.started = True
@@ -83,9 +83,9 @@ class WorldSource:
 
         self._requests.append(begin)
 
-    def hold(self, held: bool) -> None:
-        self._instance.world.reach("the source was held" if held else "the source went on")
-        self._requests.append(lambda consumer: self.membership.hold(consumer, held))
+    def hold(self, paused: bool) -> None:
+        self._process.scheduler.reach("the source was held" if paused else "the source went on")
+        self._requests.append(lambda consumer: self.membership.hold(consumer, paused))
 
     def rejoin(self) -> None:
         self._requests.append(self.membership.rejoin)
@@ -97,7 +97,7 @@ class WorldSource:
         self._stopping = True
 
     def join(self, timeout_s: float) -> bool:
-        return self._instance.wait(timeout_s, lambda: self.left)
+        return self._process.wait(timeout_s, lambda: self.left)
 
     @property
     def news(self) -> str | None:
@@ -129,13 +129,13 @@ class WorldSource:
 class _Noted:
     """A listener that notes the rarer facts before it passes them on."""
 
-    def __init__(self, listener: JournalListener, instance: Instance) -> None:
-        self._reach = instance.world.reach
-        self._instance = instance
+    def __init__(self, listener: JournalListener, process: Process) -> None:
+        self._reach = process.scheduler.reach
+        self._process = process
         self._listener = listener
 
-    def committed(self, writes: list[Write], proven_at: float, seconds: float) -> None:
-        self._listener.committed(writes, proven_at, seconds)
+    def committed(self, writes: list[Write], ownership_confirmed_at: float, seconds: float) -> None:
+        self._listener.committed(writes, ownership_confirmed_at, seconds)
 
     def dropped(self, writes: list[Write]) -> None:
         self._reach("the journal dropped what was no longer owned")
@@ -145,9 +145,9 @@ class _Noted:
         self._reach("an old record pinned the mark")
         self._listener.pinned(assignment, keys)
 
-    def made_anew(self, assignment: Assignment) -> None:
+    def recreated(self, assignment: Assignment) -> None:
         self._reach("a transaction met a delay topic that was made anew")
-        self._listener.made_anew(assignment)
+        self._listener.recreated(assignment)
 
     def too_large(self, write: Write, replacement: Write) -> None:
         self._reach("a record was too large")
@@ -159,12 +159,12 @@ class _Noted:
 
     def fenced(self, why: str) -> None:
         self._reach("a producer was fenced")
-        if self._instance.world.twins:
+        if self._process.scheduler.twins:
             self._reach("a producer was fenced by another one of the same transactional.id")
         self._listener.fenced(why)
 
 
-class WorldJournal:
+class SimulatedJournal:
     """consumer/kafka/journal.py without its thread."""
 
     def __init__(
@@ -176,32 +176,32 @@ class WorldJournal:
         ownership: Callable[[], Ownership],
         clock: Clock,
         listener: JournalListener,
-        set_aside_too_large: Callable[[Write], Write],
+        replace_too_large: Callable[[Write], Write],
     ) -> None:
-        self._instance = Instance.all[str(properties["client.id"])]
-        self._instance.journal = self
+        self._process = Process.all[str(properties["client.id"])]
+        self._process.journal = self
         self._queue: deque[Write | Adoption] = deque()
         self._clock = clock
         self.transactions = Transactions(
-            WorldClients(self._instance, transactional_id),
+            SimulatedClients(self._process, transactional_id),
             topics=topics,
             ownership=ownership,
             clock=clock,
             pause=self._pause,
-            listener=_Noted(listener, self._instance),
-            set_aside_too_large=set_aside_too_large,
+            listener=_Noted(listener, self._process),
+            replace_too_large=replace_too_large,
         )
         self.failed: BaseException | None = None
         self._started = False
         self._begun = False
 
     def _pause(self, seconds: float) -> None:
-        self._instance.wait(seconds)
+        self._process.wait(seconds)
 
     def start(self) -> None:
         self._started = True
 
-    def hand_in(self, items: Iterable[Write | Adoption]) -> None:
+    def submit(self, items: Iterable[Write | Adoption]) -> None:
         self._queue.extend(items)
 
     @property
@@ -213,7 +213,7 @@ class WorldJournal:
 
     def stop(self, timeout_s: float) -> bool:
         self.transactions.end_at = self._clock() + timeout_s
-        done = self._instance.wait(timeout_s, lambda: not self._queue and "journal" not in self._instance.busy)
+        done = self._process.wait(timeout_s, lambda: not self._queue and "journal" not in self._process.busy)
         if done:
             self.transactions.end()
         return done
@@ -227,7 +227,7 @@ class WorldJournal:
                 self._begun = True
                 self.transactions.begin()
                 return
-            most = MOST_WRITES if self._instance.world.chance(0.8) else 1
+            most = MAX_WRITES if self._process.scheduler.chance(0.8) else 1
             items = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
             self.transactions.settle(items)
         except Exception as reason:  # noqa: BLE001 - the thread's edge, as in journal.py

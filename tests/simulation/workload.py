@@ -14,7 +14,7 @@ from consumer.kafka.records import SourceEvent, action_key
 
 if TYPE_CHECKING:
     from tests.simulation.kafka_model import Record
-    from tests.simulation.process import Instance
+    from tests.simulation.process import Process
 
 T = TypeVar("T")
 KINDS = ("action", "action", "action", "action", "action", "unrouted", "misrouted", "garbage", "tombstone", "huge")
@@ -91,16 +91,16 @@ class Event:
     ever_in_doubt: bool = False
     told: tuple[str, int] | None = None  # the process and epoch that took its 202 in
     torn: bool = False  # a delayed request committed its record without its offset
-    torn_letters: int = 0  # and so many dead letters
+    torn_dead_letters: int = 0  # and so many dead letters
     deleted: bool = False  # by retention, unread; the operator was told and decided
     bereft: bool = False  # its record was deleted together with the delay topic,
     gone_intent: Record | None = None  # as was this intent,
-    holder: tuple[Instance, Assignment] | None = None  # and this process has it in memory
-    routed: bool = field(init=False)
+    holder: tuple[Process, Assignment] | None = None  # and this process has it in memory
+    payload: bool = field(init=False)
     passes: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.routed = self.kind in ("action", "huge")
+        self.payload = self.kind in ("action", "huge")
         self.passes = self.kind in ("unrouted", "tombstone")
 
     def lie(self, partition: int, offset: int) -> None:
@@ -115,9 +115,9 @@ def drawn(draw: random.Random, number: int, now: float) -> Event:
     order = pick("AB")
     kind = pick(KINDS)
     resend = draw.random() < 0.7
-    letter = "a" if resend else "b"
+    dead_letter = "a" if resend else "b"
     source = pick(SOURCES).replace("N", str(number))
-    value: bytes | None = f'{{"k":"{letter}","o":"{order}",{source},"n":{number}}}'.encode()
+    value: bytes | None = f'{{"k":"{dead_letter}","o":"{order}",{source},"n":{number}}}'.encode()
     match kind:
         case "unrouted":
             value = b'{"k":"x"}'
@@ -129,7 +129,7 @@ def drawn(draw: random.Random, number: int, now: float) -> Event:
             value = None
         case "huge":
             value = b'{"k":"%b","o":"%b","v":"tag","n":%d,"x":"%b"}' % (
-                letter.encode(), order.encode(), number, b"x" * 2_000,
+                dead_letter.encode(), order.encode(), number, b"x" * 2_000,
             )  # fmt: skip
     ready_at = now + pick(READY_IN_S)
     return Event(number, kind, order, resend, value, ready_at, pick(NATURES), pick(AHEAD_S))

@@ -37,7 +37,7 @@ from typing import Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tests.support.downloads import UnavailableError, kept, last_line, said
+from tests.support.downloads import UnavailableError, kept, last_line, needed, said
 
 DEFAULT_VERSION = "4.2.0"
 DOWNLOAD_TIMEOUT_S = 300.0
@@ -166,7 +166,7 @@ class KafkaBroker:
         atexit.register(self.close)
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
-                self._start_anew()
+                self._start_again()
             except BrokerUnavailableError as error:
                 taken = "already in use" in str(error)
                 self.close()
@@ -210,7 +210,7 @@ class KafkaBroker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start_anew(self) -> None:
+    def _start_again(self) -> None:
         jars = kafka_jars(self._version)
         self._directory = Path(tempfile.mkdtemp(prefix="engage-relay-kafka-"))
         self._format(jars, self._directory)
@@ -351,3 +351,9 @@ def _bind_free(held: contextlib.ExitStack) -> int:
 
 def _end_of(text: str, lines: int = 15) -> str:
     return "\n".join(text.strip().splitlines()[-lines:]) or "(it said nothing)"
+
+
+def started(broker: KafkaBroker) -> KafkaBroker:
+    """Start a broker, or skip the test with the reason (in CI: fail it)."""
+    needed("Kafka broker", broker.start)
+    return broker

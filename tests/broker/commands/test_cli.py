@@ -23,8 +23,8 @@ from consumer.errors import ExitCode
 from consumer.kafka.records import SourceEvent, dead_letter_of_event
 from consumer.simulator import Simulator, SimulatorOptions
 from schemas.dead_letter import Reason
-from tests.broker.conftest import TopicFactory
 from tests.support.relay_topics import relay_topics
+from tests.support.sandbox import TopicFactory
 
 KEY = "4711-very-secret"
 
@@ -101,8 +101,10 @@ def set_aside(bootstrap_servers: str, source: str, count: int) -> None:
     producer = Producer({"bootstrap.servers": bootstrap_servers})
     for number in range(count):
         event = SourceEvent(source, 1, number, None, b"A-%d" % number, b"{}")
-        letter = dead_letter_of_event(event, Reason.NOT_FOUND, "not there", 1_762_257_600.0, "shipped")
-        producer.produce(f"{source}.engage.dead-letters", letter.value, letter.key, 1, headers=letter.headers)
+        dead_letter = dead_letter_of_event(event, Reason.NOT_FOUND, "not there", 1_762_257_600.0, "shipped")
+        producer.produce(
+            f"{source}.engage.dead-letters", dead_letter.value, dead_letter.key, 1, headers=dead_letter.headers
+        )
     assert producer.flush(30) == 0
 
 

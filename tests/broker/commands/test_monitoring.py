@@ -14,18 +14,21 @@ from pathlib import Path
 
 import yaml
 
-from tests.broker.conftest import Place, PlaceFactory
 from tests.deploy.monitoring import REFERENCE, ROOT, RULES, RUNBOOK, exposed, queries, unknown
 from tests.deploy.prometheus import Prometheus, promtool, running
-from tests.support.relay import Engage, RelayProcess, configuration, event, order_id, publish, until, written
+from tests.support.engage import Engage
+from tests.support.events import event, order_id, publish
+from tests.support.relay_process import RelayProcess, configuration, written
+from tests.support.sandbox import Sandbox, SandboxFactory
+from tests.support.waiting import until
 
 CONFIG = ROOT / "deploy" / "compose" / "prometheus.yml"
 FASTER = {"m": "s", "h": "m"}
 
 
 @contextmanager
-def relay_of(place: Place, engage: Engage, tmp_path: Path) -> Iterator[RelayProcess]:
-    config = written(tmp_path, configuration(place, engage.url))
+def relay_of(sandbox: Sandbox, engage: Engage, tmp_path: Path) -> Iterator[RelayProcess]:
+    config = written(tmp_path, configuration(sandbox, engage.url))
     with RelayProcess(tmp_path, config, "--from", "earliest", impatient=True) as relay:
         yield relay.wait_until_ready()
 
@@ -51,14 +54,14 @@ def in_a_hurry(rules: str) -> str:
     return re.sub(r"(\[|for: )(\d+)([mh])\b", lambda found: f"{found[1]}{found[2]}{FASTER[found[3]]}", faster)
 
 
-def orders(place: Place, numbers: range) -> None:
-    publish(place, [(order_id(n), event(order_id(n))) for n in numbers])
+def orders(sandbox: Sandbox, numbers: range) -> None:
+    publish(sandbox, [(order_id(n), event(order_id(n))) for n in numbers])
 
 
-def test_promtool_and_our_own_docs_take_what_a_running_relay_shows(places: PlaceFactory, tmp_path: Path) -> None:
-    place = places(partitions=2)
-    with Engage(unknown_orders="create") as engage, relay_of(place, engage, tmp_path) as relay:
-        orders(place, range(5))
+def test_promtool_and_our_own_docs_take_what_a_running_relay_shows(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    sandbox = sandboxes(partitions=2)
+    with Engage(unknown_orders="create") as engage, relay_of(sandbox, engage, tmp_path) as relay:
+        orders(sandbox, range(5))
         until(lambda: len(engage.accepted) == 5, "the actions are accepted")
         until(
             lambda: relay.metric("consumer_lag_records") == 0 and relay.metric("partitions_owned") == 2, "all is read"
@@ -79,21 +82,21 @@ def mentions_of(file: Path) -> str:
 
 
 def test_every_panel_has_an_answer_and_an_alert_fires_when_engage_goes_down(
-    places: PlaceFactory, tmp_path: Path
+    sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
-    place = places(partitions=2)
+    sandbox = sandboxes(partitions=2)
     with (
         Engage(unknown_orders="create") as engage,
-        relay_of(place, engage, tmp_path) as relay,
+        relay_of(sandbox, engage, tmp_path) as relay,
         watched(relay, tmp_path / "prometheus") as prometheus,
     ):
-        orders(place, range(20))
+        orders(sandbox, range(20))
         until(lambda: len(engage.accepted) == 20, "the actions are accepted")
         until(lambda: empty_panels(prometheus) == set(), "every panel has an answer")
         assert prometheus.firing() == {}
 
         engage.down()
-        orders(place, range(20, 40))
+        orders(sandbox, range(20, 40))
         unavailable = until(lambda: prometheus.firing().get("EngageRelayEngageUnavailable", {}), "the alert fires")
 
         assert unavailable["connection"] == "default"

@@ -15,32 +15,22 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from consumer.kafka.topics import RelayTopics
-from tests.broker.conftest import Place, PlaceFactory, TopicFactory
-from tests.support.relay import (
-    API_KEY,
-    PATIENCE_S,
-    Books,
-    Engage,
-    Raw,
-    RelayProcess,
-    configuration,
-    event,
-    order_id,
-    publish,
-    publish_raw,
-    until,
-    written,
-)
+from tests.support.books import Books
+from tests.support.engage import API_KEY, Engage
+from tests.support.events import Raw, event, order_id, publish, publish_raw
+from tests.support.relay_process import RelayProcess, configuration, written
+from tests.support.sandbox import Sandbox, SandboxFactory, TopicFactory
+from tests.support.waiting import PATIENCE_S, until
 
 ORDER = order_id("run")
 
 
 @contextmanager
 def relay_of(
-    place: Place, engage: Engage, tmp_path: Path, *arguments: str, **sections: dict[str, object]
+    sandbox: Sandbox, engage: Engage, tmp_path: Path, *arguments: str, **sections: dict[str, object]
 ) -> Iterator[RelayProcess]:
     """Run it for a place."""
-    with RelayProcess(tmp_path, written(tmp_path, configuration(place, engage.url, **sections)), *arguments) as relay:
+    with RelayProcess(tmp_path, written(tmp_path, configuration(sandbox, engage.url, **sections)), *arguments) as relay:
         yield relay
 
 
@@ -95,61 +85,63 @@ def test_a_partition_count_that_differs_is_refused(
         assert f"{source}.engage.delay has 2 partitions, its source {source} has 3" in why(relay)
 
 
-def test_a_topic_new_to_the_group_that_holds_records_needs_a_decision(places: PlaceFactory, tmp_path: Path) -> None:
-    place = places(partitions=2)
+def test_a_topic_new_to_the_group_that_holds_records_needs_a_decision(
+    sandboxes: SandboxFactory, tmp_path: Path
+) -> None:
+    sandbox = sandboxes(partitions=2)
     with Engage() as engage:
         for number in range(7):
             engage.submit(order_id(number))
-        publish(place, [(order_id(number), event(order_id(number))) for number in range(7)])
-        with relay_of(place, engage, tmp_path) as relay:
+        publish(sandbox, [(order_id(number), event(order_id(number))) for number in range(7)])
+        with relay_of(sandbox, engage, tmp_path) as relay:
             assert relay.wait() == 4
-            assert f"{place.topics.source} holds 7 records" in why(relay)
+            assert f"{sandbox.topics.source} holds 7 records" in why(relay)
             assert "--from" in relay.text
         assert engage.requests.total() == 0
-        with relay_of(place, engage, tmp_path, "--from", "latest") as relay, Books(place) as books:
+        with relay_of(sandbox, engage, tmp_path, "--from", "latest") as relay, Books(sandbox) as books:
             relay.wait_until_ready().wait_until_owning(2)
             engage.submit(ORDER)
-            publish(place, [(ORDER, event(ORDER))])
+            publish(sandbox, [(ORDER, event(ORDER))])
             until(lambda: engage.events_of(ORDER) == [1], "what comes after the decision is sent")
             assert len(engage.accepted) == 1
-            assert books.read().letters == []
+            assert books.read().dead_letters == []
             assert relay.stop() == 0
 
 
 @pytest.mark.parametrize("how", ["retention", "a topic made anew"])
 def test_an_offset_that_the_source_does_not_hold_is_no_silent_reset(
-    places: PlaceFactory, tmp_path: Path, how: str
+    sandboxes: SandboxFactory, tmp_path: Path, how: str
 ) -> None:
-    place = places()
+    sandbox = sandboxes()
     with Engage() as engage:
-        publish(place, [(ORDER, event(ORDER, number)) for number in (1, 2, 3, 4)])
+        publish(sandbox, [(ORDER, event(ORDER, number)) for number in (1, 2, 3, 4)])
         if how == "retention":
-            place.commit((place.topics.source, 0, 1))
-            for deleted in place.admin.delete_records([TopicPartition(place.topics.source, 0, 3)]).values():
+            sandbox.commit((sandbox.topics.source, 0, 1))
+            for deleted in sandbox.admin.delete_records([TopicPartition(sandbox.topics.source, 0, 3)]).values():
                 deleted.result(PATIENCE_S)
         else:
-            place.commit((place.topics.source, 0, 1000))
-        with relay_of(place, engage, tmp_path) as relay:
+            sandbox.commit((sandbox.topics.source, 0, 1000))
+        with relay_of(sandbox, engage, tmp_path) as relay:
             assert relay.wait() == 5
             assert ("2 records were deleted unread" if how == "retention" else "the topic was made anew") in why(relay)
         assert engage.requests.total() == 0
 
 
-def test_every_mistake_in_the_configuration_is_named(places: PlaceFactory, tmp_path: Path) -> None:
-    place = places()
-    config = configuration(place, "http://127.0.0.1:1", limits={"pendign": 1}, connection={"timeout": "soon"})
+def test_every_mistake_in_the_configuration_is_named(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    sandbox = sandboxes()
+    config = configuration(sandbox, "http://127.0.0.1:1", limits={"pendign": 1}, connection={"timeout": "soon"})
     with RelayProcess(tmp_path, written(tmp_path, config)) as relay:
         assert relay.wait() == 2
         assert "limits.pendign: unknown key" in relay.text
         assert "timeout" in relay.text
 
 
-def test_an_admin_port_that_is_taken_is_refused(places: PlaceFactory, tmp_path: Path) -> None:
+def test_an_admin_port_that_is_taken_is_refused(sandboxes: SandboxFactory, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        config = configuration(places(), "http://127.0.0.1:1", admin={"listen": listen})
+        config = configuration(sandboxes(), "http://127.0.0.1:1", admin={"listen": listen})
         with RelayProcess(tmp_path, written(tmp_path, config)) as relay:
             assert relay.wait() == 2
             assert listen in why(relay)
@@ -175,8 +167,8 @@ def test_three_environment_variables_are_enough(admin: AdminClient, bootstrap_se
                 relay.wait_until_ready().wait_until_owning(2)
                 engage.submit(ORDER)
                 properties: dict[str, str | int | float | bool] = {"bootstrap.servers": bootstrap_servers}
-                place = Place(properties, RelayTopics(*names), admin, 2)
-                publish(place, [(ORDER, event(ORDER))])
+                sandbox = Sandbox(properties, RelayTopics(*names), admin, 2)
+                publish(sandbox, [(ORDER, event(ORDER))])
                 until(lambda: engage.events_of(ORDER) == [1], "the event's action is accepted")
                 assert relay.stop() == 0
     finally:
@@ -185,14 +177,14 @@ def test_three_environment_variables_are_enough(admin: AdminClient, bootstrap_se
 
 
 def test_without_a_broker_it_keeps_trying_is_alive_not_ready_and_stops_at_once(
-    places: PlaceFactory, tmp_path: Path
+    sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
-    place = places()
+    sandbox = sandboxes()
     with socket.socket() as nobody, Engage() as engage:
         nobody.bind(("127.0.0.1", 0))  # and does not listen
         unreachable: dict[str, object] = {"bootstrap.servers": f"127.0.0.1:{nobody.getsockname()[1]}"}
-        with relay_of(place, engage, tmp_path, kafka=unreachable) as patient:
-            with relay_of(place, engage, tmp_path, kafka=unreachable) as hasty:
+        with relay_of(sandbox, engage, tmp_path, kafka=unreachable) as patient:
+            with relay_of(sandbox, engage, tmp_path, kafka=unreachable) as hasty:
                 assert hasty.get("/healthz")[0] == 200
                 assert hasty.get("/readyz")[0] == 503
                 hasty.terminate()  # while it waits for the first answer
@@ -203,15 +195,15 @@ def test_without_a_broker_it_keeps_trying_is_alive_not_ready_and_stops_at_once(
             assert patient.wait(5) == 0
 
 
-def test_the_second_sigterm_ends_it_at_once(places: PlaceFactory, tmp_path: Path) -> None:
-    place = places()
+def test_the_second_sigterm_ends_it_at_once(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    sandbox = sandboxes()
     with (
         Engage(faults=("hang=1,calls=action",)) as engage,
-        relay_of(place, engage, tmp_path, "--from", "earliest", connection={"timeout": "60s"}) as relay,
+        relay_of(sandbox, engage, tmp_path, "--from", "earliest", connection={"timeout": "60s"}) as relay,
     ):
         relay.wait_until_ready()
         engage.submit(ORDER)
-        publish(place, [(ORDER, event(ORDER))])
+        publish(sandbox, [(ORDER, event(ORDER))])
         until(lambda: engage.faults["hang"], "an action is in flight")
         relay.terminate()
         until(lambda: relay.said("stopping: handing partitions over"), "it waits for what is in flight")
@@ -219,19 +211,19 @@ def test_the_second_sigterm_ends_it_at_once(places: PlaceFactory, tmp_path: Path
         assert relay.wait(5) == 128 + signal.SIGTERM
 
 
-def test_logs_hold_neither_the_key_nor_anything_of_the_events(places: PlaceFactory, tmp_path: Path) -> None:
-    place = places()
+def test_logs_hold_neither_the_key_nor_anything_of_the_events(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    sandbox = sandboxes()
     faults = ("error=0.2", "unavailable=0.1", "garbage=0.1", "reset-after=0.1", "stale=0.1")
     orders = [order_id(number) for number in range(40)]
     bad = [Raw(ORDER.encode(), value) for value in (b"\xff", event(ORDER)[:-1], event(""), event(ORDER, version=2))]
     with Engage(seed=8, faults=faults, failing=0.1) as engage:
         for order in orders:
             engage.submit(order, contact=order != orders[0])
-        with relay_of(place, engage, tmp_path, "--from", "earliest") as relay, Books(place) as books:
-            publish_raw(place, bad)
-            publish(place, [(order, event(order)) for order in orders])
+        with relay_of(sandbox, engage, tmp_path, "--from", "earliest") as relay, Books(sandbox) as books:
+            publish_raw(sandbox, bad)
+            publish(sandbox, [(order, event(order)) for order in orders])
             until(lambda: len(engage.accepted) >= 5, "some are accepted")
-            until(lambda: len(books.read().letters) >= len(bad), "the bad ones are set aside")
+            until(lambda: len(books.read().dead_letters) >= len(bad), "the bad ones are set aside")
             engage.down()
             until(lambda: relay.metric("requests_total"), "metrics are there")
             metrics = relay.get("/metrics")[1]

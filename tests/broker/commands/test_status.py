@@ -8,22 +8,12 @@ from contextlib import closing
 from pathlib import Path
 
 from consumer.admin.status import Status
-from tests.broker.conftest import PlaceFactory
-from tests.support.relay import (
-    API_KEY,
-    CUSTOMER,
-    PATIENCE_S,
-    SECRET_ID,
-    Books,
-    Engage,
-    RelayProcess,
-    configuration,
-    event,
-    order_id,
-    publish,
-    until,
-    written,
-)
+from tests.support.books import Books
+from tests.support.engage import API_KEY, Engage
+from tests.support.events import CUSTOMER, SECRET_ID, event, order_id, publish
+from tests.support.relay_process import RelayProcess, configuration, written
+from tests.support.sandbox import SandboxFactory
+from tests.support.waiting import PATIENCE_S, until
 
 PAGE = "text/html,*/*;q=0.8"
 MARKS = (API_KEY, CUSTOMER, SECRET_ID, "4711", "Kim Exempel")
@@ -43,19 +33,19 @@ def words(page: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.DOTALL)))
 
 
-def test_a_relay_says_what_it_did_and_what_it_owes(places: PlaceFactory, tmp_path: Path) -> None:
-    place = places(partitions=2)
-    with Engage() as engage, Books(place) as books:
-        config = written(tmp_path, configuration(place, engage.url))
+def test_a_relay_says_what_it_did_and_what_it_owes(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    sandbox = sandboxes(partitions=2)
+    with Engage() as engage, Books(sandbox) as books:
+        config = written(tmp_path, configuration(sandbox, engage.url))
         with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
             relay.wait_until_ready()
             accepted = [order_id(number) for number in range(20)]
-            publish(place, [(each, event(each, engage={"jobId": engage.submit(each)})) for each in accepted])
-            publish(place, [("x", b'{"type": "order.shipped", "name": "Kim Exempel"}')])
+            publish(sandbox, [(each, event(each, engage={"jobId": engage.submit(each)})) for each in accepted])
+            publish(sandbox, [("x", b'{"type": "order.shipped", "name": "Kim Exempel"}')])
             books.wait_until_settled()
             stuck = order_id("stuck")
             job = engage.submit(stuck, fate="never")
-            publish(place, [(stuck, event(stuck, number, engage={"jobId": job})) for number in (1, 2)])
+            publish(sandbox, [(stuck, event(stuck, number, engage={"jobId": job})) for number in (1, 2)])
 
             def told() -> Status | None:
                 status = status_of(relay)
@@ -68,42 +58,44 @@ def test_a_relay_says_what_it_did_and_what_it_owes(places: PlaceFactory, tmp_pat
             assert status.age_s is not None
             assert status.age_s < PATIENCE_S
             assert [(each.topic, each.partition) for each in status.partitions] == [
-                (place.topics.source, 0),
-                (place.topics.source, 1),
+                (sandbox.topics.source, 0),
+                (sandbox.topics.source, 1),
             ]
             assert {each.holding for each in status.partitions} == {"open"}
             assert sum(each.pending for each in status.partitions) == 2
             assert status.pending.by_state["queued"] == 1
             assert status.pending.next_due is not None or status.pending.by_state["waiting"] == 0
             assert status.pending.by_age[0].actions == 2
-            assert status.budget_share == 1
+            assert status.rate_limit_share == 1
             (connection,) = status.connections
-            assert (connection.name, connection.state, connection.budget) == ("default", "open", 400)
+            assert (connection.name, connection.state, connection.rate_limit) == ("default", "open", 400)
             assert status.recent.tag_ready_to_accepted.accepted == 20
-            (letter,) = status.dead_letters.last
-            assert (letter.reason, letter.topic) == ("invalid_event", place.topics.source)
+            (dead_letter,) = status.dead_letters.last
+            assert (dead_letter.reason, dead_letter.topic) == ("invalid_event", sandbox.topics.source)
             assert status.dead_letters.by_reason["invalid_event"] == 1
 
             page = page_of(relay)
             assert "Pending 2 of at most 100,000" in words(page)
-            assert f"invalid_event {place.topics.source}[{letter.partition}] {letter.offset}" in words(page)
+            assert f"invalid_event {sandbox.topics.source}[{dead_letter.partition}] {dead_letter.offset}" in words(page)
             for mark in MARKS:
                 assert mark not in page
                 assert mark not in status.model_dump_json()
 
 
-def test_a_suspended_connection_says_why_and_since_when_until_it_goes_on(places: PlaceFactory, tmp_path: Path) -> None:
-    place = places()
+def test_a_suspended_connection_says_why_and_since_when_until_it_goes_on(
+    sandboxes: SandboxFactory, tmp_path: Path
+) -> None:
+    sandbox = sandboxes()
     key = tmp_path / "key"
     key.write_text("a-wrong-key")
-    with Engage(valid_keys=frozenset({API_KEY})) as engage, Books(place) as books:
-        made = configuration(place, engage.url)
+    with Engage(valid_keys=frozenset({API_KEY})) as engage, Books(sandbox) as books:
+        made = configuration(sandbox, engage.url)
         connection = {"base_url": engage.url, "api_key_file": str(key)}
         config = written(tmp_path, {**made, "engage": {"connections": {"outlet": connection}}, "routes": TO_OUTLET})
         with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
             relay.wait_until_ready()
             order = order_id("waits")
-            publish(place, [(order, event(order, engage={"jobId": engage.submit(order)}))])
+            publish(sandbox, [(order, event(order, engage={"jobId": engage.submit(order)}))])
 
             def suspended() -> Status | None:
                 status = status_of(relay)
@@ -138,18 +130,18 @@ TO_OUTLET = {
 }
 
 
-def test_a_connection_that_rests_says_why(places: PlaceFactory, tmp_path: Path) -> None:
-    place = places()
+def test_a_connection_that_rests_says_why(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    sandbox = sandboxes()
     with Engage() as engage:
-        config = written(tmp_path, configuration(place, engage.url))
+        config = written(tmp_path, configuration(sandbox, engage.url))
         with RelayProcess(tmp_path, config, "--from", "earliest", impatient=True) as relay:
             relay.wait_until_ready()
             engage.down()
             orders = [order_id(number) for number in range(20)]
-            publish(place, [(each, event(each, engage={"versionTag": "t"})) for each in orders])
+            publish(sandbox, [(each, event(each, engage={"versionTag": "t"})) for each in orders])
 
             def why() -> str | None:
-                return next((each.why for each in status_of(relay).connections if each.state == "resting"), None)
+                return next((each.why for each in status_of(relay).connections if each.state == "cooldown"), None)
 
             assert until(why, "the connection rests") is not None
             for mark in MARKS:

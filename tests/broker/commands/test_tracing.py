@@ -10,24 +10,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from schemas.pending_action import PendingAction
-from tests.broker.conftest import Place, PlaceFactory
-from tests.support.relay import (
-    PATIENCE_S,
-    Asked,
-    Books,
-    LocalServer,
-    Raw,
-    RelayProcess,
-    Reply,
-    ScriptedEngage,
-    configuration,
-    event,
-    order_id,
-    publish_raw,
-    tagged_order,
-    until,
-    written,
-)
+from tests.support.books import Books
+from tests.support.engage import Asked, LocalServer, Reply, ScriptedEngage, tagged_order
+from tests.support.events import Raw, event, order_id, publish_raw
+from tests.support.relay_process import RelayProcess, configuration, written
+from tests.support.sandbox import Sandbox, SandboxFactory
+from tests.support.waiting import PATIENCE_S, until
 
 ORDER = order_id("traced")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -99,9 +87,9 @@ class Moody:
         return tagged_order(asked)
 
 
-def relay(place: Place, engage: ScriptedEngage, directory: Path, environ: dict[str, str]) -> RelayProcess:
+def relay(sandbox: Sandbox, engage: ScriptedEngage, directory: Path, environ: dict[str, str]) -> RelayProcess:
     static = {"group.instance.id": "relay-0"}  # its successor takes its place at once
-    file = written(directory, configuration(place, engage.url, kafka=static))
+    file = written(directory, configuration(sandbox, engage.url, kafka=static))
     return RelayProcess(directory, file, "--from", "earliest", environ=environ, impatient=True)
 
 
@@ -110,19 +98,19 @@ def pending(books: Books) -> PendingAction | None:
 
 
 def test_an_action_goes_on_in_its_events_trace_after_the_relay_that_took_it_was_killed(
-    places: PlaceFactory, tmp_path: Path
+    sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
-    place, moody = places(), Moody()
-    with Collector() as collector, ScriptedEngage(moody) as engage, Books(place) as books:
-        publish_raw(place, [Raw(ORDER.encode(), event(ORDER, engage={"jobId": "job-1"}), HEADERS)])
-        with relay(place, engage, tmp_path, collector.environment) as first:
+    sandbox, moody = sandboxes(), Moody()
+    with Collector() as collector, ScriptedEngage(moody) as engage, Books(sandbox) as books:
+        publish_raw(sandbox, [Raw(ORDER.encode(), event(ORDER, engage={"jobId": "job-1"}), HEADERS)])
+        with relay(sandbox, engage, tmp_path, collector.environment) as first:
             until(lambda: pending(books), "the action is saved")
             until(lambda: len(engage.asked) > 1, "it is asked for in vain")
-            process = until(lambda: collector.named(f"process {place.topics.source}"), "its span is exported")[-1]
+            process = until(lambda: collector.named(f"process {sandbox.topics.source}"), "its span is exported")[-1]
             first.kill()
         assert engage.actions() == []
         moody.processed.set()
-        with relay(place, engage, tmp_path, collector.environment) as second:
+        with relay(sandbox, engage, tmp_path, collector.environment) as second:
             books.wait_until_settled()
             assert second.stop() == 0
             assert COLLECTOR_KEY not in second.text
@@ -140,16 +128,16 @@ def test_an_action_goes_on_in_its_events_trace_after_the_relay_that_took_it_was_
 
 
 def test_without_tracing_the_context_is_kept_and_engage_is_told_nothing_of_it(
-    places: PlaceFactory, tmp_path: Path
+    sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
-    place, moody = places(), Moody()
-    with Collector() as collector, ScriptedEngage(moody) as engage, Books(place) as books:
-        publish_raw(place, [Raw(ORDER.encode(), event(ORDER, engage={"jobId": "job-1"}), HEADERS)])
+    sandbox, moody = sandboxes(), Moody()
+    with Collector() as collector, ScriptedEngage(moody) as engage, Books(sandbox) as books:
+        publish_raw(sandbox, [Raw(ORDER.encode(), event(ORDER, engage={"jobId": "job-1"}), HEADERS)])
         aimed = {**collector.environment, "OTEL_TRACES_EXPORTER": "none"}
-        with relay(place, engage, tmp_path, aimed) as relay_process:
+        with relay(sandbox, engage, tmp_path, aimed) as relay_process:
             saved = until(lambda: pending(books), "the action is saved")
             assert saved is not None
-            assert saved.routed.trace_context == {"traceparent": TRACEPARENT, "tracestate": TRACESTATE}
+            assert saved.payload.trace_context == {"traceparent": TRACEPARENT, "tracestate": TRACESTATE}
             moody.processed.set()
             books.wait_until_settled()
             assert relay_process.stop() == 0
@@ -158,13 +146,13 @@ def test_without_tracing_the_context_is_kept_and_engage_is_told_nothing_of_it(
         assert collector.spans == []
 
 
-def test_a_collector_that_never_answers_holds_nothing_up(places: PlaceFactory, tmp_path: Path) -> None:
-    place = places()
-    with Collector(silent=True) as collector, ScriptedEngage(tagged_order) as engage, Books(place) as books:
-        publish_raw(place, [Raw(ORDER.encode(), event(ORDER))])
-        with relay(place, engage, tmp_path, collector.environment) as relay_process:
+def test_a_collector_that_never_answers_holds_nothing_up(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    sandbox = sandboxes()
+    with Collector(silent=True) as collector, ScriptedEngage(tagged_order) as engage, Books(sandbox) as books:
+        publish_raw(sandbox, [Raw(ORDER.encode(), event(ORDER))])
+        with relay(sandbox, engage, tmp_path, collector.environment) as relay_process:
             until(lambda: collector.asked, "an export hangs")
-            publish_raw(place, [Raw(ORDER.encode(), event(ORDER, 2))])
+            publish_raw(sandbox, [Raw(ORDER.encode(), event(ORDER, 2))])
             books.wait_until_settled()
             assert len(engage.actions()) == 2
             assert relay_process.stop() == 0

@@ -28,54 +28,55 @@ from confluent_kafka.admin import (
 import consumer.kafka.journal
 from consumer.core.ownership import Ownership, generation
 from consumer.kafka import clients, low_water_mark
-from consumer.kafka.journal import MOST_WRITES, Journal
+from consumer.kafka.journal import MAX_WRITES, Journal
 from consumer.kafka.low_water_mark import REWRITES
 from consumer.kafka.records import DeadLetterRecord, position_value
 from consumer.kafka.transactions import Adoption, Write
 from schemas.dead_letter import DETAIL
 from schemas.pending_action import POSITION_KEY
-from tests.broker.conftest import Heard, Member, Place, PlaceFactory, eventually, started
-from tests.support.broker import KafkaBroker
+from tests.support.broker import KafkaBroker, started
+from tests.support.sandbox import Heard, Member, Sandbox, SandboxFactory
+from tests.support.waiting import until
 
-LETTER = DeadLetterRecord(b"k", b"v", [("why", b"because")], 1_700_000_000_000)
+DEAD_LETTER = DeadLetterRecord(b"k", b"v", [("why", b"because")], 1_700_000_000_000)
 
 
 @dataclass
-class World:
+class Bench:
     """A place with a journal at work there, all partitions of which are ours."""
 
-    place: Place
+    sandbox: Sandbox
     metadata: bytes
     ownership: Ownership
     journal: Journal
     heard: Heard
 
     def adopt(self, *, live: list[tuple[Hashable, int]] | None = None, next_offset: int = 0) -> None:
-        self.journal.hand_in(Adoption(a, live or [], 0, next_offset) for a in self.ownership.assignments)
+        self.journal.submit(Adoption(a, live or [], 0, next_offset) for a in self.ownership.assignments)
 
-    def hand_in(self, *writes: Write) -> None:
-        self.journal.hand_in(writes)
+    def submit(self, *writes: Write) -> None:
+        self.journal.submit(writes)
 
     def settle(self, *writes: Write) -> None:
-        self.hand_in(*writes)
+        self.submit(*writes)
         self.heard.wait_until_settled(*writes)
 
     def pending(self, offset: int, value: bytes | None = b"pending", partition: int = 0) -> Write:
-        return Write(self.place.assignment(partition), b"%d:r" % offset, value, next_offset=offset + 1)
+        return Write(self.sandbox.assignment(partition), b"%d:r" % offset, value, next_offset=offset + 1)
 
     def delay(self, partition: int = 0) -> dict[bytes | None, bytes | None]:
         """What the delay partition holds, compacted."""
-        return dict(self.place.pairs(self.place.topics.delay, partition))
+        return dict(self.sandbox.pairs(self.sandbox.topics.delay, partition))
 
 
 @pytest.fixture
-def world_of(shared_member: Member) -> Callable[..., World]:
-    def make(place: Place, metadata: bytes | None = None, **properties: str | int) -> World:
+def bench_of(shared_member: Member) -> Callable[..., Bench]:
+    def make(sandbox: Sandbox, metadata: bytes | None = None, **properties: str | int) -> Bench:
         metadata = metadata or shared_member.metadata()
-        ownership = place.owned(metadata, *(place.assignment(n) for n in range(place.partitions)))
-        made: list[World] = []
-        journal, heard = place.journal(lambda: made[0].ownership, **properties)
-        made.append(World(place, metadata, ownership, journal, heard))
+        ownership = sandbox.owned(metadata, *(sandbox.assignment(n) for n in range(sandbox.partitions)))
+        made: list[Bench] = []
+        journal, heard = sandbox.journal(lambda: made[0].ownership, **properties)
+        made.append(Bench(sandbox, metadata, ownership, journal, heard))
         made[0].adopt()
         return made[0]
 
@@ -83,8 +84,8 @@ def world_of(shared_member: Member) -> Callable[..., World]:
 
 
 @pytest.fixture
-def world(places: PlaceFactory, world_of: Callable[..., World], shared_member: Member) -> World:
-    return world_of(places(group=shared_member.group))
+def bench(sandboxes: SandboxFactory, bench_of: Callable[..., Bench], shared_member: Member) -> Bench:
+    return bench_of(sandboxes(group=shared_member.group))
 
 
 def stale(metadata: bytes) -> bytes:
@@ -96,70 +97,70 @@ def stale(metadata: bytes) -> bytes:
 # -- what a transaction holds -----------------------------------------------------------------------------------
 
 
-def test_a_record_is_never_committed_without_its_offsets(world: World) -> None:
-    write = world.pending(4)
+def test_a_record_is_never_committed_without_its_offsets(bench: Bench) -> None:
+    write = bench.pending(4)
     write.ticket = "ours"
-    world.settle(write)
+    bench.settle(write)
 
-    assert world.delay() == {b"4:r": b"pending", POSITION_KEY: position_value(5)}
-    assert world.place.offset(world.place.topics.source) == 5
-    assert world.place.offset(world.place.topics.delay) == 0  # where the one live record lies
-    assert world.heard.of("committed")[0].writes[0].ticket == "ours"
+    assert bench.delay() == {b"4:r": b"pending", POSITION_KEY: position_value(5)}
+    assert bench.sandbox.offset(bench.sandbox.topics.source) == 5
+    assert bench.sandbox.offset(bench.sandbox.topics.delay) == 0  # where the one live record lies
+    assert bench.heard.of("committed")[0].writes[0].ticket == "ours"
 
 
-def test_an_offset_is_never_committed_without_its_record(world: World) -> None:
+def test_an_offset_is_never_committed_without_its_record(bench: Bench) -> None:
     """A stale generation: the records were written when the offsets are refused."""
-    world.ownership = world.place.owned(stale(world.metadata), world.place.assignment())
-    world.hand_in(world.pending(4))
-    assert "ILLEGAL_GENERATION" in world.heard.wait_for("aborted").text
-    world.ownership = Ownership(world.metadata)
-    world.heard.wait_for("dropped")
+    bench.ownership = bench.sandbox.owned(stale(bench.metadata), bench.sandbox.assignment())
+    bench.submit(bench.pending(4))
+    assert "ILLEGAL_GENERATION" in bench.heard.wait_for("aborted").text
+    bench.ownership = Ownership(bench.metadata)
+    bench.heard.wait_for("dropped")
 
-    assert world.delay() == {}
-    assert world.place.offset(world.place.topics.source) is None
-    assert world.place.offset(world.place.topics.delay) is None
-    assert b"4:r" in [r.key() for r in world.place.read(world.place.topics.delay, isolation="read_uncommitted")]
+    assert bench.delay() == {}
+    assert bench.sandbox.offset(bench.sandbox.topics.source) is None
+    assert bench.sandbox.offset(bench.sandbox.topics.delay) is None
+    assert b"4:r" in [r.key() for r in bench.sandbox.read(bench.sandbox.topics.delay, isolation="read_uncommitted")]
 
 
-def test_the_position_is_written_even_where_only_progress_was_made(world: World) -> None:
+def test_the_position_is_written_even_where_only_progress_was_made(bench: Bench) -> None:
     """Group offsets expire; compaction keeps the last position record only as long as there is one."""
-    world.settle(world.pending(4))
-    world.settle(Write(world.place.assignment(), b"4:r", b"sending"))
+    bench.settle(bench.pending(4))
+    bench.settle(Write(bench.sandbox.assignment(), b"4:r", b"sending"))
 
-    positions = [value for key, value in world.place.pairs(world.place.topics.delay) if key == POSITION_KEY]
+    positions = [value for key, value in bench.sandbox.pairs(bench.sandbox.topics.delay) if key == POSITION_KEY]
     assert positions == [position_value(5), position_value(5)]
 
 
 def test_what_waited_does_not_cost_a_transaction_each(
-    places: PlaceFactory, shared_member: Member, world_of: Callable[..., World]
+    sandboxes: SandboxFactory, shared_member: Member, bench_of: Callable[..., Bench]
 ) -> None:
     """Group commit: what came up meanwhile shares the next transaction; only an action's last state is written."""
-    world = world_of(places(group=shared_member.group))
-    changes = [Write(world.place.assignment(), b"4:r", b"%d" % n) for n in range(50)]
-    world.settle(world.pending(4), *changes)
+    bench = bench_of(sandboxes(group=shared_member.group))
+    changes = [Write(bench.sandbox.assignment(), b"4:r", b"%d" % n) for n in range(50)]
+    bench.settle(bench.pending(4), *changes)
 
-    values = [value for key, value in world.place.pairs(world.place.topics.delay) if key == b"4:r"]
-    assert len(values) == len(world.heard.of("committed")) < 5
+    values = [value for key, value in bench.sandbox.pairs(bench.sandbox.topics.delay) if key == b"4:r"]
+    assert len(values) == len(bench.heard.of("committed")) < 5
     assert values[-1] == b"49"
 
 
-def test_a_dead_letter_never_appears_beside_its_pending_record(world: World) -> None:
-    world.settle(world.pending(4))
-    world.ownership = world.place.owned(stale(world.metadata), world.place.assignment())
-    last = Write(world.place.assignment(), b"4:r", None, LETTER)
-    world.hand_in(last)
-    world.heard.wait_for("aborted")
-    assert world.place.read(world.place.topics.dead_letters) == []
-    assert world.delay()[b"4:r"] == b"pending"
+def test_a_dead_letter_never_appears_beside_its_pending_record(bench: Bench) -> None:
+    bench.settle(bench.pending(4))
+    bench.ownership = bench.sandbox.owned(stale(bench.metadata), bench.sandbox.assignment())
+    last = Write(bench.sandbox.assignment(), b"4:r", None, DEAD_LETTER)
+    bench.submit(last)
+    bench.heard.wait_for("aborted")
+    assert bench.sandbox.read(bench.sandbox.topics.dead_letters) == []
+    assert bench.delay()[b"4:r"] == b"pending"
 
-    world.ownership = world.place.owned(world.metadata, world.place.assignment())
-    world.heard.wait_until_settled(last)
-    assert len(world.place.read(world.place.topics.dead_letters)) == 1
-    assert world.delay()[b"4:r"] is None
+    bench.ownership = bench.sandbox.owned(bench.metadata, bench.sandbox.assignment())
+    bench.heard.wait_until_settled(last)
+    assert len(bench.sandbox.read(bench.sandbox.topics.dead_letters)) == 1
+    assert bench.delay()[b"4:r"] is None
 
 
 @pytest.mark.parametrize(
-    "letter",
+    "dead_letter",
     [
         DeadLetterRecord(b"\x00\xffkey", b"\x00\xfe\xff", [("a", b"\xff\x00"), ("a", b"twice"), ("b", None)], 1),
         DeadLetterRecord(None, None, [], 1_700_000_000_123),
@@ -168,73 +169,77 @@ def test_a_dead_letter_never_appears_beside_its_pending_record(world: World) -> 
     ids=["binary", "nothing", "empty"],
 )
 def test_a_dead_letter_is_not_altered(
-    letter: DeadLetterRecord, places: PlaceFactory, shared_member: Member, world_of: Callable[..., World]
+    dead_letter: DeadLetterRecord, sandboxes: SandboxFactory, shared_member: Member, bench_of: Callable[..., Bench]
 ) -> None:
-    world = world_of(places(group=shared_member.group))
-    world.settle(Write(world.place.assignment(), dead_letter=letter, next_offset=1))
+    bench = bench_of(sandboxes(group=shared_member.group))
+    bench.settle(Write(bench.sandbox.assignment(), dead_letter=dead_letter, next_offset=1))
 
-    (record,) = world.place.read(world.place.topics.dead_letters)
-    assert (record.key(), record.value()) == (letter.key, letter.value)
-    assert record.headers() == (letter.headers or None)
-    assert record.timestamp()[1] == letter.timestamp_ms
+    (record,) = bench.sandbox.read(bench.sandbox.topics.dead_letters)
+    assert (record.key(), record.value()) == (dead_letter.key, dead_letter.value)
+    assert record.headers() == (dead_letter.headers or None)
+    assert record.timestamp()[1] == dead_letter.timestamp_ms
 
 
-def test_a_large_batch_is_not_torn(places: PlaceFactory, shared_member: Member, world_of: Callable[..., World]) -> None:
-    world = world_of(places(partitions=4, group=shared_member.group))
-    writes = [world.pending(n // 4, partition=n % 4) for n in range(MOST_WRITES)]
-    world.settle(*writes)
+def test_a_large_batch_is_not_torn(
+    sandboxes: SandboxFactory, shared_member: Member, bench_of: Callable[..., Bench]
+) -> None:
+    bench = bench_of(sandboxes(partitions=4, group=shared_member.group))
+    writes = [bench.pending(n // 4, partition=n % 4) for n in range(MAX_WRITES)]
+    bench.settle(*writes)
 
     for partition in range(4):
-        assert len(world.delay(partition)) == MOST_WRITES // 4 + 1
-        assert world.place.offset(world.place.topics.source, partition) == MOST_WRITES // 4
-        assert world.place.offset(world.place.topics.delay, partition) == 0
+        assert len(bench.delay(partition)) == MAX_WRITES // 4 + 1
+        assert bench.sandbox.offset(bench.sandbox.topics.source, partition) == MAX_WRITES // 4
+        assert bench.sandbox.offset(bench.sandbox.topics.delay, partition) == 0
 
 
-def test_what_cannot_be_written_in_time_is_not_one_transaction(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer.kafka.journal, "MOST_BYTES", 1000)
-    writes = [world.pending(n, b"v" * 400) for n in range(30)]
-    world.settle(*writes)
+def test_what_cannot_be_written_in_time_is_not_one_transaction(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer.kafka.journal, "MAX_BYTES", 1000)
+    writes = [bench.pending(n, b"v" * 400) for n in range(30)]
+    bench.settle(*writes)
 
-    assert max(len(fact.writes) for fact in world.heard.of("committed")) <= 4
-    assert len(world.delay()) == 31
+    assert max(len(fact.writes) for fact in bench.heard.of("committed")) <= 4
+    assert len(bench.delay()) == 31
 
 
 # -- fencing ----------------------------------------------------------------------------------------------------
 
 
-def test_a_stale_entry_is_never_committed_under_a_fresh_generation(world: World) -> None:
+def test_a_stale_entry_is_never_committed_under_a_fresh_generation(bench: Bench) -> None:
     """The broker takes such a commit: whoever owns the partition now would lose its offset."""
-    world.ownership = world.place.owned(world.metadata, world.place.assignment(epoch=2))
-    write = world.pending(4)
-    world.settle(write)
+    bench.ownership = bench.sandbox.owned(bench.metadata, bench.sandbox.assignment(epoch=2))
+    write = bench.pending(4)
+    bench.settle(write)
 
-    assert [fact.writes for fact in world.heard.of("dropped")] == [[write]]
-    assert world.place.read(world.place.topics.delay, isolation="read_uncommitted") == []
-    assert world.place.offset(world.place.topics.source) is None
+    assert [fact.writes for fact in bench.heard.of("dropped")] == [[write]]
+    assert bench.sandbox.read(bench.sandbox.topics.delay, isolation="read_uncommitted") == []
+    assert bench.sandbox.offset(bench.sandbox.topics.source) is None
 
 
-def test_a_rebalance_loses_only_what_is_no_longer_owned(places: PlaceFactory, world_of: Callable[..., World]) -> None:
-    place = places(partitions=2)
-    first = place.member()
-    eventually(lambda: first.poll() == [0, 1], "the first member owns both")
-    world = world_of(place, first.metadata())
-    world.settle(world.pending(0), world.pending(0, partition=1))
-    second = place.member()
-    eventually(lambda: [len(first.poll()), len(second.poll())] == [1, 1], "each member owns one")
+def test_a_rebalance_loses_only_what_is_no_longer_owned(
+    sandboxes: SandboxFactory, bench_of: Callable[..., Bench]
+) -> None:
+    sandbox = sandboxes(partitions=2)
+    first = sandbox.member()
+    until(lambda: first.poll() == [0, 1], "the first member owns both")
+    bench = bench_of(sandbox, first.metadata())
+    bench.settle(bench.pending(0), bench.pending(0, partition=1))
+    second = sandbox.member()
+    until(lambda: [len(first.poll()), len(second.poll())] == [1, 1], "each member owns one")
     (kept,) = first.poll()
 
     def look_again() -> None:
-        world.ownership = place.owned(first.metadata(), place.assignment(kept))
+        bench.ownership = sandbox.owned(first.metadata(), sandbox.assignment(kept))
 
-    world.heard.on_aborted = look_again
-    ours, theirs = world.pending(1, partition=kept), world.pending(1, partition=1 - kept)
-    world.settle(ours, theirs)
+    bench.heard.on_aborted = look_again
+    ours, theirs = bench.pending(1, partition=kept), bench.pending(1, partition=1 - kept)
+    bench.settle(ours, theirs)
 
-    assert "ILLEGAL_GENERATION" in world.heard.wait_for("aborted").text
-    assert world.heard.of("committed")[-1].writes == [ours]
-    assert world.heard.of("dropped")[-1].writes == [theirs]
-    assert (world.delay(kept).get(b"1:r"), world.delay(1 - kept).get(b"1:r")) == (b"pending", None)
-    assert place.offset(place.topics.source, 1 - kept) == 1
+    assert "ILLEGAL_GENERATION" in bench.heard.wait_for("aborted").text
+    assert bench.heard.of("committed")[-1].writes == [ours]
+    assert bench.heard.of("dropped")[-1].writes == [theirs]
+    assert (bench.delay(kept).get(b"1:r"), bench.delay(1 - kept).get(b"1:r")) == (b"pending", None)
+    assert sandbox.offset(sandbox.topics.source, 1 - kept) == 1
 
 
 CONSUMER_PROTOCOL = pytest.param(
@@ -244,58 +249,58 @@ CONSUMER_PROTOCOL = pytest.param(
 
 
 @pytest.mark.parametrize("protocol", ["classic", CONSUMER_PROTOCOL])
-def test_a_generation_that_the_broker_does_not_check_is_recognised(protocol: str, places: PlaceFactory) -> None:
-    member = places().member(**{"group.protocol": protocol})
+def test_a_generation_that_the_broker_does_not_check_is_recognised(protocol: str, sandboxes: SandboxFactory) -> None:
+    member = sandboxes().member(**{"group.protocol": protocol})
     before = generation(member.metadata())
-    eventually(member.poll, "the member joins")
+    until(member.poll, "the member joins")
 
     assert before < 0 <= generation(member.metadata())
 
 
-def test_nothing_is_committed_before_the_group_was_joined(world: World, places: PlaceFactory) -> None:
+def test_nothing_is_committed_before_the_group_was_joined(bench: Bench, sandboxes: SandboxFactory) -> None:
     """A negative generation is not checked by the broker: anybody's commit would be taken."""
-    stranger = Consumer(clients.member({**world.place.properties, "group.id": "never-joined"}), logger=clients.LOGGER)
+    stranger = Consumer(clients.member({**bench.sandbox.properties, "group.id": "never-joined"}), logger=clients.LOGGER)
     metadata = stranger.consumer_group_metadata()
     stranger.close()
     assert isinstance(metadata, bytes)
-    world.ownership = world.place.owned(metadata, world.place.assignment())
-    write = world.pending(4)
-    world.hand_in(write)
-    world.heard.wait_for("aborted", 2)
-    assert world.heard.of("committed") == []
+    bench.ownership = bench.sandbox.owned(metadata, bench.sandbox.assignment())
+    write = bench.pending(4)
+    bench.submit(write)
+    bench.heard.wait_for("aborted", 2)
+    assert bench.heard.of("committed") == []
 
-    world.ownership = world.place.owned(world.metadata, world.place.assignment())
-    world.heard.wait_until_settled(write)
-    assert world.heard.of("committed")[0].writes == [write]
-
-
-def test_a_second_instance_with_our_transactional_id_ends_this_one(world: World) -> None:
-    world.settle(world.pending(4))
-    world.place.producer(world.place.transactional_id)
-    write = world.pending(5)
-    world.settle(write)
-
-    assert world.heard.wait_for("fenced").text
-    assert world.heard.of("dropped")[0].writes == [write]
-    assert b"5:r" not in world.delay()
-    assert world.place.offset(world.place.topics.source) == 5
+    bench.ownership = bench.sandbox.owned(bench.metadata, bench.sandbox.assignment())
+    bench.heard.wait_until_settled(write)
+    assert bench.heard.of("committed")[0].writes == [write]
 
 
-def test_after_being_fenced_nothing_goes_on_under_the_old_assignment(world: World) -> None:
+def test_a_second_instance_with_our_transactional_id_ends_this_one(bench: Bench) -> None:
+    bench.settle(bench.pending(4))
+    bench.sandbox.producer(bench.sandbox.transactional_id)
+    write = bench.pending(5)
+    bench.settle(write)
+
+    assert bench.heard.wait_for("fenced").text
+    assert bench.heard.of("dropped")[0].writes == [write]
+    assert b"5:r" not in bench.delay()
+    assert bench.sandbox.offset(bench.sandbox.topics.source) == 5
+
+
+def test_after_being_fenced_nothing_goes_on_under_the_old_assignment(bench: Bench) -> None:
     """An adoption that was under way: the group may not know yet that we give everything up."""
-    world.settle(world.pending(4))
-    world.place.producer(world.place.transactional_id)
-    world.settle(world.pending(5))
-    world.adopt(next_offset=6)
-    late = world.pending(6)
-    world.settle(late)
-    assert world.heard.of("dropped")[-1].writes == [late]
+    bench.settle(bench.pending(4))
+    bench.sandbox.producer(bench.sandbox.transactional_id)
+    bench.settle(bench.pending(5))
+    bench.adopt(next_offset=6)
+    late = bench.pending(6)
+    bench.settle(late)
+    assert bench.heard.of("dropped")[-1].writes == [late]
 
-    world.ownership = world.place.owned(world.metadata, world.place.assignment(epoch=2))
-    world.adopt(next_offset=5)
-    again = Write(world.place.assignment(epoch=2), b"5:r", b"pending", next_offset=6)
-    world.settle(again)
-    assert world.heard.of("committed")[-1].writes == [again]
+    bench.ownership = bench.sandbox.owned(bench.metadata, bench.sandbox.assignment(epoch=2))
+    bench.adopt(next_offset=5)
+    again = Write(bench.sandbox.assignment(epoch=2), b"5:r", b"pending", next_offset=6)
+    bench.settle(again)
+    assert bench.heard.of("committed")[-1].writes == [again]
 
 
 # -- the producer's life ----------------------------------------------------------------------------------------
@@ -345,8 +350,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> type[Recorded]:
     return Recorded
 
 
-def test_offsets_never_overtake_records(recorded: type[Recorded], world: World) -> None:
-    world.settle(*(world.pending(n, b"v" * 10_000) for n in range(200)))
+def test_offsets_never_overtake_records(recorded: type[Recorded], bench: Bench) -> None:
+    bench.settle(*(bench.pending(n, b"v" * 10_000) for n in range(200)))
 
     assert [producer.outstanding for producer in recorded.made] == [0]
 
@@ -354,58 +359,58 @@ def test_offsets_never_overtake_records(recorded: type[Recorded], world: World) 
 @pytest.mark.parametrize("call", ["begin", "offsets", "commit"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_delayed_abort_never_eats_the_next_transaction(
-    call: str, when: str, recorded: type[Recorded], world: World
+    call: str, when: str, recorded: type[Recorded], bench: Bench
 ) -> None:
     """A producer is not used again once a call of its failed: librdkafka has no client side of KIP-890."""
-    world.settle(world.pending(4))
+    bench.settle(bench.pending(4))
     recorded.fail = (call, when)
-    write = world.pending(5)
-    world.settle(write)
+    write = bench.pending(5)
+    bench.settle(write)
 
     first, *others = recorded.made
     assert first.failed_at == len(first.calls)
     assert others
-    assert world.heard.of("committed")[-1].writes == [write]
-    assert world.delay() == {b"4:r": b"pending", b"5:r": b"pending", POSITION_KEY: position_value(6)}
-    assert world.place.offset(world.place.topics.source) == 6
+    assert bench.heard.of("committed")[-1].writes == [write]
+    assert bench.delay() == {b"4:r": b"pending", b"5:r": b"pending", POSITION_KEY: position_value(6)}
+    assert bench.sandbox.offset(bench.sandbox.topics.source) == 6
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_commit_without_an_answer_is_not_written_twice(when: str, recorded: type[Recorded], world: World) -> None:
-    world.settle(world.pending(4))
+def test_a_commit_without_an_answer_is_not_written_twice(when: str, recorded: type[Recorded], bench: Bench) -> None:
+    bench.settle(bench.pending(4))
     recorded.fail = ("commit", when)
-    write = Write(world.place.assignment(), b"4:r", None, LETTER)
-    world.settle(write)
+    write = Write(bench.sandbox.assignment(), b"4:r", None, DEAD_LETTER)
+    bench.settle(write)
 
-    assert "outcome of a commit unknown" in world.heard.wait_for("aborted").text
-    assert len(world.place.read(world.place.topics.dead_letters)) == 1
-    assert len(world.heard.of("committed")) == 2
+    assert "outcome of a commit unknown" in bench.heard.wait_for("aborted").text
+    assert len(bench.sandbox.read(bench.sandbox.topics.dead_letters)) == 1
+    assert len(bench.heard.of("committed")) == 2
 
 
 def test_a_commit_without_an_answer_is_found_though_one_partition_went_on_elsewhere(
-    recorded: type[Recorded], places: PlaceFactory, shared_member: Member, world_of: Callable[..., World]
+    recorded: type[Recorded], sandboxes: SandboxFactory, shared_member: Member, bench_of: Callable[..., Bench]
 ) -> None:
-    world = world_of(places(partitions=2, group=shared_member.group))
-    other = world.place.producer("other")
+    bench = bench_of(sandboxes(partitions=2, group=shared_member.group))
+    other = bench.sandbox.producer("other")
 
     def other_owner_commits() -> None:
-        world.heard.on_aborted = lambda: None
-        world.ownership = world.place.owned(world.metadata, world.place.assignment(1))
+        bench.heard.on_aborted = lambda: None
+        bench.ownership = bench.sandbox.owned(bench.metadata, bench.sandbox.assignment(1))
         other.begin_transaction()
-        theirs = TopicPartition(world.place.topics.source, 0, 9, metadata="theirs")
-        other.send_offsets_to_transaction([theirs], world.metadata, 10)
+        theirs = TopicPartition(bench.sandbox.topics.source, 0, 9, metadata="theirs")
+        other.send_offsets_to_transaction([theirs], bench.metadata, 10)
         other.commit_transaction(10)
 
-    world.heard.on_aborted = other_owner_commits
+    bench.heard.on_aborted = other_owner_commits
     recorded.fail = ("commit", "after")
-    writes = [Write(world.place.assignment(n), dead_letter=LETTER, next_offset=1) for n in range(2)]
-    world.settle(*writes)
+    writes = [Write(bench.sandbox.assignment(n), dead_letter=DEAD_LETTER, next_offset=1) for n in range(2)]
+    bench.settle(*writes)
 
-    assert world.heard.of("committed")[-1].writes == writes
-    assert len(world.place.read(world.place.topics.dead_letters, 1)) == 1
+    assert bench.heard.of("committed")[-1].writes == writes
+    assert len(bench.sandbox.read(bench.sandbox.topics.dead_letters, 1)) == 1
 
 
-def test_an_idle_week_is_no_crash(places: PlaceFactory, world_of: Callable[..., World]) -> None:
+def test_an_idle_week_is_no_crash(sandboxes: SandboxFactory, bench_of: Callable[..., Bench]) -> None:
     """The broker forgets a transactional id that was not used for `transactional.id.expiration.ms`."""
     forgetful = {
         "transactional.id.expiration.ms": "1000",
@@ -413,12 +418,12 @@ def test_an_idle_week_is_no_crash(places: PlaceFactory, world_of: Callable[..., 
     }
     broker = started(KafkaBroker(forgetful))
     try:
-        place = places(broker=broker)
-        member = place.member()
-        eventually(member.poll, "the member joins")
-        world = world_of(place, member.metadata())
-        world.settle(world.pending(4))
-        log = Consumer({**clients.reader(place.properties), "enable.partition.eof": False}, logger=clients.LOGGER)
+        sandbox = sandboxes(broker=broker)
+        member = sandbox.member()
+        until(member.poll, "the member joins")
+        bench = bench_of(sandbox, member.metadata())
+        bench.settle(bench.pending(4))
+        log = Consumer({**clients.reader(sandbox.properties), "enable.partition.eof": False}, logger=clients.LOGGER)
         log.assign([TopicPartition("__transaction_state", n, 0) for n in range(4)])
 
         def forgotten() -> bool:
@@ -426,14 +431,14 @@ def test_an_idle_week_is_no_crash(places: PlaceFactory, world_of: Callable[..., 
             key = record.key() if record is not None and record.error() is None else None
             return record is not None and record.value() is None and key is not None and key.endswith(b"-relay")
 
-        eventually(forgotten, "the broker forgets the transactional id")
+        until(forgotten, "the broker forgets the transactional id")
         log.close()
-        world.settle(world.pending(5))
+        bench.settle(bench.pending(5))
 
-        assert world.heard.of("fenced") == []
-        assert world.place.offset(world.place.topics.source) == 6
-        assert world.heard.wait_for("aborted").text
-        place.close()
+        assert bench.heard.of("fenced") == []
+        assert bench.sandbox.offset(bench.sandbox.topics.source) == 6
+        assert bench.heard.wait_for("aborted").text
+        sandbox.close()
     finally:
         broker.close()
 
@@ -460,30 +465,30 @@ def fatal(code: int) -> KafkaException:
     return KafkaException(KafkaError(code, "fatal", True))
 
 
-def test_a_forgotten_transactional_id_is_not_taken_for_fencing(failing: type[Failing], world: World) -> None:
+def test_a_forgotten_transactional_id_is_not_taken_for_fencing(failing: type[Failing], bench: Bench) -> None:
     """librdkafka calls it fatal where it cannot begin a new epoch."""
     failing.said = [fatal(KafkaError.INVALID_PRODUCER_ID_MAPPING)]
-    write = world.pending(4)
-    world.settle(write)
+    write = bench.pending(4)
+    bench.settle(write)
 
-    assert "INVALID_PRODUCER_ID_MAPPING" in world.heard.wait_for("aborted").text
-    assert world.heard.of("fenced") == []
-    assert world.heard.of("committed")[0].writes == [write]
+    assert "INVALID_PRODUCER_ID_MAPPING" in bench.heard.wait_for("aborted").text
+    assert bench.heard.of("fenced") == []
+    assert bench.heard.of("committed")[0].writes == [write]
 
 
-def test_a_fatal_error_amid_callbacks_is_no_crash(failing: type[Failing], world: World) -> None:
+def test_a_fatal_error_amid_callbacks_is_no_crash(failing: type[Failing], bench: Bench) -> None:
     """confluent-kafka raises it, and goes on calling back: what is called then ends in a SystemError."""
     on_top = SystemError("returned a result with an exception set")
     on_top.__cause__ = fatal(KafkaError._FENCED)
     failing.said = [on_top]
-    write = world.pending(4)
-    world.settle(write)
+    write = bench.pending(4)
+    bench.settle(write)
 
-    assert "_FENCED" in world.heard.wait_for("fenced").text
-    assert world.heard.of("dropped")[0].writes == [write]
+    assert "_FENCED" in bench.heard.wait_for("fenced").text
+    assert bench.heard.of("dropped")[0].writes == [write]
 
 
-def test_a_call_that_never_returns_is_noticed(recorded: type[Recorded], world: World) -> None:
+def test_a_call_that_never_returns_is_noticed(recorded: type[Recorded], bench: Bench) -> None:
     """librdkafka's `send_offsets_to_transaction` may ignore its time-out (issues 5456, 5511)."""
     hang = threading.Event()
 
@@ -494,25 +499,25 @@ def test_a_call_that_never_returns_is_noticed(recorded: type[Recorded], world: W
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(consumer.kafka.journal, "Producer", Hanging)
-        write = world.pending(4)
-        world.hand_in(write)
-        eventually(lambda: world.journal.stuck_for() > 0.05, "the watchdog sees it")
+        write = bench.pending(4)
+        bench.submit(write)
+        until(lambda: bench.journal.stuck_for() > 0.05, "the watchdog sees it")
         hang.set()
-        world.heard.wait_until_settled(write)
-    eventually(lambda: world.journal.stuck_for() == 0.0, "the watchdog is content")
+        bench.heard.wait_until_settled(write)
+    until(lambda: bench.journal.stuck_for() == 0.0, "the watchdog is content")
 
 
-def test_an_aborted_transaction_holds_up_nobody(recorded: type[Recorded], world: World, shared_member: Member) -> None:
+def test_an_aborted_transaction_holds_up_nobody(recorded: type[Recorded], bench: Bench, shared_member: Member) -> None:
     """What was dropped after an abort leaves no open transaction behind, for which the next owner would wait."""
-    world.ownership = world.place.owned(stale(world.metadata), world.place.assignment())
+    bench.ownership = bench.sandbox.owned(stale(bench.metadata), bench.sandbox.assignment())
 
     def give_away() -> None:
-        world.ownership = Ownership(world.metadata)
+        bench.ownership = Ownership(bench.metadata)
 
-    world.heard.on_aborted = give_away
+    bench.heard.on_aborted = give_away
     started = time.monotonic()
-    world.settle(world.pending(4))
-    assert world.place.read(world.place.topics.delay) == []  # to the end, so nothing is open
+    bench.settle(bench.pending(4))
+    assert bench.sandbox.read(bench.sandbox.topics.delay) == []  # to the end, so nothing is open
 
     assert time.monotonic() - started < 8  # transaction.timeout.ms is 10 s
 
@@ -522,134 +527,134 @@ def test_an_aborted_transaction_holds_up_nobody(recorded: type[Recorded], world:
 
 @pytest.mark.parametrize("limit", ["the broker's", "the client's"])
 def test_a_record_that_is_too_large_does_not_stop_the_others(
-    limit: str, places: PlaceFactory, shared_member: Member, world_of: Callable[..., World]
+    limit: str, sandboxes: SandboxFactory, shared_member: Member, bench_of: Callable[..., Bench]
 ) -> None:
     """The broker refuses whole produce batches: only the culprit may end as a dead letter."""
     broker, client = ("4000", 1_000_000) if limit == "the broker's" else ("1000000", 4000)
-    place = places(group=shared_member.group, delay={"max.message.bytes": broker})
-    world = world_of(place, **{"message.max.bytes": client})
-    small = [world.pending(n, random.Random(n).randbytes(500)) for n in range(20)]
-    large = world.pending(20, random.Random(0).randbytes(8000))
-    world.hand_in(*small[:10], large, *small[10:])
-    world.heard.wait_until_settled(*small)
+    sandbox = sandboxes(group=shared_member.group, delay={"max.message.bytes": broker})
+    bench = bench_of(sandbox, **{"message.max.bytes": client})
+    small = [bench.pending(n, random.Random(n).randbytes(500)) for n in range(20)]
+    large = bench.pending(20, random.Random(0).randbytes(8000))
+    bench.submit(*small[:10], large, *small[10:])
+    bench.heard.wait_until_settled(*small)
 
-    refused, replacement = world.heard.wait_for("too_large").writes
-    world.heard.wait_until_settled(replacement)
+    refused, replacement = bench.heard.wait_for("too_large").writes
+    bench.heard.wait_until_settled(replacement)
     assert refused is large
-    assert len(world.heard.of("too_large")) == 1
-    assert [r.value() for r in place.read(place.topics.dead_letters)] == [b"too large"]
-    kept = world.delay()
+    assert len(bench.heard.of("too_large")) == 1
+    assert [r.value() for r in sandbox.read(sandbox.topics.dead_letters)] == [b"too large"]
+    kept = bench.delay()
     assert {key for key, value in kept.items() if value is None} == {b"20:r"}
     assert len(kept) == 22
 
 
 def test_a_refused_batch_is_not_a_refused_record(
-    places: PlaceFactory, shared_member: Member, world_of: Callable[..., World]
+    sandboxes: SandboxFactory, shared_member: Member, bench_of: Callable[..., Bench]
 ) -> None:
     """All together they are larger than the topic's limit, none of them is."""
-    place = places(group=shared_member.group, delay={"max.message.bytes": "4000"})
-    world = world_of(place)
-    world.settle(*(world.pending(n, random.Random(n).randbytes(1500)) for n in range(10)))
+    sandbox = sandboxes(group=shared_member.group, delay={"max.message.bytes": "4000"})
+    bench = bench_of(sandbox)
+    bench.settle(*(bench.pending(n, random.Random(n).randbytes(1500)) for n in range(10)))
 
-    assert world.heard.of("too_large") == []
-    assert len(world.delay()) == 11
+    assert bench.heard.of("too_large") == []
+    assert len(bench.delay()) == 11
 
 
 def test_a_dead_letter_that_is_too_large_does_not_stop_the_stream(
-    places: PlaceFactory, shared_member: Member, world_of: Callable[..., World]
+    sandboxes: SandboxFactory, shared_member: Member, bench_of: Callable[..., Bench]
 ) -> None:
-    place = places(group=shared_member.group, dead_letters={"max.message.bytes": "1000"})
-    world = world_of(place)
-    letter = DeadLetterRecord(b"k", random.Random(0).randbytes(3000), [(DETAIL, b"why"), ("x", b"1")], None)
-    world.hand_in(Write(place.assignment(), dead_letter=letter, next_offset=1))
-    world.settle(world.pending(1))
+    sandbox = sandboxes(group=shared_member.group, dead_letters={"max.message.bytes": "1000"})
+    bench = bench_of(sandbox)
+    dead_letter = DeadLetterRecord(b"k", random.Random(0).randbytes(3000), [(DETAIL, b"why"), ("x", b"1")], None)
+    bench.submit(Write(sandbox.assignment(), dead_letter=dead_letter, next_offset=1))
+    bench.settle(bench.pending(1))
 
-    (written,) = place.read(place.topics.dead_letters)
+    (written,) = sandbox.read(sandbox.topics.dead_letters)
     assert (written.key(), written.value()) == (b"k", None)
     assert dict(written.headers() or [])["x"] == b"1"
     assert "why; its value of 3000 bytes was left out" in str(dict(written.headers() or [])[DETAIL])
-    assert world.heard.of("too_large") == []
+    assert bench.heard.of("too_large") == []
 
 
 def test_a_dead_letter_that_the_broker_refuses_even_so_is_not_lost(
-    places: PlaceFactory, shared_member: Member, world_of: Callable[..., World]
+    sandboxes: SandboxFactory, shared_member: Member, bench_of: Callable[..., Bench]
 ) -> None:
-    place = places(group=shared_member.group, dead_letters={"max.message.bytes": "1000"})
-    world = world_of(place)
-    letter = DeadLetterRecord(random.Random(0).randbytes(3000), None, [], None)
-    write = Write(place.assignment(), dead_letter=letter, next_offset=1)
-    world.hand_in(write)
-    eventually(
-        lambda: any("even a letter without its value" in fact.text for fact in world.heard.of("aborted")), "it is said"
+    sandbox = sandboxes(group=shared_member.group, dead_letters={"max.message.bytes": "1000"})
+    bench = bench_of(sandbox)
+    dead_letter = DeadLetterRecord(random.Random(0).randbytes(3000), None, [], None)
+    write = Write(sandbox.assignment(), dead_letter=dead_letter, next_offset=1)
+    bench.submit(write)
+    until(
+        lambda: any("even a letter without its value" in fact.text for fact in bench.heard.of("aborted")), "it is said"
     )
 
     entry = ConfigEntry("max.message.bytes", "100000", incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, place.topics.dead_letters, incremental_configs=[entry])
-    place.admin.incremental_alter_configs([resource])[resource].result(10)
-    world.heard.wait_until_settled(write)
-    assert [r.key() for r in place.read(place.topics.dead_letters)] == [letter.key]
+    resource = ConfigResource(ResourceType.TOPIC, sandbox.topics.dead_letters, incremental_configs=[entry])
+    sandbox.admin.incremental_alter_configs([resource])[resource].result(10)
+    bench.heard.wait_until_settled(write)
+    assert [r.key() for r in sandbox.read(sandbox.topics.dead_letters)] == [dead_letter.key]
 
 
-def test_a_delay_topic_that_was_made_anew_does_not_hide_what_follows(world: World) -> None:
-    place = world.place
-    place.fill(place.topics.source, 21)
-    world.settle(*(world.pending(n) for n in range(20)))
-    for future in place.admin.delete_topics([place.topics.delay]).values():
+def test_a_delay_topic_that_was_made_anew_does_not_hide_what_follows(bench: Bench) -> None:
+    sandbox = bench.sandbox
+    sandbox.fill(sandbox.topics.source, 21)
+    bench.settle(*(bench.pending(n) for n in range(20)))
+    for future in sandbox.admin.delete_topics([sandbox.topics.delay]).values():
         future.result(10)
-    eventually(lambda: made_again(place), "the topic is made again")
-    world.settle(world.pending(20))
+    until(lambda: made_again(sandbox), "the topic is made again")
+    bench.settle(bench.pending(20))
 
-    assert world.heard.of("made_anew")
-    (restored,) = place.restore()
+    assert bench.heard.of("recreated")
+    (restored,) = sandbox.restore()
     assert [record.key for record in restored.live] == [b"20:r"]
 
 
-def made_again(place: Place) -> bool:
-    new = NewTopic(place.topics.delay, place.partitions, 1, config={"cleanup.policy": "compact"})
+def made_again(sandbox: Sandbox) -> bool:
+    new = NewTopic(sandbox.topics.delay, sandbox.partitions, 1, config={"cleanup.policy": "compact"})
     try:
-        place.admin.create_topics([new])[place.topics.delay].result(10)
+        sandbox.admin.create_topics([new])[sandbox.topics.delay].result(10)
     except KafkaException:  # its deletion is under way
         return False
     return True
 
 
 def test_a_dead_letter_that_we_may_not_write_is_not_lost(
-    strict_broker: KafkaBroker, places: PlaceFactory, world_of: Callable[..., World]
+    strict_broker: KafkaBroker, sandboxes: SandboxFactory, bench_of: Callable[..., Bench]
 ) -> None:
-    place = places(broker=strict_broker)
-    member = place.member()
-    eventually(member.poll, "the member joins")
+    sandbox = sandboxes(broker=strict_broker)
+    member = sandbox.member()
+    until(member.poll, "the member joins")
     rule = (
         ResourceType.TOPIC,
-        place.topics.dead_letters,
+        sandbox.topics.dead_letters,
         ResourcePatternType.LITERAL,
         "User:ANONYMOUS",
         "*",
         AclOperation.WRITE,
         AclPermissionType.DENY,
     )
-    (created,) = place.admin.create_acls([AclBinding(*rule)]).values()
+    (created,) = sandbox.admin.create_acls([AclBinding(*rule)]).values()
     created.result(10)
-    world = world_of(place, member.metadata())
-    write = Write(place.assignment(), dead_letter=LETTER, next_offset=1)
-    world.hand_in(write)
-    said = world.heard.wait_for("aborted", 2).text
-    assert place.topics.dead_letters in said
+    bench = bench_of(sandbox, member.metadata())
+    write = Write(sandbox.assignment(), dead_letter=DEAD_LETTER, next_offset=1)
+    bench.submit(write)
+    said = bench.heard.wait_for("aborted", 2).text
+    assert sandbox.topics.dead_letters in said
     assert "TOPIC_AUTHORIZATION_FAILED" in said
-    assert world.heard.of("fenced") == []
+    assert bench.heard.of("fenced") == []
 
-    (deleted,) = place.admin.delete_acls([AclBindingFilter(*rule)]).values()
+    (deleted,) = sandbox.admin.delete_acls([AclBindingFilter(*rule)]).values()
     deleted.result(10)
-    world.heard.wait_until_settled(write)
-    assert len(place.read(place.topics.dead_letters)) == 1
+    bench.heard.wait_until_settled(write)
+    assert len(sandbox.read(sandbox.topics.dead_letters)) == 1
 
 
 # -- the low-water mark -----------------------------------------------------------------------------------------
 
 
-def test_the_mark_never_passes_a_live_record(world: World) -> None:
+def test_the_mark_never_passes_a_live_record(bench: Bench) -> None:
     """After every step a restart would find exactly what is open."""
-    world.place.fill(world.place.topics.source, 20)
+    bench.sandbox.fill(bench.sandbox.topics.source, 20)
     draw = random.Random(1)
     model: dict[bytes, bytes] = {}
     for step in range(30):
@@ -657,60 +662,60 @@ def test_the_mark_never_passes_a_live_record(world: World) -> None:
         for _ in range(draw.randrange(1, 6)):
             offset = draw.randrange(8)
             value = None if draw.random() < 0.4 else b"%d" % step
-            writes.append(world.pending(offset, value))
+            writes.append(bench.pending(offset, value))
         for write in writes:
             assert write.key is not None
             if write.value is None:
                 model.pop(write.key, None)
             else:
                 model[write.key] = write.value
-        world.settle(*writes)
-        (restored,) = world.place.restore()
+        bench.settle(*writes)
+        (restored,) = bench.sandbox.restore()
         assert {record.key: record.value for record in restored.live} == model
 
 
-def test_an_old_record_does_not_pin_the_mark_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_record_does_not_pin_the_mark_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(low_water_mark, "PINNED_SPAN", 50)
-    world.settle(world.pending(0))
-    world.settle(*(world.pending(n) for n in range(1, 61)))
-    assert world.heard.of("pinned") == []
-    world.settle(*(world.pending(n, None) for n in range(1, 61)))
-    assert world.heard.wait_for("pinned").keys == [b"0:r"]
-    assert world.place.offset(world.place.topics.delay) == 0
+    bench.settle(bench.pending(0))
+    bench.settle(*(bench.pending(n) for n in range(1, 61)))
+    assert bench.heard.of("pinned") == []
+    bench.settle(*(bench.pending(n, None) for n in range(1, 61)))
+    assert bench.heard.wait_for("pinned").keys == [b"0:r"]
+    assert bench.sandbox.offset(bench.sandbox.topics.delay) == 0
 
-    world.settle(Write(world.place.assignment(), b"0:r", b"pending"))
-    mark = world.place.offset(world.place.topics.delay)
+    bench.settle(Write(bench.sandbox.assignment(), b"0:r", b"pending"))
+    mark = bench.sandbox.offset(bench.sandbox.topics.delay)
     assert mark is not None
     assert mark > 120
-    assert len(world.heard.of("pinned")) == 1 <= REWRITES
+    assert len(bench.heard.of("pinned")) == 1 <= REWRITES
 
 
 # -- the journal's life -----------------------------------------------------------------------------------------
 
 
-def test_a_stop_loses_nothing_that_was_handed_in(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer.kafka.journal, "MOST_WRITES", 10)
-    writes = [world.pending(n) for n in range(100)]
-    world.hand_in(*writes)
+def test_a_stop_loses_nothing_that_was_handed_in(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer.kafka.journal, "MAX_WRITES", 10)
+    writes = [bench.pending(n) for n in range(100)]
+    bench.submit(*writes)
 
-    assert world.journal.stop(20)
-    assert len(world.delay()) == 101
+    assert bench.journal.stop(20)
+    assert len(bench.delay()) == 101
 
 
-def test_an_unknown_answer_while_stopping_does_not_hang(places: PlaceFactory, strict_broker: KafkaBroker) -> None:
+def test_an_unknown_answer_while_stopping_does_not_hang(sandboxes: SandboxFactory, strict_broker: KafkaBroker) -> None:
     """Nor does the broker's absence: a stop ends within its time."""
-    place = places(broker=strict_broker)
-    member = place.member()
-    eventually(member.poll, "the member joins")
-    ownership = place.owned(member.metadata(), place.assignment())
-    journal, heard = place.journal(lambda: ownership)
-    first = Write(place.assignment(), b"0:r", b"pending", next_offset=1)
-    journal.hand_in([Adoption(place.assignment(), [], 0, 0), first])
+    sandbox = sandboxes(broker=strict_broker)
+    member = sandbox.member()
+    until(member.poll, "the member joins")
+    ownership = sandbox.owned(member.metadata(), sandbox.assignment())
+    journal, heard = sandbox.journal(lambda: ownership)
+    first = Write(sandbox.assignment(), b"0:r", b"pending", next_offset=1)
+    journal.submit([Adoption(sandbox.assignment(), [], 0, 0), first])
     heard.wait_until_settled(first)
     strict_broker.stop()
     try:
-        write = Write(place.assignment(), b"1:r", b"pending", next_offset=2)
-        journal.hand_in([write])
+        write = Write(sandbox.assignment(), b"1:r", b"pending", next_offset=2)
+        journal.submit([write])
         started = time.monotonic()
         done = journal.stop(1.0)
         seconds = time.monotonic() - started
@@ -723,29 +728,29 @@ def test_an_unknown_answer_while_stopping_does_not_hang(places: PlaceFactory, st
 
 
 def test_a_broker_that_comes_back_finds_nothing_lost(
-    places: PlaceFactory, strict_broker: KafkaBroker, world_of: Callable[..., World]
+    sandboxes: SandboxFactory, strict_broker: KafkaBroker, bench_of: Callable[..., Bench]
 ) -> None:
-    place = places(broker=strict_broker)
-    member = place.member(**{"session.timeout.ms": 30_000})
-    eventually(member.poll, "the member joins")
-    world = world_of(place, member.metadata())
-    world.settle(world.pending(0))
+    sandbox = sandboxes(broker=strict_broker)
+    member = sandbox.member(**{"session.timeout.ms": 30_000})
+    until(member.poll, "the member joins")
+    bench = bench_of(sandbox, member.metadata())
+    bench.settle(bench.pending(0))
     strict_broker.stop()
     try:
-        writes = [world.pending(n) for n in range(1, 50)]
-        world.hand_in(*writes)
-        eventually(lambda: world.journal.backlog == 0, "the journal takes it up")
+        writes = [bench.pending(n) for n in range(1, 50)]
+        bench.submit(*writes)
+        until(lambda: bench.journal.backlog == 0, "the journal takes it up")
     finally:
         strict_broker.start()
 
     def goes_on() -> bool:
         member.poll()
-        world.ownership = place.owned(member.metadata(), place.assignment())
-        return len(world.heard.of("committed")) > 1
+        bench.ownership = sandbox.owned(member.metadata(), sandbox.assignment())
+        return len(bench.heard.of("committed")) > 1
 
-    eventually(goes_on, "the journal goes on")
-    world.heard.wait_until_settled(*writes)
+    until(goes_on, "the journal goes on")
+    bench.heard.wait_until_settled(*writes)
 
-    assert world.heard.of("dropped") == []
-    assert len(world.delay()) == 51
-    assert place.offset(place.topics.source) == 50
+    assert bench.heard.of("dropped") == []
+    assert len(bench.delay()) == 51
+    assert sandbox.offset(sandbox.topics.source) == 50

@@ -17,8 +17,8 @@ from consumer.kafka.records import action_key, position_value
 from consumer.kafka.scan import Gap, moment, records_between
 from consumer.kafka.topics import RelayTopics
 from schemas.pending_action import POSITION_KEY, FromJob, PendingAction, RoutedAction, SourceRecord
-from tests.broker.conftest import TopicFactory
 from tests.support.relay_topics import relay_topics
+from tests.support.sandbox import TopicFactory
 
 NOON_MS = 1_762_171_200_000  # 2025-11-03T12:00:00Z
 
@@ -66,7 +66,7 @@ def delay(bootstrap_servers: str, admin: AdminClient, topics: TopicFactory) -> D
 
 
 def pending(order_id: str = "A-1", *, sending: bool = False, attempts: int = 0) -> bytes:
-    routed = RoutedAction(
+    payload = RoutedAction(
         route="shipped",
         connection="default",
         order_id=order_id,
@@ -81,7 +81,7 @@ def pending(order_id: str = "A-1", *, sending: bool = False, attempts: int = 0) 
         due_ms=NOON_MS + 60_000,
         attempts=attempts,
         sends=int(sending),
-        routed=routed,
+        payload=payload,
     )
     return record.model_dump_json().encode()
 

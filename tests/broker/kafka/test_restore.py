@@ -13,15 +13,16 @@ from consumer.kafka import restore
 from consumer.kafka.records import position_value
 from consumer.kafka.restore import LiveRecord, Restored, RestoreError
 from schemas.pending_action import POSITION_KEY
-from tests.broker.conftest import Member, Place, PlaceFactory, eventually
 from tests.support.broker import KafkaBroker
+from tests.support.sandbox import Member, Sandbox, SandboxFactory
+from tests.support.waiting import until
 
 DEAD_AFTER_MS = 1500  # transaction.timeout.ms of whoever dies here
 
 
 @pytest.fixture
-def place(places: PlaceFactory) -> Place:
-    return places()
+def sandbox(sandboxes: SandboxFactory) -> Sandbox:
+    return sandboxes()
 
 
 def only(restored: list[Restored]) -> Restored:
@@ -33,77 +34,77 @@ def keys(restored: Restored) -> list[bytes]:
     return [record.key for record in restored.live]
 
 
-def open_transaction(place: Place) -> Producer:
+def open_transaction(sandbox: Sandbox) -> Producer:
     """Return the producer of an instance that died with records written and no offsets sent."""
-    dead = place.producer("dead", **{"transaction.timeout.ms": DEAD_AFTER_MS})
+    dead = sandbox.producer("dead", **{"transaction.timeout.ms": DEAD_AFTER_MS})
     dead.begin_transaction()
-    dead.produce(place.topics.delay, b"never committed", b"9:r", 0)
+    dead.produce(sandbox.topics.delay, b"never committed", b"9:r", 0)
     assert dead.flush(10) == 0
     return dead
 
 
-def test_what_was_replaced_or_ended_does_not_come_back(place: Place) -> None:
+def test_what_was_replaced_or_ended_does_not_come_back(sandbox: Sandbox) -> None:
     records = [(b"1:r", b"old"), (b"2:r", b"ended"), (b"1:r", b"new"), (b"2:r", None), (b"3:r", b"third")]
-    place.write(place.topics.delay, [*records, (POSITION_KEY, position_value(0))])
-    restored = only(place.restore())
+    sandbox.write(sandbox.topics.delay, [*records, (POSITION_KEY, position_value(0))])
+    restored = only(sandbox.restore())
 
     assert restored.live == [LiveRecord(b"1:r", b"new", 2), LiveRecord(b"3:r", b"third", 4)]
     assert (restored.end, restored.records_read) == (6, 6)
 
 
-def test_an_action_behind_a_dead_instances_open_transaction_is_not_lost(place: Place) -> None:
+def test_an_action_behind_a_dead_instances_open_transaction_is_not_lost(sandbox: Sandbox) -> None:
     """It pins the last stable offset, at which a read_committed reader believes to be at the end."""
-    place.commit((place.topics.source, 0, 0), (place.topics.delay, 0, 0))
-    dead = open_transaction(place)
-    place.write(place.topics.delay, [(b"1:r", b"pending")])
-    restored = only(place.restore())
+    sandbox.commit((sandbox.topics.source, 0, 0), (sandbox.topics.delay, 0, 0))
+    dead = open_transaction(sandbox)
+    sandbox.write(sandbox.topics.delay, [(b"1:r", b"pending")])
+    restored = only(sandbox.restore())
 
     assert keys(restored) == [b"1:r"]
     assert len(dead) == 0  # it lived until here, and never sent its offsets
 
 
-def test_what_it_waits_for_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_it_waits_for_is_said(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restore, "SAY_AFTER_S", 0.2)
-    dead = open_transaction(place)
-    place.restore()
+    dead = open_transaction(sandbox)
+    sandbox.restore()
 
-    assert f"{place.topics.delay}[0]: read to 0 of 1" in place.said[0]
+    assert f"{sandbox.topics.delay}[0]: read to 0 of 1" in sandbox.said[0]
     assert len(dead) == 0
 
 
-def test_a_restore_that_hangs_gives_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restore_that_hangs_gives_up(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restore, "GIVE_UP_S", 0.3)
-    dead = open_transaction(place)
+    dead = open_transaction(sandbox)
     with pytest.raises(RestoreError, match="gave up"):
-        place.restore()
+        sandbox.restore()
     assert len(dead) == 0
 
 
-def test_a_restore_does_not_go_on_for_what_was_given_away(place: Place) -> None:
-    dead = open_transaction(place)
+def test_a_restore_does_not_go_on_for_what_was_given_away(sandbox: Sandbox) -> None:
+    dead = open_transaction(sandbox)
     asked: list[object] = []
 
     def ours_at_first(assignment: object) -> bool:
         asked.append(assignment)
         return len(asked) < 3
 
-    assert place.restore(wanted=ours_at_first) == []
+    assert sandbox.restore(wanted=ours_at_first) == []
     assert len(dead) == 0
 
 
-def test_offsets_that_are_about_to_change_are_not_taken(place: Place, shared_member: Member) -> None:
+def test_offsets_that_are_about_to_change_are_not_taken(sandbox: Sandbox, shared_member: Member) -> None:
     """A former owner's transaction has sent its offsets: whether they count is not known before it has ended."""
-    place.fill(place.topics.source, 10)
-    place.commit((place.topics.source, 0, 5), (place.topics.delay, 0, 0))
-    member = place.member()
-    eventually(member.poll, "the member joins")
-    slow = place.producer("slow")
+    sandbox.fill(sandbox.topics.source, 10)
+    sandbox.commit((sandbox.topics.source, 0, 5), (sandbox.topics.delay, 0, 0))
+    member = sandbox.member()
+    until(member.poll, "the member joins")
+    slow = sandbox.producer("slow")
     slow.begin_transaction()
-    slow.produce(place.topics.delay, b"pending", b"8:r", 0)
+    slow.produce(sandbox.topics.delay, b"pending", b"8:r", 0)
     assert slow.flush(10) == 0
-    slow.send_offsets_to_transaction([TopicPartition(place.topics.source, 0, 9)], member.metadata(), 10)
+    slow.send_offsets_to_transaction([TopicPartition(sandbox.topics.source, 0, 9)], member.metadata(), 10)
     with ThreadPoolExecutor(1) as pool:
-        restoring = pool.submit(place.restore)
+        restoring = pool.submit(sandbox.restore)
         assert not wait_for([restoring], timeout=1.5).done
         slow.commit_transaction(10)
         restored = only(restoring.result(20))
@@ -112,126 +113,126 @@ def test_offsets_that_are_about_to_change_are_not_taken(place: Place, shared_mem
     assert keys(restored) == [b"8:r"]
 
 
-def test_a_missing_mark_skips_nothing(place: Place) -> None:
+def test_a_missing_mark_skips_nothing(sandbox: Sandbox) -> None:
     """Group offsets expire; the client's `latest` would lose everything that is pending."""
-    place.write(place.topics.delay, [(b"1:r", b"pending"), (POSITION_KEY, position_value(2))])
-    place.fill(place.topics.source, 5)
-    place.commit((place.topics.source, 0, 2))
-    restored = only(place.restore())
+    sandbox.write(sandbox.topics.delay, [(b"1:r", b"pending"), (POSITION_KEY, position_value(2))])
+    sandbox.fill(sandbox.topics.source, 5)
+    sandbox.commit((sandbox.topics.source, 0, 2))
+    restored = only(sandbox.restore())
 
     assert keys(restored) == [b"1:r"]
     assert restored.next_offset == 2
 
 
-def test_offsets_that_a_tool_moved_hide_nothing_that_is_pending(place: Place) -> None:
+def test_offsets_that_a_tool_moved_hide_nothing_that_is_pending(sandbox: Sandbox) -> None:
     """`kafka-consumer-groups.sh --reset-offsets --all-topics` moves the delay topic's, too."""
-    place.write(place.topics.delay, [(b"1:r", b"pending")])
-    place.fill(place.topics.source, 10)
-    place.commit((place.topics.source, 0, 10), (place.topics.delay, 0, 1), by="")
-    restored = only(place.restore())
+    sandbox.write(sandbox.topics.delay, [(b"1:r", b"pending")])
+    sandbox.fill(sandbox.topics.source, 10)
+    sandbox.commit((sandbox.topics.source, 0, 10), (sandbox.topics.delay, 0, 1), by="")
+    restored = only(sandbox.restore())
 
     assert keys(restored) == [b"1:r"]
     assert restored.next_offset == 10
 
 
-def test_a_restart_reads_from_the_mark_only(place: Place) -> None:
-    place.write(place.topics.delay, [(b"%d:r" % n, None) for n in range(50)] + [(b"99:r", b"pending")])
-    place.fill(place.topics.source, 100)
-    place.commit((place.topics.source, 0, 100), (place.topics.delay, 0, 50))
+def test_a_restart_reads_from_the_mark_only(sandbox: Sandbox) -> None:
+    sandbox.write(sandbox.topics.delay, [(b"%d:r" % n, None) for n in range(50)] + [(b"99:r", b"pending")])
+    sandbox.fill(sandbox.topics.source, 100)
+    sandbox.commit((sandbox.topics.source, 0, 100), (sandbox.topics.delay, 0, 50))
 
-    assert only(place.restore()).records_read == 1
+    assert only(sandbox.restore()).records_read == 1
 
 
-def test_a_delay_topic_that_was_made_anew_is_said_and_read_whole(place: Place) -> None:
-    place.write(place.topics.delay, [(b"1:r", b"pending")])
-    place.commit((place.topics.source, 0, 0), (place.topics.delay, 0, 1000))
-    restored = only(place.restore())
+def test_a_delay_topic_that_was_made_anew_is_said_and_read_whole(sandbox: Sandbox) -> None:
+    sandbox.write(sandbox.topics.delay, [(b"1:r", b"pending")])
+    sandbox.commit((sandbox.topics.source, 0, 0), (sandbox.topics.delay, 0, 1000))
+    restored = only(sandbox.restore())
 
     assert keys(restored) == [b"1:r"]
-    assert "its low-water mark is 1000" in place.said[0]
-    assert place.topics.delay in place.said[0]
+    assert "its low-water mark is 1000" in sandbox.said[0]
+    assert sandbox.topics.delay in sandbox.said[0]
 
 
-def test_a_mark_that_outlives_the_source_offset_does_not_hide_the_position(place: Place) -> None:
+def test_a_mark_that_outlives_the_source_offset_does_not_hide_the_position(sandbox: Sandbox) -> None:
     """Only the source's offset was deleted: the position record lies before the mark, and decides."""
-    place.fill(place.topics.source, 10)
-    place.write(place.topics.delay, [(POSITION_KEY, position_value(7)), (b"1:r", None)])
-    place.commit((place.topics.delay, 0, 2))
+    sandbox.fill(sandbox.topics.source, 10)
+    sandbox.write(sandbox.topics.delay, [(POSITION_KEY, position_value(7)), (b"1:r", None)])
+    sandbox.commit((sandbox.topics.delay, 0, 2))
 
-    assert only(place.restore()).next_offset == 7
+    assert only(sandbox.restore()).next_offset == 7
 
 
-def test_an_expired_group_is_not_started_over(place: Place) -> None:
+def test_an_expired_group_is_not_started_over(sandbox: Sandbox) -> None:
     """With no member for a week nothing is committed any more; starting over would mail everybody again."""
-    place.fill(place.topics.source, 10)
-    place.write(place.topics.delay, [(b"6:r", b"pending"), (POSITION_KEY, position_value(7))])
-    place.commit((place.topics.source, 0, 7), (place.topics.delay, 0, 0))
-    group = str(place.properties["group.id"])
-    place.admin.delete_consumer_groups([group])[group].result(10)
-    assert place.offset(place.topics.source) is None
-    restored = only(place.restore())
+    sandbox.fill(sandbox.topics.source, 10)
+    sandbox.write(sandbox.topics.delay, [(b"6:r", b"pending"), (POSITION_KEY, position_value(7))])
+    sandbox.commit((sandbox.topics.source, 0, 7), (sandbox.topics.delay, 0, 0))
+    group = str(sandbox.properties["group.id"])
+    sandbox.admin.delete_consumer_groups([group])[group].result(10)
+    assert sandbox.offset(sandbox.topics.source) is None
+    restored = only(sandbox.restore())
 
     assert (restored.next_offset, keys(restored)) == (7, [b"6:r"])
 
 
-def test_a_position_of_a_newer_version_is_not_taken_for_none(place: Place) -> None:
-    place.fill(place.topics.source, 10)
-    place.write(place.topics.delay, [(POSITION_KEY, b'{"version":2,"next":7}')])
+def test_a_position_of_a_newer_version_is_not_taken_for_none(sandbox: Sandbox) -> None:
+    sandbox.fill(sandbox.topics.source, 10)
+    sandbox.write(sandbox.topics.delay, [(POSITION_KEY, b'{"version":2,"next":7}')])
     with pytest.raises(StartUnknownError, match="newer version"):
-        place.restore()
+        sandbox.restore()
 
 
-def test_a_source_whose_records_were_deleted_unread_is_not_skipped_silently(place: Place) -> None:
-    place.fill(place.topics.source, 10)
-    place.commit((place.topics.source, 0, 3))
-    place.admin.delete_records([TopicPartition(place.topics.source, 0, 8)])
-    eventually(lambda: len(place.read(place.topics.source)) == 2, "the records are gone")
+def test_a_source_whose_records_were_deleted_unread_is_not_skipped_silently(sandbox: Sandbox) -> None:
+    sandbox.fill(sandbox.topics.source, 10)
+    sandbox.commit((sandbox.topics.source, 0, 3))
+    sandbox.admin.delete_records([TopicPartition(sandbox.topics.source, 0, 8)])
+    until(lambda: len(sandbox.read(sandbox.topics.source)) == 2, "the records are gone")
     with pytest.raises(OffsetOutOfRangeError, match=r"next offset is 3, the source holds 8 to 10: 5 records"):
-        place.restore()
+        sandbox.restore()
 
 
-def test_a_source_that_was_made_anew_is_not_replayed_silently(place: Place) -> None:
-    place.fill(place.topics.source, 10)
-    place.commit((place.topics.source, 0, 300))
+def test_a_source_that_was_made_anew_is_not_replayed_silently(sandbox: Sandbox) -> None:
+    sandbox.fill(sandbox.topics.source, 10)
+    sandbox.commit((sandbox.topics.source, 0, 300))
     with pytest.raises(OffsetOutOfRangeError, match=r"next offset is 300, the source holds 0 to 10: .*made anew"):
-        place.restore()
+        sandbox.restore()
 
 
-def test_a_topic_that_nobody_knows_is_not_started_by_us(place: Place) -> None:
-    place.fill(place.topics.source, 10)
+def test_a_topic_that_nobody_knows_is_not_started_by_us(sandbox: Sandbox) -> None:
+    sandbox.fill(sandbox.topics.source, 10)
     with pytest.raises(StartUnknownError, match="10 records"):
-        place.restore()
+        sandbox.restore()
 
 
-def test_an_empty_topic_that_nobody_knows_needs_no_decision(place: Place) -> None:
-    restored = only(place.restore())
+def test_an_empty_topic_that_nobody_knows_needs_no_decision(sandbox: Sandbox) -> None:
+    restored = only(sandbox.restore())
 
     assert (restored.next_offset, restored.position_known) == (0, False)
 
 
-def test_a_new_partition_of_a_known_topic_loses_no_first_events(places: PlaceFactory) -> None:
-    place = places(partitions=2)
-    place.write(place.topics.delay, [(POSITION_KEY, position_value(4))])
-    place.fill(place.topics.source, 5)
-    place.fill(place.topics.source, 3, partition=1)
-    old, new = place.restore(place.assignment(0), place.assignment(1))
+def test_a_new_partition_of_a_known_topic_loses_no_first_events(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes(partitions=2)
+    sandbox.write(sandbox.topics.delay, [(POSITION_KEY, position_value(4))])
+    sandbox.fill(sandbox.topics.source, 5)
+    sandbox.fill(sandbox.topics.source, 3, partition=1)
+    old, new = sandbox.restore(sandbox.assignment(0), sandbox.assignment(1))
 
     assert (old.next_offset, old.position_known) == (4, True)
     assert (new.next_offset, new.position_known) == (0, False)
 
 
-def test_a_failover_does_not_stop_restores(strict_broker: KafkaBroker, places: PlaceFactory) -> None:
+def test_a_failover_does_not_stop_restores(strict_broker: KafkaBroker, sandboxes: SandboxFactory) -> None:
     """librdkafka's admin client goes on asking the leaders that it remembers, and does not renew them."""
-    place = places(broker=strict_broker)
-    place.write(place.topics.delay, [(b"1:r", b"pending"), (POSITION_KEY, position_value(0))])
-    place.restore()
+    sandbox = sandboxes(broker=strict_broker)
+    sandbox.write(sandbox.topics.delay, [(b"1:r", b"pending"), (POSITION_KEY, position_value(0))])
+    sandbox.restore()
     strict_broker.stop()
     strict_broker.start()
 
     def restored() -> list[Restored]:
         try:
-            return place.restore()
+            return sandbox.restore()
         except RestoreError:
             return []
 
-    assert keys(only(eventually(restored, "a restore after the failover"))) == [b"1:r"]
+    assert keys(only(until(restored, "a restore after the failover"))) == [b"1:r"]

@@ -21,8 +21,9 @@ from confluent_kafka.admin import (
 
 from consumer.errors import TopicError
 from consumer.kafka.topics import RelayTopics, check, create, partition_counts, watermarks
-from tests.broker.conftest import Place, PlaceFactory, TopicFactory, eventually
 from tests.support.broker import KafkaBroker
+from tests.support.sandbox import Sandbox, SandboxFactory, TopicFactory
+from tests.support.waiting import until
 
 
 def topics_of(source: str) -> RelayTopics:
@@ -37,7 +38,7 @@ def config(admin: AdminClient, topic: str, name: str) -> str | None:
 
 def all_there(admin: AdminClient, each: RelayTopics, partitions: int) -> None:
     wanted = dict.fromkeys((each.source, each.delay, each.dead_letters), partitions)
-    eventually(lambda: partition_counts(admin, wanted) == wanted, "the broker knows its topics")
+    until(lambda: partition_counts(admin, wanted) == wanted, "the broker knows its topics")
 
 
 def test_mistakes_do_not_come_one_at_a_time(admin: AdminClient, topics: TopicFactory) -> None:
@@ -81,7 +82,7 @@ def test_a_source_that_grew_leaves_no_partition_without_a_ledger(admin: AdminCli
     create(admin, [each])
     all_there(admin, each, 1)
     admin.create_partitions([NewPartitions(each.source, 3)])[each.source].result(10)
-    eventually(lambda: partition_counts(admin, [each.source]) == {each.source: 3}, "the source grew")
+    until(lambda: partition_counts(admin, [each.source]) == {each.source: 3}, "the source grew")
     with pytest.raises(TopicError, match="has 1 partitions"):
         check(admin, [each])
 
@@ -117,26 +118,26 @@ def test_a_check_makes_no_topic(strict_broker: KafkaBroker) -> None:
 
 
 @pytest.fixture
-def forbidden(strict_broker: KafkaBroker, places: PlaceFactory) -> Iterator[Place]:
+def forbidden(strict_broker: KafkaBroker, sandboxes: SandboxFactory) -> Iterator[Sandbox]:
     """A place whose delay topic we may not look at."""
-    place = places(broker=strict_broker)
+    sandbox = sandboxes(broker=strict_broker)
     rule = (
         ResourceType.TOPIC,
-        place.topics.delay,
+        sandbox.topics.delay,
         ResourcePatternType.LITERAL,
         "User:ANONYMOUS",
         "*",
         AclOperation.DESCRIBE,
         AclPermissionType.DENY,
     )
-    (created,) = place.admin.create_acls([AclBinding(*rule)]).values()
+    (created,) = sandbox.admin.create_acls([AclBinding(*rule)]).values()
     created.result(10)
-    yield place
-    (deleted,) = place.admin.delete_acls([AclBindingFilter(*rule)]).values()
+    yield sandbox
+    (deleted,) = sandbox.admin.delete_acls([AclBindingFilter(*rule)]).values()
     deleted.result(10)
 
 
-def test_a_missing_right_is_not_taken_for_a_missing_topic(forbidden: Place) -> None:
+def test_a_missing_right_is_not_taken_for_a_missing_topic(forbidden: Sandbox) -> None:
     for work in (check, create):
         with pytest.raises(TopicError, match=rf"{forbidden.topics.delay}: .*authorization failed"):
             work(forbidden.admin, [forbidden.topics])

@@ -25,18 +25,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from schemas.dead_letter import PREFIX, REDRIVE_OF
-from tests.broker.conftest import Place, PlaceFactory
-from tests.support.relay import (
-    HOUR_AGO_MS,
-    Asked,
-    Books,
-    Letter,
-    Raw,
-    RelayThread,
-    Reply,
-    ScriptedEngage,
-    publish_raw,
-)
+from tests.support.books import Books, DeadLetter
+from tests.support.engage import Asked, Reply, ScriptedEngage
+from tests.support.events import HOUR_AGO_MS, Raw, publish_raw
+from tests.support.relay_thread import RelayThread
+from tests.support.sandbox import Sandbox, SandboxFactory
 
 CORPUS = Path(__file__).parent / "corpus"
 BATCHES = 25
@@ -174,8 +167,8 @@ def engage_answers(asked: Asked) -> Reply:
 class Account:
     """A relay at work, and what became of each record by what Kafka and Engage hold."""
 
-    def __init__(self, place: Place, relay: RelayThread, engage: ScriptedEngage, books: Books) -> None:
-        self._place, self._relay, self._engage, self._books = place, relay, engage, books
+    def __init__(self, sandbox: Sandbox, relay: RelayThread, engage: ScriptedEngage, books: Books) -> None:
+        self._sandbox, self._relay, self._engage, self._books = sandbox, relay, engage, books
         self.published: list[Case] = []
         self.fates: Counter[Fate] = Counter()
 
@@ -183,19 +176,19 @@ class Account:
         """Put a batch on the source, wait until nothing of it is owed any more, and check each record's end."""
         first = len(self.published)
         self.published += batch
-        publish_raw(self._place, [each.record for each in batch])
+        publish_raw(self._sandbox, [each.record for each in batch])
         self._books.wait_until_settled(SETTLED_S)
-        letters: dict[int, list[Letter]] = {}
-        for letter in self._books.letters:
-            letters.setdefault(letter.why.source_offset, []).append(letter)
+        dead_letters: dict[int, list[DeadLetter]] = {}
+        for dead_letter in self._books.dead_letters:
+            dead_letters.setdefault(dead_letter.why.source_offset, []).append(dead_letter)
         acted_on = {int(key.partition(b":")[0]) for _, key in self._books.history}
         surprises: list[tuple[Fate, Case]] = []
         for offset, case in enumerate(batch, first):
             fate: Fate = "accepted" if offset in acted_on else "passed"
-            if offset in letters:
+            if offset in dead_letters:
                 fate = "dead_letter"
-                (letter,) = letters[offset]
-                check_original(letter, case.record)
+                (dead_letter,) = dead_letters[offset]
+                check_original(dead_letter, case.record)
             self.fates[fate] += 1
             if case.fate not in (None, fate):
                 surprises.append((fate, case))
@@ -208,8 +201,10 @@ class Account:
         assert [each for each in asked if not stays_within(each)] == []
         assert self.fates.total() == len(self.published)
         assert self.fates["accepted"] == sum(each.path.endswith("/action") for each in asked if each.method == "POST")
-        assert self.fates["dead_letter"] == len(self._books.letters) == self._counted("dead_letters_total")
-        assert self.fates["passed"] == self._counted("events_unrouted_total") + self._counted("tombstones_passed_total")
+        assert self.fates["dead_letter"] == len(self._books.dead_letters) == self._counted("dead_letters_total")
+        assert self.fates["passed"] == self._counted("events_unrouted_total") + self._counted(
+            "tombstones_ignored_total"
+        )
         assert len(self.published) == self._counted("events_consumed_total")
 
     def _counted(self, name: str) -> float:
@@ -217,11 +212,15 @@ class Account:
         return sum(sample.value for sample in samples if sample.name == f"engage_relay_{name}")
 
 
-def check_original(letter: Letter, record: Raw) -> None:
-    assert (letter.key, letter.value, letter.timestamp_ms) == (record.key, record.value, record.timestamp_ms)
-    own = [header for header in letter.headers if not header[0].startswith(PREFIX) or header[0] == REDRIVE_OF]
+def check_original(dead_letter: DeadLetter, record: Raw) -> None:
+    assert (dead_letter.key, dead_letter.value, dead_letter.timestamp_ms) == (
+        record.key,
+        record.value,
+        record.timestamp_ms,
+    )
+    own = [header for header in dead_letter.headers if not header[0].startswith(PREFIX) or header[0] == REDRIVE_OF]
     assert own == [header for header in record.headers if not header[0].startswith(PREFIX) or header[0] == REDRIVE_OF]
-    assert "\n" not in letter.why.detail
+    assert "\n" not in dead_letter.why.detail
 
 
 _SEGMENT = r"([A-Za-z0-9._~%-]+)"
@@ -243,14 +242,14 @@ def stays_within(asked: Asked) -> bool:
 
 
 @pytest.fixture
-def account(places: PlaceFactory) -> Iterator[Account]:
-    place = places()
+def account(sandboxes: SandboxFactory) -> Iterator[Account]:
+    sandbox = sandboxes()
     with (
         ScriptedEngage(engage_answers) as engage,
-        RelayThread(place, engage.url, requests_per_second=2000) as relay,
-        Books(place) as books,
+        RelayThread(sandbox, engage.url, requests_per_second=2000) as relay,
+        Books(sandbox) as books,
     ):
-        yield Account(place, relay, engage, books)
+        yield Account(sandbox, relay, engage, books)
 
 
 def test_every_value_of_the_corpus_becomes_what_its_name_says(account: Account) -> None:

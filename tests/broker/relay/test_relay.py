@@ -8,26 +8,14 @@ import json
 import pytest
 import uvloop
 
-from consumer.kafka.membership import MOST_RECORDS
+from consumer.kafka.membership import MAX_RECORDS
 from consumer.simulator import Moods
-from tests.broker.conftest import PlaceFactory
-from tests.support.relay import (
-    CUSTOMER,
-    Asked,
-    Books,
-    Engage,
-    LoopFactory,
-    Raw,
-    RelayThread,
-    Reply,
-    ScriptedEngage,
-    event,
-    order_id,
-    publish,
-    publish_raw,
-    tagged_order,
-    until,
-)
+from tests.support.books import Books
+from tests.support.engage import Asked, Engage, Reply, ScriptedEngage, tagged_order
+from tests.support.events import CUSTOMER, Raw, event, order_id, publish, publish_raw
+from tests.support.relay_thread import LoopFactory, RelayThread
+from tests.support.sandbox import SandboxFactory
+from tests.support.waiting import until
 
 REDIRECTED = Moods(redirects=("relative=1",))
 
@@ -37,7 +25,9 @@ def document_of(order: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def test_every_canonical_event_arrives_at_engage_as_its_action(places: PlaceFactory, loop_factory: LoopFactory) -> None:
+def test_every_canonical_event_arrives_at_engage_as_its_action(
+    sandboxes: SandboxFactory, loop_factory: LoopFactory
+) -> None:
     actions = {
         "order.confirmed": "ConfirmOrder",
         "order.shipped": "ConfirmShipment",
@@ -46,53 +36,53 @@ def test_every_canonical_event_arrives_at_engage_as_its_action(places: PlaceFact
         "order.completed": "ConfirmCompletion",
         "order.custom": "Custom",
     }
-    place = places(partitions=2)
-    with Engage() as engage, RelayThread(place, engage.url, loop_factory=loop_factory), Books(place) as books:
+    sandbox = sandboxes(partitions=2)
+    with Engage() as engage, RelayThread(sandbox, engage.url, loop_factory=loop_factory), Books(sandbox) as books:
         events = []
         for kind in actions:
             order = order_id(kind)
             events.append((order, event(order, kind=kind, engage={"jobId": engage.submit(order)})))
-        publish(place, events)
+        publish(sandbox, events)
         books.wait_until_settled()
         assert {each.order_id: each.action for each in engage.accepted} == {order_id(k): a for k, a in actions.items()}
         assert len(engage.accepted) == len(actions)
-        assert books.letters == []
+        assert books.dead_letters == []
 
 
-def test_data_and_language_arrive_as_they_were(places: PlaceFactory) -> None:
-    place = places()
+def test_data_and_language_arrive_as_they_were(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     data = {"a": [1, 2.5, None, True, {"ö": 'å\u2028\n"\\'}], "n": 2**63 - 1, "x": {}, "y": [], "e": 1e300}
     order = order_id("data")
-    with Engage() as engage, RelayThread(place, engage.url), Books(place) as books:
+    with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
         engage.submit(order)
-        publish(place, [(order, event(order, data=data, language="sv-SE"))])
+        publish(sandbox, [(order, event(order, data=data, language="sv-SE"))])
         books.wait_until_settled()
         (accepted,) = engage.accepted
         assert (accepted.data, accepted.language) == (data, "sv-SE")
 
 
-def test_without_data_and_language_none_are_sent(places: PlaceFactory) -> None:
-    place = places()
+def test_without_data_and_language_none_are_sent(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     order = order_id("bare")
-    with ScriptedEngage(tagged_order) as engage, RelayThread(place, engage.url), Books(place) as books:
-        publish(place, [(order, json.dumps({"type": "order.shipped", "orderId": order}).encode())])
+    with ScriptedEngage(tagged_order) as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+        publish(sandbox, [(order, json.dumps({"type": "order.shipped", "orderId": order}).encode())])
         books.wait_until_settled()
         (action,) = engage.actions()
         assert json.loads(action.body) == {"action": "ConfirmShipment", "versionTag": "tag-1"}
 
 
-def test_a_version_tag_in_the_event_is_sent_at_once(places: PlaceFactory) -> None:
-    place = places()
+def test_a_version_tag_in_the_event_is_sent_at_once(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     order = order_id("tagged")
-    with Engage() as engage, RelayThread(place, engage.url), Books(place) as books:
+    with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
         engage.submit(order)
-        publish(place, [(order, event(order, engage={"versionTag": engage.tag(order)}))])
+        publish(sandbox, [(order, event(order, engage={"versionTag": engage.tag(order)}))])
         books.wait_until_settled()
         assert dict(engage.requests) == {("action", "202"): 1}
 
 
-def test_a_job_in_the_event_is_polled_until_it_is_processed(places: PlaceFactory) -> None:
-    place = places()
+def test_a_job_in_the_event_is_polled_until_it_is_processed(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     order = order_id("job")
     statuses = iter(["Queued", "Processing", "Processing", "Completed"])
 
@@ -102,35 +92,35 @@ def test_a_job_in_the_event_is_polled_until_it_is_processed(places: PlaceFactory
         status = next(statuses)
         return Reply(200, {"status": status} | ({"versionTag": "tag-1"} if status == "Completed" else {}))
 
-    with ScriptedEngage(script) as engage, RelayThread(place, engage.url), Books(place) as books:
-        publish(place, [(order, event(order, engage={"jobId": "job-1"}))])
+    with ScriptedEngage(script) as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+        publish(sandbox, [(order, event(order, engage={"jobId": "job-1"}))])
         books.wait_until_settled()
         paths = [each.path for each in engage.asked]
         assert paths == ["/api/v3/orders/jobs/job-1"] * 4 + [f"/api/v3/orders/{order}/action"]
 
 
-def test_a_tag_learnt_for_a_job_spares_the_order_s_next_action_its_poll(places: PlaceFactory) -> None:
-    place = places()
+def test_a_tag_learnt_for_a_job_spares_the_order_s_next_action_its_poll(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     order = order_id("learnt")
-    with Engage() as engage, RelayThread(place, engage.url), Books(place) as books:
+    with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
         job = engage.submit(order)
-        publish(place, [(order, event(order, number, engage={"jobId": job})) for number in (1, 2, 3)])
+        publish(sandbox, [(order, event(order, number, engage={"jobId": job})) for number in (1, 2, 3)])
         books.wait_until_settled()
         assert dict(engage.requests) == {("job", "200"): 1, ("action", "202"): 3}
 
 
-def test_with_neither_tag_nor_job_the_order_is_polled(places: PlaceFactory) -> None:
-    place = places()
+def test_with_neither_tag_nor_job_the_order_is_polled(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     order = order_id("order")
-    with Engage() as engage, RelayThread(place, engage.url), Books(place) as books:
+    with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
         engage.submit(order)
-        publish(place, [(order, event(order))])
+        publish(sandbox, [(order, event(order))])
         books.wait_until_settled()
         assert dict(engage.requests) == {("order", "200"): 1, ("action", "202"): 1}
 
 
-def test_an_order_older_than_the_event_says_counts_as_not_yet_processed(places: PlaceFactory) -> None:
-    place = places()
+def test_an_order_older_than_the_event_says_counts_as_not_yet_processed(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     order = order_id("newer")
     changes = iter(["2026-01-01T00:00:00Z", "2026-01-01T23:59:59Z", "2026-01-02T12:00:00+02:00"])
 
@@ -139,109 +129,105 @@ def test_an_order_older_than_the_event_says_counts_as_not_yet_processed(places: 
             return Reply(202)
         return Reply(200, {"orderId": order, "versionTag": "tag-1", "lastChangedAt": next(changes)})
 
-    with ScriptedEngage(script) as engage, RelayThread(place, engage.url), Books(place) as books:
-        publish(place, [(order, event(order, engage={"newerThan": "2026-01-02T00:00:00Z"}))])
+    with ScriptedEngage(script) as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+        publish(sandbox, [(order, event(order, engage={"newerThan": "2026-01-02T00:00:00Z"}))])
         books.wait_until_settled()
         assert [each.method for each in engage.asked] == ["GET", "GET", "GET", "POST"]
 
 
-def test_an_order_document_is_posted_then_its_job_is_polled(places: PlaceFactory) -> None:
-    place = places()
+def test_an_order_document_is_posted_then_its_job_is_polled(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     order = order_id("document")
     document = document_of(order)
-    with Engage(processing="fixed:300ms") as engage, RelayThread(place, engage.url), Books(place) as books:
-        publish(place, [(order, event(order, order=document))])
+    with Engage(processing="fixed:300ms") as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+        publish(sandbox, [(order, event(order, order=document))])
         books.wait_until_settled()
         assert engage.requests["document", "202"] == 1
         assert engage.requests["job", "200"] >= 1
         assert engage.events_of(order) == [1]
 
 
-def test_a_document_of_an_order_that_exists_replaces_it(places: PlaceFactory) -> None:
-    place = places()
+def test_a_document_of_an_order_that_exists_replaces_it(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     order = order_id("exists")
     document = document_of(order)
-    with Engage() as engage, RelayThread(place, engage.url), Books(place) as books:
+    with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
         engage.submit(order)
         old = engage.tag(order)
-        publish(place, [(order, event(order, order=document))])
+        publish(sandbox, [(order, event(order, order=document))])
         books.wait_until_settled()
         assert (engage.requests["document", "409"], engage.requests["document", "202"]) == (1, 1)
         (accepted,) = engage.accepted
         assert accepted.version_tag != old
 
 
-def test_a_completed_job_that_redirects_to_its_order_is_followed(places: PlaceFactory) -> None:
-    place = places()
+def test_a_completed_job_that_redirects_to_its_order_is_followed(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     order = order_id("redirected")
-    with (
-        Engage(moods=REDIRECTED) as engage,
-        RelayThread(place, engage.url),
-        Books(place) as books,
-    ):
-        publish(place, [(order, event(order, engage={"jobId": engage.submit(order)}))])
+    with Engage(moods=REDIRECTED) as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+        publish(sandbox, [(order, event(order, engage={"jobId": engage.submit(order)}))])
         books.wait_until_settled()
         assert dict(engage.requests) == {("job", "302"): 1, ("order", "200"): 1, ("action", "202"): 1}
 
 
-def test_what_follows_a_call_is_within_the_budget_as_well(places: PlaceFactory) -> None:
+def test_what_follows_a_call_is_within_the_budget_as_well(sandboxes: SandboxFactory) -> None:
     """Each poll is redirected, each document exists already: two requests where the pace gives one its turn."""
-    place, budget = places(partitions=3), 40
+    sandbox, budget = sandboxes(partitions=3), 40
     redirected = [order_id(f"redirected-{n}") for n in range(40)]
     existing = [order_id(f"existing-{n}") for n in range(10)]
-    with Engage(moods=REDIRECTED) as engage, Books(place) as books:
+    with Engage(moods=REDIRECTED) as engage, Books(sandbox) as books:
         for order in existing:
             engage.submit(order)
         events = [(order, event(order, engage={"jobId": engage.submit(order)})) for order in redirected]
         events += [(order, event(order, order=document_of(order))) for order in existing]
-        publish(place, events)
-        with RelayThread(place, engage.url, requests_per_second=budget):
+        publish(sandbox, events)
+        with RelayThread(sandbox, engage.url, requests_per_second=budget):
             books.wait_until_settled()
         assert len(engage.accepted) == len(events)
         assert engage.requests["order", "200"] >= len(redirected)
         assert engage.requests["document", "202"] == engage.requests["document", "409"] == len(existing)
-        assert engage.most_in_a_second() <= budget + 2  # counted where they arrive
+        assert engage.max_in_a_second() <= budget + 2  # counted where they arrive
 
 
-def test_events_that_no_route_wants_and_tombstones_are_passed_and_counted(places: PlaceFactory) -> None:
-    place = places()
+def test_events_that_no_route_wants_and_tombstones_are_passed_and_counted(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     order = order_id("after")
-    with Engage() as engage, RelayThread(place, engage.url) as relay, Books(place) as books:
+    with Engage() as engage, RelayThread(sandbox, engage.url) as relay, Books(sandbox) as books:
         engage.submit(order)
-        publish_raw(place, [Raw(b"k", None), Raw(b"k", b'{"type": "order.paid"}'), Raw(b"k", event(order))])
+        publish_raw(sandbox, [Raw(b"k", None), Raw(b"k", b'{"type": "order.paid"}'), Raw(b"k", event(order))])
         books.wait_until_settled()
         assert engage.events_of(order) == [1]
-        assert books.letters == []
-        assert relay.metric("tombstones_passed_total", topic=place.topics.source) == 1
-        assert relay.metric("events_unrouted_total", topic=place.topics.source) == 1
+        assert books.dead_letters == []
+        assert relay.metric("tombstones_ignored_total", topic=sandbox.topics.source) == 1
+        assert relay.metric("events_unrouted_total", topic=sandbox.topics.source) == 1
 
 
-def test_an_action_goes_to_the_connection_that_the_event_names(places: PlaceFactory) -> None:
-    place = places()
+def test_an_action_goes_to_the_connection_that_the_event_names(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     order = order_id("elsewhere")
-    with Engage() as here, Engage() as there, Books(place) as books:
-        with RelayThread(place, {"default": here.url, "finland": there.url}):
+    with Engage() as here, Engage() as there, Books(sandbox) as books:
+        with RelayThread(sandbox, {"default": here.url, "finland": there.url}):
             there.submit(order)
-            publish(place, [(order, event(order, engage={"connection": "finland"}))])
+            publish(sandbox, [(order, event(order, engage={"connection": "finland"}))])
             books.wait_until_settled()
         assert (there.events_of(order), here.requests.total()) == ([1], 0)
 
 
-def test_back_pressure_bounds_what_is_open_and_loses_nothing(places: PlaceFactory) -> None:
-    place = places(partitions=2)
+def test_back_pressure_bounds_what_is_open_and_loses_nothing(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes(partitions=2)
     limit, waiting = 50, 2000
     orders = [order_id(number) for number in range(waiting)]
-    with Engage() as engage, Books(place) as books:
+    with Engage() as engage, Books(sandbox) as books:
         for order in orders:
             engage.submit(order)
-        publish(place, [(order, event(order)) for order in orders])
+        publish(sandbox, [(order, event(order)) for order in orders])
         engage.down()  # so that nothing leaves while the source would bring everything
-        with RelayThread(place, engage.url, most_pending=limit, requests_per_second=2000) as relay:
+        with RelayThread(sandbox, engage.url, max_pending=limit, requests_per_second=2000) as relay:
             until(lambda: relay.metric("source_paused"), "the source is paused")
             engage.up()
             books.wait_until_settled()
             assert (
                 relay.metric("rebalances_total", kind="lost") == relay.metric("rebalances_total", kind="revoked") == 0
             )
-        assert books.most_live <= limit + 2 * MOST_RECORDS
+        assert books.max_live <= limit + 2 * MAX_RECORDS
         assert sorted(each.order_id for each in engage.accepted) == sorted(orders)

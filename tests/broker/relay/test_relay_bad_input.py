@@ -6,20 +6,11 @@ import json
 from collections.abc import Mapping
 
 from schemas.dead_letter import Reason
-from tests.broker.conftest import PlaceFactory
-from tests.support.relay import (
-    HOUR_AGO_MS,
-    SECRET_ID,
-    Books,
-    Engage,
-    Raw,
-    RelayThread,
-    ScriptedEngage,
-    event,
-    order_id,
-    publish_raw,
-    tagged_order,
-)
+from tests.support.books import Books
+from tests.support.engage import Engage, ScriptedEngage, tagged_order
+from tests.support.events import HOUR_AGO_MS, SECRET_ID, Raw, event, order_id, publish_raw
+from tests.support.relay_thread import RelayThread
+from tests.support.sandbox import SandboxFactory
 
 UNDECODABLE: Mapping[str, tuple[bytes, str]] = {
     "not UTF-8": (b'{"type": "\xff\xfe"}', "not UTF-8 at byte 10"),
@@ -64,30 +55,30 @@ INVALID: Mapping[str, tuple[bytes, str]] = {
 }
 
 
-def test_what_is_no_event_ends_as_a_dead_letter_that_says_why_and_the_stream_goes_on(places: PlaceFactory) -> None:
-    place = places()
+def test_what_is_no_event_ends_as_a_dead_letter_that_says_why_and_the_stream_goes_on(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     after = order_id("after")
-    with Engage() as engage, RelayThread(place, engage.url), Books(place) as books:
+    with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
         engage.submit(after)
-        publish_raw(place, [*(Raw(b"k", value) for value, _ in UNDECODABLE.values()), Raw(b"k", event(after))])
+        publish_raw(sandbox, [*(Raw(b"k", value) for value, _ in UNDECODABLE.values()), Raw(b"k", event(after))])
         books.wait_until_settled()
-        assert [each.reason for each in books.letters] == [Reason.UNDECODABLE] * len(UNDECODABLE)
-        for letter, (value, why) in zip(books.letters, UNDECODABLE.values(), strict=True):
-            assert letter.value == value
-            assert why in letter.why.detail
+        assert [each.reason for each in books.dead_letters] == [Reason.UNDECODABLE] * len(UNDECODABLE)
+        for dead_letter, (value, why) in zip(books.dead_letters, UNDECODABLE.values(), strict=True):
+            assert dead_letter.value == value
+            assert why in dead_letter.why.detail
         assert engage.events_of(after) == [1]
 
 
-def test_an_event_with_a_wrong_field_ends_as_a_dead_letter_that_names_the_field(places: PlaceFactory) -> None:
-    place = places()
+def test_an_event_with_a_wrong_field_ends_as_a_dead_letter_that_names_the_field(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     after = order_id("after")
-    with ScriptedEngage(tagged_order) as engage, RelayThread(place, engage.url), Books(place) as books:
-        publish_raw(place, [*(Raw(b"k", value) for value, _ in INVALID.values()), Raw(b"k", event(after))])
+    with ScriptedEngage(tagged_order) as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+        publish_raw(sandbox, [*(Raw(b"k", value) for value, _ in INVALID.values()), Raw(b"k", event(after))])
         books.wait_until_settled()
-        assert [each.value for each in books.letters] == [value for value, _ in INVALID.values()]
-        for letter, (name, (_, why)) in zip(books.letters, INVALID.items(), strict=True):
-            assert letter.reason in (Reason.INVALID_EVENT, Reason.UNDECODABLE), name
-            assert why in letter.why.detail, name
+        assert [each.value for each in books.dead_letters] == [value for value, _ in INVALID.values()]
+        for dead_letter, (name, (_, why)) in zip(books.dead_letters, INVALID.items(), strict=True):
+            assert dead_letter.reason in (Reason.INVALID_EVENT, Reason.UNDECODABLE), name
+            assert why in dead_letter.why.detail, name
         # Nothing was asked but for the order that is one.
         assert {each.path for each in engage.asked} == {
             f"/api/v3/orders/{after}",
@@ -95,65 +86,73 @@ def test_an_event_with_a_wrong_field_ends_as_a_dead_letter_that_names_the_field(
         }
 
 
-def test_a_dead_letter_s_reason_holds_nothing_of_the_event(places: PlaceFactory) -> None:
-    place = places()
-    with ScriptedEngage(tagged_order) as engage, RelayThread(place, engage.url), Books(place) as books:
-        publish_raw(place, [Raw(b"k", value) for value, _ in (*UNDECODABLE.values(), *INVALID.values())])
+def test_a_dead_letter_s_reason_holds_nothing_of_the_event(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
+    with ScriptedEngage(tagged_order) as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+        publish_raw(sandbox, [Raw(b"k", value) for value, _ in (*UNDECODABLE.values(), *INVALID.values())])
         books.wait_until_settled()
-        assert len(books.letters) == len(UNDECODABLE) + len(INVALID)
-        assert not [each.why.detail for each in books.letters if SECRET_ID in each.why.detail]
+        assert len(books.dead_letters) == len(UNDECODABLE) + len(INVALID)
+        assert not [each.why.detail for each in books.dead_letters if SECRET_ID in each.why.detail]
 
 
-def test_ids_of_any_script_and_with_signs_of_a_url_are_one_segment_of_the_path(places: PlaceFactory) -> None:
+def test_ids_of_any_script_and_with_signs_of_a_url_are_one_segment_of_the_path(sandboxes: SandboxFactory) -> None:
     ids = ["Ordnr-åäö", "注文-1", "🧦", "a b", "a?b=c", "a#b", "a%41", "a;b", "a+b&c", "A" * 200]
-    place = places()
-    with Engage() as engage, RelayThread(place, engage.url), Books(place) as books:
+    sandbox = sandboxes()
+    with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
         for each in ids:
             engage.submit(each)
-        publish_raw(place, [Raw(each.encode(), event(each)) for each in ids])
+        publish_raw(sandbox, [Raw(each.encode(), event(each)) for each in ids])
         books.wait_until_settled()
-        assert books.letters == []
+        assert books.dead_letters == []
         assert [each.order_id for each in engage.accepted if each.order_id not in ids] == []
         assert sorted(each.order_id for each in engage.accepted) == sorted(ids)
 
 
-def test_a_connection_that_is_not_configured_is_named_in_the_dead_letter(places: PlaceFactory) -> None:
-    place = places()
+def test_a_connection_that_is_not_configured_is_named_in_the_dead_letter(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     order = order_id("lost")
-    with ScriptedEngage(tagged_order) as engage, RelayThread(place, engage.url), Books(place) as books:
-        publish_raw(place, [Raw(b"k", event(order, engage={"connection": "atlantis"}))])
+    with ScriptedEngage(tagged_order) as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+        publish_raw(sandbox, [Raw(b"k", event(order, engage={"connection": "atlantis"}))])
         books.wait_until_settled()
-        (letter,) = books.letters
-        assert letter.reason is Reason.UNKNOWN_CONNECTION
-        assert '"atlantis"' in letter.why.detail
+        (dead_letter,) = books.dead_letters
+        assert dead_letter.reason is Reason.UNKNOWN_CONNECTION
+        assert '"atlantis"' in dead_letter.why.detail
         assert engage.asked == []
 
 
-def test_a_dead_letter_is_the_original_record_key_value_headers_and_time(places: PlaceFactory) -> None:
-    place = places()
+def test_a_dead_letter_is_the_original_record_key_value_headers_and_time(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     headers = (("trace", b"1"), ("trace", b"2"), ("none", None), ("raw", b"\xff\x00"), ("empty", b""))
     records = [
         Raw(b"\xff\x00key", b"\xff\xfe garbage", headers, HOUR_AGO_MS + 123),
         Raw(None, b"no key", (), HOUR_AGO_MS + 456),
         Raw(b"", _of(orderId=""), headers),
     ]
-    with ScriptedEngage(tagged_order) as engage, RelayThread(place, engage.url), Books(place) as books:
-        publish_raw(place, records)
+    with ScriptedEngage(tagged_order) as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+        publish_raw(sandbox, records)
         books.wait_until_settled()
-        for offset, (letter, record) in enumerate(zip(books.letters, records, strict=True)):
-            assert (letter.key, letter.value, letter.timestamp_ms) == (record.key, record.value, record.timestamp_ms)
-            assert letter.headers[: len(record.headers)] == list(record.headers)
-            assert (letter.why.source_topic, letter.why.source_offset) == (place.topics.source, offset)
+        for offset, (dead_letter, record) in enumerate(zip(books.dead_letters, records, strict=True)):
+            assert (dead_letter.key, dead_letter.value, dead_letter.timestamp_ms) == (
+                record.key,
+                record.value,
+                record.timestamp_ms,
+            )
+            assert dead_letter.headers[: len(record.headers)] == list(record.headers)
+            assert (dead_letter.why.source_topic, dead_letter.why.source_offset) == (sandbox.topics.source, offset)
 
 
-def test_an_action_that_engage_refuses_leaves_its_original_record_too(places: PlaceFactory) -> None:
-    place = places()
+def test_an_action_that_engage_refuses_leaves_its_original_record_too(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     order = order_id("refused")
     record = Raw(b"\xff\x00key", event(order), (("h", b"\xff"), ("n", None)), HOUR_AGO_MS + 123)
-    with Engage() as engage, RelayThread(place, engage.url), Books(place) as books:
+    with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
         engage.submit(order, contact=False)
-        publish_raw(place, [record])
+        publish_raw(sandbox, [record])
         books.wait_until_settled()
-        (letter,) = books.letters
-        assert (letter.key, letter.value, letter.timestamp_ms) == (record.key, record.value, record.timestamp_ms)
-        assert letter.headers[: len(record.headers)] == list(record.headers)
+        (dead_letter,) = books.dead_letters
+        assert (dead_letter.key, dead_letter.value, dead_letter.timestamp_ms) == (
+            record.key,
+            record.value,
+            record.timestamp_ms,
+        )
+        assert dead_letter.headers[: len(record.headers)] == list(record.headers)

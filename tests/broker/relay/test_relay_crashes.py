@@ -12,32 +12,25 @@ from pathlib import Path
 
 from consumer.relay.loop import slots_of
 from schemas.dead_letter import Reason
-from tests.broker.conftest import Place, PlaceFactory
-from tests.support.relay import (
-    Books,
-    Engage,
-    RelayProcess,
-    RelayThread,
-    configuration,
-    doubled,
-    event,
-    order_id,
-    publish,
-    until,
-    written,
-)
+from tests.support.books import Books, doubled
+from tests.support.engage import Engage
+from tests.support.events import event, order_id, publish
+from tests.support.relay_process import RelayProcess, configuration, written
+from tests.support.relay_thread import RelayThread
+from tests.support.sandbox import Sandbox, SandboxFactory
+from tests.support.waiting import until
 
 RATE = 200  # requests a second: 100 actions
 EVENTS = (1, 2, 3, 4)
 
 
-def load(place: Place, engage: Engage, orders: Sequence[str]) -> None:
+def load(sandbox: Sandbox, engage: Engage, orders: Sequence[str]) -> None:
     """Publish the events of these orders, as they would come: one event of every order, then the next of each."""
     events = []
     for number in EVENTS:
         for order in orders:
             events.append((order, event(order, number, engage={"jobId": engage.submit(order)})))
-    publish(place, events)
+    publish(sandbox, events)
 
 
 def assert_all_in_order(engage: Engage, orders: Sequence[str]) -> None:
@@ -48,19 +41,21 @@ def assert_all_in_order(engage: Engage, orders: Sequence[str]) -> None:
         assert numbers == sorted(numbers, key=str), order
 
 
-def test_a_stop_in_the_middle_leaves_nothing_in_doubt_and_everything_is_accepted_once(places: PlaceFactory) -> None:
-    place = places(partitions=3)
+def test_a_stop_in_the_middle_leaves_nothing_in_doubt_and_everything_is_accepted_once(
+    sandboxes: SandboxFactory,
+) -> None:
+    sandbox = sandboxes(partitions=3)
     orders = [order_id(number) for number in range(50)]
     total = len(orders) * len(EVENTS)
-    with Engage(seed=1, processing="uniform:0s..400ms") as engage, Books(place) as books:
-        load(place, engage, orders)
+    with Engage(seed=1, processing="uniform:0s..400ms") as engage, Books(sandbox) as books:
+        load(sandbox, engage, orders)
         for part in (0.3, 0.6):
-            with RelayThread(place, engage.url, requests_per_second=RATE) as relay:
+            with RelayThread(sandbox, engage.url, requests_per_second=RATE) as relay:
                 until(lambda: len(engage.accepted) >= part * total, "a part of it is accepted")  # noqa: B023
                 relay.stop()
             assert len(engage.accepted) < total
             assert books.read().intents == set()
-        with RelayThread(place, engage.url, requests_per_second=RATE):
+        with RelayThread(sandbox, engage.url, requests_per_second=RATE):
             books.wait_until_settled()
         assert len(engage.accepted) == total
         assert_all_in_order(engage, orders)
@@ -68,9 +63,9 @@ def test_a_stop_in_the_middle_leaves_nothing_in_doubt_and_everything_is_accepted
 
 
 def test_after_kills_in_the_middle_everything_is_accepted_and_only_what_was_in_doubt_twice(
-    places: PlaceFactory, tmp_path: Path
+    sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
-    place = places(partitions=3)
+    sandbox = sandboxes(partitions=3)
     orders = [order_id(number) for number in range(70)]
     total, kills = len(orders) * len(EVENTS), 3
     moments = sorted(random.Random(5).sample(range(20, total - 60), kills))
@@ -80,13 +75,13 @@ def test_after_kills_in_the_middle_everything_is_accepted_and_only_what_was_in_d
         Engage(
             seed=2, processing="uniform:0s..300ms", faults=("slow=0.5,calls=action",), slow="uniform:20ms..150ms"
         ) as engage,
-        Books(place) as books,
+        Books(sandbox) as books,
     ):
-        load(place, engage, orders)
+        load(sandbox, engage, orders)
         file = written(
             tmp_path,
             configuration(
-                place, engage.url, kafka={"group.instance.id": "relay-0"}, connection={"requests_per_second": RATE}
+                sandbox, engage.url, kafka={"group.instance.id": "relay-0"}, connection={"requests_per_second": RATE}
             ),
         )
         in_doubt: set[tuple[str, object]] = set()
@@ -94,7 +89,7 @@ def test_after_kills_in_the_middle_everything_is_accepted_and_only_what_was_in_d
             with RelayProcess(tmp_path, file, "--from", "earliest", impatient=True) as relay:
                 until(lambda: len(engage.accepted) >= moment, f"{moment} actions are accepted")  # noqa: B023
                 relay.kill()
-            place.producer(f"{place.properties['group.id']}-relay-0")
+            sandbox.producer(f"{sandbox.properties['group.id']}-relay-0")
             in_doubt |= books.read().intents
         with RelayProcess(tmp_path, file, impatient=True) as relay:
             books.wait_until_settled()
@@ -104,13 +99,13 @@ def test_after_kills_in_the_middle_everything_is_accepted_and_only_what_was_in_d
         print(f"{total} events, {kills} kills: {len(in_doubt)} in doubt, {twice.total()} accepted once too often")
         assert twice.keys() <= in_doubt
         assert twice.total() <= kills * slots_of(RATE)
-        assert books.letters == []
+        assert books.dead_letters == []
 
 
 def test_after_a_kill_what_was_in_doubt_is_set_aside_where_the_route_says_so(
-    places: PlaceFactory, tmp_path: Path
+    sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
-    place = places()
+    sandbox = sandboxes()
     order, other = order_id("doubt"), order_id("other")
     shipped = {
         "when": "type == 'order.shipped'",
@@ -118,22 +113,22 @@ def test_after_a_kill_what_was_in_doubt_is_set_aside_where_the_route_says_so(
         "data": "data",
         "on_unknown": "dead_letter",
     }
-    with Engage(faults=("lost-answer=1,calls=action",)) as engage, Books(place) as books:
+    with Engage(faults=("lost-answer=1,calls=action",)) as engage, Books(sandbox) as books:
         engage.submit(order)
         engage.submit(other)
         file = written(
             tmp_path,
-            configuration(place, engage.url, kafka={"group.instance.id": "relay-0"}, routes={"shipped": shipped}),
+            configuration(sandbox, engage.url, kafka={"group.instance.id": "relay-0"}, routes={"shipped": shipped}),
         )
         with RelayProcess(tmp_path, file, "--from", "earliest") as relay:
             relay.wait_until_ready()
-            publish(place, [(order, event(order, kind="order.shipped"))])
+            publish(sandbox, [(order, event(order, kind="order.shipped"))])
             until(lambda: engage.faults["lost-answer"], "the action is under way")
             relay.kill()
         engage.set_faults()
-        publish(place, [(other, event(other, kind="order.shipped"))])
+        publish(sandbox, [(other, event(other, kind="order.shipped"))])
         with RelayProcess(tmp_path, file):
             books.wait_until_settled()
-        (letter,) = books.letters
-        assert (letter.reason, letter.why.source_offset) == (Reason.OUTCOME_UNKNOWN, 0)
+        (dead_letter,) = books.dead_letters
+        assert (dead_letter.reason, dead_letter.why.source_offset) == (Reason.OUTCOME_UNKNOWN, 0)
         assert [each.order_id for each in engage.accepted] == [order, other]

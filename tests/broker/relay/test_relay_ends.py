@@ -8,8 +8,12 @@ import pytest
 
 from consumer.errors import OffsetOutOfRangeError
 from consumer.relay import loop as relay_module
-from tests.broker.conftest import PlaceFactory
-from tests.support.relay import Books, Engage, RelayThread, doubled, event, order_id, publish, until
+from tests.support.books import Books, doubled
+from tests.support.engage import Engage
+from tests.support.events import event, order_id, publish
+from tests.support.relay_thread import RelayThread
+from tests.support.sandbox import SandboxFactory
+from tests.support.waiting import until
 
 
 def tagged(engage: Engage, order: str) -> tuple[str, bytes]:
@@ -25,38 +29,38 @@ def _fails(*_: object) -> None:
     raise DefectError
 
 
-@pytest.mark.parametrize("step", ["_turn", "consumed", "committed", "_tick"])
+@pytest.mark.parametrize("step", ["_turn", "consumed", "committed", "_every_second"])
 def test_a_defect_in_a_callback_ends_the_relay_instead_of_leaving_it_standing(
-    step: str, places: PlaceFactory, monkeypatch: pytest.MonkeyPatch
+    step: str, sandboxes: SandboxFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = places()
+    sandbox = sandboxes()
     order = order_id("defect")
-    with Engage() as engage, RelayThread(place, engage.url) as relay:
+    with Engage() as engage, RelayThread(sandbox, engage.url) as relay:
         relay.wait_until_restored()
         monkeypatch.setattr(relay_module.Relay, step, _fails)
-        publish(place, [(order, event(order, engage={"jobId": engage.submit(order)}))])
+        publish(sandbox, [(order, event(order, engage={"jobId": engage.submit(order)}))])
         assert isinstance(relay.failure(), DefectError)
 
 
 def test_a_source_whose_thread_dies_without_a_word_ends_the_relay(
-    places: PlaceFactory, monkeypatch: pytest.MonkeyPatch
+    sandboxes: SandboxFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda _: None)  # pytest's own cannot show a KafkaError
-    place = places()
+    sandbox = sandboxes()
     # Settings refuse it: the client then raises a bare KafkaError within a poll, which no `except` sees.
-    place.properties["partition.assignment.strategy"] = "range"
-    with Engage() as engage, RelayThread(place, engage.url) as relay:
+    sandbox.properties["partition.assignment.strategy"] = "range"
+    with Engage() as engage, RelayThread(sandbox, engage.url) as relay:
         assert "the source's thread has ended" in str(relay.failure())
 
 
-def test_what_is_in_flight_is_finished_before_a_failure_ends_the_relay(places: PlaceFactory) -> None:
-    place = places()
+def test_what_is_in_flight_is_finished_before_a_failure_ends_the_relay(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     orders = [order_id(number) for number in range(20)]
-    with Engage() as engage, Books(place) as books:
-        with RelayThread(place, engage.url) as relay:
+    with Engage() as engage, Books(sandbox) as books:
+        with RelayThread(sandbox, engage.url) as relay:
             relay.wait_until_restored()
             engage.set_faults("slow=1,calls=action")
-            publish(place, [tagged(engage, order) for order in orders])
+            publish(sandbox, [tagged(engage, order) for order in orders])
             until(lambda: relay.metric("pending_actions", state="sending") >= len(orders), "all are being sent")
             relay.fail(OffsetOutOfRangeError("the test says so"))
             assert isinstance(relay.failure(), OffsetOutOfRangeError)
@@ -64,13 +68,13 @@ def test_what_is_in_flight_is_finished_before_a_failure_ends_the_relay(places: P
         assert len(engage.accepted) == len(orders)
 
 
-def test_a_pace_slower_than_the_lease_still_sends(places: PlaceFactory) -> None:
+def test_a_pace_slower_than_the_lease_still_sends(sandboxes: SandboxFactory) -> None:
     """Intents that wait for their turn longer than their lease lasts are withdrawn, over and over."""
-    place = places()
-    place.properties["session.timeout.ms"] = 2500  # a lease of 1 s
+    sandbox = sandboxes()
+    sandbox.properties["session.timeout.ms"] = 2500  # a lease of 1 s
     orders = [order_id(number) for number in range(12)]
-    with Engage() as engage, RelayThread(place, engage.url, requests_per_second=3) as relay, Books(place) as books:
-        publish(place, [tagged(engage, order) for order in orders])
+    with Engage() as engage, RelayThread(sandbox, engage.url, requests_per_second=3) as relay, Books(sandbox) as books:
+        publish(sandbox, [tagged(engage, order) for order in orders])
         books.wait_until_settled()
         assert {each.order_id for each in engage.accepted} == set(orders)
         # On a machine that is busy for so long a session, its partitions are lost, and what is in flight is in doubt.

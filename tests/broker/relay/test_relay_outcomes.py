@@ -17,21 +17,12 @@ from typing import TypeVar
 
 from consumer.events.routing import BUILT_IN_ROUTES
 from schemas.dead_letter import Reason
-from tests.broker.conftest import PlaceFactory
-from tests.support.relay import (
-    QUICK,
-    Asked,
-    Books,
-    Engage,
-    RelayThread,
-    Reply,
-    ScriptedEngage,
-    event,
-    order_id,
-    publish,
-    tagged_order,
-    until,
-)
+from tests.support.books import Books
+from tests.support.engage import Asked, Engage, Reply, ScriptedEngage, tagged_order
+from tests.support.events import event, order_id, publish
+from tests.support.relay_thread import QUICK, RelayThread
+from tests.support.sandbox import SandboxFactory
+from tests.support.waiting import until
 
 AT_MOST_ONCE = {name: rule.model_copy(update={"on_unknown": "dead_letter"}) for name, rule in BUILT_IN_ROUTES.items()}
 ORDER = order_id("outcome")
@@ -79,83 +70,83 @@ def on(
 # Polls
 
 
-def test_a_job_that_failed_ends_as_a_dead_letter_with_engage_s_own_errors(places: PlaceFactory) -> None:
-    place = places()
-    with Engage() as engage, RelayThread(place, engage.url), Books(place) as books:
-        publish(place, [(ORDER, event(ORDER, engage={"jobId": engage.submit(ORDER, fate="fails")}))])
+def test_a_job_that_failed_ends_as_a_dead_letter_with_engage_s_own_errors(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
+    with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+        publish(sandbox, [(ORDER, event(ORDER, engage={"jobId": engage.submit(ORDER, fate="fails")}))])
         books.wait_until_settled()
-        (letter,) = books.letters
-        assert letter.reason in (Reason.JOB_FAILED, Reason.POLL_REJECTED)
-        assert "the order could not be processed" in (letter.why.errors or "")
+        (dead_letter,) = books.dead_letters
+        assert dead_letter.reason in (Reason.JOB_FAILED, Reason.POLL_REJECTED)
+        assert "the order could not be processed" in (dead_letter.why.errors or "")
         assert engage.accepted == []
 
 
-def test_a_poll_that_engage_refuses_ends_as_a_dead_letter_with_its_errors(places: PlaceFactory) -> None:
-    place = places()
+def test_a_poll_that_engage_refuses_ends_as_a_dead_letter_with_its_errors(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     errors = [{"field": "jobId", "message": "is no job's"}]
     scripts = {status: Answers(polls=(Reply(status, errors),)) for status in (400, 422, 410)}
-    with one_for_each(scripts, ScriptedEngage) as engages, Books(place) as books:
-        with RelayThread(place, urls(engages)):
-            publish(place, [on(status, ORDER, engage={"jobId": "j"}) for status in scripts])
+    with one_for_each(scripts, ScriptedEngage) as engages, Books(sandbox) as books:
+        with RelayThread(sandbox, urls(engages)):
+            publish(sandbox, [on(status, ORDER, engage={"jobId": "j"}) for status in scripts])
             books.wait_until_settled()
-        assert [each.reason for each in books.letters] == [Reason.POLL_REJECTED] * len(scripts)
-        assert {each.why.connection: json.loads(each.why.errors or "") for each in books.letters} == {
+        assert [each.reason for each in books.dead_letters] == [Reason.POLL_REJECTED] * len(scripts)
+        assert {each.why.connection: json.loads(each.why.errors or "") for each in books.dead_letters} == {
             str(status): errors for status in scripts
         }
         assert {status: engage.actions() for status, engage in engages.items()} == {key: [] for key in scripts}
 
 
-def test_what_engage_does_not_know_is_polled_for_the_grace_time_then_set_aside(places: PlaceFactory) -> None:
-    place = places()
-    with Engage() as engage, RelayThread(place, engage.url), Books(place) as books:
-        publish(place, [(ORDER, event(ORDER)), (ORDER, event(ORDER, 2, engage={"jobId": "nobody-s"}))])
+def test_what_engage_does_not_know_is_polled_for_the_grace_time_then_set_aside(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
+    with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+        publish(sandbox, [(ORDER, event(ORDER)), (ORDER, event(ORDER, 2, engage={"jobId": "nobody-s"}))])
         books.wait_until_settled()
-        assert [each.reason for each in books.letters] == [Reason.NOT_FOUND, Reason.NOT_FOUND]
+        assert [each.reason for each in books.dead_letters] == [Reason.NOT_FOUND, Reason.NOT_FOUND]
         assert engage.requests["order", "404"] >= 3
         assert engage.accepted == []
 
 
-def test_an_order_that_appears_within_the_grace_time_is_no_dead_letter(places: PlaceFactory) -> None:
-    place = places()
+def test_an_order_that_appears_within_the_grace_time_is_no_dead_letter(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     patient = replace(QUICK, not_found_grace_s=60)
-    with Engage() as engage, RelayThread(place, engage.url, policy=patient), Books(place) as books:
-        publish(place, [(ORDER, event(ORDER))])
+    with Engage() as engage, RelayThread(sandbox, engage.url, policy=patient), Books(sandbox) as books:
+        publish(sandbox, [(ORDER, event(ORDER))])
         until(lambda: engage.requests["order", "404"], "the order is asked for")
         engage.submit(ORDER)
         books.wait_until_settled()
-        assert (engage.events_of(ORDER), books.letters) == ([1], [])
+        assert (engage.events_of(ORDER), books.dead_letters) == ([1], [])
 
 
-def test_a_job_that_never_completes_ends_at_the_deadline(places: PlaceFactory) -> None:
-    place = places()
+def test_a_job_that_never_completes_ends_at_the_deadline(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     hasty = replace(QUICK, deadline_s=1.0)
-    with Engage() as engage, RelayThread(place, engage.url, policy=hasty), Books(place) as books:
-        publish(place, [(ORDER, event(ORDER, engage={"jobId": engage.submit(ORDER, fate="never")}))])
+    with Engage() as engage, RelayThread(sandbox, engage.url, policy=hasty), Books(sandbox) as books:
+        publish(sandbox, [(ORDER, event(ORDER, engage={"jobId": engage.submit(ORDER, fate="never")}))])
         books.wait_until_settled()
-        (letter,) = books.letters
-        assert letter.reason is Reason.DEADLINE
+        (dead_letter,) = books.dead_letters
+        assert dead_letter.reason is Reason.DEADLINE
         assert engage.actions_asked() == 0
 
 
-def test_a_poll_that_came_to_nothing_is_asked_again_and_nothing_is_in_doubt(places: PlaceFactory) -> None:
-    place = places(partitions=2)
+def test_a_poll_that_came_to_nothing_is_asked_again_and_nothing_is_in_doubt(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes(partitions=2)
     faults = [
         "error", "unavailable", "throttle", "reset-before", "reset-after", "close-after", "cut-body", "garbage", "html",
         "hang", "lost-answer", "slow",
     ]  # fmt: skip
-    with one_for_each({each: each for each in faults}, _slow_engage) as engages, Books(place) as books:
+    with one_for_each({each: each for each in faults}, _slow_engage) as engages, Books(sandbox) as books:
         events = []
         for fault, engage in engages.items():
             engage.set_faults(f"{fault}=1,calls=job|order")
             events.append(on(fault, order_id(fault), engage={"jobId": engage.submit(order_id(fault))}))
-        with RelayThread(place, urls(engages), timeout_s=0.5, rules=AT_MOST_ONCE):
-            publish(place, events)
+        with RelayThread(sandbox, urls(engages), timeout_s=0.5, rules=AT_MOST_ONCE):
+            publish(sandbox, events)
             for fault, engage in engages.items():
                 until(lambda: engage.faults[fault] >= 2, f"after {fault} the poll is asked again")  # noqa: B023
                 engage.set_faults()
             books.wait_until_settled()
         assert [engage.events_of(order_id(fault)) for fault, engage in engages.items()] == [[1]] * len(faults)
-        assert books.letters == []
+        assert books.dead_letters == []
 
 
 def _slow_engage(_: str) -> Engage:
@@ -165,18 +156,20 @@ def _slow_engage(_: str) -> Engage:
 # Actions
 
 
-def test_an_action_that_engage_refuses_ends_as_a_dead_letter_and_the_order_s_next_is_free(places: PlaceFactory) -> None:
-    place = places()
+def test_an_action_that_engage_refuses_ends_as_a_dead_letter_and_the_order_s_next_is_free(
+    sandboxes: SandboxFactory,
+) -> None:
+    sandbox = sandboxes()
     errors = [{"field": "data", "message": "is too long"}]
     scripts = {status: Answers(actions=(Reply(status, errors), Reply(202))) for status in (400, 422, 410)}
-    with one_for_each(scripts, ScriptedEngage) as engages, Books(place) as books:
-        with RelayThread(place, urls(engages)):
-            publish(place, [on(status, ORDER, number) for status in scripts for number in (1, 2)])
+    with one_for_each(scripts, ScriptedEngage) as engages, Books(sandbox) as books:
+        with RelayThread(sandbox, urls(engages)):
+            publish(sandbox, [on(status, ORDER, number) for status in scripts for number in (1, 2)])
             books.wait_until_settled()
-        assert {(each.why.connection, each.reason, each.why.sends) for each in books.letters} == {
+        assert {(each.why.connection, each.reason, each.why.sends) for each in books.dead_letters} == {
             (str(status), Reason.REJECTED, 1) for status in scripts
         }
-        assert [json.loads(each.why.errors or "") for each in books.letters] == [errors] * len(scripts)
+        assert [json.loads(each.why.errors or "") for each in books.dead_letters] == [errors] * len(scripts)
         assert {status: _numbers(engage) for status, engage in engages.items()} == {key: [1, 2] for key in scripts}
 
 
@@ -184,43 +177,43 @@ def _numbers(engage: ScriptedEngage) -> list[object]:
     return [json.loads(each.body)["data"]["event"] for each in engage.actions()]
 
 
-def test_an_order_without_a_contact_ends_as_a_dead_letter(places: PlaceFactory) -> None:
-    place = places()
-    with Engage() as engage, RelayThread(place, engage.url), Books(place) as books:
+def test_an_order_without_a_contact_ends_as_a_dead_letter(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
+    with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
         engage.submit(ORDER, contact=False)
-        publish(place, [(ORDER, event(ORDER))])
+        publish(sandbox, [(ORDER, event(ORDER))])
         books.wait_until_settled()
-        (letter,) = books.letters
-        assert letter.reason is Reason.REJECTED
-        assert "no contact" in (letter.why.errors or "")
+        (dead_letter,) = books.dead_letters
+        assert dead_letter.reason is Reason.REJECTED
+        assert "no contact" in (dead_letter.why.errors or "")
 
 
-def test_a_stale_tag_is_replaced_by_the_newest_and_the_action_accepted_once(places: PlaceFactory) -> None:
-    place = places()
-    with Engage() as engage, RelayThread(place, engage.url), Books(place) as books:
+def test_a_stale_tag_is_replaced_by_the_newest_and_the_action_accepted_once(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
+    with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
         engage.submit(ORDER)
         old = engage.tag(ORDER)
         engage.submit(ORDER)
-        publish(place, [(ORDER, event(ORDER, engage={"versionTag": old}))])
+        publish(sandbox, [(ORDER, event(ORDER, engage={"versionTag": old}))])
         books.wait_until_settled()
         (accepted,) = engage.accepted
         assert accepted.version_tag == engage.tag(ORDER) != old
         assert engage.requests["action", "404"] == 1
 
 
-def test_a_tag_that_is_stale_again_and_again_ends_as_a_dead_letter(places: PlaceFactory) -> None:
-    place = places()
-    with Engage(faults=("stale=1",)) as engage, RelayThread(place, engage.url), Books(place) as books:
+def test_a_tag_that_is_stale_again_and_again_ends_as_a_dead_letter(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
+    with Engage(faults=("stale=1",)) as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
         engage.submit(ORDER)
-        publish(place, [(ORDER, event(ORDER))])
+        publish(sandbox, [(ORDER, event(ORDER))])
         books.wait_until_settled()
-        (letter,) = books.letters
-        assert letter.reason is Reason.STALE_TAG
+        (dead_letter,) = books.dead_letters
+        assert dead_letter.reason is Reason.STALE_TAG
         assert engage.accepted == []
 
 
-def test_an_action_that_was_surely_not_processed_is_sent_again_and_is_never_in_doubt(places: PlaceFactory) -> None:
-    place = places(partitions=2)
+def test_an_action_that_was_surely_not_processed_is_sent_again_and_is_never_in_doubt(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes(partitions=2)
     replies = {
         "429": Reply(429),
         "429-told": Reply(429, headers={"Retry-After": "1"}),
@@ -231,17 +224,17 @@ def test_an_action_that_was_surely_not_processed_is_sent_again_and_is_never_in_d
         "307": Reply(307, headers={"Location": "https://elsewhere.example.com/"}),
     }
     scripts = {name: Answers(actions=(reply, reply, Reply(202))) for name, reply in replies.items()}
-    with one_for_each(scripts, ScriptedEngage) as engages, Books(place) as books:
+    with one_for_each(scripts, ScriptedEngage) as engages, Books(sandbox) as books:
         # Were one in doubt, on_unknown: dead_letter would set it aside at once.
-        with RelayThread(place, urls(engages), rules=AT_MOST_ONCE):
-            publish(place, [on(name, order_id(name)) for name in replies])
+        with RelayThread(sandbox, urls(engages), rules=AT_MOST_ONCE):
+            publish(sandbox, [on(name, order_id(name)) for name in replies])
             books.wait_until_settled()
         assert {name: len(engage.actions()) for name, engage in engages.items()} == dict.fromkeys(replies, 3)
-        assert books.letters == []
+        assert books.dead_letters == []
 
 
-def test_retry_after_is_obeyed(places: PlaceFactory) -> None:
-    place = places()
+def test_retry_after_is_obeyed(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     asked_at: list[float] = []
     replies = Answers(actions=(Reply(429, headers={"Retry-After": "2"}), Reply(202)))
 
@@ -249,27 +242,27 @@ def test_retry_after_is_obeyed(places: PlaceFactory) -> None:
         asked_at.append(time.monotonic())
         return replies(asked)
 
-    with ScriptedEngage(script) as engage, RelayThread(place, engage.url), Books(place) as books:
-        publish(place, [(ORDER, event(ORDER))])
+    with ScriptedEngage(script) as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+        publish(sandbox, [(ORDER, event(ORDER))])
         books.wait_until_settled()
         assert len(engage.actions()) == 2
         assert asked_at[-1] - asked_at[-2] >= 2
 
 
-def test_503_is_accepted_exactly_once_in_the_end(places: PlaceFactory) -> None:
-    place = places()
+def test_503_is_accepted_exactly_once_in_the_end(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
     orders = [order_id(number) for number in range(20)]
     with (
         Engage(seed=3, faults=("unavailable=0.4",)) as engage,
-        RelayThread(place, engage.url, rules=AT_MOST_ONCE),
-        Books(place) as books,
+        RelayThread(sandbox, engage.url, rules=AT_MOST_ONCE),
+        Books(sandbox) as books,
     ):
         for order in orders:
             engage.submit(order)
-        publish(place, [(order, event(order)) for order in orders])
+        publish(sandbox, [(order, event(order)) for order in orders])
         books.wait_until_settled()
         assert sorted(each.order_id for each in engage.accepted) == sorted(orders)
-        assert books.letters == []
+        assert books.dead_letters == []
         assert engage.requests["action", "503"] > 0
 
 
@@ -283,16 +276,16 @@ def _faulty_engage(fault: str) -> Engage:
     return engage
 
 
-def test_an_action_in_doubt_is_sent_again_and_the_order_s_next_comes_after_it(places: PlaceFactory) -> None:
-    place = places(partitions=2)
-    with one_for_each({each: each for each in IN_DOUBT}, _faulty_engage) as engages, Books(place) as books:
-        with RelayThread(place, urls(engages), timeout_s=0.5):
-            publish(place, [on(fault, order_id(fault), number) for fault in IN_DOUBT for number in (1, 2)])
+def test_an_action_in_doubt_is_sent_again_and_the_order_s_next_comes_after_it(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes(partitions=2)
+    with one_for_each({each: each for each in IN_DOUBT}, _faulty_engage) as engages, Books(sandbox) as books:
+        with RelayThread(sandbox, urls(engages), timeout_s=0.5):
+            publish(sandbox, [on(fault, order_id(fault), number) for fault in IN_DOUBT for number in (1, 2)])
             for fault, engage in engages.items():
                 until(lambda: engage.faults[fault], f"the action meets {fault}")  # noqa: B023
                 engage.set_faults()
             books.wait_until_settled()
-        assert books.letters == []
+        assert books.dead_letters == []
         assert {(order_id(fault), 1) for fault in IN_DOUBT} <= books.resent
         for fault, engage in engages.items():
             numbers = engage.events_of(order_id(fault))
@@ -300,25 +293,25 @@ def test_an_action_in_doubt_is_sent_again_and_the_order_s_next_comes_after_it(pl
             assert len(numbers) > 2 or fault not in PROCESSED, fault
 
 
-def test_an_action_in_doubt_is_set_aside_where_its_route_says_so(places: PlaceFactory) -> None:
-    place = places(partitions=2)
-    with one_for_each({each: each for each in IN_DOUBT}, _faulty_engage) as engages, Books(place) as books:
-        with RelayThread(place, urls(engages), timeout_s=0.5, rules=AT_MOST_ONCE):
-            publish(place, [on(fault, order_id(fault)) for fault in IN_DOUBT])
+def test_an_action_in_doubt_is_set_aside_where_its_route_says_so(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes(partitions=2)
+    with one_for_each({each: each for each in IN_DOUBT}, _faulty_engage) as engages, Books(sandbox) as books:
+        with RelayThread(sandbox, urls(engages), timeout_s=0.5, rules=AT_MOST_ONCE):
+            publish(sandbox, [on(fault, order_id(fault)) for fault in IN_DOUBT])
             books.wait_until_settled()
-        assert {(each.why.connection, each.reason, each.why.sends) for each in books.letters} == {
+        assert {(each.why.connection, each.reason, each.why.sends) for each in books.dead_letters} == {
             (fault, Reason.OUTCOME_UNKNOWN, 1) for fault in IN_DOUBT
         }
         assert {fault: engage.actions_asked() for fault, engage in engages.items()} == dict.fromkeys(IN_DOUBT, 1)
 
 
-def test_a_refused_connection_leaves_nothing_in_doubt(places: PlaceFactory) -> None:
-    place = places()
-    with Engage() as engage, RelayThread(place, engage.url, rules=AT_MOST_ONCE) as relay, Books(place) as books:
+def test_a_refused_connection_leaves_nothing_in_doubt(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
+    with Engage() as engage, RelayThread(sandbox, engage.url, rules=AT_MOST_ONCE) as relay, Books(sandbox) as books:
         engage.submit(ORDER)
         tag = engage.tag(ORDER)
         engage.down()
-        publish(place, [(ORDER, event(ORDER)), (order_id("b"), event(order_id("b"), engage={"versionTag": tag}))])
+        publish(sandbox, [(ORDER, event(ORDER)), (order_id("b"), event(order_id("b"), engage={"versionTag": tag}))])
         until(lambda: relay.metric("requests_total", connection="default", call="action", status="connect") >= 2,
               "the action meets a refused connection again and again")  # fmt: skip
         assert not any(each.state == "sending" and each.sends > 1 for each in books.read().live.values())
@@ -327,65 +320,67 @@ def test_a_refused_connection_leaves_nothing_in_doubt(places: PlaceFactory) -> N
         books.wait_until_settled()
         assert {each.order_id for each in engage.accepted} == {ORDER, order_id("b")}
         assert len(engage.accepted) == 2
-        assert books.letters == []
+        assert books.dead_letters == []
 
 
 # A key that Engage refuses
 
 
-def test_a_refused_key_suspends_the_connection_until_its_file_changes(places: PlaceFactory, tmp_path: Path) -> None:
-    place = places()
+def test_a_refused_key_suspends_the_connection_until_its_file_changes(
+    sandboxes: SandboxFactory, tmp_path: Path
+) -> None:
+    sandbox = sandboxes()
     file = tmp_path / "key"
     file.write_text("an-old-key")
     orders = [order_id(number) for number in range(5)]
-    with Engage() as unauthorized, Engage() as forbidden, Books(place) as books:
+    with Engage() as unauthorized, Engage() as forbidden, Books(sandbox) as books:
         unauthorized.set_keys("a-new-key")
         forbidden.set_keys(forbidden=["an-old-key"])
         engages = {"401": unauthorized, "403": forbidden}
-        with RelayThread(place, urls(engages), api_key=file.read_text, rules=AT_MOST_ONCE) as relay:
+        with RelayThread(sandbox, urls(engages), api_key=file.read_text, rules=AT_MOST_ONCE) as relay:
             for engage in engages.values():
                 for order in orders:
                     engage.submit(order)
-            publish(place, [on(name, order) for order in orders for name in engages])
+            publish(sandbox, [on(name, order) for order in orders for name in engages])
             for name in engages:
                 until(
                     lambda: relay.metric("connection_suspended", connection=name),  # noqa: B023
                     f"the connection is suspended after {name}",
                 )
             until(lambda: len(books.read().live) == 2 * len(orders), "all actions stay open")
-            assert books.letters == []
+            assert books.dead_letters == []
             file.write_text("a-new-key")
             books.wait_until_settled()
         for engage in engages.values():
             assert sorted(each.order_id for each in engage.accepted) == sorted(orders)
-        assert books.letters == []
+        assert books.dead_letters == []
 
 
-def test_a_suspended_connection_does_not_stop_another(places: PlaceFactory) -> None:
-    place = places()
-    with Engage(valid_keys=frozenset({"another"})) as refusing, Engage() as taking, Books(place) as books:
+def test_a_suspended_connection_does_not_stop_another(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
+    with Engage(valid_keys=frozenset({"another"})) as refusing, Engage() as taking, Books(sandbox) as books:
         refused, taken = order_id("refused"), order_id("taken")
-        with RelayThread(place, {"default": refusing.url, "finland": taking.url}):
+        with RelayThread(sandbox, {"default": refusing.url, "finland": taking.url}):
             taking.submit(taken)
-            publish(place, [(refused, event(refused)), (taken, event(taken, engage={"connection": "finland"}))])
+            publish(sandbox, [(refused, event(refused)), (taken, event(taken, engage={"connection": "finland"}))])
             until(lambda: taking.events_of(taken) == [1], "the other connection's action is accepted")
             until(lambda: len(books.read().live) == 1, "the suspended one's stays open")
-            assert books.letters == []
+            assert books.dead_letters == []
 
 
 # The API key goes nowhere else
 
 
-def test_a_redirect_to_another_origin_is_refused(places: PlaceFactory) -> None:
-    place = places()
-    with ScriptedEngage(tagged_order) as elsewhere, Books(place) as books:
+def test_a_redirect_to_another_origin_is_refused(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
+    with ScriptedEngage(tagged_order) as elsewhere, Books(sandbox) as books:
         script = Answers(
             polls=(
                 Reply(302, headers={"Location": f"{elsewhere.url}/api/v3/orders/x"}),
                 Reply(200, {"versionTag": "t"}),
             )
         )
-        with ScriptedEngage(script) as engage, RelayThread(place, engage.url):
-            publish(place, [(ORDER, event(ORDER))])
+        with ScriptedEngage(script) as engage, RelayThread(sandbox, engage.url):
+            publish(sandbox, [(ORDER, event(ORDER))])
             books.wait_until_settled()
             assert (len(engage.actions()), elsewhere.asked) == (1, [])

@@ -10,21 +10,13 @@ import pytest
 from confluent_kafka.admin import NewPartitions
 
 from consumer.kafka.topics import create
-from tests.broker.conftest import Place, PlaceFactory
-from tests.support.relay import (
-    PATIENCE_S,
-    Books,
-    Engage,
-    RelayProcess,
-    RelayThread,
-    configuration,
-    doubled,
-    event,
-    order_id,
-    publish,
-    until,
-    written,
-)
+from tests.support.books import Books, doubled
+from tests.support.engage import Engage
+from tests.support.events import event, order_id, publish
+from tests.support.relay_process import RelayProcess, configuration, written
+from tests.support.relay_thread import RelayThread
+from tests.support.sandbox import Sandbox, SandboxFactory
+from tests.support.waiting import PATIENCE_S, until
 
 PARTITIONS = 4
 EVENTS = (1, 2, 3)
@@ -37,8 +29,8 @@ CONSUMER: Protocol = {"group.protocol": "consumer"}
 class Load:
     """Events that go on coming while partitions change hands, however long that takes on this machine."""
 
-    def __init__(self, place: Place, engage: Engage) -> None:
-        self._place = place
+    def __init__(self, sandbox: Sandbox, engage: Engage) -> None:
+        self._sandbox = sandbox
         self._engage = engage
         self.orders: list[str] = []
 
@@ -50,7 +42,7 @@ class Load:
             for number in EVENTS:
                 for order in new:
                     events.append((order, event(order, number, engage={"jobId": self._engage.submit(order)})))
-            publish(self._place, events)
+            publish(self._sandbox, events)
             self.orders += new
         return True
 
@@ -66,13 +58,13 @@ class Load:
 
 @pytest.mark.parametrize("protocol", [CLASSIC, CONSUMER], ids=["classic", "consumer"])
 def test_an_instance_joins_and_another_leaves_under_load(
-    places: PlaceFactory, tmp_path: Path, protocol: Protocol
+    sandboxes: SandboxFactory, tmp_path: Path, protocol: Protocol
 ) -> None:
-    place, budget = places(partitions=PARTITIONS), 60
-    with Engage(seed=4, processing="uniform:0s..300ms") as engage, Books(place) as books:
-        load = Load(place, engage)
+    sandbox, budget = sandboxes(partitions=PARTITIONS), 60
+    with Engage(seed=4, processing="uniform:0s..300ms") as engage, Books(sandbox) as books:
+        load = Load(sandbox, engage)
         file = written(
-            tmp_path, configuration(place, engage.url, kafka=protocol, connection={"requests_per_second": budget})
+            tmp_path, configuration(sandbox, engage.url, kafka=protocol, connection={"requests_per_second": budget})
         )
         with RelayProcess(tmp_path, file, "--from", "earliest") as first:
             load.until_accepted(20)
@@ -86,23 +78,25 @@ def test_an_instance_joins_and_another_leaves_under_load(
                 books.wait_until_settled()
                 assert second.stop() == 0
         assert [engage.events_of(order) for order in load.orders] == [list(EVENTS)] * len(load.orders)
-        assert (books.letters, books.resent) == ([], set())
+        assert (books.dead_letters, books.resent) == ([], set())
         # Counted where they arrive: what a busy machine delays falls into the next second. Unshared, it would be twice.
-        assert engage.most_in_a_second() <= 1.25 * budget
+        assert engage.max_in_a_second() <= 1.25 * budget
 
 
 def test_an_instance_that_was_frozen_while_another_took_over_sends_nothing(
-    places: PlaceFactory, tmp_path: Path
+    sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
-    place = places(partitions=PARTITIONS)
+    sandbox = sandboxes(partitions=PARTITIONS)
     quick = {"session.timeout.ms": 2000, "heartbeat.interval.ms": 300, "transaction.timeout.ms": 3000}
     slow = ("slow=0.5,calls=action",)  # so that some are in flight when it freezes
     with (
         Engage(seed=6, processing="uniform:0s..300ms", faults=slow, slow="uniform:20ms..150ms") as engage,
-        Books(place) as books,
+        Books(sandbox) as books,
     ):
-        load = Load(place, engage)
-        file = written(tmp_path, configuration(place, engage.url, kafka=quick, connection={"requests_per_second": 150}))
+        load = Load(sandbox, engage)
+        file = written(
+            tmp_path, configuration(sandbox, engage.url, kafka=quick, connection={"requests_per_second": 150})
+        )
         with RelayProcess(tmp_path, file, "--from", "earliest", impatient=True) as zombie:
             load.until_accepted(40)
             zombie.freeze()
@@ -126,16 +120,16 @@ def test_an_instance_that_was_frozen_while_another_took_over_sends_nothing(
         twice = doubled(engage.accepted)
         print(f"{len(books.resent)} in doubt, {twice.total()} accepted twice")
         assert twice.keys() <= books.resent
-        assert books.letters == []
+        assert books.dead_letters == []
 
 
-def test_a_fenced_instance_gives_everything_up_comes_back_and_goes_on(places: PlaceFactory) -> None:
-    place = places(partitions=PARTITIONS)
-    with Engage(seed=9, processing="uniform:0s..300ms") as engage, Books(place) as books:
-        load = Load(place, engage)
-        with RelayThread(place, engage.url, requests_per_second=150) as relay:
+def test_a_fenced_instance_gives_everything_up_comes_back_and_goes_on(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes(partitions=PARTITIONS)
+    with Engage(seed=9, processing="uniform:0s..300ms") as engage, Books(sandbox) as books:
+        load = Load(sandbox, engage)
+        with RelayThread(sandbox, engage.url, requests_per_second=150) as relay:
             load.until_accepted(40)
-            place.producer(place.transactional_id)  # somebody else's, with the same transactional.id
+            sandbox.producer(sandbox.transactional_id)  # somebody else's, with the same transactional.id
             load.until(lambda: relay.metric("rebalances_total", kind="lost") > 0, "it gives everything up")
             load.until_accepted(40)
             books.wait_until_settled()
@@ -144,27 +138,27 @@ def test_a_fenced_instance_gives_everything_up_comes_back_and_goes_on(places: Pl
             assert sorted(set(map(str, numbers))) == [str(number) for number in EVENTS], order
             assert numbers == sorted(numbers, key=str), order
         assert doubled(engage.accepted).keys() <= books.resent
-        assert books.letters == []
+        assert books.dead_letters == []
 
 
-def test_partitions_that_are_added_while_it_runs_are_taken_from_their_beginning(places: PlaceFactory) -> None:
-    place = places()
-    place.properties["topic.metadata.refresh.interval.ms"] = 500
-    with Engage() as engage, Books(place) as books:
-        with RelayThread(place, engage.url) as relay:
+def test_partitions_that_are_added_while_it_runs_are_taken_from_their_beginning(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
+    sandbox.properties["topic.metadata.refresh.interval.ms"] = 500
+    with Engage() as engage, Books(sandbox) as books:
+        with RelayThread(sandbox, engage.url) as relay:
             relay.wait_until_restored()
             # The source first, as its owner does; what belongs to it follows when the operator hears of it.
-            _grow(place, place.topics.source)
+            _grow(sandbox, sandbox.topics.source)
             order = order_id("new")
             engage.submit(order)
-            place.write(place.topics.source, [(order.encode(), event(order))], partition=1)
+            sandbox.write(sandbox.topics.source, [(order.encode(), event(order))], partition=1)
             until(lambda: relay.metric("partitions_owned") == 2, "the new partition is assigned")
-            assert create(place.admin, [place.topics]) != []
+            assert create(sandbox.admin, [sandbox.topics]) != []
             until(lambda: engage.events_of(order) == [1], "the new partition's event is accepted")
-            assert relay.metric("budget_share_ratio") == 1
-        assert books.read().letters == []
+            assert relay.metric("rate_limit_share_ratio") == 1
+        assert books.read().dead_letters == []
 
 
-def _grow(place: Place, topic: str) -> None:
-    for grown in place.admin.create_partitions([NewPartitions(topic, 2)]).values():
+def _grow(sandbox: Sandbox, topic: str) -> None:
+    for grown in sandbox.admin.create_partitions([NewPartitions(topic, 2)]).values():
         grown.result(PATIENCE_S)

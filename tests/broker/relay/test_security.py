@@ -17,26 +17,17 @@ from pathlib import Path
 import pytest
 import trustme
 
-from consumer.commands import check_config
+from consumer.commands import checks
 from consumer.config.settings import load
 from schemas.dead_letter import Reason
-from tests.broker.conftest import Place, PlaceFactory, started
-from tests.support.relay import (
-    API_KEY,
-    CUSTOMER,
-    ROOT,
-    SECRET_ID,
-    Books,
-    Engage,
-    RelayProcess,
-    configuration,
-    event,
-    order_id,
-    publish,
-    until,
-    written,
-)
+from tests.support.books import Books
+from tests.support.broker import started
+from tests.support.engage import API_KEY, Engage
+from tests.support.events import CUSTOMER, SECRET_ID, event, order_id, publish
+from tests.support.relay_process import ROOT, RelayProcess, configuration, written
+from tests.support.sandbox import Sandbox, SandboxFactory
 from tests.support.secured import Certificates, Right, SecuredBroker, behind_tls
+from tests.support.waiting import until
 
 PASSWORD = "pass-word-that-must-never-be-logged"
 WRONG_PASSWORD = "wrong-word-that-must-never-be-logged"
@@ -74,13 +65,13 @@ def _security_md() -> str:
     return (ROOT / "SECURITY.md").read_text()
 
 
-def rights(command: str, place: Place) -> list[Right]:
+def rights(command: str, sandbox: Sandbox) -> list[Right]:
     """Return what SECURITY.md grants for a command, with the place's names for those of its example."""
-    group = str(place.properties["group.id"])
+    group = str(sandbox.properties["group.id"])
     found = [
         Right(
             resource.removesuffix(", prefix"),
-            re.sub("^engage-relay", group, re.sub("^orders", place.topics.source, name)),
+            re.sub("^engage-relay", group, re.sub("^orders", sandbox.topics.source, name)),
             operation.upper(),
             resource.endswith(", prefix"),
         )
@@ -131,37 +122,37 @@ def engage_relay(directory: Path, config: Path, *arguments: str) -> subprocess.C
 
 @pytest.mark.parametrize("way", ["SCRAM", "mTLS"])
 def test_the_rights_of_security_md_are_enough_over_tls(
-    secured: SecuredBroker, certificates: Certificates, places: PlaceFactory, tmp_path: Path, way: str
+    secured: SecuredBroker, certificates: Certificates, sandboxes: SandboxFactory, tmp_path: Path, way: str
 ) -> None:
     kafka = secured.scram(PASSWORD) if way == "SCRAM" else secured.mutual_tls(certificates.client_file)
-    place = places(broker=secured.broker)
-    secured.grant(*rights("run", place))
-    with Engage() as engage, Books(place) as books:
-        config = written(tmp_path, configuration(place, engage.url, kafka=kafka))
+    sandbox = sandboxes(broker=secured.broker)
+    secured.grant(*rights("run", sandbox))
+    with Engage() as engage, Books(sandbox) as books:
+        config = written(tmp_path, configuration(sandbox, engage.url, kafka=kafka))
         engage.submit(ORDER)
         for number in (1, 2):  # the second run restores, and waits for nobody's decision
             with RelayProcess(tmp_path, config, *(["--from", "earliest"] if number == 1 else [])) as relay:
-                publish(place, [(ORDER, personal(number)), *((ORDER, value) for value in BAD)])
+                publish(sandbox, [(ORDER, personal(number)), *((ORDER, value) for value in BAD)])
                 books.wait_until_settled()
                 say(tmp_path, f"metrics-{number}", relay.get("/metrics")[1])
                 assert relay.stop() == 0
         assert engage.events_of(ORDER) == [1, 2]
-        assert [each.value for each in books.letters] == [*BAD, *BAD]
-        say(tmp_path, "reasons", "\n".join(each.why.model_dump_json() for each in books.letters))
+        assert [each.value for each in books.dead_letters] == [*BAD, *BAD]
+        say(tmp_path, "reasons", "\n".join(each.why.model_dump_json() for each in books.dead_letters))
 
 
 def test_the_commands_need_no_more_than_security_md_says(
-    secured: SecuredBroker, places: PlaceFactory, tmp_path: Path
+    secured: SecuredBroker, sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
-    place = places(broker=secured.broker)
-    secured.grant(*rights("run", place))
-    with Engage() as engage, Books(place) as books:
-        config = written(tmp_path, configuration(place, engage.url, kafka=secured.scram(PASSWORD)))
+    sandbox = sandboxes(broker=secured.broker)
+    secured.grant(*rights("run", sandbox))
+    with Engage() as engage, Books(sandbox) as books:
+        config = written(tmp_path, configuration(sandbox, engage.url, kafka=secured.scram(PASSWORD)))
         engage.submit(ORDER, contact=False)
         with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
-            publish(place, [(ORDER, personal(1))])
-            (letter,) = books.wait_until_settled().letters
-            assert letter.reason is Reason.REJECTED
+            publish(sandbox, [(ORDER, personal(1))])
+            (dead_letter,) = books.wait_until_settled().dead_letters
+            assert dead_letter.reason is Reason.REJECTED
             assert relay.stop() == 0
         online = engage_relay(tmp_path, config, "check-config", "--online")
         assert (online.returncode, "failed" in online.stdout) == (0, False), online.stdout
@@ -170,27 +161,27 @@ def test_the_commands_need_no_more_than_security_md_says(
 
         # A relay that only runs cannot read what was set aside, nor write events.
         assert engage_relay(tmp_path, config, "dead-letters", "list", "--json").returncode == 1
-        secured.grant(*rights("dead-letters", place))
+        secured.grant(*rights("dead-letters", sandbox))
         listed = engage_relay(tmp_path, config, "dead-letters", "list", "--json")
         assert (listed.returncode, json.loads(listed.stdout)["reason"]) == (0, "rejected")
         assert engage_relay(tmp_path, config, "dead-letters", "redrive", "--all").returncode == 0
 
 
 def test_topics_are_made_with_the_right_to_create_them(
-    secured: SecuredBroker, places: PlaceFactory, tmp_path: Path
+    secured: SecuredBroker, sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
-    place = places(broker=secured.broker)
-    others = [place.topics.delay, place.topics.dead_letters]
-    for deleted in place.admin.delete_topics(others).values():
+    sandbox = sandboxes(broker=secured.broker)
+    others = [sandbox.topics.delay, sandbox.topics.dead_letters]
+    for deleted in sandbox.admin.delete_topics(others).values():
         deleted.result(60)
-    until(lambda: not place.admin.list_topics(timeout=10).topics.keys() & set(others), "the topics are gone")
-    secured.grant(*rights("run", place))
-    config = written(tmp_path, configuration(place, "http://127.0.0.1:1", kafka=secured.scram(PASSWORD)))
+    until(lambda: not sandbox.admin.list_topics(timeout=10).topics.keys() & set(others), "the topics are gone")
+    secured.grant(*rights("run", sandbox))
+    config = written(tmp_path, configuration(sandbox, "http://127.0.0.1:1", kafka=secured.scram(PASSWORD)))
     refused = engage_relay(tmp_path, config, "topics", "create")
     assert (refused.returncode, "Authorization failed" in refused.stderr) == (3, True), refused.stderr
-    secured.grant(*rights("topics create", place))
+    secured.grant(*rights("topics create", sandbox))
     assert engage_relay(tmp_path, config, "topics", "create").returncode == 0
-    assert place.admin.list_topics(timeout=10).topics.keys() >= set(others)
+    assert sandbox.admin.list_topics(timeout=10).topics.keys() >= set(others)
 
 
 # What an operator reads of a relay that Kafka does not serve.
@@ -204,7 +195,7 @@ def unserved(relay: RelayProcess) -> bool:
 
 
 def test_whoever_lacks_a_proof_or_a_right_says_so_and_sends_nothing(
-    secured: SecuredBroker, certificates: Certificates, places: PlaceFactory, tmp_path: Path
+    secured: SecuredBroker, certificates: Certificates, sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
     strangers: dict[str, dict[str, object]] = {
         "wrong password": secured.scram(WRONG_PASSWORD),
@@ -216,23 +207,23 @@ def test_whoever_lacks_a_proof_or_a_right_says_so_and_sends_nothing(
     with ExitStack() as running, Engage(unknown_orders="create") as engage:  # all at once: most of it is waiting
         relays: dict[str, RelayProcess] = {}
 
-        def start(name: str, place: Place, kafka: dict[str, object]) -> None:
-            publish(place, [(ORDER, personal(1))])
+        def start(name: str, sandbox: Sandbox, kafka: dict[str, object]) -> None:
+            publish(sandbox, [(ORDER, personal(1))])
             directory = tmp_path / name.replace(" ", "-")
             directory.mkdir()
-            config = written(directory, configuration(place, engage.url, kafka=kafka))
+            config = written(directory, configuration(sandbox, engage.url, kafka=kafka))
             relays[name] = running.enter_context(RelayProcess(directory, config, "--from", "earliest"))
 
-        place = places(broker=secured.broker)
-        secured.grant(*rights("run", place))
+        sandbox = sandboxes(broker=secured.broker)
+        secured.grant(*rights("run", sandbox))
         for name, kafka in strangers.items():
-            start(name, place, kafka)
-        for number in range(len(rights("run", place))):
-            place = places(broker=secured.broker)
-            lacks = rights("run", place)
+            start(name, sandbox, kafka)
+        for number in range(len(rights("run", sandbox))):
+            sandbox = sandboxes(broker=secured.broker)
+            lacks = rights("run", sandbox)
             left_out = lacks.pop(number)
             secured.grant(*lacks)
-            start(f"no {left_out.operation} on {left_out.resource} {number}", place, secured.scram(PASSWORD))
+            start(f"no {left_out.operation} on {left_out.resource} {number}", sandbox, secured.scram(PASSWORD))
 
         for name, relay in relays.items():
             until(partial(unserved, relay), f"{name}: it says that it is not served")
@@ -240,17 +231,15 @@ def test_whoever_lacks_a_proof_or_a_right_says_so_and_sends_nothing(
 
 
 def test_check_config_names_each_right_that_is_missing(
-    secured: SecuredBroker, places: PlaceFactory, tmp_path: Path
+    secured: SecuredBroker, sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
-    for number in range(len(rights("run", places(broker=secured.broker)))):
-        place = places(broker=secured.broker)
-        lacks = rights("run", place)
+    for number in range(len(rights("run", sandboxes(broker=secured.broker)))):
+        sandbox = sandboxes(broker=secured.broker)
+        lacks = rights("run", sandbox)
         left_out = lacks.pop(number)
         secured.grant(*lacks)
-        config = written(tmp_path, configuration(place, "http://127.0.0.1:1", kafka=secured.scram(PASSWORD)))
-        failed = [each.what for each in check_config.online(load(config, {})) if each.standing == "failed"][
-            :-1
-        ]  # Engage's
+        config = written(tmp_path, configuration(sandbox, "http://127.0.0.1:1", kafka=secured.scram(PASSWORD)))
+        failed = [each.what for each in checks.online(load(config, {})) if each.standing == "failed"][:-1]  # Engage's
         assert failed, f"nobody misses {left_out.operation} on {left_out.resource}"
         if left_out.resource == "topic":
             name = left_out.name
@@ -261,44 +250,44 @@ def test_check_config_names_each_right_that_is_missing(
 
 
 def test_engage_behind_a_private_authority_is_talked_to_and_its_key_may_change(
-    secured: SecuredBroker, places: PlaceFactory, tmp_path: Path
+    secured: SecuredBroker, sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "engage-authority.pem")
     key = tmp_path / "key"
     key.write_text(API_KEY)
-    place = places(broker=secured.broker)
-    secured.grant(*rights("run", place))
-    with Engage() as engage, behind_tls(engage.url, authority.issue_cert("127.0.0.1")) as url, Books(place) as books:
+    sandbox = sandboxes(broker=secured.broker)
+    secured.grant(*rights("run", sandbox))
+    with Engage() as engage, behind_tls(engage.url, authority.issue_cert("127.0.0.1")) as url, Books(sandbox) as books:
         engage.set_keys(API_KEY)
         engage.submit(ORDER)
         connection = {"base_url": url, "ca_file": str(tmp_path / "engage-authority.pem"), "api_key_file": str(key)}
-        config = configuration(place, url, kafka=secured.scram(PASSWORD))
+        config = configuration(sandbox, url, kafka=secured.scram(PASSWORD))
         config["engage"] = {"connections": {"default": connection}}
         with RelayProcess(tmp_path, written(tmp_path, config), "--from", "earliest") as relay:
-            publish(place, [(ORDER, personal(1))])
+            publish(sandbox, [(ORDER, personal(1))])
             books.wait_until_settled()
             engage.set_keys(NEW_KEY)
-            publish(place, [(ORDER, personal(2))])
+            publish(sandbox, [(ORDER, personal(2))])
             until(lambda: relay.metric("connection_suspended"), "the old key is refused")
             say(tmp_path, "metrics-suspended", relay.get("/metrics")[1])
             key.write_text(f"{NEW_KEY}\n")
             books.wait_until_settled()
             assert relay.stop() == 0
         assert engage.events_of(ORDER) == [1, 2]
-        assert books.letters == []
+        assert books.dead_letters == []
 
 
-def test_an_engage_that_nobody_vouches_for_gets_nothing(places: PlaceFactory, tmp_path: Path) -> None:
-    place = places()
+def test_an_engage_that_nobody_vouches_for_gets_nothing(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    sandbox = sandboxes()
     with Engage() as engage, behind_tls(engage.url, trustme.CA().issue_cert("127.0.0.1")) as url:
-        config = written(tmp_path, configuration(place, url))
+        config = written(tmp_path, configuration(sandbox, url))
         online = engage_relay(tmp_path, config, "check-config", "--online")
         assert (online.returncode, "TLS certificate was refused" in online.stdout) == (1, True), online.stdout
         say(tmp_path, "check-config", online.stdout)
         with RelayProcess(tmp_path, config) as relay:
             relay.wait_until_ready()
-            publish(place, [(ORDER, personal(1, engage={"versionTag": "t-1"}))])
+            publish(sandbox, [(ORDER, personal(1, engage={"versionTag": "t-1"}))])
             until(lambda: relay.metric("actions_answered_total"), "the action was tried")
             assert relay.metric("in_doubt_actions") == 0
             assert relay.stop() == 0

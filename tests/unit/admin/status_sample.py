@@ -13,7 +13,7 @@ from schemas.dead_letter import Reason
 
 NOW = 1_795_608_000.0  # 2026-11-25T12:00:00Z
 STARTED = NOW - 3 * 3600 - 17 * 60
-LETTERS = (
+DEAD_LETTERS = (
     (Reason.REJECTED, 3, 48_211, 95.0),
     (Reason.INVALID_EVENT, 0, 51_020, 260.0),
     (Reason.REJECTED, 1, 49_876, 1_320.0),
@@ -27,7 +27,7 @@ def flow(seed: int = 3) -> Flow:
     chance = random.Random(seed)
     history = History()
     history.tick(STARTED, 0, 0)
-    for each in reversed(LETTERS):
+    for each in reversed(DEAD_LETTERS):
         history.dead_lettered(each[0])
     start, found = NOW - 606, Flow()
     for second in range(607):
@@ -56,31 +56,31 @@ def snapshot() -> Snapshot:
     return Snapshot(
         pending=counts,
         overdue=41,
-        budget_share=0.5,
+        rate_limit_share=0.5,
         partitions_owned=4,
         lag={("orders", 0): 3, ("orders", 1): 0, ("orders", 2): 11, ("orders", 3): 1},
         connections={
-            "nordics": ConnectionFigures(23.25, budget=50, in_flight=13),
-            "dach": ConnectionFigures(23.25, budget=50, in_flight=4),
+            "nordics": ConnectionFigures(23.25, rate_limit=50, in_flight=13),
+            "dach": ConnectionFigures(23.25, rate_limit=50, in_flight=4),
             "outlet": ConnectionFigures(
                 11.1,
                 suspended=True,
-                resting=True,
+                cooling_down=True,
                 halt=Halt("Engage refuses its API key (401)", NOW - 760, suspended=True),
                 next_at=NOW + 21,
-                budget=25,
+                rate_limit=25,
             ),
         },
         at=NOW,
         first_seen={slot: 49, slot - 3: 20, slot - 12: 11, slot - 40: 14, slot - 70: 28},
         next_due=NOW + 0.9,
-        most_pending=100_000,
+        max_pending=100_000,
         partitions={
             ("orders", number): PartitionFigures("open", pending) for number, pending in enumerate((38, 17, 44, 23))
         },
         dead_letters=tuple(
             DeadLettered(reason, "orders", partition, offset, NOW - ago_s)
-            for reason, partition, offset, ago_s in reversed(LETTERS)
+            for reason, partition, offset, ago_s in reversed(DEAD_LETTERS)
         ),
     )
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.admin.chart import Line, chart, nice
-from consumer.admin.page import MOST_PARTITIONS, page
+from consumer.admin.page import MAX_PARTITIONS, page
 from consumer.admin.status import Status, status_of
 from consumer.telemetry.metrics import ConnectionFigures, DeadLettered, Halt, PartitionFigures, Snapshot
 from consumer.telemetry.rolling import Flow
@@ -94,12 +94,12 @@ def test_it_says_what_the_status_holds() -> None:
     assert tiles["Pending"] == "122 of at most 100,000"
     assert tiles["Oldest pending"] == "11 min next due in 500 ms"
     assert tiles["Overdue"] == "41 past their time"
-    assert tiles["To be read"] == "15 in the source"
+    assert tiles["Lag"] == "15 in the source"
     assert root.all("title")[0].text == "engage-relay: running (2 to look at)"
     assert "outlet suspended for 12 min Engage refuses its API key (401), next request in 21 s" in section(
         root, "Connections"
     )
-    assert "tagged has its tag, waits for its turn 41" in section(root, "Pending by state")
+    assert "tagged has its tag, waits for its connection 41" in section(root, "Pending by state")
     assert "5 min to 15 min 42" in section(root, "Pending by age")
     assert "1 min 35 s ago rejected orders[3] 48211" in section(root, "Dead letters")
     assert "orders[2] open 44 11" in section(root, "Partitions owned: 4")
@@ -136,7 +136,7 @@ def test_of_very_many_partitions_those_with_most_to_read_are_shown_and_the_rest_
     many = {("orders", number): PartitionFigures("open", 1) for number in range(1000)}
     text = section(read(told(Snapshot(at=NOW, partitions=many, lag={("orders", 777): 5}))), "Partitions owned: 1,000")
     assert "orders[777] open 1 5" in text
-    assert f"and {1000 - MOST_PARTITIONS} more" in text
+    assert f"and {1000 - MAX_PARTITIONS} more" in text
 
 
 # -- safely -----------------------------------------------------------------------------------------------------

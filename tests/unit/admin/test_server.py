@@ -123,10 +123,10 @@ class Process:
     def raw(self, request: bytes) -> bytes:
         with self.connect() as client:
             client.sendall(request)
-            return rest(client)
+            return remaining(client)
 
 
-def rest(client: socket.socket) -> bytes:
+def remaining(client: socket.socket) -> bytes:
     """All that comes until the server closes."""
     received = b""
     while chunk := client.recv(65536):
@@ -295,16 +295,16 @@ def test_a_page_that_does_not_come_keeps_nobody_waiting(process: Process) -> Non
         assert asked.wait(10)
         assert process.ask("/metrics")[0] == 200
         answer.set()
-        assert rest(waiting).endswith(b"ok\n")
+        assert remaining(waiting).endswith(b"ok\n")
 
 
 def test_the_oldest_connection_makes_room_for_a_new_one(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
     with process.connect() as oldest, process.connect() as second, process.connect() as third:
-        assert rest(oldest) == b""
+        assert remaining(oldest) == b""
         for client in (second, third):
             client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
-            assert rest(client).endswith(b"ok\n")
+            assert remaining(client).endswith(b"ok\n")
 
 
 def test_a_slow_client_is_cut_off_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +315,7 @@ def test_a_slow_client_is_cut_off_in_the_end(monkeypatch: pytest.MonkeyPatch) ->
         with socket.create_connection(("127.0.0.1", admin.port), timeout=10) as slow:
             slow.sendall(b"GET /heal")
             # Cut off in the middle of a line, it gets a refusal or nothing, but surely the end.
-            assert b"200" not in rest(slow)
+            assert b"200" not in remaining(slow)
     finally:
         admin.close()
 

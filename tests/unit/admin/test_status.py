@@ -207,10 +207,10 @@ def test_the_status_says_what_the_snapshot_holds() -> None:
             pending={"waiting": 2, "sending": 1},
             overdue=1,
             in_doubt=1,
-            budget_share=0.25,
+            rate_limit_share=0.25,
             lag={("orders", 1): 7},
             next_due=NOW + 5,
-            most_pending=100,
+            max_pending=100,
             first_seen={int(NOW - 3600) // AGE_SLOT_S: 3},
             partitions={("orders", 1): PartitionFigures("open", 3), ("orders", 0): PartitionFigures("restoring")},
             dead_letters=(
@@ -266,9 +266,9 @@ def test_a_connection_says_why_nothing_leaves_and_since_when() -> None:
         Snapshot(
             at=NOW,
             connections={
-                "acme": ConnectionFigures(24.0, budget=50, in_flight=3),
-                "beta": ConnectionFigures(24.0, suspended=True, resting=True, halt=halt, next_at=NOW + 7),
-                "gamma": ConnectionFigures(24.0, resting=True, halt=Halt("connect", NOW - 5, suspended=False)),
+                "acme": ConnectionFigures(24.0, rate_limit=50, in_flight=3),
+                "beta": ConnectionFigures(24.0, suspended=True, cooling_down=True, halt=halt, next_at=NOW + 7),
+                "gamma": ConnectionFigures(24.0, cooling_down=True, halt=Halt("connect", NOW - 5, suspended=False)),
                 # A trial is under way: it rests no longer, and nobody knows yet when the next may leave.
                 "delta": ConnectionFigures(24.0, halt=Halt("connect", NOW - 5, suspended=False), next_at=math.inf),
             },
@@ -278,8 +278,8 @@ def test_a_connection_says_why_nothing_leaves_and_since_when() -> None:
     assert states == {
         "acme": ("open", None),
         "beta": ("suspended", "Engage refuses its API key (401)"),
-        "gamma": ("resting", "connect"),
-        "delta": ("resting", "connect"),
+        "gamma": ("cooldown", "connect"),
+        "delta": ("cooldown", "connect"),
     }
     beta = next(each for each in status.connections if each.name == "beta")
     assert (beta.since, beta.next_at) == (NOON - timedelta(seconds=60), NOON + timedelta(seconds=7))

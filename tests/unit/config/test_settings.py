@@ -74,7 +74,7 @@ class Workspace:
         self.file.write_text(dedent(text), encoding="utf-8")
         return load(self.file, environ or {})
 
-    def mistakes(self, text: str, environ: dict[str, str] | None = None) -> list[str]:
+    def errors(self, text: str, environ: dict[str, str] | None = None) -> list[str]:
         with pytest.raises(ConfigurationError) as raised:
             self.load(text, environ)
         return [line.removeprefix(f"{self.file.parent}/") for line in raised.value.errors]
@@ -85,15 +85,15 @@ def relay(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path)
 
 
-def mistakes_of(environ: dict[str, str]) -> list[str]:
+def errors_of(environ: dict[str, str]) -> list[str]:
     with pytest.raises(ConfigurationError) as raised:
         load(None, environ)
     return list(raised.value.errors)
 
 
-def kafka_mistake(relay: Workspace, line: str) -> str:
+def kafka_error(relay: Workspace, line: str) -> str:
     """Load a good file with this line more under kafka; return the one mistake, without its place."""
-    found = relay.mistakes(f"kafka:\n  {line}\n", THREE)
+    found = relay.errors(f"kafka:\n  {line}\n", THREE)
     assert len(found) == 1
     return found[0].removeprefix("relay.yaml:2:3 ")
 
@@ -134,7 +134,7 @@ def test_the_documented_example_is_valid_and_says_the_defaults(relay: Workspace)
 
 
 def test_nothing_at_all_says_what_to_set() -> None:
-    assert mistakes_of({}) == [
+    assert errors_of({}) == [
         "kafka.bootstrap.servers: missing (set KAFKA_BOOTSTRAP_SERVERS, or write it in the configuration file)",
         "engage.connections.default.base_url: missing (set ENGAGE_BASE_URL, or write it in the configuration file)",
         "engage.connections.default.api_key: missing "
@@ -150,11 +150,11 @@ def test_a_section_with_nothing_in_it_is_left_out(relay: Workspace) -> None:
     assert settings == load(None, THREE)
 
 
-# Mistakes
+# Errors
 
 
 def test_every_mistake_is_reported_at_once_in_the_files_order(relay: Workspace) -> None:
-    found = relay.mistakes(
+    found = relay.errors(
         """\
         kafka:
           group.idd: engage-relay
@@ -214,7 +214,7 @@ def test_every_mistake_is_reported_at_once_in_the_files_order(relay: Workspace) 
 
 
 def test_a_mistake_is_one_line_however_the_value_looks(relay: Workspace) -> None:
-    (found,) = relay.mistakes('routes:\n  odd:\n    action: Custom\n    when: "a ==\\n\\n b ["\n', THREE)
+    (found,) = relay.errors('routes:\n  odd:\n    action: Custom\n    when: "a ==\\n\\n b ["\n', THREE)
 
     assert found.startswith("relay.yaml:4:5 routes.odd.when: ")
     assert "\n" not in found
@@ -231,7 +231,7 @@ def test_an_unreadable_file_is_reported_beside_what_is_wrong_in_the_environment(
 
 
 def test_a_value_that_yaml_cannot_give_is_one_mistake_not_two(relay: Workspace) -> None:
-    found = relay.mistakes("limits:\n  pending: 1e5\n", THREE)
+    found = relay.errors("limits:\n  pending: 1e5\n", THREE)
 
     assert [line.partition(": ")[0] for line in found] == ["relay.yaml:2:12 limits.pending"]
 
@@ -274,7 +274,7 @@ def test_no_mistake_shows_a_value_not_even_in_its_traceback(relay: Workspace, te
 
 
 def test_no_variables_value_is_shown() -> None:
-    found = mistakes_of(
+    found = errors_of(
         {
             **THREE,
             "ENGAGE_API_KEY": "hunter2! x",
@@ -343,7 +343,7 @@ def test_a_section_or_list_may_be_json_which_is_merged_over_the_file(relay: Work
 
 
 def test_a_mistake_inside_a_json_variable_names_the_key_too() -> None:
-    assert mistakes_of({**THREE, "ENGAGE_RELAY__POLLING": '{"initial": "3s", "deadline": 0}'}) == [
+    assert errors_of({**THREE, "ENGAGE_RELAY__POLLING": '{"initial": "3s", "deadline": 0}'}) == [
         "ENGAGE_RELAY__POLLING polling.deadline: must be longer than 0s"
     ]
 
@@ -378,10 +378,10 @@ def test_a_key_in_the_environment_takes_the_place_of_the_files(relay: Workspace)
 def test_two_keys_of_one_source_are_a_mistake(relay: Workspace) -> None:
     both = EXAMPLE.replace("api_key_header: apikey", "api_key: inline")
 
-    assert relay.mistakes(both) == [
+    assert relay.errors(both) == [
         "relay.yaml:15:7 engage.connections.default.api_key: write either api_key or api_key_file, not both"
     ]
-    assert mistakes_of({**THREE, "ENGAGE_API_KEY_FILE": "/run/key"}) == [
+    assert errors_of({**THREE, "ENGAGE_API_KEY_FILE": "/run/key"}) == [
         "ENGAGE_API_KEY: write either api_key or api_key_file, not both"
     ]
 
@@ -414,7 +414,7 @@ def test_variables_of_others_are_none_of_ours(name: str) -> None:
     ],
 )
 def test_a_variable_that_means_nothing_is_a_mistake(name: str, text: str) -> None:
-    assert mistakes_of({**THREE, name: "x"}) == [f"{name}: {text}"]
+    assert errors_of({**THREE, name: "x"}) == [f"{name}: {text}"]
 
 
 # kafka
@@ -480,7 +480,7 @@ def test_a_secret_of_kafka_may_be_in_a_file_that_loading_does_not_open(relay: Wo
     ],
 )
 def test_a_property_that_cannot_be_is_refused_with_the_reason(relay: Workspace, line: str, text: str) -> None:
-    found = kafka_mistake(relay, line)
+    found = kafka_error(relay, line)
 
     assert found.startswith(f"kafka.{line.partition(':')[0]}: ")
     assert text in found
@@ -524,7 +524,7 @@ def test_each_source_topic_has_its_own_delay_topic_and_may_share_its_dead_letter
     ],
 )
 def test_topics_that_cannot_be_or_would_meet_are_refused(environ: dict[str, str], text: str) -> None:
-    (found,) = mistakes_of(environ)
+    (found,) = errors_of(environ)
 
     assert found.startswith(f"ENGAGE_RELAY__{text}")
 
@@ -566,7 +566,7 @@ def test_https_or_plain_http_to_this_host_is_a_base_url(base_url: str) -> None:
     ],
 )
 def test_another_base_url_is_refused(base_url: str, text: str) -> None:
-    (found,) = mistakes_of({**THREE, "ENGAGE_BASE_URL": base_url})
+    (found,) = errors_of({**THREE, "ENGAGE_BASE_URL": base_url})
 
     assert found.startswith(f"ENGAGE_BASE_URL: {text}")
 
@@ -594,11 +594,11 @@ def test_plain_http_elsewhere_is_possible_where_it_is_said_so(relay: Workspace) 
 def test_a_connections_other_values_are_checked(key: str, value: str, text: str) -> None:
     variable = f"ENGAGE_RELAY__ENGAGE__CONNECTIONS__DEFAULT__{key.upper()}"
 
-    assert mistakes_of({**THREE, variable: value}) == [f"{variable}: {text}"]
+    assert errors_of({**THREE, variable: value}) == [f"{variable}: {text}"]
 
 
 def test_true_is_no_number(relay: Workspace) -> None:
-    assert relay.mistakes("limits:\n  pending: true\n", THREE) == ["relay.yaml:2:3 limits.pending: must be a number"]
+    assert relay.errors("limits:\n  pending: true\n", THREE) == ["relay.yaml:2:3 limits.pending: must be a number"]
 
 
 def test_a_budget_over_engages_limit_is_the_users_decision() -> None:

@@ -21,7 +21,7 @@ def read_text(folder: Path, text: str) -> ConfigurationFile:
 def unreadable(path: Path) -> tuple[Position | None, str]:
     with pytest.raises(UnreadableFileError) as raised:
         read(path)
-    return raised.value.mistake.position, raised.value.mistake.text
+    return raised.value.error.position, raised.value.error.text
 
 
 def test_every_key_and_item_has_its_line_and_column(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_every_key_and_item_has_its_line_and_column(tmp_path: Path) -> None:
 def test_a_value_is_what_it_looks_like(tmp_path: Path, written: str, value: object) -> None:
     file = read_text(tmp_path, f"key: {written}\n")
 
-    assert file.mistakes == ()
+    assert file.errors == ()
     assert file.values == {"key": value}
     assert type(file.values["key"]) is type(value)
 
@@ -85,10 +85,10 @@ def test_a_value_is_what_it_looks_like(tmp_path: Path, written: str, value: obje
 def test_a_value_that_yaml_programs_read_differently_is_a_mistake(tmp_path: Path, written: str) -> None:
     file = read_text(tmp_path, f"a:\n  key: {written}\n  next: 1\n")
 
-    (mistake,) = file.mistakes
-    assert (mistake.position, mistake.path) == ((2, 8), ("a", "key"))
-    assert "quotes" in mistake.text
-    assert written not in mistake.text.split()
+    (error,) = file.errors
+    assert (error.position, error.path) == ((2, 8), ("a", "key"))
+    assert "quotes" in error.text
+    assert written not in error.text.split()
     assert file.unusable == {("a", "key")}
     assert file.values == {"a": {"key": None, "next": 1}}
 
@@ -105,7 +105,7 @@ def test_a_key_is_text_whatever_it_looks_like(tmp_path: Path) -> None:
 def test_a_key_that_is_written_twice_is_a_mistake(tmp_path: Path) -> None:
     file = read_text(tmp_path, "a:\n  b: 1\n  c: 2\n  b: 3\na: 4\n")
 
-    assert [(m.position, m.path, m.text) for m in file.mistakes] == [
+    assert [(m.position, m.path, m.text) for m in file.errors] == [
         ((4, 3), ("a", "b"), "written twice, first in line 2"),
         ((5, 1), ("a",), "written twice, first in line 1"),
     ]
@@ -126,10 +126,10 @@ def test_a_key_that_is_written_twice_is_a_mistake(tmp_path: Path) -> None:
 def test_what_a_configuration_has_no_use_for_is_a_mistake(
     tmp_path: Path, text: str, position: tuple[int, int], word: str
 ) -> None:
-    (mistake,) = read_text(tmp_path, text).mistakes
+    (error,) = read_text(tmp_path, text).errors
 
-    assert mistake.position == position
-    assert word in mistake.text
+    assert error.position == position
+    assert word in error.text
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_an_alias_bomb_and_a_deep_nest_cost_nothing(tmp_path: Path) -> None:
     bomb = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]\n" for n in range(1, 200))
 
     started = time.process_time()
-    assert read_text(tmp_path, bomb).mistakes
+    assert read_text(tmp_path, bomb).errors
     with pytest.raises(UnreadableFileError):
         read_text(tmp_path, "a: " + "[" * 500_000)
     assert time.process_time() - started < 5

@@ -1,7 +1,7 @@
 """The ledger's rules and design's table of outcomes, row by row.
 
 In these tests an action is called by its event's offset. What is asked of Engage reads `poll 0`, `send 0`; what goes
-to the journal reads `save 0`, `intent 0`, `close 0`, `set aside 0: reason`.
+to the journal reads `save 0`, `intent 0`, `close 0`, `set given_up 0: reason`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from consumer.core.effects import (
     ActionId,
     Close,
     Effect,
+    GiveUp,
     NewAction,
     Poll,
     Request,
     RestoredAction,
     Save,
     Send,
-    SetAside,
 )
-from consumer.core.ledger import FAIR_TRIES, LEARNT_TAGS, MOST_STALE, SUSPENDED_WAIT_S, Ledger, Policy
+from consumer.core.ledger import LEARNT_TAGS, MAX_STALE, MIN_TRIES, SUSPENDED_WAIT_S, Ledger, Policy
 from consumer.core.outcomes import (
     Accepted,
     ActionOutcome,
@@ -51,7 +51,7 @@ HOUR, DAY = 3600.0, 24 * 3600.0
 DOWN = Unavailable("refused")
 FOREVER = 10_000_000.0
 Outcome = PollOutcome | DocumentOutcome | ActionOutcome
-E = TypeVar("E", Save, Close, SetAside)
+E = TypeVar("E", Save, Close, GiveUp)
 
 
 def action(order: str = "A", *, tag: str | None = None, job: str | None = "job", resend: bool = True) -> NewAction:
@@ -74,7 +74,7 @@ def told(effect: Effect) -> str:
             return f"{'intent' if effect.sending else 'save'} {effect.action_id.offset}"
         case Close():
             return f"close {effect.action_id.offset}"
-        case SetAside():
+        case GiveUp():
             return f"set aside {effect.action_id.offset}: {effect.reason}"
 
 
@@ -88,16 +88,16 @@ class World:
         self.now = now
         self.effects: list[Effect] = []
         self.asked: dict[int, Request] = {}
-        self._carry_out(self.ledger.assign(assignment, records, now))
+        self._apply(self.ledger.assign(assignment, records, now))
 
     def event(self, offset: int, what: NewAction) -> list[str]:
-        return self._carry_out(self.ledger.accept(self.assignment, offset, what, self.now))
+        return self._apply(self.ledger.accept(self.assignment, offset, what, self.now))
 
     def after(self, seconds: float) -> list[str]:
         """Let time pass; returns all that is asked of Engage then."""
         self.now += seconds
         self.ledger.wake(self.now)
-        self._carry_out(self.ledger.save_intents("default", ahead=1_000_000))
+        self._apply(self.ledger.save_intents("default", ahead=1_000_000))
         asked = []
         while (request := self.ledger.take("default")) is not None:
             self.asked[request.action_id.offset] = request
@@ -121,10 +121,10 @@ class World:
             request = self.asked.pop(offset)
             if isinstance(request, Poll):
                 polled = cast("PollOutcome | DocumentOutcome", outcome)
-                done = self._carry_out(self.ledger.poll_answered(request.action_id, polled, self.now))
+                done = self._apply(self.ledger.poll_answered(request.action_id, polled, self.now))
             else:
                 sent = cast("ActionOutcome", outcome)
-                done = self._carry_out(self.ledger.action_answered(request.action_id, sent, self.now))
+                done = self._apply(self.ledger.action_answered(request.action_id, sent, self.now))
         return done
 
     def last(self, kind: type[E]) -> E:
@@ -134,11 +134,11 @@ class World:
     def states(self) -> dict[str, int]:
         return {name: count for name, count in self.ledger.counts().items() if count}
 
-    def _carry_out(self, effects: list[Effect]) -> list[str]:
+    def _apply(self, effects: list[Effect]) -> list[str]:
         self.effects += effects
         for effect in effects:
             if isinstance(effect, Save) and effect.sending:
-                self._carry_out(self.ledger.intent_saved(effect.action_id, effect.sends, proven_at=self.now))
+                self._apply(self.ledger.intent_saved(effect.action_id, effect.sends, ownership_confirmed_at=self.now))
         return [told(effect) for effect in effects]
 
 
@@ -174,7 +174,7 @@ def test_what_is_asked_and_sent_says_all_that_the_edge_needs() -> None:
     world.answer(0, Ready("t1"))
     world.after(0.5)
     send = world.asked[0]
-    assert send == Send(ActionId(OURS, 0), "A", b"{}", "t1", proven_at=101.5, tagged_at=101.0)
+    assert send == Send(ActionId(OURS, 0), "A", b"{}", "t1", ownership_confirmed_at=101.5, tagged_at=101.0)
 
 
 def test_an_event_that_is_held_already_or_of_a_partition_that_is_gone_is_nothing_new() -> None:
@@ -214,7 +214,7 @@ def test_an_action_that_is_set_aside_leaves_the_others_in_their_order(gone: int)
     world = World()
     for offset in range(4):
         world.event(offset, tagged())
-    world.ledger.unsaveable(ActionId(OURS, gone), world.now)
+    world.ledger.record_too_large(ActionId(OURS, gone), world.now)
     world.event(4, tagged())
     sent = []
     while world.ledger.open:
@@ -368,15 +368,15 @@ def test_poll_not_ready_is_asked_again_after_growing_waits() -> None:
 def test_poll_job_failed_is_a_dead_letter_with_engages_errors() -> None:
     world = asking()
     assert world.answer(0, JobFailed("job status is failed", "[1]")) == ["set aside 0: job_failed"]
-    assert world.last(SetAside) == SetAside(
-        ActionId(OURS, 0), "shipped", b"{}", world.last(SetAside).reason, "job status is failed", "[1]", 1, 0
+    assert world.last(GiveUp) == GiveUp(
+        ActionId(OURS, 0), "shipped", b"{}", world.last(GiveUp).reason, "job status is failed", "[1]", 1, 0
     )
 
 
 def test_poll_rejected_is_a_dead_letter_with_engages_errors() -> None:
     world = asking()
     assert world.answer(0, Rejected(400, "Engage answered 400", "[2]")) == ["set aside 0: poll_rejected"]
-    assert world.last(SetAside).errors == "[2]"
+    assert world.last(GiveUp).errors == "[2]"
 
 
 def test_poll_refused_key_dead_letters_nothing_however_long_it_lasts() -> None:
@@ -461,7 +461,7 @@ def test_an_outage_of_days_dead_letters_nothing_and_fair_polls_follow_it() -> No
     world = asking()
     while world.now < 3 * DAY:
         assert world.answer(0, DOWN) == []
-    assert world.answer(0, *[NotReady()] * (FAIR_TRIES - 1)) == []
+    assert world.answer(0, *[NotReady()] * (MIN_TRIES - 1)) == []
     assert world.answer(0, NotReady()) == ["set aside 0: deadline"]
 
 
@@ -473,7 +473,7 @@ def test_a_ready_tag_is_sent_however_late_it_comes() -> None:
 
 def test_a_relay_that_was_down_for_days_gives_each_action_fair_tries() -> None:
     world = World(OURS, restored(0, tagged()), now=30 * DAY)
-    assert world.answer(0, *[InDoubt("500")] * (FAIR_TRIES - 1)) == []
+    assert world.answer(0, *[InDoubt("500")] * (MIN_TRIES - 1)) == []
     assert world.answer(0, InDoubt("500")) == ["set aside 0: outcome_unknown"]
 
 
@@ -542,8 +542,8 @@ def sending(*, resend: bool = True) -> World:
 def test_action_rejected_is_a_dead_letter_with_engages_errors() -> None:
     world = sending()
     assert world.answer(0, Rejected(400, "Engage answered 400", "[3]")) == ["set aside 0: rejected"]
-    letter = world.last(SetAside)
-    assert (letter.errors, letter.sends, letter.attempts) == ("[3]", 1, 0)
+    dead_letter = world.last(GiveUp)
+    assert (dead_letter.errors, dead_letter.sends, dead_letter.attempts) == ("[3]", 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -591,7 +591,7 @@ def test_action_in_doubt_is_sent_again_after_growing_waits_and_its_intent_stands
 def test_action_in_doubt_is_set_aside_where_the_route_says_so() -> None:
     world = sending(resend=False)
     assert world.answer(0, InDoubt("reset by peer")) == ["set aside 0: outcome_unknown"]
-    assert world.last(SetAside).detail == "reset by peer"
+    assert world.last(GiveUp).detail == "reset by peer"
     assert world.ledger.in_doubt == 0
 
 
@@ -632,7 +632,7 @@ def test_a_poll_that_reaches_nobody_is_never_given_up() -> None:
 
 def test_large_actions_are_counted_by_their_bytes() -> None:
     world = World()
-    large = replace(action(), routed=b"x" * 5000)
+    large = replace(action(), payload=b"x" * 5000)
     world.event(0, large)
     world.event(1, replace(large, order_id="B"))
     assert world.ledger.open_bytes == 10_000
@@ -675,7 +675,7 @@ def test_action_whose_tags_are_all_stale_is_a_dead_letter() -> None:
     world = World()
     world.event(0, tagged())
     stale: list[Outcome] = [StaleTag(), Ready("another")]
-    assert world.answer(0, *stale * MOST_STALE) == []
+    assert world.answer(0, *stale * MAX_STALE) == []
     assert world.answer(0, StaleTag()) == ["set aside 0: stale_tag"]
 
 
@@ -700,13 +700,13 @@ def test_no_later_answer_ends_the_doubt_about_an_earlier_send(then: list[Outcome
     [
         [Rejected(422, "no contact")],
         [StaleTag(), JobFailed("gone")],
-        [StaleTag(), Ready("t")] * MOST_STALE + [StaleTag()],
+        [StaleTag(), Ready("t")] * MAX_STALE + [StaleTag()],
     ],
 )
 def test_a_dead_letter_says_that_an_earlier_send_may_have_been_processed(then: list[Outcome]) -> None:
     world = sending()
     world.answer(0, InDoubt("no answer"), *then)
-    assert world.last(SetAside).detail.endswith("; an earlier send may have been processed")
+    assert world.last(GiveUp).detail.endswith("; an earlier send may have been processed")
     assert world.ledger.in_doubt == 0
 
 
@@ -714,7 +714,7 @@ def test_action_whose_record_the_broker_refuses_is_forgotten_and_frees_its_succe
     world = World()
     world.event(0, action())
     world.event(1, tagged())
-    world.ledger.unsaveable(ActionId(OURS, 0), world.now)
+    world.ledger.record_too_large(ActionId(OURS, 0), world.now)
     assert world.after(10) == ["send 1"]
     assert world.ledger.open == 1
 
@@ -789,7 +789,7 @@ def test_an_answer_from_before_a_partition_went_away_never_touches_what_came_bac
     assert world.ledger.poll_answered(poll.action_id, JobFailed("stale"), world.now) == []
     assert world.ledger.intent_saved(poll.action_id, 1, world.now) == []
     assert world.ledger.action_answered(poll.action_id, Accepted(), world.now) == []
-    world.ledger.unsaveable(poll.action_id, world.now)
+    world.ledger.record_too_large(poll.action_id, world.now)
     assert world.states == {"polling": 1}
 
 
@@ -947,7 +947,7 @@ def test_what_went_away_is_not_overdue() -> None:
     world = World()
     world.event(0, tagged("A"))
     world.event(1, tagged("B"))
-    world.ledger.unsaveable(ActionId(OURS, 0), 0.0)
+    world.ledger.record_too_large(ActionId(OURS, 0), 0.0)
     world.ledger.save_intents("default", 1)
     world.ledger.accept(OURS, 2, tagged("C"), 99.5)
     assert world.ledger.overdue(100.0) == 0

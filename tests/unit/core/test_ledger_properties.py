@@ -19,13 +19,13 @@ from consumer.core.effects import (
     ActionId,
     Close,
     Effect,
+    GiveUp,
     NewAction,
     Poll,
     Request,
     RestoredAction,
     Save,
     Send,
-    SetAside,
 )
 from consumer.core.ledger import Ledger, Policy, State, _Entry
 from consumer.core.outcomes import (
@@ -51,9 +51,9 @@ from consumer.core.pacing import PollSchedule
 
 PARTITIONS = (0, 1)
 CONNECTION = "default"
-LONGEST_TOLD_S = 500.0
+LONGEST_RETRY_AFTER_S = 500.0
 # Waits that were under way, then for each of at most 60 actions that a lane may hold: a poll and a send. Generous.
-HEALED_WITHIN_S = 60 * (LONGEST_TOLD_S + 2 * 360.0)
+HEALED_WITHIN_S = 60 * (LONGEST_RETRY_AFTER_S + 2 * 360.0)
 
 POLL_ANSWERS: tuple[PollOutcome | DocumentOutcome, ...] = (
     Ready("tag"),
@@ -65,7 +65,7 @@ POLL_ANSWERS: tuple[PollOutcome | DocumentOutcome, ...] = (
     Rejected(400, "refused"),
     Unauthorized(401),
     Throttled(),
-    Throttled(LONGEST_TOLD_S),
+    Throttled(LONGEST_RETRY_AFTER_S),
     Unavailable("503"),
     DocumentTaken("job 2"),
     DocumentTaken(None),
@@ -75,7 +75,7 @@ ACTION_ANSWERS: tuple[ActionOutcome, ...] = (
     StaleTag(),
     Rejected(422, "no contact"),
     Unauthorized(401),
-    Throttled(LONGEST_TOLD_S),
+    Throttled(LONGEST_RETRY_AFTER_S),
     Unavailable("refused"),
     InDoubt("no answer"),
     InDoubt("cut off"),
@@ -189,7 +189,7 @@ class Relays(RuleBasedStateMachine):
         before = counts["saving"] + counts["ready"]
         effects = self.ledger.do(lambda ledger: ledger.save_intents(CONNECTION, ahead))
         assert len(effects) <= max(0, ahead - before)
-        self.hand_in(effects)
+        self.submit(effects)
 
     @rule(share=st.floats(0, 1))
     def commit(self, share: float) -> None:
@@ -233,7 +233,7 @@ class Relays(RuleBasedStateMachine):
         partition = self.partitions[number]
         if partition.assignment is not None and partition.live:
             action_id = ActionId(partition.assignment, sorted(partition.live)[which % len(partition.live)])
-            self.hand_in(self.ledger.do(lambda ledger: ledger.refresh(action_id)))
+            self.submit(self.ledger.do(lambda ledger: ledger.refresh(action_id)))
 
     @rule(number=st.sampled_from(PARTITIONS))
     def stop(self, number: int) -> None:
@@ -241,7 +241,7 @@ class Relays(RuleBasedStateMachine):
         assignment = partition.assignment
         if assignment is not None:
             partition.stopping = True
-            self.hand_in(self.ledger.do(lambda ledger: ledger.stop(assignment)))
+            self.submit(self.ledger.do(lambda ledger: ledger.stop(assignment)))
 
     @rule(number=st.sampled_from(PARTITIONS), back=st.booleans())
     def hand_over_or_lose(self, number: int, back: bool) -> None:
@@ -307,7 +307,7 @@ class Relays(RuleBasedStateMachine):
                 self.lose(number)
                 self.assign(number)
         self.commit(1.0)
-        aside = {number: set(partition.set_aside) for number, partition in self.partitions.items()}
+        given_up = {number: set(partition.set_aside) for number, partition in self.partitions.items()}
         deadline = self.now + HEALED_WITHIN_S
         while self.ledger.open:
             self.time_passes(0.0, 1000)
@@ -329,7 +329,7 @@ class Relays(RuleBasedStateMachine):
         self.commit(1.0)
         for number, partition in self.partitions.items():
             assert not partition.live
-            assert partition.set_aside == aside[number]
+            assert partition.set_aside == given_up[number]
             assert partition.position == len(partition.events)
             assert partition.set_aside | set(partition.processed) == set(range(len(partition.events)))
         for ledger in self.ledgers:
@@ -349,7 +349,7 @@ class Relays(RuleBasedStateMachine):
                     save.route,
                     CONNECTION,
                     partition.events[offset].order_id,
-                    save.routed,
+                    save.payload,
                     partition.events[offset].resend,
                     save.version_tag or partition.events[offset].version_tag,
                     save.job_id or partition.events[offset].job_id,
@@ -364,7 +364,7 @@ class Relays(RuleBasedStateMachine):
         ]
         self.draw.shuffle(restored)
         now = self.now
-        self.hand_in(self.ledger.do(lambda ledger: ledger.assign(assignment, restored, now)))
+        self.submit(self.ledger.do(lambda ledger: ledger.assign(assignment, restored, now)))
         for offset in range(partition.position, len(partition.events)):
             self.read(assignment, offset)
 
@@ -403,17 +403,17 @@ class Relays(RuleBasedStateMachine):
 
     def poll_answered(self, poll: Poll, outcome: PollOutcome | DocumentOutcome) -> None:
         now = self.now
-        self.hand_in(self.ledger.do(lambda ledger: ledger.poll_answered(poll.action_id, outcome, now)))
+        self.submit(self.ledger.do(lambda ledger: ledger.poll_answered(poll.action_id, outcome, now)))
 
     def action_answered(self, send: Send, outcome: ActionOutcome) -> None:
         now = self.now
-        self.hand_in(self.ledger.do(lambda ledger: ledger.action_answered(send.action_id, outcome, now)))
+        self.submit(self.ledger.do(lambda ledger: ledger.action_answered(send.action_id, outcome, now)))
 
     def intent_saved(self, save: Save) -> None:
         now = self.now
-        self.hand_in(self.ledger.do(lambda ledger: ledger.intent_saved(save.action_id, save.sends, now)))
+        self.submit(self.ledger.do(lambda ledger: ledger.intent_saved(save.action_id, save.sends, now)))
 
-    def hand_in(self, effects: list[Effect]) -> None:
+    def submit(self, effects: list[Effect]) -> None:
         self.queue += [(effect, None) for effect in effects]
 
     def apply(self, effect: Effect, position: int | None) -> None:
@@ -426,7 +426,7 @@ class Relays(RuleBasedStateMachine):
             case Close():
                 assert offset in partition.processed, "closed, but never processed"
                 del partition.live[offset]
-            case SetAside():
+            case GiveUp():
                 del partition.live[offset]
                 partition.set_aside.add(offset)
 

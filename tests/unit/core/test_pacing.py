@@ -21,7 +21,7 @@ from consumer.core.outcomes import (
     Unavailable,
     Withdrawn,
 )
-from consumer.core.pacing import FAILURES_IN_A_ROW, RESTS_S, SUSPENDED_TRIAL_S, Pace, PollSchedule
+from consumer.core.pacing import COOLDOWNS_S, FAILURES_IN_A_ROW, SUSPENDED_PROBE_S, Pace, PollSchedule
 
 T0 = 1_760_000_000.0
 DOWN = Unavailable("refused")
@@ -50,7 +50,7 @@ def late_by(*seconds: float) -> Iterator[float]:
         yield from seconds
 
 
-def most_in_a_second(moments: Iterable[float]) -> int:
+def max_in_a_second(moments: Iterable[float]) -> int:
     ordered = sorted(moments)
     most = first = 0
     for last, moment in enumerate(ordered):
@@ -75,19 +75,21 @@ def test_requests_leave_evenly() -> None:
 
 
 @given(
-    budget=st.sampled_from([10.0, 50.0, 200.0, 1000.0]),
+    rate_limit=st.sampled_from([10.0, 50.0, 200.0, 1000.0]),
     lateness=st.lists(st.sampled_from([0.0, 0.0005, 0.002, 0.02, 0.3, 1.5]), min_size=1, max_size=12),
 )
-def test_no_sliding_second_exceeds_the_budget_however_late_the_timers_are(budget: float, lateness: list[float]) -> None:
-    sent = list(run(pace_of(budget), T0, T0 + 3, late_by(*lateness)))
-    assert most_in_a_second(sent) <= budget
+def test_no_sliding_second_exceeds_the_budget_however_late_the_timers_are(
+    rate_limit: float, lateness: list[float]
+) -> None:
+    sent = list(run(pace_of(rate_limit), T0, T0 + 3, late_by(*lateness)))
+    assert max_in_a_second(sent) <= rate_limit
 
 
-@pytest.mark.parametrize("budget", [5.0, 50.0, 1000.0])
-def test_timers_that_are_late_by_two_milliseconds_cost_nothing(budget: float) -> None:
-    punctual = list(run(pace_of(budget), T0, T0 + 10, late_by(0.0)))
-    late = list(run(pace_of(budget), T0, T0 + 10, late_by(0.002, 0.0005, 0.0019)))
-    assert len(late) >= len(punctual) - 0.002 * budget - 1  # what is still to be caught up at the end
+@pytest.mark.parametrize("rate_limit", [5.0, 50.0, 1000.0])
+def test_timers_that_are_late_by_two_milliseconds_cost_nothing(rate_limit: float) -> None:
+    punctual = list(run(pace_of(rate_limit), T0, T0 + 10, late_by(0.0)))
+    late = list(run(pace_of(rate_limit), T0, T0 + 10, late_by(0.002, 0.0005, 0.0019)))
+    assert len(late) >= len(punctual) - 0.002 * rate_limit - 1  # what is still to be caught up at the end
 
 
 @pytest.mark.parametrize("lateness", [0.0, 0.0005, 0.0019])
@@ -107,7 +109,7 @@ def test_nothing_is_given_twice_while_time_stands_still() -> None:
 
 def test_an_idle_connection_saves_nothing_up() -> None:
     pace = pace_of(50)
-    assert most_in_a_second(run(pace, T0 + 3600, T0 + 3602, late_by(0.0))) <= 50
+    assert max_in_a_second(run(pace, T0 + 3600, T0 + 3602, late_by(0.0))) <= 50
 
 
 # -- shared without talking -----------------------------------------------------------------------------------------
@@ -156,7 +158,7 @@ def test_a_rebalance_never_lets_two_instances_together_exceed_the_budget(
         ):
             pace.set_share(portion, now)
         share = next_share
-    assert most_in_a_second(sent) <= 50
+    assert max_in_a_second(sent) <= 50
 
 
 @pytest.mark.parametrize("instances", [2, 3, 5, 8, 12])
@@ -167,7 +169,7 @@ def test_however_many_instances_share_a_key_no_sliding_second_exceeds_the_budget
     for _ in range(instances):
         start = T0 + draw.random()
         sent += run(pace_of(50, share=1 / instances), start, start + 20, timers)
-    assert most_in_a_second(sorted(sent)) <= 50
+    assert max_in_a_second(sorted(sent)) <= 50
 
 
 # -- 429 ------------------------------------------------------------------------------------------------------------
@@ -229,7 +231,7 @@ def test_failures_between_successes_are_no_reason_to_stop() -> None:
 def test_failures_in_a_row_stop_the_connection_then_one_request_tries_it() -> None:
     pace = pace_of(50)
     fail(pace, FAILURES_IN_A_ROW, T0 + 1)
-    assert pace.next_at(T0 + 1) == T0 + 1 + RESTS_S[0]
+    assert pace.next_at(T0 + 1) == T0 + 1 + COOLDOWNS_S[0]
     pace.sent(T0 + 3)
     assert pace.next_at(T0 + 4) == math.inf
     pace.answered(Accepted(), T0 + 4)
@@ -241,22 +243,22 @@ def test_failures_in_a_row_stop_the_connection_then_one_request_tries_it() -> No
 def test_rests_grow_while_trials_fail_and_start_small_again_after_a_success() -> None:
     pace, now = pace_of(50), T0 + 1
     fail(pace, FAILURES_IN_A_ROW - 1, now)
-    rests = []
-    for _ in range(len(RESTS_S) + 2):
+    cooldowns = []
+    for _ in range(len(COOLDOWNS_S) + 2):
         pace.sent(now)
         pace.answered(InDoubt("no answer"), now)
-        rests.append(round(pace.next_at(now) - now, 3))
+        cooldowns.append(round(pace.next_at(now) - now, 3))
         now = pace.next_at(now)
-    assert rests == [*RESTS_S, RESTS_S[-1], RESTS_S[-1]]
+    assert cooldowns == [*COOLDOWNS_S, COOLDOWNS_S[-1], COOLDOWNS_S[-1]]
     pace.answered(Accepted(), now)
     fail(pace, FAILURES_IN_A_ROW, now)
-    assert pace.next_at(now) == now + RESTS_S[0]
+    assert pace.next_at(now) == now + COOLDOWNS_S[0]
 
 
 def test_late_failures_do_not_lengthen_the_rest() -> None:
     pace = pace_of(50)
     fail(pace, 100, T0 + 1)
-    assert pace.next_at(T0 + 1) == T0 + 1 + RESTS_S[0]
+    assert pace.next_at(T0 + 1) == T0 + 1 + COOLDOWNS_S[0]
 
 
 def test_503_with_retry_after_rests_as_long_as_it_says() -> None:
@@ -270,12 +272,12 @@ def test_503_with_retry_after_rests_as_long_as_it_says() -> None:
 def test_a_request_that_was_never_made_proves_nothing_and_lets_the_next_one_try(outcome: Withdrawn | Rejected) -> None:
     pace = pace_of(50)
     pace.answered(Unauthorized(401), T0)
-    pace.sent(T0 + SUSPENDED_TRIAL_S)
-    pace.answered(outcome, T0 + SUSPENDED_TRIAL_S)
+    pace.sent(T0 + SUSPENDED_PROBE_S)
+    pace.answered(outcome, T0 + SUSPENDED_PROBE_S)
     assert pace.suspended
-    assert pace.next_at(T0 + SUSPENDED_TRIAL_S + 1) <= T0 + SUSPENDED_TRIAL_S + 1
-    pace.sent(T0 + SUSPENDED_TRIAL_S + 1)
-    assert pace.next_at(T0 + SUSPENDED_TRIAL_S + 2) == math.inf
+    assert pace.next_at(T0 + SUSPENDED_PROBE_S + 1) <= T0 + SUSPENDED_PROBE_S + 1
+    pace.sent(T0 + SUSPENDED_PROBE_S + 1)
+    assert pace.next_at(T0 + SUSPENDED_PROBE_S + 2) == math.inf
 
 
 # -- a refused key --------------------------------------------------------------------------------------------------
@@ -285,11 +287,11 @@ def test_a_refused_key_suspends_the_connection_and_is_tried_once_a_minute() -> N
     pace = pace_of(50)
     pace.answered(Unauthorized(401), T0)
     assert pace.suspended
-    assert pace.next_at(T0) == T0 + SUSPENDED_TRIAL_S
-    pace.sent(T0 + SUSPENDED_TRIAL_S)
-    assert pace.next_at(T0 + SUSPENDED_TRIAL_S) == math.inf
+    assert pace.next_at(T0) == T0 + SUSPENDED_PROBE_S
+    pace.sent(T0 + SUSPENDED_PROBE_S)
+    assert pace.next_at(T0 + SUSPENDED_PROBE_S) == math.inf
     pace.answered(Unauthorized(403), T0 + 61)
-    assert pace.next_at(T0 + 61) == T0 + 61 + SUSPENDED_TRIAL_S
+    assert pace.next_at(T0 + 61) == T0 + 61 + SUSPENDED_PROBE_S
 
 
 def test_a_new_key_is_tried_at_once_with_one_request() -> None:
@@ -317,7 +319,7 @@ def test_an_answer_to_what_was_under_way_shows_that_the_key_is_taken_and_ends_th
     pace.answered(Unauthorized(401), T0)
     pace.answered(Accepted(), T0 + 1)
     assert not pace.suspended
-    assert not pace.resting(T0 + 1)
+    assert not pace.cooling_down(T0 + 1)
     assert pace.next_at(T0 + 1) <= T0 + 1
 
 
@@ -357,7 +359,7 @@ def test_failed_calls_wait_as_engage_asks_for() -> None:
 def test_a_trial_is_the_whole_call_and_its_next_request_waits_for_its_turn_only() -> None:
     pace = pace_of(50)
     fail(pace, FAILURES_IN_A_ROW, T0)
-    at = pace.next_at(T0 + RESTS_S[0])
+    at = pace.next_at(T0 + COOLDOWNS_S[0])
     pace.sent(at)
 
     assert pace.next_at(at + 1) == math.inf

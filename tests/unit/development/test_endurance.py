@@ -57,9 +57,9 @@ def test_a_quantile_lies_within_its_bucket_as_far_as_its_share() -> None:
 
 
 def test_the_most_is_the_bound_of_the_last_bucket_that_holds_any() -> None:
-    assert late(buckets(10)).most_s == 0.1
-    assert late(buckets(10, 1)).most_s == 5.0
-    assert late({0.1: 10.0, math.inf: 11.0}).most_s == math.inf
+    assert late(buckets(10)).max_s == 0.1
+    assert late(buckets(10, 1)).max_s == 5.0
+    assert late({0.1: 10.0, math.inf: 11.0}).max_s == math.inf
     assert late(buckets(0)) == late({}) == Late(0, 0.0, 0.0, 0.0)
 
 

@@ -34,7 +34,7 @@ PENDING = {
     "first_seen_ms": 1_762_162_200_000,
     "due_ms": 1_762_162_202_000,
     "attempts": 3,
-    "routed": {
+    "payload": {
         "route": "shipped",
         "connection": "default",
         "order_id": "A-1001",
@@ -51,7 +51,7 @@ PENDING = {
         },
     },
 }
-LETTER = {
+DEAD_LETTER = {
     "reason": "rejected",
     "detail": "400: language is unknown",
     "source_topic": "orders",
@@ -69,7 +69,7 @@ VALID: list[tuple[str, dict[str, Any]]] = [
     ("order-event", {**SHIPPED, "engage": {"versionTag": "t-1", "newField": 1}, "newField": {"a": [1]}}),
     ("pending-action", PENDING),
     ("pending-action", {**PENDING, "state": "sending", "version_tag": "t-1", "sends": 1, "from_a_newer_relay": 1}),
-    *[("dead-letter-headers", {**LETTER, "reason": reason.value}) for reason in Reason],
+    *[("dead-letter-headers", {**DEAD_LETTER, "reason": reason.value}) for reason in Reason],
     ("engage-action-request", REQUEST),
     ("engage-action-request", {**REQUEST, "language": None, "data": [1, "two", {"three": 3}]}),
     ("engage-job-answer", {}),
@@ -100,10 +100,10 @@ INVALID: list[tuple[str, Any]] = [
     ("order-event", None),
     ("pending-action", {**PENDING, "version": 2}),
     ("pending-action", {**PENDING, "state": "sent"}),
-    ("pending-action", without(PENDING, "routed")),
-    ("pending-action", {**PENDING, "routed": {**PENDING["routed"], "tag_source": {"kind": "guess"}}}),  # type: ignore[dict-item]
-    ("dead-letter-headers", {**LETTER, "reason": "bad luck"}),
-    ("dead-letter-headers", without(LETTER, "source_offset")),
+    ("pending-action", without(PENDING, "payload")),
+    ("pending-action", {**PENDING, "payload": {**PENDING["payload"], "tag_source": {"kind": "guess"}}}),  # type: ignore[dict-item]
+    ("dead-letter-headers", {**DEAD_LETTER, "reason": "bad luck"}),
+    ("dead-letter-headers", without(DEAD_LETTER, "source_offset")),
     ("engage-action-request", {**REQUEST, "action": "ConfirmNothing"}),
     ("engage-action-request", {"action": "ConfirmOrder"}),
     ("engage-job-answer", {"jobId": 7}),
@@ -202,7 +202,7 @@ def test_a_dead_letters_headers_survive_kafka(headers: DeadLetterHeaders) -> Non
 
 
 def test_a_dead_letters_headers_have_readable_names_and_leave_out_what_is_absent() -> None:
-    names = [name for name, _ in DeadLetterHeaders.model_validate(LETTER).to_kafka()]
+    names = [name for name, _ in DeadLetterHeaders.model_validate(DEAD_LETTER).to_kafka()]
     assert "engage-relay-source-offset" in names
     assert "engage-relay-route" not in names
 

@@ -67,6 +67,6 @@ def test_what_librdkafka_takes_for_the_source_is_no_trouble_for_the_journal(prop
 def test_the_journals_connections_are_opened_at_once_after_they_were_idle() -> None:
     """librdkafka waits ever longer before connections that it opens again within reconnect.backoff.max.ms."""
     config = clients.producer({"reconnect.backoff.max.ms": 10_000}, "relay-0")
-    least_idle = int(str(config["connections.max.idle.ms"])) - 2000  # librdkafka's jitter
+    min_idle = int(str(config["connections.max.idle.ms"])) - 2000  # librdkafka's jitter
 
-    assert int(str(config["reconnect.backoff.max.ms"])) * 2 < least_idle  # counted from the end of the last wait
+    assert int(str(config["reconnect.backoff.max.ms"])) * 2 < min_idle  # counted from the end of the last wait

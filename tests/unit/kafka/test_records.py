@@ -7,20 +7,20 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.core.effects import ActionId, NewAction, RestoredAction, Save, SetAside
+from consumer.core.effects import ActionId, GiveUp, NewAction, RestoredAction, Save
 from consumer.core.ownership import Assignment
 from consumer.events.routing import Routed
 from consumer.kafka.records import (
     SourceEvent,
     Unreadable,
     action_key,
-    dead_letter,
+    dead_letter_of_action,
     new_action,
     offset_of_key,
     pending_value,
+    read_payload,
     request_of,
     restored_action,
-    routed_action,
     without_value,
 )
 from schemas.dead_letter import REDRIVE_OF, DeadLetterHeaders, Reason
@@ -45,7 +45,7 @@ EVENTS = st.builds(
 )
 
 
-def routed(data: object = None, order_id: str = "A-1", language: str | None = None) -> Routed:
+def payload(data: object = None, order_id: str = "A-1", language: str | None = None) -> Routed:
     return Routed(
         route="shipped",
         connection="default",
@@ -66,7 +66,7 @@ def event(value: bytes = b"{}", headers: list[tuple[str, bytes | None]] | None =
 
 def saved(action: NewAction, *, sending: bool = False, offset: int = 17, tag: str | None = None) -> bytes:
     return pending_value(
-        Save(ActionId(HERE, offset), action.route, action.routed, sending, 1.0, 2.5, 3, 1, tag, action.job_id)
+        Save(ActionId(HERE, offset), action.route, action.payload, sending, 1.0, 2.5, 3, 1, tag, action.job_id)
     )
 
 
@@ -78,12 +78,12 @@ def read(offset: int, value: bytes) -> RestoredAction:
 
 @given(EVENTS, JSON, TEXT.filter(bool))
 def test_whatever_the_event_its_action_comes_back_as_it_was(source: SourceEvent, data: object, order_id: str) -> None:
-    action = new_action(routed(data, order_id), source)
+    action = new_action(payload(data, order_id), source)
     restored = read(source.offset, saved(action, offset=source.offset))
 
     assert restored.action == action
     assert (restored.offset, restored.first_seen, restored.due, restored.attempts) == (source.offset, 1.0, 2.5, 3)
-    back = routed_action(restored.action.routed)
+    back = read_payload(restored.action.payload)
     assert (back.order_id, back.data) == (order_id, data)
     assert back.source.offset == source.offset
     assert (back.source.value.raw() if back.source.value else None) == source.value
@@ -91,31 +91,31 @@ def test_whatever_the_event_its_action_comes_back_as_it_was(source: SourceEvent,
 
 @given(JSON, st.none() | TEXT)
 def test_the_request_is_what_the_route_said(data: object, language: str | None) -> None:
-    request, event_time_ms = request_of(new_action(routed(data, language=language), event()).routed, "tag-1")
+    request, event_time_ms = request_of(new_action(payload(data, language=language), event()).payload, "tag-1")
     assert (request.action, request.version_tag, request.data) == ("ConfirmShipment", "tag-1", data)
     assert (request.language, event_time_ms) == (language, 1_762_162_200_000)
 
 
 def test_an_intent_and_its_tag_come_back() -> None:
-    restored = read(17, saved(new_action(routed(), event()), sending=True, tag="tag-1"))
+    restored = read(17, saved(new_action(payload(), event()), sending=True, tag="tag-1"))
     assert (restored.sending, restored.sends, restored.action.version_tag) == (True, 1, "tag-1")
 
 
 def test_another_versions_order_of_fields_and_unknown_ones_are_no_matter() -> None:
-    action = new_action(routed({"a": [1, None]}), event(b'{"routed": "\\"routed\\":"}'))
+    action = new_action(payload({"a": [1, None]}), event(b'{"payload": "\\"payload\\":"}'))
     fields = json.loads(saved(action))
-    restored = read(17, json.dumps({"routed": fields.pop("routed"), "new": True, **fields}, indent=1).encode())
-    assert routed_action(restored.action.routed) == routed_action(action.routed)
+    restored = read(17, json.dumps({"payload": fields.pop("payload"), "new": True, **fields}, indent=1).encode())
+    assert read_payload(restored.action.payload) == read_payload(action.payload)
 
 
 def test_what_cannot_be_read_says_where_and_shows_nothing() -> None:
     key = action_key(17, "shipped")
-    for value, where in ((b"", "value"), (b"secret", "value"), (b'{"version":2,"routed":"secret"}', "version")):
+    for value, where in ((b"", "value"), (b"secret", "value"), (b'{"version":2,"payload":"secret"}', "version")):
         unreadable = restored_action(key, value)
         assert isinstance(unreadable, Unreadable)
         assert unreadable.detail.startswith(where)
         assert "secret" not in unreadable.detail
-    assert isinstance(restored_action(b"no key", saved(new_action(routed(), event()))), Unreadable)
+    assert isinstance(restored_action(b"no key", saved(new_action(payload(), event()))), Unreadable)
 
 
 @given(st.integers(0, 2**63 - 1), TEXT)
@@ -131,22 +131,22 @@ def test_any_other_key_names_none(key: bytes) -> None:
 
 def test_a_dead_letter_is_the_original_with_the_reason_and_without_an_earlier_ones() -> None:
     earlier = ("engage-relay-reason", b"stale_tag")
-    action = new_action(routed(), event(b"\xff", [("x", b"1"), earlier, (REDRIVE_OF, b"t/0/1"), ("y", None)]))
-    letter = dead_letter(
-        SetAside(ActionId(HERE, 17), "shipped", action.routed, Reason.REJECTED, "why", "[]", 3, 1), now=5.0
+    action = new_action(payload(), event(b"\xff", [("x", b"1"), earlier, (REDRIVE_OF, b"t/0/1"), ("y", None)]))
+    dead_letter = dead_letter_of_action(
+        GiveUp(ActionId(HERE, 17), "shipped", action.payload, Reason.REJECTED, "why", "[]", 3, 1), now=5.0
     )
 
-    assert (letter.key, letter.value, letter.timestamp_ms) == (b"A-1", b"\xff", 1_762_162_200_000)
-    assert letter.headers[:3] == [("x", b"1"), (REDRIVE_OF, b"t/0/1"), ("y", None)]
-    told = DeadLetterHeaders.from_kafka([(n, v if isinstance(v, bytes) else None) for n, v in letter.headers[3:]])
+    assert (dead_letter.key, dead_letter.value, dead_letter.timestamp_ms) == (b"A-1", b"\xff", 1_762_162_200_000)
+    assert dead_letter.headers[:3] == [("x", b"1"), (REDRIVE_OF, b"t/0/1"), ("y", None)]
+    told = DeadLetterHeaders.from_kafka([(n, v if isinstance(v, bytes) else None) for n, v in dead_letter.headers[3:]])
     assert (told.reason, told.detail, told.source_offset, told.failed_at_ms) == (Reason.REJECTED, "why", 17, 5000)
 
 
 def test_a_letter_without_its_value_says_so() -> None:
-    action = new_action(routed(), event(b"x" * 3000))
-    letter = dead_letter(
-        SetAside(ActionId(HERE, 17), "shipped", action.routed, Reason.REJECTED, "why", None, 0, 0), now=5.0
+    action = new_action(payload(), event(b"x" * 3000))
+    dead_letter = dead_letter_of_action(
+        GiveUp(ActionId(HERE, 17), "shipped", action.payload, Reason.REJECTED, "why", None, 0, 0), now=5.0
     )
-    smaller = without_value(letter)
-    assert (smaller.key, smaller.value) == (letter.key, None)
+    smaller = without_value(dead_letter)
+    assert (smaller.key, smaller.value) == (dead_letter.key, None)
     assert "why; its value of 3000 bytes was left out" in str(dict(smaller.headers)["engage-relay-detail"])

@@ -322,7 +322,7 @@ def test_a_deep_recursion_is_told_in_few_positions() -> None:
         deeper(100)
     positions = logs.describe(raised.value)[0]["at"]
     assert isinstance(positions, list)
-    assert len(positions) == logs.MOST_FRAMES
+    assert len(positions) == logs.MAX_FRAMES
 
 
 # -- what nobody caught -----------------------------------------------------------------------------------------

@@ -102,9 +102,9 @@ def test_a_first_scrape_names_every_metric_that_a_later_one_holds(
 
 def report_everything(metrics: Metrics) -> None:
     metrics.events_consumed("orders", 3)
-    metrics.routed("shipped", ACTION)
+    metrics.payload("shipped", ACTION)
     metrics.unrouted("orders")
-    metrics.passed_tombstone("orders")
+    metrics.ignored_tombstone("orders")
     metrics.poll_answered("default", Ready("tag"))
     metrics.action_answered("default", ACTION, Accepted())
     metrics.accepted(ACTION, 12.0, 0.2)
@@ -144,7 +144,7 @@ def test_what_the_configuration_foretells_starts_at_zero(registry: CollectorRegi
     assert len(series(registry, "actions_answered_total")) == len(get_args(ActionOutcome))
 
     metrics.events_consumed("orders", 1)
-    metrics.routed("shipped", ACTION)
+    metrics.payload("shipped", ACTION)
     metrics.poll_answered("default", DocumentTaken(None))
     metrics.action_answered("default", ACTION, Accepted())
     metrics.accepted(ACTION, 1, 1)
@@ -162,7 +162,7 @@ def test_each_fact_is_counted_under_its_labels(registry: CollectorRegistry, metr
 
     assert value(registry, "events_consumed_total", topic="orders") == 7
     assert value(registry, "events_unrouted_total", topic="orders") == 1
-    assert value(registry, "tombstones_passed_total", topic="orders") == 1
+    assert value(registry, "tombstones_ignored_total", topic="orders") == 1
     assert value(registry, "actions_routed_total", route="shipped", action=ACTION) == 1
     assert value(registry, "dead_letters_total", reason="rejected") == 1
     assert value(registry, "requests_total", connection="default", call="action", status="202") == 1
@@ -220,7 +220,7 @@ def test_a_scrape_shows_the_last_snapshot(registry: CollectorRegistry, metrics: 
             in_doubt=1,
             journal_backlog=7,
             paused=True,
-            budget_share=0.25,
+            rate_limit_share=0.25,
             partitions_owned=3,
             lag={("orders", 0): 10},
             connections={"acme": ConnectionFigures(requests_per_second=12.25, suspended=True)},
@@ -232,11 +232,11 @@ def test_a_scrape_shows_the_last_snapshot(registry: CollectorRegistry, metrics: 
     assert value(registry, "in_doubt_actions") == 1
     assert value(registry, "journal_backlog_writes") == 7
     assert value(registry, "source_paused") == 1
-    assert value(registry, "budget_share_ratio") == 0.25
+    assert value(registry, "rate_limit_share_ratio") == 0.25
     assert value(registry, "partitions_owned") == 3
     assert value(registry, "consumer_lag_records", topic="orders", partition="0") == 10
     assert value(registry, "connection_suspended", connection="acme") == 1
-    assert value(registry, "connection_resting", connection="acme") == 0
+    assert value(registry, "connection_cooling_down", connection="acme") == 0
     assert value(registry, "connection_requests_per_second", connection="acme") == 12.25
 
 
