@@ -84,7 +84,8 @@ class Api:
         reaction = self._gate(headers, now) or self._serve(served, body, now)
         status = _UNANSWERED.get(reaction.ending) or str(reaction.answer.status)
         self._world.account.requests[served.call, status] += 1
-        return replace(reaction, answer=self._written(reaction.answer, headers))
+        written = self._written(reaction.answer, headers)
+        return reaction if written is reaction.answer else replace(reaction, answer=written)
 
     # What is asked
 

@@ -47,7 +47,7 @@ from consumer.simulator.bodies import (
     order_action,
 )
 from consumer.simulator.chance import Durations, draw, token
-from consumer.simulator.moods import Moods, pick
+from consumer.simulator.moods import Moods, Shares, pick
 
 ORDERS = "/api/v3/orders"
 
@@ -285,7 +285,7 @@ class World:
             return json_answer(200, answer)
         if version.word == COMPLETED:
             answer["versionTag"] = version.tag
-        redirect = pick(self._moods.redirects, draw(self._seed, "redirect", job_id))
+        redirect = self._picked(self._moods.redirects, "redirect", job_id)
         if redirect is not None and version.order_id is not None:
             location = f"{ORDERS}/{quote(version.order_id, safe='')}"
             return json_answer(302, answer, location=location, redirect=redirect)
@@ -414,7 +414,7 @@ class World:
         word = COMPLETED
         if fate is None:
             fate = self._processing.fate(draw(self._seed, "fate", *subject))
-            word = pick(self._moods.job_words, draw(self._seed, "word", *subject)) or COMPLETED
+            word = self._picked(self._moods.job_words, "word", *subject) or COMPLETED
         done_at = math.inf if fate == "never" else now + takes_s
         version = _Version(
             order_id=None,
@@ -428,7 +428,7 @@ class World:
             contact_sought_at=done_at,
             changed_at=self._changed_at(now),
             word=word,
-            waiting_word=pick(self._moods.waiting_words, draw(self._seed, "waiting", *subject)) or "Processing",
+            waiting_word=self._picked(self._moods.waiting_words, "waiting", *subject) or "Processing",
         )
         self._jobs[job_id] = version
         return version
@@ -480,7 +480,12 @@ class World:
 
     def _acceptance(self, *subject: str) -> int:
         """Return the status of an acceptance. Docs: 202, on one page 201."""
-        return 201 if draw(self._seed, "created", *subject) < self._moods.moods.created else 202
+        created = self._moods.moods.created
+        return 201 if created and draw(self._seed, "created", *subject) < created else 202
+
+    def _picked(self, shares: Shares, *subject: str | int) -> str | None:
+        """Draw from the shares; nothing is drawn where there are none, which is most of the time."""
+        return pick(shares, draw(self._seed, *subject)) if shares else None
 
 
 def _no_order() -> Answer:

@@ -142,7 +142,7 @@ def test_fact_04_our_client_sends_data_unchanged(engage: Target) -> None:
 
 @not_yet("a 422 is a refusal for good")
 def test_fact_05_our_client_does_not_give_up_an_action_for_a_contact_that_is_late(engage: Target) -> None:
-    """API v3, POST action, 422. Order integration guide: contacts are synchronised apart from orders."""
+    """API v3, POST action, 422. Documentation of orders: contacts are synchronised apart from orders."""
     document = engage.document()
     del document["contact"]
     order_id, tag = engage.processed(document)

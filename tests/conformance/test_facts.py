@@ -1,7 +1,7 @@
 """Each documented fact of Engage's order API, by plain HTTP. docs/engage.md lists them with how sure each one is.
 
 The docstring names the fact and the page of Voyado's documentation that says so. "API v3" is the reference of the
-order endpoints; a fact that is only likely is of its examples, or of public clients.
+order endpoints, "Documentation of orders" the pages around it. What is only likely is of examples or public clients.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def test_fact_05_an_action_upon_an_order_without_a_contact_is_422(engage: Target
 
 
 def test_fact_05_an_order_whose_contact_is_unknown_is_accepted_all_the_same(engage: Target) -> None:
-    """Order integration guide: it is accepted, with a line in the integration log; its actions are 422. Fact 11."""
+    """Documentation of orders: it is accepted, with a line in the integration log; its actions are 422. Fact 11."""
     if engage.controllable:
         engage.moods(missingContacts=1)
     document = engage.document(contact={"matchKey": NOBODY, "matchKeyType": "Email"})
@@ -212,7 +212,7 @@ def test_fact_05_an_order_whose_contact_is_unknown_is_accepted_all_the_same(enga
 
 
 def test_fact_05_a_contact_that_comes_late_ends_the_422(engage: Target) -> None:
-    """Order integration guide: contacts are synchronised apart from orders."""
+    """Documentation of orders: contacts are synchronised apart from orders."""
     engage.moods(missingContacts=1)
     order_id, tag = engage.processed()
     assert engage.act(order_id, tag).status_code == 422
@@ -222,7 +222,7 @@ def test_fact_05_a_contact_that_comes_late_ends_the_422(engage: Target) -> None:
 
 
 def test_fact_05_an_order_that_is_put_again_after_its_contact_came_is_linked(engage: Target) -> None:
-    """Order integration guide: register the contact, and send the order again."""
+    """Documentation of orders: register the contact, and send the order again."""
     engage.moods(missingContacts=1, contactLink="again")
     document = engage.document()
     order_id, old = engage.processed(document)
