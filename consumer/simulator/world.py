@@ -341,7 +341,7 @@ class World:
 
     def _is_linked(self, order: _Order, version: _Version, now: float) -> bool:
         """Say whether the order has a contact: it names one, Engage knows it, and found it for this order."""
-        found_by = now if self._moods.moods.contact_link == "itself" else version.contact_sought_at
+        found_by = now if self._moods.moods.contact_link == "itself" else min(now, version.contact_sought_at)
         return version.contact and order.contact_at <= found_by
 
     def _current(self, order_id: str, tag: str, now: float) -> tuple[_Order, _Version] | None:

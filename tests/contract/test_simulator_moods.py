@@ -79,6 +79,14 @@ def test_a_missing_contact_comes_when_somebody_registers_it(link: str) -> None:
         assert trial.act(trial.tag("B-1"), order_id="B-1").status_code == 202, "registered before its order"
 
 
+def test_a_change_upon_a_version_that_never_completes_finds_no_contact_before_it_came() -> None:
+    world = world_in(Moods(late_contacts=1, contact_delay="fixed:10s", contact_link="again"))
+    world.submit_order("A", 0.0, fate="never")
+    world.change_order("A", "change-status", b'{"status": "Shipped"}', 1.0)
+    tag = world.current_tag("A", 2.0)
+    assert world.act("A", f'{{"action": "Custom", "versionTag": "{tag}"}}'.encode(), 2.0).status == 422
+
+
 def test_an_order_that_names_no_contact_has_none_whoever_is_registered() -> None:
     with simulating(moody(Moods())) as trial:
         trial.client.post(ORDERS, json={"orderId": "A-1"})
