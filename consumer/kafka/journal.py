@@ -24,8 +24,8 @@ from consumer.kafka import clients
 from consumer.kafka.facts import Report
 from consumer.kafka.low_water_mark import PINNING, Pinning
 from consumer.kafka.topics import RelayTopics
-from consumer.kafka.transactions import CALL_TIMEOUT_S, Transactions
-from consumer.kafka.writes import Adoption, Write
+from consumer.kafka.transactions import CALL_TIMEOUT_S, ReplaceTooLarge, Transactions
+from consumer.kafka.writes import DeadLetter, Item, Put
 
 MAX_WRITES = 2000  # per transaction: it takes 3-25 ms
 MAX_BYTES = 16 * 1024 * 1024  # per transaction: what cannot be written within transaction.timeout.ms never ends
@@ -44,12 +44,12 @@ class Journal:
         ownership: Callable[[], Ownership],
         clock: Clock,
         report: Report,
-        replace_too_large: Callable[[Write], Write],
+        replace_too_large: ReplaceTooLarge,
         pinning: Pinning = PINNING,
     ) -> None:
         """`topics` by source topic; `ownership` returns the latest snapshot."""
         self._clock = clock
-        self._queue: deque[Write | Adoption] = deque()
+        self._queue: deque[Item] = deque()
         self._wake = threading.Condition()
         self._stopping = threading.Event()
         self._transactions = Transactions(
@@ -71,7 +71,7 @@ class Journal:
         """Start the thread. It builds the producer at once, as far as the broker lets it."""
         self._thread.start()
 
-    def submit(self, items: Iterable[Write | Adoption]) -> None:
+    def submit(self, items: Iterable[Item]) -> None:
         """Make these safe, in this order; `Committed` tells when."""
         with self._wake:
             self._queue.extend(items)
@@ -112,12 +112,12 @@ class Journal:
         except BaseException as error:  # noqa: BLE001 - the thread's edge: whoever watches it ends the process
             self.failed = error
 
-    def _next_items(self) -> list[Write | Adoption]:
+    def _next_items(self) -> list[Item]:
         """Wait for the next transaction's; none at the end."""
         with self._wake:
             while not self._queue and not self._stopping.is_set():
                 self._wake.wait()
-        items: list[Write | Adoption] = []
+        items: list[Item] = []
         size = 0
         while self._queue and len(items) < MAX_WRITES and size < MAX_BYTES:
             items.append(self._queue.popleft())
@@ -153,8 +153,11 @@ class _Clients:
             reader.close()
 
 
-def _size(item: Write | Adoption) -> int:
-    if isinstance(item, Adoption):
-        return 0
-    dead_letter = item.dead_letter
-    return len(item.value or b"") + (0 if dead_letter is None else len(dead_letter.value or b""))
+def _size(item: Item) -> int:
+    match item:
+        case Put(value=value):
+            return len(value)
+        case DeadLetter(record=record):
+            return len(record.value or b"")
+        case _:
+            return 0

@@ -17,7 +17,7 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
  5. A fenced producer gives up every partition and rejoins. A forgotten transactional.id (7 idle days) is no crash.
  6. The broker refuses whole produce batches: a record is too large only if it is refused alone.
  7. No open transaction is left behind: whoever restores the partition next would wait for it.
- 8. A delay topic that was deleted and made again begins at 0: its mark begins anew with it, and what is pending is
+ 8. A delay topic that was deleted and made again begins at 0: its mark begins again with it, and what is pending is
     written again. The old mark would hide all that follows.
 """
 
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,7 +49,7 @@ from consumer.kafka.facts import (
 from consumer.kafka.low_water_mark import PINNING, LowWaterMark, Pinning
 from consumer.kafka.records import DeadLetterRecord, position_value
 from consumer.kafka.topics import RelayTopics
-from consumer.kafka.writes import Adoption, Write
+from consumer.kafka.writes import Barrier, Begin, DeadLetter, Item, Position, Put, Tombstone, Write
 from schemas.pending_action import POSITION_KEY
 
 CALL_TIMEOUT_S = 15.0  # per call: above transaction.timeout.ms (10 s), so that the broker decides before we do
@@ -74,27 +74,52 @@ _FATAL_YET_NOT_FENCED = frozenset(
 )
 
 
+Keyed = Put | Tombstone | DeadLetter
+
+
 @dataclass(slots=True)
 class _Partition:
     mark: LowWaterMark
     next_offset: int
     end: int
     recreated: bool = False  # the delay topic, since the last transaction that was committed
-    too_large: set[bytes | None] = field(default_factory=set)  # keys that were set aside for their record's size
+    too_large: set[bytes | None] = field(default_factory=set)  # keys that were dead-lettered for their record's size
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Batch:
-    """The writes of one partition in one transaction, and where they came to lie in the delay topic."""
+    """The writes of one partition in one transaction, and where they came to lie in the delay topic.
+
+    `latest`: by key, as group commit writes only the latest state of an action. `recreated`: the delay topic was, since
+    the last transaction.
+    """
 
     assignment: Assignment
-    writes: list[Write]
     next_offset: int
     start: int
     end: int
-    recreated: bool = False  # the delay topic, since the last transaction
-    latest: dict[Hashable, Write] = field(default_factory=dict)
+    recreated: bool
+    latest: dict[bytes, Keyed] = field(default_factory=dict)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
     written: dict[Hashable, int | None] = field(default_factory=dict)
+
+    def add(self, write: Write) -> None:
+        match write:
+            case Put(key=key, next_offset=next_offset):
+                self.latest[key] = write
+            case Tombstone(key=key):
+                self.latest[key] = write
+                next_offset = None
+            case DeadLetter(key=key_, next_offset=next_offset):
+                self.dead_letters.append(write)
+                if key_ is not None:
+                    self.latest[key_] = write
+            case Position(next_offset=next_offset):
+                pass
+            case Barrier():
+                next_offset = None
+        if next_offset is not None:
+            self.next_offset = next_offset
 
 
 class _AbortedError(Exception):
@@ -112,7 +137,7 @@ class _BatchTooLargeError(_AbortedError):
 class _TooLargeError(Exception):
     """One record is too large by itself."""
 
-    def __init__(self, write: Write) -> None:
+    def __init__(self, write: Put | DeadLetter) -> None:
         super().__init__("a record is too large")
         self.write = write
 
@@ -135,6 +160,10 @@ def _random_name() -> str:
     return uuid.uuid4().hex
 
 
+ReplaceTooLarge = Callable[[Put | DeadLetter], DeadLetter]
+"""Returns what is written in place of a record that the broker refuses; the same one where it cannot be smaller."""
+
+
 class Transactions:
     """The rules of the module. `settle` and `end` are for one thread; `end_at` may be set by another."""
 
@@ -147,7 +176,7 @@ class Transactions:
         clock: Clock,
         pause: Callable[[float], None],
         report: Report,
-        replace_too_large: Callable[[Write], Write],
+        replace_too_large: ReplaceTooLarge,
         pinning: Pinning = PINNING,
         new_name: Callable[[], str] = _random_name,
     ) -> None:
@@ -169,7 +198,7 @@ class Transactions:
         self._producer: Producer | None = None
         self._ownership_confirmed_at = -math.inf
         self._one_by_one = False
-        self._refused: tuple[KafkaError, str, Write | None] | None = None
+        self._refused: tuple[KafkaError, str, Put | DeadLetter | None] | None = None
         self.end_at = math.inf  # by the clock: what is not committed by then is dropped
         self.busy_since: float | None = None  # when the present call into librdkafka began
 
@@ -181,15 +210,14 @@ class Transactions:
         """Free the producer."""
         self._discard_producer()
 
-    def settle(self, items: list[Write | Adoption]) -> None:
+    def settle(self, items: Sequence[Item]) -> None:
         """Bring these to their end: committed, or dropped because they are no longer ours."""
         writes: list[Write] = []
         for item in items:
-            if isinstance(item, Adoption):
-                self._adopt(item)
-            else:
-                self._forget_too_large(item)
-                writes.append(item)
+            if isinstance(item, Begin):
+                self._begin(item)
+            elif (write := self._without_refused(item)) is not None:
+                writes.append(write)
         attempt = 0
         while writes:
             ownership = self._ownership()
@@ -224,31 +252,37 @@ class Transactions:
             self._one_by_one = False
             self._discard_producer()
 
-    def _smaller(self, write: Write) -> Write:
+    def _smaller(self, write: Put | DeadLetter) -> DeadLetter:
         """What is written in the place of a record that the broker refuses for its size."""
         replacement = self._replace_too_large(write)
         if replacement is write:
             self._report(TransactionAborted("the dead-letter topic refuses even a letter without its value"))
             self._pause(RETRY_S[-1])
-        elif write.dead_letter is None:
-            self._partitions[write.assignment].too_large.add(replacement.key)
+        elif isinstance(write, Put):
+            self._partitions[write.assignment].too_large.add(write.key)
             self._report(RecordTooLarge(write, replacement))
         return replacement
 
-    def _forget_too_large(self, write: Write) -> None:
-        """What was handed in before its action was set aside would set it aside once more."""
-        partition = self._partitions.get(write.assignment)
-        if partition is not None and write.key in partition.too_large:
-            write.key = write.value = write.dead_letter = None
+    def _without_refused(self, write: Write) -> Write | None:
+        """What an action submitted before it was dead-lettered for its size would dead-letter it again.
 
-    def _adopt(self, adoption: Adoption) -> None:
-        if adoption.assignment in self._given_up:
+        Only its position counts.
+        """
+        partition = self._partitions.get(write.assignment)
+        if partition is None or isinstance(write, Position | Barrier) or write.key not in partition.too_large:
+            return write
+        if isinstance(write, Tombstone) or write.next_offset is None:
+            return None
+        return Position(write.assignment, write.next_offset)
+
+    def _begin(self, begin: Begin) -> None:
+        if begin.assignment in self._given_up:
             return
         ownership = self._ownership()
         for gone in [a for a in self._partitions if not ownership.covers(a)]:
             del self._partitions[gone]
-        mark = LowWaterMark(adoption.live, adoption.end, self._pinning)
-        self._partitions[adoption.assignment] = _Partition(mark, adoption.next_offset, adoption.end)
+        mark = LowWaterMark(begin.live, begin.end, self._pinning)
+        self._partitions[begin.assignment] = _Partition(mark, begin.next_offset, begin.end)
 
     def _keep_covered(self, writes: list[Write], ownership: Ownership) -> list[Write]:
         """Rule 1: a stale entry must not be written under a fresh generation."""
@@ -288,13 +322,14 @@ class Transactions:
             batch = batches.get(write.assignment)
             if batch is None:
                 state = self._partitions[write.assignment]
-                batch = _Batch(write.assignment, [], state.next_offset, state.end, state.end, state.recreated)
-                batches[write.assignment] = batch
-            batch.writes.append(write)
-            if write.next_offset is not None:
-                batch.next_offset = write.next_offset
-            if write.key is not None:
-                batch.latest[write.key] = write  # group commit: only the latest state of an action is written
+                batch = batches[write.assignment] = _Batch(
+                    assignment=write.assignment,
+                    next_offset=state.next_offset,
+                    start=state.end,
+                    end=state.end,
+                    recreated=state.recreated,
+                )
+            batch.add(write)
         return list(batches.values())
 
     def _commit(self, batches: list[_Batch], ownership: Ownership, transaction: str) -> None:
@@ -327,22 +362,19 @@ class Transactions:
     def _produce_dead_letters(self, producer: Producer, batch: _Batch) -> int:
         """Produce the batch's dead letters; returns how many there are."""
         topic, partition, _ = batch.assignment
-        count = 0
-        for write in batch.writes:
-            if write.dead_letter is not None:
-                dead_letter, where = write.dead_letter, self._topics[topic].dead_letters
-                delivered = partial(self._dead_letter_delivered, write)
-                self._produce_one(producer, where, partition, dead_letter, delivered=delivered, write=write)
-                count += 1
-        return count
+        for write in batch.dead_letters:
+            where, delivered = self._topics[topic].dead_letters, partial(self._dead_letter_delivered, write)
+            self._produce_one(producer, where, partition, write.record, delivered=delivered, write=write)
+        return len(batch.dead_letters)
 
     def _produce(self, producer: Producer, batch: _Batch) -> None:
         topic, partition, _ = batch.assignment
         delay_topic = self._topics[topic].delay
-        for write in batch.latest.values():
-            record = _Record(write.key, write.value)
+        for key, write in batch.latest.items():
+            put = write if isinstance(write, Put) else None
+            record = _Record(key, None if put is None else put.value)
             delivered = partial(self._delivered, batch, write)
-            self._produce_one(producer, delay_topic, partition, record, delivered=delivered, write=write)
+            self._produce_one(producer, delay_topic, partition, record, delivered=delivered, write=put)
         position = _Record(POSITION_KEY, position_value(batch.next_offset))
         delivered = partial(self._delivered, batch, None)
         self._produce_one(producer, delay_topic, partition, position, delivered=delivered)
@@ -355,7 +387,7 @@ class Transactions:
         record: DeadLetterRecord | _Record,
         *,
         delivered: Callable[[KafkaError | None, Message], None],
-        write: Write | None = None,
+        write: Put | DeadLetter | None = None,
     ) -> None:
         while True:
             try:
@@ -386,13 +418,13 @@ class Transactions:
                 raise _AbortedError("the broker did not take the records in time")
         self._check_delivery()
 
-    def _dead_letter_delivered(self, write: Write, error: KafkaError | None, record: Message) -> None:
+    def _dead_letter_delivered(self, write: DeadLetter, error: KafkaError | None, record: Message) -> None:
         if error is not None:
             self._note_refusal(error, record, write)
 
-    def _delivered(self, batch: _Batch, write: Write | None, error: KafkaError | None, record: Message) -> None:
+    def _delivered(self, batch: _Batch, write: Keyed | None, error: KafkaError | None, record: Message) -> None:
         if error is not None:
-            self._note_refusal(error, record, write)
+            self._note_refusal(error, record, write if isinstance(write, Put) else None)
             return
         offset = record.offset()
         if offset is None:  # written by an earlier try whose answer was lost: somewhere behind the batch's start
@@ -404,9 +436,9 @@ class Transactions:
             batch.written.clear()  # what lay in the former one
         batch.end = max(batch.end, offset + 1)
         if write is not None:
-            batch.written[write.key] = None if write.value is None else offset
+            batch.written[write.key] = offset if isinstance(write, Put) else None
 
-    def _note_refusal(self, error: KafkaError, record: Message, write: Write | None) -> None:
+    def _note_refusal(self, error: KafkaError, record: Message, write: Put | DeadLetter | None) -> None:
         """Keep the first one, as the others follow from it; the size of a record is always a first one."""
         if self._refused is None or (_is_too_large(error) and not _is_too_large(self._refused[0])):
             self._refused = (error, f"writing to {record.topic()}[{record.partition()}]", write)

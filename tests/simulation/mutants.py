@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 import consumer.kafka.transactions
 from consumer.core import clock
 from consumer.core.clock import Clock
-from consumer.core.effects import Effect, RestoredAction, Send
+from consumer.core.effects import Effect, LiveAction, Send
 from consumer.core.ledger import Ledger, State, _Entry
 from consumer.core.ownership import Assignment, Ownership, Partition
 from consumer.core.pacing import Pace
@@ -28,8 +28,8 @@ from consumer.kafka.low_water_mark import LowWaterMark
 from consumer.kafka.membership import Membership
 from consumer.kafka.restore import Restorer, _Reading
 from consumer.kafka.topics import Watermarks
-from consumer.kafka.transactions import Transactions, _Batch
-from consumer.kafka.writes import Write
+from consumer.kafka.transactions import Keyed, Transactions, _Batch
+from consumer.kafka.writes import Barrier, Tombstone, Write
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.partitions import Partitions
@@ -157,9 +157,7 @@ def a_tombstone_is_lost_with_an_abort(patch: Patch) -> None:
     def without(self: Transactions, writes: list[Write]) -> list[_Batch]:
         if id(self) in aborted:
             aborted.discard(id(self))
-            for write in writes:
-                if write.value is None and write.dead_letter is None:
-                    write.key = None
+            writes = [Barrier(each.assignment) if isinstance(each, Tombstone) else each for each in writes]
         return batches(self, writes)
 
     patch.setattr(Transactions, "_replace_producer", replaced)
@@ -231,7 +229,7 @@ def an_overrun_hand_over_is_never_over(patch: Patch) -> None:
 
 @mutation
 def a_record_that_is_too_large_is_dead_lettered_twice(patch: Patch) -> None:
-    patch.setattr(Transactions, "_forget_too_large", lambda self, write: None)
+    patch.setattr(Transactions, "_without_refused", lambda self, write: write)
 
 
 @mutation
@@ -282,7 +280,7 @@ def the_mark_outlives_the_delay_topic(patch: Patch) -> None:
     original = Transactions._delivered
 
     def delivered(
-        self: Transactions, batch: _Batch, write: Write | None, error: KafkaError | None, record: Message
+        self: Transactions, batch: _Batch, write: Keyed | None, error: KafkaError | None, record: Message
     ) -> None:
         before = batch.start, batch.end
         original(self, batch, write, error, record)
@@ -318,7 +316,7 @@ def an_older_offset_counts_before_a_later_position(patch: Patch) -> None:
 def another_clocks_due_times_are_trusted(patch: Patch) -> None:
     original = Ledger.assign
 
-    def assign(self: Ledger, assignment: Assignment, restored: Iterable[RestoredAction], now: float) -> list[Effect]:
+    def assign(self: Ledger, assignment: Assignment, restored: Iterable[LiveAction], now: float) -> list[Effect]:
         records = list(restored)
         due = {record.offset: record.due for record in records}
         effects = original(self, assignment, records, now)

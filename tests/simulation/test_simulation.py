@@ -57,16 +57,16 @@ def test_an_event_whose_record_became_visible_before_its_offset_is_not_sent_twic
     assert isinstance(payload, Routed)
     action = new_action(payload, read)
     save = Save(
-        ActionId(Assignment(TOPICS.source, 0, 1), 0),
-        action.route,
-        action.payload,
-        False,
-        START,
-        START,
-        0,
-        0,
-        "tag",
-        None,
+        action_id=ActionId(Assignment(TOPICS.source, 0, 1), 0),
+        route=action.route,
+        payload=action.payload,
+        sending=False,
+        first_seen=START,
+        due=START,
+        attempts=0,
+        sends=0,
+        version_tag="tag",
+        job_id=None,
     )
     scheduler.kafka.logs[TOPICS.delay, 0].append(event.key, pending_value(save), START)
     event.torn = True
