@@ -47,11 +47,13 @@ from consumer.core.effects import (
     THE_ORDER,
     ActionId,
     Close,
+    Document,
     Effect,
     GiveUp,
     Job,
     LiveAction,
     NewAction,
+    Order,
     Poll,
     PollTarget,
     Request,
@@ -129,8 +131,6 @@ class _Entry:
         "due",
         "failed",
         "first_seen",
-        "instead",
-        "job_id",
         "missing_since",
         "next",
         "offset",
@@ -141,6 +141,7 @@ class _Entry:
         "resend",
         "route",
         "sends",
+        "source",
         "stale",
         "state",
         "tag",
@@ -156,8 +157,7 @@ class _Entry:
         self.payload = action.payload
         self.resend = action.resend
         self.tag = action.version_tag
-        # A job is kept as its id alone: most targets are jobs, and an object for each would be 48 bytes more.
-        self.job_id, self.instead = _kept(action.target)
+        self.source = _kept(action.target)  # where its tag comes from
         self.state = State.QUEUED
         self.first_seen = first_seen
         self.due = first_seen  # when its next step is; never changed while the entry lies in the heap
@@ -179,15 +179,19 @@ class _Entry:
         return ActionId(self.partition.assignment, self.offset)
 
     @property
+    def job_id(self) -> str | None:
+        return self.source if isinstance(self.source, str) else None
+
+    @property
     def target(self) -> PollTarget:
-        if self.instead is None and self.job_id is not None:
-            return Job(self.job_id)
-        return self.instead or THE_ORDER
+        if self.stale:
+            return THE_ORDER  # a job would tell the same tag again
+        return Job(self.source) if isinstance(self.source, str) else self.source
 
 
-def _kept(target: PollTarget) -> tuple[str | None, PollTarget | None]:
-    """Return a target's job, and what is asked instead of one."""
-    return (target.job_id, None) if isinstance(target, Job) else (None, target)
+def _kept(target: PollTarget) -> str | Order | Document:
+    """A job is kept as its id alone: most targets are jobs, and an object for each would be 48 bytes more."""
+    return target.job_id if isinstance(target, Job) else target
 
 
 class _Partition:
@@ -348,7 +352,7 @@ class Ledger:
                 return [self._save(entry, sending=entry.doubt)] if entry.partition.stopping else []
             case DocumentTaken(new_job):
                 entry.answered = entry.failed = 0
-                entry.job_id, entry.instead = _kept(THE_ORDER if new_job is None else Job(new_job))
+                entry.source = THE_ORDER if new_job is None else new_job
                 self._wait(entry, State.WAITING, self._policy.schedule.first_poll(now))
                 return [self._save(entry, sending=entry.doubt)]
             case NotReady():
@@ -667,7 +671,6 @@ class Ledger:
             detail = f"Engage answered 404 to {entry.stale} versionTags"
             return self._give_up(entry, Reason.STALE_TAG, detail, now)
         entry.tag = None
-        entry.instead = THE_ORDER  # the job would tell the same again
         wait_s = 0.0 if entry.stale == 1 else self._policy.schedule.interval(entry.stale - 1, self._jitter())
         self._wait(entry, State.WAITING, now + wait_s)
         return [self._save(entry, sending=entry.doubt)]
