@@ -127,7 +127,7 @@ class Outbox:
         if self._tracing is not None and routed is not None:
             routed = self._tracing.taken(event, routed, now)
         if isinstance(routed, Routed):
-            self._metrics.payload(routed.route, routed.action)
+            self._metrics.routed(routed.route, routed.action)
             save = self._ledger.accept(assignment, event.offset, new_action(routed, event), now)
             if save is not None:
                 return put_of(save, next_offset)
