@@ -113,7 +113,14 @@ def _batches(reader: Consumer, actions: int, partitions: int) -> Iterator[list[t
             key, value = record.key(), record.value()
             assert isinstance(key, bytes)
             assert isinstance(value, bytes)
-            at = SourceEvent(TOPIC, record.partition() or 0, record.offset() or 0, record.timestamp()[1], key, value)
+            at = SourceEvent(
+                topic=TOPIC,
+                partition=record.partition() or 0,
+                offset=record.offset() or 0,
+                timestamp_ms=record.timestamp()[1],
+                key=key,
+                value=value,
+            )
             decoded = decode(value)
             assert isinstance(decoded, dict)
             payload = router.route(decoded, at)

@@ -39,7 +39,7 @@ _PENDING: TypeAdapter[PendingAction] = TypeAdapter(PendingAction)
 _PAYLOAD: TypeAdapter[RoutedAction] = TypeAdapter(RoutedAction)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceEvent:
     """A record of the source topic as it was consumed."""
 
@@ -209,13 +209,13 @@ def dead_letter_of_action(given_up: GiveUp, now: float) -> DeadLetterRecord:
     payload = read_payload(given_up.payload)
     source = payload.source
     event = SourceEvent(
-        source.topic,
-        source.partition,
-        source.offset,
-        source.timestamp_ms,
-        source.key.raw() if source.key else None,
-        source.value.raw() if source.value else None,
-        [(name, value.raw() if value else None) for name, value in source.headers],
+        topic=source.topic,
+        partition=source.partition,
+        offset=source.offset,
+        timestamp_ms=source.timestamp_ms,
+        key=source.key.raw() if source.key else None,
+        value=source.value.raw() if source.value else None,
+        headers=[(name, value.raw() if value else None) for name, value in source.headers],
     )
     return _dead_letter(
         event,
@@ -263,7 +263,14 @@ def dead_letter_of_unreadable(
     """Return the dead letter of a delay record that this version cannot read: that record itself, as it is."""
     offset = offset_of_key(key)
     topic, partition = source
-    event = SourceEvent(topic, partition, -1 if offset is None else offset, None, key, value)
+    event = SourceEvent(
+        topic=topic,
+        partition=partition,
+        offset=-1 if offset is None else offset,
+        timestamp_ms=None,
+        key=key,
+        value=value,
+    )
     return dead_letter_of_event(event, Reason.UNREADABLE_PENDING, unreadable.detail, now)
 
 

@@ -51,7 +51,7 @@ class Transaction:
     state: str = "open"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Record:
     offset: int
     key: bytes | None
@@ -92,7 +92,7 @@ class Log:
         headers: Headers | None = None,
         transaction: Transaction | None = None,
     ) -> Record:
-        record = Record(self.end, key, value, headers or [], now, transaction)
+        record = Record(offset=self.end, key=key, value=value, headers=headers or [], at=now, transaction=transaction)
         self.records.append(record)
         self.end += 1
         if transaction is None:
@@ -114,7 +114,9 @@ class Log:
     def close(self, transaction: Transaction, now: float) -> None:
         """Write the transaction's marker."""
         del self.open[transaction]
-        self.records.append(Record(self.end, None, None, [], now, None, marker=True))
+        self.records.append(
+            Record(offset=self.end, key=None, value=None, headers=[], at=now, transaction=None, marker=True)
+        )
         self.end += 1
 
     @property

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """What a schedule is drawn from. `twins`: two instances have the same transactional.id, by mistake."""
 

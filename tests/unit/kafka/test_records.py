@@ -75,7 +75,15 @@ def payload(data: object = None, order_id: str = "A-1", language: str | None = N
 
 
 def event(value: bytes = b"{}", headers: list[tuple[str, bytes | None]] | None = None) -> SourceEvent:
-    return SourceEvent("orders", 0, 17, 1_762_162_200_000, b"A-1", value, headers or [])
+    return SourceEvent(
+        topic="orders",
+        partition=0,
+        offset=17,
+        timestamp_ms=1_762_162_200_000,
+        key=b"A-1",
+        value=value,
+        headers=headers or [],
+    )
 
 
 def saved(action: NewAction, *, sending: bool = False, offset: int = 17, tag: str | None = None) -> bytes:

@@ -94,7 +94,15 @@ def told() -> Told:
 
 def consumed(*headers: tuple[str, bytes | None]) -> SourceEvent:
     value = f'{{"orderId": "{SECRET}order"}}'.encode()
-    return SourceEvent("orders", 3, 17, 1, f"{SECRET}order".encode(), value, headers)
+    return SourceEvent(
+        topic="orders",
+        partition=3,
+        offset=17,
+        timestamp_ms=1,
+        key=f"{SECRET}order".encode(),
+        value=value,
+        headers=headers,
+    )
 
 
 def payload(event: SourceEvent) -> Routed:
