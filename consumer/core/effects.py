@@ -51,7 +51,7 @@ class NewAction:
 
     `target`: what to ask for the versionTag, where `version_tag` is none or turns out to be stale.
 
-    `resend`: what the route wants for an unknown outcome, to send again or to set aside.
+    `resend`: what the route wants for an unknown outcome, to send again or to dead-letter.
     """
 
     route: str
@@ -94,7 +94,7 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Write the tombstone: nothing is owed any more."""
+    """Write the tombstone: nothing is pending any more."""
 
     action_id: ActionId
     route: str

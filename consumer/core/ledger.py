@@ -1,4 +1,4 @@
-"""The ledger: what is still owed to Engage, and whose turn it is. Read this file first.
+"""The ledger: what is still pending for Engage, and whose turn it is. Read this file first.
 
 Every routed action lives here from the moment its event is read until it is accepted or dead-lettered.
 
@@ -412,7 +412,7 @@ class Ledger:
         return [self._save(entry, sending=entry.doubt)]
 
     def rewrite(self, assignment: Assignment) -> list[Save]:
-        """Write all that is pending again: the delay topic was made anew."""
+        """Write all that is pending again: the delay topic was recreated."""
         partition = self._partitions.get(assignment)
         entries = partition.entries.values() if partition else ()
         return [self._save(entry, sending=entry.doubt or entry.state in _INTENT) for entry in entries]

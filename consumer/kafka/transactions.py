@@ -17,7 +17,7 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
  5. A fenced producer gives up every partition and rejoins. A forgotten transactional.id (7 idle days) is no crash.
  6. The broker refuses whole produce batches: a record is too large only if it is refused alone.
  7. No open transaction is left behind: whoever restores the partition next would wait for it.
- 8. A delay topic that was deleted and made again begins at 0: its mark begins again with it, and what is pending is
+ 8. A delay topic that was deleted and created again begins at 0: its mark begins again with it, and what is pending is
     written again. The old mark would hide all that follows.
 """
 

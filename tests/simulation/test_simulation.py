@@ -1,4 +1,4 @@
-"""The simulated world as tests: nothing is violated, all that is rare is reached, every deliberate mistake noticed."""
+"""The simulation as tests: nothing is violated, all that is rare is reached, every deliberate mistake noticed."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ ROUTER = RememberingRouter()
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Event:
-    """An event, and what Engage and the world know of it."""
+    """An event, and what Engage and the simulation know of it."""
 
     number: int
     kind: str

@@ -195,7 +195,7 @@ def test_a_source_whose_records_were_deleted_unread_is_not_skipped_silently(sand
 def test_a_source_that_was_made_anew_is_not_replayed_silently(sandbox: Sandbox) -> None:
     sandbox.fill(sandbox.topics.source, 10)
     sandbox.commit((sandbox.topics.source, 0, 300))
-    with pytest.raises(OffsetOutOfRangeError, match=r"next offset is 300, the source holds 0 to 10: .*made anew"):
+    with pytest.raises(OffsetOutOfRangeError, match=r"next offset is 300, the source holds 0 to 10: .*recreated"):
         sandbox.restore()
 
 
