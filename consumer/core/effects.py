@@ -119,7 +119,10 @@ Effect = Save | Close | GiveUp
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """Ask the target for the versionTag. `due`: when it was to be asked."""
+    """Ask the target for the versionTag.
+
+    `payload` holds the document, where that is the target. `due`: when it was to be asked.
+    """
 
     action_id: ActionId
     order_id: str

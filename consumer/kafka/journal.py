@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -23,8 +24,9 @@ from consumer.core.ownership import Ownership
 from consumer.kafka import clients
 from consumer.kafka.facts import Report
 from consumer.kafka.low_water_mark import PINNING, Pinning
+from consumer.kafka.producers import CALL_TIMEOUT_S
 from consumer.kafka.topics import RelayTopics
-from consumer.kafka.transactions import CALL_TIMEOUT_S, ReplaceTooLarge, Transactions
+from consumer.kafka.transactions import ReplaceTooLarge, Transactions
 from consumer.kafka.writes import DeadLetter, Item, Put
 
 MAX_WRITES = 2000  # per transaction: it takes 3-25 ms
@@ -52,6 +54,7 @@ class Journal:
         self._queue: deque[Item] = deque()
         self._wake = threading.Condition()
         self._stopping = threading.Event()
+        self._end_at = math.inf  # by the clock
         self._transactions = Transactions(
             _Clients(properties, transactional_id),
             topics=topics,
@@ -88,7 +91,8 @@ class Journal:
         What is not safe by then is dropped: it is in the source, or in the delay topic as it was before.
         """
         with self._wake:
-            self._transactions.end_at = self._clock() + timeout_s
+            self._end_at = self._clock() + timeout_s
+            self._transactions.end_by(self._end_at)
             self._stopping.set()
             self._wake.notify()
         if self._thread.ident is None:
@@ -127,14 +131,14 @@ class Journal:
     def _pause(self, seconds: float) -> None:
         """Wait between two attempts; a stop cuts it short."""
         if self._stopping.is_set():
-            time.sleep(max(0.0, min(seconds, self._transactions.end_at - self._clock())))
+            time.sleep(max(0.0, min(seconds, self._end_at - self._clock())))
         else:
             self._stopping.wait(seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class _Clients:
-    """Real ones. See transactions.Clients."""
+    """Real ones. See producers.Clients."""
 
     properties: clients.Properties
     transactional_id: str

@@ -395,7 +395,7 @@ class SimulatedProducer:
 
 
 class SimulatedClients:
-    """transactions.Clients."""
+    """producers.Clients."""
 
     def __init__(self, process: Process, transactional_id: str) -> None:
         self._process = process

@@ -168,7 +168,7 @@ class SimulatedJournal:
         return 0.0
 
     def stop(self, timeout_s: float) -> bool:
-        self.transactions.end_at = self._clock() + timeout_s
+        self.transactions.end_by(self._clock() + timeout_s)
         done = self._process.wait(timeout_s, lambda: not self._queue and "journal" not in self._process.busy)
         if done:
             self.transactions.end()

@@ -524,15 +524,15 @@ def test_a_fatal_error_amid_callbacks_is_no_crash(failing: type[Failing], bench:
 
 def test_a_call_that_never_returns_is_noticed(recorded: type[Recorded], bench: Bench) -> None:
     """librdkafka's `send_offsets_to_transaction` may ignore its time-out (issues 5456, 5511)."""
-    hang = threading.Event()
+    bench.settle(bench.pending(3))
+    hang, begin = threading.Event(), Recorded.begin_transaction
 
-    class Hanging(Recorded):
-        def begin_transaction(self) -> None:
-            hang.wait(30)
-            super().begin_transaction()
+    def hanging(self: Recorded) -> None:
+        hang.wait(30)
+        begin(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(consumer.kafka.journal, "Producer", Hanging)
+        patch.setattr(Recorded, "begin_transaction", hanging)
         write = bench.pending(4)
         bench.submit(write)
         until(lambda: bench.journal.stuck_for() > 0.05, "the watchdog sees it")
