@@ -522,17 +522,23 @@ def test_a_fatal_error_amid_callbacks_is_no_crash(failing: type[Failing], bench:
     assert bench.heard.of(Dropped)[0].writes == [write]
 
 
-def test_a_call_that_never_returns_is_noticed(recorded: type[Recorded], bench: Bench) -> None:
+def test_a_call_that_never_returns_is_noticed(
+    recorded: type[Recorded],
+    sandboxes: SandboxFactory,
+    bench_of: Callable[..., Bench],
+    shared_member: Member,
+) -> None:
     """librdkafka's `send_offsets_to_transaction` may ignore its time-out (issues 5456, 5511)."""
-    bench.settle(bench.pending(3))
-    hang, begin = threading.Event(), Recorded.begin_transaction
+    hang = threading.Event()
 
-    def hanging(self: Recorded) -> None:
-        hang.wait(30)
-        begin(self)
+    class Hanging(Recorded):
+        def begin_transaction(self) -> None:
+            hang.wait(30)
+            super().begin_transaction()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Recorded, "begin_transaction", hanging)
+        patch.setattr(consumer.kafka.journal, "Producer", Hanging)  # before its thread makes one
+        bench = bench_of(sandboxes(group=shared_member.group))
         write = bench.pending(4)
         bench.submit(write)
         until(lambda: bench.journal.stuck_for() > 0.05, "the watchdog sees it")
