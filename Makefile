@@ -17,7 +17,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo check unit test test-long chaos simulate soak endurance lint types audit bench lock generated clean
+.PHONY: help demo check unit test test-long chaos simulate soak endurance lint types docs dist audit bench lock generated
+.PHONY: clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -53,10 +54,24 @@ lint: $(READY) ## Check style, format and that what is generated is current
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/lint-imports --no-logo --no-cache
+	@$(BIN)/deptry consumer schemas
+	@$(BIN)/deptry tests tools benchmarks --ignore DEP002,DEP004
 	@for each in $(GENERATORS); do $(BIN)/python -m $$each --check || exit 1; done
 
 types: $(READY) ## Check types (mypy --strict)
 	@$(BIN)/python -m mypy $(ARGS)
+
+docs: $(READY) ## Build the documentation as a site (build/site); every link and anchor is checked
+	@$(BIN)/python -m tools.site_source
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+	@echo "build/site/index.html"
+
+dist: $(READY) ## Build wheel and sdist, and list what they consist of (dist/)
+	@rm -rf dist
+	@$(BIN)/uv build --quiet --require-hashes --build-constraints requirements-dev.lock --out-dir dist
+	@$(BIN)/python -W ignore -m cyclonedx_py requirements requirements.lock --pyproject pyproject.toml \
+	  --mc-type application --output-reproducible --output-file dist/engage-relay.cdx.json
+	@ls dist
 
 audit: $(READY) ## Look for known vulnerabilities in what is pinned (says so where the registry does not answer)
 	@$(BIN)/python -m pip_audit --requirement requirements.lock --disable-pip --progress-spinner off
@@ -67,11 +82,11 @@ bench: $(READY) ## Measure throughput and restore time against a real broker
 
 lock: $(READY) ## Pin the dependencies of pyproject.toml (ARGS=--upgrade for the newest)
 	@set -e; lock() { \
-	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	    --custom-compile-command "make lock" --extra otel $(ARGS) pyproject.toml "$$@"; \
+	  $(BIN)/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes --extra=otel $(ARGS) \
+	    "$$@" pyproject.toml; \
 	}; \
-	lock --output-file requirements.lock; \
-	lock --group dev --constraints requirements.lock --output-file requirements-dev.lock
+	lock --output-file=requirements.lock; \
+	lock --group=dev --constraints=requirements.lock --output-file=requirements-dev.lock
 
 generated: $(READY) ## Write what is generated: JSON schemas, the configuration reference, the chart's values table, the dashboard
 	@for each in $(GENERATORS); do $(BIN)/python -m $$each || exit 1; done
