@@ -49,7 +49,15 @@ class DeadLetters:
         value: bytes | None = b"{}",
         headers: KafkaHeaders = (),
     ) -> SourceEvent:
-        return SourceEvent(self.topics.source, partition, offset, YESTERDAY_MS, key, value, headers)
+        return SourceEvent(
+            topic=self.topics.source,
+            partition=partition,
+            offset=offset,
+            timestamp_ms=YESTERDAY_MS,
+            key=key,
+            value=value,
+            headers=headers,
+        )
 
     def set_aside(
         self, event: SourceEvent, reason: Reason = Reason.REJECTED, failed_at: float = FAILED_AT_S
@@ -220,7 +228,13 @@ def test_a_redriven_event_that_fails_again_is_a_letter_of_its_own(dead_letters: 
     dead_letters.redrives()
     (event,) = dead_letters.source()
     again = SourceEvent(
-        dead_letters.topics.source, 0, 0, None, event.key(), event.value(), [(REDRIVE_OF, str(first).encode())]
+        topic=dead_letters.topics.source,
+        partition=0,
+        offset=0,
+        timestamp_ms=None,
+        key=event.key(),
+        value=event.value(),
+        headers=[(REDRIVE_OF, str(first).encode())],
     )
     second = dead_letters.set_aside(again)
     assert [each.redrive_of for each in dead_letters.dead_letters()] == [None, str(first)]
@@ -255,7 +269,10 @@ def test_a_partition_that_is_no_more_fails_the_letter(dead_letters: DeadLetters)
     event = dead_letters.event()
     coordinates = dead_letters.put(
         dead_letter_of_event(
-            SourceEvent(event.topic, 9, 0, None, event.key, event.value), Reason.REJECTED, "", FAILED_AT_S
+            SourceEvent(topic=event.topic, partition=9, offset=0, timestamp_ms=None, key=event.key, value=event.value),
+            Reason.REJECTED,
+            "",
+            FAILED_AT_S,
         )
     )
     after = dead_letters.set_aside(dead_letters.event(1))
@@ -274,7 +291,7 @@ def test_a_record_of_the_delay_topic_is_no_event_and_stays(dead_letters: DeadLet
 
 def test_headers_that_name_another_topic_send_nothing_there(dead_letters: DeadLetters, topics: TopicFactory) -> None:
     other = topics("payments")
-    forged = SourceEvent(other, 0, 0, None, b"k", b"v")
+    forged = SourceEvent(topic=other, partition=0, offset=0, timestamp_ms=None, key=b"k", value=b"v")
     coordinates = dead_letters.put(dead_letter_of_event(forged, Reason.REJECTED, "", FAILED_AT_S))
     assert dead_letters.results() == [(coordinates, "failed")]
     assert watermarks(dead_letters.admin, [(other, 0)]) == {(other, 0): (0, 0)}

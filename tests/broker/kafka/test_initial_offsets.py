@@ -64,7 +64,7 @@ def test_an_idle_partition_is_not_decided_anew_at_the_next_start(sandbox: Sandbo
 
 
 def test_a_group_that_was_here_before_is_not_decided_for(sandbox: Sandbox) -> None:
-    """It comes from a relay that kept no delay topic, or the delay topic was made anew."""
+    """It comes from a relay that kept no delay topic, or the delay topic was recreated."""
     sandbox.commit((sandbox.topics.source, 0, 3))
 
     assert settle_start(sandbox.properties, [sandbox.topics], "latest") == []

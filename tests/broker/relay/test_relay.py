@@ -9,12 +9,15 @@ import pytest
 import uvloop
 
 from consumer.kafka.membership import MAX_RECORDS
+from consumer.simulator import Moods
 from tests.support.books import Books
 from tests.support.engage import Asked, Engage, Reply, ScriptedEngage, tagged_order
 from tests.support.events import CUSTOMER, Raw, event, order_id, publish, publish_raw
 from tests.support.relay_thread import LoopFactory, RelayThread
 from tests.support.sandbox import SandboxFactory
 from tests.support.waiting import until
+
+REDIRECTED = Moods(redirects=("relative=1",))
 
 
 def document_of(order: str) -> dict[str, object]:
@@ -161,7 +164,7 @@ def test_a_document_of_an_order_that_exists_replaces_it(sandboxes: SandboxFactor
 def test_a_completed_job_that_redirects_to_its_order_is_followed(sandboxes: SandboxFactory) -> None:
     sandbox = sandboxes()
     order = order_id("redirected")
-    with Engage(completed_job="redirect") as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+    with Engage(moods=REDIRECTED) as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
         publish(sandbox, [(order, event(order, engage={"jobId": engage.submit(order)}))])
         books.wait_until_settled()
         assert dict(engage.requests) == {("job", "302"): 1, ("order", "200"): 1, ("action", "202"): 1}
@@ -172,7 +175,7 @@ def test_what_follows_a_call_is_within_the_budget_as_well(sandboxes: SandboxFact
     sandbox, budget = sandboxes(partitions=3), 40
     redirected = [order_id(f"redirected-{n}") for n in range(40)]
     existing = [order_id(f"existing-{n}") for n in range(10)]
-    with Engage(completed_job="redirect") as engage, Books(sandbox) as books:
+    with Engage(moods=REDIRECTED) as engage, Books(sandbox) as books:
         for order in existing:
             engage.submit(order)
         events = [(order, event(order, engage={"jobId": engage.submit(order)})) for order in redirected]
