@@ -171,9 +171,10 @@ def _in_daemon_thread(work: Callable[[], None]) -> asyncio.Future[None]:
 def _check(settings: Settings, *, create_topics: bool) -> None:
     admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
     if create_topics:
-        for line in kafka_topics.create(admin, settings.topics):
+        for line in kafka_topics.create(admin, settings.topics, rules=settings.topic_rules):
             _LOG.info(line)
-    kafka_topics.check(admin, settings.topics)
+    for line in kafka_topics.check(admin, settings.topics, settings.topic_rules):
+        _LOG.info(line)
 
 
 def _settle_start(settings: Settings, start: Start | None) -> dict[str, int]:

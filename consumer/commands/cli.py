@@ -379,7 +379,7 @@ def topics_create(
         from consumer.kafka import clients, topics
 
         admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
-        for line in topics.create(admin, settings.topics, replication) or ["nothing to do"]:
+        for line in topics.create(admin, settings.topics, replication, settings.topic_rules) or ["nothing to do"]:
             output.data(line)
 
 
@@ -392,7 +392,9 @@ def topics_check(config: Config = None) -> None:
 
         from consumer.kafka import clients, topics
 
-        topics.check(AdminClient(clients.base(settings.kafka), logger=clients.LOGGER), settings.topics)
+        admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
+        for line in topics.check(admin, settings.topics, settings.topic_rules):
+            output.notice(line)
         for each in settings.topics:
             output.data(f"{each.source}, {each.delay} and {each.dead_letters} fit")
 

@@ -36,7 +36,8 @@ from consumer.kafka import clients
 from consumer.kafka.journal import Journal
 from consumer.kafka.records import DeadLetterRecord, without_value
 from consumer.kafka.restore import KafkaReader, Restored, Restorer
-from consumer.kafka.topics import COMPACTED, DEAD_LETTERS, RelayTopics, watermarks
+from consumer.kafka.topic_rules import COMPACTED, DEAD_LETTERS
+from consumer.kafka.topics import RelayTopics, watermarks
 from consumer.kafka.transactions import Write
 from tests.support.broker import KafkaBroker
 from tests.support.downloads import needed
