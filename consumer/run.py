@@ -37,7 +37,7 @@ from consumer.errors import ConfigurationError, ExitCode, FatalError
 from consumer.events.routing import Router, compile_routes
 from consumer.kafka import clients
 from consumer.kafka import topics as kafka_topics
-from consumer.kafka.initial_offsets import Start, settle_start
+from consumer.kafka.initial_offsets import Start, settle_start, start_of
 from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.relay.loop import Connection, Relay, ahead_of, slots_of
 from consumer.telemetry.metrics import Metrics
@@ -120,7 +120,7 @@ async def _prepare(
     settings: Settings, stop: asyncio.Event, *, start: Start | None, create_topics: bool
 ) -> dict[str, int] | None:
     """Check what a relay needs; returns the source topics' partition counts, None where it was stopped meanwhile."""
-    decided = start or _start_of(settings)
+    decided = start or start_of(settings.kafka)
     loop = asyncio.get_running_loop()
     stopped = loop.create_task(stop.wait())
     try:
@@ -182,16 +182,6 @@ def _settle_start(settings: Settings, start: Start | None) -> dict[str, int]:
         _LOG.info(line)
     admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
     return kafka_topics.partition_counts(admin, settings.source.topics)
-
-
-def _start_of(settings: Settings) -> Start | None:
-    match settings.kafka.get("auto.offset.reset"):
-        case "earliest":
-            return "earliest"
-        case "latest":
-            return "latest"
-        case _:
-            return None
 
 
 def _relay(

@@ -21,7 +21,8 @@ from consumer.config.settings import Connection, Settings
 from consumer.core.outcomes import JobFailed, NotFound, NotReady, PollOutcome, Ready, Rejected, Throttled, Unauthorized
 from consumer.errors import ConfigurationError, ExitCode, TopicError
 from consumer.kafka import clients, topics
-from consumer.kafka.initial_offsets import topic_is_known
+from consumer.kafka.initial_offsets import beginnings, start_of
+from consumer.kafka.topic_rules import TopicRules
 from consumer.run import engage_client
 
 CALL_TIMEOUT_S = 15.0
@@ -79,24 +80,26 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
         return
     yield Finding("ok", f"brokers: {nodes} answer")
     for each in settings.topics:
-        found = list(_topics(admin, each))
+        found = list(_topics(admin, each, settings.topic_rules))
         yield from found
-        if all(finding.standing == "ok" for finding in found):
+        if all(finding.standing != "failed" for finding in found):
             yield _rights(admin, each)
             yield _start(settings.kafka, admin, each)
     yield _group_rights(admin, str(settings.kafka["group.id"]))
     yield _transactions(settings.kafka)
 
 
-def _topics(admin: AdminClient, each: topics.RelayTopics) -> Iterator[Finding]:
+def _topics(admin: AdminClient, each: topics.RelayTopics, rules: TopicRules) -> Iterator[Finding]:
     try:
-        topics.check(admin, [each])
+        unseen = topics.check(admin, [each], rules)
     except TopicError as error:
         for line in str(error).splitlines():
             yield Finding("failed", f"topics: {line}", ExitCode.TOPICS)
     except KafkaException as error:
         yield _kafka_failed(f"topics of {each.source}", error)
     else:
+        for line in unseen:
+            yield Finding("note", f"topics: {line}")
         yield Finding("ok", f"topics: {each.source}, {each.delay} and {each.dead_letters} fit")
 
 
@@ -139,20 +142,20 @@ def _operations(some: set[AclOperation]) -> str:
 
 
 def _start(properties: clients.Properties, admin: AdminClient, each: topics.RelayTopics) -> Finding:
+    group = properties["group.id"]
     try:
         with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
-            if topic_is_known(reader, admin, each.source, each.delay):
-                return Finding("ok", f"start: {each.source} goes on where group {properties['group.id']} was")
-        count = topics.partition_counts(admin, (each.source,))[each.source]
-        marks = topics.watermarks(admin, [(each.source, number) for number in range(count)])
+            found = beginnings(reader, admin, each)
     except KafkaException as error:
         return _kafka_failed(f"start of {each.source}", error)
-    waiting = sum(high - low for low, high in marks.values())
-    if not waiting:
+    if found.started or not found.undecided:
+        return Finding("ok", f"start: {each.source} goes on where group {group} was")
+    if not found.unread:
         return Finding("ok", f"start: {each.source} is new and empty")
-    if start := properties.get("auto.offset.reset"):
-        return Finding("ok", f"start: {each.source} is new and starts at its {start} of {waiting} records")
-    return Finding("note", f"start: {each.source} is new and holds {waiting} records: `run` needs --from")
+    refusal = found.refusal(group)
+    if start := start_of(properties):
+        return Finding("ok", f"start: {refusal}; {found.decision(start)} (auto.offset.reset)")
+    return Finding("note", f"start: {refusal}; `run` needs --from")
 
 
 def _transactions(properties: clients.Properties) -> Finding:
