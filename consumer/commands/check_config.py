@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
@@ -28,11 +28,11 @@ from consumer.run import engage_client
 CALL_TIMEOUT_S = 15.0
 ASK_RETRY_S = 0.2
 
-# A cluster that has just started, or lost a node.
 _COORDINATOR_MOVES = frozenset(
     {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}
 )
 
+T = TypeVar("T")
 Standing = Literal["ok", "note", "failed"]
 
 
@@ -122,19 +122,32 @@ def _rights(admin: AdminClient, each: topics.RelayTopics) -> Finding:
 
 
 def _group_rights(admin: AdminClient, group: str) -> Finding:
-    give_up_at = time.monotonic() + CALL_TIMEOUT_S
-    while True:
+    def ask() -> set[AclOperation]:
         (described,) = admin.describe_consumer_groups([group], include_authorized_operations=True).values()
-        try:
-            granted = set(described.result(CALL_TIMEOUT_S).authorized_operations)
-            break
-        except KafkaException as error:
-            if clients.error_of(error).code() not in _COORDINATOR_MOVES or time.monotonic() > give_up_at:
-                return _kafka_failed(f"rights on group {group}", error)
-            time.sleep(ASK_RETRY_S)
+        return set(described.result(CALL_TIMEOUT_S).authorized_operations)
+
+    try:
+        granted = asked(ask)
+    except KafkaException as error:
+        return _kafka_failed(f"rights on group {group}", error)
     if AclOperation.READ not in granted:
         return Finding("failed", f"rights: may not Read group {group}", ExitCode.FAILED)
     return Finding("ok", f"rights: may join group {group}")
+
+
+def asked(ask: Callable[[], T]) -> T:
+    """Ask a group's coordinator: again while a cluster that has just started, or lost a node, has not settled on one.
+
+    Raises KafkaException.
+    """
+    give_up_at = time.monotonic() + CALL_TIMEOUT_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if clients.error_of(error).code() not in _COORDINATOR_MOVES or time.monotonic() > give_up_at:
+                raise
+        time.sleep(ASK_RETRY_S)
 
 
 def _operations(some: set[AclOperation]) -> str:
@@ -145,7 +158,7 @@ def _start(properties: clients.Properties, admin: AdminClient, each: topics.Rela
     group = properties["group.id"]
     try:
         with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
-            found = beginnings(reader, admin, each)
+            found = asked(lambda: beginnings(reader, admin, each))
     except KafkaException as error:
         return _kafka_failed(f"start of {each.source}", error)
     if found.started or not found.undecided:
