@@ -66,6 +66,6 @@ class OffsetOutOfRangeError(FatalError):
 
     exit_code = ExitCode.OFFSET_OUT_OF_RANGE
     advice = (
-        "decide where to go on, with Kafka's own tool while no instance runs: "
+        "choose the next offset with Kafka's own tool, while no instance runs: "
         "kafka-consumer-groups.sh --reset-offsets --group <group.id> --topic <source>"
     )

@@ -1,4 +1,4 @@
-"""Logs: one line per record on stderr, our own and the libraries', as JSON or, on a terminal, to be read.
+"""Logs: one line per record on stderr, our own and the libraries', as JSON or, on a terminal, as text.
 
 Rules:
  1. No secret: whatever was registered with `redact` becomes *** wherever it appears in a line.
@@ -128,7 +128,7 @@ def _type_name(error: BaseException) -> str:
 
 
 def _safe_text(error: BaseException) -> str | None:
-    """Return what may be told of an error's text; None where it could hold anything."""
+    """Return the part of an error's text that may be logged; None where it could hold anything."""
     if type(error).__module__.partition(".")[0] in OURS:
         return str(error)
     if isinstance(error, ValidationError):  # which field and which rule; never the input
@@ -202,7 +202,7 @@ def _strike_secrets(_: WrappedLogger, __: str, event: EventDict) -> str:
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes the lines; what cannot be written is told without the record, which could hold anything."""
+    """Writes the lines; what cannot be written is reported without the record, which could hold anything."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record to what stderr is now: a progress display stands in for it while it runs."""

@@ -1,4 +1,4 @@
-"""The delay topic's records: what is still owed to Engage, so that a restart knows it.
+"""The delay topic's records: the actions that are still open, so that a restart knows them.
 
 Key: `{source offset}:{route}` (UTF-8), or `position` for the partition's next source offset. The partition is
 the source partition's number. A tombstone ends an action. `payload` is written once and carried along unread;
@@ -123,7 +123,7 @@ class PendingAction(_Contract):
 
 
 class Position(_Contract):
-    """Where the source partition goes on: written in every transaction that touches the partition."""
+    """The next offset of the source partition: written in every transaction that touches the partition."""
 
     version: Literal[1] = 1
     next_offset: int

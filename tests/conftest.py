@@ -1,26 +1,14 @@
-"""How much is played, and what it measured: for all tests."""
+"""For all tests: how much is played, under which event loops, and what was measured."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 
 import pytest
 
-FIGURES = "figures"
+from tests.support.figures import FIGURES, Figures, Scale
+
 LONG_TIMEOUT_S = 3600
-Figures = Callable[..., None]
-
-
-class Scale(Enum):
-    """The short form is in the test command, the long one is for whoever changed something that it may have broken."""
-
-    SHORT = "short"
-    LONG = "long"
-
-    def of(self, short: int, long: int) -> int:
-        """Choose between two numbers."""
-        return short if self is Scale.SHORT else long
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +21,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--long"):
         for item in items:
             item.add_marker(pytest.mark.timeout(LONG_TIMEOUT_S))
+
+
+@pytest.fixture(scope="session", params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
+    """Run a test that is a coroutine under each event loop that may drive the edges."""
+    return "asyncio", {"use_uvloop": request.param}
 
 
 @pytest.fixture(scope="session")

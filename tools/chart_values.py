@@ -76,14 +76,14 @@ def _cell(text: str) -> str:
 
 
 def readme(current: str) -> str:
-    """Return the README with its table anew."""
-    before, _, rest = current.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    """Return the README with its table rewritten."""
+    before, _, remainder = current.partition(BEGIN)
+    _, _, after = remainder.partition(END)
     return before + BEGIN + table((CHART / "values.yaml").read_text()) + END + after
 
 
 def schema(current: str) -> str:
-    """Return `values.schema.json` with the relay's own part anew.
+    """Return `values.schema.json` with the relay's own part rewritten.
 
     Two things differ from the relay's schema: `routes` is a list (Helm sorts a mapping; the templates refuse one with
     that reason), and what is missing altogether is also left to the templates, which say where it goes.

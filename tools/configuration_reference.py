@@ -159,13 +159,13 @@ TABLES = {"keys": settings_table, "short": short_table, "properties": properties
 
 
 def current(document: str) -> str:
-    """Return the document with its tables anew."""
+    """Return the document with its tables rewritten."""
     for name, table in TABLES.items():
         begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
-        before, _, rest = document.partition(begin)
-        _, found, after = rest.partition(end)
+        before, _, remainder = document.partition(begin)
+        _, found, after = remainder.partition(end)
         if not found:
-            raise ValueError(f"{FILE} has no place for {name}: {begin.strip()} ... {end.strip()}")
+            raise ValueError(f"{FILE} has no markers for {name}: {begin.strip()} ... {end.strip()}")
         document = before + begin + table() + end + after
     return document
 

@@ -72,8 +72,8 @@ def quantiles(histogram: str, by: str = "") -> dict[str, str]:
 SECTIONS: dict[str, tuple[Panel, ...]] = {
     "SLO: from the event until Engage accepted": (
         Panel(
-            "In time, last 6 h",
-            "Share of the accepted actions that were accepted within 5 minutes of their event. Objective: 99 %.",
+            "Accepted in time, last 6 h",
+            "Share of the accepted actions that Engage accepted within 5 minutes of their event. Objective: 99 %.",
             {"": f"1 - max({LATE}6h{{$relay}})"},
             unit="percentunit",
             kind="stat",
@@ -82,7 +82,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Alerts firing",
-            "Of engage-relay's rules. docs/runbook.md has a section for each.",
+            "How many of engage-relay's alerts fire now. docs/runbook.md has a section for each.",
             {"": 'count(ALERTS{alertname=~"EngageRelay.*",alertstate="firing",$relay}) or vector(0)'},
             kind="stat",
             thresholds=((0, "green"), (1, "red")),
@@ -90,20 +90,21 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Accepted late, by window",
-            "Fast burn: over 14.4 % in 1 h and 5 m. Slow burn: over 6 % in 6 h and 30 m.",
+            "Share of the actions that Engage accepted later than 5 minutes after their event. "
+            "EngageRelaySLOBurnFast fires over 14.4 % in 1 h and 5 m, EngageRelaySLOBurnSlow over 6 % in 6 h and 30 m.",
             {window: f"max({LATE}{window}{{$relay}})" for window in ("5m", "30m", "1h", "6h")},
             unit="percentunit",
             thresholds=((0, "transparent"), (0.06, "orange"), (0.144, "red")),
         ),
         Panel(
             "Event to accepted",
-            "From the event's own time: the sender, Kafka, Engage's processing and the relay together.",
+            "Time from the event until Engage accepted its action: sender, Kafka, Engage and relay together.",
             quantiles("engage_relay_event_to_accepted_seconds"),
             unit="s",
         ),
         Panel(
-            "Event to accepted, all of them",
-            "How many actions took how long.",
+            "Event to accepted, all actions",
+            "How many actions took how long from their event until Engage accepted them.",
             {"{{le}}": increase("engage_relay_event_to_accepted_seconds_bucket", "le")},
             unit="s",
             kind="heatmap",
@@ -113,7 +114,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
     "Flow": (
         Panel(
             "Events read",
-            "Per source topic.",
+            "Records read from the source, per topic.",
             {"{{topic}}": rate("engage_relay_events_consumed_total", "topic")},
             unit="ops",
         ),
@@ -126,28 +127,28 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Actions accepted",
-            "202 from Engage, by action.",
+            "Actions that Engage answered with 202, by action.",
             {"{{action}}": rate("engage_relay_actions_answered_total", "action", ACCEPTED)},
             unit="ops",
             stacked=True,
         ),
         Panel(
             "Source lag",
-            "Records still to be read, of the partitions that somebody owns. (Lag on the delay topic is pending work.)",
+            "Records that the relay has not read, in owned partitions. (Lag on the delay topic is pending work.)",
             {"{{topic}}": total("engage_relay_consumer_lag_records", "topic")},
         ),
         Panel(
-            "Passed over",
-            "Events that no route wants, and tombstones.",
+            "Events ignored",
+            "Events that no route takes, and records without a value (tombstones).",
             {
-                "unrouted, {{topic}}": rate("engage_relay_events_unrouted_total", "topic"),
+                "no route, {{topic}}": rate("engage_relay_events_unrouted_total", "topic"),
                 "tombstones, {{topic}}": rate("engage_relay_tombstones_ignored_total", "topic"),
             },
             unit="ops",
         ),
         Panel(
             "Dead letters",
-            "Events set aside, by reason; each needs somebody.",
+            "Events that became dead letters, by reason. A person must act on each.",
             {"{{reason}}": increase("engage_relay_dead_letters_total", "reason")},
             stacked=True,
         ),
@@ -155,23 +156,23 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
     "Engage": (
         Panel(
             "Requests by status",
-            "HTTP status, or the kind of failure where there was no answer.",
+            "HTTP status, or the kind of failure if there was no answer.",
             {"{{connection}} {{status}}": rate("engage_relay_requests_total", "connection, status")},
             unit="reqps",
             stacked=True,
         ),
         Panel(
-            "Asked and allowed",
-            "The rate at present and what the pace allows now: 429 shrinks it, time lets it grow back.",
+            "Requests sent and allowed",
+            "Requests per second, and what the pace allows now. A 429 lowers the pace; then it grows back.",
             {
-                "asked {{connection}}": rate("engage_relay_requests_total", "connection"),
+                "sent {{connection}}": rate("engage_relay_requests_total", "connection"),
                 "allowed {{connection}}": total("engage_relay_connection_requests_per_second", "connection"),
             },
             unit="reqps",
         ),
         Panel(
             "Requests per accepted action",
-            "2 is the least where the tag must be polled for.",
+            "2 is the minimum if the relay must poll for the tag.",
             {
                 "{{connection}}": rate("engage_relay_requests_total", "connection")
                 + " / "
@@ -180,60 +181,60 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Duration of requests",
-            "By call: job, order, document, action.",
+            "Time that requests to Engage took, by call: job, order, document, action.",
             quantiles("engage_relay_request_duration_seconds", "call"),
             unit="s",
         ),
         Panel(
             "Polls answered",
-            "By outcome.",
+            "Polls for a versionTag, and documents, by outcome.",
             {"{{outcome}}": rate("engage_relay_polls_answered_total", "outcome")},
             unit="ops",
             stacked=True,
         ),
         Panel(
             "Actions answered",
-            "By outcome. in_doubt: Engage may have processed it.",
+            "Actions sent, by outcome. in_doubt: Engage may have processed the action.",
             {"{{outcome}}": rate("engage_relay_actions_answered_total", "outcome")},
             unit="ops",
             stacked=True,
         ),
         Panel(
-            "Wait for a turn in the budget",
-            "Near 0 with budget to spare.",
+            "Wait for the rate limit",
+            "How long requests waited for a permit. Near 0 while the limit is not reached.",
             quantiles("engage_relay_limiter_wait_seconds", "connection"),
             unit="s",
         ),
         Panel(
-            "Suspended or resting",
-            "Suspended: Engage refuses the key. Resting: after failures in a row or a 429.",
+            "Connections suspended or in cooldown",
+            "1: yes. Suspended: Engage refuses the key. Cooldown: after failures in a row or a 429.",
             {
                 "suspended {{connection}}": most("engage_relay_connection_suspended", "connection"),
-                "resting {{connection}}": most("engage_relay_connection_cooling_down", "connection"),
+                "cooldown {{connection}}": most("engage_relay_connection_cooling_down", "connection"),
             },
         ),
     ),
     "Delays": (
         Panel(
             "Open actions",
-            "What is still owed to Engage, by state.",
+            "Pending actions by state; docs/metrics.md explains the states.",
             {"{{state}}": total("engage_relay_pending_actions", "state")},
             stacked=True,
         ),
         Panel(
             "Overdue and in doubt",
-            "Overdue: due, and could not leave. In doubt: sent, and no answer says whether it arrived.",
+            "Overdue: due, and could not leave. In doubt: sent, and no answer says whether Engage processed it.",
             {"overdue": total("engage_relay_overdue_actions"), "in doubt": total("engage_relay_in_doubt_actions")},
         ),
         Panel(
             "Tag ready to accepted",
-            "The relay's own part of the delay.",
+            "Time from the versionTag until Engage accepted the action: the relay's own part.",
             quantiles("engage_relay_tag_ready_to_accepted_seconds"),
             unit="s",
         ),
         Panel(
             "Lateness of polls",
-            "From a poll's due time until it was started.",
+            "Time from a poll's due time until it started.",
             quantiles("engage_relay_due_lateness_seconds"),
             unit="s",
         ),
@@ -241,18 +242,19 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
     "Kafka client": (
         Panel(
             "Partitions owned",
-            "Per instance.",
+            "Source partitions, per instance.",
             {"{{instance}}": most("engage_relay_partitions_owned", "instance")},
             stacked=True,
         ),
         Panel(
-            "Changes of the assignment",
-            "assigned, revoked (handed over), lost (taken away).",
+            "Rebalances",
+            "Changes of the assignment: assigned, revoked (handed over), lost (taken away).",
             {"{{kind}}": increase("engage_relay_rebalances_total", "kind")},
         ),
         Panel(
-            "Paused, and waiting writes",
-            "Paused: the source waits for pending work to shrink. Writes wait for the journal's next transaction.",
+            "Source paused, writes waiting",
+            "Paused: limits.pending is reached, so the instance reads nothing. "
+            "Writes wait for the journal's next transaction.",
             {
                 "instances paused": total("engage_relay_source_paused"),
                 "writes waiting": total("engage_relay_journal_backlog_writes"),
@@ -260,13 +262,13 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Duration of transactions",
-            "3 to 25 ms is healthy.",
+            "Time that the journal's transactions took. 3 to 25 ms is healthy.",
             quantiles("engage_relay_transaction_duration_seconds"),
             unit="s",
         ),
         Panel(
             "Transactions",
-            "Committed, aborted, and records committed.",
+            "Transactions committed and aborted, and records committed, per second.",
             {
                 "committed": rate("engage_relay_transaction_duration_seconds_count"),
                 "aborted": rate("engage_relay_transactions_aborted_total"),
@@ -276,7 +278,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Restores",
-            "How long a partition's delay records took to read after an assignment, and how many they were.",
+            "How long it took to read a delay partition after its assignment, and how many records that were.",
             {
                 "seconds each": rate("engage_relay_restore_duration_seconds_sum")
                 + " / "
@@ -286,15 +288,15 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Round trip to brokers",
-            "99th percentile per broker, of the slowest instance. A fetch that waits for records counts, too.",
+            "99th percentile per broker, of the slowest instance. It includes fetches that wait for records.",
             {"{{client}} {{broker}}": most("engage_relay_librdkafka_broker_rtt_p99_seconds", "client, broker")},
             unit="s",
         ),
         Panel(
-            "Trouble with brokers",
-            "Errors, time-outs, repeated requests and closed connections.",
+            "Errors with brokers",
+            "Errors, time-outs, repeated requests and closed connections, per second.",
             {
-                "not transmitted": rate("engage_relay_librdkafka_broker_transmit_errors_total"),
+                "not sent": rate("engage_relay_librdkafka_broker_transmit_errors_total"),
                 "answers with an error": rate("engage_relay_librdkafka_broker_receive_errors_total"),
                 "timed out": rate("engage_relay_librdkafka_broker_request_timeouts_total"),
                 "sent again": rate("engage_relay_librdkafka_broker_request_retries_total"),
@@ -304,27 +306,34 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         ),
     ),
     "Process": (
-        Panel("CPU", "Cores.", {"{{instance}}": rate("process_cpu_seconds_total", "instance")}),
-        Panel("Memory", "Resident.", {"{{instance}}": most("process_resident_memory_bytes", "instance")}, unit="bytes"),
+        Panel("CPU", "Cores in use, per instance.", {"{{instance}}": rate("process_cpu_seconds_total", "instance")}),
+        Panel(
+            "Memory",
+            "Resident memory, per instance.",
+            {"{{instance}}": most("process_resident_memory_bytes", "instance")},
+            unit="bytes",
+        ),
         Panel(
             "Heartbeats",
-            "Since each thread last showed life. Liveness fails after 30 s (event loop) and 60 s (consumer).",
+            "Time since each thread's last heartbeat. Liveness fails after 30 s (event loop) and 60 s (consumer).",
             {"{{instance}} {{thread}}": most("engage_relay_heartbeat_age_seconds", "instance, thread")},
             unit="s",
         ),
         Panel(
             "Versions",
-            "How many instances run which.",
+            "How many instances run which version.",
             {"{{version}}": "count by (version) (engage_relay_build_info{$relay})"},
             stacked=True,
         ),
         Panel(
-            "Up for",
-            "Since the start of the process.",
+            "Uptime",
+            "Time since the process started.",
             {"{{instance}}": f"time() - {most('process_start_time_seconds', 'instance')}"},
             unit="s",
         ),
-        Panel("Open files", "File descriptors.", {"{{instance}}": most("process_open_fds", "instance")}),
+        Panel(
+            "Open files", "Open file descriptors, per instance.", {"{{instance}}": most("process_open_fds", "instance")}
+        ),
     ),
 }
 
@@ -336,7 +345,7 @@ def dashboard() -> Json:
     """Return Grafana's model of it (schema 39, Grafana 10.4 and newer)."""
     return {
         "title": "engage-relay",
-        "description": "Order events on Kafka to Voyado Engage order actions.",
+        "description": "Relays order events from Kafka to Voyado Engage as order actions.",
         "tags": ["engage-relay"],
         "editable": True,
         "graphTooltip": 1,  # one crosshair for all panels

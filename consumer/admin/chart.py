@@ -1,6 +1,6 @@
 """A line chart as inline SVG: the last ten minutes, small, readable without colours and without seeing it.
 
-PURE. Its colours are the page's (status_page.css); its figures are told in words, too.
+PURE. Its colours are the page's (page.css); its figures stand in words, too.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ PURE. Rules:
  1. Every text that is not written here is escaped, whoever wrote it.
  2. No element carries style or script of its own: the content security policy allows this file's, by their hashes,
     and nothing else, not even an image.
- 3. Nothing is told by colour alone, and a chart's figures stand beside it in words.
+ 3. Nothing is shown by colour alone, and a chart's figures stand beside it in words.
  4. The page works without its script, which only saves the flicker of a reload.
 """
 
@@ -37,9 +37,9 @@ MAX_PARTITIONS = 48  # in the table; the JSON has all of them
 _STATE_WORDS = {
     "queued": "behind another action of its order",
     "waiting": "until its next poll",
-    "due": "may be polled, waits for the budget",
+    "due": "may be polled, waits for its connection",
     "polling": "Engage is asked for its tag",
-    "tagged": "has its tag, waits for its turn",
+    "tagged": "has its tag, waits for its connection",
     "saving": "its intent is being saved",
     "ready": "its intent is saved",
     "sending": "sent, no answer yet",
@@ -120,7 +120,7 @@ def _header(status: Status, now: datetime) -> str:
     told = [
         f"figures are {duration(status.age_s)} old" if status.age_s is not None else "no figures yet",
         *([f"up {duration((now - status.started).total_seconds())}"] if status.started else []),
-        f"{status.rate_limit_share:.0%} of every budget is this instance's",
+        f"{status.rate_limit_share:.0%} of every rate limit is this instance's",
     ]
     kind = {"running": "", "stuck": " bad"}.get(status.state, " warn")
     return (
@@ -150,7 +150,7 @@ def _figures(status: Status, now: datetime) -> str:
         ("Overdue", number(pending.overdue), "past their time", _bad(pending.overdue)),
         ("In doubt", number(pending.in_doubt), "outcome unknown", _bad(pending.in_doubt)),
         (
-            "To be read",
+            "Lag",
             number(source.lag),
             "source is paused" if source.paused else "in the source",
             _bad(source.paused),
@@ -239,7 +239,7 @@ def _connections(status: Status, now: datetime) -> str:
     return _section("Connections", _table(head, rows, numbers=(2, 3, 4, 5)), none="No connection is at work yet.")
 
 
-_PILLS: dict[ConnectionState, str] = {"open": "", "resting": " warn", "suspended": " bad"}
+_PILLS: dict[ConnectionState, str] = {"open": "", "cooldown": " warn", "suspended": " bad"}
 
 
 def _pending_by_state(status: Status) -> str:
@@ -277,7 +277,7 @@ def _dead_letters(status: Status, now: datetime) -> str:
         f'<td class="number">{"" if each.offset is None else each.offset}</td></tr>'
         for each in dead_letters.last
     ]
-    table = _table(("Set aside", "Reason", "Partition", "Offset"), rows, numbers=(3,))
+    table = _table(("When", "Reason", "Partition", "Offset"), rows, numbers=(3,))
     return _section("Dead letters", table and f'<p class="key">{reasons}</p>{table}', none="None since the start.")
 
 
@@ -294,10 +294,10 @@ def _partitions(status: Status) -> str:
         f'<td class="number">{duration(None) if each.lag is None else number(each.lag)}</td></tr>'
         for each in shown[:MAX_PARTITIONS]
     ]
-    rest = len(owned) - MAX_PARTITIONS
-    if rest > 0:
-        rows.append(f'<tr><td colspan="4" class="quiet">and {number(rest)} more, with less to be read</td></tr>')
-    table = _table(("Partition", "State", "Pending", "To be read"), rows, numbers=(2, 3))
+    hidden = len(owned) - MAX_PARTITIONS
+    if hidden > 0:
+        rows.append(f'<tr><td colspan="4" class="quiet">and {number(hidden)} more, with less lag</td></tr>')
+    table = _table(("Partition", "State", "Pending", "Lag"), rows, numbers=(2, 3))
     return _section(f"Partitions owned: {number(len(owned))}", table, none="None: other instances have them.")
 
 

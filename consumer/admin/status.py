@@ -29,7 +29,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST_S = 250_000_000_000.0  # in the year 9892: what a record of the delay topic says may be anything
 
 State = Literal["starting", "running", "stuck", "draining"]
-ConnectionState = Literal["open", "resting", "suspended"]
+ConnectionState = Literal["open", "cooldown", "suspended"]
 
 
 class _Part(BaseModel):
@@ -44,7 +44,7 @@ class Age(_Part):
 
 
 class Pending(_Part):
-    """What is owed to Engage."""
+    """The actions that are not accepted yet."""
 
     open: int
     limit: int
@@ -57,7 +57,7 @@ class Pending(_Part):
 
 
 class Source(_Part):
-    """What is still to be read, and whether it is held for back-pressure."""
+    """The lag on the source, and whether the source is paused for back-pressure."""
 
     lag: int
     paused: bool
@@ -90,7 +90,7 @@ class Partition(_Part):
 
 
 class DeadLetter(_Part):
-    """Where an event stood that was set aside, and why."""
+    """The coordinates of an event that became a dead letter, and why."""
 
     at: datetime
     reason: Reason | str
@@ -221,7 +221,9 @@ def _attention(snapshot: Snapshot) -> list[str]:
     if snapshot.in_doubt:
         said.append(f"In doubt: {_actions(snapshot.in_doubt)} Engage may have processed already")
     if snapshot.overdue:
-        said.append(f"Overdue: {_actions(snapshot.overdue)} whose time has come and that nobody could take yet")
+        said.append(
+            f"Overdue: {_actions(snapshot.overdue)} whose time has come and whose connection could not take them yet"
+        )
     if snapshot.paused:
         said.append("The source is paused: too much is pending, or waits for a transaction")
     return said
@@ -256,7 +258,9 @@ def ages(first_seen: Mapping[int, int], now: float) -> list[Age]:
 
 def _connection(name: str, figures: ConnectionFigures, flow: Flow) -> Connection:
     halt = figures.halt
-    state: ConnectionState = "suspended" if figures.suspended else "resting" if halt or figures.cooling_down else "open"
+    state: ConnectionState = (
+        "suspended" if figures.suspended else "cooldown" if halt or figures.cooling_down else "open"
+    )
     return Connection(
         name=name,
         state=state,
@@ -338,7 +342,7 @@ def number(value: float) -> str:
 
 
 def rate(value: float) -> str:
-    """Write what may have a fraction, and has one place for it: `0`, `0.4`, `12.0`, `1,234`."""
+    """Write what may have a fraction, and has one digit for it: `0`, `0.4`, `12.0`, `1,234`."""
     return f"{value:,.0f}" if value == 0 or value >= 99.95 else f"{value:.1f}"
 
 
@@ -353,8 +357,8 @@ def duration(seconds: float | None) -> str:
     whole = round(seconds)
     for name, size, small, per in _UNITS:
         if whole >= size:
-            rest = whole % size // per
-            return f"{whole // size} {name}" + (f" {rest} {small}" if rest and whole < 10 * size else "")
+            remainder = whole % size // per
+            return f"{whole // size} {name}" + (f" {remainder} {small}" if remainder and whole < 10 * size else "")
     return f"{whole} s"
 
 

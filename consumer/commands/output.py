@@ -46,10 +46,10 @@ def rows(found: Iterable[Row], columns: Sequence[str], *, as_json: bool) -> None
 
 
 def _draw(found: Iterable[Row], columns: Sequence[str]) -> None:
-    from rich import box  # noqa: PLC0415 - takes long, and only a table on a terminal needs it
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:

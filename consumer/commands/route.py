@@ -1,4 +1,4 @@
-"""What would become of events, for `route`: decoded and routed as `run` does it, without Kafka or Engage.
+"""`engage-relay route`: what would become of events, decoded and routed as `run` does it, without Kafka or Engage.
 
 The text may be an event per line (JSON Lines), one event over many lines, or a JSON array of events. An event's bytes
 are handed on as they stand: what JSON readers disagree about (decoding.py) must be met here too.
@@ -8,18 +8,87 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from consumer.events.decoding import Undecodable, decode
-from consumer.events.routing import Decision, Misrouted, Routed, Router
-from consumer.kafka.records import SourceEvent
-from schemas.dead_letter import Reason
+import typer
+
+from consumer.commands import output
+from consumer.commands.exits import exit_codes
+from consumer.commands.options import AsJson, Config, lines_of, loaded
+
+if TYPE_CHECKING:
+    from consumer.events.routing import Decision, Routed, Router
+    from schemas.dead_letter import Reason
 
 Fate = Literal["routed", "passed", "dead_letter"]
 
 _BOM = b"\xef\xbb\xbf"
 _SPACE = " \t\r\n"
+_TAG_FROM = {
+    "event": "the event",
+    "job": "job {job_id}",
+    "order": "the order itself",
+    "document": "the job of its document",
+}
+
+
+def route(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Events: one per line, one alone, or a JSON array; -: stdin.",
+        ),
+    ],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what would become of events, and why. Exit code 1 where one would be dead-lettered."""
+    with exit_codes():
+        settings = loaded(config)
+        from consumer.events.routing import Router, compile_routes
+
+        router = Router(compile_routes(settings.effective_routes), settings.engage.connections)
+        dead = False
+        for verdict in judged(events_in(lines_of(file)), router):
+            dead = dead or verdict.fate == "dead_letter"
+            if as_json:
+                output.json_line(_verdict_row(verdict))
+            else:
+                _print_verdict(verdict)
+        raise typer.Exit(int(dead))
+
+
+def _verdict_row(verdict: Verdict) -> dict[str, object]:
+    action = verdict.action
+    return {
+        "event": verdict.number,
+        "fate": verdict.fate,
+        "action": action and {**asdict(action), "tag_source": action.tag_source.model_dump(mode="json")},
+        "reason": verdict.reason,
+        "detail": verdict.detail,
+        "routes": [
+            {"route": each.route, "took": each.result is not None, "why": each.why} for each in verdict.decisions
+        ],
+    }
+
+
+def _print_verdict(verdict: Verdict) -> None:
+    action = verdict.action
+    if action is not None:
+        tag = _TAG_FROM[action.tag_source.kind].format(**action.tag_source.model_dump())
+        said = f"{action.action} of order {action.order_id} on {action.connection}, versionTag from {tag}"
+    elif verdict.reason is not None:
+        said = f"dead letter, {verdict.reason}: {verdict.detail}"
+    else:
+        said = "passed: no route takes it"
+    output.data(f"event {verdict.number}: {said}")
+    for each in verdict.decisions:
+        output.data(f"  {each.route:<12} {each.why}")
+
+
+# The dry run
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +105,11 @@ class Verdict:
 
 def judged(events: Iterable[bytes], router: Router) -> Iterator[Verdict]:
     """Say of each event what would become of it. Never raises for what it holds."""
+    from consumer.events.decoding import Undecodable, decode
+    from consumer.events.routing import Misrouted, Routed
+    from consumer.kafka.records import SourceEvent
+    from schemas.dead_letter import Reason
+
     for number, value in enumerate(events, 1):
         event = decode(value)
         if isinstance(event, Undecodable):

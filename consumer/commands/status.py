@@ -1,239 +1,48 @@
-"""EDGE. `engage-relay status`: what a running relay says of itself, asked over HTTP and drawn for a terminal.
-
-Rules:
- 1. What it shows is what /status says; nothing is worked out here.
- 2. A relay that stops answering ends no display: its last figures stay, and it is said that they are old.
-"""
+"""`engage-relay status`: what a running relay does."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+import sys
+from contextlib import suppress
+from typing import Annotated
 
-import httpx
-from pydantic import ValidationError
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+import typer
 
-from consumer.admin.status import Moment, Status, age_label, duration, now_of, number, rate
-from consumer.commands.output import shown
-
-TIMEOUT_S = 5.0
-EVERY_S = 1.0
-PLAIN_WIDTH = 120  # where it is no terminal that says how wide it is
-MAX_PARTITIONS = 12
-MAX_DEAD_LETTERS = 5
-_BARS = "▁▂▃▄▅▆▇█"
-_STYLES = {"running": "green", "open": "green", "stuck": "red", "suspended": "red"}  # all else: yellow
+from consumer.commands import output
+from consumer.commands.exits import end, refuse
+from consumer.commands.options import AsJson
+from consumer.errors import ExitCode
 
 
-class StatusError(Exception):
-    """There is no status to be had. Its text says where and why."""
+def status(
+    url: Annotated[str, typer.Option(help="A running relay's admin.listen.")] = "http://127.0.0.1:8080",
+    live: Annotated[
+        bool | None,
+        typer.Option("--watch/--once", help="Go on, or not. Default: on a terminal, go on.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a running relay does. Exit code 1 where none answers."""
+    from consumer.commands import status_display as display
 
-
-def fetch(url: str) -> Status:
-    """Ask the relay whose admin server is at `url`. Raises StatusError, or ValueError where that is no URL."""
     try:
-        address = httpx.URL(url.rstrip("/") + "/status.json")
-    except httpx.InvalidURL as error:
-        raise ValueError(str(error)) from None
-    if address.scheme not in ("http", "https") or not address.host:
-        raise ValueError("must be http://host:port")
-    try:
-        # Its own address, not one beyond a proxy.
-        answer = httpx.get(address, headers={"Accept": "application/json"}, timeout=TIMEOUT_S, trust_env=False)
-    except httpx.HTTPError as error:
-        raise StatusError(f"nobody answers at {url}: {error or type(error).__name__}") from None
-    if answer.status_code == 200:
-        try:
-            return Status.model_validate_json(answer.content)
-        except ValidationError:
-            pass
-    raise StatusError(f"{url} answers {answer.status_code}, but no status: is it the relay's admin.listen?")
-
-
-def updates(url: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[Status | StatusError]:
-    """Ask again and again, for ever."""
-    while True:
-        sleep(EVERY_S)
-        try:
-            yield fetch(url)
-        except StatusError as error:
-            yield error
-
-
-def watch(first: Status, then: Iterable[Status | StatusError], console: Console) -> None:
-    """Draw the first one, and what comes then: over it on a terminal, else below."""
-    pictures = (drawn(status, console, lost) for status, lost in _with_last(first, then))
-    if not console.is_terminal:
-        for each in pictures:
-            console.print(each, "")
-        return
-    with Live(console=console, screen=True, auto_refresh=False) as live:
-        for each in pictures:
-            live.update(each, refresh=True)
-
-
-def _with_last(first: Status, then: Iterable[Status | StatusError]) -> Iterator[tuple[Status, str | None]]:
-    last = first
-    yield last, None
-    for each in then:
-        if isinstance(each, Status):
-            last = each
-            yield last, None
+        first = display.fetch(url)
+    except ValueError as error:
+        refuse(f"--url: {error}")
+    except display.StatusError as error:
+        end(ExitCode.FAILED, str(error))
+    terminal = sys.stdout.isatty()
+    then = display.updates(url) if (terminal and not as_json if live is None else live) else ()
+    with suppress(KeyboardInterrupt):
+        if as_json:
+            output.json_line(first.model_dump(mode="json"))
+            for each in then:
+                if isinstance(each, display.StatusError):
+                    output.notice(each)
+                else:
+                    output.json_line(each.model_dump(mode="json"))
+        elif then:
+            display.watch(first, then, display.console_of(terminal=terminal))
         else:
-            yield last, str(each)
-
-
-def console_of(*, terminal: bool) -> Console:
-    """Return the console that writes to stdout (rich respects NO_COLOR)."""
-    return Console(highlight=False) if terminal else Console(highlight=False, width=PLAIN_WIDTH, no_color=True)
-
-
-# -- how it looks -----------------------------------------------------------------------------------------------
-
-
-def drawn(status: Status, console: Console, lost: str | None = None) -> RenderableType:
-    """Return the whole picture. `lost`: why the relay does not answer any more."""
-    now = now_of(status)
-    bars = _BARS if console.encoding.lower().startswith("utf") else ""
-    parts: list[RenderableType] = [_head(status, now)]
-    if lost is not None:
-        parts.append(_text(f"! {lost}; these are its last figures", "red"))
-    if status.state == "stuck":
-        parts.append(_text(f"! The event loop has not shown life for {duration(status.age_s)}", "red"))
-    parts += [_text(f"! {each}", "yellow") for each in status.attention]
-    parts += ["", _figures(status, now), "", _recent(status, bars)]
-    for table in (_connections(status, now), _pending(status), _partitions(status), _dead_letters(status, now)):
-        if table is not None:
-            parts += ["", table]
-    return Group(*parts)
-
-
-def _text(text: str, style: str = "") -> Text:
-    return Text(shown(text), style=style)
-
-
-def _styled(word: str, more: str = "") -> Text:
-    return Text(shown(word + more), style=_STYLES.get(word, "yellow"))
-
-
-def _head(status: Status, now: datetime) -> Text:
-    up = "" if status.started is None else f"  up {duration((now - status.started).total_seconds())}"
-    age = "no figures yet" if status.age_s is None else f"figures {duration(status.age_s)} old"
-    return Text.assemble(
-        ("engage-relay ", "bold"),
-        shown(status.version),
-        "  ",
-        _styled(status.state),
-        (f"{up}  {age}  {status.rate_limit_share:.0%} of every budget", "dim"),
-    )
-
-
-def _figures(status: Status, now: datetime) -> Text:
-    pending, source = status.pending, status.source
-    oldest = None if pending.oldest is None else (now - pending.oldest).total_seconds()
-    due = None if pending.next_due is None else max(0.0, (pending.next_due - now).total_seconds())
-    told = (
-        ("pending", f"{number(pending.open)} of {number(pending.limit)}", ""),
-        ("oldest", duration(oldest), ""),
-        ("next due in", duration(due), ""),
-        ("overdue", number(pending.overdue), "red" if pending.overdue else ""),
-        ("in doubt", number(pending.in_doubt), "red" if pending.in_doubt else ""),
-        ("to be read", number(source.lag), "red" if source.paused else ""),
-        ("dead letters", number(status.dead_letters.total), ""),
-    )
-    text = Text()
-    for name, value, style in told:
-        text.append(f"{name} ", "dim").append(value, style or "bold").append("   ")
-    return text
-
-
-def _recent(status: Status, bars: str) -> Table:
-    recent, moments = status.recent, status.recent.moments
-    accepted = sum(each.accepted_per_second for each in status.connections)
-    requests = sum(each.requests_per_second for each in status.connections)
-    table = _table("", "now", "last ten minutes" if bars else "")
-    for name, value, of in (
-        ("accepted/s", rate(accepted), lambda each: each.accepted / max(each.seconds, 1)),
-        ("requests/s", rate(requests), lambda each: each.requests / max(each.seconds, 1)),
-        ("pending", number(status.pending.open), lambda each: each.pending),
-    ):
-        table.add_row(name, value, _line(moments, of, bars))
-    for name, latency, find in (
-        ("event to accepted", recent.event_to_accepted, lambda each: each.event_to_accepted.p50_s or 0),
-        ("versionTag to accepted", recent.tag_ready_to_accepted, lambda each: each.tag_ready_to_accepted.p50_s or 0),
-    ):
-        value = f"p50 {duration(latency.p50_s)}, p95 {duration(latency.p95_s)}"
-        table.add_row(name, value, _line(moments, find, bars))
-    return table
-
-
-def _line(moments: Sequence[Moment], value: Callable[[Moment], float], bars: str) -> str:
-    values = [value(each) for each in moments]
-    most = max(values, default=0.0)
-    return "".join(bars[round(each / most * (len(bars) - 1)) if most else 0] for each in values) if bars else ""
-
-
-def _connections(status: Status, now: datetime) -> Table | None:
-    table = _table("connection", "state", ">accepted/s", ">requests/s", ">rate limit", ">in flight", "why")
-    for each in status.connections:
-        since = "" if each.since is None else f" for {duration((now - each.since).total_seconds())}"
-        table.add_row(
-            _text(each.name, "bold"),
-            _styled(each.state, since),
-            rate(each.accepted_per_second),
-            rate(each.requests_per_second),
-            f"{rate(each.rate)} of {number(each.rate_limit)}",
-            number(each.in_flight),
-            _text(each.why or ""),
-        )
-    return table if status.connections else None
-
-
-def _pending(status: Status) -> Table | None:
-    pending = status.pending
-    table = _table("pending by state", ">", "pending by age", ">")
-    states = [(name, number(count)) for name, count in pending.by_state.items() if count]
-    ages = [
-        (age_label(pending.by_age, index), number(each.actions))
-        for index, each in enumerate(pending.by_age)
-        if each.actions
-    ]
-    for index in range(max(len(states), len(ages))):
-        left = states[index] if index < len(states) else ("", "")
-        right = ages[index] if index < len(ages) else ("", "")
-        table.add_row(*map(_text, (*left, *right)))
-    return table if pending.open else None
-
-
-def _partitions(status: Status) -> Table | None:
-    table = _table("partition", "state", ">pending", ">to be read")
-    owned = sorted(status.partitions, key=lambda each: (each.holding == "open", -(each.lag or 0)))
-    for each in owned[:MAX_PARTITIONS]:
-        lag = duration(None) if each.lag is None else number(each.lag)
-        table.add_row(_text(f"{each.topic}[{each.partition}]", "bold"), each.holding, number(each.pending), lag)
-    if len(owned) > MAX_PARTITIONS:
-        table.add_row(f"and {len(owned) - MAX_PARTITIONS} more")
-    return table if owned else None
-
-
-def _dead_letters(status: Status, now: datetime) -> Table | None:
-    dead_letters = status.dead_letters
-    table = _table("last dead letters", "reason", "partition", ">offset")
-    for each in dead_letters.last[:MAX_DEAD_LETTERS]:
-        age = duration(max(0.0, round((now - each.at).total_seconds())))
-        offset = "" if each.offset is None else str(each.offset)
-        table.add_row(f"{age} ago", _text(each.reason), _text(f"{each.topic}[{each.partition}]"), offset)
-    return table if dead_letters.last else None
-
-
-def _table(*columns: str) -> Table:
-    """Return a table with these columns; those that begin with `>` hold numbers."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in columns:
-        table.add_column(column.lstrip(">"), overflow="fold", justify="right" if column.startswith(">") else "left")
-    return table
+            console = display.console_of(terminal=terminal)
+            console.print(display.drawn(first, console))

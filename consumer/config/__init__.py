@@ -1,1 +1,1 @@
-"""The user's file and environment as one validated model; every error with its place."""
+"""The user's file and environment as one validated model; every error with its line."""

@@ -3,7 +3,7 @@
 `ENGAGE_RELAY__SECTION__KEY` at any depth, in any case; the names of connections and routes are parts of it
 (`-` and `.` are written `_`, as a shell has it). Under KAFKA, underscores are the dots of librdkafka's names.
 A section or a list is JSON; a list may be separated by commas instead. An empty variable counts as not set.
-Rule: no mistake's text holds a variable's value: it may be a secret.
+Rule: no error's text holds a variable's value: it may be a secret.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _put(
             section[part] = {}
         below = section[part]
         if not isinstance(below, dict):
-            return  # the file has no section where it must: its mistake stays to be seen
+            return  # the file has no section where it must: its error stays visible
         section = below
     section[str(path[-1])] = value
     sources[path] = override
@@ -100,7 +100,7 @@ def _put(
         section.pop(other, None)
 
 
-# A key in the environment takes the place of the file's, in whichever way either is given.
+# A key in the environment replaces the file's, in whichever way either is given.
 _INSTEAD = {"api_key": "api_key_file", "api_key_file": "api_key"}
 
 
@@ -128,11 +128,11 @@ ANY_NAME = "NAME"
 def _keys(annotation: object) -> Iterator[KeyPath]:
     """Every key that can be written, names of the user's choice as `ANY_NAME`."""
     if (inner := _named(annotation)) is not None:
-        yield from ((ANY_NAME, *rest) for rest in _keys(inner))
+        yield from ((ANY_NAME, *inner_keys) for inner_keys in _keys(inner))
     elif (section := _section(annotation)) is not None:
         for name, info in section.model_fields.items():
             yield (name,)
-            yield from ((name, *rest) for rest in _keys(info.annotation))
+            yield from ((name, *inner_keys) for inner_keys in _keys(info.annotation))
 
 
 def _under(key: KeyPath, parents: KeyPath) -> bool:
@@ -173,9 +173,9 @@ def _folded(name: str) -> str:
     return re.sub(r"[^0-9a-z]", "_", name.lower())
 
 
-def _unknown(path: KeyPath, rest: list[str], model: Model) -> str:
+def _unknown(path: KeyPath, remaining: list[str], model: Model) -> str:
     nearest = did_you_mean(path, model)
-    return "unknown name" if nearest is None else f"unknown name, did you mean {variable_for((*nearest, *rest))}?"
+    return "unknown name" if nearest is None else f"unknown name, did you mean {variable_for((*nearest, *remaining))}?"
 
 
 def _value(annotation: object, text: str) -> object:

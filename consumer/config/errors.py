@@ -1,7 +1,7 @@
 """What is wrong with a configuration, in an operator's words, and where it stands.
 
 Pydantic speaks to programmers and shows the wrong value. These lines name the key, where to find it and what to
-write, and hold no value: it may be a secret, also one in the wrong place.
+write, and hold no value: it may be a secret, also one under the wrong key.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ class Errors:
         ]
 
     def add(self, error: ValidationError, model: type[BaseModel]) -> None:
-        """Add what pydantic found. A value that the file's reader could not read is no second mistake."""
+        """Add what pydantic found. A value that the file's reader could not read is no second error."""
         for details in error.errors(include_url=False, include_input=False):
             path: KeyPath = tuple(part for part in details["loc"] if part != "[key]")
             if not self._follows_from_another(path, details["type"]):
                 self._found.append(self._placed(path, _text(path, details, model)))
 
     def lines(self) -> tuple[str, ...]:
-        """Return a line for each: those in the file by their place, then the others."""
+        """Return a line for each: those in the file by line, then the others."""
         ordered = sorted(self._found, key=lambda found: (found[0] is None, found[0] or ()))
         return tuple(line for _, line in ordered)
 
@@ -88,7 +88,7 @@ class Errors:
 
     def _placed(self, path: KeyPath, text: str) -> tuple[Position | None, str]:
         prefixes = [path[:length] for length in range(len(path), 0, -1)]
-        # What a variable gave took the place of all that the file has there.
+        # What a variable gave replaced everything that the file has there.
         for source in (self._sources[at] for at in prefixes if at in self._sources):
             key = "" if source.path == path else f" {label(path)}"
             return None, f"{source.variable}{key}: {text}"
@@ -107,7 +107,7 @@ class Errors:
 def label(path: KeyPath) -> str:
     """Write a key's path as one reads it: `source.topics[1]`.
 
-    A key is cut where `key:value` was written without the space: the rest may be a secret.
+    A key is cut where `key:value` was written without the space: what follows may be a secret.
     """
     text = ""
     for part in path:

@@ -1,7 +1,7 @@
 """The user's configuration, from a file and the environment, as one validated model.
 
 Rules:
- 1. Every mistake is reported at once, a line each, with where it stands: file, line and column, or variable.
+ 1. All errors are reported at once, a line each, with their place: file, line and column, or variable.
  2. A text says what to write instead, in an operator's words, and never holds a value: it may be a secret.
  3. Whoever holds a `Settings` need not check again. What only a broker, Engage or a secret's file can tell is not
     looked at here: loading opens nothing but the configuration file.
@@ -174,7 +174,7 @@ class Source(_Section):
         tuple[Annotated[str, AfterValidator(_source_topic)], ...],
         AfterValidator(_some_and_all_different),  # not pydantic's length: it counts only the good ones
         Field(
-            description="The topics that hold the events, by their own names.",
+            description="The topics that hold the events. Patterns are not supported.",
             json_schema_extra={"minItems": 1, "uniqueItems": True},
         ),
     ] = ("orders",)
@@ -198,15 +198,21 @@ def _template_error(template: str, sources: tuple[str, ...], taken: dict[str, tu
 
 
 class Delay(_Section):
-    """The topic of what is still owed to Engage."""
+    """The topic of the pending actions, one per source topic."""
 
-    topic: str = Field("{source}.engage.delay", description="{source} stands for the source topic's name.")
+    topic: str = Field(
+        "{source}.engage.delay",
+        description="The topic that holds the pending actions. {source} stands for the source topic's name.",
+    )
 
 
 class DeadLetters(_Section):
-    """The topic of what was given up."""
+    """The topic of the dead letters."""
 
-    topic: str = Field("{source}.engage.dead-letters", description="{source} stands for the source topic's name.")
+    topic: str = Field(
+        "{source}.engage.dead-letters",
+        description="The topic that holds the dead letters. {source} stands for the source topic's name.",
+    )
     keep: PositiveSeconds = Field(
         30 * UNITS_S["d"],
         description="Dead letters must live at least so long: a topic with a shorter retention is refused.",
@@ -252,26 +258,35 @@ def _legal_header(name: str) -> str:
 
 
 class Connection(_Section):
-    """One Engage tenant: where it is, its key, and how much may be asked of it."""
+    """One Engage tenant: its address, its key and its rate limit."""
 
-    allow_insecure: bool = Field(False, description="Permit plain http to another host than this one.")
-    base_url: str = Field(description="https://host[:port][/path], without /api/v3.")
-    api_key_file: Path | None = Field(None, description="A file that holds the key; read again when it changes.")
+    allow_insecure: bool = Field(False, description="Allow plain http to other hosts than this one.")
+    base_url: str = Field(description="Address of the tenant: https://host[:port][/path], without /api/v3.")
+    api_key_file: Path | None = Field(None, description="File that holds the API key; read again when it changes.")
     api_key: Annotated[SecretStr, AfterValidator(_legal_key)] | None = Field(
-        None, validate_default=True, description="The key itself. One of this and `api_key_file`."
+        None, validate_default=True, description="The API key itself. Set either this or `api_key_file`."
     )
     api_key_header: Annotated[str, AfterValidator(_legal_header)] = Field(
-        "apikey", description="The header that carries the key."
+        "apikey", description="The HTTP header that carries the API key."
     )
     requests_per_second: Annotated[
-        float, Field(gt=0, allow_inf_nan=False, description="Engage answers 429 over 200."), BeforeValidator(_number)
+        float,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="Rate limit of the API key, shared by all instances. Engage recommends to stay below 50, and"
+            " answers 429 above 200.",
+        ),
+        BeforeValidator(_number),
     ] = 50.0
     timeout: PositiveSeconds = Field(
         10.0,
-        description="T: T/2 to connect, T of silence, 2 T for a request in all. A longer one makes a stop and a "
-        "hand-over longer.",
+        description="The time-out T of a request: T/2 to connect, T without a byte of the answer, 2 T in all. A longer"
+        " time-out makes a stop and a hand-over longer.",
     )
-    ca_file: Path | None = Field(None, description="PEM file of the authorities to trust instead of the public ones.")
+    ca_file: Path | None = Field(
+        None, description="PEM file of the certificate authorities to trust instead of the public ones."
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -313,10 +328,10 @@ class Connection(_Section):
 
 
 class Engage(_Section):
-    """Voyado Engage."""
+    """Voyado Engage, one connection per tenant."""
 
     connections: Annotated[dict[str, Connection], Field(min_length=1)] = Field(
-        default_factory=lambda: {"default": None},  # whose mistakes then say what is missing
+        default_factory=lambda: {"default": None},  # its errors then say what is missing
         validate_default=True,
     )
 
@@ -325,22 +340,31 @@ class Engage(_Section):
 
 
 class Polling(_Section):
-    """When to ask for a versionTag."""
+    """When to poll for a versionTag."""
 
-    initial: InitialSeconds = Field(AUTO_INITIAL_S, description="How long to wait before the first poll; `auto` is 1s.")
+    initial: InitialSeconds = Field(AUTO_INITIAL_S, description="Wait before the first poll; `auto` is 1s.")
     max_interval: PositiveSeconds = Field(
-        60.0, description="The longest wait between two polls of an action: waits grow up to it."
+        60.0, description="Longest wait between two polls for an action. The waits grow up to it."
     )
-    deadline: PositiveSeconds = Field(24 * 3600.0, description="A poll that is never ready ends in a dead letter.")
-    not_found_grace: Seconds = Field(600.0, description="So long a job or order that Engage doesn't know is polled.")
+    deadline: PositiveSeconds = Field(
+        24 * 3600.0,
+        description="An action for which Engage gives no versionTag by then becomes a dead letter `deadline`.",
+    )
+    not_found_grace: Seconds = Field(
+        600.0,
+        description="How long to poll for a job or order that Engage does not know. Then the action becomes a dead"
+        " letter `not_found`.",
+    )
 
 
 class Limits(_Section):
-    """What one instance holds at most."""
+    """How much one instance holds at most."""
 
-    pending: Annotated[int, Field(ge=1, description="Above it the source is paused."), BeforeValidator(_number)] = (
-        100_000
-    )
+    pending: Annotated[
+        int,
+        Field(ge=1, description="How many open actions an instance holds. At this number it pauses the source."),
+        BeforeValidator(_number),
+    ] = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +389,7 @@ class Address:
 
 
 class Admin(_Section):
-    """The server of metrics and health."""
+    """The HTTP server of the status page, the metrics and the probes."""
 
     listen: Annotated[
         Address,
@@ -374,12 +398,12 @@ class Admin(_Section):
         WithJsonSchema({"type": "string", "default": "0.0.0.0:8080"}),
     ] = Field(
         default_factory=lambda: Address("0.0.0.0", 8080),  # noqa: S104 - scraped and probed from other hosts
-        description="host:port of /status, /metrics, /healthz and /readyz.",
+        description="host:port that serves /status, /metrics, /healthz and /readyz.",
     )
 
 
 class Settings(_Section):
-    """All of it."""
+    """The whole configuration."""
 
     kafka: KafkaProperties = Field(
         default_factory=dict,
@@ -395,7 +419,9 @@ class Settings(_Section):
     limits: Limits = Limits()
     admin: Admin = Admin()
     routes: dict[str, RouteRule | None] = Field(
-        default_factory=dict, description="By name, in order, before the built-in ones; null switches a built-in off."
+        default_factory=dict,
+        description="Your routes by name. The relay tries them in this order, before the built-in ones; null switches"
+        " a built-in route off.",
     )
 
     @field_validator("delay")

@@ -2,11 +2,11 @@
 
 Why not `yaml.safe_load`: it forgets where a key stood, takes the last of two equal keys in silence, and reads `on`,
 `0123`, `12:30:00` and `2025-01-01` as something else than what was written. Here
- 1. an unquoted value that YAML 1.1 and 1.2 (or two programs) read differently is a mistake: nothing is guessed;
- 2. what a configuration has no use for (anchors, aliases, tags, a second document) is a mistake, so that no file
+ 1. an unquoted value that YAML 1.1 and 1.2 (or two programs) read differently is an error: nothing is guessed;
+ 2. what a configuration has no use for (anchors, aliases, tags, a second document) is an error, so that no file
     grows when it is read, and depth and size have a limit;
  3. keys are text, always;
- 4. no mistake's text holds a value: it may be a secret.
+ 4. no error's text holds a value: it may be a secret.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class UnreadableFileError(Exception):
 
 
 def read(path: Path) -> ConfigurationFile:
-    """Read the file. Raises UnreadableFileError where nothing of it can be used; lesser mistakes are returned."""
+    """Read the file. Raises UnreadableFileError where nothing of it can be used; lesser errors are returned."""
     text = _text(path)
     if "\0" in text or not text.strip():
         raise UnreadableFileError("is empty" if "\0" not in text else "is not a text file")

@@ -1,1 +1,1 @@
-"""What is owed to Engage and when to ask: the ledger, outcomes, pacing. Pure."""
+"""Which actions are open and when to ask: the ledger, outcomes, pacing. Pure."""

@@ -19,7 +19,7 @@ def steady_clock() -> Clock:
 
 
 def _since_boot() -> float:
-    # Where the platform has a clock that goes on while the machine is suspended: an intent's lease ends there, too.
+    # Where the platform has a clock that runs on while the machine is suspended: an intent's lease ends there, too.
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 

@@ -1,4 +1,4 @@
-"""`engage-relay demo`: the real relay between a stand-in for Kafka and one for Engage, and a tally that can fail.
+"""`engage-relay demo`: the real relay between a mock Kafka and a simulated Engage, and a tally that can fail.
 
 story.py  PURE  the events: a few hundred orders' lives, and what goes wrong in them
 tally.py  PURE  what became of each event, and whether that adds up

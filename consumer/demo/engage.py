@@ -70,7 +70,7 @@ class AccountFigures:
 
 
 class Engage:
-    """Engage's stand-in, or the real one where `has_account` is false."""
+    """The Engage simulator, or the real Engage where `has_account` is false."""
 
     def __init__(self, client: httpx.AsyncClient, *, has_account: bool) -> None:
         self._client = client

@@ -16,7 +16,7 @@ class RelayFigures:
     """The relay's counters and states at one moment."""
 
     consumed: int = 0
-    passed: int = 0
+    ignored: int = 0
     pending: int = 0
     in_doubt: int = 0
     backlog: int = 0
@@ -50,7 +50,7 @@ def read_figures(exposition: str) -> RelayFigures:
                 requests[sample.labels["call"]] += count
     return RelayFigures(
         consumed=sums["events_consumed_total"],
-        passed=sums["events_unrouted_total"] + sums["tombstones_ignored_total"],
+        ignored=sums["events_unrouted_total"] + sums["tombstones_ignored_total"],
         pending=sums["pending_actions"],
         in_doubt=sums["in_doubt_actions"],
         backlog=sums["journal_backlog_writes"],

@@ -26,7 +26,7 @@ from consumer.demo.figures import RelayFigures, read_figures
 from consumer.demo.show import Show, print_tally, say
 from consumer.demo.stage import StageError
 from consumer.demo.story import Event, tell
-from consumer.demo.tally import GiveUp, Tally, of_account, of_metrics
+from consumer.demo.tally import DeadLettered, Tally, of_account, of_metrics
 from consumer.errors import ConfigurationError
 from consumer.kafka import clients as kafka_clients
 from consumer.kafka.dead_letters import DeadLetter, Selection, dead_letters
@@ -46,7 +46,7 @@ FLUSH_S = 15.0
 def run_demo(orders: int = 300, seed: int = 1, kafka: str | None = None, base_url: str | None = None) -> int:
     """Run the demo; returns the exit code: 0 where all adds up, 1 where it does not, 2 for a wrong configuration.
 
-    `kafka` names real brokers, `base_url` another Engage (its key in ENGAGE_API_KEY); else both are stand-ins.
+    `kafka` names real brokers, `base_url` another Engage (its key in ENGAGE_API_KEY); else both are simulated.
     Broken off by a signal it returns 128 + its number, and nothing is left behind.
     """
     broken_off: list[int] = []
@@ -130,7 +130,7 @@ async def _play_until_told(
 
 @dataclass(slots=True)
 class _Play:
-    """One performance. `written`: each event's place in the source, by its number."""
+    """One performance. `written`: each event's coordinates in the source, by its number."""
 
     settings: Settings
     engage: Engage
@@ -156,16 +156,16 @@ class _Play:
 
     async def judged(self, before: AccountFigures) -> tuple[Tally, Counter[str]]:
         """Make the tally, now that the relay has ended; with the faults that Engage dealt."""
-        set_aside = await asyncio.to_thread(lambda: list(self._give_up()))
+        dead_lettered = await asyncio.to_thread(lambda: list(self._give_up()))
         events = [event for event in self.events if event.number in self.written]
         if not self.engage.has_account:
-            return of_metrics(events, self.figures.accepted, set_aside, self.figures.asked), Counter()
+            return of_metrics(events, self.figures.accepted, dead_lettered, self.figures.asked), Counter()
         account = (await self.engage.figures()).since(before)
         tally = of_account(
             events,
             self.written_at,
             await self.engage.acceptances(f"{self.prefix}-"),
-            set_aside,
+            dead_lettered,
             requests=account.asked,
             answers_lost=account.answers_lost,
         )
@@ -214,7 +214,7 @@ class _Play:
             accepted = (await self.engage.figures()).accepted if self.engage.has_account else figures.accepted.total()
             show.update(
                 len(self.written),
-                figures.accepted.total() + figures.dead_letters + figures.passed,
+                figures.accepted.total() + figures.dead_letters + figures.ignored,
                 f"{accepted} accepted, {figures.dead_letters} dead letters, {figures.pending} pending, "
                 f"{figures.in_doubt} in doubt",
             )
@@ -227,13 +227,13 @@ class _Play:
                 return
             await asyncio.sleep(LOOK_EVERY_S)
 
-    def _give_up(self) -> Iterator[GiveUp]:
-        numbers = {place: number for number, place in self.written.items()}
+    def _give_up(self) -> Iterator[DeadLettered]:
+        numbers = {coordinates: number for number, coordinates in self.written.items()}
         for found in dead_letters(self.settings.kafka, self.settings.topics, Selection()):
             if not isinstance(found, DeadLetter):
                 raise StageError(f"the dead letters cannot be read: {found}")
             why = found.why
-            yield GiveUp(numbers.get((why.source_partition, why.source_offset)), why.reason)
+            yield DeadLettered(numbers.get((why.source_partition, why.source_offset)), why.reason)
 
 
 def _check_runs(relay: stage.Relay) -> None:

@@ -68,7 +68,9 @@ class Show:
 def print_tally(tally: Tally, faults: Mapping[str, int]) -> None:
     """Print the tally to stdout, as a table on a terminal."""
     judge = (
-        "the account of Engage's stand-in" if tally.by_account else "the relay's own metrics: Engage shows no account"
+        "the account of the Engage simulator"
+        if tally.by_account
+        else "the relay's own metrics: Engage shows no account"
     )
     lines = tally.lines()
     if faults:

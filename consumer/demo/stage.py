@@ -1,7 +1,7 @@
 """EDGE. The stage: Kafka, Engage and the relay, put up for one demo and taken down again.
 
 Rules:
- 1. The relay is the real one: `engage-relay run` in a process of its own, told nothing that a user could not write.
+ 1. The relay is the real one: `engage-relay run` in a process of its own, with no setting that a user could not write.
  2. Whatever happens, what was put up is taken down: the process, the topics, the files.
  3. Of the environment the relay gets nothing of the user's own relay (ENGAGE_..., KAFKA_...); with real brokers it
     gets the librdkafka properties (ENGAGE_RELAY__KAFKA__...), which they may need.
@@ -40,7 +40,7 @@ _OURS = frozenset({OWN_KAFKA + "BOOTSTRAP_SERVERS", OWN_KAFKA + "GROUP_ID"})
 
 
 class StageError(Exception):
-    """The demo cannot go on; its text is for the user."""
+    """The demo cannot continue; its text is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ async def relay(configuration: Path, environ: Mapping[str, str], log: Path) -> A
             stdout=file,
             stderr=file,
             env=environ,
-            start_new_session=True,  # a terminal's Ctrl-C is for the demo, which stops the relay in its turn
+            start_new_session=True,  # a terminal's Ctrl-C is for the demo, which then stops the relay
         )
     try:
         yield Relay(process, f"http://127.0.0.1:{await _admin_port(process, log)}", log)

@@ -40,7 +40,7 @@ class Acceptance:
 
 
 @dataclass(frozen=True, slots=True)
-class GiveUp:
+class DeadLettered:
     """A dead letter; `event` None where its headers name no event of ours."""
 
     event: int | None
@@ -93,8 +93,8 @@ class Tally:
         lines += [(f"  {action}", str(count)) for action, count in self.accepted.items()]
         lines.append(("dead letters", str(sum(self.dead_letters.values()))))
         lines += [(f"  {reason.value}", str(count)) for reason, count in self.dead_letters.items()]
-        lines.append(("passed: no route wants it", str(self.unrouted)))
-        lines.append(("passed: tombstones", str(self.tombstones)))
+        lines.append(("ignored: no route takes it", str(self.unrouted)))
+        lines.append(("ignored: tombstones", str(self.tombstones)))
         lines.append(("polls per accepted action", _ratio(self.requests.polls, self.actions)))
         lines.append(("requests per accepted action", _ratio(self.requests.total, self.actions)))
         if self.ready_to_accepted_s is not None:
@@ -113,7 +113,7 @@ def of_account(
     events: Sequence[Event],
     written_at: Mapping[int, float],
     acceptances: Sequence[Acceptance],
-    set_aside: Sequence[GiveUp],
+    dead_lettered: Sequence[DeadLettered],
     *,
     requests: Requests,
     answers_lost: int,
@@ -129,10 +129,10 @@ def of_account(
         event = known.get(-1 if each.event is None else each.event)
         if event is not None and (event.order_id, event.action) == (each.order_id, each.action):
             of_event.setdefault(event.number, []).append(each)
-    dead_letters = Counter(each.event for each in set_aside if each.event in known)
+    dead_letters = Counter(each.event for each in dead_lettered if each.event in known)
     resent, doubled = _repeats(of_event, answers_lost)
     accepted = Counter(each[0].action for each in of_event.values())
-    reasons = Counter(each.reason for each in set_aside)
+    reasons = Counter(each.reason for each in dead_lettered)
     ended = of_event.keys() | dead_letters.keys()
     return Tally(
         by_account=True,
@@ -149,18 +149,18 @@ def of_account(
         ended_twice=len(of_event.keys() & dead_letters.keys()) + sum(count - 1 for count in dead_letters.values()),
         unasked=len(acceptances)
         - sum(map(len, of_event.values()))
-        + sum(each.event not in known for each in set_aside),
+        + sum(each.event not in known for each in dead_lettered),
         ready_to_accepted_s=_latencies(of_event, written_at),
     )
 
 
 def of_metrics(
-    events: Sequence[Event], accepted: Mapping[str, int], set_aside: Sequence[GiveUp], requests: Requests
+    events: Sequence[Event], accepted: Mapping[str, int], dead_lettered: Sequence[DeadLettered], requests: Requests
 ) -> Tally:
     """Judge by the relay's own counters and the dead-letter topic: nobody else saw anything."""
-    reasons = Counter(each.reason for each in set_aside)
+    reasons = Counter(each.reason for each in dead_lettered)
     kinds = Counter(event.kind for event in events)
-    owed = kinds["action"] + kinds["unusable"]
+    expected = kinds["action"] + kinds["unusable"]
     return Tally(
         by_account=False,
         events=len(events),
@@ -170,7 +170,7 @@ def of_metrics(
         tombstones=kinds["tombstone"],
         requests=requests,
         resent=None,
-        lost=max(0, owed - sum(accepted.values()) - len(set_aside)),
+        lost=max(0, expected - sum(accepted.values()) - len(dead_lettered)),
         doubled=None,
         out_of_order=None,
         ended_twice=None,

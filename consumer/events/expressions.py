@@ -1,4 +1,4 @@
-"""JMESPath as routes use it: every mistake is found when it is compiled, and what it gives is always JSON.
+"""JMESPath as routes use it: every error is found when it is compiled, and what it gives is always JSON.
 
 The library (jmespath.py) finds unknown functions and wrong numbers of arguments only when they run, and puts the
 event's contents into its error texts. So here

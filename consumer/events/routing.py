@@ -56,32 +56,44 @@ JMESPath = Annotated[str, AfterValidator(_checked)]
 
 
 class RouteRule(BaseModel):
-    """A route as the user writes it. All but `action` and `on_unknown` are JMESPath over the event.
+    """A route as the user writes it. All fields but `action` and `on_unknown` are JMESPath over the event.
 
-    The tag comes from the first of `version_tag`, `job_id`, `order` that gives something, else from the order itself.
-    A number that is an integer is taken as text where an id or tag is wanted.
+    The tag comes from the first of `version_tag`, `job_id` and `order` that gives a value.
+    If none does, the relay polls the order itself. An integer may be an id or a tag; it is taken as text.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    when: JMESPath | None = Field(None, description="Which events the route takes (JMESPath's truth). Default: all.")
-    action: ActionName = Field(description="The order action that is sent.")
-    order_id: JMESPath = Field("orderId", description="Engage's orderId.")
-    version_tag: JMESPath | None = Field(None, description="The versionTag itself.")
-    job_id: JMESPath | None = Field(None, description="The Engage job that processes the order.")
-    order: JMESPath | None = Field(None, description="The order document (an object), posted to Engage first.")
+    when: JMESPath | None = Field(
+        None, description="Which events the route takes: those for which this is true in JMESPath. Default: all."
+    )
+    action: ActionName = Field(description="The order action to send.")
+    order_id: JMESPath = Field("orderId", description="The order's id in Engage.")
+    version_tag: JMESPath | None = Field(None, description="The versionTag, if the event has it.")
+    job_id: JMESPath | None = Field(
+        None, description="The id of the Engage job that processes the order; the relay polls it."
+    )
+    order: JMESPath | None = Field(
+        None, description="The order document (an object). The relay posts it to Engage first."
+    )
     newer_than: JMESPath | None = Field(
-        None, description="With no tag, job or document: an order that was last changed before this time is too old."
+        None,
+        description="Without a tag, job or document: wait for a version of the order whose `lastChangedAt` is not older"
+        " than this time.",
     )
     event_time: JMESPath | None = Field(
         None,
-        description="When it happened: RFC 3339, or a number of seconds (up to 20000000000) or milliseconds since 1970;"
-        " null: the record's timestamp. Default: `occurredAt` where that is a time, else the record's timestamp.",
+        description="When the event happened: RFC 3339, or a number of seconds (up to 20000000000) or milliseconds"
+        " since 1970. Where it is null, the record's timestamp. Default: `occurredAt` if that is a time, else the"
+        " record's timestamp.",
     )
-    language: JMESPath | None = Field(None, description="Language of the message to the customer, as sv-SE.")
-    data: JMESPath | None = Field(None, description="Passed to Engage with the action; any JSON.")
-    connection: JMESPath = Field("'default'", description="Name of the Engage connection.")
-    on_unknown: OnUnknown = Field("resend", description="What to do with an action that may have been processed.")
+    language: JMESPath | None = Field(None, description="Language of the e-mail to the customer, such as sv-SE.")
+    data: JMESPath | None = Field(None, description="Any JSON to send to Engage with the action.")
+    connection: JMESPath = Field("'default'", description="Name of the Engage connection to use.")
+    on_unknown: OnUnknown = Field(
+        "resend",
+        description="What to do with an action in doubt: `resend` sends it again, `dead_letter` leaves it to a person.",
+    )
 
 
 def _built_in(event_type: str, action: ActionName) -> RouteRule:

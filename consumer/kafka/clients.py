@@ -141,14 +141,14 @@ def producer(kafka: Properties, transactional_id: str) -> Config:
         "compression.type": "lz4",
         # A pending record is its event plus the routed action; librdkafka's own limit is 1 MB.
         "message.max.bytes": 8 * 1024 * 1024,
-        # librdkafka has requests to brokers time out just before the transaction, and refuses to be told more.
+        # librdkafka has requests to brokers time out just before the transaction, and refuses a longer one.
         **{name: value for name, value in base(kafka).items() if name != "socket.timeout.ms"},
         **own,
         # Once the group's coordinator has left the cluster's metadata, as with every restart,
         # `send_offsets_to_transaction` hangs (librdkafka issues 5456, 5511) until that broker is forgotten, three of
         # these intervals later,
         "topic.metadata.refresh.interval.ms": 500,
-        # and any other connection comes or goes: the transaction coordinator's, which is idle then, and opened anew
+        # and any other connection comes or goes: the transaction coordinator's, which is idle then, and opened again
         "connections.max.idle.ms": 5000,
         # (at once, where the last time was longer ago than this; sooner, the waits before it double).
         "reconnect.backoff.ms": 100,

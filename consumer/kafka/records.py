@@ -1,10 +1,10 @@
-"""The delay topic's records as bytes: the only place that knows how the ledger's facts are written and read.
+"""The delay topic's records as bytes: the only module that knows how the ledger's facts are written and read.
 
 Rules:
  1. `payload` is written once, when the event is read, and carried along as bytes: a progress record is composed
-    around it, never re-serialised. In memory it is packed: an event and what was routed of it say much the same
+    around it, never re-serialised. In memory it is packed: an event and the action made of it say much the same
     twice, and all of them much the same, so two thirds go for 7 microseconds, and a pending action stays under 1 KiB.
- 2. A record that cannot be read is set aside with what it holds (`Unreadable`), never skipped.
+ 2. A record that cannot be read becomes a dead letter with what it holds (`Unreadable`), never skipped.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class SourceEvent:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterRecord:
-    """The original record with the headers that say why it was set aside."""
+    """The original record with the headers that say why it became one."""
 
     key: bytes | None
     value: bytes | None
@@ -138,7 +138,7 @@ def restored_action(key: bytes, value: bytes) -> RestoredAction | Unreadable:
         route=payload.route,
         connection=payload.connection,
         order_id=payload.order_id,
-        # The envelope's last field, as it stands; a record that another version wrote otherwise is composed anew.
+        # The envelope's last field, as it stands; a record that another version wrote otherwise is composed again.
         payload=_packed(_payload_bytes(value) or to_json(payload, exclude_none=True)),
         resend=payload.on_unknown == "resend",
         version_tag=pending.version_tag or getattr(tag_source, "version_tag", None),

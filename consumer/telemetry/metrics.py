@@ -45,14 +45,14 @@ Holding = Literal["restoring", "open", "leaving"]  # a partition that is owned: 
 # From an event's own time: a tag that is there at once, Engage's processing (seconds to minutes), the waits after
 # failures (10 s to 5 min), an outage of hours, and the deadline (24 h).
 _EVENT_TO_ACCEPTED_S = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 14400, 43200, 86400)
-# The relay's own part: saving the intent and one request, then queueing for the budget, then waits after failures.
+# The relay's own part: saving the intent and one request, then waiting for the rate limit, then waits after failures.
 _READY_TO_ACCEPTED_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600)
 # Up to twice the default time-out of 10 s, which ends every request.
 _REQUEST_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
-# From no wait over one turn at 50 requests/s (0.02 s) to a rest (30 s) and a suspended key's trial (60 s).
+# From no wait over one permit at 50 requests/s (0.02 s) to a cooldown (30 s) and the probe of a refused key (60 s).
 _LIMITER_WAIT_S = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-# From the event loop's own work (milliseconds) over the aim (0.25 s while the budget is free) to a short budget, a rest
-# (30 s) and a suspended key's trial (60 s).
+# From the event loop's own work (milliseconds) over the aim (0.25 s below the rate limit) to a reached rate limit,
+# a cooldown (30 s) and the probe of a refused key (60 s).
 _DUE_LATENESS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 # A healthy transaction takes 3-25 ms; a call times out after 15 s.
 _TRANSACTION_S = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
@@ -77,7 +77,7 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class DeadLettered:
-    """Where an event stood that was set aside, and why; its offset is unknown where a delay record was unreadable."""
+    """Where a dead letter's event was, and why it became one. An unreadable delay record has no source offset."""
 
     reason: Reason
     topic: str
@@ -116,7 +116,7 @@ class Snapshot:
     in_doubt: int = 0
     journal_backlog: int = 0  # writes that wait for a transaction
     paused: bool = False  # the source, for back-pressure
-    rate_limit_share: float = 0.0  # 0 to 1, of every connection's budget
+    rate_limit_share: float = 0.0  # 0 to 1, of every connection's rate limit
     partitions_owned: int = 0
     lag: Mapping[Partition, int] = field(default_factory=dict)  # records to read, of the owned partitions only
     connections: Mapping[str, ConnectionFigures] = field(default_factory=dict)
@@ -142,23 +142,27 @@ class Metrics:
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> _Series[Histogram]:
             return _Series(Histogram(PREFIX + name, text, labels, registry=registry, buckets=buckets))
 
-        self._consumed = counter("events_consumed_total", "Events read from the source.", "topic")
-        self._unrouted = counter("events_unrouted_total", "Events that no route wants.", "topic")
-        self._tombstones = counter("tombstones_ignored_total", "Records without a value, passed over.", "topic")
+        self._consumed = counter("events_consumed_total", "Records read from the source.", "topic")
+        self._unrouted = counter("events_unrouted_total", "Events that no route takes: ignored.", "topic")
+        self._tombstones = counter(
+            "tombstones_ignored_total", "Records without a value (tombstones): ignored.", "topic"
+        )
         self._routed = counter("actions_routed_total", "Events that became an action.", "route", "action")
-        self._polls = counter("polls_answered_total", "Polls and documents, by outcome.", "connection", "outcome")
+        self._polls = counter(
+            "polls_answered_total", "Polls for a versionTag and documents sent, by outcome.", "connection", "outcome"
+        )
         self._actions = counter(
             "actions_answered_total", "Actions sent to Engage, by outcome.", "connection", "action", "outcome"
         )
         self._event_to_accepted = histogram(
             "event_to_accepted_seconds",
-            "From the event's own time until Engage accepted.",
+            "Time from the event until Engage accepted its action.",
             _EVENT_TO_ACCEPTED_S,
             "action",
         )
         self._ready_to_accepted = histogram(
             "tag_ready_to_accepted_seconds",
-            "From the versionTag until Engage accepted.",
+            "Time from the versionTag until Engage accepted the action.",
             _READY_TO_ACCEPTED_S,
             "action",
         )
@@ -170,17 +174,17 @@ class Metrics:
         )
         self._limiter_wait = histogram(
             "limiter_wait_seconds",
-            "How long a request waited for its turn in the budget.",
+            "How long a request waited for a permit of the rate limit.",
             _LIMITER_WAIT_S,
             "connection",
         )
         self._due_lateness = histogram(
             "due_lateness_seconds",
-            "How long after its due time a poll was started.",
+            "How long after its due time a poll started.",
             _DUE_LATENESS_S,
             "connection",
         )
-        self._dead_letters = counter("dead_letters_total", "Events set aside, by reason.", "reason")
+        self._dead_letters = counter("dead_letters_total", "Events that became dead letters, by reason.", "reason")
         self._transactions = Histogram(
             PREFIX + "transaction_duration_seconds",
             "Duration of the journal's committed transactions.",
@@ -192,17 +196,22 @@ class Metrics:
         )
         self._aborts = Counter(
             PREFIX + "transactions_aborted_total",
-            "Transactions that came to nothing and were tried again.",
+            "Transactions that failed and were tried again.",
             registry=registry,
         )
         self._restores = Histogram(
-            PREFIX + "restore_duration_seconds", "Duration of restores.", registry=registry, buckets=_RESTORE_S
+            PREFIX + "restore_duration_seconds",
+            "How long it took to read a delay partition after its assignment.",
+            registry=registry,
+            buckets=_RESTORE_S,
         )
         self._restored = Counter(
-            PREFIX + "restored_records_total", "Records of the delay topic read by restores.", registry=registry
+            PREFIX + "restored_records_total", "Records of the delay topic that restores read.", registry=registry
         )
-        self._rebalances = counter("rebalances_total", "Changes of the assignment.", "kind")
-        self._build = Info(PREFIX + "build", "The version that runs.", registry=registry)
+        self._rebalances = counter(
+            "rebalances_total", "Rebalances, by kind: assigned, revoked (handed over), lost (taken away).", "kind"
+        )
+        self._build = Info(PREFIX + "build", "The running version.", registry=registry)
 
         self._outcomes = OutcomeNames()
         self._history = History()
@@ -217,7 +226,7 @@ class Metrics:
         PlatformCollector(registry=registry)
 
     def expect(self, *, topics: Iterable[str], connections: Iterable[str], routes: Iterable[tuple[str, str]]) -> None:
-        """Let every series that the configuration foretells start at 0. `routes`: (route, action).
+        """Let every series that follows from the configuration start at 0. `routes`: (route, action).
 
         A series that appears with its first event has no increase that a rate or an alert could see.
         """
@@ -250,11 +259,11 @@ class Metrics:
         self._routed[route, action].inc()
 
     def unrouted(self, topic: str) -> None:
-        """Record that no route wants an event."""
+        """Record that no route takes an event."""
         self._unrouted[topic,].inc()
 
     def ignored_tombstone(self, topic: str) -> None:
-        """Record that a record without a value was passed over."""
+        """Record that a record without a value was ignored."""
         self._tombstones[topic,].inc()
 
     def poll_answered(self, connection: str, outcome: PollOutcome | DocumentOutcome) -> None:
@@ -285,7 +294,7 @@ class Metrics:
             self._history.requested(connection)
 
     def limiter_waited(self, connection: str, seconds: float) -> None:
-        """Record how long a request waited for its turn."""
+        """Record how long a request waited for its permit."""
         self._limiter_wait[connection,].observe(seconds)
 
     def poll_started(self, connection: str, late_s: float) -> None:
@@ -293,7 +302,7 @@ class Metrics:
         self._due_lateness[connection,].observe(late_s)
 
     def dead_lettered(self, reason: Reason) -> None:
-        """Record that an event was set aside."""
+        """Record that an event became a dead letter."""
         self._dead_letters[reason,].inc()
         self._history.dead_lettered(reason)
 
@@ -347,7 +356,10 @@ class Metrics:
     def _at_scrape(self) -> Iterator[Metric]:
         yield from _snapshot_families(self._published[0])
         yield _gauge(
-            "heartbeat_age_seconds", "Since the thread last showed life.", "thread", self._heartbeat_ages().items()
+            "heartbeat_age_seconds",
+            "Seconds since the thread's last heartbeat.",
+            "thread",
+            self._heartbeat_ages().items(),
         )
         yield from _broker_families(dict(self._statistics))
 
@@ -401,11 +413,15 @@ def _gauge(name: str, text: str, label: str = "", values: Iterable[tuple[str, fl
 
 def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
     for name, text, value in (
-        ("overdue_actions", "Actions whose time has come and that nobody could take yet.", snapshot.overdue),
+        ("overdue_actions", "Polls and actions that are due and could not leave yet.", snapshot.overdue),
         ("in_doubt_actions", "Open actions that Engage may have processed already.", snapshot.in_doubt),
         ("journal_backlog_writes", "Writes that wait for a transaction.", snapshot.journal_backlog),
-        ("source_paused", "1 while the source is paused for back-pressure.", snapshot.paused),
-        ("rate_limit_share_ratio", "This instance's share of every connection's budget.", snapshot.rate_limit_share),
+        ("source_paused", "1 while the source is paused because limits.pending is reached.", snapshot.paused),
+        (
+            "rate_limit_share_ratio",
+            "This instance's share of every connection's rate limit, 0 to 1.",
+            snapshot.rate_limit_share,
+        ),
         ("partitions_owned", "Source partitions that this instance owns.", snapshot.partitions_owned),
     ):
         yield _gauge(name, text, values=[("", value)])
@@ -413,20 +429,22 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
 
     connections = snapshot.connections.items()
     yield _gauge(
-        "connection_suspended", "1 while Engage refuses the connection's API key: an operator must act.", "connection",
+        "connection_suspended", "1 while Engage refuses the API key (401, 403): an operator must act.", "connection",
         ((name, each.suspended) for name, each in connections),
     )  # fmt: skip
     yield _gauge(
-        "connection_cooling_down", "1 while the connection is given a rest after failures or a 429.", "connection",
+        "connection_cooling_down", "1 while the connection is in cooldown after failures or a 429.", "connection",
         ((name, each.cooling_down) for name, each in connections),
     )  # fmt: skip
     yield _gauge(
-        "connection_requests_per_second", "The rate at which the connection may be asked at present.", "connection",
+        "connection_requests_per_second", "How many requests per second this instance may send now.", "connection",
         ((name, each.requests_per_second) for name, each in connections),
     )  # fmt: skip
 
     lag = GaugeMetricFamily(
-        PREFIX + "consumer_lag_records", "Records of the source still to be read.", labels=["topic", "partition"]
+        PREFIX + "consumer_lag_records",
+        "Lag: records of the source that the relay has not read.",
+        labels=["topic", "partition"],
     )
     for (topic, partition), records in snapshot.lag.items():
         lag.add_metric([topic, str(partition)], records)
@@ -435,7 +453,7 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
 
 # librdkafka's counters per broker (STATISTICS.md, "brokers"): its name, ours, and what it says.
 _BROKER_COUNTERS = (
-    ("txerrs", "transmit_errors_total", "Requests that could not be transmitted."),
+    ("txerrs", "transmit_errors_total", "Requests that could not be sent."),
     ("rxerrs", "receive_errors_total", "Responses received with an error."),
     ("txretries", "request_retries_total", "Requests sent again."),
     ("req_timeouts", "request_timeouts_total", "Requests that timed out."),

@@ -1,6 +1,6 @@
 """What happened in the last minutes, for the status page: counted in slices of some seconds, of which it keeps a few.
 
-PURE: fed by facts, told the time.
+PURE: facts and times are arguments.
 
 Rules:
  1. Its size does not depend on how much happens: durations are counted in steps that grow by GROWTH, so a quantile is
@@ -127,7 +127,7 @@ class History:
         self._ready_to_accepted[step] = self._ready_to_accepted.get(step, 0) + 1
 
     def dead_lettered(self, reason: str) -> None:
-        """An event was set aside."""
+        """An event became a dead letter."""
         self._dead_letters += 1
         self._reasons[reason] = self._reasons.get(reason, 0) + 1
 

@@ -8,7 +8,7 @@ Rules:
     that took the event in. Whoever sends the action, after whatever restart, does so in the same trace.
  2. A span holds names (topics, routes, connections), offsets and what was answered: nothing that an event holds, no
     key and no id of an order. No URL either, as an order's id is a part of it.
- 3. Engage is a third party. It is told the `traceparent` of an action's request, never the `tracestate`, in which
+ 3. Engage is a third party. It gets the `traceparent` of an action's request, never the `tracestate`, in which
     others' tools talk to themselves.
  4. A poll that says "come again" is no span: an action may wait for a day and be asked for a thousand times.
 
@@ -76,7 +76,7 @@ class Tracing:
     def taken(self, event: SourceEvent, payload: Routed | Misrouted, since: float) -> Routed | Misrouted:
         """Tell of an event that a route took, `since` its batch came (seconds since 1970).
 
-        Returns it with this span's context in place of its sender's, to be saved: what follows belongs below it.
+        Returns it with this span's context instead of its sender's, to be saved: what follows belongs below it.
         """
         context = payload.trace_context if isinstance(payload, Routed) else trace_context(event.headers)
         span = self._start(f"process {event.topic}", SpanKind.CONSUMER, context, since)
@@ -117,7 +117,7 @@ class Tracing:
     async def send_action(
         self, connection: str, client: EngageClient, send: Send, request: ActionRequest, may_send: MaySend
     ) -> ActionOutcome:
-        """Send an action as `EngageClient.send_action` does, within a span that Engage is told of."""
+        """Send an action as `EngageClient.send_action` does, within a span whose id Engage gets."""
         span = self._start("send action", SpanKind.CLIENT, trace_context_of(send.payload), self._clock())
         span.set_attributes(
             {
@@ -152,7 +152,7 @@ class Tracing:
 
     def set_aside(self, given_up: GiveUp) -> None:
         """Tell of an action that was given up."""
-        span = self._start("set aside", SpanKind.INTERNAL, trace_context_of(given_up.payload), self._clock())
+        span = self._start("dead letter", SpanKind.INTERNAL, trace_context_of(given_up.payload), self._clock())
         span.set_attributes(
             {
                 "engage_relay.route": given_up.route,

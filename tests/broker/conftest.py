@@ -1,51 +1,30 @@
 """A real broker for the tests in this directory.
 
-`KAFKA_BOOTSTRAP_SERVERS` names one to use; else one is started from Maven Central's Kafka (see kafka_broker.py) for
-the whole session. Where neither can be had, these tests are skipped with the reason; in CI that is a failure.
+`KAFKA_BOOTSTRAP_SERVERS` names one to use; else one is started from Maven Central's Kafka for the whole session (see
+tests/support/broker.py). Where neither can be had, these tests are skipped with the reason; in CI that is a failure.
 `KAFKA_VERSION` tries another version (`KAFKA_VERSION=3.9.1 make test`). Under xdist each worker starts its own broker.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import (
-    Consumer,
-    ConsumerGroupTopicPartitions,
-    KafkaError,
-    KafkaException,
-    Message,
-    Producer,
-    TopicPartition,
-)
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from consumer.core.clock import steady_clock
-from consumer.core.ownership import Assignment, Ownership
 from consumer.kafka import clients
-from consumer.kafka.journal import Journal
-from consumer.kafka.records import DeadLetterRecord, without_value
-from consumer.kafka.restore import KafkaReader, Restored, Restorer
 from consumer.kafka.topic_rules import COMPACTED, DEAD_LETTERS
-from consumer.kafka.topics import RelayTopics, watermarks
-from consumer.kafka.transactions import Write
-from tests.support.broker import KafkaBroker
-from tests.support.downloads import needed
+from consumer.kafka.topics import RelayTopics
+from tests.support.broker import KafkaBroker, started
+from tests.support.sandbox import Member, Sandbox, SandboxFactory, TopicFactory, led
+from tests.support.waiting import PATIENCE_S, until
 
 HERE = Path(__file__).parent
-PATIENCE_S = 30.0  # for what takes milliseconds on an idle machine
-TopicFactory = Callable[..., str]
-T = TypeVar("T")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,12 +32,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.broker)
-
-
-def started(broker: KafkaBroker) -> KafkaBroker:
-    """Start a broker, or skip the test with the reason (in CI: fail it)."""
-    needed("Kafka broker", broker.start)
-    return broker
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +84,7 @@ def topics(admin: AdminClient) -> Iterator[TopicFactory]:
         future = admin.create_topics([NewTopic(topic, partitions, 1, config=dict(config or {}))])[topic]
         future.result(timeout=30)
         made.append(topic)
-        eventually(lambda: _led(admin, [(topic, n) for n in range(partitions)]), "the new partitions have leaders")
+        until(lambda: led(admin, [(topic, n) for n in range(partitions)]), "the new partitions have leaders")
         return topic
 
     yield make
@@ -120,270 +93,6 @@ def topics(admin: AdminClient) -> Iterator[TopicFactory]:
     if ours:
         for deletion in admin.delete_topics(ours).values():
             deletion.result(timeout=30)
-
-
-def eventually(condition: Callable[[], T], what: str) -> T:
-    """Wait until `condition` returns something true, and return that."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (answer := condition()):
-        assert time.monotonic() < deadline, f"still waiting after {PATIENCE_S:g} s: {what}"
-        time.sleep(0.01)
-    return answer
-
-
-class Member:
-    """A real member of the group; whoever waits for something polls it."""
-
-    def __init__(self, properties: clients.Properties, topic: str) -> None:
-        self.group = str(properties["group.id"])
-        self.consumer = Consumer(clients.member(properties), logger=clients.LOGGER)
-        self.consumer.subscribe([topic])
-
-    def poll(self) -> list[int]:
-        """Take part in the group; returns the partitions that are assigned to it."""
-        self.consumer.poll(0.02)
-        return sorted(tp.partition for tp in self.consumer.assignment())
-
-    def metadata(self) -> bytes:
-        """Return its group metadata, as it is now."""
-        metadata = self.consumer.consumer_group_metadata()
-        assert isinstance(metadata, bytes)
-        return metadata
-
-    def close(self) -> None:
-        """Leave the group."""
-        self.consumer.close()
-
-
-@dataclass(frozen=True)
-class Fact:
-    """Something that the journal told its listener."""
-
-    kind: str
-    writes: Sequence[Write] = ()
-    text: str = ""
-    keys: Sequence[object] = ()
-
-
-class Heard:
-    """A listener that remembers what it was told. `on_aborted` is called on the journal's thread."""
-
-    def __init__(self) -> None:
-        self.facts: list[Fact] = []
-        self.on_aborted: Callable[[], None] = lambda: None
-        self._changed = threading.Condition()
-
-    def _add(self, fact: Fact) -> None:
-        with self._changed:
-            self.facts.append(fact)
-            self._changed.notify_all()
-
-    def committed(self, writes: list[Write], ownership_confirmed_at: float, seconds: float) -> None:
-        self._add(Fact("committed", list(writes)))
-
-    def dropped(self, writes: list[Write]) -> None:
-        self._add(Fact("dropped", list(writes)))
-
-    def pinned(self, assignment: Assignment, keys: list[Hashable]) -> None:
-        self._add(Fact("pinned", keys=keys))
-
-    def recreated(self, assignment: Assignment) -> None:
-        self._add(Fact("recreated"))
-
-    def too_large(self, write: Write, replacement: Write) -> None:
-        self._add(Fact("too_large", [write, replacement]))
-
-    def aborted(self, why: str) -> None:
-        self.on_aborted()
-        self._add(Fact("aborted", text=why))
-
-    def fenced(self, why: str) -> None:
-        self._add(Fact("fenced", text=why))
-
-    def of(self, kind: str) -> list[Fact]:
-        """What was said of this kind so far."""
-        return [fact for fact in self.facts if fact.kind == kind]
-
-    def wait_for(self, kind: str, count: int = 1) -> Fact:
-        """Wait for the fact that is the `count`th of its kind."""
-        with self._changed:
-            arrived = self._changed.wait_for(lambda: len(self.of(kind)) >= count, PATIENCE_S)
-        assert arrived, f"{kind} was never said, but {self.facts}"
-        return self.of(kind)[count - 1]
-
-    def wait_until_settled(self, *writes: Write) -> None:
-        """Wait until each of these was committed or dropped."""
-
-        def settled() -> bool:
-            said = [write for fact in self.of("committed") + self.of("dropped") for write in fact.writes]
-            return all(write in said for write in writes)
-
-        with self._changed:
-            assert self._changed.wait_for(settled, PATIENCE_S), f"never settled, but {self.facts}"
-
-
-def too_large(write: Write) -> Write:
-    """Replace a write by a dead letter, or that by one without its value, as the relay does."""
-    if write.dead_letter is not None:
-        return replace(write, dead_letter=without_value(write.dead_letter)) if write.dead_letter.value else write
-    dead_letter = DeadLetterRecord(b"k", b"too large", [], None)
-    return Write(write.assignment, write.key, None, dead_letter, write.next_offset, write.ticket)
-
-
-@dataclass
-class Sandbox:
-    """A source topic with what belongs to it, a group, and how to look at them from outside."""
-
-    properties: dict[str, str | int | float | bool]
-    topics: RelayTopics
-    admin: AdminClient
-    partitions: int = 1
-    said: list[str] = field(default_factory=list)
-    _closing: ExitStack = field(default_factory=ExitStack)
-    _restorer: Restorer | None = None
-    _wanted: Callable[[Assignment], bool] = lambda _: True
-
-    @property
-    def relay_topics(self) -> dict[str, RelayTopics]:
-        return {self.topics.source: self.topics}
-
-    def assignment(self, partition: int = 0, epoch: int = 1) -> Assignment:
-        return Assignment(self.topics.source, partition, epoch)
-
-    def owned(self, metadata: bytes, *assignments: Assignment) -> Ownership:
-        return Ownership(metadata, {(a.topic, a.partition): a.epoch for a in assignments})
-
-    def member(self, **properties: str | int) -> Member:
-        """Return a member of the group, left to the test to poll."""
-        quick: dict[str, str | int | float | bool] = {"heartbeat.interval.ms": 100, "session.timeout.ms": 6000}
-        if properties.get("group.protocol") == "consumer":
-            quick = {}
-        member = Member({**self.properties, **quick, **properties}, self.topics.source)
-        self._closing.callback(member.close)
-        return member
-
-    def journal(self, ownership: Callable[[], Ownership], **properties: str | int) -> tuple[Journal, Heard]:
-        """Return a journal at work and what it says; it ends with the test."""
-        heard = Heard()
-        journal = Journal(
-            properties={**self.properties, **properties},
-            transactional_id=self.transactional_id,
-            topics=self.relay_topics,
-            ownership=ownership,
-            clock=steady_clock(),
-            listener=heard,
-            replace_too_large=too_large,
-        )
-        journal.start()
-        self._closing.callback(self._end, journal)
-        return journal, heard
-
-    def _end(self, journal: Journal) -> None:
-        journal.stop(5)
-        if journal.failed is not None:
-            raise journal.failed
-
-    @property
-    def transactional_id(self) -> str:
-        return f"{self.topics.source}-relay"
-
-    def producer(self, transactional_id: str, **properties: str | int) -> Producer:
-        """Return a transactional producer of somebody else's."""
-        producer = Producer(
-            clients.producer({**self.properties, **properties}, transactional_id), logger=clients.LOGGER
-        )
-        producer.init_transactions(PATIENCE_S)
-        return producer
-
-    def restore(
-        self, *assignments: Assignment, wanted: Callable[[Assignment], bool] = lambda _: True
-    ) -> list[Restored]:
-        """Restore as the relay does; what it says for the operator is in `said`."""
-        self._wanted = wanted
-        if self._restorer is None:
-            reader = KafkaReader(self.properties)
-            self._closing.callback(reader.close)
-            self._restorer = Restorer(
-                reader,
-                topics=self.relay_topics,
-                say=self.said.append,
-                wanted=self._is_wanted,
-                clock=steady_clock(),
-            )
-        return self._restorer.restore(assignments or [self.assignment()])
-
-    def _is_wanted(self, assignment: Assignment) -> bool:
-        return self._wanted(assignment)
-
-    def fill(self, topic: str, count: int, partition: int = 0) -> None:
-        """Put records on a topic, outside of any transaction."""
-        self.write(topic, [(b"%d" % n, b"event") for n in range(count)], partition)
-
-    def write(self, topic: str, records: Sequence[tuple[bytes, bytes | None]], partition: int = 0) -> None:
-        failed: list[KafkaError] = []
-
-        def delivered(error: KafkaError | None, record: Message) -> None:
-            if error is not None:
-                failed.append(error)
-
-        producer = Producer({**clients.base(self.properties), "linger.ms": 0}, logger=clients.LOGGER)
-        for key, value in records:
-            producer.produce(topic, value, key, partition, on_delivery=delivered)
-        assert producer.flush(PATIENCE_S) == 0
-        assert failed == []
-
-    def read(self, topic: str, partition: int = 0, *, isolation: str = "read_committed") -> list[Message]:
-        """Return what a consumer sees of a partition, from its first record to its end."""
-        eventually(lambda: _led(self.admin, [(topic, partition)]), "the broker answers")
-        _, end = watermarks(self.admin, [(topic, partition)])[topic, partition]
-        reader = Consumer({**clients.reader(self.properties), "isolation.level": isolation}, logger=clients.LOGGER)
-        records: list[Message] = []
-        try:
-            reader.assign([TopicPartition(topic, partition, 0)])
-            deadline = time.monotonic() + PATIENCE_S
-            while end and reader.position([TopicPartition(topic, partition)])[0].offset < end:
-                assert time.monotonic() < deadline, f"{topic} cannot be read to {end}"
-                records += [record for record in reader.consume(1000, 0.02) if record.error() is None]
-        finally:
-            reader.close()
-        return records
-
-    def pairs(self, topic: str, partition: int = 0) -> list[tuple[bytes | None, bytes | None]]:
-        """Return keys and values of a partition, as a consumer sees them."""
-        return [(record.key(), record.value()) for record in self.read(topic, partition)]
-
-    def offset(self, topic: str, partition: int = 0) -> int | None:
-        """Return what the group has committed."""
-        asked = ConsumerGroupTopicPartitions(str(self.properties["group.id"]), [TopicPartition(topic, partition)])
-
-        def settled() -> TopicPartition | None:
-            # The admin client, as a new consumer takes half a second to find its coordinator.
-            (future,) = self.admin.list_consumer_group_offsets([asked], require_stable=True).values()
-            (answered,) = future.result(PATIENCE_S).topic_partitions
-            return answered if answered.error is None else None
-
-        answer = eventually(settled, "the group's offset is settled")
-        return answer.offset if answer is not None and answer.offset >= 0 else None
-
-    def commit(self, *offsets: tuple[str, int, int], by: str = "a relay") -> None:
-        """Commit offsets under the group: topic, partition, offset. `by`: a relay names itself, a tool nobody."""
-        wanted = [TopicPartition(*each, metadata=by) if by else TopicPartition(*each) for each in offsets]
-        asked = ConsumerGroupTopicPartitions(str(self.properties["group.id"]), wanted)
-        (future,) = self.admin.alter_consumer_group_offsets([asked]).values()
-        assert all(each.error is None for each in future.result(PATIENCE_S).topic_partitions)
-
-    def close(self) -> None:
-        self._closing.close()
-
-
-SandboxFactory = Callable[..., Sandbox]
-
-
-def _led(admin: AdminClient, partitions: Sequence[tuple[str, int]]) -> bool:
-    try:
-        return bool(watermarks(admin, partitions))
-    except KafkaException:
-        return False
 
 
 @pytest.fixture
@@ -414,7 +123,7 @@ def sandboxes(bootstrap_servers: str) -> Iterator[SandboxFactory]:
             for future in admin.create_topics(new).values():
                 future.result(PATIENCE_S)
             made_partitions = [(each.topic, n) for each in new for n in range(partitions)]
-            eventually(lambda: _led(admin, made_partitions), "the new partitions have leaders")
+            until(lambda: led(admin, made_partitions), "the new partitions have leaders")
             properties: dict[str, str | int | float | bool] = {
                 "bootstrap.servers": address,
                 "group.id": group or f"{name}-group",
@@ -434,6 +143,6 @@ def shared_member(bootstrap_servers: str) -> Iterator[Member]:
     topic = f"shared-{uuid4().hex[:8]}"
     admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(PATIENCE_S)
     member = Member({"bootstrap.servers": bootstrap_servers, "group.id": topic}, topic)
-    eventually(member.poll, "the shared member joins")
+    until(member.poll, "the shared member joins")
     yield member
     member.close()

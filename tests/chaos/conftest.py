@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker.conftest import SandboxFactory, bootstrap_servers, sandboxes
+from tests.broker.conftest import bootstrap_servers, sandboxes
 from tests.chaos.stage import Stage, StageFactory, staged
+from tests.support.sandbox import SandboxFactory
 
 __all__ = ["bootstrap_servers", "sandboxes"]
 

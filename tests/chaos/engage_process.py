@@ -11,7 +11,7 @@ from multiprocessing.managers import BaseManager, BaseProxy
 from typing import Self, TypeVar, Unpack, cast
 
 from consumer.simulator.account import AcceptedAction
-from tests.support.relay import API_KEY, Engage, EngageOptions
+from tests.support.engage import API_KEY, Engage, EngageOptions
 
 T = TypeVar("T")
 

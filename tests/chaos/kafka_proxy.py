@@ -27,10 +27,11 @@ from dataclasses import dataclass
 from typing import Self, TypeVar
 
 from tests.support import broker
+from tests.support.waiting import PATIENCE_S
 
 PRODUCE, INIT_PRODUCER_ID, ADD_PARTITIONS_TO_TXN, ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT = 0, 22, 24, 25, 26, 28
 TRANSACTIONAL = frozenset({INIT_PRODUCER_ID, ADD_PARTITIONS_TO_TXN, ADD_OFFSETS_TO_TXN, END_TXN, TXN_OFFSET_COMMIT})
-PATIENCE_S = 30.0
+DELIVERY_S = 15.0  # for the broker's answer to a request that is delivered late
 PROXIED = {
     "listener.security.protocol.map": broker.PROPERTIES["listener.security.protocol.map"] + ",PROXIED:PLAINTEXT",
 }
@@ -249,7 +250,7 @@ class KafkaProxy:
             reader, writer = await asyncio.open_connection(*self._target)
             try:
                 writer.write(frame)
-                error = _error_of(request, await asyncio.wait_for(_read_frame(reader), PATIENCE_S / 2))
+                error = _error_of(request, await asyncio.wait_for(_read_frame(reader), DELIVERY_S))
             finally:
                 writer.close()
         self.delivered.append(Delivery(request, error))

@@ -23,7 +23,7 @@ from consumer.engage import http
 from consumer.engage.client import EngageClient
 from consumer.kafka import journal
 from schemas.pending_action import POSITION_KEY
-from tests.support import relay
+from tests.support import relay_process
 
 VARIABLE = "FAIL_AT"
 SENT = "SENT"
@@ -152,7 +152,7 @@ def main() -> None:
         keep_times(file)
     if described := os.environ.get(VARIABLE):
         fail_as_told(FailPoint(described))
-    relay.main()
+    relay_process.main()
 
 
 if __name__ == "__main__":

@@ -34,24 +34,14 @@ from consumer.kafka.topics import watermarks
 from consumer.relay.loop import slots_of
 from consumer.simulator.account import AcceptedAction, SlidingSecond
 from schemas.dead_letter import Reason
-from tests.broker.conftest import Sandbox
 from tests.chaos.engage_process import EngageProcess
 from tests.chaos.progress import Probe, recovery_s
 from tests.chaos.relay import SENT, VARIABLE
-from tests.support.relay import (
-    API_KEY,
-    Books,
-    DeadLetter,
-    EngageOptions,
-    RelayProcess,
-    configuration,
-    doubled,
-    event,
-    number_of,
-    order_id,
-    publish,
-    written,
-)
+from tests.support.books import Books, DeadLetter, doubled
+from tests.support.engage import API_KEY, EngageOptions
+from tests.support.events import event, number_of, order_id, publish
+from tests.support.relay_process import RelayProcess, configuration, written
+from tests.support.sandbox import Sandbox
 
 EVENTS = (1, 2, 3, 4)  # of each order
 STUCK_S = 90.0  # above every wait of an impatient relay: transactions 10 s, restores, sessions 6 s, calls 15 s and 30 s

@@ -15,12 +15,12 @@ from confluent_kafka.admin import AdminClient
 from consumer.kafka import clients
 from consumer.kafka.topic_rules import COMPACTED, DEAD_LETTERS
 from consumer.kafka.topics import RelayTopics
-from tests.broker.conftest import Sandbox, SandboxFactory, started
 from tests.chaos.stage import EVENTS, Stage, StageFactory
-from tests.conftest import Figures, Scale
-from tests.support.broker import KafkaBroker
+from tests.support.broker import KafkaBroker, started
 from tests.support.cluster import KafkaCluster
-from tests.support.relay import RelayProcess
+from tests.support.figures import Figures, Scale
+from tests.support.relay_process import RelayProcess
+from tests.support.sandbox import Sandbox, SandboxFactory
 
 OPEN = 100  # events at the least, lest it run out of work
 WHILE_AWAY = 30  # actions that are accepted while it is away

@@ -10,8 +10,8 @@ from itertools import cycle, islice
 from consumer.errors import ExitCode
 from tests.chaos.relay import CLOCK
 from tests.chaos.stage import EVENTS, Stage, StageFactory
-from tests.conftest import Figures, Scale
-from tests.support.relay import Raw, event, order_id, partition_of, publish_raw
+from tests.support.events import Raw, event, order_id, partition_of, publish_raw
+from tests.support.figures import Figures, Scale
 
 QUICK = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300}
 HOUR_S = 3600

@@ -24,7 +24,6 @@ from consumer.kafka.records import DeadLetterRecord
 from consumer.kafka.topics import RelayTopics
 from consumer.kafka.transactions import Adoption, Transactions, Write
 from schemas.dead_letter import Reason
-from tests.broker.conftest import Sandbox, SandboxFactory, started
 from tests.chaos.kafka_proxy import (
     ADD_OFFSETS_TO_TXN,
     ADD_PARTITIONS_TO_TXN,
@@ -41,9 +40,14 @@ from tests.chaos.kafka_proxy import (
     Stall,
 )
 from tests.chaos.stage import StageFactory
-from tests.conftest import Figures, Scale
-from tests.support.broker import KafkaBroker
-from tests.support.relay import Books, Engage, RelayProcess, configuration, event, order_id, publish, until, written
+from tests.support.books import Books
+from tests.support.broker import KafkaBroker, started
+from tests.support.engage import Engage
+from tests.support.events import event, order_id, publish
+from tests.support.figures import Figures, Scale
+from tests.support.relay_process import RelayProcess, configuration, written
+from tests.support.sandbox import Sandbox, SandboxFactory
+from tests.support.waiting import until
 
 NEVER_S = 3600.0
 MAX_LATE_S = 3.0  # several transactions' time, and less than transaction.timeout.ms

@@ -23,8 +23,11 @@ from consumer.simulator.chance import draw
 from schemas.dead_letter import Reason
 from tests.chaos.progress import recovery_s
 from tests.chaos.stage import EVENTS, Event, Stage, StageFactory
-from tests.conftest import Figures, Scale
-from tests.support.relay import API_KEY, PATIENCE_S, RelayProcess, number_of, until
+from tests.support.engage import API_KEY
+from tests.support.events import number_of
+from tests.support.figures import Figures, Scale
+from tests.support.relay_process import RelayProcess
+from tests.support.waiting import PATIENCE_S, until
 
 RATE_LIMIT = 400  # requests a second; an action takes four where a later event of its order has made its tag stale
 CALM = 100  # actions between two storms: about a second's at full speed

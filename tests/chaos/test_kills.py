@@ -8,8 +8,8 @@ from collections import Counter
 from consumer.relay.loop import slots_of
 from tests.chaos.relay import POINTS
 from tests.chaos.stage import EVENTS, Stage, StageFactory
-from tests.conftest import Figures, Scale
-from tests.support.relay import RelayProcess
+from tests.support.figures import Figures, Scale
+from tests.support.relay_process import RelayProcess
 
 # Its successor takes over when the session is over, at the latest: a member with a name of its own takes over at once.
 QUICK = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300}

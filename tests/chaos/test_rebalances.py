@@ -10,8 +10,8 @@ import pytest
 
 from consumer.relay.loop import slots_of
 from tests.chaos.stage import Stage, StageFactory
-from tests.conftest import Figures, Scale
-from tests.support.relay import RelayProcess
+from tests.support.figures import Figures, Scale
+from tests.support.relay_process import RelayProcess
 
 PARTITIONS = 6
 OPEN = 80  # events at the least, lest it run out of work

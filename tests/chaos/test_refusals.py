@@ -28,10 +28,10 @@ from confluent_kafka.admin import (
 
 from consumer.kafka.transactions import RETRY_S
 from schemas.dead_letter import Reason
-from tests.broker.conftest import Sandbox, SandboxFactory, started
 from tests.chaos.stage import EVENTS, StageFactory
-from tests.conftest import Figures, Scale
-from tests.support.broker import KafkaBroker
+from tests.support.broker import KafkaBroker, started
+from tests.support.figures import Figures, Scale
+from tests.support.sandbox import Sandbox, SandboxFactory
 
 QUICK = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300}
 GUARDED = {

@@ -14,10 +14,12 @@ from confluent_kafka.admin import NewPartitions, NewTopic
 
 from consumer.errors import ExitCode
 from consumer.kafka.topics import create, watermarks
-from tests.broker.conftest import Sandbox, eventually
 from tests.chaos.stage import EVENTS, Event, Stage, StageFactory
-from tests.conftest import Figures, Scale
-from tests.support.relay import RelayProcess, number_of
+from tests.support.events import number_of
+from tests.support.figures import Figures, Scale
+from tests.support.relay_process import RelayProcess
+from tests.support.sandbox import Sandbox
+from tests.support.waiting import until
 
 QUICK = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300, "topic.metadata.refresh.interval.ms": 500}
 
@@ -37,12 +39,12 @@ def make(sandbox: Sandbox, topic: str) -> None:
             return False
         return True
 
-    eventually(made, f"{topic} is made")
+    until(made, f"{topic} is made")
 
 
 def make_what_is_missing(sandbox: Sandbox) -> None:
     """Be `engage-relay topics create`, asked for until the broker lets it."""
-    eventually(lambda: create(sandbox.admin, [sandbox.topics]), "the topics are made")
+    until(lambda: create(sandbox.admin, [sandbox.topics]), "the topics are made")
 
 
 def reset_offsets(stage: Stage, to: Iterable[int]) -> None:
@@ -56,7 +58,7 @@ def reset_offsets(stage: Stage, to: Iterable[int]) -> None:
             return False
         return True
 
-    eventually(done, "the group's offsets are reset")
+    until(done, "the group's offsets are reset")
 
 
 def ended(stage: Stage, relay: RelayProcess, code: ExitCode) -> str:

@@ -20,8 +20,9 @@ from consumer.core.outcomes import Accepted, DocumentTaken, InDoubt, Ready, Reje
 from consumer.engage.client import EngageClient
 from consumer.engage.http import MAX_BODY_BYTES
 from schemas.engage import ActionRequest
-from tests.contract.conftest import Run
 from tests.support.scripted_server import Peer, Script, Server, answer, answering, serving
+
+pytestmark = pytest.mark.anyio
 
 KEY = "key-that-goes-nowhere-else-4711"
 ACTION = ActionRequest(action="ConfirmShipment", version_tag="t-1", language=None, data=None)
@@ -67,69 +68,57 @@ def pointing_to(url: str) -> dict[str, str]:
     }
 
 
-def test_no_link_in_an_answer_is_followed(run: Run) -> None:
-    async def test() -> None:
-        async with serving(answering(answer(200, READY))) as elsewhere:
-            headers = pointing_to(f"{elsewhere.url}/api/v3/orders/o-1")
-            named = f'"href": "{elsewhere.url}/", "Href": "{elsewhere.url}/", "_links": {{"self": "{elsewhere.url}/"}}'
-            taken = answer(202, f'{{"jobId": "j-1", {named}}}'.encode(), headers)
-            completed = answer(200, f'{{"status": "Completed", "orderId": "o-2", {named}}}'.encode(), headers)
-            answers = [taken, completed, answer(200, READY, headers), answer(202, b"", headers)]
-            async with engage_that(answering(*answers)) as (engage, server):
-                assert await engage.send_document("o-1", {}) == DocumentTaken("j-1")
-                assert await engage.poll_job("j-1") == Ready("t-1")
-                assert await engage.send_action("o-1", ACTION) == Accepted()
-                assert [request.target for request in server.requests] == [
-                    b"/api/v3/orders",
-                    b"/api/v3/orders/jobs/j-1",
-                    b"/api/v3/orders/o-2",
-                    b"/api/v3/orders/o-1/action",
-                ]
-            assert elsewhere.connections == 0
-
-    run(test())
+async def test_no_link_in_an_answer_is_followed() -> None:
+    async with serving(answering(answer(200, READY))) as elsewhere:
+        headers = pointing_to(f"{elsewhere.url}/api/v3/orders/o-1")
+        named = f'"href": "{elsewhere.url}/", "Href": "{elsewhere.url}/", "_links": {{"self": "{elsewhere.url}/"}}'
+        taken = answer(202, f'{{"jobId": "j-1", {named}}}'.encode(), headers)
+        completed = answer(200, f'{{"status": "Completed", "orderId": "o-2", {named}}}'.encode(), headers)
+        answers = [taken, completed, answer(200, READY, headers), answer(202, b"", headers)]
+        async with engage_that(answering(*answers)) as (engage, server):
+            assert await engage.send_document("o-1", {}) == DocumentTaken("j-1")
+            assert await engage.poll_job("j-1") == Ready("t-1")
+            assert await engage.send_action("o-1", ACTION) == Accepted()
+            assert [request.target for request in server.requests] == [
+                b"/api/v3/orders",
+                b"/api/v3/orders/jobs/j-1",
+                b"/api/v3/orders/o-2",
+                b"/api/v3/orders/o-1/action",
+            ]
+        assert elsewhere.connections == 0
 
 
 @pytest.mark.parametrize("status", [200, 401, 407, 503])
-def test_no_answer_changes_what_the_next_request_carries(run: Run, status: int) -> None:
-    async def test() -> None:
-        async with engage_that(answering(answer(status, READY, HOSTILE_HEADERS), answer(200, READY))) as (
-            engage,
-            server,
-        ):
-            await engage.poll_order("o-1")
-            await engage.poll_order("o-1")
-            first, second = server.requests
-            assert second == first
-            common = {b"host", b"user-agent", b"accept", b"accept-encoding", b"content-type"}
-            assert second.headers.keys() == {*common, b"apikey"}
-
-    run(test())
+async def test_no_answer_changes_what_the_next_request_carries(status: int) -> None:
+    async with engage_that(answering(answer(status, READY, HOSTILE_HEADERS), answer(200, READY))) as (
+        engage,
+        server,
+    ):
+        await engage.poll_order("o-1")
+        await engage.poll_order("o-1")
+        first, second = server.requests
+        assert second == first
+        common = {b"host", b"user-agent", b"accept", b"accept-encoding", b"content-type"}
+        assert second.headers.keys() == {*common, b"apikey"}
 
 
 @pytest.mark.parametrize("raw_id", ["../../admin", "..", "%2e%2e%2fadmin", "a/../../b", "//elsewhere.example/", "."])
-def test_an_id_that_engage_itself_names_is_one_segment_too(run: Run, raw_id: str) -> None:
-    async def test() -> None:
-        job = f'{{"status": "Completed", "orderId": "{raw_id}", "jobId": "{raw_id}"}}'.encode()
-        async with engage_that(answering(answer(200, job))) as (engage, server):
-            assert await engage.poll_job("j-1") == Rejected(0, "order id cannot be a path segment")
-            taken = await engage.send_document("o-1", {})
-            assert isinstance(taken, DocumentTaken)
-            assert await engage.poll_job(taken.job_id or "") == Rejected(0, "job id cannot be a path segment")
-            assert len(server.requests) == 2
-
-    run(test())
+async def test_an_id_that_engage_itself_names_is_one_segment_too(raw_id: str) -> None:
+    job = f'{{"status": "Completed", "orderId": "{raw_id}", "jobId": "{raw_id}"}}'.encode()
+    async with engage_that(answering(answer(200, job))) as (engage, server):
+        assert await engage.poll_job("j-1") == Rejected(0, "order id cannot be a path segment")
+        taken = await engage.send_document("o-1", {})
+        assert isinstance(taken, DocumentTaken)
+        assert await engage.poll_job(taken.job_id or "") == Rejected(0, "job id cannot be a path segment")
+        assert len(server.requests) == 2
 
 
-def test_a_tag_that_engage_names_stays_inside_the_body(run: Run) -> None:
-    async def test() -> None:
-        tag = 't\r\n\r\nPOST /api/v3/orders/o-2/action HTTP/1.1\r\n","action":"Custom'
-        async with engage_that(answering(answer(202))) as (engage, server):
-            assert await engage.send_action("o-1", ACTION.model_copy(update={"version_tag": tag})) == Accepted()
-            (request,) = server.requests
-            assert ActionRequest.model_validate_json(request.body).version_tag == tag
-
-    run(test())
+async def test_a_tag_that_engage_names_stays_inside_the_body() -> None:
+    tag = 't\r\n\r\nPOST /api/v3/orders/o-2/action HTTP/1.1\r\n","action":"Custom'
+    async with engage_that(answering(answer(202))) as (engage, server):
+        assert await engage.send_action("o-1", ACTION.model_copy(update={"version_tag": tag})) == Accepted()
+        (request,) = server.requests
+        assert ActionRequest.model_validate_json(request.body).version_tag == tag
 
 
 # Too much
@@ -160,29 +149,24 @@ def endlessly(beginning: bytes, more: bytes) -> Script:
     return script
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # slow, while every allocation is traced
 @pytest.mark.parametrize("what", ENDLESSLY)
-def test_an_answer_without_end_costs_a_bounded_amount_of_memory(what: str) -> None:
-    async def test() -> None:
-        async with engage_that(endlessly(*ENDLESSLY[what])) as (engage, _):
-            tracemalloc.start()
-            try:
-                outcome = await asyncio.wait_for(engage.send_action("o-1", ACTION), ENOUGH_S)
-                _, most = tracemalloc.get_traced_memory()
-            finally:
-                tracemalloc.stop()
-            assert isinstance(outcome, InDoubt)
-            assert most < 16 * MAX_BODY_BYTES  # of short chunks each byte is an object
-
-    asyncio.run(test())
+async def test_an_answer_without_end_costs_a_bounded_amount_of_memory(what: str) -> None:
+    async with engage_that(endlessly(*ENDLESSLY[what])) as (engage, _):
+        tracemalloc.start()
+        try:
+            outcome = await asyncio.wait_for(engage.send_action("o-1", ACTION), ENOUGH_S)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert isinstance(outcome, InDoubt)
+        assert most < 16 * MAX_BODY_BYTES  # of short chunks each byte is an object
 
 
 @pytest.mark.parametrize("packed", [BOMB, zlib.compress(READY)], ids=["bomb", "tag"])
-def test_what_is_compressed_and_does_not_say_so_is_no_json(run: Run, packed: bytes) -> None:
-    async def test() -> None:
-        async with engage_that(answering(answer(200, packed, {"content-type": "application/json"}))) as (engage, _):
-            assert await engage.poll_order("o-1") == Unavailable("answer was not a JSON object")
-
-    run(test())
+async def test_what_is_compressed_and_does_not_say_so_is_no_json(packed: bytes) -> None:
+    async with engage_that(answering(answer(200, packed, {"content-type": "application/json"}))) as (engage, _):
+        assert await engage.poll_order("o-1") == Unavailable("answer was not a JSON object")
 
 
 # What we say of it
@@ -210,17 +194,14 @@ async def echo_as_json(peer: Peer) -> None:
     "script",
     [echo, echo_as_json],
 )
-def test_a_key_that_is_sent_back_does_not_show_in_any_outcome(run: Run, script: Script) -> None:
-    async def test() -> None:
-        async with engage_that(script) as (engage, server):
-            outcomes = [
-                await engage.send_action("o-1", ACTION),
-                await engage.send_document("o-1", {}),
-                await engage.poll_job("j-1"),
-                await engage.poll_order("o-1"),
-            ]
-            assert len(server.requests) == len(outcomes)
-            assert all(isinstance(each, Rejected) for each in outcomes)
-            assert KEY not in repr(outcomes)
-
-    run(test())
+async def test_a_key_that_is_sent_back_does_not_show_in_any_outcome(script: Script) -> None:
+    async with engage_that(script) as (engage, server):
+        outcomes = [
+            await engage.send_action("o-1", ACTION),
+            await engage.send_document("o-1", {}),
+            await engage.poll_job("j-1"),
+            await engage.poll_order("o-1"),
+        ]
+        assert len(server.requests) == len(outcomes)
+        assert all(isinstance(each, Rejected) for each in outcomes)
+        assert KEY not in repr(outcomes)

@@ -9,7 +9,6 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -18,12 +17,12 @@ from pathlib import Path
 from typing import Literal
 
 from tests.support.downloads import UnavailableError, kept, last_line, needed, said
+from tests.support.waiting import until
 
 Tool = Literal["promtool", "prometheus"]
 
 FETCH_TIMEOUT_S = 180.0
 CHECK_TIMEOUT_S = 60.0
-START_TIMEOUT_S = 30.0  # it takes half a second on an idle machine
 
 
 def tool(name: Tool) -> Path:
@@ -130,10 +129,11 @@ def running(config: Path) -> Iterator[Prometheus]:
         process = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing)
     try:
         prometheus = Prometheus(process, port, log)
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not prometheus.ready():
-            assert time.monotonic() < deadline, f"prometheus does not get ready: {log.read_text()[-4000:]}"
-            time.sleep(0.05)
+        try:
+            until(prometheus.ready, "prometheus gets ready")
+        except AssertionError as error:
+            error.add_note(log.read_text()[-4000:])
+            raise
         yield prometheus
     finally:
         process.kill()

@@ -213,7 +213,7 @@ def test_the_chart_is_of_the_relays_version() -> None:
 
 
 def test_the_readmes_smallest_values_install() -> None:
-    (example,) = re.findall(r"```yaml\n# values\.yaml: the least\n(.*?)```", (CHART / "README.md").read_text(), re.S)
+    (example,) = re.findall(r"```yaml\n# values\.yaml: the smallest\n(.*?)```", (CHART / "README.md").read_text(), re.S)
 
     assert chart(yaml.safe_load(example)).one("Deployment")
 

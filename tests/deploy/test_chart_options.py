@@ -111,7 +111,7 @@ def test_the_hpa_scales_on_cpu() -> None:
 def test_the_values_say_that_more_pods_are_not_more_actions_per_second() -> None:
     text = " ".join((CHART / "values.yaml").read_text().replace("#", " ").split())
 
-    assert "more pods do NOT mean more actions per second for one key" in text
+    assert "more pods do NOT send more actions per second for one key" in text
 
 
 @pytest.mark.parametrize(

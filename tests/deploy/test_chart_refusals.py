@@ -117,7 +117,7 @@ def test_a_value_that_cannot_be(values: Values) -> None:
         (kafka(transactional_id="relay-0"), "must differ from pod to pod"),
         ({"workload": "StatefulSet", **kafka(group_instance_id="relay-0")}, "must differ from pod to pod"),
         # routes
-        ({"config": {"routes": {"a": {"action": "ConfirmOrder"}}}}, "the order of routes decides"),
+        ({"config": {"routes": {"a": {"action": "ConfirmOrder"}}}}, "the order of routes matters"),
         (
             {"config": {"routes": [{"name": "a", "action": "Custom"}, {"name": "a", "action": "ConfirmOrder"}]}},
             "two of them have the same name",

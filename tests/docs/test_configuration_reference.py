@@ -28,7 +28,7 @@ def test_what_drifted_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_document_without_a_place_for_a_table_is_refused() -> None:
-    with pytest.raises(ValueError, match="no place for keys"):
+    with pytest.raises(ValueError, match="no markers for keys"):
         reference.current("<!-- short: begin -->\n<!-- short: end -->\n")
 
 

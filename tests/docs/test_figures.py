@@ -25,7 +25,7 @@ PRODUCER = clients.producer({"bootstrap.servers": "b:9092"}, "t")
         ("tuning", f"it uses {pacing.RESERVE:g} s - {pacing.FENCEPOST:g} (half of s"),
         ("tuning", f"The wait grows by {pacing.PollSchedule().growth:g} with each poll"),
         ("tuning", f"spread by {pacing.JITTER * 100:g} %"),
-        ("tuning", f"it grows back by a 1/{1 / pacing.GROWTH_PER_S:g} of the budget per second"),
+        ("tuning", f"it grows back by 1/{1 / pacing.GROWTH_PER_S:g} of the rate limit per second"),
         ("tuning", f"(above {loop.BYTES_OF_PENDING >> 10} KiB, packed)"),
         ("tuning", f"`max.message.bytes` ({int(COMPACTED['max.message.bytes']) >> 20} MiB as"),
         ("tuning", f"| `transaction.timeout.ms` | {PRODUCER['transaction.timeout.ms']} |"),

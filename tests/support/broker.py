@@ -37,7 +37,7 @@ from typing import Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tests.support.downloads import UnavailableError, kept, last_line, said
+from tests.support.downloads import UnavailableError, kept, last_line, needed, said
 
 DEFAULT_VERSION = "4.2.0"
 DOWNLOAD_TIMEOUT_S = 300.0
@@ -351,3 +351,9 @@ def _bind_free(held: contextlib.ExitStack) -> int:
 
 def _end_of(text: str, lines: int = 15) -> str:
     return "\n".join(text.strip().splitlines()[-lines:]) or "(it said nothing)"
+
+
+def started(broker: KafkaBroker) -> KafkaBroker:
+    """Start a broker, or skip the test with the reason (in CI: fail it)."""
+    needed("Kafka broker", broker.start)
+    return broker

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.support.downloads import UnavailableError, alone, last_line, needed, said
 
-PATIENCE_S = 90.0
+RUN_TIMEOUT_S = 90.0
 INSTALL_TIMEOUT_S = 600.0
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
@@ -69,7 +69,7 @@ def run(url: str, *options: str) -> str:
             [chromium(), *OPTIONS, f"--user-data-dir={profile}", *options, url],
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=RUN_TIMEOUT_S,
             check=False,
         )
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,6 @@ Rules:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -34,9 +33,9 @@ from tests.support.broker import (
     free_ports,
     new_cluster_id,
 )
+from tests.support.waiting import PATIENCE_S, until
 
 GROUPS, TRANSACTIONS = "__consumer_offsets", "__transaction_state"
-PATIENCE_S = 60.0  # for what takes a few seconds on an idle machine
 COPIES = 3
 T = TypeVar("T")
 
@@ -221,16 +220,20 @@ class KafkaCluster:
 
         self._await(agree, "the nodes agree")
 
-    def _await(self, condition: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
+    def _await(self, condition: Callable[[], T], what: str) -> T:
         """Wait until it returns something true; no answer counts as not yet."""
-        deadline = time.monotonic() + patience_s
-        while True:
+
+        def answered() -> T | None:
             with suppress(KafkaException):
-                if answer := condition():
-                    return answer
-            if time.monotonic() > deadline:
-                raise BrokerUnavailableError(f"still waiting after {patience_s:g} s: {what}")
-            time.sleep(0.05)
+                return condition()
+            return None
+
+        try:
+            answer = until(answered, what)
+        except AssertionError as error:
+            raise BrokerUnavailableError(str(error)) from error
+        assert answer is not None
+        return answer
 
     # -- topics -------------------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from consumer.kafka import clients
 from tests.support.broker import PROPERTIES, KafkaBroker
-from tests.support.relay import PATIENCE_S
+from tests.support.waiting import PATIENCE_S
 
 USER = "engage-relay"
 

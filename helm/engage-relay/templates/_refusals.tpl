@@ -1,5 +1,5 @@
 {{/*
-What cannot work is refused before anything is installed: all of it at once, each with its reason.
+The chart refuses values that cannot work before it installs anything. It names all of them at once, each with its reason.
 */}}
 
 {{- define "engage-relay.refusals" -}}
@@ -12,7 +12,7 @@ What cannot work is refused before anything is installed: all of it at once, eac
 {{- $wrong = append $wrong "config.kafka.\"bootstrap.servers\": say where your brokers are" -}}
 {{- end -}}
 {{- if not $config.engage.connections -}}
-{{- $wrong = append $wrong "config.engage.connections: name at least one, as `default: {base_url: https://acme.voyado.com}`" -}}
+{{- $wrong = append $wrong "config.engage.connections: name at least one, such as `default: {base_url: https://acme.voyado.com}`" -}}
 {{- end -}}
 
 {{- /* Secrets: not in values, and not missing. */ -}}
@@ -71,12 +71,12 @@ What cannot work is refused before anything is installed: all of it at once, eac
 
 {{- /* Probes and Prometheus come from outside. */ -}}
 {{- if or (regexMatch "^(127[.]|localhost:|\\[::1\\]:)" $config.admin.listen) (not (regexMatch ":[1-9][0-9]*$" $config.admin.listen)) -}}
-{{- $wrong = append $wrong "config.admin.listen: must be a port that probes can reach, as 0.0.0.0:8080" -}}
+{{- $wrong = append $wrong "config.admin.listen: must be a port that probes can reach, such as 0.0.0.0:8080" -}}
 {{- end -}}
 
 {{- /* Routes keep their order. */ -}}
 {{- if not (kindIs "slice" $config.routes) -}}
-{{- $wrong = append $wrong "config.routes: must be a list, each with a `name`: Helm sorts a mapping's keys, and the order of routes decides" -}}
+{{- $wrong = append $wrong "config.routes: must be a list, each with a `name`: Helm sorts a mapping's keys, and the order of routes matters" -}}
 {{- else -}}
 {{- $names := list -}}
 {{- range $config.routes -}}{{- $names = append $names .name -}}{{- end -}}
@@ -86,7 +86,7 @@ What cannot work is refused before anything is installed: all of it at once, eac
 {{- end -}}
 
 {{- /* A stop: 25 s, or a hand-over (twice a request's time-out and a second) and 4 s for what is committed after it; and
-       2 s more at the most for the journal. See "Time-outs, in one place" in ARCHITECTURE.md. */ -}}
+       2 s more at the most for the journal. See "Time-outs" in ARCHITECTURE.md. */ -}}
 {{- $drain := 25.0 -}}
 {{- range $name, $connection := $config.engage.connections -}}
 {{- $timeout := include "engage-relay.seconds" ($connection.timeout | default 10.0) | float64 -}}
@@ -94,19 +94,19 @@ What cannot work is refused before anything is installed: all of it at once, eac
 {{- end -}}
 {{- $drain = addf $drain 2.0 | ceil | int -}}
 {{- if lt (int .Values.terminationGracePeriodSeconds) $drain -}}
-{{- $wrong = append $wrong (printf "terminationGracePeriodSeconds: must be at least %d: a pod that stops finishes what is in flight, which takes so long with the connections' time-outs; killed before, actions are in doubt" $drain) -}}
+{{- $wrong = append $wrong (printf "terminationGracePeriodSeconds: must be at least %d: with the connections' time-outs, the requests in flight of a stopping pod take this long; if Kubernetes kills the pod earlier, their actions are in doubt" $drain) -}}
 {{- end -}}
 
 {{- /* Scaling and monitoring. */ -}}
 {{- $scaling := .Values.scaling -}}
 {{- if and $scaling.keda.enabled $scaling.hpa.enabled -}}
-{{- $wrong = append $wrong "scaling: keda and hpa would fight over the number of pods: enable one of them" -}}
+{{- $wrong = append $wrong "scaling: keda and hpa would fight over the number of pods: enable only one of them" -}}
 {{- end -}}
 {{- if lt (int $scaling.maxReplicas) (int $scaling.minReplicas) -}}
 {{- $wrong = append $wrong "scaling.maxReplicas: must not be below scaling.minReplicas" -}}
 {{- end -}}
 {{- if and $scaling.hpa.enabled (not (dig "requests" "cpu" "" .Values.resources)) -}}
-{{- $wrong = append $wrong "scaling.hpa: needs resources.requests.cpu, for it scales on a share of it" -}}
+{{- $wrong = append $wrong "scaling.hpa: needs resources.requests.cpu, because it scales on a percentage of it" -}}
 {{- end -}}
 {{- if and $scaling.keda.enabled $sasl (not (or (eq $mechanism "PLAIN") (hasPrefix "SCRAM-" $mechanism))) (not $scaling.keda.authenticationRef) -}}
 {{- $wrong = append $wrong (printf "scaling.keda.authenticationRef: missing, the chart cannot make one for %s" $mechanism) -}}

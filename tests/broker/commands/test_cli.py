@@ -18,14 +18,14 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from typer.testing import CliRunner, Result
 
 from consumer import logs
-from consumer.commands import check_config
+from consumer.commands import checks
 from consumer.commands.cli import app
 from consumer.errors import ExitCode
 from consumer.kafka.records import SourceEvent, dead_letter_of_event
 from consumer.simulator import Simulator, SimulatorOptions
 from schemas.dead_letter import Reason
-from tests.broker.conftest import TopicFactory
 from tests.support.relay_topics import relay_topics
+from tests.support.sandbox import TopicFactory
 
 KEY = "4711-very-secret"
 
@@ -261,14 +261,14 @@ def test_every_check_refuses_a_dead_letter_topic_that_loses_dead_letters_and_nam
 def test_a_coordinator_that_is_not_settled_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first `check-config --online` on a new cluster would fail."""
     answers = [KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS]
-    monkeypatch.setattr(check_config, "ASK_RETRY_S", 0)
+    monkeypatch.setattr(checks, "ASK_RETRY_S", 0)
 
     def ask() -> str:
         if answers:
             raise KafkaException(KafkaError(answers.pop()))
         return "answered"
 
-    assert check_config.asked(ask) == "answered"
+    assert checks.asked(ask) == "answered"
 
 
 def test_check_config_online_goes_on_behind_what_failed_and_ends_with_the_first_code(operator: Operator) -> None:

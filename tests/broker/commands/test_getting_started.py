@@ -13,9 +13,10 @@ from uuid import uuid4
 from confluent_kafka import Producer
 
 from consumer.admin.status import Status
-from tests.broker.conftest import TopicFactory
 from tests.docs.documents import ROOT, commands, sections
-from tests.support.relay import PATIENCE_S, RelayProcess, until
+from tests.support.relay_process import RelayProcess
+from tests.support.sandbox import TopicFactory
+from tests.support.waiting import PATIENCE_S, until
 
 STEPS = commands(sections((ROOT / "docs" / "getting-started.md").read_text())["3. Relay against your own broker"])
 PROGRAM = [sys.executable, "-m", "consumer.cli"]

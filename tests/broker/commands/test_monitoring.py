@@ -14,10 +14,13 @@ from pathlib import Path
 
 import yaml
 
-from tests.broker.conftest import Sandbox, SandboxFactory
 from tests.deploy.monitoring import REFERENCE, ROOT, RULES, RUNBOOK, exposed, queries, unknown
 from tests.deploy.prometheus import Prometheus, promtool, running
-from tests.support.relay import Engage, RelayProcess, configuration, event, order_id, publish, until, written
+from tests.support.engage import Engage
+from tests.support.events import event, order_id, publish
+from tests.support.relay_process import RelayProcess, configuration, written
+from tests.support.sandbox import Sandbox, SandboxFactory
+from tests.support.waiting import until
 
 CONFIG = ROOT / "deploy" / "compose" / "prometheus.yml"
 FASTER = {"m": "s", "h": "m"}

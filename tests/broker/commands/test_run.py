@@ -15,22 +15,12 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from consumer.kafka.topics import RelayTopics
-from tests.broker.conftest import Sandbox, SandboxFactory, TopicFactory
-from tests.support.relay import (
-    API_KEY,
-    PATIENCE_S,
-    Books,
-    Engage,
-    Raw,
-    RelayProcess,
-    configuration,
-    event,
-    order_id,
-    publish,
-    publish_raw,
-    until,
-    written,
-)
+from tests.support.books import Books
+from tests.support.engage import API_KEY, Engage
+from tests.support.events import Raw, event, order_id, publish, publish_raw
+from tests.support.relay_process import RelayProcess, configuration, written
+from tests.support.sandbox import Sandbox, SandboxFactory, TopicFactory
+from tests.support.waiting import PATIENCE_S, until
 
 ORDER = order_id("run")
 

@@ -8,22 +8,12 @@ from contextlib import closing
 from pathlib import Path
 
 from consumer.admin.status import Status
-from tests.broker.conftest import SandboxFactory
-from tests.support.relay import (
-    API_KEY,
-    CUSTOMER,
-    PATIENCE_S,
-    SECRET_ID,
-    Books,
-    Engage,
-    RelayProcess,
-    configuration,
-    event,
-    order_id,
-    publish,
-    until,
-    written,
-)
+from tests.support.books import Books
+from tests.support.engage import API_KEY, Engage
+from tests.support.events import CUSTOMER, SECRET_ID, event, order_id, publish
+from tests.support.relay_process import RelayProcess, configuration, written
+from tests.support.sandbox import SandboxFactory
+from tests.support.waiting import PATIENCE_S, until
 
 PAGE = "text/html,*/*;q=0.8"
 MARKS = (API_KEY, CUSTOMER, SECRET_ID, "4711", "Kim Exempel")
@@ -151,7 +141,7 @@ def test_a_connection_that_rests_says_why(sandboxes: SandboxFactory, tmp_path: P
             publish(sandbox, [(each, event(each, engage={"versionTag": "t"})) for each in orders])
 
             def why() -> str | None:
-                return next((each.why for each in status_of(relay).connections if each.state == "resting"), None)
+                return next((each.why for each in status_of(relay).connections if each.state == "cooldown"), None)
 
             assert until(why, "the connection rests") is not None
             for mark in MARKS:

@@ -10,24 +10,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from schemas.pending_action import PendingAction
-from tests.broker.conftest import Sandbox, SandboxFactory
-from tests.support.relay import (
-    PATIENCE_S,
-    Asked,
-    Books,
-    LocalServer,
-    Raw,
-    RelayProcess,
-    Reply,
-    ScriptedEngage,
-    configuration,
-    event,
-    order_id,
-    publish_raw,
-    tagged_order,
-    until,
-    written,
-)
+from tests.support.books import Books
+from tests.support.engage import Asked, LocalServer, Reply, ScriptedEngage, tagged_order
+from tests.support.events import Raw, event, order_id, publish_raw
+from tests.support.relay_process import RelayProcess, configuration, written
+from tests.support.sandbox import Sandbox, SandboxFactory
+from tests.support.waiting import PATIENCE_S, until
 
 ORDER = order_id("traced")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -17,7 +17,7 @@ from consumer.kafka.initial_offsets import Start, settle_start, start_id
 from consumer.kafka.records import position_value
 from consumer.kafka.topics import Watermarks, watermarks
 from schemas.pending_action import POSITION_KEY
-from tests.broker.conftest import Sandbox, SandboxFactory
+from tests.support.sandbox import Sandbox, SandboxFactory
 
 
 @pytest.fixture

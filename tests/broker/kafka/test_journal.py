@@ -34,8 +34,9 @@ from consumer.kafka.records import DeadLetterRecord, position_value
 from consumer.kafka.transactions import Adoption, Write
 from schemas.dead_letter import DETAIL
 from schemas.pending_action import POSITION_KEY
-from tests.broker.conftest import Heard, Member, Sandbox, SandboxFactory, eventually, started
-from tests.support.broker import KafkaBroker
+from tests.support.broker import KafkaBroker, started
+from tests.support.sandbox import Heard, Member, Sandbox, SandboxFactory
+from tests.support.waiting import until
 
 DEAD_LETTER = DeadLetterRecord(b"k", b"v", [("why", b"because")], 1_700_000_000_000)
 
@@ -159,7 +160,7 @@ def test_a_dead_letter_never_appears_beside_its_pending_record(bench: Bench) -> 
 
 
 @pytest.mark.parametrize(
-    "letter",
+    "dead_letter",
     [
         DeadLetterRecord(b"\x00\xffkey", b"\x00\xfe\xff", [("a", b"\xff\x00"), ("a", b"twice"), ("b", None)], 1),
         DeadLetterRecord(None, None, [], 1_700_000_000_123),
@@ -220,11 +221,11 @@ def test_a_rebalance_loses_only_what_is_no_longer_owned(
 ) -> None:
     sandbox = sandboxes(partitions=2)
     first = sandbox.member()
-    eventually(lambda: first.poll() == [0, 1], "the first member owns both")
+    until(lambda: first.poll() == [0, 1], "the first member owns both")
     bench = bench_of(sandbox, first.metadata())
     bench.settle(bench.pending(0), bench.pending(0, partition=1))
     second = sandbox.member()
-    eventually(lambda: [len(first.poll()), len(second.poll())] == [1, 1], "each member owns one")
+    until(lambda: [len(first.poll()), len(second.poll())] == [1, 1], "each member owns one")
     (kept,) = first.poll()
 
     def look_again() -> None:
@@ -251,7 +252,7 @@ CONSUMER_PROTOCOL = pytest.param(
 def test_a_generation_that_the_broker_does_not_check_is_recognised(protocol: str, sandboxes: SandboxFactory) -> None:
     member = sandboxes().member(**{"group.protocol": protocol})
     before = generation(member.metadata())
-    eventually(member.poll, "the member joins")
+    until(member.poll, "the member joins")
 
     assert before < 0 <= generation(member.metadata())
 
@@ -419,7 +420,7 @@ def test_an_idle_week_is_no_crash(sandboxes: SandboxFactory, bench_of: Callable[
     try:
         sandbox = sandboxes(broker=broker)
         member = sandbox.member()
-        eventually(member.poll, "the member joins")
+        until(member.poll, "the member joins")
         bench = bench_of(sandbox, member.metadata())
         bench.settle(bench.pending(4))
         log = Consumer({**clients.reader(sandbox.properties), "enable.partition.eof": False}, logger=clients.LOGGER)
@@ -430,7 +431,7 @@ def test_an_idle_week_is_no_crash(sandboxes: SandboxFactory, bench_of: Callable[
             key = record.key() if record is not None and record.error() is None else None
             return record is not None and record.value() is None and key is not None and key.endswith(b"-relay")
 
-        eventually(forgotten, "the broker forgets the transactional id")
+        until(forgotten, "the broker forgets the transactional id")
         log.close()
         bench.settle(bench.pending(5))
 
@@ -500,10 +501,10 @@ def test_a_call_that_never_returns_is_noticed(recorded: type[Recorded], bench: B
         patch.setattr(consumer.kafka.journal, "Producer", Hanging)
         write = bench.pending(4)
         bench.submit(write)
-        eventually(lambda: bench.journal.stuck_for() > 0.05, "the watchdog sees it")
+        until(lambda: bench.journal.stuck_for() > 0.05, "the watchdog sees it")
         hang.set()
         bench.heard.wait_until_settled(write)
-    eventually(lambda: bench.journal.stuck_for() == 0.0, "the watchdog is content")
+    until(lambda: bench.journal.stuck_for() == 0.0, "the watchdog is content")
 
 
 def test_an_aborted_transaction_holds_up_nobody(recorded: type[Recorded], bench: Bench, shared_member: Member) -> None:
@@ -583,7 +584,7 @@ def test_a_dead_letter_that_the_broker_refuses_even_so_is_not_lost(
     dead_letter = DeadLetterRecord(random.Random(0).randbytes(3000), None, [], None)
     write = Write(sandbox.assignment(), dead_letter=dead_letter, next_offset=1)
     bench.submit(write)
-    eventually(
+    until(
         lambda: any("even a letter without its value" in fact.text for fact in bench.heard.of("aborted")), "it is said"
     )
 
@@ -600,7 +601,7 @@ def test_a_delay_topic_that_was_made_anew_does_not_hide_what_follows(bench: Benc
     bench.settle(*(bench.pending(n) for n in range(20)))
     for future in sandbox.admin.delete_topics([sandbox.topics.delay]).values():
         future.result(10)
-    eventually(lambda: made_again(sandbox), "the topic is made again")
+    until(lambda: made_again(sandbox), "the topic is made again")
     bench.settle(bench.pending(20))
 
     assert bench.heard.of("recreated")
@@ -622,7 +623,7 @@ def test_a_dead_letter_that_we_may_not_write_is_not_lost(
 ) -> None:
     sandbox = sandboxes(broker=strict_broker)
     member = sandbox.member()
-    eventually(member.poll, "the member joins")
+    until(member.poll, "the member joins")
     rule = (
         ResourceType.TOPIC,
         sandbox.topics.dead_letters,
@@ -705,7 +706,7 @@ def test_an_unknown_answer_while_stopping_does_not_hang(sandboxes: SandboxFactor
     """Nor does the broker's absence: a stop ends within its time."""
     sandbox = sandboxes(broker=strict_broker)
     member = sandbox.member()
-    eventually(member.poll, "the member joins")
+    until(member.poll, "the member joins")
     ownership = sandbox.owned(member.metadata(), sandbox.assignment())
     journal, heard = sandbox.journal(lambda: ownership)
     first = Write(sandbox.assignment(), b"0:r", b"pending", next_offset=1)
@@ -731,14 +732,14 @@ def test_a_broker_that_comes_back_finds_nothing_lost(
 ) -> None:
     sandbox = sandboxes(broker=strict_broker)
     member = sandbox.member(**{"session.timeout.ms": 30_000})
-    eventually(member.poll, "the member joins")
+    until(member.poll, "the member joins")
     bench = bench_of(sandbox, member.metadata())
     bench.settle(bench.pending(0))
     strict_broker.stop()
     try:
         writes = [bench.pending(n) for n in range(1, 50)]
         bench.submit(*writes)
-        eventually(lambda: bench.journal.backlog == 0, "the journal takes it up")
+        until(lambda: bench.journal.backlog == 0, "the journal takes it up")
     finally:
         strict_broker.start()
 
@@ -747,7 +748,7 @@ def test_a_broker_that_comes_back_finds_nothing_lost(
         bench.ownership = sandbox.owned(member.metadata(), sandbox.assignment())
         return len(bench.heard.of("committed")) > 1
 
-    eventually(goes_on, "the journal goes on")
+    until(goes_on, "the journal goes on")
     bench.heard.wait_until_settled(*writes)
 
     assert bench.heard.of("dropped") == []

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,10 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from tests.broker.conftest import TopicFactory
 from tests.support.broker import KafkaBroker, kafka_jars
 from tests.support.downloads import needed
+from tests.support.sandbox import TopicFactory
+from tests.support.waiting import until
 
 
 def _read(bootstrap_servers: str, topic: str, expected: int) -> list[bytes | None]:
@@ -24,11 +24,14 @@ def _read(bootstrap_servers: str, topic: str, expected: int) -> list[bytes | Non
     try:
         consumer.assign([TopicPartition(topic, 0, 0)])
         values: list[bytes | None] = []
-        deadline = time.monotonic() + 20
-        while len(values) < expected and time.monotonic() < deadline:
+
+        def read_on() -> bool:
             for record in consumer.consume(100, timeout=0.2):
                 assert record.error() is None
                 values.append(record.value())
+            return len(values) >= expected
+
+        until(read_on, f"{topic} holds {expected} records")
         return values
     finally:
         consumer.close()
@@ -116,8 +119,5 @@ def test_a_broker_does_not_outlive_an_owner_that_was_killed(own_broker: KafkaBro
         finally:
             owner.send_signal(signal.SIGKILL)
 
-    deadline = time.monotonic() + 20
-    while (_runs(int(pid)) or Path(directory).exists()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _runs(int(pid))
-    assert not Path(directory).exists()
+    until(lambda: not _runs(int(pid)), "the broker has ended")
+    until(lambda: not Path(directory).exists(), "its directory is gone")

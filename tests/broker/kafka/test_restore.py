@@ -13,8 +13,9 @@ from consumer.kafka import restore
 from consumer.kafka.records import position_value
 from consumer.kafka.restore import LiveRecord, Restored, RestoreError
 from schemas.pending_action import POSITION_KEY
-from tests.broker.conftest import Member, Sandbox, SandboxFactory, eventually
 from tests.support.broker import KafkaBroker
+from tests.support.sandbox import Member, Sandbox, SandboxFactory
+from tests.support.waiting import until
 
 DEAD_AFTER_MS = 1500  # transaction.timeout.ms of whoever dies here
 
@@ -96,7 +97,7 @@ def test_offsets_that_are_about_to_change_are_not_taken(sandbox: Sandbox, shared
     sandbox.fill(sandbox.topics.source, 10)
     sandbox.commit((sandbox.topics.source, 0, 5), (sandbox.topics.delay, 0, 0))
     member = sandbox.member()
-    eventually(member.poll, "the member joins")
+    until(member.poll, "the member joins")
     slow = sandbox.producer("slow")
     slow.begin_transaction()
     slow.produce(sandbox.topics.delay, b"pending", b"8:r", 0)
@@ -185,7 +186,7 @@ def test_a_source_whose_records_were_deleted_unread_is_not_skipped_silently(sand
     sandbox.fill(sandbox.topics.source, 10)
     sandbox.commit((sandbox.topics.source, 0, 3))
     sandbox.admin.delete_records([TopicPartition(sandbox.topics.source, 0, 8)])
-    eventually(lambda: len(sandbox.read(sandbox.topics.source)) == 2, "the records are gone")
+    until(lambda: len(sandbox.read(sandbox.topics.source)) == 2, "the records are gone")
     with pytest.raises(OffsetOutOfRangeError, match=r"next offset is 3, the source holds 8 to 10: 5 records"):
         sandbox.restore()
 
@@ -234,4 +235,4 @@ def test_a_failover_does_not_stop_restores(strict_broker: KafkaBroker, sandboxes
         except RestoreError:
             return []
 
-    assert keys(only(eventually(restored, "a restore after the failover"))) == [b"1:r"]
+    assert keys(only(until(restored, "a restore after the failover"))) == [b"1:r"]

@@ -25,8 +25,9 @@ from consumer.errors import TopicError
 from consumer.kafka import clients
 from consumer.kafka.topic_rules import TopicRules
 from consumer.kafka.topics import RelayTopics, check, create, partition_counts, watermarks
-from tests.broker.conftest import Sandbox, SandboxFactory, TopicFactory, eventually
 from tests.support.broker import KafkaBroker
+from tests.support.sandbox import Sandbox, SandboxFactory, TopicFactory
+from tests.support.waiting import until
 
 
 def topics_of(source: str) -> RelayTopics:
@@ -41,7 +42,7 @@ def config(admin: AdminClient, topic: str, name: str) -> str | None:
 
 def all_there(admin: AdminClient, each: RelayTopics, partitions: int) -> None:
     wanted = dict.fromkeys((each.source, each.delay, each.dead_letters), partitions)
-    eventually(lambda: partition_counts(admin, wanted) == wanted, "the broker knows its topics")
+    until(lambda: partition_counts(admin, wanted) == wanted, "the broker knows its topics")
 
 
 def test_mistakes_do_not_come_one_at_a_time(admin: AdminClient, topics: TopicFactory) -> None:
@@ -88,7 +89,7 @@ def test_a_source_that_grew_leaves_no_partition_without_a_ledger(admin: AdminCli
     create(admin, [each])
     all_there(admin, each, 1)
     admin.create_partitions([NewPartitions(each.source, 3)])[each.source].result(10)
-    eventually(lambda: partition_counts(admin, [each.source]) == {each.source: 3}, "the source grew")
+    until(lambda: partition_counts(admin, [each.source]) == {each.source: 3}, "the source grew")
     with pytest.raises(TopicError, match="has 1 partitions"):
         check(admin, [each])
 

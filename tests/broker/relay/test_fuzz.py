@@ -25,18 +25,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from schemas.dead_letter import PREFIX, REDRIVE_OF
-from tests.broker.conftest import Sandbox, SandboxFactory
-from tests.support.relay import (
-    HOUR_AGO_MS,
-    Asked,
-    Books,
-    DeadLetter,
-    Raw,
-    RelayThread,
-    Reply,
-    ScriptedEngage,
-    publish_raw,
-)
+from tests.support.books import Books, DeadLetter
+from tests.support.engage import Asked, Reply, ScriptedEngage
+from tests.support.events import HOUR_AGO_MS, Raw, publish_raw
+from tests.support.relay_thread import RelayThread
+from tests.support.sandbox import Sandbox, SandboxFactory
 
 CORPUS = Path(__file__).parent / "corpus"
 BATCHES = 25

@@ -22,25 +22,14 @@ from consumer.kafka.membership import MAX_RECORDS
 from consumer.kafka.source import BATCHES_AHEAD
 from consumer.relay.loop import slots_of
 from schemas.dead_letter import Reason
-from tests.broker.conftest import Sandbox, SandboxFactory
-from tests.conftest import Figures, Scale
-from tests.support.relay import (
-    PATIENCE_S,
-    QUICK,
-    ROOT,
-    Books,
-    Engage,
-    Raw,
-    RelayProcess,
-    RelayThread,
-    configuration,
-    event,
-    order_id,
-    publish,
-    publish_raw,
-    until,
-    written,
-)
+from tests.support.books import Books
+from tests.support.engage import Engage
+from tests.support.events import Raw, event, order_id, publish, publish_raw
+from tests.support.figures import Figures, Scale
+from tests.support.relay_process import ROOT, RelayProcess, configuration, written
+from tests.support.relay_thread import QUICK, RelayThread
+from tests.support.sandbox import Sandbox, SandboxFactory
+from tests.support.waiting import PATIENCE_S, until
 
 LIMIT = 500
 OVERSHOOT = BATCHES_AHEAD * MAX_RECORDS  # what may be on its way when the source is paused

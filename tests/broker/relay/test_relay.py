@@ -9,24 +9,12 @@ import pytest
 import uvloop
 
 from consumer.kafka.membership import MAX_RECORDS
-from tests.broker.conftest import SandboxFactory
-from tests.support.relay import (
-    CUSTOMER,
-    Asked,
-    Books,
-    Engage,
-    LoopFactory,
-    Raw,
-    RelayThread,
-    Reply,
-    ScriptedEngage,
-    event,
-    order_id,
-    publish,
-    publish_raw,
-    tagged_order,
-    until,
-)
+from tests.support.books import Books
+from tests.support.engage import Asked, Engage, Reply, ScriptedEngage, tagged_order
+from tests.support.events import CUSTOMER, Raw, event, order_id, publish, publish_raw
+from tests.support.relay_thread import LoopFactory, RelayThread
+from tests.support.sandbox import SandboxFactory
+from tests.support.waiting import until
 
 
 def document_of(order: str) -> dict[str, object]:

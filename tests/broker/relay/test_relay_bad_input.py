@@ -6,20 +6,11 @@ import json
 from collections.abc import Mapping
 
 from schemas.dead_letter import Reason
-from tests.broker.conftest import SandboxFactory
-from tests.support.relay import (
-    HOUR_AGO_MS,
-    SECRET_ID,
-    Books,
-    Engage,
-    Raw,
-    RelayThread,
-    ScriptedEngage,
-    event,
-    order_id,
-    publish_raw,
-    tagged_order,
-)
+from tests.support.books import Books
+from tests.support.engage import Engage, ScriptedEngage, tagged_order
+from tests.support.events import HOUR_AGO_MS, SECRET_ID, Raw, event, order_id, publish_raw
+from tests.support.relay_thread import RelayThread
+from tests.support.sandbox import SandboxFactory
 
 UNDECODABLE: Mapping[str, tuple[bytes, str]] = {
     "not UTF-8": (b'{"type": "\xff\xfe"}', "not UTF-8 at byte 10"),

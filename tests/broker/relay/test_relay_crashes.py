@@ -12,20 +12,13 @@ from pathlib import Path
 
 from consumer.relay.loop import slots_of
 from schemas.dead_letter import Reason
-from tests.broker.conftest import Sandbox, SandboxFactory
-from tests.support.relay import (
-    Books,
-    Engage,
-    RelayProcess,
-    RelayThread,
-    configuration,
-    doubled,
-    event,
-    order_id,
-    publish,
-    until,
-    written,
-)
+from tests.support.books import Books, doubled
+from tests.support.engage import Engage
+from tests.support.events import event, order_id, publish
+from tests.support.relay_process import RelayProcess, configuration, written
+from tests.support.relay_thread import RelayThread
+from tests.support.sandbox import Sandbox, SandboxFactory
+from tests.support.waiting import until
 
 RATE = 200  # requests a second: 100 actions
 EVENTS = (1, 2, 3, 4)

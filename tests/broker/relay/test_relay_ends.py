@@ -8,8 +8,12 @@ import pytest
 
 from consumer.errors import OffsetOutOfRangeError
 from consumer.relay import loop as relay_module
-from tests.broker.conftest import SandboxFactory
-from tests.support.relay import Books, Engage, RelayThread, doubled, event, order_id, publish, until
+from tests.support.books import Books, doubled
+from tests.support.engage import Engage
+from tests.support.events import event, order_id, publish
+from tests.support.relay_thread import RelayThread
+from tests.support.sandbox import SandboxFactory
+from tests.support.waiting import until
 
 
 def tagged(engage: Engage, order: str) -> tuple[str, bytes]:
@@ -25,7 +29,7 @@ def _fails(*_: object) -> None:
     raise DefectError
 
 
-@pytest.mark.parametrize("step", ["_turn", "consumed", "committed", "_tick"])
+@pytest.mark.parametrize("step", ["_turn", "consumed", "committed", "_every_second"])
 def test_a_defect_in_a_callback_ends_the_relay_instead_of_leaving_it_standing(
     step: str, sandboxes: SandboxFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from tests.broker.conftest import SandboxFactory
-from tests.support.relay import Books, Engage, RelayThread, event, order_id, publish, until
+from tests.support.books import Books
+from tests.support.engage import Engage
+from tests.support.events import event, order_id, publish
+from tests.support.relay_thread import RelayThread
+from tests.support.sandbox import SandboxFactory
+from tests.support.waiting import until
 
 ORDERS, EVENTS = 30, 4
 FAULTS = ("error=0.04", "unavailable=0.02", "reset-after=0.02,calls=action", "stale=0.02", "close-after=0.02")

@@ -17,21 +17,12 @@ from typing import TypeVar
 
 from consumer.events.routing import BUILT_IN_ROUTES
 from schemas.dead_letter import Reason
-from tests.broker.conftest import SandboxFactory
-from tests.support.relay import (
-    QUICK,
-    Asked,
-    Books,
-    Engage,
-    RelayThread,
-    Reply,
-    ScriptedEngage,
-    event,
-    order_id,
-    publish,
-    tagged_order,
-    until,
-)
+from tests.support.books import Books
+from tests.support.engage import Asked, Engage, Reply, ScriptedEngage, tagged_order
+from tests.support.events import event, order_id, publish
+from tests.support.relay_thread import QUICK, RelayThread
+from tests.support.sandbox import SandboxFactory
+from tests.support.waiting import until
 
 AT_MOST_ONCE = {name: rule.model_copy(update={"on_unknown": "dead_letter"}) for name, rule in BUILT_IN_ROUTES.items()}
 ORDER = order_id("outcome")

@@ -10,21 +10,13 @@ import pytest
 from confluent_kafka.admin import NewPartitions
 
 from consumer.kafka.topics import create
-from tests.broker.conftest import Sandbox, SandboxFactory
-from tests.support.relay import (
-    PATIENCE_S,
-    Books,
-    Engage,
-    RelayProcess,
-    RelayThread,
-    configuration,
-    doubled,
-    event,
-    order_id,
-    publish,
-    until,
-    written,
-)
+from tests.support.books import Books, doubled
+from tests.support.engage import Engage
+from tests.support.events import event, order_id, publish
+from tests.support.relay_process import RelayProcess, configuration, written
+from tests.support.relay_thread import RelayThread
+from tests.support.sandbox import Sandbox, SandboxFactory
+from tests.support.waiting import PATIENCE_S, until
 
 PARTITIONS = 4
 EVENTS = (1, 2, 3)

@@ -17,26 +17,17 @@ from pathlib import Path
 import pytest
 import trustme
 
-from consumer.commands import check_config
+from consumer.commands import checks
 from consumer.config.settings import load
 from schemas.dead_letter import Reason
-from tests.broker.conftest import Sandbox, SandboxFactory, started
-from tests.support.relay import (
-    API_KEY,
-    CUSTOMER,
-    ROOT,
-    SECRET_ID,
-    Books,
-    Engage,
-    RelayProcess,
-    configuration,
-    event,
-    order_id,
-    publish,
-    until,
-    written,
-)
+from tests.support.books import Books
+from tests.support.broker import started
+from tests.support.engage import API_KEY, Engage
+from tests.support.events import CUSTOMER, SECRET_ID, event, order_id, publish
+from tests.support.relay_process import ROOT, RelayProcess, configuration, written
+from tests.support.sandbox import Sandbox, SandboxFactory
 from tests.support.secured import Certificates, Right, SecuredBroker, behind_tls
+from tests.support.waiting import until
 
 PASSWORD = "pass-word-that-must-never-be-logged"
 WRONG_PASSWORD = "wrong-word-that-must-never-be-logged"
@@ -248,9 +239,7 @@ def test_check_config_names_each_right_that_is_missing(
         left_out = lacks.pop(number)
         secured.grant(*lacks)
         config = written(tmp_path, configuration(sandbox, "http://127.0.0.1:1", kafka=secured.scram(PASSWORD)))
-        failed = [each.what for each in check_config.online(load(config, {})) if each.standing == "failed"][
-            :-1
-        ]  # Engage's
+        failed = [each.what for each in checks.online(load(config, {})) if each.standing == "failed"][:-1]  # Engage's
         assert failed, f"nobody misses {left_out.operation} on {left_out.resource}"
         if left_out.resource == "topic":
             name = left_out.name

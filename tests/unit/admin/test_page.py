@@ -94,12 +94,12 @@ def test_it_says_what_the_status_holds() -> None:
     assert tiles["Pending"] == "122 of at most 100,000"
     assert tiles["Oldest pending"] == "11 min next due in 500 ms"
     assert tiles["Overdue"] == "41 past their time"
-    assert tiles["To be read"] == "15 in the source"
+    assert tiles["Lag"] == "15 in the source"
     assert root.all("title")[0].text == "engage-relay: running (2 to look at)"
     assert "outlet suspended for 12 min Engage refuses its API key (401), next request in 21 s" in section(
         root, "Connections"
     )
-    assert "tagged has its tag, waits for its turn 41" in section(root, "Pending by state")
+    assert "tagged has its tag, waits for its connection 41" in section(root, "Pending by state")
     assert "5 min to 15 min 42" in section(root, "Pending by age")
     assert "1 min 35 s ago rejected orders[3] 48211" in section(root, "Dead letters")
     assert "orders[2] open 44 11" in section(root, "Partitions owned: 4")

@@ -278,8 +278,8 @@ def test_a_connection_says_why_nothing_leaves_and_since_when() -> None:
     assert states == {
         "acme": ("open", None),
         "beta": ("suspended", "Engage refuses its API key (401)"),
-        "gamma": ("resting", "connect"),
-        "delta": ("resting", "connect"),
+        "gamma": ("cooldown", "connect"),
+        "delta": ("cooldown", "connect"),
     }
     beta = next(each for each in status.connections if each.name == "beta")
     assert (beta.since, beta.next_at) == (NOON - timedelta(seconds=60), NOON + timedelta(seconds=7))

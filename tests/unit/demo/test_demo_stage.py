@@ -77,6 +77,6 @@ def test_figures_are_read_from_the_relay_s_metrics() -> None:
             )
         )
     )
-    assert (figures.consumed, figures.passed, figures.pending, figures.settled) == (7, 1, 3, False)
+    assert (figures.consumed, figures.ignored, figures.pending, figures.settled) == (7, 1, 3, False)
     assert figures.accepted == {"Custom": 3}
     assert figures.asked == Requests(polls=4, total=7)

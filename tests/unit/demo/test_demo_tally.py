@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from consumer.demo.story import ACTIONS, Event, Kind
-from consumer.demo.tally import RESENT_AFTER_S, Acceptance, GiveUp, Requests, Tally, of_account, of_metrics
+from consumer.demo.tally import RESENT_AFTER_S, Acceptance, DeadLettered, Requests, Tally, of_account, of_metrics
 from schemas.dead_letter import Reason
 from schemas.order_event import OrderEventType
 
@@ -28,7 +28,7 @@ def accepted(of: Event, at: float = 100.0, *, ready_at: float = 99.0) -> Accepta
 def judged(
     events: list[Event],
     acceptances: list[Acceptance],
-    set_aside: tuple[GiveUp, ...] = (),
+    dead_lettered: tuple[DeadLettered, ...] = (),
     *,
     answers_lost: int = 0,
     written_at: float = 0.0,
@@ -37,7 +37,7 @@ def judged(
         events,
         dict.fromkeys(range(len(events)), written_at),
         acceptances,
-        set_aside,
+        dead_lettered,
         requests=Requests(4, 10),
         answers_lost=answers_lost,
     )
@@ -51,7 +51,7 @@ def test_every_event_that_came_to_one_end_adds_up() -> None:
     tally = judged(
         events,
         [accepted(CONFIRMED), accepted(SHIPPED)],
-        (GiveUp(2, Reason.UNDECODABLE), GiveUp(5, Reason.REJECTED)),
+        (DeadLettered(2, Reason.UNDECODABLE), DeadLettered(5, Reason.REJECTED)),
     )
     assert tally.adds_up
     assert tally.accepted == {"ConfirmOrder": 1, "ConfirmShipment": 1}
@@ -119,13 +119,13 @@ def test_orders_among_each_other_have_no_order() -> None:
 
 
 def test_an_event_that_was_accepted_and_set_aside_ended_twice() -> None:
-    tally = judged([CONFIRMED], [accepted(CONFIRMED)], (GiveUp(0, Reason.STALE_TAG),))
+    tally = judged([CONFIRMED], [accepted(CONFIRMED)], (DeadLettered(0, Reason.STALE_TAG),))
     assert tally.ended_twice == 1
     assert not tally.adds_up
 
 
 def test_an_event_with_two_dead_letters_ended_twice() -> None:
-    tally = judged([CONFIRMED], [], (GiveUp(0, Reason.REJECTED), GiveUp(0, Reason.REJECTED)))
+    tally = judged([CONFIRMED], [], (DeadLettered(0, Reason.REJECTED), DeadLettered(0, Reason.REJECTED)))
     assert tally.ended_twice == 1
     assert not tally.adds_up
 
@@ -147,12 +147,12 @@ def test_what_nobody_asked_for_is_never_counted_as_accepted(foreign: Acceptance)
 
 
 def test_a_dead_letter_of_an_event_that_was_never_written_is_unasked() -> None:
-    tally = judged([CONFIRMED], [accepted(CONFIRMED)], (GiveUp(None, Reason.REJECTED),))
+    tally = judged([CONFIRMED], [accepted(CONFIRMED)], (DeadLettered(None, Reason.REJECTED),))
     assert not tally.adds_up
 
 
 def test_an_event_for_nobody_that_was_set_aside_is_not_counted_as_passed() -> None:
-    tally = judged([odd(0, "tombstone")], [], (GiveUp(0, Reason.UNDECODABLE),))
+    tally = judged([odd(0, "tombstone")], [], (DeadLettered(0, Reason.UNDECODABLE),))
     assert (tally.tombstones, tally.dead_letters) == (0, {Reason.UNDECODABLE: 1})
 
 

@@ -1,0 +1,217 @@
+"""EDGE. For `check-config`: what the configuration means, and, asked for, whether brokers and Engage agree.
+
+Each check is one line. It asks and never changes anything, but for one thing: to find out whether it may write in
+transactions it opens a transactional id of its own, which the broker forgets after 7 days.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka.admin import AclOperation, AdminClient
+
+from consumer.config.settings import Connection, Settings
+from consumer.core.outcomes import JobFailed, NotFound, NotReady, PollOutcome, Ready, Rejected, Throttled, Unauthorized
+from consumer.errors import ConfigurationError, ExitCode, TopicError
+from consumer.kafka import clients, topics
+from consumer.kafka.initial_offsets import beginnings, start_of
+from consumer.kafka.topic_rules import TopicRules
+from consumer.run import engage_client
+
+CALL_TIMEOUT_S = 15.0
+ASK_RETRY_S = 0.2
+
+_COORDINATOR_MOVES = frozenset(
+    {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}
+)
+
+T = TypeVar("T")
+Standing = Literal["ok", "note", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check came to. `code`: what `check-config` ends with where it failed."""
+
+    standing: Standing
+    what: str
+    code: ExitCode = ExitCode.OK
+
+    def __str__(self) -> str:
+        return f"{self.standing:<6}  {self.what}"
+
+
+def summary(settings: Settings) -> list[str]:
+    """Say in a few lines what `run` would do. Holds no key."""
+    lines = [f"group {settings.kafka['group.id']} at {settings.kafka['bootstrap.servers']}"]
+    for each in settings.topics:
+        lines.append(f"topic {each.source}: delay topic {each.delay}, dead letters {each.dead_letters}")
+    for name, connection in settings.engage.connections.items():
+        key = f"from {connection.api_key_file}" if connection.api_key_file else "as configured"
+        lines.append(
+            f"connection {name}: {connection.base_url}, key {key} in header {connection.api_key_header}, "
+            f"{connection.requests_per_second:g} requests/s"
+        )
+    for name, rule in settings.effective_routes.items():
+        lines.append(f"route {name}: {rule.action} {f'when {rule.when}' if rule.when else 'for every event'}")
+    return lines
+
+
+def online(settings: Settings) -> Iterator[Finding]:
+    """Ask the brokers, then each Engage connection."""
+    yield from _kafka(settings)
+    for name, connection in settings.engage.connections.items():
+        yield _engage(name, connection)
+
+
+def _kafka(settings: Settings) -> Iterator[Finding]:
+    admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
+    try:
+        nodes = len(admin.describe_cluster(request_timeout=CALL_TIMEOUT_S).result(2 * CALL_TIMEOUT_S).nodes)
+    except KafkaException as error:
+        yield _kafka_failed("brokers", error)
+        return
+    yield Finding("ok", f"brokers: {nodes} answer")
+    for each in settings.topics:
+        found = list(_topics(admin, each, settings.topic_rules))
+        yield from found
+        if all(finding.standing != "failed" for finding in found):
+            yield _rights(admin, each)
+            yield _start(settings.kafka, admin, each)
+    yield _group_rights(admin, str(settings.kafka["group.id"]))
+    yield _transactions(settings.kafka)
+
+
+def _topics(admin: AdminClient, each: topics.RelayTopics, rules: TopicRules) -> Iterator[Finding]:
+    try:
+        unseen = topics.check(admin, [each], rules)
+    except TopicError as error:
+        for line in str(error).splitlines():
+            yield Finding("failed", f"topics: {line}", ExitCode.TOPICS)
+    except KafkaException as error:
+        yield _kafka_failed(f"topics of {each.source}", error)
+    else:
+        for line in unseen:
+            yield Finding("note", f"topics: {line}")
+        yield Finding("ok", f"topics: {each.source}, {each.delay} and {each.dead_letters} fit")
+
+
+def _rights(admin: AdminClient, each: topics.RelayTopics) -> Finding:
+    """Ask what we may do with the topics (KIP-430): who may describe one may yet not read it."""
+    needed = {
+        each.source: {AclOperation.READ},
+        each.delay: {AclOperation.READ, AclOperation.WRITE},
+        each.dead_letters: {AclOperation.WRITE},
+    }
+    try:
+        described = admin.describe_topics(TopicCollection(list(needed)), include_authorized_operations=True)
+        granted = {name: set(future.result(CALL_TIMEOUT_S).authorized_operations) for name, future in described.items()}
+    except KafkaException as error:
+        return _kafka_failed(f"rights on the topics of {each.source}", error)
+    missing = [f"{_operations(ops - granted[name])} {name}" for name, ops in needed.items() if ops - granted[name]]
+    if missing:
+        return Finding("failed", f"rights: may not {', nor '.join(missing)}", ExitCode.FAILED)
+    return Finding("ok", f"rights: may read and write what {each.source} needs")
+
+
+def _group_rights(admin: AdminClient, group: str) -> Finding:
+    def ask() -> set[AclOperation]:
+        (described,) = admin.describe_consumer_groups([group], include_authorized_operations=True).values()
+        return set(described.result(CALL_TIMEOUT_S).authorized_operations)
+
+    try:
+        granted = asked(ask)
+    except KafkaException as error:
+        return _kafka_failed(f"rights on group {group}", error)
+    if AclOperation.READ not in granted:
+        return Finding("failed", f"rights: may not Read group {group}", ExitCode.FAILED)
+    return Finding("ok", f"rights: may join group {group}")
+
+
+def asked(ask: Callable[[], T]) -> T:
+    """Ask a group's coordinator: again while a cluster that has just started, or lost a node, has not settled on one.
+
+    Raises KafkaException.
+    """
+    give_up_at = time.monotonic() + CALL_TIMEOUT_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if clients.error_of(error).code() not in _COORDINATOR_MOVES or time.monotonic() > give_up_at:
+                raise
+        time.sleep(ASK_RETRY_S)
+
+
+def _operations(some: set[AclOperation]) -> str:
+    return " and ".join(sorted(each.name.title() for each in some))
+
+
+def _start(properties: clients.Properties, admin: AdminClient, each: topics.RelayTopics) -> Finding:
+    group = properties["group.id"]
+    try:
+        with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
+            found = asked(lambda: beginnings(reader, admin, each))
+    except KafkaException as error:
+        return _kafka_failed(f"start of {each.source}", error)
+    if found.started or not found.undecided:
+        return Finding("ok", f"start: {each.source} goes on where group {group} was")
+    if not found.unread:
+        return Finding("ok", f"start: {each.source} is new and empty")
+    refusal = found.refusal(group)
+    if start := start_of(properties):
+        return Finding("ok", f"start: {refusal}; {found.decision(start)} (auto.offset.reset)")
+    return Finding("note", f"start: {refusal}; `run` needs --from")
+
+
+def _transactions(properties: clients.Properties) -> Finding:
+    try:
+        producer = Producer(
+            clients.producer(properties, f"{properties['group.id']}-check-config"), logger=clients.LOGGER
+        )
+        producer.init_transactions(CALL_TIMEOUT_S)
+    except KafkaException as error:
+        return _kafka_failed("transactions", error)
+    return Finding("ok", "transactions: may be written")
+
+
+def _kafka_failed(what: str, error: KafkaException) -> Finding:
+    return Finding("failed", f"{what}: {clients.error_of(error).str()}", ExitCode.FAILED)
+
+
+def _engage(name: str, connection: Connection) -> Finding:
+    what = f"connection {name}"
+    key = connection.key()
+    try:
+        key.current()
+    except (OSError, ValueError) as error:
+        return Finding("failed", f"{what}: the key cannot be read: {error}", ExitCode.FAILED)
+    try:
+        outcome = asyncio.run(_unknown_job(connection, key.current))
+    except ConfigurationError as error:
+        return Finding("failed", f"{what}: {error}", ExitCode.CONFIGURATION)
+    match outcome:
+        case Unauthorized(status):
+            return Finding("failed", f"{what}: the key is refused ({status})", ExitCode.FAILED)
+        case Throttled():
+            return Finding("note", f"{what}: answers, and asks for fewer requests now")
+        case Ready() | NotReady() | NotFound() | JobFailed():
+            return Finding("ok", f"{what}: answers, and takes the key")
+        case Rejected(_, why):
+            return Finding("note", f"{what}: {why} when asked for a job that does not exist")
+    return Finding("failed", f"{what}: {outcome.why}", ExitCode.FAILED)
+
+
+async def _unknown_job(connection: Connection, key: Callable[[], str]) -> PollOutcome:
+    client = engage_client(connection, key)
+    try:
+        return await client.poll_job(str(uuid.uuid4()))
+    finally:
+        await client.aclose()

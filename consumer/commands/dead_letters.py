@@ -1,0 +1,197 @@
+"""`engage-relay dead-letters`: list dead letters, and send their events back."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from consumer.commands import output
+from consumer.commands.exits import exit_codes, refuse
+from consumer.commands.options import AsJson, Config, Limit, lines_of, loaded, reasons, source_topics, without_gaps
+
+if TYPE_CHECKING:
+    from consumer.config.settings import Settings
+    from consumer.kafka.dead_letters import Coordinates, DeadLetter, Selection
+    from consumer.kafka.scan import Gap
+
+
+app = typer.Typer(help="What was set aside.", no_args_is_help=True)
+
+SourceTopic = Annotated[
+    str | None,
+    typer.Option(
+        "--topic", metavar="NAME", help="Only of this source topic.", show_default=False, autocompletion=source_topics
+    ),
+]
+Reasons = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reason",
+        metavar="REASON",
+        help="Only with this reason (several: or).",
+        show_default=False,
+        autocompletion=reasons,
+    ),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="WHEN", help="Only those set aside since: 2h, 3d, or 2025-11-03T12:00Z.", show_default=False),
+]
+
+
+@app.command("list")
+def dead_letters_list(
+    *,
+    config: Config = None,
+    topic: SourceTopic = None,
+    reason: Reasons = None,
+    since: Since = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
+) -> None:
+    """List dead letters. Exit code 1 where the list is not complete."""
+    with exit_codes():
+        settings = loaded(config)
+        from consumer.kafka.dead_letters import dead_letters
+
+        gaps: list[Gap] = []
+        selection = _selection(settings, topic, reason, since, coordinates=None)
+        found = without_gaps(dead_letters(settings.kafka, settings.topics, selection), gaps)
+        columns = ("source_topic", "partition", "offset", "reason", "detail", "route", "key", "failed_at", "redriven")
+        output.rows((_dead_letter_row(each) for each in islice(found, limit)), columns, as_json=as_json)
+        raise typer.Exit(int(bool(gaps)))
+
+
+@app.command("redrive")
+def dead_letters_redrive(
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="Lines of `dead-letters list --json`: these letters; -: stdin.", show_default=False),
+    ] = None,
+    *,
+    config: Config = None,
+    topic: SourceTopic = None,
+    reason: Reasons = None,
+    since: Since = None,
+    offset: Annotated[
+        list[str] | None,
+        typer.Option(metavar="P:O", help="Partition and offset in the dead-letter topic.", show_default=False),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be redriven.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send the events of dead letters back to their own source partition.
+
+    Name them by line, offset, reason or time (all that is named must hold), or say --all. A letter is redriven once: a
+    mark is written with its event, in one transaction. Exit code 1 where one of them could not be redriven.
+    """
+    with exit_codes():
+        settings = loaded(config)
+        from consumer.kafka.dead_letters import Redrive, redrive
+
+        if not (file or offset or reason or since or every):
+            refuse("name the letters: FILE, --offset, --reason or --since; or --all")
+        coordinates = None
+        if file is not None or offset:
+            coordinates = frozenset(
+                [*_coordinates_at(settings, topic, offset or []), *_coordinates_in(lines_of(file) if file else ())]
+            )
+        selection = _selection(settings, topic, reason, since, coordinates)
+        failed = False
+        for each in redrive(settings.kafka, settings.topics, selection, dry_run=dry_run):
+            if not isinstance(each, Redrive):
+                failed = True
+                output.notice(each)
+                continue
+            failed = failed or each.result == "failed"
+            to = None if each.to is None else f"{each.to[0]}[{each.to[1]}]"
+            if as_json:
+                output.json_line({**asdict(each.coordinates), "result": each.result, "to": to, "why": each.why})
+            else:
+                words = {"redriven": f"redriven to {to}", "chosen": f"would be redriven to {to}"}
+                output.data(f"{each.coordinates}: {words.get(each.result, f'{each.result}: {each.why}')}")
+        raise typer.Exit(int(failed))
+
+
+def _dead_letter_row(dead_letter: DeadLetter) -> dict[str, object]:
+    from consumer.kafka.scan import moment
+
+    return {
+        **asdict(dead_letter.coordinates),
+        **dead_letter.why.model_dump(mode="json", exclude={"failed_at_ms"}),
+        "failed_at": moment(dead_letter.why.failed_at_ms),
+        "key": None if dead_letter.key is None else dead_letter.key.decode(errors="replace"),
+        "redriven": dead_letter.redriven,
+        "redrive_of": dead_letter.redrive_of,
+    }
+
+
+def _selection(
+    settings: Settings,
+    topic: str | None,
+    reasons: list[str] | None,
+    since: str | None,
+    coordinates: frozenset[Coordinates] | None,
+) -> Selection:
+    from consumer.kafka.dead_letters import Selection
+    from schemas.dead_letter import Reason
+
+    if topic is not None and topic not in settings.source.topics:
+        refuse(f"--topic: {topic} is no source topic; those are {', '.join(settings.source.topics)}")
+    if unknown := set(reasons or ()).difference(Reason):
+        refuse(f"--reason: no such reason: {', '.join(sorted(unknown))}; there are {', '.join(Reason)}")
+    return Selection(
+        topic,
+        frozenset(map(Reason, reasons)) if reasons else None,
+        None if since is None else _since_ms(since, time.time()),
+        coordinates,
+    )
+
+
+def _since_ms(text: str, now: float) -> int:
+    from consumer.config.settings import seconds
+
+    try:
+        return round((now - seconds(text)) * 1000)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        refuse("--since: must be a duration (2h, 3d) or a time (2025-11-03T12:00Z)")
+    return round((moment if moment.tzinfo else moment.astimezone()).timestamp() * 1000)
+
+
+def _coordinates_at(settings: Settings, topic: str | None, offsets: list[str]) -> Iterator[Coordinates]:
+    from consumer.kafka.dead_letters import Coordinates, dead_letter_topics
+
+    topics = dead_letter_topics(settings.topics, topic)
+    for text in offsets:
+        match = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,18})", text)
+        if match is None:
+            refuse(f"--offset: {text}: must be partition:offset, as in 0:17")
+        if len(topics) != 1:
+            refuse("--offset: say of which source topic, with --topic")
+        yield Coordinates(topics[0], int(match[1]), int(match[2]))
+
+
+def _coordinates_in(lines: Iterable[bytes]) -> Iterator[Coordinates]:
+    from consumer.kafka.dead_letters import Coordinates
+
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+                yield Coordinates(str(row["topic"]), int(row["partition"]), int(row["offset"]))
+            except (ValueError, KeyError, TypeError):
+                refuse(f"line {number} is none that `dead-letters list --json` printed")

@@ -1,0 +1,104 @@
+"""What commands share on the command line: options, their completion, and what is read by them."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from consumer.commands import output
+from consumer.commands.exits import refuse
+from consumer.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from consumer.config.settings import Settings
+    from consumer.kafka.scan import Gap
+
+T = TypeVar("T")
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        envvar="ENGAGE_RELAY_CONFIG",
+        help="YAML file; environment variables override it.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Print so many at most.", show_default=False)]
+
+
+def loaded(config: Path | None, log_level: str = "warning") -> Settings:
+    """Load the configuration, with logs ready: from here on no key shows in one."""
+    from consumer import logs
+    from consumer.config.settings import load
+
+    logs.configure(log_level)
+    settings = load(config, os.environ)
+    for name, value in settings.kafka.items():
+        if re.search("password|secret|pem", name) and not name.endswith(".file"):  # its name is no secret
+            logs.redact(str(value))
+    for connection in settings.engage.connections.values():
+        with suppress(OSError, ValueError):  # not readable now: a key that nobody has cannot show
+            logs.redact(connection.key().current())
+    return settings
+
+
+def lines_of(file: Path) -> Iterator[bytes]:
+    """Yield a file's lines; `-` is stdin."""
+    try:
+        with nullcontext(sys.stdin.buffer) if file == Path("-") else file.open("rb") as lines:
+            yield from lines
+    except OSError as error:
+        refuse(f"{file}: {error.strerror}")
+
+
+def without_gaps(found: Iterator[T | Gap], gaps: list[Gap]) -> Iterator[T]:
+    """Say what is missing, and remember it, while the rest goes on."""
+    from consumer.kafka.scan import Gap
+
+    for each in found:
+        if isinstance(each, Gap):
+            gaps.append(each)
+            output.notice(each)
+        else:
+            yield each
+
+
+# Completion
+
+
+def reasons(incomplete: str) -> list[str]:
+    """Complete a reason."""
+    from schemas.dead_letter import Reason
+
+    return [each for each in Reason if each.startswith(incomplete)]
+
+
+def source_topics(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete a source topic's name."""
+    return [each for each in _configured(ctx, lambda found: found.source.topics) if each.startswith(incomplete)]
+
+
+def connections(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete a connection's name."""
+    return [each for each in _configured(ctx, lambda found: found.engage.connections) if each.startswith(incomplete)]
+
+
+def _configured(ctx: typer.Context, names: Callable[[Settings], Iterable[str]]) -> Iterable[str]:
+    """Return names of the configuration that the line under completion uses; none where it cannot be read."""
+    from consumer.config.settings import load
+
+    given = ctx.params.get("config") or os.environ.get("ENGAGE_RELAY_CONFIG")
+    try:
+        return names(load(Path(given) if given else None, os.environ))
+    except ConfigurationError:
+        return ()

@@ -1,0 +1,67 @@
+"""`engage-relay pending`: what the delay topics hold."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from consumer.commands import output
+from consumer.commands.exits import exit_codes, refuse
+from consumer.commands.options import AsJson, Config, Limit, connections, loaded, without_gaps
+
+if TYPE_CHECKING:
+    from consumer.kafka.scan import Gap
+
+
+app = typer.Typer(help="What is still owed to Engage.", no_args_is_help=True)
+
+
+@app.command("list")
+def pending_list(
+    *,
+    config: Config = None,
+    order_id: Annotated[
+        str | None, typer.Option("--order-id", metavar="ID", help="Only of this order.", show_default=False)
+    ] = None,
+    connection: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only of this connection.", show_default=False, autocompletion=connections),
+    ] = None,
+    state: Annotated[
+        Literal["pending", "sending", "unreadable"] | None,
+        typer.Option(help="sending: its intent is saved, and no outcome.", show_default=False),
+    ] = None,
+    older_than: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Only those first seen longer ago: 90s, 1h, 2d.", show_default=False),
+    ] = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what the delay topics hold now. Exit code 1 where the list is not complete."""
+    with exit_codes():
+        settings = loaded(config)
+        from consumer.kafka.pending import Filter, Pending, pending_actions
+
+        if connection is not None and connection not in settings.engage.connections:
+            output.notice(f"--connection: {connection} is not configured; {', '.join(settings.engage.connections)}")
+        wanted = Filter(order_id, connection, state, None if older_than is None else _before(older_than, time.time()))
+        gaps: list[Gap] = []
+        found = without_gaps(pending_actions(settings.kafka, settings.topics, wanted), gaps)
+        columns = [name for name in Pending.__dataclass_fields__ if name not in ("connection", "first_seen")]
+        output.rows((asdict(each) for each in islice(found, limit)), columns, as_json=as_json)
+        raise typer.Exit(int(bool(gaps)))
+
+
+def _before(text: str, now: float) -> datetime:
+    from consumer.config.settings import seconds
+
+    try:
+        return datetime.fromtimestamp(now - seconds(text), UTC)
+    except ValueError as error:
+        refuse(f"--older-than: {error}")

@@ -1,0 +1,46 @@
+"""`engage-relay topics`: make and check the topics beside the source."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from consumer.commands import output
+from consumer.commands.exits import exit_codes
+from consumer.commands.options import Config, loaded
+
+app = typer.Typer(help="The topics beside the source.", no_args_is_help=True)
+
+
+@app.command("create")
+def topics_create(
+    config: Config = None,
+    replication: Annotated[int, typer.Option(help="Replication factor; -1: the brokers' default.")] = -1,
+) -> None:
+    """Create the delay and dead-letter topics, or repair those that are there: partitions and configuration."""
+    with exit_codes():
+        settings = loaded(config)
+        from confluent_kafka.admin import AdminClient
+
+        from consumer.kafka import clients, topics
+
+        admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
+        for line in topics.create(admin, settings.topics, replication, settings.topic_rules) or ["nothing to do"]:
+            output.data(line)
+
+
+@app.command("check")
+def topics_check(config: Config = None) -> None:
+    """Check that all topics are there and fit."""
+    with exit_codes():
+        settings = loaded(config)
+        from confluent_kafka.admin import AdminClient
+
+        from consumer.kafka import clients, topics
+
+        admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
+        for line in topics.check(admin, settings.topics, settings.topic_rules):
+            output.notice(line)
+        for each in settings.topics:
+            output.data(f"{each.source}, {each.delay} and {each.dead_letters} fit")

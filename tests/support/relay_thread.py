@@ -1,0 +1,148 @@
+"""The relay in this process, on a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Self
+
+import uvloop
+from confluent_kafka import KafkaException
+from prometheus_client import CollectorRegistry
+
+from consumer.admin.server import Heartbeats
+from consumer.core.clock import steady_clock
+from consumer.core.ledger import Policy
+from consumer.core.pacing import Pace, PollSchedule
+from consumer.engage.client import EngageClient
+from consumer.events.routing import BUILT_IN_ROUTES, Router, RouteRule, compile_routes
+from consumer.kafka.initial_offsets import settle_start
+from consumer.relay.loop import Connection, Relay, ahead_of, slots_of
+from consumer.telemetry.metrics import Metrics
+from tests.support.engage import API_KEY
+from tests.support.sandbox import Sandbox
+from tests.support.waiting import PATIENCE_S, deaths, until
+
+IMPATIENT = PollSchedule(initial_s=0.05, max_interval_s=0.3, backoff_s=(0.1, 0.2))
+QUICK = Policy(schedule=IMPATIENT, deadline_s=120.0, not_found_grace_s=1.0)
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def _settled_start(sandbox: Sandbox) -> bool:
+    try:
+        settle_start(sandbox.properties, [sandbox.topics], "earliest")
+    except KafkaException:  # the group's coordinator is not there yet; run waits for it, too
+        return False
+    return True
+
+
+class RelayThread:
+    """The Relay as consumer/run.py makes it, on a thread with an event loop of its own, and in a hurry."""
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        engages: Mapping[str, str] | str,
+        *,
+        policy: Policy = QUICK,
+        rules: Mapping[str, RouteRule] = BUILT_IN_ROUTES,
+        loop_factory: LoopFactory = uvloop.new_event_loop,
+        requests_per_second: float = 400.0,
+        timeout_s: float = 20.0,
+        max_pending: int = 100_000,
+        api_key: Callable[[], str] = lambda: API_KEY,
+    ) -> None:
+        until(lambda: _settled_start(sandbox), "the start is written down")
+        urls = {"default": engages} if isinstance(engages, str) else engages
+        self.registry = CollectorRegistry()
+        metrics = Metrics(self.registry)
+        rate = requests_per_second
+
+        def connection(name: str, url: str) -> Connection:
+            client = EngageClient(
+                base_url=url,
+                api_key=api_key,
+                user_agent="engage-relay/tests",
+                timeout_s=timeout_s,
+                on_request=partial(metrics.request, name),
+            )
+            return Connection(name, client, Pace(rate), api_key, slots_of(rate), ahead_of(rate))
+
+        self._relay = Relay(
+            properties=sandbox.properties,
+            topics=sandbox.relay_topics,
+            partition_counts={sandbox.topics.source: sandbox.partitions},
+            transactional_id=sandbox.transactional_id,
+            connections=[connection(name, url) for name, url in urls.items()],
+            router=Router(compile_routes(rules), urls),
+            policy=policy,
+            max_pending=max_pending,
+            clock=steady_clock(),
+            jitter=random.Random(1).random,
+            metrics=metrics,
+            heartbeats=Heartbeats(),
+        )
+        self._stop: asyncio.Event
+        self._loop: asyncio.AbstractEventLoop
+        self._running = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(loop_factory,), name="relay", daemon=True)
+
+    def _run(self, loop_factory: LoopFactory) -> None:
+        try:
+            with asyncio.Runner(loop_factory=loop_factory) as runner:
+                runner.run(self._work())
+        except Exception as error:  # noqa: BLE001 - raised where the test waits
+            self._error = error
+            deaths.append(error)
+
+    async def _work(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._running.set()
+        await self._relay.run(self._stop)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._running.wait(PATIENCE_S)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._end()
+        deaths.clear()
+        if kind is None and self._error is not None:
+            raise self._error
+
+    def wait_until_restored(self) -> Self:
+        """Wait until it owns its partitions and consumes them."""
+        until(lambda: self.metric("restore_duration_seconds_count"), "the relay has restored its partitions")
+        return self
+
+    def stop(self) -> None:
+        """Stop as SIGTERM does, and wait for the end. Raises what ended it otherwise."""
+        self._end()
+        if self._error is not None:
+            raise self._error
+
+    def fail(self, error: Exception) -> None:
+        """Have something end it."""
+        self._relay.from_thread(self._relay.fail, error)
+
+    def failure(self) -> BaseException:
+        """Wait until it ends by itself; returns with what."""
+        self._thread.join(PATIENCE_S)
+        assert self._error is not None
+        error, self._error = self._error, None
+        deaths.remove(error)
+        return error
+
+    def _end(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(PATIENCE_S)
+            assert not self._thread.is_alive(), "the relay does not end"
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(f"engage_relay_{name}", labels) or 0.0

@@ -1,0 +1,44 @@
+"""What is printed: a terminal is never commanded, and JSON is JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.commands import output
+
+
+def test_what_a_terminal_would_obey_is_shown_and_not_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    output.rows([{"route": "\x1b[2J\tx\n", "n": None}], ["route", "n"], as_json=False)
+    output.data("\x1b]0;title\x07")
+    shown = capsys.readouterr().out
+    assert shown.splitlines() == ["route\tn", "\\x1b[2J\\tx\\n\t", "\\x1b]0;title\\x07"]
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_json_is_one_printable_line_whatever_it_holds(row: dict[str, str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        written: list[str] = []
+        patch.setattr("typer.echo", written.append)
+        output.json_line(row)
+    assert json.loads(written[0]) == row
+    assert written[0].isascii()
+    assert written[0].isprintable()
+
+
+def test_on_a_terminal_a_table_is_drawn_without_markup_and_without_colour_where_none_is_wanted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for name, value in {"NO_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+    output.rows([{"order_id": "[red]A-1[/red]\x1b[2J"}], ["order_id"], as_json=False)
+    shown = capsys.readouterr().out
+    assert "order id" in shown
+    assert "[red]A-1[/red]\\x1b[2J" in shown
+    assert not re.search(r"\x1b\[(3\d|38;[\d;]*|2J)", shown)
