@@ -45,6 +45,9 @@ class DeadLetterHeaders(BaseModel):
     source_topic: str
     source_partition: int
     source_offset: int
+    source_timestamp_ms: int | None = Field(
+        None, description="The source record's own time: milliseconds since 1970 (UTC). The dead letter's is its own."
+    )
     route: str | None = None
     action: str | None = None
     connection: str | None = None
