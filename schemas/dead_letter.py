@@ -1,7 +1,7 @@
 """A dead letter: the original record, untouched, with headers that say why it is here.
 
-Key, value, timestamp and headers are the source record's own; the headers below are added (names start with
-`engage-relay-`; a redriven event's earlier ones are replaced).
+Key, value and headers are the source record's own; the headers below are added (names start with `engage-relay-`; a
+redriven event's earlier ones are replaced). Its timestamp is when it was written, so that retention counts from then.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ class Account:
 
 
 def check_original(dead_letter: DeadLetter, record: Raw) -> None:
-    assert (dead_letter.key, dead_letter.value, dead_letter.timestamp_ms) == (
+    assert (dead_letter.key, dead_letter.value, dead_letter.why.source_timestamp_ms) == (
         record.key,
         record.value,
         record.timestamp_ms,
