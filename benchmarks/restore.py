@@ -44,7 +44,7 @@ from consumer.kafka.records import (
     position_value,
 )
 from consumer.kafka.restore import KafkaReader, Restorer
-from consumer.relay.loop import read_live
+from consumer.relay.partitions import read_live
 from schemas.pending_action import POSITION_KEY
 from tests.support.broker import JVM_FOR_LOAD, KafkaBroker
 

@@ -38,8 +38,15 @@ from consumer.events.routing import Router, compile_routes
 from consumer.kafka import clients
 from consumer.kafka import topics as kafka_topics
 from consumer.kafka.initial_offsets import Start, settle_start, start_of
+from consumer.kafka.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
-from consumer.relay.loop import Connection, Relay, ahead_of, slots_of
+from consumer.kafka.restore import KafkaReader, Restorer
+from consumer.kafka.source import Source
+from consumer.relay.connections import Connection, ahead_of, slots_of
+from consumer.relay.dispatch import lease_of
+from consumer.relay.inbox import Inbox
+from consumer.relay.loop import Relay
+from consumer.relay.outbox import Limits, replace_too_large
 from consumer.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -201,15 +208,40 @@ def _relay(
         routes=[(name, route.action) for name, route in routes.items()],
     )
     polling = settings.polling
-    return Relay(
+    topics = {each.source: each for each in settings.topics}
+    # A request ends after twice its time-out.
+    calls_end_s = [2 * each.timeout + HAND_OVER_SLACK_S for each in settings.engage.connections.values()]
+    hand_over_s = max(MIN_HAND_OVER_S, *calls_end_s)
+    inbox = Inbox()
+    source = Source(
         properties=settings.kafka,
-        topics={each.source: each for each in settings.topics},
-        partition_counts=counts,
-        # A request ends after twice its time-out.
-        hand_over_s=max(
-            MIN_HAND_OVER_S, *(2 * each.timeout + HAND_OVER_SLACK_S for each in settings.engage.connections.values())
-        ),
+        topics=topics,
+        report=inbox.put,
+        clock=clock,
+        hand_over_s=hand_over_s,
+        beat=lambda: heartbeats.beat("consumer"),
+    )
+    journal = Journal(
+        properties=settings.kafka,
         transactional_id=transactional_id(settings),
+        topics=topics,
+        ownership=lambda: source.ownership,
+        clock=clock,
+        report=inbox.put,
+        replace_too_large=partial(replace_too_large, clock=clock, tracing=tracing),
+    )
+    restorer = Restorer(
+        KafkaReader(settings.kafka),
+        topics=topics,
+        say=_LOG.warning,
+        wanted=source.owns,
+        clock=clock,
+    )
+    return Relay(
+        inbox=inbox,
+        source=source,
+        journal=journal,
+        restorer=restorer,
         connections=connections,
         router=Router(compile_routes(routes), settings.engage.connections),
         policy=Policy(
@@ -217,11 +249,14 @@ def _relay(
             deadline_s=polling.deadline,
             not_found_grace_s=polling.not_found_grace,
         ),
-        max_pending=settings.limits.pending,
+        limits=Limits(settings.limits.pending),
+        partition_counts=counts,
+        lease_s=lease_of(settings.kafka),
         clock=clock,
         jitter=random.random,
         metrics=metrics,
         heartbeats=heartbeats,
+        hand_over_s=hand_over_s,
         tracing=tracing,
     )
 
@@ -260,7 +295,14 @@ def _connection(name: str, settings: Settings, metrics: Metrics) -> Connection:
         return current
 
     client = engage_client(connection, current_key, partial(metrics.request, name))
-    return Connection(name, client, Pace(rate), current_key, slots_of(rate), ahead_of(rate))
+    return Connection(
+        name=name,
+        client=client,
+        pace=Pace(rate),
+        api_key=current_key,
+        slots=slots_of(rate),
+        ahead=ahead_of(rate),
+    )
 
 
 def engage_client(

@@ -12,15 +12,15 @@ from collections.abc import Callable
 Clock = Callable[[], float]
 
 
-def steady_clock() -> Clock:
-    """Return a clock: seconds since 1970, exact at the moment of this call, monotonic from then on."""
-    start = time.time() - _since_boot()
-    return lambda: start + _since_boot()
-
-
 def _since_boot() -> float:
     # Where the platform has a clock that runs on while the machine is suspended: an intent's lease ends there, too.
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def steady_clock(wall: Clock = time.time, since_boot: Clock = _since_boot) -> Clock:
+    """Return a clock: seconds since 1970, exact at the moment of this call, monotonic from then on."""
+    start = wall() - since_boot()
+    return lambda: start + since_boot()
 
 
 def to_ms(seconds: float) -> int:

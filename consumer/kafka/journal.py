@@ -1,10 +1,10 @@
 """EDGE. The journal: the delay topic, written in transactions by the one thread that owns the producer.
 
-Group commit: whatever was handed in while the last transaction committed goes into the next one. What a transaction
+Group commit: whatever was submitted while the last transaction committed goes into the next one. What a transaction
 holds and what becomes of one that fails is `transactions.py`'s; here are the queue, the thread and its clients.
 
 Rules:
- 1. What was handed in is brought to its end in that order, in transactions of a bounded size.
+ 1. What was submitted is brought to its end in that order, in transactions of a bounded size.
  2. A call that ignores its time-out (librdkafka issues 5456, 5511) ends the process: see `stuck_for`.
 """
 
@@ -21,8 +21,11 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from consumer.core.clock import Clock
 from consumer.core.ownership import Ownership
 from consumer.kafka import clients
+from consumer.kafka.facts import Report
+from consumer.kafka.low_water_mark import PINNING, Pinning
 from consumer.kafka.topics import RelayTopics
-from consumer.kafka.transactions import CALL_TIMEOUT_S, Adoption, Listener, Transactions, Write
+from consumer.kafka.transactions import CALL_TIMEOUT_S, Transactions
+from consumer.kafka.writes import Adoption, Write
 
 MAX_WRITES = 2000  # per transaction: it takes 3-25 ms
 MAX_BYTES = 16 * 1024 * 1024  # per transaction: what cannot be written within transaction.timeout.ms never ends
@@ -40,8 +43,9 @@ class Journal:
         topics: Mapping[str, RelayTopics],
         ownership: Callable[[], Ownership],
         clock: Clock,
-        listener: Listener,
+        report: Report,
         replace_too_large: Callable[[Write], Write],
+        pinning: Pinning = PINNING,
     ) -> None:
         """`topics` by source topic; `ownership` returns the latest snapshot."""
         self._clock = clock
@@ -54,8 +58,9 @@ class Journal:
             ownership=ownership,
             clock=clock,
             pause=self._pause,
-            listener=listener,
+            report=report,
             replace_too_large=replace_too_large,
+            pinning=pinning,
         )
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self.failed: BaseException | None = None
@@ -67,7 +72,7 @@ class Journal:
         self._thread.start()
 
     def submit(self, items: Iterable[Write | Adoption]) -> None:
-        """Make these safe, in this order; `Listener.committed` tells when."""
+        """Make these safe, in this order; `Committed` tells when."""
         with self._wake:
             self._queue.extend(items)
             self._wake.notify()
@@ -78,7 +83,7 @@ class Journal:
         return len(self._queue)
 
     def stop(self, timeout_s: float) -> bool:
-        """Commit what was handed in, then end; tells whether that was done in time.
+        """Commit what was submitted, then end; tells whether that was done in time.
 
         What is not safe by then is dropped: it is in the source, or in the delay topic as it was before.
         """

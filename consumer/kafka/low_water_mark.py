@@ -12,22 +12,36 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 
-PINNED_SPAN = 10_000  # records between the mark and the end (or 8 per live one) before the oldest are written again
-REWRITES = 100  # oldest records that are written again at a time
+
+@dataclass(frozen=True, slots=True)
+class Pinning:
+    """When old live records are written again because they hold the mark back.
+
+    `span`: records between the mark and the end (or 8 per live one) before that happens. `rewrites`: how many of the
+    oldest are written again at a time.
+    """
+
+    span: int = 10_000
+    rewrites: int = 100
+
+
+PINNING = Pinning()
 
 
 class LowWaterMark:
     """The live records of one delay partition. Keys are the records' own."""
 
-    def __init__(self, live: Iterable[tuple[Hashable, int]] = (), end: int = 0) -> None:
+    def __init__(self, live: Iterable[tuple[Hashable, int]] = (), end: int = 0, pinning: Pinning = PINNING) -> None:
         """`live`: key and delay offset of each live record; `end`: where the partition ended when they were read."""
         ordered = sorted(live, key=lambda item: item[1])
         self._latest: dict[Hashable, int] = dict(ordered)
         self._keys = deque(key for key, _ in ordered)
         self._offsets = deque(offset for _, offset in ordered)
         self._end = end
+        self._pinning = pinning
 
     def after(self, written: Mapping[Hashable, int | None], end: int) -> int:
         """Return the mark for a transaction that wrote these records (None: a tombstone) and ends before `end`."""
@@ -52,12 +66,12 @@ class LowWaterMark:
 
     def pinned(self) -> list[Hashable]:
         """Return the oldest live records' keys where they hold the mark far behind: write them again."""
-        if not self._latest or self._end - self.after({}, self._end) <= max(PINNED_SPAN, 8 * len(self._latest)):
+        if not self._latest or self._end - self.after({}, self._end) <= max(self._pinning.span, 8 * len(self._latest)):
             return []
         oldest: list[Hashable] = []
-        for key, offset in islice(zip(self._keys, self._offsets, strict=True), 10 * REWRITES):
+        for key, offset in islice(zip(self._keys, self._offsets, strict=True), 10 * self._pinning.rewrites):
             if self._latest.get(key) == offset:
                 oldest.append(key)
-                if len(oldest) == REWRITES:
+                if len(oldest) == self._pinning.rewrites:
                     break
         return oldest

@@ -1,10 +1,10 @@
 """A membership: what this member of the group owns, and which records it may hand out.
 
 Called on the one thread that owns the consumer (source.py). What it needs of the outside it is given, so that the
-simulated world (tests/simulation) drives these very rules.
+simulation (tests/simulation) drives these very rules.
 
 Rules (each has a test in tests/broker named after the failure that it prevents):
- 1. The group metadata is read anew after every poll: a generation can change without a callback. A negative one is
+ 1. The group metadata is read again after every poll: a generation can change without a callback. A negative one is
     never published, because the broker does not check those.
  2. A new assignment stays paused until its delay partition is restored (`begin`); what the client hands out before
     that, or out of turn, is dropped. Only partitions that this process paused are resumed.
@@ -17,7 +17,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from types import MappingProxyType
-from typing import Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -25,6 +24,7 @@ from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Ownership, Partition, generation
 from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka import clients
+from consumer.kafka.facts import Assigned, Batch, ClientError, Failed, Lost, Report, Revoked
 from consumer.kafka.records import SourceEvent
 
 POLL_S = 0.1  # how long a request of another thread waits at the most
@@ -33,27 +33,6 @@ MIN_HAND_OVER_S = 20.0
 
 _RESET = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._NO_OFFSET})
 
-Batch = list[tuple[Assignment, list[SourceEvent]]]
-
-
-class Listener(Protocol):
-    """Who hears of partitions that come and go. Called on the consumer's thread: hand over and return."""
-
-    def assigned(self, assignments: list[Assignment]) -> None:
-        """These are ours now; restore them, then `begin` each."""
-
-    def revoked(self, assignments: list[Assignment], settled: threading.Event) -> None:
-        """Start nothing more for these, finish what is in flight, then set `settled`."""
-
-    def lost(self, assignments: list[Assignment]) -> None:
-        """These are somebody else's already."""
-
-    def client_error(self, why: str) -> None:
-        """Something is wrong that the client mends by itself, or that its operator must."""
-
-    def failed(self, error: Exception) -> None:
-        """The end: this member will not go on."""
-
 
 class Membership:
     """The rules of the module, for one consumer. `ownership` and `joined` may be read by any thread."""
@@ -61,7 +40,7 @@ class Membership:
     def __init__(
         self,
         topics: Iterable[str],
-        listener: Listener,
+        report: Report,
         *,
         clock: Clock,
         hand_over_s: float = MIN_HAND_OVER_S,
@@ -74,7 +53,7 @@ class Membership:
         so many seconds; `beat` is called whenever there is life.
         """
         self._topics = list(topics)
-        self._listener = listener
+        self._report = report
         self._clock = clock
         self._hand_over_s = hand_over_s
         self._wait = wait
@@ -127,15 +106,20 @@ class Membership:
             consumer.resume([TopicPartition(*at)])
         return True
 
-    def hold(self, consumer: Consumer, paused: bool) -> None:
-        """Pause everything for back-pressure, or go on."""
-        self._paused = paused
-        partitions = [TopicPartition(*at) for at in self._next]
-        if partitions:
-            (consumer.pause if paused else consumer.resume)(partitions)
+    def pause(self, consumer: Consumer) -> None:
+        """Pause everything for back-pressure."""
+        self._paused = True
+        if self._next:
+            consumer.pause(self._begun())
+
+    def resume(self, consumer: Consumer) -> None:
+        """Go on after `pause`."""
+        self._paused = False
+        if self._next:
+            consumer.resume(self._begun())
 
     def rejoin(self, consumer: Consumer) -> None:
-        """Give up every partition at once and join the group anew."""
+        """Give up every partition at once and join the group again."""
         self._give_up(list(self._owned))
         consumer.unsubscribe()
         self.join(consumer)
@@ -145,6 +129,9 @@ class Membership:
         self._hand_over(list(self._owned), consumer)
         self._handed_over = True
         consumer.close()
+
+    def _begun(self) -> list[TopicPartition]:
+        return [TopicPartition(*at) for at in self._next]
 
     def _batch(self, records: Iterable[Message]) -> Batch:
         by_partition: dict[Partition, list[SourceEvent]] = {}
@@ -185,7 +172,7 @@ class Membership:
         self.joined = True
         self._publish(consumer)
         if assigned:
-            self._listener.assigned(assigned)
+            self._report(Assigned(assigned))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if not self._handed_over:
@@ -205,7 +192,7 @@ class Membership:
         for at in partitions:
             self._next.pop(at, None)
         settled = threading.Event()
-        self._listener.revoked(revoked, settled)
+        self._report(Revoked(revoked, settled))
         until = self._clock() + self._hand_over_s
         while not self._wait(settled, POLL_S) and self._clock() < until:
             self._beat()
@@ -220,16 +207,16 @@ class Membership:
             self._next.pop(at, None)
         self.ownership = Ownership(self._metadata, MappingProxyType(dict(self._owned)))
         if lost:
-            self._listener.lost(lost)
+            self._report(Lost(lost))
 
     def _on_record_error(self, record: Message, error: KafkaError) -> None:
         at = f"{record.topic()}[{record.partition()}]"
         if error.code() in _RESET:
-            self._listener.failed(OffsetOutOfRangeError(f"{at}: {error.str()}"))
+            self._report(Failed(OffsetOutOfRangeError(f"{at}: {error.str()}")))
         elif error.fatal():
-            self._listener.failed(KafkaException(error))
+            self._report(Failed(KafkaException(error)))
         else:
-            self._listener.client_error(f"{at}: {error.str()}" if record.topic() else error.str())
+            self._report(ClientError(f"{at}: {error.str()}" if record.topic() else error.str()))
 
 
 def _event(record: Message, at: Partition, offset: int) -> SourceEvent:

@@ -16,14 +16,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Ownership, Partition
-from consumer.kafka import clients, membership
-from consumer.kafka.membership import POLL_S, Batch, Membership
+from consumer.kafka import clients
+from consumer.kafka.facts import ClientError, Consumed, Failed, PartitionsCounted, Report, Statistics
+from consumer.kafka.membership import POLL_S, Membership
 
 BATCHES_AHEAD = 2  # one that the event loop works on and one that waits
 LAG_EVERY_S = 1.0
@@ -33,28 +33,15 @@ WATERMARKS_TIMEOUT_S = 1.0
 METADATA_TIMEOUT_S = 1.0
 
 
-class Listener(membership.Listener, Protocol):
-    """Who hears of the source's facts. Called on the source's thread: hand over and return."""
-
-    def consumed(self, batch: Batch) -> None:
-        """Records in the order of their offsets. Call `batch_done` for each batch."""
-
-    def statistics(self, statistics: Mapping[str, object]) -> None:
-        """Figures of librdkafka's own (its STATISTICS.md), some seconds apart."""
-
-    def partitions_counted(self, counts: Mapping[str, int]) -> None:
-        """So many partitions does each source topic have."""
-
-
 class Source:
     """The consumer and its thread. Methods may be called from any thread and never block, save `join`."""
 
     def __init__(
         self,
+        *,
         properties: clients.Properties,
         topics: Iterable[str],
-        listener: Listener,
-        *,
+        report: Report,
         clock: Clock,
         hand_over_s: float,
         beat: Callable[[], None],
@@ -62,9 +49,9 @@ class Source:
         """`hand_over_s`: see Membership. `beat` is called whenever the thread shows life."""
         self._properties = properties
         self._topics = list(topics)
-        self._listener = listener
+        self._report = report
         self._membership = Membership(
-            self._topics, listener, clock=clock, hand_over_s=hand_over_s, wait=threading.Event.wait, beat=beat
+            self._topics, report, clock=clock, hand_over_s=hand_over_s, wait=threading.Event.wait, beat=beat
         )
         self._requests: deque[Callable[[Consumer], None]] = deque()
         self._room = threading.Semaphore(BATCHES_AHEAD)
@@ -80,6 +67,10 @@ class Source:
     def ownership(self) -> Ownership:
         """The latest snapshot."""
         return self._membership.ownership
+
+    def owns(self, assignment: Assignment) -> bool:
+        """Whether this very assignment is still ours, as far as is known."""
+        return self.ownership.covers(assignment)
 
     @property
     def joined(self) -> bool:
@@ -99,12 +90,16 @@ class Source:
         """Consume a restored partition from `next_offset` on."""
         self._requests.append(lambda consumer: self._begin(consumer, assignment, next_offset))
 
-    def hold(self, paused: bool) -> None:
-        """Pause everything for back-pressure, or go on."""
-        self._requests.append(lambda consumer: self._membership.hold(consumer, paused))
+    def pause(self) -> None:
+        """Pause everything for back-pressure."""
+        self._requests.append(self._membership.pause)
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._requests.append(self._membership.resume)
 
     def rejoin(self) -> None:
-        """Give up every partition at once and join the group anew."""
+        """Give up every partition at once and join the group again."""
         self._requests.append(self._membership.rejoin)
 
     def batch_done(self) -> None:
@@ -133,10 +128,10 @@ class Source:
                 self._poll(consumer)
             self._membership.leave(consumer)
         except Exception as error:  # noqa: BLE001 - the thread's edge: it ends the process, loudly
-            self._listener.failed(error)
+            self._report(Failed(error))
 
     def _poll(self, consumer: Consumer) -> None:
-        # Room comes first, then the requests: who makes room may have asked to hold just before.
+        # Room comes first, then the requests: who makes room may have asked for a pause just before.
         has_room = self._room.acquire(timeout=POLL_S)
         for _ in range(len(self._requests)):
             self._requests.popleft()(consumer)
@@ -149,7 +144,7 @@ class Source:
         if time.monotonic() - self._lag_at >= LAG_EVERY_S:
             self._measure_lag(consumer)
         if batch:
-            self._listener.consumed(batch)
+            self._report(Consumed(batch))
         else:
             self._room.release()
 
@@ -167,7 +162,7 @@ class Source:
         except KafkaException:
             return
         counts = {topic: len(known[topic].partitions) for topic in self._topics if topic in known}
-        self._listener.partitions_counted({topic: count for topic, count in counts.items() if count})
+        self._report(PartitionsCounted({topic: count for topic, count in counts.items() if count}))
 
     def _measure_lag(self, consumer: Consumer) -> None:
         self._lag_at = time.monotonic()
@@ -192,14 +187,14 @@ class Source:
 
     def _on_statistics(self, statistics: str) -> None:
         figures = json.loads(statistics)
-        self._listener.statistics(figures)
+        self._report(Statistics(figures))
         known = figures.get("topics", {})
         # -1 is librdkafka's own partition of a topic that it knows too little of.
         counts = {topic: len(known[topic]["partitions"].keys() - {"-1"}) for topic in self._topics if topic in known}
-        self._listener.partitions_counted({topic: count for topic, count in counts.items() if count})
+        self._report(PartitionsCounted({topic: count for topic, count in counts.items() if count}))
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
-            self._listener.failed(KafkaException(error))
+            self._report(Failed(KafkaException(error)))
         else:
-            self._listener.client_error(error.str())
+            self._report(ClientError(error.str()))

@@ -2,7 +2,7 @@
 
 Each holds, for each partition p that it touches, the records (and dead letters), p's `position` record, p's source
 offset, and the low-water mark, both committed under the group. Everything here is called on one thread, `journal.py`'s;
-what it needs of the outside it is given, so that the simulated world (tests/simulation) drives these very rules.
+what it needs of the outside it is given, so that the simulation (tests/simulation) drives these very rules.
 
 Rules (each has a test in tests/broker named after the failure that it prevents):
  1. The ownership snapshot is taken first; what it does not cover is dropped, and only then is anything committed,
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,9 +36,20 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Ownership, generation
 from consumer.kafka import clients
-from consumer.kafka.low_water_mark import LowWaterMark
+from consumer.kafka.facts import (
+    Committed,
+    DelayTopicRecreated,
+    Dropped,
+    Fenced,
+    Pinned,
+    RecordTooLarge,
+    Report,
+    TransactionAborted,
+)
+from consumer.kafka.low_water_mark import PINNING, LowWaterMark, Pinning
 from consumer.kafka.records import DeadLetterRecord, position_value
 from consumer.kafka.topics import RelayTopics
+from consumer.kafka.writes import Adoption, Write
 from schemas.pending_action import POSITION_KEY
 
 CALL_TIMEOUT_S = 15.0  # per call: above transaction.timeout.ms (10 s), so that the broker decides before we do
@@ -61,61 +72,6 @@ _FATAL_YET_NOT_FENCED = frozenset(
         KafkaError.GROUP_AUTHORIZATION_FAILED,
     }
 )
-
-
-@dataclass(slots=True, eq=False)
-class Write:
-    """One thing to make safe. What belongs to one partition is written in the order in which it was handed in.
-
-    `key` and `value` are the delay topic's record (value None: a tombstone), `next_offset` moves the partition's
-    position. `ticket` comes back when it is committed. One with nothing but a ticket is a mark in the queue: it comes
-    back when all before it is safe.
-    """
-
-    assignment: Assignment
-    key: bytes | None = None
-    value: bytes | None = None
-    dead_letter: DeadLetterRecord | None = None
-    next_offset: int | None = None
-    ticket: object = None
-
-
-@dataclass(slots=True)
-class Adoption:
-    """A partition came: what its delay topic holds and where its source goes on."""
-
-    assignment: Assignment
-    live: Iterable[tuple[Hashable, int]]
-    end: int
-    next_offset: int
-
-
-class Listener(Protocol):
-    """Who hears of the journal's facts. Called on the journal's thread: hand over and return."""
-
-    def committed(self, writes: list[Write], ownership_confirmed_at: float, seconds: float) -> None:
-        """These are safe now.
-
-        `ownership_confirmed_at`: after that moment the broker took their offsets from a member of the group.
-        """
-
-    def dropped(self, writes: list[Write]) -> None:
-        """These are nobody's any more: their partition is no longer owned."""
-
-    def pinned(self, assignment: Assignment, keys: list[Hashable]) -> None:
-        """The old live records of these keys should be written again."""
-
-    def recreated(self, assignment: Assignment) -> None:
-        """Its delay topic was deleted and made again: all that is pending must be written again."""
-
-    def too_large(self, write: Write, replacement: Write) -> None:
-        """The broker refuses this record's size; `replacement` (a dead letter) is written in its place."""
-
-    def aborted(self, why: str) -> None:
-        """A transaction came to nothing; it is tried again."""
-
-    def fenced(self, why: str) -> None:
-        """Another producer has our transactional.id: give up every partition and rejoin."""
 
 
 @dataclass(slots=True)
@@ -175,6 +131,10 @@ class Clients(Protocol):
         """Ask for the group's settled offsets with their metadata."""
 
 
+def _random_name() -> str:
+    return uuid.uuid4().hex
+
+
 class Transactions:
     """The rules of the module. `settle` and `end` are for one thread; `end_at` may be set by another."""
 
@@ -186,17 +146,24 @@ class Transactions:
         ownership: Callable[[], Ownership],
         clock: Clock,
         pause: Callable[[float], None],
-        listener: Listener,
+        report: Report,
         replace_too_large: Callable[[Write], Write],
+        pinning: Pinning = PINNING,
+        new_name: Callable[[], str] = _random_name,
     ) -> None:
-        """`topics` by source topic; `ownership` returns the latest snapshot; `pause` waits between two attempts."""
+        """`topics` by source topic; `ownership` returns the latest snapshot; `pause` waits between two attempts.
+
+        `new_name` returns a name for a transaction that no other one ever had (rule 4).
+        """
         self._clients = clients
         self._topics = topics
         self._ownership = ownership
         self._clock = clock
         self._pause = pause
-        self._listener = listener
+        self._report = report
         self._replace_too_large = replace_too_large
+        self._pinning = pinning
+        self._new_name = new_name
         self._partitions: dict[Assignment, _Partition] = {}
         self._given_up: frozenset[Assignment] = frozenset()
         self._producer: Producer | None = None
@@ -230,7 +197,7 @@ class Transactions:
             if not writes:
                 break
             if self._clock() > self.end_at:
-                self._listener.dropped(writes)
+                self._report(Dropped(writes))
                 break
             try:
                 self._transact(writes, ownership)
@@ -241,11 +208,11 @@ class Transactions:
                 self._discard_producer()
                 self._partitions.clear()
                 self._given_up = frozenset(ownership.assignments)
-                self._listener.fenced(str(error))
-                self._listener.dropped(writes)
+                self._report(Fenced(str(error)))
+                self._report(Dropped(writes))
                 break
             except _AbortedError as error:
-                self._listener.aborted(str(error))
+                self._report(TransactionAborted(str(error)))
                 if isinstance(error, _BatchTooLargeError):
                     self._one_by_one = True
                 self._replace_producer()
@@ -261,11 +228,11 @@ class Transactions:
         """What is written in the place of a record that the broker refuses for its size."""
         replacement = self._replace_too_large(write)
         if replacement is write:
-            self._listener.aborted("the dead-letter topic refuses even a letter without its value")
+            self._report(TransactionAborted("the dead-letter topic refuses even a letter without its value"))
             self._pause(RETRY_S[-1])
         elif write.dead_letter is None:
             self._partitions[write.assignment].too_large.add(replacement.key)
-            self._listener.too_large(write, replacement)
+            self._report(RecordTooLarge(write, replacement))
         return replacement
 
     def _forget_too_large(self, write: Write) -> None:
@@ -280,7 +247,7 @@ class Transactions:
         ownership = self._ownership()
         for gone in [a for a in self._partitions if not ownership.covers(a)]:
             del self._partitions[gone]
-        mark = LowWaterMark(adoption.live, adoption.end)
+        mark = LowWaterMark(adoption.live, adoption.end, self._pinning)
         self._partitions[adoption.assignment] = _Partition(mark, adoption.next_offset, adoption.end)
 
     def _keep_covered(self, writes: list[Write], ownership: Ownership) -> list[Write]:
@@ -291,12 +258,12 @@ class Transactions:
             ours = write.assignment in self._partitions and ownership.covers(write.assignment)
             (kept if ours else gone).append(write)
         if gone:
-            self._listener.dropped(gone)
+            self._report(Dropped(gone))
         return kept
 
     def _transact(self, writes: list[Write], ownership: Ownership) -> None:
         started = self._clock()
-        transaction = uuid.uuid4().hex
+        transaction = self._new_name()
         batches = self._batches(writes)
         try:
             self._commit(batches, ownership, transaction)
@@ -307,13 +274,13 @@ class Transactions:
             state = self._partitions[batch.assignment]
             state.mark.apply(batch.written, batch.end)
             state.next_offset, state.end, state.recreated = batch.next_offset, batch.end, False
-        self._listener.committed(writes, self._ownership_confirmed_at, self._clock() - started)
+        self._report(Committed(writes, self._ownership_confirmed_at, self._clock() - started))
         for batch in batches:
             if batch.recreated:
-                self._listener.recreated(batch.assignment)
+                self._report(DelayTopicRecreated(batch.assignment))
             keys = self._partitions[batch.assignment].mark.pinned()
             if keys:
-                self._listener.pinned(batch.assignment, keys)
+                self._report(Pinned(batch.assignment, keys))
 
     def _batches(self, writes: list[Write]) -> list[_Batch]:
         batches: dict[Assignment, _Batch] = {}
@@ -346,7 +313,7 @@ class Transactions:
             topic, partition, _ = batch.assignment
             state = self._partitions[batch.assignment]
             if batch.recreated:
-                state.mark = LowWaterMark()
+                state.mark = LowWaterMark(pinning=self._pinning)
             mark = state.mark.after(batch.written, batch.end)
             offsets.append(TopicPartition(topic, partition, batch.next_offset, metadata=transaction))
             offsets.append(TopicPartition(self._topics[topic].delay, partition, mark, metadata=transaction))
@@ -503,7 +470,7 @@ class Transactions:
         why = str(error)
         while True:
             self._discard_producer()
-            self._listener.aborted(f"outcome of a commit unknown: {why}")
+            self._report(TransactionAborted(f"outcome of a commit unknown: {why}"))
             try:
                 self._build_producer()
                 return transaction in self._committed_transactions(batches)

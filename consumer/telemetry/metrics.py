@@ -259,7 +259,7 @@ class Metrics:
         self._consumed[topic,].inc(count)
         self._history.consumed(count)
 
-    def payload(self, route: str, action: str) -> None:
+    def routed(self, route: str, action: str) -> None:
         """Record that an event became an action."""
         self._routed[route, action].inc()
 

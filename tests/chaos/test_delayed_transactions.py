@@ -20,9 +20,11 @@ import pytest
 
 from consumer.core.clock import steady_clock
 from consumer.core.ownership import Assignment, Ownership
+from consumer.kafka.facts import Committed, Fact
 from consumer.kafka.records import DeadLetterRecord
 from consumer.kafka.topics import RelayTopics
-from consumer.kafka.transactions import Adoption, Transactions, Write
+from consumer.kafka.transactions import Transactions
+from consumer.kafka.writes import Adoption, Write
 from schemas.dead_letter import Reason
 from tests.chaos.kafka_proxy import (
     ADD_OFFSETS_TO_TXN,
@@ -226,21 +228,21 @@ class Noted:
 def test_a_dead_letter_is_safe_before_the_position_that_stands_for_it() -> None:
     producer, assignment = Noted(), Assignment("orders", 0, 1)
     clients = Mock(producer=lambda **_: producer)
-    heard = Mock()
+    facts: list[Fact] = []
     transactions = Transactions(
         clients,
         topics={"orders": RelayTopics("orders", "delay", "letters")},
         ownership=lambda: Ownership(b"CGMDv2:" + (1).to_bytes(4, sys.byteorder), {("orders", 0): 1}),
         clock=steady_clock(),
         pause=lambda _: None,
-        listener=heard,
+        report=facts.append,
         replace_too_large=lambda write: write,
     )
     dead_letter = DeadLetterRecord(b"key", b"garbage", [], None)
     transactions.settle([Adoption(assignment, [], 0, 0), Write(assignment, dead_letter=dead_letter, next_offset=1)])
     written = producer.asked[producer.asked.index("begin_transaction") + 1 :]
     assert written[:5] == ["letters", "flush", "delay", "flush", "send_offsets_to_transaction"]
-    assert heard.committed.called
+    assert [type(fact) for fact in facts] == [Committed]
 
 
 def at_random(draw: random.Random) -> Callable[[Request], Fault]:

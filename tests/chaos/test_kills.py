@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from consumer.relay.loop import slots_of
+from consumer.relay.connections import slots_of
 from tests.chaos.relay import POINTS
 from tests.chaos.stage import EVENTS, Stage, StageFactory
 from tests.support.figures import Figures, Scale

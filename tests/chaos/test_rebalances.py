@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from consumer.relay.loop import slots_of
+from consumer.relay.connections import slots_of
 from tests.chaos.stage import Stage, StageFactory
 from tests.support.figures import Figures, Scale
 from tests.support.relay_process import RelayProcess

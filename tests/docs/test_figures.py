@@ -9,11 +9,11 @@ import pytest
 from consumer.core import pacing
 from consumer.kafka import clients
 from consumer.kafka.topic_rules import COMPACTED
-from consumer.relay import loop
+from consumer.relay import dispatch, loop, outbox
 from tests.docs.documents import ROOT
 from tests.support.broker import DEFAULT_VERSION
 
-LEASE = f"{loop.MAX_LEASE_S:g} s, or {loop.LEASE_OF_SESSION:g} of"
+LEASE = f"{dispatch.MAX_LEASE_S:g} s, or {dispatch.LEASE_OF_SESSION:g} of"
 PRODUCER = clients.producer({"bootstrap.servers": "b:9092"}, "t")
 
 
@@ -26,7 +26,7 @@ PRODUCER = clients.producer({"bootstrap.servers": "b:9092"}, "t")
         ("tuning", f"The wait grows by {pacing.PollSchedule().growth:g} with each poll"),
         ("tuning", f"spread by {pacing.JITTER * 100:g} %"),
         ("tuning", f"it grows back by 1/{1 / pacing.GROWTH_PER_S:g} of the rate limit per second"),
-        ("tuning", f"(above {loop.BYTES_OF_PENDING >> 10} KiB, packed)"),
+        ("tuning", f"(above {outbox.BYTES_OF_PENDING >> 10} KiB, packed)"),
         ("tuning", f"`max.message.bytes` ({int(COMPACTED['max.message.bytes']) >> 20} MiB as"),
         ("tuning", f"| `transaction.timeout.ms` | {PRODUCER['transaction.timeout.ms']} |"),
         ("tuning", f"| `socket.timeout.ms` | {clients.member({'bootstrap.servers': 'b:9092'})['socket.timeout.ms']} |"),

@@ -11,7 +11,6 @@ from typing import cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from consumer.core.ownership import Partition
-from consumer.kafka.clients import Properties
 from consumer.kafka.topics import RelayTopics, Watermarks
 from tests.simulation.kafka_model import Headers, Member, Record, error, metadata
 from tests.simulation.process import Process
@@ -153,7 +152,7 @@ class SimulatedConsumer:
                 f"{self._process.id} {kind} {[n for _, n in partitions]} generation {member.generation}"
             )
             self._callbacks[f"on_{kind}"](cast("Consumer", self), [TopicPartition(*at) for at in partitions])
-            if kind == "revoke" and self._process.relay._hand_overs:
+            if kind == "revoke" and self._process.relay._partitions.hand_overs:
                 self._scheduler.reach("a hand-over overran its time")
             member.news.pop(0)  # only now does it take part in the next generation
             return None
@@ -435,9 +434,9 @@ def settled_offsets(
 class SimulatedReader:
     """restore.Reader."""
 
-    def __init__(self, properties: Properties) -> None:
-        self._process = Process.all[str(properties["client.id"])]
-        self._kafka = self._process.scheduler.kafka
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._kafka = process.scheduler.kafka
         self._positions: dict[Partition, int] = {}
         self._told_end: dict[Partition, int] = {}
 

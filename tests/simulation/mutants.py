@@ -9,16 +9,16 @@ import heapq
 import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TypeVar, cast
+from types import SimpleNamespace
+from typing import TypeVar
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 import consumer.kafka.transactions
-import consumer.relay.loop
 from consumer.core import clock
 from consumer.core.clock import Clock
-from consumer.core.effects import Effect, RestoredAction
+from consumer.core.effects import Effect, RestoredAction, Send
 from consumer.core.ledger import Ledger, State, _Entry
 from consumer.core.ownership import Assignment, Ownership, Partition
 from consumer.core.pacing import Pace
@@ -28,8 +28,11 @@ from consumer.kafka.low_water_mark import LowWaterMark
 from consumer.kafka.membership import Membership
 from consumer.kafka.restore import Restorer, _Reading
 from consumer.kafka.topics import Watermarks
-from consumer.kafka.transactions import Transactions, Write, _Batch
-from consumer.relay.loop import Connection, Relay
+from consumer.kafka.transactions import Transactions, _Batch
+from consumer.kafka.writes import Write
+from consumer.relay.connections import Connection
+from consumer.relay.dispatch import Dispatch
+from consumer.relay.partitions import Partitions
 
 Patch = pytest.MonkeyPatch
 Mutation = Callable[[Patch], None]
@@ -179,11 +182,11 @@ def a_stale_entry_shadows_the_same_offset(patch: Patch) -> None:
 
 @mutation
 def a_partition_is_resumed_that_was_not_paused(patch: Patch) -> None:
-    def hold(self: Membership, member: Consumer, paused: bool) -> None:
-        self._paused = paused
-        (member.pause if paused else member.resume)([TopicPartition(*at) for at in self._owned])
+    def resume(self: Membership, member: Consumer) -> None:
+        self._paused = False
+        member.resume([TopicPartition(*at) for at in self._owned])
 
-    patch.setattr(Membership, "hold", hold)
+    patch.setattr(Membership, "resume", resume)
 
 
 @mutation
@@ -205,23 +208,25 @@ def an_offset_out_of_range_is_reset_silently(patch: Patch) -> None:
 
 @mutation
 def a_zombie_trusts_its_old_proof(patch: Patch) -> None:
-    patch.setattr(consumer.relay.loop, "lease_s", lambda *_: 1e6)
+    def may_send(self: Dispatch, send: Send) -> bool:
+        return self._source.owns(send.action_id.assignment)
+
+    patch.setattr(Dispatch, "_may_send", may_send)
 
 
 @mutation
 def an_overrun_hand_over_is_never_over(patch: Patch) -> None:
-    original = Relay._settle_hand_overs
+    original = Partitions.settle_hand_overs
 
-    def settle_hand_overs(self: Relay) -> None:
-        before = self._is_ours
-        vars(self)["_is_ours"] = lambda _: True
+    def settle_hand_overs(self: Partitions) -> None:
+        source = self._source
+        vars(self)["_source"] = SimpleNamespace(owns=lambda _: True)
         try:
             original(self)
         finally:
-            vars(self)["_is_ours"] = before
-            del vars(self)["_is_ours"]
+            vars(self)["_source"] = source
 
-    patch.setattr(Relay, "_settle_hand_overs", settle_hand_overs)
+    patch.setattr(Partitions, "settle_hand_overs", settle_hand_overs)
 
 
 @mutation
@@ -328,15 +333,15 @@ def another_clocks_due_times_are_trusted(patch: Patch) -> None:
 
 @mutation
 def the_clock_follows_the_wall(patch: Patch) -> None:
-    def steady_clock() -> Clock:
-        return cast("Callable[[], float]", vars(clock)["time"].time)
+    def steady_clock(wall: Clock, since_boot: Clock) -> Clock:
+        return wall
 
     patch.setattr(clock, "steady_clock", steady_clock)
 
 
 @mutation
 def nobody_hears_that_the_source_has_grown(patch: Patch) -> None:
-    patch.setattr(Relay, "partitions_counted", lambda self, counts: None)
+    patch.setattr(Partitions, "counted", lambda self, counts: None)
 
 
 @mutation
@@ -352,7 +357,7 @@ def a_share_that_went_away_is_kept(patch: Patch) -> None:
 
 @mutation
 def a_follow_up_leaves_without_its_permit(patch: Patch) -> None:
-    async def permit_follow_up(self: Relay, connection: Connection) -> bool:
+    async def permit_follow_up(self: Dispatch, connection: Connection) -> bool:
         return True
 
-    patch.setattr(Relay, "_permit_follow_up", permit_follow_up)
+    patch.setattr(Dispatch, "_permit_follow_up", permit_follow_up)

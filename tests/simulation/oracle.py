@@ -72,10 +72,10 @@ class Oracle:
         now, recent = self._scheduler.now, self._recent
         while recent and recent[0][0] <= now - 1.0:
             recent.popleft()
-        shares = [i.relay._share() for i in self._scheduler.processes.values() if i is not None]
-        own = process.relay._share()
+        shares = [i.relay._partitions.share for i in self._scheduler.processes.values() if i is not None]
+        own = process.relay._partitions.share
         recent.append((now, process.id, own, sum(shares)))
-        if any(not self.is_owner(process, (a.topic, a.partition)) for a in process.relay._ours):
+        if any(not self.is_owner(process, (a.topic, a.partition)) for a in process.relay._partitions.ours):
             self._scheduler.reach("a zombie asked Engage")
         most = max(request[3] for request in recent)
         if most > 1.001:

@@ -1,4 +1,4 @@
-"""One relay process in the world: the real Relay, with stand-ins for its three threads (threads.py) and its clients.
+"""One relay process in the simulation: the real Relay on models of its threads (threads.py) and its clients.
 
 A call into a client is where other things may happen meanwhile (`meanwhile`), where a process dies (`CrashedError`) or
 stands still.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment
@@ -31,8 +31,6 @@ class CrashedError(BaseException):
 class Process:
     """A process. `busy` names its threads that are in the midst of a call."""
 
-    all: ClassVar[dict[str, Process]] = {}
-
     def __init__(self, scheduler: Scheduler, name: str, incarnation: int) -> None:
         self.scheduler = scheduler
         self.name = name
@@ -51,9 +49,8 @@ class Process:
         self._stopped: asyncio.Event
         self._deadlines: list[float] = []
 
-    def start(self, relay: Callable[[Process], Relay]) -> None:
-        Process.all[self.id] = self
-        self.relay = relay(self)
+    def start(self, relay: Relay) -> None:
+        self.relay = relay
         self._stopped = asyncio.Event()
         self.loop.create_task(self._run())
 

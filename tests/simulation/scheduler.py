@@ -14,40 +14,36 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar, cast
+from typing import TypeVar
 
-from consumer.admin.server import Heartbeats
-from consumer.core import clock
 from consumer.core.clock import Clock
-from consumer.core.ledger import Policy
-from consumer.core.pacing import Pace, PollSchedule
-from consumer.engage.client import EngageClient
 from consumer.errors import OffsetOutOfRangeError
-from consumer.events.routing import Router
+from consumer.kafka.facts import (
+    DelayTopicRecreated,
+    Dropped,
+    Fact,
+    Fenced,
+    Pinned,
+    RecordTooLarge,
+    TransactionAborted,
+)
 from consumer.kafka.records import position_value
-from consumer.relay.loop import Connection, Relay
 from schemas.pending_action import POSITION_KEY
 from tests.simulation import faults
-from tests.simulation.engage_model import SimulatedEngage
 from tests.simulation.event_loop import Handle, leave
 from tests.simulation.kafka_model import Kafka, Log
-from tests.simulation.oracle import RATE_LIMIT, Oracle
+from tests.simulation.oracle import Oracle
 from tests.simulation.process import TOPICS, CrashedError, Process
 from tests.simulation.profile import Profile
-from tests.simulation.stand_ins import METRICS, SILENT, MachineClock, stand_ins
-from tests.simulation.workload import ROUTER, drawn
+from tests.simulation.wiring import relay_of
+from tests.simulation.workload import drawn
 
 START = 1_700_000_000.0  # offsets of clocks are whole seconds, so that sums with these are exact
-DEADLINE_S = 600.0
 MAX_STEPS = 60_000
 MAX_STEPS_UNHEALED = 4_000
 MAX_NESTED = 10
 ALL = 100  # callbacks that are ready, those included that they make ready
 HEALED_WITHIN_S = 2_400.0
-
-POLICY = Policy(
-    PollSchedule(initial_s=1.0, max_interval_s=150.0, growth=3.0), deadline_s=DEADLINE_S, not_found_grace_s=60.0
-)
 
 T = TypeVar("T")
 
@@ -169,6 +165,24 @@ class Scheduler:
         """A process is over; whoever watches it starts it again."""
         self.say(f"{process.id} is over")
         self.crash(process, back_after_s=self.pick((1.0, 60.0)))
+
+    def note(self, fact: Fact) -> None:
+        """Note the rarer facts of a journal."""
+        match fact:
+            case Dropped():
+                self.reach("the journal dropped what was no longer owned")
+            case Pinned():
+                self.reach("an old record pinned the mark")
+            case DelayTopicRecreated():
+                self.reach("a transaction met a delay topic that was recreated")
+            case RecordTooLarge():
+                self.reach("a record was too large")
+            case TransactionAborted(why):
+                self.reach("a commit's outcome was unknown" if "unknown" in why else "a transaction was aborted")
+            case Fenced():
+                self.reach("a producer was fenced")
+                if self.twins:
+                    self.reach("a producer was fenced by another one of the same transactional.id")
 
     def _decide(self, number: int) -> None:
         """Be the operator, who was told that records were deleted unread."""
@@ -367,31 +381,7 @@ class Scheduler:
         self.processes[name] = process
         self._running.append(process)
         self.say(f"{process.id} starts")
-        process.start(self._relay)
-
-    def _relay(self, process: Process) -> Relay:
-        client = cast("EngageClient", SimulatedEngage(process))
-        connection = Connection("default", client, Pace(RATE_LIMIT), lambda: "key", slots=10, ahead=3)
-        if self.profile.skew_s:
-            vars(clock)["time"] = MachineClock(self, process.name)
-            process.clock = clock.steady_clock()
-        else:
-            process.clock = self._clock
-        is_twin = self.twins and process.name == "relay-1"
-        return Relay(
-            properties={"client.id": process.id, "session.timeout.ms": int(1000 * self.profile.session_s)},
-            topics={TOPICS.source: TOPICS},
-            partition_counts={TOPICS.source: len(self.numbers)},
-            transactional_id="relay-0" if is_twin else process.name,
-            connections=[connection],
-            router=cast("Router", ROUTER),
-            policy=POLICY,
-            max_pending=self.profile.max_pending,
-            clock=process.clock,
-            jitter=self.random,
-            metrics=METRICS,
-            heartbeats=cast("Heartbeats", SILENT),
-        )
+        process.start(relay_of(self, process))
 
     def hung(self, process: Process) -> None:
         self.reach("a process was killed because it hung")
@@ -409,7 +399,6 @@ class Scheduler:
         if process in self._running:
             self._running.remove(process)
         self._dead.append(process)
-        Process.all.pop(process.id, None)
         if back_after_s is not None:
             self.at(self.now + back_after_s, partial(self.start_again, process.name))
 
@@ -461,16 +450,14 @@ class Scheduler:
 
     def run(self) -> None:
         """Play it, heal everything, play on until all has ended. Raises ViolationError."""
-        with stand_ins():
-            try:
-                self._play()
-            finally:
-                for process in [*self.processes.values(), *self._dead]:
-                    if process is not None:
-                        process.alive = False
-                        process.loop.discard()
-                Process.all.clear()
-                leave()
+        try:
+            self._play()
+        finally:
+            for process in [*self.processes.values(), *self._dead]:
+                if process is not None:
+                    process.alive = False
+                    process.loop.discard()
+            leave()
 
     def _play(self) -> None:
         for index, name in enumerate(self.names):
@@ -531,9 +518,9 @@ class Scheduler:
 
 def _idle(process: Process) -> bool:
     relay, journal = process.relay, process.journal
-    if relay._ledger.open or relay._writes or journal.backlog or "journal" in process.busy:
+    if relay._ledger.open or not relay._outbox.empty or journal.backlog or "journal" in process.busy:
         return False
-    return relay._ours == set(process.source.ownership.assignments)
+    return relay._partitions.ours == set(process.source.ownership.assignments)
 
 
 _FATES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import sys
 import time
 from collections import Counter, deque
 
@@ -84,6 +85,33 @@ def trace(seed: int) -> list[str]:
 @pytest.mark.parametrize("seed", range(0, 60, 4))
 def test_a_seed_is_the_whole_schedule(seed: int) -> None:
     assert trace(seed) == trace(seed)
+
+
+def production() -> dict[str, object]:
+    """Return every global of the production code, and every attribute of its classes."""
+    found: dict[str, object] = {}
+    for module in [module for name, module in sys.modules.items() if name.split(".")[0] == "consumer"]:
+        for name, value in vars(module).items():
+            found[f"{module.__name__}.{name}"] = value
+            if isinstance(value, type) and value.__module__ == module.__name__:
+                found.update({f"{module.__name__}.{name}.{each}": of for each, of in vars(value).items()})
+    return found
+
+
+def test_a_schedule_drives_the_production_code_as_it_is() -> None:
+    """The models come in as parameters: what is patched for the simulation is not what runs in production."""
+    before = production()
+    patched: set[str] = set()
+
+    def look(_: str) -> None:
+        now = production()
+        patched.update(name for name in before if now.get(name) is not before[name])
+
+    scheduler = Scheduler(5, trace=lambda said: look(said) if scheduler.steps % 10 == 0 else None)
+    scheduler.run()
+    look("the end")
+    assert scheduler.steps > 10
+    assert patched == set()
 
 
 @pytest.mark.parametrize("name", mutants.ALL)

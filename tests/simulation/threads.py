@@ -1,4 +1,4 @@
-"""The source's and the journal's threads in the world, step by step.
+"""The source's and the journal's threads in the simulation, step by step.
 
 They hold no rule: each takes what production's edge takes (source.py, journal.py) and gives it to the same Membership
 and Transactions.
@@ -7,7 +7,9 @@ and Transactions.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from itertools import count
 from threading import Event
 from types import MappingProxyType
 from typing import cast
@@ -16,50 +18,47 @@ from confluent_kafka import Consumer
 
 from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Ownership, Partition
-from consumer.kafka import clients as properties_of
+from consumer.kafka import clients
 from consumer.kafka.clients import Properties
+from consumer.kafka.facts import Consumed, Failed, PartitionsCounted, Report
 from consumer.kafka.journal import MAX_WRITES
+from consumer.kafka.low_water_mark import Pinning
 from consumer.kafka.membership import Membership
-from consumer.kafka.source import BATCHES_AHEAD, Listener
-from consumer.kafka.topics import RelayTopics
-from consumer.kafka.transactions import Adoption, Transactions, Write
-from consumer.kafka.transactions import Listener as JournalListener
+from consumer.kafka.source import BATCHES_AHEAD
+from consumer.kafka.transactions import Transactions
+from consumer.kafka.writes import Adoption, Write
+from consumer.relay.outbox import replace_too_large
 from tests.simulation.kafka_clients import SimulatedClients, SimulatedConsumer
 from tests.simulation.process import TOPICS, Process
+
+_NAMES = count()
 
 
 class SimulatedSource:
     """consumer/kafka/source.py without its thread."""
 
-    def __init__(
-        self,
-        properties: Properties,
-        topics: Iterable[str],
-        listener: Listener,
-        *,
-        clock: Clock,
-        hand_over_s: float,
-        beat: Callable[[], None],
-    ) -> None:
-        self._process = Process.all[str(properties["client.id"])]
-        self._process.source = self
-        self._listener = listener
-        self.membership = Membership(topics, listener, clock=clock, hand_over_s=hand_over_s, wait=self._wait, beat=beat)
+    def __init__(self, process: Process, properties: Properties, report: Report) -> None:
+        self._process = process
+        self._report = report
+        self.membership = Membership([TOPICS.source], report, clock=process.clock, wait=self._wait, beat=lambda: None)
         self._requests: deque[Callable[[Consumer], None]] = deque()
         self._room = BATCHES_AHEAD
         self.started = False
         self._stopping = False
         self.left = False
-        self._consumer = SimulatedConsumer(self._process, properties_of.member(properties))
+        self._consumer = SimulatedConsumer(process, clients.member(properties))
         self.lag: Mapping[Partition, int] = MappingProxyType({})
 
     @property
     def alive(self) -> bool:
-        return True  # a thread that dies takes its process with it: the world crashes whole processes
+        return True  # a thread that dies takes its process with it: the scheduler crashes whole processes
 
     @property
     def ownership(self) -> Ownership:
         return self.membership.ownership
+
+    def owns(self, assignment: Assignment) -> bool:
+        return self.membership.ownership.covers(assignment)
 
     @property
     def joined(self) -> bool:
@@ -74,7 +73,7 @@ class SimulatedSource:
 
     def counted(self, partitions: int) -> None:
         """librdkafka's statistics came."""
-        self._listener.partitions_counted({TOPICS.source: partitions})
+        self._report(PartitionsCounted({TOPICS.source: partitions}))
 
     def begin(self, assignment: Assignment, next_offset: int) -> None:
         def begin(consumer: Consumer) -> None:
@@ -83,9 +82,13 @@ class SimulatedSource:
 
         self._requests.append(begin)
 
-    def hold(self, paused: bool) -> None:
-        self._process.scheduler.reach("the source was held" if paused else "the source went on")
-        self._requests.append(lambda consumer: self.membership.hold(consumer, paused))
+    def pause(self) -> None:
+        self._process.scheduler.reach("the source was paused")
+        self._requests.append(self.membership.pause)
+
+    def resume(self) -> None:
+        self._process.scheduler.reach("the source was resumed")
+        self._requests.append(self.membership.resume)
 
     def rejoin(self) -> None:
         self._requests.append(self.membership.rejoin)
@@ -120,76 +123,29 @@ class SimulatedSource:
                 batch = self.membership.poll(consumer)
                 if batch:
                     self._room -= 1
-                    self._listener.consumed(batch)
+                    self._report(Consumed(batch))
         except Exception as reason:  # noqa: BLE001 - the thread's edge, as in source.py
-            self._listener.failed(reason)
+            self._report(Failed(reason))
             self.left = True
-
-
-class _Noted:
-    """A listener that notes the rarer facts before it passes them on."""
-
-    def __init__(self, listener: JournalListener, process: Process) -> None:
-        self._reach = process.scheduler.reach
-        self._process = process
-        self._listener = listener
-
-    def committed(self, writes: list[Write], ownership_confirmed_at: float, seconds: float) -> None:
-        self._listener.committed(writes, ownership_confirmed_at, seconds)
-
-    def dropped(self, writes: list[Write]) -> None:
-        self._reach("the journal dropped what was no longer owned")
-        self._listener.dropped(writes)
-
-    def pinned(self, assignment: Assignment, keys: list[Hashable]) -> None:
-        self._reach("an old record pinned the mark")
-        self._listener.pinned(assignment, keys)
-
-    def recreated(self, assignment: Assignment) -> None:
-        self._reach("a transaction met a delay topic that was made anew")
-        self._listener.recreated(assignment)
-
-    def too_large(self, write: Write, replacement: Write) -> None:
-        self._reach("a record was too large")
-        self._listener.too_large(write, replacement)
-
-    def aborted(self, why: str) -> None:
-        self._reach("a commit's outcome was unknown" if "unknown" in why else "a transaction was aborted")
-        self._listener.aborted(why)
-
-    def fenced(self, why: str) -> None:
-        self._reach("a producer was fenced")
-        if self._process.scheduler.twins:
-            self._reach("a producer was fenced by another one of the same transactional.id")
-        self._listener.fenced(why)
 
 
 class SimulatedJournal:
     """consumer/kafka/journal.py without its thread."""
 
-    def __init__(
-        self,
-        *,
-        properties: Properties,
-        transactional_id: str,
-        topics: Mapping[str, RelayTopics],
-        ownership: Callable[[], Ownership],
-        clock: Clock,
-        listener: JournalListener,
-        replace_too_large: Callable[[Write], Write],
-    ) -> None:
-        self._process = Process.all[str(properties["client.id"])]
-        self._process.journal = self
+    def __init__(self, process: Process, transactional_id: str, pinning: Pinning, report: Report) -> None:
+        self._process = process
         self._queue: deque[Write | Adoption] = deque()
-        self._clock = clock
+        self._clock: Clock = process.clock
         self.transactions = Transactions(
-            SimulatedClients(self._process, transactional_id),
-            topics=topics,
-            ownership=ownership,
-            clock=clock,
+            SimulatedClients(process, transactional_id),
+            topics={TOPICS.source: TOPICS},
+            ownership=lambda: process.source.ownership,
+            clock=process.clock,
             pause=self._pause,
-            listener=_Noted(listener, self._process),
-            replace_too_large=replace_too_large,
+            report=report,
+            replace_too_large=partial(replace_too_large, clock=process.clock, tracing=None),
+            pinning=pinning,
+            new_name=lambda: f"transaction {next(_NAMES)}",
         )
         self.failed: BaseException | None = None
         self._started = False

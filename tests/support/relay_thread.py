@@ -19,8 +19,17 @@ from consumer.core.ledger import Policy
 from consumer.core.pacing import Pace, PollSchedule
 from consumer.engage.client import EngageClient
 from consumer.events.routing import BUILT_IN_ROUTES, Router, RouteRule, compile_routes
+from consumer.kafka.facts import Failed
 from consumer.kafka.initial_offsets import settle_start
-from consumer.relay.loop import Connection, Relay, ahead_of, slots_of
+from consumer.kafka.journal import Journal
+from consumer.kafka.membership import MIN_HAND_OVER_S
+from consumer.kafka.restore import KafkaReader, Restorer
+from consumer.kafka.source import Source
+from consumer.relay.connections import Connection, ahead_of, slots_of
+from consumer.relay.dispatch import lease_of
+from consumer.relay.inbox import Inbox
+from consumer.relay.loop import Relay
+from consumer.relay.outbox import Limits, replace_too_large
 from consumer.telemetry.metrics import Metrics
 from tests.support.engage import API_KEY
 from tests.support.sandbox import Sandbox
@@ -69,21 +78,50 @@ class RelayThread:
                 timeout_s=timeout_s,
                 on_request=partial(metrics.request, name),
             )
-            return Connection(name, client, Pace(rate), api_key, slots_of(rate), ahead_of(rate))
+            return Connection(
+                name=name,
+                client=client,
+                pace=Pace(rate),
+                api_key=api_key,
+                slots=slots_of(rate),
+                ahead=ahead_of(rate),
+            )
 
-        self._relay = Relay(
+        self._inbox = Inbox()
+        clock, heartbeats, topics = steady_clock(), Heartbeats(), sandbox.relay_topics
+        source = Source(
             properties=sandbox.properties,
-            topics=sandbox.relay_topics,
-            partition_counts={sandbox.topics.source: sandbox.partitions},
+            topics=topics,
+            report=self._inbox.put,
+            clock=clock,
+            hand_over_s=MIN_HAND_OVER_S,
+            beat=lambda: heartbeats.beat("consumer"),
+        )
+        journal = Journal(
+            properties=sandbox.properties,
             transactional_id=sandbox.transactional_id,
+            topics=topics,
+            ownership=lambda: source.ownership,
+            clock=clock,
+            report=self._inbox.put,
+            replace_too_large=partial(replace_too_large, clock=clock, tracing=None),
+        )
+        reader = KafkaReader(sandbox.properties)
+        self._relay = Relay(
+            inbox=self._inbox,
+            source=source,
+            journal=journal,
+            restorer=Restorer(reader, topics=topics, say=print, wanted=source.owns, clock=clock),
+            partition_counts={sandbox.topics.source: sandbox.partitions},
+            lease_s=lease_of(sandbox.properties),
             connections=[connection(name, url) for name, url in urls.items()],
             router=Router(compile_routes(rules), urls),
             policy=policy,
-            max_pending=max_pending,
-            clock=steady_clock(),
+            limits=Limits(max_pending),
+            clock=clock,
             jitter=random.Random(1).random,
             metrics=metrics,
-            heartbeats=Heartbeats(),
+            heartbeats=heartbeats,
         )
         self._stop: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
@@ -128,7 +166,7 @@ class RelayThread:
 
     def fail(self, error: Exception) -> None:
         """Have something end it."""
-        self._relay.from_thread(self._relay.fail, error)
+        self._inbox.put(Failed(error))
 
     def failure(self) -> BaseException:
         """Wait until it ends by itself; returns with what."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from confluent_kafka import (
     Consumer,
@@ -22,13 +23,16 @@ from confluent_kafka.admin import AdminClient
 from consumer.core.clock import steady_clock
 from consumer.core.ownership import Assignment, Ownership
 from consumer.kafka import clients
+from consumer.kafka.facts import Committed, Dropped, Fact, TransactionAborted
 from consumer.kafka.journal import Journal
+from consumer.kafka.low_water_mark import PINNING, Pinning
 from consumer.kafka.records import DeadLetterRecord, without_value
 from consumer.kafka.restore import KafkaReader, Restored, Restorer
 from consumer.kafka.topics import RelayTopics, watermarks
-from consumer.kafka.transactions import Write
+from consumer.kafka.writes import Write
 from tests.support.waiting import PATIENCE_S, until
 
+F = TypeVar("F", bound=Fact)
 TopicFactory = Callable[..., str]
 SandboxFactory = Callable[..., "Sandbox"]
 
@@ -57,67 +61,38 @@ class Member:
         self.consumer.close()
 
 
-@dataclass(frozen=True)
-class Fact:
-    """Something that the journal told its listener."""
-
-    kind: str
-    writes: Sequence[Write] = ()
-    text: str = ""
-    keys: Sequence[object] = ()
-
-
 class Heard:
-    """A listener that remembers what it was told. `on_aborted` is called on the journal's thread."""
+    """Who hears of the journal's facts, and remembers them. `on_aborted` is called on the journal's thread."""
 
     def __init__(self) -> None:
         self.facts: list[Fact] = []
         self.on_aborted: Callable[[], None] = lambda: None
         self._changed = threading.Condition()
 
-    def _add(self, fact: Fact) -> None:
+    def report(self, fact: Fact) -> None:
+        """Take a fact, on the journal's thread."""
+        if isinstance(fact, TransactionAborted):
+            self.on_aborted()
         with self._changed:
             self.facts.append(fact)
             self._changed.notify_all()
 
-    def committed(self, writes: list[Write], ownership_confirmed_at: float, seconds: float) -> None:
-        self._add(Fact("committed", list(writes)))
+    def of(self, kind: type[F]) -> list[F]:
+        """What was reported of this kind so far."""
+        return [fact for fact in self.facts if isinstance(fact, kind)]
 
-    def dropped(self, writes: list[Write]) -> None:
-        self._add(Fact("dropped", list(writes)))
-
-    def pinned(self, assignment: Assignment, keys: list[Hashable]) -> None:
-        self._add(Fact("pinned", keys=keys))
-
-    def recreated(self, assignment: Assignment) -> None:
-        self._add(Fact("recreated"))
-
-    def too_large(self, write: Write, replacement: Write) -> None:
-        self._add(Fact("too_large", [write, replacement]))
-
-    def aborted(self, why: str) -> None:
-        self.on_aborted()
-        self._add(Fact("aborted", text=why))
-
-    def fenced(self, why: str) -> None:
-        self._add(Fact("fenced", text=why))
-
-    def of(self, kind: str) -> list[Fact]:
-        """What was said of this kind so far."""
-        return [fact for fact in self.facts if fact.kind == kind]
-
-    def wait_for(self, kind: str, count: int = 1) -> Fact:
+    def wait_for(self, kind: type[F], count: int = 1) -> F:
         """Wait for the fact that is the `count`th of its kind."""
         with self._changed:
             arrived = self._changed.wait_for(lambda: len(self.of(kind)) >= count, PATIENCE_S)
-        assert arrived, f"{kind} was never said, but {self.facts}"
+        assert arrived, f"{kind.__name__} was never reported, but {self.facts}"
         return self.of(kind)[count - 1]
 
     def wait_until_settled(self, *writes: Write) -> None:
         """Wait until each of these was committed or dropped."""
 
         def settled() -> bool:
-            said = [write for fact in self.of("committed") + self.of("dropped") for write in fact.writes]
+            said = [write for fact in self.facts if isinstance(fact, Committed | Dropped) for write in fact.writes]
             return all(write in said for write in writes)
 
         with self._changed:
@@ -164,7 +139,9 @@ class Sandbox:
         self._closing.callback(member.close)
         return member
 
-    def journal(self, ownership: Callable[[], Ownership], **properties: str | int) -> tuple[Journal, Heard]:
+    def journal(
+        self, ownership: Callable[[], Ownership], pinning: Pinning = PINNING, **properties: str | int
+    ) -> tuple[Journal, Heard]:
         """Return a journal at work and what it says; it ends with the test."""
         heard = Heard()
         journal = Journal(
@@ -173,8 +150,9 @@ class Sandbox:
             topics=self.relay_topics,
             ownership=ownership,
             clock=steady_clock(),
-            listener=heard,
+            report=heard.report,
             replace_too_large=too_large,
+            pinning=pinning,
         )
         journal.start()
         self._closing.callback(self._end, journal)

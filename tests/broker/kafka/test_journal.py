@@ -27,11 +27,20 @@ from confluent_kafka.admin import (
 
 import consumer.kafka.journal
 from consumer.core.ownership import Ownership, generation
-from consumer.kafka import clients, low_water_mark
+from consumer.kafka import clients
+from consumer.kafka.facts import (
+    Committed,
+    DelayTopicRecreated,
+    Dropped,
+    Fenced,
+    Pinned,
+    RecordTooLarge,
+    TransactionAborted,
+)
 from consumer.kafka.journal import MAX_WRITES, Journal
-from consumer.kafka.low_water_mark import REWRITES
+from consumer.kafka.low_water_mark import PINNING, Pinning
 from consumer.kafka.records import DeadLetterRecord, position_value
-from consumer.kafka.transactions import Adoption, Write
+from consumer.kafka.writes import Adoption, Write
 from schemas.dead_letter import DETAIL
 from schemas.pending_action import POSITION_KEY
 from tests.support.broker import KafkaBroker, started
@@ -71,11 +80,13 @@ class Bench:
 
 @pytest.fixture
 def bench_of(shared_member: Member) -> Callable[..., Bench]:
-    def make(sandbox: Sandbox, metadata: bytes | None = None, **properties: str | int) -> Bench:
+    def make(
+        sandbox: Sandbox, metadata: bytes | None = None, pinning: Pinning = PINNING, **properties: str | int
+    ) -> Bench:
         metadata = metadata or shared_member.metadata()
         ownership = sandbox.owned(metadata, *(sandbox.assignment(n) for n in range(sandbox.partitions)))
         made: list[Bench] = []
-        journal, heard = sandbox.journal(lambda: made[0].ownership, **properties)
+        journal, heard = sandbox.journal(lambda: made[0].ownership, pinning, **properties)
         made.append(Bench(sandbox, metadata, ownership, journal, heard))
         made[0].adopt()
         return made[0]
@@ -105,16 +116,16 @@ def test_a_record_is_never_committed_without_its_offsets(bench: Bench) -> None:
     assert bench.delay() == {b"4:r": b"pending", POSITION_KEY: position_value(5)}
     assert bench.sandbox.offset(bench.sandbox.topics.source) == 5
     assert bench.sandbox.offset(bench.sandbox.topics.delay) == 0  # where the one live record lies
-    assert bench.heard.of("committed")[0].writes[0].ticket == "ours"
+    assert bench.heard.of(Committed)[0].writes[0].ticket == "ours"
 
 
 def test_an_offset_is_never_committed_without_its_record(bench: Bench) -> None:
     """A stale generation: the records were written when the offsets are refused."""
     bench.ownership = bench.sandbox.owned(stale(bench.metadata), bench.sandbox.assignment())
     bench.submit(bench.pending(4))
-    assert "ILLEGAL_GENERATION" in bench.heard.wait_for("aborted").text
+    assert "ILLEGAL_GENERATION" in bench.heard.wait_for(TransactionAborted).why
     bench.ownership = Ownership(bench.metadata)
-    bench.heard.wait_for("dropped")
+    bench.heard.wait_for(Dropped)
 
     assert bench.delay() == {}
     assert bench.sandbox.offset(bench.sandbox.topics.source) is None
@@ -140,7 +151,7 @@ def test_what_waited_does_not_cost_a_transaction_each(
     bench.settle(bench.pending(4), *changes)
 
     values = [value for key, value in bench.sandbox.pairs(bench.sandbox.topics.delay) if key == b"4:r"]
-    assert len(values) == len(bench.heard.of("committed")) < 5
+    assert len(values) == len(bench.heard.of(Committed)) < 5
     assert values[-1] == b"49"
 
 
@@ -149,7 +160,7 @@ def test_a_dead_letter_never_appears_beside_its_pending_record(bench: Bench) -> 
     bench.ownership = bench.sandbox.owned(stale(bench.metadata), bench.sandbox.assignment())
     last = Write(bench.sandbox.assignment(), b"4:r", None, DEAD_LETTER)
     bench.submit(last)
-    bench.heard.wait_for("aborted")
+    bench.heard.wait_for(TransactionAborted)
     assert bench.sandbox.read(bench.sandbox.topics.dead_letters) == []
     assert bench.delay()[b"4:r"] == b"pending"
 
@@ -198,7 +209,7 @@ def test_what_cannot_be_written_in_time_is_not_one_transaction(bench: Bench, mon
     writes = [bench.pending(n, b"v" * 400) for n in range(30)]
     bench.settle(*writes)
 
-    assert max(len(fact.writes) for fact in bench.heard.of("committed")) <= 4
+    assert max(len(fact.writes) for fact in bench.heard.of(Committed)) <= 4
     assert len(bench.delay()) == 31
 
 
@@ -211,7 +222,7 @@ def test_a_stale_entry_is_never_committed_under_a_fresh_generation(bench: Bench)
     write = bench.pending(4)
     bench.settle(write)
 
-    assert [fact.writes for fact in bench.heard.of("dropped")] == [[write]]
+    assert [fact.writes for fact in bench.heard.of(Dropped)] == [[write]]
     assert bench.sandbox.read(bench.sandbox.topics.delay, isolation="read_uncommitted") == []
     assert bench.sandbox.offset(bench.sandbox.topics.source) is None
 
@@ -235,9 +246,9 @@ def test_a_rebalance_loses_only_what_is_no_longer_owned(
     ours, theirs = bench.pending(1, partition=kept), bench.pending(1, partition=1 - kept)
     bench.settle(ours, theirs)
 
-    assert "ILLEGAL_GENERATION" in bench.heard.wait_for("aborted").text
-    assert bench.heard.of("committed")[-1].writes == [ours]
-    assert bench.heard.of("dropped")[-1].writes == [theirs]
+    assert "ILLEGAL_GENERATION" in bench.heard.wait_for(TransactionAborted).why
+    assert bench.heard.of(Committed)[-1].writes == [ours]
+    assert bench.heard.of(Dropped)[-1].writes == [theirs]
     assert (bench.delay(kept).get(b"1:r"), bench.delay(1 - kept).get(b"1:r")) == (b"pending", None)
     assert sandbox.offset(sandbox.topics.source, 1 - kept) == 1
 
@@ -266,12 +277,12 @@ def test_nothing_is_committed_before_the_group_was_joined(bench: Bench, sandboxe
     bench.ownership = bench.sandbox.owned(metadata, bench.sandbox.assignment())
     write = bench.pending(4)
     bench.submit(write)
-    bench.heard.wait_for("aborted", 2)
-    assert bench.heard.of("committed") == []
+    bench.heard.wait_for(TransactionAborted, 2)
+    assert bench.heard.of(Committed) == []
 
     bench.ownership = bench.sandbox.owned(bench.metadata, bench.sandbox.assignment())
     bench.heard.wait_until_settled(write)
-    assert bench.heard.of("committed")[0].writes == [write]
+    assert bench.heard.of(Committed)[0].writes == [write]
 
 
 def test_a_second_instance_with_our_transactional_id_ends_this_one(bench: Bench) -> None:
@@ -280,8 +291,8 @@ def test_a_second_instance_with_our_transactional_id_ends_this_one(bench: Bench)
     write = bench.pending(5)
     bench.settle(write)
 
-    assert bench.heard.wait_for("fenced").text
-    assert bench.heard.of("dropped")[0].writes == [write]
+    assert bench.heard.wait_for(Fenced).why
+    assert bench.heard.of(Dropped)[0].writes == [write]
     assert b"5:r" not in bench.delay()
     assert bench.sandbox.offset(bench.sandbox.topics.source) == 5
 
@@ -294,13 +305,13 @@ def test_after_being_fenced_nothing_goes_on_under_the_old_assignment(bench: Benc
     bench.adopt(next_offset=6)
     late = bench.pending(6)
     bench.settle(late)
-    assert bench.heard.of("dropped")[-1].writes == [late]
+    assert bench.heard.of(Dropped)[-1].writes == [late]
 
     bench.ownership = bench.sandbox.owned(bench.metadata, bench.sandbox.assignment(epoch=2))
     bench.adopt(next_offset=5)
     again = Write(bench.sandbox.assignment(epoch=2), b"5:r", b"pending", next_offset=6)
     bench.settle(again)
-    assert bench.heard.of("committed")[-1].writes == [again]
+    assert bench.heard.of(Committed)[-1].writes == [again]
 
 
 # -- the producer's life ----------------------------------------------------------------------------------------
@@ -370,7 +381,7 @@ def test_a_delayed_abort_never_eats_the_next_transaction(
     first, *others = recorded.made
     assert first.failed_at == len(first.calls)
     assert others
-    assert bench.heard.of("committed")[-1].writes == [write]
+    assert bench.heard.of(Committed)[-1].writes == [write]
     assert bench.delay() == {b"4:r": b"pending", b"5:r": b"pending", POSITION_KEY: position_value(6)}
     assert bench.sandbox.offset(bench.sandbox.topics.source) == 6
 
@@ -382,9 +393,9 @@ def test_a_commit_without_an_answer_is_not_written_twice(when: str, recorded: ty
     write = Write(bench.sandbox.assignment(), b"4:r", None, DEAD_LETTER)
     bench.settle(write)
 
-    assert "outcome of a commit unknown" in bench.heard.wait_for("aborted").text
+    assert "outcome of a commit unknown" in bench.heard.wait_for(TransactionAborted).why
     assert len(bench.sandbox.read(bench.sandbox.topics.dead_letters)) == 1
-    assert len(bench.heard.of("committed")) == 2
+    assert len(bench.heard.of(Committed)) == 2
 
 
 def test_a_commit_without_an_answer_is_found_though_one_partition_went_on_elsewhere(
@@ -406,7 +417,7 @@ def test_a_commit_without_an_answer_is_found_though_one_partition_went_on_elsewh
     writes = [Write(bench.sandbox.assignment(n), dead_letter=DEAD_LETTER, next_offset=1) for n in range(2)]
     bench.settle(*writes)
 
-    assert bench.heard.of("committed")[-1].writes == writes
+    assert bench.heard.of(Committed)[-1].writes == writes
     assert len(bench.sandbox.read(bench.sandbox.topics.dead_letters, 1)) == 1
 
 
@@ -435,9 +446,9 @@ def test_an_idle_week_is_no_crash(sandboxes: SandboxFactory, bench_of: Callable[
         log.close()
         bench.settle(bench.pending(5))
 
-        assert bench.heard.of("fenced") == []
+        assert bench.heard.of(Fenced) == []
         assert bench.sandbox.offset(bench.sandbox.topics.source) == 6
-        assert bench.heard.wait_for("aborted").text
+        assert bench.heard.wait_for(TransactionAborted).why
         sandbox.close()
     finally:
         broker.close()
@@ -471,9 +482,9 @@ def test_a_forgotten_transactional_id_is_not_taken_for_fencing(failing: type[Fai
     write = bench.pending(4)
     bench.settle(write)
 
-    assert "INVALID_PRODUCER_ID_MAPPING" in bench.heard.wait_for("aborted").text
-    assert bench.heard.of("fenced") == []
-    assert bench.heard.of("committed")[0].writes == [write]
+    assert "INVALID_PRODUCER_ID_MAPPING" in bench.heard.wait_for(TransactionAborted).why
+    assert bench.heard.of(Fenced) == []
+    assert bench.heard.of(Committed)[0].writes == [write]
 
 
 def test_a_fatal_error_amid_callbacks_is_no_crash(failing: type[Failing], bench: Bench) -> None:
@@ -484,8 +495,8 @@ def test_a_fatal_error_amid_callbacks_is_no_crash(failing: type[Failing], bench:
     write = bench.pending(4)
     bench.settle(write)
 
-    assert "_FENCED" in bench.heard.wait_for("fenced").text
-    assert bench.heard.of("dropped")[0].writes == [write]
+    assert "_FENCED" in bench.heard.wait_for(Fenced).why
+    assert bench.heard.of(Dropped)[0].writes == [write]
 
 
 def test_a_call_that_never_returns_is_noticed(recorded: type[Recorded], bench: Bench) -> None:
@@ -538,10 +549,10 @@ def test_a_record_that_is_too_large_does_not_stop_the_others(
     bench.submit(*small[:10], large, *small[10:])
     bench.heard.wait_until_settled(*small)
 
-    refused, replacement = bench.heard.wait_for("too_large").writes
-    bench.heard.wait_until_settled(replacement)
-    assert refused is large
-    assert len(bench.heard.of("too_large")) == 1
+    fact = bench.heard.wait_for(RecordTooLarge)
+    bench.heard.wait_until_settled(fact.replacement)
+    assert fact.write is large
+    assert len(bench.heard.of(RecordTooLarge)) == 1
     assert [r.value() for r in sandbox.read(sandbox.topics.dead_letters)] == [b"too large"]
     kept = bench.delay()
     assert {key for key, value in kept.items() if value is None} == {b"20:r"}
@@ -556,7 +567,7 @@ def test_a_refused_batch_is_not_a_refused_record(
     bench = bench_of(sandbox)
     bench.settle(*(bench.pending(n, random.Random(n).randbytes(1500)) for n in range(10)))
 
-    assert bench.heard.of("too_large") == []
+    assert bench.heard.of(RecordTooLarge) == []
     assert len(bench.delay()) == 11
 
 
@@ -573,7 +584,7 @@ def test_a_dead_letter_that_is_too_large_does_not_stop_the_stream(
     assert (written.key(), written.value()) == (b"k", None)
     assert dict(written.headers() or [])["x"] == b"1"
     assert "why; its value of 3000 bytes was left out" in str(dict(written.headers() or [])[DETAIL])
-    assert bench.heard.of("too_large") == []
+    assert bench.heard.of(RecordTooLarge) == []
 
 
 def test_a_dead_letter_that_the_broker_refuses_even_so_is_not_lost(
@@ -585,7 +596,8 @@ def test_a_dead_letter_that_the_broker_refuses_even_so_is_not_lost(
     write = Write(sandbox.assignment(), dead_letter=dead_letter, next_offset=1)
     bench.submit(write)
     until(
-        lambda: any("even a letter without its value" in fact.text for fact in bench.heard.of("aborted")), "it is said"
+        lambda: any("even a letter without its value" in fact.why for fact in bench.heard.of(TransactionAborted)),
+        "it is said",
     )
 
     entry = ConfigEntry("max.message.bytes", "100000", incremental_operation=AlterConfigOpType.SET)
@@ -604,7 +616,7 @@ def test_a_delay_topic_that_was_made_anew_does_not_hide_what_follows(bench: Benc
     until(lambda: made_again(sandbox), "the topic is made again")
     bench.settle(bench.pending(20))
 
-    assert bench.heard.of("recreated")
+    assert bench.heard.of(DelayTopicRecreated)
     (restored,) = sandbox.restore()
     assert [record.key for record in restored.live] == [b"20:r"]
 
@@ -638,10 +650,10 @@ def test_a_dead_letter_that_we_may_not_write_is_not_lost(
     bench = bench_of(sandbox, member.metadata())
     write = Write(sandbox.assignment(), dead_letter=DEAD_LETTER, next_offset=1)
     bench.submit(write)
-    said = bench.heard.wait_for("aborted", 2).text
+    said = bench.heard.wait_for(TransactionAborted, 2).why
     assert sandbox.topics.dead_letters in said
     assert "TOPIC_AUTHORIZATION_FAILED" in said
-    assert bench.heard.of("fenced") == []
+    assert bench.heard.of(Fenced) == []
 
     (deleted,) = sandbox.admin.delete_acls([AclBindingFilter(*rule)]).values()
     deleted.result(10)
@@ -674,20 +686,22 @@ def test_the_mark_never_passes_a_live_record(bench: Bench) -> None:
         assert {record.key: record.value for record in restored.live} == model
 
 
-def test_an_old_record_does_not_pin_the_mark_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(low_water_mark, "PINNED_SPAN", 50)
+def test_an_old_record_does_not_pin_the_mark_for_ever(
+    sandboxes: SandboxFactory, shared_member: Member, bench_of: Callable[..., Bench]
+) -> None:
+    bench = bench_of(sandboxes(group=shared_member.group), pinning=Pinning(span=50))
     bench.settle(bench.pending(0))
     bench.settle(*(bench.pending(n) for n in range(1, 61)))
-    assert bench.heard.of("pinned") == []
+    assert bench.heard.of(Pinned) == []
     bench.settle(*(bench.pending(n, None) for n in range(1, 61)))
-    assert bench.heard.wait_for("pinned").keys == [b"0:r"]
+    assert bench.heard.wait_for(Pinned).keys == [b"0:r"]
     assert bench.sandbox.offset(bench.sandbox.topics.delay) == 0
 
     bench.settle(Write(bench.sandbox.assignment(), b"0:r", b"pending"))
     mark = bench.sandbox.offset(bench.sandbox.topics.delay)
     assert mark is not None
     assert mark > 120
-    assert len(bench.heard.of("pinned")) == 1 <= REWRITES
+    assert len(bench.heard.of(Pinned)) == 1
 
 
 # -- the journal's life -----------------------------------------------------------------------------------------
@@ -724,7 +738,7 @@ def test_an_unknown_answer_while_stopping_does_not_hang(sandboxes: SandboxFactor
         strict_broker.start()
     assert not done
     assert seconds < 1.5
-    assert heard.of("dropped")[0].writes == [write]
+    assert heard.of(Dropped)[0].writes == [write]
 
 
 def test_a_broker_that_comes_back_finds_nothing_lost(
@@ -746,11 +760,11 @@ def test_a_broker_that_comes_back_finds_nothing_lost(
     def goes_on() -> bool:
         member.poll()
         bench.ownership = sandbox.owned(member.metadata(), sandbox.assignment())
-        return len(bench.heard.of("committed")) > 1
+        return len(bench.heard.of(Committed)) > 1
 
     until(goes_on, "the journal goes on")
     bench.heard.wait_until_settled(*writes)
 
-    assert bench.heard.of("dropped") == []
+    assert bench.heard.of(Dropped) == []
     assert len(bench.delay()) == 51
     assert sandbox.offset(sandbox.topics.source) == 50

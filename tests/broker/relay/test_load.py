@@ -20,7 +20,7 @@ import pytest
 from benchmarks.running import get, instant_engage
 from consumer.kafka.membership import MAX_RECORDS
 from consumer.kafka.source import BATCHES_AHEAD
-from consumer.relay.loop import slots_of
+from consumer.relay.connections import slots_of
 from schemas.dead_letter import Reason
 from tests.support.books import Books
 from tests.support.engage import Engage

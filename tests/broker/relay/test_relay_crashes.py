@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from consumer.relay.loop import slots_of
+from consumer.relay.connections import slots_of
 from schemas.dead_letter import Reason
 from tests.support.books import Books, doubled
 from tests.support.engage import Engage

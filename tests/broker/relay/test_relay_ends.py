@@ -29,7 +29,7 @@ def _fails(*_: object) -> None:
     raise DefectError
 
 
-@pytest.mark.parametrize("step", ["_turn", "consumed", "committed", "_every_second"])
+@pytest.mark.parametrize("step", ["_tick", "_consumed", "_committed", "_check"])
 def test_a_defect_in_a_callback_ends_the_relay_instead_of_leaving_it_standing(
     step: str, sandboxes: SandboxFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.kafka.low_water_mark import PINNED_SPAN, REWRITES, LowWaterMark
+from consumer.kafka.low_water_mark import PINNING, LowWaterMark
 
 
 def test_the_mark_is_the_oldest_live_record() -> None:
@@ -45,20 +45,20 @@ def test_a_transaction_that_came_to_nothing_leaves_no_trace() -> None:
 
 def test_an_old_record_that_pins_the_mark_far_behind_is_to_be_written_again() -> None:
     mark = LowWaterMark([("old", 0)], end=1)
-    mark.apply({"young": PINNED_SPAN}, PINNED_SPAN)
+    mark.apply({"young": PINNING.span}, PINNING.span)
     assert mark.pinned() == []
-    mark.apply({}, PINNED_SPAN + 1)
+    mark.apply({}, PINNING.span + 1)
     assert mark.pinned() == ["old", "young"]
-    mark.apply({"old": PINNED_SPAN + 1}, PINNED_SPAN + 2)
+    mark.apply({"old": PINNING.span + 1}, PINNING.span + 2)
     assert mark.pinned() == []
 
 
 def test_many_live_records_may_span_eight_times_their_number() -> None:
-    live = {number: number for number in range(PINNED_SPAN)}
-    mark = LowWaterMark(live.items(), end=8 * PINNED_SPAN)
+    live = {number: number for number in range(PINNING.span)}
+    mark = LowWaterMark(live.items(), end=8 * PINNING.span)
     assert mark.pinned() == []
-    mark.apply({}, 8 * PINNED_SPAN + 1)
-    assert mark.pinned() == list(range(REWRITES))
+    mark.apply({}, 8 * PINNING.span + 1)
+    assert mark.pinned() == list(range(PINNING.rewrites))
 
 
 writes = st.dictionaries(st.integers(0, 8), st.booleans(), max_size=5)

@@ -102,7 +102,7 @@ def test_a_first_scrape_names_every_metric_that_a_later_one_holds(
 
 def report_everything(metrics: Metrics) -> None:
     metrics.events_consumed("orders", 3)
-    metrics.payload("shipped", ACTION)
+    metrics.routed("shipped", ACTION)
     metrics.unrouted("orders")
     metrics.ignored_tombstone("orders")
     metrics.ignored_foreign_redrive("orders")
@@ -145,7 +145,7 @@ def test_what_the_configuration_foretells_starts_at_zero(registry: CollectorRegi
     assert len(series(registry, "actions_answered_total")) == len(get_args(ActionOutcome))
 
     metrics.events_consumed("orders", 1)
-    metrics.payload("shipped", ACTION)
+    metrics.routed("shipped", ACTION)
     metrics.poll_answered("default", DocumentTaken(None))
     metrics.action_answered("default", ACTION, Accepted())
     metrics.accepted(ACTION, 1, 1)

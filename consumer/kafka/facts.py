@@ -1,0 +1,157 @@
+"""What the Kafka edges report: facts as data.
+
+The source and the journal run on threads of their own. They know nothing of who reads their facts: each is given a
+`Report`, hands one frozen fact after the other to it, and goes on. Nothing here waits for an answer, save a hand-over,
+which waits for `Revoked.settled`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from consumer.core.ownership import Assignment
+from consumer.kafka.records import SourceEvent
+from consumer.kafka.writes import Write
+
+Batch = Sequence[tuple[Assignment, Sequence[SourceEvent]]]
+
+# -- of the source ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """These partitions are ours now. Restore each, then begin it."""
+
+    assignments: Sequence[Assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """These are to be given away. Start nothing more, finish what is in flight, then set `settled`."""
+
+    assignments: Sequence[Assignment]
+    settled: threading.Event
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """These are somebody else's already."""
+
+    assignments: Sequence[Assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """Records, in the order of their offsets. The source waits for `batch_done` after each batch."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionsCounted:
+    """How many partitions each source topic has."""
+
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Figures of librdkafka's own (its STATISTICS.md), some seconds apart."""
+
+    figures: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientError:
+    """Something is wrong that the client repairs by itself, or that its operator must."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The end: whoever reports this does not go on."""
+
+    error: BaseException
+
+
+# -- of the journal ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """These writes are safe now; it took `seconds`.
+
+    `ownership_confirmed_at`: after that moment the broker took their offsets from a member of the group.
+    """
+
+    writes: Sequence[Write]
+    ownership_confirmed_at: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """These are nobody's any more: their partition is no longer owned."""
+
+    writes: Sequence[Write]
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """The old live records of these keys hold the low-water mark back. Write them again."""
+
+    assignment: Assignment
+    keys: Sequence[Hashable]
+
+
+@dataclass(frozen=True, slots=True)
+class DelayTopicRecreated:
+    """The partition's delay topic was deleted and created again. Write all that is pending again."""
+
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class RecordTooLarge:
+    """The broker refuses this record's size; `replacement` (a dead letter) is written in its place."""
+
+    write: Write
+    replacement: Write
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionAborted:
+    """A transaction came to nothing; it is tried again."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """Another producer has our transactional.id. Give up every partition and rejoin."""
+
+    why: str
+
+
+Fact = (
+    Assigned
+    | Revoked
+    | Lost
+    | Consumed
+    | PartitionsCounted
+    | Statistics
+    | ClientError
+    | Failed
+    | Committed
+    | Dropped
+    | Pinned
+    | DelayTopicRecreated
+    | RecordTooLarge
+    | TransactionAborted
+    | Fenced
+)
+Report = Callable[[Fact], None]
+"""Takes a fact from any thread and returns at once."""

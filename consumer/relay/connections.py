@@ -1,0 +1,113 @@
+"""A connection at work: one Engage tenant's client and its pace, how much of it is in use, and what halts it.
+
+Rules:
+ 1. The slots allow two seconds of the rate limit in flight, so that a slow Engage does not slow the relay down.
+ 2. A halt is said with its first reason and since when; a request that never reached Engage changes nothing of it.
+ 3. A key that Engage refused is not tried again; another key ends the suspension.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from consumer.core.outcomes import (
+    ActionOutcome,
+    DocumentOutcome,
+    InDoubt,
+    PollOutcome,
+    Rejected,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+    Withdrawn,
+)
+from consumer.core.pacing import Pace
+from consumer.engage.client import EngageClient
+from consumer.telemetry.metrics import ConnectionFigures, Halt
+
+
+@dataclass(slots=True, kw_only=True)
+class Connection:
+    """One Engage tenant at run time.
+
+    `slots`: requests that may be in flight. `ahead`: intents that may wait to be sent. `follow_ups`: the permits that
+    calls under way wait for. `waiting_since`: when a request was first held up by the pace.
+    """
+
+    name: str
+    client: EngageClient
+    pace: Pace
+    api_key: Callable[[], str]
+    slots: int
+    ahead: int
+    in_flight: int = 0
+    follow_ups: deque[asyncio.Future[bool]] = field(default_factory=deque)
+    waiting_since: float | None = None
+    refused_key: str | None = field(default=None, repr=False)
+    halt: Halt | None = None
+
+    def answered(self, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float) -> None:
+        """Take the answer to a request in."""
+        self.pace.answered(outcome, now)
+        self.halt = self._halt(outcome, now)
+        if isinstance(outcome, Unauthorized):
+            self.refused_key = self._key()
+
+    def try_another_key(self) -> None:
+        """End a suspension where the key is no longer the one that Engage refused."""
+        if self.pace.suspended and self._key() != self.refused_key:
+            self.pace.key_changed()
+
+    def figures(self, now: float, *, has_share: bool) -> ConnectionFigures:
+        """Return what the metrics and the status page show. `has_share`: any partition is ours."""
+        pace, cooling_down = self.pace, self.pace.cooling_down(now)
+        return ConnectionFigures(
+            pace.rate(now) if has_share else 0.0,
+            pace.suspended,
+            cooling_down,
+            self.halt,
+            pace.next_at(now) if cooling_down else None,
+            pace.rate_limit,
+            self.in_flight,
+        )
+
+    def _key(self) -> str | None:
+        try:
+            return self.api_key()
+        except (OSError, ValueError):  # a key's file that is missing or holds none
+            return None
+
+    def _halt(self, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float) -> Halt | None:
+        """Say why it is suspended or cools down after this answer: since the first one of those in a row."""
+        before, pace = self.halt, self.pace
+        match outcome:
+            case Withdrawn() | Rejected(0):
+                return before  # Engage was not asked
+            case Unauthorized(status):
+                why = f"Engage refuses its API key ({status})"
+            case Throttled():
+                why = "Engage asks for fewer requests (429)"
+            case Unavailable(why) | InDoubt(why):
+                pass
+            case _:
+                return before if pace.cooling_down(now) else None  # the cooldown of a 429 lasts
+        if before is not None and before.suspended and pace.suspended:
+            return before
+        if pace.suspended or pace.cooling_down(now):
+            is_new = before is None or before.suspended != pace.suspended
+            return Halt(why, now if is_new or before is None else before.since, pace.suspended)
+        return before
+
+
+def slots_of(requests_per_second: float) -> int:
+    """Return how many requests may be in flight (rule 1)."""
+    return min(max(math.ceil(2 * requests_per_second), 8), 256)
+
+
+def ahead_of(requests_per_second: float) -> int:
+    """Return how many intents may wait to be sent: 0.2 s of the rate limit, several transactions' time (ledger.py)."""
+    return min(max(math.ceil(requests_per_second / 5), 4), 512)

@@ -1,0 +1,247 @@
+"""Dispatch: what each connection is asked next, and what its answers mean.
+
+Rules:
+ 1. An action leaves only while its partition is ours, and only for a while (`lease_s`) after its intent's commit
+    proved so: a process that was frozen meanwhile (a zombie) sends nothing. The HTTP engine asks right before the
+    first byte.
+ 2. Intents are saved just before their action may leave: one that waited out a long cooldown would be in doubt in vain.
+ 3. Calls under way get the permits for their next requests before new calls begin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from consumer.core.clock import Clock
+from consumer.core.effects import Poll, Send
+from consumer.core.ledger import Ledger
+from consumer.core.outcomes import (
+    Accepted,
+    ActionOutcome,
+    DocumentOutcome,
+    InDoubt,
+    PollOutcome,
+    Throttled,
+    Unavailable,
+)
+from consumer.kafka.clients import Properties
+from consumer.kafka.records import read_payload, request_of
+from consumer.relay.connections import Connection
+from consumer.relay.edges import Source
+from consumer.relay.log import ThrottledLog
+from consumer.relay.outbox import Outbox
+from consumer.relay.tasks import Tasks
+from consumer.telemetry.metrics import Metrics
+from schemas.pending_action import FromDocument, FromJob, FromOrder
+
+if TYPE_CHECKING:
+    from consumer.telemetry.tracing import Tracing  # an extra
+
+INTENT_EARLY_S = 0.5  # before the action may leave: many transactions' time, and little of a lease
+# A dead member's partitions are given away after session.timeout.ms (45 s) less one heartbeat (3 s). An intent's
+# commit proves that we were a member; a fifth of that leaves room for a user's shorter session (LEASE_OF_SESSION).
+MAX_LEASE_S = 8.0
+LEASE_OF_SESSION = 0.4
+
+
+def lease_of(properties: Properties) -> float:
+    """Return for how many seconds an intent's commit entitles to its sending. See MAX_LEASE_S."""
+    session_s = float(properties.get("session.timeout.ms", 45_000)) / 1000
+    return min(MAX_LEASE_S, session_s * LEASE_OF_SESSION)
+
+
+class Dispatch:
+    """The requests to Engage, on all connections."""
+
+    def __init__(
+        self,
+        connections: Iterable[Connection],
+        *,
+        ledger: Ledger,
+        outbox: Outbox,
+        source: Source,
+        lease_s: float,
+        clock: Clock,
+        tasks: Tasks,
+        tick_soon: Callable[[], None],
+        metrics: Metrics,
+        log: ThrottledLog,
+        tracing: Tracing | None,
+    ) -> None:
+        self.connections = {each.name: each for each in connections}
+        self._ledger = ledger
+        self._outbox = outbox
+        self._source = source
+        self._lease_s = lease_s
+        self._clock = clock
+        self._tasks = tasks
+        self._tick_soon = tick_soon
+        self._metrics = metrics
+        self._log = log
+        self._tracing = tracing
+        self._sends: set[asyncio.Task[None]] = set()
+
+    # -- from the loop ------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> float:
+        """Save the intents and start the requests whose time has come; returns when to look again."""
+        wake_at = math.inf
+        for connection in self.connections.values():
+            wake_at = min(wake_at, self._save_intents(connection, now), self._give_requests(connection, now))
+        return wake_at
+
+    def try_other_keys(self) -> None:
+        """Let connections go on whose key was refused and has changed."""
+        for connection in self.connections.values():
+            connection.try_another_key()
+
+    def set_share(self, share: float, now: float) -> None:
+        """Take this fraction of every connection's rate limit."""
+        for connection in self.connections.values():
+            connection.pace.set_share(share, now)
+
+    async def wait_for_sends(self, timeout_s: float) -> None:
+        """Wait until no action is under way: cut off, it would be in doubt."""
+        if self._sends:
+            await asyncio.wait(self._sends, timeout=max(0.0, timeout_s))
+
+    async def aclose(self) -> None:
+        """Close every connection's client."""
+        for connection in self.connections.values():
+            await connection.client.aclose()
+
+    # -- what may leave -----------------------------------------------------------------------------------------
+
+    def _save_intents(self, connection: Connection, now: float) -> float:
+        """Save intents while the pace will soon let them go (rule 2); returns when to look again."""
+        if not self._ledger.wants_intents(connection.name):
+            return math.inf
+        soon = connection.pace.next_at(now) - INTENT_EARLY_S
+        if soon > now:
+            return soon
+        if connection.in_flight < connection.slots:
+            # What waits longer for its permit than its lease lasts would be withdrawn, again and again.
+            in_time = max(1, int(connection.pace.rate(now) * self._lease_s / 2))
+            effects = self._ledger.save_intents(connection.name, min(connection.ahead, in_time))
+            self._outbox.apply(effects, now)
+        return math.inf
+
+    def _give_requests(self, connection: Connection, now: float) -> float:
+        """Start what the connection's pace and slots allow; returns when its pace allows more."""
+        if (at := self._grant_follow_ups(connection, now)) > now:
+            return at
+        while connection.in_flight < connection.slots and self._ledger.has_request(connection.name):
+            at = connection.pace.next_at(now)
+            if at > now:
+                if connection.waiting_since is None:
+                    connection.waiting_since = now
+                return at
+            request = self._ledger.take(connection.name)
+            if request is None:
+                break
+            connection.pace.sent(now)
+            waited = 0.0 if connection.waiting_since is None else now - connection.waiting_since
+            self._metrics.limiter_waited(connection.name, waited)
+            connection.waiting_since = None
+            connection.in_flight += 1
+            if isinstance(request, Send):
+                sending = self._tasks.start(self._send(connection, request))
+                self._sends.add(sending)
+                sending.add_done_callback(self._sends.discard)
+            else:
+                self._tasks.start(self._poll(connection, request))
+        return math.inf
+
+    def _grant_follow_ups(self, connection: Connection, now: float) -> float:
+        """Grant the permits that calls under way wait for (rule 3); returns when the next one is due."""
+        while connection.follow_ups:
+            at = connection.pace.next_of_a_call_at(now)
+            if now < at < math.inf and not connection.pace.cooling_down(now):
+                return at
+            permit = connection.follow_ups.popleft()
+            if not permit.done():
+                if at <= now:
+                    connection.pace.sent(now)
+                permit.set_result(at <= now)
+        return now
+
+    async def _permit_follow_up(self, connection: Connection) -> bool:
+        """Wait until a call may make its next request (engage.Permit); it may not while the connection cools down."""
+        permit: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        connection.follow_ups.append(permit)
+        self._tick_soon()
+        return await permit
+
+    # -- requests and answers -----------------------------------------------------------------------------------
+
+    async def _poll(self, connection: Connection, poll: Poll) -> None:
+        started = self._clock()
+        self._metrics.poll_started(connection.name, started - poll.due)
+        outcome = await self._ask(connection, poll)
+        if self._tracing is not None:
+            self._tracing.polled(connection.name, poll, outcome, started)
+        now = self._answered(connection, outcome)
+        self._metrics.poll_answered(connection.name, outcome)
+        self._outbox.apply(self._ledger.poll_answered(poll.action_id, outcome, now), now)
+        self._tick_soon()
+
+    async def _ask(self, connection: Connection, poll: Poll) -> PollOutcome | DocumentOutcome:
+        client, permit = connection.client, partial(self._permit_follow_up, connection)
+        if poll.ask_order:
+            return await client.poll_order(poll.order_id, permit=permit)
+        if poll.job_id is not None:
+            return await client.poll_job(poll.job_id, permit)
+        match read_payload(poll.payload).tag_source:
+            case FromDocument(document=document):
+                return await client.send_document(poll.order_id, document, permit)
+            case FromOrder(newer_than=newer_than):
+                return await client.poll_order(poll.order_id, newer_than, permit)
+            case FromJob(job_id=job_id):
+                return await client.poll_job(job_id, permit)
+            case _:
+                return await client.poll_order(poll.order_id, permit=permit)
+
+    async def _send(self, connection: Connection, send: Send) -> None:
+        request, event_time_ms = request_of(send.payload, send.version_tag)
+        may_send = partial(self._may_send, send)
+        if self._tracing is None:
+            outcome = await connection.client.send_action(send.order_id, request, may_send)
+        else:
+            outcome = await self._tracing.send_action(connection.name, connection.client, send, request, may_send)
+        now = self._answered(connection, outcome)
+        self._metrics.action_answered(connection.name, request.action, outcome)
+        if isinstance(outcome, Accepted):
+            since_event = now - event_time_ms / 1000 if event_time_ms else None
+            self._metrics.accepted(request.action, since_event, now - send.tagged_at)
+        elif isinstance(outcome, InDoubt):
+            self._log.throttled("an action is in doubt", connection=connection.name, why=outcome.why)
+        self._outbox.apply(self._ledger.action_answered(send.action_id, outcome, now), now)
+        self._tick_soon()
+
+    def _may_send(self, send: Send) -> bool:
+        """Rule 1."""
+        is_ours = self._source.owns(send.action_id.assignment)
+        return is_ours and self._clock() < send.ownership_confirmed_at + self._lease_s
+
+    def _answered(self, connection: Connection, outcome: PollOutcome | DocumentOutcome | ActionOutcome) -> float:
+        """Take an answer in, as far as it says something about the connection; returns when that was."""
+        connection.in_flight -= 1
+        now = self._clock()
+        was_suspended = connection.pace.suspended
+        connection.answered(outcome, now)
+        if isinstance(outcome, Unavailable):
+            self._log.throttled("Engage does not serve us", connection=connection.name, why=outcome.why)
+        elif isinstance(outcome, Throttled):
+            self._log.throttled("Engage asks for fewer requests", connection=connection.name)
+        if connection.pace.suspended and not was_suspended:
+            self._log.error(
+                "connection suspended: Engage refuses its key; nothing is lost, give it another one",
+                connection=connection.name,
+            )
+        elif was_suspended and not connection.pace.suspended:
+            self._log.info("connection goes on: Engage takes its key", connection=connection.name)
+        return now

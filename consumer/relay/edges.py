@@ -1,0 +1,95 @@
+"""What the relay asks of its edges. `run.py` hands in Kafka's (consumer/kafka), the simulation its models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from consumer.core.ownership import Assignment, Partition
+from consumer.kafka.journal import STUCK_S
+from consumer.kafka.restore import Restored
+from consumer.kafka.writes import Adoption, Write
+
+
+class Source(Protocol):
+    """The consumer. It never blocks, save in `join`; it reports what kafka/facts.py lists."""
+
+    def owns(self, assignment: Assignment) -> bool:
+        """Whether this very assignment is still ours, as far as is known."""
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group was joined once."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+
+    @property
+    def lag(self) -> Mapping[Partition, int]:
+        """Events that wait, by source partition."""
+
+    def start(self) -> None:
+        """Join the group."""
+
+    def begin(self, assignment: Assignment, next_offset: int) -> None:
+        """Consume a restored partition from `next_offset` on."""
+
+    def pause(self) -> None:
+        """Pause everything for back-pressure."""
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+
+    def rejoin(self) -> None:
+        """Give up every partition at once and join the group again."""
+
+    def batch_done(self) -> None:
+        """Make room for another batch."""
+
+    def stop(self) -> None:
+        """Hand everything over, leave the group, end."""
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for its end; tells whether it ended."""
+
+
+class Journal(Protocol):
+    """The writer of the delay topic. It never blocks, save in `stop`; it reports what kafka/facts.py lists."""
+
+    @property
+    def failed(self) -> BaseException | None:
+        """What ended it."""
+
+    @property
+    def backlog(self) -> int:
+        """How many writes wait for their transaction."""
+
+    def start(self) -> None:
+        """Start to work."""
+
+    def submit(self, items: Iterable[Write | Adoption]) -> None:
+        """Make these safe, in this order."""
+
+    def stuck_for(self) -> float:
+        """Seconds that the present call has taken."""
+
+    def stop(self, timeout_s: float) -> bool:
+        """Commit what was submitted, then end; tells whether that was done in time."""
+
+
+class Restorer(Protocol):
+    """The reader of delay partitions. It blocks."""
+
+    def restore(self, assignments: Sequence[Assignment]) -> list[Restored]:
+        """Restore what is still ours of these. Raises RestoreError where trying again may help."""
+
+
+def is_stuck(journal: Journal) -> bool:
+    """Whether a call of the journal's will never return (librdkafka issues 5456, 5511)."""
+    return journal.stuck_for() > STUCK_S
+
+
+def is_dead(journal: Journal) -> bool:
+    """Whether nothing that the journal holds will ever be answered: nobody waits for it then."""
+    return journal.failed is not None or is_stuck(journal)

@@ -1,0 +1,250 @@
+"""Partitions come and go: what is assigned is restored and begun, what is revoked is handed over.
+
+Rules:
+ 1. A partition begins when its delay partition was read; until then the source hands nothing of it out.
+ 2. A partition is given away when what is in flight has ended and the journal has made its last word safe, or when the
+    source's time for a hand-over is over. Then it is forgotten.
+ 3. The share of every rate limit follows the partitions that are ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from consumer.core.clock import Clock
+from consumer.core.effects import RestoredAction
+from consumer.core.ledger import Ledger
+from consumer.core.ownership import Assignment
+from consumer.kafka.records import Unreadable, action_key, restored_action
+from consumer.kafka.restore import Restored, RestoreError
+from consumer.kafka.writes import Adoption, Write
+from consumer.relay.dispatch import Dispatch
+from consumer.relay.edges import Journal, Restorer, Source, is_dead
+from consumer.relay.log import ThrottledLog
+from consumer.relay.outbox import Outbox, given_up
+from consumer.relay.tasks import Tasks
+from consumer.telemetry.metrics import Metrics, PartitionFigures
+from schemas.dead_letter import Reason
+
+RESTORE_RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class HandOver:
+    """Partitions that are being given away: first what is in flight ends, then the journal, then they are gone."""
+
+    assignments: Sequence[Assignment]
+    settled: threading.Event
+    unmarked: set[Assignment]
+    unsafe: set[Assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class HandOverTicket:
+    """The ticket that comes back when all before it in the journal's queue is safe."""
+
+    hand_over: HandOver
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A restored partition with its records read. `live`: key and delay offset of each."""
+
+    restored: Restored
+    live: list[tuple[bytes, int]]
+    actions: list[RestoredAction]
+    unreadable: list[tuple[bytes, bytes, Unreadable]]
+
+
+def read_live(restored: Restored) -> Adopted:
+    """Read what a partition holds; uses `restored.live` up, as two copies of 100,000 records are 100 MB more."""
+    adopted = Adopted(restored, [], [], [])
+    while restored.live:
+        record = restored.live.pop()
+        adopted.live.append((record.key, record.offset))
+        read = restored_action(record.key, record.value)
+        if isinstance(read, Unreadable):
+            adopted.unreadable.append((record.key, record.value, read))
+        else:
+            adopted.actions.append(read)
+    return adopted
+
+
+class Partitions:
+    """The partitions that are ours: restored, begun, handed over, forgotten."""
+
+    def __init__(
+        self,
+        counts: Mapping[str, int],
+        *,
+        source: Source,
+        journal: Journal,
+        restorer: Restorer,
+        ledger: Ledger,
+        outbox: Outbox,
+        dispatch: Dispatch,
+        clock: Clock,
+        tasks: Tasks,
+        tick_soon: Callable[[], None],
+        metrics: Metrics,
+        log: ThrottledLog,
+    ) -> None:
+        """`counts`: how many partitions each source topic has."""
+        self._counts = dict(counts)
+        self._source = source
+        self._journal = journal
+        self._restorer = restorer
+        self._ledger = ledger
+        self._outbox = outbox
+        self._dispatch = dispatch
+        self._clock = clock
+        self._tasks = tasks
+        self._tick_soon = tick_soon
+        self._metrics = metrics
+        self._log = log
+        self._restoring = ThreadPoolExecutor(1, thread_name_prefix="restore")
+        self.ours: set[Assignment] = set()
+        self.hand_overs: list[HandOver] = []
+
+    @property
+    def share(self) -> float:
+        """The fraction of the source's partitions that is ours, and so of every rate limit."""
+        total = sum(self._counts.values())
+        return min(1.0, len(self.ours) / total) if total else 0.0
+
+    def figures(self) -> dict[tuple[str, int], PartitionFigures]:
+        """Return what the status page shows of each partition."""
+        return {each[:2]: self._figures_of(each) for each in self.ours}
+
+    def close(self) -> None:
+        """End the restore's thread as soon as it can."""
+        self._restoring.shutdown(wait=False, cancel_futures=True)
+
+    def _figures_of(self, assignment: Assignment) -> PartitionFigures:
+        pending = self._ledger.open_of(assignment)
+        if pending is None:
+            return PartitionFigures("restoring")
+        return PartitionFigures("open" if self._stays(assignment) else "leaving", pending)
+
+    def _stays(self, assignment: Assignment) -> bool:
+        """Whether it is ours and not being given away: what began after its hand-over would never end."""
+        leaving = any(assignment in each.assignments for each in self.hand_overs)
+        return assignment in self.ours and self._source.owns(assignment) and not leaving
+
+    # -- adopt --------------------------------------------------------------------------------------------------
+
+    def assigned(self, assignments: Sequence[Assignment]) -> None:
+        """Restore what came, then begin (rule 1)."""
+        self._metrics.rebalanced("assigned")
+        self.ours.update(assignments)
+        self._set_shares()
+        self._tasks.start(self._adopt(list(assignments)))
+
+    async def _adopt(self, assignments: list[Assignment]) -> None:
+        loop = asyncio.get_running_loop()
+        while assignments := [each for each in assignments if self._stays(each)]:
+            try:
+                adopted = await loop.run_in_executor(self._restoring, self._restore, assignments)
+            except RestoreError as error:
+                self._log.throttled("restore goes on", why=str(error))
+                await asyncio.sleep(RESTORE_RETRY_S)
+                continue
+            for each in adopted:
+                self._begin(each)
+            self._tick_soon()
+            return
+
+    def _restore(self, assignments: list[Assignment]) -> list[Adopted]:
+        """Read the delay partitions. Called on the restore's thread."""
+        return [read_live(restored) for restored in self._restorer.restore(assignments)]
+
+    def _begin(self, adopted: Adopted) -> None:
+        restored, now = adopted.restored, self._clock()
+        assignment = restored.assignment
+        if not self._stays(assignment):
+            return
+        self._outbox.add(Adoption(assignment, adopted.live, restored.end, restored.next_offset))
+        for key, value, why in adopted.unreadable:
+            self._outbox.dead_letter_unreadable(assignment, key, value, why, now)
+        if not restored.position_known:
+            self._outbox.add(Write(assignment, next_offset=restored.next_offset))
+        known = self._known(adopted, now)
+        self._outbox.apply(self._ledger.assign(assignment, known, now), now)
+        self._source.begin(assignment, restored.next_offset)
+        self._metrics.restored(restored.records_read, restored.seconds)
+        self._log.info(
+            "partition restored",
+            topic=assignment.topic,
+            partition=assignment.partition,
+            next_offset=restored.next_offset,
+            pending=len(adopted.actions),
+            seconds=round(restored.seconds, 3),
+        )
+
+    def _known(self, adopted: Adopted, now: float) -> list[RestoredAction]:
+        """Return the actions that go on; the others end here."""
+        restored = adopted.restored
+        known: list[RestoredAction] = []
+        for action in adopted.actions:
+            if restored.next_offset <= action.offset < restored.source_end and not action.sending:
+                # A delayed commit made its record visible without its offset (or an operator moved the offset back):
+                # the source brings the event again, and might do so when this action is done and forgotten.
+                self._outbox.add(Write(restored.assignment, action_key(action.offset, action.action.route)))
+            elif action.action.connection in self._dispatch.connections:
+                known.append(action)
+            else:
+                gone = "its connection is no longer configured"
+                self._outbox.apply([given_up(restored.assignment, action, Reason.UNKNOWN_CONNECTION, gone)], now)
+        return known
+
+    # -- hand over ----------------------------------------------------------------------------------------------
+
+    def revoked(self, assignments: Sequence[Assignment], settled: threading.Event) -> None:
+        """Start nothing more for these; they are given away when what is in flight has ended (rule 2)."""
+        self._metrics.rebalanced("revoked")
+        for assignment in assignments:
+            self._outbox.apply(self._ledger.stop(assignment), self._clock())
+        self.hand_overs.append(HandOver(assignments, settled, set(assignments), set(assignments)))
+        self._tick_soon()
+
+    def settle_hand_overs(self) -> None:
+        """Take every hand-over as far as it comes."""
+        for hand_over in list(self.hand_overs):
+            for assignment in [a for a in hand_over.unmarked if not self._ledger.in_flight(a)]:
+                hand_over.unmarked.discard(assignment)
+                self._outbox.add(Write(assignment, ticket=HandOverTicket(hand_over, assignment)))
+            # Given away before all was safe (`hand_over_s`): what the journal has of it, it drops without an answer.
+            overran = is_dead(self._journal) or not any(map(self._source.owns, hand_over.assignments))
+            if overran or not hand_over.unsafe:
+                self.hand_overs.remove(hand_over)
+                self._forget(hand_over.assignments)
+                hand_over.settled.set()
+
+    def lost(self, assignments: Sequence[Assignment]) -> None:
+        """Drop these at once."""
+        self._metrics.rebalanced("lost")
+        self._log.warning("partitions lost: another instance has them already", partitions=len(assignments))
+        self._forget(assignments)
+
+    def _forget(self, assignments: Iterable[Assignment]) -> None:
+        for assignment in assignments:
+            self._ledger.drop(assignment)
+            self.ours.discard(assignment)
+        self._set_shares()
+
+    # -- shares -------------------------------------------------------------------------------------------------
+
+    def counted(self, counts: Mapping[str, int]) -> None:
+        """Learn how many partitions each source topic has by now."""
+        if counts != self._counts:
+            self._counts.update(counts)
+            self._set_shares()
+            self._tick_soon()
+
+    def _set_shares(self) -> None:
+        self._dispatch.set_share(self.share, self._clock())

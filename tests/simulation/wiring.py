@@ -1,0 +1,110 @@
+"""The real Relay, built of the simulation's models as consumer/run.py builds it of Kafka's edges.
+
+Everything comes in as a parameter: nothing of the production code is overwritten (test_simulation.py sees to it).
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+from structlog.stdlib import BoundLogger
+
+from consumer.admin.server import Heartbeats
+from consumer.core import clock
+from consumer.core.clock import Clock
+from consumer.core.ledger import Policy
+from consumer.core.pacing import Pace, PollSchedule
+from consumer.engage.client import EngageClient
+from consumer.events.routing import Router
+from consumer.kafka.facts import Fact
+from consumer.kafka.low_water_mark import Pinning
+from consumer.kafka.restore import Restorer
+from consumer.relay.connections import Connection
+from consumer.relay.dispatch import lease_of
+from consumer.relay.inbox import Inbox
+from consumer.relay.loop import Relay
+from consumer.relay.outbox import Limits
+from consumer.telemetry.metrics import Metrics
+from tests.simulation.engage_model import SimulatedEngage
+from tests.simulation.kafka_clients import SimulatedReader
+from tests.simulation.oracle import RATE_LIMIT
+from tests.simulation.process import TOPICS, Process
+from tests.simulation.threads import SimulatedJournal, SimulatedSource
+from tests.simulation.workload import ROUTER
+
+if TYPE_CHECKING:
+    from tests.simulation.scheduler import Scheduler
+
+DEADLINE_S = 600.0
+POLICY = Policy(
+    PollSchedule(initial_s=1.0, max_interval_s=150.0, growth=3.0), deadline_s=DEADLINE_S, not_found_grace_s=60.0
+)
+# Of production's sizes, what fits schedules of a few events.
+MAX_BACKLOG = 20
+PINNING = Pinning(span=12, rewrites=4)
+CHECK_INTERVAL_S = 300.0
+
+
+def _nothing(*_: object, **__: object) -> None: ...
+
+
+# Facts that nobody here looks at; tests/unit has the numbers that come of them.
+METRICS = cast("Metrics", SimpleNamespace(**{name: _nothing for name in vars(Metrics) if not name.startswith("_")}))
+HEARTBEATS = cast("Heartbeats", SimpleNamespace(beat=_nothing, ended=_nothing))
+SILENT = cast("BoundLogger", SimpleNamespace(info=_nothing, warning=_nothing, error=_nothing))
+
+
+def clock_of(scheduler: Scheduler, name: str) -> Clock:
+    """Return the clock of a process on a machine whose wall clock somebody may set."""
+
+    def now() -> float:
+        return scheduler.now
+
+    if not scheduler.profile.skew_s:
+        return now
+    return clock.steady_clock(wall=lambda: scheduler.now + scheduler.wall_offset[name], since_boot=now)
+
+
+def relay_of(scheduler: Scheduler, process: Process) -> Relay:
+    """Return a process's relay; the process gets its source, its journal and its clock."""
+    properties: dict[str, str | int | float | bool] = {"session.timeout.ms": int(1000 * scheduler.profile.session_s)}
+    inbox = Inbox()
+    process.clock = clock_of(scheduler, process.name)
+    process.source = source = SimulatedSource(process, properties, inbox.put)
+
+    def noted(fact: Fact) -> None:
+        scheduler.note(fact)
+        inbox.put(fact)
+
+    is_twin = scheduler.twins and process.name == "relay-1"
+    process.journal = journal = SimulatedJournal(process, "relay-0" if is_twin else process.name, PINNING, noted)
+    restorer = Restorer(
+        SimulatedReader(process), topics={TOPICS.source: TOPICS}, say=_nothing, wanted=source.owns, clock=process.clock
+    )
+    connection = Connection(
+        name="default",
+        client=cast("EngageClient", SimulatedEngage(process)),
+        pace=Pace(RATE_LIMIT),
+        api_key=lambda: "key",
+        slots=10,
+        ahead=3,
+    )
+    return Relay(
+        inbox=inbox,
+        source=source,
+        journal=journal,
+        restorer=restorer,
+        connections=[connection],
+        router=cast("Router", ROUTER),
+        policy=POLICY,
+        limits=Limits(scheduler.profile.max_pending, MAX_BACKLOG),
+        partition_counts={TOPICS.source: len(scheduler.numbers)},
+        lease_s=lease_of(properties),
+        clock=process.clock,
+        jitter=scheduler.random,
+        metrics=METRICS,
+        heartbeats=HEARTBEATS,
+        check_interval_s=CHECK_INTERVAL_S,
+        log=SILENT,
+    )
