@@ -250,6 +250,7 @@ def _relay(
             not_found_grace_s=polling.not_found_grace,
         ),
         limits=Limits(settings.limits.pending),
+        dead_letter_topics={each.dead_letters for each in settings.topics},
         partition_counts=counts,
         lease_s=lease_of(settings.kafka),
         clock=clock,

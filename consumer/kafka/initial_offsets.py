@@ -103,11 +103,6 @@ def beginnings(reader: Consumer, admin: AdminClient, topics: RelayTopics) -> Beg
     return Beginnings(topics, False, committed, {n: marks for (_, n), marks in watermarks(admin, source).items()})
 
 
-def topic_is_known(reader: Consumer, admin: AdminClient, _: str, delay_topic: str) -> bool:
-    """See is_started."""
-    return is_started(reader, admin, delay_topic)
-
-
 def is_started(reader: Consumer, admin: AdminClient, delay_topic: str, stalled_s: float | None = None) -> bool:
     """Tell whether a relay has started this topic (rule 1).
 
