@@ -1,19 +1,25 @@
 """EDGE. Dead letters, listed and redriven.
 
 Rules:
- 1. Nothing is redriven unless it was chosen, and never twice. The redriven event and a *mark* beside its letter are
-    one transaction: the mark is there exactly when the event is. What is marked is skipped, whoever asks again.
- 2. One redrive at a time: all have the group's one transactional id, so a second one fences the first. Marks are read
-    after that, so it sees every redrive that came to something. Who takes the id again, after the broker refused a
-    record, reads the marks that came meanwhile.
- 3. An event goes back to its own topic and partition with its own key, value and headers, and one that says of which
-    letter it is a redrive. Its timestamp is new: the topic's retention counts from it, and with the old one the event
-    might be deleted before it is read. (When it happened stands in the event; the dead letter's headers keep the old
-    timestamp.) A pending record that an older version could not read holds its event: that is what is sent.
- 4. It goes nowhere but to a source topic of this configuration, whatever the letter's headers say.
- 5. Letters and marks are read up to what was the end when the reading began; a value is held only while it is sent.
+ 1. Nothing is redriven unless it was chosen, and never twice. One transaction writes the
+    redriven event and, beside its dead letter, a *mark*: the mark is there exactly when the
+    event is. What is marked is skipped, whoever asks again.
+ 2. One redrive at a time: all have the group's one transactional id, so a second one
+    fences the first. Marks are read after that, so it sees every redrive that came to
+    something. Who takes the id again, after the broker refused a record, reads the marks
+    that came meanwhile.
+ 3. An event goes back to its own topic and partition with its own key, value and headers,
+    and one more that says of which dead letter it is a redrive. Its timestamp is new: the
+    topic's retention counts from it, and with the old one the event might be deleted
+    before it is read. (The event says when it happened; the dead letter's headers keep the
+    old timestamp.) A pending record that an older version could not read holds its event:
+    that is what is sent.
+ 4. It goes nowhere but to a source topic of this configuration, whatever the headers say.
+ 5. Dead letters and marks are read up to what was the end when the reading began; a value
+    is held only while it is sent.
 
-A mark: no key, no value, one header `engage-relay-redriven` = offset of the letter, in the letter's own partition.
+A mark: no key, no value, one header `engage-relay-redriven`. It names the offset of a dead
+letter in the same partition.
 """
 
 from __future__ import annotations
@@ -42,7 +48,7 @@ Result = Literal["redriven", "chosen", "skipped", "failed"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Coordinates:
-    """Where a letter lies: its id."""
+    """Where a dead letter lies: its id."""
 
     topic: str
     partition: int
@@ -54,7 +60,7 @@ class Coordinates:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter. `redrive_of`: the letter that its event was a redrive of. `headers` are all of the record's."""
+    """A dead letter. `redrive_of`: the one that its event was a redrive of. `headers` are all of the record's."""
 
     coordinates: Coordinates
     why: DeadLetterHeaders
@@ -67,7 +73,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which letters are meant: those that meet every condition that is not None."""
+    """Which dead letters are meant: those that meet every condition that is not None."""
 
     source_topic: str | None = None
     reasons: frozenset[Reason] | None = None
@@ -75,7 +81,7 @@ class Selection:
     coordinates: frozenset[Coordinates] | None = None
 
     def takes(self, dead_letter: DeadLetter) -> bool:
-        """Tell whether the letter is meant."""
+        """Tell whether the dead letter is meant."""
         return (
             (self.source_topic is None or dead_letter.why.source_topic == self.source_topic)
             and (self.reasons is None or dead_letter.why.reason in self.reasons)
@@ -86,7 +92,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Redrive:
-    """What became of a letter; `why` where it was skipped or failed. `chosen`: a dry run would redrive it."""
+    """What became of a dead letter; `why` where it was skipped or failed. `chosen`: a dry run would redrive it."""
 
     coordinates: Coordinates
     result: Result
@@ -97,7 +103,7 @@ class Redrive:
 def dead_letters(
     properties: clients.Properties, topics: Iterable[RelayTopics], selection: Selection
 ) -> Iterator[DeadLetter | Gap]:
-    """Yield the letters that are meant, in the order of topic, partition and offset.
+    """Yield the dead letters that are meant, in the order of topic, partition and offset.
 
     A Gap follows what could be read of its partition. Raises KafkaException where the broker does not answer.
     """
@@ -120,10 +126,10 @@ def _dead_letters(
 def redrive(
     properties: clients.Properties, topics: Iterable[RelayTopics], selection: Selection, *, dry_run: bool
 ) -> Iterator[Redrive | Gap]:
-    """Send the events of the letters that are meant back, one transaction each; what is yielded is done.
+    """Send the events of the dead letters that are meant back, one transaction each; what is yielded is done.
 
     Stopped at any moment and started again, it goes on where it was. Raises KafkaException where the broker does not
-    answer or another redrive began: the letter under way is then either redriven and marked, or neither.
+    answer or another redrive began: the dead letter under way is then either redriven and marked, or neither.
     """
     topics = tuple(topics)
     sources = {(each.dead_letters, each.source) for each in topics}
@@ -168,7 +174,7 @@ def _dead_letters_of_topic(
     ends = watermarks(admin, partitions)
     for partition in partitions:
         low, end = ends[partition]
-        if selection.coordinates is not None:  # a mark lies behind its letter, so nothing before the first one matters
+        if selection.coordinates is not None:  # a mark lies behind its dead letter: before the first one is none
             chosen = [each.offset for each in selection.coordinates if (each.topic, each.partition) == partition]
             low = max(low, min(chosen, default=end))
         marks[partition] = _Marks(partition, low)
@@ -222,7 +228,7 @@ def _dead_letters_between(
 
 
 def _dead_letter(record: Message, redriven: set[int]) -> DeadLetter | None:
-    """Read a letter; None for what somebody else put there."""
+    """Read a dead letter; None for what somebody else put there."""
     headers = clients.headers_of(record)
     try:
         why = DeadLetterHeaders.from_kafka(headers)

@@ -108,6 +108,7 @@ def create(
     done: list[str] = []
     errors: list[str] = []
     made: dict[str, int] = {}
+    altered: dict[str, dict[str, str]] = {}
     for each in topics:
         counts = _counts_of(admin, each, errors)
         if counts is None:
@@ -128,11 +129,17 @@ def create(
                 if clients.error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     errors.append(clients.error_of(error).str())
         for misfit in _misfits(each, _configurations(admin, counts), rules):
-            if misfit.cure:  # a source is its owner's
-                _cure(admin, misfit, counts[misfit.topic], done, errors)
+            if not misfit.cure:
+                continue  # a source is its owner's
+            refused = _cure(admin, misfit, counts[misfit.topic])
+            if refused is None:
+                altered.setdefault(misfit.topic, {}).update(misfit.cure)
+            else:
+                errors.append(f"{misfit}. {refused}")
+    done += [f"altered {name}: {', '.join(f'{k}={v}' for k, v in config.items())}" for name, config in altered.items()]
     if errors:
         raise TopicError("\n".join([*done, *errors]))
-    _await_visible(admin, made)
+    _await_visible(admin, made, altered)
     return done
 
 
@@ -147,19 +154,17 @@ def _misfits(topics: RelayTopics, entries: Mapping[str, Entries], rules: TopicRu
     return found
 
 
-def _cure(admin: AdminClient, misfit: Misfit, partitions: int, done: list[str], errors: list[str]) -> None:
-    """Alter what may be altered, else name the line that a person may run."""
-    topic = misfit.topic
+def _cure(admin: AdminClient, misfit: Misfit, partitions: int) -> str | None:
+    """Alter what may be altered; else return why not, with the line that a person may run."""
+    topic, line = misfit.topic, command(misfit.topic, misfit.cure)
     try:
         # The name may be a mistake, and the topic somebody else's: its records are not ours to delete.
         if misfit.loses and _holds_records(admin, topic, partitions):
-            errors.append(f"{misfit}. It holds records; if it is the relay's, run: {command(topic, misfit.cure)}")
-            return
+            return f"It holds records; if it is the relay's, run: {line}"
         _alter(admin, topic, misfit.cure)
     except KafkaException as error:
-        errors.append(f"{misfit}. {clients.error_of(error).str()}. Run: {command(topic, misfit.cure)}")
-    else:
-        done.append(f"altered {topic}: {', '.join(f'{name}={value}' for name, value in misfit.cure.items())}")
+        return f"{clients.error_of(error).str()}. Run: {line}"
+    return None
 
 
 def _holds_records(admin: AdminClient, topic: str, partitions: int) -> bool:
@@ -262,11 +267,17 @@ def _counts(admin: AdminClient, names: Iterable[str]) -> tuple[dict[str, int], l
     return counts, forbidden
 
 
-def _await_visible(admin: AdminClient, made: dict[str, int]) -> None:
-    """Wait until the brokers' metadata show what was made: who asks right after it would not find it."""
+def _await_visible(admin: AdminClient, made: dict[str, int], altered: dict[str, dict[str, str]]) -> None:
+    """Wait until the brokers' metadata show what was done: who asks right after it would not find it."""
     give_up_at = time.monotonic() + CALL_TIMEOUT_S
     while made and partition_counts(admin, made) != made and time.monotonic() < give_up_at:
         time.sleep(VISIBLE_RETRY_S)
+    while not _shows(_configurations(admin, altered), altered) and time.monotonic() < give_up_at:
+        time.sleep(VISIBLE_RETRY_S)
+
+
+def _shows(entries: Mapping[str, Entries], altered: dict[str, dict[str, str]]) -> bool:
+    return all(entries.get(name, {}).get(k) == v for name, config in altered.items() for k, v in config.items())
 
 
 def _configurations(admin: AdminClient, names: Iterable[str]) -> dict[str, Entries]:

@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from consumer.errors import StartRefusedError
+from consumer.errors import StartRefusedError, StartUnknownError
 from consumer.kafka.initial_offsets import Start, settle_start, start_id
 from consumer.kafka.records import position_value
 from consumer.kafka.topics import Watermarks, watermarks
@@ -220,3 +220,12 @@ def test_an_ordinary_start_fences_nobody(sandbox: Sandbox) -> None:
     deciding.begin_transaction()
     deciding.produce(sandbox.topics.delay, position_value(5), POSITION_KEY, 0)
     deciding.commit_transaction(30)
+
+
+def test_a_partition_of_which_nothing_is_known_is_not_read_from_its_beginning_because_the_group_knows_another(
+    sandbox: Sandbox,
+) -> None:
+    """The delay topic was lost while an instance ran, and with it the position of an idle partition."""
+    sandbox.commit((sandbox.topics.source, 0, 5))
+    with pytest.raises(StartUnknownError, match=rf"{sandbox.topics.source}\[2\]"):
+        sandbox.restore(sandbox.assignment(2))
