@@ -213,21 +213,13 @@ def test_a_check_makes_no_topic(strict_broker: KafkaBroker) -> None:
 @contextmanager
 def forbidden(sandbox: Sandbox, topic: str, *operations: AclOperation) -> Iterator[None]:
     """Have these operations on a topic refused, and no others."""
+    about = (ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*")
+    every = AclBindingFilter(*about, AclOperation.ANY, AclPermissionType.ANY)
     rules = [(AclOperation.ALL, AclPermissionType.ALLOW), *((each, AclPermissionType.DENY) for each in operations)]
-    for operation, permission in rules:
-        about = (ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*")
-        (created,) = sandbox.admin.create_acls([AclBinding(*about, operation, permission)]).values()
+    for created in sandbox.admin.create_acls([AclBinding(*about, *rule) for rule in rules]).values():
         created.result(10)
+    until(lambda: len(sandbox.admin.describe_acls(every).result(10)) == len(rules), "the broker knows the rules")
     yield
-    every = AclBindingFilter(
-        ResourceType.TOPIC,
-        topic,
-        ResourcePatternType.LITERAL,
-        "User:ANONYMOUS",
-        "*",
-        AclOperation.ANY,
-        AclPermissionType.ANY,
-    )
     (deleted,) = sandbox.admin.delete_acls([every]).values()
     deleted.result(10)
 
