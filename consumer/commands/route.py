@@ -115,7 +115,11 @@ def judged(events: Iterable[bytes], router: Router) -> Iterator[Verdict]:
         if isinstance(event, Undecodable):
             yield Verdict(number, "dead_letter", reason=Reason.UNDECODABLE, detail=event.detail)
             continue
-        decisions = tuple(router.explain(event, SourceEvent("", 0, number, None, None, value)))
+        decisions = tuple(
+            router.explain(
+                event, SourceEvent(topic="", partition=0, offset=number, timestamp_ms=None, key=None, value=value)
+            )
+        )
         match next((each.result for each in decisions if each.result is not None), None):
             case Routed() as action:
                 yield Verdict(number, "routed", action, decisions=decisions)

@@ -20,9 +20,48 @@ def simulate(
     ] = "lognormal:2s,0.8",
     failing: Annotated[float, typer.Option(min=0, max=1, help="Share of jobs that fail.")] = 0.0,
     stuck: Annotated[float, typer.Option(min=0, max=1, help="Share of jobs that never complete.")] = 0.0,
-    completed_job: Annotated[
-        Literal["tag", "redirect"], typer.Option(help="A completed job shows its tag, or redirects to the order.")
-    ] = "tag",
+    redirect: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND=SHARE",
+            help="Share of completed jobs that answer 302: relative, absolute, other-scheme, other-host.",
+            show_default=False,
+        ),
+    ] = None,
+    job_word: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORD=SHARE",
+            help="Share of done jobs that say this instead of Completed, as CompletedWithErrors=0.1.",
+            show_default=False,
+        ),
+    ] = None,
+    waiting_word: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORD=SHARE", help="Share of jobs that say this instead of Processing.", show_default=False
+        ),
+    ] = None,
+    late_contacts: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of orders whose contact comes late: 422 until then.")
+    ] = 0.0,
+    missing_contacts: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of orders whose contact never comes.")
+    ] = 0.0,
+    contact_delay: Annotated[str, typer.Option(help="How late a contact comes.")] = "uniform:10s..60s",
+    contact_link: Annotated[
+        Literal["itself", "again"],
+        typer.Option(help="A late contact is linked by itself, or when the order is put again."),
+    ] = "itself",
+    created: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of acceptances that answer 201 instead of 202.")
+    ] = 0.0,
+    html_errors: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of errors that are an HTML page instead of JSON.")
+    ] = 0.0,
+    last_changed_at: Annotated[
+        bool, typer.Option(help="Whether the simulator's own orders have lastChangedAt.")
+    ] = True,
     unknown_orders: Annotated[
         Literal["not-found", "create"], typer.Option(help="What becomes of an id that nobody submitted.")
     ] = "not-found",
@@ -51,7 +90,18 @@ def simulate(
             processing=processing,
             failing=failing,
             stuck=stuck,
-            completed_job=completed_job,
+            moods=simulator.Moods(
+                late_contacts=late_contacts,
+                missing_contacts=missing_contacts,
+                contact_delay=contact_delay,
+                contact_link=contact_link,
+                redirects=tuple(redirect or ()),
+                job_words=tuple(job_word or ()),
+                waiting_words=tuple(waiting_word or ()),
+                created=created,
+                html_errors=html_errors,
+                last_changed_at=last_changed_at,
+            ),
             unknown_orders=unknown_orders,
             requests_per_second=requests_per_second,
             api_key_header=api_key_header,

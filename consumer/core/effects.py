@@ -1,6 +1,6 @@
 """What the ledger is told and what it answers: its whole vocabulary, free of Kafka, HTTP and state.
 
-Told: `NewAction` (an event was routed), `RestoredAction` (the delay topic still held it).
+Told: `NewAction` (an event was routed), `LiveAction` (the delay topic still held it).
 Answered, for the journal, to be written in the order in which they come: `Save`, `Close`, `GiveUp`.
 Fetched, for Engage: `Poll`, `Send`.
 """
@@ -8,6 +8,7 @@ Fetched, for Engage: `Poll`, `Send`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 
 from consumer.core.ownership import Assignment
@@ -22,10 +23,35 @@ class ActionId(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Job:
+    """The versionTag comes from this job."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The versionTag comes from the order itself, once that was changed after `newer_than`."""
+
+    newer_than: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The order's document is posted first. It stays in the action's payload until it is sent."""
+
+
+PollTarget = Job | Order | Document
+THE_ORDER, THE_DOCUMENT = Order(), Document()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewAction:
     """A routed action, as far as the ledger needs to know it. `payload` is carried along unread.
 
-    `resend`: what the route wants for an unknown outcome, to send again or to set aside.
+    `target`: what to ask for the versionTag, where `version_tag` is none or turns out to be stale.
+
+    `resend`: what the route wants for an unknown outcome, to send again or to dead-letter.
     """
 
     route: str
@@ -34,11 +60,11 @@ class NewAction:
     payload: bytes = field(repr=False)
     resend: bool = True
     version_tag: str | None = None
-    job_id: str | None = None
+    target: PollTarget = THE_ORDER
 
 
-@dataclass(frozen=True, slots=True)
-class RestoredAction:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveAction:
     """A live record of the delay topic. `sending` is the intent: it is in doubt. Times are seconds since 1970."""
 
     offset: int
@@ -50,7 +76,7 @@ class RestoredAction:
     sends: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Save:
     """Write the action's record. With `sending` it is the intent: report `intent_saved` once it is committed."""
 
@@ -68,13 +94,13 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Write the tombstone: nothing is owed any more."""
+    """Write the tombstone: nothing is pending any more."""
 
     action_id: ActionId
     route: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GiveUp:
     """Write the dead letter and the tombstone, in one transaction."""
 
@@ -93,20 +119,19 @@ Effect = Save | Close | GiveUp
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """Ask for the versionTag: of the job, where there is one; `ask_order`: only the order itself knows better.
+    """Ask the target for the versionTag.
 
-    `due`: when it was to be asked.
+    `payload` holds the document, where that is the target. `due`: when it was to be asked.
     """
 
     action_id: ActionId
     order_id: str
     payload: bytes = field(repr=False)
-    job_id: str | None
-    ask_order: bool
+    target: PollTarget
     due: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Send:
     """Send the action: its intent is saved.
 

@@ -1,4 +1,4 @@
-"""The ledger: what is still owed to Engage, and whose turn it is. Read this file first.
+"""The ledger: what is still pending for Engage, and whose turn it is. Read this file first.
 
 Every routed action lives here from the moment its event is read until it is accepted or dead-lettered.
 
@@ -44,14 +44,19 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from consumer.core.effects import (
+    THE_ORDER,
     ActionId,
     Close,
+    Document,
     Effect,
     GiveUp,
+    Job,
+    LiveAction,
     NewAction,
+    Order,
     Poll,
+    PollTarget,
     Request,
-    RestoredAction,
     Save,
     Send,
 )
@@ -120,12 +125,12 @@ class _Entry:
     """One open action. Slots and shared strings keep it near 400 bytes with all that points at it, beside `payload`."""
 
     __slots__ = (
-        "ask_order",
+        "answered",
         "attempts",
         "doubt",
         "due",
+        "failed",
         "first_seen",
-        "job_id",
         "missing_since",
         "next",
         "offset",
@@ -136,9 +141,9 @@ class _Entry:
         "resend",
         "route",
         "sends",
+        "source",
         "stale",
         "state",
-        "streak",
         "tag",
         "tagged_at",
     )  # fmt: skip
@@ -152,17 +157,17 @@ class _Entry:
         self.payload = action.payload
         self.resend = action.resend
         self.tag = action.version_tag
-        self.job_id = action.job_id
+        self.source = _kept(action.target)  # where its tag comes from
         self.state = State.QUEUED
         self.first_seen = first_seen
-        self.due = first_seen  # never changed while the entry lies in the heap
+        self.due = first_seen  # when its next step is; never changed while the entry lies in the heap
         self.tagged_at = first_seen
         self.missing_since: float | None = None  # the first 404 of those that came in a row
         self.attempts = 0
-        self.streak = 0  # polls in a row that Engage answered; below zero: that failed
+        self.answered = 0  # polls in a row that Engage answered without a tag
+        self.failed = 0  # polls in a row that came to nothing
         self.sends = 0
         self.stale = 0
-        self.ask_order = False
         self.doubt = False
         self.next = self  # in its lane; the last one's is the head
 
@@ -172,6 +177,21 @@ class _Entry:
     @property
     def id(self) -> ActionId:
         return ActionId(self.partition.assignment, self.offset)
+
+    @property
+    def job_id(self) -> str | None:
+        return self.source if isinstance(self.source, str) else None
+
+    @property
+    def target(self) -> PollTarget:
+        if self.stale:
+            return THE_ORDER  # a job would tell the same tag again
+        return Job(self.source) if isinstance(self.source, str) else self.source
+
+
+def _kept(target: PollTarget) -> str | Order | Document:
+    """A job is kept as its id alone: most targets are jobs, and an object for each would be 48 bytes more."""
+    return target.job_id if isinstance(target, Job) else target
 
 
 class _Partition:
@@ -194,7 +214,7 @@ class _Queue:
         self.connection = connection
         self.ahead = 0  # intents on their way to the journal or waiting to be sent
         self.tagged: deque[_Entry] = deque()
-        self.sends: deque[_Entry] = deque()
+        self.sends: deque[tuple[_Entry, float]] = deque()  # and when the ownership was read that the commit proved
         self.polls: deque[_Entry] = deque()
 
 
@@ -218,7 +238,7 @@ class Ledger:
 
     # -- partitions ---------------------------------------------------------------------------------------------
 
-    def assign(self, assignment: Assignment, restored: Iterable[RestoredAction], now: float) -> list[Effect]:
+    def assign(self, assignment: Assignment, restored: Iterable[LiveAction], now: float) -> list[Effect]:
         """Take a partition over with what its delay topic still holds, in any order.
 
         Returns what ends at once: actions in doubt that must not be sent again, and second records of one event
@@ -279,19 +299,19 @@ class Ledger:
 
     # -- what happened ------------------------------------------------------------------------------------------
 
-    def accept(self, assignment: Assignment, offset: int, action: NewAction, now: float) -> list[Effect]:
-        """Take an event's action. The first effect saves it: with it the event's offset may be settled.
+    def accept(self, assignment: Assignment, offset: int, action: NewAction, now: float) -> Save | None:
+        """Take an event's action. Returns its record, with which the event's offset may be settled.
 
-        Nothing where the delay topic held it already, or the partition is gone.
+        None where the delay topic held it already, or the partition is gone.
         """
         partition = self._partitions.get(assignment)
         if partition is None or offset in partition.entries:
-            return []
+            return None
         entry = self._add(partition, offset, action, now)
         entry.due = self._policy.schedule.first_poll(now)
         if self._is_head(entry):
             self._start(entry, now)
-        return [self._save(entry, sending=False)]
+        return self._save(entry, sending=False)
 
     def intent_saved(self, action_id: ActionId, sends: int, ownership_confirmed_at: float) -> list[Effect]:
         """Its intent (the one saved with this count of sends) is committed: it may be sent (rule 1).
@@ -302,11 +322,10 @@ class Ledger:
         entry = self._find(action_id)
         if entry is None or entry.state is not State.SAVING or entry.sends != sends:
             return []
-        entry.due = ownership_confirmed_at
         self._to(entry, State.READY)
         if entry.partition.stopping:
             return [self._take_back(entry)]
-        entry.queue.sends.append(entry)
+        entry.queue.sends.append((entry, ownership_confirmed_at))
         return []
 
     def record_too_large(self, action_id: ActionId, now: float) -> None:
@@ -332,9 +351,8 @@ class Ledger:
                 # A partition that is being handed over: the tag is kept for the next owner.
                 return [self._save(entry, sending=entry.doubt)] if entry.partition.stopping else []
             case DocumentTaken(new_job):
-                entry.streak = 0
-                entry.job_id = new_job
-                entry.ask_order = new_job is None
+                entry.answered = entry.failed = 0
+                entry.source = THE_ORDER if new_job is None else new_job
                 self._wait(entry, State.WAITING, self._policy.schedule.first_poll(now))
                 return [self._save(entry, sending=entry.doubt)]
             case NotReady():
@@ -393,8 +411,8 @@ class Ledger:
             return []
         return [self._save(entry, sending=entry.doubt)]
 
-    def rewrite(self, assignment: Assignment) -> list[Effect]:
-        """Write all that is pending again: the delay topic was made anew."""
+    def rewrite(self, assignment: Assignment) -> list[Save]:
+        """Write all that is pending again: the delay topic was recreated."""
         partition = self._partitions.get(assignment)
         entries = partition.entries.values() if partition else ()
         return [self._save(entry, sending=entry.doubt or entry.state in _INTENT) for entry in entries]
@@ -438,15 +456,22 @@ class Ledger:
         """Take the next request of a connection: the oldest READY action, else the oldest DUE poll."""
         queue = self._queue(connection)
         while queue.sends:
-            entry = queue.sends.popleft()
+            entry, ownership_confirmed_at = queue.sends.popleft()
             if entry.state is State.READY and entry.tag is not None:
                 self._to(entry, State.SENDING)
-                return Send(entry.id, entry.order_id, entry.payload, entry.tag, entry.due, entry.tagged_at)
+                return Send(
+                    action_id=entry.id,
+                    order_id=entry.order_id,
+                    payload=entry.payload,
+                    version_tag=entry.tag,
+                    ownership_confirmed_at=ownership_confirmed_at,
+                    tagged_at=entry.tagged_at,
+                )
         while queue.polls:
             entry = queue.polls.popleft()
             if entry.state is State.DUE and not entry.partition.stopping:
                 self._to(entry, State.POLLING)
-                return Poll(entry.id, entry.order_id, entry.payload, entry.job_id, entry.ask_order, entry.due)
+                return Poll(entry.id, entry.order_id, entry.payload, entry.target, entry.due)
         return None
 
     def has_request(self, connection: str) -> bool:
@@ -574,7 +599,7 @@ class Ledger:
         heapq.heapify(self._heap)
         for queue in self._queues.values():
             queue.tagged = _live(queue.tagged)
-            queue.sends = _live(queue.sends)
+            queue.sends = deque(each for each in queue.sends if each[0].state is not State.GONE)
             queue.polls = _live(queue.polls)
         self._litter = 0
 
@@ -612,8 +637,8 @@ class Ledger:
 
     def _not_yet(self, entry: _Entry, why: str, now: float) -> list[Effect]:
         """Engage answered that there is no tag: poll again, unless its time is over."""
-        entry.streak = max(entry.streak, 0) + 1
-        if entry.streak >= MIN_TRIES:
+        entry.answered, entry.failed = entry.answered + 1, 0
+        if entry.answered >= MIN_TRIES:
             grace_s = self._policy.not_found_grace_s
             if entry.missing_since is not None and now - entry.missing_since >= grace_s:
                 return self._give_up(entry, Reason.NOT_FOUND, f"Engage did not know it for {grace_s:g} s", now)
@@ -629,10 +654,10 @@ class Ledger:
 
         Only where Engage itself gives useless answers (`answered`) time ends it: an outage is nobody's fault.
         """
-        entry.streak = min(entry.streak, 0) - 1
-        if answered is not None and -entry.streak >= MIN_TRIES and self._overran(entry, now):
+        entry.answered, entry.failed = 0, entry.failed + 1
+        if answered is not None and entry.failed >= MIN_TRIES and self._overran(entry, now):
             return self._too_late(entry, now, answered)
-        self._wait(entry, State.WAITING, now + self._retry_after_or_backoff(retry_after_s, -entry.streak))
+        self._wait(entry, State.WAITING, now + self._retry_after_or_backoff(retry_after_s, entry.failed))
         return []
 
     def _not_processed(self, entry: _Entry, retry_after_s: float | None, now: float) -> list[Effect]:
@@ -646,7 +671,6 @@ class Ledger:
             detail = f"Engage answered 404 to {entry.stale} versionTags"
             return self._give_up(entry, Reason.STALE_TAG, detail, now)
         entry.tag = None
-        entry.ask_order = True
         wait_s = 0.0 if entry.stale == 1 else self._policy.schedule.interval(entry.stale - 1, self._jitter())
         self._wait(entry, State.WAITING, now + wait_s)
         return [self._save(entry, sending=entry.doubt)]
@@ -671,13 +695,32 @@ class Ledger:
         if entry.doubt and reason is not Reason.OUTCOME_UNKNOWN:
             detail += "; an earlier send may have been processed"
         self._remove(entry, now)
-        return [GiveUp(entry.id, entry.route, entry.payload, reason, detail, errors, entry.attempts, entry.sends)]
+        return [
+            GiveUp(
+                action_id=entry.id,
+                route=entry.route,
+                payload=entry.payload,
+                reason=reason,
+                detail=detail,
+                errors=errors,
+                attempts=entry.attempts,
+                sends=entry.sends,
+            )
+        ]
 
     def _save(self, entry: _Entry, *, sending: bool) -> Save:
         return Save(
-            entry.id, entry.route, entry.payload, sending, entry.first_seen, entry.due, entry.attempts, entry.sends,
-            entry.tag, entry.job_id,
-        )  # fmt: skip
+            action_id=entry.id,
+            route=entry.route,
+            payload=entry.payload,
+            sending=sending,
+            first_seen=entry.first_seen,
+            due=entry.due,
+            attempts=entry.attempts,
+            sends=entry.sends,
+            version_tag=entry.tag,
+            job_id=entry.job_id,
+        )
 
     def _backoff(self, failures: int) -> float:
         return self._policy.schedule.backoff(failures, self._jitter())

@@ -261,8 +261,15 @@ def _event_of(dead_letter: DeadLetter, sources: set[tuple[str, str]]) -> SourceE
     if why.source_partition < 0:
         return "its source partition cannot be"
     if why.reason is not Reason.UNREADABLE_PENDING:
-        at = (why.source_topic, why.source_partition, why.source_offset)
-        return SourceEvent(*at, why.source_timestamp_ms, dead_letter.key, dead_letter.value, dead_letter.headers)
+        return SourceEvent(
+            topic=why.source_topic,
+            partition=why.source_partition,
+            offset=why.source_offset,
+            timestamp_ms=why.source_timestamp_ms,
+            key=dead_letter.key,
+            value=dead_letter.value,
+            headers=dead_letter.headers,
+        )
     event = event_of_unreadable(dead_letter.value)
     if isinstance(event, Unreadable):
         return (

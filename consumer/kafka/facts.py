@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from consumer.core.ownership import Assignment
 from consumer.kafka.records import SourceEvent
-from consumer.kafka.writes import Write
+from consumer.kafka.writes import DeadLetter, Put, Write
 
 Batch = Sequence[tuple[Assignment, Sequence[SourceEvent]]]
 
@@ -118,8 +118,8 @@ class DelayTopicRecreated:
 class RecordTooLarge:
     """The broker refuses this record's size; `replacement` (a dead letter) is written in its place."""
 
-    write: Write
-    replacement: Write
+    write: Put
+    replacement: DeadLetter
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -23,9 +24,10 @@ from consumer.core.ownership import Ownership
 from consumer.kafka import clients
 from consumer.kafka.facts import Report
 from consumer.kafka.low_water_mark import PINNING, Pinning
+from consumer.kafka.producers import CALL_TIMEOUT_S
 from consumer.kafka.topics import RelayTopics
-from consumer.kafka.transactions import CALL_TIMEOUT_S, Transactions
-from consumer.kafka.writes import Adoption, Write
+from consumer.kafka.transactions import ReplaceTooLarge, Transactions
+from consumer.kafka.writes import DeadLetter, Item, Put
 
 MAX_WRITES = 2000  # per transaction: it takes 3-25 ms
 MAX_BYTES = 16 * 1024 * 1024  # per transaction: what cannot be written within transaction.timeout.ms never ends
@@ -44,14 +46,15 @@ class Journal:
         ownership: Callable[[], Ownership],
         clock: Clock,
         report: Report,
-        replace_too_large: Callable[[Write], Write],
+        replace_too_large: ReplaceTooLarge,
         pinning: Pinning = PINNING,
     ) -> None:
         """`topics` by source topic; `ownership` returns the latest snapshot."""
         self._clock = clock
-        self._queue: deque[Write | Adoption] = deque()
+        self._queue: deque[Item] = deque()
         self._wake = threading.Condition()
         self._stopping = threading.Event()
+        self._end_at = math.inf  # by the clock
         self._transactions = Transactions(
             _Clients(properties, transactional_id),
             topics=topics,
@@ -71,7 +74,7 @@ class Journal:
         """Start the thread. It builds the producer at once, as far as the broker lets it."""
         self._thread.start()
 
-    def submit(self, items: Iterable[Write | Adoption]) -> None:
+    def submit(self, items: Iterable[Item]) -> None:
         """Make these safe, in this order; `Committed` tells when."""
         with self._wake:
             self._queue.extend(items)
@@ -88,7 +91,8 @@ class Journal:
         What is not safe by then is dropped: it is in the source, or in the delay topic as it was before.
         """
         with self._wake:
-            self._transactions.end_at = self._clock() + timeout_s
+            self._end_at = self._clock() + timeout_s
+            self._transactions.end_by(self._end_at)
             self._stopping.set()
             self._wake.notify()
         if self._thread.ident is None:
@@ -112,12 +116,12 @@ class Journal:
         except BaseException as error:  # noqa: BLE001 - the thread's edge: whoever watches it ends the process
             self.failed = error
 
-    def _next_items(self) -> list[Write | Adoption]:
+    def _next_items(self) -> list[Item]:
         """Wait for the next transaction's; none at the end."""
         with self._wake:
             while not self._queue and not self._stopping.is_set():
                 self._wake.wait()
-        items: list[Write | Adoption] = []
+        items: list[Item] = []
         size = 0
         while self._queue and len(items) < MAX_WRITES and size < MAX_BYTES:
             items.append(self._queue.popleft())
@@ -127,14 +131,14 @@ class Journal:
     def _pause(self, seconds: float) -> None:
         """Wait between two attempts; a stop cuts it short."""
         if self._stopping.is_set():
-            time.sleep(max(0.0, min(seconds, self._transactions.end_at - self._clock())))
+            time.sleep(max(0.0, min(seconds, self._end_at - self._clock())))
         else:
             self._stopping.wait(seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class _Clients:
-    """Real ones. See transactions.Clients."""
+    """Real ones. See producers.Clients."""
 
     properties: clients.Properties
     transactional_id: str
@@ -153,8 +157,11 @@ class _Clients:
             reader.close()
 
 
-def _size(item: Write | Adoption) -> int:
-    if isinstance(item, Adoption):
-        return 0
-    dead_letter = item.dead_letter
-    return len(item.value or b"") + (0 if dead_letter is None else len(dead_letter.value or b""))
+def _size(item: Item) -> int:
+    match item:
+        case Put(value=value):
+            return len(value)
+        case DeadLetter(record=record):
+            return len(record.value or b"")
+        case _:
+            return 0

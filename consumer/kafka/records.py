@@ -17,11 +17,22 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from consumer.core.clock import to_ms
-from consumer.core.effects import GiveUp, NewAction, RestoredAction, Save
+from consumer.core.effects import THE_DOCUMENT, THE_ORDER, GiveUp, Job, LiveAction, NewAction, Order, PollTarget, Save
 from consumer.events.routing import Routed
 from schemas.dead_letter import DETAIL, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
 from schemas.engage import ActionRequest
-from schemas.pending_action import Bytes, PendingAction, Position, RoutedAction, SourceRecord
+from schemas.pending_action import (
+    Bytes,
+    FromDocument,
+    FromEvent,
+    FromJob,
+    FromOrder,
+    PendingAction,
+    Position,
+    RoutedAction,
+    SourceRecord,
+    TagSource,
+)
 
 KafkaHeaders = Sequence[tuple[str, bytes | None]]
 
@@ -29,7 +40,7 @@ _PENDING: TypeAdapter[PendingAction] = TypeAdapter(PendingAction)
 _PAYLOAD: TypeAdapter[RoutedAction] = TypeAdapter(RoutedAction)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceEvent:
     """A record of the source topic as it was consumed."""
 
@@ -49,7 +60,6 @@ class DeadLetterRecord:
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, str | bytes | None]]
-    timestamp_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +112,7 @@ def new_action(payload: Routed, event: SourceEvent) -> NewAction:
         payload=_packed(to_json(_without_absent(record), exclude_none=True)),
         resend=payload.on_unknown == "resend",
         version_tag=getattr(tag_source, "version_tag", None),
-        job_id=getattr(tag_source, "job_id", None),
+        target=_target(tag_source),
     )
 
 
@@ -123,7 +133,7 @@ def pending_value(save: Save) -> bytes:
     return b'%b,"payload":%b}' % (to_json(progress)[:-1], _unpacked(save.payload))
 
 
-def restored_action(key: bytes, value: bytes) -> RestoredAction | Unreadable:
+def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
     """Read a live record back."""
     offset = offset_of_key(key)
     if offset is None:
@@ -142,9 +152,9 @@ def restored_action(key: bytes, value: bytes) -> RestoredAction | Unreadable:
         payload=_packed(_payload_bytes(value) or to_json(payload, exclude_none=True)),
         resend=payload.on_unknown == "resend",
         version_tag=pending.version_tag or getattr(tag_source, "version_tag", None),
-        job_id=pending.job_id or getattr(tag_source, "job_id", None),
+        target=Job(pending.job_id) if pending.job_id else _target(tag_source),
     )
-    return RestoredAction(
+    return LiveAction(
         offset=offset,
         action=action,
         sending=pending.state == "sending",
@@ -158,6 +168,12 @@ def restored_action(key: bytes, value: bytes) -> RestoredAction | Unreadable:
 def read_payload(payload: bytes) -> RoutedAction:
     """Read what a route made of an event, from `NewAction.payload`."""
     return _PAYLOAD.validate_json(_unpacked(payload))
+
+
+def document_of(payload: bytes) -> dict[str, object]:
+    """Return the order document that is posted first, from the payload of an action whose target is `Document`."""
+    document: dict[str, object] = from_json(_unpacked(payload))["tag_source"]["document"]
+    return document
 
 
 def request_of(payload: bytes, version_tag: str) -> tuple[ActionRequest, int]:
@@ -240,7 +256,14 @@ def dead_letter_of_unreadable(
     """Return the dead letter of a delay record that this version cannot read: that record itself, as it is."""
     offset = offset_of_key(key)
     topic, partition = source
-    event = SourceEvent(topic, partition, -1 if offset is None else offset, None, key, value)
+    event = SourceEvent(
+        topic=topic,
+        partition=partition,
+        offset=-1 if offset is None else offset,
+        timestamp_ms=None,
+        key=key,
+        value=value,
+    )
     return dead_letter_of_event(event, Reason.UNREADABLE_PENDING, unreadable.detail, now)
 
 
@@ -254,20 +277,20 @@ def event_of_unreadable(value: bytes) -> SourceEvent | Unreadable:
 
 def _event_of(source: SourceRecord) -> SourceEvent:
     return SourceEvent(
-        source.topic,
-        source.partition,
-        source.offset,
-        source.timestamp_ms,
-        source.key.raw() if source.key else None,
-        source.value.raw() if source.value else None,
-        [(name, value.raw() if value else None) for name, value in source.headers],
+        topic=source.topic,
+        partition=source.partition,
+        offset=source.offset,
+        timestamp_ms=source.timestamp_ms,
+        key=source.key.raw() if source.key else None,
+        value=source.value.raw() if source.value else None,
+        headers=[(name, value.raw() if value else None) for name, value in source.headers],
     )
 
 
 def redriven_elsewhere(headers: KafkaHeaders, dead_letter_topics: Collection[str]) -> bool:
-    """Tell whether a dead letter that is none of ours was redriven as this event: another relay's.
+    """Tell whether an event was redriven from another relay's dead letter.
 
-    It is published again for that relay alone, on a source topic that several read. Ours had the event before.
+    A source topic may have several relays. The redrive is for one of them; the others had the event before.
     """
     named = next((value for name, value in reversed(headers) if name == REDRIVE_OF and value is not None), None)
     if named is None:
@@ -294,8 +317,9 @@ def _dead_letter(event: SourceEvent, headers: DeadLetterHeaders) -> DeadLetterRe
     original: list[tuple[str, str | bytes | None]] = [
         (name, value) for name, value in event.headers if not name.startswith(PREFIX) or name == REDRIVE_OF
     ]
-    # Its time is that of its writing: retention counts from it, and takes an old event's dead letter at once.
-    return DeadLetterRecord(event.key, event.value, [*original, *headers.to_kafka()], timestamp_ms=None)
+    # No timestamp, so that it is the time of its writing: retention counts from it, and would take an old event's
+    # dead letter at once.
+    return DeadLetterRecord(event.key, event.value, [*original, *headers.to_kafka()])
 
 
 # What most of them have in common, the most common last. Only memory is packed with it: it may change at any time.
@@ -316,6 +340,18 @@ def _packed(payload: bytes) -> bytes:
 
 def _unpacked(payload: bytes) -> bytes:
     return zlib.decompressobj(_WINDOW_BITS, zdict=_SKELETON).decompress(payload)
+
+
+def _target(tag_source: TagSource) -> PollTarget:
+    match tag_source:
+        case FromJob(job_id=job_id):
+            return Job(job_id)
+        case FromDocument():
+            return THE_DOCUMENT
+        case FromOrder(newer_than=newer_than) if newer_than is not None:
+            return Order(newer_than)
+        case FromOrder() | FromEvent():
+            return THE_ORDER
 
 
 def _wrapped(raw: bytes | None) -> Bytes | None:

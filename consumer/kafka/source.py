@@ -153,7 +153,7 @@ class Source:
             self.begin(assignment, next_offset)
 
     def _count_partitions(self, consumer: Consumer) -> None:
-        """A rebalance may come of new partitions: by the old count this instance's share of a budget is too large.
+        """A rebalance may come of new partitions: by the old count this instance's share of a rate limit is too large.
 
         The statistics tell some seconds later. All topics are asked for: one asked for by name might be made.
         """

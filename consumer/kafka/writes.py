@@ -1,36 +1,95 @@
-"""What is submitted to the journal."""
+"""What is submitted to the journal: one frozen type for each thing that it makes safe.
+
+Writes of one partition are written in the order in which they were submitted. Each comes back, the very same object,
+in the fact `Committed` or `Dropped` (facts.py); only of what an action submitted before the broker refused its record's
+size nothing comes back but its position.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
+from consumer.core.effects import ActionId
 from consumer.core.ownership import Assignment
 from consumer.kafka.records import DeadLetterRecord
+from schemas.dead_letter import Reason
 
 
-@dataclass(slots=True, eq=False)
-class Write:
-    """One thing to make safe. What belongs to one partition is written in the order in which it was submitted.
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """The ticket of an intent: which one of the action's it is."""
 
-    `key` and `value` are the delay topic's record (value None: a tombstone), `next_offset` moves the partition's
-    position. `ticket` comes back when it is committed. One with nothing but a ticket is a mark in the queue: it comes
-    back when all before it is safe.
+    action_id: ActionId
+    sends: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Put:
+    """Write an action's record to the delay topic, in place of the one of the same key.
+
+    `next_offset` moves the partition's position with it. `intent`: the record is that intent.
     """
 
     assignment: Assignment
-    key: bytes | None = None
-    value: bytes | None = None
-    dead_letter: DeadLetterRecord | None = None
+    key: bytes
+    value: bytes
     next_offset: int | None = None
-    ticket: object = None
+    intent: Intent | None = None
 
 
-@dataclass(slots=True)
-class Adoption:
-    """A partition came: what its delay topic holds and where its source goes on."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Tombstone:
+    """Remove an action's record from the delay topic."""
+
+    assignment: Assignment
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class DeadLetter:
+    """Write a dead letter, and remove the record of `key` in the same transaction.
+
+    `offset`: of the event in the source, None where nobody knows it. `next_offset`: see Put.
+    """
+
+    assignment: Assignment
+    record: DeadLetterRecord
+    reason: Reason
+    offset: int | None
+    key: bytes | None = None
+    next_offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Position:
+    """Move a partition's position: all that lies before it is dealt with."""
+
+    assignment: Assignment
+    next_offset: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Barrier:
+    """Write nothing: it comes back when all that was submitted before it is safe."""
+
+    assignment: Assignment
+
+
+Write = Put | Tombstone | DeadLetter | Position | Barrier
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Begin:
+    """From here on write this partition, whose delay partition holds these live records up to `end`.
+
+    `live`: key and offset of each. The source goes on at `next_offset`.
+    """
 
     assignment: Assignment
     live: Iterable[tuple[Hashable, int]]
     end: int
     next_offset: int
+
+
+Item = Write | Begin

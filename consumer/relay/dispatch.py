@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from consumer.core.clock import Clock
-from consumer.core.effects import Poll, Send
+from consumer.core.effects import Document, Job, Order, Poll, Send
 from consumer.core.ledger import Ledger
 from consumer.core.outcomes import (
     Accepted,
@@ -29,14 +29,13 @@ from consumer.core.outcomes import (
     Unavailable,
 )
 from consumer.kafka.clients import Properties
-from consumer.kafka.records import read_payload, request_of
+from consumer.kafka.records import document_of, request_of
 from consumer.relay.connections import Connection
 from consumer.relay.edges import Source
 from consumer.relay.log import ThrottledLog
 from consumer.relay.outbox import Outbox
 from consumer.relay.tasks import Tasks
 from consumer.telemetry.metrics import Metrics
-from schemas.pending_action import FromDocument, FromJob, FromOrder
 
 if TYPE_CHECKING:
     from consumer.telemetry.tracing import Tracing  # an extra
@@ -191,19 +190,13 @@ class Dispatch:
 
     async def _ask(self, connection: Connection, poll: Poll) -> PollOutcome | DocumentOutcome:
         client, permit = connection.client, partial(self._permit_follow_up, connection)
-        if poll.ask_order:
-            return await client.poll_order(poll.order_id, permit=permit)
-        if poll.job_id is not None:
-            return await client.poll_job(poll.job_id, permit)
-        match read_payload(poll.payload).tag_source:
-            case FromDocument(document=document):
-                return await client.send_document(poll.order_id, document, permit)
-            case FromOrder(newer_than=newer_than):
-                return await client.poll_order(poll.order_id, newer_than, permit)
-            case FromJob(job_id=job_id):
+        match poll.target:
+            case Job(job_id):
                 return await client.poll_job(job_id, permit)
-            case _:
-                return await client.poll_order(poll.order_id, permit=permit)
+            case Order(newer_than):
+                return await client.poll_order(poll.order_id, newer_than, permit)
+            case Document():
+                return await client.send_document(poll.order_id, document_of(poll.payload), permit)
 
     async def _send(self, connection: Connection, send: Send) -> None:
         request, event_time_ms = request_of(send.payload, send.version_tag)

@@ -8,7 +8,7 @@ from typing import Protocol
 from consumer.core.ownership import Assignment, Partition
 from consumer.kafka.journal import STUCK_S
 from consumer.kafka.restore import Restored
-from consumer.kafka.writes import Adoption, Write
+from consumer.kafka.writes import Item
 
 
 class Source(Protocol):
@@ -68,7 +68,7 @@ class Journal(Protocol):
     def start(self) -> None:
         """Start to work."""
 
-    def submit(self, items: Iterable[Write | Adoption]) -> None:
+    def submit(self, items: Iterable[Item]) -> None:
         """Make these safe, in this order."""
 
     def stuck_for(self) -> float:

@@ -53,14 +53,14 @@ from consumer.kafka.facts import (
 )
 from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.records import offset_of_key
-from consumer.kafka.writes import Write
+from consumer.kafka.writes import Barrier, DeadLetter, Intent, Put, Write
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import Journal, Restorer, Source, is_dead, is_stuck
 from consumer.relay.inbox import Inbox
 from consumer.relay.log import ThrottledLog
-from consumer.relay.outbox import DeadLetterTicket, IntentTicket, Limits, Outbox
-from consumer.relay.partitions import HandOverTicket, Partitions
+from consumer.relay.outbox import Limits, Outbox
+from consumer.relay.partitions import Partitions
 from consumer.relay.tasks import Tasks
 from consumer.telemetry.metrics import DeadLettered, Metrics, Snapshot
 
@@ -332,21 +332,21 @@ class Relay:
     def _committed(self, writes: Sequence[Write], ownership_confirmed_at: float) -> None:
         now = self._clock()
         for write in writes:
-            match write.ticket:
-                case IntentTicket(action_id, sends):
+            match write:
+                case Put(intent=Intent(action_id, sends)):
                     self._outbox.apply(self._ledger.intent_saved(action_id, sends, ownership_confirmed_at), now)
-                case DeadLetterTicket(reason, offset):
+                case DeadLetter(reason=reason, offset=offset):
                     self._metrics.dead_lettered(reason)
                     self._dead_letters.append(DeadLettered(reason, *write.assignment[:2], offset, now))
-                case HandOverTicket(hand_over, assignment):
-                    hand_over.unsafe.discard(assignment)
+                case Barrier():
+                    self._partitions.passed(write)
         self._tick_soon()
 
     def _dropped(self, writes: Sequence[Write]) -> None:
         """Nothing is to be done for them: the partition's next owner finds it in Kafka."""
         for write in writes:
-            if isinstance(write.ticket, HandOverTicket):
-                write.ticket.hand_over.unsafe.discard(write.assignment)
+            if isinstance(write, Barrier):
+                self._partitions.passed(write)
         self._tick_soon()
 
     def _pinned(self, assignment: Assignment, keys: Iterable[Hashable]) -> None:
@@ -362,12 +362,12 @@ class Relay:
             topic=assignment.topic,
             partition=assignment.partition,
         )
-        self._outbox.write_again(self._ledger.rewrite(assignment), self._clock())
+        self._outbox.write_again(self._ledger.rewrite(assignment))
         self._tick_soon()
 
-    def _record_too_large(self, write: Write) -> None:
+    def _record_too_large(self, write: Put) -> None:
         """Forget an action that the journal had to dead-letter."""
-        offset = offset_of_key(write.key or b"")
+        offset = offset_of_key(write.key)
         if offset is not None:
             self._ledger.record_too_large(ActionId(write.assignment, offset), self._clock())
         self._tick_soon()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from consumer.core.clock import Clock
-from consumer.core.effects import ActionId, Close, Effect, GiveUp, RestoredAction, Save
+from consumer.core.effects import ActionId, Close, Effect, GiveUp, LiveAction, Save
 from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.events.decoding import Undecodable, decode
@@ -20,19 +20,19 @@ from consumer.events.routing import Misrouted, Routed, Router
 from consumer.kafka.membership import MAX_RECORDS
 from consumer.kafka.records import (
     SourceEvent,
-    Unreadable,
     action_key,
     dead_letter_of_action,
     dead_letter_of_event,
     dead_letter_of_unreadable,
+    live_action,
     new_action,
     offset_of_key,
     pending_value,
     redriven_elsewhere,
-    restored_action,
     without_value,
 )
-from consumer.kafka.writes import Adoption, Write
+from consumer.kafka.restore import UnreadableRecord
+from consumer.kafka.writes import DeadLetter, Intent, Item, Position, Put, Tombstone, Write
 from consumer.relay.edges import Journal, Source
 from consumer.telemetry.metrics import Metrics
 from schemas.dead_letter import Reason
@@ -52,22 +52,6 @@ class Limits:
 
     pending: int
     backlog: int = MAX_BACKLOG
-
-
-@dataclass(frozen=True, slots=True)
-class IntentTicket:
-    """The ticket of an intent: which one of the action's it is."""
-
-    action_id: ActionId
-    sends: int
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetterTicket:
-    """The ticket of a dead letter: why, and its event's offset."""
-
-    reason: Reason
-    offset: int | None
 
 
 class Outbox:
@@ -94,7 +78,7 @@ class Outbox:
         self._dead_letter_topics = dead_letter_topics
         self._metrics = metrics
         self._tracing = tracing
-        self._writes: list[Write | Adoption] = []
+        self._writes: list[Item] = []
         self.paused = False
 
     @property
@@ -104,7 +88,7 @@ class Outbox:
 
     # -- in -----------------------------------------------------------------------------------------------------
 
-    def add(self, item: Write | Adoption) -> None:
+    def add(self, item: Item) -> None:
         """Submit this next."""
         self._writes.append(item)
 
@@ -113,46 +97,53 @@ class Outbox:
         for effect in effects:
             self._writes.append(self._write(effect, now))
 
-    def write_again(self, effects: Iterable[Effect], now: float) -> None:
+    def write_again(self, saves: Iterable[Save]) -> None:
         """Submit records that were written before.
 
-        No ticket: it is no new intent, and a later one, of the same count of sends, may be on its way.
+        They are no new intents: a later one, of the same count of sends, may be on its way.
         """
-        for effect in effects:
-            write = self._write(effect, now)
-            write.ticket = None
-            self._writes.append(write)
+        for save in saves:
+            self._writes.append(put_of(save, is_intent=False))
 
     def take(self, assignment: Assignment, events: Sequence[SourceEvent], now: float) -> None:
         """Take consumed events in: decode and route each, and tell the ledger."""
         self._metrics.events_consumed(assignment.topic, len(events))
         for event in events:
-            writes = self._taken(assignment, event, now) or [Write(assignment)]
-            writes[-1].next_offset = event.offset + 1  # rule 1
-            self._writes += writes
+            self._writes.append(self._taken(assignment, event, now))
 
-    def dead_letter_unreadable(
-        self, assignment: Assignment, key: bytes, value: bytes, why: Unreadable, now: float
-    ) -> None:
+    def dead_letter_unreadable(self, assignment: Assignment, record: UnreadableRecord, now: float) -> None:
         """Submit the dead letter of a delay record that this version cannot read."""
-        dead_letter = dead_letter_of_unreadable(assignment[:2], key, value, why, now)
-        ticket = DeadLetterTicket(Reason.UNREADABLE_PENDING, offset_of_key(key))
-        self._writes.append(Write(assignment, key, dead_letter=dead_letter, ticket=ticket))
+        letter = dead_letter_of_unreadable(assignment[:2], record.key, record.value, record.why, now)
+        self._writes.append(
+            DeadLetter(
+                assignment=assignment,
+                record=letter,
+                reason=Reason.UNREADABLE_PENDING,
+                offset=offset_of_key(record.key),
+                key=record.key,
+            )
+        )
 
-    def _taken(self, assignment: Assignment, event: SourceEvent, now: float) -> list[Write]:
+    def _taken(self, assignment: Assignment, event: SourceEvent, now: float) -> Write:
+        """Return what an event comes to. It settles the event's position, too (rule 1)."""
+        next_offset = event.offset + 1
         routed = self._routed(event)
         if self._tracing is not None and routed is not None:
             routed = self._tracing.taken(event, routed, now)
-        match routed:
-            case Routed():
-                self._metrics.routed(routed.route, routed.action)
-                effects = self._ledger.accept(assignment, event.offset, new_action(routed, event), now)
-                return [self._write(effect, now) for effect in effects]
-            case Misrouted(reason, detail, route):
-                dead_letter = dead_letter_of_event(event, reason, detail, now, route)
-                return [Write(assignment, dead_letter=dead_letter, ticket=DeadLetterTicket(reason, event.offset))]
-            case None:
-                return []
+        if isinstance(routed, Routed):
+            self._metrics.routed(routed.route, routed.action)
+            save = self._ledger.accept(assignment, event.offset, new_action(routed, event), now)
+            if save is not None:
+                return put_of(save, next_offset)
+        elif isinstance(routed, Misrouted):
+            return DeadLetter(
+                assignment=assignment,
+                record=dead_letter_of_event(event, routed.reason, routed.detail, now, routed.route),
+                reason=routed.reason,
+                offset=event.offset,
+                next_offset=next_offset,
+            )
+        return Position(assignment, next_offset)
 
     def _routed(self, event: SourceEvent) -> Routed | Misrouted | None:
         if event.value is None:
@@ -171,9 +162,15 @@ class Outbox:
         return None
 
     def _write(self, effect: Effect, now: float) -> Write:
-        if self._tracing is not None and isinstance(effect, GiveUp):
-            self._tracing.set_aside(effect)
-        return write_of(effect, now)
+        match effect:
+            case Save():
+                return put_of(effect)
+            case Close(action_id, route):
+                return Tombstone(action_id.assignment, action_key(action_id.offset, route))
+            case GiveUp():
+                if self._tracing is not None:
+                    self._tracing.set_aside(effect)
+                return dead_letter_of(effect, now)
 
     # -- out ----------------------------------------------------------------------------------------------------
 
@@ -198,40 +195,48 @@ class Outbox:
             (self._source.pause if full else self._source.resume)()
 
 
-def write_of(effect: Effect, now: float) -> Write:
-    """Return the write of what the ledger wants written. `now` is seconds since 1970."""
-    assignment, offset = effect.action_id
-    write = Write(assignment, action_key(offset, effect.route))
-    match effect:
-        case Save():
-            write.value = pending_value(effect)
-            write.ticket = IntentTicket(effect.action_id, effect.sends) if effect.sending else None
-        case GiveUp():
-            write.dead_letter = dead_letter_of_action(effect, now)
-            write.ticket = DeadLetterTicket(effect.reason, offset)
-        case Close():
-            pass
-    return write
+def put_of(save: Save, next_offset: int | None = None, *, is_intent: bool = True) -> Put:
+    """Return the write of an action's record. `is_intent`: with `sending` it is a new intent."""
+    assignment, offset = save.action_id
+    intent = Intent(save.action_id, save.sends) if save.sending and is_intent else None
+    return Put(assignment, action_key(offset, save.route), pending_value(save), next_offset, intent)
 
 
-def given_up(assignment: Assignment, restored: RestoredAction, reason: Reason, detail: str) -> GiveUp:
-    """Give a restored action up that the ledger does not hold."""
-    action = restored.action
-    action_id = ActionId(assignment, restored.offset)
-    return GiveUp(action_id, action.route, action.payload, reason, detail, None, restored.attempts, restored.sends)
+def dead_letter_of(given_up: GiveUp, now: float, next_offset: int | None = None) -> DeadLetter:
+    """Return the write of an action that was given up. `now` is seconds since 1970."""
+    assignment, offset = given_up.action_id
+    return DeadLetter(
+        assignment=assignment,
+        record=dead_letter_of_action(given_up, now),
+        reason=given_up.reason,
+        offset=offset,
+        key=action_key(offset, given_up.route),
+        next_offset=next_offset,
+    )
 
 
-def replace_too_large(write: Write, *, clock: Clock, tracing: Tracing | None) -> Write:
+def given_up(assignment: Assignment, live: LiveAction, reason: Reason, detail: str) -> GiveUp:
+    """Give an action up that the ledger does not hold."""
+    return GiveUp(
+        action_id=ActionId(assignment, live.offset),
+        route=live.action.route,
+        payload=live.action.payload,
+        reason=reason,
+        detail=detail,
+        errors=None,
+        attempts=live.attempts,
+        sends=live.sends,
+    )
+
+
+def replace_too_large(write: Put | DeadLetter, *, clock: Clock, tracing: Tracing | None) -> DeadLetter:
     """Replace what the broker refuses; the same again where it cannot be smaller. Called on the journal's thread."""
-    if write.dead_letter is not None:
-        smaller = write.dead_letter.value is not None
-        return replace(write, dead_letter=without_value(write.dead_letter)) if smaller else write
-    restored = restored_action(write.key or b"", write.value or b"")
-    assert isinstance(restored, RestoredAction)  # noqa: S101 - we wrote it ourselves a moment ago
-    detail = f"the delay topic refuses its record of {len(write.value or b'')} bytes (max.message.bytes)"
-    effect = given_up(write.assignment, restored, Reason.TOO_LARGE, detail)
+    if isinstance(write, DeadLetter):
+        return write if write.record.value is None else replace(write, record=without_value(write.record))
+    live = live_action(write.key, write.value)
+    assert isinstance(live, LiveAction)  # noqa: S101 - we wrote it ourselves a moment ago
+    detail = f"the delay topic refuses its record of {len(write.value)} bytes (max.message.bytes)"
+    effect = given_up(write.assignment, live, Reason.TOO_LARGE, detail)
     if tracing is not None:
         tracing.set_aside(effect)
-    replacement = write_of(effect, clock())
-    replacement.next_offset = write.next_offset
-    return replacement
+    return dead_letter_of(effect, clock(), write.next_offset)

@@ -16,12 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from consumer.core.clock import Clock
-from consumer.core.effects import RestoredAction
+from consumer.core.effects import LiveAction
 from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
-from consumer.kafka.records import Unreadable, action_key, restored_action
+from consumer.kafka.records import action_key
 from consumer.kafka.restore import Restored, RestoreError
-from consumer.kafka.writes import Adoption, Write
+from consumer.kafka.writes import Barrier, Begin, Position, Tombstone
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import Journal, Restorer, Source, is_dead
 from consumer.relay.log import ThrottledLog
@@ -35,44 +35,15 @@ RESTORE_RETRY_S = 1.0
 
 @dataclass(slots=True)
 class HandOver:
-    """Partitions that are being given away: first what is in flight ends, then the journal, then they are gone."""
+    """Partitions that are being given away: first what is in flight ends, then the journal, then they are gone.
+
+    `busy`: those of which something is in flight. `barriers`: what the journal has still to pass.
+    """
 
     assignments: Sequence[Assignment]
     settled: threading.Event
-    unmarked: set[Assignment]
-    unsafe: set[Assignment]
-
-
-@dataclass(frozen=True, slots=True)
-class HandOverTicket:
-    """The ticket that comes back when all before it in the journal's queue is safe."""
-
-    hand_over: HandOver
-    assignment: Assignment
-
-
-@dataclass(frozen=True, slots=True)
-class Adopted:
-    """A restored partition with its records read. `live`: key and delay offset of each."""
-
-    restored: Restored
-    live: list[tuple[bytes, int]]
-    actions: list[RestoredAction]
-    unreadable: list[tuple[bytes, bytes, Unreadable]]
-
-
-def read_live(restored: Restored) -> Adopted:
-    """Read what a partition holds; uses `restored.live` up, as two copies of 100,000 records are 100 MB more."""
-    adopted = Adopted(restored, [], [], [])
-    while restored.live:
-        record = restored.live.pop()
-        adopted.live.append((record.key, record.offset))
-        read = restored_action(record.key, record.value)
-        if isinstance(read, Unreadable):
-            adopted.unreadable.append((record.key, record.value, read))
-        else:
-            adopted.actions.append(read)
-    return adopted
+    busy: set[Assignment]
+    barriers: set[Barrier]
 
 
 class Partitions:
@@ -149,31 +120,26 @@ class Partitions:
         loop = asyncio.get_running_loop()
         while assignments := [each for each in assignments if self._stays(each)]:
             try:
-                adopted = await loop.run_in_executor(self._restoring, self._restore, assignments)
+                restored = await loop.run_in_executor(self._restoring, self._restorer.restore, assignments)
             except RestoreError as error:
                 self._log.throttled("restore goes on", why=str(error))
                 await asyncio.sleep(RESTORE_RETRY_S)
                 continue
-            for each in adopted:
+            for each in restored:
                 self._begin(each)
             self._tick_soon()
             return
 
-    def _restore(self, assignments: list[Assignment]) -> list[Adopted]:
-        """Read the delay partitions. Called on the restore's thread."""
-        return [read_live(restored) for restored in self._restorer.restore(assignments)]
-
-    def _begin(self, adopted: Adopted) -> None:
-        restored, now = adopted.restored, self._clock()
-        assignment = restored.assignment
+    def _begin(self, restored: Restored) -> None:
+        assignment, now = restored.assignment, self._clock()
         if not self._stays(assignment):
             return
-        self._outbox.add(Adoption(assignment, adopted.live, restored.end, restored.next_offset))
-        for key, value, why in adopted.unreadable:
-            self._outbox.dead_letter_unreadable(assignment, key, value, why, now)
+        self._outbox.add(Begin(assignment, restored.live, restored.end, restored.next_offset))
+        for record in restored.unreadable:
+            self._outbox.dead_letter_unreadable(assignment, record, now)
         if not restored.position_known:
-            self._outbox.add(Write(assignment, next_offset=restored.next_offset))
-        known = self._known(adopted, now)
+            self._outbox.add(Position(assignment, restored.next_offset))
+        known = self._known(restored, now)
         self._outbox.apply(self._ledger.assign(assignment, known, now), now)
         self._source.begin(assignment, restored.next_offset)
         self._metrics.restored(restored.records_read, restored.seconds)
@@ -182,24 +148,23 @@ class Partitions:
             topic=assignment.topic,
             partition=assignment.partition,
             next_offset=restored.next_offset,
-            pending=len(adopted.actions),
+            pending=len(restored.actions),
             seconds=round(restored.seconds, 3),
         )
 
-    def _known(self, adopted: Adopted, now: float) -> list[RestoredAction]:
+    def _known(self, restored: Restored, now: float) -> list[LiveAction]:
         """Return the actions that go on; the others end here."""
-        restored = adopted.restored
-        known: list[RestoredAction] = []
-        for action in adopted.actions:
-            if restored.next_offset <= action.offset < restored.source_end and not action.sending:
+        known: list[LiveAction] = []
+        for live in restored.actions:
+            if restored.next_offset <= live.offset < restored.source_end and not live.sending:
                 # A delayed commit made its record visible without its offset (or an operator moved the offset back):
                 # the source brings the event again, and might do so when this action is done and forgotten.
-                self._outbox.add(Write(restored.assignment, action_key(action.offset, action.action.route)))
-            elif action.action.connection in self._dispatch.connections:
-                known.append(action)
+                self._outbox.add(Tombstone(restored.assignment, action_key(live.offset, live.action.route)))
+            elif live.action.connection in self._dispatch.connections:
+                known.append(live)
             else:
                 gone = "its connection is no longer configured"
-                self._outbox.apply([given_up(restored.assignment, action, Reason.UNKNOWN_CONNECTION, gone)], now)
+                self._outbox.apply([given_up(restored.assignment, live, Reason.UNKNOWN_CONNECTION, gone)], now)
         return known
 
     # -- hand over ----------------------------------------------------------------------------------------------
@@ -209,21 +174,28 @@ class Partitions:
         self._metrics.rebalanced("revoked")
         for assignment in assignments:
             self._outbox.apply(self._ledger.stop(assignment), self._clock())
-        self.hand_overs.append(HandOver(assignments, settled, set(assignments), set(assignments)))
+        self.hand_overs.append(HandOver(assignments, settled, set(assignments), set()))
         self._tick_soon()
 
     def settle_hand_overs(self) -> None:
         """Take every hand-over as far as it comes."""
         for hand_over in list(self.hand_overs):
-            for assignment in [a for a in hand_over.unmarked if not self._ledger.in_flight(a)]:
-                hand_over.unmarked.discard(assignment)
-                self._outbox.add(Write(assignment, ticket=HandOverTicket(hand_over, assignment)))
+            for assignment in [a for a in hand_over.busy if not self._ledger.in_flight(a)]:
+                hand_over.busy.discard(assignment)
+                barrier = Barrier(assignment)
+                hand_over.barriers.add(barrier)
+                self._outbox.add(barrier)
             # Given away before all was safe (`hand_over_s`): what the journal has of it, it drops without an answer.
             overran = is_dead(self._journal) or not any(map(self._source.owns, hand_over.assignments))
-            if overran or not hand_over.unsafe:
+            if overran or not (hand_over.busy or hand_over.barriers):
                 self.hand_overs.remove(hand_over)
                 self._forget(hand_over.assignments)
                 hand_over.settled.set()
+
+    def passed(self, barrier: Barrier) -> None:
+        """Take in that all before this barrier is safe, or nobody's any more."""
+        for hand_over in self.hand_overs:
+            hand_over.barriers.discard(barrier)
 
     def lost(self, assignments: Sequence[Assignment]) -> None:
         """Drop these at once."""

@@ -7,13 +7,16 @@ action that it accepted. `world.py` is the place to start reading: orders, versi
     answer.py   PURE  one HTTP answer
     account.py  PURE  what was accepted and asked
     faults.py   PURE  which fault befalls which request, and what each one does (one table)
+    moods.py    PURE  what Engage's documentation leaves open, and what differs from order to order
+    bodies.py   PURE  what stands in a request's body, and what is wrong with it
     world.py    PURE  orders, versions, jobs, actions
     options.py  PURE  what a user can choose
     api.py      PURE  one request in, one reaction out
     server.py   EDGE  sockets
 """
 
+from consumer.simulator.moods import Moods
 from consumer.simulator.options import SimulatorOptions
 from consumer.simulator.server import Simulator, run, serve
 
-__all__ = ["Simulator", "SimulatorOptions", "run", "serve"]
+__all__ = ["Moods", "Simulator", "SimulatorOptions", "run", "serve"]

@@ -19,7 +19,8 @@ class AcceptedAction:
     """An action that was answered 202, or would have been, had a fault not swallowed the answer.
 
     `sequence` counts from 1. Seconds since 1970: `tag_ready_at`, when the order's version was processed, and
-    `accepted_at`, when the action was accepted.
+    `accepted_at`, when the action was accepted. `with_document`: it came as the `orderAction` of a document, and was
+    carried out when that version was processed.
     """
 
     sequence: int
@@ -30,6 +31,7 @@ class AcceptedAction:
     data: object
     tag_ready_at: float
     accepted_at: float
+    with_document: bool = False
 
     def as_json(self) -> dict[str, object]:
         """Return it as the control endpoint shows it."""
@@ -42,6 +44,7 @@ class AcceptedAction:
             "data": self.data,
             "tagReadyAt": self.tag_ready_at,
             "acceptedAt": self.accepted_at,
+            "withDocument": self.with_document,
         }
 
 
@@ -73,6 +76,7 @@ class Account:
         self.accepted: list[AcceptedAction] = []
         self.requests: Counter[tuple[str, str]] = Counter()
         self.faults: Counter[str] = Counter()
+        self.integration_log: Counter[str] = Counter()  # what Engage tells nobody but its own log
         self._by_order: dict[str, list[AcceptedAction]] = {}
         self._seconds: dict[str, SlidingSecond] = {}
 
@@ -86,10 +90,13 @@ class Account:
         *,
         tag_ready_at: float,
         now: float,
+        with_document: bool = False,
     ) -> None:
         """Write down one accepted action."""
         sequence = len(self.accepted) + 1
-        entry = AcceptedAction(sequence, order_id, action, version_tag, language, data, tag_ready_at, now)
+        entry = AcceptedAction(
+            sequence, order_id, action, version_tag, language, data, tag_ready_at, now, with_document
+        )
         self.accepted.append(entry)
         self._by_order.setdefault(order_id, []).append(entry)
 
@@ -120,11 +127,13 @@ class Account:
         return {
             "accepted": len(self.accepted),
             "acceptedByAction": dict(Counter(entry.action for entry in self.accepted)),
+            "acceptedWithDocument": sum(entry.with_document for entry in self.accepted),
             "orders": len(self._by_order),
             "repeated": self.repeated(),
             "requests": requests,
             "requestsTotal": self.requests.total(),
             "faults": dict(self.faults),
+            "integrationLog": dict(self.integration_log),
             "mostRequestsPerSecond": {key_name(key): second.most for key, second in self._seconds.items()},
         }
 
@@ -133,6 +142,7 @@ class Account:
         self.accepted.clear()
         self.requests.clear()
         self.faults.clear()
+        self.integration_log.clear()
         self._by_order.clear()
         self._seconds.clear()
 

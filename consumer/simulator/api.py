@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qs, unquote_to_bytes
 
 from consumer.simulator.account import SlidingSecond
-from consumer.simulator.answer import Answer, Call, json_answer, read_object, refuse
+from consumer.simulator.answer import JSON, Answer, Call, error_page, json_answer, read_object, refuse
 from consumer.simulator.chance import draw, parse_durations
 from consumer.simulator.faults import Effect, Ending, Faults, parse_faults
+from consumer.simulator.moods import Moods, read_moods
 from consumer.simulator.options import SimulatorOptions
 from consumer.simulator.world import World
 
 MAX_BULK = 100_000
+INTERNAL_HOST = "orders-7.engage.internal:8080"  # what a server behind a proxy may take for its own name
 
 Headers = Sequence[tuple[bytes, bytes]]
 _Serve = Callable[[bytes, float], Answer]  # body, now
@@ -67,6 +69,8 @@ class Api:
         self._faults = Faults(options.seed, parse_faults(options.faults))
         self._served: dict[str, SlidingSecond] = {}  # by key: what was within the rate
         self._late = 0
+        self._errors = 0
+        self._html_errors = options.moods.html_errors
 
     def react(self, method: str, target: bytes, headers: Headers, body: bytes, now: float) -> Reaction:
         """Take one request. `headers` have lower-case names; `now` is seconds since 1970 and never goes back."""
@@ -76,11 +80,12 @@ class Api:
         served = self._route(method, path)
         if isinstance(served, Answer):
             self._world.account.requests["other", str(served.status)] += 1
-            return Reaction(served)
+            return Reaction(self._written(served, headers))
         reaction = self._gate(headers, now) or self._serve(served, body, now)
         status = _UNANSWERED.get(reaction.ending) or str(reaction.answer.status)
         self._world.account.requests[served.call, status] += 1
-        return reaction
+        written = self._written(reaction.answer, headers)
+        return reaction if written is reaction.answer else replace(reaction, answer=written)
 
     # What is asked
 
@@ -157,10 +162,24 @@ class Api:
             delay_s = self._slow.quantile(draw(self._seed, "slow", self._late))
         return Reaction(effect.instead or answer, effect.ending, delay_s)
 
+    def _written(self, answer: Answer, headers: Headers) -> Answer:
+        """Write an answer in today's mood: where a Location points, and whether an error is a page."""
+        if answer.location is not None:
+            host = _header(headers, b"host")
+            prefix = {"absolute": f"http://{host}", "other-scheme": f"https://{host}"}
+            prefix["other-host"] = f"http://{INTERNAL_HOST}"
+            return replace(answer, location=prefix.get(answer.redirect, "") + answer.location)
+        if self._html_errors and answer.status >= 400 and answer.content_type == JSON:
+            self._errors += 1
+            if draw(self._seed, "html", self._errors) < self._html_errors:
+                return error_page(answer)
+        return answer
+
     # The simulator's own endpoints
 
     def _control(self, method: str, path: str, query: str, body: bytes, now: float) -> Answer:
         world = self._world
+        world.settle(now)
         try:
             match method, path:
                 case "GET", "/simulator/account":
@@ -175,6 +194,12 @@ class Api:
                     asked = _asked_for(body, "valid", "forbidden")
                     valid = None if asked.get("valid") is None else _texts(asked, "valid")
                     self.set_keys(valid, _texts(asked, "forbidden"))
+                    return Answer(200)
+                case "PUT", "/simulator/moods":
+                    self.set_moods(read_moods(_object(body)))
+                    return Answer(200)
+                case "POST", "/simulator/contacts":
+                    world.register_contacts(_texts(_asked_for(body, "orderIds"), "orderIds"), now)
                     return Answer(200)
                 case "POST", "/simulator/orders/bulk":
                     order_ids, contact = _bulk(_asked_for(body, "orderIds", "count", "prefix", "contact"))
@@ -191,17 +216,23 @@ class Api:
         """Replace all faults. Raises ValueError for text that describes none."""
         self._faults.follow(parse_faults(faults))
 
+    def set_moods(self, moods: Moods) -> None:
+        """Replace all moods."""
+        self._world.set_moods(moods)
+        self._html_errors = moods.html_errors
+
     def set_keys(self, valid: Sequence[str] | None, forbidden: Sequence[str] = ()) -> None:
         """Replace the keys; `valid` None for any that isn't empty."""
         self._valid_keys = None if valid is None else frozenset(valid)
         self._forbidden_keys = frozenset(forbidden)
 
     def start_again(self) -> None:
-        """Forget orders, jobs and the account; faults and keys stay, and faults fall as from the start."""
+        """Forget orders, jobs and the account; faults, moods and keys stay, and faults fall as from the start."""
         self._world.clear()
         self._faults.start_again()
         self._served.clear()
         self._late = 0
+        self._errors = 0
 
     def _account(self, query: dict[str, list[str]]) -> Answer:
         """Show the account: `summary=1` counts only; `after=N&limit=N` a page; `order=ID` one order."""
@@ -227,10 +258,15 @@ def _header(headers: Headers, name: bytes) -> str:
     return ""
 
 
-def _asked_for(body: bytes, *known: str) -> dict[str, object]:
+def _object(body: bytes) -> dict[str, object]:
     asked = read_object(body)
     if asked is None:
-        raise ValueError(f"the body is no JSON object with {', '.join(known)}")
+        raise ValueError("the body is no JSON object")
+    return asked
+
+
+def _asked_for(body: bytes, *known: str) -> dict[str, object]:
+    asked = _object(body)
     if unknown := asked.keys() - set(known):
         raise ValueError(f"{min(unknown)}: unknown; there are {', '.join(known)}")
     return asked

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from consumer.simulator.answer import CALLS, HTML, Answer, Call, refuse
+from consumer.simulator.answer import CALLS, Answer, Call, error_page, refuse
 from consumer.simulator.chance import draw, parse_probability
 
 Ending = Literal["answer", "late", "silence", "reset", "close", "cut", "garbage"]
@@ -54,8 +54,6 @@ class Effect:
     new_version: bool = False
 
 
-_PAGE = b"<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
-
 FAULTS: dict[FaultName, tuple[Effect, ...]] = {
     # name:          processed?  the client sees
     "unavailable": (Effect(False, "answer", refuse(503, "the service is unavailable")),),
@@ -72,7 +70,7 @@ FAULTS: dict[FaultName, tuple[Effect, ...]] = {
     "close-after": (Effect(True, "close"),),
     "cut-body": (Effect(True, "cut"),),
     "garbage": (Effect(True, "garbage"),),
-    "html": (Effect(False, "answer", Answer(502, _PAGE, HTML)),),
+    "html": (Effect(False, "answer", error_page(Answer(502))),),
     "stale": (Effect(True, "answer", new_version=True),),  # actions only: the tag no longer matches, 404
     "unauthorized": (Effect(False, "answer", refuse(401, "the API key is not valid")),),
     "lost-answer": (Effect(True, "silence"),),

@@ -7,7 +7,8 @@ from typing import get_args
 
 from consumer.simulator.chance import parse_durations
 from consumer.simulator.faults import parse_faults
-from consumer.simulator.world import CompletedJob, Processing, UnknownOrders
+from consumer.simulator.moods import Moods
+from consumer.simulator.world import Processing, UnknownOrders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +18,7 @@ class SimulatorOptions:
     listen               host:port, port 0 for any free one
     processing           how long a version's processing takes, see `parse_durations`
     failing, stuck       shares of jobs that fail or never complete
-    completed_job        whether a completed job answers with the tag or redirects to its order
+    moods                see `Moods`
     unknown_orders       whether an order or job that nobody submitted is created when it is first asked for
     requests_per_second  within any second and per key; 0 for no limit
     valid_keys           None for any key that isn't empty
@@ -30,7 +31,7 @@ class SimulatorOptions:
     processing: str = "lognormal:2s,0.8"
     failing: float = 0.0
     stuck: float = 0.0
-    completed_job: CompletedJob = "tag"
+    moods: Moods = field(default_factory=Moods)
     unknown_orders: UnknownOrders = "not-found"
     requests_per_second: int = 200
     api_key_header: str = "apikey"
@@ -48,8 +49,6 @@ class SimulatorOptions:
             raise ValueError("failing and stuck: expected shares of 0 or more that add up to 1 at most")
         if self.requests_per_second < 0:
             raise ValueError(f"requests_per_second {self.requests_per_second}: expected 0 (no limit) or more")
-        if self.completed_job not in get_args(CompletedJob):
-            raise ValueError(f"completed_job {self.completed_job!r}: expected tag or redirect")
         if self.unknown_orders not in get_args(UnknownOrders):
             raise ValueError(f"unknown_orders {self.unknown_orders!r}: expected not-found or create")
         if not self.api_key_header or not self.api_key_header.isascii():

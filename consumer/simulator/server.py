@@ -49,16 +49,22 @@ class Simulator:
         """`clock` returns seconds since 1970 and never goes back; default: the real time."""
         self._options = options or SimulatorOptions()
         self._clock = clock or steady_clock()
-        self.world = World(
+        self._world = World(
             seed=self._options.seed,
             processing=self._options.version_processing(),
-            completed_job=self._options.completed_job,
+            moods=self._options.moods,
             unknown_orders=self._options.unknown_orders,
         )
-        self.api = Api(self._options, self.world)
+        self.api = Api(self._options, self._world)
         self.url = ""  # known once it listens
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
+
+    @property
+    def world(self) -> World:
+        """The world as it is now, with everything processed that is due."""
+        self._world.settle(self._clock())
+        return self._world
 
     async def __aenter__(self) -> Self:
         host, port = self._options.address()
@@ -92,7 +98,7 @@ class Simulator:
         self, order_id: str, *, contact: bool = True, takes_s: float | None = None, fate: Fate | None = None
     ) -> str:
         """Do what the commerce platform does before it publishes an event: submit the order. Returns the job's id."""
-        return self.world.submit_order(order_id, self._clock(), contact=contact, takes_s=takes_s, fate=fate)
+        return self._world.submit_order(order_id, self._clock(), contact=contact, takes_s=takes_s, fate=fate)
 
     def _react(self, request: h11.Request, body: bytes) -> Reaction:
         method = request.method.decode("ascii")

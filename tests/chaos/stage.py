@@ -178,7 +178,7 @@ class Stage:
             time.sleep(0.05)
 
     def read_again(self) -> None:
-        """Read Kafka's books from their beginning: topics have changed, or were made anew."""
+        """Read Kafka's books from their beginning: topics have changed, or were recreated."""
         self.books = self._closing.enter_context(Books(self.sandbox))
 
     @contextmanager

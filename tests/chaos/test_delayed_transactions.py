@@ -24,7 +24,7 @@ from consumer.kafka.facts import Committed, Fact
 from consumer.kafka.records import DeadLetterRecord
 from consumer.kafka.topics import RelayTopics
 from consumer.kafka.transactions import Transactions
-from consumer.kafka.writes import Adoption, Write
+from consumer.kafka.writes import Begin, DeadLetter
 from schemas.dead_letter import Reason
 from tests.chaos.kafka_proxy import (
     ADD_OFFSETS_TO_TXN,
@@ -236,10 +236,11 @@ def test_a_dead_letter_is_safe_before_the_position_that_stands_for_it() -> None:
         clock=steady_clock(),
         pause=lambda _: None,
         report=facts.append,
-        replace_too_large=lambda write: write,
+        replace_too_large=Mock(),
     )
-    dead_letter = DeadLetterRecord(b"key", b"garbage", [], None)
-    transactions.settle([Adoption(assignment, [], 0, 0), Write(assignment, dead_letter=dead_letter, next_offset=1)])
+    dead_letter = DeadLetterRecord(b"key", b"garbage", [])
+    write = DeadLetter(assignment=assignment, record=dead_letter, reason=Reason.UNDECODABLE, offset=0, next_offset=1)
+    transactions.settle([Begin(assignment, [], 0, 0), write])
     written = producer.asked[producer.asked.index("begin_transaction") + 1 :]
     assert written[:5] == ["letters", "flush", "delay", "flush", "send_offsets_to_transaction"]
     assert [type(fact) for fact in facts] == [Committed]

@@ -23,7 +23,12 @@ HEADERS = [(b"apikey", b"k"), (b"user-agent", b"test/1"), (b"content-type", b"ap
 
 def world_with(processing: str = "fixed:2s", **options: object) -> World:
     chosen = SimulatorOptions(processing=processing, **options)  # type: ignore[arg-type]
-    return World(seed=chosen.seed, processing=chosen.version_processing(), unknown_orders=chosen.unknown_orders)
+    return World(
+        seed=chosen.seed,
+        processing=chosen.version_processing(),
+        moods=chosen.moods,
+        unknown_orders=chosen.unknown_orders,
+    )
 
 
 def sample(text: str) -> list[float]:
@@ -256,7 +261,6 @@ def test_a_repeat_is_the_same_order_action_language_and_data_in_whatever_sequenc
         ({"failing": 0.6, "stuck": 0.6}, "failing and stuck"),
         ({"failing": math.nan}, "failing and stuck"),
         ({"requests_per_second": -1}, "requests_per_second -1"),
-        ({"completed_job": "tags"}, "completed_job 'tags'"),
         ({"unknown_orders": "yes"}, "unknown_orders 'yes'"),
         ({"slow": "2s"}, "durations '2s'"),
         ({"api_key_header": ""}, "api_key_header"),

@@ -1,4 +1,4 @@
-"""The rare states that some thousands of schedules must reach: one that is never reached is a gap in the world."""
+"""The rare states that some thousands of schedules must reach: one that is never reached is a gap."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ TO_BE_REACHED = (
     "a process ended for an offset that is out of range",
     "a process refused to start: the delay topic has too few partitions",
     "a restore found no delay partition yet",
-    "an instance heard that the source has grown",
+    "a process heard that the source has grown",
     "a transaction met a delay topic that was recreated",
     "what was pending is gone with the delay topic",
     "an action was restored that was first seen in the future",

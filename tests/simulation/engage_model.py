@@ -1,4 +1,4 @@
-"""Engage in the world, behind the EngageClient's methods: one typed outcome per call, all that there are."""
+"""Engage, behind the EngageClient's methods: one typed outcome per call, all that there are."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ACTION_FAULTS = (
 
 
 class SimulatedEngage:
-    """One instance's client."""
+    """One process's client."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -53,9 +53,9 @@ class SimulatedEngage:
         loop.call_later(seconds, future.set_result, None)
         await future
 
-    async def _asked(self, troubles: tuple[str, ...]) -> str:
+    async def _asked(self, errors: tuple[str, ...]) -> str:
         self._scheduler.oracle.requested(self._process)
-        client_error = self._scheduler.client_error(troubles)
+        client_error = self._scheduler.client_error(errors)
         if self._scheduler.chance(0.5):
             await self._sleep(self._scheduler.pick((0.01, 0.1, 1.0)))
         return client_error

@@ -1,4 +1,4 @@
-"""An event loop whose time is the world's. Only what consumer/relay/loop.py uses of asyncio is here."""
+"""An event loop whose time is the simulation's. Only what consumer/relay uses of asyncio is here."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def rebalance_there(scheduler: Scheduler) -> bool:
 
 
 def hand_over_twice(scheduler: Scheduler) -> bool:
-    """An instance stands still in a transaction; whoever takes its partitions over loses them before that times out."""
+    """A process stands still in a transaction; whoever takes its partitions over loses them before that times out."""
     scheduler.fail_points[scheduler.pick(scheduler.names)] = ("hand over twice", scheduler.pick(IN_A_TRANSACTION))
     return len(scheduler.names) > 1 and scheduler.kafka.session_s < TRANSACTION_TIMEOUT_S
 
@@ -173,7 +173,7 @@ def delete_records(scheduler: Scheduler) -> bool:
 
 
 def grow(scheduler: Scheduler) -> bool:
-    """The source gets a partition. The group, the instances and the operator of the delay topic hear of it later."""
+    """The source gets a partition. The group, the processes and the operator of the delay topic hear of it later."""
     if len(scheduler.numbers) >= MAX_PARTITIONS or scheduler.growing:
         return False
     scheduler.growing = True
@@ -193,14 +193,14 @@ def _counted(scheduler: Scheduler, process: Process) -> None:
         if process.alive:
             scheduler.at(scheduler.now + 5.0, partial(_counted, scheduler, process))
     elif process.source.started:
-        scheduler.reach("an instance heard that the source has grown")
+        scheduler.reach("a process heard that the source has grown")
         process.source.counted(len(scheduler.numbers))
     else:
         scheduler.at(scheduler.now + 0.1, partial(_counted, scheduler, process))
 
 
 def recreate(scheduler: Scheduler) -> bool:
-    """The delay topic is deleted and made again: all that is pending is in the instances' memory now, or nowhere."""
+    """The delay topic is deleted and created again: all that is pending is in the processes' memory now, or nowhere."""
     kafka = scheduler.kafka
     if scheduler.growing or not all(_is_known_elsewhere(scheduler, number) for number in scheduler.numbers):
         return False  # with positions, too, gone: an operator who starts anew, with `run --from`
@@ -261,7 +261,7 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "compact": (1, compact),
     "delete records": (1, delete_records),
     "more partitions": (1, grow),
-    "delay topic made anew": (1, recreate),
+    "delay topic recreated": (1, recreate),
     "clock jump": (1, jump),
 }
 _DRAWN = [name for name, (weight, _) in FAULTS.items() for _ in range(weight)]

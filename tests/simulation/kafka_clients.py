@@ -1,6 +1,6 @@
-"""Kafka's clients in the world, as confluent-kafka's behave: the member, the producer, the restore's reader.
+"""Kafka's clients, as confluent-kafka's behave: the member, the producer, the restore's reader.
 
-What becomes of a request is the world's decision: answered, lost, answered in vain, late, or repeated later.
+What becomes of a request is the scheduler's decision: answered, lost, answered in vain, late, or repeated later.
 """
 
 from __future__ import annotations
@@ -309,8 +309,8 @@ class SimulatedProducer:
             if index:
                 self._process.meanwhile("between two records")
             offset: int | None = self._kafka.produce(self._id, self._epoch, self._serial, at, record)
-            # Of a topic that was made anew, the first offsets are always known: two such accidents at once would need
-            # an old topic as short as the world's to do harm.
+            # Of a recreated topic, the first offsets are always known: two such accidents at once would need
+            # an old topic as short as these to do harm.
             if fate == "answer lost" and not self._kafka.logs[at].recreated:
                 self._scheduler.reach("a record's offset stayed unknown")
                 offset = None
@@ -395,7 +395,7 @@ class SimulatedProducer:
 
 
 class SimulatedClients:
-    """transactions.Clients."""
+    """producers.Clients."""
 
     def __init__(self, process: Process, transactional_id: str) -> None:
         self._process = process

@@ -11,7 +11,7 @@ Modelled from the protocol and from what was measured on real brokers:
     owner gave it up. No generation begins before every member that is not given up for dead takes part.
  6. Offsets that arrive late are taken by whatever transaction their producer's epoch has open by then (brokers from 3.7
     on refuse them where none is open).
- 7. A topic that is deleted takes its records along, also those of open transactions; made anew it begins at 0. Whether
+ 7. A topic that is deleted takes its records along, also those of open transactions; recreated it begins at 0. Whether
     the group's offsets go with it is a matter of time: its coordinator hears of it later.
 """
 
@@ -36,7 +36,7 @@ Headers = list[tuple[str, bytes | str | None]]
 
 
 def error(code: int, *, fatal: bool = False) -> KafkaException:
-    return KafkaException(KafkaError(code, "in the simulated world", fatal))
+    return KafkaException(KafkaError(code, "in the simulation", fatal))
 
 
 @dataclass(slots=True, eq=False)
@@ -51,7 +51,7 @@ class Transaction:
     state: str = "open"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Record:
     offset: int
     key: bytes | None
@@ -92,7 +92,7 @@ class Log:
         headers: Headers | None = None,
         transaction: Transaction | None = None,
     ) -> Record:
-        record = Record(self.end, key, value, headers or [], now, transaction)
+        record = Record(offset=self.end, key=key, value=value, headers=headers or [], at=now, transaction=transaction)
         self.records.append(record)
         self.end += 1
         if transaction is None:
@@ -114,7 +114,9 @@ class Log:
     def close(self, transaction: Transaction, now: float) -> None:
         """Write the transaction's marker."""
         del self.open[transaction]
-        self.records.append(Record(self.end, None, None, [], now, None, marker=True))
+        self.records.append(
+            Record(offset=self.end, key=None, value=None, headers=[], at=now, transaction=None, marker=True)
+        )
         self.end += 1
 
     @property
@@ -194,7 +196,7 @@ def metadata(generation: int, member: bytes) -> bytes:
 
 
 class Kafka:
-    """The broker. Nothing here draws a number: the world decides what happens when."""
+    """The broker. Nothing here draws a number: the scheduler decides what happens when."""
 
     def __init__(
         self, clock: Callable[[], float], source: str, partitions: int, topics: Iterable[str], session_s: float

@@ -1,4 +1,4 @@
-"""Deliberate mistakes in the production code, each one a rule broken. The world must catch every one of them.
+"""Deliberate mistakes in the production code, each one a rule broken. The simulation must catch every one of them.
 
 A mutation patches the code that production runs; it is given a pytest.MonkeyPatch and says in its name what is wrong.
 """
@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 import consumer.kafka.transactions
 from consumer.core import clock
 from consumer.core.clock import Clock
-from consumer.core.effects import Effect, RestoredAction, Send
+from consumer.core.effects import Effect, LiveAction, Send
 from consumer.core.ledger import Ledger, State, _Entry
 from consumer.core.ownership import Assignment, Ownership, Partition
 from consumer.core.pacing import Pace
@@ -26,10 +26,11 @@ from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka import clients
 from consumer.kafka.low_water_mark import LowWaterMark
 from consumer.kafka.membership import Membership
+from consumer.kafka.producers import AbortedError, Producers, UnknownOutcomeError
 from consumer.kafka.restore import Restorer, _Reading
 from consumer.kafka.topics import Watermarks
-from consumer.kafka.transactions import Transactions, _Batch
-from consumer.kafka.writes import Write
+from consumer.kafka.transactions import Keyed, Transactions, _Batch
+from consumer.kafka.writes import Barrier, Tombstone, Write
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.partitions import Partitions
@@ -112,57 +113,55 @@ def a_restore_ends_at_the_last_stable_offset(patch: Patch) -> None:
 
 @mutation
 def a_producer_is_used_again_after_an_abort(patch: Patch) -> None:
-    original = Transactions._replace_producer
+    original = Producers.replace
 
-    def replace_producer(self: Transactions) -> None:
-        if self._producer is None or self._one_by_one:
+    def replace(self: Producers) -> None:
+        if self._producer is None or self.one_by_one:
             return original(self)
         try:
             self._producer.abort_transaction(15.0)
         except KafkaException:
             original(self)
 
-    patch.setattr(Transactions, "_replace_producer", replace_producer)
+    patch.setattr(Producers, "replace", replace)
 
 
 @mutation
 def offsets_are_sent_before_the_records(patch: Patch) -> None:
     def commit(self: Transactions, batches: list[_Batch], ownership: Ownership, transaction: str) -> None:
         assert ownership.group_metadata is not None
-        self._refused = None
-        producer = self._producer or self._build_producer()
-        self._call(producer.begin_transaction)
+        self._producers.begin_transaction()
         offsets = []
         for batch in batches:
             topic, partition, _ = batch.assignment
             offsets.append(TopicPartition(topic, partition, batch.next_offset, metadata=transaction))
-        self._call(producer.send_offsets_to_transaction, offsets, ownership.group_metadata, 15.0)
+        self._producers.send_offsets(offsets, ownership.group_metadata)
         for batch in batches:
-            self._produce(producer, batch)
-        self._flush(producer)
-        self._call(producer.commit_transaction, 15.0)
+            self._produce(batch)
+        self._producers.flush()
+        with suppress(UnknownOutcomeError):
+            return self._producers.commit()
+        raise AbortedError
 
     patch.setattr(Transactions, "_commit", commit)
 
 
 @mutation
 def a_tombstone_is_lost_with_an_abort(patch: Patch) -> None:
-    replace_producer, batches = Transactions._replace_producer, Transactions._batches
+    replace, batches = Producers.replace, Transactions._batches
     aborted: set[int] = set()
 
-    def replaced(self: Transactions) -> None:
+    def replaced(self: Producers) -> None:
         aborted.add(id(self))
-        replace_producer(self)
+        replace(self)
 
     def without(self: Transactions, writes: list[Write]) -> list[_Batch]:
-        if id(self) in aborted:
-            aborted.discard(id(self))
-            for write in writes:
-                if write.value is None and write.dead_letter is None:
-                    write.key = None
+        if id(self._producers) in aborted:
+            aborted.discard(id(self._producers))
+            writes = [Barrier(each.assignment) if isinstance(each, Tombstone) else each for each in writes]
         return batches(self, writes)
 
-    patch.setattr(Transactions, "_replace_producer", replaced)
+    patch.setattr(Producers, "replace", replaced)
     patch.setattr(Transactions, "_batches", without)
 
 
@@ -231,7 +230,7 @@ def an_overrun_hand_over_is_never_over(patch: Patch) -> None:
 
 @mutation
 def a_record_that_is_too_large_is_dead_lettered_twice(patch: Patch) -> None:
-    patch.setattr(Transactions, "_forget_too_large", lambda self, write: None)
+    patch.setattr(Transactions, "_without_refused", lambda self, write: write)
 
 
 @mutation
@@ -281,11 +280,9 @@ def an_instance_takes_the_whole_rate_limit(patch: Patch) -> None:
 def the_mark_outlives_the_delay_topic(patch: Patch) -> None:
     original = Transactions._delivered
 
-    def delivered(
-        self: Transactions, batch: _Batch, write: Write | None, error: KafkaError | None, record: Message
-    ) -> None:
+    def delivered(self: Transactions, batch: _Batch, write: Keyed | None, record: Message) -> None:
         before = batch.start, batch.end
-        original(self, batch, write, error, record)
+        original(self, batch, write, record)
         if batch.recreated:
             batch.recreated = False
             batch.start, batch.end = before
@@ -318,7 +315,7 @@ def an_older_offset_counts_before_a_later_position(patch: Patch) -> None:
 def another_clocks_due_times_are_trusted(patch: Patch) -> None:
     original = Ledger.assign
 
-    def assign(self: Ledger, assignment: Assignment, restored: Iterable[RestoredAction], now: float) -> list[Effect]:
+    def assign(self: Ledger, assignment: Assignment, restored: Iterable[LiveAction], now: float) -> list[Effect]:
         records = list(restored)
         due = {record.offset: record.due for record in records}
         effects = original(self, assignment, records, now)

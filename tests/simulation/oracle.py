@@ -1,17 +1,18 @@
-"""What must hold in the world, checked at every commit, acceptance, request and fault.
+"""What must hold, checked at every commit, acceptance, request and fault.
 
-Rules (each has a mutation of the production code that breaks it, mutations.py):
- 1. The account balances at every instant: events read = accepted + dead letters + pending + passed. Kafka is one
-    counter (its logs alone say what was read, what is pending, what is a dead letter), the world the other (the events
-    that it published, Engage's acceptances); what both count is in doubt, and is named. Each event is in its place.
+Rules (each has a mutation of the production code that breaks it, mutants.py):
+ 1. The account balances at every instant: events read = accepted + dead letters + pending + ignored. Kafka is one
+    counter (its logs alone say what was read, what is pending, what is a dead letter), the scheduler the other (the
+    events that it published, Engage's acceptances); what both count is in doubt, and is named. Each event is in its
+    place.
  2. An action is sent only under an intent that is committed and was not sent under before, only by the partition's
     owner, and not before every earlier action of its order has ended.
  3. It is sent again only in doubt, only where its route says so, and never at once.
  4. Offsets are committed for owned partitions only, under a generation, after the records; no position goes back.
  5. The low-water mark never hides a live record.
- 6. No second holds more requests than the budget, over all instances, zombies included. Each takes the share that it
-    believes is its own: where these add up to more than one (a zombie; a source that has grown, before all have heard),
-    so many times the budget, and one more for each instance, which rounds its share up.
+ 6. No second holds more requests than the rate limit, over all processes, zombies included. Each takes the share that
+    it believes is its own: where these add up to more than one (a zombie; a source that has grown, before all have
+    heard), so many times the rate limit, and one more for each process, which rounds its share up.
  7. When everything is healed, everything ends, and soon: no wait outlasts a clock that jumped by an hour.
  8. What is pending outlives the delay topic's deletion in its owner's memory, and is written again. Only what nobody
     holds any more is gone with it.
@@ -57,7 +58,7 @@ class Oracle:
         self._dead_letters: dict[tuple[int, int], int] = {}  # how many, by partition and source offset
         self._met_recreated: dict[
             int, float
-        ] = {}  # when a transaction first wrote to a delay partition that was made anew
+        ] = {}  # when a transaction first wrote to a delay partition that was recreated
         self.positions: dict[int, int] = {}
         self.by_offset: dict[int, list[Event]] = {}
 
@@ -83,12 +84,12 @@ class Oracle:
         if most > 1.001 and self._scheduler.healing and now > self._scheduler.healed_at + HEARD_WITHIN_S:
             self._scheduler.violate(f"the shares still add up to {most:.2f}")
         if len(recent) > (RATE_LIMIT if most <= 1.001 else RATE_LIMIT * most + len(shares)):
-            self._scheduler.violate(f"{len(recent)} requests within a second, of {most:.2f} times the budget")
+            self._scheduler.violate(f"{len(recent)} requests within a second, of {most:.2f} times the rate limit")
         mine = [request for request in recent if request[1] == process.id]
         share = max(request[2] for request in mine)
         if len(mine) > RATE_LIMIT * share + (share < 1):
             self._scheduler.violate(
-                f"{len(mine)} requests of {process.id} within a second, of {share:.2f} of the budget"
+                f"{len(mine)} requests of {process.id} within a second, of {share:.2f} of the rate limit"
             )
 
     def is_owner(self, process: Process, at: Partition) -> bool:
@@ -147,7 +148,7 @@ class Oracle:
             event.told = (process.id, epoch)
 
     def accepted(self, event: Event) -> None:
-        """Engage processed an action: its account."""
+        """Engage processed an action."""
         event.accepted += 1
         self._scheduler.say(f"Engage accepts event {event.number}")
         if event.accepted > 1:
@@ -243,7 +244,7 @@ class Oracle:
         self._met_recreated[number] = -1.0
 
     def _is_paused(self, event: Event) -> bool:
-        """Whether an instance has had it in memory since before its delay topic was deleted, and may still write it."""
+        """Whether a process has had it in memory since before its delay topic was deleted, and may still write it."""
         if event.holder is None:
             return False
         process, assignment = event.holder
@@ -304,7 +305,7 @@ class Oracle:
                 has_dead_letter = self._has_dead_letter(event)
                 pending += record is not None
                 dead_letters += has_dead_letter and record is None
-                # the world's side
+                # the simulation's side
                 passed += event.passes and not event.deleted
                 accepted += event.accepted > 0
                 # what both count, and what the operator took away
@@ -335,7 +336,7 @@ class Oracle:
             if record is not None or known or event.accepted or (dead_letters and event.passes):
                 wrong = "acted upon"
             elif read and not event.passes and not dead_letters:
-                wrong = "not set aside"
+                wrong = "not dead-lettered"
         elif not read:
             if event.accepted or dead_letters > event.torn_dead_letters or (record is not None and not event.torn):
                 wrong = "acted upon before its offset is settled"

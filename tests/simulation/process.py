@@ -58,7 +58,7 @@ class Process:
         try:
             await self.relay.run(self._stopped)
         except Exception as reason:  # noqa: BLE001 - the process's exit
-            self.scheduler.instance_failed(self, reason)
+            self.scheduler.process_failed(self, reason)
         self.ended = True
         self.scheduler.ended(self)
 

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """What a schedule is drawn from. `twins`: two instances have the same transactional.id, by mistake."""
 
@@ -19,7 +19,7 @@ class Profile:
     nesting: float
     max_pending: int
     session_s: float
-    skew_s: float = 0.0  # how far an instance's wall clock may be off
+    skew_s: float = 0.0  # how far a process's wall clock may be off
     twins: bool = False
 
     @classmethod

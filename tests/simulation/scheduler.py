@@ -4,7 +4,7 @@ What may happen, drawn from the seed: any thread of any process takes its next s
 while others do; events come; time passes; requests to Kafka are lost, answered in vain, or arrive late; Engage gives
 every answer there is; and what faults.py holds.
 
-What must hold is account.py's.
+What must hold is oracle.py's.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Scheduler:
         heapq.heappush(self._timers, (when, self._timer_count, call, None, None))
 
     def wake(self, when: float, process: Process, handle: Handle) -> None:
-        """Let an instance's loop run this then; where it is frozen, when it goes on."""
+        """Let a process's loop run this then; where it is frozen, when it goes on."""
         self._timer_count += 1
         heapq.heappush(self._timers, (when, self._timer_count, None, process, handle))
 
@@ -149,12 +149,12 @@ class Scheduler:
         self.reach(f"{call}: {fate}")
         return fate
 
-    def client_error(self, troubles: tuple[str, ...]) -> str:
-        if not troubles or self.healing or self.random() >= self.profile.client_error:
+    def client_error(self, errors: tuple[str, ...]) -> str:
+        if not errors or self.healing or self.random() >= self.profile.client_error:
             return "ok"
-        return self.pick(troubles)
+        return self.pick(errors)
 
-    def instance_failed(self, process: Process, error: Exception) -> None:
+    def process_failed(self, process: Process, error: Exception) -> None:
         self.say(f"{process.id} ends: {type(error).__name__}: {error}")
         if not isinstance(error, OffsetOutOfRangeError):
             self.broken(error)

@@ -1,4 +1,4 @@
-"""The simulated world as tests: nothing is violated, all that is rare is reached, every deliberate mistake noticed."""
+"""The simulation as tests: nothing is violated, all that is rare is reached, every deliberate mistake noticed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,17 @@ from tests.simulation.scheduler import START, Scheduler, ViolationError
 from tests.simulation.workload import ROUTER, Event
 
 SCHEDULES = int(os.environ.get("WORLD_SCHEDULES", "5000"))
-QUIET = Profile(1, 1, 1, 0, client_error=0.0, unreliable=0.0, nesting=0.0, max_pending=1, session_s=45.0)
+QUIET = Profile(
+    processes=1,
+    partitions=1,
+    events=1,
+    faults=0,
+    client_error=0.0,
+    unreliable=0.0,
+    nesting=0.0,
+    max_pending=1,
+    session_s=45.0,
+)
 PATIENCE_S = 60.0  # for a mutation to be noticed
 
 
@@ -48,25 +58,33 @@ def test_no_schedule_breaks_the_promise_and_each_rare_state_is_reached() -> None
 def test_an_event_whose_record_became_visible_before_its_offset_is_not_sent_twice(seed: int) -> None:
     """A delayed commit request ended the next transaction half-way: its record counts, its offset does not."""
     scheduler = Scheduler(seed, profile=QUIET)
-    event = scheduler.events[0] = Event(0, "action", "A", True, b'{"k":"a","o":"A","v":"tag","n":0}', 0.0, "ordinary")
+    event = scheduler.events[0] = Event(
+        number=0,
+        kind="action",
+        order="A",
+        resend=True,
+        value=b'{"k":"a","o":"A","v":"tag","n":0}',
+        ready_at=0.0,
+        nature="ordinary",
+    )
     scheduler.unpublished = deque([event])
     scheduler.publish()
     assert event.value is not None
-    read = SourceEvent(TOPICS.source, 0, 0, 1, b"key", event.value)
+    read = SourceEvent(topic=TOPICS.source, partition=0, offset=0, timestamp_ms=1, key=b"key", value=event.value)
     payload = ROUTER.route(json.loads(event.value), read)
     assert isinstance(payload, Routed)
     action = new_action(payload, read)
     save = Save(
-        ActionId(Assignment(TOPICS.source, 0, 1), 0),
-        action.route,
-        action.payload,
-        False,
-        START,
-        START,
-        0,
-        0,
-        "tag",
-        None,
+        action_id=ActionId(Assignment(TOPICS.source, 0, 1), 0),
+        route=action.route,
+        payload=action.payload,
+        sending=False,
+        first_seen=START,
+        due=START,
+        attempts=0,
+        sends=0,
+        version_tag="tag",
+        job_id=None,
     )
     scheduler.kafka.logs[TOPICS.delay, 0].append(event.key, pending_value(save), START)
     event.torn = True

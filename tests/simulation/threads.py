@@ -26,7 +26,7 @@ from consumer.kafka.low_water_mark import Pinning
 from consumer.kafka.membership import Membership
 from consumer.kafka.source import BATCHES_AHEAD
 from consumer.kafka.transactions import Transactions
-from consumer.kafka.writes import Adoption, Write
+from consumer.kafka.writes import Item
 from consumer.relay.outbox import replace_too_large
 from tests.simulation.kafka_clients import SimulatedClients, SimulatedConsumer
 from tests.simulation.process import TOPICS, Process
@@ -134,7 +134,7 @@ class SimulatedJournal:
 
     def __init__(self, process: Process, transactional_id: str, pinning: Pinning, report: Report) -> None:
         self._process = process
-        self._queue: deque[Write | Adoption] = deque()
+        self._queue: deque[Item] = deque()
         self._clock: Clock = process.clock
         self.transactions = Transactions(
             SimulatedClients(process, transactional_id),
@@ -157,7 +157,7 @@ class SimulatedJournal:
     def start(self) -> None:
         self._started = True
 
-    def submit(self, items: Iterable[Write | Adoption]) -> None:
+    def submit(self, items: Iterable[Item]) -> None:
         self._queue.extend(items)
 
     @property
@@ -168,7 +168,7 @@ class SimulatedJournal:
         return 0.0
 
     def stop(self, timeout_s: float) -> bool:
-        self.transactions.end_at = self._clock() + timeout_s
+        self.transactions.end_by(self._clock() + timeout_s)
         done = self._process.wait(timeout_s, lambda: not self._queue and "journal" not in self._process.busy)
         if done:
             self.transactions.end()

@@ -69,9 +69,9 @@ class RememberingRouter:
 ROUTER = RememberingRouter()
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Event:
-    """An event, and what Engage and the world know of it."""
+    """An event, and what Engage and the simulation know of it."""
 
     number: int
     kind: str
@@ -132,7 +132,16 @@ def drawn(draw: random.Random, number: int, now: float) -> Event:
                 dead_letter.encode(), order.encode(), number, b"x" * 2_000,
             )  # fmt: skip
     ready_at = now + pick(READY_IN_S)
-    return Event(number, kind, order, resend, value, ready_at, pick(NATURES), pick(AHEAD_S))
+    return Event(
+        number=number,
+        kind=kind,
+        order=order,
+        resend=resend,
+        value=value,
+        ready_at=ready_at,
+        nature=pick(NATURES),
+        ahead_s=pick(AHEAD_S),
+    )
 
 
 def _pick(random: Callable[[], float], of: Sequence[T]) -> T:

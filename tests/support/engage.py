@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self, TypedDict, TypeVar, Unpack
 
-from consumer.simulator import Simulator, SimulatorOptions
+from consumer.simulator import Moods, Simulator, SimulatorOptions
 from consumer.simulator.account import AcceptedAction
-from consumer.simulator.world import CompletedJob, Fate, UnknownOrders
+from consumer.simulator.world import Fate, UnknownOrders
 from tests.support.broker import PORTS
 from tests.support.events import number_of
 from tests.support.waiting import PATIENCE_S
@@ -31,7 +31,7 @@ class EngageOptions(TypedDict, total=False):
     processing: str
     failing: float
     stuck: float
-    completed_job: CompletedJob
+    moods: Moods
     unknown_orders: UnknownOrders
     requests_per_second: int
     faults: tuple[str, ...]

@@ -29,7 +29,8 @@ from consumer.kafka.low_water_mark import PINNING, Pinning
 from consumer.kafka.records import DeadLetterRecord, without_value
 from consumer.kafka.restore import KafkaReader, Restored, Restorer
 from consumer.kafka.topics import RelayTopics, create, partition_counts, watermarks
-from consumer.kafka.writes import Write
+from consumer.kafka.writes import DeadLetter, Put, Write
+from schemas.dead_letter import Reason
 from tests.support.waiting import PATIENCE_S, until
 
 F = TypeVar("F", bound=Fact)
@@ -99,12 +100,18 @@ class Heard:
             assert self._changed.wait_for(settled, PATIENCE_S), f"never settled, but {self.facts}"
 
 
-def too_large(write: Write) -> Write:
+def too_large(write: Put | DeadLetter) -> DeadLetter:
     """Replace a write by a dead letter, or that by one without its value, as the relay does."""
-    if write.dead_letter is not None:
-        return replace(write, dead_letter=without_value(write.dead_letter)) if write.dead_letter.value else write
-    dead_letter = DeadLetterRecord(b"k", b"too large", [], None)
-    return Write(write.assignment, write.key, None, dead_letter, write.next_offset, write.ticket)
+    if isinstance(write, DeadLetter):
+        return replace(write, record=without_value(write.record)) if write.record.value else write
+    return DeadLetter(
+        assignment=write.assignment,
+        record=DeadLetterRecord(b"k", b"too large", []),
+        reason=Reason.TOO_LARGE,
+        offset=None,
+        key=write.key,
+        next_offset=write.next_offset,
+    )
 
 
 @dataclass

@@ -100,7 +100,9 @@ def json_lines(result: Result) -> list[dict[str, object]]:
 def set_aside(bootstrap_servers: str, source: str, count: int) -> None:
     producer = Producer({"bootstrap.servers": bootstrap_servers})
     for number in range(count):
-        event = SourceEvent(source, 1, number, None, b"A-%d" % number, b"{}")
+        event = SourceEvent(
+            topic=source, partition=1, offset=number, timestamp_ms=None, key=b"A-%d" % number, value=b"{}"
+        )
         dead_letter = dead_letter_of_event(event, Reason.NOT_FOUND, "not there", 1_762_257_600.0, "shipped")
         producer.produce(
             f"{source}.engage.dead-letters", dead_letter.value, dead_letter.key, 1, headers=dead_letter.headers

@@ -133,7 +133,7 @@ def test_a_topic_new_to_the_group_that_holds_records_needs_a_decision(
             assert relay.stop() == 0
 
 
-@pytest.mark.parametrize("how", ["retention", "a topic made anew"])
+@pytest.mark.parametrize("how", ["retention", "a recreated topic"])
 def test_an_offset_that_the_source_does_not_hold_is_no_silent_reset(
     sandboxes: SandboxFactory, tmp_path: Path, how: str
 ) -> None:
@@ -148,7 +148,7 @@ def test_an_offset_that_the_source_does_not_hold_is_no_silent_reset(
             sandbox.commit((sandbox.topics.source, 0, 1000))
         with relay_of(sandbox, engage, tmp_path) as relay:
             assert relay.wait() == 5
-            assert ("2 records were deleted unread" if how == "retention" else "the topic was made anew") in why(relay)
+            assert ("2 records were deleted unread" if how == "retention" else "the topic was recreated") in why(relay)
         assert engage.requests.total() == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -56,7 +57,15 @@ class DeadLetters:
         value: bytes | None = b"{}",
         headers: KafkaHeaders = (),
     ) -> SourceEvent:
-        return SourceEvent(self.topics.source, partition, offset, YESTERDAY_MS, key, value, headers)
+        return SourceEvent(
+            topic=self.topics.source,
+            partition=partition,
+            offset=offset,
+            timestamp_ms=YESTERDAY_MS,
+            key=key,
+            value=value,
+            headers=headers,
+        )
 
     def set_aside(
         self, event: SourceEvent, reason: Reason = Reason.REJECTED, failed_at: float = FAILED_AT_S
@@ -71,7 +80,6 @@ class DeadLetters:
             dead_letter.key,
             partition,
             on_delivery=lambda _, record: written.append(record),
-            timestamp=dead_letter.timestamp_ms or 0,
             headers=dead_letter.headers,
         )
         assert self.producer.flush(30) == 0
@@ -150,7 +158,7 @@ def test_letters_are_chosen_by_reason_time_place_and_source_topic(dead_letters: 
 
 
 def test_what_somebody_else_put_there_is_told_and_passed(dead_letters: DeadLetters) -> None:
-    dead_letters.put(DeadLetterRecord(b"?", b"?", [], None))
+    dead_letters.put(DeadLetterRecord(b"?", b"?", []))
     coordinates = dead_letters.set_aside(dead_letters.event())
     gap, dead_letter = dead_letters.listed()
     assert isinstance(gap, Gap)
@@ -227,7 +235,13 @@ def test_a_redriven_event_that_fails_again_is_a_letter_of_its_own(dead_letters: 
     dead_letters.redrives()
     (event,) = dead_letters.source()
     again = SourceEvent(
-        dead_letters.topics.source, 0, 0, None, event.key(), event.value(), [(REDRIVE_OF, str(first).encode())]
+        topic=dead_letters.topics.source,
+        partition=0,
+        offset=0,
+        timestamp_ms=None,
+        key=event.key(),
+        value=event.value(),
+        headers=[(REDRIVE_OF, str(first).encode())],
     )
     second = dead_letters.set_aside(again)
     assert [each.redrive_of for each in dead_letters.dead_letters()] == [None, str(first)]
@@ -251,7 +265,7 @@ def test_a_redrive_that_was_fenced_does_not_fence_back_when_it_meets_a_dead_lett
 ) -> None:
     """It would go on with the marks of before, and redrive what the other one has redriven."""
     dead_letters.set_aside(dead_letters.event(0, value=b"0"))
-    nowhere = SourceEvent(dead_letters.topics.source, 9, 0, None, b"k", b"refused")
+    nowhere = replace(dead_letters.event(), partition=9)
     dead_letters.put(dead_letter_of_event(nowhere, Reason.REJECTED, "", FAILED_AT_S))
     for offset in range(1, 4):
         dead_letters.set_aside(dead_letters.event(offset, value=b"%d" % offset))
@@ -311,7 +325,10 @@ def test_a_partition_that_is_no_more_fails_the_letter(dead_letters: DeadLetters)
     event = dead_letters.event()
     coordinates = dead_letters.put(
         dead_letter_of_event(
-            SourceEvent(event.topic, 9, 0, None, event.key, event.value), Reason.REJECTED, "", FAILED_AT_S
+            SourceEvent(topic=event.topic, partition=9, offset=0, timestamp_ms=None, key=event.key, value=event.value),
+            Reason.REJECTED,
+            "",
+            FAILED_AT_S,
         )
     )
     after = dead_letters.set_aside(dead_letters.event(1))
@@ -322,9 +339,9 @@ def pending_record(event: SourceEvent) -> tuple[bytes, bytes]:
     """Key and value of an event's pending record, as this version writes them."""
     payload = Routed("shipped", "default", "A-1", "ConfirmShipment", "sv", None, FromJob(job_id="j"), "resend", 1, None)
     save = Save(
-        ActionId(Assignment(event.topic, event.partition, 1), event.offset),
-        "shipped",
-        new_action(payload, event).payload,
+        action_id=ActionId(Assignment(event.topic, event.partition, 1), event.offset),
+        route="shipped",
+        payload=new_action(payload, event).payload,
         sending=False,
         first_seen=0,
         due=0,
@@ -365,7 +382,7 @@ def test_what_this_version_cannot_read_either_stays_and_says_who_can(dead_letter
 
 def test_headers_that_name_another_topic_send_nothing_there(dead_letters: DeadLetters, topics: TopicFactory) -> None:
     other = topics("payments")
-    forged = SourceEvent(other, 0, 0, None, b"k", b"v")
+    forged = SourceEvent(topic=other, partition=0, offset=0, timestamp_ms=None, key=b"k", value=b"v")
     coordinates = dead_letters.put(dead_letter_of_event(forged, Reason.REJECTED, "", FAILED_AT_S))
     assert dead_letters.results() == [(coordinates, "failed")]
     assert watermarks(dead_letters.admin, [(other, 0)]) == {(other, 0): (0, 0)}

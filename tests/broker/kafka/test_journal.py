@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -26,6 +27,7 @@ from confluent_kafka.admin import (
 )
 
 import consumer.kafka.journal
+from consumer.core.effects import ActionId
 from consumer.core.ownership import Ownership, generation
 from consumer.kafka import clients
 from consumer.kafka.facts import (
@@ -40,14 +42,20 @@ from consumer.kafka.facts import (
 from consumer.kafka.journal import MAX_WRITES, Journal
 from consumer.kafka.low_water_mark import PINNING, Pinning
 from consumer.kafka.records import DeadLetterRecord, position_value
-from consumer.kafka.writes import Adoption, Write
-from schemas.dead_letter import DETAIL
+from consumer.kafka.restore import Restored
+from consumer.kafka.writes import Begin, DeadLetter, Intent, Position, Put, Tombstone, Write
+from schemas.dead_letter import DETAIL, Reason
 from schemas.pending_action import POSITION_KEY
 from tests.support.broker import KafkaBroker, started
 from tests.support.sandbox import Heard, Member, Sandbox, SandboxFactory
 from tests.support.waiting import until
 
-DEAD_LETTER = DeadLetterRecord(b"k", b"v", [("why", b"because")], 1_700_000_000_000)
+DEAD_LETTER = DeadLetterRecord(b"k", b"v", [("why", b"because")])
+
+
+class More(TypedDict, total=False):
+    key: bytes
+    next_offset: int
 
 
 @dataclass
@@ -61,7 +69,7 @@ class Bench:
     heard: Heard
 
     def adopt(self, *, live: list[tuple[Hashable, int]] | None = None, next_offset: int = 0) -> None:
-        self.journal.submit(Adoption(a, live or [], 0, next_offset) for a in self.ownership.assignments)
+        self.journal.submit(Begin(a, live or [], 0, next_offset) for a in self.ownership.assignments)
 
     def submit(self, *writes: Write) -> None:
         self.journal.submit(writes)
@@ -70,8 +78,16 @@ class Bench:
         self.submit(*writes)
         self.heard.wait_until_settled(*writes)
 
-    def pending(self, offset: int, value: bytes | None = b"pending", partition: int = 0) -> Write:
-        return Write(self.sandbox.assignment(partition), b"%d:r" % offset, value, next_offset=offset + 1)
+    def pending(self, offset: int, value: bytes = b"pending", partition: int = 0, intent: Intent | None = None) -> Put:
+        return Put(self.sandbox.assignment(partition), b"%d:r" % offset, value, offset + 1, intent)
+
+    def ended(self, offset: int) -> Tombstone:
+        return Tombstone(self.sandbox.assignment(), b"%d:r" % offset)
+
+    def dead_letter(self, record: DeadLetterRecord, partition: int = 0, **more: Unpack[More]) -> DeadLetter:
+        return DeadLetter(
+            assignment=self.sandbox.assignment(partition), record=record, reason=Reason.REJECTED, offset=None, **more
+        )
 
     def delay(self, partition: int = 0) -> dict[bytes | None, bytes | None]:
         """What the delay partition holds, compacted."""
@@ -99,6 +115,12 @@ def bench(sandboxes: SandboxFactory, bench_of: Callable[..., Bench], shared_memb
     return bench_of(sandboxes(group=shared_member.group))
 
 
+def held(restored: Restored) -> dict[bytes, bytes]:
+    """Return what the live records hold (here nothing that a relay could read)."""
+    assert not restored.actions
+    return {record.key: record.value for record in restored.unreadable}
+
+
 def stale(metadata: bytes) -> bytes:
     """Return the metadata with another generation."""
     start = len(b"CGMDv2:")
@@ -109,14 +131,15 @@ def stale(metadata: bytes) -> bytes:
 
 
 def test_a_record_is_never_committed_without_its_offsets(bench: Bench) -> None:
-    write = bench.pending(4)
-    write.ticket = "ours"
-    bench.settle(write)
+    intent = Intent(ActionId(bench.sandbox.assignment(), 4), 1)
+    bench.settle(bench.pending(4, intent=intent))
 
     assert bench.delay() == {b"4:r": b"pending", POSITION_KEY: position_value(5)}
     assert bench.sandbox.offset(bench.sandbox.topics.source) == 5
     assert bench.sandbox.offset(bench.sandbox.topics.delay) == 0  # where the one live record lies
-    assert bench.heard.of(Committed)[0].writes[0].ticket == "ours"
+    (committed,) = bench.heard.of(Committed)[0].writes
+    assert isinstance(committed, Put)
+    assert committed.intent is intent
 
 
 def test_an_offset_is_never_committed_without_its_record(bench: Bench) -> None:
@@ -136,7 +159,7 @@ def test_an_offset_is_never_committed_without_its_record(bench: Bench) -> None:
 def test_the_position_is_written_even_where_only_progress_was_made(bench: Bench) -> None:
     """Group offsets expire; compaction keeps the last position record only as long as there is one."""
     bench.settle(bench.pending(4))
-    bench.settle(Write(bench.sandbox.assignment(), b"4:r", b"sending"))
+    bench.settle(Put(bench.sandbox.assignment(), b"4:r", b"sending"))
 
     positions = [value for key, value in bench.sandbox.pairs(bench.sandbox.topics.delay) if key == POSITION_KEY]
     assert positions == [position_value(5), position_value(5)]
@@ -147,7 +170,7 @@ def test_what_waited_does_not_cost_a_transaction_each(
 ) -> None:
     """Group commit: what came up meanwhile shares the next transaction; only an action's last state is written."""
     bench = bench_of(sandboxes(group=shared_member.group))
-    changes = [Write(bench.sandbox.assignment(), b"4:r", b"%d" % n) for n in range(50)]
+    changes = [Put(bench.sandbox.assignment(), b"4:r", b"%d" % n) for n in range(50)]
     bench.settle(bench.pending(4), *changes)
 
     values = [value for key, value in bench.sandbox.pairs(bench.sandbox.topics.delay) if key == b"4:r"]
@@ -158,7 +181,7 @@ def test_what_waited_does_not_cost_a_transaction_each(
 def test_a_dead_letter_never_appears_beside_its_pending_record(bench: Bench) -> None:
     bench.settle(bench.pending(4))
     bench.ownership = bench.sandbox.owned(stale(bench.metadata), bench.sandbox.assignment())
-    last = Write(bench.sandbox.assignment(), b"4:r", None, DEAD_LETTER)
+    last = bench.dead_letter(DEAD_LETTER, key=b"4:r")
     bench.submit(last)
     bench.heard.wait_for(TransactionAborted)
     assert bench.sandbox.read(bench.sandbox.topics.dead_letters) == []
@@ -173,9 +196,9 @@ def test_a_dead_letter_never_appears_beside_its_pending_record(bench: Bench) -> 
 @pytest.mark.parametrize(
     "dead_letter",
     [
-        DeadLetterRecord(b"\x00\xffkey", b"\x00\xfe\xff", [("a", b"\xff\x00"), ("a", b"twice"), ("b", None)], 1),
-        DeadLetterRecord(None, None, [], 1_700_000_000_123),
-        DeadLetterRecord(b"", b"", [("empty", b"")], 4_102_444_800_000),
+        DeadLetterRecord(b"\x00\xffkey", b"\x00\xfe\xff", [("a", b"\xff\x00"), ("a", b"twice"), ("b", None)]),
+        DeadLetterRecord(None, None, []),
+        DeadLetterRecord(b"", b"", [("empty", b"")]),
     ],
     ids=["binary", "nothing", "empty"],
 )
@@ -183,7 +206,7 @@ def test_a_dead_letter_is_not_altered(
     dead_letter: DeadLetterRecord, sandboxes: SandboxFactory, shared_member: Member, bench_of: Callable[..., Bench]
 ) -> None:
     bench = bench_of(sandboxes(group=shared_member.group))
-    bench.settle(Write(bench.sandbox.assignment(), dead_letter=dead_letter, next_offset=1))
+    bench.settle(bench.dead_letter(dead_letter, next_offset=1))
 
     (record,) = bench.sandbox.read(bench.sandbox.topics.dead_letters)
     assert (record.key(), record.value()) == (dead_letter.key, dead_letter.value)
@@ -308,7 +331,7 @@ def test_after_being_fenced_nothing_goes_on_under_the_old_assignment(bench: Benc
 
     bench.ownership = bench.sandbox.owned(bench.metadata, bench.sandbox.assignment(epoch=2))
     bench.adopt(next_offset=5)
-    again = Write(bench.sandbox.assignment(epoch=2), b"5:r", b"pending", next_offset=6)
+    again = Put(bench.sandbox.assignment(epoch=2), b"5:r", b"pending", next_offset=6)
     bench.settle(again)
     assert bench.heard.of(Committed)[-1].writes == [again]
 
@@ -389,7 +412,7 @@ def test_a_delayed_abort_never_eats_the_next_transaction(
 def test_a_commit_without_an_answer_is_not_written_twice(when: str, recorded: type[Recorded], bench: Bench) -> None:
     bench.settle(bench.pending(4))
     recorded.fail = ("commit", when)
-    write = Write(bench.sandbox.assignment(), b"4:r", None, DEAD_LETTER)
+    write = bench.dead_letter(DEAD_LETTER, key=b"4:r")
     bench.settle(write)
 
     assert "outcome of a commit unknown" in bench.heard.wait_for(TransactionAborted).why
@@ -413,7 +436,7 @@ def test_a_commit_without_an_answer_is_found_though_one_partition_went_on_elsewh
 
     bench.heard.on_aborted = other_owner_commits
     recorded.fail = ("commit", "after")
-    writes = [Write(bench.sandbox.assignment(n), dead_letter=DEAD_LETTER, next_offset=1) for n in range(2)]
+    writes = [bench.dead_letter(DEAD_LETTER, n, next_offset=1) for n in range(2)]
     bench.settle(*writes)
 
     assert bench.heard.of(Committed)[-1].writes == writes
@@ -581,8 +604,8 @@ def test_a_dead_letter_that_is_too_large_does_not_stop_the_stream(
 ) -> None:
     sandbox = sandboxes(group=shared_member.group, dead_letters={"max.message.bytes": "1000"})
     bench = bench_of(sandbox)
-    dead_letter = DeadLetterRecord(b"k", random.Random(0).randbytes(3000), [(DETAIL, b"why"), ("x", b"1")], None)
-    bench.submit(Write(sandbox.assignment(), dead_letter=dead_letter, next_offset=1))
+    dead_letter = DeadLetterRecord(b"k", random.Random(0).randbytes(3000), [(DETAIL, b"why"), ("x", b"1")])
+    bench.submit(bench.dead_letter(dead_letter, next_offset=1))
     bench.settle(bench.pending(1))
 
     (written,) = sandbox.read(sandbox.topics.dead_letters)
@@ -597,8 +620,8 @@ def test_a_dead_letter_that_the_broker_refuses_even_so_is_not_lost(
 ) -> None:
     sandbox = sandboxes(group=shared_member.group, dead_letters={"max.message.bytes": "1000"})
     bench = bench_of(sandbox)
-    dead_letter = DeadLetterRecord(random.Random(0).randbytes(3000), None, [], None)
-    write = Write(sandbox.assignment(), dead_letter=dead_letter, next_offset=1)
+    dead_letter = DeadLetterRecord(random.Random(0).randbytes(3000), None, [])
+    write = bench.dead_letter(dead_letter, next_offset=1)
     bench.submit(write)
     until(
         lambda: any("even a letter without its value" in fact.why for fact in bench.heard.of(TransactionAborted)),
@@ -623,7 +646,7 @@ def test_a_delay_topic_that_was_made_anew_does_not_hide_what_follows(bench: Benc
 
     assert bench.heard.of(DelayTopicRecreated)
     (restored,) = sandbox.restore()
-    assert [record.key for record in restored.live] == [b"20:r"]
+    assert [key for key, _ in restored.live] == [b"20:r"]
 
 
 def made_again(sandbox: Sandbox) -> bool:
@@ -653,7 +676,7 @@ def test_a_dead_letter_that_we_may_not_write_is_not_lost(
     (created,) = sandbox.admin.create_acls([AclBinding(*rule)]).values()
     created.result(10)
     bench = bench_of(sandbox, member.metadata())
-    write = Write(sandbox.assignment(), dead_letter=DEAD_LETTER, next_offset=1)
+    write = bench.dead_letter(DEAD_LETTER, next_offset=1)
     bench.submit(write)
     said = bench.heard.wait_for(TransactionAborted, 2).why
     assert sandbox.topics.dead_letters in said
@@ -675,20 +698,18 @@ def test_the_mark_never_passes_a_live_record(bench: Bench) -> None:
     draw = random.Random(1)
     model: dict[bytes, bytes] = {}
     for step in range(30):
-        writes = []
+        writes: list[Put | Tombstone] = []
         for _ in range(draw.randrange(1, 6)):
             offset = draw.randrange(8)
-            value = None if draw.random() < 0.4 else b"%d" % step
-            writes.append(bench.pending(offset, value))
+            writes.append(bench.ended(offset) if draw.random() < 0.4 else bench.pending(offset, b"%d" % step))
         for write in writes:
-            assert write.key is not None
-            if write.value is None:
-                model.pop(write.key, None)
-            else:
+            if isinstance(write, Put):
                 model[write.key] = write.value
+            else:
+                model.pop(write.key, None)
         bench.settle(*writes)
         (restored,) = bench.sandbox.restore()
-        assert {record.key: record.value for record in restored.live} == model
+        assert held(restored) == model
 
 
 def test_an_old_record_does_not_pin_the_mark_for_ever(
@@ -698,11 +719,11 @@ def test_an_old_record_does_not_pin_the_mark_for_ever(
     bench.settle(bench.pending(0))
     bench.settle(*(bench.pending(n) for n in range(1, 61)))
     assert bench.heard.of(Pinned) == []
-    bench.settle(*(bench.pending(n, None) for n in range(1, 61)))
+    bench.settle(*(bench.ended(n) for n in range(1, 61)), Position(bench.sandbox.assignment(), 61))
     assert bench.heard.wait_for(Pinned).keys == [b"0:r"]
     assert bench.sandbox.offset(bench.sandbox.topics.delay) == 0
 
-    bench.settle(Write(bench.sandbox.assignment(), b"0:r", b"pending"))
+    bench.settle(Put(bench.sandbox.assignment(), b"0:r", b"pending"))
     mark = bench.sandbox.offset(bench.sandbox.topics.delay)
     assert mark is not None
     assert mark > 120
@@ -728,12 +749,12 @@ def test_an_unknown_answer_while_stopping_does_not_hang(sandboxes: SandboxFactor
     until(member.poll, "the member joins")
     ownership = sandbox.owned(member.metadata(), sandbox.assignment())
     journal, heard = sandbox.journal(lambda: ownership)
-    first = Write(sandbox.assignment(), b"0:r", b"pending", next_offset=1)
-    journal.submit([Adoption(sandbox.assignment(), [], 0, 0), first])
+    first = Put(sandbox.assignment(), b"0:r", b"pending", next_offset=1)
+    journal.submit([Begin(sandbox.assignment(), [], 0, 0), first])
     heard.wait_until_settled(first)
     strict_broker.stop()
     try:
-        write = Write(sandbox.assignment(), b"1:r", b"pending", next_offset=2)
+        write = Put(sandbox.assignment(), b"1:r", b"pending", next_offset=2)
         journal.submit([write])
         started = time.monotonic()
         done = journal.stop(1.0)

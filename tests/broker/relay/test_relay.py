@@ -14,6 +14,7 @@ from consumer.kafka.dead_letters import Redrive, Selection, redrive
 from consumer.kafka.membership import MAX_RECORDS
 from consumer.kafka.records import SourceEvent, dead_letter_of_event
 from consumer.kafka.topics import RelayTopics
+from consumer.simulator import Moods
 from schemas.dead_letter import Reason
 from tests.support.books import Books
 from tests.support.engage import Asked, Engage, Reply, ScriptedEngage, tagged_order
@@ -21,6 +22,8 @@ from tests.support.events import CUSTOMER, Raw, event, order_id, publish, publis
 from tests.support.relay_thread import LoopFactory, RelayThread
 from tests.support.sandbox import Sandbox, SandboxFactory, TopicFactory
 from tests.support.waiting import PATIENCE_S, until
+
+REDIRECTED = Moods(redirects=("relative=1",))
 
 
 def document_of(order: str) -> dict[str, object]:
@@ -167,7 +170,7 @@ def test_a_document_of_an_order_that_exists_replaces_it(sandboxes: SandboxFactor
 def test_a_completed_job_that_redirects_to_its_order_is_followed(sandboxes: SandboxFactory) -> None:
     sandbox = sandboxes()
     order = order_id("redirected")
-    with Engage(completed_job="redirect") as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+    with Engage(moods=REDIRECTED) as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
         publish(sandbox, [(order, event(order, engage={"jobId": engage.submit(order)}))])
         books.wait_until_settled()
         assert dict(engage.requests) == {("job", "302"): 1, ("order", "200"): 1, ("action", "202"): 1}
@@ -178,7 +181,7 @@ def test_what_follows_a_call_is_within_the_budget_as_well(sandboxes: SandboxFact
     sandbox, budget = sandboxes(partitions=3), 40
     redirected = [order_id(f"redirected-{n}") for n in range(40)]
     existing = [order_id(f"existing-{n}") for n in range(10)]
-    with Engage(completed_job="redirect") as engage, Books(sandbox) as books:
+    with Engage(moods=REDIRECTED) as engage, Books(sandbox) as books:
         for order in existing:
             engage.submit(order)
         events = [(order, event(order, engage={"jobId": engage.submit(order)})) for order in redirected]
@@ -218,17 +221,19 @@ def test_what_a_second_relay_on_the_source_redrives_is_not_mailed_again_by_the_f
             engage.submit(each)
         publish(sandbox, [(order, event(order))])
         until(lambda: engage.events_of(order) == [1], "production's relay sends it")
-        at = SourceEvent(source, 0, 0, None, order.encode(), event(order))
-        redrive_one(sandbox, elsewhere, at)
+        redrive_one(sandbox, elsewhere, order)
         until(lambda: relay.metric("foreign_redrives_ignored_total", topic=source), "it is ignored")
-        redrive_one(sandbox, sandbox.topics, SourceEvent(source, 0, 1, None, ours.encode(), event(ours)))
+        redrive_one(sandbox, sandbox.topics, ours)
         until(lambda: engage.events_of(ours) == [1], "what was redriven from its own dead letters is sent")
         assert engage.events_of(order) == [1]
         assert relay.metric("foreign_redrives_ignored_total", topic=source) == 1
 
 
-def redrive_one(sandbox: Sandbox, topics: RelayTopics, at: SourceEvent) -> None:
-    """Put an event's dead letter on the topic, and redrive it, for a group of its own."""
+def redrive_one(sandbox: Sandbox, topics: RelayTopics, order: str) -> None:
+    """Put the dead letter of an order's event on the topic, and redrive it, for a group of its own."""
+    at = SourceEvent(
+        topic=topics.source, partition=0, offset=0, timestamp_ms=None, key=order.encode(), value=event(order)
+    )
     dead_letter = dead_letter_of_event(at, Reason.REJECTED, "why", 1.0)
     producer = Producer(clients.base(sandbox.properties))
     producer.produce(topics.dead_letters, dead_letter.value, dead_letter.key, 0, headers=dead_letter.headers)

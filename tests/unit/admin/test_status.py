@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from consumer.admin.status import AGE_LIMITS_S, Status, age_label, ages, duration, now_of, number, rate, status_of
-from consumer.core.effects import ActionId, NewAction, Poll, RestoredAction, Send
+from consumer.core.effects import ActionId, LiveAction, NewAction, Poll, Send
 from consumer.core.ledger import AGE_SLOT_S, Ledger, Policy
 from consumer.core.outcomes import Accepted, NotReady, Ready, Rejected
 from consumer.core.ownership import Assignment
@@ -143,12 +143,21 @@ def test_the_ledger_counts_ages_as_if_it_looked_at_every_action(steps: list[tupl
     for offset, (what, partition, passes_s) in enumerate(steps):
         now += passes_s
         assignment = Assignment("orders", partition, 1)
-        action = NewAction("r", "acme", f"order-{offset % 3}", b"", version_tag="tag" if offset % 2 else None)
+        action = NewAction(
+            route="r",
+            connection="acme",
+            order_id=f"order-{offset % 3}",
+            payload=b"",
+            version_tag="tag" if offset % 2 else None,
+        )
         if what == "accept" and ledger.accept(assignment, offset, action, now):
             seen[ActionId(assignment, offset)] = now
         elif what == "restore" and ledger.open_of(assignment) is None:
             first_seen = now - passes_s
-            ledger.assign(assignment, [RestoredAction(offset, action, False, first_seen, now, 0, 0)], now)
+            live = LiveAction(
+                offset=offset, action=action, sending=False, first_seen=first_seen, due=now, attempts=0, sends=0
+            )
+            ledger.assign(assignment, [live], now)
             seen[ActionId(assignment, offset)] = first_seen
         elif what == "drop":
             ledger.drop(assignment)
@@ -168,7 +177,7 @@ def _worked(ledger: Ledger, now: float) -> list[ActionId]:
         ledger.intent_saved(effect.action_id, getattr(effect, "sends", 0), now)
     while (request := ledger.take("acme")) is not None:
         match request:
-            case Send(action_id):
+            case Send(action_id=action_id):
                 ledger.action_answered(action_id, Accepted(), now)
                 ended.append(action_id)
             case Poll(action_id):

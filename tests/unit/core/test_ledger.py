@@ -12,14 +12,17 @@ from typing import TypeVar, cast
 import pytest
 
 from consumer.core.effects import (
+    THE_DOCUMENT,
+    THE_ORDER,
     ActionId,
     Close,
     Effect,
     GiveUp,
+    Job,
+    LiveAction,
     NewAction,
     Poll,
     Request,
-    RestoredAction,
     Save,
     Send,
 )
@@ -44,6 +47,7 @@ from consumer.core.outcomes import (
 )
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import PollSchedule
+from schemas.dead_letter import Reason
 
 OURS = Assignment("orders", 0, epoch=1)
 AGAIN = Assignment("orders", 0, epoch=2)
@@ -55,7 +59,19 @@ E = TypeVar("E", Save, Close, GiveUp)
 
 
 def action(order: str = "A", *, tag: str | None = None, job: str | None = "job", resend: bool = True) -> NewAction:
-    return NewAction("shipped", "default", order, b"{}", resend, tag, job)
+    return NewAction(
+        route="shipped",
+        connection="default",
+        order_id=order,
+        payload=b"{}",
+        resend=resend,
+        version_tag=tag,
+        target=THE_ORDER if job is None else Job(job),
+    )
+
+
+def with_document(order: str = "A") -> NewAction:
+    return replace(action(order, job=None), target=THE_DOCUMENT)
 
 
 def tagged(order: str = "A", *, resend: bool = True) -> NewAction:
@@ -64,8 +80,16 @@ def tagged(order: str = "A", *, resend: bool = True) -> NewAction:
 
 def restored(
     offset: int, what: NewAction, *, sending: bool = False, first_seen: float = 0.0, due: float = 0.0, sends: int = 0
-) -> RestoredAction:
-    return RestoredAction(offset, what, sending, first_seen, due, attempts=0, sends=sends or int(sending))
+) -> LiveAction:
+    return LiveAction(
+        offset=offset,
+        action=what,
+        sending=sending,
+        first_seen=first_seen,
+        due=due,
+        attempts=0,
+        sends=sends or int(sending),
+    )
 
 
 def told(effect: Effect) -> str:
@@ -81,7 +105,7 @@ def told(effect: Effect) -> str:
 class World:
     """A ledger, its time, a journal that commits at once, and an Engage that is asked whatever is due."""
 
-    def __init__(self, assignment: Assignment = OURS, *records: RestoredAction, now: float = 0.0) -> None:
+    def __init__(self, assignment: Assignment = OURS, *records: LiveAction, now: float = 0.0) -> None:
         schedule = PollSchedule(initial_s=1.0, growth=2.0)
         self.ledger = Ledger(Policy(schedule, deadline_s=DAY, not_found_grace_s=600.0), jitter=lambda: 0.5)
         self.assignment = assignment
@@ -91,7 +115,8 @@ class World:
         self._apply(self.ledger.assign(assignment, records, now))
 
     def event(self, offset: int, what: NewAction) -> list[str]:
-        return self._apply(self.ledger.accept(self.assignment, offset, what, self.now))
+        save = self.ledger.accept(self.assignment, offset, what, self.now)
+        return self._apply([] if save is None else [save])
 
     def after(self, seconds: float) -> list[str]:
         """Let time pass; returns all that is asked of Engage then."""
@@ -170,18 +195,25 @@ def test_what_is_asked_and_sent_says_all_that_the_edge_needs() -> None:
     world.event(0, action(job="j1"))
     world.after(1)
     poll = world.asked[0]
-    assert poll == Poll(ActionId(OURS, 0), "A", b"{}", "j1", ask_order=False, due=101.0)
+    assert poll == Poll(ActionId(OURS, 0), "A", b"{}", Job("j1"), due=101.0)
     world.answer(0, Ready("t1"))
     world.after(0.5)
     send = world.asked[0]
-    assert send == Send(ActionId(OURS, 0), "A", b"{}", "t1", ownership_confirmed_at=101.5, tagged_at=101.0)
+    assert send == Send(
+        action_id=ActionId(OURS, 0),
+        order_id="A",
+        payload=b"{}",
+        version_tag="t1",
+        ownership_confirmed_at=101.5,
+        tagged_at=101.0,
+    )
 
 
 def test_an_event_that_is_held_already_or_of_a_partition_that_is_gone_is_nothing_new() -> None:
     world = World(OURS, restored(0, action()))
     assert world.event(0, action()) == []
     assert world.ledger.open == 1
-    assert world.ledger.accept(AGAIN, 1, action(), 0.0) == []
+    assert world.ledger.accept(AGAIN, 1, action(), 0.0) is None
 
 
 # -- sequence within an order ----------------------------------------------------------------------------------------
@@ -369,7 +401,14 @@ def test_poll_job_failed_is_a_dead_letter_with_engages_errors() -> None:
     world = asking()
     assert world.answer(0, JobFailed("job status is failed", "[1]")) == ["set aside 0: job_failed"]
     assert world.last(GiveUp) == GiveUp(
-        ActionId(OURS, 0), "shipped", b"{}", world.last(GiveUp).reason, "job status is failed", "[1]", 1, 0
+        action_id=ActionId(OURS, 0),
+        route="shipped",
+        payload=b"{}",
+        reason=Reason.JOB_FAILED,
+        detail="job status is failed",
+        errors="[1]",
+        attempts=1,
+        sends=0,
     )
 
 
@@ -496,18 +535,22 @@ def test_a_restored_poll_is_due_at_the_restore_at_the_earliest() -> None:
 
 
 def test_a_posted_document_names_the_job_that_is_polled_from_then_on() -> None:
-    world = asking(job=None)
+    world = World()
+    world.event(0, with_document())
+    world.after(1)
+    assert world.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", THE_DOCUMENT, due=world.now)
     assert world.answer(0, DocumentTaken("j9")) == ["save 0"]
     assert world.last(Save).job_id == "j9"
     assert world.asks_next_after() == 1.0
-    assert world.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", "j9", ask_order=False, due=world.now)
+    assert world.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", Job("j9"), due=world.now)
 
 
 def test_a_posted_document_without_a_job_is_asked_for_at_its_order() -> None:
-    world = asking(job=None)
+    world = World()
+    world.event(0, with_document())
     world.answer(0, DocumentTaken(None))
     world.after(1)
-    assert world.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", None, ask_order=True, due=world.now)
+    assert world.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", THE_ORDER, due=world.now)
 
 
 @pytest.mark.parametrize(
@@ -657,7 +700,7 @@ def test_action_with_a_stale_tag_asks_the_order_at_once() -> None:
     assert world.answer(0, Ready("old"), StaleTag()) == ["save 0"]
     assert world.last(Save).version_tag is None
     assert world.after(0) == ["poll 0"]
-    assert world.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", "job", ask_order=True, due=world.now)
+    assert world.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", THE_ORDER, due=world.now)
     world.answer(0, Ready("new"))
     world.after(0)
     assert isinstance(world.asked[0], Send)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from hypothesis import HealthCheck, settings
@@ -16,14 +16,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from consumer.core.effects import (
+    THE_ORDER,
     ActionId,
     Close,
     Effect,
     GiveUp,
+    Job,
+    LiveAction,
     NewAction,
     Poll,
     Request,
-    RestoredAction,
     Save,
     Send,
 )
@@ -167,7 +169,17 @@ class Relays(RuleBasedStateMachine):
     )
     def event(self, number: int, order: str, tag: str | None, job: str | None, resend: bool) -> None:
         partition = self.partitions[number]
-        partition.events.append(NewAction("shipped", CONNECTION, order, b"{}", resend, tag, job))
+        partition.events.append(
+            NewAction(
+                route="shipped",
+                connection=CONNECTION,
+                order_id=order,
+                payload=b"{}",
+                resend=resend,
+                version_tag=tag,
+                target=THE_ORDER if job is None else Job(job),
+            )
+        )
         if partition.assignment is not None and not partition.stopping:
             self.read(partition.assignment, len(partition.events) - 1)
 
@@ -343,22 +355,18 @@ class Relays(RuleBasedStateMachine):
         assignment = partition.assignment = Assignment("orders", number, self.epoch)
         partition.stopping = False
         restored = [
-            RestoredAction(
-                offset,
-                NewAction(
-                    save.route,
-                    CONNECTION,
-                    partition.events[offset].order_id,
-                    save.payload,
-                    partition.events[offset].resend,
-                    save.version_tag or partition.events[offset].version_tag,
-                    save.job_id or partition.events[offset].job_id,
+            LiveAction(
+                offset=offset,
+                action=replace(
+                    partition.events[offset],
+                    version_tag=save.version_tag or partition.events[offset].version_tag,
+                    target=Job(save.job_id) if save.job_id else partition.events[offset].target,
                 ),
-                save.sending,
-                save.first_seen,
-                save.due,
-                save.attempts,
-                save.sends,
+                sending=save.sending,
+                first_seen=save.first_seen,
+                due=save.due,
+                attempts=save.attempts,
+                sends=save.sends,
             )
             for offset, save in partition.live.items()
         ]
@@ -370,8 +378,9 @@ class Relays(RuleBasedStateMachine):
 
     def read(self, assignment: Assignment, offset: int) -> None:
         action, now = self.partitions[assignment.partition].events[offset], self.now
-        (effect,) = self.ledger.do(lambda ledger: ledger.accept(assignment, offset, action, now))
-        self.queue.append((effect, offset + 1))
+        save = self.ledger.do(lambda ledger: ledger.accept(assignment, offset, action, now))
+        assert save is not None
+        self.queue.append((save, offset + 1))
 
     def lose(self, number: int, *, forget: bool = True) -> None:
         """A hand-over where nothing is under way, a loss otherwise: then Engage may have processed what was."""

@@ -23,7 +23,9 @@ def routed(event: Event) -> Routed | Unrouted | Misrouted | Undecodable:
     decoded = decode(value)
     if isinstance(decoded, Undecodable):
         return decoded
-    return ROUTER.route(decoded, SourceEvent("orders", 0, 0, 1, b"key", value, []))
+    return ROUTER.route(
+        decoded, SourceEvent(topic="orders", partition=0, offset=0, timestamp_ms=1, key=b"key", value=value, headers=[])
+    )
 
 
 @given(st.integers(0, 2**32), st.integers(1, 40))

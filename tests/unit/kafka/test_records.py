@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.core.effects import ActionId, GiveUp, NewAction, RestoredAction, Save
+from consumer.core.effects import (
+    ActionId,
+    Document,
+    GiveUp,
+    Job,
+    LiveAction,
+    NewAction,
+    Order,
+    PollTarget,
+    Save,
+)
 from consumer.core.ownership import Assignment
 from consumer.events.routing import Routed
 from consumer.kafka.records import (
@@ -16,17 +28,18 @@ from consumer.kafka.records import (
     Unreadable,
     action_key,
     dead_letter_of_action,
+    document_of,
+    live_action,
     new_action,
     offset_of_key,
     pending_value,
     read_payload,
     redriven_elsewhere,
     request_of,
-    restored_action,
     without_value,
 )
 from schemas.dead_letter import REDRIVE_OF, DeadLetterHeaders, Reason
-from schemas.pending_action import FromJob
+from schemas.pending_action import FromDocument, FromEvent, FromJob, FromOrder, TagSource
 
 HERE = Assignment("orders", 0, epoch=1)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -63,18 +76,50 @@ def payload(data: object = None, order_id: str = "A-1", language: str | None = N
 
 
 def event(value: bytes = b"{}", headers: list[tuple[str, bytes | None]] | None = None) -> SourceEvent:
-    return SourceEvent("orders", 0, 17, 1_762_162_200_000, b"A-1", value, headers or [])
+    return SourceEvent(
+        topic="orders",
+        partition=0,
+        offset=17,
+        timestamp_ms=1_762_162_200_000,
+        key=b"A-1",
+        value=value,
+        headers=headers or [],
+    )
 
 
 def saved(action: NewAction, *, sending: bool = False, offset: int = 17, tag: str | None = None) -> bytes:
     return pending_value(
-        Save(ActionId(HERE, offset), action.route, action.payload, sending, 1.0, 2.5, 3, 1, tag, action.job_id)
+        Save(
+            action_id=ActionId(HERE, offset),
+            route=action.route,
+            payload=action.payload,
+            sending=sending,
+            first_seen=1.0,
+            due=2.5,
+            attempts=3,
+            sends=1,
+            version_tag=tag,
+            job_id=action.target.job_id if isinstance(action.target, Job) else None,
+        )
     )
 
 
-def read(offset: int, value: bytes) -> RestoredAction:
-    restored = restored_action(action_key(offset, "shipped"), value)
-    assert isinstance(restored, RestoredAction)
+def given_up(action: NewAction, errors: str | None = None) -> GiveUp:
+    return GiveUp(
+        action_id=ActionId(HERE, 17),
+        route="shipped",
+        payload=action.payload,
+        reason=Reason.REJECTED,
+        detail="why",
+        errors=errors,
+        attempts=3,
+        sends=1,
+    )
+
+
+def read(offset: int, value: bytes) -> LiveAction:
+    restored = live_action(action_key(offset, "shipped"), value)
+    assert isinstance(restored, LiveAction)
     return restored
 
 
@@ -103,6 +148,31 @@ def test_an_intent_and_its_tag_come_back() -> None:
     assert (restored.sending, restored.sends, restored.action.version_tag) == (True, 1, "tag-1")
 
 
+NOON = datetime(2025, 11, 3, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("tag_source", "target"),
+    [
+        (FromJob(job_id="job-7"), Job("job-7")),
+        (FromOrder(newer_than=NOON), Order(NOON)),
+        (FromOrder(), Order()),
+        (FromDocument(document={"a": 1}), Document()),
+        (FromEvent(version_tag="tag"), Order()),  # where the tag turns out to be stale
+    ],
+)
+def test_what_is_asked_for_the_tag_comes_back(tag_source: TagSource, target: PollTarget) -> None:
+    action = new_action(replace(payload(), tag_source=tag_source), event())
+    assert action.target == target
+    assert read(17, saved(action)).action == action
+
+
+def test_a_job_that_a_posted_document_was_given_is_asked_from_then_on() -> None:
+    action = new_action(replace(payload(), tag_source=FromDocument(document={"lines": [1, None]})), event())
+    assert document_of(action.payload) == {"lines": [1, None]}
+    assert read(17, saved(replace(action, target=Job("job-9")))).action.target == Job("job-9")
+
+
 def test_another_versions_order_of_fields_and_unknown_ones_are_no_matter() -> None:
     action = new_action(payload({"a": [1, None]}), event(b'{"payload": "\\"payload\\":"}'))
     fields = json.loads(saved(action))
@@ -113,11 +183,11 @@ def test_another_versions_order_of_fields_and_unknown_ones_are_no_matter() -> No
 def test_what_cannot_be_read_says_where_and_shows_nothing() -> None:
     key = action_key(17, "shipped")
     for value, where in ((b"", "value"), (b"secret", "value"), (b'{"version":2,"payload":"secret"}', "version")):
-        unreadable = restored_action(key, value)
+        unreadable = live_action(key, value)
         assert isinstance(unreadable, Unreadable)
         assert unreadable.detail.startswith(where)
         assert "secret" not in unreadable.detail
-    assert isinstance(restored_action(b"no key", saved(new_action(payload(), event()))), Unreadable)
+    assert isinstance(live_action(b"no key", saved(new_action(payload(), event()))), Unreadable)
 
 
 @given(st.integers(0, 2**63 - 1), TEXT)
@@ -134,11 +204,9 @@ def test_any_other_key_names_none(key: bytes) -> None:
 def test_a_dead_letter_is_the_original_with_the_reason_and_without_an_earlier_ones() -> None:
     earlier = ("engage-relay-reason", b"stale_tag")
     action = new_action(payload(), event(b"\xff", [("x", b"1"), earlier, (REDRIVE_OF, b"t/0/1"), ("y", None)]))
-    dead_letter = dead_letter_of_action(
-        GiveUp(ActionId(HERE, 17), "shipped", action.payload, Reason.REJECTED, "why", "[]", 3, 1), now=5.0
-    )
+    dead_letter = dead_letter_of_action(given_up(action, errors="[]"), now=5.0)
 
-    assert (dead_letter.key, dead_letter.value, dead_letter.timestamp_ms) == (b"A-1", b"\xff", None)
+    assert (dead_letter.key, dead_letter.value) == (b"A-1", b"\xff")
     assert dead_letter.headers[:3] == [("x", b"1"), (REDRIVE_OF, b"t/0/1"), ("y", None)]
     told = DeadLetterHeaders.from_kafka([(n, v if isinstance(v, bytes) else None) for n, v in dead_letter.headers[3:]])
     assert (told.reason, told.detail, told.source_offset, told.failed_at_ms) == (Reason.REJECTED, "why", 17, 5000)
@@ -165,9 +233,7 @@ def test_what_another_relay_redrove_is_not_mailed_by_this_one(header: bytes | No
 
 def test_a_letter_without_its_value_says_so() -> None:
     action = new_action(payload(), event(b"x" * 3000))
-    dead_letter = dead_letter_of_action(
-        GiveUp(ActionId(HERE, 17), "shipped", action.payload, Reason.REJECTED, "why", None, 0, 0), now=5.0
-    )
+    dead_letter = dead_letter_of_action(given_up(action), now=5.0)
     smaller = without_value(dead_letter)
     assert (smaller.key, smaller.value) == (dead_letter.key, None)
     assert "why; its value of 3000 bytes was left out" in str(dict(smaller.headers)["engage-relay-detail"])

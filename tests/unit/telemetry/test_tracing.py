@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 from consumer import __version__, logs
 from consumer.config.settings import Settings, load
-from consumer.core.effects import ActionId, GiveUp, Poll, Send
+from consumer.core.effects import ActionId, GiveUp, Job, Poll, Send
 from consumer.core.outcomes import (
     Accepted,
     ActionOutcome,
@@ -94,7 +94,15 @@ def told() -> Told:
 
 def consumed(*headers: tuple[str, bytes | None]) -> SourceEvent:
     value = f'{{"orderId": "{SECRET}order"}}'.encode()
-    return SourceEvent("orders", 3, 17, 1, f"{SECRET}order".encode(), value, headers)
+    return SourceEvent(
+        topic="orders",
+        partition=3,
+        offset=17,
+        timestamp_ms=1,
+        key=f"{SECRET}order".encode(),
+        value=value,
+        headers=headers,
+    )
 
 
 def payload(event: SourceEvent) -> Routed:
@@ -127,11 +135,31 @@ def saved(*headers: tuple[str, bytes | None]) -> bytes:
 
 
 def poll(action: bytes) -> Poll:
-    return Poll(ACTION_ID, f"{SECRET}order", action, f"{SECRET}job", ask_order=False, due=NOW)
+    return Poll(ACTION_ID, f"{SECRET}order", action, Job(f"{SECRET}job"), due=NOW)
+
+
+def given_up(action: bytes) -> GiveUp:
+    return GiveUp(
+        action_id=ACTION_ID,
+        route="shipped",
+        payload=action,
+        reason=Reason.REJECTED,
+        detail=SECRET,
+        errors=SECRET,
+        attempts=5,
+        sends=2,
+    )
 
 
 def send(action: bytes) -> Send:
-    return Send(ACTION_ID, f"{SECRET}order", action, f"{SECRET}tag", ownership_confirmed_at=NOW, tagged_at=NOW)
+    return Send(
+        action_id=ACTION_ID,
+        order_id=f"{SECRET}order",
+        payload=action,
+        version_tag=f"{SECRET}tag",
+        ownership_confirmed_at=NOW,
+        tagged_at=NOW,
+    )
 
 
 def client(url: str, *, api_key: Callable[[], str] = lambda: f"{SECRET}key") -> EngageClient:
@@ -387,7 +415,7 @@ async def test_a_send_that_is_cut_off_ends_its_span() -> None:
 
 def test_an_action_that_is_given_up_says_why(told: Told) -> None:
     action = taken(told, *SAMPLED)
-    told.tracing.set_aside(GiveUp(ACTION_ID, "shipped", action, Reason.REJECTED, SECRET, SECRET, 5, 2))
+    told.tracing.set_aside(given_up(action))
     process, span = told.spans
     assert (span.name, trace_of(span), parent_of(span)) == ("dead letter", TRACE, id_of(process))
     assert span.status.status_code is StatusCode.ERROR
@@ -403,7 +431,7 @@ async def test_no_span_holds_anything_of_the_event_or_of_engages_answers(told: T
     action = taken(told, *SAMPLED)
     told.tracing.taken(consumed(), Misrouted(Reason.INVALID_EVENT, SECRET, "shipped"), NOW)
     told.tracing.polled("default", poll(action), JobFailed(SECRET, SECRET), NOW)
-    told.tracing.set_aside(GiveUp(ACTION_ID, "shipped", action, Reason.REJECTED, SECRET, SECRET, 5, 2))
+    told.tracing.set_aside(given_up(action))
     answered = [(await sent(answer(status, SECRET.encode())))[2] for status in (202, 422, 500)]
     spans = [*told.spans, *filter(None, answered)]
     assert len(spans) == 7

@@ -1,0 +1,164 @@
+"""Clients that get a fact wrong: on the wire, or in what they read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from consumer.core.outcomes import (
+    Accepted,
+    DocumentTaken,
+    InDoubt,
+    JobFailed,
+    NotReady,
+    Ready,
+    Rejected,
+    StaleTag,
+    Throttled,
+)
+from consumer.engage.client import EngageClient
+from tests.conformance import test_client_facts as client
+from tests.conformance.mutants import LISTED, Mutant, Patch, around, of
+from tests.conformance.wire import without
+
+
+def reading(name: str, was: type, becomes: object) -> Callable[[Patch], None]:
+    """Let our client take one outcome of a call for another."""
+    original = getattr(EngageClient, name)
+
+    async def call(self: EngageClient, *arguments: Any, **named: Any) -> object:
+        outcome = await original(self, *arguments, **named)
+        return becomes if isinstance(outcome, was) else outcome
+
+    return lambda patch: patch.setattr(EngageClient, name, call)
+
+
+async def _data_as_text(
+    original: Any, self: EngageClient, order_id: str, request: Any, *rest: Any, **named: Any
+) -> Any:
+    return await original(self, order_id, request.model_copy(update={"data": json.dumps(request.data)}), *rest, **named)
+
+
+async def _only_listed(original: Any, self: EngageClient, order_id: str, request: Any, *rest: Any, **named: Any) -> Any:
+    action = request.action if request.action in LISTED else "Custom"
+    outcome = await original(self, order_id, request.model_copy(update={"action": action}), *rest, **named)
+    return outcome if action == request.action else Rejected(0, "unknown action")
+
+
+async def _without_order_action(
+    original: Any, self: EngageClient, order_id: str, document: Any, *rest: Any, **named: Any
+) -> Any:
+    kept = {name: value for name, value in document.items() if name != "orderAction"}
+    return await original(self, order_id, kept, *rest, **named)
+
+
+async def _whenever(original: Any, self: EngageClient, order_id: str, *_: Any, **named: Any) -> Any:
+    return await original(self, order_id)
+
+
+CLIENTS = [
+    Mutant(
+        "polls without the content type, as ours did",
+        [
+            of(client.test_fact_01_every_request_of_our_client_has_the_content_type),
+            of(client.test_fact_01_our_clients_poll_of_a_job_brings_the_tag),
+        ],
+        tamper=without(b"content-type", method=b"GET"),
+    ),
+    Mutant(
+        "follows a redirect without the content type",
+        [of(client.test_fact_01_our_client_keeps_the_content_type_when_it_follows_a_redirect)],
+        tamper=without(b"content-type", path=b"/api/v3/orders/conformance"),
+    ),
+    Mutant(
+        "does not say who it is",
+        [of(client.test_fact_02_every_request_of_our_client_names_the_merchants_system)],
+        tamper=without(b"user-agent", method=b"PUT"),
+    ),
+    Mutant(
+        "knows the listed actions only",
+        [of(client.test_fact_03_our_client_sends_any_text_as_an_action)],
+        around(EngageClient, "send_action", _only_listed),
+    ),
+    Mutant(
+        "sends data as text",
+        [of(client.test_fact_04_our_client_sends_data_unchanged)],
+        around(EngageClient, "send_action", _data_as_text),
+    ),
+    Mutant(
+        "gives up an order that has no contact yet",
+        [of(client.test_fact_05_our_client_does_not_give_up_an_action_for_a_contact_that_is_late)],
+        reading("send_action", object, Rejected(422, "no contact")),
+    ),
+    Mutant(
+        "drops the orderAction of a document",
+        [of(client.test_fact_06_an_order_action_in_a_document_of_our_client_is_carried_out_once)],
+        around(EngageClient, "send_document", _without_order_action),
+    ),
+    Mutant(
+        "does not follow a redirect",
+        [
+            *(
+                of(client.test_fact_07_our_client_follows_a_redirect_to_our_own_origin, kind=kind)
+                for kind in ("relative", "absolute")
+            ),
+            *(
+                of(client.test_fact_07_our_client_asks_a_redirects_path_at_our_own_origin, kind=kind)
+                for kind in ("other-scheme", "other-host")
+            ),
+        ],
+        reading("poll_job", Ready, NotReady()),
+    ),
+    Mutant(
+        "takes a 201 to an action for no acceptance",
+        [of(client.test_fact_07_our_client_takes_201_as_202)],
+        reading("send_action", Accepted, InDoubt("201")),
+    ),
+    Mutant(
+        "takes a 201 to a document for no job",
+        [of(client.test_fact_07_our_client_takes_201_as_202)],
+        reading("send_document", DocumentTaken, DocumentTaken(None)),
+    ),
+    Mutant(
+        "does not find the tag of a job that is done",
+        [
+            of(client.test_fact_08_our_client_finds_the_tag_of_a_completed_job, word="COMPLETED"),
+            of(client.test_fact_08_our_client_finds_the_tag_of_a_job_that_completed_with_errors),
+        ],
+        reading("poll_job", Ready, NotReady()),
+    ),
+    Mutant(
+        "polls a job for ever that has failed",
+        [of(client.test_fact_08_our_client_knows_a_job_that_failed, word="Failed")],
+        reading("poll_job", JobFailed, NotReady()),
+    ),
+    Mutant(
+        "takes a word that it does not know for a failure",
+        [of(client.test_fact_08_our_client_waits_where_it_does_not_know_the_word, moods={"jobWords": ["Archived=1"]})],
+        reading("poll_job", NotReady, JobFailed("Archived")),
+    ),
+    Mutant(
+        "takes any version for a newer one",
+        [of(client.test_fact_09_our_client_waits_for_a_newer_version_by_the_merchants_time)],
+        around(EngageClient, "poll_order", _whenever),
+    ),
+    Mutant(
+        "waits for a time that no order will have",
+        [of(client.test_fact_09_our_client_says_at_once_that_an_order_has_no_time)],
+        reading("poll_order", object, NotReady()),
+    ),
+    Mutant(
+        "takes a stale tag for a refusal",
+        [
+            of(client.test_fact_00_our_client_reads_a_refusal_by_its_status_in_json_and_html_alike, html_errors=html)
+            for html in (0, 1)
+        ],
+        reading("send_action", StaleTag, Rejected(404, "stale")),
+    ),
+    Mutant(
+        "does not hear when to come back",
+        [of(client.test_fact_14_our_client_comes_back_when_it_is_told_to)],
+        reading("poll_order", Throttled, Throttled()),
+    ),
+]
