@@ -38,7 +38,7 @@ from consumer.errors import ConfigurationError, ExitCode, FatalError
 from consumer.events.routing import Router, compile_routes
 from consumer.kafka import clients
 from consumer.kafka import topics as kafka_topics
-from consumer.kafka.initial_offsets import Start, settle_start
+from consumer.kafka.initial_offsets import Start, settle_start, start_of
 from consumer.kafka.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.restore import KafkaReader, Restorer
@@ -130,7 +130,7 @@ async def _prepare(
     settings: Settings, stop: asyncio.Event, *, start: Start | None, create_topics: bool
 ) -> dict[str, int] | None:
     """Check what a relay needs; returns the source topics' partition counts, None where it was stopped meanwhile."""
-    decided = start or _start_of(settings)
+    decided = start or start_of(settings.kafka)
     loop = asyncio.get_running_loop()
     stopped = loop.create_task(stop.wait())
     try:
@@ -181,9 +181,10 @@ def _in_daemon_thread(work: Callable[[], None]) -> asyncio.Future[None]:
 def _check(settings: Settings, *, create_topics: bool) -> None:
     admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
     if create_topics:
-        for line in kafka_topics.create(admin, settings.topics):
+        for line in kafka_topics.create(admin, settings.topics, rules=settings.topic_rules):
             _LOG.info(line)
-    kafka_topics.check(admin, settings.topics)
+    for line in kafka_topics.check(admin, settings.topics, settings.topic_rules):
+        _LOG.info(line)
 
 
 def _settle_start(settings: Settings, start: Start | None) -> dict[str, int]:
@@ -191,16 +192,6 @@ def _settle_start(settings: Settings, start: Start | None) -> dict[str, int]:
         _LOG.info(line)
     admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
     return kafka_topics.partition_counts(admin, settings.source.topics)
-
-
-def _start_of(settings: Settings) -> Start | None:
-    match settings.kafka.get("auto.offset.reset"):
-        case "earliest":
-            return "earliest"
-        case "latest":
-            return "latest"
-        case _:
-            return None
 
 
 def _relay(
@@ -264,6 +255,7 @@ def _relay(
             processing_s=max(each.action_timeout for each in settings.engage.connections.values()),
         ),
         limits=Limits(settings.limits.pending),
+        dead_letter_topics={each.dead_letters for each in settings.topics},
         partition_counts=counts,
         lease_s=lease_of(settings.kafka),
         clock=clock,

@@ -1,7 +1,7 @@
 """A dead letter: the original record, untouched, with headers that say why it is here.
 
-Key, value, timestamp and headers are the source record's own; the headers below are added (names start with
-`engage-relay-`; a redriven event's earlier ones are replaced).
+Key, value and headers are the source record's own; the headers below are added (names start with `engage-relay-`; a
+redriven event's earlier ones are replaced). Its timestamp is when it was written, so that retention counts from then.
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ class DeadLetterHeaders(BaseModel):
     source_topic: str
     source_partition: int
     source_offset: int
+    source_timestamp_ms: int | None = Field(
+        None, description="The source record's own time: milliseconds since 1970 (UTC). The dead letter's is its own."
+    )
     route: str | None = None
     action: str | None = None
     connection: str | None = None

@@ -139,10 +139,11 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Events ignored",
-            "Events that no route takes, and records without a value (tombstones).",
+            "Events that no route takes, records without a value (tombstones), and another relay's redrives.",
             {
                 "no route, {{topic}}": rate("engage_relay_events_unrouted_total", "topic"),
                 "tombstones, {{topic}}": rate("engage_relay_tombstones_ignored_total", "topic"),
+                "foreign redrives, {{topic}}": rate("engage_relay_foreign_redrives_ignored_total", "topic"),
             },
             unit="ops",
         ),

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
@@ -33,17 +33,18 @@ from consumer.core.outcomes import (
 from consumer.errors import ConfigurationError, ExitCode, TopicError
 from consumer.events.routing import note_on
 from consumer.kafka import clients, topics
-from consumer.kafka.initial_offsets import topic_is_known
+from consumer.kafka.initial_offsets import beginnings, start_of
+from consumer.kafka.topic_rules import TopicRules
 from consumer.run import engage_client, short_session
 
 CALL_TIMEOUT_S = 15.0
 ASK_RETRY_S = 0.2
 
-# A cluster that has just started, or lost a node.
 _COORDINATOR_MOVES = frozenset(
     {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}
 )
 
+T = TypeVar("T")
 Standing = Literal["ok", "note", "failed"]
 
 
@@ -100,24 +101,26 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
         return
     yield Finding("ok", f"brokers: {nodes} answer")
     for each in settings.topics:
-        found = list(_topics(admin, each))
+        found = list(_topics(admin, each, settings.topic_rules))
         yield from found
-        if all(finding.standing == "ok" for finding in found):
+        if all(finding.standing != "failed" for finding in found):
             yield _rights(admin, each)
             yield _start(settings.kafka, admin, each)
     yield _group_rights(admin, str(settings.kafka["group.id"]))
     yield _transactions(settings.kafka)
 
 
-def _topics(admin: AdminClient, each: topics.RelayTopics) -> Iterator[Finding]:
+def _topics(admin: AdminClient, each: topics.RelayTopics, rules: TopicRules) -> Iterator[Finding]:
     try:
-        topics.check(admin, [each])
+        unseen = topics.check(admin, [each], rules)
     except TopicError as error:
         for line in str(error).splitlines():
             yield Finding("failed", f"topics: {line}", ExitCode.TOPICS)
     except KafkaException as error:
         yield _kafka_failed(f"topics of {each.source}", error)
     else:
+        for line in unseen:
+            yield Finding("note", f"topics: {line}")
         yield Finding("ok", f"topics: {each.source}, {each.delay} and {each.dead_letters} fit")
 
 
@@ -140,19 +143,32 @@ def _rights(admin: AdminClient, each: topics.RelayTopics) -> Finding:
 
 
 def _group_rights(admin: AdminClient, group: str) -> Finding:
-    give_up_at = time.monotonic() + CALL_TIMEOUT_S
-    while True:
+    def ask() -> set[AclOperation]:
         (described,) = admin.describe_consumer_groups([group], include_authorized_operations=True).values()
-        try:
-            granted = set(described.result(CALL_TIMEOUT_S).authorized_operations)
-            break
-        except KafkaException as error:
-            if clients.error_of(error).code() not in _COORDINATOR_MOVES or time.monotonic() > give_up_at:
-                return _kafka_failed(f"rights on group {group}", error)
-            time.sleep(ASK_RETRY_S)
+        return set(described.result(CALL_TIMEOUT_S).authorized_operations)
+
+    try:
+        granted = asked(ask)
+    except KafkaException as error:
+        return _kafka_failed(f"rights on group {group}", error)
     if AclOperation.READ not in granted:
         return Finding("failed", f"rights: may not Read group {group}", ExitCode.FAILED)
     return Finding("ok", f"rights: may join group {group}")
+
+
+def asked(ask: Callable[[], T]) -> T:
+    """Ask a group's coordinator: again while a cluster that has just started, or lost a node, has not settled on one.
+
+    Raises KafkaException.
+    """
+    give_up_at = time.monotonic() + CALL_TIMEOUT_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if clients.error_of(error).code() not in _COORDINATOR_MOVES or time.monotonic() > give_up_at:
+                raise
+        time.sleep(ASK_RETRY_S)
 
 
 def _operations(some: set[AclOperation]) -> str:
@@ -160,20 +176,20 @@ def _operations(some: set[AclOperation]) -> str:
 
 
 def _start(properties: clients.Properties, admin: AdminClient, each: topics.RelayTopics) -> Finding:
+    group = properties["group.id"]
     try:
         with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
-            if topic_is_known(reader, admin, each.source, each.delay):
-                return Finding("ok", f"start: {each.source} goes on where group {properties['group.id']} was")
-        count = topics.partition_counts(admin, (each.source,))[each.source]
-        marks = topics.watermarks(admin, [(each.source, number) for number in range(count)])
+            found = asked(lambda: beginnings(reader, admin, each))
     except KafkaException as error:
         return _kafka_failed(f"start of {each.source}", error)
-    waiting = sum(high - low for low, high in marks.values())
-    if not waiting:
+    if found.started or not found.undecided:
+        return Finding("ok", f"start: {each.source} goes on where group {group} was")
+    if not found.unread:
         return Finding("ok", f"start: {each.source} is new and empty")
-    if start := properties.get("auto.offset.reset"):
-        return Finding("ok", f"start: {each.source} is new and starts at its {start} of {waiting} records")
-    return Finding("note", f"start: {each.source} is new and holds {waiting} records: `run` needs --from")
+    refusal = found.refusal(group)
+    if start := start_of(properties):
+        return Finding("ok", f"start: {refusal}; {found.decision(start)} (auto.offset.reset)")
+    return Finding("note", f"start: {refusal}; `run` needs --from")
 
 
 def _transactions(properties: clients.Properties) -> Finding:

@@ -18,7 +18,7 @@ def topics_create(
     config: Config = None,
     replication: Annotated[int, typer.Option(help="Replication factor; -1: the brokers' default.")] = -1,
 ) -> None:
-    """Make the delay and dead-letter topics that are missing, with their source's partitions."""
+    """Create the delay and dead-letter topics, or repair those that are there: partitions and configuration."""
     with exit_codes():
         settings = loaded(config)
         from confluent_kafka.admin import AdminClient
@@ -26,7 +26,7 @@ def topics_create(
         from consumer.kafka import clients, topics
 
         admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
-        for line in topics.create(admin, settings.topics, replication) or ["nothing to do"]:
+        for line in topics.create(admin, settings.topics, replication, settings.topic_rules) or ["nothing to do"]:
             output.data(line)
 
 
@@ -39,6 +39,8 @@ def topics_check(config: Config = None) -> None:
 
         from consumer.kafka import clients, topics
 
-        topics.check(AdminClient(clients.base(settings.kafka), logger=clients.LOGGER), settings.topics)
+        admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
+        for line in topics.check(admin, settings.topics, settings.topic_rules):
+            output.notice(line)
         for each in settings.topics:
             output.data(f"{each.source}, {each.delay} and {each.dead_letters} fit")

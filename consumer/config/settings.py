@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -42,6 +42,7 @@ from consumer.engage.api_key import LEGAL_KEY, ApiKey
 from consumer.engage.http import Origin
 from consumer.errors import ConfigurationError
 from consumer.events.routing import BUILT_IN_ROUTES, RouteRule
+from consumer.kafka.topic_rules import TopicRules
 from consumer.kafka.topics import RelayTopics
 from schemas import DIALECT
 
@@ -177,6 +178,11 @@ class Source(_Section):
             json_schema_extra={"minItems": 1, "uniqueItems": True},
         ),
     ] = ("orders",)
+    compacted: Literal["refuse", "accept"] = Field(
+        "refuse",
+        description="What to do where a source topic is compacted, which deletes an order's earlier events, also those "
+        "that were not read yet.",
+    )
 
 
 def _names(template: str, sources: tuple[str, ...]) -> tuple[str, ...]:
@@ -206,6 +212,10 @@ class DeadLetters(_Section):
     topic: str = Field(
         "{source}.engage.dead-letters",
         description="The topic that holds the dead letters. {source} stands for the source topic's name.",
+    )
+    keep: PositiveSeconds = Field(
+        30 * UNITS_S["d"],
+        description="Dead letters must live at least so long: a topic with a shorter retention is refused.",
     )
 
 
@@ -477,6 +487,11 @@ class Settings(_Section):
         delays = _names(self.delay.topic, self.source.topics)
         dead_letters = _names(self.dead_letters.topic, self.source.topics)
         return tuple(map(RelayTopics, self.source.topics, delays, dead_letters))
+
+    @property
+    def topic_rules(self) -> TopicRules:
+        """What is asked of those topics' configuration."""
+        return TopicRules(self.dead_letters.keep, self.source.compacted == "accept")
 
     @property
     def effective_routes(self) -> dict[str, RouteRule]:

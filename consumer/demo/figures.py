@@ -10,6 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from consumer.demo.tally import Requests
 from consumer.telemetry.metrics import PREFIX
 
+_IGNORED = ("events_unrouted_total", "tombstones_ignored_total", "foreign_redrives_ignored_total")
+
 
 @dataclass(frozen=True, slots=True)
 class RelayFigures:
@@ -50,7 +52,7 @@ def read_figures(exposition: str) -> RelayFigures:
                 requests[sample.labels["call"]] += count
     return RelayFigures(
         consumed=sums["events_consumed_total"],
-        ignored=sums["events_unrouted_total"] + sums["tombstones_ignored_total"],
+        ignored=sum(sums[each] for each in _IGNORED),
         pending=sums["pending_actions"],
         in_doubt=sums["in_doubt_actions"],
         backlog=sums["journal_backlog_writes"],

@@ -35,6 +35,8 @@ _MEMBERSHIP = frozenset(
 
 LOGGER = logging.getLogger("librdkafka")
 
+# Another producer has taken the transactional id.
+FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 
 FAILURE_RETRY_S = 10.0
 

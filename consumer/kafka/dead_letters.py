@@ -1,17 +1,25 @@
 """EDGE. Dead letters, listed and redriven.
 
 Rules:
- 1. Nothing is redriven unless it was chosen, and never twice. The redriven event and a *mark* beside its letter are
-    one transaction: the mark is there exactly when the event is. What is marked is skipped, whoever asks again.
- 2. One redrive at a time: all have the group's one transactional id, so a second one fences the first. Marks are read
-    after that, so it sees every redrive that came to something.
- 3. An event goes back to its own topic and partition with its own key, value and headers, and one that says of which
-    letter it is a redrive. Its timestamp is new: the topic's retention counts from it, and with the old one the event
-    might be deleted before it is read. (When it happened stands in the event; the letter keeps the old timestamp.)
- 4. It goes nowhere but to a source topic of this configuration, whatever the letter's headers say.
- 5. Letters and marks are read up to what was the end when the reading began; a value is held only while it is sent.
+ 1. Nothing is redriven unless it was chosen, and never twice. One transaction writes the
+    redriven event and, beside its dead letter, a *mark*: the mark is there exactly when the
+    event is. What is marked is skipped, whoever asks again.
+ 2. One redrive at a time: all have the group's one transactional id, so a second one
+    fences the first. Marks are read after that, so it sees every redrive that came to
+    something. Who takes the id again, after the broker refused a record, reads the marks
+    that came meanwhile.
+ 3. An event goes back to its own topic and partition with its own key, value and headers,
+    and one more that says of which dead letter it is a redrive. Its timestamp is new: the
+    topic's retention counts from it, and with the old one the event might be deleted
+    before it is read. (The event says when it happened; the dead letter's headers keep the
+    old timestamp.) A pending record that an older version could not read holds its event:
+    that is what is sent.
+ 4. It goes nowhere but to a source topic of this configuration, whatever the headers say.
+ 5. Dead letters and marks are read up to what was the end when the reading began; a value
+    is held only while it is sent.
 
-A mark: no key, no value, one header `engage-relay-redriven` = offset of the letter, in the letter's own partition.
+A mark: no key, no value, one header `engage-relay-redriven`. It names the offset of a dead
+letter in the same partition.
 """
 
 from __future__ import annotations
@@ -26,6 +34,7 @@ from confluent_kafka.admin import AdminClient
 from pydantic import ValidationError
 
 from consumer.kafka import clients
+from consumer.kafka.records import SourceEvent, Unreadable, event_of_unreadable
 from consumer.kafka.scan import Gap, StalledError, records_between
 from consumer.kafka.topics import RelayTopics, partition_counts, watermarks
 from schemas.dead_letter import PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
@@ -39,7 +48,7 @@ Result = Literal["redriven", "chosen", "skipped", "failed"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Coordinates:
-    """Where a letter lies: its id."""
+    """Where a dead letter lies: its id."""
 
     topic: str
     partition: int
@@ -51,7 +60,7 @@ class Coordinates:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter. `redrive_of`: the letter that its event was a redrive of. `headers` are all of the record's."""
+    """A dead letter. `redrive_of`: the one that its event was a redrive of. `headers` are all of the record's."""
 
     coordinates: Coordinates
     why: DeadLetterHeaders
@@ -64,7 +73,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which letters are meant: those that meet every condition that is not None."""
+    """Which dead letters are meant: those that meet every condition that is not None."""
 
     source_topic: str | None = None
     reasons: frozenset[Reason] | None = None
@@ -72,7 +81,7 @@ class Selection:
     coordinates: frozenset[Coordinates] | None = None
 
     def takes(self, dead_letter: DeadLetter) -> bool:
-        """Tell whether the letter is meant."""
+        """Tell whether the dead letter is meant."""
         return (
             (self.source_topic is None or dead_letter.why.source_topic == self.source_topic)
             and (self.reasons is None or dead_letter.why.reason in self.reasons)
@@ -83,7 +92,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Redrive:
-    """What became of a letter; `why` where it was skipped or failed. `chosen`: a dry run would redrive it."""
+    """What became of a dead letter; `why` where it was skipped or failed. `chosen`: a dry run would redrive it."""
 
     coordinates: Coordinates
     result: Result
@@ -94,43 +103,57 @@ class Redrive:
 def dead_letters(
     properties: clients.Properties, topics: Iterable[RelayTopics], selection: Selection
 ) -> Iterator[DeadLetter | Gap]:
-    """Yield the letters that are meant, in the order of topic, partition and offset.
+    """Yield the dead letters that are meant, in the order of topic, partition and offset.
 
     A Gap follows what could be read of its partition. Raises KafkaException where the broker does not answer.
     """
+    yield from _dead_letters(properties, topics, selection, {})
+
+
+def _dead_letters(
+    properties: clients.Properties,
+    topics: Iterable[RelayTopics],
+    selection: Selection,
+    marks: dict[tuple[str, int], _Marks],
+) -> Iterator[DeadLetter | Gap]:
+    """Yield them; `marks` gets the marks of each partition that was begun, and may be read on meanwhile."""
     admin = AdminClient(clients.base(properties), logger=clients.LOGGER)
     with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
         for topic in dead_letter_topics(topics, selection.source_topic):
-            yield from _dead_letters_of_topic(reader, admin, topic, selection)
+            yield from _dead_letters_of_topic(reader, admin, topic, selection, marks)
 
 
 def redrive(
     properties: clients.Properties, topics: Iterable[RelayTopics], selection: Selection, *, dry_run: bool
 ) -> Iterator[Redrive | Gap]:
-    """Send the events of the letters that are meant back, one transaction each; what is yielded is done.
+    """Send the events of the dead letters that are meant back, one transaction each; what is yielded is done.
 
     Stopped at any moment and started again, it goes on where it was. Raises KafkaException where the broker does not
-    answer or another redrive began: the letter under way is then either redriven and marked, or neither.
+    answer or another redrive began: the dead letter under way is then either redriven and marked, or neither.
     """
     topics = tuple(topics)
     sources = {(each.dead_letters, each.source) for each in topics}
     sender = None if dry_run else _Sender(properties)  # rule 2: before anything is read
     missing = set(selection.coordinates or ())
-    for found in dead_letters(properties, topics, selection):
+    marks: dict[tuple[str, int], _Marks] = {}
+    for found in _dead_letters(properties, topics, selection, marks):
         if isinstance(found, Gap):
             yield found
             continue
-        missing.discard(found.coordinates)
+        at = found.coordinates
+        missing.discard(at)
         to = (found.why.source_topic, found.why.source_partition)
         if found.redriven:
-            yield Redrive(found.coordinates, "skipped", to, "was redriven before")
-        elif (why := _why_never(found, sources)) is not None:
-            yield Redrive(found.coordinates, "failed", None, why)
+            yield Redrive(at, "skipped", to, "was redriven before")
+        elif isinstance(event := _event_of(found, sources), str):
+            yield Redrive(at, "failed", None, event)
         elif sender is None:
-            yield Redrive(found.coordinates, "chosen", to)
+            yield Redrive(at, "chosen", to)
+        elif (refused := sender.send(at, event)) is None:
+            yield Redrive(at, "redriven", to)
         else:
-            refused = sender.send(found)
-            yield Redrive(found.coordinates, "redriven" if refused is None else "failed", to, refused)
+            marks[at.topic, at.partition].read(properties)  # rule 2
+            yield Redrive(at, "failed", to, refused)
     for coordinates in sorted(missing):
         yield Redrive(coordinates, "failed", None, "no such dead letter, or another condition excludes it")
 
@@ -141,7 +164,7 @@ def dead_letter_topics(topics: Iterable[RelayTopics], source_topic: str | None =
 
 
 def _dead_letters_of_topic(
-    reader: Consumer, admin: AdminClient, topic: str, selection: Selection
+    reader: Consumer, admin: AdminClient, topic: str, selection: Selection, marks: dict[tuple[str, int], _Marks]
 ) -> Iterator[DeadLetter | Gap]:
     count = partition_counts(admin, (topic,)).get(topic)
     if count is None:
@@ -151,34 +174,61 @@ def _dead_letters_of_topic(
     ends = watermarks(admin, partitions)
     for partition in partitions:
         low, end = ends[partition]
-        if selection.coordinates is not None:  # a mark lies behind its letter, so nothing before the first one matters
+        if selection.coordinates is not None:  # a mark lies behind its dead letter: before the first one is none
             chosen = [each.offset for each in selection.coordinates if (each.topic, each.partition) == partition]
             low = max(low, min(chosen, default=end))
+        marks[partition] = _Marks(partition, low)
         try:
-            yield from _dead_letters_between(reader, partition, low, end, selection)
+            marks[partition].read_to(reader, end)
+            yield from _dead_letters_between(reader, marks[partition], low, end, selection)
         except StalledError as error:
             yield Gap(*partition, str(error))
 
 
+@dataclass(slots=True)
+class _Marks:
+    """What was redriven of a partition, as far as its marks were read: up to `next`."""
+
+    partition: tuple[str, int]
+    next: int
+    redriven: set[int] = field(default_factory=set)
+
+    def read_to(self, reader: Consumer, end: int) -> None:
+        """Read on. Raises StalledError, KafkaException."""
+        for record in records_between(reader, self.partition, self.next, end):
+            mark = _header(record, REDRIVEN)
+            if mark is not None and mark.isdigit() and len(mark) < 20:
+                self.redriven.add(int(mark))
+        self.next = max(self.next, end)
+
+    def read(self, properties: clients.Properties) -> None:
+        """Read what came since, with a reader of its own. Raises KafkaException, also where something hides it."""
+        admin = AdminClient(clients.base(properties), logger=clients.LOGGER)
+        _, end = watermarks(admin, [self.partition])[self.partition]
+        with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
+            try:
+                self.read_to(reader, end)
+            except StalledError as error:
+                topic, number = self.partition
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{topic}[{number}]: {error}")) from None
+
+
 def _dead_letters_between(
-    reader: Consumer, partition: tuple[str, int], start: int, end: int, selection: Selection
+    reader: Consumer, marks: _Marks, start: int, end: int, selection: Selection
 ) -> Iterator[DeadLetter | Gap]:
-    """Read twice: first the marks, which lie behind their letters, then the letters."""
-    marks = (_header(record, REDRIVEN) for record in records_between(reader, partition, start, end))
-    redriven = {int(mark) for mark in marks if mark is not None and mark.isdigit() and len(mark) < 20}
-    for record in records_between(reader, partition, start, end):
+    for record in records_between(reader, marks.partition, start, end):
         if _header(record, REDRIVEN) is not None:
             continue
-        dead_letter = _dead_letter(record, redriven)
+        dead_letter = _dead_letter(record, marks.redriven)
         if dead_letter is None:
             if selection.reasons is None and selection.coordinates is None:
-                yield Gap(*partition, f"offset {record.offset()} is no dead letter that this version can read")
+                yield Gap(*marks.partition, f"offset {record.offset()} is no dead letter that this version can read")
         elif selection.takes(dead_letter):
             yield dead_letter
 
 
 def _dead_letter(record: Message, redriven: set[int]) -> DeadLetter | None:
-    """Read a letter; None for what somebody else put there."""
+    """Read a dead letter; None for what somebody else put there."""
     headers = clients.headers_of(record)
     try:
         why = DeadLetterHeaders.from_kafka(headers)
@@ -201,54 +251,82 @@ def _header(record: Message, name: str) -> bytes | None:
     return next((value for each, value in reversed(clients.headers_of(record)) if each == name), None)
 
 
-def _why_never(dead_letter: DeadLetter, sources: set[tuple[str, str]]) -> str | None:
-    if dead_letter.why.reason is Reason.UNREADABLE_PENDING:
-        return "holds a record of the delay topic, which is no event: publish its event anew"
+def _event_of(dead_letter: DeadLetter, sources: set[tuple[str, str]]) -> SourceEvent | str:
+    """Return the event to send back, or why there is none."""
+    why = dead_letter.why
     if dead_letter.value is None:
-        return "has lost its value, which the topic refused as too large: publish its event anew"
-    if (dead_letter.coordinates.topic, dead_letter.why.source_topic) not in sources:
+        return "has lost its value, which the topic refused as too large: publish its event again"
+    if (dead_letter.coordinates.topic, why.source_topic) not in sources:
         return "its source topic is none of this configuration"
-    return None if dead_letter.why.source_partition >= 0 else "its source partition cannot be"
+    if why.source_partition < 0:
+        return "its source partition cannot be"
+    if why.reason is not Reason.UNREADABLE_PENDING:
+        return SourceEvent(
+            topic=why.source_topic,
+            partition=why.source_partition,
+            offset=why.source_offset,
+            timestamp_ms=why.source_timestamp_ms,
+            key=dead_letter.key,
+            value=dead_letter.value,
+            headers=dead_letter.headers,
+        )
+    event = event_of_unreadable(dead_letter.value)
+    if isinstance(event, Unreadable):
+        return (
+            f"holds a pending record that this version cannot read ({event.detail}): redrive it with the version that "
+            "wrote it, or publish its event again"
+        )
+    if event.value is None or (event.topic, event.partition) != (why.source_topic, why.source_partition):
+        return "holds a pending record of another partition: publish its event again"
+    return event
 
 
 class _Sender:
-    """Sends letters' events back, a transaction each."""
+    """Sends events back, a transaction each."""
 
     def __init__(self, properties: clients.Properties) -> None:
         self._properties = clients.producer(properties, f"{properties['group.id']}-redrive")
         self._producer = self._new_producer()
 
-    def send(self, dead_letter: DeadLetter) -> str | None:
-        """Redrive and mark it; returns why it was refused. Raises KafkaException for what concerns them all."""
+    def send(self, at: Coordinates, event: SourceEvent) -> str | None:
+        """Redrive and mark it; returns why it was refused. Raises KafkaException for what concerns them all.
+
+        Whatever was refused, the id may have been another redrive's meanwhile: read its marks.
+        """
         refused: list[KafkaError] = []
 
         def delivered(error: KafkaError | None, _: Message) -> None:
             if error is not None:
                 refused.append(error)
 
-        original = [(name, value) for name, value in dead_letter.headers if not name.startswith(PREFIX)]
+        original = [(name, value) for name, value in event.headers if not name.startswith(PREFIX)]
         self._producer.begin_transaction()
         try:
             self._producer.produce(
-                dead_letter.why.source_topic,
-                dead_letter.value,
-                dead_letter.key,
-                dead_letter.why.source_partition,
+                event.topic,
+                event.value,
+                event.key,
+                event.partition,
                 on_delivery=delivered,
-                headers=[*original, (REDRIVE_OF, str(dead_letter.coordinates).encode())],
+                headers=[*original, (REDRIVE_OF, str(at).encode())],
             )
+        except KafkaException as error:
+            failure = clients.error_of(error)
+            if failure.code() not in _OF_ONE_RECORD:
+                raise
+            self._producer.commit_transaction(CALL_TIMEOUT_S)  # it is empty; the id stays ours, or another's
+            return failure.str()
+        try:
             self._producer.produce(
-                dead_letter.coordinates.topic,
-                partition=dead_letter.coordinates.partition,
-                on_delivery=delivered,
-                headers=[(REDRIVEN, b"%d" % dead_letter.coordinates.offset)],
+                at.topic, partition=at.partition, on_delivery=delivered, headers=[(REDRIVEN, b"%d" % at.offset)]
             )
             self._producer.commit_transaction(CALL_TIMEOUT_S)
         except KafkaException as error:
             failure = clients.error_of(error)
             if failure.fatal() or not (refused or failure.code() in _OF_ONE_RECORD):
                 raise
-            # A producer that aborted is never used again; the new one's start aborts what the old one began.
+            # A producer that aborted is never used again. The abort fails where another redrive has taken the id.
+            self._producer.abort_transaction(CALL_TIMEOUT_S)
             self._producer = self._new_producer()
             return (refused[0] if refused else failure).str()
         return None

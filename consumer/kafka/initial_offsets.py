@@ -1,87 +1,198 @@
 """EDGE. Where a source topic starts when the relay meets it for the first time.
 
 Rules:
- 1. A topic is known once an offset of it was committed by the group, or its delay topic's partition 0 was written.
- 2. An unknown topic that holds records is the operator's decision (`run --from`), never ours: from the beginning
-    would mail everybody again, from the end would lose what waits.
- 3. The decision is written down for *all* partitions at once, as position records, before anybody joins: a
-    partition that stays idle would otherwise be decided anew, and differently, at the next start.
- 4. Partition 0 is written last: whoever ends in the midst of it leaves a topic that is not known yet.
+ 1. A relay *starts* a topic once: it writes a position record for each of its partitions, all in one transaction. So
+    a topic is started if partition 0 of its delay topic holds a settled record. (Not: if something was written there.
+    A transaction that was aborted leaves its records behind, for nobody to read.)
+ 2. In a topic that was started, a partition without any position was added later: it starts at its beginning.
+ 3. In a topic that was not started, a partition is known if the group has committed an offset of it (another consumer
+    did, or the delay topic was lost). Those that are not known and hold records are the operator's decision
+    (`run --from`), never ours: from the beginning would mail everybody again, from the end would lose what waits.
+    That the group knows another partition says nothing about them.
+ 4. A decision is fenced. It is written under one transactional id for the group, taken before the look that it rests
+    on: who takes it later fences the earlier one, whose decision then rests on a look that is out of date. An instance
+    that was frozen in between writes nothing, and looks again.
+ 5. Who has nothing to decide takes no transactional id: an ordinary start disturbs nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from typing import Literal
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from consumer.errors import StartRefusedError
 from consumer.kafka import clients
 from consumer.kafka.records import position_value
-from consumer.kafka.topics import CALL_TIMEOUT_S, RelayTopics, committed_offsets, partition_counts, watermarks
+from consumer.kafka.scan import StalledError, records_between
+from consumer.kafka.topics import (
+    CALL_TIMEOUT_S,
+    RelayTopics,
+    Watermarks,
+    committed_offsets,
+    partition_counts,
+    watermarks,
+)
 from schemas.pending_action import POSITION_KEY
 
 Start = Literal["earliest", "latest"]
 
+GLANCE_S = 2.0  # for a settled record behind which no transaction lies; milliseconds, where the broker answers
+ATTEMPTS = 10  # each is ended by another instance that decides the same: it is done within one transaction
+FENCED_RETRY_S = 0.2
+_WORDS: Mapping[Start, str] = {"earliest": "beginning", "latest": "end"}
 
-def topic_is_known(reader: Consumer, admin: AdminClient, topic: str, delay_topic: str) -> bool:
-    """Tell whether this group has been here before. Raises KafkaException where the broker does not answer."""
-    counts = partition_counts(admin, (topic, delay_topic))
-    if counts.get(delay_topic) and watermarks(admin, [(delay_topic, 0)])[delay_topic, 0][1] > 0:
-        return True
-    return bool(committed_offsets(reader, [(topic, n) for n in range(counts.get(topic, 0))]))
+
+@dataclass(frozen=True, slots=True)
+class Beginnings:
+    """What is known of where a topic goes on. `committed` and `marks` by partition; both are empty if it `started`."""
+
+    topics: RelayTopics
+    started: bool
+    committed: Mapping[int, int]
+    marks: Mapping[int, Watermarks]
+
+    @property
+    def undecided(self) -> dict[int, int]:
+        """How many records each partition holds of which nobody knows whether they were read."""
+        return {n: high - low for n, (low, high) in self.marks.items() if n not in self.committed}
+
+    @property
+    def unread(self) -> int:
+        """How many records the undecided partitions hold."""
+        return sum(self.undecided.values())
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the group knows some partitions, and not all."""
+        return 0 < len(self.undecided) < len(self.marks)
+
+    def refusal(self, group: object) -> str:
+        """Say what the operator has to decide about."""
+        text = f"{self.topics.source} holds {self.unread} records that this group has never read"
+        if not self.in_parts:
+            return text
+        where = ", ".join(f"{count} in partition {n}" for n, count in self.undecided.items() if count)
+        return f"{text}: {where} (group {group} has offsets of the other partitions)"
+
+    def decision(self, start: Start | None) -> str:
+        """Say where it starts."""
+        word = _WORDS[start or "latest"]
+        if not self.in_parts:
+            return f"{self.topics.source} starts at the {word}"
+        partitions = ", ".join(map(str, self.undecided))
+        return f"{self.topics.source} goes on where the group was, and starts at the {word} in partitions {partitions}"
+
+    def positions(self, start: Start | None) -> dict[int, int]:
+        """Return where each partition goes on."""
+        begin = {n: low if start == "earliest" else high for n, (low, high) in self.marks.items()}
+        return {**begin, **self.committed}
+
+
+def beginnings(reader: Consumer, admin: AdminClient, topics: RelayTopics) -> Beginnings:
+    """Look where a topic goes on. Raises KafkaException where the broker does not answer."""
+    if is_started(reader, admin, topics.delay):
+        return Beginnings(topics, True, {}, {})
+    source = [(topics.source, n) for n in range(partition_counts(admin, (topics.source,)).get(topics.source, 0))]
+    committed = {n: offset for (_, n), offset in committed_offsets(reader, source).items()}
+    return Beginnings(topics, False, committed, {n: marks for (_, n), marks in watermarks(admin, source).items()})
+
+
+def is_started(reader: Consumer, admin: AdminClient, delay_topic: str, stalled_s: float | None = None) -> bool:
+    """Tell whether a relay has started this topic (rule 1).
+
+    `reader` is read_committed, and reads nothing else meanwhile. Raises KafkaException where the broker does not
+    answer, or an open transaction hides the answer for `stalled_s`.
+    """
+    first = (delay_topic, 0)
+    if delay_topic not in partition_counts(admin, (delay_topic,)):
+        return False
+    low, high = watermarks(admin, [first])[first]
+    if low == high:
+        return False
+    with suppress(KafkaException):  # without it the reader looks for unknown leaders a second later
+        reader.list_topics(delay_topic, CALL_TIMEOUT_S)
+    try:
+        return next(records_between(reader, first, low, high, stalled_s=stalled_s), None) is not None
+    except StalledError as error:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{delay_topic}[0]: {error}")) from None
+    finally:
+        reader.unassign()
 
 
 def settle_start(properties: clients.Properties, topics: Iterable[RelayTopics], start: Start | None) -> list[str]:
-    """Write down where each topic that nobody knows yet starts; returns what was decided, a line each.
+    """Write down where each topic that nobody has started yet starts; returns what was decided, a line each.
 
     Raises StartRefusedError (it says how much would be replayed), KafkaException where the broker does not answer.
     """
-    reader = Consumer(clients.reader(properties), logger=clients.LOGGER)
+    topics = tuple(topics)
     admin = AdminClient(clients.base(properties), logger=clients.LOGGER)
-    decided: list[str] = []
-    refused: list[str] = []
-    positions: list[tuple[str, int, int]] = []
+    with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
+        for _ in range(ATTEMPTS):
+            if all(_surely_started(reader, admin, each.delay) for each in topics):
+                return []
+            producer = Producer(clients.producer(properties, start_id(properties)), logger=clients.LOGGER)
+            producer.init_transactions(CALL_TIMEOUT_S)  # ends the transaction of one that died while it wrote
+            decided = _to_start(reader, admin, topics, start, properties)  # rule 4: the look that counts
+            try:
+                _write(producer, decided, start)
+            except KafkaException as error:
+                if clients.error_of(error).code() not in clients.FENCED:
+                    raise
+                time.sleep(FENCED_RETRY_S)
+            else:
+                return [each.decision(start) for each in decided if each.undecided]
+    raise KafkaException(KafkaError(KafkaError._FENCED, "other instances decide where to start"))
+
+
+def start_of(properties: clients.Properties) -> Start | None:
+    """Return what the configuration itself says: the standing answer to `run --from`."""
+    match properties.get("auto.offset.reset"):
+        case "earliest":
+            return "earliest"
+        case "latest":
+            return "latest"
+        case _:
+            return None
+
+
+def start_id(properties: clients.Properties) -> str:
+    """Return the transactional id under which the group's instances decide where to start."""
+    return f"{properties['group.id']}-start"
+
+
+def _surely_started(reader: Consumer, admin: AdminClient, delay_topic: str) -> bool:
+    """Take a quick look (rule 5). What it cannot see may be the transaction of an instance that died deciding."""
     try:
-        for each in topics:
-            if topic_is_known(reader, admin, each.source, each.delay):
-                continue
-            count = partition_counts(admin, (each.source,)).get(each.source, 0)
-            marks = watermarks(admin, [(each.source, n) for n in range(count)])
-            waiting = sum(high - low for low, high in marks.values())
-            if waiting and start is None:
-                refused.append(f"{each.source} holds {waiting} records that this group has never read")
-                continue
-            decided.append(f"{each.source} starts at the {'beginning' if start == 'earliest' else 'end'}")
-            positions += [
-                (each.delay, n, low if start == "earliest" else high) for (_, n), (low, high) in marks.items()
-            ]
-    finally:
-        reader.close()
+        return is_started(reader, admin, delay_topic, GLANCE_S)
+    except KafkaException:
+        return False
+
+
+def _to_start(
+    reader: Consumer,
+    admin: AdminClient,
+    topics: Iterable[RelayTopics],
+    start: Start | None,
+    properties: clients.Properties,
+) -> list[Beginnings]:
+    """Return the topics that were not started. Raises StartRefusedError where nobody said how."""
+    found = [each for each in (beginnings(reader, admin, of) for of in topics) if not each.started]
+    refused = [each.refusal(properties["group.id"]) for each in found if each.unread and start is None]
     if refused:
         raise StartRefusedError("\n".join(refused))
-    _write(properties, positions)
-    return decided
+    return found
 
 
-def _write(properties: clients.Properties, positions: list[tuple[str, int, int]]) -> None:
-    failed: list[KafkaError] = []
-
-    def delivered(error: KafkaError | None, _: Message) -> None:
-        if error is not None:
-            failed.append(error)
-
-    if not positions:
-        return
-    producer = Producer({**clients.base(properties), "enable.idempotence": True}, logger=clients.LOGGER)
-    # Rule 4: partition 0 makes the topic known, so it comes when the others are safe.
-    for last in (False, True):
-        for delay_topic, partition, offset in positions:
-            if (partition == 0) is last:
-                producer.produce(delay_topic, position_value(offset), POSITION_KEY, partition, on_delivery=delivered)
-        if producer.flush(CALL_TIMEOUT_S):
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the start's positions were not written in time"))
-        if failed:
-            raise KafkaException(failed[0])
+def _write(producer: Producer, decided: Iterable[Beginnings], start: Start | None) -> None:
+    """Write all positions in one transaction (rule 1). Raises KafkaException."""
+    producer.begin_transaction()
+    for each in decided:
+        for partition, offset in each.positions(start).items():
+            producer.produce(each.topics.delay, position_value(offset), POSITION_KEY, partition)
+    producer.commit_transaction(CALL_TIMEOUT_S)

@@ -90,7 +90,6 @@ class Record:
     key: bytes
     value: bytes | None
     headers: None = None
-    timestamp_ms: None = None
 
 
 class Producers:
@@ -136,7 +135,6 @@ class Producers:
                     record.key,
                     partition,
                     on_delivery=partial(self._on_delivery, write, delivered),
-                    timestamp=record.timestamp_ms or 0,
                     headers=record.headers,
                 )
             except BufferError:

@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter, ValidationError
@@ -30,6 +30,7 @@ from schemas.pending_action import (
     PendingAction,
     Position,
     RoutedAction,
+    SourceRecord,
     TagSource,
 )
 
@@ -59,7 +60,6 @@ class DeadLetterRecord:
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, str | bytes | None]]
-    timestamp_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,17 +210,8 @@ def dead_letter_of_action(given_up: GiveUp, now: float) -> DeadLetterRecord:
     """Return the dead letter of an action that was given up. `now` is seconds since 1970."""
     payload = read_payload(given_up.payload)
     source = payload.source
-    event = SourceEvent(
-        topic=source.topic,
-        partition=source.partition,
-        offset=source.offset,
-        timestamp_ms=source.timestamp_ms,
-        key=source.key.raw() if source.key else None,
-        value=source.value.raw() if source.value else None,
-        headers=[(name, value.raw() if value else None) for name, value in source.headers],
-    )
     return _dead_letter(
-        event,
+        _event_of(source),
         DeadLetterHeaders(
             reason=given_up.reason,
             detail=given_up.detail,
@@ -228,6 +219,7 @@ def dead_letter_of_action(given_up: GiveUp, now: float) -> DeadLetterRecord:
             source_topic=source.topic,
             source_partition=source.partition,
             source_offset=source.offset,
+            source_timestamp_ms=source.timestamp_ms,
             route=payload.route,
             action=payload.action,
             connection=payload.connection,
@@ -249,6 +241,7 @@ def dead_letter_of_event(
         source_topic=event.topic,
         source_partition=event.partition,
         source_offset=event.offset,
+        source_timestamp_ms=event.timestamp_ms,
         route=route,
         action=None,
         connection=None,
@@ -276,6 +269,39 @@ def dead_letter_of_unreadable(
     return dead_letter_of_event(event, Reason.UNREADABLE_PENDING, unreadable.detail, now)
 
 
+def event_of_unreadable(value: bytes) -> SourceEvent | Unreadable:
+    """Return the event of a pending record that an older version could not read, where this one can."""
+    try:
+        return _event_of(_PENDING.validate_json(value).payload.source)
+    except ValidationError as error:
+        return Unreadable(_first_error(error))
+
+
+def _event_of(source: SourceRecord) -> SourceEvent:
+    return SourceEvent(
+        topic=source.topic,
+        partition=source.partition,
+        offset=source.offset,
+        timestamp_ms=source.timestamp_ms,
+        key=source.key.raw() if source.key else None,
+        value=source.value.raw() if source.value else None,
+        headers=[(name, value.raw() if value else None) for name, value in source.headers],
+    )
+
+
+def redriven_elsewhere(headers: KafkaHeaders, dead_letter_topics: Collection[str]) -> bool:
+    """Tell whether an event was redriven from another relay's dead letter.
+
+    A source topic may have several relays. The redrive is for one of them; the others had the event before.
+    """
+    named = next((value for name, value in reversed(headers) if name == REDRIVE_OF and value is not None), None)
+    if named is None:
+        return False
+    topic, *place = named.split(b"/")
+    is_one = len(place) == 2 and all(number.isdigit() for number in place)
+    return is_one and topic.decode(errors="replace") not in dead_letter_topics
+
+
 def without_value(dead_letter: DeadLetterRecord) -> DeadLetterRecord:
     """Return the letter that stands for one which the dead-letter topic refuses: the event is still in the source."""
     detail = (
@@ -293,7 +319,9 @@ def _dead_letter(event: SourceEvent, headers: DeadLetterHeaders) -> DeadLetterRe
     original: list[tuple[str, str | bytes | None]] = [
         (name, value) for name, value in event.headers if not name.startswith(PREFIX) or name == REDRIVE_OF
     ]
-    return DeadLetterRecord(event.key, event.value, [*original, *headers.to_kafka()], event.timestamp_ms)
+    # No timestamp, so that it is the time of its writing: retention counts from it, and would take an old event's
+    # dead letter at once.
+    return DeadLetterRecord(event.key, event.value, [*original, *headers.to_kafka()])
 
 
 # What most of them have in common, the most common last. Only memory is packed with it: it may change at any time.

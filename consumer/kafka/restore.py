@@ -30,7 +30,7 @@ from consumer.core.effects import LiveAction
 from consumer.core.ownership import Assignment, Partition
 from consumer.errors import OffsetOutOfRangeError, StartUnknownError
 from consumer.kafka import clients
-from consumer.kafka.initial_offsets import topic_is_known
+from consumer.kafka.initial_offsets import is_started
 from consumer.kafka.records import Unreadable, live_action, read_position
 from consumer.kafka.topics import CALL_TIMEOUT_S, RelayTopics, Watermarks, committed_offsets, watermarks
 from schemas.pending_action import POSITION_KEY
@@ -354,7 +354,7 @@ class KafkaReader:
 
     def is_known(self, topics: RelayTopics) -> bool:
         """See Reader."""
-        return topic_is_known(self._consumer, self._admin, topics.source, topics.delay)
+        return is_started(self._consumer, self._admin, topics.delay)
 
     def start(self, offsets: Mapping[Partition, int]) -> None:
         """See Reader."""

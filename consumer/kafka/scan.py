@@ -32,13 +32,16 @@ class Gap:
 
 
 class StalledError(Exception):
-    """Nothing came for STALLED_S. Its text says how far it came."""
+    """Nothing came for too long. Its text says how far it came."""
 
 
-def records_between(reader: Consumer, partition: tuple[str, int], start: int, end: int) -> Iterator[Message]:
+def records_between(
+    reader: Consumer, partition: tuple[str, int], start: int, end: int, *, stalled_s: float | None = None
+) -> Iterator[Message]:
     """Yield the settled records with offsets in [start, end). `reader` is one of kafka.reader's, one reading at a time.
 
-    Raises StalledError, or KafkaException for an error that does not pass.
+    Raises StalledError where nothing came for `stalled_s` (default STALLED_S), KafkaException for an error that does
+    not pass.
     """
     if start >= end:
         return
@@ -59,7 +62,7 @@ def records_between(reader: Consumer, partition: tuple[str, int], start: int, en
             raise KafkaException(error)
         if reached > before:
             moved_at = time.monotonic()
-        elif time.monotonic() - moved_at > STALLED_S:
+        elif time.monotonic() - moved_at > (STALLED_S if stalled_s is None else stalled_s):
             raise StalledError(
                 f"read to {reached} of {end}; behind it lies an open transaction, or the broker does not answer"
             )

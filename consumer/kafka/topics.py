@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,6 +11,8 @@ from typing import TypeVar
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
     ConfigResource,
     ListOffsetsResultInfo,
     NewPartitions,
@@ -21,32 +23,26 @@ from confluent_kafka.admin import (
 
 from consumer.errors import TopicError
 from consumer.kafka import clients
+from consumer.kafka.topic_rules import (
+    COMPACTED,
+    DEAD_LETTERS,
+    Entries,
+    Misfit,
+    TopicRules,
+    command,
+    dead_letter_misfits,
+    delay_misfits,
+    source_misfits,
+)
 
 CALL_TIMEOUT_S = 10.0
 LIST_OFFSETS_TIMEOUT_S = 4.0  # twice in a row: while a partition has no leader it is waited for to the end
 VISIBLE_RETRY_S = 0.05
-COMPACTED = {
-    "cleanup.policy": "compact",
-    # Tombstones stay readable for a day: a reader that started before one must still see it.
-    "delete.retention.ms": str(24 * 3600 * 1000),
-    # A pending record is its event plus the routed action; the broker's default limit is 1 MiB.
-    "max.message.bytes": str(8 * 1024 * 1024),
-    "segment.ms": str(3600 * 1000),
-}
-DEAD_LETTERS = {
-    "cleanup.policy": "delete",
-    "retention.ms": "-1",  # a dead letter goes when a person says so
-    "retention.bytes": "-1",
-    "max.message.bytes": str(8 * 1024 * 1024),
-    # Dead letters keep the source's timestamp, whatever it is.
-    "message.timestamp.type": "CreateTime",
-    "message.timestamp.after.max.ms": str(2**63 - 1),
-}
-
 T = TypeVar("T")
 Watermarks = tuple[int, int]
 
 _MAY_NOT_ASK = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
+_AS_BUILT = TopicRules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +65,13 @@ def partition_counts(admin: AdminClient, names: Iterable[str]) -> dict[str, int]
     return counts
 
 
-def check(admin: AdminClient, topics: Iterable[RelayTopics]) -> None:
-    """Raise TopicError where a topic is missing, has another partition count, or is not compacted."""
+def check(admin: AdminClient, topics: Iterable[RelayTopics], rules: TopicRules = _AS_BUILT) -> list[str]:
+    """Check that all topics are there and fit; returns what could not be checked, a line each.
+
+    Raises TopicError where a topic is missing, has another partition count or does not fit (topic_rules.py).
+    """
     errors: list[str] = []
+    unseen: list[str] = []
     for each in topics:
         counts = _counts_of(admin, each, errors)
         if counts is None:
@@ -82,22 +82,33 @@ def check(admin: AdminClient, topics: Iterable[RelayTopics]) -> None:
                 errors.append(f"topic {name} does not exist")
             elif counts[name] != wanted:
                 errors.append(f"topic {name} has {counts[name]} partitions, its source {each.source} has {wanted}")
-        if each.delay in counts:
-            policy = _cleanup_policy(admin, each.delay)
-            if policy is not None and policy != "compact":
-                errors.append(f"topic {each.delay} has cleanup.policy={policy}: it would lose pending actions")
+        entries = _configurations(admin, counts)
+        errors += [str(misfit) for misfit in _misfits(each, entries, rules)]
+        unseen += [
+            f"topic {name}: its configuration was not checked, as its rights do not include DescribeConfigs"
+            for name in counts
+            if name not in entries
+        ]
     if errors:
         raise TopicError("\n".join(errors))
+    return unseen
 
 
-def create(admin: AdminClient, topics: Iterable[RelayTopics], replication: int = -1) -> list[str]:
-    """Make what is missing, with the source's partition count; add partitions where the source has more.
+def create(
+    admin: AdminClient, topics: Iterable[RelayTopics], replication: int = -1, rules: TopicRules = _AS_BUILT
+) -> list[str]:
+    """Make the delay and dead-letter topics what they must be.
 
-    Returns what was done, a line each. Raises TopicError for what cannot be made.
+    Creates what is missing, with the source's partition count; adds partitions where the source has more; alters the
+    configuration of what is there already, where no record can be lost by it.
+
+    Returns what was done, a line each. Raises TopicError for what cannot be done: beside what was done it holds the
+    line of Kafka's own tool for what a person has to do.
     """
     done: list[str] = []
     errors: list[str] = []
     made: dict[str, int] = {}
+    altered: dict[str, dict[str, str]] = {}
     for each in topics:
         counts = _counts_of(admin, each, errors)
         if counts is None:
@@ -117,10 +128,55 @@ def create(admin: AdminClient, topics: Iterable[RelayTopics], replication: int =
             except KafkaException as error:
                 if clients.error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     errors.append(clients.error_of(error).str())
+        for misfit in _misfits(each, _configurations(admin, counts), rules):
+            if not misfit.cure:
+                continue  # a source is its owner's
+            refused = _cure(admin, misfit, counts[misfit.topic])
+            if refused is None:
+                altered.setdefault(misfit.topic, {}).update(misfit.cure)
+            else:
+                errors.append(f"{misfit}. {refused}")
+    done += [f"altered {name}: {', '.join(f'{k}={v}' for k, v in config.items())}" for name, config in altered.items()]
     if errors:
-        raise TopicError("\n".join(errors))
-    _await_visible(admin, made)
+        raise TopicError("\n".join([*done, *errors]))
+    _await_visible(admin, made, altered)
     return done
+
+
+def _misfits(topics: RelayTopics, entries: Mapping[str, Entries], rules: TopicRules) -> list[Misfit]:
+    """Return what is wrong with the topics whose configuration is known."""
+    source = entries.get(topics.source, {})
+    found = source_misfits(topics.source, source, rules)
+    if topics.delay in entries:
+        found += delay_misfits(topics.delay, entries[topics.delay])
+    if topics.dead_letters in entries:
+        found += dead_letter_misfits(topics.dead_letters, entries[topics.dead_letters], source, rules)
+    return found
+
+
+def _cure(admin: AdminClient, misfit: Misfit, partitions: int) -> str | None:
+    """Alter what may be altered; else return why not, with the line that a person may run."""
+    topic, line = misfit.topic, command(misfit.topic, misfit.cure)
+    try:
+        # The name may be a mistake, and the topic somebody else's: its records are not ours to delete.
+        if misfit.loses and _holds_records(admin, topic, partitions):
+            return f"It holds records; if it is the relay's, run: {line}"
+        _alter(admin, topic, misfit.cure)
+    except KafkaException as error:
+        return f"{clients.error_of(error).str()}. Run: {line}"
+    return None
+
+
+def _holds_records(admin: AdminClient, topic: str, partitions: int) -> bool:
+    return any(high > low for low, high in watermarks(admin, [(topic, n) for n in range(partitions)]).values())
+
+
+def _alter(admin: AdminClient, topic: str, properties: Mapping[str, str]) -> None:
+    entries = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in properties.items()
+    ]
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+    _wait(admin.incremental_alter_configs([resource], request_timeout=CALL_TIMEOUT_S)[resource], topic)
 
 
 def watermarks(admin: AdminClient, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Watermarks]:
@@ -211,27 +267,35 @@ def _counts(admin: AdminClient, names: Iterable[str]) -> tuple[dict[str, int], l
     return counts, forbidden
 
 
-def _await_visible(admin: AdminClient, made: dict[str, int]) -> None:
-    """Wait until the brokers' metadata show what was made: who asks right after it would not find it."""
+def _await_visible(admin: AdminClient, made: dict[str, int], altered: dict[str, dict[str, str]]) -> None:
+    """Wait until the brokers' metadata show what was done: who asks right after it would not find it."""
     give_up_at = time.monotonic() + CALL_TIMEOUT_S
     while made and partition_counts(admin, made) != made and time.monotonic() < give_up_at:
         time.sleep(VISIBLE_RETRY_S)
+    while not _shows(_configurations(admin, altered), altered) and time.monotonic() < give_up_at:
+        time.sleep(VISIBLE_RETRY_S)
 
 
-def _cleanup_policy(admin: AdminClient, topic: str) -> str | None:
-    """Return the topic's cleanup.policy; None where it may not or cannot be asked for (a right of its own)."""
+def _shows(entries: Mapping[str, Entries], altered: dict[str, dict[str, str]]) -> bool:
+    return all(entries.get(name, {}).get(k) == v for name, config in altered.items() for k, v in config.items())
+
+
+def _configurations(admin: AdminClient, names: Iterable[str]) -> dict[str, Entries]:
+    """Return the topics' configurations, without those that may not or cannot be asked for (a right of its own)."""
     cluster = admin.list_topics(timeout=CALL_TIMEOUT_S)
     if cluster.controller_id >= 0 and cluster.controller_id not in cluster.brokers:
-        return None  # librdkafka asks the controller and nobody else; here it is none of the brokers
-    resource = ConfigResource(ResourceType.TOPIC, topic)
-    try:
-        entries = _wait(admin.describe_configs([resource], request_timeout=CALL_TIMEOUT_S)[resource], topic)
-    except KafkaException as error:
-        if clients.error_of(error).code() in _MAY_NOT_ASK:
-            return None
-        raise
-    policy = entries["cleanup.policy"].value
-    return None if policy is None else str(policy)
+        return {}  # librdkafka asks the controller and nobody else; here it is none of the brokers
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+    found: dict[str, Entries] = {}
+    if not resources:
+        return found
+    for resource, future in admin.describe_configs(resources, request_timeout=CALL_TIMEOUT_S).items():
+        try:
+            found[resource.name] = {name: entry.value for name, entry in _wait(future, resource.name).items()}
+        except KafkaException as error:
+            if clients.error_of(error).code() not in _MAY_NOT_ASK:
+                raise
+    return found
 
 
 def _grow(admin: AdminClient, topic: str, partitions: int) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -93,6 +93,7 @@ class Relay:
         router: Router,
         policy: Policy,
         limits: Limits,
+        dead_letter_topics: Collection[str],
         partition_counts: Mapping[str, int],
         lease_s: float,
         clock: Clock,
@@ -107,6 +108,7 @@ class Relay:
         """Be ready to `run`.
 
         `inbox`: where source and journal report to. `partition_counts`: by source topic. `lease_s`: see dispatch.py.
+        `dead_letter_topics`: ours, see outbox.py.
         `jitter` draws from [0, 1). `hand_over_s`: what the source waits for a hand-over at the most.
         """
         self._inbox = inbox
@@ -127,6 +129,7 @@ class Relay:
             source=source,
             journal=journal,
             limits=limits,
+            dead_letter_topics=dead_letter_topics,
             metrics=metrics,
             tracing=tracing,
         )

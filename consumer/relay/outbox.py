@@ -7,7 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from consumer.kafka.records import (
     new_action,
     offset_of_key,
     pending_value,
+    redriven_elsewhere,
     without_value,
 )
 from consumer.kafka.restore import UnreadableRecord
@@ -64,14 +65,17 @@ class Outbox:
         source: Source,
         journal: Journal,
         limits: Limits,
+        dead_letter_topics: Collection[str],
         metrics: Metrics,
         tracing: Tracing | None,
     ) -> None:
+        """`dead_letter_topics`: ours. What was redriven from others is another relay's."""
         self._ledger = ledger
         self._router = router
         self._source = source
         self._journal = journal
         self._limits = limits
+        self._dead_letter_topics = dead_letter_topics
         self._metrics = metrics
         self._tracing = tracing
         self._writes: list[Item] = []
@@ -144,6 +148,9 @@ class Outbox:
     def _routed(self, event: SourceEvent) -> Routed | Misrouted | None:
         if event.value is None:
             self._metrics.ignored_tombstone(event.topic)
+            return None
+        if redriven_elsewhere(event.headers, self._dead_letter_topics):
+            self._metrics.ignored_foreign_redrive(event.topic)
             return None
         decoded = decode(event.value)
         if isinstance(decoded, Undecodable):

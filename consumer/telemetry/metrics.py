@@ -148,6 +148,11 @@ class Metrics:
         self._tombstones = counter(
             "tombstones_ignored_total", "Records without a value (tombstones): ignored.", "topic"
         )
+        self._foreign_redrives = counter(
+            "foreign_redrives_ignored_total",
+            "Events that another relay's dead letters were redriven as: ignored.",
+            "topic",
+        )
         self._routed = counter("actions_routed_total", "Events that became an action.", "route", "action")
         self._polls = counter(
             "polls_answered_total", "Polls for a versionTag and documents sent, by outcome.", "connection", "outcome"
@@ -241,7 +246,7 @@ class Metrics:
         polled = [self._outcomes[each] for each in (*get_args(PollOutcome), *get_args(DocumentOutcome))]
         sent = [self._outcomes[each] for each in get_args(ActionOutcome)]
         for topic in topics:
-            for series in (self._consumed, self._unrouted, self._tombstones):
+            for series in (self._consumed, self._unrouted, self._tombstones, self._foreign_redrives):
                 series.start([(topic,)])
         self._routed.start(routes)
         for of_action in (self._event_to_accepted, self._ready_to_accepted):
@@ -275,6 +280,10 @@ class Metrics:
     def ignored_tombstone(self, topic: str) -> None:
         """Record that a record without a value was ignored."""
         self._tombstones[topic,].inc()
+
+    def ignored_foreign_redrive(self, topic: str) -> None:
+        """Record that a dead letter of another relay, which was redriven as this event, was ignored."""
+        self._foreign_redrives[topic,].inc()
 
     def poll_answered(self, connection: str, outcome: PollOutcome | DocumentOutcome) -> None:
         """Record what a question for a versionTag came to."""

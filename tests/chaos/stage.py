@@ -214,7 +214,7 @@ class Stage:
         `fresh_doubt`: Engage's own faults put actions in doubt, too, without a bound.
         """
         probe = Probe(STUCK_S)
-        while not self._settled():
+        while not self.books.settled():
             self._look(probe, "everything is settled")
         balance = self.balance(probe.longest_wait_s)
         said = f"{balance.figures()}\n{self._logs()}"
@@ -228,11 +228,6 @@ class Stage:
         if not fresh_doubt:
             assert balance.resends <= kills * slots_of(self.budget), said
         return balance
-
-    def _settled(self) -> bool:
-        with suppress(KafkaException):
-            return self.books.settled()
-        return False
 
     def balance(self, longest_wait_s: float = 0.0) -> Balance:
         """Make the account, as it is now."""

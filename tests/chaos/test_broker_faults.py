@@ -13,7 +13,8 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from consumer.kafka import clients
-from consumer.kafka.topics import COMPACTED, DEAD_LETTERS, RelayTopics
+from consumer.kafka.topic_rules import COMPACTED, DEAD_LETTERS
+from consumer.kafka.topics import RelayTopics
 from tests.chaos.stage import EVENTS, Stage, StageFactory
 from tests.support.broker import KafkaBroker, started
 from tests.support.cluster import KafkaCluster

@@ -238,7 +238,7 @@ def test_a_dead_letter_is_safe_before_the_position_that_stands_for_it() -> None:
         report=facts.append,
         replace_too_large=Mock(),
     )
-    dead_letter = DeadLetterRecord(b"key", b"garbage", [], None)
+    dead_letter = DeadLetterRecord(b"key", b"garbage", [])
     write = DeadLetter(assignment=assignment, record=dead_letter, reason=Reason.UNDECODABLE, offset=0, next_offset=1)
     transactions.settle([Begin(assignment, [], 0, 0), write])
     written = producer.asked[producer.asked.index("begin_transaction") + 1 :]

@@ -158,7 +158,7 @@ def test_records_that_a_topic_has_no_room_for_are_set_aside_or_wait(
         limit(sandbox, sandbox.topics.dead_letters, 1 << 20)
         limit(sandbox, sandbox.topics.delay, 1 << 20)
     stage.until_accepted_more(10)
-    stage.wait_for(stage._settled, "everything is settled")
+    stage.wait_for(stage.books.settled, "everything is settled")
     emptied = [each for each in stage.books.dead_letters if each.value is None]
     left = stage.balance().lost
     assert len(left) == len(emptied), "a letter that lost its value is one of those that are not found"

@@ -8,7 +8,8 @@ import pytest
 
 from consumer.config.settings import load
 from consumer.core import pacing
-from consumer.kafka import clients, topics
+from consumer.kafka import clients
+from consumer.kafka.topic_rules import COMPACTED
 from consumer.relay import dispatch, loop, outbox
 from consumer.run import hand_over_of
 from tests.docs.documents import ROOT
@@ -31,7 +32,7 @@ PRODUCER = clients.producer({"bootstrap.servers": "b:9092"}, "t")
         ("tuning", f"spread by {pacing.JITTER * 100:g} %"),
         ("tuning", f"it grows back by 1/{1 / pacing.GROWTH_PER_S:g} of the rate limit per second"),
         ("tuning", f"(above {outbox.BYTES_OF_PENDING >> 10} KiB, packed)"),
-        ("tuning", f"`max.message.bytes` ({int(topics.COMPACTED['max.message.bytes']) >> 20} MiB as"),
+        ("tuning", f"`max.message.bytes` ({int(COMPACTED['max.message.bytes']) >> 20} MiB as"),
         ("tuning", f"| `transaction.timeout.ms` | {PRODUCER['transaction.timeout.ms']} |"),
         ("tuning", f"| `socket.timeout.ms` | {clients.member({'bootstrap.servers': 'b:9092'})['socket.timeout.ms']} |"),
         ("operations", f"takes up to {hand_over_of(DEFAULTS) + loop.JOURNAL_AFTER_HAND_OVER_S:g} s with the default"),

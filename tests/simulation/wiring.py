@@ -99,6 +99,7 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         router=cast("Router", ROUTER),
         policy=POLICY,
         limits=Limits(scheduler.profile.max_pending, MAX_BACKLOG),
+        dead_letter_topics={TOPICS.dead_letters},
         partition_counts={TOPICS.source: len(scheduler.numbers)},
         lease_s=lease_of(properties),
         clock=process.clock,

@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from consumer.kafka import clients
 from consumer.kafka.topics import committed_offsets, watermarks
@@ -94,19 +95,19 @@ class Books:
             self.max_live = max(self.max_live, len(self.live))
 
     def settled(self) -> bool:
-        """Tell whether every event was taken and nothing is owed any more, as Kafka knows it."""
-        ends = watermarks(self._sandbox.admin, self._source)
-        taken = self.taken()
-        if any(taken.get(each, 0) < end for each, (_, end) in ends.items()):
-            return False
-        return not self.read().live
+        """Tell whether every event was taken and nothing is pending any more; False where Kafka does not answer."""
+        with suppress(KafkaException):
+            ends = watermarks(self._sandbox.admin, self._source)
+            taken = self.taken()
+            return all(taken.get(each, 0) >= end for each, (_, end) in ends.items()) and not self.read().live
+        return False
 
     def taken(self) -> dict[tuple[str, int], int]:
         """Return how far the group has come in the source. Raises KafkaException where Kafka does not answer."""
         return committed_offsets(self._reader, self._source)
 
     def wait_until_settled(self, patience_s: float = PATIENCE_S) -> Self:
-        until(self.settled, "every event is taken and nothing is owed any more", patience_s)
+        until(self.settled, "every event is taken and nothing is pending any more", patience_s)
         return self
 
     @property

@@ -118,6 +118,7 @@ class RelayThread:
             router=Router(compile_routes(rules), urls),
             policy=policy,
             limits=Limits(max_pending),
+            dead_letter_topics={sandbox.topics.dead_letters},
             clock=clock,
             jitter=random.Random(1).random,
             metrics=metrics,

@@ -106,7 +106,7 @@ def too_large(write: Put | DeadLetter) -> DeadLetter:
         return replace(write, record=without_value(write.record)) if write.record.value else write
     return DeadLetter(
         assignment=write.assignment,
-        record=DeadLetterRecord(b"k", b"too large", [], None),
+        record=DeadLetterRecord(b"k", b"too large", []),
         reason=Reason.TOO_LARGE,
         offset=None,
         key=write.key,

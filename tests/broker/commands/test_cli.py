@@ -13,11 +13,12 @@ from uuid import uuid4
 
 import pytest
 import structlog
-from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from typer.testing import CliRunner, Result
 
 from consumer import logs
+from consumer.commands import checks
 from consumer.commands.cli import app
 from consumer.errors import ExitCode
 from consumer.kafka.records import SourceEvent, dead_letter_of_event
@@ -221,6 +222,54 @@ def test_check_config_online_says_that_run_will_need_from(
     assert result.exit_code == 0
     assert findings(result)["start"] == "note"
     assert "holds 1 records" in result.stdout
+
+
+def test_check_config_online_names_the_partitions_of_which_the_group_knows_nothing(
+    bootstrap_servers: str, admin: AdminClient, operator: Operator, source: str
+) -> None:
+    relay_topics(admin, source)
+    producer = Producer({"bootstrap.servers": bootstrap_servers})
+    for partition in (0, 1, 1):
+        producer.produce(source, b"{}", partition=partition)
+    assert producer.flush(30) == 0
+    group = operator.environment["ENGAGE_RELAY__KAFKA__GROUP_ID"]
+    asked = ConsumerGroupTopicPartitions(group, [TopicPartition(source, 0, 1)])
+    (future,) = admin.alter_consumer_group_offsets([asked]).values()
+    future.result(30)
+    with engage(SimulatorOptions()) as url:
+        result = operator.calls("check-config", "--online", ENGAGE_BASE_URL=url)
+    assert findings(result)["start"] == "note"
+    assert "2 in partition 1" in result.stdout
+
+
+def test_every_check_refuses_a_dead_letter_topic_that_loses_dead_letters_and_names_the_way_out(
+    admin: AdminClient, operator: Operator, source: str
+) -> None:
+    each = relay_topics(admin, source)
+    week = ConfigEntry("retention.ms", str(7 * 24 * 3600 * 1000), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, each.dead_letters, incremental_configs=[week])
+    admin.incremental_alter_configs([resource])[resource].result(30)
+    with engage(SimulatorOptions()) as url:
+        for command in (("topics", "check"), ("check-config", "--online")):
+            result = operator.calls(*command, ENGAGE_BASE_URL=url)
+            assert result.exit_code == ExitCode.TOPICS
+            assert f"{each.dead_letters} deletes dead letters after 7 days" in result.output
+    assert operator.calls("topics", "check", ENGAGE_RELAY__DEAD_LETTERS__KEEP="7d").exit_code == 0
+    assert operator.calls("topics", "create").stdout == f"altered {each.dead_letters}: retention.ms=-1\n"
+    assert operator.calls("topics", "check").exit_code == 0
+
+
+def test_a_coordinator_that_is_not_settled_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first `check-config --online` on a new cluster would fail."""
+    answers = [KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS]
+    monkeypatch.setattr(checks, "ASK_RETRY_S", 0)
+
+    def ask() -> str:
+        if answers:
+            raise KafkaException(KafkaError(answers.pop()))
+        return "answered"
+
+    assert checks.asked(ask) == "answered"
 
 
 def test_check_config_online_goes_on_behind_what_failed_and_ends_with_the_first_code(operator: Operator) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from consumer.kafka.topics import RelayTopics
@@ -83,6 +83,31 @@ def test_a_partition_count_that_differs_is_refused(
     with RelayProcess(tmp_path, written(tmp_path, config)) as relay:
         assert relay.wait() == 3
         assert f"{source}.engage.delay has 2 partitions, its source {source} has 3" in why(relay)
+
+
+def test_a_dead_letter_topic_that_would_stop_the_journal_is_refused(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    """The first event without a key would otherwise stop every partition, with all probes green."""
+    sandbox = sandboxes(dead_letters={"cleanup.policy": "compact"})
+    with Engage() as engage, relay_of(sandbox, engage, tmp_path) as relay:
+        assert relay.wait() == 3
+        assert f"{sandbox.topics.dead_letters} has cleanup.policy=compact" in why(relay)
+    with Engage() as engage, relay_of(sandbox, engage, tmp_path, "--create-topics") as relay:
+        relay.wait_until_ready()
+        assert relay.stop() == 0
+
+
+def test_a_compacted_source_is_refused_until_that_is_accepted(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    sandbox = sandboxes()
+    compact = ConfigEntry("cleanup.policy", "compact", incremental_operation=AlterConfigOpType.SET)
+    source = ConfigResource(ResourceType.TOPIC, sandbox.topics.source, incremental_configs=[compact])
+    sandbox.admin.incremental_alter_configs([source])[source].result(PATIENCE_S)
+    with Engage() as engage, relay_of(sandbox, engage, tmp_path) as relay:
+        assert relay.wait() == 3
+        assert "source.compacted: accept" in why(relay)
+    accepted: dict[str, object] = {"topics": [sandbox.topics.source], "compacted": "accept"}
+    with Engage() as engage, relay_of(sandbox, engage, tmp_path, source=accepted) as relay:
+        relay.wait_until_ready()
+        assert relay.stop() == 0
 
 
 def test_a_topic_new_to_the_group_that_holds_records_needs_a_decision(

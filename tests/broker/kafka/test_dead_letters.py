@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 
+from consumer.core.effects import ActionId, Save
+from consumer.core.ownership import Assignment
+from consumer.events.routing import Routed
 from consumer.kafka import clients, scan
 from consumer.kafka.dead_letters import Coordinates, DeadLetter, Redrive, Selection, redrive
 from consumer.kafka.dead_letters import dead_letters as list_dead_letters
@@ -18,12 +22,16 @@ from consumer.kafka.records import (
     KafkaHeaders,
     SourceEvent,
     Unreadable,
+    action_key,
     dead_letter_of_event,
     dead_letter_of_unreadable,
+    new_action,
+    pending_value,
 )
 from consumer.kafka.scan import Gap, records_between
 from consumer.kafka.topics import watermarks
 from schemas.dead_letter import REDRIVE_OF, Reason
+from schemas.pending_action import FromJob
 from tests.support.sandbox import TopicFactory, relay_topics
 
 YESTERDAY_MS = 1_762_171_200_000
@@ -72,7 +80,6 @@ class DeadLetters:
             dead_letter.key,
             partition,
             on_delivery=lambda _, record: written.append(record),
-            timestamp=dead_letter.timestamp_ms or 0,
             headers=dead_letter.headers,
         )
         assert self.producer.flush(30) == 0
@@ -151,7 +158,7 @@ def test_letters_are_chosen_by_reason_time_place_and_source_topic(dead_letters: 
 
 
 def test_what_somebody_else_put_there_is_told_and_passed(dead_letters: DeadLetters) -> None:
-    dead_letters.put(DeadLetterRecord(b"?", b"?", [], None))
+    dead_letters.put(DeadLetterRecord(b"?", b"?", []))
     coordinates = dead_letters.set_aside(dead_letters.event())
     gap, dead_letter = dead_letters.listed()
     assert isinstance(gap, Gap)
@@ -253,6 +260,55 @@ def test_of_two_redrives_at_once_the_later_wins_and_nothing_is_redriven_twice(de
     assert [event.value() for event in dead_letters.source()] == [b"0", b"1", b"2"]
 
 
+def test_a_redrive_that_was_fenced_does_not_fence_back_when_it_meets_a_dead_letter_that_is_refused(
+    dead_letters: DeadLetters,
+) -> None:
+    """It would go on with the marks of before, and redrive what the other one has redriven."""
+    dead_letters.set_aside(dead_letters.event(0, value=b"0"))
+    nowhere = replace(dead_letters.event(), partition=9)
+    dead_letters.put(dead_letter_of_event(nowhere, Reason.REJECTED, "", FAILED_AT_S))
+    for offset in range(1, 4):
+        dead_letters.set_aside(dead_letters.event(offset, value=b"%d" % offset))
+    earlier = redrive(dead_letters.properties, [dead_letters.topics], EVERY, dry_run=False)
+    assert result_of(next(earlier)) == "redriven"
+    later = redrive(dead_letters.properties, [dead_letters.topics], EVERY, dry_run=False)
+    assert [result_of(next(later)) for _ in range(4)] == ["skipped", "failed", "redriven", "redriven"]
+
+    with pytest.raises(KafkaException):
+        list(earlier)
+    assert [result_of(each) for each in later] == ["redriven"]
+    assert [event.value() for event in dead_letters.source()] == [b"0", b"1", b"2", b"3"]
+
+
+def test_a_redrive_that_takes_the_id_again_sees_what_was_redriven_while_it_had_none(
+    bootstrap_servers: str, admin: AdminClient, topics: TopicFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives the id up when the broker refuses an event, and another redrive runs before it has it back."""
+    dead_letters = DeadLetters(bootstrap_servers, admin, topics(config={"max.message.bytes": "2000"}))
+    dead_letters.set_aside(dead_letters.event(0, value=bytes(range(256)) * 4000))
+    for offset in range(1, 4):
+        dead_letters.set_aside(dead_letters.event(offset, value=b"%d" % offset))
+    meanwhile: list[tuple[Coordinates, str]] = []
+
+    class Interrupted(Producer):
+        def abort_transaction(self, timeout: float = 30) -> None:
+            super().abort_transaction(timeout)
+            if not meanwhile:
+                meanwhile.append((Coordinates("", 0, 0), "begins"))
+                small = Selection(coordinates=frozenset(dead_letters.coordinates()[1:]))
+                meanwhile.extend(dead_letters.results(small))
+
+    monkeypatch.setattr("consumer.kafka.dead_letters.Producer", Interrupted)
+    results = [result for _, result in dead_letters.results()]
+    assert [result for _, result in meanwhile] == ["begins", "redriven", "redriven", "redriven"]
+    assert results == ["failed", "skipped", "skipped", "skipped"]
+    assert [event.value() for event in dead_letters.source()] == [b"1", b"2", b"3"]
+
+
+def result_of(found: Redrive | Gap) -> str:
+    return found.result if isinstance(found, Redrive) else str(found)
+
+
 def test_a_letter_that_the_broker_refuses_fails_alone_and_is_not_marked(
     bootstrap_servers: str, admin: AdminClient, topics: TopicFactory
 ) -> None:
@@ -279,13 +335,48 @@ def test_a_partition_that_is_no_more_fails_the_letter(dead_letters: DeadLetters)
     assert dead_letters.results() == [(coordinates, "failed"), (after, "redriven")]
 
 
-def test_a_record_of_the_delay_topic_is_no_event_and_stays(dead_letters: DeadLetters) -> None:
-    source = (dead_letters.topics.source, 0)
-    dead_letters.put(dead_letter_of_unreadable(source, b"7:shipped", b"{}", Unreadable("version: 9"), FAILED_AT_S))
-    dead_letters.put(dead_letter_of_unreadable(source, b"nonsense", b"{}", Unreadable("the key"), FAILED_AT_S))
+def pending_record(event: SourceEvent) -> tuple[bytes, bytes]:
+    """Key and value of an event's pending record, as this version writes them."""
+    payload = Routed("shipped", "default", "A-1", "ConfirmShipment", "sv", None, FromJob(job_id="j"), "resend", 1, None)
+    save = Save(
+        action_id=ActionId(Assignment(event.topic, event.partition, 1), event.offset),
+        route="shipped",
+        payload=new_action(payload, event).payload,
+        sending=False,
+        first_seen=0,
+        due=0,
+        attempts=0,
+        sends=0,
+        version_tag=None,
+        job_id=None,
+    )
+    return action_key(event.offset, "shipped"), pending_value(save)
+
+
+def test_what_an_older_version_could_not_read_is_redriven_by_one_that_can(dead_letters: DeadLetters) -> None:
+    """The way out that upgrading.md names. What lies there is a record of the delay topic: its event is sent back."""
+    event = dead_letters.event(7, partition=1, key=b"A-1", value=b'{"n": 7}', headers=[("x", b"\xff"), ("y", None)])
+    where = (event.topic, event.partition)
+    coordinates = dead_letters.put(
+        dead_letter_of_unreadable(where, *pending_record(event), Unreadable("version: 1"), FAILED_AT_S), 1
+    )
+    assert dead_letters.redrives() == [Redrive(coordinates, "redriven", where)]
+    (redriven,) = dead_letters.source(1)
+    assert (redriven.key(), redriven.value()) == (event.key, event.value)
+    assert redriven.headers() == [*event.headers, (REDRIVE_OF, str(coordinates).encode())]
+
+
+def test_what_this_version_cannot_read_either_stays_and_says_who_can(dead_letters: DeadLetters) -> None:
+    where = (dead_letters.topics.source, 0)
+    key, value = pending_record(dead_letters.event(7))
+    newer = value.replace(b'"version":1', b'"version":2')
+    _, elsewhere = pending_record(dead_letters.event(7, partition=1))
+    for each in (b"{}", newer, elsewhere):
+        dead_letters.put(dead_letter_of_unreadable(where, key, each, Unreadable("version"), FAILED_AT_S))
     found = [each for each in dead_letters.redrives() if isinstance(each, Redrive)]
-    assert [each.result for each in found] == ["failed", "failed"]
-    assert all("delay topic" in (each.why or "") for each in found)
+    assert [each.result for each in found] == ["failed", "failed", "failed"]
+    assert "redrive it with the version that wrote it" in (found[1].why or "")
+    assert "another partition" in (found[2].why or "")
     assert dead_letters.source() == []
 
 

@@ -7,15 +7,21 @@ import json
 
 import pytest
 import uvloop
+from confluent_kafka import Producer
 
+from consumer.kafka import clients
+from consumer.kafka.dead_letters import Redrive, Selection, redrive
 from consumer.kafka.membership import MAX_RECORDS
+from consumer.kafka.records import SourceEvent, dead_letter_of_event
+from consumer.kafka.topics import RelayTopics
 from consumer.simulator import Moods
+from schemas.dead_letter import Reason
 from tests.support.books import Books
 from tests.support.engage import Asked, Engage, Reply, ScriptedEngage, tagged_order
 from tests.support.events import CUSTOMER, Raw, event, order_id, publish, publish_raw
 from tests.support.relay_thread import LoopFactory, RelayThread
-from tests.support.sandbox import SandboxFactory
-from tests.support.waiting import until
+from tests.support.sandbox import Sandbox, SandboxFactory, TopicFactory
+from tests.support.waiting import PATIENCE_S, until
 
 REDIRECTED = Moods(redirects=("relative=1",))
 
@@ -200,6 +206,42 @@ def test_events_that_no_route_wants_and_tombstones_are_passed_and_counted(sandbo
         assert books.dead_letters == []
         assert relay.metric("tombstones_ignored_total", topic=sandbox.topics.source) == 1
         assert relay.metric("events_unrouted_total", topic=sandbox.topics.source) == 1
+
+
+def test_what_a_second_relay_on_the_source_redrives_is_not_mailed_again_by_the_first(
+    sandboxes: SandboxFactory, topics: TopicFactory
+) -> None:
+    """Staging reads production's source. Its redrive writes to the source, which production reads."""
+    sandbox = sandboxes()
+    order, ours = order_id("redriven"), order_id("our-own")
+    source = sandbox.topics.source
+    elsewhere = RelayTopics(source, "unused", topics("staging.dead-letters"))
+    with Engage() as engage, RelayThread(sandbox, engage.url) as relay:
+        for each in (order, ours):
+            engage.submit(each)
+        publish(sandbox, [(order, event(order))])
+        until(lambda: engage.events_of(order) == [1], "production's relay sends it")
+        redrive_one(sandbox, elsewhere, order)
+        until(lambda: relay.metric("foreign_redrives_ignored_total", topic=source), "it is ignored")
+        redrive_one(sandbox, sandbox.topics, ours)
+        until(lambda: engage.events_of(ours) == [1], "what was redriven from its own dead letters is sent")
+        assert engage.events_of(order) == [1]
+        assert relay.metric("foreign_redrives_ignored_total", topic=source) == 1
+
+
+def redrive_one(sandbox: Sandbox, topics: RelayTopics, order: str) -> None:
+    """Put the dead letter of an order's event on the topic, and redrive it, for a group of its own."""
+    at = SourceEvent(
+        topic=topics.source, partition=0, offset=0, timestamp_ms=None, key=order.encode(), value=event(order)
+    )
+    dead_letter = dead_letter_of_event(at, Reason.REJECTED, "why", 1.0)
+    producer = Producer(clients.base(sandbox.properties))
+    producer.produce(topics.dead_letters, dead_letter.value, dead_letter.key, 0, headers=dead_letter.headers)
+    assert producer.flush(PATIENCE_S) == 0
+    properties = {**sandbox.properties, "group.id": f"{topics.dead_letters}-group"}
+    (done,) = redrive(properties, [topics], Selection(), dry_run=False)
+    assert isinstance(done, Redrive)
+    assert done.result == "redriven"
 
 
 def test_an_action_goes_to_the_connection_that_the_event_names(sandboxes: SandboxFactory) -> None:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
+from functools import partial
 
+from confluent_kafka import Producer
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+from consumer.kafka import clients
+from consumer.kafka.topics import watermarks
 from schemas.dead_letter import Reason
 from tests.support.books import Books
 from tests.support.engage import Engage, ScriptedEngage, tagged_order
 from tests.support.events import HOUR_AGO_MS, SECRET_ID, Raw, event, order_id, publish_raw
 from tests.support.relay_thread import RelayThread
-from tests.support.sandbox import SandboxFactory
+from tests.support.sandbox import Sandbox, SandboxFactory, TopicFactory
+from tests.support.waiting import PATIENCE_S, until
 
 UNDECODABLE: Mapping[str, tuple[bytes, str]] = {
     "not UTF-8": (b'{"type": "\xff\xfe"}', "not UTF-8 at byte 10"),
@@ -132,13 +140,48 @@ def test_a_dead_letter_is_the_original_record_key_value_headers_and_time(sandbox
         publish_raw(sandbox, records)
         books.wait_until_settled()
         for offset, (dead_letter, record) in enumerate(zip(books.dead_letters, records, strict=True)):
-            assert (dead_letter.key, dead_letter.value, dead_letter.timestamp_ms) == (
+            assert (dead_letter.key, dead_letter.value, dead_letter.why.source_timestamp_ms) == (
                 record.key,
                 record.value,
                 record.timestamp_ms,
             )
             assert dead_letter.headers[: len(record.headers)] == list(record.headers)
             assert (dead_letter.why.source_topic, dead_letter.why.source_offset) == (sandbox.topics.source, offset)
+
+
+EIGHT_DAYS_AGO_MS = round((time.time() - 8 * 24 * 3600) * 1000)
+A_MINUTE = {
+    "message.timestamp.type": "CreateTime",
+    "message.timestamp.after.max.ms": str(2**63 - 1),
+    "retention.ms": "60000",
+}
+
+
+def test_a_dead_letter_of_an_old_event_is_not_deleted_by_retention_before_a_person_sees_it(
+    sandboxes: SandboxFactory, topics: TopicFactory
+) -> None:
+    """Retention counts from a dead letter's own time, which is the time of its writing and not its event's."""
+    sandbox = sandboxes(dead_letters=A_MINUTE)
+    (dead_letters, canary) = (sandbox.topics.dead_letters, 0), (topics("canary", config=A_MINUTE), 0)
+    for_ever = ConfigEntry("retention.ms", "-1", incremental_operation=AlterConfigOpType.SET)
+    source = ConfigResource(ResourceType.TOPIC, sandbox.topics.source, incremental_configs=[for_ever])
+    sandbox.admin.incremental_alter_configs([source])[source].result(PATIENCE_S)
+    with ScriptedEngage(tagged_order) as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+        publish_raw(sandbox, [Raw(b"k", b"garbage", (), EIGHT_DAYS_AGO_MS)])
+        books.wait_until_settled()
+        (dead_letter,) = books.dead_letters
+        assert dead_letter.why.source_timestamp_ms == EIGHT_DAYS_AGO_MS
+    producer = Producer(clients.base(sandbox.properties))
+    for taken in (1, 2):  # the second goes in a round of the broker's that began when the dead letter was there
+        producer.produce(canary[0], b"garbage", partition=0, timestamp=EIGHT_DAYS_AGO_MS)
+        assert producer.flush(PATIENCE_S) == 0
+        until(partial(_was_emptied, sandbox, canary, taken), "retention takes the canary")
+
+    assert watermarks(sandbox.admin, [dead_letters])[dead_letters][0] == 0
+
+
+def _was_emptied(sandbox: Sandbox, partition: tuple[str, int], end: int) -> bool:
+    return watermarks(sandbox.admin, [partition])[partition] == (end, end)
 
 
 def test_an_action_that_engage_refuses_leaves_its_original_record_too(sandboxes: SandboxFactory) -> None:
@@ -150,7 +193,7 @@ def test_an_action_that_engage_refuses_leaves_its_original_record_too(sandboxes:
         publish_raw(sandbox, [record])
         books.wait_until_settled()
         (dead_letter,) = books.dead_letters
-        assert (dead_letter.key, dead_letter.value, dead_letter.timestamp_ms) == (
+        assert (dead_letter.key, dead_letter.value, dead_letter.why.source_timestamp_ms) == (
             record.key,
             record.value,
             record.timestamp_ms,

@@ -34,6 +34,7 @@ from consumer.kafka.records import (
     offset_of_key,
     pending_value,
     read_payload,
+    redriven_elsewhere,
     request_of,
     without_value,
 )
@@ -205,10 +206,29 @@ def test_a_dead_letter_is_the_original_with_the_reason_and_without_an_earlier_on
     action = new_action(payload(), event(b"\xff", [("x", b"1"), earlier, (REDRIVE_OF, b"t/0/1"), ("y", None)]))
     dead_letter = dead_letter_of_action(given_up(action, errors="[]"), now=5.0)
 
-    assert (dead_letter.key, dead_letter.value, dead_letter.timestamp_ms) == (b"A-1", b"\xff", 1_762_162_200_000)
+    assert (dead_letter.key, dead_letter.value) == (b"A-1", b"\xff")
     assert dead_letter.headers[:3] == [("x", b"1"), (REDRIVE_OF, b"t/0/1"), ("y", None)]
     told = DeadLetterHeaders.from_kafka([(n, v if isinstance(v, bytes) else None) for n, v in dead_letter.headers[3:]])
     assert (told.reason, told.detail, told.source_offset, told.failed_at_ms) == (Reason.REJECTED, "why", 17, 5000)
+    assert told.source_timestamp_ms == 1_762_162_200_000
+
+
+@pytest.mark.parametrize(
+    ("header", "ignored"),
+    [
+        (b"orders.engage.dead-letters/0/17", False),
+        (b"orders.staging.dead-letters/0/17", True),
+        (b"\xff/0/17", True),
+        (b"orders.staging.dead-letters", False),  # whoever wrote it, it was no redrive
+        (b"https://example.com/0/17", False),
+        (b"", False),
+        (None, False),
+    ],
+)
+def test_what_another_relay_redrove_is_not_mailed_by_this_one(header: bytes | None, ignored: bool) -> None:
+    headers = [("x", b"1"), (REDRIVE_OF, header)]
+    assert redriven_elsewhere(headers, {"orders.engage.dead-letters"}) is ignored
+    assert redriven_elsewhere([], {"orders.engage.dead-letters"}) is False
 
 
 def test_a_letter_without_its_value_says_so() -> None:

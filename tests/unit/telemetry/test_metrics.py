@@ -105,6 +105,7 @@ def report_everything(metrics: Metrics) -> None:
     metrics.routed("shipped", ACTION)
     metrics.unrouted("orders")
     metrics.ignored_tombstone("orders")
+    metrics.ignored_foreign_redrive("orders")
     metrics.poll_answered("default", Ready("tag"))
     metrics.action_answered("default", ACTION, Accepted())
     metrics.accepted(ACTION, 12.0, 0.2)
@@ -163,6 +164,7 @@ def test_each_fact_is_counted_under_its_labels(registry: CollectorRegistry, metr
     assert value(registry, "events_consumed_total", topic="orders") == 7
     assert value(registry, "events_unrouted_total", topic="orders") == 1
     assert value(registry, "tombstones_ignored_total", topic="orders") == 1
+    assert value(registry, "foreign_redrives_ignored_total", topic="orders") == 1
     assert value(registry, "actions_routed_total", route="shipped", action=ACTION) == 1
     assert value(registry, "dead_letters_total", reason="rejected") == 1
     assert value(registry, "requests_total", connection="default", call="action", status="202") == 1

@@ -1,0 +1,174 @@
+"""What the configuration of the three topics must be, so that nothing is lost in them and nothing stops for them.
+
+Rules:
+ 1. The delay topic is compacted, and nothing else: retention would delete pending actions.
+ 2. The dead-letter topic is not compacted: compaction refuses a record without a key, which stops the journal, and it
+    keeps one dead letter per key only.
+ 3. A dead letter lives until a person has dealt with it: for ever, or at least `dead_letters.keep`. A limit in bytes
+    says nothing about time, so there must be none.
+ 4. Neither topic refuses a record for its time. Its time is the host's, whose clock may be wrong; the broker's own
+    (LogAppendTime) cannot be. Limits from MIN_CLOCK_LIMIT_MS up are left alone.
+ 5. The dead-letter topic takes whatever its source takes, with the headers that say why.
+ 6. A compacted source loses events that were not read yet: it is refused unless that is accepted.
+
+All of it is pure: what the broker says goes in as `Entries`, what is wrong comes out as `Misfit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Entries = Mapping[str, str | None]
+
+DAY_S = 24 * 3600
+MIN_CLOCK_LIMIT_MS = DAY_S * 1000
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024  # what the relay's producer sends at most (clients.producer)
+# Engage's list of errors is cut at 8 KiB; the other headers are names and numbers.
+HEADERS_BYTES = 64 * 1024
+
+# Kafka before 3.6 has one limit for both directions.
+_CLOCK_LIMITS = {
+    "message.timestamp.before.max.ms": "behind",
+    "message.timestamp.after.max.ms": "ahead of",
+    "message.timestamp.difference.max.ms": "away from",
+}
+
+COMPACTED = {
+    "cleanup.policy": "compact",
+    # Tombstones stay readable for a day: a reader that started before one must still see it.
+    "delete.retention.ms": str(24 * 3600 * 1000),
+    # A pending record is its event plus the routed action; the broker's default limit is 1 MiB.
+    "max.message.bytes": str(MAX_MESSAGE_BYTES),
+    "segment.ms": str(3600 * 1000),
+    "message.timestamp.type": "LogAppendTime",
+}
+DEAD_LETTERS = {
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",  # a dead letter goes when a person says so
+    "retention.bytes": "-1",
+    "max.message.bytes": str(MAX_MESSAGE_BYTES),
+    "message.timestamp.type": "LogAppendTime",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicRules:
+    """What the operator decides: how long dead letters must live, and whether a source may be compacted."""
+
+    keep_dead_letters_s: float = 30 * DAY_S
+    compacted_source: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """One thing that is wrong with a topic. `cure`: the properties to set; empty where none would help.
+
+    `loses`: the cure deletes records of a topic that is somebody else's, so a person has to apply it.
+    """
+
+    topic: str
+    why: str
+    cure: Mapping[str, str]
+    loses: bool = False
+
+    def __str__(self) -> str:
+        return f"topic {self.topic} {self.why}"
+
+
+def delay_misfits(topic: str, entries: Entries) -> list[Misfit]:
+    """Return what is wrong with a delay topic."""
+    policy = entries.get("cleanup.policy")
+    found = _clock_misfits(topic, entries)
+    if policy is not None and policy != "compact":
+        why = f"has cleanup.policy={policy}: it would lose pending actions"
+        found.insert(0, Misfit(topic, why, {"cleanup.policy": "compact"}, loses=True))
+    return found
+
+
+def dead_letter_misfits(topic: str, entries: Entries, source: Entries, rules: TopicRules) -> list[Misfit]:
+    """Return what is wrong with a dead-letter topic; `source`: its source's configuration."""
+    found: list[Misfit] = []
+    policies = _policies(entries)
+    if "compact" in policies:
+        # With `delete` alone, a broker's default retention would take what compaction has left.
+        cure = {name: DEAD_LETTERS[name] for name in ("cleanup.policy", "retention.ms", "retention.bytes")}
+        why = (
+            f"has cleanup.policy={','.join(policies)}: it would keep one dead letter per key and refuse those "
+            "without a key"
+        )
+        found.append(Misfit(topic, why, cure, loses=True))
+    elif "delete" in policies:
+        found += _retention_misfits(topic, entries, rules)
+    found += _clock_misfits(topic, entries)
+    taken, needed = _number(entries, "max.message.bytes"), _number(source, "max.message.bytes")
+    if taken is not None and needed is not None and taken < (needed := min(needed + HEADERS_BYTES, MAX_MESSAGE_BYTES)):
+        why = (
+            f"takes records of at most {taken} bytes (max.message.bytes), its source's need {needed}: "
+            "a large dead letter would lose its value"
+        )
+        found.append(Misfit(topic, why, {"max.message.bytes": str(MAX_MESSAGE_BYTES)}))
+    return found
+
+
+def source_misfits(topic: str, entries: Entries, rules: TopicRules) -> list[Misfit]:
+    """Return what is wrong with a source topic."""
+    policies = _policies(entries)
+    if "compact" not in policies or rules.compacted_source:
+        return []
+    why = (
+        f"is a source and has cleanup.policy={','.join(policies)}: compaction deletes an order's earlier events, also "
+        "those that were not read yet. Name a topic that is not compacted, or accept it (source.compacted: accept)"
+    )
+    return [Misfit(topic, why, {})]
+
+
+def command(topic: str, cure: Mapping[str, str]) -> str:
+    """Return the line of Kafka's own tool that applies a cure. Values with a comma are put in brackets, as it asks."""
+    settings = ",".join(f"{name}=[{value}]" if "," in value else f"{name}={value}" for name, value in cure.items())
+    return (
+        "kafka-configs.sh --bootstrap-server BOOTSTRAP --alter --entity-type topics "
+        f"--entity-name {topic} --add-config {settings}"
+    )
+
+
+def _retention_misfits(topic: str, entries: Entries, rules: TopicRules) -> list[Misfit]:
+    found: list[Misfit] = []
+    retention_ms, size = _number(entries, "retention.ms"), _number(entries, "retention.bytes")
+    if retention_ms is not None and 0 <= retention_ms < rules.keep_dead_letters_s * 1000:
+        why = (
+            f"deletes dead letters after {_days(retention_ms / 1000)} (retention.ms={retention_ms}); they must live "
+            f"at least {_days(rules.keep_dead_letters_s)} (dead_letters.keep)"
+        )
+        found.append(Misfit(topic, why, {"retention.ms": DEAD_LETTERS["retention.ms"]}))
+    if size is not None and size >= 0:
+        why = f"deletes dead letters beyond {size} bytes (retention.bytes), however new they are"
+        found.append(Misfit(topic, why, {"retention.bytes": DEAD_LETTERS["retention.bytes"]}))
+    return found
+
+
+def _clock_misfits(topic: str, entries: Entries) -> list[Misfit]:
+    if entries.get("message.timestamp.type") != "CreateTime":
+        return []
+    for name, direction in _CLOCK_LIMITS.items():
+        limit_ms = _number(entries, name)
+        if limit_ms is not None and limit_ms < MIN_CLOCK_LIMIT_MS:
+            why = (
+                f"refuses records whose time is more than {limit_ms / 1000:g} s {direction} the broker's "
+                f"({name}={limit_ms}): a host's wrong clock would stop the relay"
+            )
+            return [Misfit(topic, why, {"message.timestamp.type": "LogAppendTime"})]
+    return []
+
+
+def _policies(entries: Entries) -> list[str]:
+    return [each.strip() for each in (entries.get("cleanup.policy") or "").split(",") if each.strip()]
+
+
+def _number(entries: Entries, name: str) -> int | None:
+    value = entries.get(name)
+    return None if value is None else int(value)
+
+
+def _days(seconds: float) -> str:
+    return f"{seconds / DAY_S:g} days" if seconds >= DAY_S else f"{seconds / 3600:g} hours"

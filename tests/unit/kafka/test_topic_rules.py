@@ -1,0 +1,127 @@
+"""What a topic's configuration must be: each test is named after the failure that it prevents."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumer.kafka.topic_rules import (
+    COMPACTED,
+    DAY_S,
+    DEAD_LETTERS,
+    TopicRules,
+    command,
+    dead_letter_misfits,
+    delay_misfits,
+    source_misfits,
+)
+
+FOR_EVER = str(2**63 - 1)
+# What a broker (4.2) gives a topic that is made without any configuration.
+DEFAULTS: dict[str, str | None] = {
+    "cleanup.policy": "delete",
+    "retention.ms": str(7 * DAY_S * 1000),
+    "retention.bytes": "-1",
+    "max.message.bytes": "1048588",
+    "message.timestamp.type": "CreateTime",
+    "message.timestamp.before.max.ms": FOR_EVER,
+    "message.timestamp.after.max.ms": "3600000",
+}
+RULES = TopicRules()
+
+
+def with_defaults(properties: dict[str, str]) -> dict[str, str | None]:
+    return {**DEFAULTS, **properties}
+
+
+def cures_of_dead_letters(**different: str) -> list[dict[str, str]]:
+    entries = with_defaults({**DEAD_LETTERS, **{name.replace("_", "."): value for name, value in different.items()}})
+    return [dict(each.cure) for each in dead_letter_misfits("d", entries, DEFAULTS, RULES)]
+
+
+def test_what_topics_create_makes_fits_whatever_the_brokers_defaults_are() -> None:
+    assert delay_misfits("d", with_defaults(COMPACTED)) == []
+    assert dead_letter_misfits("d", with_defaults(DEAD_LETTERS), DEFAULTS, RULES) == []
+
+
+def test_a_dead_letter_topic_of_the_brokers_defaults_fits_in_none_of_the_ways_that_lose_a_dead_letter() -> None:
+    whys = [each.why for each in dead_letter_misfits("d", DEFAULTS, DEFAULTS, RULES)]
+    assert [any(name in why for why in whys) for name in ("retention.ms", "after.max.ms", "max.message.bytes")] == [
+        True,
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("policy", ["compact", "compact,delete", "delete,compact"])
+def test_a_compacted_dead_letter_topic_stops_the_journal_at_the_first_event_without_a_key(policy: str) -> None:
+    (cure,) = cures_of_dead_letters(cleanup_policy=policy)
+    assert cure["cleanup.policy"] == "delete"
+    assert cure["retention.ms"] == "-1"  # else the policy `delete` would take what is there at once
+
+
+@pytest.mark.parametrize(
+    ("retention_ms", "fits"), [(7 * DAY_S * 1000, False), (30 * DAY_S * 1000 - 1, False), (30 * DAY_S * 1000, True)]
+)
+def test_dead_letters_are_not_deleted_before_a_person_could_look_at_them(retention_ms: int, fits: bool) -> None:
+    cures = cures_of_dead_letters(retention_ms=str(retention_ms))
+    assert cures == ([] if fits else [{"retention.ms": "-1"}])
+
+
+def test_an_operator_who_must_delete_sooner_says_so() -> None:
+    entries = with_defaults({**DEAD_LETTERS, "retention.ms": str(7 * DAY_S * 1000)})
+    assert dead_letter_misfits("d", entries, DEFAULTS, TopicRules(keep_dead_letters_s=7 * DAY_S)) == []
+
+
+def test_a_limit_in_bytes_deletes_the_newest_dead_letters_in_a_storm() -> None:
+    assert cures_of_dead_letters(retention_bytes="1073741824") == [{"retention.bytes": "-1"}]
+
+
+@pytest.mark.parametrize(
+    "limit",
+    ["message.timestamp.before.max.ms", "message.timestamp.after.max.ms", "message.timestamp.difference.max.ms"],
+)
+def test_a_hosts_wrong_clock_is_refused_by_neither_topic(limit: str) -> None:
+    cure = {"message.timestamp.type": "LogAppendTime"}
+    different = {"message.timestamp.type": "CreateTime", "message.timestamp.after.max.ms": FOR_EVER, limit: "7200000"}
+    delay = with_defaults({**COMPACTED, **different})
+    dead_letters = with_defaults({**DEAD_LETTERS, **different})
+    assert [dict(each.cure) for each in delay_misfits("d", delay)] == [cure]
+    assert [dict(each.cure) for each in dead_letter_misfits("d", dead_letters, DEFAULTS, RULES)] == [cure]
+    assert delay_misfits("d", {**delay, "message.timestamp.type": "LogAppendTime"}) == []
+    assert delay_misfits("d", {**delay, limit: FOR_EVER}) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "taken", "fits"),
+    [
+        (1_048_588, 1_048_588, False),  # the headers come on top
+        (1_048_588, 1_200_000, True),
+        (100_000_000, 8 << 20, True),  # the relay itself writes no larger ones
+    ],
+)
+def test_a_dead_letter_as_large_as_its_event_keeps_its_value(source: int, taken: int, fits: bool) -> None:
+    entries = with_defaults({**DEAD_LETTERS, "max.message.bytes": str(taken)})
+    found = dead_letter_misfits("d", entries, {"max.message.bytes": str(source)}, RULES)
+    assert [dict(each.cure) for each in found] == ([] if fits else [{"max.message.bytes": str(8 << 20)}])
+
+
+@pytest.mark.parametrize("policy", ["compact", "compact,delete"])
+def test_a_compacted_source_is_refused_until_somebody_accepts_that_earlier_events_vanish(policy: str) -> None:
+    entries = with_defaults({"cleanup.policy": policy})
+    (misfit,) = source_misfits("orders", entries, RULES)
+    assert "source.compacted: accept" in str(misfit)
+    assert misfit.cure == {}  # its owner decides
+    assert source_misfits("orders", entries, TopicRules(compacted_source=True)) == []
+
+
+def test_what_may_not_be_looked_at_is_no_error() -> None:
+    assert delay_misfits("d", {}) == []
+    assert dead_letter_misfits("d", {}, {}, RULES) == []
+    assert source_misfits("orders", {}, RULES) == []
+
+
+def test_the_line_for_a_person_is_one_that_kafkas_tool_reads() -> None:
+    assert command("orders.engage.delay", {"cleanup.policy": "compact,delete", "retention.ms": "-1"}) == (
+        "kafka-configs.sh --bootstrap-server BOOTSTRAP --alter --entity-type topics --entity-name orders.engage.delay "
+        "--add-config cleanup.policy=[compact,delete],retention.ms=-1"
+    )
