@@ -285,7 +285,6 @@ class SimulatedProducer:
         partition: int,
         *,
         on_delivery: Callable[..., None],
-        timestamp: int,
         headers: Headers | None,
     ) -> None:
         self._buffer.append(((topic, partition), (key, value, list(headers or [])), on_delivery))
