@@ -51,7 +51,8 @@ class NewAction:
 
     `target`: what to ask for the versionTag, where `version_tag` is none or turns out to be stale.
 
-    `resend`: what the route wants for an unknown outcome, to send again or to dead-letter.
+    `resend`: what the route wants for an unknown outcome, to send again or to dead-letter. `document`: the event
+    carries the order document, which can be sent again.
     """
 
     route: str
@@ -61,6 +62,7 @@ class NewAction:
     resend: bool = True
     version_tag: str | None = None
     target: PollTarget = THE_ORDER
+    document: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,10 @@ class LiveAction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Save:
-    """Write the action's record. With `sending` it is the intent: report `intent_saved` once it is committed."""
+    """Write the action's record. With `sending` it is the intent: report `intent_saved` once it is committed.
+
+    `doubt`: an earlier send may have been processed.
+    """
 
     action_id: ActionId
     route: str
@@ -90,6 +95,7 @@ class Save:
     sends: int
     version_tag: str | None
     job_id: str | None
+    doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,7 @@ def new_action(payload: Routed, event: SourceEvent) -> NewAction:
         order_id=payload.order_id,
         payload=_packed(to_json(_without_absent(record), exclude_none=True)),
         resend=payload.on_unknown == "resend",
+        document=tag_source.kind == "document",
         version_tag=getattr(tag_source, "version_tag", None),
         target=_target(tag_source),
     )
@@ -151,6 +152,7 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         # The envelope's last field, as it stands; a record that another version wrote otherwise is composed again.
         payload=_packed(_payload_bytes(value) or to_json(payload, exclude_none=True)),
         resend=payload.on_unknown == "resend",
+        document=tag_source.kind == "document",
         version_tag=pending.version_tag or getattr(tag_source, "version_tag", None),
         target=Job(pending.job_id) if pending.job_id else _target(tag_source),
     )

@@ -18,10 +18,11 @@ from schemas.dead_letter import Reason
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """The ticket of an intent: which one of the action's it is."""
+    """The ticket of an intent: which one of the action's it is. `doubt`: an earlier send may have been processed."""
 
     action_id: ActionId
     sends: int
+    doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

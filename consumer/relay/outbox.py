@@ -198,7 +198,7 @@ class Outbox:
 def put_of(save: Save, next_offset: int | None = None, *, is_intent: bool = True) -> Put:
     """Return the write of an action's record. `is_intent`: with `sending` it is a new intent."""
     assignment, offset = save.action_id
-    intent = Intent(save.action_id, save.sends) if save.sending and is_intent else None
+    intent = Intent(save.action_id, save.sends, save.doubt) if save.sending and is_intent else None
     return Put(assignment, action_key(offset, save.route), pending_value(save), next_offset, intent)
 
 
@@ -215,8 +215,10 @@ def dead_letter_of(given_up: GiveUp, now: float, next_offset: int | None = None)
     )
 
 
-def given_up(assignment: Assignment, live: LiveAction, reason: Reason, detail: str) -> GiveUp:
-    """Give an action up that the ledger does not hold."""
+def given_up(assignment: Assignment, live: LiveAction, reason: Reason, detail: str, *, in_doubt: bool) -> GiveUp:
+    """Give an action up that the ledger does not hold. In doubt it is called so, whatever ended it."""
+    if in_doubt:
+        reason, detail = Reason.OUTCOME_UNKNOWN, f"{reason}: {detail}; an earlier send may have been processed"
     return GiveUp(
         action_id=ActionId(assignment, live.offset),
         route=live.action.route,
@@ -236,7 +238,9 @@ def replace_too_large(write: Put | DeadLetter, *, clock: Clock, tracing: Tracing
     live = live_action(write.key, write.value)
     assert isinstance(live, LiveAction)  # noqa: S101 - we wrote it ourselves a moment ago
     detail = f"the delay topic refuses its record of {len(write.value)} bytes (max.message.bytes)"
-    effect = given_up(write.assignment, live, Reason.TOO_LARGE, detail)
+    # What is no new intent was written before. The intent of a first send that is refused was never sent.
+    in_doubt = live.sending if write.intent is None else write.intent.doubt
+    effect = given_up(write.assignment, live, Reason.TOO_LARGE, detail, in_doubt=in_doubt)
     if tracing is not None:
         tracing.set_aside(effect)
     return dead_letter_of(effect, clock(), write.next_offset)

@@ -164,7 +164,8 @@ class Partitions:
                 known.append(live)
             else:
                 gone = "its connection is no longer configured"
-                self._outbox.apply([given_up(restored.assignment, live, Reason.UNKNOWN_CONNECTION, gone)], now)
+                effect = given_up(restored.assignment, live, Reason.UNKNOWN_CONNECTION, gone, in_doubt=live.sending)
+                self._outbox.apply([effect], now)
         return known
 
     # -- hand over ----------------------------------------------------------------------------------------------

@@ -34,11 +34,13 @@ ROOT = Path(__file__).parents[2]
 def configuration(sandbox: Sandbox, engage_url: str, **sections: Mapping[str, object]) -> dict[str, object]:
     """Return a configuration for a place; `kafka`, `connection`, `limits` ... add to it."""
     connection = {"base_url": engage_url, "api_key": API_KEY, "requests_per_second": 400}
+    connection |= sections.pop("connection", {})
+    connection.setdefault("action_timeout", connection.get("timeout", "10s"))
     return {
         "kafka": {**sandbox.properties, **sections.pop("kafka", {})},
         "source": {"topics": [sandbox.topics.source]},
-        "engage": {"connections": {"default": {**connection, **sections.pop("connection", {})}}},
-        "polling": {"initial": "50ms", "max_interval": "300ms", "not_found_grace": "1s"},
+        "engage": {"connections": {"default": connection}},
+        "polling": {"initial": "50ms", "max_interval": "300ms", "not_found_grace": "1s", "contact_grace": "1s"},
         "admin": {"listen": "127.0.0.1:0"},
         **sections,
     }

@@ -36,7 +36,7 @@ from tests.support.sandbox import Sandbox
 from tests.support.waiting import PATIENCE_S, deaths, until
 
 IMPATIENT = PollSchedule(initial_s=0.05, max_interval_s=0.3, backoff_s=(0.1, 0.2))
-QUICK = Policy(schedule=IMPATIENT, deadline_s=120.0, not_found_grace_s=1.0)
+QUICK = Policy(schedule=IMPATIENT, deadline_s=120.0, not_found_grace_s=1.0, contact_grace_s=1.0, processing_s=0.5)
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 

@@ -15,6 +15,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import TypeVar
 
+from consumer.core.ledger import MIN_TRIES
 from consumer.events.routing import BUILT_IN_ROUTES
 from schemas.dead_letter import Reason
 from tests.support.books import Books
@@ -161,7 +162,7 @@ def test_an_action_that_engage_refuses_ends_as_a_dead_letter_and_the_order_s_nex
 ) -> None:
     sandbox = sandboxes()
     errors = [{"field": "data", "message": "is too long"}]
-    scripts = {status: Answers(actions=(Reply(status, errors), Reply(202))) for status in (400, 422, 410)}
+    scripts = {status: Answers(actions=(Reply(status, errors), Reply(202))) for status in (400, 409, 410)}
     with one_for_each(scripts, ScriptedEngage) as engages, Books(sandbox) as books:
         with RelayThread(sandbox, urls(engages)):
             publish(sandbox, [on(status, ORDER, number) for status in scripts for number in (1, 2)])
@@ -177,15 +178,69 @@ def _numbers(engage: ScriptedEngage) -> list[object]:
     return [json.loads(each.body)["data"]["event"] for each in engage.actions()]
 
 
-def test_an_order_without_a_contact_ends_as_a_dead_letter(sandboxes: SandboxFactory) -> None:
+def test_an_order_without_a_contact_is_tried_for_the_grace_time_then_set_aside(sandboxes: SandboxFactory) -> None:
     sandbox = sandboxes()
     with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
         engage.submit(ORDER, contact=False)
         publish(sandbox, [(ORDER, event(ORDER))])
         books.wait_until_settled()
         (dead_letter,) = books.dead_letters
-        assert dead_letter.reason is Reason.REJECTED
+        assert dead_letter.reason is Reason.NO_CONTACT
         assert "no contact" in (dead_letter.why.errors or "")
+        assert engage.requests["action", "422"] == 2
+
+
+def test_a_contact_that_comes_within_the_grace_is_in_time_and_the_document_goes_again(
+    sandboxes: SandboxFactory,
+) -> None:
+    sandbox = sandboxes()
+    late = Answers(actions=(Reply(422, [{"message": "no contact"}]), Reply(202)))
+    document = {"orderId": ORDER, "contact": {"matchKey": "a@b.example"}}
+    asked: list[str] = []
+
+    def script(request: Asked) -> Reply:
+        asked.append(f"{request.method} {request.path}")
+        return late(request)
+
+    with ScriptedEngage(script) as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+        publish(sandbox, [(ORDER, event(ORDER, order=document))])
+        books.wait_until_settled()
+        assert books.dead_letters == []
+    once = ["POST /api/v3/orders", "GET", f"POST /api/v3/orders/{ORDER}/action"]
+    assert [line if line.startswith("POST") else "GET" for line in asked] == [*once, *once]
+
+
+def test_an_action_is_accepted_by_its_status_line_whatever_becomes_of_the_body(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
+    with (
+        Engage(faults=("cut-body=1,calls=action",)) as engage,
+        RelayThread(sandbox, engage.url, rules=AT_MOST_ONCE),
+        Books(sandbox) as books,
+    ):
+        engage.submit(ORDER)
+        publish(sandbox, [(ORDER, event(ORDER))])
+        books.wait_until_settled()
+        assert (engage.events_of(ORDER), books.dead_letters) == ([1], [])
+
+
+def test_one_action_that_is_forbidden_stops_no_other_and_ends_at_the_deadline(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
+    poison, orders = order_id("poison"), [order_id(number) for number in range(60)]
+    replies = Answers(actions=(Reply(202),))
+
+    def firewall(asked: Asked) -> Reply:
+        return Reply(403) if asked.path == f"/api/v3/orders/{poison}/action" else replies(asked)
+
+    hasty = replace(QUICK, deadline_s=1.0)
+    with ScriptedEngage(firewall) as engage, Books(sandbox) as books:
+        with RelayThread(sandbox, engage.url, policy=hasty) as relay:
+            publish(sandbox, [(order, event(order)) for order in (poison, *orders)])
+            books.wait_until_settled()
+            assert relay.metric("connection_suspended", connection="default") == 0
+        (dead_letter,) = books.dead_letters
+        assert dead_letter.reason is Reason.FORBIDDEN
+        assert dead_letter.why.sends >= MIN_TRIES
+        assert len(engage.actions()) == len(orders) + dead_letter.why.sends
 
 
 def test_a_stale_tag_is_replaced_by_the_newest_and_the_action_accepted_once(sandboxes: SandboxFactory) -> None:
@@ -218,8 +273,6 @@ def test_an_action_that_was_surely_not_processed_is_sent_again_and_is_never_in_d
         "429": Reply(429),
         "429-told": Reply(429, headers={"Retry-After": "1"}),
         "408": Reply(408),
-        "503": Reply(503),
-        "503-told": Reply(503, headers={"Retry-After": "1"}),
         "421": Reply(421),
         "307": Reply(307, headers={"Location": "https://elsewhere.example.com/"}),
     }
@@ -249,7 +302,8 @@ def test_retry_after_is_obeyed(sandboxes: SandboxFactory) -> None:
         assert asked_at[-1] - asked_at[-2] >= 2
 
 
-def test_503_is_accepted_exactly_once_in_the_end(sandboxes: SandboxFactory) -> None:
+def test_an_action_answered_503_is_in_doubt(sandboxes: SandboxFactory) -> None:
+    """Gateways answer it after they passed the request on."""
     sandbox = sandboxes()
     orders = [order_id(number) for number in range(20)]
     with (
@@ -261,13 +315,24 @@ def test_503_is_accepted_exactly_once_in_the_end(sandboxes: SandboxFactory) -> N
             engage.submit(order)
         publish(sandbox, [(order, event(order)) for order in orders])
         books.wait_until_settled()
-        assert sorted(each.order_id for each in engage.accepted) == sorted(orders)
-        assert books.dead_letters == []
-        assert engage.requests["action", "503"] > 0
+        unknown = engage.requests["action", "503"]
+        assert [each.reason for each in books.dead_letters] == [Reason.OUTCOME_UNKNOWN] * unknown
+        assert 0 < unknown < len(orders)
+        assert len(engage.accepted) == len(orders) - unknown
 
 
-IN_DOUBT = ["error", "hang", "lost-answer", "reset-before", "reset-after", "close-after", "cut-body", "garbage", "html"]
-PROCESSED = {"lost-answer", "reset-after", "close-after", "cut-body", "garbage"}  # which nobody can know from outside
+IN_DOUBT = [
+    "error",
+    "hang",
+    "lost-answer",
+    "reset-before",
+    "reset-after",
+    "close-after",
+    "garbage",
+    "html",
+    "unavailable",
+]
+PROCESSED = {"lost-answer", "reset-after", "close-after", "garbage"}  # which nobody can know from outside
 
 
 def _faulty_engage(fault: str) -> Engage:
@@ -371,7 +436,7 @@ def test_a_suspended_connection_does_not_stop_another(sandboxes: SandboxFactory)
 # The API key goes nowhere else
 
 
-def test_a_redirect_to_another_origin_is_refused(sandboxes: SandboxFactory) -> None:
+def test_a_redirect_to_another_origin_is_asked_at_our_own(sandboxes: SandboxFactory) -> None:
     sandbox = sandboxes()
     with ScriptedEngage(tagged_order) as elsewhere, Books(sandbox) as books:
         script = Answers(

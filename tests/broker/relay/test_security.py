@@ -152,7 +152,7 @@ def test_the_commands_need_no_more_than_security_md_says(
         with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
             publish(sandbox, [(ORDER, personal(1))])
             (dead_letter,) = books.wait_until_settled().dead_letters
-            assert dead_letter.reason is Reason.REJECTED
+            assert dead_letter.reason is Reason.NO_CONTACT
             assert relay.stop() == 0
         online = engage_relay(tmp_path, config, "check-config", "--online")
         assert (online.returncode, "failed" in online.stdout) == (0, False), online.stdout
@@ -163,7 +163,7 @@ def test_the_commands_need_no_more_than_security_md_says(
         assert engage_relay(tmp_path, config, "dead-letters", "list", "--json").returncode == 1
         secured.grant(*rights("dead-letters", sandbox))
         listed = engage_relay(tmp_path, config, "dead-letters", "list", "--json")
-        assert (listed.returncode, json.loads(listed.stdout)["reason"]) == (0, "rejected")
+        assert (listed.returncode, json.loads(listed.stdout)["reason"]) == (0, "no_contact")
         assert engage_relay(tmp_path, config, "dead-letters", "redrive", "--all").returncode == 0
 
 
