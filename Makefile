@@ -9,12 +9,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GENERATORS := tools.schemas tools.configuration_reference tools.dashboard tools.chart_values
+PYTEST := $(BIN)/python -m pytest --dist worksteal --maxprocesses 4 --numprocesses
+# Of the long forms of the chaos tests: what time and number add most to.
+LONG_FORMS := join_and_leave_every_second or arrive_late_at_random
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test chaos soak endurance lint types audit bench lock generated clean
+.PHONY: help demo check unit test test-long chaos simulate soak endurance lint types docs dist audit bench lock generated
+.PHONY: clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -22,13 +26,25 @@ help: ## List the targets
 demo: $(READY) ## Watch the relay work: Kafka and Engage stand-ins, no configuration
 	@$(BIN)/python -m consumer.cli demo $(ARGS)
 
-test: $(READY) ## Run every test (ARGS="-k ledger" for some)
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+check: lint types unit ## Before each commit, within a minute: lint, types, unit and contract tests
 
-chaos: $(READY) ## Play the long form of the chaos and load tests: an hour or more (ARGS="-k kill" for some)
+unit: $(READY) ## Run the quick tests: unit and contract (ARGS="-k ledger" for some)
+	@$(PYTEST) auto -m "not slow" tests/unit tests/contract $(ARGS)
+
+test: $(READY) ## Run every test, within 15 minutes (ARGS="-k ledger" for some)
+	@$(PYTEST) auto $(ARGS)
+
+test-long: $(READY) ## What is longer, within 20 minutes: 400,000 schedules, some long forms of the chaos tests
+	@seq 0 100000 300000 | xargs -n 1 -P 2 $(BIN)/python -m tests.simulation --seeds 100000 --from
+	@$(PYTEST) 2 tests/chaos --long -k "$(LONG_FORMS)"
+
+chaos: $(READY) ## Play every long form of the chaos and load tests: an hour or more (ARGS="-k kill" for some)
 	@$(BIN)/python -m pytest tests/chaos tests/broker/relay/test_load.py --long $(ARGS)
 
-soak: $(READY) ## Play many seeded schedules of the simulated world (ARGS="--seeds 1000000", "--seed 7 --trace")
+simulate: $(READY) ## Play 5,000 seeded schedules of the simulation, as `make test` does (ARGS="--seed 7 --trace")
+	@$(BIN)/python -m tests.simulation --seeds 5000 $(ARGS)
+
+soak: $(READY) ## Play 100,000 of them, in three minutes (ARGS="--seeds 1000000", ARGS="--from 100000")
 	@$(BIN)/python -m tests.simulation --seeds 100000 $(ARGS)
 
 endurance: $(READY) ## Run one relay for half an hour: memory, descriptors, threads, lateness (ARGS="--minutes 5")
@@ -38,10 +54,24 @@ lint: $(READY) ## Check style, format and that what is generated is current
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/lint-imports --no-logo --no-cache
+	@$(BIN)/deptry consumer schemas
+	@$(BIN)/deptry tests tools benchmarks --ignore DEP002,DEP004
 	@for each in $(GENERATORS); do $(BIN)/python -m $$each --check || exit 1; done
 
 types: $(READY) ## Check types (mypy --strict)
 	@$(BIN)/python -m mypy $(ARGS)
+
+docs: $(READY) ## Build the documentation as a site (build/site); every link and anchor is checked
+	@$(BIN)/python -m tools.site_source
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+	@echo "build/site/index.html"
+
+dist: $(READY) ## Build wheel and sdist, and list what they consist of (dist/)
+	@rm -rf dist
+	@$(BIN)/uv build --quiet --require-hashes --build-constraints requirements-dev.lock --out-dir dist
+	@$(BIN)/python -W ignore -m cyclonedx_py requirements requirements.lock --pyproject pyproject.toml \
+	  --mc-type application --output-reproducible --output-file dist/engage-relay.cdx.json
+	@ls dist
 
 audit: $(READY) ## Look for known vulnerabilities in what is pinned (says so where the registry does not answer)
 	@$(BIN)/python -m pip_audit --requirement requirements.lock --disable-pip --progress-spinner off
@@ -52,11 +82,11 @@ bench: $(READY) ## Measure throughput and restore time against a real broker
 
 lock: $(READY) ## Pin the dependencies of pyproject.toml (ARGS=--upgrade for the newest)
 	@set -e; lock() { \
-	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	    --custom-compile-command "make lock" --extra otel $(ARGS) pyproject.toml "$$@"; \
+	  $(BIN)/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes --extra=otel $(ARGS) \
+	    "$$@" pyproject.toml; \
 	}; \
-	lock --output-file requirements.lock; \
-	lock --group dev --constraints requirements.lock --output-file requirements-dev.lock
+	lock --output-file=requirements.lock; \
+	lock --group=dev --constraints=requirements.lock --output-file=requirements-dev.lock
 
 generated: $(READY) ## Write what is generated: JSON schemas, the configuration reference, the chart's values table, the dashboard
 	@for each in $(GENERATORS); do $(BIN)/python -m $$each || exit 1; done

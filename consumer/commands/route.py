@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from consumer.events.routing import Decision, Routed, Router
     from schemas.dead_letter import Reason
 
-Fate = Literal["routed", "passed", "dead_letter"]
+Fate = Literal["routed", "ignored", "dead_letter"]
 
 _BOM = b"\xef\xbb\xbf"
 _SPACE = " \t\r\n"
@@ -82,7 +82,7 @@ def _print_verdict(verdict: Verdict) -> None:
     elif verdict.reason is not None:
         said = f"dead letter, {verdict.reason}: {verdict.detail}"
     else:
-        said = "passed: no route takes it"
+        said = "ignored: no route takes it"
     output.data(f"event {verdict.number}: {said}")
     for each in verdict.decisions:
         output.data(f"  {each.route:<12} {each.why}")
@@ -122,7 +122,7 @@ def judged(events: Iterable[bytes], router: Router) -> Iterator[Verdict]:
             case Misrouted(reason, detail):
                 yield Verdict(number, "dead_letter", None, reason, detail, decisions)
             case None:
-                yield Verdict(number, "passed", decisions=decisions)
+                yield Verdict(number, "ignored", decisions=decisions)
 
 
 def events_in(lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ Its sources are what the demo itself wrote to Kafka, the account of Engage's sta
 never what the relay says of itself. Only where Engage has no account to show (`of_metrics`) the relay is believed.
 
 It adds up when every event came to exactly one end:
- 1. accepted, set aside as a dead letter, or passed (nobody's event: unrouted, or a tombstone). Else it is *lost*, or
+ 1. accepted, a dead letter, or ignored (nobody's event: unrouted, or a tombstone). Else it is *lost*, or
     ended *twice*;
  2. accepted once. More often only where an answer was lost on the way and the relay, in doubt, sent the action again:
     not before RESENT_AFTER_S, and not more often than answers were lost. Else it is *doubled*;

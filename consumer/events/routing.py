@@ -199,7 +199,7 @@ class Routed:
 
 @dataclass(frozen=True, slots=True)
 class Unrouted:
-    """No route takes the event: it is counted and passed."""
+    """No route takes the event: it is counted and ignored."""
 
 
 @dataclass(frozen=True, slots=True)

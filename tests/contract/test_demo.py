@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DEMO = "from consumer.demo import run_demo; raise SystemExit(run_demo(orders={orders}, seed=1{more}))"
 ESCAPE = "\x1b"

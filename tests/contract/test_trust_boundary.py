@@ -149,7 +149,8 @@ def endlessly(beginning: bytes, more: bytes) -> Script:
     return script
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # slow, while every allocation is traced
+@pytest.mark.slow  # while every allocation is traced
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("what", ENDLESSLY)
 async def test_an_answer_without_end_costs_a_bounded_amount_of_memory(what: str) -> None:
     async with engage_that(endlessly(*ENDLESSLY[what])) as (engage, _):

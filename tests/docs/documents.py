@@ -18,7 +18,12 @@ ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 CHART_README = ROOT / "helm" / "engage-relay" / "README.md"
 DOCUMENTS = [ROOT / "README.md", *DOCS, CHART_README]
-LINKING = [*DOCUMENTS, ROOT / "ARCHITECTURE.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md"]
+EXAMPLES = sorted((ROOT / "examples").rglob("README.md"))
+LINKING = [
+    *DOCUMENTS,
+    *EXAMPLES,
+    *(ROOT / f"{name}.md" for name in ("ARCHITECTURE", "CHANGELOG", "CONTRIBUTING", "SECURITY")),
+]
 OUTCOME = "| event | becomes | order | tag from | language | data |\n"
 
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)

@@ -116,7 +116,7 @@ def _file_of(block: Block) -> str:
 def _outcome(row: Mapping[str, object]) -> Outcome:
     action = row["action"]
     if not isinstance(action, dict):
-        return Outcome("passed" if row["fate"] == "passed" else f"dead letter {row['reason']}", "", "", "", "")
+        return Outcome("ignored" if row["fate"] == "ignored" else f"dead letter {row['reason']}", "", "", "", "")
     data = "" if action["data"] is None else f"`{json.dumps(action['data'])}`"
     return Outcome(action["action"], action["order_id"], action["tag_source"]["kind"], action["language"] or "", data)
 

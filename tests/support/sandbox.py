@@ -28,7 +28,7 @@ from consumer.kafka.journal import Journal
 from consumer.kafka.low_water_mark import PINNING, Pinning
 from consumer.kafka.records import DeadLetterRecord, without_value
 from consumer.kafka.restore import KafkaReader, Restored, Restorer
-from consumer.kafka.topics import RelayTopics, watermarks
+from consumer.kafka.topics import RelayTopics, create, partition_counts, watermarks
 from consumer.kafka.writes import Write
 from tests.support.waiting import PATIENCE_S, until
 
@@ -254,6 +254,16 @@ class Sandbox:
 
     def close(self) -> None:
         self._closing.close()
+
+
+def relay_topics(admin: AdminClient, source: str) -> RelayTopics:
+    """Make the topics beside a source; returns when all three answer (the broker takes a moment to know a new one)."""
+    topics = RelayTopics(source, f"{source}.engage.delay", f"{source}.engage.dead-letters")
+    until(lambda: partition_counts(admin, [source]), "the source answers")
+    create(admin, [topics])
+    names = [source, topics.delay, topics.dead_letters]
+    until(lambda: len(partition_counts(admin, names)) == len(names), "the three topics answer")
+    return topics
 
 
 def led(admin: AdminClient, partitions: Sequence[tuple[str, int]]) -> bool:

@@ -23,8 +23,7 @@ from consumer.errors import ExitCode
 from consumer.kafka.records import SourceEvent, dead_letter_of_event
 from consumer.simulator import Simulator, SimulatorOptions
 from schemas.dead_letter import Reason
-from tests.support.relay_topics import relay_topics
-from tests.support.sandbox import TopicFactory
+from tests.support.sandbox import TopicFactory, relay_topics
 
 KEY = "4711-very-secret"
 

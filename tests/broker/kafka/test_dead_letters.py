@@ -24,8 +24,7 @@ from consumer.kafka.records import (
 from consumer.kafka.scan import Gap, records_between
 from consumer.kafka.topics import watermarks
 from schemas.dead_letter import REDRIVE_OF, Reason
-from tests.support.relay_topics import relay_topics
-from tests.support.sandbox import TopicFactory
+from tests.support.sandbox import TopicFactory, relay_topics
 
 YESTERDAY_MS = 1_762_171_200_000
 FAILED_AT_S = 1_762_257_600.0

@@ -499,7 +499,12 @@ def test_a_fatal_error_amid_callbacks_is_no_crash(failing: type[Failing], bench:
     assert bench.heard.of(Dropped)[0].writes == [write]
 
 
-def test_a_call_that_never_returns_is_noticed(recorded: type[Recorded], bench: Bench) -> None:
+def test_a_call_that_never_returns_is_noticed(
+    recorded: type[Recorded],
+    sandboxes: SandboxFactory,
+    bench_of: Callable[..., Bench],
+    shared_member: Member,
+) -> None:
     """librdkafka's `send_offsets_to_transaction` may ignore its time-out (issues 5456, 5511)."""
     hang = threading.Event()
 
@@ -509,7 +514,8 @@ def test_a_call_that_never_returns_is_noticed(recorded: type[Recorded], bench: B
             super().begin_transaction()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(consumer.kafka.journal, "Producer", Hanging)
+        patch.setattr(consumer.kafka.journal, "Producer", Hanging)  # before its thread makes one
+        bench = bench_of(sandboxes(group=shared_member.group))
         write = bench.pending(4)
         bench.submit(write)
         until(lambda: bench.journal.stuck_for() > 0.05, "the watchdog sees it")

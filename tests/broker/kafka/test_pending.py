@@ -17,8 +17,7 @@ from consumer.kafka.records import action_key, position_value
 from consumer.kafka.scan import Gap, moment, records_between
 from consumer.kafka.topics import RelayTopics
 from schemas.pending_action import POSITION_KEY, FromJob, PendingAction, RoutedAction, SourceRecord
-from tests.support.relay_topics import relay_topics
-from tests.support.sandbox import TopicFactory
+from tests.support.sandbox import TopicFactory, relay_topics
 
 NOON_MS = 1_762_171_200_000  # 2025-11-03T12:00:00Z
 

@@ -1,6 +1,6 @@
 """Whatever lies on the source topic: the relay lives on, and every record ends as exactly one of three things.
 
-    passed       a tombstone, or an event that no route wants: nothing is written, nothing is asked
+    ignored      a tombstone, or an event that no route takes: nothing is written, nothing is asked
     dead letter  the original key, value, headers and time, with a reason
     accepted     one action, sent to a path that holds the order's id as one segment
 
@@ -34,7 +34,7 @@ from tests.support.sandbox import Sandbox, SandboxFactory
 CORPUS = Path(__file__).parent / "corpus"
 BATCHES = 25
 SETTLED_S = 30.0  # 0.3 s on an idle machine
-Fate = Literal["passed", "dead_letter", "accepted"]
+Fate = Literal["ignored", "dead_letter", "accepted"]
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ _WHOLE_EVENTS = st.fixed_dictionaries(
     },
 )
 _CASES: st.SearchStrategy[Case] = st.one_of(
-    _records(st.none()).map(lambda record: Case(record, "passed")),
+    _records(st.none()).map(lambda record: Case(record, "ignored")),
     _records(_WHOLE_EVENTS.map(_encoded)).map(lambda record: Case(record, "accepted")),
     _records(st.binary(max_size=60).map(b"\xff".__add__)).map(lambda record: Case(record, "dead_letter")),
     _records(st.binary(max_size=60)).map(Case),
@@ -184,7 +184,7 @@ class Account:
         acted_on = {int(key.partition(b":")[0]) for _, key in self._books.history}
         surprises: list[tuple[Fate, Case]] = []
         for offset, case in enumerate(batch, first):
-            fate: Fate = "accepted" if offset in acted_on else "passed"
+            fate: Fate = "accepted" if offset in acted_on else "ignored"
             if offset in dead_letters:
                 fate = "dead_letter"
                 (dead_letter,) = dead_letters[offset]
@@ -202,7 +202,7 @@ class Account:
         assert self.fates.total() == len(self.published)
         assert self.fates["accepted"] == sum(each.path.endswith("/action") for each in asked if each.method == "POST")
         assert self.fates["dead_letter"] == len(self._books.dead_letters) == self._counted("dead_letters_total")
-        assert self.fates["passed"] == self._counted("events_unrouted_total") + self._counted(
+        assert self.fates["ignored"] == self._counted("events_unrouted_total") + self._counted(
             "tombstones_ignored_total"
         )
         assert len(self.published) == self._counted("events_consumed_total")
@@ -254,7 +254,7 @@ def account(sandboxes: SandboxFactory) -> Iterator[Account]:
 
 def test_every_value_of_the_corpus_becomes_what_its_name_says(account: Account) -> None:
     files = sorted(CORPUS.iterdir())
-    fates: dict[str, Fate] = {"passed": "passed", "dead_letter": "dead_letter", "accepted": "accepted"}
+    fates: dict[str, Fate] = {"ignored": "ignored", "dead_letter": "dead_letter", "accepted": "accepted"}
     account.settle(
         [Case(Raw(file.name.encode(), file.read_bytes()), fates[file.name.partition(".")[0]]) for file in files]
     )
@@ -269,4 +269,4 @@ def test_whatever_comes_ends_as_exactly_one_of_three_and_the_relay_lives_on(acco
         account.settle(batch)
 
     settles()
-    assert all(account.fates[fate] > BATCHES for fate in ("passed", "dead_letter", "accepted")), account.fates
+    assert all(account.fates[fate] > BATCHES for fate in ("ignored", "dead_letter", "accepted")), account.fates

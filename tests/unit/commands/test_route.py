@@ -39,10 +39,10 @@ def test_route_as_json_holds_the_action_and_each_routes_answer() -> None:
     assert [each["route"] for each in routes if each["took"]] == ["shipped"]
 
 
-def test_an_event_that_no_route_takes_is_passed_with_code_0() -> None:
+def test_an_event_that_no_route_takes_is_ignored_with_code_0() -> None:
     result = called("route", "-", "--json", stdin='{"type": "price.changed"}')
     assert result.exit_code == 0
-    assert [row["fate"] for row in json_lines(result)] == ["passed"]
+    assert [row["fate"] for row in json_lines(result)] == ["ignored"]
 
 
 @pytest.mark.parametrize(
