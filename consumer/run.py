@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import random
 import signal
@@ -15,7 +16,7 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.restore import KafkaReader, Restorer
 from consumer.kafka.source import Source
 from consumer.relay.connections import Connection, ahead_of, slots_of
-from consumer.relay.dispatch import lease_of
+from consumer.relay.dispatch import LEASE_OF_SESSION, MAX_LEASE_S, lease_of
 from consumer.relay.inbox import Inbox
 from consumer.relay.loop import Relay
 from consumer.relay.outbox import Limits, replace_too_large
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 
 BROKER_RETRY_S = 1.0
 HAND_OVER_SLACK_S = 1.0  # for the journal, when the last outcome is known
+DEFAULT_SESSION_MS = 45_000  # librdkafka's, as the next
+DEFAULT_HEARTBEAT_MS = 3_000
 USER_AGENT = f"engage-relay/{__version__}"
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -218,9 +221,9 @@ def _relay(
     )
     polling = settings.polling
     topics = {each.source: each for each in settings.topics}
-    # A request ends after twice its time-out.
-    calls_end_s = [2 * each.timeout + HAND_OVER_SLACK_S for each in settings.engage.connections.values()]
-    hand_over_s = max(MIN_HAND_OVER_S, *calls_end_s)
+    hand_over_s = hand_over_of(settings)
+    if (why := short_session(settings)) is not None:
+        _LOG.warning(why)
     inbox = Inbox()
     source = Source(
         properties=settings.kafka,
@@ -257,6 +260,8 @@ def _relay(
             schedule=PollSchedule(initial_s=polling.initial, max_interval_s=polling.max_interval),
             deadline_s=polling.deadline,
             not_found_grace_s=polling.not_found_grace,
+            contact_grace_s=polling.contact_grace,
+            processing_s=max(each.action_timeout for each in settings.engage.connections.values()),
         ),
         limits=Limits(settings.limits.pending),
         partition_counts=counts,
@@ -323,14 +328,57 @@ def engage_client(
             base_url=connection.base_url,
             api_key=api_key,
             api_key_header=connection.api_key_header,
-            user_agent=USER_AGENT,
+            user_agent=f"{connection.user_agent} {USER_AGENT}" if connection.user_agent else USER_AGENT,
+            headers=connection.headers,
             timeout_s=connection.timeout,
+            action_timeout_s=connection.action_timeout,
             ca_file=connection.ca_file,
             on_request=on_request,
         )
     except OSError as error:  # ssl.SSLError is one
         why = error.strerror or "it holds no certificates"
         raise ConfigurationError((f"ca_file {connection.ca_file}: {why}",)) from None
+
+
+def hand_over_of(settings: Settings) -> float:
+    """Return for how many seconds a hand-over waits: until any request that is under way has ended, and a second.
+
+    A request ends after twice its time-out T; an action after T/2 to connect and `action_timeout` for the answer: with
+    the defaults 5 + 30 + 1 = 36 s.
+    """
+    calls_s = [max(2 * each.timeout, each.timeout / 2 + each.action_timeout) for each in _connections_of(settings)]
+    return max(MIN_HAND_OVER_S, max(calls_s) + HAND_OVER_SLACK_S)
+
+
+def _connections_of(settings: Settings) -> Iterable[ConnectionSettings]:
+    return settings.engage.connections.values()
+
+
+def short_session(settings: Settings) -> str | None:
+    """Say why `session.timeout.ms` is too short for an action, with the sum; None where it is long enough.
+
+    An action may leave until its intent's lease ends, and its answer takes `action_timeout` at the most. Then it must
+    be over before another instance can own the partition: a session after the last heartbeat.
+    """
+    kafka = settings.kafka
+    if str(kafka.get("group.protocol", "classic")).lower() == "consumer":  # the session is the broker's to set
+        return None
+    session_s = float(kafka.get("session.timeout.ms", DEFAULT_SESSION_MS)) / 1000
+    heartbeat_s = float(kafka.get("heartbeat.interval.ms", DEFAULT_HEARTBEAT_MS)) / 1000
+    name, answer_s = max(
+        ((name, each.action_timeout) for name, each in settings.engage.connections.items()), key=lambda each: each[1]
+    )
+    lease = lease_of(kafka)
+    if lease + answer_s <= session_s - heartbeat_s:
+        return None
+    enough_s = min((answer_s + heartbeat_s) / (1 - LEASE_OF_SESSION), answer_s + heartbeat_s + MAX_LEASE_S)
+    shorter_s = max(0.0, session_s - heartbeat_s - lease)
+    return (
+        f"kafka.session.timeout.ms: {session_s * 1000:.0f} is too short: an intent's lease of {lease:g} s and "
+        f"action_timeout of {answer_s:g} s (connection {name}) are {lease + answer_s:g} s, but after "
+        f"{session_s - heartbeat_s:g} s (less heartbeat.interval.ms) another instance may own the partition; "
+        f"make it at least {math.ceil(enough_s * 1000)}, or action_timeout at most {shorter_s:g}s"
+    )
 
 
 def transactional_id(settings: Settings) -> str:

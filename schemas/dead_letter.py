@@ -23,13 +23,16 @@ class Reason(StrEnum):
     UNDECODABLE = "undecodable"  # the sender: not UTF-8, not JSON, too deep, numbers that JSON readers disagree about
     INVALID_EVENT = "invalid_event"  # the sender: a field that the route needs is missing or wrong
     UNKNOWN_CONNECTION = "unknown_connection"  # the operator: the event names a connection that is not configured
-    REJECTED = "rejected"  # the sender: Engage refused the action (400, 422, other 4xx)
+    REJECTED = "rejected"  # the sender: Engage refused the action (400, other 4xx)
+    NO_CONTACT = "no_contact"  # the sender: the order had no contact within the grace time
+    FORBIDDEN = "forbidden"  # the operator: Engage, or a firewall, answered 403 to this one until the deadline
     POLL_REJECTED = "poll_rejected"  # the sender: Engage refused the question for the tag, or the document
     JOB_FAILED = "job_failed"  # the sender: Engage could not process the order
     NOT_FOUND = "not_found"  # the sender: the order or job never appeared within the grace time
+    UNDATED_ORDER = "undated_order"  # the sender: the order has no lastChangedAt, which `newer_than` needs
     STALE_TAG = "stale_tag"  # the sender: Engage kept answering 404 to the newest tag
     DEADLINE = "deadline"  # the operator: not ready, or not delivered, within the deadline
-    OUTCOME_UNKNOWN = "outcome_unknown"  # a person: it may have been processed (on_unknown: dead_letter)
+    OUTCOME_UNKNOWN = "outcome_unknown"  # a person: it may have been processed, whatever ended it
     UNREADABLE_PENDING = "unreadable_pending"  # the operator: a record of the delay topic that cannot be read
     TOO_LARGE = "too_large"  # the operator: the broker refuses a pending record of this size
 

@@ -6,19 +6,23 @@ requests are built strictly.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
-ActionName = Literal[
+DOCUMENTED_ACTIONS = (
     "ConfirmOrder",
     "ConfirmShipment",
     "ConfirmDelivery",
     "ConfirmCancellation",
     "ConfirmCompletion",
     "Custom",
-]
+)
+"""The actions that Engage's documentation lists; a merchant may determine others."""
+
+MAX_ACTION_CHARACTERS = 200
+ActionName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ACTION_CHARACTERS)]
 
 
 class _Contract(BaseModel):

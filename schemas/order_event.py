@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from schemas.engage import ActionName
+
 OrderEventType = Literal[
     "order.confirmed",
     "order.shipped",
@@ -48,6 +50,10 @@ class OrderEvent(_Contract):
     order_id: NonEmpty = Field(description="Engage's orderId.")
     occurred_at: Annotated[datetime, Field(strict=False)] | None = Field(
         None, description="When it happened (RFC 3339). Default: the record's timestamp."
+    )
+    action: ActionName | None = Field(
+        None,
+        description="Of an order.custom event: the name of its action, as it is set up in Engage; default: Custom.",
     )
     language: NonEmpty | None = Field(None, description="Language of the message to the customer, as sv-SE.")
     engage: EngageReference | None = None

@@ -86,6 +86,8 @@ def _kind(path: tuple[str, ...], schema: Schema) -> str:
             return "path"
         case {"type": "array"}:
             return "list of text"
+        case {"type": "object"}:
+            return "text by name"
         case {"type": "string"} if path[0] == "routes" and path[-1] not in JMESPATH_NOT:
             return "JMESPath"
         case {"type": "string"}:

@@ -23,7 +23,7 @@ def check_config(
         for line in checks.summary(settings):
             output.data(line)
         codes = []
-        for finding in checks.online(settings) if online else ():
+        for finding in (*checks.offline(settings), *(checks.online(settings) if online else ())):
             output.data(str(finding))
             codes.append(finding.code)
         raise typer.Exit(next((code for code in codes if code), 0))

@@ -18,11 +18,23 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AclOperation, AdminClient
 
 from consumer.config.settings import Connection, Settings
-from consumer.core.outcomes import JobFailed, NotFound, NotReady, PollOutcome, Ready, Rejected, Throttled, Unauthorized
+from consumer.core.outcomes import (
+    Forbidden,
+    JobFailed,
+    NotFound,
+    NotReady,
+    PollOutcome,
+    Ready,
+    Rejected,
+    Throttled,
+    Unauthorized,
+    Undated,
+)
 from consumer.errors import ConfigurationError, ExitCode, TopicError
+from consumer.events.routing import note_on
 from consumer.kafka import clients, topics
 from consumer.kafka.initial_offsets import topic_is_known
-from consumer.run import engage_client
+from consumer.run import engage_client, short_session
 
 CALL_TIMEOUT_S = 15.0
 ASK_RETRY_S = 0.2
@@ -61,6 +73,15 @@ def summary(settings: Settings) -> list[str]:
     for name, rule in settings.effective_routes.items():
         lines.append(f"route {name}: {rule.action} {f'when {rule.when}' if rule.when else 'for every event'}")
     return lines
+
+
+def offline(settings: Settings) -> Iterator[Finding]:
+    """Check what nobody need be asked for."""
+    if (why := short_session(settings)) is not None:
+        yield Finding("failed", why, ExitCode.CONFIGURATION)
+    for name, rule in settings.effective_routes.items():
+        if (note := note_on(rule.action)) is not None:
+            yield Finding("note", f"route {name}: {note}")
 
 
 def online(settings: Settings) -> Iterator[Finding]:
@@ -184,9 +205,12 @@ def _engage(name: str, connection: Connection) -> Finding:
     match outcome:
         case Unauthorized(status):
             return Finding("failed", f"{what}: the key is refused ({status})", ExitCode.FAILED)
+        case Forbidden():
+            why = "the key is refused, or our address is not allowed (403)"
+            return Finding("failed", f"{what}: {why}", ExitCode.FAILED)
         case Throttled():
             return Finding("note", f"{what}: answers, and asks for fewer requests now")
-        case Ready() | NotReady() | NotFound() | JobFailed():
+        case Ready() | NotReady() | NotFound() | JobFailed() | Undated():
             return Finding("ok", f"{what}: answers, and takes the key")
         case Rejected(_, why):
             return Finding("note", f"{what}: {why} when asked for a job that does not exist")

@@ -68,6 +68,7 @@ def _verdict_row(verdict: Verdict) -> dict[str, object]:
         "action": action and {**asdict(action), "tag_source": action.tag_source.model_dump(mode="json")},
         "reason": verdict.reason,
         "detail": verdict.detail,
+        "note": verdict.note,
         "routes": [
             {"route": each.route, "took": each.result is not None, "why": each.why} for each in verdict.decisions
         ],
@@ -84,6 +85,8 @@ def _print_verdict(verdict: Verdict) -> None:
     else:
         said = "passed: no route takes it"
     output.data(f"event {verdict.number}: {said}")
+    if verdict.note is not None:
+        output.data(f"  note: {verdict.note}")
     for each in verdict.decisions:
         output.data(f"  {each.route:<12} {each.why}")
 
@@ -93,7 +96,10 @@ def _print_verdict(verdict: Verdict) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What would become of one event. `number` counts from 1; `reason` and `detail` are those of the dead letter."""
+    """What would become of one event. `number` counts from 1; `reason` and `detail` are those of the dead letter.
+
+    `note`: what may be an error in an action that would be sent.
+    """
 
     number: int
     fate: Fate
@@ -101,12 +107,13 @@ class Verdict:
     reason: Reason | None = None
     detail: str | None = None
     decisions: tuple[Decision, ...] = field(default=(), repr=False)
+    note: str | None = None
 
 
 def judged(events: Iterable[bytes], router: Router) -> Iterator[Verdict]:
     """Say of each event what would become of it. Never raises for what it holds."""
     from consumer.events.decoding import Undecodable, decode
-    from consumer.events.routing import Misrouted, Routed
+    from consumer.events.routing import Misrouted, Routed, note_on
     from consumer.kafka.records import SourceEvent
     from schemas.dead_letter import Reason
 
@@ -118,7 +125,7 @@ def judged(events: Iterable[bytes], router: Router) -> Iterator[Verdict]:
         decisions = tuple(router.explain(event, SourceEvent("", 0, number, None, None, value)))
         match next((each.result for each in decisions if each.result is not None), None):
             case Routed() as action:
-                yield Verdict(number, "routed", action, decisions=decisions)
+                yield Verdict(number, "routed", action, decisions=decisions, note=note_on(action.action))
             case Misrouted(reason, detail):
                 yield Verdict(number, "dead_letter", None, reason, detail, decisions)
             case None:

@@ -1,7 +1,8 @@
 """Environment variables over the configuration file: which key a variable's name means, and what its text means.
 
 `ENGAGE_RELAY__SECTION__KEY` at any depth, in any case; the names of connections and routes are parts of it
-(`-` and `.` are written `_`, as a shell has it). Under KAFKA, underscores are the dots of librdkafka's names.
+(`-` and `.` are written `_`, as a shell has it). Under KAFKA, underscores are the dots of librdkafka's names; under
+HEADERS, the hyphens of a header's name.
 A section or a list is JSON; a list may be separated by commas instead. An empty variable counts as not set.
 Rule: no error's text holds a variable's value: it may be a secret.
 """
@@ -148,8 +149,9 @@ def _meant(variable: str, model: Model, values: Mapping[str, object]) -> tuple[K
     written: object = values
     while parts:
         if (inner := _named(annotation)) is not None:
-            if _section(inner) is None:  # librdkafka's properties
-                return (*path, ".".join(parts).replace("_", ".").lower()), str
+            if _section(inner) is None:  # librdkafka's properties, or headers
+                between = "." if path == ["kafka"] else "-"
+                return (*path, between.join(parts).replace("_", between).lower()), str
             name = _as_written(parts.pop(0), written)
         elif (section := _section(annotation)) is not None:
             name = parts.pop(0).lower()

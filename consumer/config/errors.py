@@ -42,6 +42,7 @@ WORDS = {
     "model_attributes_type": _SECTION,
     "model_type": _SECTION,
     "path_type": "must be a file's path",
+    "string_too_long": "must be at most {max_length} characters",
     "string_too_short": _EMPTY,
     "string_type": "must be text: put it in quotes",
     "string_unicode": "must be UTF-8 text",

@@ -37,8 +37,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownEr
 from consumer.config import environment, kafka_properties, yaml_file
 from consumer.config.errors import Errors
 from consumer.config.yaml_file import ConfigurationFile, UnreadableFileError
+from consumer.engage import headers as http_headers
 from consumer.engage.api_key import LEGAL_KEY, ApiKey
-from consumer.engage.client import HEADER_NAME
 from consumer.engage.http import Origin
 from consumer.errors import ConfigurationError
 from consumer.events.routing import BUILT_IN_ROUTES, RouteRule
@@ -211,18 +211,6 @@ class DeadLetters(_Section):
 
 # engage: connections
 
-_OWN_HEADERS = frozenset(
-    {
-        "accept",
-        "accept-encoding",
-        "connection",
-        "content-length",
-        "content-type",
-        "host",
-        "transfer-encoding",
-        "user-agent",
-    }
-)
 _HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -239,12 +227,25 @@ def _legal_key(key: SecretStr) -> SecretStr:
     return key
 
 
+def _header_error(name: str) -> str | None:
+    if not http_headers.NAME.fullmatch(name):
+        return "must be the name of an HTTP header"
+    return "must not be a header that the relay sets itself" if http_headers.is_reserved(name) else None
+
+
 def _legal_header(name: str) -> str:
-    if not HEADER_NAME.fullmatch(name):
-        raise ValueError("must be the name of an HTTP header")
-    if name.lower() in _OWN_HEADERS:
-        raise ValueError("must not be a header that the relay sets itself")
+    if (why := _header_error(name)) is not None:
+        raise ValueError(why)
     return name
+
+
+def _legal_header_value(value: str) -> str:
+    if not http_headers.VALUE.fullmatch(value):
+        raise ValueError("must be printable ASCII, with no space at either end")
+    return value
+
+
+HeaderValue = Annotated[str, AfterValidator(_legal_header_value)]
 
 
 class Connection(_Section):
@@ -269,10 +270,23 @@ class Connection(_Section):
         ),
         BeforeValidator(_number),
     ] = 50.0
+    user_agent: HeaderValue | None = Field(
+        None,
+        description="Your system and its version, which Engage asks for, such as AcmePOS/1.5. The relay adds its own.",
+    )
+    headers: dict[str, HeaderValue] = Field(
+        default_factory=dict,
+        repr=False,  # may hold a gateway's secret
+        description="More HTTP headers for each request, by name.",
+    )
     timeout: PositiveSeconds = Field(
         10.0,
-        description="The time-out T of a request: T/2 to connect, T without a byte of the answer, 2 T in all. A longer"
-        " time-out makes a stop and a hand-over longer.",
+        description="The time-out T of a request: T/2 to connect, T without a byte of the answer, 2 T in all.",
+    )
+    action_timeout: PositiveSeconds = Field(
+        30.0,
+        description="How long Engage may take to answer an action: a late answer is likelier than a lost one. A longer"
+        " time-out makes a stop and a hand-over longer, and may need a longer session.timeout.ms.",
     )
     ca_file: Path | None = Field(
         None, description="PEM file of the certificate authorities to trust instead of the public ones."
@@ -310,6 +324,21 @@ class Connection(_Section):
             raise ValueError("write either api_key or api_key_file, not both")
         return api_key
 
+    @field_validator("headers")
+    @classmethod
+    def _no_header_of_ours(cls, headers: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        taken = {str(info.data.get("api_key_header", "")).lower()}
+        wrong: list[InitErrorDetails] = []
+        for name in headers:
+            if (why := _header_error(name)) is None and name.lower() in taken:
+                why = "must not be the key's header, nor one that is there already"
+            taken.add(name.lower())
+            if why is not None:
+                wrong.append(_wrong(name, why))
+        if wrong:
+            raise _errors_at(wrong)
+        return headers
+
     def key(self) -> ApiKey:
         """Return the key's reader."""
         key = self.api_key or self.api_key_file
@@ -338,12 +367,18 @@ class Polling(_Section):
     )
     deadline: PositiveSeconds = Field(
         24 * 3600.0,
-        description="An action for which Engage gives no versionTag by then becomes a dead letter `deadline`.",
+        description="An action that is not delivered by then becomes a dead letter, unless Engage as a whole cannot be"
+        " reached or refuses the API key.",
     )
     not_found_grace: Seconds = Field(
         600.0,
         description="How long to poll for a job or order that Engage does not know. Then the action becomes a dead"
         " letter `not_found`.",
+    )
+    contact_grace: Seconds = Field(
+        600.0,
+        description="How long to send an action again whose order has no contact yet (422). Then it becomes a dead"
+        " letter `no_contact`.",
     )
 
 

@@ -25,7 +25,8 @@ class ActionId(NamedTuple):
 class NewAction:
     """A routed action, as far as the ledger needs to know it. `payload` is carried along unread.
 
-    `resend`: what the route wants for an unknown outcome, to send again or to set aside.
+    `resend`: what the route wants for an unknown outcome, to send again or to set aside. `document`: the event
+    carries the order document, which can be sent again.
     """
 
     route: str
@@ -35,6 +36,7 @@ class NewAction:
     resend: bool = True
     version_tag: str | None = None
     job_id: str | None = None
+    document: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,10 @@ class RestoredAction:
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Write the action's record. With `sending` it is the intent: report `intent_saved` once it is committed."""
+    """Write the action's record. With `sending` it is the intent: report `intent_saved` once it is committed.
+
+    `doubt`: an earlier send may have been processed.
+    """
 
     action_id: ActionId
     route: str
@@ -64,6 +69,7 @@ class Save:
     sends: int
     version_tag: str | None
     job_id: str | None
+    doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)

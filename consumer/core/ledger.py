@@ -8,11 +8,15 @@ Rules:
  2. Intents are saved just in time: only as many stand ahead of their sending as the caller allows, so that a crash
     leaves few actions in doubt, and each is sent soon after its commit proved that we owned its partition.
  3. In a lane (one order on one connection) actions leave in the order of their events; lanes never wait for
-    each other. An action that ends as a dead letter frees its successor.
+    each other. An action that ends as a dead letter frees its successor: at once, or where it is in doubt when Engage
+    can no longer be at work on it.
  4. The assignment's epoch belongs to every key: an answer that was asked for before a partition went away
     never touches what came back with it.
- 5. Doubt ends with the action: no later answer tells what became of an earlier send.
- 6. Nothing here waits, reads a clock, draws a number or does I/O: the caller says what happened and when, the
+ 5. Doubt ends with the action: no later answer tells what became of an earlier send. So what is set aside in doubt
+    is called `outcome_unknown`, whatever ended it.
+ 6. Every action ends: by an answer or by its deadline. Time ends none while Engage as a whole is out of reach or
+    refuses the key: its failures count only where they are its own, or where Engage served others meanwhile.
+ 7. Nothing here waits, reads a clock, draws a number or does I/O: the caller says what happened and when, the
     answer is what to do next. `now` and all times are seconds since 1970 on a clock that never jumps (clock.py).
 
 States (an action behind another one of its lane is QUEUED):
@@ -29,6 +33,7 @@ States (an action behind another one of its lane is QUEUED):
                        |                                                                                          | |
                        +-------------------------- stale tag: ask the order --------------------------------------+ |
                                                                                            (gone) <-- accepted -----+
+    SENDING --no contact--> HOLDING; with the event's own document: WAITING, to send it again
     any --gave up--> (dead letter)
 
 Effects (effects.py) go to the journal, in the order in which they are returned; requests are fetched with `take`.
@@ -60,8 +65,10 @@ from consumer.core.outcomes import (
     ActionOutcome,
     DocumentOutcome,
     DocumentTaken,
+    Forbidden,
     InDoubt,
     JobFailed,
+    NoContact,
     NotFound,
     NotReady,
     PollOutcome,
@@ -71,16 +78,18 @@ from consumer.core.outcomes import (
     Throttled,
     Unauthorized,
     Unavailable,
+    Undated,
     Withdrawn,
 )
 from consumer.core.ownership import Assignment
-from consumer.core.pacing import PollSchedule
+from consumer.core.pacing import PollSchedule, spread
 from schemas.dead_letter import Reason
 
 LEARNT_TAGS = 10_000  # jobs whose tag is remembered for the order's next action: about 3 MB
 MAX_STALE = 5  # times that the order is asked for a newer tag before its 404 is believed
 MIN_TRIES = 3  # answered polls in a row, or sends, that an action gets before time ends it, even after an outage
 AGE_SLOT_S = 10  # how exactly `first_seen` is told: a day of deadline is 8640 slots at the most
+CONTACT_WAITS_S = (10.0, 30.0, 60.0, 120.0)  # contacts are synchronised apart from orders, mostly within a minute
 SUSPENDED_WAIT_S = 1.0  # before an action whose key was refused is due again; then its connection decides
 
 
@@ -88,12 +97,16 @@ SUSPENDED_WAIT_S = 1.0  # before an action whose key was refused is due again; t
 class Policy:
     """The waits and limits that decide when the ledger tries again and when it gives up. Seconds.
 
-    `deadline_s` counts from when the event was first read, `not_found_grace_s` from the first 404 in a row.
+    `deadline_s` counts from when the event was first read, `not_found_grace_s` from the first 404 in a row,
+    `contact_grace_s` from the first 422. `processing_s`: the longest that Engage may still work on an action that is in
+    doubt; so long the order's next one waits where it was set aside.
     """
 
     schedule: PollSchedule = field(default_factory=PollSchedule)
     deadline_s: float = 24 * 3600.0
     not_found_grace_s: float = 600.0
+    contact_grace_s: float = 600.0
+    processing_s: float = 30.0
 
 
 class State(IntEnum):
@@ -122,8 +135,11 @@ class _Entry:
     __slots__ = (
         "ask_order",
         "attempts",
+        "contact_due",
+        "document",
         "doubt",
         "due",
+        "failed_at",
         "first_seen",
         "job_id",
         "missing_since",
@@ -157,7 +173,10 @@ class _Entry:
         self.first_seen = first_seen
         self.due = first_seen  # never changed while the entry lies in the heap
         self.tagged_at = first_seen
+        self.document = action.document
         self.missing_since: float | None = None  # the first 404 of those that came in a row
+        self.contact_due: float | None = None  # by when its order must have a contact; None before its first 422
+        self.failed_at: float | None = None  # when it last met a failure; None after an answer of use
         self.attempts = 0
         self.streak = 0  # polls in a row that Engage answered; below zero: that failed
         self.sends = 0
@@ -175,24 +194,26 @@ class _Entry:
 
 
 class _Partition:
-    __slots__ = ("assignment", "entries", "in_flight", "lanes", "stopping")
+    __slots__ = ("assignment", "entries", "in_flight", "lanes", "stopping", "unsettled")
 
     def __init__(self, assignment: Assignment) -> None:
         self.assignment = assignment
         self.entries: dict[int, _Entry] = {}
         self.lanes: dict[str, dict[str, _Entry]] = {}  # connection -> order id -> the lane's last entry
         self.in_flight = 0  # actions under way, to the journal or to Engage
+        self.unsettled: dict[tuple[str, str], float] = {}  # lanes that Engage may still work for, and until when
         self.stopping = False
 
 
 class _Queue:
     """What one connection may be asked next: actions before polls."""
 
-    __slots__ = ("ahead", "connection", "polls", "sends", "tagged")
+    __slots__ = ("ahead", "connection", "polls", "sends", "served_at", "tagged")
 
     def __init__(self, connection: str) -> None:
         self.connection = connection
         self.ahead = 0  # intents on their way to the journal or waiting to be sent
+        self.served_at = 0.0  # when Engage last gave an answer of use
         self.tagged: deque[_Entry] = deque()
         self.sends: deque[_Entry] = deque()
         self.polls: deque[_Entry] = deque()
@@ -314,6 +335,8 @@ class Ledger:
         entry = self._find(action_id)
         if entry is not None:
             self._litter += 1
+            if entry.doubt:
+                self._unsettle(entry, now)
             self._remove(entry, now)
 
     def poll_answered(self, action_id: ActionId, outcome: PollOutcome | DocumentOutcome, now: float) -> list[Effect]:
@@ -322,6 +345,7 @@ class Ledger:
         if entry is None or entry.state is not State.POLLING:
             return []
         entry.attempts += 1
+        elsewhere = self._note(entry, outcome, now)
         match outcome:
             case Ready(tag):
                 if entry.job_id is not None:
@@ -348,18 +372,18 @@ class Ledger:
                 return self._give_up(entry, Reason.JOB_FAILED, why, now, errors)
             case Rejected(_, why, errors):
                 return self._give_up(entry, Reason.POLL_REJECTED, why, now, errors)
-            case Unauthorized():
-                return self._failed(entry, SUSPENDED_WAIT_S, now)
-            case Throttled(retry_after):
-                return self._failed(entry, retry_after, now)
-            case Unavailable(why, retry_after, answered):
-                return self._failed(entry, retry_after, now, why if answered else None)
+            case Undated():
+                detail = "the order has no readable lastChangedAt, so nobody knows whether it is newer_than"
+                return self._give_up(entry, Reason.UNDATED_ORDER, detail, now)
+            case Unauthorized() | Forbidden() | Throttled() | Unavailable():
+                return self._failed(entry, _failure(outcome, elsewhere), now)
 
     def action_answered(self, action_id: ActionId, outcome: ActionOutcome, now: float) -> list[Effect]:
         """Take the answer to an action."""
         entry = self._find(action_id)
         if entry is None or entry.state is not State.SENDING:
             return []
+        elsewhere = self._note(entry, outcome, now)
         match outcome:
             case Accepted():
                 self._remove(entry, now)
@@ -368,18 +392,18 @@ class Ledger:
                 return self._refresh_tag(entry, now)
             case Rejected(_, why, errors):
                 return self._give_up(entry, Reason.REJECTED, why, now, errors)
-            case InDoubt(why):
+            case NoContact(errors):
+                return self._no_contact(entry, errors, now)
+            case InDoubt(why, retry_after):
                 if not entry.resend:
                     return self._give_up(entry, Reason.OUTCOME_UNKNOWN, why, now)
                 self._doubt(entry, True)
                 if self._overran(entry, now) and entry.sends >= MIN_TRIES:
                     return self._too_late(entry, now, why)
-                self._wait(entry, State.HOLDING, now + self._doubt_wait(entry, now))
+                self._wait(entry, State.HOLDING, now + max(self._doubt_wait(entry, now), retry_after or 0.0))
                 return []
-            case Unauthorized():
-                return self._not_processed(entry, SUSPENDED_WAIT_S, now)
-            case Throttled(retry_after) | Unavailable(_, retry_after, _):
-                return self._not_processed(entry, retry_after, now)
+            case Unauthorized() | Forbidden() | Throttled() | Unavailable():
+                return self._not_processed(entry, _failure(outcome, elsewhere), now)
             case Withdrawn():
                 return [self._take_back(entry)]
 
@@ -434,19 +458,20 @@ class Ledger:
         """Whether `save_intents` may have something."""
         return bool(self._queue(connection).tagged)
 
-    def take(self, connection: str) -> Request | None:
-        """Take the next request of a connection: the oldest READY action, else the oldest DUE poll."""
+    def take(self, connection: str, other_than: object = None) -> Request | None:
+        """Take the next request of a connection: the oldest READY action, else the oldest DUE poll.
+
+        `other_than`: the id of an action whose turn it is not now.
+        """
         queue = self._queue(connection)
-        while queue.sends:
-            entry = queue.sends.popleft()
-            if entry.state is State.READY and entry.tag is not None:
-                self._to(entry, State.SENDING)
-                return Send(entry.id, entry.order_id, entry.payload, entry.tag, entry.due, entry.tagged_at)
-        while queue.polls:
-            entry = queue.polls.popleft()
-            if entry.state is State.DUE and not entry.partition.stopping:
-                self._to(entry, State.POLLING)
-                return Poll(entry.id, entry.order_id, entry.payload, entry.job_id, entry.ask_order, entry.due)
+        entry = _next(queue.sends, State.READY, other_than)
+        if entry is not None and entry.tag is not None:
+            self._to(entry, State.SENDING)
+            return Send(entry.id, entry.order_id, entry.payload, entry.tag, entry.due, entry.tagged_at)
+        entry = _next(queue.polls, State.DUE, other_than)
+        if entry is not None:
+            self._to(entry, State.POLLING)
+            return Poll(entry.id, entry.order_id, entry.payload, entry.job_id, entry.ask_order, entry.due)
         return None
 
     def has_request(self, connection: str) -> bool:
@@ -590,12 +615,13 @@ class Ledger:
         """Its turn has come. What was restored in doubt waits first: it is never sent again at once."""
         if entry.tag is None and entry.job_id is not None:
             entry.tag = self._tags.get((entry.queue.connection, entry.job_id))
-        earliest = now + self._doubt_wait(entry, now) if entry.doubt else now
+        unsettled_until = entry.partition.unsettled.get((entry.queue.connection, entry.order_id), now)
+        earliest = max(now + self._doubt_wait(entry, now) if entry.doubt else now, unsettled_until)
         if entry.tag is None:
             self._wait(entry, State.WAITING, max(entry.due, earliest))
             return
         entry.tagged_at = now
-        if entry.doubt:
+        if earliest > now:
             self._wait(entry, State.HOLDING, earliest)
         else:
             self._tagged(entry, now)
@@ -622,23 +648,65 @@ class Ledger:
         self._wait(entry, State.WAITING, now + self._policy.schedule.interval(entry.attempts, self._jitter()))
         return []
 
-    def _failed(
-        self, entry: _Entry, retry_after_s: float | None, now: float, answered: str | None = None
-    ) -> list[Effect]:
+    def _failed(self, entry: _Entry, failure: _Failure, now: float) -> list[Effect]:
         """The poll came to nothing: wait as told, or longer after each failure in a row.
 
-        Only where Engage itself gives useless answers (`answered`) time ends it: an outage is nobody's fault.
+        Only where the failure is the action's own (rule 6) time ends it: an outage is nobody's fault.
         """
         entry.streak = min(entry.streak, 0) - 1
-        if answered is not None and -entry.streak >= MIN_TRIES and self._overran(entry, now):
-            return self._too_late(entry, now, answered)
-        self._wait(entry, State.WAITING, now + self._retry_after_or_backoff(retry_after_s, -entry.streak))
+        if failure.own is not None and -entry.streak >= MIN_TRIES and self._overran(entry, now):
+            return self._too_late(entry, now, failure.own, failure.reason)
+        self._wait(entry, State.WAITING, now + self._retry_after_or_backoff(failure.retry_after_s, -entry.streak))
         return []
 
-    def _not_processed(self, entry: _Entry, retry_after_s: float | None, now: float) -> list[Effect]:
-        """The action was surely not processed, and the delay topic must know it in case we end meanwhile (rule 5)."""
-        self._wait(entry, State.HOLDING, now + self._retry_after_or_backoff(retry_after_s, _failed_sends(entry)))
+    def _not_processed(self, entry: _Entry, failure: _Failure, now: float) -> list[Effect]:
+        """The action was surely not processed, and the delay topic must know it in case we end meanwhile (rule 5).
+
+        Time ends it as it does a poll (`_failed`).
+        """
+        if failure.own is not None and entry.sends >= MIN_TRIES and self._overran(entry, now):
+            return self._too_late(entry, now, failure.own, failure.reason)
+        wait_s = self._retry_after_or_backoff(failure.retry_after_s, _failed_sends(entry))
+        self._wait(entry, State.HOLDING, now + wait_s)
         return [] if entry.doubt else [self._save(entry, sending=False)]
+
+    def _no_contact(self, entry: _Entry, errors: str | None, now: float) -> list[Effect]:
+        """The order has no contact yet: try again until its grace is over, the last time right then.
+
+        Engage's advice is to send the order again, which links it to the contact: so it is where the event carries it.
+        """
+        if entry.contact_due is None:
+            entry.contact_due = now + self._policy.contact_grace_s
+        if now >= entry.contact_due or (entry.sends >= MIN_TRIES and self._overran(entry, now)):
+            return self._give_up(entry, Reason.NO_CONTACT, "the order had no contact within contact_grace", now, errors)
+        wait_s = spread(CONTACT_WAITS_S[min(_failed_sends(entry), len(CONTACT_WAITS_S)) - 1], self._jitter())
+        state = State.HOLDING
+        if entry.document:
+            entry.tag = entry.job_id = None
+            entry.ask_order = False
+            state = State.WAITING
+        self._wait(entry, state, min(now + wait_s, entry.contact_due))
+        return [self._save(entry, sending=entry.doubt)]
+
+    def _note(self, entry: _Entry, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float) -> bool:
+        """Note whether Engage served this one; returns whether it served others since it last failed this one."""
+        if isinstance(outcome, _NO_SERVICE):
+            failed_at, entry.failed_at = entry.failed_at, now
+            return failed_at is not None and entry.queue.served_at > failed_at
+        entry.failed_at = None
+        if not (isinstance(outcome, Withdrawn) or (isinstance(outcome, Rejected) and outcome.status == 0)):
+            entry.queue.served_at = now
+        return False
+
+    def _unsettle(self, entry: _Entry, now: float) -> None:
+        """Let the order's next action wait until Engage cannot be at work on this one any more."""
+        unsettled = entry.partition.unsettled
+        for lane, until in list(unsettled.items()):  # all wait equally long, so the oldest come first
+            if until > now:
+                break
+            del unsettled[lane]
+        unsettled.pop((entry.queue.connection, entry.order_id), None)
+        unsettled[entry.queue.connection, entry.order_id] = now + self._policy.processing_s
 
     def _refresh_tag(self, entry: _Entry, now: float) -> list[Effect]:
         entry.stale += 1
@@ -661,22 +729,24 @@ class Ledger:
     def _overran(self, entry: _Entry, now: float) -> bool:
         return now - entry.first_seen > self._policy.deadline_s
 
-    def _too_late(self, entry: _Entry, now: float, why: str) -> list[Effect]:
-        reason = Reason.OUTCOME_UNKNOWN if entry.doubt else Reason.DEADLINE
+    def _too_late(self, entry: _Entry, now: float, why: str, reason: Reason = Reason.DEADLINE) -> list[Effect]:
         return self._give_up(entry, reason, f"not delivered within {self._policy.deadline_s:g} s: {why}", now)
 
     def _give_up(
         self, entry: _Entry, reason: Reason, detail: str, now: float, errors: str | None = None
     ) -> list[Effect]:
         if entry.doubt and reason is not Reason.OUTCOME_UNKNOWN:
-            detail += "; an earlier send may have been processed"
+            detail = f"{reason}: {detail}; an earlier send may have been processed"
+            reason = Reason.OUTCOME_UNKNOWN
+        if reason is Reason.OUTCOME_UNKNOWN:
+            self._unsettle(entry, now)
         self._remove(entry, now)
         return [GiveUp(entry.id, entry.route, entry.payload, reason, detail, errors, entry.attempts, entry.sends)]
 
     def _save(self, entry: _Entry, *, sending: bool) -> Save:
         return Save(
             entry.id, entry.route, entry.payload, sending, entry.first_seen, entry.due, entry.attempts, entry.sends,
-            entry.tag, entry.job_id,
+            entry.tag, entry.job_id, entry.doubt,
         )  # fmt: skip
 
     def _backoff(self, failures: int) -> float:
@@ -693,8 +763,49 @@ class Ledger:
         return self._backoff(failures) if retry_after_s is None else retry_after_s
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A call that came to nothing. `own`: why it is the action's own failure, where it is (rule 6)."""
+
+    retry_after_s: float | None
+    own: str | None
+    reason: Reason = Reason.DEADLINE
+
+
+def _failure(outcome: Unauthorized | Forbidden | Throttled | Unavailable, elsewhere: bool) -> _Failure:
+    match outcome:
+        case Unauthorized():
+            return _Failure(SUSPENDED_WAIT_S, None)
+        case Forbidden():
+            return _Failure(None, "Engage answered 403", Reason.FORBIDDEN)
+        case Throttled(retry_after_s, answered):
+            return _Failure(retry_after_s, "Engage asked to come back later" if answered or elsewhere else None)
+        case Unavailable(why, retry_after_s, answered):
+            return _Failure(retry_after_s, why if answered or elsewhere else None)
+
+
+_NO_SERVICE = (Throttled, Unavailable, InDoubt, Unauthorized, Forbidden)
+
+
 def _failed_sends(entry: _Entry) -> int:
     return entry.sends - entry.stale  # a stale tag was an answer
+
+
+def _next(waiting: deque[_Entry], state: State, other_than: object) -> _Entry | None:
+    """Take the oldest in this state; what is in another one, or of a partition that is handed over, went away."""
+    skipped: _Entry | None = None
+    found: _Entry | None = None
+    while waiting and found is None:
+        entry = waiting.popleft()
+        if entry.state is not state or (state is State.DUE and entry.partition.stopping):
+            continue
+        if other_than is not None and entry.id == other_than:
+            skipped = entry
+        else:
+            found = entry
+    if skipped is not None:
+        waiting.appendleft(skipped)
+    return found
 
 
 def _live(entries: Iterable[_Entry]) -> deque[_Entry]:

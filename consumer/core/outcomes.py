@@ -1,6 +1,6 @@
 """What a call to Engage came to: one typed outcome per call, never a bare exception.
 
-The edge (`engage.py`) decides which; the ledger decides what follows. `why` is one line for a log or a header:
+The edge (`engage/client.py`) decides which; the ledger decides what follows. `why` is one line for a log or a header:
 it names what happened, never contents.
 """
 
@@ -18,7 +18,14 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class NotReady:
-    """Not processed yet."""
+    """Not processed yet. `status`: the job's word for it, where it said one (letters, digits, `_` and `-` only)."""
+
+    status: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Undated:
+    """The order says no readable `lastChangedAt`: whether it is newer than asked for will never be known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,12 @@ class DocumentTaken:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """202 to an action. Done."""
+    """202 to an action: its status line is enough. Done."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedUndocumented(Accepted):
+    """Another 2xx with JSON. Done as well, and counted apart, as Engage documents 202 only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +64,15 @@ class StaleTag:
 
 
 @dataclass(frozen=True, slots=True)
+class NoContact:
+    """422 to an action: the order has no contact yet. Contacts are synchronised apart from orders, and may come."""
+
+    errors: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
-    """400, 422 or another 4xx: it would be refused again. `errors` is Engage's own list (JSON text, cut)."""
+    """400 or another 4xx: it would be refused again. `errors` is Engage's own list (JSON text, cut)."""
 
     status: int
     why: str
@@ -62,23 +81,32 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Unauthorized:
-    """401 or 403: the connection's key is wrong; an operator's error, never the event's."""
+    """The connection's key is refused: 401, or 403 to other requests, too. An operator's error, never the event's."""
 
     status: int
 
 
 @dataclass(frozen=True, slots=True)
+class Forbidden:
+    """403: the key is refused, or this one request is (a firewall's false positive). Other requests' answers tell."""
+
+
+@dataclass(frozen=True, slots=True)
 class Throttled:
-    """408 or 429: not processed; come back after `retry_after_s` seconds, where told."""
+    """408 or 429: not processed; come back after `retry_after_s` seconds, where told.
+
+    `answered`: 408, which may be this request's own trouble and last for ever; 429 is the connection's.
+    """
 
     retry_after_s: float | None = None
+    answered: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """Surely not processed, or harmless to repeat: could not connect, 503 (for polls also every other failure).
+    """Surely not processed, or harmless to repeat: could not connect; for polls also every other failure.
 
-    `answered`: Engage was there and gave an answer that is of no use (500, not JSON, too long, a redirect elsewhere),
+    `answered`: Engage was there and gave an answer that is of no use (500, not JSON, too long, a redirect to nowhere),
     which may be this order's own trouble and last for ever.
     """
 
@@ -89,9 +117,13 @@ class Unavailable:
 
 @dataclass(frozen=True, slots=True)
 class InDoubt:
-    """An action that may have been processed: no readable answer after it was (or may have been) written."""
+    """An action that may have been processed: no readable answer after it was (or may have been) written.
+
+    `retry_after_s`: how long to wait before anything else, where told.
+    """
 
     why: str
+    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +131,20 @@ class Withdrawn:
     """Not sent: at the last moment it was no longer ours to send."""
 
 
-PollOutcome = Ready | NotReady | NotFound | JobFailed | Rejected | Unauthorized | Throttled | Unavailable
-DocumentOutcome = DocumentTaken | JobFailed | Rejected | Unauthorized | Throttled | Unavailable
-ActionOutcome = Accepted | StaleTag | Rejected | Unauthorized | Throttled | Unavailable | InDoubt | Withdrawn
+PollOutcome = (
+    Ready | NotReady | NotFound | Undated | JobFailed | Rejected | Unauthorized | Forbidden | Throttled | Unavailable
+)
+DocumentOutcome = DocumentTaken | JobFailed | Rejected | Unauthorized | Forbidden | Throttled | Unavailable
+ActionOutcome = (
+    Accepted
+    | AcceptedUndocumented
+    | StaleTag
+    | NoContact
+    | Rejected
+    | Unauthorized
+    | Forbidden
+    | Throttled
+    | Unavailable
+    | InDoubt
+    | Withdrawn
+)

@@ -9,16 +9,20 @@ Rules:
  3. 429 shrinks the budget (halves it, at most once a second); time without 429 lets it grow back.
  4. Failures in a row stop the connection for a growing while, then one request at a time tries it; a refused key
     stops it until the key changes or a trial succeeds.
+ 5. A 403 may be the key's or one request's alone (a firewall's false positive). Only several in a row, of more than one
+    action, refuse the key; and an action whose half-open probe was answered 403 is not the next one.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from consumer.core.outcomes import (
     ActionOutcome,
     DocumentOutcome,
+    Forbidden,
     InDoubt,
     PollOutcome,
     Rejected,
@@ -40,6 +44,8 @@ MIN_OF_SHARE = 0.5
 FAILURES_IN_A_ROW = 5  # before the whole connection is given a rest
 COOLDOWNS_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 THROTTLED_COOLDOWN_S = 1.0  # after a 429 that does not say how long
+MAX_RETRY_AFTER_S = 300.0  # a longer Retry-After is cut: after so long a half-open probe goes
+FORBIDDEN_IN_A_ROW = 3  # of at least two actions: then it is the key that is refused
 SUSPENDED_PROBE_S = 60.0  # a refused key is tried again this often (a new key: at once)
 TIMER_S = 0.002  # how late the event loop's timers are, at the most, when all is well
 MIN_FACTOR = 0.02
@@ -64,15 +70,16 @@ class PollSchedule:
         # Capped before it is spread: at the maximum, too, what was asked together does not come back together.
         # 1.6 ** 64 is beyond any maximum; more would overflow some day.
         grown = max(self.initial_s, 0.1) * self.growth ** min(attempts, 64)
-        return min(grown, self.max_interval_s / (1 + JITTER)) * _spread(jitter)
+        return spread(min(grown, self.max_interval_s / (1 + JITTER)), jitter)
 
     def backoff(self, failures: int, jitter: float) -> float:
         """How long to wait after the `failures`-th failed call (from 1) for the same action."""
-        return self.backoff_s[min(max(failures, 1), len(self.backoff_s)) - 1] * _spread(jitter)
+        return spread(self.backoff_s[min(max(failures, 1), len(self.backoff_s)) - 1], jitter)
 
 
-def _spread(jitter: float) -> float:
-    return 1 - JITTER + 2 * JITTER * jitter
+def spread(wait_s: float, jitter: float) -> float:
+    """Spread a wait by JITTER; `jitter` in [0, 1)."""
+    return wait_s * (1 - JITTER + 2 * JITTER * jitter)
 
 
 class Pace:
@@ -92,6 +99,8 @@ class Pace:
         self._cooldowns = 0
         self._half_open = False
         self._probe_in_flight = False
+        self._forbidden: list[Hashable] = []  # the actions of the last 403s in a row, FORBIDDEN_IN_A_ROW at the most
+        self._not_next: tuple[Hashable, float] = (None, -math.inf)
         self.suspended = False
 
     @property
@@ -130,8 +139,15 @@ class Pace:
         self._last_sent = max(self._last_sent + interval, now - max(interval / 4, TIMER_S))
         self._probe_in_flight = self._half_open
 
-    def answered(self, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float) -> None:
-        """Learn from an answer, whichever request it was for."""
+    def not_as_probe(self, now: float) -> Hashable | None:
+        """Return the action that the next half-open probe is not to be about, while another one may come (rule 5)."""
+        about, until = self._not_next
+        return about if self._half_open and now < until else None
+
+    def answered(
+        self, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float, about: Hashable | None = None
+    ) -> None:
+        """Learn from an answer, whichever request it was for. `about`: the action for which it was made."""
         self._probe_in_flight = False
         match outcome:
             case Withdrawn() | Rejected(0):
@@ -139,15 +155,22 @@ class Pace:
             case Throttled(retry_after):
                 self._shrink(now)
                 self._cool_down(now + (THROTTLED_COOLDOWN_S if retry_after is None else retry_after))
+                # Where more was asked for than is waited, one request first finds out whether that was enough.
+                self._half_open = self._half_open or (retry_after or 0.0) >= MAX_RETRY_AFTER_S
             case Unauthorized():
-                self.suspended = self._half_open = True
-                self._suspended_probe_at = now + SUSPENDED_PROBE_S
+                self._suspend(now)
+            case Forbidden():
+                self._forbidden = [*self._forbidden, about][-FORBIDDEN_IN_A_ROW:]
+                if self.suspended or (len(self._forbidden) == FORBIDDEN_IN_A_ROW and len(set(self._forbidden)) > 1):
+                    self._suspend(now)
+                self._not_next = (about, max(now, self._suspended_probe_at) + SUSPENDED_PROBE_S)
             case Unavailable(_, retry_after, _):
                 self._failed(now, retry_after)
-            case InDoubt():
-                self._failed(now, None)
+            case InDoubt(_, retry_after):
+                self._failed(now, retry_after)
             case _:
                 self._failures = self._cooldowns = 0
+                self._forbidden = []
                 self._half_open = self.suspended = False
                 self._suspended_probe_at = -math.inf
 
@@ -158,6 +181,10 @@ class Pace:
     def key_changed(self) -> None:
         """Try again at once: the connection's key is another one now."""
         self._suspended_probe_at = -math.inf
+
+    def _suspend(self, now: float) -> None:
+        self.suspended = self._half_open = True
+        self._suspended_probe_at = now + SUSPENDED_PROBE_S
 
     def _failed(self, now: float, retry_after: float | None) -> None:
         self._failures += 1

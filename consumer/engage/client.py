@@ -3,8 +3,10 @@
 Rules:
  1. An id from outside is exactly one percent-encoded path segment; what a lenient server could read as `..` is
     never sent at all.
- 2. The API key goes to the connection's own origin only; redirects are followed for polls alone, and only there.
+ 2. The API key goes to the connection's own origin only. Redirects are followed for polls alone: of a Location the
+    path is asked, at our own origin, whatever scheme and host it names.
  3. An action is in doubt unless it is certain that Engage did not process it (`_action_outcome`).
+ 4. A 202 is what its status line says, whatever becomes of its body.
 
 Sources: Voyado's public API documentation ("Docs"), RFC 9110 for what HTTP itself says of a status.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,11 +26,14 @@ from pydantic_core import from_json, to_json
 
 from consumer.core.outcomes import (
     Accepted,
+    AcceptedUndocumented,
     ActionOutcome,
     DocumentOutcome,
     DocumentTaken,
+    Forbidden,
     InDoubt,
     JobFailed,
+    NoContact,
     NotFound,
     NotReady,
     PollOutcome,
@@ -38,8 +43,11 @@ from consumer.core.outcomes import (
     Throttled,
     Unauthorized,
     Unavailable,
+    Undated,
     Withdrawn,
 )
+from consumer.core.pacing import MAX_RETRY_AFTER_S
+from consumer.engage import headers as http_headers
 from consumer.engage.api_key import LEGAL_KEY
 from consumer.engage.http import Endpoint, Failure, HttpEngine, MaySend, OnRequest, Origin, Response
 from consumer.events.identifiers import why_unusable
@@ -47,20 +55,22 @@ from schemas.engage import ActionRequest
 
 MAX_REDIRECTS = 5
 MAX_ERRORS_BYTES = 8 << 10
-MAX_RETRY_AFTER_S = 24 * 3600.0
 
-# Docs name only "Completed" and "an error when it can't be processed"; these are the words in use for the two.
-COMPLETED_STATUSES = frozenset({"completed", "complete", "succeeded", "success", "done", "finished", "processed"})
-FAILED_STATUSES = frozenset({"failed", "error", "faulted", "rejected", "cancelled", "canceled", "aborted"})
+# Docs name only "Completed" and "an error when it can't be processed"; public clients know CompletedWithErrors and
+# Failed as well. A word counts by how it begins (the first two), or as one of those in use elsewhere.
+COMPLETED_BEGINS = ("complete",)
+FAILED_BEGINS = ("fail", "error")
+COMPLETED_STATUSES = frozenset({"succeeded", "success", "done", "finished", "processed"})
+FAILED_STATUSES = frozenset({"faulted", "rejected", "cancelled", "canceled", "aborted"})
+MAX_STATUS_CHARACTERS = 32
 
-HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.1
-_HEADER_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_WORD = re.compile(rf"[0-9a-z_-]{{1,{MAX_STATUS_CHARACTERS}}}")
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 _JSON_OBJECT = dict[str, object]
 
 Permit = Callable[[], Awaitable[bool]]
 """Awaited before each further request of one call; False: this call is not to go on now."""
-_Refusal = Rejected | Unauthorized | Throttled | Unavailable
+_Refusal = Rejected | Unauthorized | Forbidden | Throttled | Unavailable
 
 
 async def at_once() -> bool:
@@ -78,22 +88,30 @@ class EngageClient:
         api_key: Callable[[], str],
         api_key_header: str = "apikey",
         user_agent: str,
+        headers: Mapping[str, str] | None = None,
         timeout_s: float,
+        action_timeout_s: float | None = None,
         ca_file: Path | None = None,
         on_request: OnRequest | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         """`api_key` is asked before each request (a rotated key is used at once); `now` is seconds since 1970.
 
-        Raises ValueError for a URL, header name or User-Agent that HTTP cannot carry.
+        `headers` go along with each request. `action_timeout_s`: from an action's first byte to the end of its answer
+        (default: as for other requests).
+        Raises ValueError for a URL, header or User-Agent that HTTP cannot carry.
         """
-        if not HEADER_NAME.fullmatch(api_key_header) or not _HEADER_VALUE.fullmatch(user_agent):
+        if not http_headers.NAME.fullmatch(api_key_header) or not http_headers.VALUE.fullmatch(user_agent):
             raise ValueError("api_key_header must be a header's name, and user_agent printable ASCII")
+        extra = headers or {}
+        if not all(http_headers.NAME.fullmatch(n) and http_headers.VALUE.fullmatch(v) for n, v in extra.items()):
+            raise ValueError("headers must be names of headers, with printable ASCII")
         origin = Origin(base_url)
         self._origin = origin
         self._http = HttpEngine(origin=origin, timeout_s=timeout_s, ca_file=ca_file, on_request=on_request)
         self._orders = origin.prefix + b"/api/v3/orders"
         self._jobs = self._orders + b"/jobs/"
+        self._action_timeout_s = action_timeout_s
         self._now = now
         self._api_key = api_key
         self._key_header = api_key_header.encode()
@@ -104,6 +122,7 @@ class EngageClient:
             (b"accept-encoding", b"identity"),
             # Docs: mandatory in every request, a GET without a body included; Engage answers 500 without it.
             (b"content-type", b"application/json"),
+            *((name.encode(), value.encode()) for name, value in extra.items()),
         ]
 
     async def poll_job(self, job_id: str, permit: Permit = at_once) -> PollOutcome:
@@ -119,14 +138,17 @@ class EngageClient:
         if isinstance(outcome, NotReady) and isinstance(answer, Response) and target.startswith(self._jobs):
             job = _json_object(answer.body) or {}
             order_id = _scalar(job, "orderId")
-            if _status(job) in COMPLETED_STATUSES and order_id is not None and await permit():
+            if _is_completed(_status(job)) and order_id is not None and await permit():
                 return await self.poll_order(order_id, permit=permit)
         return outcome
 
     async def poll_order(
         self, order_id: str, newer_than: datetime | None = None, permit: Permit = at_once
     ) -> PollOutcome:
-        """GET the order. One that was last changed before `newer_than` counts as not yet processed."""
+        """GET the order. One that was last changed before `newer_than` counts as not yet processed.
+
+        Undated where it does not say when it was changed: `lastChangedAt` is the merchant's to send.
+        """
         segment = _segment(order_id)
         if segment is None:
             return Rejected(0, "order id cannot be a path segment")
@@ -146,7 +168,8 @@ class EngageClient:
                 return Unavailable("order exists already, and is replaced when the connection goes on")
             answer = await self._send("document", b"PUT", b"%b/%b" % (self._orders, segment), body)
             if isinstance(answer, Response) and answer.status in (404, 409):
-                return Unavailable(f"order exists already, but to replace it was answered {answer.status}")
+                why = f"order exists already, but to replace it was answered {answer.status}"
+                return Unavailable(why, answered=True)
         return self._document_outcome(answer)
 
     async def send_action(
@@ -167,7 +190,9 @@ class EngageClient:
         if segment is None or body is None:
             return Rejected(0, "order id cannot be a path segment" if segment is None else "action data is not JSON")
         target = b"%b/%b/action" % (self._orders, segment)
-        answer = await self._send("action", b"POST", target, body, may_send, traceparent=traceparent)
+        answer = await self._send(
+            "action", b"POST", target, body, may_send, traceparent=traceparent, answer_s=self._action_timeout_s
+        )
         if on_answer is not None and not isinstance(answer, Unauthorized):
             on_answer(answer)
         return self._action_outcome(answer)
@@ -181,7 +206,7 @@ class EngageClient:
     async def _get(
         self, endpoint: Endpoint, target: bytes, permit: Permit
     ) -> tuple[bytes, Response | Failure | PollOutcome]:
-        """Ask, following redirects on the same origin; returns what finally answered, too."""
+        """Ask, following redirects at our own origin; returns what finally answered, too."""
         for redirects in range(1 + MAX_REDIRECTS):
             if redirects and not await permit():
                 return target, NotReady()
@@ -192,7 +217,7 @@ class EngageClient:
                 return target, Unavailable("redirect without a Location", answered=True)
             followed = self._origin.target(answer.location, seen_from=target)
             if followed is None:
-                return target, Unavailable("redirect elsewhere was refused", answered=True)
+                return target, Unavailable("redirect to what is no path", answered=True)
             target = followed
         return target, Unavailable(f"more than {MAX_REDIRECTS} redirects", answered=True)
 
@@ -205,6 +230,7 @@ class EngageClient:
         may_send: MaySend | None = None,
         *,
         traceparent: str | None = None,
+        answer_s: float | None = None,
     ) -> Response | Failure | Unauthorized:
         key = self._readable_key()
         if key is None:
@@ -214,7 +240,9 @@ class EngageClient:
             headers.append((b"content-length", b"%d" % len(body)))
         if traceparent is not None:
             headers.append((b"traceparent", traceparent.encode()))
-        answer = await self._http.exchange(endpoint, method, target, headers, body, may_send=may_send)
+        answer = await self._http.exchange(
+            endpoint, method, target, headers, body, may_send=may_send, answer_s=answer_s
+        )
         if isinstance(answer, Response) and key in answer.body:  # what Engage says may end in a dead letter's headers
             return replace(answer, body=answer.body.replace(key, b"***"))
         return answer
@@ -251,44 +279,60 @@ class EngageClient:
         if isinstance(answer, Unauthorized):
             return answer
         if 200 <= answer.status < 300:
-            job = _json_object(answer.body) or {}
-            return _job_failure(job, answer.body) or DocumentTaken(_scalar(job, "jobId"))
+            job = _json_object(answer.body)
+            if job is None and answer.status != 202:
+                return Unavailable("answer was not a JSON object", answered=True)
+            return _job_failure(job or {}, answer.body) or DocumentTaken(_scalar(job or {}, "jobId"))
         return self._refusal(answer) or self._unavailable(answer)
 
     def _action_outcome(self, answer: Response | Failure | Unauthorized) -> ActionOutcome:
         """Decide what became of an action.
 
+        Accepted: 202 (Docs), by its status line alone; another 2xx where its body is JSON.
         Not processed for certain: nothing was sent; 408 and 429 (RFC 9110 15.5.9, RFC 6585 4: refused before the
-        work); 421 (15.5.20: not this server's to answer); 503 (15.6.4: "currently unable to handle the request");
-        301, 307, 308 (15.4.2, 15.4.8, 15.4.9: the same request is to be sent elsewhere, which we don't).
-        In doubt: 500, 502, 504 and every other 5xx (Docs: repeating a POST without knowing "can be very dangerous");
+        work); 421 (15.5.20: not this server's to answer); 301, 307, 308 (15.4.2, 15.4.8, 15.4.9: the same request is
+        to be sent elsewhere, which we don't).
+        In doubt: a 2xx without JSON (a gateway's page: whether Engage had the request, it does not say); 503 (in RFC
+        9110 "unable to handle the request", but gateways answer it after they forwarded one: Azure Front Door where
+        its backend takes too long, Fastly "backend read error", Envoy "upstream reset before response started"); 500,
+        502, 504 and every other 5xx (Docs: repeating a POST without knowing "can be very dangerous");
         303 (15.4.4: it may well have been processed, and this points to the result), 302 (in use for the same) and
         the other 3xx; 499 (a proxy's word for a lost connection, on either side of Engage); whatever ended without
         a complete answer.
         """
         if isinstance(answer, Failure):
+            if answer.status == 202:
+                return Accepted()
             if answer.kind == "withdrawn":
                 return Withdrawn()
             return InDoubt(answer.why) if answer.sent else Unavailable(answer.why)
         if isinstance(answer, Unauthorized):
             return answer
-        if 200 <= answer.status < 300:
-            return Accepted()  # Docs: 202; the body says nothing that matters
-        if answer.status == 404:
-            return StaleTag()  # Docs: order not found, or versionTag did not match
-        if answer.status in (301, 307, 308, 503):
-            return self._unavailable(answer)
-        return self._refusal(answer) or InDoubt(f"Engage answered {answer.status}")
+        match answer.status:
+            case 202:
+                return Accepted()
+            case status if 200 <= status < 300 and _decode(answer.body) is not None:
+                return AcceptedUndocumented()
+            case 404:
+                return StaleTag()  # Docs: order not found, or versionTag did not match
+            case 422:
+                return NoContact(_errors(answer.body))  # Docs: the order has no contact
+            case 301 | 307 | 308:
+                return self._unavailable(answer)
+        why = f"Engage answered {answer.status}" + (" without JSON" if answer.status < 300 else "")
+        return self._refusal(answer) or InDoubt(why, self._retry_after_s(answer))
 
     def _refusal(self, answer: Response) -> _Refusal | None:
         """Read what a 4xx says, alike for every call; None for what says nothing of the request itself."""
         match answer.status:
             case 499:  # a proxy's word for a lost connection
                 return None
-            case 401 | 403:
-                return Unauthorized(answer.status)
+            case 401:
+                return Unauthorized(401)
+            case 403:
+                return Forbidden()
             case 408 | 429:
-                return Throttled(self._retry_after_s(answer))
+                return Throttled(self._retry_after_s(answer), answered=answer.status == 408)
             case 421:  # the connection's fault, not the event's
                 return self._unavailable(answer)
             case status if 400 <= status < 500:
@@ -299,7 +343,7 @@ class EngageClient:
         return Unavailable(f"Engage answered {answer.status}", self._retry_after_s(answer), answer.status != 503)
 
     def _retry_after_s(self, answer: Response) -> float | None:
-        """Read Retry-After: seconds or a date (RFC 9110, 10.2.3); None where it is neither, or past."""
+        """Read Retry-After: seconds or a date (RFC 9110, 10.2.3), cut; None where it is neither, or past."""
         value = answer.retry_after
         if value is None:
             return None
@@ -317,7 +361,7 @@ def _failed(failure: Failure) -> Unavailable:
 
 
 def _read_poll(answer: Response, *, is_job: bool, newer_than: datetime | None) -> PollOutcome:
-    if not answer.body:
+    if not answer.body and answer.status == 202:
         return NotReady()
     body = _json_object(answer.body)
     if body is None:
@@ -326,14 +370,26 @@ def _read_poll(answer: Response, *, is_job: bool, newer_than: datetime | None) -
     if is_job and (failure := _job_failure(body, answer.body)) is not None:
         return failure
     tag = _scalar(body, "versionTag")
-    if tag is None or (newer_than is not None and not _changed_since(body, newer_than)):
-        return NotReady()
-    return Ready(tag)
+    if tag is None:
+        status = _status(body) if is_job else None
+        return NotReady(None if _is_completed(status) else _word(status))
+    if newer_than is None:
+        return Ready(tag)
+    changed_at = _changed_at(body)
+    if changed_at is None:
+        return Undated()
+    return Ready(tag) if changed_at >= _utc(newer_than) else NotReady()
 
 
 def _job_failure(job: _JSON_OBJECT, raw: bytes) -> JobFailed | None:
     status = _status(job)
-    return JobFailed(f"job status is {status}", _errors(raw)) if status in FAILED_STATUSES else None
+    if status is None or not (status in FAILED_STATUSES or status.startswith(FAILED_BEGINS)):
+        return None
+    return JobFailed(f"job status is {_word(status)}", _errors(raw))
+
+
+def _is_completed(status: str | None) -> bool:
+    return status is not None and (status in COMPLETED_STATUSES or status.startswith(COMPLETED_BEGINS))
 
 
 def _status(job: _JSON_OBJECT) -> str | None:
@@ -341,14 +397,21 @@ def _status(job: _JSON_OBJECT) -> str | None:
     return status.strip().lower() if isinstance(status, str) else None
 
 
-def _changed_since(order: _JSON_OBJECT, newer_than: datetime) -> bool:
+def _word(status: str | None) -> str | None:
+    """Return a status that may be shown: one word, as it came from outside; None for one that says nothing."""
+    if not status:
+        return None
+    return status if _WORD.fullmatch(status) else "other"
+
+
+def _changed_at(order: _JSON_OBJECT) -> datetime | None:
     changed_at = _field(order, "lastChangedAt")
     if not isinstance(changed_at, str):
-        return False
+        return None
     try:
-        return _utc(datetime.fromisoformat(changed_at)) >= _utc(newer_than)
+        return _utc(datetime.fromisoformat(changed_at)).astimezone(UTC)
     except (ValueError, OverflowError):
-        return False
+        return None
 
 
 def _utc(moment: datetime) -> datetime:

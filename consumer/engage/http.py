@@ -13,9 +13,11 @@ Rules:
  4. A connection on which anything came unasked is not used again (RFC 9112, 6.3): read as the next answer, those
     bytes would tell a later action that it was accepted. Likewise one that the server has closed.
  5. Nothing is decompressed, and an answer ends at `MAX_BODY_BYTES`. `why` never holds what came over the wire.
+ 6. The status line that was seen is reported also where the rest of the answer is of no use (`Failure.status`).
 
 Time-outs, from `timeout_s` = T: connecting (DNS, TCP, TLS) T/2, a silence T, the whole request 2 T
-(T/2 to connect + T until the first byte + T/2 for the rest); the last one ends a slow drip.
+(T/2 to connect + T until the first byte + T/2 for the rest); the last one ends a slow drip. A request with an
+`answer_s` of its own has that long from its first byte to the end of its answer: T/2 + `answer_s` in all.
 """
 
 from __future__ import annotations
@@ -51,7 +53,11 @@ OnRequest = Callable[[str, str, float], None]
 MaySend = Callable[[], bool]
 HeaderList = Sequence[tuple[bytes, bytes]]
 
+# Of an answer's beginning so much is kept until its status line is known; informational answers may come before it.
+MAX_STATUS_LINE_BYTES = 8 << 10
+
 _TARGET = re.compile(r"/[!-~]*")
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +72,15 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """No complete answer. `sent` is False where Engage surely has nothing of the request."""
+    """No complete answer. `sent` is False where Engage surely has nothing of the request.
+
+    `status`: what the answer's status line said, where that one was complete.
+    """
 
     kind: FailureKind
     why: str
     sent: bool
+    status: int | None = None
 
 
 class Origin:
@@ -92,14 +102,16 @@ class Origin:
         self._root = f"{parts.scheme}://{netloc}"
 
     def target(self, location: str, seen_from: bytes) -> bytes | None:
-        """Resolve a Location against the target that answered; None where it isn't on this origin."""
+        """Resolve a Location against the target that answered: its path and query, to be asked of this origin.
+
+        Whatever scheme and host it names are left out: a server behind a gateway writes its inner ones. None where
+        it has no path that a request can carry.
+        """
         try:
             parts = urlsplit(urljoin(self._root + seen_from.decode(), location))
-            port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
         except ValueError:
             return None
-        scheme = "https" if self.secure else "http"
-        if (parts.scheme, parts.hostname, port) != (scheme, self.host, self.port) or "@" in parts.netloc:
+        if parts.scheme not in ("http", "https"):
             return None
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return target.encode() if _TARGET.fullmatch(target) else None
@@ -130,7 +142,9 @@ class _Wire(httpcore.AsyncNetworkBackend, httpcore.AsyncNetworkStream):
         self.sent = False
         self.ended = False
         self.received_bytes = 0
+        self.beginning = b""
         self._deadline = 0.0
+        self._answer_s = 0.0
         self._connected_by = 0.0
         self._may_send: MaySend | None = None
         self._requests = 0
@@ -139,11 +153,13 @@ class _Wire(httpcore.AsyncNetworkBackend, httpcore.AsyncNetworkStream):
         self._tls: ssl.SSLObject | None = None
         self._stream: httpcore.AsyncNetworkStream
 
-    def begin(self, deadline: float, may_send: MaySend | None) -> None:
-        """Start a request that must be over at `deadline` (monotonic seconds)."""
+    def begin(self, deadline: float, answer_s: float, may_send: MaySend | None) -> None:
+        """Start a request that must be over at `deadline` (monotonic seconds), and `answer_s` after its first byte."""
         self.sent = False
         self.received_bytes = 0
+        self.beginning = b""
         self._deadline = deadline
+        self._answer_s = answer_s
         self._may_send = may_send
         self._requests += 1
 
@@ -195,6 +211,8 @@ class _Wire(httpcore.AsyncNetworkBackend, httpcore.AsyncNetworkStream):
         data = await self._stream.read(max_bytes, self._within(timeout))
         self.ended = not data
         self.received_bytes += len(data)
+        if len(self.beginning) < MAX_STATUS_LINE_BYTES:
+            self.beginning += data[: MAX_STATUS_LINE_BYTES - len(self.beginning)]
         if self.received_bytes > MAX_BODY_BYTES:
             raise _BrokenError("oversized", f"answer was longer than {MAX_BODY_BYTES} bytes")
         if len(data) > 1:
@@ -207,6 +225,7 @@ class _Wire(httpcore.AsyncNetworkBackend, httpcore.AsyncNetworkStream):
         if self._may_send is not None and not self._may_send():
             raise _BrokenError("withdrawn", "no longer ours to send")
         self.sent = True
+        self._deadline = min(self._deadline, time.monotonic() + self._answer_s)
         request, self._unsent = self._unsent, b""
         with suppress(httpcore.WriteError):  # the answer may lie there although not all was taken
             await self._stream.write(request, self._within(timeout))
@@ -267,7 +286,6 @@ class HttpEngine:
         self._host = origin.host.encode()
         self._port = origin.port
         self._timeout_s = timeout_s
-        self._timeouts = {"timeout": {"connect": timeout_s / 2, "read": timeout_s, "write": timeout_s}}
         self._ssl = _ssl_context(ca_file) if origin.secure else None
         self._on_request = on_request
         self._idle: deque[_Connection] = deque()
@@ -282,27 +300,32 @@ class HttpEngine:
         body: bytes = b"",
         *,
         may_send: MaySend | None = None,
+        answer_s: float | None = None,
     ) -> Response | Failure:
         """Send one request and read its answer. Never raises for what the network or the server does.
 
+        `answer_s`: seconds from the first byte to the end of the answer, where that is not the engine's time-out.
         `may_send` is asked right before the first byte is written (more than once where nothing was written yet).
         Raises httpcore.LocalProtocolError for a header or target that HTTP cannot carry: the caller's error.
         """
         started = time.monotonic()
         url = httpcore.URL(scheme=self._scheme, host=self._host, port=self._port, target=target)
-        request = httpcore.Request(method, url, headers=headers, content=body or None, extensions=self._timeouts)
-        answer = await self._exchange(request, started + 2 * self._timeout_s, may_send)
+        silence_s = self._timeout_s if answer_s is None else answer_s
+        timeouts = {"connect": self._timeout_s / 2, "read": silence_s, "write": silence_s}
+        request = httpcore.Request(method, url, headers=headers, content=body or None, extensions={"timeout": timeouts})
+        rest_s = 1.5 * self._timeout_s if answer_s is None else answer_s
+        answer = await self._exchange(request, started + self._timeout_s / 2, rest_s, may_send)
         if self._on_request is not None:
             status = str(answer.status) if isinstance(answer, Response) else answer.kind
             self._on_request(endpoint, status, time.monotonic() - started)
         return answer
 
     async def _exchange(
-        self, request: httpcore.Request, deadline: float, may_send: MaySend | None
+        self, request: httpcore.Request, connected_by: float, answer_s: float, may_send: MaySend | None
     ) -> Response | Failure:
         while True:
             connection = await self._last_used() or _Connection(request.url.origin, self._ssl)
-            connection.wire.begin(deadline, may_send)
+            connection.wire.begin(connected_by + answer_s, answer_s, may_send)
             try:
                 return await connection.ask(request)
             except _StaleError:
@@ -346,19 +369,31 @@ _FAILURES = (
 
 def _failure(error: Exception, wire: _Wire) -> Failure:
     when = "in the midst of the answer" if wire.received_bytes else "before the answer"
+    kind: FailureKind
     match error:
         case _BrokenError():
-            return Failure(error.kind, error.why, wire.sent)
+            kind, why = error.kind, error.why
         case httpcore.ConnectError() | httpcore.ConnectTimeout():
-            return Failure("connect", _why_unconnected(error), wire.sent)
+            kind, why = "connect", _why_unconnected(error)
         case httpcore.TimeoutException():
-            return Failure("timeout", f"time ran out {when}", wire.sent)
+            kind, why = "timeout", f"time ran out {when}"
         case httpcore.RemoteProtocolError() if not wire.ended:  # its text may hold what was answered
-            return Failure("garbage", "answer was not HTTP", wire.sent)
+            kind, why = "garbage", "answer was not HTTP"
         case httpcore.RemoteProtocolError():
-            return Failure("closed", f"connection was closed {when}", wire.sent)
+            kind, why = "closed", f"connection was closed {when}"
         case _:
-            return Failure("closed", f"connection was reset {when}", wire.sent)
+            kind, why = "closed", f"connection was reset {when}"
+    return Failure(kind, why, wire.sent, _status_seen(wire.beginning))
+
+
+def _status_seen(answer: bytes) -> int | None:
+    """Read the status line of an answer's beginning, behind informational ones; None where it is not complete."""
+    while line := _STATUS_LINE.match(answer):
+        status = int(line[1])
+        if status >= 200:
+            return status
+        _, _, answer = answer.partition(b"\r\n\r\n")
+    return None
 
 
 def _ssl_context(ca_file: Path | None) -> ssl.SSLContext:

@@ -30,7 +30,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from consumer.events.expressions import EvaluationError, Expression, compile_expression, is_true
 from consumer.events.identifiers import MAX_ID_CHARACTERS, why_unusable
 from schemas.dead_letter import Reason
-from schemas.engage import ActionName
+from schemas.engage import DOCUMENTED_ACTIONS, MAX_ACTION_CHARACTERS, ActionName
 from schemas.order_event import OrderEvent
 from schemas.pending_action import FromDocument, FromEvent, FromJob, FromOrder, OnUnknown, TagSource
 
@@ -67,7 +67,10 @@ class RouteRule(BaseModel):
     when: JMESPath | None = Field(
         None, description="Which events the route takes: those for which this is true in JMESPath. Default: all."
     )
-    action: ActionName = Field(description="The order action to send.")
+    action: ActionName = Field(description="The order action to send, by the name that it has in Engage.")
+    action_name: JMESPath | None = Field(
+        None, description="The action's name, if the event has it. Where this gives nothing, `action` is sent."
+    )
     order_id: JMESPath = Field("orderId", description="The order's id in Engage.")
     version_tag: JMESPath | None = Field(None, description="The versionTag, if the event has it.")
     job_id: JMESPath | None = Field(
@@ -96,10 +99,11 @@ class RouteRule(BaseModel):
     )
 
 
-def _built_in(event_type: str, action: ActionName) -> RouteRule:
+def _built_in(event_type: str, action: ActionName, action_name: str | None = None) -> RouteRule:
     return RouteRule(
         when=f"type == '{event_type}'",
         action=action,
+        action_name=action_name,
         version_tag="engage.versionTag",
         job_id="engage.jobId",
         order="order",
@@ -117,7 +121,7 @@ BUILT_IN_ROUTES: dict[str, RouteRule] = {
     "delivered": _built_in("order.delivered", "ConfirmDelivery"),
     "cancelled": _built_in("order.cancelled", "ConfirmCancellation"),
     "completed": _built_in("order.completed", "ConfirmCompletion"),
-    "custom": _built_in("order.custom", "Custom"),
+    "custom": _built_in("order.custom", "Custom", "action"),
 }
 """The routes of the canonical event (schemas/order_event). One that is given as it stands keeps the contract."""
 
@@ -131,6 +135,7 @@ class Route:
     on_unknown: OnUnknown
     canonical: bool
     when: Expression | None
+    action_name: Expression | None
     order_id: Expression
     version_tag: Expression | None
     job_id: Expression | None
@@ -157,6 +162,7 @@ def _compiled(name: str, rule: RouteRule) -> Route:
         on_unknown=rule.on_unknown,
         canonical=rule == BUILT_IN_ROUTES.get(name),
         when=optional(rule.when),
+        action_name=optional(rule.action_name),
         order_id=compile_expression(rule.order_id),
         version_tag=optional(rule.version_tag),
         job_id=optional(rule.job_id),
@@ -284,7 +290,7 @@ class Router:
             route=route.name,
             connection=connection,
             order_id=_required("order_id", route.order_id, _identifier("order_id", route.order_id, event)),
-            action=route.action,
+            action=_action_name(route, event),
             language=_text("language", route.language, event),
             data=_value("data", route.data, event),
             tag_source=_tag_source(route, event),
@@ -325,6 +331,20 @@ def _text(key: str, expression: Expression | None, event: dict[str, object], *, 
     if len(value) > MAX_ID_CHARACTERS:
         raise _UnusableError(f"{key}: {expression} gave more than {MAX_ID_CHARACTERS} characters")
     return value
+
+
+def note_on(action: str) -> str | None:
+    """Note an action that Engage's documentation does not list: it is the merchant's own, or misspelt."""
+    if action in DOCUMENTED_ACTIONS:
+        return None
+    return f"Engage's documentation does not list the action {action}: it must be set up in Engage by this name"
+
+
+def _action_name(route: Route, event: dict[str, object]) -> ActionName:
+    name = _text("action_name", route.action_name, event)
+    if name is not None and len(name) > MAX_ACTION_CHARACTERS:
+        raise _UnusableError(f"action_name: {route.action_name} gave more than {MAX_ACTION_CHARACTERS} characters")
+    return route.action if name is None else name
 
 
 def _identifier(key: str, expression: Expression | None, event: dict[str, object]) -> str | None:

@@ -29,7 +29,7 @@ from consumer.kafka.records import SourceEvent
 
 POLL_S = 0.1  # how long a request of another thread waits at the most
 MAX_RECORDS = 500  # per batch: some 20 ms of decoding and routing on the event loop
-MIN_HAND_OVER_S = 20.0
+MIN_HAND_OVER_S = 20.0  # a call of the journal (15 s) and what it waited for; longer where a request may take longer
 
 _RESET = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._NO_OFFSET})
 

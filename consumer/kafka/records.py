@@ -101,6 +101,7 @@ def new_action(payload: Routed, event: SourceEvent) -> NewAction:
         order_id=payload.order_id,
         payload=_packed(to_json(_without_absent(record), exclude_none=True)),
         resend=payload.on_unknown == "resend",
+        document=tag_source.kind == "document",
         version_tag=getattr(tag_source, "version_tag", None),
         job_id=getattr(tag_source, "job_id", None),
     )
@@ -141,6 +142,7 @@ def restored_action(key: bytes, value: bytes) -> RestoredAction | Unreadable:
         # The envelope's last field, as it stands; a record that another version wrote otherwise is composed again.
         payload=_packed(_payload_bytes(value) or to_json(payload, exclude_none=True)),
         resend=payload.on_unknown == "resend",
+        document=tag_source.kind == "document",
         version_tag=pending.version_tag or getattr(tag_source, "version_tag", None),
         job_id=pending.job_id or getattr(tag_source, "job_id", None),
     )

@@ -13,10 +13,13 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+from consumer.core.effects import ActionId
 from consumer.core.outcomes import (
     ActionOutcome,
     DocumentOutcome,
+    Forbidden,
     InDoubt,
     PollOutcome,
     Rejected,
@@ -28,6 +31,11 @@ from consumer.core.outcomes import (
 from consumer.core.pacing import Pace
 from consumer.engage.client import EngageClient
 from consumer.telemetry.metrics import ConnectionFigures, Halt
+
+# Words of a job's status that are told apart; what comes from outside must not become metrics without end.
+MAX_WORDS = 20
+
+_Outcome = TypeVar("_Outcome", bound=PollOutcome | DocumentOutcome | ActionOutcome)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,13 +57,27 @@ class Connection:
     waiting_since: float | None = None
     refused_key: str | None = field(default=None, repr=False)
     halt: Halt | None = None
+    words: set[str] = field(default_factory=set)
 
-    def answered(self, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float) -> None:
-        """Take the answer to a request in."""
-        self.pace.answered(outcome, now)
-        self.halt = self._halt(outcome, now)
-        if isinstance(outcome, Unauthorized):
+    def answered(self, outcome: _Outcome, now: float, about: ActionId) -> _Outcome | Unauthorized:
+        """Take the answer to a request in; returns what it means.
+
+        A 403 is the key's, as a 401, while other requests get one, too: then it says nothing against this action.
+        """
+        self.pace.answered(outcome, now, about)
+        meant: _Outcome | Unauthorized = outcome
+        if isinstance(outcome, Forbidden) and self.pace.suspended:
+            meant = Unauthorized(403)
+        self.halt = self._halt(meant, now)
+        if isinstance(meant, Unauthorized):
             self.refused_key = self._key()
+        return meant
+
+    def word(self, status: str) -> str:
+        """Return a job's status as it is counted: the first MAX_WORDS words, then `other`."""
+        if len(self.words) >= MAX_WORDS and status not in self.words:
+            return "other"
+        return status
 
     def try_another_key(self) -> None:
         """End a suspension where the key is no longer the one that Engage refused."""

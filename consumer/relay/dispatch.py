@@ -14,18 +14,21 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from consumer.core.clock import Clock
-from consumer.core.effects import Poll, Send
+from consumer.core.effects import ActionId, Poll, Send
 from consumer.core.ledger import Ledger
 from consumer.core.outcomes import (
     Accepted,
     ActionOutcome,
     DocumentOutcome,
+    Forbidden,
     InDoubt,
+    NotReady,
     PollOutcome,
     Throttled,
+    Unauthorized,
     Unavailable,
 )
 from consumer.kafka.clients import Properties
@@ -43,9 +46,13 @@ if TYPE_CHECKING:
 
 INTENT_EARLY_S = 0.5  # before the action may leave: many transactions' time, and little of a lease
 # A dead member's partitions are given away after session.timeout.ms (45 s) less one heartbeat (3 s). An intent's
-# commit proves that we were a member; a fifth of that leaves room for a user's shorter session (LEASE_OF_SESSION).
+# commit proves that we were a member; until then the action must have left (the lease) and been answered
+# (`action_timeout`, 30 s): 8 + 30 = 38 of 42 s. A shorter session makes the lease shorter, too (LEASE_OF_SESSION);
+# where the sum does not fit, check-config says so (`short_session` in run.py).
 MAX_LEASE_S = 8.0
 LEASE_OF_SESSION = 0.4
+
+_Outcome = TypeVar("_Outcome", bound=PollOutcome | DocumentOutcome | ActionOutcome)
 
 
 def lease_of(properties: Properties) -> float:
@@ -140,7 +147,7 @@ class Dispatch:
                 if connection.waiting_since is None:
                     connection.waiting_since = now
                 return at
-            request = self._ledger.take(connection.name)
+            request = self._ledger.take(connection.name, connection.pace.not_as_probe(now))
             if request is None:
                 break
             connection.pace.sent(now)
@@ -184,8 +191,11 @@ class Dispatch:
         outcome = await self._ask(connection, poll)
         if self._tracing is not None:
             self._tracing.polled(connection.name, poll, outcome, started)
-        now = self._answered(connection, outcome)
+        now = self._clock()
+        outcome = self._answered(connection, outcome, now, poll.action_id)
         self._metrics.poll_answered(connection.name, outcome)
+        if isinstance(outcome, NotReady) and outcome.status is not None:
+            self._count_word(connection, outcome.status)
         self._outbox.apply(self._ledger.poll_answered(poll.action_id, outcome, now), now)
         self._tick_soon()
 
@@ -212,7 +222,8 @@ class Dispatch:
             outcome = await connection.client.send_action(send.order_id, request, may_send)
         else:
             outcome = await self._tracing.send_action(connection.name, connection.client, send, request, may_send)
-        now = self._answered(connection, outcome)
+        now = self._clock()
+        outcome = self._answered(connection, outcome, now, send.action_id)
         self._metrics.action_answered(connection.name, request.action, outcome)
         if isinstance(outcome, Accepted):
             since_event = now - event_time_ms / 1000 if event_time_ms else None
@@ -227,16 +238,27 @@ class Dispatch:
         is_ours = self._source.owns(send.action_id.assignment)
         return is_ours and self._clock() < send.ownership_confirmed_at + self._lease_s
 
-    def _answered(self, connection: Connection, outcome: PollOutcome | DocumentOutcome | ActionOutcome) -> float:
-        """Take an answer in, as far as it says something about the connection; returns when that was."""
+    def _count_word(self, connection: Connection, status: str) -> None:
+        """Count what a job that is not ready says of itself; each word is said once: nothing documents them."""
+        word = connection.word(status)
+        self._metrics.job_status(connection.name, word)
+        if word not in connection.words:
+            connection.words.add(word)
+            self._log.info("a job says a status that counts as not yet ready", connection=connection.name, status=word)
+
+    def _answered(
+        self, connection: Connection, outcome: _Outcome, now: float, about: ActionId
+    ) -> _Outcome | Unauthorized:
+        """Take an answer in, as far as it says something about the connection; returns what it means."""
         connection.in_flight -= 1
-        now = self._clock()
         was_suspended = connection.pace.suspended
-        connection.answered(outcome, now)
+        meant = connection.answered(outcome, now, about)
         if isinstance(outcome, Unavailable):
             self._log.throttled("Engage does not serve us", connection=connection.name, why=outcome.why)
         elif isinstance(outcome, Throttled):
             self._log.throttled("Engage asks for fewer requests", connection=connection.name)
+        elif isinstance(meant, Forbidden):
+            self._log.throttled("Engage answers 403 to one action, which waits by itself", connection=connection.name)
         if connection.pace.suspended and not was_suspended:
             self._log.error(
                 "connection suspended: Engage refuses its key; nothing is lost, give it another one",
@@ -244,4 +266,4 @@ class Dispatch:
             )
         elif was_suspended and not connection.pace.suspended:
             self._log.info("connection goes on: Engage takes its key", connection=connection.name)
-        return now
+        return meant

@@ -69,9 +69,9 @@ if TYPE_CHECKING:
 
 CHECK_INTERVAL_S = 1.0
 LAST_DEAD_LETTERS = 20  # that the status page shows
-# Kubernetes gives 30 s before it kills: most of it for what is in flight (twice the time-out of 10 s), the rest for the
-# journal. What is not committed by then is read again by the next owner. Where hand-overs take longer (`hand_over_s`),
-# a stop does, too, and the pod's grace period must (the chart sees to it).
+# A stop is a hand-over of everything (36 s with the default time-outs: `hand_over_of` in run.py) and 4 s for what the
+# journal commits after it: 40 s, and never less than 25 s. What is not committed by then is read again by the next
+# owner. The pod's grace period must be longer than Kubernetes' 30 s (the chart sees to it).
 STOP_S = 25.0
 JOURNAL_AFTER_HAND_OVER_S = 4.0
 MIN_STOP_S = 2.0
@@ -330,7 +330,7 @@ class Relay:
         now = self._clock()
         for write in writes:
             match write.ticket:
-                case IntentTicket(action_id, sends):
+                case IntentTicket(action_id, sends, _):
                     self._outbox.apply(self._ledger.intent_saved(action_id, sends, ownership_confirmed_at), now)
                 case DeadLetterTicket(reason, offset):
                     self._metrics.dead_lettered(reason)

@@ -59,6 +59,7 @@ class IntentTicket:
 
     action_id: ActionId
     sends: int
+    doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,7 @@ def write_of(effect: Effect, now: float) -> Write:
     match effect:
         case Save():
             write.value = pending_value(effect)
-            write.ticket = IntentTicket(effect.action_id, effect.sends) if effect.sending else None
+            write.ticket = IntentTicket(effect.action_id, effect.sends, effect.doubt) if effect.sending else None
         case GiveUp():
             write.dead_letter = dead_letter_of_action(effect, now)
             write.ticket = DeadLetterTicket(effect.reason, offset)
@@ -207,9 +208,13 @@ def write_of(effect: Effect, now: float) -> Write:
     return write
 
 
-def given_up(assignment: Assignment, restored: RestoredAction, reason: Reason, detail: str) -> GiveUp:
-    """Give a restored action up that the ledger does not hold."""
+def given_up(
+    assignment: Assignment, restored: RestoredAction, reason: Reason, detail: str, *, in_doubt: bool
+) -> GiveUp:
+    """Give a restored action up that the ledger does not hold. In doubt it is called so, whatever ended it."""
     action = restored.action
+    if in_doubt:
+        reason, detail = Reason.OUTCOME_UNKNOWN, f"{reason}: {detail}; an earlier send may have been processed"
     action_id = ActionId(assignment, restored.offset)
     return GiveUp(action_id, action.route, action.payload, reason, detail, None, restored.attempts, restored.sends)
 
@@ -222,7 +227,9 @@ def replace_too_large(write: Write, *, clock: Clock, tracing: Tracing | None) ->
     restored = restored_action(write.key or b"", write.value or b"")
     assert isinstance(restored, RestoredAction)  # noqa: S101 - we wrote it ourselves a moment ago
     detail = f"the delay topic refuses its record of {len(write.value or b'')} bytes (max.message.bytes)"
-    effect = given_up(write.assignment, restored, Reason.TOO_LARGE, detail)
+    # Without a ticket it was written before. The intent of a first send that is refused was never sent.
+    in_doubt = write.ticket.doubt if isinstance(write.ticket, IntentTicket) else restored.sending
+    effect = given_up(write.assignment, restored, Reason.TOO_LARGE, detail, in_doubt=in_doubt)
     if tracing is not None:
         tracing.set_aside(effect)
     replacement = write_of(effect, clock())

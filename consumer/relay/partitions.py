@@ -199,7 +199,8 @@ class Partitions:
                 known.append(action)
             else:
                 gone = "its connection is no longer configured"
-                self._outbox.apply([given_up(restored.assignment, action, Reason.UNKNOWN_CONNECTION, gone)], now)
+                effect = given_up(restored.assignment, action, Reason.UNKNOWN_CONNECTION, gone, in_doubt=action.sending)
+                self._outbox.apply([effect], now)
         return known
 
     # -- hand over ----------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from consumer.core.ownership import Partition
 from consumer.engage.http import Endpoint, FailureKind
 from consumer.telemetry.rolling import Flow, History
 from schemas.dead_letter import Reason
+from schemas.engage import DOCUMENTED_ACTIONS
 
 PREFIX = "engage_relay_"
 
@@ -151,6 +152,9 @@ class Metrics:
         self._polls = counter(
             "polls_answered_total", "Polls for a versionTag and documents sent, by outcome.", "connection", "outcome"
         )
+        self._job_statuses = counter(
+            "job_statuses_total", "Jobs that were not ready, by the word of their status.", "connection", "status"
+        )
         self._actions = counter(
             "actions_answered_total", "Actions sent to Engage, by outcome.", "connection", "action", "outcome"
         )
@@ -214,6 +218,7 @@ class Metrics:
         self._build = Info(PREFIX + "build", "The running version.", registry=registry)
 
         self._outcomes = OutcomeNames()
+        self._known_actions = set(DOCUMENTED_ACTIONS)
         self._history = History()
         self._published = (Snapshot(), Flow())
         self._heartbeat_ages: Callable[[], Mapping[Thread, float]] = dict
@@ -232,6 +237,7 @@ class Metrics:
         """
         routes, connections = list(routes), list(connections)
         actions = sorted({action for _, action in routes})
+        self._known_actions.update(actions)
         polled = [self._outcomes[each] for each in (*get_args(PollOutcome), *get_args(DocumentOutcome))]
         sent = [self._outcomes[each] for each in get_args(ActionOutcome)]
         for topic in topics:
@@ -256,7 +262,11 @@ class Metrics:
 
     def routed(self, route: str, action: str) -> None:
         """Record that an event became an action."""
-        self._routed[route, action].inc()
+        self._routed[route, self._known(action)].inc()
+
+    def _known(self, action: str) -> str:
+        """Bound the label: an event may name any action, and only documented or configured ones are told apart."""
+        return action if action in self._known_actions else "other"
 
     def unrouted(self, topic: str) -> None:
         """Record that no route takes an event."""
@@ -270,9 +280,13 @@ class Metrics:
         """Record what a question for a versionTag came to."""
         self._polls[connection, self._outcomes[type(outcome)]].inc()
 
+    def job_status(self, connection: str, status: str) -> None:
+        """Record what a job that is not ready says of itself. The caller bounds how many words there are."""
+        self._job_statuses[connection, status].inc()
+
     def action_answered(self, connection: str, action: str, outcome: ActionOutcome) -> None:
         """Record what sending an action came to."""
-        self._actions[connection, action, self._outcomes[type(outcome)]].inc()
+        self._actions[connection, self._known(action), self._outcomes[type(outcome)]].inc()
         if isinstance(outcome, Accepted):
             self._history.accepted(connection)
 
@@ -281,6 +295,7 @@ class Metrics:
 
         None: nobody knows when the event happened.
         """
+        action = self._known(action)
         if event_to_accepted_s is not None:
             self._event_to_accepted[action,].observe(max(0.0, event_to_accepted_s))
         self._ready_to_accepted[action,].observe(max(0.0, ready_to_accepted_s))

@@ -274,7 +274,7 @@ def test_an_accepted_action_is_in_the_account(trial: Trial) -> None:
         (b"not json", [""]),
         (b"[1]", [""]),
         (b"{}", ["action", "versionTag"]),
-        (b'{"action": "Confirm", "versionTag": "t"}', ["action"]),
+        (b'{"action": "", "versionTag": "t"}', ["action"]),
         (b'{"action": ["Custom"], "versionTag": "t"}', ["action"]),
         (b'{"action": "Custom"}', ["versionTag"]),
         (b'{"action": "Custom", "versionTag": ""}', ["versionTag"]),

@@ -230,9 +230,10 @@ def test_a_stateful_set_has_its_service_and_starts_all_pods_at_once() -> None:
     assert chart().all("Service") == []
 
 
-def drain_s(timeout_s: float) -> int:
-    """Return how long a stop takes at the most: see "Time-outs, in one place" in ARCHITECTURE.md."""
-    hand_over_s = max(MIN_HAND_OVER_S, 2 * timeout_s + HAND_OVER_SLACK_S)
+def drain_s(timeout_s: float, action_timeout_s: float = 30.0) -> int:
+    """Return how long a stop takes at the most: see "Time-outs" in ARCHITECTURE.md."""
+    request_s = max(2 * timeout_s, timeout_s / 2 + action_timeout_s)
+    hand_over_s = max(MIN_HAND_OVER_S, request_s + HAND_OVER_SLACK_S)
     return math.ceil(max(STOP_S, hand_over_s + JOURNAL_AFTER_HAND_OVER_S) + MIN_STOP_S)
 
 
@@ -250,6 +251,17 @@ def test_the_grace_period_covers_a_stop_and_less_is_refused_with_the_reason(time
         }
 
     enough = drain_s(seconds)
+    assert chart(values(enough)).pod["spec"]["terminationGracePeriodSeconds"] == enough
+    assert f"terminationGracePeriodSeconds: must be at least {enough}" in refusal(values(enough - 1))
+
+
+@pytest.mark.parametrize(("written", "seconds"), [("1s", 1.0), (20, 20.0), ("45s", 45.0), ("2m", 120.0)])
+def test_the_grace_period_covers_an_action_that_is_under_way(written: object, seconds: float) -> None:
+    def values(grace_s: int) -> Values:
+        connections = {"default": {"action_timeout": written}}
+        return {"config": {"engage": {"connections": connections}}, "terminationGracePeriodSeconds": grace_s}
+
+    enough = drain_s(10.0, seconds)
     assert chart(values(enough)).pod["spec"]["terminationGracePeriodSeconds"] == enough
     assert f"terminationGracePeriodSeconds: must be at least {enough}" in refusal(values(enough - 1))
 

@@ -32,6 +32,7 @@ def scrape() -> str:
     )
     for call, status in (("job", "200"), ("action", "202"), ("job", "429")):
         metrics.request("default", call, status, 0.1)
+    metrics.job_status("default", "processing")
     metrics.watch_heartbeats(lambda: {"event_loop": 0.1, "consumer": 0.1})
     metrics.build_info("1.2.3")
     rtt = {"cnt": 1, "p50": 5, "p99": 5}

@@ -6,13 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from consumer.config.settings import load
 from consumer.core import pacing
 from consumer.kafka import clients, topics
 from consumer.relay import dispatch, loop, outbox
+from consumer.run import hand_over_of
 from tests.docs.documents import ROOT
 from tests.support.broker import DEFAULT_VERSION
 
 LEASE = f"{dispatch.MAX_LEASE_S:g} s, or {dispatch.LEASE_OF_SESSION:g} of"
+DEFAULTS = load(
+    None, {"KAFKA_BOOTSTRAP_SERVERS": "b:9092", "ENGAGE_BASE_URL": "https://acme.voyado.com", "ENGAGE_API_KEY": "k"}
+)
 PRODUCER = clients.producer({"bootstrap.servers": "b:9092"}, "t")
 
 
@@ -29,7 +34,7 @@ PRODUCER = clients.producer({"bootstrap.servers": "b:9092"}, "t")
         ("tuning", f"`max.message.bytes` ({int(topics.COMPACTED['max.message.bytes']) >> 20} MiB as"),
         ("tuning", f"| `transaction.timeout.ms` | {PRODUCER['transaction.timeout.ms']} |"),
         ("tuning", f"| `socket.timeout.ms` | {clients.member({'bootstrap.servers': 'b:9092'})['socket.timeout.ms']} |"),
-        ("operations", f"takes up to {loop.STOP_S:g} s"),
+        ("operations", f"takes up to {hand_over_of(DEFAULTS) + loop.JOURNAL_AFTER_HAND_OVER_S:g} s with the default"),
         ("upgrading", f"run on Kafka {DEFAULT_VERSION.rpartition('.')[0]}"),
     ],
 )

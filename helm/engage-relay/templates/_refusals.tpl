@@ -85,12 +85,14 @@ The chart refuses values that cannot work before it installs anything. It names 
 {{- end -}}
 {{- end -}}
 
-{{- /* A stop: 25 s, or a hand-over (twice a request's time-out and a second) and 4 s for what is committed after it; and
-       2 s more at the most for the journal. See "Time-outs" in ARCHITECTURE.md. */ -}}
+{{- /* A stop: 25 s, or a hand-over and 4 s for what is committed after it; and 2 s more at the most for the journal. A
+       hand-over: the longest request and a second. A request: twice its time-out T, an action: T/2 and its action_timeout.
+       See "Time-outs" in ARCHITECTURE.md. */ -}}
 {{- $drain := 25.0 -}}
 {{- range $name, $connection := $config.engage.connections -}}
 {{- $timeout := include "engage-relay.seconds" ($connection.timeout | default 10.0) | float64 -}}
-{{- $drain = maxf $drain (addf (mulf 2.0 $timeout) 1.0 4.0) -}}
+{{- $action := include "engage-relay.seconds" ($connection.action_timeout | default 30.0) | float64 -}}
+{{- $drain = maxf $drain (addf (maxf (mulf 2.0 $timeout) (addf (divf $timeout 2.0) $action)) 1.0 4.0) -}}
 {{- end -}}
 {{- $drain = addf $drain 2.0 | ceil | int -}}
 {{- if lt (int .Values.terminationGracePeriodSeconds) $drain -}}

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from consumer.errors import ExitCode
 from tests.unit.commands.calling import KEY, called
 
 
@@ -29,6 +32,63 @@ def test_check_config_says_from_which_file_the_key_comes_without_opening_it() ->
     result = called("check-config", ENGAGE_API_KEY="", ENGAGE_API_KEY_FILE="/run/secrets/none")
     assert result.exit_code == 0
     assert "/run/secrets/none" in result.stdout
+
+
+def test_check_config_notes_an_action_that_engages_documentation_does_not_list(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text("routes: {refunded: {when: \"type == 'refund'\", action: Återbetalning}}\n")
+    result = called("check-config", "--config", str(file))
+    assert result.exit_code == 0
+    (note,) = [line for line in result.stdout.splitlines() if line.startswith("note")]
+    assert note.startswith("note    route refunded: Engage's documentation does not list the action Återbetalning")
+
+
+def kafka(tmp_path: Path, properties: str, timeout: str = "30s") -> tuple[int, list[str]]:
+    file = tmp_path / "relay.yaml"
+    connection = f"{{base_url: 'https://acme.voyado.com', api_key: k, action_timeout: {timeout}}}"
+    file.write_text(
+        f"kafka: {{bootstrap.servers: b, {properties}}}\nengage: {{connections: {{default: {connection}}}}}\n"
+    )
+    result = called("check-config", "--config", str(file), ENGAGE_API_KEY="", ENGAGE_BASE_URL="")
+    return result.exit_code, [line for line in result.stdout.splitlines() if line.startswith("failed")]
+
+
+def test_a_session_that_ends_before_an_action_must_be_answered_is_refused_with_the_sum(tmp_path: Path) -> None:
+    code, (line,) = kafka(tmp_path, "session.timeout.ms: 20000")
+    assert code == ExitCode.CONFIGURATION
+    assert "session.timeout.ms: 20000 is too short: an intent's lease of 8 s and action_timeout of 30 s" in line
+    assert "are 38 s, but after 17 s" in line
+    assert line.endswith("make it at least 41000, or action_timeout at most 9s")
+
+
+@pytest.mark.parametrize(
+    ("properties", "timeout"),
+    [
+        ("session.timeout.ms: 41000", "30s"),
+        ("session.timeout.ms: 20000", "9s"),
+        ("session.timeout.ms: 10000", "3s"),
+        ("heartbeat.interval.ms: 7000", "30s"),
+        ("group.protocol: consumer", "30s"),  # the broker's to set
+    ],
+)
+def test_a_session_that_is_just_long_enough_is_taken(tmp_path: Path, properties: str, timeout: str) -> None:
+    assert kafka(tmp_path, properties, timeout) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("properties", "timeout", "enough"),
+    [
+        ("session.timeout.ms: 40999", "30s", 41000),
+        ("session.timeout.ms: 10000", "3001ms", 10002),
+        ("heartbeat.interval.ms: 7001", "30s", 45001),
+    ],
+)
+def test_a_session_that_is_just_too_short_is_refused(
+    tmp_path: Path, properties: str, timeout: str, enough: int
+) -> None:
+    code, (line,) = kafka(tmp_path, properties, timeout)
+    assert code == ExitCode.CONFIGURATION
+    assert f"make it at least {enough}," in line
 
 
 def test_config_schema_is_json_on_stdout() -> None:

@@ -39,6 +39,33 @@ def test_route_as_json_holds_the_action_and_each_routes_answer() -> None:
     assert [each["route"] for each in routes if each["took"]] == ["shipped"]
 
 
+@pytest.mark.parametrize(
+    ("action", "becomes"), [("Återbetalning", "Återbetalning"), (None, "Custom"), ("ConfirmOrder", "ConfirmOrder")]
+)
+def test_a_custom_event_may_name_its_action_and_route_notes_one_that_is_not_documented(
+    action: str | None, becomes: str
+) -> None:
+    event = {"type": "order.custom", "orderId": "A-1", "action": action}
+    result = called("route", "-", stdin=json.dumps(event))
+    assert result.exit_code == 0
+    first, second, *_ = result.stdout.splitlines()
+    assert first.startswith(f"event 1: {becomes} of order A-1")
+    assert second.startswith("  note: Engage's documentation does not list") == (becomes == "Återbetalning")
+
+
+def test_only_a_custom_event_may_name_its_action() -> None:
+    result = called("route", "-", stdin=json.dumps({**SHIPPED, "action": "Återbetalning"}))
+    assert result.stdout.startswith("event 1: ConfirmShipment of order A-1")
+
+
+@pytest.mark.parametrize(("name", "why"), [("", "action: "), ("x" * 201, "action: "), (7, "action: ")])
+def test_a_name_that_no_action_can_have_is_an_invalid_event(name: object, why: str) -> None:
+    event = {"type": "order.custom", "orderId": "A-1", "action": name}
+    (row,) = json_lines(called("route", "-", "--json", stdin=json.dumps(event)))
+    assert (row["fate"], row["reason"]) == ("dead_letter", "invalid_event")
+    assert str(row["detail"]).startswith(why)
+
+
 def test_an_event_that_no_route_takes_is_passed_with_code_0() -> None:
     result = called("route", "-", "--json", stdin='{"type": "price.changed"}')
     assert result.exit_code == 0

@@ -108,12 +108,15 @@ def test_three_variables_are_enough() -> None:
     assert settings.kafka == {"bootstrap.servers": "kafka:9092", "group.id": "engage-relay"}
     assert settings.topics == (RelayTopics("orders", "orders.engage.delay", "orders.engage.dead-letters"),)
     assert (connection.base_url, connection.key().current()) == ("https://acme.voyado.com", SECRET)
-    assert (connection.api_key_header, connection.requests_per_second, connection.timeout) == ("apikey", 50, 10)
+    assert (connection.api_key_header, connection.requests_per_second) == ("apikey", 50)
+    assert (connection.timeout, connection.action_timeout) == (10, 30)
+    assert (connection.user_agent, connection.headers) == (None, {})
     assert settings.polling.model_dump() == {
         "initial": 1,
         "max_interval": 60,
         "deadline": 86_400,
         "not_found_grace": 600,
+        "contact_grace": 600,
     }
     assert settings.limits.pending == 100_000
     assert settings.admin.listen == Address("0.0.0.0", 8080)
@@ -176,7 +179,7 @@ def test_every_mistake_is_reported_at_once_in_the_files_order(relay: Workspace) 
         routes:
           late:
             when: "type =="
-            action: ConfirmNothing
+            action: ""
             onunknown: resend
         """,
         {"ENGAGE_RELAY__POLLING__INITIAL": "now", "ENGAGE_RELAY__LIMIT__PENDING": "3"},
@@ -588,6 +591,11 @@ def test_plain_http_elsewhere_is_possible_where_it_is_said_so(relay: Workspace) 
         ("requests_per_second", "inf", "must be a finite number"),
         ("requests_per_second", "many", "must be a number"),
         ("timeout", "0", "must be longer than 0s"),
+        ("action_timeout", "0s", "must be longer than 0s"),
+        ("user_agent", "AcmePOS\n1.5", "must be printable ASCII, with no space at either end"),
+        ("headers", "X-Tenant: acme", 'must be JSON: {"key": "value"}'),
+        ("headers__x_tenant", "acmé", "must be printable ASCII, with no space at either end"),
+        ("headers__content_type", "text/plain", "must not be a header that the relay sets itself"),
         ("allow_insecure", "maybe", "must be true or false"),
     ],
 )
@@ -595,6 +603,62 @@ def test_a_connections_other_values_are_checked(key: str, value: str, text: str)
     variable = f"ENGAGE_RELAY__ENGAGE__CONNECTIONS__DEFAULT__{key.upper()}"
 
     assert errors_of({**THREE, variable: value}) == [f"{variable}: {text}"]
+
+
+HEADERS = """\
+kafka: {bootstrap.servers: b}
+engage:
+  connections:
+    default:
+      base_url: https://acme.voyado.com
+      api_key: k
+      api_key_header: x-api-key
+      user_agent: "AcmePOS/1.5"
+      headers:
+        X-Gateway-Tenant: acme
+"""
+
+
+def test_a_connection_names_the_clients_system_and_adds_headers(relay: Workspace) -> None:
+    connection = relay.load(HEADERS).engage.connections["default"]
+
+    assert connection.user_agent == "AcmePOS/1.5"
+    assert connection.headers == {"X-Gateway-Tenant": "acme"}
+    assert "acme" not in repr(connection).replace("acme.voyado.com", "")
+
+
+def test_a_variable_may_add_a_header() -> None:
+    settings = load(None, {**THREE, "ENGAGE_RELAY__ENGAGE__CONNECTIONS__DEFAULT__HEADERS__X_GATEWAY_TENANT": "acme"})
+
+    assert settings.engage.connections["default"].headers == {"x-gateway-tenant": "acme"}
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("X-API-Key: k2", "X-API-Key: must not be the key's header, nor one that is there already"),
+        ("x-gateway-tenant: b", "x-gateway-tenant: must not be the key's header, nor one that is there already"),
+        *(
+            (f"{name}: x", f"{name}: must not be a header that the relay sets itself")
+            for name in ("Host", "content-type", "Content-MD5", "Connection", "user-agent", "Traceparent", "TE")
+        ),
+        ('"X Tenant": x', "X…: must be the name of an HTTP header"),
+        ('X-Note: "two\\r\\nX-Other: lines"', "X-Note: must be printable ASCII, with no space at either end"),
+        ("X-Note: blåbär", "X-Note: must be printable ASCII, with no space at either end"),
+        ('X-Note: ""', "X-Note: must be printable ASCII, with no space at either end"),
+        ("X-Number: 7", "X-Number: must be text: put it in quotes"),
+    ],
+)
+def test_a_header_that_cannot_be_added_is_refused_with_its_place(relay: Workspace, line: str, text: str) -> None:
+    errors = relay.errors(f"{HEADERS}        {line}\n")
+
+    assert errors == [f"relay.yaml:11:9 engage.connections.default.headers.{text}"]
+
+
+def test_a_user_agent_that_http_cannot_carry_is_refused_with_its_place(relay: Workspace) -> None:
+    assert relay.errors(HEADERS.replace("AcmePOS/1.5", "Åcme")) == [
+        "relay.yaml:8:7 engage.connections.default.user_agent: must be printable ASCII, with no space at either end"
+    ]
 
 
 def test_true_is_no_number(relay: Workspace) -> None:

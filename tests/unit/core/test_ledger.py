@@ -6,6 +6,7 @@ to the journal reads `save 0`, `intent 0`, `close 0`, `set given_up 0: reason`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar, cast
 
@@ -29,8 +30,10 @@ from consumer.core.outcomes import (
     ActionOutcome,
     DocumentOutcome,
     DocumentTaken,
+    Forbidden,
     InDoubt,
     JobFailed,
+    NoContact,
     NotFound,
     NotReady,
     PollOutcome,
@@ -40,6 +43,7 @@ from consumer.core.outcomes import (
     Throttled,
     Unauthorized,
     Unavailable,
+    Undated,
     Withdrawn,
 )
 from consumer.core.ownership import Assignment
@@ -54,8 +58,10 @@ Outcome = PollOutcome | DocumentOutcome | ActionOutcome
 E = TypeVar("E", Save, Close, GiveUp)
 
 
-def action(order: str = "A", *, tag: str | None = None, job: str | None = "job", resend: bool = True) -> NewAction:
-    return NewAction("shipped", "default", order, b"{}", resend, tag, job)
+def action(
+    order: str = "A", *, tag: str | None = None, job: str | None = "job", resend: bool = True, document: bool = False
+) -> NewAction:
+    return NewAction("shipped", "default", order, b"{}", resend, tag, job, document)
 
 
 def tagged(order: str = "A", *, resend: bool = True) -> NewAction:
@@ -97,7 +103,7 @@ class World:
         """Let time pass; returns all that is asked of Engage then."""
         self.now += seconds
         self.ledger.wake(self.now)
-        self._apply(self.ledger.save_intents("default", ahead=1_000_000))
+        self.save_intents()
         asked = []
         while (request := self.ledger.take("default")) is not None:
             self.asked[request.action_id.offset] = request
@@ -111,6 +117,9 @@ class World:
         waited = wake_at - self.now
         assert self.after(waited)
         return round(waited, 3)
+
+    def save_intents(self) -> None:
+        self._apply(self.ledger.save_intents("default", ahead=1_000_000))
 
     def answer(self, offset: int, *outcomes: Outcome) -> list[str]:
         """Engage answers; where several times, whenever it is asked again. Returns what the last one led to."""
@@ -719,6 +728,178 @@ def test_action_whose_record_the_broker_refuses_is_forgotten_and_frees_its_succe
     assert world.ledger.open == 1
 
 
+# -- what ends an action, and what does not ---------------------------------------------------------------------------
+
+
+def test_an_order_without_a_contact_is_tried_again_until_its_grace_is_over() -> None:
+    world = sending()
+    waits: list[float] = []
+    while (done := world.answer(0, NoContact('["no contact"]'))) != ["set aside 0: no_contact"]:
+        assert done == ["save 0"]
+        waits.append(world.asks_next_after())
+    assert waits == [10.0, 30.0, 60.0, 120.0, 120.0, 120.0, 120.0, 20.0]  # 600 s in all: the last try is right then
+    assert world.last(GiveUp).errors == '["no contact"]'
+
+
+def test_a_contact_that_comes_within_its_grace_is_in_time() -> None:
+    world = sending()
+    for _ in range(8):
+        world.answer(0, NoContact())
+    assert world.answer(0, Accepted()) == ["close 0"]
+
+
+def test_an_order_without_a_contact_is_sent_again_where_the_event_carries_it() -> None:
+    world = World()
+    world.event(0, action(job=None, document=True))
+    world.answer(0, DocumentTaken("j-1"), Ready("t-1"), NoContact())
+    assert world.last(Save).job_id is world.last(Save).version_tag is None
+    assert world.asks_next_after() == 10.0
+    document = world.asked[0]
+    assert isinstance(document, Poll)
+    assert (document.job_id, document.ask_order) == (None, False)
+    world.answer(0, DocumentTaken("j-2"), Ready("t-2"))
+    assert world.after(0) == ["send 0"]
+    assert world.answer(0, Accepted()) == ["close 0"]
+
+
+def test_without_a_grace_the_first_422_is_the_last() -> None:
+    world = World()
+    world.ledger = Ledger(Policy(contact_grace_s=0), jitter=lambda: 0.5)
+    world.ledger.assign(OURS, [], 0.0)
+    world.event(0, tagged())
+    assert world.answer(0, NoContact()) == ["set aside 0: no_contact"]
+
+
+def test_an_order_whose_change_is_not_dated_is_set_aside_at_once() -> None:
+    world = asking(job=None)
+    assert world.answer(0, Undated()) == ["set aside 0: undated_order"]
+
+
+@pytest.mark.parametrize("begin", [sending, asking], ids=["action", "poll"])
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        (Forbidden(), "forbidden"),
+        (Throttled(answered=True), "deadline"),
+        (Unavailable("Engage answered 308", answered=True), "deadline"),
+    ],
+)
+def test_what_fails_by_itself_waits_longer_each_time_and_ends_at_the_deadline(
+    begin: Callable[[], World], outcome: Forbidden | Throttled | Unavailable, reason: str
+) -> None:
+    world = begin()
+    waits: list[float] = []
+    while not (done := world.answer(0, outcome)) or done == ["save 0"]:
+        waits.append(world.asks_next_after())
+    assert done == [f"set aside 0: {reason}"]
+    assert waits[:5] == [10.0, 30.0, 60.0, 300.0, 300.0]
+    assert DAY < world.now < DAY + 301
+
+
+def test_one_whose_turn_it_is_not_keeps_its_place_and_others_are_taken() -> None:
+    world = World()
+    for offset, order in enumerate("ABC"):
+        world.event(offset, tagged(order))
+    world.event(3, action("D"))
+    world.now += 1
+    world.ledger.wake(world.now)
+    world.save_intents()
+    first = ActionId(OURS, 0)
+    taken = []
+    while (request := world.ledger.take("default", other_than=first)) is not None:
+        taken.append(request.action_id.offset)
+    assert taken == [1, 2, 3]
+    assert world.ledger.has_request("default")
+    assert world.after(0) == ["send 0"]
+
+
+@pytest.mark.parametrize("begin", [sending, asking], ids=["action", "poll"])
+@pytest.mark.parametrize("outcome", [DOWN, Unavailable("Engage answered 503"), Throttled(), Unauthorized(401)])
+def test_time_ends_nothing_while_engage_as_a_whole_serves_nobody(
+    begin: Callable[[], World], outcome: Unavailable | Throttled | Unauthorized
+) -> None:
+    world = begin()
+    while world.now < 2 * DAY:
+        assert world.answer(0, outcome) in ([], ["save 0"])
+        world.now += HOUR
+
+
+@pytest.mark.parametrize("begin", [sending, asking], ids=["action", "poll"])
+@pytest.mark.parametrize("outcome", [DOWN, Unavailable("Engage answered 503"), Throttled()])
+def test_what_fails_while_engage_serves_others_ends_at_the_deadline(
+    begin: Callable[[], World], outcome: Unavailable | Throttled
+) -> None:
+    world = begin()
+    world.now += DAY
+    done = world.answer(0, outcome)
+    for other in (1, 2):
+        assert done in ([], ["save 0"])
+        world.now += 1
+        world.event(other, tagged(f"other-{other}"))
+        world.answer(other, Accepted())
+        done = world.answer(0, outcome)
+    assert done == ["set aside 0: deadline"]
+
+
+def test_others_that_engage_served_before_its_last_failure_do_not_count() -> None:
+    world = sending()
+    world.event(1, tagged("B"))
+    world.answer(1, Accepted())
+    world.now += DAY
+    for _ in range(5):
+        assert world.answer(0, DOWN) == ["save 0"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "was"),
+    [
+        ([Rejected(400, "Engage answered 400")], "rejected: Engage answered 400"),
+        ([StaleTag(), JobFailed("job status is failed")], "job_failed: job status is failed"),
+        ([StaleTag(), Undated()], "undated_order: the order has no readable"),
+    ],
+    ids=lambda value: value.partition(":")[0] if isinstance(value, str) else "",
+)
+def test_what_was_in_doubt_is_called_so_whatever_ends_it(ending: list[Outcome], was: str) -> None:
+    world = sending()
+    assert world.answer(0, InDoubt("500"), *ending) == ["set aside 0: outcome_unknown"]
+    assert world.last(GiveUp).detail.startswith(was)
+    assert world.last(GiveUp).detail.endswith("; an earlier send may have been processed")
+
+
+def test_the_next_action_of_an_order_waits_while_engage_may_be_at_work_on_one_set_aside_in_doubt() -> None:
+    world = sending(resend=False)
+    world.event(1, tagged())
+    world.event(2, tagged("B"))
+    assert world.answer(0, InDoubt("time ran out")) == ["set aside 0: outcome_unknown"]
+    assert world.after(0) == ["send 2"], "other orders wait for nothing"
+    assert world.asks_next_after() == 30.0
+    assert "1" in str(list(world.asked))
+
+
+def test_an_action_that_comes_later_waits_no_less() -> None:
+    world = sending(resend=False)
+    world.answer(0, InDoubt("time ran out"))
+    assert world.after(20) == []
+    world.event(1, tagged())
+    world.event(2, action(job="job"))
+    assert world.after(9) == []
+    assert world.after(1) == ["send 1"]
+
+
+def test_after_a_while_nothing_of_one_set_aside_in_doubt_is_remembered() -> None:
+    world = sending(resend=False)
+    world.answer(0, InDoubt("time ran out"))
+    world.after(31)
+    world.event(1, tagged())
+    assert world.after(0) == ["send 1"]
+
+
+def test_engage_may_say_how_long_an_action_in_doubt_waits() -> None:
+    world = sending()
+    assert world.answer(0, InDoubt("Engage answered 503", 90.0)) == []
+    assert world.asks_next_after() == 90.0
+
+
 # -- hand-over -------------------------------------------------------------------------------------------------------
 
 
@@ -853,9 +1034,10 @@ def test_a_restored_intent_is_set_aside_where_the_route_says_so() -> None:
     )
     assert [told(e) for e in world.effects] == ["set aside 1: outcome_unknown", "set aside 3: outcome_unknown"]
     assert world.ledger.in_doubt == 0
-    assert world.after(0) == ["send 0", "send 4"]
+    assert world.after(0) == ["send 0"]
     world.answer(0, Accepted())
-    assert world.after(0) == ["send 2"]
+    assert world.after(29) == [], "Engage may still be at work on 1 and 3"
+    assert world.after(1) == ["send 2", "send 4"]
 
 
 def test_an_intent_behind_another_action_of_its_lane_waits_from_its_own_turn_on() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from consumer.core.outcomes import (
     Accepted,
+    Forbidden,
     InDoubt,
     NotReady,
     Rejected,
@@ -21,7 +22,14 @@ from consumer.core.outcomes import (
     Unavailable,
     Withdrawn,
 )
-from consumer.core.pacing import COOLDOWNS_S, FAILURES_IN_A_ROW, SUSPENDED_PROBE_S, Pace, PollSchedule
+from consumer.core.pacing import (
+    COOLDOWNS_S,
+    FAILURES_IN_A_ROW,
+    MAX_RETRY_AFTER_S,
+    SUSPENDED_PROBE_S,
+    Pace,
+    PollSchedule,
+)
 
 T0 = 1_760_000_000.0
 DOWN = Unavailable("refused")
@@ -290,7 +298,7 @@ def test_a_refused_key_suspends_the_connection_and_is_tried_once_a_minute() -> N
     assert pace.next_at(T0) == T0 + SUSPENDED_PROBE_S
     pace.sent(T0 + SUSPENDED_PROBE_S)
     assert pace.next_at(T0 + SUSPENDED_PROBE_S) == math.inf
-    pace.answered(Unauthorized(403), T0 + 61)
+    pace.answered(Unauthorized(401), T0 + 61)
     assert pace.next_at(T0 + 61) == T0 + 61 + SUSPENDED_PROBE_S
 
 
@@ -329,6 +337,96 @@ def test_an_answer_to_what_was_under_way_does_not_end_the_rest_after_a_429() -> 
     pace.answered(Unauthorized(401), T0)
     pace.answered(Accepted(), T0 + 1)
     assert pace.next_at(T0 + 1) == T0 + 7
+
+
+# -- 403: the key, or one request -----------------------------------------------------------------------------------
+
+
+def test_one_action_that_is_forbidden_stops_nobody_else() -> None:
+    pace = pace_of(50)
+    for n in range(20):
+        pace.answered(Forbidden(), T0 + n, "poison")
+        assert not pace.suspended
+        assert pace.next_at(T0 + n + 1) <= T0 + n + 1
+
+
+def test_several_actions_that_are_forbidden_in_a_row_mean_the_key() -> None:
+    pace = pace_of(50)
+    for about in ("a", "b"):
+        pace.answered(Forbidden(), T0, about)
+        assert not pace.suspended
+    pace.answered(Forbidden(), T0, "a")
+    assert pace.suspended
+    assert pace.next_at(T0) == T0 + SUSPENDED_PROBE_S
+
+
+def test_an_answer_of_use_in_between_shows_that_it_is_not_the_key() -> None:
+    pace = pace_of(50)
+    for n in range(20):
+        pace.answered(Forbidden(), T0 + n, f"poison {n}")
+        pace.answered(Forbidden(), T0 + n, f"another {n}")
+        pace.answered(NotReady(), T0 + n, "well")
+    assert not pace.suspended
+
+
+@pytest.mark.parametrize("between", [Throttled(), Unavailable("Engage answered 503"), Withdrawn()])
+def test_what_says_nothing_of_the_key_does_not_acquit_it(between: Throttled | Unavailable | Withdrawn) -> None:
+    pace = pace_of(50)
+    for about in ("a", "b", "c"):
+        pace.answered(Forbidden(), T0, about)
+        pace.answered(between, T0, "other")
+    assert pace.suspended
+
+
+def test_a_forbidden_probe_keeps_the_connection_suspended_and_a_good_one_ends_it() -> None:
+    pace = pace_of(50)
+    pace.answered(Unauthorized(401), T0)
+    pace.sent(T0 + 60)
+    pace.answered(Forbidden(), T0 + 60, "a")
+    assert pace.suspended
+    assert pace.next_at(T0 + 60) == T0 + 120
+    pace.sent(T0 + 120)
+    pace.answered(Accepted(), T0 + 120, "b")
+    assert not pace.suspended
+
+
+def test_an_action_whose_probe_was_forbidden_is_not_the_next_probe_while_another_may_come() -> None:
+    pace = pace_of(50)
+    for about in ("a", "b", "poison"):
+        pace.answered(Forbidden(), T0, about)
+    assert pace.not_as_probe(T0 + SUSPENDED_PROBE_S) == "poison"
+    assert pace.not_as_probe(T0 + 2 * SUSPENDED_PROBE_S) is None, "where nobody else came, it must do"
+    pace.sent(T0 + SUSPENDED_PROBE_S)
+    pace.answered(NotReady(), T0 + SUSPENDED_PROBE_S, "well")
+    assert pace.not_as_probe(T0 + SUSPENDED_PROBE_S) is None
+
+
+def test_the_probe_after_failures_is_not_the_forbidden_one_again() -> None:
+    pace = pace_of(50)
+    for _ in range(FAILURES_IN_A_ROW):
+        pace.answered(Unavailable("refused"), T0, "any")
+    pace.sent(T0 + 1)
+    pace.answered(Forbidden(), T0 + 1, "poison")
+    assert not pace.suspended
+    assert pace.next_at(T0 + 2) <= T0 + 2
+    assert pace.not_as_probe(T0 + 2) == "poison"
+
+
+# -- Retry-After ----------------------------------------------------------------------------------------------------
+
+
+def test_after_a_wait_that_was_cut_one_request_tries_whether_it_was_enough() -> None:
+    pace = pace_of(50)
+    pace.answered(Throttled(MAX_RETRY_AFTER_S), T0)
+    later = T0 + MAX_RETRY_AFTER_S
+    assert pace.next_at(T0) == later
+    pace.sent(later)
+    assert pace.next_at(later + 1) == math.inf
+    pace.answered(Throttled(MAX_RETRY_AFTER_S), later + 1)
+    assert pace.next_at(later + 1) == later + 1 + MAX_RETRY_AFTER_S
+    pace.sent(later + 301)
+    pace.answered(NotReady(), later + 302)
+    assert pace.next_at(later + 310) <= later + 310
 
 
 # -- when to ask again ----------------------------------------------------------------------------------------------

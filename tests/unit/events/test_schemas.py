@@ -71,6 +71,7 @@ VALID: list[tuple[str, dict[str, Any]]] = [
     ("pending-action", {**PENDING, "state": "sending", "version_tag": "t-1", "sends": 1, "from_a_newer_relay": 1}),
     *[("dead-letter-headers", {**DEAD_LETTER, "reason": reason.value}) for reason in Reason],
     ("engage-action-request", REQUEST),
+    ("engage-action-request", {**REQUEST, "action": "Återbetalning av köp"}),
     ("engage-action-request", {**REQUEST, "language": None, "data": [1, "two", {"three": 3}]}),
     ("engage-job-answer", {}),
     ("engage-job-answer", {"jobId": "job-7", "status": "Completed", "versionTag": "t-1", "new": True}),
@@ -84,6 +85,8 @@ def without(document: dict[str, Any], field: str) -> dict[str, Any]:
 
 INVALID: list[tuple[str, Any]] = [
     ("order-event", {**SHIPPED, "version": 2}),
+    ("order-event", {**SHIPPED, "action": ""}),
+    ("order-event", {**SHIPPED, "action": "n" * 201}),
     ("order-event", {**SHIPPED, "version": "1"}),
     ("order-event", {**SHIPPED, "type": "order.exploded"}),
     ("order-event", without(SHIPPED, "type")),
@@ -104,7 +107,7 @@ INVALID: list[tuple[str, Any]] = [
     ("pending-action", {**PENDING, "payload": {**PENDING["payload"], "tag_source": {"kind": "guess"}}}),  # type: ignore[dict-item]
     ("dead-letter-headers", {**DEAD_LETTER, "reason": "bad luck"}),
     ("dead-letter-headers", without(DEAD_LETTER, "source_offset")),
-    ("engage-action-request", {**REQUEST, "action": "ConfirmNothing"}),
+    ("engage-action-request", {**REQUEST, "action": ""}),
     ("engage-action-request", {"action": "ConfirmOrder"}),
     ("engage-job-answer", {"jobId": 7}),
     ("engage-order-answer", "A-1001"),

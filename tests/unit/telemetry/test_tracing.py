@@ -24,8 +24,10 @@ from consumer.core.outcomes import (
     ActionOutcome,
     DocumentOutcome,
     DocumentTaken,
+    Forbidden,
     InDoubt,
     JobFailed,
+    NoContact,
     NotFound,
     NotReady,
     PollOutcome,
@@ -319,11 +321,14 @@ async def test_an_action_that_was_saved_without_a_trace_begins_one() -> None:
     ("answered", "outcome", "told"),
     [
         (404, StaleTag, "stale_tag"),
-        (422, Rejected, "rejected"),
+        (400, Rejected, "rejected"),
+        (403, Forbidden, "forbidden"),
+        (422, NoContact, "no_contact"),
         (401, Unauthorized, "unauthorized"),
         (429, Throttled, "throttled"),
         (500, InDoubt, "in_doubt"),
-        (503, Unavailable, "unavailable"),
+        (503, InDoubt, "in_doubt"),
+        (308, Unavailable, "unavailable"),
     ],
 )
 async def test_an_answer_that_is_no_acceptance_is_an_error_by_its_status(
