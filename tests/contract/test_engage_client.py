@@ -213,12 +213,9 @@ async def test_an_action_whose_answer_stops_behind_its_status_line_is_accepted()
      (200, InDoubt("connection was closed in the midst of the answer")),
      (503, InDoubt("connection was closed in the midst of the answer"))],
 )  # fmt: skip
-def test_a_refusal_is_told_by_its_status_line_too(run: Run, status: int, outcome: ActionOutcome) -> None:
-    async def test() -> None:
-        async with wired(sending_then(b"HTTP/1.1 %d Whatever\r\ncontent-length: 10\r\n\r\n{" % status)) as w:
-            assert await w.engage.send_action("o-1", ACTION) == outcome
-
-    run(test())
+async def test_a_refusal_is_told_by_its_status_line_too(status: int, outcome: ActionOutcome) -> None:
+    async with wired(sending_then(b"HTTP/1.1 %d Whatever\r\ncontent-length: 10\r\n\r\n{" % status)) as w:
+        assert await w.engage.send_action("o-1", ACTION) == outcome
 
 
 @pytest.mark.parametrize(
