@@ -17,7 +17,7 @@ import httpx
 from consumer.demo.stage import StageError
 from consumer.demo.story import EVENT_NUMBER, Event
 from consumer.demo.tally import Acceptance, Requests
-from consumer.simulator import SimulatorOptions
+from consumer.simulator import Moods, SimulatorOptions
 
 CALL_TIMEOUT_S = 10.0
 # Faults that swallow the answer to a request that was processed. They befall actions alone, so that each one that the
@@ -35,12 +35,26 @@ FAULTS = (
     "error=0.0015,calls=job|order",
     *(f"{name}=0.002,calls=action" for name in ANSWERS_LOST),
 )
+# Engage working as it should, and yet never twice the same. Each late contact comes within the demo's `contact_grace`.
+MOODS = Moods(
+    late_contacts=0.05,
+    contact_delay="uniform:1s..3s",
+    redirects=("relative=0.1", "other-host=0.05"),
+    job_words=("CompletedWithErrors=0.05",),
+    created=0.02,
+)
+NO_CONTACT_YET = "no contact yet"
 
 
 def simulator_options(seed: int) -> SimulatorOptions:
     """Return the demo's Engage: quicker than the real one, and worse."""
     return SimulatorOptions(
-        seed=seed, processing="lognormal:500ms,0.6", failing=0.015, faults=FAULTS, slow="uniform:100ms..800ms"
+        seed=seed,
+        processing="lognormal:500ms,0.6",
+        failing=0.015,
+        moods=MOODS,
+        faults=FAULTS,
+        slow="uniform:100ms..800ms",
     )
 
 
@@ -116,7 +130,8 @@ def _read(answer: httpx.Response) -> Mapping[str, Any]:  # the simulator is ours
 
 def _figures(summary: Mapping[str, Any]) -> AccountFigures:
     requests = {call: sum(by_status.values()) for call, by_status in summary["requests"].items()}
-    return AccountFigures(summary["accepted"] - summary["repeated"], Counter(requests), Counter(summary["faults"]))
+    faults = Counter(summary["faults"]) + Counter({NO_CONTACT_YET: summary["requests"].get("action", {}).get("422", 0)})
+    return AccountFigures(summary["accepted"] - summary["repeated"], Counter(requests), faults)
 
 
 def _acceptance(entry: Mapping[str, Any]) -> Acceptance:

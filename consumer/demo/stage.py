@@ -109,7 +109,7 @@ def write_configuration(
                 }
             }
         },
-        "polling": {"max_interval": "3s", "not_found_grace": "5s", "deadline": "120s"},
+        "polling": {"max_interval": "3s", "not_found_grace": "5s", "contact_grace": "4s", "deadline": "120s"},
         "admin": {"listen": "127.0.0.1:0"},
     }
     path.write_text(yaml.safe_dump(configuration, sort_keys=False))

@@ -38,11 +38,6 @@ NOT_YET = NotReady | NotFound
 Talk = Callable[[Wired], Coroutine[None, None, T]]
 
 
-def not_yet(why: str) -> pytest.MarkDecorator:
-    """Mark a fact that our client does not follow yet. Strict: once it does, the mark has to go."""
-    return pytest.mark.xfail(strict=True, reason=why)
-
-
 def talk(engage: Target, conversation: Talk[T]) -> tuple[T, list[Request]]:
     """Let our client talk to Engage; return what the conversation found, and every request as it was sent."""
 
@@ -121,7 +116,6 @@ def test_fact_02_every_request_of_our_client_names_the_merchants_system(engage: 
 # Facts 3 to 6: actions, contacts, documents
 
 
-@not_yet("ActionRequest takes the six listed names only")
 def test_fact_03_our_client_sends_any_text_as_an_action(engage: Target) -> None:
     """API v3, POST action."""
     engage.needs_known_contact()
@@ -140,7 +134,6 @@ def test_fact_04_our_client_sends_data_unchanged(engage: Target) -> None:
     assert json.loads(sent.body) == {"action": "Custom", "versionTag": tag, "language": "sv", "data": data}
 
 
-@not_yet("a 422 is a refusal for good")
 def test_fact_05_our_client_does_not_give_up_an_action_for_a_contact_that_is_late(engage: Target) -> None:
     """API v3, POST action, 422. Documentation of orders: contacts are synchronised apart from orders."""
     document = engage.document()
@@ -175,7 +168,6 @@ def test_fact_07_our_client_follows_a_redirect_to_our_own_origin(engage: Target,
     follow_redirect(engage, kind)
 
 
-@not_yet("a redirect to another origin is refused")
 @pytest.mark.parametrize("kind", ["other-scheme", "other-host"])
 def test_fact_07_our_client_asks_a_redirects_path_at_our_own_origin(engage: Target, kind: str) -> None:
     """API v3, GET job. The key goes nowhere else, and a poll ends well all the same."""
@@ -215,7 +207,6 @@ def test_fact_08_our_client_finds_the_tag_of_a_completed_job(engage: Target, wor
     find_tag(engage, word)
 
 
-@not_yet("the client does not know this word")
 def test_fact_08_our_client_finds_the_tag_of_a_job_that_completed_with_errors(engage: Target) -> None:
     """Public clients. Likely."""
     find_tag(engage, "CompletedWithErrors")
@@ -270,7 +261,6 @@ def test_fact_09_our_client_waits_for_a_newer_version_by_the_merchants_time(enga
     assert newer(engage, lastChangedAt="2025-12-31T23:59:59Z") == NotReady()
 
 
-@not_yet('an order without lastChangedAt is "not yet"')
 def test_fact_09_our_client_says_at_once_that_an_order_has_no_time(engage: Target) -> None:
     """API v3, POST orders: where the merchant gave none, `newer_than` cannot be answered, however long one waits."""
     assert not isinstance(newer(engage), Ready | NOT_YET)

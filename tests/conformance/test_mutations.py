@@ -11,7 +11,6 @@ from dataclasses import replace
 from types import ModuleType
 
 import pytest
-from pydantic import ValidationError
 
 from tests.conformance import test_client_facts as client
 from tests.conformance import test_facts as facts
@@ -21,7 +20,7 @@ from tests.conformance.simulator_mutants import SIMULATORS
 from tests.conformance.target import simulated
 
 MUTANTS = SIMULATORS + CLIENTS
-FAILURES = (AssertionError, KeyError, ValidationError)  # and nothing that a mutant raises which is itself broken
+FAILURES = (AssertionError, KeyError)  # and nothing that a mutant raises which is itself broken
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
@@ -40,8 +39,7 @@ def test_without_a_mutation_the_same_tests_pass() -> None:
     played = []
     with simulated() as engage:
         for fact, arguments in (each for mutant in MUTANTS for each in mutant.caught_by):
-            unmet = any(mark.name == "xfail" for mark in getattr(fact, "pytestmark", ()))
-            if not unmet and (fact, arguments) not in played:
+            if (fact, arguments) not in played:
                 fact(engage.fresh(), **arguments)
                 engage.moods()
                 played.append((fact, arguments))

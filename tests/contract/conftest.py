@@ -1,23 +1,11 @@
-"""Fixtures for tests over real sockets, under each event loop that may drive the edges."""
+"""Fixtures for tests over real sockets."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import pytest
 import trustme
-import uvloop
-
-Run = Callable[[Coroutine[None, None, None]], None]
-
-
-@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Run a coroutine to its end on a loop of its own."""
-    runner: Run = request.param
-    return runner
 
 
 @pytest.fixture(scope="session")

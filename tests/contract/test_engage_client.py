@@ -44,8 +44,9 @@ from consumer.core.pacing import MAX_RETRY_AFTER_S
 from consumer.engage.client import EngageClient, Permit
 from consumer.events.identifiers import MAX_ID_CHARACTERS
 from schemas.engage import ActionRequest
-from tests.contract.conftest import Run
 from tests.support.scripted_server import Peer, Script, Server, answer, answering, refused_url, serving
+
+pytestmark = pytest.mark.anyio
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ACTION = ActionRequest(
@@ -147,22 +148,16 @@ ERRORS = [{"field": "language", "message": "unknown"}]
     ],
     ids=lambda value: value.split(b"\r\n\r\n")[0][9:12].decode() if isinstance(value, bytes) else None,
 )
-def test_what_an_answer_makes_of_an_action(run: Run, raw: bytes, outcome: ActionOutcome) -> None:
-    async def test() -> None:
-        assert await outcome_of_action(raw) == outcome
-
-    run(test())
+async def test_what_an_answer_makes_of_an_action(raw: bytes, outcome: ActionOutcome) -> None:
+    assert await outcome_of_action(raw) == outcome
 
 
-def test_an_action_without_an_answer_is_in_doubt(run: Run) -> None:
-    async def test() -> None:
-        async with wired(no_answer) as w:
-            outcome = await w.engage.send_action("o-1", ACTION)
-            assert outcome == InDoubt("connection was closed before the answer")
-        async with wired(silent, timeout_s=0.15) as w:
-            assert await w.engage.send_action("o-1", ACTION) == InDoubt("time ran out before the answer")
-
-    run(test())
+async def test_an_action_without_an_answer_is_in_doubt() -> None:
+    async with wired(no_answer) as w:
+        outcome = await w.engage.send_action("o-1", ACTION)
+        assert outcome == InDoubt("connection was closed before the answer")
+    async with wired(silent, timeout_s=0.15) as w:
+        assert await w.engage.send_action("o-1", ACTION) == InDoubt("time ran out before the answer")
 
 
 def sending_then(*parts: bytes, and_reset: bool = False) -> Script:
@@ -197,25 +192,19 @@ def sending_then(*parts: bytes, and_reset: bool = False) -> Script:
         "body too long",
     ],
 )
-def test_an_action_is_accepted_by_the_status_line_that_was_seen(run: Run, script: Script) -> None:
-    async def test() -> None:
-        async with wired(script) as w:
-            assert await w.engage.send_action("o-1", ACTION) == Accepted()
-
-    run(test())
+async def test_an_action_is_accepted_by_the_status_line_that_was_seen(script: Script) -> None:
+    async with wired(script) as w:
+        assert await w.engage.send_action("o-1", ACTION) == Accepted()
 
 
-def test_an_action_whose_answer_stops_behind_its_status_line_is_accepted(run: Run) -> None:
+async def test_an_action_whose_answer_stops_behind_its_status_line_is_accepted() -> None:
     async def stops(peer: Peer) -> None:
         await peer.request()
         await peer.send(b"HTTP/1.1 202 Accepted\r\n")
         await peer.client_left()
 
-    async def test() -> None:
-        async with wired(stops, timeout_s=0.15) as w:
-            assert await w.engage.send_action("o-1", ACTION) == Accepted()
-
-    run(test())
+    async with wired(stops, timeout_s=0.15) as w:
+        assert await w.engage.send_action("o-1", ACTION) == Accepted()
 
 
 @pytest.mark.parametrize(
@@ -224,12 +213,9 @@ def test_an_action_whose_answer_stops_behind_its_status_line_is_accepted(run: Ru
      (200, InDoubt("connection was closed in the midst of the answer")),
      (503, InDoubt("connection was closed in the midst of the answer"))],
 )  # fmt: skip
-def test_a_refusal_is_told_by_its_status_line_too(run: Run, status: int, outcome: ActionOutcome) -> None:
-    async def test() -> None:
-        async with wired(sending_then(b"HTTP/1.1 %d Whatever\r\ncontent-length: 10\r\n\r\n{" % status)) as w:
-            assert await w.engage.send_action("o-1", ACTION) == outcome
-
-    run(test())
+async def test_a_refusal_is_told_by_its_status_line_too(status: int, outcome: ActionOutcome) -> None:
+    async with wired(sending_then(b"HTTP/1.1 %d Whatever\r\ncontent-length: 10\r\n\r\n{" % status)) as w:
+        assert await w.engage.send_action("o-1", ACTION) == outcome
 
 
 @pytest.mark.parametrize(
@@ -237,15 +223,12 @@ def test_a_refusal_is_told_by_its_status_line_too(run: Run, status: int, outcome
     [b"HTTP/1.1 202 Acce", b"HTTP/1.1 20", b"HTTP/1.1 100 Continue\r\n", b"HTTP/2 202 Accepted\r\n", b"202\r\n",
      b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 202 Accepted\r\n"],
 )  # fmt: skip
-def test_what_is_no_status_line_of_202_accepts_nothing(run: Run, said: bytes) -> None:
-    async def test() -> None:
-        async with wired(sending_then(said)) as w:
-            assert isinstance(await w.engage.send_action("o-1", ACTION), InDoubt)
-
-    run(test())
+async def test_what_is_no_status_line_of_202_accepts_nothing(said: bytes) -> None:
+    async with wired(sending_then(said)) as w:
+        assert isinstance(await w.engage.send_action("o-1", ACTION), InDoubt)
 
 
-def test_an_action_has_a_time_out_of_its_own(run: Run) -> None:
+async def test_an_action_has_a_time_out_of_its_own() -> None:
     """Engage asks to wait for a late answer rather than to send again."""
 
     async def late(peer: Peer) -> None:
@@ -254,62 +237,47 @@ def test_an_action_has_a_time_out_of_its_own(run: Run) -> None:
             await asyncio.sleep(0.3)
             await peer.send(answer(202))
 
-    async def test() -> None:
-        async with serving(late) as server:
-            patient = client_of(server.url, timeout_s=0.1, action_timeout_s=20.0)
-            assert await patient.send_action("o-1", ACTION) == Accepted()
-            assert isinstance(await patient.poll_order("o-1"), Unavailable)
-            hasty = client_of(server.url, timeout_s=20.0, action_timeout_s=0.1)
-            assert await hasty.send_action("o-1", ACTION) == InDoubt("time ran out before the answer")
-            await patient.aclose()
-            await hasty.aclose()
-
-    run(test())
+    async with serving(late) as server:
+        patient = client_of(server.url, timeout_s=0.1, action_timeout_s=20.0)
+        assert await patient.send_action("o-1", ACTION) == Accepted()
+        assert isinstance(await patient.poll_order("o-1"), Unavailable)
+        hasty = client_of(server.url, timeout_s=20.0, action_timeout_s=0.1)
+        assert await hasty.send_action("o-1", ACTION) == InDoubt("time ran out before the answer")
+        await patient.aclose()
+        await hasty.aclose()
 
 
-def test_an_action_that_could_not_be_sent_is_not_in_doubt(run: Run) -> None:
-    async def test() -> None:
-        engage = client_of(refused_url())
-        assert await engage.send_action("o-1", ACTION) == Unavailable("connection refused")
-
-    run(test())
+async def test_an_action_that_could_not_be_sent_is_not_in_doubt() -> None:
+    engage = client_of(refused_url())
+    assert await engage.send_action("o-1", ACTION) == Unavailable("connection refused")
 
 
-def test_an_action_that_is_no_longer_ours_is_withdrawn(run: Run) -> None:
-    async def test() -> None:
-        async with wired(answering(answer(202))) as w:
-            assert await w.engage.send_action("o-1", ACTION, may_send=lambda: False) == Withdrawn()
-            assert w.server.requests == []
-            assert await w.engage.send_action("o-1", ACTION, may_send=lambda: True) == Accepted()
-
-    run(test())
+async def test_an_action_that_is_no_longer_ours_is_withdrawn() -> None:
+    async with wired(answering(answer(202))) as w:
+        assert await w.engage.send_action("o-1", ACTION, may_send=lambda: False) == Withdrawn()
+        assert w.server.requests == []
+        assert await w.engage.send_action("o-1", ACTION, may_send=lambda: True) == Accepted()
 
 
-def test_an_action_is_written_as_engage_reads_it(run: Run) -> None:
-    async def test() -> None:
-        async with wired(answering(answer(202))) as w:
-            await w.engage.send_action("o-1", ACTION)
-            (request,) = w.server.requests
-            assert request.line == b"POST /api/v3/orders/o-1/action HTTP/1.1"
-            assert request.headers[b"content-type"] == b"application/json"
-            assert json.loads(request.body) == {
-                "action": "ConfirmShipment",
-                "versionTag": "t-1",
-                "language": "sv",
-                "data": {"tracking": "1Z", "note": None},
-            }
-
-    run(test())
+async def test_an_action_is_written_as_engage_reads_it() -> None:
+    async with wired(answering(answer(202))) as w:
+        await w.engage.send_action("o-1", ACTION)
+        (request,) = w.server.requests
+        assert request.line == b"POST /api/v3/orders/o-1/action HTTP/1.1"
+        assert request.headers[b"content-type"] == b"application/json"
+        assert json.loads(request.body) == {
+            "action": "ConfirmShipment",
+            "versionTag": "t-1",
+            "language": "sv",
+            "data": {"tracking": "1Z", "note": None},
+        }
 
 
-def test_an_action_that_is_no_json_is_rejected_unsent(run: Run) -> None:
-    async def test() -> None:
-        async with wired(answering(answer(202))) as w:
-            lone_surrogate = ActionRequest(action="Custom", version_tag="t", data="\ud800")
-            assert await w.engage.send_action("o-1", lone_surrogate) == Rejected(0, "action data is not JSON")
-            assert w.server.requests == []
-
-    run(test())
+async def test_an_action_that_is_no_json_is_rejected_unsent() -> None:
+    async with wired(answering(answer(202))) as w:
+        lone_surrogate = ActionRequest(action="Custom", version_tag="t", data="\ud800")
+        assert await w.engage.send_action("o-1", lone_surrogate) == Rejected(0, "action data is not JSON")
+        assert w.server.requests == []
 
 
 @pytest.mark.parametrize(
@@ -331,21 +299,15 @@ def test_an_action_that_is_no_json_is_rejected_unsent(run: Run) -> None:
         ("1e9", None),
     ],
 )
-def test_how_long_to_wait_is_read_from_retry_after(run: Run, retry_after: str, seconds: float | None) -> None:
-    async def test() -> None:
-        assert await outcome_of_action(answer(429, headers={"retry-after": retry_after})) == Throttled(seconds)
-
-    run(test())
+async def test_how_long_to_wait_is_read_from_retry_after(retry_after: str, seconds: float | None) -> None:
+    assert await outcome_of_action(answer(429, headers={"retry-after": retry_after})) == Throttled(seconds)
 
 
-def test_engages_list_of_errors_is_cut(run: Run) -> None:
-    async def test() -> None:
-        outcome = await outcome_of_action(says(["é" * 100_000], 400))
-        assert isinstance(outcome, Rejected)
-        assert outcome.errors is not None
-        assert len(outcome.errors.encode()) <= 8 << 10
-
-    run(test())
+async def test_engages_list_of_errors_is_cut() -> None:
+    outcome = await outcome_of_action(says(["é" * 100_000], 400))
+    assert isinstance(outcome, Rejected)
+    assert outcome.errors is not None
+    assert len(outcome.errors.encode()) <= 8 << 10
 
 
 # Polls
@@ -409,33 +371,24 @@ EITHER_POLL: list[tuple[bytes, PollOutcome]] = [
 
 
 @pytest.mark.parametrize(("raw", "outcome"), EITHER_POLL, ids=range(len(EITHER_POLL)))
-def test_what_an_answer_makes_of_a_poll(run: Run, raw: bytes, outcome: PollOutcome) -> None:
-    async def test() -> None:
-        assert await outcome_of_job(raw) == outcome
-        assert await outcome_of_order(raw) == outcome
-
-    run(test())
+async def test_what_an_answer_makes_of_a_poll(raw: bytes, outcome: PollOutcome) -> None:
+    assert await outcome_of_job(raw) == outcome
+    assert await outcome_of_order(raw) == outcome
 
 
-def test_a_poll_without_an_answer_is_asked_again_later(run: Run) -> None:
-    async def test() -> None:
-        refused = client_of(refused_url())
-        assert await refused.poll_job("j-1") == Unavailable("connection refused")
-        assert await refused.poll_order("o-1") == Unavailable("connection refused")
-        async with wired(no_answer) as w:
-            assert await w.engage.poll_job("j-1") == Unavailable("connection was closed before the answer")
-
-    run(test())
+async def test_a_poll_without_an_answer_is_asked_again_later() -> None:
+    refused = client_of(refused_url())
+    assert await refused.poll_job("j-1") == Unavailable("connection refused")
+    assert await refused.poll_order("o-1") == Unavailable("connection refused")
+    async with wired(no_answer) as w:
+        assert await w.engage.poll_job("j-1") == Unavailable("connection was closed before the answer")
 
 
 @pytest.mark.parametrize(
     "status", ["Processing", "PROCESSING", "Queued", "", "New mood", "Not completed", 3, None, True, {}, ["Failed"]]
 )
-def test_a_job_that_is_neither_completed_nor_failed_is_not_ready(run: Run, status: object) -> None:
-    async def test() -> None:
-        assert await outcome_of_job(says({"jobId": "j-1", "status": status, "orderId": "o-1"})) == NotReady()
-
-    run(test())
+async def test_a_job_that_is_neither_completed_nor_failed_is_not_ready(status: object) -> None:
+    assert await outcome_of_job(says({"jobId": "j-1", "status": status, "orderId": "o-1"})) == NotReady()
 
 
 @pytest.mark.parametrize(
@@ -443,92 +396,65 @@ def test_a_job_that_is_neither_completed_nor_failed_is_not_ready(run: Run, statu
     [("Processing", "processing"), ("IN_PROGRESS", "in_progress"), ("New mood", "other"), ("x" * 33, "other"),
      ('a"}\n', "other"), ("", None), (None, None), ("Completed", None)],
 )  # fmt: skip
-def test_a_status_that_is_not_known_is_told_as_one_plain_word(run: Run, status: object, word: str | None) -> None:
-    async def test() -> None:
-        outcome = await outcome_of_job(says({"status": status}))
-        assert isinstance(outcome, NotReady)
-        assert outcome.status == word
-
-    run(test())
+async def test_a_status_that_is_not_known_is_told_as_one_plain_word(status: object, word: str | None) -> None:
+    outcome = await outcome_of_job(says({"status": status}))
+    assert isinstance(outcome, NotReady)
+    assert outcome.status == word
 
 
 @pytest.mark.parametrize(
     "status", ["Failed", "FAILED", " error ", "ErrorInContact", "Failure", "Cancelled", "Rejected"]
 )
-def test_a_job_that_failed_will_never_be_ready(run: Run, status: str) -> None:
-    async def test() -> None:
-        outcome = await outcome_of_job(says({"Status": status, "versionTag": "t-0", "errors": ["no contact"]}))
-        assert isinstance(outcome, JobFailed)
-        assert outcome.why == f"job status is {status.strip().lower()}"
-        assert outcome.errors is not None
-        assert "no contact" in outcome.errors
-
-    run(test())
+async def test_a_job_that_failed_will_never_be_ready(status: str) -> None:
+    outcome = await outcome_of_job(says({"Status": status, "versionTag": "t-0", "errors": ["no contact"]}))
+    assert isinstance(outcome, JobFailed)
+    assert outcome.why == f"job status is {status.strip().lower()}"
+    assert outcome.errors is not None
+    assert "no contact" in outcome.errors
 
 
-def test_a_job_that_failed_may_say_so_with_an_error_status(run: Run) -> None:
-    async def test() -> None:
-        failed = await outcome_of_job(says({"status": "Failed", "errors": ["no contact"]}, status=422))
-        assert isinstance(failed, JobFailed)
-        refused = await outcome_of_job(says({"errors": ["not a job id"]}, status=422))
-        assert isinstance(refused, Rejected)
-
-    run(test())
+async def test_a_job_that_failed_may_say_so_with_an_error_status() -> None:
+    failed = await outcome_of_job(says({"status": "Failed", "errors": ["no contact"]}, status=422))
+    assert isinstance(failed, JobFailed)
+    refused = await outcome_of_job(says({"errors": ["not a job id"]}, status=422))
+    assert isinstance(refused, Rejected)
 
 
 @pytest.mark.parametrize(
     "status", ["Completed", "completed", "COMPLETED ", "CompletedWithErrors", "completed_with_warnings", "Succeeded"]
 )
-def test_a_completed_job_without_a_tag_leads_to_its_order(run: Run, status: str) -> None:
-    async def test() -> None:
-        async with wired(answering(says({"status": status, "orderId": "a/b"}), says({"versionTag": "t-2"}))) as w:
-            assert await w.engage.poll_job("j-1") == Ready("t-2")
-            assert [r.target for r in w.server.requests] == [JOB.encode(), b"/api/v3/orders/a%2Fb"]
-
-    run(test())
+async def test_a_completed_job_without_a_tag_leads_to_its_order(status: str) -> None:
+    async with wired(answering(says({"status": status, "orderId": "a/b"}), says({"versionTag": "t-2"}))) as w:
+        assert await w.engage.poll_job("j-1") == Ready("t-2")
+        assert [r.target for r in w.server.requests] == [JOB.encode(), b"/api/v3/orders/a%2Fb"]
 
 
-def test_a_completed_job_that_names_neither_tag_nor_order_is_not_ready(run: Run) -> None:
-    async def test() -> None:
-        assert await outcome_of_job(says({"status": "Completed"})) == NotReady()
-        assert await outcome_of_job(says({"status": "Completed", "orderId": {}})) == NotReady()
-
-    run(test())
+async def test_a_completed_job_that_names_neither_tag_nor_order_is_not_ready() -> None:
+    assert await outcome_of_job(says({"status": "Completed"})) == NotReady()
+    assert await outcome_of_job(says({"status": "Completed", "orderId": {}})) == NotReady()
 
 
-def test_a_completed_job_whose_order_has_no_tag_yet_is_not_ready(run: Run) -> None:
-    async def test() -> None:
-        completed = says({"status": "Completed", "orderId": 1})
-        assert await outcome_of_job(completed, says({"status": "Completed"})) == NotReady()
-
-    run(test())
+async def test_a_completed_job_whose_order_has_no_tag_yet_is_not_ready() -> None:
+    completed = says({"status": "Completed", "orderId": 1})
+    assert await outcome_of_job(completed, says({"status": "Completed"})) == NotReady()
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_job_may_redirect_to_its_order_whose_status_is_no_jobs_status(run: Run, status: int) -> None:
-    async def test() -> None:
-        redirect = answer(status, headers={"location": ORDER})
-        assert await outcome_of_job(redirect, says({"status": "Cancelled", "versionTag": "t-3"})) == Ready("t-3")
-        assert await outcome_of_job(redirect, says({"status": "Completed", "orderId": "o-1"})) == NotReady()
-
-    run(test())
+async def test_a_job_may_redirect_to_its_order_whose_status_is_no_jobs_status(status: int) -> None:
+    redirect = answer(status, headers={"location": ORDER})
+    assert await outcome_of_job(redirect, says({"status": "Cancelled", "versionTag": "t-3"})) == Ready("t-3")
+    assert await outcome_of_job(redirect, says({"status": "Completed", "orderId": "o-1"})) == NotReady()
 
 
-def test_a_job_may_redirect_to_another_job(run: Run) -> None:
-    async def test() -> None:
-        redirect = answer(302, headers={"location": "j-2"})
-        assert isinstance(await outcome_of_job(redirect, says({"status": "Failed"})), JobFailed)
-
-    run(test())
+async def test_a_job_may_redirect_to_another_job() -> None:
+    redirect = answer(302, headers={"location": "j-2"})
+    assert isinstance(await outcome_of_job(redirect, says({"status": "Failed"})), JobFailed)
 
 
-def test_redirects_are_followed_a_few_times_only(run: Run) -> None:
-    async def test() -> None:
-        async with wired(answering(answer(302, headers={"location": JOB}))) as w:
-            assert await w.engage.poll_job("j-1") == Unavailable("more than 5 redirects")
-            assert len(w.server.requests) == 6
-
-    run(test())
+async def test_redirects_are_followed_a_few_times_only() -> None:
+    async with wired(answering(answer(302, headers={"location": JOB}))) as w:
+        assert await w.engage.poll_job("j-1") == Unavailable("more than 5 redirects")
+        assert len(w.server.requests) == 6
 
 
 @pytest.mark.parametrize(
@@ -545,13 +471,10 @@ def test_redirects_are_followed_a_few_times_only(run: Run) -> None:
         (None, Undated()),
     ],
 )
-def test_an_order_older_than_asked_for_is_not_ready(run: Run, changed_at: object, outcome: PollOutcome) -> None:
-    async def test() -> None:
-        async with wired(answering(says({"versionTag": "t-1", "lastChangedAt": changed_at}))) as w:
-            assert await w.engage.poll_order("o-1", newer_than=NOW) == outcome
-            assert await w.engage.poll_order("o-1", newer_than=NOW.replace(tzinfo=None)) == outcome
-
-    run(test())
+async def test_an_order_older_than_asked_for_is_not_ready(changed_at: object, outcome: PollOutcome) -> None:
+    async with wired(answering(says({"versionTag": "t-1", "lastChangedAt": changed_at}))) as w:
+        assert await w.engage.poll_order("o-1", newer_than=NOW) == outcome
+        assert await w.engage.poll_order("o-1", newer_than=NOW.replace(tzinfo=None)) == outcome
 
 
 # Further requests of one call
@@ -569,26 +492,20 @@ COMPLETED = says({"status": "Completed", "orderId": "o-1"})
 
 
 @pytest.mark.parametrize("first", [REDIRECTED, COMPLETED], ids=["redirected", "completed without a tag"])
-def test_a_poll_that_may_not_go_on_is_not_ready_and_asks_nothing_more(run: Run, first: bytes) -> None:
-    async def test() -> None:
-        async with wired(answering(first, says({"versionTag": "t-1"}))) as w:
-            assert await w.engage.poll_job("j-1", not_now()) == NotReady()
-            assert len(w.server.requests) == 1
-
-    run(test())
+async def test_a_poll_that_may_not_go_on_is_not_ready_and_asks_nothing_more(first: bytes) -> None:
+    async with wired(answering(first, says({"versionTag": "t-1"}))) as w:
+        assert await w.engage.poll_job("j-1", not_now()) == NotReady()
+        assert len(w.server.requests) == 1
 
 
-def test_an_order_that_may_not_be_replaced_yet_is_not_put(run: Run) -> None:
-    async def test() -> None:
-        async with wired(answering(answer(409), says({"jobId": "j-1"}, 202))) as w:
-            outcome = await w.engage.send_document("o-1", {"orderId": "o-1"}, not_now())
-            assert isinstance(outcome, Unavailable)
-            assert len(w.server.requests) == 1
-
-    run(test())
+async def test_an_order_that_may_not_be_replaced_yet_is_not_put() -> None:
+    async with wired(answering(answer(409), says({"jobId": "j-1"}, 202))) as w:
+        outcome = await w.engage.send_document("o-1", {"orderId": "o-1"}, not_now())
+        assert isinstance(outcome, Unavailable)
+        assert len(w.server.requests) == 1
 
 
-def test_each_further_request_waits_for_a_turn_of_its_own(run: Run) -> None:
+async def test_each_further_request_waits_for_a_turn_of_its_own() -> None:
     permits = 0
 
     async def permit() -> bool:
@@ -596,12 +513,9 @@ def test_each_further_request_waits_for_a_turn_of_its_own(run: Run) -> None:
         permits += 1
         return True
 
-    async def test() -> None:
-        async with wired(answering(REDIRECTED, REDIRECTED, says({"versionTag": "t-1"}))) as w:
-            assert await w.engage.poll_job("j-1", permit) == Ready("t-1")
-            assert permits == 2
-
-    run(test())
+    async with wired(answering(REDIRECTED, REDIRECTED, says({"versionTag": "t-1"}))) as w:
+        assert await w.engage.poll_job("j-1", permit) == Ready("t-1")
+        assert permits == 2
 
 
 # Documents
@@ -654,21 +568,15 @@ EXISTS = answer(409)
         ([b"garbage\r\n\r\n"], Unavailable("answer was not HTTP")),
     ],
 )
-def test_what_an_answer_makes_of_a_document(run: Run, answers: list[bytes], outcome: DocumentOutcome) -> None:
-    async def test() -> None:
-        assert await outcome_of_document(*answers) == outcome
-
-    run(test())
+async def test_what_an_answer_makes_of_a_document(answers: list[bytes], outcome: DocumentOutcome) -> None:
+    assert await outcome_of_document(*answers) == outcome
 
 
-def test_a_document_without_an_answer_may_be_sent_again(run: Run) -> None:
-    async def test() -> None:
-        refused = client_of(refused_url())
-        assert await refused.send_document("o-1", {}) == Unavailable("connection refused")
-        async with wired(no_answer) as w:
-            assert await w.engage.send_document("o-1", {}) == Unavailable("connection was closed before the answer")
-
-    run(test())
+async def test_a_document_without_an_answer_may_be_sent_again() -> None:
+    refused = client_of(refused_url())
+    assert await refused.send_document("o-1", {}) == Unavailable("connection refused")
+    async with wired(no_answer) as w:
+        assert await w.engage.send_document("o-1", {}) == Unavailable("connection was closed before the answer")
 
 
 # Ids
@@ -707,91 +615,76 @@ UNSAFE_IDS = [
 
 
 @pytest.mark.parametrize("raw_id", SAFE_IDS, ids=lambda raw_id: ascii(raw_id[:20]))
-def test_an_id_is_exactly_one_path_segment(run: Run, raw_id: str) -> None:
-    async def test() -> None:
-        async with wired(answering(says({"versionTag": "t-1"}))) as w:
-            assert await w.engage.send_action(raw_id, ACTION) == AcceptedUndocumented()
-            assert await w.engage.poll_order(raw_id) == Ready("t-1")
-            assert await w.engage.poll_job(raw_id) == Ready("t-1")
-            for request, before, after in zip(
-                w.server.requests,
-                (b"POST /api/v3/orders/", b"GET /api/v3/orders/", b"GET /api/v3/orders/jobs/"),
-                (b"/action HTTP/1.1", b" HTTP/1.1", b" HTTP/1.1"),
-                strict=True,
-            ):
-                segment = request.line.removeprefix(before).removesuffix(after)
-                assert not set(segment) & set(b"/\\?#; \r\n")
-                assert unquote_to_bytes(segment) == raw_id.encode()
-
-    run(test())
+async def test_an_id_is_exactly_one_path_segment(raw_id: str) -> None:
+    async with wired(answering(says({"versionTag": "t-1"}))) as w:
+        assert await w.engage.send_action(raw_id, ACTION) == AcceptedUndocumented()
+        assert await w.engage.poll_order(raw_id) == Ready("t-1")
+        assert await w.engage.poll_job(raw_id) == Ready("t-1")
+        for request, before, after in zip(
+            w.server.requests,
+            (b"POST /api/v3/orders/", b"GET /api/v3/orders/", b"GET /api/v3/orders/jobs/"),
+            (b"/action HTTP/1.1", b" HTTP/1.1", b" HTTP/1.1"),
+            strict=True,
+        ):
+            segment = request.line.removeprefix(before).removesuffix(after)
+            assert not set(segment) & set(b"/\\?#; \r\n")
+            assert unquote_to_bytes(segment) == raw_id.encode()
 
 
 @pytest.mark.parametrize("raw_id", UNSAFE_IDS, ids=lambda raw_id: ascii(raw_id[:20]))
-def test_an_id_that_is_no_single_segment_is_never_sent(run: Run, raw_id: str) -> None:
-    async def test() -> None:
-        async with wired(answering(says({"versionTag": "t-1"}))) as w:
-            order, job = (
-                Rejected(0, "order id cannot be a path segment"),
-                Rejected(0, "job id cannot be a path segment"),
-            )
-            assert await w.engage.send_action(raw_id, ACTION) == order
-            assert await w.engage.poll_order(raw_id) == order
-            assert await w.engage.send_document(raw_id, {}) == order
-            assert await w.engage.poll_job(raw_id) == job
-            assert w.server.requests == []
-
-    run(test())
+async def test_an_id_that_is_no_single_segment_is_never_sent(raw_id: str) -> None:
+    async with wired(answering(says({"versionTag": "t-1"}))) as w:
+        order, job = (
+            Rejected(0, "order id cannot be a path segment"),
+            Rejected(0, "job id cannot be a path segment"),
+        )
+        assert await w.engage.send_action(raw_id, ACTION) == order
+        assert await w.engage.poll_order(raw_id) == order
+        assert await w.engage.send_document(raw_id, {}) == order
+        assert await w.engage.poll_job(raw_id) == job
+        assert w.server.requests == []
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.text(max_size=40) | st.text("./\\%2eEfF5cC", max_size=12))
-def test_whatever_the_id_it_is_one_segment_or_is_not_sent(raw_id: str) -> None:
-    async def test() -> None:
-        async with wired(answering(answer(202))) as w:
-            outcome = await w.engage.send_action(raw_id, ACTION)
-            targets = [request.target for request in w.server.requests]
-            if outcome == Accepted():
-                (target,) = targets
-                root, api, version, orders, segment, action = target.split(b"/")
-                assert (root, api, version, orders, action) == (b"", b"api", b"v3", b"orders", b"action")
-                assert unquote_to_bytes(segment) == raw_id.encode()
-            else:
-                assert (targets, outcome) == ([], Rejected(0, "order id cannot be a path segment"))
-
-    asyncio.run(test())
+async def test_whatever_the_id_it_is_one_segment_or_is_not_sent(raw_id: str) -> None:
+    async with wired(answering(answer(202))) as w:
+        outcome = await w.engage.send_action(raw_id, ACTION)
+        targets = [request.target for request in w.server.requests]
+        if outcome == Accepted():
+            (target,) = targets
+            root, api, version, orders, segment, action = target.split(b"/")
+            assert (root, api, version, orders, action) == (b"", b"api", b"v3", b"orders", b"action")
+            assert unquote_to_bytes(segment) == raw_id.encode()
+        else:
+            assert (targets, outcome) == ([], Rejected(0, "order id cannot be a path segment"))
 
 
 @pytest.mark.timeout(10)
-def test_an_id_encoded_over_and_over_is_looked_at_in_no_time(run: Run) -> None:
-    async def test() -> None:
-        async with wired(answering(answer(202))) as w:
-            assert await w.engage.send_action("%" + "25" * 500, ACTION) == Accepted()
-
-    run(test())
+async def test_an_id_encoded_over_and_over_is_looked_at_in_no_time() -> None:
+    async with wired(answering(answer(202))) as w:
+        assert await w.engage.send_action("%" + "25" * 500, ACTION) == Accepted()
 
 
 # Key and origin
 
 
-def test_each_request_carries_the_key_and_names_the_integration(run: Run) -> None:
-    async def test() -> None:
-        script = answering(
-            answer(409), says({"jobId": "j"}, 202), answer(302, headers={"location": ORDER}), says({"versionTag": "t"})
-        )
-        async with wired(script) as w:
-            await w.engage.send_document("o-1", {})
-            await w.engage.poll_job("j-1")
-            await w.engage.poll_order("o-1")
-            await w.engage.send_action("o-1", ACTION)
-            assert len(w.server.requests) == 6
-            for request in w.server.requests:
-                assert request.headers[b"apikey"] == KEY.encode()
-                assert request.headers[b"user-agent"] == b"AcmePOS/1.5 engage-relay/1"
-                assert request.headers[b"host"] == f"127.0.0.1:{w.server.port}".encode()
-                assert request.headers[b"accept-encoding"] == b"identity"
-                assert request.headers[b"content-type"] == b"application/json"  # a GET's, too, and after a redirect
-
-    run(test())
+async def test_each_request_carries_the_key_and_names_the_integration() -> None:
+    script = answering(
+        answer(409), says({"jobId": "j"}, 202), answer(302, headers={"location": ORDER}), says({"versionTag": "t"})
+    )
+    async with wired(script) as w:
+        await w.engage.send_document("o-1", {})
+        await w.engage.poll_job("j-1")
+        await w.engage.poll_order("o-1")
+        await w.engage.send_action("o-1", ACTION)
+        assert len(w.server.requests) == 6
+        for request in w.server.requests:
+            assert request.headers[b"apikey"] == KEY.encode()
+            assert request.headers[b"user-agent"] == b"AcmePOS/1.5 engage-relay/1"
+            assert request.headers[b"host"] == f"127.0.0.1:{w.server.port}".encode()
+            assert request.headers[b"accept-encoding"] == b"identity"
+            assert request.headers[b"content-type"] == b"application/json"  # a GET's, too, and after a redirect
 
 
 @pytest.mark.parametrize(
@@ -807,61 +700,49 @@ def test_each_request_carries_the_key_and_names_the_integration(run: Run) -> Non
     ],
 )
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_of_a_redirect_the_path_is_asked_at_our_own_origin(run: Run, status: int, location: str) -> None:
+async def test_of_a_redirect_the_path_is_asked_at_our_own_origin(status: int, location: str) -> None:
     """A server behind a gateway may write its inner name; the key goes to nobody but the connection's origin."""
 
-    async def test() -> None:
-        path = "/api/v3/orders/o-2?expand=all"
-        async with serving(answering(says({"versionTag": "stolen"}))) as elsewhere:
-            netloc = f"127.0.0.1:{elsewhere.port}"
-            url = location.format(elsewhere=elsewhere.url, netloc=netloc, path=path)
-            async with wired(answering(answer(status, headers={"location": url}), says({"versionTag": "t-1"}))) as w:
-                assert await w.engage.poll_order("o-1") == Ready("t-1")
-                first, second = w.server.requests
-                assert second.target == path.encode()
-                assert second.headers == first.headers
-            assert elsewhere.connections == 0
-
-    run(test())
+    path = "/api/v3/orders/o-2?expand=all"
+    async with serving(answering(says({"versionTag": "stolen"}))) as elsewhere:
+        netloc = f"127.0.0.1:{elsewhere.port}"
+        url = location.format(elsewhere=elsewhere.url, netloc=netloc, path=path)
+        async with wired(answering(answer(status, headers={"location": url}), says({"versionTag": "t-1"}))) as w:
+            assert await w.engage.poll_order("o-1") == Ready("t-1")
+            first, second = w.server.requests
+            assert second.target == path.encode()
+            assert second.headers == first.headers
+        assert elsewhere.connections == 0
 
 
-def test_what_a_redirect_points_to_is_never_sent_to(run: Run) -> None:
-    async def test() -> None:
-        async with serving(answering(says({"versionTag": "stolen"}))) as elsewhere:
-            for status in (301, 302, 307, 308):
-                async with wired(answering(answer(status, headers={"location": elsewhere.url + JOB}))) as w:
-                    await w.engage.send_document("o-1", {})
-                    await w.engage.send_action("o-1", ACTION)
-                    assert [request.target for request in w.server.requests] == [
-                        b"/api/v3/orders",
-                        b"/api/v3/orders/o-1/action",
-                    ]
-            assert elsewhere.connections == 0
-
-    run(test())
+async def test_what_a_redirect_points_to_is_never_sent_to() -> None:
+    async with serving(answering(says({"versionTag": "stolen"}))) as elsewhere:
+        for status in (301, 302, 307, 308):
+            async with wired(answering(answer(status, headers={"location": elsewhere.url + JOB}))) as w:
+                await w.engage.send_document("o-1", {})
+                await w.engage.send_action("o-1", ACTION)
+                assert [request.target for request in w.server.requests] == [
+                    b"/api/v3/orders",
+                    b"/api/v3/orders/o-1/action",
+                ]
+        assert elsewhere.connections == 0
 
 
-def test_headers_of_the_connection_go_along_with_each_request(run: Run) -> None:
-    async def test() -> None:
-        script = answering(answer(302, headers={"location": ORDER}), says({"versionTag": "t"}), answer(202))
-        async with serving(script) as server:
-            engage = client_of(server.url, headers={"X-Gateway-Tenant": "acme se"})
-            assert await engage.poll_job("j-1") == Ready("t")
-            assert await engage.send_action("o-1", ACTION) == Accepted()
-            assert [request.headers[b"x-gateway-tenant"] for request in server.requests] == [b"acme se"] * 3
-            await engage.aclose()
-
-    run(test())
+async def test_headers_of_the_connection_go_along_with_each_request() -> None:
+    script = answering(answer(302, headers={"location": ORDER}), says({"versionTag": "t"}), answer(202))
+    async with serving(script) as server:
+        engage = client_of(server.url, headers={"X-Gateway-Tenant": "acme se"})
+        assert await engage.poll_job("j-1") == Ready("t")
+        assert await engage.send_action("o-1", ACTION) == Accepted()
+        assert [request.headers[b"x-gateway-tenant"] for request in server.requests] == [b"acme se"] * 3
+        await engage.aclose()
 
 
-def test_environment_variables_lead_nowhere_else(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_environment_variables_lead_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, refused_url())
 
-    async def test() -> None:
-        assert await outcome_of_action(answer(202)) == Accepted()
-
-    run(test())
+    assert await outcome_of_action(answer(202)) == Accepted()
 
 
 def keys(*each: str | Exception) -> Callable[[], str]:
@@ -877,48 +758,36 @@ def keys(*each: str | Exception) -> Callable[[], str]:
 
 
 @pytest.mark.parametrize("key", ["", "a b", "key\n", "key\r\nx: y", "né", "\0", FileNotFoundError(), ValueError()])
-def test_a_key_that_no_header_can_carry_is_as_wrong_as_one_that_is_refused(run: Run, key: str | Exception) -> None:
-    async def test() -> None:
-        async with wired(answering(answer(202)), api_key=keys(key, key, key, key)) as w:
-            assert await w.engage.send_action("o-1", ACTION) == Unauthorized(0)
-            assert await w.engage.send_document("o-1", {}) == Unauthorized(0)
-            assert await w.engage.poll_job("j-1") == Unauthorized(0)
-            assert await w.engage.poll_order("o-1") == Unauthorized(0)
-            assert w.server.requests == []
-
-    run(test())
+async def test_a_key_that_no_header_can_carry_is_as_wrong_as_one_that_is_refused(key: str | Exception) -> None:
+    async with wired(answering(answer(202)), api_key=keys(key, key, key, key)) as w:
+        assert await w.engage.send_action("o-1", ACTION) == Unauthorized(0)
+        assert await w.engage.send_document("o-1", {}) == Unauthorized(0)
+        assert await w.engage.poll_job("j-1") == Unauthorized(0)
+        assert await w.engage.poll_order("o-1") == Unauthorized(0)
+        assert w.server.requests == []
 
 
-def test_the_key_is_read_again_for_each_request(run: Run) -> None:
-    async def test() -> None:
-        async with wired(answering(answer(401), answer(202)), api_key=keys("old", "new")) as w:
-            assert await w.engage.send_action("o-1", ACTION) == Unauthorized(401)
-            assert await w.engage.send_action("o-1", ACTION) == Accepted()
-            assert [request.headers[b"apikey"] for request in w.server.requests] == [b"old", b"new"]
-
-    run(test())
+async def test_the_key_is_read_again_for_each_request() -> None:
+    async with wired(answering(answer(401), answer(202)), api_key=keys("old", "new")) as w:
+        assert await w.engage.send_action("o-1", ACTION) == Unauthorized(401)
+        assert await w.engage.send_action("o-1", ACTION) == Accepted()
+        assert [request.headers[b"apikey"] for request in w.server.requests] == [b"old", b"new"]
 
 
-def test_a_key_file_that_cannot_be_read_is_unauthorized(run: Run, tmp_path: Path) -> None:
-    async def test() -> None:
-        path = tmp_path / "key"
-        async with wired(answering(answer(202)), api_key=path.read_text) as w:
-            assert await w.engage.send_action("o-1", ACTION) == Unauthorized(0)
-            path.write_bytes(b"\xff\xfe")
-            assert await w.engage.send_action("o-1", ACTION) == Unauthorized(0)
-            path.write_text("k")
-            assert await w.engage.send_action("o-1", ACTION) == Accepted()
-
-    run(test())
+async def test_a_key_file_that_cannot_be_read_is_unauthorized(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    async with wired(answering(answer(202)), api_key=path.read_text) as w:
+        assert await w.engage.send_action("o-1", ACTION) == Unauthorized(0)
+        path.write_bytes(b"\xff\xfe")
+        assert await w.engage.send_action("o-1", ACTION) == Unauthorized(0)
+        path.write_text("k")
+        assert await w.engage.send_action("o-1", ACTION) == Accepted()
 
 
-def test_a_base_urls_path_stays_in_front(run: Run) -> None:
-    async def test() -> None:
-        async with wired(answering(answer(202)), prefix="/tenant/") as w:
-            await w.engage.send_action("o-1", ACTION)
-            assert w.server.requests[0].target == b"/tenant/api/v3/orders/o-1/action"
-
-    run(test())
+async def test_a_base_urls_path_stays_in_front() -> None:
+    async with wired(answering(answer(202)), prefix="/tenant/") as w:
+        await w.engage.send_action("o-1", ACTION)
+        assert w.server.requests[0].target == b"/tenant/api/v3/orders/o-1/action"
 
 
 @pytest.mark.parametrize(

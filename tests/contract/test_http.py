@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from consumer.engage import http
 from consumer.engage.http import MAX_BODY_BYTES, MAX_REUSE_BYTES, Failure, HttpEngine, MaySend, Origin, Response
-from tests.contract.conftest import Run
 from tests.support.scripted_server import Peer, Script, answer, answering, refused_url, serving
+
+pytestmark = pytest.mark.anyio
 
 LONG_S = 20.0  # a time-out that no test waits for
 SHORT_S = 0.15  # one that is waited for
@@ -109,28 +110,22 @@ async def tls_request(peer: Peer, context: ssl.SSLContext) -> Callable[..., byte
 # What ends well
 
 
-def test_a_complete_answer_is_returned_with_what_its_headers_say(run: Run) -> None:
-    async def test() -> None:
-        said = {"Location": "/orders/1", "RETRY-AFTER": "7"}
-        response = await outcome_of(answering(answer(302, b"look there", said)))
-        assert response == Response(302, b"look there", location="/orders/1", retry_after="7")
-
-    run(test())
+async def test_a_complete_answer_is_returned_with_what_its_headers_say() -> None:
+    said = {"Location": "/orders/1", "RETRY-AFTER": "7"}
+    response = await outcome_of(answering(answer(302, b"look there", said)))
+    assert response == Response(302, b"look there", location="/orders/1", retry_after="7")
 
 
-def test_the_request_arrives_whole_and_as_written(run: Run) -> None:
-    async def test() -> None:
-        async with serving(answering(OK)) as server:
-            engine = engine_for(server.url)
-            headers = [(b"host", b"engage"), (b"content-length", b"3")]
-            await engine.exchange("document", b"PUT", b"/a%2Fb?c=%0A", headers, b"abc")
-            await engine.exchange("order", b"GET", b"/", [(b"host", b"engage")])
-            await engine.aclose()
-            put, get = server.requests
-            assert (put.line, put.body) == (b"PUT /a%2Fb?c=%0A HTTP/1.1", b"abc")
-            assert (get.line, get.headers) == (b"GET / HTTP/1.1", {b"host": b"engage"})
-
-    run(test())
+async def test_the_request_arrives_whole_and_as_written() -> None:
+    async with serving(answering(OK)) as server:
+        engine = engine_for(server.url)
+        headers = [(b"host", b"engage"), (b"content-length", b"3")]
+        await engine.exchange("document", b"PUT", b"/a%2Fb?c=%0A", headers, b"abc")
+        await engine.exchange("order", b"GET", b"/", [(b"host", b"engage")])
+        await engine.aclose()
+        put, get = server.requests
+        assert (put.line, put.body) == (b"PUT /a%2Fb?c=%0A HTTP/1.1", b"abc")
+        assert (get.line, get.headers) == (b"GET / HTTP/1.1", {b"host": b"engage"})
 
 
 @pytest.mark.parametrize(
@@ -143,156 +138,117 @@ def test_the_request_arrives_whole_and_as_written(run: Run) -> None:
     ],
     ids=["informational answers first", "chunked", "identity", "until the end of the connection"],
 )
-def test_every_form_of_an_answer_is_read(run: Run, raw: bytes) -> None:
-    async def test() -> None:
-        assert await outcome_of(after_the_request(raw)) == Response(200, b"fine")
-        assert await outcome_of(after_the_request(*(raw[n : n + 1] for n in range(len(raw))))) == Response(200, b"fine")
-
-    run(test())
+async def test_every_form_of_an_answer_is_read(raw: bytes) -> None:
+    assert await outcome_of(after_the_request(raw)) == Response(200, b"fine")
+    assert await outcome_of(after_the_request(*(raw[n : n + 1] for n in range(len(raw))))) == Response(200, b"fine")
 
 
-def test_an_answer_that_comes_before_the_request_was_read_counts(run: Run) -> None:
+async def test_an_answer_that_comes_before_the_request_was_read_counts() -> None:
     async def early(peer: Peer) -> None:
         await peer.head()
         await peer.send(answer(413, b"too long", {"connection": "close"}))
         await peer.client_left()
 
-    async def test() -> None:
-        assert await outcome_of(early, body=bytes(100_000)) == Response(413, b"too long")
-
-    run(test())
+    assert await outcome_of(early, body=bytes(100_000)) == Response(413, b"too long")
 
 
-def test_tls_is_verified_against_the_given_authority(run: Run, authority: trustme.CA, ca_file: Path) -> None:
-    async def test() -> None:
-        async with serving(answering(OK), server_tls(authority)) as server:
-            engine = engine_for(server.url, ca_file=ca_file)
-            assert [await ask(engine) for _ in range(3)] == [Response(200, b"fine")] * 3
-            assert server.connections == 1
-            await engine.aclose()
-
-    run(test())
+async def test_tls_is_verified_against_the_given_authority(authority: trustme.CA, ca_file: Path) -> None:
+    async with serving(answering(OK), server_tls(authority)) as server:
+        engine = engine_for(server.url, ca_file=ca_file)
+        assert [await ask(engine) for _ in range(3)] == [Response(200, b"fine")] * 3
+        assert server.connections == 1
+        await engine.aclose()
 
 
-def test_each_answer_is_reported_once(run: Run) -> None:
+async def test_each_answer_is_reported_once() -> None:
     facts: list[tuple[str, str]] = []
 
-    async def test() -> None:
-        async with serving(answering(OK)) as server:
-            engine = HttpEngine(
-                origin=Origin(server.url),
-                timeout_s=LONG_S,
-                on_request=lambda endpoint, status, seconds: facts.append((endpoint, status)),
-            )
-            await ask(engine)
-            await ask(engine, may_send=lambda: False)
-            await engine.aclose()
-
-    run(test())
+    async with serving(answering(OK)) as server:
+        engine = HttpEngine(
+            origin=Origin(server.url),
+            timeout_s=LONG_S,
+            on_request=lambda endpoint, status, seconds: facts.append((endpoint, status)),
+        )
+        await ask(engine)
+        await ask(engine, may_send=lambda: False)
+        await engine.aclose()
     assert facts == [("action", "200"), ("action", "withdrawn")]
 
 
 # Surely not sent
 
 
-def test_refused_is_not_sent(run: Run) -> None:
-    async def test() -> None:
-        assert await ask(engine_for(refused_url())) == Failure("connect", "connection refused", sent=False)
-
-    run(test())
+async def test_refused_is_not_sent() -> None:
+    assert await ask(engine_for(refused_url())) == Failure("connect", "connection refused", sent=False)
 
 
-def test_a_name_without_an_address_is_not_sent(run: Run) -> None:
-    async def test() -> None:
-        failure = await ask(engine_for("http://nowhere.invalid"))
-        assert failure == Failure("connect", "host name could not be resolved", sent=False)
-
-    run(test())
+async def test_a_name_without_an_address_is_not_sent() -> None:
+    failure = await ask(engine_for("http://nowhere.invalid"))
+    assert failure == Failure("connect", "host name could not be resolved", sent=False)
 
 
 @pytest.mark.parametrize("host", ["localhost", "elsewhere.example"], ids=["unknown authority", "other host"])
-def test_a_certificate_that_is_not_trusted_is_not_sent_to(run: Run, ca_file: Path, host: str) -> None:
-    async def test() -> None:
-        tls = server_tls(trustme.CA(), host)
-        failure = await outcome_of(answering(OK), tls=tls, ca_file=ca_file)
-        assert isinstance(failure, Failure)
-        assert (failure.kind, failure.sent) == ("connect", False)
-        assert failure.why.startswith("TLS certificate was refused")
-
-    run(test())
+async def test_a_certificate_that_is_not_trusted_is_not_sent_to(ca_file: Path, host: str) -> None:
+    tls = server_tls(trustme.CA(), host)
+    failure = await outcome_of(answering(OK), tls=tls, ca_file=ca_file)
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.sent) == ("connect", False)
+    assert failure.why.startswith("TLS certificate was refused")
 
 
-def test_a_certificate_for_another_host_is_refused(run: Run, authority: trustme.CA, ca_file: Path) -> None:
-    async def test() -> None:
-        failure = await outcome_of(answering(OK), tls=server_tls(authority, "elsewhere.example"), ca_file=ca_file)
-        assert isinstance(failure, Failure)
-        assert (failure.kind, failure.sent) == ("connect", False)
-        assert "Hostname mismatch" in failure.why
-
-    run(test())
+async def test_a_certificate_for_another_host_is_refused(authority: trustme.CA, ca_file: Path) -> None:
+    failure = await outcome_of(answering(OK), tls=server_tls(authority, "elsewhere.example"), ca_file=ca_file)
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.sent) == ("connect", False)
+    assert "Hostname mismatch" in failure.why
 
 
-def test_a_server_without_tls_is_not_sent_to(run: Run, ca_file: Path) -> None:
+async def test_a_server_without_tls_is_not_sent_to(ca_file: Path) -> None:
     async def speaks_plainly(peer: Peer) -> None:
         await peer.send(answer(400))
         await peer.client_left()
 
-    async def test() -> None:
-        async with serving(speaks_plainly) as server:
-            failure = await ask(engine_for(server.url.replace("http:", "https:"), ca_file=ca_file))
-            assert isinstance(failure, Failure)
-            assert (failure.kind, failure.sent) == ("connect", False)
-            assert failure.why.startswith("TLS handshake failed")
-
-    run(test())
+    async with serving(speaks_plainly) as server:
+        failure = await ask(engine_for(server.url.replace("http:", "https:"), ca_file=ca_file))
+        assert isinstance(failure, Failure)
+        assert (failure.kind, failure.sent) == ("connect", False)
+        assert failure.why.startswith("TLS handshake failed")
 
 
-def test_a_handshake_that_gets_no_answer_is_not_sent(run: Run, ca_file: Path) -> None:
-    async def test() -> None:
-        async with serving(silent) as server:
-            engine = engine_for(server.url.replace("http:", "https:"), SHORT_S, ca_file)
-            assert await ask(engine) == Failure("connect", "could not connect in time", sent=False)
-            assert server.requests == []
-
-    run(test())
+async def test_a_handshake_that_gets_no_answer_is_not_sent(ca_file: Path) -> None:
+    async with serving(silent) as server:
+        engine = engine_for(server.url.replace("http:", "https:"), SHORT_S, ca_file)
+        assert await ask(engine) == Failure("connect", "could not connect in time", sent=False)
+        assert server.requests == []
 
 
-def test_a_handshake_that_is_cut_off_is_not_sent(run: Run, ca_file: Path) -> None:
+async def test_a_handshake_that_is_cut_off_is_not_sent(ca_file: Path) -> None:
     async def closes(peer: Peer) -> None:
         await peer.reader.read(1)
 
-    async def test() -> None:
-        async with serving(closes) as server:
-            failure = await ask(engine_for(server.url.replace("http:", "https:"), ca_file=ca_file))
-            assert isinstance(failure, Failure)
-            assert (failure.kind, failure.sent) == ("connect", False)
-
-    run(test())
+    async with serving(closes) as server:
+        failure = await ask(engine_for(server.url.replace("http:", "https:"), ca_file=ca_file))
+        assert isinstance(failure, Failure)
+        assert (failure.kind, failure.sent) == ("connect", False)
 
 
-def test_what_is_withdrawn_at_the_last_moment_is_not_sent(run: Run) -> None:
-    async def test() -> None:
-        async with serving(answering(OK)) as server:
-            engine = engine_for(server.url)
-            withdrawn = Failure("withdrawn", "no longer ours to send", sent=False)
-            assert await ask(engine, may_send=lambda: False) == withdrawn
-            assert await ask(engine, may_send=lambda: True) == Response(200, b"fine")
-            assert await ask(engine, may_send=lambda: False) == withdrawn  # also on a connection that was idle
-            await asyncio.gather(*(peer.client_left() for peer in server.peers[:1]))
-            assert len(server.requests) == 1
-            await engine.aclose()
-
-    run(test())
+async def test_what_is_withdrawn_at_the_last_moment_is_not_sent() -> None:
+    async with serving(answering(OK)) as server:
+        engine = engine_for(server.url)
+        withdrawn = Failure("withdrawn", "no longer ours to send", sent=False)
+        assert await ask(engine, may_send=lambda: False) == withdrawn
+        assert await ask(engine, may_send=lambda: True) == Response(200, b"fine")
+        assert await ask(engine, may_send=lambda: False) == withdrawn  # also on a connection that was idle
+        await asyncio.gather(*(peer.client_left() for peer in server.peers[:1]))
+        assert len(server.requests) == 1
+        await engine.aclose()
 
 
-def test_whether_it_may_be_sent_is_asked_only_when_it_could_be(run: Run) -> None:
+async def test_whether_it_may_be_sent_is_asked_only_when_it_could_be() -> None:
     def may_send() -> bool:
         pytest.fail("there is no connection yet")
 
-    async def test() -> None:
-        await ask(engine_for(refused_url()), may_send=may_send)
-
-    run(test())
+    await ask(engine_for(refused_url()), may_send=may_send)
 
 
 # In doubt
@@ -345,13 +301,10 @@ def test_whether_it_may_be_sent_is_asked_only_when_it_could_be(run: Run) -> None
         "compressed",
     ],
 )
-def test_a_request_without_a_readable_answer_is_in_doubt(run: Run, script: Script, kind: str, why: str) -> None:
-    async def test() -> None:
-        failure = await outcome_of(script)
-        assert isinstance(failure, Failure)
-        assert (failure.kind, failure.why, failure.sent) == (kind, why, True)
-
-    run(test())
+async def test_a_request_without_a_readable_answer_is_in_doubt(script: Script, kind: str, why: str) -> None:
+    failure = await outcome_of(script)
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.why, failure.sent) == (kind, why, True)
 
 
 @pytest.mark.parametrize(
@@ -367,64 +320,52 @@ def test_a_request_without_a_readable_answer_is_in_doubt(run: Run, script: Scrip
         (b"", None),
     ],
 )
-def test_the_status_line_that_was_seen_is_told_where_the_rest_is_of_no_use(
-    run: Run, said: bytes, status: int | None
+async def test_the_status_line_that_was_seen_is_told_where_the_rest_is_of_no_use(
+    said: bytes, status: int | None
 ) -> None:
-    async def test() -> None:
-        for parts in ((said,), [said[n : n + 1] for n in range(len(said))]):
-            failure = await outcome_of(after_the_request(*parts))
-            assert isinstance(failure, Failure)
-            assert (failure.sent, failure.status) == (True, status)
-
-    run(test())
+    for parts in ((said,), [said[n : n + 1] for n in range(len(said))]):
+        failure = await outcome_of(after_the_request(*parts))
+        assert isinstance(failure, Failure)
+        assert (failure.sent, failure.status) == (True, status)
 
 
-def test_a_status_line_never_counts_for_the_next_request(run: Run) -> None:
+async def test_a_status_line_never_counts_for_the_next_request() -> None:
     async def once(peer: Peer) -> None:
         await peer.request()
         await peer.send(OK)
         await peer.request()
 
-    async def test() -> None:
-        async with serving(once) as server:
-            engine = engine_for(server.url)
-            assert await ask(engine) == Response(200, b"fine")
-            failure = await ask(engine)
-            assert isinstance(failure, Failure)
-            assert (failure.sent, failure.status) == (True, None)
-            assert server.connections == 1
-            await engine.aclose()
-
-    run(test())
+    async with serving(once) as server:
+        engine = engine_for(server.url)
+        assert await ask(engine) == Response(200, b"fine")
+        failure = await ask(engine)
+        assert isinstance(failure, Failure)
+        assert (failure.sent, failure.status) == (True, None)
+        assert server.connections == 1
+        await engine.aclose()
 
 
-def test_a_request_may_have_a_time_of_its_own_from_its_first_byte(run: Run) -> None:
+async def test_a_request_may_have_a_time_of_its_own_from_its_first_byte() -> None:
     """What a lease and a hand-over count with: a drip does not make it longer."""
 
-    async def test() -> None:
-        async with serving(dripping) as server:
-            engine = engine_for(server.url)
-            head = [(b"host", b"engage"), (b"content-length", b"0")]
-            failure = await engine.exchange("action", b"POST", b"/a", head, answer_s=SHORT_S)
-            assert failure == Failure("timeout", "time ran out in the midst of the answer", sent=True, status=200)
-            await engine.aclose()
-
-    run(test())
+    async with serving(dripping) as server:
+        engine = engine_for(server.url)
+        head = [(b"host", b"engage"), (b"content-length", b"0")]
+        failure = await engine.exchange("action", b"POST", b"/a", head, answer_s=SHORT_S)
+        assert failure == Failure("timeout", "time ran out in the midst of the answer", sent=True, status=200)
+        await engine.aclose()
 
 
-def test_an_answer_without_end_is_cut_off(run: Run) -> None:
+async def test_an_answer_without_end_is_cut_off() -> None:
     async def endless(peer: Peer) -> None:
         await peer.request()
         await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
         while True:
             await peer.send(b"10000\r\n" + bytes(0x10000) + b"\r\n")
 
-    async def test() -> None:
-        failure = await outcome_of(endless)
-        assert isinstance(failure, Failure)
-        assert (failure.kind, failure.sent) == ("oversized", True)
-
-    run(test())
+    failure = await outcome_of(endless)
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.sent) == ("oversized", True)
 
 
 @pytest.mark.parametrize(
@@ -432,74 +373,57 @@ def test_an_answer_without_end_is_cut_off(run: Run) -> None:
     [(silent, "time ran out before the answer"), (dripping, "time ran out in the midst of the answer")],
     ids=["silent", "slow drip"],
 )
-def test_a_request_whose_answer_takes_too_long_is_in_doubt(run: Run, script: Script, why: str) -> None:
-    async def test() -> None:
-        failure = await outcome_of(script, timeout_s=SHORT_S)
-        assert isinstance(failure, Failure)
-        assert (failure.kind, failure.why, failure.sent) == ("timeout", why, True)
-
-    run(test())
+async def test_a_request_whose_answer_takes_too_long_is_in_doubt(script: Script, why: str) -> None:
+    failure = await outcome_of(script, timeout_s=SHORT_S)
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.why, failure.sent) == ("timeout", why, True)
 
 
-def test_a_server_that_takes_no_bytes_is_in_doubt_when_the_time_is_up(run: Run) -> None:
+async def test_a_server_that_takes_no_bytes_is_in_doubt_when_the_time_is_up() -> None:
     async def takes_nothing(peer: Peer) -> None:
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport reads, too
         await gone.wait()
 
     gone = asyncio.Event()
 
-    async def test() -> None:
-        failure = await outcome_of(takes_nothing, timeout_s=SHORT_S, body=bytes(32 << 20))
-        assert failure == Failure("timeout", "time ran out before the answer", sent=True)
-
-    run(test())
+    failure = await outcome_of(takes_nothing, timeout_s=SHORT_S, body=bytes(32 << 20))
+    assert failure == Failure("timeout", "time ran out before the answer", sent=True)
 
 
-def test_a_server_that_breaks_tls_after_the_handshake_is_in_doubt(
-    run: Run, authority: trustme.CA, ca_file: Path
-) -> None:
+async def test_a_server_that_breaks_tls_after_the_handshake_is_in_doubt(authority: trustme.CA, ca_file: Path) -> None:
     async def breaks(peer: Peer) -> None:
         await tls_request(peer, server_tls(authority))
         await peer.send(OK)  # in plain
         await peer.client_left()
 
-    async def test() -> None:
-        async with serving(breaks) as server:
-            engine = engine_for(server.url.replace("http://127.0.0.1", "https://localhost"), ca_file=ca_file)
-            failure = await ask(engine)
-            assert failure == Failure("closed", "connection was reset before the answer", sent=True)
-
-    run(test())
+    async with serving(breaks) as server:
+        engine = engine_for(server.url.replace("http://127.0.0.1", "https://localhost"), ca_file=ca_file)
+        failure = await ask(engine)
+        assert failure == Failure("closed", "connection was reset before the answer", sent=True)
 
 
 # Which connection is used again
 
 
-def test_there_are_as_many_connections_as_requests_in_flight(run: Run) -> None:
-    async def test() -> None:
-        async with serving(answering(OK)) as server:
-            engine = engine_for(server.url)
-            for _ in range(3):
-                assert await asyncio.gather(*(ask(engine) for _ in range(8))) == [Response(200, b"fine")] * 8
-            assert server.connections == 8
-            await engine.aclose()
-
-    run(test())
+async def test_there_are_as_many_connections_as_requests_in_flight() -> None:
+    async with serving(answering(OK)) as server:
+        engine = engine_for(server.url)
+        for _ in range(3):
+            assert await asyncio.gather(*(ask(engine) for _ in range(8))) == [Response(200, b"fine")] * 8
+        assert server.connections == 8
+        await engine.aclose()
 
 
-def test_after_a_failure_the_connection_is_dropped(run: Run) -> None:
-    async def test() -> None:
-        async with serving(answering(b"nonsense\r\n\r\n", OK)) as server:
-            engine = engine_for(server.url)
-            assert isinstance(await ask(engine), Failure)
-            assert await ask(engine) == Response(200, b"fine")
-            assert server.connections == 2
-            await engine.aclose()
-
-    run(test())
+async def test_after_a_failure_the_connection_is_dropped() -> None:
+    async with serving(answering(b"nonsense\r\n\r\n", OK)) as server:
+        engine = engine_for(server.url)
+        assert isinstance(await ask(engine), Failure)
+        assert await ask(engine) == Response(200, b"fine")
+        assert server.connections == 2
+        await engine.aclose()
 
 
-def test_a_cancelled_request_drops_its_connection(run: Run) -> None:
+async def test_a_cancelled_request_drops_its_connection() -> None:
     async def first_never(peer: Peer) -> None:
         await peer.request()
         if peer.number == 1:
@@ -509,101 +433,83 @@ def test_a_cancelled_request_drops_its_connection(run: Run) -> None:
         else:
             await peer.send(OK)
 
-    async def test() -> None:
-        async with serving(first_never) as server:
-            engine = engine_for(server.url)
-            request = asyncio.create_task(ask(engine))
-            await in_flight.wait()
-            request.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await request
-            await dropped.wait()
-            assert await ask(engine) == Response(200, b"fine")
-            assert server.connections == 2
-            await engine.aclose()
-
     in_flight, dropped = asyncio.Event(), asyncio.Event()
-    run(test())
+    async with serving(first_never) as server:
+        engine = engine_for(server.url)
+        request = asyncio.create_task(ask(engine))
+        await in_flight.wait()
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        await dropped.wait()
+        assert await ask(engine) == Response(200, b"fine")
+        assert server.connections == 2
+        await engine.aclose()
 
 
-def test_a_request_cancelled_during_the_handshake_drops_its_connection(run: Run, ca_file: Path) -> None:
+async def test_a_request_cancelled_during_the_handshake_drops_its_connection(ca_file: Path) -> None:
     async def never_shakes(peer: Peer) -> None:
         await peer.reader.readexactly(1)
         in_flight.set()
         await peer.client_left()
         dropped.set()
 
-    async def test() -> None:
-        async with serving(never_shakes) as server:
-            engine = engine_for(server.url.replace("http:", "https:"), ca_file=ca_file)
-            request = asyncio.create_task(ask(engine))
-            await in_flight.wait()
-            request.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await request
-            await dropped.wait()
-
     in_flight, dropped = asyncio.Event(), asyncio.Event()
-    run(test())
+    async with serving(never_shakes) as server:
+        engine = engine_for(server.url.replace("http:", "https:"), ca_file=ca_file)
+        request = asyncio.create_task(ask(engine))
+        await in_flight.wait()
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        await dropped.wait()
 
 
-def test_a_connection_that_the_server_closed_while_idle_costs_nothing(run: Run) -> None:
-    async def test() -> None:
-        async with serving(answering(OK)) as server:
-            engine = engine_for(server.url)
-            assert await ask(engine) == Response(200, b"fine")
-            await server.peers[0].close()
-            assert await ask(engine) == Response(200, b"fine")
-            assert server.connections == 2
-            await engine.aclose()
-
-    run(test())
+async def test_a_connection_that_the_server_closed_while_idle_costs_nothing() -> None:
+    async with serving(answering(OK)) as server:
+        engine = engine_for(server.url)
+        assert await ask(engine) == Response(200, b"fine")
+        await server.peers[0].close()
+        assert await ask(engine) == Response(200, b"fine")
+        assert server.connections == 2
+        await engine.aclose()
 
 
 @pytest.mark.parametrize("happens", [Peer.close_now, lambda peer: peer.send_now(NOT_ASKED)], ids=["closed", "spoke"])
-def test_a_connection_that_ends_on_the_way_to_the_first_byte_costs_nothing(
-    run: Run, happens: Callable[[Peer], None]
+async def test_a_connection_that_ends_on_the_way_to_the_first_byte_costs_nothing(
+    happens: Callable[[Peer], None],
 ) -> None:
-    async def test() -> None:
-        async with serving(answering(OK)) as server:
-            engine = engine_for(server.url)
-            await ask(engine)
-            # Its turn is after the engine took the idle connection, and before the engine sends.
-            asyncio.get_running_loop().call_soon(happens, server.peers[0])
-            assert await ask(engine) == Response(200, b"fine")
-            assert (server.connections, len(server.requests)) == (2, 2)
-            await engine.aclose()
-
-    run(test())
+    async with serving(answering(OK)) as server:
+        engine = engine_for(server.url)
+        await ask(engine)
+        # Its turn is after the engine took the idle connection, and before the engine sends.
+        asyncio.get_running_loop().call_soon(happens, server.peers[0])
+        assert await ask(engine) == Response(200, b"fine")
+        assert (server.connections, len(server.requests)) == (2, 2)
+        await engine.aclose()
 
 
 @pytest.mark.parametrize("behind", [NOT_ASKED, NOT_ASKED[:9], b"\r"], ids=["an answer", "half an answer", "a byte"])
-def test_bytes_behind_an_answer_never_answer_the_next_request(run: Run, behind: bytes) -> None:
-    async def test() -> None:
-        async with serving(answering(OK + behind, OK)) as server:
-            engine = engine_for(server.url)
-            assert [await ask(engine), await ask(engine)] == [Response(200, b"fine")] * 2
-            assert server.connections == 2
-            await engine.aclose()
-
-    run(test())
+async def test_bytes_behind_an_answer_never_answer_the_next_request(behind: bytes) -> None:
+    async with serving(answering(OK + behind, OK)) as server:
+        engine = engine_for(server.url)
+        assert [await ask(engine), await ask(engine)] == [Response(200, b"fine")] * 2
+        assert server.connections == 2
+        await engine.aclose()
 
 
-def test_an_answer_that_nobody_asked_for_never_answers_the_next_request(run: Run) -> None:
-    async def test() -> None:
-        async with serving(answering(OK)) as server:
-            engine = engine_for(server.url)
-            await ask(engine)
-            server.peers[0].send_now(NOT_ASKED)
-            assert await ask(engine) == Response(200, b"fine")
-            assert server.connections == 2
-            await engine.aclose()
-
-    run(test())
+async def test_an_answer_that_nobody_asked_for_never_answers_the_next_request() -> None:
+    async with serving(answering(OK)) as server:
+        engine = engine_for(server.url)
+        await ask(engine)
+        server.peers[0].send_now(NOT_ASKED)
+        assert await ask(engine) == Response(200, b"fine")
+        assert server.connections == 2
+        await engine.aclose()
 
 
-def test_bytes_behind_an_answer_are_seen_in_a_tls_record_of_their_own(
-    run: Run, authority: trustme.CA, ca_file: Path
+async def test_bytes_behind_an_answer_are_seen_in_a_tls_record_of_their_own(
+    authority: trustme.CA, ca_file: Path
 ) -> None:
     """Both records come in one piece: the socket then has nothing more to tell, only the TLS layer has."""
 
@@ -612,42 +518,33 @@ def test_bytes_behind_an_answer_are_seen_in_a_tls_record_of_their_own(
         await peer.send(encrypted(OK, NOT_ASKED) if peer.number == 1 else encrypted(OK))
         await peer.client_left()
 
-    async def test() -> None:
-        async with serving(two_records) as server:
-            engine = engine_for(server.url.replace("http://127.0.0.1", "https://localhost"), ca_file=ca_file)
-            assert [await ask(engine), await ask(engine)] == [Response(200, b"fine")] * 2
-            assert server.connections == 2
-            await engine.aclose()
-
-    run(test())
+    async with serving(two_records) as server:
+        engine = engine_for(server.url.replace("http://127.0.0.1", "https://localhost"), ca_file=ca_file)
+        assert [await ask(engine), await ask(engine)] == [Response(200, b"fine")] * 2
+        assert server.connections == 2
+        await engine.aclose()
 
 
-def test_a_connection_is_not_used_again_after_an_answer_behind_which_bytes_could_hide(run: Run) -> None:
-    async def test() -> None:
-        async with serving(answering(answer(200, bytes(MAX_REUSE_BYTES)), OK)) as server:
-            engine = engine_for(server.url)
-            assert [await ask(engine), await ask(engine)] == [
-                Response(200, bytes(MAX_REUSE_BYTES)),
-                Response(200, b"fine"),
-            ]
-            assert server.connections == 2
-            await engine.aclose()
-
-    run(test())
+async def test_a_connection_is_not_used_again_after_an_answer_behind_which_bytes_could_hide() -> None:
+    async with serving(answering(answer(200, bytes(MAX_REUSE_BYTES)), OK)) as server:
+        engine = engine_for(server.url)
+        assert [await ask(engine), await ask(engine)] == [
+            Response(200, bytes(MAX_REUSE_BYTES)),
+            Response(200, b"fine"),
+        ]
+        assert server.connections == 2
+        await engine.aclose()
 
 
-def test_idle_connections_are_closed_before_a_server_would(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test() -> None:
-        async with serving(answering(OK)) as server:
-            engine = engine_for(server.url)
-            monkeypatch.setattr(http, "IDLE_S", -1.0)  # as if it were over at once
-            await asyncio.gather(*(ask(engine) for _ in range(4)))
-            await ask(engine)
-            await asyncio.gather(*(peer.client_left() for peer in server.peers[:4]))
-            assert server.connections == 5
-            await engine.aclose()
-
-    run(test())
+async def test_idle_connections_are_closed_before_a_server_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(answering(OK)) as server:
+        engine = engine_for(server.url)
+        monkeypatch.setattr(http, "IDLE_S", -1.0)  # as if it were over at once
+        await asyncio.gather(*(ask(engine) for _ in range(4)))
+        await ask(engine)
+        await asyncio.gather(*(peer.client_left() for peer in server.peers[:4]))
+        assert server.connections == 5
+        await engine.aclose()
 
 
 # Where to

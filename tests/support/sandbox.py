@@ -256,8 +256,12 @@ class Sandbox:
         """Commit offsets under the group: topic, partition, offset. `by`: a relay names itself, a tool nobody."""
         wanted = [TopicPartition(*each, metadata=by) if by else TopicPartition(*each) for each in offsets]
         asked = ConsumerGroupTopicPartitions(str(self.properties["group.id"]), wanted)
-        (future,) = self.admin.alter_consumer_group_offsets([asked]).values()
-        assert all(each.error is None for each in future.result(PATIENCE_S).topic_partitions)
+
+        def committed() -> bool:
+            (future,) = self.admin.alter_consumer_group_offsets([asked]).values()
+            return all(each.error is None for each in future.result(PATIENCE_S).topic_partitions)
+
+        until(committed, "the group's coordinator takes the offsets")  # a new broker's is still loading
 
     def close(self) -> None:
         self._closing.close()
