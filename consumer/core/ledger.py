@@ -1,35 +1,36 @@
-"""The ledger: what is still pending for Engage, and whose turn it is. Read this file first.
+"""The ledger: which actions are pending, and which of them is next. Read this file first.
 
 Every routed action lives here from the moment its event is read until it is accepted or dead-lettered.
 
 Rules:
- 1. An action may be sent only after its intent was saved: after a crash the saved intents without an outcome
-    are exactly the actions in doubt.
- 2. Intents are saved just in time: only as many stand ahead of their sending as the caller allows, so that a crash
-    leaves few actions in doubt, and each is sent soon after its commit proved that we owned its partition.
- 3. In a lane (one order on one connection) actions leave in the order of their events; lanes never wait for
-    each other. An action that ends as a dead letter frees its successor: at once, or where it is in doubt when Engage
-    can no longer be at work on it.
- 4. The assignment's epoch belongs to every key: an answer that was asked for before a partition went away
-    never touches what came back with it.
- 5. Doubt ends with the action: no later answer tells what became of an earlier send. So what is set aside in doubt
-    is called `outcome_unknown`, whatever ended it.
- 6. Every action ends: by an answer or by its deadline. Time ends none while Engage as a whole is out of reach or
-    refuses the key: its failures count only where they are its own, or where Engage served others meanwhile.
- 7. Nothing here waits, reads a clock, draws a number or does I/O: the caller says what happened and when, the
-    answer is what to do next. `now` and all times are seconds since 1970 on a clock that never jumps (clock.py).
+ 1. An action may be sent only after its intent was saved. After a crash, the actions in doubt are exactly the
+    saved intents without an outcome.
+ 2. Intents are saved just in time. The caller says how many may wait for their sending. So a crash leaves few
+    actions in doubt, and each is sent soon after its commit proved that we owned its partition.
+ 3. In a lane (one order on one connection) actions leave in the order of their events. Lanes never wait for each
+    other. An action that becomes a dead letter frees its successor at once. If it is in doubt, the successor waits
+    until Engage can no longer be at work on it.
+ 4. Every key contains the assignment's epoch. So an answer that belongs to an earlier assignment of a partition
+    never touches the actions of the present one.
+ 5. An action stays in doubt until it ends: no later answer tells what became of an earlier send. So an action in
+    doubt always becomes a dead letter with the reason `outcome_unknown`, whatever ended it.
+ 6. Every action ends, by an answer or by its deadline. The deadline ends no action while Engage as a whole is out
+    of reach or refuses the key. So a failure counts only where it is the action's own, or where Engage served
+    other actions meanwhile.
+ 7. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
+    and gets back what to do next. `now` and all times are seconds since 1970 on a clock that never jumps (clock.py).
 
 States (an action behind another one of its lane is QUEUED):
 
-    QUEUED --turn--> WAITING --due--> DUE --take--> POLLING
+    QUEUED --first-> WAITING --due--> DUE --take--> POLLING
       | |              ^ ^                            | |
       | |              | +-- not yet, not found, -----+ | tag
       | |              |     failed call                v
-      | +-- turn, -----|-- tag known -------------> TAGGED --room ahead--> SAVING --saved--> READY --take--> SENDING
+      | +-- first, ----|-- tag known -------------> TAGGED --room ahead--> SAVING --saved--> READY --take--> SENDING
       |                |                             ^  ^                    |                |              | | | |
       |                |                   wait over |  +---- withdrawn, ----+----------------+--------------+ | | |
       |                |                             |        handed over                                      | | |
-      +-- turn, -------|-- tag known, in doubt --> HOLDING <------------- not processed, in doubt --------------+ | |
+      +-- first, ------|-- tag known, in doubt --> HOLDING <------------- not processed, in doubt --------------+ | |
                        |                                                                                          | |
                        +-------------------------- stale tag: ask the order --------------------------------------+ |
                                                                                            (gone) <-- accepted -----+
@@ -93,11 +94,11 @@ from consumer.core.pacing import PollSchedule, spread
 from schemas.dead_letter import Reason
 
 LEARNT_TAGS = 10_000  # jobs whose tag is remembered for the order's next action: about 3 MB
-MAX_STALE = 5  # times that the order is asked for a newer tag before its 404 is believed
+MAX_STALE = 5  # how often the order is polled for a newer tag before the action's 404 counts as final
 MIN_TRIES = 3  # answered polls in a row, or sends, that an action gets before time ends it, even after an outage
 AGE_SLOT_S = 10  # how exactly `first_seen` is told: a day of deadline is 8640 slots at the most
 CONTACT_WAITS_S = (10.0, 30.0, 60.0, 120.0)  # contacts are synchronised apart from orders, mostly within a minute
-SUSPENDED_WAIT_S = 1.0  # before an action whose key was refused is due again; then its connection decides
+SUSPENDED_WAIT_S = 1.0  # until an action whose key was refused is due again; then its connection decides
 
 
 T = TypeVar("T")
@@ -108,8 +109,8 @@ class Policy:
     """The waits and limits that decide when the ledger tries again and when it gives up. Seconds.
 
     `deadline_s` counts from when the event was first read, `not_found_grace_s` from the first 404 in a row,
-    `contact_grace_s` from the first 422. `processing_s`: the longest that Engage may still work on an action that is in
-    doubt; so long the order's next one waits where it was set aside.
+    `contact_grace_s` from the first 422. `processing_s` is the longest time that Engage may still work on an action
+    in doubt. If that action becomes a dead letter, the order's next action waits so long.
     """
 
     schedule: PollSchedule = field(default_factory=PollSchedule)
@@ -135,12 +136,12 @@ class State(IntEnum):
 
 
 _AHEAD = (State.SAVING, State.READY)  # an intent that stands ahead of its sending
-_IN_FLIGHT = (State.SAVING, State.SENDING)  # what a hand-over waits for: a poll that is cut off is asked again
-_INTENT = (State.SAVING, State.READY, State.SENDING)  # its record was written as an intent just now
+_IN_FLIGHT = (State.SAVING, State.SENDING)  # a hand-over waits for these; the next owner repeats a poll
+_INTENT = (State.SAVING, State.READY, State.SENDING)  # its newest record is an intent
 
 
 class _Entry:
-    """One open action. Slots and shared strings keep it near 400 bytes with all that points at it, beside `payload`."""
+    """One open action. Slots and shared strings keep it near 400 bytes with all references to it, without `payload`."""
 
     __slots__ = (
         "answered",
@@ -189,7 +190,7 @@ class _Entry:
         self.failed_at: float | None = None  # when it last met a failure; None after an answer of use
         self.attempts = 0
         self.answered = 0  # polls in a row that Engage answered without a tag
-        self.failed = 0  # polls in a row that came to nothing
+        self.failed = 0  # polls in a row that failed
         self.sends = 0
         self.stale = 0
         self.doubt = False
@@ -209,7 +210,7 @@ class _Entry:
     @property
     def target(self) -> PollTarget:
         if self.stale:
-            return THE_ORDER  # a job would tell the same tag again
+            return THE_ORDER  # a job would answer with the same tag again
         return Job(self.source) if isinstance(self.source, str) else self.source
 
 
@@ -226,7 +227,7 @@ class _Partition:
         self.entries: dict[int, _Entry] = {}
         self.lanes: dict[str, dict[str, _Entry]] = {}  # connection -> order id -> the lane's last entry
         self.in_flight = 0  # actions under way, to the journal or to Engage
-        self.unsettled: dict[tuple[str, str], float] = {}  # lanes that Engage may still work for, and until when
+        self.unsettled: dict[tuple[str, str], float] = {}  # lanes for which Engage may still be at work -> until when
         self.stopping = False
 
 
@@ -240,7 +241,7 @@ class _Queue:
         self.ahead = 0  # intents on their way to the journal or waiting to be sent
         self.served_at = 0.0  # when Engage last gave an answer of use
         self.tagged: deque[_Entry] = deque()
-        self.sends: deque[tuple[_Entry, float]] = deque()  # and when the ownership was read that the commit proved
+        self.sends: deque[tuple[_Entry, float]] = deque()  # with the time of the ownership that its commit proved
         self.polls: deque[_Entry] = deque()
 
 
@@ -252,7 +253,7 @@ class Ledger:
         self._policy = policy
         self._jitter = jitter
         self._partitions: dict[Assignment, _Partition] = {}
-        self._heap: list[_Entry] = []  # WAITING and HOLDING, the next due first; GONE ones are passed over
+        self._heap: list[_Entry] = []  # WAITING and HOLDING, the next due first; GONE ones are skipped
         self._queues: dict[str, _Queue] = {}
         self._tags: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._open = 0
@@ -265,10 +266,10 @@ class Ledger:
     # -- partitions ---------------------------------------------------------------------------------------------
 
     def assign(self, assignment: Assignment, restored: Iterable[LiveAction], now: float) -> list[Effect]:
-        """Take a partition over with what its delay topic still holds, in any order.
+        """Add an assigned partition, with the live records of its delay topic in any order.
 
-        Returns what ends at once: actions in doubt that must not be sent again, and second records of one event
-        (it was read twice, and routed by another name: the one in doubt stays).
+        Returns what ends at once: actions in doubt that must not be sent again, and second records of one event.
+        (An event has two where it was read twice, and its route was renamed in between. The one in doubt stays.)
         """
         partition = self._partitions[assignment] = _Partition(assignment)
         effects: list[Effect] = []
@@ -278,7 +279,7 @@ class Ledger:
                 effects.append(Close(ActionId(assignment, record.offset), record.action.route))
                 continue
             seen = record.offset
-            # Another instance's clock may have been ahead: nothing waits for that.
+            # Another instance's clock may have been ahead: do not wait until ours gets there.
             entry = self._add(partition, record.offset, record.action, min(record.first_seen, now))
             entry.due = min(record.due, now + self._policy.schedule.max_interval_s)
             entry.attempts, entry.sends = record.attempts, record.sends
@@ -340,10 +341,10 @@ class Ledger:
         return self._save(entry, sending=False)
 
     def intent_saved(self, action_id: ActionId, sends: int, ownership_confirmed_at: float) -> list[Effect]:
-        """Its intent (the one saved with this count of sends) is committed: it may be sent (rule 1).
+        """Note that its intent, the one with this count of sends, is committed: it may be sent (rule 1).
 
-        An older record in doubt says `sending`, too; its commit entitles to nothing.
-        `ownership_confirmed_at`: when the ownership was read that this commit proved.
+        An older record of an action in doubt says `sending`, too. Its commit does not allow a send.
+        `ownership_confirmed_at` is when the ownership was read that this commit proved.
         """
         entry = self._find(action_id)
         if entry is None or entry.state is not State.SAVING or entry.sends != sends:
@@ -355,7 +356,7 @@ class Ledger:
         return []
 
     def record_too_large(self, action_id: ActionId, now: float) -> None:
-        """The journal set it aside: the broker refuses a record of its size, so nobody can keep it pending."""
+        """Note that the journal dead-lettered it: the broker refuses its record as too large, so it cannot be kept."""
         entry = self._find(action_id)
         if entry is not None:
             self._litter += 1
@@ -377,7 +378,7 @@ class Ledger:
                 entry.tag, entry.tagged_at = tag, now
                 entry.missing_since = None
                 self._tagged(entry, now)
-                # A partition that is being handed over: the tag is kept for the next owner.
+                # During a hand-over of the partition, save the tag for the next owner.
                 return [self._save(entry, sending=entry.doubt)] if entry.partition.stopping else []
             case DocumentTaken(new_job):
                 entry.answered = entry.failed = 0
@@ -431,9 +432,9 @@ class Ledger:
                 return [self._take_back(entry)]
 
     def refresh(self, action_id: ActionId) -> list[Effect]:
-        """Write an old live record again as it stands, so that it no longer pins the low-water mark.
+        """Write an old live record again as it is, so that it no longer holds the low-water mark back.
 
-        Nothing for one whose intent was written just now: that record is a young one.
+        Returns nothing for an action whose intent was written just now: its record is young.
         """
         entry = self._find(action_id)
         if entry is None or entry.state in _INTENT:
@@ -484,7 +485,7 @@ class Ledger:
     def take(self, connection: str, other_than: object = None) -> Request | None:
         """Take the next request of a connection: the oldest READY action, else the oldest DUE poll.
 
-        `other_than`: the id of an action whose turn it is not now.
+        `other_than`: the id of an action that must not be taken now.
         """
         queue = self._queue(connection)
         ready = _next(queue.sends, lambda each: each[0], State.READY, other_than)
@@ -604,7 +605,7 @@ class Ledger:
         return entry.partition.lanes[entry.queue.connection][entry.order_id].next is entry
 
     def _remove(self, entry: _Entry, now: float) -> None:
-        """Take an ended action out of its lane; where it was the head, its successor's turn comes."""
+        """Take an ended action out of its lane. If it was the head, its successor starts."""
         partition = entry.partition
         self._doubt(entry, False)
         self._to(entry, State.GONE)
@@ -612,7 +613,7 @@ class Ledger:
         del partition.entries[entry.offset]
         lane = partition.lanes[entry.queue.connection]
         last = before = lane[entry.order_id]
-        while before.next is not entry:  # at once, unless it ends before its turn came: rare
+        while before.next is not entry:  # ends at once, unless the action is not the head: rare
             before = before.next
         if before is entry:
             del lane[entry.order_id]
@@ -625,7 +626,7 @@ class Ledger:
         del entry.next  # it would keep others alive, and itself
 
     def _sweep(self) -> None:
-        """Let go of what is GONE. `drop` calls it when that is more than what is open: O(1) per dropped action."""
+        """Forget what is GONE. `drop` calls it when more is GONE than open: O(1) per dropped action."""
         self._heap = [entry for entry in self._heap if entry.state is not State.GONE]
         heapq.heapify(self._heap)
         for queue in self._queues.values():
@@ -643,7 +644,7 @@ class Ledger:
     # -- inside: the steps --------------------------------------------------------------------------------------
 
     def _start(self, entry: _Entry, now: float) -> None:
-        """Its turn has come. What was restored in doubt waits first: it is never sent again at once."""
+        """Start an action that is the head of its lane now. If it was restored in doubt, it waits before it is sent."""
         if entry.tag is None and entry.job_id is not None:
             entry.tag = self._tags.get((entry.queue.connection, entry.job_id))
         unsettled_until = entry.partition.unsettled.get((entry.queue.connection, entry.order_id), now)
@@ -668,7 +669,7 @@ class Ledger:
         entry.queue.tagged.append(entry)
 
     def _not_yet(self, entry: _Entry, why: str, now: float) -> list[Effect]:
-        """Engage answered that there is no tag: poll again, unless its time is over."""
+        """Poll again after Engage answered that there is no tag, unless the action's time is over."""
         entry.answered, entry.failed = entry.answered + 1, 0
         if entry.answered >= MIN_TRIES:
             grace_s = self._policy.not_found_grace_s
@@ -680,9 +681,9 @@ class Ledger:
         return []
 
     def _failed(self, entry: _Entry, failure: _Failure, now: float) -> list[Effect]:
-        """The poll came to nothing: wait as told, or longer after each failure in a row.
+        """Wait after a failed poll: as long as Engage said, or longer after each failure in a row.
 
-        Only where the failure is the action's own (rule 6) time ends it: an outage is nobody's fault.
+        The deadline ends the action only where the failure is its own (rule 6), not during an outage.
         """
         entry.answered, entry.failed = 0, entry.failed + 1
         if failure.own is not None and entry.failed >= MIN_TRIES and self._overran(entry, now):
@@ -691,9 +692,9 @@ class Ledger:
         return []
 
     def _not_processed(self, entry: _Entry, failure: _Failure, now: float) -> list[Effect]:
-        """The action was surely not processed, and the delay topic must know it in case we end meanwhile (rule 5).
+        """Hold an action that was certainly not processed. The delay topic must know it in case we end meanwhile.
 
-        Time ends it as it does a poll (`_failed`).
+        The deadline ends it as it does a poll (`_failed`).
         """
         if failure.own is not None and entry.sends >= MIN_TRIES and self._overran(entry, now):
             return self._too_late(entry, now, failure.own, failure.reason)
@@ -702,9 +703,9 @@ class Ledger:
         return [] if entry.doubt else [self._save(entry, sending=False)]
 
     def _no_contact(self, entry: _Entry, errors: str | None, now: float) -> list[Effect]:
-        """The order has no contact yet: try again until its grace is over, the last time right then.
+        """Try again while the order has no contact, until its grace is over. The last try is at its end.
 
-        Engage's advice is to send the order again, which links it to the contact: so it is where the event carries it.
+        Engage's advice is to send the order again, which links it to the contact. We do so where the event has it.
         """
         if entry.contact_due is None:
             entry.contact_due = now + self._policy.contact_grace_s
@@ -719,7 +720,7 @@ class Ledger:
         return [self._save(entry, sending=entry.doubt)]
 
     def _note(self, entry: _Entry, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float) -> bool:
-        """Note whether Engage served this one; returns whether it served others since it last failed this one."""
+        """Note whether Engage served this action. Returns whether it served others since this one last failed."""
         if isinstance(outcome, _NO_SERVICE):
             failed_at, entry.failed_at = entry.failed_at, now
             return failed_at is not None and entry.queue.served_at > failed_at
@@ -749,7 +750,7 @@ class Ledger:
         return [self._save(entry, sending=entry.doubt)]
 
     def _take_back(self, entry: _Entry) -> Save:
-        """Its intent was saved and surely not sent: its turn comes again, before the others'."""
+        """Put an action back whose intent was saved, but which was certainly not sent. It is the next to be sent."""
         entry.sends -= 1
         self._to(entry, State.TAGGED)
         entry.queue.tagged.appendleft(entry)
@@ -802,7 +803,7 @@ class Ledger:
         return self._policy.schedule.backoff(failures, self._jitter())
 
     def _doubt_wait(self, entry: _Entry, now: float) -> float:
-        """How long an action in doubt waits: each send may double it, so its waits go on doubling."""
+        """Return how long an action in doubt waits. Each send may cause a duplicate, so its waits keep doubling."""
         sends = _failed_sends(entry)
         longest = self._backoff(sends)
         time_left = entry.first_seen + self._policy.deadline_s - now
@@ -814,7 +815,7 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """A call that came to nothing. `own`: why it is the action's own failure, where it is (rule 6)."""
+    """A call that failed. `own` says why the failure is the action's own; None where it is not (rule 6)."""
 
     retry_after_s: float | None
     own: str | None
@@ -841,7 +842,7 @@ def _failed_sends(entry: _Entry) -> int:
 
 
 def _next(waiting: deque[T], entry_of: Callable[[T], _Entry], state: State, other_than: object) -> T | None:
-    """Take the oldest in this state; what is in another one, or of a partition that is handed over, went away."""
+    """Take the oldest in this state. Entries in another state, or of a partition in hand-over, are dropped."""
     skipped: T | None = None
     found: T | None = None
     while waiting and found is None:

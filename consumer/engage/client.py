@@ -1,12 +1,12 @@
-"""Engage's API, one typed outcome per call (outcomes.py); nothing that Engage or the network does raises.
+"""Engage's API: one typed outcome per call (outcomes.py). No answer and no network failure raises an error.
 
 Rules:
- 1. An id from outside is exactly one percent-encoded path segment; what a lenient server could read as `..` is
-    never sent at all.
- 2. The API key goes to the connection's own origin only. Redirects are followed for polls alone: of a Location the
-    path is asked, at our own origin, whatever scheme and host it names.
+ 1. An id from outside becomes exactly one percent-encoded path segment. An id that a lenient server could read as
+    `..` is never sent.
+ 2. The API key goes to the connection's own origin only. Redirects are followed for polls alone. Of a Location only
+    the path counts: it is requested at our own origin, whatever scheme and host it names.
  3. An action is in doubt unless it is certain that Engage did not process it (`_action_outcome`).
- 4. A 202 or 4xx to an action is what its status line says, whatever becomes of its body.
+ 4. A 202 or 4xx to an action means what its status line says, even where its body is lost.
 
 Sources: Voyado's public API documentation ("Docs"), RFC 9110 for what HTTP itself says of a status.
 """
@@ -69,12 +69,12 @@ _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 _JSON_OBJECT = dict[str, object]
 
 Permit = Callable[[], Awaitable[bool]]
-"""Awaited before each further request of one call; False: this call is not to go on now."""
+"""Awaited before each further request of one call. False: the call must end without it."""
 _Refusal = Rejected | Unauthorized | Forbidden | Throttled | Unavailable
 
 
 async def at_once() -> bool:
-    """Go on: nobody paces this call."""
+    """Permit the next request at once: nobody paces this call."""
     return True
 
 
@@ -126,9 +126,9 @@ class EngageClient:
         ]
 
     async def poll_job(self, job_id: str, permit: Permit = at_once) -> PollOutcome:
-        """GET the job. A job that is completed but names no tag sends us to its order, once.
+        """GET the job. If it is completed but names no tag, GET its order, once.
 
-        Where `permit` says no, it is not ready: the next poll finds as much.
+        Where `permit` says no, the outcome is NotReady, and the next poll asks again.
         """
         segment = _segment(job_id)
         if segment is None:
@@ -165,7 +165,7 @@ class EngageClient:
         answer = await self._send("document", b"POST", self._orders, body)
         if isinstance(answer, Response) and answer.status == 409:
             if not await permit():
-                return Unavailable("order exists already, and is replaced when the connection goes on")
+                return Unavailable("order exists already, and is replaced when the connection resumes")
             answer = await self._send("document", b"PUT", b"%b/%b" % (self._orders, segment), body)
             if isinstance(answer, Response) and answer.status in (404, 409):
                 why = f"order exists already, but to replace it was answered {answer.status}"

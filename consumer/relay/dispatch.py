@@ -1,10 +1,11 @@
-"""Dispatch: what each connection is asked next, and what its answers mean.
+"""Dispatch: which request each connection makes next, and what its answers mean.
 
 Rules:
- 1. An action leaves only while its partition is ours, and only for a while (`lease_s`) after its intent's commit
-    proved so: a process that was frozen meanwhile (a zombie) sends nothing. The HTTP engine asks right before the
-    first byte.
- 2. Intents are saved just before their action may leave: one that waited out a long cooldown would be in doubt in vain.
+ 1. An action is sent only while we own its partition, and only within `lease_s` after its intent's commit proved
+    that. So a process that was frozen meanwhile (a zombie) sends nothing. The HTTP engine checks this right before
+    the first byte.
+ 2. An intent is saved just before its action may leave. If it were saved earlier and waited out a long cooldown, a
+    crash would put the action in doubt for nothing.
  3. Calls under way get the permits for their next requests before new calls begin.
 """
 
@@ -101,7 +102,7 @@ class Dispatch:
         return wake_at
 
     def try_other_keys(self) -> None:
-        """Let connections go on whose key was refused and has changed."""
+        """Resume the connections whose key was refused and has changed since."""
         for connection in self.connections.values():
             connection.try_another_key()
 
@@ -111,7 +112,7 @@ class Dispatch:
             connection.pace.set_share(share, now)
 
     async def wait_for_sends(self, timeout_s: float) -> None:
-        """Wait until no action is under way: cut off, it would be in doubt."""
+        """Wait until no action is under way: one that is cut off would be in doubt."""
         if self._sends:
             await asyncio.wait(self._sends, timeout=max(0.0, timeout_s))
 
@@ -123,14 +124,14 @@ class Dispatch:
     # -- what may leave -----------------------------------------------------------------------------------------
 
     def _save_intents(self, connection: Connection, now: float) -> float:
-        """Save intents while the pace will soon let them go (rule 2); returns when to look again."""
+        """Save intents whose actions the pace will soon allow (rule 2). Returns when to look again."""
         if not self._ledger.wants_intents(connection.name):
             return math.inf
         soon = connection.pace.next_at(now) - INTENT_EARLY_S
         if soon > now:
             return soon
         if connection.in_flight < connection.slots:
-            # What waits longer for its permit than its lease lasts would be withdrawn, again and again.
+            # An action that waits for its permit longer than its lease lasts is withdrawn, again and again.
             in_time = max(1, int(connection.pace.rate(now) * self._lease_s / 2))
             effects = self._ledger.save_intents(connection.name, min(connection.ahead, in_time))
             self._outbox.apply(effects, now)
@@ -176,7 +177,7 @@ class Dispatch:
         return now
 
     async def _permit_follow_up(self, connection: Connection) -> bool:
-        """Wait until a call may make its next request (engage.Permit); it may not while the connection cools down."""
+        """Wait until a call may make its next request (engage.Permit). False while the connection cools down."""
         permit: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         connection.follow_ups.append(permit)
         self._tick_soon()
@@ -232,7 +233,7 @@ class Dispatch:
         return is_ours and self._clock() < send.ownership_confirmed_at + self._lease_s
 
     def _count_word(self, connection: Connection, status: str) -> None:
-        """Count what a job that is not ready says of itself; each word is said once: nothing documents them."""
+        """Count the status of a job that is not ready. Each word is logged once, because no document lists them."""
         word = connection.word(status)
         self._metrics.job_status(connection.name, word)
         if word not in connection.words:
@@ -242,12 +243,12 @@ class Dispatch:
     def _answered(
         self, connection: Connection, outcome: _Outcome, now: float, about: ActionId
     ) -> _Outcome | Unauthorized:
-        """Take an answer in, as far as it says something about the connection; returns what it means."""
+        """Tell the connection what an answer says about it. Returns what the answer means for its action."""
         connection.in_flight -= 1
         was_suspended = connection.pace.suspended
         meant = connection.answered(outcome, now, about)
         if isinstance(outcome, Unavailable):
-            self._log.throttled("Engage does not serve us", connection=connection.name, why=outcome.why)
+            self._log.throttled("Engage is unavailable", connection=connection.name, why=outcome.why)
         elif isinstance(outcome, Throttled):
             self._log.throttled("Engage asks for fewer requests", connection=connection.name)
         elif isinstance(meant, Forbidden):
@@ -258,5 +259,5 @@ class Dispatch:
                 connection=connection.name,
             )
         elif was_suspended and not connection.pace.suspended:
-            self._log.info("connection goes on: Engage takes its key", connection=connection.name)
+            self._log.info("connection resumed: Engage accepts its key", connection=connection.name)
         return meant

@@ -161,7 +161,7 @@ def test_after_each_storm_it_comes_back_and_only_what_engage_kept_to_itself_is_d
     assert len(stage.books.resent) <= doubtful, "something else was in doubt, too"
     for relay in relays:
         assert all(asked(relay, status) for storm in STORMS for status in storm.seen_as)
-        assert relay.said("Engage does not serve us")
+        assert relay.said("Engage is unavailable")
         assert relay.said("an action is in doubt")
         assert relay.said("Engage asks for fewer requests")
     faults = stage.engage.faults.total()
@@ -199,7 +199,7 @@ def test_whoever_is_gone_stands_still_or_answers_too_late_is_waited_for(
     assert len(stage.books.resent) <= unanswered
     for relay in relays:
         assert all(asked(relay, status) for status in ("connect", "timeout"))
-        assert relay.said("Engage does not serve us")
+        assert relay.said("Engage is unavailable")
         assert relay.said("an action is in doubt")
     figures(actions_without_an_answer=f"{unanswered:.0f}", **balance.figures(), **weather.figures())
     stage.stop_all()
@@ -260,7 +260,7 @@ def test_a_refused_key_costs_nothing_but_the_time_until_another_is_in_its_file(
     assert sum(balance.dead_letters.values()) == 0
     assert balance.doubled_in_doubt == 0
     assert stage.engage.max_in_a_second(NEXT_KEY) <= stage.bunching * stage.budget
-    assert sum(len(relay.said("connection goes on: Engage takes its key")) for relay in relays) >= len(keys)
+    assert sum(len(relay.said("connection resumed: Engage accepts its key")) for relay in relays) >= len(keys)
     for relay in relays:
         assert relay.metric("connection_suspended") == 0
         assert NEXT_KEY not in relay.text
