@@ -119,7 +119,7 @@ def test_no_node_is_missed_in_mid_transaction(
     cluster: KafkaCluster, stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
     sandbox = replicated(cluster, partitions=6)
-    stage = stages(sandbox=sandbox, budget=100, kafka=QUICK)
+    stage = stages(sandbox=sandbox, rate_limit=100, kafka=QUICK)
     stage.keep_open = OPEN
     stage.publish(OPEN // len(EVENTS))
     show = Show(cluster, stage)

@@ -149,7 +149,7 @@ def in_turn(storms: tuple[Storm, ...], scale: Scale) -> list[Storm]:
 def test_after_each_storm_it_comes_back_and_only_what_engage_kept_to_itself_is_doubled(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
-    stage = stages(partitions=6, budget=RATE_LIMIT, engage={"slow": "uniform:20ms..100ms"})
+    stage = stages(partitions=6, rate_limit=RATE_LIMIT, engage={"slow": "uniform:20ms..100ms"})
     relays = relays_on(stage, scale.of(1, 3))
     weather = Weather(stage)
     for storm in in_turn(STORMS, scale):
@@ -179,9 +179,9 @@ def test_whoever_is_gone_stands_still_or_answers_too_late_is_waited_for(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
     late = {"slow": "uniform:100ms..2s"}  # at the slowest, twice what is waited for
-    stage = stages(partitions=6, budget=RATE_LIMIT, engage=late, connection={"timeout": "1s"})
+    stage = stages(partitions=6, rate_limit=RATE_LIMIT, engage=late, connection={"timeout": "1s"})
     # What was asked of a process that stands still arrives at once when it goes on.
-    stage.bunching += slots_of(stage.budget) / stage.budget
+    stage.bunching += slots_of(stage.rate_limit) / stage.rate_limit
     relays = relays_on(stage, scale.of(1, 3))
     weather = Weather(stage)
     for _ in range(scale.of(1, 5)):
@@ -215,7 +215,7 @@ EITHER = (*(f"{fault}=0.02,calls=action" for fault in DOUBTFUL), "unavailable=0.
 def test_what_may_be_sent_once_only_is_set_aside_in_doubt_and_never_accepted_twice(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
-    stage = stages(partitions=6, budget=RATE_LIMIT, routes=AT_MOST_ONCE, connection={"timeout": "3s"})
+    stage = stages(partitions=6, rate_limit=RATE_LIMIT, routes=AT_MOST_ONCE, connection={"timeout": "3s"})
     relays = relays_on(stage, scale.of(1, 3))
     weather = Weather(stage)
     for _ in range(scale.of(1, 20)):
@@ -243,7 +243,7 @@ def test_a_refused_key_costs_nothing_but_the_time_until_another_is_in_its_file(
 ) -> None:
     file = tmp_path / "engage-api-key"
     file.write_text(API_KEY)
-    stage = stages(partitions=6, budget=RATE_LIMIT, connection={"api_key": None, "api_key_file": str(file)})
+    stage = stages(partitions=6, rate_limit=RATE_LIMIT, connection={"api_key": None, "api_key_file": str(file)})
     relays = relays_on(stage, scale.of(1, 3))
     weather = Weather(stage)
     keys = [NEXT_KEY, *[API_KEY, NEXT_KEY] * scale.of(0, 10)]
@@ -259,7 +259,7 @@ def test_a_refused_key_costs_nothing_but_the_time_until_another_is_in_its_file(
     balance = stage.finish()
     assert sum(balance.dead_letters.values()) == 0
     assert balance.doubled_in_doubt == 0
-    assert stage.engage.max_in_a_second(NEXT_KEY) <= stage.bunching * stage.budget
+    assert stage.engage.max_in_a_second(NEXT_KEY) <= stage.bunching * stage.rate_limit
     assert sum(len(relay.said("connection resumed: Engage accepts its key")) for relay in relays) >= len(keys)
     for relay in relays:
         assert relay.metric("connection_suspended") == 0
@@ -286,7 +286,7 @@ def test_jobs_that_fail_or_never_complete_are_set_aside_and_nobody_else_waits_fo
     deadline_s = scale.of(4, 60)
     polling = {"initial": "50ms", "max_interval": "1s", "deadline": f"{deadline_s}s"}
     ill = {"seed": SEED, "failing": FAILING, "stuck": STUCK}
-    stage = stages(partitions=6, budget=RATE_LIMIT, engage=ill, polling=polling)
+    stage = stages(partitions=6, rate_limit=RATE_LIMIT, engage=ill, polling=polling)
     for number in range(scale.of(1, 3)):
         stage.relay(f"relay-{number}").wait_until_ready()
     stage.publish(scale.of(40, 400))
