@@ -55,7 +55,7 @@ def configure(level: str, *, json: bool | None = None) -> None:
             foreign_pre_chain=[*shared, _one_line],
             processors=[
                 ProcessorFormatter.remove_processors_meta,
-                *(_as_json() if as_json else _to_be_read(colors=terminal and not os.environ.get("NO_COLOR"))),
+                *(_as_json() if as_json else _for_people(colors=terminal and not os.environ.get("NO_COLOR"))),
                 _strike_secrets,
             ],
         )
@@ -158,7 +158,7 @@ def _as_json() -> list[Processor]:
     ]
 
 
-def _to_be_read(*, colors: bool) -> list[Processor]:
+def _for_people(*, colors: bool) -> list[Processor]:
     return [
         structlog.processors.ExceptionRenderer(lambda exc_info: _as_text(describe(_raised(exc_info)))),
         structlog.dev.ConsoleRenderer(colors=colors, repr_native_str=True),

@@ -1,6 +1,6 @@
 """A line chart as inline SVG: the last ten minutes, small, readable without colours and without seeing it.
 
-PURE. Its colours are the page's (page.css); its figures stand in words, too.
+PURE. Its colours are the page's (page.css); its figures are written out, too.
 """
 
 from __future__ import annotations

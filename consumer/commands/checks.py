@@ -183,7 +183,7 @@ def _start(properties: clients.Properties, admin: AdminClient, each: topics.Rela
     except KafkaException as error:
         return _kafka_failed(f"start of {each.source}", error)
     if found.started or not found.undecided:
-        return Finding("ok", f"start: {each.source} goes on where group {group} was")
+        return Finding("ok", f"start: {each.source} continues where group {group} was")
     if not found.unread:
         return Finding("ok", f"start: {each.source} is new and empty")
     refusal = found.refusal(group)

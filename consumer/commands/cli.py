@@ -23,7 +23,7 @@ from consumer.commands.status import status
 from consumer.errors import ExitCode
 
 app = typer.Typer(
-    help="Turns order events on Kafka into Voyado Engage order actions.",
+    help="Sends the order events on Kafka to Voyado Engage as order actions.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # they show local variables: keys, events
@@ -42,7 +42,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _engage_relay(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     pass
 
@@ -52,9 +54,9 @@ def run(
     config: Config = None,
     start: Annotated[
         Literal["earliest", "latest"] | None,
-        typer.Option("--from", help="Where a topic starts that is new to the group.", show_default=False),
+        typer.Option("--from", help="Where to start a topic that the group has never read.", show_default=False),
     ] = None,
-    create_topics: Annotated[bool, typer.Option("--create-topics", help="Make the topics that are missing.")] = False,
+    create_topics: Annotated[bool, typer.Option("--create-topics", help="Create the topics that are missing.")] = False,
     log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option()] = "info",
 ) -> None:
     """Relay until SIGTERM or SIGINT; a second one ends it at once."""
@@ -73,12 +75,16 @@ def run(
 
 @app.command()
 def demo(
-    orders: Annotated[int, typer.Option(min=1, help="How many.")] = 300,
-    seed: Annotated[int, typer.Option(help="The same seed, the same story.")] = 1,
-    kafka: Annotated[str | None, typer.Option(help="Your brokers instead of a stand-in.", show_default=False)] = None,
-    base_url: Annotated[str | None, typer.Option(help="Your Engage instead of a stand-in.", show_default=False)] = None,
+    orders: Annotated[int, typer.Option(min=1, help="How many orders to play.")] = 300,
+    seed: Annotated[int, typer.Option(help="The same seed plays the same story.")] = 1,
+    kafka: Annotated[
+        str | None, typer.Option(help="Use these brokers instead of a built-in one.", show_default=False)
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Use this Engage instead of the simulator.", show_default=False)
+    ] = None,
 ) -> None:
-    """Watch the relay work, with stand-ins for Kafka and Engage."""
+    """Watch the relay work, with a built-in Kafka and a simulated Engage."""
     from consumer.demo import run_demo
 
     raise typer.Exit(run_demo(orders=orders, seed=seed, kafka=kafka, base_url=base_url))

@@ -19,7 +19,7 @@ EXIT_CODES = """Exit codes:
   2  the configuration or the command line is wrong, or an address is taken
   3  a topic is missing or does not fit
   4  run: nobody said where to start (--from)
-  5  run: the source no longer holds what is to be read next
+  5  run: the source no longer holds the next record
 """
 
 

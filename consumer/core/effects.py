@@ -49,7 +49,7 @@ THE_ORDER, THE_DOCUMENT = Order(), Document()
 class NewAction:
     """A routed action, as far as the ledger needs to know it. `payload` is carried along unread.
 
-    `target`: what to ask for the versionTag, where `version_tag` is none or turns out to be stale.
+    `target`: what to ask for the versionTag, where `version_tag` is none or proves to be stale.
 
     `resend`: what the route wants for an unknown outcome, to send again or to dead-letter. `document`: the event
     carries the order document, which can be sent again.

@@ -18,7 +18,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class NotReady:
-    """Not processed yet. `status`: the job's word for it, where it said one (letters, digits, `_` and `-` only)."""
+    """Not processed yet. `status`: the job's word for it, where it said one (A-Z, a-z, digits, `_` and `-` only)."""
 
     status: str | None = field(default=None, compare=False)
 
@@ -95,7 +95,7 @@ class Forbidden:
 class Throttled:
     """408 or 429: not processed; come back after `retry_after_s` seconds, where told.
 
-    `answered`: 408, which may be this request's own trouble and last for ever; 429 is the connection's.
+    `answered`: 408, which may be this request's own problem and last for ever; 429 is the connection's.
     """
 
     retry_after_s: float | None = None
@@ -107,7 +107,7 @@ class Unavailable:
     """Surely not processed, or harmless to repeat: could not connect; for polls also every other failure.
 
     `answered`: Engage was there and gave an answer that is of no use (500, not JSON, too long, a redirect to nowhere),
-    which may be this order's own trouble and last for ever.
+    which may be this order's own problem and last for ever.
     """
 
     why: str

@@ -1,6 +1,6 @@
 """The tally: what became of each event, judged from outside the relay. PURE.
 
-Its sources are what the demo itself wrote to Kafka, the account of Engage's stand-in, and the dead-letter topic;
+Its sources are what the demo itself wrote to Kafka, the account of the Engage simulator, and the dead-letter topic;
 never what the relay says of itself. Only where Engage has no account to show (`of_metrics`) the relay is believed.
 
 It adds up when every event came to exactly one end:

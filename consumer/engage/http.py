@@ -13,10 +13,10 @@ Rules:
  4. A connection on which anything came unasked is not used again (RFC 9112, 6.3): read as the next answer, those
     bytes would tell a later action that it was accepted. Likewise one that the server has closed.
  5. Nothing is decompressed, and an answer ends at `MAX_BODY_BYTES`. `why` never holds what came over the wire.
- 6. The status line that was seen is reported also where the rest of the answer is of no use (`Failure.status`).
+ 6. The status line that was seen is reported also where the body of the answer is of no use (`Failure.status`).
 
 Time-outs, from `timeout_s` = T: connecting (DNS, TCP, TLS) T/2, a silence T, the whole request 2 T
-(T/2 to connect + T until the first byte + T/2 for the rest); the last one ends a slow drip. A request with an
+(T/2 to connect + T until the first byte + T/2 for what follows); the last one ends a slow drip. A request with an
 `answer_s` of its own has that long from its first byte to the end of its answer: T/2 + `answer_s` in all.
 """
 

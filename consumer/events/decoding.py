@@ -155,7 +155,7 @@ def _integer(digits: str) -> int:
 
 
 def _shown(key: str) -> str:
-    """Return a field's name as it may stand in a log line: printable, and not long."""
+    """Return a field's name as a log line may show it: printable, and not long."""
     if _ORDINARY_KEY.fullmatch(key):
         return key
     return json.dumps(key if len(key) <= 40 else key[:39] + "…")

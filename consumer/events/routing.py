@@ -5,7 +5,7 @@ nothing is guessed, because a guess mails the wrong customer, and a dead letter 
 
 Rules:
  1. A `when` that fails on an event (a function given a wrong type, say) counts as neither true nor false: the event
-    is set aside. To pass it on as "not matching" could lose an action in silence.
+    becomes a dead letter. To treat it as "not matching" could lose an action without notice.
  2. The user's routes come first, in the order of the file; the built-in ones follow (settings puts them so). A user's
     route with a built-in's name replaces it and its contract, `null` switches it off. So a built-in route never sees
     an event that a user's route takes.
@@ -377,7 +377,7 @@ def _tag_source(route: Route, event: dict[str, object]) -> TagSource:
 
 
 def _event_time_ms(route: Route, event: dict[str, object], record: RecordFacts) -> int:
-    if route.event_time is None:  # not asked for: a field of this name that is no time is nobody's mistake
+    if route.event_time is None:  # not asked for: so a field of this name that is no time is no error
         moment = _read_moment(event.get("occurredAt"))
     else:
         moment = _moment("event_time", route.event_time, event)

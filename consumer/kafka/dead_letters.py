@@ -128,7 +128,7 @@ def redrive(
 ) -> Iterator[Redrive | Gap]:
     """Send the events of the dead letters that are meant back, one transaction each; what is yielded is done.
 
-    Stopped at any moment and started again, it goes on where it was. Raises KafkaException where the broker does not
+    Stopped at any moment and started again, it continues where it was. Raises KafkaException where the broker does not
     answer or another redrive began: the dead letter under way is then either redriven and marked, or neither.
     """
     topics = tuple(topics)

@@ -1,8 +1,8 @@
 """What the Kafka edges report: facts as data.
 
-The source and the journal run on threads of their own. They know nothing of who reads their facts: each is given a
-`Report`, hands one frozen fact after the other to it, and goes on. Nothing here waits for an answer, save a hand-over,
-which waits for `Revoked.settled`.
+The source and the journal run on threads of their own. They know nothing of who reads their facts. Each
+is given a `Report`, gives it one frozen fact after the other, and continues. Only a hand-over waits for
+an answer: for `Revoked.settled`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class ClientError:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The end: whoever reports this does not go on."""
+    """The end: whoever reports this does not continue."""
 
     error: BaseException
 

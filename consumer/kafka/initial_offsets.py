@@ -9,9 +9,9 @@ Rules:
     did, or the delay topic was lost). Those that are not known and hold records are the operator's decision
     (`run --from`), never ours: from the beginning would mail everybody again, from the end would lose what waits.
     That the group knows another partition says nothing about them.
- 4. A decision is fenced. It is written under one transactional id for the group, taken before the look that it rests
-    on: who takes it later fences the earlier one, whose decision then rests on a look that is out of date. An instance
-    that was frozen in between writes nothing, and looks again.
+ 4. A decision is fenced. It is written under one transactional id for the group, and that id is taken before the
+    look at the topics. Who takes the id later fences the earlier one, whose look is out of date by then. An
+    instance that was frozen in between writes nothing, and looks again.
  5. Who has nothing to decide takes no transactional id: an ordinary start disturbs nobody.
 """
 
@@ -50,7 +50,10 @@ _WORDS: Mapping[Start, str] = {"earliest": "beginning", "latest": "end"}
 
 @dataclass(frozen=True, slots=True)
 class Beginnings:
-    """What is known of where a topic goes on. `committed` and `marks` by partition; both are empty if it `started`."""
+    """What is known of where a topic continues.
+
+    `committed` and `marks` are by partition; both are empty if it `started`.
+    """
 
     topics: RelayTopics
     started: bool
@@ -86,16 +89,18 @@ class Beginnings:
         if not self.in_parts:
             return f"{self.topics.source} starts at the {word}"
         partitions = ", ".join(map(str, self.undecided))
-        return f"{self.topics.source} goes on where the group was, and starts at the {word} in partitions {partitions}"
+        return (
+            f"{self.topics.source} continues where the group was, and starts at the {word} in partitions {partitions}"
+        )
 
     def positions(self, start: Start | None) -> dict[int, int]:
-        """Return where each partition goes on."""
+        """Return where each partition continues."""
         begin = {n: low if start == "earliest" else high for n, (low, high) in self.marks.items()}
         return {**begin, **self.committed}
 
 
 def beginnings(reader: Consumer, admin: AdminClient, topics: RelayTopics) -> Beginnings:
-    """Look where a topic goes on. Raises KafkaException where the broker does not answer."""
+    """Look where a topic continues. Raises KafkaException where the broker does not answer."""
     if is_started(reader, admin, topics.delay):
         return Beginnings(topics, True, {}, {})
     source = [(topics.source, n) for n in range(partition_counts(admin, (topics.source,)).get(topics.source, 0))]

@@ -7,7 +7,7 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
  1. The group metadata is read again after every poll: a generation can change without a callback. A negative one is
     never published, because the broker does not check those.
  2. A new assignment stays paused until its delay partition is restored (`begin`); what the client hands out before
-    that, or out of turn, is dropped. Only partitions that this process paused are resumed.
+    that, or out of order, is dropped. Only partitions that this process paused are resumed.
  3. On revoke nothing is given away before what is in flight is settled, for at most `hand_over_s`; on lost, at once.
  4. An offset that the broker no longer holds ends the process with its name; never a silent reset.
 """
@@ -113,7 +113,7 @@ class Membership:
             consumer.pause(self._begun())
 
     def resume(self, consumer: Consumer) -> None:
-        """Go on after `pause`."""
+        """Continue after `pause`."""
         self._paused = False
         if self._next:
             consumer.resume(self._begun())

@@ -81,7 +81,7 @@ def offset_of_key(key: bytes) -> int | None:
 
 
 def new_action(payload: Routed, event: SourceEvent) -> NewAction:
-    """Turn a routed event into the ledger's action, with everything else about it as bytes."""
+    """Make the ledger's action of a routed event; everything else about it becomes bytes."""
     tag_source = payload.tag_source
     source = {
         "topic": event.topic,

@@ -1,4 +1,4 @@
-"""EDGE. Restoring an assignment: what the delay topic still holds, and where the source goes on.
+"""EDGE. Restoring an assignment: what the delay topic still holds, and where the source continues.
 
 Rules:
  1. First `committed()`, then the end to read to, then the records. `isolation.level=read_committed` makes
@@ -7,7 +7,7 @@ Rules:
     watermarks and its partition-EOF stop at the last stable offset: a dead instance's open transaction would end
     the restore too early, and what lies behind it would be lost.
  3. Latest value per key wins. A missing or impossible low-water mark means "from the beginning", never "latest".
- 4. Where the source goes on: the committed offset, else the position record, else (a new partition of a known
+ 4. Where the source continues: the committed offset, else the position record, else (a new partition of a known
     topic) its beginning. Nothing known at all is the operator's decision, never ours (`run --from`).
     A position record that is later than a relay's offset counts: a delayed request of the same producer may have put an
     older offset in the place of a later one. An offset that a tool has set counts as it is.
@@ -68,9 +68,9 @@ class UnreadableRecord:
 class Restored:
     """A partition was restored: so it stands in Kafka.
 
-    The source goes on at `next_offset` and ends at `source_end`. `live`: key and offset of each live record of the
+    The source continues at `next_offset` and ends at `source_end`. `live`: key and offset of each live record of the
     delay partition, which ends at `end`. What they hold is in `actions` and `unreadable`. `position_known`: the delay
-    partition says where the source goes on, too. `seconds`: how long it was read.
+    partition says where the source continues, too. `seconds`: how long it was read.
     """
 
     assignment: Assignment

@@ -4,7 +4,7 @@ What is owned and what may be handed out is `membership.py`'s; here are the thre
 
 Rules (each has a test in tests/broker named after the failure that it prevents):
  1. Every call on the consumer comes from this thread. Everybody else leaves a request and reads `ownership`.
- 2. While everything is paused for back-pressure the polls go on (max.poll.interval.ms).
+ 2. While everything is paused for back-pressure the polls continue (max.poll.interval.ms).
  3. A fatal error ends the process with its name.
 """
 
@@ -95,7 +95,7 @@ class Source:
         self._requests.append(self._membership.pause)
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Continue after `pause`."""
         self._requests.append(self._membership.resume)
 
     def rejoin(self) -> None:

@@ -209,7 +209,7 @@ class Transactions:
         """What is written in the place of a record that the broker refuses for its size."""
         replacement = self._replace_too_large(write)
         if replacement is write:
-            self._report(TransactionAborted("the dead-letter topic refuses even a letter without its value"))
+            self._report(TransactionAborted("the dead-letter topic refuses even a dead letter without its value"))
             self._pause(RETRY_S[-1])
         elif isinstance(write, Put):
             self._partitions[write.assignment].too_large.add(write.key)

@@ -84,7 +84,7 @@ Write = Put | Tombstone | DeadLetter | Position | Barrier
 class Begin:
     """From here on write this partition, whose delay partition holds these live records up to `end`.
 
-    `live`: key and offset of each. The source goes on at `next_offset`.
+    `live`: key and offset of each. The source continues at `next_offset`.
     """
 
     assignment: Assignment

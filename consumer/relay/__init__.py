@@ -1,1 +1,1 @@
-"""The relay at work: events in, what the ledger answers carried out, partitions that come and go."""
+"""The relay at work: it takes events in, applies what the ledger answers, and follows the assignment of partitions."""

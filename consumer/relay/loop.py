@@ -8,7 +8,7 @@
 Everything here runs on the event loop's thread. The edges' threads only put facts into the inbox.
 A *tick* lets each connection do what its pace allows and submits all writes that came up to the journal at once.
 What belongs to one idea is in a file of its own: dispatch.py (requests to Engage), outbox.py (writes to the journal),
-partitions.py (restore and hand over).
+partitions.py (restore and hand-over).
 
 Rules:
  1. Every fact is handled in the order in which it was reported, and leads to a tick.
@@ -210,7 +210,9 @@ class Relay:
         self._source.stop()
         await self._loop.run_in_executor(None, self._source.join, self._stop_s)
         self._heartbeats.ended("consumer")
-        await self._dispatch.wait_for_sends(until - self._clock())  # only where the source could not hand over any more
+        await self._dispatch.wait_for_sends(
+            until - self._clock()
+        )  # only where the source could not hand its partitions over any more
         left_s = 0.0 if is_dead(self._journal) else until - self._clock()
         await self._loop.run_in_executor(None, self._journal.stop, max(MIN_STOP_S, left_s))
 
@@ -325,7 +327,7 @@ class Relay:
         now = self._clock()
         for assignment, events in batch:
             self._outbox.take(assignment, events, now)
-        self._outbox.apply_backpressure()  # first: with room, the source would go on
+        self._outbox.apply_backpressure()  # first: with room, the source would resume
         self._source.batch_done()
         self._tick_soon()
 
@@ -339,14 +341,14 @@ class Relay:
                     self._metrics.dead_lettered(reason)
                     self._dead_letters.append(DeadLettered(reason, *write.assignment[:2], offset, now))
                 case Barrier():
-                    self._partitions.passed(write)
+                    self._partitions.reached(write)
         self._tick_soon()
 
     def _dropped(self, writes: Sequence[Write]) -> None:
         """Nothing is to be done for them: the partition's next owner finds it in Kafka."""
         for write in writes:
             if isinstance(write, Barrier):
-                self._partitions.passed(write)
+                self._partitions.reached(write)
         self._tick_soon()
 
     def _pinned(self, assignment: Assignment, keys: Iterable[Hashable]) -> None:
@@ -358,7 +360,7 @@ class Relay:
 
     def _recreated(self, assignment: Assignment) -> None:
         self._log.error(
-            "the delay topic was deleted and made again; what is pending is written again",
+            "the delay topic was recreated; pending records are written again",
             topic=assignment.topic,
             partition=assignment.partition,
         )

@@ -122,7 +122,7 @@ class Partitions:
             try:
                 restored = await loop.run_in_executor(self._restoring, self._restorer.restore, assignments)
             except RestoreError as error:
-                self._log.throttled("restore goes on", why=str(error))
+                self._log.throttled("restore continues", why=str(error))
                 await asyncio.sleep(RESTORE_RETRY_S)
                 continue
             for each in restored:
@@ -153,7 +153,7 @@ class Partitions:
         )
 
     def _known(self, restored: Restored, now: float) -> list[LiveAction]:
-        """Return the actions that go on; the others end here."""
+        """Return the actions that continue; the others end here."""
         known: list[LiveAction] = []
         for live in restored.actions:
             if restored.next_offset <= live.offset < restored.source_end and not live.sending:
@@ -193,7 +193,7 @@ class Partitions:
                 self._forget(hand_over.assignments)
                 hand_over.settled.set()
 
-    def passed(self, barrier: Barrier) -> None:
+    def reached(self, barrier: Barrier) -> None:
         """Take in that all before this barrier is safe, or nobody's any more."""
         for hand_over in self.hand_overs:
             hand_over.barriers.discard(barrier)

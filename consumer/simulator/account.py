@@ -1,6 +1,6 @@
 """The account: what the simulator was asked, and which actions it accepted.
 
-It is the judge of every trial: whoever claims that nothing was lost or doubled is checked against it.
+It judges every run: whoever claims that nothing was lost or doubled is checked against it.
 The relay sends no event id, so whether an action was doubled is for the reader to judge: the account keeps every
 acceptance, in order, and counts those that repeat an earlier one of the same order.
 """
@@ -20,7 +20,7 @@ class AcceptedAction:
 
     `sequence` counts from 1. Seconds since 1970: `tag_ready_at`, when the order's version was processed, and
     `accepted_at`, when the action was accepted. `with_document`: it came as the `orderAction` of a document, and was
-    carried out when that version was processed.
+    applied when that version was processed.
     """
 
     sequence: int
@@ -70,7 +70,7 @@ class SlidingSecond:
 
 
 class Account:
-    """Everything that a trial is judged by; the most requests in any sliding second are kept per key."""
+    """Everything that a run is judged by; the most requests in any sliding second are kept per key."""
 
     def __init__(self) -> None:
         self.accepted: list[AcceptedAction] = []

@@ -1,18 +1,18 @@
-"""Engage's world in small: orders, their versions, the jobs that process them, and the actions upon them.
+"""Engage in small: orders, their versions, the jobs that process them, and the actions upon them.
 
 Every call answers as Voyado's public documentation of the order API (v3) says; what it leaves open is decided here,
-to the relay's disadvantage where possible, so that trials are no easier than the truth.
+to the relay's disadvantage where possible, so that a test is never easier than production.
 Rules:
  1. Nothing here waits, reads a clock, or does I/O: `now` (seconds since 1970, never going back) comes with every call.
  2. A change of an order (create, replace, delete, change status or delivery) makes a new version with a job. The
-    versions of one order are processed in turn: none is done before the one before it (one that never completes
-    holds up nothing).
+    versions of one order are processed in their order: none is done before the one before it. (One that never
+    completes delays no other.)
  3. When a version is done, its tag is *the* tag of the order; every older one is stale from then on, and not before.
     Until then the order shows the last processed version, with its old tag. Before the first it shows no tag.
  4. How long processing takes and whether it succeeds depends on the seed, the order id and the version's number only.
  5. An order exists from the moment its creation was accepted until its creation failed or its deletion is done.
- 6. An `orderAction` in a document is carried out when that version is processed, once for each such version; not at
-    all where the order has no contact then: the integration log says so, and nobody else.
+ 6. An `orderAction` in a document is applied when that version is processed, once for each such version. If the
+    order has no contact then, it is not applied: only the integration log says so.
  7. An order whose contact is unknown is processed all the same. Only its actions are refused (422), until the contact
     comes and the order is linked to it (moods.py says by what).
 

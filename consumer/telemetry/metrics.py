@@ -69,7 +69,7 @@ M = TypeVar("M", Counter, Histogram)
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """Why a connection is suspended or rests, and since when (seconds since 1970). `why` is an outcome's."""
+    """Why a connection is suspended or cools down, and since when (seconds since 1970). `why` is an outcome's."""
 
     why: str
     since: float
@@ -103,14 +103,14 @@ class ConnectionFigures:
     suspended: bool = False  # its key is refused
     cooling_down: bool = False  # after failures in a row or a 429
     halt: Halt | None = None  # why nothing leaves, where nothing does
-    next_at: float | None = None  # when the next request may leave, while it rests
+    next_at: float | None = None  # when the next request may leave, while it cools down
     rate_limit: float = 0.0  # the key's requests per second, for all instances
     in_flight: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state of things at one moment, taken on the event loop's thread. Hand over mappings that nobody changes."""
+    """The state of things at one moment, taken on the event loop's thread. Give it mappings that nobody changes."""
 
     pending: Mapping[str, int] = field(default_factory=dict)  # `Ledger.counts()`
     overdue: int = 0

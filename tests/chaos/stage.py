@@ -110,9 +110,9 @@ class Stage:
     keep_open: int = 0
     """How many events are to be open at least, while something is waited for."""
     shares: float = 1.0
-    """What the instances' shares of the rate_limit may add up to: to more while not all know that the source has grown."""
+    """The sum of the instances' shares of the rate limit; above 1 while not all know that the source has grown."""
     bunching: float = 1.5
-    """How many times the rate_limit may arrive in a second: what a busy machine delays comes together with the next."""
+    """How many times the rate limit may arrive in a second: a busy machine may bunch requests."""
     _closing: ExitStack = field(default_factory=ExitStack)
 
     # -- before and meanwhile -----------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ class Stage:
     # -- the end ------------------------------------------------------------------------------------------------
 
     def finish(self, *, kills: int = 0, fresh_doubt: bool = False) -> Balance:
-        """Wait until nothing is owed any more, make the account and assert what must hold.
+        """Wait until nothing is pending any more, make the account and assert what must hold.
 
         `kills`: how many processes ended by force; only as many actions as they had in flight may be in doubt.
         `fresh_doubt`: Engage's own faults put actions in doubt, too, without a bound.
@@ -234,10 +234,10 @@ class Stage:
         accepted = self.engage.accepted
         events = set(self.published)
         times = Counter(map(_event_of, accepted))
-        set_aside = Counter(
+        dead_lettered = Counter(
             event for dead_letter in self.books.dead_letters if (event := _event_of_dead_letter(dead_letter))
         )
-        # Set aside in doubt: it may have been accepted before, which is why a person is asked.
+        # A dead letter in doubt: it may have been accepted before, which is why a person is asked.
         unknown = {
             _event_of_dead_letter(each) for each in self.books.dead_letters if each.reason is Reason.OUTCOME_UNKNOWN
         }
@@ -251,10 +251,10 @@ class Stage:
             events=len(self.published),
             accepted=len(times.keys() & events),
             dead_letters=Counter(dead_letter.reason for dead_letter in self.books.dead_letters),
-            lost=sorted(events - times.keys() - set_aside.keys(), key=str),
+            lost=sorted(events - times.keys() - dead_lettered.keys(), key=str),
             ended_twice=sorted(
-                [each for each in times.keys() & set_aside.keys() if each not in unknown]
-                + [each for each, count in set_aside.items() if count > 1],
+                [each for each in times.keys() & dead_lettered.keys() if each not in unknown]
+                + [each for each, count in dead_lettered.items() if count > 1],
                 key=str,
             ),
             doubled_in_doubt=twice.total() - sum(outside.values()),

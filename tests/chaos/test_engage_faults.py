@@ -1,8 +1,8 @@
 """Engage in every bad mood, under load: one storm after another, and after each the calm in which it comes back.
 
 What each single answer means is tested in tests/broker/relay/test_relay_outcomes.py. Here it is many at once: nothing
-is lost or set aside that need not be, no more is doubled than Engage took without saying so, the pace holds, and how
-long it takes from the storm's end to full speed is shown. Breaker, rests and budgets are production's.
+is lost or dead-lettered that need not be, no more is doubled than Engage took without saying so, and the pace
+holds. The time from the storm's end to full speed is shown. Breaker, cooldowns and rate limits are production's.
 """
 
 from __future__ import annotations
@@ -180,12 +180,14 @@ def test_whoever_is_gone_stands_still_or_answers_too_late_is_waited_for(
 ) -> None:
     late = {"slow": "uniform:100ms..2s"}  # at the slowest, twice what is waited for
     stage = stages(partitions=6, rate_limit=RATE_LIMIT, engage=late, connection={"timeout": "1s"})
-    # What was asked of a process that stands still arrives at once when it goes on.
+    # What was asked of a process that stands still arrives at once when it continues.
     stage.bunching += slots_of(stage.rate_limit) / stage.rate_limit
     relays = relays_on(stage, scale.of(1, 3))
     weather = Weather(stage)
     for _ in range(scale.of(1, 5)):
-        gone = until_met(relays[0], FAILURES_IN_A_ROW + scale.of(1, 4), "connect", "closed")  # and the first trial
+        gone = until_met(
+            relays[0], FAILURES_IN_A_ROW + scale.of(1, 4), "connect", "closed"
+        )  # and the first half-open probe
         weather.fault("nobody listens", stage.engage.down, gone, stage.engage.up)
         stands = until_met(relays[0], FAILURES_IN_A_ROW + scale.of(0, 4), "timeout")
         weather.fault("a standstill", stage.engage.freeze, stands, stage.engage.thaw)
@@ -212,14 +214,14 @@ DOUBTFUL = ("error", "html", "reset-before", "reset-after", "close-after", "cut-
 EITHER = (*(f"{fault}=0.02,calls=action" for fault in DOUBTFUL), "unavailable=0.05", "stale=0.05")
 
 
-def test_what_may_be_sent_once_only_is_set_aside_in_doubt_and_never_accepted_twice(
+def test_what_may_be_sent_once_only_is_dead_lettered_in_doubt_and_never_accepted_twice(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
     stage = stages(partitions=6, rate_limit=RATE_LIMIT, routes=AT_MOST_ONCE, connection={"timeout": "3s"})
     relays = relays_on(stage, scale.of(1, 3))
     weather = Weather(stage)
     for _ in range(scale.of(1, 20)):
-        stage.keep_open += CALM  # what is set aside counts as open there
+        stage.keep_open += CALM  # what is dead-lettered counts as open there
         weather.storm(Storm("all kinds now and then", EITHER, 60, ()))
     balance = stage.finish()
     assert (balance.doubled_in_doubt, balance.resends) == (0, 0)
@@ -280,7 +282,7 @@ def ill_fate(order: str, number: object) -> Reason | None:
     return Reason.DEADLINE if share < FAILING + STUCK else None
 
 
-def test_jobs_that_fail_or_never_complete_are_set_aside_and_nobody_else_waits_for_them(
+def test_jobs_that_fail_or_never_complete_are_dead_lettered_and_nobody_else_waits_for_them(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
     deadline_s = scale.of(4, 60)

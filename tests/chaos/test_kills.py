@@ -60,7 +60,7 @@ class Fleet:
                 self._start(name)
 
     def let_live(self) -> None:
-        """Put instances that go on living in the place of all."""
+        """Replace all instances with ones that live on."""
         for name, (relay, moment) in self._instances.items():
             if relay.running:
                 relay.kill()

@@ -1,4 +1,4 @@
-"""Topics and offsets change under the relays: each goes on by itself, or ends with a code that README explains.
+"""Topics and offsets change under the relays: each continues by itself, or ends with a code that README explains.
 
 Where an operator has to act, the test acts as the message says, and the account is made after that.
 """
@@ -108,7 +108,7 @@ def test_a_source_that_grows_under_load_is_read_whole_when_its_other_topics_foll
         ].result(30)
         stage.sandbox.partitions = 4
         stage.publish(20)
-        stage.wait_for(lambda: any(each.said("restore goes on") for each in relays), "one misses its delay partition")
+        stage.wait_for(lambda: any(each.said("restore continues") for each in relays), "one misses its delay partition")
         since = stage.engage.accepted_count()
         make_what_is_missing(stage.sandbox)
     stage.read_again()
@@ -118,7 +118,7 @@ def test_a_source_that_grows_under_load_is_read_whole_when_its_other_topics_foll
     stage.stop_all()
 
 
-def test_a_source_that_is_made_anew_ends_the_relay_and_is_read_from_where_the_operator_says(
+def test_a_source_that_is_recreated_ends_the_relay_and_is_read_from_where_the_operator_says(
     stages: StageFactory, figures: Figures
 ) -> None:
     stage = stages(kafka=QUICK)
@@ -160,13 +160,13 @@ def test_a_delay_topic_that_is_deleted_under_load_is_written_again_when_it_was_m
         made_at = time.time()
         make_what_is_missing(sandbox)
     stage.read_again()
-    anew = "the delay topic was deleted and made again; what is pending is written again"
-    stage.wait_for(lambda: relay.said(anew), "it writes again what is pending")
+    recreated = "the delay topic was recreated; pending records are written again"
+    stage.wait_for(lambda: relay.said(recreated), "it writes again what is pending")
     stage.publish(20)
     balance = stage.finish()
     assert relay.running
     figures(
-        partitions_written_again=len(relay.said(anew)),
+        partitions_written_again=len(relay.said(recreated)),
         since_it_was_made=f"{time.time() - made_at:.1f} s",
         **balance.figures(),
     )

@@ -37,7 +37,7 @@ ROUTES = {
         newer_than="t",
         data="n",
     ),
-    "aside": RouteRule(
+    "dead_letter": RouteRule(
         when="k=='b'",
         action="ConfirmOrder",
         order_id="o",
@@ -106,7 +106,7 @@ class Event:
     def lie(self, partition: int, offset: int) -> None:
         """It was published, and lies there."""
         self.partition, self.offset = partition, offset
-        self.key = action_key(offset, "resend" if self.resend else "aside")
+        self.key = action_key(offset, "resend" if self.resend else "dead_letter")
 
 
 def drawn(draw: random.Random, number: int, now: float) -> Event:

@@ -103,7 +103,7 @@ def told(effect: Effect) -> str:
         case Close():
             return f"close {effect.action_id.offset}"
         case GiveUp():
-            return f"set aside {effect.action_id.offset}: {effect.reason}"
+            return f"dead letter {effect.action_id.offset}: {effect.reason}"
 
 
 class Driver:
@@ -249,7 +249,7 @@ def test_orders_never_wait_for_each_other() -> None:
 
 
 @pytest.mark.parametrize("gone", [0, 1, 2, 3])
-def test_an_action_that_is_set_aside_leaves_the_others_in_their_order(gone: int) -> None:
+def test_an_action_that_is_dead_lettered_leaves_the_others_in_their_order(gone: int) -> None:
     driver = Driver()
     for offset in range(4):
         driver.event(offset, tagged())
@@ -269,7 +269,7 @@ def test_a_dead_letter_frees_its_successor() -> None:
     driver.event(0, tagged())
     driver.event(1, tagged())
     driver.after(0)
-    assert driver.answer(0, Rejected(422, "no contact")) == ["set aside 0: rejected"]
+    assert driver.answer(0, Rejected(422, "no contact")) == ["dead letter 0: rejected"]
     assert driver.after(0) == ["send 1"]
 
 
@@ -406,7 +406,7 @@ def test_poll_not_ready_is_asked_again_after_growing_waits() -> None:
 
 def test_poll_job_failed_is_a_dead_letter_with_engages_errors() -> None:
     driver = asking()
-    assert driver.answer(0, JobFailed("job status is failed", "[1]")) == ["set aside 0: job_failed"]
+    assert driver.answer(0, JobFailed("job status is failed", "[1]")) == ["dead letter 0: job_failed"]
     assert driver.last(GiveUp) == GiveUp(
         action_id=ActionId(OURS, 0),
         route="shipped",
@@ -421,7 +421,7 @@ def test_poll_job_failed_is_a_dead_letter_with_engages_errors() -> None:
 
 def test_poll_rejected_is_a_dead_letter_with_engages_errors() -> None:
     driver = asking()
-    assert driver.answer(0, Rejected(400, "Engage answered 400", "[2]")) == ["set aside 0: poll_rejected"]
+    assert driver.answer(0, Rejected(400, "Engage answered 400", "[2]")) == ["dead letter 0: poll_rejected"]
     assert driver.last(GiveUp).errors == "[2]"
 
 
@@ -439,7 +439,7 @@ def test_poll_404_is_asked_for_a_grace_time_then_a_dead_letter() -> None:
     first = driver.now
     while not (done := driver.answer(0, NotFound())):
         driver.asks_next_after()
-    assert done == ["set aside 0: not_found"]
+    assert done == ["dead letter 0: not_found"]
     assert 600 <= driver.now - first < 660
 
 
@@ -454,7 +454,7 @@ def test_poll_404_after_a_long_wait_in_the_lane_still_gets_the_grace_time() -> N
     assert driver.ledger.open == 1
 
 
-def test_poll_404_after_not_ready_starts_the_grace_time_anew() -> None:
+def test_poll_404_after_not_ready_starts_the_grace_time_again() -> None:
     driver = asking()
     driver.answer(0, *[NotFound()] * 12, NotReady(), *[NotFound()] * 8)
     assert driver.now > 800
@@ -499,7 +499,7 @@ def test_a_poll_that_never_gets_ready_ends(never: PollOutcome, reason: str) -> N
     done: list[str] = []
     while not done:
         done = driver.answer(0, never)
-    assert done == [f"set aside 0: {reason}"]
+    assert done == [f"dead letter 0: {reason}"]
     assert driver.now < DAY + 120
 
 
@@ -508,7 +508,7 @@ def test_an_outage_of_days_dead_letters_nothing_and_fair_polls_follow_it() -> No
     while driver.now < 3 * DAY:
         assert driver.answer(0, DOWN) == []
     assert driver.answer(0, *[NotReady()] * (MIN_TRIES - 1)) == []
-    assert driver.answer(0, NotReady()) == ["set aside 0: deadline"]
+    assert driver.answer(0, NotReady()) == ["dead letter 0: deadline"]
 
 
 def test_a_ready_tag_is_sent_however_late_it_comes() -> None:
@@ -520,7 +520,7 @@ def test_a_ready_tag_is_sent_however_late_it_comes() -> None:
 def test_a_relay_that_was_down_for_days_gives_each_action_fair_tries() -> None:
     driver = Driver(OURS, restored(0, tagged()), now=30 * DAY)
     assert driver.answer(0, *[InDoubt("500")] * (MIN_TRIES - 1)) == []
-    assert driver.answer(0, InDoubt("500")) == ["set aside 0: outcome_unknown"]
+    assert driver.answer(0, InDoubt("500")) == ["dead letter 0: outcome_unknown"]
 
 
 def test_a_poll_says_when_it_was_due_however_late_it_is_taken() -> None:
@@ -563,8 +563,8 @@ def test_a_posted_document_without_a_job_is_asked_for_at_its_order() -> None:
 @pytest.mark.parametrize(
     ("outcome", "done"),
     [
-        (JobFailed("job status is failed"), ["set aside 0: job_failed"]),
-        (Rejected(400, "Engage answered 400"), ["set aside 0: poll_rejected"]),
+        (JobFailed("job status is failed"), ["dead letter 0: job_failed"]),
+        (Rejected(400, "Engage answered 400"), ["dead letter 0: poll_rejected"]),
         (Unauthorized(401), []),
         (Throttled(), []),
         (DOWN, []),
@@ -591,7 +591,7 @@ def sending(*, resend: bool = True) -> Driver:
 
 def test_action_rejected_is_a_dead_letter_with_engages_errors() -> None:
     driver = sending()
-    assert driver.answer(0, Rejected(400, "Engage answered 400", "[3]")) == ["set aside 0: rejected"]
+    assert driver.answer(0, Rejected(400, "Engage answered 400", "[3]")) == ["dead letter 0: rejected"]
     dead_letter = driver.last(GiveUp)
     assert (dead_letter.errors, dead_letter.sends, dead_letter.attempts) == ("[3]", 1, 0)
 
@@ -638,9 +638,9 @@ def test_action_in_doubt_is_sent_again_after_growing_waits_and_its_intent_stands
     assert driver.ledger.in_doubt == 0
 
 
-def test_action_in_doubt_is_set_aside_where_the_route_says_so() -> None:
+def test_action_in_doubt_is_dead_lettered_where_the_route_says_so() -> None:
     driver = sending(resend=False)
-    assert driver.answer(0, InDoubt("reset by peer")) == ["set aside 0: outcome_unknown"]
+    assert driver.answer(0, InDoubt("reset by peer")) == ["dead letter 0: outcome_unknown"]
     assert driver.last(GiveUp).detail == "reset by peer"
     assert driver.ledger.in_doubt == 0
 
@@ -650,7 +650,7 @@ def test_action_in_doubt_is_not_sent_for_ever() -> None:
     done: list[str] = []
     while not done:
         done = driver.answer(0, InDoubt("500"))
-    assert done == ["set aside 0: outcome_unknown"]
+    assert done == ["dead letter 0: outcome_unknown"]
     assert DAY < driver.now < DAY + 600
 
 
@@ -668,7 +668,7 @@ def test_a_poll_that_is_answered_with_nothing_of_use_ends_at_the_deadline() -> N
     done: list[str] = []
     while not done:
         done = driver.answer(0, useless)
-    assert done == ["set aside 0: deadline"]
+    assert done == ["dead letter 0: deadline"]
     assert DAY < driver.now < DAY + 1000
 
 
@@ -692,7 +692,7 @@ def test_large_actions_are_counted_by_their_bytes() -> None:
     assert driver.ledger.open_bytes == 0
 
 
-def test_when_the_delay_topic_was_made_anew_all_is_written_again() -> None:
+def test_when_the_delay_topic_was_recreated_all_is_written_again() -> None:
     driver = Driver()
     for offset, order in enumerate("AB"):
         driver.event(offset, action(order))
@@ -726,7 +726,7 @@ def test_action_whose_tags_are_all_stale_is_a_dead_letter() -> None:
     driver.event(0, tagged())
     stale: list[Outcome] = [StaleTag(), Ready("another")]
     assert driver.answer(0, *stale * MAX_STALE) == []
-    assert driver.answer(0, StaleTag()) == ["set aside 0: stale_tag"]
+    assert driver.answer(0, StaleTag()) == ["dead letter 0: stale_tag"]
 
 
 @pytest.mark.parametrize(
@@ -775,7 +775,7 @@ def test_action_whose_record_the_broker_refuses_is_forgotten_and_frees_its_succe
 def test_an_order_without_a_contact_is_tried_again_until_its_grace_is_over() -> None:
     driver = sending()
     waits: list[float] = []
-    while (done := driver.answer(0, NoContact('["no contact"]'))) != ["set aside 0: no_contact"]:
+    while (done := driver.answer(0, NoContact('["no contact"]'))) != ["dead letter 0: no_contact"]:
         assert done == ["save 0"]
         waits.append(driver.asks_next_after())
     assert waits == [10.0, 30.0, 60.0, 120.0, 120.0, 120.0, 120.0, 20.0]  # 600 s in all: the last try is right then
@@ -808,12 +808,12 @@ def test_without_a_grace_the_first_422_is_the_last() -> None:
     driver.ledger = Ledger(Policy(contact_grace_s=0), jitter=lambda: 0.5)
     driver.ledger.assign(OURS, [], 0.0)
     driver.event(0, tagged())
-    assert driver.answer(0, NoContact()) == ["set aside 0: no_contact"]
+    assert driver.answer(0, NoContact()) == ["dead letter 0: no_contact"]
 
 
-def test_an_order_whose_change_is_not_dated_is_set_aside_at_once() -> None:
+def test_an_order_whose_change_is_not_dated_is_dead_lettered_at_once() -> None:
     driver = asking(job=None)
-    assert driver.answer(0, Undated()) == ["set aside 0: undated_order"]
+    assert driver.answer(0, Undated()) == ["dead letter 0: undated_order"]
 
 
 @pytest.mark.parametrize("begin", [sending, asking], ids=["action", "poll"])
@@ -832,7 +832,7 @@ def test_what_fails_by_itself_waits_longer_each_time_and_ends_at_the_deadline(
     waits: list[float] = []
     while not (done := driver.answer(0, outcome)) or done == ["save 0"]:
         waits.append(driver.asks_next_after())
-    assert done == [f"set aside 0: {reason}"]
+    assert done == [f"dead letter 0: {reason}"]
     assert waits[:5] == [10.0, 30.0, 60.0, 300.0, 300.0]
     assert DAY < driver.now < DAY + 301
 
@@ -879,7 +879,7 @@ def test_what_fails_while_engage_serves_others_ends_at_the_deadline(
         driver.event(other, tagged(f"other-{other}"))
         driver.answer(other, Accepted())
         done = driver.answer(0, outcome)
-    assert done == ["set aside 0: deadline"]
+    assert done == ["dead letter 0: deadline"]
 
 
 def test_others_that_engage_served_before_its_last_failure_do_not_count() -> None:
@@ -902,16 +902,16 @@ def test_others_that_engage_served_before_its_last_failure_do_not_count() -> Non
 )
 def test_what_was_in_doubt_is_called_so_whatever_ends_it(ending: list[Outcome], was: str) -> None:
     driver = sending()
-    assert driver.answer(0, InDoubt("500"), *ending) == ["set aside 0: outcome_unknown"]
+    assert driver.answer(0, InDoubt("500"), *ending) == ["dead letter 0: outcome_unknown"]
     assert driver.last(GiveUp).detail.startswith(was)
     assert driver.last(GiveUp).detail.endswith("; an earlier send may have been processed")
 
 
-def test_the_next_action_of_an_order_waits_while_engage_may_be_at_work_on_one_set_aside_in_doubt() -> None:
+def test_the_next_action_of_an_order_waits_while_engage_may_be_at_work_on_one_dead_lettered_in_doubt() -> None:
     driver = sending(resend=False)
     driver.event(1, tagged())
     driver.event(2, tagged("B"))
-    assert driver.answer(0, InDoubt("time ran out")) == ["set aside 0: outcome_unknown"]
+    assert driver.answer(0, InDoubt("time ran out")) == ["dead letter 0: outcome_unknown"]
     assert driver.after(0) == ["send 2"], "other orders wait for nothing"
     assert driver.asks_next_after() == 30.0
     assert "1" in str(list(driver.asked))
@@ -927,7 +927,7 @@ def test_an_action_that_comes_later_waits_no_less() -> None:
     assert driver.after(1) == ["send 1"]
 
 
-def test_after_a_while_nothing_of_one_set_aside_in_doubt_is_remembered() -> None:
+def test_after_a_while_nothing_of_one_dead_lettered_in_doubt_is_remembered() -> None:
     driver = sending(resend=False)
     driver.answer(0, InDoubt("time ran out"))
     driver.after(31)
@@ -1064,7 +1064,7 @@ def test_a_restored_intent_without_a_tag_waits_as_long_before_it_asks() -> None:
     assert driver.after(0) == ["send 0"]
 
 
-def test_a_restored_intent_is_set_aside_where_the_route_says_so() -> None:
+def test_a_restored_intent_is_dead_lettered_where_the_route_says_so() -> None:
     driver = Driver(
         OURS,
         restored(0, tagged()),
@@ -1073,7 +1073,7 @@ def test_a_restored_intent_is_set_aside_where_the_route_says_so() -> None:
         restored(3, tagged("B", resend=False), sending=True),
         restored(4, tagged("B")),
     )
-    assert [told(e) for e in driver.effects] == ["set aside 1: outcome_unknown", "set aside 3: outcome_unknown"]
+    assert [told(e) for e in driver.effects] == ["dead letter 1: outcome_unknown", "dead letter 3: outcome_unknown"]
     assert driver.ledger.in_doubt == 0
     assert driver.after(0) == ["send 0"]
     driver.answer(0, Accepted())

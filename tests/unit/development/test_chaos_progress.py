@@ -124,7 +124,7 @@ def test_being_busy_is_no_progress_but_is_told_from_idleness() -> None:
     busy, idle = Probe(STUCK_S), Probe(STUCK_S)
     busy.see(7, 1, now=1000)
     idle.see(7, 1, now=1000)
-    assert "goes on trying" in str(busy.see(7, 2, now=1000 + STUCK_S))
+    assert "still tries" in str(busy.see(7, 2, now=1000 + STUCK_S))
     assert "nothing is even tried" in str(idle.see(7, 1, now=1000 + STUCK_S))
 
 

@@ -1,4 +1,4 @@
-"""JMESPath: mistakes are found when it is compiled; what it gives is the library's result, and JSON."""
+"""JMESPath: errors are found when it is compiled; what it gives is the library's result, and JSON."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_truth_is_the_librarys(value: object) -> None:
         ("(" * 5000 + "a", "is nested too deep"),
     ],
 )
-def test_a_mistake_is_found_when_it_is_compiled_and_says_where(text: str, why: str) -> None:
+def test_an_error_is_found_when_it_is_compiled_and_says_where(text: str, why: str) -> None:
     with pytest.raises(ExpressionError) as raised:
         compile_expression(text)
     assert str(raised.value) == why
