@@ -21,9 +21,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Ownership, Partition
+from consumer.errors import ConsumerFailedError
 from consumer.kafka import clients
 from consumer.kafka.facts import ClientError, Consumed, Failed, PartitionsCounted, Report, Statistics
-from consumer.kafka.membership import POLL_S, Membership
+from consumer.kafka.membership import POLL_S, Membership, is_fatal
 
 BATCHES_AHEAD = 2  # one that the event loop works on and one that waits
 LAG_EVERY_S = 1.0
@@ -194,7 +195,7 @@ class Source:
         self._report(PartitionsCounted({topic: count for topic, count in counts.items() if count}))
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._report(Failed(KafkaException(error)))
+        if is_fatal(error):
+            self._report(Failed(ConsumerFailedError(error.str())))
         else:
             self._report(ClientError(error.str()))
