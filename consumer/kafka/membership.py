@@ -127,6 +127,12 @@ class Membership:
         consumer.unsubscribe()
         self.join(consumer)
 
+    def step_out(self, consumer: Consumer) -> None:
+        """Hand everything over, and join the group again."""
+        self._hand_over(list(self._owned), consumer)
+        consumer.unsubscribe()
+        self.join(consumer)
+
     def leave(self, consumer: Consumer) -> None:
         """Hand everything over, then leave the group."""
         self._hand_over(list(self._owned), consumer)
