@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in an operator's words, and where it stands.
+"""What is wrong with a configuration, in an operator's words, and where it is.
 
 Pydantic speaks to programmers and shows the wrong value. These lines name the key, where to find it and what to
 write, and hold no value: it may be a secret, also one under the wrong key.

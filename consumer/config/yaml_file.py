@@ -55,7 +55,7 @@ class FileError:
 
 @dataclass(frozen=True, slots=True)
 class ConfigurationFile:
-    """What was read. `values` lacks nothing but what stands in `unusable`, where it holds None instead."""
+    """What was read. `values` holds everything; what is in `unusable` is None there."""
 
     values: dict[str, object] = field(repr=False)
     positions: dict[KeyPath, Position]

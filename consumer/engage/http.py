@@ -313,8 +313,8 @@ class HttpEngine:
         silence_s = self._timeout_s if answer_s is None else answer_s
         timeouts = {"connect": self._timeout_s / 2, "read": silence_s, "write": silence_s}
         request = httpcore.Request(method, url, headers=headers, content=body or None, extensions={"timeout": timeouts})
-        rest_s = 1.5 * self._timeout_s if answer_s is None else answer_s
-        answer = await self._exchange(request, started + self._timeout_s / 2, rest_s, may_send)
+        answer_within_s = 1.5 * self._timeout_s if answer_s is None else answer_s
+        answer = await self._exchange(request, started + self._timeout_s / 2, answer_within_s, may_send)
         if self._on_request is not None:
             status = str(answer.status) if isinstance(answer, Response) else answer.kind
             self._on_request(endpoint, status, time.monotonic() - started)

@@ -303,7 +303,10 @@ def redriven_elsewhere(headers: KafkaHeaders, dead_letter_topics: Collection[str
 
 
 def without_value(dead_letter: DeadLetterRecord) -> DeadLetterRecord:
-    """Return the letter that stands for one which the dead-letter topic refuses: the event is still in the source."""
+    """Return a dead letter without its value, for one that the dead-letter topic refuses.
+
+    The event itself is still in the source.
+    """
     detail = (
         f"; its value of {len(dead_letter.value or b'')} bytes was left out: this topic refuses it (max.message.bytes)"
     )

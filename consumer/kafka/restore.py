@@ -66,7 +66,7 @@ class UnreadableRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """A partition was restored: so it stands in Kafka.
+    """A partition was restored: this is its state in Kafka.
 
     The source continues at `next_offset` and ends at `source_end`. `live`: key and offset of each live record of the
     delay partition, which ends at `end`. What they hold is in `actions` and `unreadable`. `position_known`: the delay

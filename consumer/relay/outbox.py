@@ -113,11 +113,11 @@ class Outbox:
 
     def dead_letter_unreadable(self, assignment: Assignment, record: UnreadableRecord, now: float) -> None:
         """Submit the dead letter of a delay record that this version cannot read."""
-        letter = dead_letter_of_unreadable(assignment[:2], record.key, record.value, record.why, now)
+        dead_letter = dead_letter_of_unreadable(assignment[:2], record.key, record.value, record.why, now)
         self._writes.append(
             DeadLetter(
                 assignment=assignment,
-                record=letter,
+                record=dead_letter,
                 reason=Reason.UNREADABLE_PENDING,
                 offset=offset_of_key(record.key),
                 key=record.key,

@@ -168,7 +168,7 @@ class Partitions:
                 self._outbox.apply([effect], now)
         return known
 
-    # -- hand over ----------------------------------------------------------------------------------------------
+    # -- hand-over ----------------------------------------------------------------------------------------------
 
     def revoked(self, assignments: Sequence[Assignment], settled: threading.Event) -> None:
         """Start nothing more for these; they are given away when what is in flight has ended (rule 2)."""

@@ -1,4 +1,4 @@
-"""The Engage simulator: an Engage stand-in over HTTP, for demos, tests and developers without access to Engage.
+"""The Engage simulator: a simulated Engage over HTTP, for demos, tests and developers without access to Engage.
 
 Answers as Engage's public documentation says, with the faults that are asked for, and keeps an account of every
 action that it accepted. `world.py` is the place to start reading: orders, versions, jobs, actions.
@@ -8,7 +8,7 @@ action that it accepted. `world.py` is the place to start reading: orders, versi
     account.py  PURE  what was accepted and asked
     faults.py   PURE  which fault befalls which request, and what each one does (one table)
     moods.py    PURE  what Engage's documentation leaves open, and what differs from order to order
-    bodies.py   PURE  what stands in a request's body, and what is wrong with it
+    bodies.py   PURE  what a request's body holds, and what is wrong with it
     world.py    PURE  orders, versions, jobs, actions
     options.py  PURE  what a user can choose
     api.py      PURE  one request in, one reaction out

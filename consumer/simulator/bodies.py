@@ -1,4 +1,4 @@
-"""What stands in a request's body: orders, changes, actions, and what is wrong with them."""
+"""What a request's body holds: orders, changes, actions, and what is wrong with them."""
 
 from __future__ import annotations
 

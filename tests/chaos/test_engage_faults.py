@@ -139,7 +139,7 @@ def relays_on(stage: Stage, instances: int) -> list[RelayProcess]:
     return relays
 
 
-def in_turn(storms: tuple[Storm, ...], scale: Scale) -> list[Storm]:
+def rounds_of(storms: tuple[Storm, ...], scale: Scale) -> list[Storm]:
     """Return each of them, or many rounds of them in ever another order."""
     drawing = random.Random(4)
     rounds = [storms] + [tuple(drawing.sample(storms, len(storms))) for _ in range(scale.of(0, 5))]
@@ -152,7 +152,7 @@ def test_after_each_storm_it_comes_back_and_only_what_engage_kept_to_itself_is_d
     stage = stages(partitions=6, rate_limit=RATE_LIMIT, engage={"slow": "uniform:20ms..100ms"})
     relays = relays_on(stage, scale.of(1, 3))
     weather = Weather(stage)
-    for storm in in_turn(STORMS, scale):
+    for storm in rounds_of(STORMS, scale):
         weather.storm(storm)
     balance = stage.finish(fresh_doubt=True)
     assert sum(balance.dead_letters.values()) == 0
@@ -191,7 +191,7 @@ def test_whoever_is_gone_stands_still_or_answers_too_late_is_waited_for(
         weather.fault("nobody listens", stage.engage.down, gone, stage.engage.up)
         stands = until_met(relays[0], FAILURES_IN_A_ROW + scale.of(0, 4), "timeout")
         weather.fault("a standstill", stage.engage.freeze, stands, stage.engage.thaw)
-    for storm in in_turn(SILENCES, scale):
+    for storm in rounds_of(SILENCES, scale):
         weather.storm(storm)
     balance = stage.finish(fresh_doubt=True)
     assert sum(balance.dead_letters.values()) == 0

@@ -1,6 +1,6 @@
 """Topics and offsets change under the relays: each continues by itself, or ends with a code that README explains.
 
-Where an operator has to act, the test acts as the message says, and the account is made after that.
+Where an operator has to act, the test acts as the log says, and the account is made after that.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def test_a_delay_topic_that_is_deleted_under_load_is_written_again_when_it_was_m
     stage.stop_all()
 
 
-def test_a_group_whose_offsets_are_gone_goes_on_from_its_own_positions(
+def test_a_group_whose_offsets_are_gone_continues_from_its_own_positions(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
     stage = stages(kafka=QUICK, engage={"processing": "uniform:0s..1s"})
@@ -192,7 +192,7 @@ def test_a_group_whose_offsets_are_gone_goes_on_from_its_own_positions(
     stage.stop_all()
 
 
-def test_a_source_that_retention_overran_ends_the_relay_and_goes_on_where_the_operator_says(
+def test_a_source_that_retention_overran_ends_the_relay_and_continues_where_the_operator_says(
     stages: StageFactory, figures: Figures
 ) -> None:
     # Little is fetched ahead, so that most of it lies on the broker when retention comes.

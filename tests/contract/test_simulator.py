@@ -233,7 +233,7 @@ def test_a_failed_job_answers_with_an_error_and_leaves_no_order() -> None:
         assert simulated.client.get(f"{ORDERS}/A-1").status_code == 404
 
 
-def test_a_job_that_never_completes_goes_on_processing() -> None:
+def test_a_job_that_never_completes_stays_processing() -> None:
     with simulating(SimulatorOptions(processing="instant", stuck=1)) as simulated:
         job = f"{ORDERS}/jobs/{simulated.create()}"
         simulated.pass_seconds(1e7)
@@ -357,7 +357,7 @@ def test_what_is_not_http_is_refused(simulated: Simulated) -> None:
     assert exchange(simulated, b"\x16\x03\x01\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 
-def test_requests_that_come_in_one_write_are_answered_in_turn(simulated: Simulated) -> None:
+def test_requests_that_come_in_one_write_are_answered_in_their_order(simulated: Simulated) -> None:
     one = b"GET /simulator/account?summary=1 HTTP/1.1\r\nHost: x\r\n"
     answers = exchange(simulated, one + b"\r\n" + one + b"Connection: close\r\n\r\n")
     assert answers.count(b"HTTP/1.1 200 ") == 2
@@ -527,7 +527,7 @@ def test_the_account_gives_no_key_away(simulated: Simulated) -> None:
     assert "s3cret" not in str(simulated.account())
 
 
-def test_a_reset_forgets_orders_and_account_and_keeps_the_rest() -> None:
+def test_a_reset_forgets_orders_and_account_and_keeps_faults_moods_and_keys() -> None:
     with simulating(SimulatorOptions(faults=("throttle=1,calls=order",))) as simulated:
         simulated.create()
         assert httpx.post(f"{simulated.simulator.url}/simulator/reset").status_code == 200

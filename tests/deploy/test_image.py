@@ -61,15 +61,15 @@ def parsed() -> tuple[dict[str, str], list[Stage]]:
     for line in text.splitlines():
         if not line or line.startswith("#"):
             continue
-        name, _, rest = line.partition(" ")
+        name, _, text = line.partition(" ")
         if name == "FROM":
-            base, _, alias = rest.partition(" AS ")
+            base, _, alias = text.partition(" AS ")
             stages.append(Stage(base, alias))
         elif stages:
-            stages[-1].instructions.append(Instruction(name, rest))
+            stages[-1].instructions.append(Instruction(name, text))
         else:
             assert name == "ARG", line
-            argument, _, default = rest.partition("=")
+            argument, _, default = text.partition("=")
             arguments[argument] = default
     return arguments, stages
 

@@ -203,7 +203,7 @@ def recreate(scheduler: Scheduler) -> bool:
     """The delay topic is deleted and created again: all that is pending is in the processes' memory now, or nowhere."""
     kafka = scheduler.kafka
     if scheduler.growing or not all(_is_known_elsewhere(scheduler, number) for number in scheduler.numbers):
-        return False  # with positions, too, gone: an operator who starts anew, with `run --from`
+        return False  # with positions, too, gone: an operator who starts again, with `run --from`
     for number in scheduler.numbers:
         scheduler.oracle.bereave(number, _holder(scheduler, number))
     kafka.settle_gone(kafka.recreate(TOPICS.delay))

@@ -306,7 +306,7 @@ class Oracle:
                 pending += record is not None
                 dead_letters += has_dead_letter and record is None
                 # the simulation's side
-                ignored += event.passes and not event.deleted
+                ignored += event.is_ignored and not event.deleted
                 accepted += event.accepted > 0
                 # what both count, and what the operator took away
                 both += event.accepted > 0 and (has_dead_letter or record is not None)
@@ -333,9 +333,9 @@ class Oracle:
             wrong = f"{dead_letters} dead letters"
         elif not event.payload:
             known = log is not None and event.key in log.latest
-            if record is not None or known or event.accepted or (dead_letters and event.passes):
+            if record is not None or known or event.accepted or (dead_letters and event.is_ignored):
                 wrong = "acted upon"
-            elif read and not event.passes and not dead_letters:
+            elif read and not event.is_ignored and not dead_letters:
                 wrong = "not dead-lettered"
         elif not read:
             if event.accepted or dead_letters > event.torn_dead_letters or (record is not None and not event.torn):

@@ -272,7 +272,7 @@ def test_a_coordinator_that_is_not_settled_yet_is_asked_again(monkeypatch: pytes
     assert checks.asked(ask) == "answered"
 
 
-def test_check_config_online_goes_on_behind_what_failed_and_ends_with_the_first_code(operator: Operator) -> None:
+def test_check_config_online_continues_behind_what_failed_and_ends_with_the_first_code(operator: Operator) -> None:
     with engage(SimulatorOptions(valid_keys=frozenset({"another"}))) as url:
         result = operator.calls("check-config", "--online", ENGAGE_BASE_URL=url)
     assert result.exit_code == ExitCode.TOPICS

@@ -319,7 +319,7 @@ def test_a_second_instance_with_our_transactional_id_ends_this_one(bench: Bench)
     assert bench.sandbox.offset(bench.sandbox.topics.source) == 5
 
 
-def test_after_being_fenced_nothing_goes_on_under_the_old_assignment(bench: Bench) -> None:
+def test_after_being_fenced_nothing_continues_under_the_old_assignment(bench: Bench) -> None:
     """An adoption that was under way: the group may not know yet that we give everything up."""
     bench.settle(bench.pending(4))
     bench.sandbox.producer(bench.sandbox.transactional_id)

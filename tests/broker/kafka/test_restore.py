@@ -81,7 +81,7 @@ def test_a_restore_that_hangs_gives_up(sandbox: Sandbox, monkeypatch: pytest.Mon
     assert len(dead) == 0
 
 
-def test_a_restore_does_not_go_on_for_what_was_given_away(sandbox: Sandbox) -> None:
+def test_a_restore_does_not_continue_for_what_was_given_away(sandbox: Sandbox) -> None:
     dead = open_transaction(sandbox)
     asked: list[object] = []
 

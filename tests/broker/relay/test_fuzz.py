@@ -5,8 +5,8 @@
     accepted     one action, sent to a path that holds the order's id as one segment
 
 `corpus/` holds single values, named `{what becomes of them}.{what they are}`. Chance makes the others, from bytes
-without sense to events with one thing wrong. The account is made from the topics and from what Engage was asked, and
-then compared with the relay's own figures.
+without sense to events with one thing wrong. The account is made from the topics and from what Engage was asked.
+It is then compared with the relay's own figures.
 """
 
 from __future__ import annotations

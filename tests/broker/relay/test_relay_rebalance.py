@@ -27,7 +27,7 @@ CONSUMER: Protocol = {"group.protocol": "consumer"}
 
 
 class Load:
-    """Events that go on coming while partitions change hands, however long that takes on this machine."""
+    """Events that keep coming while partitions change hands, however long that takes on this machine."""
 
     def __init__(self, sandbox: Sandbox, engage: Engage) -> None:
         self._sandbox = sandbox

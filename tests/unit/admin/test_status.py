@@ -49,7 +49,7 @@ def test_a_rate_is_that_of_the_last_one_to_two_slices() -> None:
     assert Flow().per_second(lambda each: each.events) == 0
 
 
-def test_it_keeps_ten_minutes_whatever_happens_and_forgets_the_rest() -> None:
+def test_it_keeps_ten_minutes_whatever_happens_and_forgets_what_is_older() -> None:
     history, flow = History(), Flow()
     for second in range(3000):
         history.consumed(2)

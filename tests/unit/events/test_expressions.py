@@ -60,7 +60,7 @@ def test_truth_is_the_librarys(value: object) -> None:
         ("starts_wiht(type, 'a')", "there is no function starts_wiht() (column 1): `starts_wiht(type, 'a')`"),
         ("a || length()", "length() takes 1 arguments (column 6): `a || length()`"),
         ("not_null()", "not_null() takes at least 1 arguments (column 1): `not_null()`"),
-        ("type == `shipped`", "between backticks stands JSON; write a text in single quotes"),
+        ("type == `shipped`", "text between backticks is JSON; write a string in single quotes"),
         ("a[::0]", "a slice's step cannot be 0: `a[::0]`"),
         ('`"\\ud800"`', "a literal is not JSON (half a surrogate pair, NaN, or nested too deep)"),
         ('{"\\ud800": a}', "a literal is not JSON (half a surrogate pair, NaN, or nested too deep)"),

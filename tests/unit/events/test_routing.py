@@ -184,8 +184,8 @@ def test_a_users_route_reads_any_shape() -> None:
 
 def test_the_first_route_of_the_file_wins() -> None:
     everything = RouteRule(action="Custom", order_id="number")
-    assert routed(PARCEL_SENT, parcel=PARCEL_ROUTE, rest=everything).route == "parcel"
-    assert routed(PARCEL_SENT, rest=everything, parcel=PARCEL_ROUTE).route == "rest"
+    assert routed(PARCEL_SENT, parcel=PARCEL_ROUTE, others=everything).route == "parcel"
+    assert routed(PARCEL_SENT, others=everything, parcel=PARCEL_ROUTE).route == "others"
 
 
 def test_the_users_routes_come_before_the_built_in_ones() -> None:
