@@ -38,11 +38,19 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The order's document is posted first. It stays in the action's payload until it is sent."""
+    """The order's document is posted first. It stays in the action's payload until it is sent.
+
+    `replaces`: it replaces an order that exists already. A redriven event's does not: a newer one may have been sent.
+    `exists`: the order is known to exist, so it is replaced at once.
+    """
+
+    replaces: bool = True
+    exists: bool = False
 
 
 PollTarget = Job | Order | Document
 THE_ORDER, THE_DOCUMENT = Order(), Document()
+THE_REDRIVEN_DOCUMENT = Document(replaces=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +70,7 @@ class NewAction:
     resend: bool = True
     version_tag: str | None = None
     target: PollTarget = THE_ORDER
-    document: bool = False
+    document: Document | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +90,8 @@ class LiveAction:
 class Save:
     """Write the action's record. With `sending` it is the intent: report `intent_saved` once it is committed.
 
-    `doubt`: an earlier send may have been processed.
+    `before_document`: the same for a document, whose record is no intent. `doubt`: an earlier send may have been
+    processed.
     """
 
     action_id: ActionId
@@ -96,6 +105,7 @@ class Save:
     version_tag: str | None
     job_id: str | None
     doubt: bool = False
+    before_document: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +138,7 @@ class Poll:
     """Ask the target for the versionTag.
 
     `payload` holds the document, where that is the target. `due`: when it was to be asked.
+    `ownership_confirmed_at`: for a document, as for an action (`Send`).
     """
 
     action_id: ActionId
@@ -135,6 +146,7 @@ class Poll:
     payload: bytes = field(repr=False)
     target: PollTarget
     due: float
+    ownership_confirmed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,10 @@ Rules:
  6. Every action ends, by an answer or by its deadline. The deadline ends no action while Engage as a whole is out
     of reach or refuses the key. So a failure counts only where it is the action's own, or where Engage served
     other actions meanwhile.
- 7. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
+ 7. A document is sent as an action is: its record is committed again, which proves that we own its partition, it
+    leaves soon after that, and a hand-over waits for it. Otherwise its former owner could replace the order after
+    the next owner sent a newer document. It is never in doubt: sent again, it does no harm.
+ 8. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
     and gets back what to do next. `now` and all times are seconds since 1970 on a clock that never jumps (clock.py).
 
 States (an action behind another one of its lane is QUEUED):
@@ -34,6 +37,7 @@ States (an action behind another one of its lane is QUEUED):
                        |                                                                                          | |
                        +-------------------------- stale tag: ask the order --------------------------------------+ |
                                                                                            (gone) <-- accepted -----+
+    DUE --document--> SAVING --saved--> READY --take--> SENDING --sent--> WAITING, to poll its job; withdrawn: DUE
     SENDING --no contact--> HOLDING; with the event's own document: WAITING, to send it again
     any --gave up--> (dead letter)
 
@@ -79,6 +83,7 @@ from consumer.core.outcomes import (
     NoContact,
     NotFound,
     NotReady,
+    OrderExists,
     PollOutcome,
     Ready,
     Rejected,
@@ -137,7 +142,7 @@ class State(IntEnum):
 
 _AHEAD = (State.SAVING, State.READY)  # an intent that is saved ahead of its sending
 _IN_FLIGHT = (State.SAVING, State.SENDING)  # a hand-over waits for these; the next owner repeats a poll
-_INTENT = (State.SAVING, State.READY, State.SENDING)  # its newest record is an intent
+_SENT_SOON = (State.SAVING, State.READY, State.SENDING)  # its newest record was written just now
 
 
 class _Entry:
@@ -206,6 +211,11 @@ class _Entry:
     @property
     def job_id(self) -> str | None:
         return self.source if isinstance(self.source, str) else None
+
+    @property
+    def is_document(self) -> bool:
+        """Whether its next request sends the order's document."""
+        return self.tag is None and not self.stale and isinstance(self.source, Document)
 
     @property
     def target(self) -> PollTarget:
@@ -299,7 +309,8 @@ class Ledger:
         if partition is None:
             return []
         partition.stopping = True
-        return [self._take_back(entry) for entry in partition.entries.values() if entry.state is State.READY]
+        ready = [entry for entry in partition.entries.values() if entry.state is State.READY]
+        return [effect for entry in ready for effect in self._take_back(entry)]
 
     def drop(self, assignment: Assignment) -> int:
         """Forget a partition at once (lost, or handed over); returns how many actions it held."""
@@ -343,6 +354,7 @@ class Ledger:
     def intent_saved(self, action_id: ActionId, sends: int, ownership_confirmed_at: float) -> list[Effect]:
         """Note that its intent, the one with this count of sends, is committed: it may be sent (rule 1).
 
+        For a document: that its record is committed again (rule 7).
         An older record of an action in doubt says `sending`, too. Its commit does not allow a send.
         `ownership_confirmed_at` is when the ownership was read that this commit proved.
         """
@@ -351,7 +363,7 @@ class Ledger:
             return []
         self._to(entry, State.READY)
         if entry.partition.stopping:
-            return [self._take_back(entry)]
+            return self._take_back(entry)
         entry.queue.sends.append((entry, ownership_confirmed_at))
         return []
 
@@ -367,10 +379,16 @@ class Ledger:
     def poll_answered(self, action_id: ActionId, outcome: PollOutcome | DocumentOutcome, now: float) -> list[Effect]:
         """Take the answer to a poll (or to a posted document). A tag learnt for a job is remembered."""
         entry = self._find(action_id)
-        if entry is None or entry.state is not State.POLLING:
+        if entry is None or entry.state is not (State.SENDING if entry.is_document else State.POLLING):
             return []
+        if isinstance(outcome, Withdrawn | OrderExists):
+            if isinstance(outcome, OrderExists):
+                entry.source = Document(exists=True)
+            return self._take_back(entry)
         entry.attempts += 1
         elsewhere = self._note(entry, outcome, now)
+        if entry.is_document:
+            entry.source = entry.document or THE_DOCUMENT
         match outcome:
             case Ready(tag):
                 if entry.job_id is not None:
@@ -429,15 +447,15 @@ class Ledger:
             case Unauthorized() | Forbidden() | Throttled() | Unavailable():
                 return self._not_processed(entry, _failure(outcome, elsewhere), now)
             case Withdrawn():
-                return [self._take_back(entry)]
+                return self._take_back(entry)
 
     def refresh(self, action_id: ActionId) -> list[Effect]:
         """Write an old live record again as it is, so that it no longer holds the low-water mark back.
 
-        Returns nothing for an action whose intent was written just now: its record is young.
+        Returns nothing for an action that is sent just now: its record is young.
         """
         entry = self._find(action_id)
-        if entry is None or entry.state in _INTENT:
+        if entry is None or entry.state in _SENT_SOON:
             return []
         return [self._save(entry, sending=entry.doubt)]
 
@@ -445,7 +463,7 @@ class Ledger:
         """Write all that is pending again: the delay topic was recreated."""
         partition = self._partitions.get(assignment)
         entries = partition.entries.values() if partition else ()
-        return [self._save(entry, sending=entry.doubt or entry.state in _INTENT) for entry in entries]
+        return [self._save(entry, sending=entry.doubt or _is_intent(entry)) for entry in entries]
 
     # -- what to do next ----------------------------------------------------------------------------------------
 
@@ -467,7 +485,10 @@ class Ledger:
         return self._heap[0].due if self._heap else None
 
     def save_intents(self, connection: str, ahead: int) -> list[Effect]:
-        """Save the intents of the oldest TAGGED actions until `ahead` of the connection wait to be sent (rule 2)."""
+        """Save the intents of the oldest TAGGED actions until `ahead` of the connection wait to be sent (rule 2).
+
+        Then the records of the documents that are the next of its polls (rule 7).
+        """
         queue = self._queue(connection)
         effects: list[Effect] = []
         while queue.tagged and queue.ahead < ahead:
@@ -476,30 +497,39 @@ class Ledger:
                 entry.sends += 1
                 self._to(entry, State.SAVING)
                 effects.append(self._save(entry, sending=True))
+        while queue.ahead < ahead and (document := _document_first(queue.polls)) is not None:
+            queue.polls.popleft()
+            self._to(document, State.SAVING)
+            effects.append(self._save(document, sending=document.doubt, before_document=True))
         return effects
 
     def wants_intents(self, connection: str) -> bool:
         """Whether `save_intents` may have something."""
-        return bool(self._queue(connection).tagged)
+        queue = self._queue(connection)
+        return bool(queue.tagged) or _document_first(queue.polls) is not None
 
     def take(self, connection: str, other_than: object = None) -> Request | None:
-        """Take the next request of a connection: the oldest READY action, else the oldest DUE poll.
+        """Take the next request of a connection: the oldest READY action or document, else the oldest DUE poll.
 
         `other_than`: the id of an action that must not be taken now.
         """
         queue = self._queue(connection)
         ready = _next(queue.sends, lambda each: each[0], State.READY, other_than)
-        if ready is not None and (tag := ready[0].tag) is not None:
+        if ready is not None:
             entry, ownership_confirmed_at = ready
             self._to(entry, State.SENDING)
+            if entry.tag is None:
+                return Poll(entry.id, entry.order_id, entry.payload, entry.target, entry.due, ownership_confirmed_at)
             return Send(
                 action_id=entry.id,
                 order_id=entry.order_id,
                 payload=entry.payload,
-                version_tag=tag,
+                version_tag=entry.tag,
                 ownership_confirmed_at=ownership_confirmed_at,
                 tagged_at=entry.tagged_at,
             )
+        if _document_first(queue.polls) is not None:
+            return None  # its record is saved first
         due = _next(queue.polls, lambda each: each, State.DUE, other_than)
         if due is not None:
             self._to(due, State.POLLING)
@@ -714,7 +744,7 @@ class Ledger:
         wait_s = spread(CONTACT_WAITS_S[min(_failed_sends(entry), len(CONTACT_WAITS_S)) - 1], self._jitter())
         state = State.HOLDING
         if entry.document:
-            entry.tag, entry.source, entry.stale = None, THE_DOCUMENT, 0
+            entry.tag, entry.source, entry.stale = None, entry.document, 0
             state = State.WAITING
         self._wait(entry, state, min(now + wait_s, entry.contact_due))
         return [self._save(entry, sending=entry.doubt)]
@@ -749,12 +779,19 @@ class Ledger:
         self._wait(entry, State.WAITING, now + wait_s)
         return [self._save(entry, sending=entry.doubt)]
 
-    def _take_back(self, entry: _Entry) -> Save:
-        """Put an action back whose intent was saved, but which was certainly not sent. It is the next to be sent."""
+    def _take_back(self, entry: _Entry) -> list[Effect]:
+        """Put an action back whose intent was saved, but which was certainly not sent. It is the next to be sent.
+
+        A document, too. Its record says nothing of a send and stays as it is.
+        """
+        if entry.is_document:
+            self._to(entry, State.DUE)
+            entry.queue.polls.appendleft(entry)
+            return []
         entry.sends -= 1
         self._to(entry, State.TAGGED)
         entry.queue.tagged.appendleft(entry)
-        return self._save(entry, sending=entry.doubt)
+        return [self._save(entry, sending=entry.doubt)]
 
     def _overran(self, entry: _Entry, now: float) -> bool:
         return now - entry.first_seen > self._policy.deadline_s
@@ -784,7 +821,7 @@ class Ledger:
             )
         ]
 
-    def _save(self, entry: _Entry, *, sending: bool) -> Save:
+    def _save(self, entry: _Entry, *, sending: bool, before_document: bool = False) -> Save:
         return Save(
             action_id=entry.id,
             route=entry.route,
@@ -797,6 +834,7 @@ class Ledger:
             version_tag=entry.tag,
             job_id=entry.job_id,
             doubt=entry.doubt,
+            before_document=before_document,
         )
 
     def _backoff(self, failures: int) -> float:
@@ -835,6 +873,18 @@ def _failure(outcome: Unauthorized | Forbidden | Throttled | Unavailable, elsewh
 
 
 _NO_SERVICE = (Throttled, Unavailable, InDoubt, Unauthorized, Forbidden)
+
+
+def _is_intent(entry: _Entry) -> bool:
+    """Whether its newest record is an intent."""
+    return entry.state in _SENT_SOON and not entry.is_document
+
+
+def _document_first(polls: deque[_Entry]) -> _Entry | None:
+    """Return the document that is the next poll; None where another poll is. Entries that went away are dropped."""
+    while polls and (polls[0].state is not State.DUE or polls[0].partition.stopping):
+        polls.popleft()
+    return polls[0] if polls and polls[0].is_document else None
 
 
 def _failed_sends(entry: _Entry) -> int:

@@ -127,6 +127,11 @@ class InDoubt:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderExists:
+    """409 to a posted document, which was no longer ours to send then: the next request of it replaces the order."""
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawn:
     """Not sent: at the last moment it was no longer ours to send."""
 
@@ -134,7 +139,9 @@ class Withdrawn:
 PollOutcome = (
     Ready | NotReady | NotFound | Undated | JobFailed | Rejected | Unauthorized | Forbidden | Throttled | Unavailable
 )
-DocumentOutcome = DocumentTaken | JobFailed | Rejected | Unauthorized | Forbidden | Throttled | Unavailable
+DocumentOutcome = (
+    DocumentTaken | OrderExists | JobFailed | Rejected | Unauthorized | Forbidden | Throttled | Unavailable | Withdrawn
+)
 ActionOutcome = (
     Accepted
     | AcceptedUndocumented

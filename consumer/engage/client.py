@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 from pydantic_core import from_json, to_json
 
+from consumer.core.effects import THE_DOCUMENT, Document
 from consumer.core.outcomes import (
     Accepted,
     AcceptedUndocumented,
@@ -36,6 +37,7 @@ from consumer.core.outcomes import (
     NoContact,
     NotFound,
     NotReady,
+    OrderExists,
     PollOutcome,
     Ready,
     Rejected,
@@ -156,17 +158,34 @@ class EngageClient:
         return self._poll_outcome(answer, newer_than=newer_than)
 
     async def send_document(
-        self, order_id: str, document: dict[str, object], permit: Permit = at_once
+        self,
+        order_id: str,
+        document: dict[str, object],
+        permit: Permit = at_once,
+        may_send: MaySend | None = None,
+        how: Document = THE_DOCUMENT,
     ) -> DocumentOutcome:
-        """POST the order; where it exists already (409), PUT it. Repeating either is harmless."""
+        """POST the order; where it exists already (409), PUT it, unless it must not be replaced (`how`).
+
+        Repeating either is harmless, as long as nobody sends a newer document meanwhile. So `may_send` is asked right
+        before the first byte of each request. Where it says no to the POST, the outcome is Withdrawn. Where it says no
+        to the PUT after that, the outcome is OrderExists, and the next call begins with the PUT.
+        """
         segment, body = _segment(order_id), _encode(document)
         if segment is None or body is None:
             return Rejected(0, "order id cannot be a path segment" if segment is None else "document is not JSON")
-        answer = await self._send("document", b"POST", self._orders, body)
-        if isinstance(answer, Response) and answer.status == 409:
-            if not await permit():
+        exists = how.exists
+        if not exists:
+            answer = await self._send("document", b"POST", self._orders, body, may_send)
+            exists = isinstance(answer, Response) and answer.status == 409
+            if exists and not how.replaces:
+                return DocumentTaken(None)
+            if exists and not await permit():
                 return Unavailable("order exists already, and is replaced when the connection resumes")
-            answer = await self._send("document", b"PUT", b"%b/%b" % (self._orders, segment), body)
+        if exists:
+            answer = await self._send("document", b"PUT", b"%b/%b" % (self._orders, segment), body, may_send)
+            if _is_withdrawn(answer):
+                return Withdrawn() if how.exists else OrderExists()
             if isinstance(answer, Response) and answer.status in (404, 409):
                 why = f"order exists already, but to replace it was answered {answer.status}"
                 return Unavailable(why, answered=True)
@@ -274,6 +293,8 @@ class EngageClient:
         return refusal or self._unavailable(answer)
 
     def _document_outcome(self, answer: Response | Failure | Unauthorized) -> DocumentOutcome:
+        if _is_withdrawn(answer):
+            return Withdrawn()
         if isinstance(answer, Failure):
             return _failed(answer)  # repeated, it meets a 409 and becomes a PUT of the same document
         if isinstance(answer, Unauthorized):
@@ -303,7 +324,7 @@ class EngageClient:
         if isinstance(answer, Failure) and _says_enough(answer.status):
             answer = Response(answer.status or 0, b"")
         if isinstance(answer, Failure):
-            if answer.kind == "withdrawn":
+            if _is_withdrawn(answer):
                 return Withdrawn()
             return InDoubt(answer.why) if answer.sent else Unavailable(answer.why)
         if isinstance(answer, Unauthorized):
@@ -359,6 +380,10 @@ class EngageClient:
 def _says_enough(status: int | None) -> bool:
     """Say whether a status line alone decides of an action: 202, and a 4xx, with which it was refused."""
     return status is not None and (status == 202 or 400 <= status < 500)
+
+
+def _is_withdrawn(answer: Response | Failure | Unauthorized) -> bool:
+    return isinstance(answer, Failure) and answer.kind == "withdrawn"
 
 
 def _failed(failure: Failure) -> Unavailable:

@@ -17,7 +17,19 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from consumer.core.clock import to_ms
-from consumer.core.effects import THE_DOCUMENT, THE_ORDER, GiveUp, Job, LiveAction, NewAction, Order, PollTarget, Save
+from consumer.core.effects import (
+    THE_DOCUMENT,
+    THE_ORDER,
+    THE_REDRIVEN_DOCUMENT,
+    Document,
+    GiveUp,
+    Job,
+    LiveAction,
+    NewAction,
+    Order,
+    PollTarget,
+    Save,
+)
 from consumer.events.routing import Routed
 from schemas.dead_letter import DETAIL, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
 from schemas.engage import ActionRequest
@@ -105,15 +117,16 @@ def new_action(payload: Routed, event: SourceEvent) -> NewAction:
         "trace_context": payload.trace_context,
         "source": _without_absent(source),
     }
+    document = _document(tag_source, is_redriven=_redrive_of(event.headers) is not None)
     return NewAction(
         route=payload.route,
         connection=payload.connection,
         order_id=payload.order_id,
         payload=_packed(to_json(_without_absent(record), exclude_none=True)),
         resend=payload.on_unknown == "resend",
-        document=tag_source.kind == "document",
+        document=document,
         version_tag=getattr(tag_source, "version_tag", None),
-        target=_target(tag_source),
+        target=document or _target(tag_source),
     )
 
 
@@ -145,6 +158,7 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         return Unreadable(_first_error(error))
     payload = pending.payload
     tag_source = payload.tag_source
+    document = _document(tag_source, is_redriven=any(name == REDRIVE_OF for name, _ in payload.source.headers))
     action = NewAction(
         route=payload.route,
         connection=payload.connection,
@@ -152,9 +166,9 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         # The envelope's last field, as it stands; a record that another version wrote otherwise is composed again.
         payload=_packed(_payload_bytes(value) or to_json(payload, exclude_none=True)),
         resend=payload.on_unknown == "resend",
-        document=tag_source.kind == "document",
+        document=document,
         version_tag=pending.version_tag or getattr(tag_source, "version_tag", None),
-        target=Job(pending.job_id) if pending.job_id else _target(tag_source),
+        target=Job(pending.job_id) if pending.job_id else document or _target(tag_source),
     )
     return LiveAction(
         offset=offset,
@@ -294,12 +308,16 @@ def redriven_elsewhere(headers: KafkaHeaders, dead_letter_topics: Collection[str
 
     A source topic may have several relays. The redrive is for one of them; the others had the event before.
     """
-    named = next((value for name, value in reversed(headers) if name == REDRIVE_OF and value is not None), None)
+    named = _redrive_of(headers)
     if named is None:
         return False
     topic, *place = named.split(b"/")
     is_one = len(place) == 2 and all(number.isdigit() for number in place)
     return is_one and topic.decode(errors="replace") not in dead_letter_topics
+
+
+def _redrive_of(headers: KafkaHeaders) -> bytes | None:
+    return next((value for name, value in reversed(headers) if name == REDRIVE_OF and value is not None), None)
 
 
 def without_value(dead_letter: DeadLetterRecord) -> DeadLetterRecord:
@@ -345,6 +363,12 @@ def _packed(payload: bytes) -> bytes:
 
 def _unpacked(payload: bytes) -> bytes:
     return zlib.decompressobj(_WINDOW_BITS, zdict=_SKELETON).decompress(payload)
+
+
+def _document(tag_source: TagSource, *, is_redriven: bool) -> Document | None:
+    if not isinstance(tag_source, FromDocument):
+        return None
+    return THE_REDRIVEN_DOCUMENT if is_redriven else THE_DOCUMENT
 
 
 def _target(tag_source: TagSource) -> PollTarget:

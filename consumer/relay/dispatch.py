@@ -1,9 +1,9 @@
 """Dispatch: which request each connection makes next, and what its answers mean.
 
 Rules:
- 1. An action is sent only while we own its partition, and only within `lease_s` after its intent's commit proved
-    that. So a process that was frozen meanwhile (a zombie) sends nothing. The HTTP engine checks this right before
-    the first byte.
+ 1. An action or a document is sent only while we own its partition, and only within `lease_s` after its record's
+    commit proved that. So a process that was frozen meanwhile (a zombie) sends nothing. The HTTP engine checks this
+    right before the first byte of each request: a document's POST and its PUT.
  2. An intent is saved just before its action may leave. If it were saved earlier and waited out a long cooldown, a
     crash would put the action in doubt for nothing.
  3. Calls under way get the permits for their next requests before new calls begin.
@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from consumer.core.clock import Clock
-from consumer.core.effects import ActionId, Document, Job, Order, Poll, Send
+from consumer.core.effects import ActionId, Document, Job, Order, Poll, Request, Send
 from consumer.core.ledger import Ledger
 from consumer.core.outcomes import (
     Accepted,
@@ -155,12 +155,14 @@ class Dispatch:
             self._metrics.limiter_waited(connection.name, waited)
             connection.waiting_since = None
             connection.in_flight += 1
-            if isinstance(request, Send):
-                sending = self._tasks.start(self._send(connection, request))
+            if isinstance(request, Poll) and request.ownership_confirmed_at is None:
+                self._tasks.start(self._poll(connection, request))
+            else:
+                poll, send = self._poll, self._send
+                call = send(connection, request) if isinstance(request, Send) else poll(connection, request)
+                sending = self._tasks.start(call)
                 self._sends.add(sending)
                 sending.add_done_callback(self._sends.discard)
-            else:
-                self._tasks.start(self._poll(connection, request))
         return math.inf
 
     def _grant_follow_ups(self, connection: Connection, now: float) -> float:
@@ -206,8 +208,9 @@ class Dispatch:
                 return await client.poll_job(job_id, permit)
             case Order(newer_than):
                 return await client.poll_order(poll.order_id, newer_than, permit)
-            case Document():
-                return await client.send_document(poll.order_id, document_of(poll.payload), permit)
+            case Document() as how:
+                may_send = partial(self._may_send, poll)
+                return await client.send_document(poll.order_id, document_of(poll.payload), permit, may_send, how)
 
     async def _send(self, connection: Connection, send: Send) -> None:
         request, event_time_ms = request_of(send.payload, send.version_tag)
@@ -227,10 +230,11 @@ class Dispatch:
         self._outbox.apply(self._ledger.action_answered(send.action_id, outcome, now), now)
         self._tick_soon()
 
-    def _may_send(self, send: Send) -> bool:
+    def _may_send(self, request: Request) -> bool:
         """Rule 1."""
-        is_ours = self._source.owns(send.action_id.assignment)
-        return is_ours and self._clock() < send.ownership_confirmed_at + self._lease_s
+        is_ours = self._source.owns(request.action_id.assignment)
+        confirmed_at = request.ownership_confirmed_at
+        return is_ours and confirmed_at is not None and self._clock() < confirmed_at + self._lease_s
 
     def _count_word(self, connection: Connection, status: str) -> None:
         """Count the status of a job that is not ready. Each word is logged once, because no document lists them."""

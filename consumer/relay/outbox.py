@@ -196,9 +196,13 @@ class Outbox:
 
 
 def put_of(save: Save, next_offset: int | None = None, *, is_intent: bool = True) -> Put:
-    """Return the write of an action's record. `is_intent`: with `sending` it is a new intent."""
+    """Return the write of an action's record. `is_intent`: with `sending` it is a new intent.
+
+    A document waits for its record's commit as an action does for its intent's.
+    """
     assignment, offset = save.action_id
-    intent = Intent(save.action_id, save.sends, save.doubt) if save.sending and is_intent else None
+    may_follow = save.sending or save.before_document
+    intent = Intent(save.action_id, save.sends, save.doubt) if may_follow and is_intent else None
     return Put(assignment, action_key(offset, save.route), pending_value(save), next_offset, intent)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
+from consumer.core.effects import Document
 from consumer.core.outcomes import (
     Accepted,
     ActionOutcome,
@@ -14,6 +15,7 @@ from consumer.core.outcomes import (
     JobFailed,
     NotFound,
     NotReady,
+    OrderExists,
     PollOutcome,
     Ready,
     Rejected,
@@ -108,13 +110,29 @@ class SimulatedEngage:
             return NotReady()
         return Ready(f"tag {self._scheduler.now}") if await self._continues(permit) else NotReady()
 
-    async def send_document(self, order_id: str, document: dict[str, object], permit: Permit) -> DocumentOutcome:
+    async def send_document(
+        self, order_id: str, document: dict[str, object], permit: Permit, may_send: MaySend, how: Document
+    ) -> DocumentOutcome:
+        scheduler = self._scheduler
         client_error = await self._asked(POLL_FAULTS)
-        if not await self._continues(permit):
-            return Unavailable("not replaced yet")
-        if client_error in ("ok", "404", "job failed"):
-            return DocumentTaken(f"job-{document['n']}" if self._scheduler.chance(0.8) else None)
-        return Unavailable(client_error)
+        if not may_send():
+            scheduler.reach("a document was withdrawn")
+            return Withdrawn()
+        if client_error not in ("ok", "404", "job failed"):
+            return Unavailable(client_error)
+        longest = 0.3 * scheduler.profile.session_s
+        if not how.exists and scheduler.chance(0.5):
+            await self._sleep(scheduler.pick((0.01, 0.5, longest)))
+            if not await self._continues(permit):
+                return Unavailable("not replaced yet")
+            if not may_send():
+                scheduler.reach("an order was not replaced any more")
+                return OrderExists()
+        event = scheduler.events[int(cast("int", document["n"]))]
+        takes_s = scheduler.pick((0.01, 0.5, longest))
+        scheduler.at(scheduler.now + takes_s, lambda: scheduler.oracle.document_taken(self._process, event))
+        await self._sleep(takes_s)
+        return DocumentTaken(f"job-{event.number}" if scheduler.chance(0.8) else None)
 
     async def send_action(self, order_id: str, request: ActionRequest, may_send: MaySend) -> ActionOutcome:
         client_error = await self._asked(ACTION_FAULTS)

@@ -14,7 +14,9 @@ Rules (each has a mutation of the production code that breaks it, mutants.py):
     it believes is its own: where these add up to more than one (a zombie; a source that has grown, before all have
     heard), so many times the rate limit, and one more for each process, which rounds its share up.
  7. When everything is healed, everything ends, and soon: no wait outlasts a clock that jumped by an hour.
- 8. What is pending outlives the delay topic's deletion in its owner's memory, and is written again. Only what nobody
+ 8. An order's document never replaces a newer one. (A process that has ended takes its requests with it, and two
+    of the same transactional.id are not asked: the broker throws one out in the midst of its requests.)
+ 9. What is pending outlives the delay topic's deletion in its owner's memory, and is written again. Only what nobody
     holds any more is gone with it.
 
 Excused: a dead letter more for each that a delayed request committed without its own offset, and a record that such a
@@ -59,6 +61,7 @@ class Oracle:
         self._met_recreated: dict[
             int, float
         ] = {}  # when a transaction first wrote to a delay partition that was recreated
+        self._documents: dict[tuple[int, str], int] = {}  # the newest that Engage took, by partition and order
         self.positions: dict[int, int] = {}
         self.by_offset: dict[int, list[Event]] = {}
 
@@ -155,6 +158,20 @@ class Oracle:
             self._scheduler.reach("an action was accepted twice, in doubt")
         self.balance((event.partition,))
 
+    def document_taken(self, process: Process, event: Event) -> None:
+        """Engage takes an order's document: rule 8."""
+        if not process.alive:
+            return
+        lane = (event.partition, event.order)
+        newest = self._documents.get(lane, -1)
+        if event.offset < newest and not self._scheduler.twins:
+            self._scheduler.violate(f"the document of event {event.number} replaces a newer one of its order")
+        elif event.offset < newest:
+            return
+        if 0 <= newest < event.offset:
+            self._scheduler.reach("a newer document replaced an order's")
+        self._documents[lane] = event.offset
+
     def restored(self, process: Process, record: Record) -> None:
         """A restore reads a record: note what another clock wrote."""
         times = _TIMES.search(record.value) if record.value else None
@@ -229,7 +246,7 @@ class Oracle:
         return None if record is None else _position_of(record.value or b"")
 
     def bereave(self, number: int, holder: tuple[Process, Assignment] | None) -> None:
-        """The delay topic is being deleted: rule 8. `holder` has the partition's actions in memory."""
+        """The delay topic is being deleted: rule 9. `holder` has the partition's actions in memory."""
         log = self._scheduler.delay_log(number)
         records = dict(log.live)
         for transaction in log.open:
@@ -277,7 +294,7 @@ class Oracle:
     # -- the balance --------------------------------------------------------------------------------------------
 
     def balance(self, partitions: Iterable[int]) -> None:
-        """Rules 1, 4, 5 and 8, for these partitions."""
+        """Rules 1, 4, 5 and 9, for these partitions."""
         for number in partitions:
             self._balance(number)
 

@@ -75,7 +75,7 @@ def action(order: str = "A", *, tag: str | None = None, job: str | None = "job",
 
 
 def with_document(order: str = "A") -> NewAction:
-    return replace(action(order, job=None), target=THE_DOCUMENT, document=True)
+    return replace(action(order, job=None), target=THE_DOCUMENT, document=THE_DOCUMENT)
 
 
 def tagged(order: str = "A", *, resend: bool = True) -> NewAction:
@@ -169,7 +169,7 @@ class Driver:
     def _apply(self, effects: list[Effect]) -> list[str]:
         self.effects += effects
         for effect in effects:
-            if isinstance(effect, Save) and effect.sending:
+            if isinstance(effect, Save) and (effect.sending or effect.before_document):
                 self._apply(self.ledger.intent_saved(effect.action_id, effect.sends, ownership_confirmed_at=self.now))
         return [told(effect) for effect in effects]
 
@@ -545,7 +545,9 @@ def test_a_posted_document_names_the_job_that_is_polled_from_then_on() -> None:
     driver = Driver()
     driver.event(0, with_document())
     driver.after(1)
-    assert driver.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", THE_DOCUMENT, due=driver.now)
+    assert driver.asked[0] == Poll(
+        ActionId(OURS, 0), "A", b"{}", THE_DOCUMENT, due=driver.now, ownership_confirmed_at=driver.now
+    )
     assert driver.answer(0, DocumentTaken("j9")) == ["save 0"]
     assert driver.last(Save).job_id == "j9"
     assert driver.asks_next_after() == 1.0
