@@ -382,13 +382,10 @@ class Ledger:
         if entry is None or entry.state is not (State.SENDING if entry.is_document else State.POLLING):
             return []
         if isinstance(outcome, Withdrawn | OrderExists):
-            if isinstance(outcome, OrderExists):
-                entry.source = Document(exists=True)
+            entry.source = Document(exists=True) if isinstance(outcome, OrderExists) else entry.source
             return self._take_back(entry)
         entry.attempts += 1
         elsewhere = self._note(entry, outcome, now)
-        if entry.is_document:
-            entry.source = entry.document or THE_DOCUMENT
         match outcome:
             case Ready(tag):
                 if entry.job_id is not None:
@@ -715,6 +712,8 @@ class Ledger:
 
         The deadline ends the action only where the failure is its own (rule 6), not during an outage.
         """
+        if entry.is_document:
+            entry.source = entry.document or THE_DOCUMENT  # whether the order exists is found out again
         entry.answered, entry.failed = 0, entry.failed + 1
         if failure.own is not None and entry.failed >= MIN_TRIES and self._overran(entry, now):
             return self._too_late(entry, now, failure.own, failure.reason)

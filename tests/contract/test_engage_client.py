@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consumer.core.effects import THE_REDRIVEN_DOCUMENT, Document
 from consumer.core.outcomes import (
     Accepted,
     AcceptedUndocumented,
@@ -30,6 +31,7 @@ from consumer.core.outcomes import (
     NoContact,
     NotFound,
     NotReady,
+    OrderExists,
     PollOutcome,
     Ready,
     Rejected,
@@ -570,6 +572,35 @@ EXISTS = answer(409)
 )
 async def test_what_an_answer_makes_of_a_document(answers: list[bytes], outcome: DocumentOutcome) -> None:
     assert await outcome_of_document(*answers) == outcome
+
+
+async def test_a_document_that_is_no_longer_ours_is_withdrawn() -> None:
+    async with wired(answering(says({"jobId": "j-1"}, 202))) as w:
+        assert await w.engage.send_document("o-1", {}, may_send=lambda: False) == Withdrawn()
+        assert w.server.requests == []
+        assert await w.engage.send_document("o-1", {}, may_send=lambda: True) == DocumentTaken("j-1")
+
+
+async def test_an_order_is_not_replaced_by_a_document_that_is_no_longer_ours() -> None:
+    may_send = iter([True, False])
+    async with wired(answering(EXISTS, says({"jobId": "j-1"}, 202))) as w:
+        assert await w.engage.send_document("o-1", {}, may_send=lambda: next(may_send)) == OrderExists()
+        assert [r.line for r in w.server.requests] == [b"POST /api/v3/orders HTTP/1.1"]
+
+
+async def test_an_order_that_is_known_to_exist_is_replaced_at_once_while_it_is_ours() -> None:
+    known = Document(exists=True)
+    async with wired(answering(says({"jobId": "j-1"}, 202))) as w:
+        assert await w.engage.send_document("o-1", {}, may_send=lambda: False, how=known) == Withdrawn()
+        assert w.server.requests == []
+        assert await w.engage.send_document("o-1", {}, may_send=lambda: True, how=known) == DocumentTaken("j-1")
+        assert [r.line for r in w.server.requests] == [b"PUT /api/v3/orders/o-1 HTTP/1.1"]
+
+
+async def test_a_redriven_document_replaces_no_order() -> None:
+    async with wired(answering(EXISTS)) as w:
+        assert await w.engage.send_document("o-1", {}, how=THE_REDRIVEN_DOCUMENT) == DocumentTaken(None)
+        assert [r.line for r in w.server.requests] == [b"POST /api/v3/orders HTTP/1.1"]
 
 
 async def test_a_document_without_an_answer_may_be_sent_again() -> None:

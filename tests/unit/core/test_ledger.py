@@ -17,6 +17,7 @@ from consumer.core.effects import (
     THE_ORDER,
     ActionId,
     Close,
+    Document,
     Effect,
     GiveUp,
     Job,
@@ -39,6 +40,7 @@ from consumer.core.outcomes import (
     NoContact,
     NotFound,
     NotReady,
+    OrderExists,
     PollOutcome,
     Ready,
     Rejected,
@@ -552,6 +554,79 @@ def test_a_posted_document_names_the_job_that_is_polled_from_then_on() -> None:
     assert driver.last(Save).job_id == "j9"
     assert driver.asks_next_after() == 1.0
     assert driver.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", Job("j9"), due=driver.now)
+
+
+def test_a_document_leaves_only_after_its_record_is_committed_again() -> None:
+    driver = Driver()
+    driver.event(0, with_document())
+    driver.now += 1
+    driver.ledger.wake(driver.now)
+    assert driver.ledger.take("default") is None
+    (save,) = driver.ledger.save_intents("default", ahead=1)
+    assert isinstance(save, Save)
+    assert (save.before_document, save.sending, save.sends) == (True, False, 0)
+    assert driver.ledger.take("default") is None
+    assert driver.ledger.intent_saved(save.action_id, save.sends, ownership_confirmed_at=0.5) == []
+    request = driver.ledger.take("default")
+    assert isinstance(request, Poll)
+    assert (request.target, request.ownership_confirmed_at) == (THE_DOCUMENT, 0.5)
+
+
+def test_a_hand_over_waits_for_a_document_under_way() -> None:
+    driver = Driver()
+    driver.event(0, with_document())
+    assert driver.after(1) == ["poll 0"]
+    driver.ledger.stop(OURS)
+    assert driver.ledger.in_flight(OURS) == 1
+    assert driver.answer(0, DocumentTaken("j9")) == ["save 0"]
+    assert driver.ledger.in_flight(OURS) == 0
+    assert driver.after(HOUR) == []
+
+
+def test_a_hand_over_takes_a_document_back_that_was_not_sent_yet() -> None:
+    driver = Driver()
+    driver.event(0, with_document())
+    driver.now += 1
+    driver.ledger.wake(driver.now)
+    driver.save_intents()
+    assert driver.ledger.stop(OURS) == []
+    assert driver.after(0) == []
+    assert driver.ledger.in_flight(OURS) == 0
+
+
+def test_a_withdrawn_document_is_saved_and_sent_again() -> None:
+    driver = Driver()
+    driver.event(0, with_document())
+    driver.after(1)
+    assert driver.answer(0, Withdrawn()) == []
+    assert driver.after(0) == ["poll 0"]
+    assert driver.last(Save).before_document
+    assert (driver.last(Save).sends, driver.last(Save).attempts) == (0, 0)
+
+
+def test_an_order_that_was_found_to_exist_is_replaced_without_another_post() -> None:
+    driver = Driver()
+    driver.event(0, with_document())
+    driver.answer(0, OrderExists(), Withdrawn())
+    driver.after(0)
+    assert isinstance(poll := driver.asked[0], Poll)
+    assert poll.target == Document(exists=True)
+    driver.answer(0, DOWN)
+    driver.asks_next_after()
+    assert isinstance(poll := driver.asked[0], Poll)
+    assert poll.target == THE_DOCUMENT
+
+
+def test_documents_and_polls_leave_in_the_order_in_which_they_are_due() -> None:
+    driver = Driver()
+    driver.event(0, action("A", job="a"))
+    driver.event(1, with_document("B"))
+    driver.event(2, action("C", job="c"))
+    driver.now += 1
+    driver.ledger.wake(driver.now)
+    assert driver.ledger.save_intents("default", ahead=1) == []
+    assert driver.after(0) == ["poll 0"]
+    assert driver.after(0) == ["poll 1", "poll 2"]
 
 
 def test_a_posted_document_without_a_job_is_asked_for_at_its_order() -> None:
