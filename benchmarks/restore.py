@@ -34,8 +34,8 @@ from consumer.core.ownership import Assignment
 from consumer.events.decoding import decode
 from consumer.events.routing import BUILT_IN_ROUTES, Routed, Router, compile_routes
 from consumer.kafka import clients
-from consumer.kafka.journal import MAX_WRITES
-from consumer.kafka.low_water_mark import LowWaterMark
+from consumer.kafka.journal.journal import MAX_WRITES
+from consumer.kafka.journal.low_water_mark import LowWaterMark
 from consumer.kafka.records import (
     SourceEvent,
     action_key,

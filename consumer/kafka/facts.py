@@ -12,8 +12,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from consumer.core.ownership import Assignment
+from consumer.kafka.journal.writes import DeadLetter, Put, Write
 from consumer.kafka.records import SourceEvent
-from consumer.kafka.writes import DeadLetter, Put, Write
 
 Batch = Sequence[tuple[Assignment, Sequence[SourceEvent]]]
 

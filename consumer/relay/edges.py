@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from consumer.core.ownership import Assignment, Partition
-from consumer.kafka.journal import STUCK_S
+from consumer.kafka.journal.journal import STUCK_S
+from consumer.kafka.journal.writes import Item
 from consumer.kafka.restore import Restored
-from consumer.kafka.writes import Item
 
 
 class Source(Protocol):

@@ -51,9 +51,9 @@ from consumer.kafka.facts import (
     Statistics,
     TransactionAborted,
 )
+from consumer.kafka.journal.writes import Barrier, DeadLetter, Intent, Put, Write
 from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.records import offset_of_key
-from consumer.kafka.writes import Barrier, DeadLetter, Intent, Put, Write
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import Journal, Restorer, Source, is_dead, is_stuck

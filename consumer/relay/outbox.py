@@ -17,6 +17,7 @@ from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.events.decoding import Undecodable, decode
 from consumer.events.routing import Misrouted, Routed, Router
+from consumer.kafka.journal.writes import DeadLetter, Intent, Item, Position, Put, Tombstone, Write
 from consumer.kafka.membership import MAX_RECORDS
 from consumer.kafka.records import (
     SourceEvent,
@@ -32,7 +33,6 @@ from consumer.kafka.records import (
     without_value,
 )
 from consumer.kafka.restore import UnreadableRecord
-from consumer.kafka.writes import DeadLetter, Intent, Item, Position, Put, Tombstone, Write
 from consumer.relay.edges import Journal, Source
 from consumer.telemetry.metrics import Metrics
 from schemas.dead_letter import Reason

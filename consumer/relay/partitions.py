@@ -19,9 +19,9 @@ from consumer.core.clock import Clock
 from consumer.core.effects import LiveAction
 from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
+from consumer.kafka.journal.writes import Barrier, Begin, Position, Tombstone
 from consumer.kafka.records import action_key
 from consumer.kafka.restore import Restored, RestoreError
-from consumer.kafka.writes import Barrier, Begin, Position, Tombstone
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import Journal, Restorer, Source, is_dead
 from consumer.relay.log import ThrottledLog

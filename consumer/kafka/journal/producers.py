@@ -25,8 +25,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from consumer.core.clock import Clock
 from consumer.kafka import clients
+from consumer.kafka.journal.writes import DeadLetter, Put
 from consumer.kafka.records import DeadLetterRecord
-from consumer.kafka.writes import DeadLetter, Put
 
 CALL_TIMEOUT_S = 15.0  # per call: above transaction.timeout.ms (10 s), so that the broker decides before we do
 ABORT_TIMEOUT_S = 1.0  # what the abort saves

@@ -23,11 +23,11 @@ from consumer.core.clock import Clock
 from consumer.core.ownership import Ownership
 from consumer.kafka import clients
 from consumer.kafka.facts import Report
-from consumer.kafka.low_water_mark import PINNING, Pinning
-from consumer.kafka.producers import CALL_TIMEOUT_S
+from consumer.kafka.journal.low_water_mark import PINNING, Pinning
+from consumer.kafka.journal.producers import CALL_TIMEOUT_S
+from consumer.kafka.journal.transactions import ReplaceTooLarge, Transactions
+from consumer.kafka.journal.writes import DeadLetter, Item, Put
 from consumer.kafka.topics import RelayTopics
-from consumer.kafka.transactions import ReplaceTooLarge, Transactions
-from consumer.kafka.writes import DeadLetter, Item, Put
 
 MAX_WRITES = 2000  # per transaction: it takes 3-25 ms
 MAX_BYTES = 16 * 1024 * 1024  # per transaction: what cannot be written within transaction.timeout.ms never ends

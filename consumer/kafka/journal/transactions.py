@@ -40,8 +40,8 @@ from consumer.kafka.facts import (
     Report,
     TransactionAborted,
 )
-from consumer.kafka.low_water_mark import PINNING, LowWaterMark, Pinning
-from consumer.kafka.producers import (
+from consumer.kafka.journal.low_water_mark import PINNING, LowWaterMark, Pinning
+from consumer.kafka.journal.producers import (
     AbortedError,
     BatchTooLargeError,
     Clients,
@@ -51,9 +51,9 @@ from consumer.kafka.producers import (
     TooLargeError,
     UnknownOutcomeError,
 )
+from consumer.kafka.journal.writes import Barrier, Begin, DeadLetter, Item, Position, Put, Tombstone, Write
 from consumer.kafka.records import position_value
 from consumer.kafka.topics import RelayTopics
-from consumer.kafka.writes import Barrier, Begin, DeadLetter, Item, Position, Put, Tombstone, Write
 from schemas.pending_action import POSITION_KEY
 
 RETRY_S = (0.05, 0.2, 1.0, 5.0)  # between attempts after an abort
