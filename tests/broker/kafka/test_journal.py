@@ -733,7 +733,7 @@ def test_an_old_record_does_not_pin_the_mark_for_ever(
 # -- the journal's life -----------------------------------------------------------------------------------------
 
 
-def test_a_stop_loses_nothing_that_was_handed_in(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_loses_nothing_that_was_submitted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer.kafka.journal.journal, "MAX_WRITES", 10)
     writes = [bench.pending(n) for n in range(100)]
     bench.submit(*writes)
