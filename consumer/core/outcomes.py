@@ -18,7 +18,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class NotReady:
-    """Not processed yet. `status`: the job's word for it, where it said one (letters, digits, `_` and `-` only)."""
+    """Not processed yet. `status`: the job's status, if it had one (only a-z, 0-9, `_` and `-`)."""
 
     status: str | None = field(default=None, compare=False)
 
@@ -93,9 +93,9 @@ class Forbidden:
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """408 or 429: not processed; come back after `retry_after_s` seconds, where told.
+    """408 or 429: not processed. Try again after `retry_after_s` seconds, if Engage named a time.
 
-    `answered`: 408, which may be this request's own trouble and last for ever; 429 is the connection's.
+    `answered`: 408, which may be this request's own error and last for ever; 429 concerns the whole connection.
     """
 
     retry_after_s: float | None = None
@@ -104,10 +104,10 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """Surely not processed, or harmless to repeat: could not connect; for polls also every other failure.
+    """Certainly not processed, or harmless to repeat: could not connect; for polls also every other failure.
 
-    `answered`: Engage was there and gave an answer that is of no use (500, not JSON, too long, a redirect to nowhere),
-    which may be this order's own trouble and last for ever.
+    `answered`: Engage gave an answer that is of no use (500, not JSON, too long, a redirect without a usable target),
+    which may be this order's own error and last for ever.
     """
 
     why: str

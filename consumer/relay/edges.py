@@ -1,4 +1,4 @@
-"""What the relay asks of its edges. `run.py` hands in Kafka's (consumer/kafka), the simulation its models."""
+"""What the relay asks of its edges. run.py passes Kafka's (consumer/kafka), the simulation passes its models."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Source(Protocol):
         """Pause everything for back-pressure."""
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Consume again after `pause`."""
 
     def rejoin(self) -> None:
         """Give up every partition at once and join the group again."""
@@ -69,7 +69,7 @@ class Journal(Protocol):
         """Start to work."""
 
     def submit(self, items: Iterable[Item]) -> None:
-        """Make these safe, in this order."""
+        """Save these in this order."""
 
     def stuck_for(self) -> float:
         """Seconds that the present call has taken."""
@@ -91,5 +91,5 @@ def is_stuck(journal: Journal) -> bool:
 
 
 def is_dead(journal: Journal) -> bool:
-    """Whether nothing that the journal holds will ever be answered: nobody waits for it then."""
+    """Whether the journal will never settle what it holds: do not wait for it then."""
     return journal.failed is not None or is_stuck(journal)

@@ -152,7 +152,7 @@ def test_records_that_a_topic_has_no_room_for_are_set_aside_or_wait(
     with stage.fault():
         limit(sandbox, sandbox.topics.dead_letters, 200)  # not even a letter without its value has room
         stage.publish(1, note=noise(4000))
-        refused = "the dead-letter topic refuses even a letter without its value"
+        refused = "the dead-letter topic refuses even a dead letter without its value"
         stage.wait_for(lambda: any(each["why"] == refused for each in relay.said(ABORTED)), "it says what has no room")
         stage.publish(10)
         limit(sandbox, sandbox.topics.dead_letters, 1 << 20)
