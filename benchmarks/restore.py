@@ -101,7 +101,7 @@ def fill(bootstrap_servers: str, actions: int, partitions: int) -> float:
 
 
 def _batches(reader: Consumer, actions: int, partitions: int) -> Iterator[list[tuple[SourceEvent, NewAction]]]:
-    """Read the events back, routed, as many at a time as go into one transaction."""
+    """Read the events back and route them, as many at a time as fit into one transaction."""
     router = Router(compile_routes(BUILT_IN_ROUTES), ["default"])
     reader.assign([TopicPartition(TOPIC, partition, 0) for partition in range(partitions)])
     read = 0

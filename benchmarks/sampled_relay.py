@@ -9,7 +9,7 @@ Method:
     and the innermost frame of ours (else of the HTTP library) says what it was busy with. C code counts for the
     frame that called it.
  3. A callback that has not begun yet was interrupted in the C code of the event loop, which called it. The loop's C
-    code right before a coroutine goes on counts for that coroutine: the event loop's share is a lower bound.
+    code right before a coroutine continues counts for that coroutine: the event loop's share is a lower bound.
 
 The kernel looks at such timers at its ticks, so more than some 250 samples per second of CPU are not to be had.
 """
@@ -31,7 +31,7 @@ PROFILE = "BENCHMARK_PROFILE"
 
 EVENT_LOOP = "event loop"
 HTTP = "HTTP engine"
-OTHER = "the rest"
+OTHER = "other"
 LIBRDKAFKA = "librdkafka"
 COMPONENTS = {
     "http": HTTP,
@@ -47,7 +47,7 @@ COMPONENTS = {
     "records": "records",
     "pending_action": "records",
     "order_event": "decoding and routing",
-    "relay": "relay (turns and tasks)",
+    "relay": "relay (ticks and tasks)",
     "pacing": "pacing",
     "metrics": "metrics",
 }

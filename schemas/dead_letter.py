@@ -18,7 +18,7 @@ REDRIVE_OF = PREFIX + "redrive-of"
 
 
 class Reason(StrEnum):
-    """Why an event was set aside, and who acts."""
+    """Why an event became a dead letter, and who acts."""
 
     UNDECODABLE = "undecodable"  # the sender: not UTF-8, not JSON, too deep, numbers that JSON readers disagree about
     INVALID_EVENT = "invalid_event"  # the sender: a field that the route needs is missing or wrong

@@ -1,8 +1,8 @@
-"""The command line: every command, and what stands above them.
+"""The command line: the list of all commands, and those that have no file of their own.
 
 Rules:
  1. A command parses, calls once and prints. Data goes to stdout; logs and what an operator must know go to stderr.
- 2. What is heavy is imported by the command that needs it: `--help` answers in a fifth of the time.
+ 2. Heavy modules are imported only by the command that needs them, so that `--help` takes a fifth of the time.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _engage_relay(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     pass
 
@@ -52,20 +54,20 @@ def run(
     config: Config = None,
     start: Annotated[
         Literal["earliest", "latest"] | None,
-        typer.Option("--from", help="Where a topic starts that is new to the group.", show_default=False),
+        typer.Option("--from", help="Where to start a topic that the group has never read.", show_default=False),
     ] = None,
-    create_topics: Annotated[bool, typer.Option("--create-topics", help="Make the topics that are missing.")] = False,
+    create_topics: Annotated[bool, typer.Option("--create-topics", help="Create the topics that are missing.")] = False,
     log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option()] = "info",
 ) -> None:
-    """Relay until SIGTERM or SIGINT; a second one ends it at once."""
+    """Run the relay until SIGTERM or SIGINT. A second signal ends it at once."""
     with exit_codes():
         settings = loaded(config, log_level)
         from consumer import run as running
 
         code = running.run(settings, start=start, create_topics=create_topics)
     if code is not ExitCode.OK:
-        # A client that failed for good may never come back from librdkafka (closing it, say), and its destructor or
-        # thread would then keep a process that relays nothing. All that must be written is written.
+        # A call of a client that failed for good may never return from librdkafka (its close, for example). Then its
+        # destructor or thread would keep alive a process that relays nothing. All that must be written is written.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -73,12 +75,16 @@ def run(
 
 @app.command()
 def demo(
-    orders: Annotated[int, typer.Option(min=1, help="How many.")] = 300,
-    seed: Annotated[int, typer.Option(help="The same seed, the same story.")] = 1,
-    kafka: Annotated[str | None, typer.Option(help="Your brokers instead of a stand-in.", show_default=False)] = None,
-    base_url: Annotated[str | None, typer.Option(help="Your Engage instead of a stand-in.", show_default=False)] = None,
+    orders: Annotated[int, typer.Option(min=1, help="How many orders the demo has.")] = 300,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same events.")] = 1,
+    kafka: Annotated[
+        str | None, typer.Option(help="Use your own brokers instead of a mock.", show_default=False)
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Use your own Engage instead of the simulator.", show_default=False)
+    ] = None,
 ) -> None:
-    """Watch the relay work, with stand-ins for Kafka and Engage."""
+    """Watch the relay work, with a mock Kafka and a simulated Engage."""
     from consumer.demo import run_demo
 
     raise typer.Exit(run_demo(orders=orders, seed=seed, kafka=kafka, base_url=base_url))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from consumer.kafka.scan import Gap
 
 
-app = typer.Typer(help="What was set aside.", no_args_is_help=True)
+app = typer.Typer(help="List dead letters, and redrive them.", no_args_is_help=True)
 
 SourceTopic = Annotated[
     str | None,
@@ -44,7 +44,7 @@ Reasons = Annotated[
 ]
 Since = Annotated[
     str | None,
-    typer.Option(metavar="WHEN", help="Only those set aside since: 2h, 3d, or 2025-11-03T12:00Z.", show_default=False),
+    typer.Option(metavar="WHEN", help="Only those since: 2h, 3d, or 2025-11-03T12:00Z.", show_default=False),
 ]
 
 
@@ -75,7 +75,7 @@ def dead_letters_list(
 def dead_letters_redrive(
     file: Annotated[
         Path | None,
-        typer.Argument(help="Lines of `dead-letters list --json`: these letters; -: stdin.", show_default=False),
+        typer.Argument(help="Lines of `dead-letters list --json` to redrive; -: stdin.", show_default=False),
     ] = None,
     *,
     config: Config = None,
@@ -86,21 +86,21 @@ def dead_letters_redrive(
         list[str] | None,
         typer.Option(metavar="P:O", help="Partition and offset in the dead-letter topic.", show_default=False),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be redriven.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Redrive all dead letters.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be redriven.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Send the events of dead letters back to their own source partition.
 
-    Name them by line, offset, reason or time (all that is named must hold), or say --all. A letter is redriven once: a
-    mark is written with its event, in one transaction. Exit code 1 where one of them could not be redriven.
+    Select them by line, offset, reason or time (all conditions must hold), or say --all. Each dead letter is redriven
+    once: its event and a mark are written in one transaction. Exit code 1 where one of them could not be redriven.
     """
     with exit_codes():
         settings = loaded(config)
         from consumer.kafka.dead_letters import Redrive, redrive
 
         if not (file or offset or reason or since or every):
-            refuse("name the letters: FILE, --offset, --reason or --since; or --all")
+            refuse("name the dead letters: FILE, --offset, --reason or --since; or --all")
         coordinates = None
         if file is not None or offset:
             coordinates = frozenset(
@@ -194,4 +194,4 @@ def _coordinates_in(lines: Iterable[bytes]) -> Iterator[Coordinates]:
                 row = json.loads(line)
                 yield Coordinates(str(row["topic"]), int(row["partition"]), int(row["offset"]))
             except (ValueError, KeyError, TypeError):
-                refuse(f"line {number} is none that `dead-letters list --json` printed")
+                refuse(f"line {number} was not printed by `dead-letters list --json`")

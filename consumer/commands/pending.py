@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from consumer.kafka.scan import Gap
 
 
-app = typer.Typer(help="What is still owed to Engage.", no_args_is_help=True)
+app = typer.Typer(help="List the actions that are pending.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -34,7 +34,7 @@ def pending_list(
     ] = None,
     state: Annotated[
         Literal["pending", "sending", "unreadable"] | None,
-        typer.Option(help="sending: its intent is saved, and no outcome.", show_default=False),
+        typer.Option(help="sending: its intent is saved, its outcome is not.", show_default=False),
     ] = None,
     older_than: Annotated[
         str | None,

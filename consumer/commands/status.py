@@ -18,7 +18,9 @@ def status(
     url: Annotated[str, typer.Option(help="A running relay's admin.listen.")] = "http://127.0.0.1:8080",
     live: Annotated[
         bool | None,
-        typer.Option("--watch/--once", help="Go on, or not. Default: on a terminal, go on.", show_default=False),
+        typer.Option(
+            "--watch/--once", help="Keep watching, or print once. Default: watch on a terminal.", show_default=False
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -1,8 +1,8 @@
 """EDGE. For `status`: what a running relay says of itself, asked over HTTP and drawn for a terminal.
 
 Rules:
- 1. What it shows is what /status says; nothing is worked out here.
- 2. A relay that stops answering ends no display: its last figures stay, and it is said that they are old.
+ 1. It shows what /status says, and computes nothing itself.
+ 2. When a relay stops answering, the display stays. It keeps the last figures and says that they are old.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _head(status: Status, now: datetime) -> Text:
         shown(status.version),
         "  ",
         _styled(status.state),
-        (f"{up}  {age}  {status.rate_limit_share:.0%} of every budget", "dim"),
+        (f"{up}  {age}  {status.rate_limit_share:.0%} of every rate limit", "dim"),
     )
 
 
@@ -143,7 +143,7 @@ def _figures(status: Status, now: datetime) -> Text:
         ("next due in", duration(due), ""),
         ("overdue", number(pending.overdue), "red" if pending.overdue else ""),
         ("in doubt", number(pending.in_doubt), "red" if pending.in_doubt else ""),
-        ("to be read", number(source.lag), "red" if source.paused else ""),
+        ("lag", number(source.lag), "red" if source.paused else ""),
         ("dead letters", number(status.dead_letters.total), ""),
     )
     text = Text()
@@ -211,7 +211,7 @@ def _pending(status: Status) -> Table | None:
 
 
 def _partitions(status: Status) -> Table | None:
-    table = _table("partition", "state", ">pending", ">to be read")
+    table = _table("partition", "state", ">pending", ">lag")
     owned = sorted(status.partitions, key=lambda each: (each.holding == "open", -(each.lag or 0)))
     for each in owned[:MAX_PARTITIONS]:
         lag = duration(None) if each.lag is None else number(each.lag)

@@ -1,1 +1,1 @@
-"""The relay at work: events in, what the ledger answers carried out, partitions that come and go."""
+"""The relay at work: it takes events in, applies the ledger's effects, and adopts and hands over partitions."""

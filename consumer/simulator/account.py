@@ -1,8 +1,8 @@
-"""The account: what the simulator was asked, and which actions it accepted.
+"""The account: which requests the simulator got, and which actions it accepted.
 
-It is the judge of every trial: whoever claims that nothing was lost or doubled is checked against it.
-The relay sends no event id, so whether an action was doubled is for the reader to judge: the account keeps every
-acceptance, in order, and counts those that repeat an earlier one of the same order.
+Every test that claims that nothing was lost or doubled is checked against it. The relay sends no event id, so the
+account cannot decide whether an action was doubled. It keeps every acceptance, in order, and counts those that repeat
+an earlier one of the same order.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pydantic_core import to_json
 
 @dataclass(frozen=True, slots=True)
 class AcceptedAction:
-    """An action that was answered 202, or would have been, had a fault not swallowed the answer.
+    """An accepted action: it was answered 202, or a fault took that answer away.
 
     `sequence` counts from 1. Seconds since 1970: `tag_ready_at`, when the order's version was processed, and
     `accepted_at`, when the action was accepted. `with_document`: it came as the `orderAction` of a document, and was
-    carried out when that version was processed.
+    applied when that version was processed.
     """
 
     sequence: int
@@ -63,14 +63,14 @@ class SlidingSecond:
         return len(moments)
 
     def add(self, now: float) -> None:
-        """One more."""
+        """Count one more."""
         in_window = self.count(now) + 1
         self._moments.append(now)
         self.most = max(self.most, in_window)
 
 
 class Account:
-    """Everything that a trial is judged by; the most requests in any sliding second are kept per key."""
+    """All requests and accepted actions, and for each key the most requests in any sliding second."""
 
     def __init__(self) -> None:
         self.accepted: list[AcceptedAction] = []
@@ -92,7 +92,7 @@ class Account:
         now: float,
         with_document: bool = False,
     ) -> None:
-        """Write down one accepted action."""
+        """Record one accepted action."""
         sequence = len(self.accepted) + 1
         entry = AcceptedAction(
             sequence, order_id, action, version_tag, language, data, tag_ready_at, now, with_document

@@ -1,20 +1,21 @@
-"""Engage's world in small: orders, their versions, the jobs that process them, and the actions upon them.
+"""A model of Engage: orders, their versions, the jobs that process them, and the actions on them.
 
-Every call answers as Voyado's public documentation of the order API (v3) says; what it leaves open is decided here,
-to the relay's disadvantage where possible, so that trials are no easier than the truth.
+Every call answers as Voyado's public documentation of the order API (v3) says. What that leaves open is decided here,
+to the relay's disadvantage where possible, so that no test is easier than the real Engage.
+
 Rules:
  1. Nothing here waits, reads a clock, or does I/O: `now` (seconds since 1970, never going back) comes with every call.
  2. A change of an order (create, replace, delete, change status or delivery) makes a new version with a job. The
-    versions of one order are processed in turn: none is done before the one before it (one that never completes
-    holds up nothing).
+    versions of one order are processed one after the other: none is done before the one before it. (A version that
+    never completes does not hold up the next one.)
  3. When a version is done, its tag is *the* tag of the order; every older one is stale from then on, and not before.
     Until then the order shows the last processed version, with its old tag. Before the first it shows no tag.
  4. How long processing takes and whether it succeeds depends on the seed, the order id and the version's number only.
  5. An order exists from the moment its creation was accepted until its creation failed or its deletion is done.
- 6. An `orderAction` in a document is carried out when that version is processed, once for each such version; not at
-    all where the order has no contact then: the integration log says so, and nobody else.
- 7. An order whose contact is unknown is processed all the same. Only its actions are refused (422), until the contact
-    comes and the order is linked to it (moods.py says by what).
+ 6. An `orderAction` in a document is applied when that version is processed, once for each such version. If the order
+    has no contact then, it is not applied, and only the integration log says so.
+ 7. An order whose contact is unknown is processed as well. Only its actions are refused (422), until the contact
+    comes and the order is linked to it (moods.py says how).
 
 Job:  PROCESSING ──time over──> COMPLETED (tag), or another word
           │            └──────> FAILED
@@ -75,7 +76,7 @@ class Processing:
 
 @dataclass(slots=True)
 class _Version:
-    order_id: str | None  # None: of a job that was asked for before anybody told of its order
+    order_id: str | None  # None: a job that was polled before its order was known
     number: int
     tag: str
     job_id: str
@@ -85,7 +86,7 @@ class _Version:
     contact: bool  # it names one, known or not
     contact_sought_at: float  # when the newest document was processed, and its contact sought
     changed_at: str | None  # what the simulator's own document says
-    word: str  # what its job says when it is done
+    word: str  # its job's status when it is done
     waiting_word: str
     document: bytes | None = None  # JSON of the order; None where nobody gave one
     action: OrderAction | None = None
@@ -116,7 +117,7 @@ class _Order:
         return f"{ORDERS}/{quote(self.order_id, safe='')}"
 
     def settle(self, now: float) -> list[_Version]:
-        """Take in the versions whose time is over; returns those that did not fail, oldest first."""
+        """Process the versions that are due. Returns those that did not fail, oldest first."""
         done = [version for version in self.waiting if version.done_at <= now]
         for version in done:
             self.waiting.remove(version)

@@ -1,10 +1,10 @@
-"""Every metric in one place, fed by facts: the relay says what happened, here it becomes numbers.
+"""Every metric in one place. The relay reports what happened, and this module turns it into numbers.
 
 Rules:
  1. Names start with `engage_relay_`, units are seconds, records and plain counts, counters end in `_total`.
  2. A label's values come from the configuration or from our own code (a broker's: its node id), never from an event.
     Partitions are a label of the lag alone.
- 3. Facts may be told from any thread and cost a microsecond or two: a series is looked up once, then kept.
+ 3. Facts may come from any thread and cost a microsecond or two: a series is looked up once, then kept.
  4. What is a state rather than a fact (what is pending, the lag, ...) comes as a frozen `Snapshot` from the event
     loop's thread. A scrape reads the last one, so it never touches the ledger, and the series of a revoked partition
     vanish with the next snapshot.
@@ -69,7 +69,7 @@ M = TypeVar("M", Counter, Histogram)
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """Why a connection is suspended or rests, and since when (seconds since 1970). `why` is an outcome's."""
+    """Why a connection is suspended or cools down, and since when (seconds since 1970). `why` is an outcome's."""
 
     why: str
     since: float
@@ -103,14 +103,14 @@ class ConnectionFigures:
     suspended: bool = False  # its key is refused
     cooling_down: bool = False  # after failures in a row or a 429
     halt: Halt | None = None  # why nothing leaves, where nothing does
-    next_at: float | None = None  # when the next request may leave, while it rests
+    next_at: float | None = None  # when the next request may leave, during a cooldown
     rate_limit: float = 0.0  # the key's requests per second, for all instances
     in_flight: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state of things at one moment, taken on the event loop's thread. Hand over mappings that nobody changes."""
+    """The relay's state at one moment, taken on the event loop's thread. Its mappings must not change afterwards."""
 
     pending: Mapping[str, int] = field(default_factory=dict)  # `Ledger.counts()`
     overdue: int = 0

@@ -11,7 +11,7 @@ from tests.unit.commands.calling import called
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "name the letters"),
+        ([], "name the dead letters"),
         (["--offset", "7"], "partition:offset"),
         (["--reason", "bored"], "undecodable"),
         (["--since", "yesterday"], "duration"),
