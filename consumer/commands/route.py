@@ -147,11 +147,11 @@ def events_in(lines: Iterable[bytes]) -> Iterator[bytes]:
         yield first
         yield from filled
         return
-    rest = list(filled)
-    document = b"\n".join([first, *rest])
+    others = list(filled)
+    document = b"\n".join([first, *others])
     match _parsed(document):
         case None:
-            yield from [first, *rest]
+            yield from [first, *others]
         case list():
             yield from _elements(document)
         case _:

@@ -1,4 +1,4 @@
-"""Which librdkafka properties a user may write, found out from librdkafka itself without making a client.
+"""Which librdkafka properties a user may write. librdkafka itself is asked, without creating a client.
 
 kafka.py is the authority on which property goes to which client and what is set whatever the user writes.
 """

@@ -111,7 +111,7 @@ def _position_at(text: str, index: int) -> Position:
 
 
 class _Builder:
-    """Turns the parser's events into values, and notes where each stood."""
+    """Turns the parser's events into values, and notes the position of each."""
 
     def __init__(self, text: str) -> None:
         self.positions: dict[KeyPath, Position] = {}

@@ -297,8 +297,8 @@ def redriven_elsewhere(headers: KafkaHeaders, dead_letter_topics: Collection[str
     named = next((value for name, value in reversed(headers) if name == REDRIVE_OF and value is not None), None)
     if named is None:
         return False
-    topic, *place = named.split(b"/")
-    is_one = len(place) == 2 and all(number.isdigit() for number in place)
+    topic, *numbers = named.split(b"/")
+    is_one = len(numbers) == 2 and all(number.isdigit() for number in numbers)
     return is_one and topic.decode(errors="replace") not in dead_letter_topics
 
 

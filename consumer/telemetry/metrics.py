@@ -102,7 +102,7 @@ class ConnectionFigures:
     requests_per_second: float = 0.0  # the rate at present, this instance's share
     suspended: bool = False  # its key is refused
     cooling_down: bool = False  # after failures in a row or a 429
-    halt: Halt | None = None  # why nothing leaves, where nothing does
+    halt: Halt | None = None  # why no request may leave, if none may
     next_at: float | None = None  # when the next request may leave, during a cooldown
     rate_limit: float = 0.0  # the key's requests per second, for all instances
     in_flight: int = 0
@@ -131,7 +131,7 @@ class Snapshot:
 
 
 class Metrics:
-    """Numbers from facts. One instance per registry; every method may be called from any thread."""
+    """The metrics of one registry. Every method may be called from any thread."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         # A second series per counter and histogram, for a time that nobody asks for.
@@ -286,15 +286,15 @@ class Metrics:
         self._foreign_redrives[topic,].inc()
 
     def poll_answered(self, connection: str, outcome: PollOutcome | DocumentOutcome) -> None:
-        """Record what a question for a versionTag came to."""
+        """Record the outcome of a poll."""
         self._polls[connection, self._outcomes[type(outcome)]].inc()
 
     def job_status(self, connection: str, status: str) -> None:
-        """Record what a job that is not ready says of itself. The caller bounds how many words there are."""
+        """Record the status of a job that is not ready. The caller bounds how many there are."""
         self._job_statuses[connection, status].inc()
 
     def action_answered(self, connection: str, action: str, outcome: ActionOutcome) -> None:
-        """Record what sending an action came to."""
+        """Record the outcome of sending an action."""
         self._actions[connection, self._known(action), self._outcomes[type(outcome)]].inc()
         if isinstance(outcome, Accepted):
             self._history.accepted(connection)

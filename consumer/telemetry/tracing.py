@@ -74,7 +74,7 @@ class Tracing:
         self._names = OutcomeNames()
 
     def taken(self, event: SourceEvent, payload: Routed | Misrouted, since: float) -> Routed | Misrouted:
-        """Tell of an event that a route took, `since` its batch came (seconds since 1970).
+        """Record that a route took an event; `since`: when its batch came (seconds since 1970).
 
         Returns it with this span's context instead of its sender's, to be saved: what follows belongs below it.
         """
@@ -102,7 +102,7 @@ class Tracing:
         return payload
 
     def polled(self, connection: str, poll: Poll, outcome: PollOutcome | DocumentOutcome, since: float) -> None:
-        """Tell of a poll, begun at `since`, that brought something: a tag, a job, or the end (rule 4)."""
+        """Record a poll, begun at `since`, if it brought a tag, a job or the end (rule 4)."""
         if not isinstance(outcome, Ready | DocumentTaken | JobFailed | Rejected):
             return
         span = self._start("poll", SpanKind.CLIENT, trace_context_of(poll.payload), since)
@@ -164,7 +164,7 @@ class Tracing:
         self._end(span)
 
     def close(self) -> None:
-        """Hand on the last spans, for CLOSE_S at most: where they go may not answer."""
+        """Export the last spans, for CLOSE_S at most, as the receiver may not answer."""
         closing = threading.Thread(target=self._provider.shutdown, name="tracing", daemon=True)
         closing.start()
         closing.join(CLOSE_S)
