@@ -9,8 +9,8 @@ Two connections, a simulator behind each, one relay process on one core:
   * `fresh` has steady traffic, some events a second, whose orders take seconds.
 
 Rules:
- 1. Lateness is how long after its due time a poll was started. The aim holds while the rate limit is not used up: in
-    samples in which, as in the one before, a connection used less than FREE of it. The others are shown separately.
+ 1. Lateness is how long after its due time a poll was started. The aim holds while the rate limit is free:
+    in samples in which, as in the one before, a connection used less than FREE of it. The others are shown apart.
  2. Growth is judged after a warm-up, in which the pending actions are read and polled often because they are young.
  3. In the end everything is accounted for: published = accepted + dead letters + pending, by the simulators' account.
 """
@@ -35,8 +35,8 @@ from benchmarks.events import TOPIC, Publisher, create_topics, event
 from benchmarks.running import BULK, ENGAGE_LIMIT, BenchmarkError, Relay, get, relay_against, simulator, submit
 from tests.support.broker import JVM_FOR_LOAD, KafkaBroker
 
-AIM_S = 0.25  # p99 of the lateness while the rate limit is not used up
-FREE = 0.8  # of the rate limit: above it, polls begin to wait for their permits
+AIM_S = 0.25  # p99 of the lateness while the rate limit is free
+FREE = 0.8  # of the rate limit used: above it, polls begin to queue for their permit
 PENDING, FRESH = "default", "fresh"  # the connections
 PROCESSING = {PENDING: "uniform:1s..1440m", FRESH: "lognormal:4s,0.8"}
 # The mean wait between two polls of an old action is 100 s (120 s is the longest, less the jitter): 10,000 of them
@@ -104,7 +104,10 @@ class Late:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The result of a run. `late_free`: samples below FREE of the rate limit. `late_busy`: the others after warm-up."""
+    """What a run came to, after warm-up.
+
+    `late_free` covers the samples with a free rate limit, `late_busy` the others.
+    """
 
     seconds: float
     warm_up_s: float
@@ -130,7 +133,7 @@ class Report:
             "memory grows": self.memory_growth_bytes > SLACK_BYTES,
             "descriptors grow": self.descriptors_growth > SLACK_COUNT,
             "threads grow": self.threads_growth > SLACK_COUNT,
-            "the rate limit was always used up": self.late_free.polls == 0,
+            "the rate limit was never free": self.late_free.polls == 0,
             f"p99 of the lateness is above {AIM_S:g} s": self.late_free.p99_s > AIM_S,
         }
         return [what for what, missed in found.items() if missed]
@@ -187,7 +190,7 @@ def rise(values: Sequence[int]) -> int:
 
 
 def lateness(samples: Sequence[Sample], *, free: bool) -> Buckets:
-    """Return the lateness of all connections, in the samples below FREE of the rate limit, or in the others."""
+    """Return all connections' lateness in those samples in which the rate limit was free (or was not)."""
     found: list[Buckets] = []
     for name in samples[-1].used if samples else ():
         was_free = False
@@ -378,7 +381,9 @@ def _line(minute: Sequence[Sample]) -> str:
     for name, use in last.used.items():
         then = first.used[name]
         busy = (use.requests - then.requests) / (use.rate * span_s) if use.rate else 0.0
-        lines.append(f"          {name:8} {busy:4.0%} of its limit; {_told(late(since(use.lateness, then.lateness)))}")
+        lines.append(
+            f"          {name:8} {busy:4.0%} of its rate limit; {_told(late(since(use.lateness, then.lateness)))}"
+        )
     return "\n".join(lines)
 
 
@@ -405,8 +410,8 @@ def _say(report: Report) -> None:
     )
     print(f"  descriptors {report.descriptors_growth:+d}, threads {report.threads_growth:+d}")
     print(f"  {report.cpu_share:.1%} of a core")
-    print(f"  below {FREE:.0%} of the rate limit: {_told(report.late_free)}")
-    print(f"  above {FREE:.0%} of the rate limit: {_told(report.late_busy)}")
+    print(f"  rate limit free: {_told(report.late_free)}")
+    print(f"  rate limit busy: {_told(report.late_busy)}")
     print("Verdict: " + ("; ".join(report.misses()) or "all aims met") + ".")
 
 

@@ -31,7 +31,7 @@ PROFILE = "BENCHMARK_PROFILE"
 
 EVENT_LOOP = "event loop"
 HTTP = "HTTP engine"
-OTHER = "other"
+OTHER = "everything else"
 LIBRDKAFKA = "librdkafka"
 COMPONENTS = {
     "http": HTTP,

@@ -47,7 +47,7 @@ PROFILED_EVENTS = 10_000
 NO_LIMIT = 20_000.0  # requests per second: more than one core can make
 
 # Peers, measured in other runs than this one, on a 2-core machine like the one it was written on, against the same
-# broker and an Engage simulator that answers at once (the relay here has one core, they had both):
+# broker and a simulated Engage that answers at once (the relay here has one core, they had both):
 # Confluent's Parallel Consumer (Java 17), and a batch loop of asyncio and httpx.
 PARALLEL_CONSUMER = {"actions_per_s": 1893.0, "cpu_ms_per_action": 0.88, "peak_mib": 346.0}
 ASYNCIO_HTTPX = {"actions_per_s": 140.0, "cpu_ms_per_action": 6.1, "peak_mib": 55.0}

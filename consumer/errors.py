@@ -61,6 +61,15 @@ class StartUnknownError(FatalError):
     advice = "decide with --from earliest or --from latest"
 
 
+class ConsumerFailedError(FatalError):
+    """The Kafka consumer met an error from which it cannot recover: the group does not take this member any more."""
+
+    advice = (
+        "start it again; if it ends again and again, give each instance its own group.instance.id, "
+        "let all instances have the same group.protocol, and look at the rights on the group"
+    )
+
+
 class OffsetOutOfRangeError(FatalError):
     """The next offset is not in the source: retention overran the relay, or the topic was recreated."""
 

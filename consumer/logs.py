@@ -82,7 +82,7 @@ def configure(level: str, *, json: bool | None = None) -> None:
 
 
 def redact(secret: str) -> None:
-    """Register a secret; from now on *** stands for it in every line. A rotated one is added, not replaced."""
+    """Register a secret; from now on every line shows *** instead. A rotated one is added, not replaced."""
     if len(secret) < SHORTEST_SECRET:
         return
     escaped = (json_module.dumps(secret)[1:-1], repr(secret)[1:-1])  # as it looks inside of JSON, and of a repr in it
@@ -205,7 +205,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
     """Writes the lines; what cannot be written is reported without the record, which could hold anything."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the record to what stderr is now: a progress display stands in for it while it runs."""
+        """Write the record to what stderr is now: a progress display replaces it while it runs."""
         self.stream = sys.stderr
         super().emit(record)
 

@@ -60,4 +60,4 @@ class OrderEvent(_Contract):
     order: dict[str, Any] | None = Field(
         None, description="The order document: it is posted to Engage first, then its job is polled."
     )
-    data: dict[str, Any] | None = Field(None, description="Passed to Engage with the action, as it is.")
+    data: dict[str, Any] | None = Field(None, description="Sent to Engage with the action, unchanged.")

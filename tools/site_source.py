@@ -78,7 +78,7 @@ def rewritten(text: str) -> str:
 
 
 def lay_out(root: Path = ROOT, source: Path = SOURCE) -> None:
-    """Build `source` again from the pages below `root` and what they link to."""
+    """Make `source` again from the pages below `root` and what they link to."""
     shutil.rmtree(source, ignore_errors=True)
     for page in pages(root):
         laid = source / page.relative_to(root)

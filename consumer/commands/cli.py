@@ -23,7 +23,7 @@ from consumer.commands.status import status
 from consumer.errors import ExitCode
 
 app = typer.Typer(
-    help="Turns order events on Kafka into Voyado Engage order actions.",
+    help="Sends the order events on Kafka to Voyado Engage as order actions.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # they show local variables: keys, events
@@ -75,16 +75,16 @@ def run(
 
 @app.command()
 def demo(
-    orders: Annotated[int, typer.Option(min=1, help="How many orders the demo has.")] = 300,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same events.")] = 1,
+    orders: Annotated[int, typer.Option(min=1, help="How many orders to play.")] = 300,
+    seed: Annotated[int, typer.Option(help="The same seed plays the same story.")] = 1,
     kafka: Annotated[
-        str | None, typer.Option(help="Use your own brokers instead of a mock.", show_default=False)
+        str | None, typer.Option(help="Use these brokers instead of a built-in one.", show_default=False)
     ] = None,
     base_url: Annotated[
-        str | None, typer.Option(help="Use your own Engage instead of the simulator.", show_default=False)
+        str | None, typer.Option(help="Use this Engage instead of the simulator.", show_default=False)
     ] = None,
 ) -> None:
-    """Watch the relay work, with a mock Kafka and a simulated Engage."""
+    """Watch the relay work, with a built-in Kafka and a simulated Engage."""
     from consumer.demo import run_demo
 
     raise typer.Exit(run_demo(orders=orders, seed=seed, kafka=kafka, base_url=base_url))

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from consumer.kafka.scan import Gap
 
 
-app = typer.Typer(help="List dead letters, and redrive them.", no_args_is_help=True)
+app = typer.Typer(help="List and redrive dead letters.", no_args_is_help=True)
 
 SourceTopic = Annotated[
     str | None,
     typer.Option(
-        "--topic", metavar="NAME", help="Only of this source topic.", show_default=False, autocompletion=source_topics
+        "--topic", metavar="NAME", help="Only from this source topic.", show_default=False, autocompletion=source_topics
     ),
 ]
 Reasons = Annotated[
@@ -37,14 +37,16 @@ Reasons = Annotated[
     typer.Option(
         "--reason",
         metavar="REASON",
-        help="Only with this reason (several: or).",
+        help="Only with this reason; may be given several times.",
         show_default=False,
         autocompletion=reasons,
     ),
 ]
 Since = Annotated[
     str | None,
-    typer.Option(metavar="WHEN", help="Only those since: 2h, 3d, or 2025-11-03T12:00Z.", show_default=False),
+    typer.Option(
+        metavar="WHEN", help="Only those dead-lettered since: 2h, 3d, or 2025-11-03T12:00Z.", show_default=False
+    ),
 ]
 
 
@@ -75,7 +77,7 @@ def dead_letters_list(
 def dead_letters_redrive(
     file: Annotated[
         Path | None,
-        typer.Argument(help="Lines of `dead-letters list --json` to redrive; -: stdin.", show_default=False),
+        typer.Argument(help="Lines of `dead-letters list --json`: these dead letters; -: stdin.", show_default=False),
     ] = None,
     *,
     config: Config = None,
@@ -87,7 +89,7 @@ def dead_letters_redrive(
         typer.Option(metavar="P:O", help="Partition and offset in the dead-letter topic.", show_default=False),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Redrive all dead letters.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be redriven.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be redriven.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Send the events of dead letters back to their own source partition.

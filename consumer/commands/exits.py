@@ -18,8 +18,8 @@ EXIT_CODES = """Exit codes:
   1  failed, in whole or in part; stderr says why, and a retry may help
   2  the configuration or the command line is wrong, or an address is taken
   3  a topic is missing or does not fit
-  4  run: it must be told where to start (--from)
-  5  run: the source no longer holds the next record to read
+  4  run: nobody said where to start (--from)
+  5  run: the source no longer holds the next record
 """
 
 

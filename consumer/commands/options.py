@@ -62,7 +62,7 @@ def lines_of(file: Path) -> Iterator[bytes]:
 
 
 def without_gaps(found: Iterator[T | Gap], gaps: list[Gap]) -> Iterator[T]:
-    """Yield what was found. Print the gaps and collect them in `gaps`."""
+    """Say what is missing, and remember it, while the other work continues."""
     from consumer.kafka.scan import Gap
 
     for each in found:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from consumer.kafka.scan import Gap
 
 
-app = typer.Typer(help="List the actions that are pending.", no_args_is_help=True)
+app = typer.Typer(help="List the actions that are still pending.", no_args_is_help=True)
 
 
 @app.command("list")

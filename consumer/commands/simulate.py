@@ -13,10 +13,12 @@ from consumer.commands.exits import refuse
 def simulate(
     *,
     listen: Annotated[str, typer.Option(help="host:port; port 0 is any free one.")] = "127.0.0.1:9090",
-    seed: Annotated[int, typer.Option(help="The same seed, the same chances.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same chances.")] = 0,
     processing: Annotated[
         str,
-        typer.Option(help="How long: instant, fixed:2s, uniform:1s..5s, lognormal:2s,0.8 or exponential:2s."),
+        typer.Option(
+            help="How long a job takes: instant, fixed:2s, uniform:1s..5s, lognormal:2s,0.8 or exponential:2s."
+        ),
     ] = "lognormal:2s,0.8",
     failing: Annotated[float, typer.Option(min=0, max=1, help="Share of jobs that fail.")] = 0.0,
     stuck: Annotated[float, typer.Option(min=0, max=1, help="Share of jobs that never complete.")] = 0.0,
@@ -69,7 +71,7 @@ def simulate(
     api_key_header: Annotated[str, typer.Option()] = "apikey",
     valid_key: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY", help="The keys that are taken; default: any.", show_default=False),
+        typer.Option(metavar="KEY", help="The keys that are accepted; default: any.", show_default=False),
     ] = None,
     forbidden_key: Annotated[
         list[str] | None, typer.Option(metavar="KEY", help="Answered with 403.", show_default=False)

@@ -19,7 +19,9 @@ def status(
     live: Annotated[
         bool | None,
         typer.Option(
-            "--watch/--once", help="Keep watching, or print once. Default: watch on a terminal.", show_default=False
+            "--watch/--once",
+            help="Refresh until Ctrl-C, or print once. Default: refresh on a terminal.",
+            show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,

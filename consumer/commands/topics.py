@@ -10,7 +10,7 @@ from consumer.commands import output
 from consumer.commands.exits import exit_codes
 from consumer.commands.options import Config, loaded
 
-app = typer.Typer(help="The topics beside the source.", no_args_is_help=True)
+app = typer.Typer(help="Create and check the delay and dead-letter topics.", no_args_is_help=True)
 
 
 @app.command("create")

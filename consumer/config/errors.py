@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, and where, in an operator's words.
+"""What is wrong with a configuration, in an operator's words, and where it is.
 
 Pydantic's texts are for programmers and show the wrong value. These lines name the key, say where it is and what to
 write. They hold no value, because it may be a secret, even under the wrong key.

@@ -55,7 +55,7 @@ class FileError:
 
 @dataclass(frozen=True, slots=True)
 class ConfigurationFile:
-    """What was read. `values` lacks nothing but what stands in `unusable`, where it holds None instead."""
+    """What was read. `values` holds everything; what is in `unusable` is None there."""
 
     values: dict[str, object] = field(repr=False)
     positions: dict[KeyPath, Position]
@@ -111,7 +111,7 @@ def _position_at(text: str, index: int) -> Position:
 
 
 class _Builder:
-    """Turns the parser's events into values, and notes the position of each."""
+    """Makes values of the parser's events, and notes the position of each."""
 
     def __init__(self, text: str) -> None:
         self.positions: dict[KeyPath, Position] = {}

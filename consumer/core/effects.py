@@ -49,9 +49,10 @@ THE_ORDER, THE_DOCUMENT = Order(), Document()
 class NewAction:
     """A routed action, as far as the ledger needs to know it. The ledger never reads `payload`.
 
-    `target`: what to ask for the versionTag, where `version_tag` is None or stale. `resend`: whether the route sends
-    again after an unknown outcome; otherwise the action becomes a dead letter. `document`: the event contains the
-    order document, which can be sent again.
+    `target`: what to ask for the versionTag, where `version_tag` is none or proves to be stale.
+
+    `resend`: what the route wants for an unknown outcome, to send again or to dead-letter. `document`: the event
+    carries the order document, which can be sent again.
     """
 
     route: str

@@ -135,7 +135,7 @@ class State(IntEnum):
     GONE = 9
 
 
-_AHEAD = (State.SAVING, State.READY)  # an intent that stands ahead of its sending
+_AHEAD = (State.SAVING, State.READY)  # an intent that is saved ahead of its sending
 _IN_FLIGHT = (State.SAVING, State.SENDING)  # a hand-over waits for these; the next owner repeats a poll
 _INTENT = (State.SAVING, State.READY, State.SENDING)  # its newest record is an intent
 

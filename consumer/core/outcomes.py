@@ -18,7 +18,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class NotReady:
-    """Not processed yet. `status`: the job's status, if it had one (only a-z, 0-9, `_` and `-`)."""
+    """Not processed yet. `status`: the job's word for it, where it said one (A-Z, a-z, digits, `_` and `-` only)."""
 
     status: str | None = field(default=None, compare=False)
 
@@ -95,7 +95,7 @@ class Forbidden:
 class Throttled:
     """408 or 429: not processed. Try again after `retry_after_s` seconds, if Engage named a time.
 
-    `answered`: 408, which may be this request's own error and last for ever; 429 concerns the whole connection.
+    `answered`: 408, which may be this request's own problem and last for ever; 429 is the connection's.
     """
 
     retry_after_s: float | None = None
@@ -106,8 +106,8 @@ class Throttled:
 class Unavailable:
     """Certainly not processed, or harmless to repeat: could not connect; for polls also every other failure.
 
-    `answered`: Engage gave an answer that is of no use (500, not JSON, too long, a redirect without a usable target),
-    which may be this order's own error and last for ever.
+    `answered`: Engage was there and gave an answer that is of no use (500, not JSON, too long, a redirect to nowhere),
+    which may be this order's own problem and last for ever.
     """
 
     why: str

@@ -1,18 +1,16 @@
 """Pacing: when to poll again, and how fast a connection may send requests. Pure; times are seconds since 1970.
 
 Rules:
- 1. The rate limit is per API key, and requests are spread evenly, never in bursts. Engage recommends staying below
-    50 requests/s and answers 429 above 200 in a second. Every request counts, also the second one of a call (a
-    followed redirect, the order after its job, the PUT of a document after its POST).
- 2. Instances share the rate limit without talking to each other: each takes the fraction of the source's partitions
-    that it owns. When its share changes, an instance keeps only what it has earned so far of the next request.
- 3. A 429 halves the rate, at most once a second. Without further 429s the rate grows back.
- 4. Failures in a row put the connection into a cooldown, each one longer than the last. After it, half-open probes
-    try the connection, one request at a time. A refused key suspends the connection until the key changes or a
-    half-open probe succeeds.
- 5. A 403 may concern the key, or one request alone (a firewall's false positive). It counts against the key only after
-    several in a row, of more than one action. After a half-open probe was answered 403, the next probe is for another
-    action.
+ 1. A connection's rate limit is per API key and even, never in bursts: Engage recommends staying below 50 requests/s
+    and answers 429 above 200 in a second. Every request counts, also the second one of a call (a redirect followed,
+    an order behind its job, a document put where it could not be posted).
+ 2. Instances share it without talking: each takes the fraction of the source's partitions that it owns. What an
+    instance has earned at its old rate is all that it takes along to the new one.
+ 3. 429 shrinks the rate limit (halves it, at most once a second); time without 429 lets it grow back.
+ 4. Failures in a row stop the connection for a cooldown that grows. Then one half-open probe at a time tries it. A
+    refused key stops it until the key changes or a half-open probe succeeds.
+ 5. A 403 may be the key's or one request's alone (a firewall's false positive). Only several in a row, of more than one
+    action, refuse the key; and an action whose half-open probe was answered 403 is not the next one.
 """
 
 from __future__ import annotations
@@ -36,9 +34,9 @@ from consumer.core.outcomes import (
 
 BACKOFF_S = (10.0, 30.0, 60.0, 300.0)  # what Engage asks for between retries of a failed call
 JITTER = 0.2  # waits are spread by +-20 %, so that what failed together does not come back together
-# At r requests per second, evenly spread, up to r + 1 can fall into one second, and a late timer may catch up by a
-# quarter of an interval. So each instance uses 0.97 s - 1 of its share s. Then all instances together stay within the
-# rate limit in every second. Of a share of about two or less an instance uses half, as nothing would be left otherwise.
+# At r requests per second, evenly, as many as r + 1 can fall into one second, and a late timer may be caught up by a
+# quarter of an interval. So of its share s each instance takes 0.97 s - 1, and however many there are, they stay within
+# the rate limit in every second. Of a share of about two or less, half is left: else nothing would be.
 RESERVE = 0.97
 FENCEPOST = 1.0
 MIN_OF_SHARE = 0.5
@@ -51,7 +49,7 @@ FORBIDDEN_IN_A_ROW = 3  # of at least two actions: then it is the key that is re
 SUSPENDED_PROBE_S = 60.0  # a refused key is tried again this often (a new key: at once)
 TIMER_S = 0.002  # how late the event loop's timers are, at the most, when all is well
 MIN_FACTOR = 0.02
-GROWTH_PER_S = 0.05  # of the full rate, per second without 429: from half of it to all in 10 s
+GROWTH_PER_S = 0.05  # of the full rate limit, per second without 429: back from half in 10 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,7 @@ class Pace:
     """How fast this instance may send requests on one connection."""
 
     def __init__(self, requests_per_second: float) -> None:
-        """Own no share of the rate limit yet: see `set_share`."""
+        """Owns no share of the rate limit yet: see `set_share`."""
         self._rate_limit = requests_per_second
         self._share = 0.0
         self._factor = 1.0
@@ -117,11 +115,17 @@ class Pace:
         self._last_sent = now - earned / self.rate(now) if share > 0 else now
 
     def next_at(self, now: float) -> float:
-        """When the next request may leave. Infinity: after the answer to the half-open probe."""
+        """When the next request may leave.
+
+        `now` or earlier means now. Infinity means after the half-open probe's answer.
+        """
         return math.inf if self._probe_in_flight else self.next_of_a_call_at(now)
 
     def next_of_a_call_at(self, now: float) -> float:
-        """When a call under way may make its next request: a half-open probe is a whole call. Infinity: unknown."""
+        """When a call under way may make its next request: a half-open probe is the whole call.
+
+        Infinity: nobody knows.
+        """
         if self._share <= 0:
             return math.inf
         return max(self._last_sent + 1 / self.rate(now), self._cooldown_until, self._suspended_probe_at)
@@ -136,7 +140,7 @@ class Pace:
 
     def sent(self, now: float) -> None:
         """A request leaves at `now`, which `next_at` allowed."""
-        # A late timer may catch up a little, so that lateness does not lower the rate.
+        # A little may be caught up, so that late timers do not use up the rate limit.
         interval = 1 / self.rate(now)
         self._last_sent = max(self._last_sent + interval, now - max(interval / 4, TIMER_S))
         self._probe_in_flight = self._half_open

@@ -1,7 +1,7 @@
 """The tally: what became of each event, judged from outside the relay. PURE.
 
-Its sources are the events that the demo itself wrote, the simulator's account, and the dead-letter topic. It does not
-use what the relay says of itself, unless Engage has no account to show (`of_metrics`).
+Its sources are what the demo itself wrote to Kafka, the account of the Engage simulator, and the dead-letter topic;
+never what the relay says of itself. Only where Engage has no account to show (`of_metrics`) the relay is believed.
 
 It adds up when every event came to exactly one end:
  1. It was accepted, became a dead letter, or was ignored (unrouted, or a tombstone). Otherwise it is *lost*, or

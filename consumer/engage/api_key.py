@@ -1,4 +1,4 @@
-"""The API key of a connection: in the configuration, or in a file that is written again when the key is rotated.
+"""The API key of a connection: written down, or in a file that is rewritten when the key is rotated.
 
 Nothing here shows the key: not in a repr, not in an error.
 """

@@ -13,12 +13,11 @@ Rules:
  4. A connection that received bytes without a request is not used again (RFC 9112, 6.3): if they were read as the
     next answer, a later action would count as accepted. The same holds for one that the server has closed.
  5. Nothing is decompressed, and an answer ends at `MAX_BODY_BYTES`. `why` never holds what came over the wire.
- 6. A status line is reported even where its answer is otherwise of no use (`Failure.status`).
+ 6. The status line that was seen is reported also where the body of the answer is of no use (`Failure.status`).
 
-Time-outs, from `timeout_s` = T: connecting (DNS, TCP, TLS) takes at most T/2, a silence T, the whole request 2 T
-(T/2 to connect + T until the first byte + T/2 for the remaining bytes). The last one ends an answer that only drips.
-A request with an `answer_s` of its own has that long from its first byte to the end of its answer: T/2 + `answer_s`
-in all.
+Time-outs, from `timeout_s` = T: connecting (DNS, TCP, TLS) T/2, a silence T, the whole request 2 T
+(T/2 to connect + T until the first byte + T/2 for what follows); the last one ends a slow drip. A request with an
+`answer_s` of its own has that long from its first byte to the end of its answer: T/2 + `answer_s` in all.
 """
 
 from __future__ import annotations
@@ -314,8 +313,8 @@ class HttpEngine:
         silence_s = self._timeout_s if answer_s is None else answer_s
         timeouts = {"connect": self._timeout_s / 2, "read": silence_s, "write": silence_s}
         request = httpcore.Request(method, url, headers=headers, content=body or None, extensions={"timeout": timeouts})
-        rest_s = 1.5 * self._timeout_s if answer_s is None else answer_s
-        answer = await self._exchange(request, started + self._timeout_s / 2, rest_s, may_send)
+        answer_within_s = 1.5 * self._timeout_s if answer_s is None else answer_s
+        answer = await self._exchange(request, started + self._timeout_s / 2, answer_within_s, may_send)
         if self._on_request is not None:
             status = str(answer.status) if isinstance(answer, Response) else answer.kind
             self._on_request(endpoint, status, time.monotonic() - started)

@@ -70,8 +70,8 @@ def decode(value: bytes) -> dict[str, object] | Undecodable:
 def _is_ordinary(text: bytes, event: dict[str, object]) -> bool:
     """Tell cheaply that nothing is wrong for certain; False: examine it.
 
-    A colon stands in every pair and inside texts, so a pair that the parser dropped (its key came again) is missing
-    in what is written again. (A colon in a text may have been written as an escape.)
+    Every pair has a colon, and texts may hold some. So a pair that the parser dropped (its key came again) is
+    missing in what is written again. (A colon in a text may have been written as an escape.)
     """
     written = to_json(event)
     return (
@@ -113,7 +113,7 @@ class _Pairs(list[tuple[str, object]]):
 
 @dataclass(frozen=True, slots=True)
 class _Path:
-    """Where a value stands: its key or index in what holds it."""
+    """Where a value is: its key or index in what holds it."""
 
     key: str | int
     within: _Path | None
@@ -156,7 +156,7 @@ def _integer(digits: str) -> int:
 
 
 def _shown(key: str) -> str:
-    """Return a field's name as it may stand in a log line: printable, and not long."""
+    """Return a field's name as a log line may show it: printable, and not long."""
     if _ORDINARY_KEY.fullmatch(key):
         return key
     return json.dumps(key if len(key) <= 40 else key[:39] + "…")

@@ -74,7 +74,7 @@ def _parse(text: str) -> _Node:
             warnings.simplefilter("error")  # `text` for `"text"`: the library would take it, and take a typo as text
             return cast("_Node", Parser().parse(text).parsed)
     except Warning:
-        raise ExpressionError("between backticks stands JSON; write a text in single quotes") from None
+        raise ExpressionError("text between backticks is JSON; write a string in single quotes") from None
     except IncompleteExpressionError:
         raise ExpressionError(f"ends too early: `{shown(text)}`") from None
     except LexerError as error:

@@ -4,11 +4,11 @@ Routes are tried in order. The first one whose `when` holds takes the event. The
 the route needs. Nothing is guessed: a wrong guess mails the wrong customer, but a dead letter can be redriven.
 
 Rules:
- 1. A `when` that fails on an event (a function gets a wrong type, for example) is neither true nor false: the event
-    becomes a dead letter. To treat it as "not matching" could lose an action in silence.
- 2. The user's routes come first, in the order of the file. The built-in ones follow (settings.py orders them so). A
-    user's route with a built-in's name replaces it and its contract; `null` switches it off. So a built-in route never
-    sees an event that a user's route takes.
+ 1. A `when` that fails on an event (a function given a wrong type, say) counts as neither true nor false: the event
+    becomes a dead letter. To treat it as "not matching" could lose an action without notice.
+ 2. The user's routes come first, in the order of the file; the built-in ones follow (settings puts them so). A user's
+    route with a built-in's name replaces it and its contract, `null` switches it off. So a built-in route never sees
+    an event that a user's route takes.
  3. An event that reaches a built-in route (its `type` is one of the six) must obey the canonical contract
     (schemas/order_event), unknown versions included; an event of another type that no route takes is unrouted.
  4. Details name keys and expressions, never contents.
@@ -377,7 +377,7 @@ def _tag_source(route: Route, event: dict[str, object]) -> TagSource:
 
 
 def _event_time_ms(route: Route, event: dict[str, object], record: RecordFacts) -> int:
-    if route.event_time is None:  # the default: a field of this name that is not a time is no error
+    if route.event_time is None:  # not asked for: so a field of this name that is no time is no error
         moment = _read_moment(event.get("occurredAt"))
     else:
         moment = _moment("event_time", route.event_time, event)

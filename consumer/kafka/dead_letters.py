@@ -128,8 +128,8 @@ def redrive(
 ) -> Iterator[Redrive | Gap]:
     """Send the events of the dead letters that are meant back, one transaction each; what is yielded is done.
 
-    If it is stopped at any moment and started again, it continues where it was. Raises KafkaException where the broker
-    does not answer or another redrive began. The dead letter under way is then either redriven and marked, or neither.
+    Stopped at any moment and started again, it continues where it was. Raises KafkaException where the broker does not
+    answer or another redrive began: the dead letter under way is then either redriven and marked, or neither.
     """
     topics = tuple(topics)
     sources = {(each.dead_letters, each.source) for each in topics}

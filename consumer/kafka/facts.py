@@ -1,8 +1,8 @@
 """What the Kafka edges report: facts as data.
 
-The source and the journal run on threads of their own, and do not know who reads their facts. Each passes its facts,
-frozen, to the `Report` that it was given, and does not wait for an answer. Only a hand-over waits, for
-`Revoked.settled`.
+The source and the journal run on threads of their own. They know nothing of who reads their facts. Each
+is given a `Report`, gives it one frozen fact after the other, and continues. Only a hand-over waits for
+an answer: for `Revoked.settled`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class ClientError:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The thread that reports this has failed and ends."""
+    """The end: whoever reports this does not continue."""
 
     error: BaseException
 

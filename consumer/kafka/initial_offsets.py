@@ -6,13 +6,13 @@ Rules:
     transaction leaves records behind that nobody can read.)
  2. In a started topic, a partition without any position was added later. It starts at its beginning.
  3. In a topic that was not started, a partition is known if the group has committed an offset of it (another consumer
-    did, or the delay topic was lost). For partitions that are unknown and hold records the operator decides
-    (`run --from`), never the relay: starting at the beginning would send all e-mails again, starting at the end would
-    lose the events that wait. That the group knows another partition says nothing about these.
- 4. A decision is fenced. It is written under one transactional id for the whole group, and the id is taken before the
-    topics are looked at. An instance that takes the id later fences the earlier one, because that one's look is out of
-    date then. So an instance that was frozen in between writes nothing, and looks again.
- 5. An instance that has nothing to decide takes no transactional id: an ordinary start disturbs no other instance.
+    did, or the delay topic was lost). Those that are not known and hold records are the operator's decision
+    (`run --from`), never ours: from the beginning would mail everybody again, from the end would lose what waits.
+    That the group knows another partition says nothing about them.
+ 4. A decision is fenced. It is written under one transactional id for the group, and that id is taken before the
+    look at the topics. Who takes the id later fences the earlier one, whose look is out of date by then. An
+    instance that was frozen in between writes nothing, and looks again.
+ 5. Who has nothing to decide takes no transactional id: an ordinary start disturbs nobody.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ _WORDS: Mapping[Start, str] = {"earliest": "beginning", "latest": "end"}
 
 @dataclass(frozen=True, slots=True)
 class Beginnings:
-    """What is known of a topic's next offsets. `committed` and `marks` by partition; both are empty if it `started`."""
+    """What is known of where a topic continues.
+
+    `committed` and `marks` are by partition; both are empty if it `started`.
+    """
 
     topics: RelayTopics
     started: bool
@@ -86,8 +89,9 @@ class Beginnings:
         if not self.in_parts:
             return f"{self.topics.source} starts at the {word}"
         partitions = ", ".join(map(str, self.undecided))
-        start_at = f"starts at the {word} in partitions {partitions}"
-        return f"{self.topics.source} continues where the group was, and {start_at}"
+        return (
+            f"{self.topics.source} continues where the group was, and starts at the {word} in partitions {partitions}"
+        )
 
     def positions(self, start: Start | None) -> dict[int, int]:
         """Return where each partition continues."""
@@ -96,7 +100,7 @@ class Beginnings:
 
 
 def beginnings(reader: Consumer, admin: AdminClient, topics: RelayTopics) -> Beginnings:
-    """Find where a topic continues or starts. Raises KafkaException where the broker does not answer."""
+    """Look where a topic continues. Raises KafkaException where the broker does not answer."""
     if is_started(reader, admin, topics.delay):
         return Beginnings(topics, True, {}, {})
     source = [(topics.source, n) for n in range(partition_counts(admin, (topics.source,)).get(topics.source, 0))]

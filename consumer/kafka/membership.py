@@ -4,14 +4,13 @@ It runs on the one thread that owns the consumer (source.py). Its clock, its wai
 that the simulation (tests/simulation) drives the same rules.
 
 Rules (each has a test in tests/broker named after the failure that it prevents):
- 1. The group metadata is read again after every poll, because a generation can change without a callback. A negative
-    generation is never published, because the broker does not check it.
- 2. A new assignment stays paused until its delay partition is restored (`begin`). Records that the client returns
-    before that, or from before the next offset, are dropped. Only partitions that this process paused are resumed.
- 3. On revoke, a partition is given away when its requests in flight have settled, after `hand_over_s` at the latest.
-    On lost, it is given away at once.
- 4. An offset that the broker no longer holds ends the process with an error that names it. The offset is never reset
-    in silence.
+ 1. The group metadata is read again after every poll: a generation can change without a callback. One that the
+    group has not given (below 1) is never published: the broker does not check negative ones.
+ 2. A new assignment stays paused until its delay partition is restored (`begin`); what the client hands out before
+    that, or out of order, is dropped. Only partitions that this process paused are resumed.
+ 3. On revoke nothing is given away before what is in flight is settled, for at most `hand_over_s`; on lost, at once.
+ 4. An offset that the broker no longer holds ends the process with its name; never a silent reset.
+ 5. A fatal error ends the process, however it is handed out (`is_fatal`).
 """
 
 from __future__ import annotations
@@ -24,14 +23,16 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Ownership, Partition, generation
-from consumer.errors import OffsetOutOfRangeError
+from consumer.errors import ConsumerFailedError, OffsetOutOfRangeError
 from consumer.kafka import clients
 from consumer.kafka.facts import Assigned, Batch, ClientError, Failed, Lost, Report, Revoked
 from consumer.kafka.records import SourceEvent
 
 POLL_S = 0.1  # how long a request of another thread waits at the most
 MAX_RECORDS = 500  # per batch: some 20 ms of decoding and routing on the event loop
-MIN_HAND_OVER_S = 20.0  # one call of the journal (15 s) and the call before it; longer where a request may be longer
+MIN_HAND_OVER_S = 20.0  # a call of the journal (15 s) and what it waited for; longer where a request may take longer
+# Before it is let in, a member's generation is -1, and with `group.protocol=consumer` 0.
+FIRST_GENERATION = 1
 
 _RESET = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._NO_OFFSET})
 
@@ -115,7 +116,7 @@ class Membership:
             consumer.pause(self._begun())
 
     def resume(self, consumer: Consumer) -> None:
-        """Consume again after `pause`."""
+        """Continue after `pause`."""
         self._paused = False
         if self._next:
             consumer.resume(self._begun())
@@ -123,6 +124,12 @@ class Membership:
     def rejoin(self, consumer: Consumer) -> None:
         """Give up every partition at once and join the group again."""
         self._give_up(list(self._owned))
+        consumer.unsubscribe()
+        self.join(consumer)
+
+    def step_out(self, consumer: Consumer) -> None:
+        """Hand everything over, and join the group again."""
+        self._hand_over(list(self._owned), consumer)
         consumer.unsubscribe()
         self.join(consumer)
 
@@ -151,7 +158,7 @@ class Membership:
 
     def _publish(self, consumer: Consumer) -> None:
         metadata = consumer.consumer_group_metadata()
-        if metadata != self._metadata and generation(metadata) >= 0:
+        if metadata != self._metadata and generation(metadata) >= FIRST_GENERATION:
             self._metadata = metadata
             self.joined = True
         elif self.ownership.owned == self._owned:
@@ -171,7 +178,6 @@ class Membership:
             self._owned[each.topic, each.partition] = self._epoch
             self._next.pop((each.topic, each.partition), None)
             assigned.append(Assignment(each.topic, each.partition, self._epoch))
-        self.joined = True
         self._publish(consumer)
         if assigned:
             self._report(Assigned(assigned))
@@ -215,10 +221,18 @@ class Membership:
         at = f"{record.topic()}[{record.partition()}]"
         if error.code() in _RESET:
             self._report(Failed(OffsetOutOfRangeError(f"{at}: {error.str()}")))
-        elif error.fatal():
-            self._report(Failed(KafkaException(error)))
+        elif is_fatal(error):
+            self._report(Failed(ConsumerFailedError(error.str())))
         else:
             self._report(ClientError(f"{at}: {error.str()}" if record.topic() else error.str()))
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """Tell whether the client is of no use any more.
+
+    A consumer's fatal error comes as a message whose code says so, while its flag does not (confluent-kafka 2.16).
+    """
+    return error.fatal() or error.code() == KafkaError._FATAL
 
 
 def _event(record: Message, at: Partition, offset: int) -> SourceEvent:

@@ -34,7 +34,7 @@ ABORT_TIMEOUT_S = 1.0  # what the abort saves
 T = TypeVar("T")
 
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED})
-# Fatal for a producer, but no other one took its id: a new producer recovers, or reports again what is not allowed.
+# Fatal for a producer, though nobody took its place: a new one continues, or says again what is not allowed.
 _FATAL_YET_NOT_FENCED = frozenset(
     {
         KafkaError.INVALID_PRODUCER_ID_MAPPING,

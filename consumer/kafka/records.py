@@ -81,7 +81,7 @@ def offset_of_key(key: bytes) -> int | None:
 
 
 def new_action(payload: Routed, event: SourceEvent) -> NewAction:
-    """Turn a routed event into the ledger's action, with everything else about it as bytes."""
+    """Make the ledger's action of a routed event; everything else about it becomes bytes."""
     tag_source = payload.tag_source
     source = {
         "topic": event.topic,
@@ -303,7 +303,10 @@ def redriven_elsewhere(headers: KafkaHeaders, dead_letter_topics: Collection[str
 
 
 def without_value(dead_letter: DeadLetterRecord) -> DeadLetterRecord:
-    """Return a dead letter without its value, for one that the topic refuses. The event is still in the source."""
+    """Return a dead letter without its value, for one that the dead-letter topic refuses.
+
+    The event itself is still in the source.
+    """
     detail = (
         f"; its value of {len(dead_letter.value or b'')} bytes was left out: this topic refuses it (max.message.bytes)"
     )

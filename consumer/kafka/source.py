@@ -4,9 +4,10 @@ It reports batches of events, and publishes snapshots of what this instance owns
 and which records are reported. This module holds the thread, its client, and the requests to the thread.
 
 Rules (each has a test in tests/broker named after the failure that it prevents):
- 1. Only this thread calls the consumer. All other threads leave a request and read `ownership`.
- 2. Polling continues while all partitions are paused for back-pressure (max.poll.interval.ms).
- 3. A fatal error ends the process, and the log names the error.
+ 1. Every call on the consumer comes from this thread. Everybody else leaves a request and reads `ownership`.
+ 2. While everything is paused for back-pressure the polls continue (max.poll.interval.ms).
+ 3. A fatal error ends the process with its name.
+ 4. Partitions that a stable group gives to nobody make a member join again (withheld.py).
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Ownership, Partition
+from consumer.errors import ConsumerFailedError
 from consumer.kafka import clients
 from consumer.kafka.facts import ClientError, Consumed, Failed, PartitionsCounted, Report, Statistics
-from consumer.kafka.membership import POLL_S, Membership
+from consumer.kafka.membership import POLL_S, Membership, is_fatal
+from consumer.kafka.withheld import GroupWatch
 
 BATCHES_AHEAD = 2  # one that the event loop works on and one that waits
 LAG_EVERY_S = 1.0
@@ -58,6 +61,7 @@ class Source:
         self._room = threading.Semaphore(BATCHES_AHEAD)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="source", daemon=True)
+        self._counts: Mapping[str, int] = {}
         self._lag_at = 0.0
         self._asked_at = 0.0
         self.lag: Mapping[Partition, int] = MappingProxyType({})
@@ -96,7 +100,7 @@ class Source:
         self._requests.append(self._membership.pause)
 
     def resume(self) -> None:
-        """Consume again after `pause`."""
+        """Continue after `pause`."""
         self._requests.append(self._membership.resume)
 
     def rejoin(self) -> None:
@@ -124,9 +128,12 @@ class Source:
                 {**clients.member(self._properties), "stats_cb": self._on_statistics, "error_cb": self._on_error},
                 logger=clients.LOGGER,
             )
+            watch = GroupWatch(self._properties) if GroupWatch.needed(self._properties) else None
             self._membership.join(consumer)
             while not self._stopping.is_set():
                 self._poll(consumer)
+                if watch is not None:
+                    self._watch_the_group(consumer, watch)
             self._membership.leave(consumer)
         except Exception as error:  # noqa: BLE001 - the thread's edge: it ends the process, loudly
             self._report(Failed(error))
@@ -153,6 +160,18 @@ class Source:
         if not self._membership.begin(consumer, assignment, next_offset):
             self.begin(assignment, next_offset)
 
+    def _watch_the_group(self, consumer: Consumer, watch: GroupWatch) -> None:
+        unowned = watch.must_rejoin(self._counts, time.monotonic())
+        if unowned:
+            why = f"the group is stable, and {unowned} partitions are assigned to no member: joining it again"
+            self._report(ClientError(why))
+            self._membership.step_out(consumer)
+
+    def _report_counts(self, counts: Mapping[str, int]) -> None:
+        counts = {topic: count for topic, count in counts.items() if count}
+        self._counts = {**self._counts, **counts}
+        self._report(PartitionsCounted(counts))
+
     def _count_partitions(self, consumer: Consumer) -> None:
         """Report how many partitions the topics have, after a rebalance.
 
@@ -164,8 +183,7 @@ class Source:
             known = consumer.list_topics(timeout=METADATA_TIMEOUT_S).topics
         except KafkaException:
             return
-        counts = {topic: len(known[topic].partitions) for topic in self._topics if topic in known}
-        self._report(PartitionsCounted({topic: count for topic, count in counts.items() if count}))
+        self._report_counts({topic: len(known[topic].partitions) for topic in self._topics if topic in known})
 
     def _measure_lag(self, consumer: Consumer) -> None:
         self._lag_at = time.monotonic()
@@ -194,10 +212,10 @@ class Source:
         known = figures.get("topics", {})
         # -1 is librdkafka's own partition of a topic that it knows too little of.
         counts = {topic: len(known[topic]["partitions"].keys() - {"-1"}) for topic in self._topics if topic in known}
-        self._report(PartitionsCounted({topic: count for topic, count in counts.items() if count}))
+        self._report_counts(counts)
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._report(Failed(KafkaException(error)))
+        if is_fatal(error):
+            self._report(Failed(ConsumerFailedError(error.str())))
         else:
             self._report(ClientError(error.str()))

@@ -158,7 +158,7 @@ def _cure(admin: AdminClient, misfit: Misfit, partitions: int) -> str | None:
     """Alter what may be altered; else return why not, with the line that a person may run."""
     topic, line = misfit.topic, command(misfit.topic, misfit.cure)
     try:
-        # The configured name may be wrong, and the topic somebody else's: its records are not ours to delete.
+        # The name may be an error, and the topic somebody else's: its records are not ours to delete.
         if misfit.loses and _holds_records(admin, topic, partitions):
             return f"It holds records; if it is the relay's, run: {line}"
         _alter(admin, topic, misfit.cure)
@@ -233,7 +233,7 @@ def committed_offsets(
 
 
 def _counts_of(admin: AdminClient, topics: RelayTopics, errors: list[str]) -> dict[str, int] | None:
-    """Return the partition counts of the topics that exist. None, with an error added, if they cannot be counted."""
+    """Return the partition counts of those that exist; None, and the error, where nothing can be said of them."""
     counts, forbidden = _counts(admin, (topics.source, topics.delay, topics.dead_letters))
     if forbidden:
         errors += [clients.error_of(error).str() for error in forbidden]

@@ -84,7 +84,7 @@ Write = Put | Tombstone | DeadLetter | Position | Barrier
 class Begin:
     """Accept this partition's writes from here on. Its delay partition ends at `end` and holds `live`.
 
-    `live`: key and offset of each live record. The source continues at `next_offset`.
+    `live`: key and offset of each. The source continues at `next_offset`.
     """
 
     assignment: Assignment

@@ -1,1 +1,1 @@
-"""The relay at work: it takes events in, applies the ledger's effects, and adopts and hands over partitions."""
+"""The relay at work: it takes events in, applies what the ledger answers, and follows the assignment of partitions."""

@@ -1,4 +1,4 @@
-"""What the relay asks of its edges. run.py passes Kafka's (consumer/kafka), the simulation passes its models."""
+"""What the relay asks of its edges. `run.py` passes Kafka's (consumer/kafka), the simulation its models."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Source(Protocol):
         """Pause everything for back-pressure."""
 
     def resume(self) -> None:
-        """Consume again after `pause`."""
+        """Continue after `pause`."""
 
     def rejoin(self) -> None:
         """Give up every partition at once and join the group again."""

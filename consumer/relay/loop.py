@@ -6,9 +6,9 @@
                                    Engage
 
 Everything here runs on the event loop's thread. The edges' threads only put facts into the inbox.
-A *tick* starts the requests that each connection's pace allows, and submits all new writes to the journal at once.
-The relay's parts are in files of their own: dispatch.py (requests to Engage), outbox.py (writes to the journal),
-partitions.py (restore and hand over).
+A *tick* lets each connection do what its pace allows and submits all writes that came up to the journal at once.
+What belongs to one idea is in a file of its own: dispatch.py (requests to Engage), outbox.py (writes to the journal),
+partitions.py (restore and hand-over).
 
 Rules:
  1. Facts are taken in the order in which they were reported. Each leads to a tick.
@@ -210,7 +210,9 @@ class Relay:
         self._source.stop()
         await self._loop.run_in_executor(None, self._source.join, self._stop_s)
         self._heartbeats.ended("consumer")
-        await self._dispatch.wait_for_sends(until - self._clock())  # only where the source could not hand over any more
+        await self._dispatch.wait_for_sends(
+            until - self._clock()
+        )  # only where the source could not hand its partitions over any more
         left_s = 0.0 if is_dead(self._journal) else until - self._clock()
         await self._loop.run_in_executor(None, self._journal.stop, max(MIN_STOP_S, left_s))
 
@@ -325,7 +327,7 @@ class Relay:
         now = self._clock()
         for assignment, events in batch:
             self._outbox.take(assignment, events, now)
-        self._outbox.apply_backpressure()  # first, as the source continues as soon as there is room
+        self._outbox.apply_backpressure()  # first: with room, the source would resume
         self._source.batch_done()
         self._tick_soon()
 
@@ -339,14 +341,14 @@ class Relay:
                     self._metrics.dead_lettered(reason)
                     self._dead_letters.append(DeadLettered(reason, *write.assignment[:2], offset, now))
                 case Barrier():
-                    self._partitions.settled(write)
+                    self._partitions.reached(write)
         self._tick_soon()
 
     def _dropped(self, writes: Sequence[Write]) -> None:
         """Do nothing for dropped writes: the partition's next owner finds what it needs in Kafka."""
         for write in writes:
             if isinstance(write, Barrier):
-                self._partitions.settled(write)
+                self._partitions.reached(write)
         self._tick_soon()
 
     def _pinned(self, assignment: Assignment, keys: Iterable[Hashable]) -> None:
@@ -358,7 +360,7 @@ class Relay:
 
     def _recreated(self, assignment: Assignment) -> None:
         self._log.error(
-            "the delay topic was recreated; writing again what is pending",
+            "the delay topic was recreated; pending records are written again",
             topic=assignment.topic,
             partition=assignment.partition,
         )

@@ -169,7 +169,7 @@ class Outbox:
                 return Tombstone(action_id.assignment, action_key(action_id.offset, route))
             case GiveUp():
                 if self._tracing is not None:
-                    self._tracing.gave_up(effect)
+                    self._tracing.dead_lettered(effect)
                 return dead_letter_of(effect, now)
 
     # -- out ----------------------------------------------------------------------------------------------------
@@ -245,5 +245,5 @@ def replace_too_large(write: Put | DeadLetter, *, clock: Clock, tracing: Tracing
     in_doubt = live.sending if write.intent is None else write.intent.doubt
     effect = given_up(write.assignment, live, Reason.TOO_LARGE, detail, in_doubt=in_doubt)
     if tracing is not None:
-        tracing.gave_up(effect)
+        tracing.dead_lettered(effect)
     return dead_letter_of(effect, clock(), write.next_offset)

@@ -122,7 +122,7 @@ class Partitions:
             try:
                 restored = await loop.run_in_executor(self._restoring, self._restorer.restore, assignments)
             except RestoreError as error:
-                self._log.throttled("restore failed, trying again", why=str(error))
+                self._log.throttled("restore continues", why=str(error))
                 await asyncio.sleep(RESTORE_RETRY_S)
                 continue
             for each in restored:
@@ -153,7 +153,7 @@ class Partitions:
         )
 
     def _known(self, restored: Restored, now: float) -> list[LiveAction]:
-        """Return the actions that stay open. The others end here."""
+        """Return the actions that continue; the others end here."""
         known: list[LiveAction] = []
         for live in restored.actions:
             if restored.next_offset <= live.offset < restored.source_end and not live.sending:
@@ -168,7 +168,7 @@ class Partitions:
                 self._outbox.apply([effect], now)
         return known
 
-    # -- hand over ----------------------------------------------------------------------------------------------
+    # -- hand-over ----------------------------------------------------------------------------------------------
 
     def revoked(self, assignments: Sequence[Assignment], settled: threading.Event) -> None:
         """Start nothing more for these. They are given away when what is in flight has ended (rule 2)."""
@@ -193,8 +193,8 @@ class Partitions:
                 self._forget(hand_over.assignments)
                 hand_over.settled.set()
 
-    def settled(self, barrier: Barrier) -> None:
-        """Note that all writes before this barrier are safe, or dropped."""
+    def reached(self, barrier: Barrier) -> None:
+        """Take in that all before this barrier is safe, or nobody's any more."""
         for hand_over in self.hand_overs:
             hand_over.barriers.discard(barrier)
 

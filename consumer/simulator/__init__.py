@@ -1,4 +1,4 @@
-"""The Engage simulator: it stands in for Engage over HTTP, in demos, in tests and where there is no access to Engage.
+"""The Engage simulator: a simulated Engage over HTTP, for demos, tests and developers without access to Engage.
 
 It answers as Engage's public documentation says, with the faults that the user asks for, and keeps an account of every
 action that it accepted. Start reading at `world.py`: orders, versions, jobs, actions.
@@ -8,7 +8,7 @@ action that it accepted. Start reading at `world.py`: orders, versions, jobs, ac
     account.py  PURE  what was accepted and asked
     faults.py   PURE  which request gets which fault, and what each fault does (one table)
     moods.py    PURE  what Engage's documentation leaves open, and what differs from order to order
-    bodies.py   PURE  what a request's body contains, and what is wrong with it
+    bodies.py   PURE  what a request's body holds, and what is wrong with it
     world.py    PURE  orders, versions, jobs, actions
     options.py  PURE  what a user can choose
     api.py      PURE  one request in, one reaction out

@@ -1,8 +1,8 @@
 """The account: which requests the simulator got, and which actions it accepted.
 
-Every test that claims that nothing was lost or doubled is checked against it. The relay sends no event id, so the
-account cannot decide whether an action was doubled. It keeps every acceptance, in order, and counts those that repeat
-an earlier one of the same order.
+It judges every run: whoever claims that nothing was lost or doubled is checked against it.
+The relay sends no event id, so whether an action was doubled is for the reader to judge: the account keeps every
+acceptance, in order, and counts those that repeat an earlier one of the same order.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class SlidingSecond:
 
 
 class Account:
-    """All requests and accepted actions, and for each key the most requests in any sliding second."""
+    """Everything that a run is judged by; the most requests in any sliding second are kept per key."""
 
     def __init__(self) -> None:
         self.accepted: list[AcceptedAction] = []

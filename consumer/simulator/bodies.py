@@ -1,4 +1,4 @@
-"""What stands in a request's body: orders, changes, actions, and what is wrong with them."""
+"""What a request's body holds: orders, changes, actions, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -90,7 +90,10 @@ def change_errors(change: Change, changed: Document | None) -> Errors:
 
 
 def _changed(change: Change, body: Document) -> Document:
-    """Return the fields of the change. Docs leave open whether a delivery's stand in an object of that name."""
+    """Return the fields of the change.
+
+    The documentation does not say whether a delivery's fields are in an object of that name.
+    """
     delivery = body.get("delivery")
     return delivery if change == "change-delivery" and isinstance(delivery, dict) else body
 

@@ -1,8 +1,8 @@
 """Moods: where Engage's documentation leaves a choice, or where its answers differ from order to order.
 
-A rule always holds (a missing Content-Type is answered 500), so it is not a mood. A fault (faults.py) is a failure on
-the way; a mood is Engage working as it should. Every share is 0 by default, so that the simulator has no moods until
-it is given some. Which order or job a share falls on depends on the seed and its id only.
+A rule (a missing Content-Type is answered 500) is no mood: it always holds. A fault (faults.py) is a problem on
+the way; a mood is Engage working as it should. Every share is 0 by default: the simulator has no moods
+unless it is told. Which order or job a share falls on depends on the seed and its id only.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def parse_shares(option: str, texts: Iterable[str], known: tuple[str, ...] = ())
 
 
 def pick(shares: Shares, chance: float) -> str | None:
-    """Return the name that belongs to a draw in [0, 1); None where it belongs to no name."""
+    """Return the name that belongs to a draw in [0, 1); None if no name has that share."""
     for name, share in shares:
         chance -= share
         if chance < 0:

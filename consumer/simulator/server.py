@@ -62,7 +62,7 @@ class Simulator:
 
     @property
     def world(self) -> World:
-        """The model of Engage as it is now, with everything processed that is due."""
+        """The orders and the account as they are now, with everything processed that is due."""
         self._world.settle(self._clock())
         return self._world
 
@@ -80,8 +80,8 @@ class Simulator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._server is not None  # noqa: S101 - entered before it is left
-        # If the server closes before an accepted socket has become a connection, asyncio forgets that socket. So accept
-        # nothing more, give the loop a few iterations, and only then close.
+        # asyncio forgets whom it has accepted where the server closes before that is a connection: nobody more is
+        # accepted, those few ticks of the loop pass, and only then it closes.
         for listening in self._server.sockets:
             with contextlib.suppress(NotImplementedError):  # Windows
                 asyncio.get_running_loop().remove_reader(listening.fileno())
@@ -144,7 +144,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._request: h11.Request | None = None
         self._body = bytearray()
-        self._held = False  # an answer is pending: no further request is read from what came
+        self._held = False  # an answer is pending: nothing more is read from what came
         self._read_ahead = 0
         self._timer: asyncio.TimerHandle | None = None
         self.lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
@@ -270,5 +270,5 @@ def _head(answer: Answer) -> h11.Response:
 
 @lru_cache(maxsize=1024)
 def _plain_head(status: int, content_type: str, length: int) -> h11.Response:
-    """Return a head, cached: most answers have the same one, and building it takes a third of an answer's time."""
+    """Answers are much alike; to make their head again costs a third of the time of answering."""
     return h11.Response(status_code=status, headers=[("Content-Type", content_type), ("Content-Length", str(length))])

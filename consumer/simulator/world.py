@@ -1,21 +1,20 @@
-"""A model of Engage: orders, their versions, the jobs that process them, and the actions on them.
+"""Engage in small: orders, their versions, the jobs that process them, and the actions upon them.
 
-Every call answers as Voyado's public documentation of the order API (v3) says. What that leaves open is decided here,
-to the relay's disadvantage where possible, so that no test is easier than the real Engage.
-
+Every call answers as Voyado's public documentation of the order API (v3) says; what it leaves open is decided here,
+to the relay's disadvantage where possible, so that a test is never easier than production.
 Rules:
  1. Nothing here waits, reads a clock, or does I/O: `now` (seconds since 1970, never going back) comes with every call.
  2. A change of an order (create, replace, delete, change status or delivery) makes a new version with a job. The
-    versions of one order are processed one after the other: none is done before the one before it. (A version that
-    never completes does not hold up the next one.)
+    versions of one order are processed in their order: none is done before the one before it. (One that never
+    completes delays no other.)
  3. When a version is done, its tag is *the* tag of the order; every older one is stale from then on, and not before.
     Until then the order shows the last processed version, with its old tag. Before the first it shows no tag.
  4. How long processing takes and whether it succeeds depends on the seed, the order id and the version's number only.
  5. An order exists from the moment its creation was accepted until its creation failed or its deletion is done.
- 6. An `orderAction` in a document is applied when that version is processed, once for each such version. If the order
-    has no contact then, it is not applied, and only the integration log says so.
- 7. An order whose contact is unknown is processed as well. Only its actions are refused (422), until the contact
-    comes and the order is linked to it (moods.py says how).
+ 6. An `orderAction` in a document is applied when that version is processed, once for each such version. If the
+    order has no contact then, it is not applied: only the integration log says so.
+ 7. An order whose contact is unknown is processed all the same. Only its actions are refused (422), until the contact
+    comes and the order is linked to it (moods.py says by what).
 
 Job:  PROCESSING ──time over──> COMPLETED (tag), or another word
           │            └──────> FAILED

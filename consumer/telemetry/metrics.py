@@ -102,15 +102,15 @@ class ConnectionFigures:
     requests_per_second: float = 0.0  # the rate at present, this instance's share
     suspended: bool = False  # its key is refused
     cooling_down: bool = False  # after failures in a row or a 429
-    halt: Halt | None = None  # why no request may leave, if none may
-    next_at: float | None = None  # when the next request may leave, during a cooldown
+    halt: Halt | None = None  # why nothing leaves, where nothing does
+    next_at: float | None = None  # when the next request may leave, while it cools down
     rate_limit: float = 0.0  # the key's requests per second, for all instances
     in_flight: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The relay's state at one moment, taken on the event loop's thread. Its mappings must not change afterwards."""
+    """The state of things at one moment, taken on the event loop's thread. Give it mappings that nobody changes."""
 
     pending: Mapping[str, int] = field(default_factory=dict)  # `Ledger.counts()`
     overdue: int = 0

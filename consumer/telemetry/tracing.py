@@ -60,7 +60,7 @@ _W3C = TraceContextTextMapPropagator()
 
 
 class Tracing:
-    """Makes spans of what happens. For any thread; nothing here waits for the exporter."""
+    """Makes spans of what happens. For any thread; nothing here waits for where they go."""
 
     def __init__(self, provider: TracerProvider, *, group: str, origins: Mapping[str, Origin], clock: Clock) -> None:
         """`origins` by connection."""
@@ -150,8 +150,8 @@ class Tracing:
         finally:
             self._end(span)
 
-    def gave_up(self, given_up: GiveUp) -> None:
-        """Record that an action was given up."""
+    def dead_lettered(self, given_up: GiveUp) -> None:
+        """Tell of an action that was given up."""
         span = self._start("dead letter", SpanKind.INTERNAL, trace_context_of(given_up.payload), self._clock())
         span.set_attributes(
             {

@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def stages(sandboxes: SandboxFactory, tmp_path: Path) -> Iterator[StageFactory]:
-    """Return a factory of stages: `stages(partitions=3, budget=200, engage={...}, kafka={...})`."""
+    """Return a factory of stages: `stages(partitions=3, rate_limit=200, engage={...}, kafka={...})`."""
     with ExitStack() as closing:
 
         def make(*, partitions: int = 3, sandbox: object = None, **options: object) -> Stage:

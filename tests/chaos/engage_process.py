@@ -1,4 +1,4 @@
-"""Engage's stand-in in a process of its own, so that no test's thread slows it and it can be stopped in mid-answer."""
+"""The simulated Engage in its own process: no test's thread slows it, and it can be stopped in mid-answer."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class EngageProcess:
         return cast("list[str]", self._call("submit_all", orders))
 
     def up(self) -> None:
-        """Come back, at the same address with the same world."""
+        """Come back, at the same address with the same orders."""
         self._call("up")
 
     def down(self) -> None:
@@ -84,7 +84,7 @@ class EngageProcess:
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Go on."""
+        """Continue."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:

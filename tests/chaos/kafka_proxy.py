@@ -52,7 +52,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Keep the request back, cut its connection, deliver it after so many seconds (inf: when it is let go)."""
+    """Keep the request back, cut its connection, deliver it after so many seconds (inf: when it is released)."""
 
     seconds: float = math.inf
 
@@ -268,7 +268,7 @@ class KafkaProxy:
                 timer.cancel()
         self._held = []
         await self._cancel(self._connections | self._delivering)
-        await asyncio.sleep(0)  # the transports close in the loop's next turn
+        await asyncio.sleep(0)  # the transports close in the loop's next tick
 
 
 async def _read_frame(reader: asyncio.StreamReader) -> bytes:

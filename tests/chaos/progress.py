@@ -61,5 +61,5 @@ class Probe:
         if waited < self._stuck_s:
             return None
         idle = now - self._was_busy
-        how = "nothing is even tried" if idle >= self._stuck_s else "it goes on trying"
+        how = "nothing is even tried" if idle >= self._stuck_s else "it still tries"
         return f"stuck: came no further for {waited:.0f} s, {how}"

@@ -1,6 +1,6 @@
 """A stage: a source, Engage in a process of its own, relays as processes, and the exact account at the end.
 
-    stage = stages(partitions=3, budget=200)
+    stage = stages(partitions=3, rate_limit=200)
     stage.publish(100)                      # orders, of four events each
     relay = stage.relay("relay-0")
     stage.until_accepted(50)
@@ -64,7 +64,7 @@ class Balance:
     unasked: int
     max_leaving_in_a_second: int
     max_arriving_in_a_second: int
-    budget: int
+    rate_limit: int
     faults: int
     recovery_s: Sequence[float]
     """After each fault that left time and work enough to come to full speed again."""
@@ -81,7 +81,7 @@ class Balance:
             "doubled in doubt": self.doubled_in_doubt,
             "sent again in doubt": self.resends,
             "most requests in a second": (
-                f"{self.max_leaving_in_a_second} of {self.budget} as they leave, "
+                f"{self.max_leaving_in_a_second} of {self.rate_limit} as they leave, "
                 f"{self.max_arriving_in_a_second} as they arrive"
             ),
         }
@@ -102,7 +102,7 @@ class Stage:
     directory: Path
     engage: EngageProcess
     books: Books
-    budget: int
+    rate_limit: int
     sections: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     published: list[Event] = field(default_factory=list)
     relays: list[RelayProcess] = field(default_factory=list)
@@ -110,9 +110,9 @@ class Stage:
     keep_open: int = 0
     """How many events are to be open at least, while something is waited for."""
     shares: float = 1.0
-    """What the instances' shares of the budget may add up to: to more while not all know that the source has grown."""
+    """The sum of the instances' shares of the rate limit; above 1 while not all know that the source has grown."""
     bunching: float = 1.5
-    """How many times the budget may arrive in a second: what a busy machine delays comes together with the next."""
+    """How many times the rate limit may arrive in a second: a busy machine may bunch requests."""
     _closing: ExitStack = field(default_factory=ExitStack)
 
     # -- before and meanwhile -----------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ class Stage:
         """
         merged = {key: {**self.sections.get(key, {}), **sections.get(key, {})} for key in {*self.sections, *sections}}
         kafka = {**merged.pop("kafka", {}), **({"group.instance.id": name} if static else {})}
-        connection = {"requests_per_second": self.budget, **merged.pop("connection", {})}
+        connection = {"requests_per_second": self.rate_limit, **merged.pop("connection", {})}
         configured = configuration(self.sandbox, self.engage.url, kafka=kafka, connection=connection, **merged)
         relay = RelayProcess(
             self.directory,
@@ -208,7 +208,7 @@ class Stage:
     # -- the end ------------------------------------------------------------------------------------------------
 
     def finish(self, *, kills: int = 0, fresh_doubt: bool = False) -> Balance:
-        """Wait until nothing is owed any more, make the account and assert what must hold.
+        """Wait until nothing is pending any more, make the account and assert what must hold.
 
         `kills`: how many processes ended by force; only as many actions as they had in flight may be in doubt.
         `fresh_doubt`: Engage's own faults put actions in doubt, too, without a bound.
@@ -223,10 +223,10 @@ class Stage:
         assert not balance.doubled_outside_doubt, f"doubled {balance.doubled_outside_doubt}: {said}"
         assert not balance.out_of_order, f"out of order {balance.out_of_order[:5]}: {said}"
         assert balance.unasked == 0, said
-        assert balance.max_leaving_in_a_second <= self.shares * self.budget, said
-        assert balance.max_arriving_in_a_second <= self.shares * self.bunching * self.budget, said
+        assert balance.max_leaving_in_a_second <= self.shares * self.rate_limit, said
+        assert balance.max_arriving_in_a_second <= self.shares * self.bunching * self.rate_limit, said
         if not fresh_doubt:
-            assert balance.resends <= kills * slots_of(self.budget), said
+            assert balance.resends <= kills * slots_of(self.rate_limit), said
         return balance
 
     def balance(self, longest_wait_s: float = 0.0) -> Balance:
@@ -234,10 +234,10 @@ class Stage:
         accepted = self.engage.accepted
         events = set(self.published)
         times = Counter(map(_event_of, accepted))
-        set_aside = Counter(
+        dead_lettered = Counter(
             event for dead_letter in self.books.dead_letters if (event := _event_of_dead_letter(dead_letter))
         )
-        # Set aside in doubt: it may have been accepted before, which is why a person is asked.
+        # A dead letter in doubt: it may have been accepted before, which is why a person is asked.
         unknown = {
             _event_of_dead_letter(each) for each in self.books.dead_letters if each.reason is Reason.OUTCOME_UNKNOWN
         }
@@ -251,10 +251,10 @@ class Stage:
             events=len(self.published),
             accepted=len(times.keys() & events),
             dead_letters=Counter(dead_letter.reason for dead_letter in self.books.dead_letters),
-            lost=sorted(events - times.keys() - set_aside.keys(), key=str),
+            lost=sorted(events - times.keys() - dead_lettered.keys(), key=str),
             ended_twice=sorted(
-                [each for each in times.keys() & set_aside.keys() if each not in unknown]
-                + [each for each, count in set_aside.items() if count > 1],
+                [each for each in times.keys() & dead_lettered.keys() if each not in unknown]
+                + [each for each, count in dead_lettered.items() if count > 1],
                 key=str,
             ),
             doubled_in_doubt=twice.total() - sum(outside.values()),
@@ -264,7 +264,7 @@ class Stage:
             unasked=len(times.keys() - events),
             max_leaving_in_a_second=self._max_leaving_in_a_second(),
             max_arriving_in_a_second=self.engage.max_in_a_second(API_KEY),
-            budget=self.budget,
+            rate_limit=self.rate_limit,
             faults=len(self.faults),
             recovery_s=[seconds for seconds in recovered if seconds is not None],
             longest_wait_s=longest_wait_s,
@@ -302,14 +302,14 @@ def staged(
     sandbox: Sandbox,
     directory: Path,
     *,
-    budget: int = 200,
+    rate_limit: int = 200,
     engage: EngageOptions | None = None,
     **sections: Mapping[str, object],
 ) -> Iterator[Stage]:
-    """Open a stage at a place. `budget`: requests per second; `sections` are every relay's."""
+    """Open a stage at a place. `rate_limit`: requests per second; `sections` are every relay's."""
     chosen: EngageOptions = {"seed": 1, "processing": "uniform:0s..300ms", **(engage or {})}
     with EngageProcess(**chosen) as process, Books(sandbox) as books:
-        stage = Stage(sandbox, directory, process, books, budget, sections)
+        stage = Stage(sandbox, directory, process, books, rate_limit, sections)
         try:
             yield stage
         finally:

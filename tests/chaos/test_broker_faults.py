@@ -79,7 +79,7 @@ class Show:
         self.relays[name] = self.stage.relay(name, static=True, fail_at=fail_at)
         return self.relays[name]
 
-    def _goes_on(self, target: int) -> bool:
+    def _continues(self, target: int) -> bool:
         """Tell whether so many are accepted; who ended itself is started again, as Kubernetes would.
 
         librdkafka's send_offsets_to_transaction may never return where the group's coordinator leaves the cluster while
@@ -92,10 +92,10 @@ class Show:
                 self.starts(name)
         return self.stage.engage.accepted_count() >= target
 
-    def goes_on(self, count: int) -> None:
+    def continues(self, count: int) -> None:
         """Wait until so many more are accepted."""
         target = self.stage.engage.accepted_count() + count
-        self.stage.wait_for(lambda: self._goes_on(target), f"{count} more actions are accepted")
+        self.stage.wait_for(lambda: self._continues(target), f"{count} more actions are accepted")
 
     def goes(self, node: int, how: str, then: Callable[[], None] = lambda: None) -> None:
         """Have a node go, see the others carry on, have it come back and catch up."""
@@ -103,13 +103,13 @@ class Show:
         with self.stage.fault():
             getattr(self.cluster, how)(node)
             then()
-            self.goes_on(WHILE_AWAY)
+            self.continues(WHILE_AWAY)
             self.standstills.append(standstill_s(self.stage, since))
             self.cluster.thaw(node) if how == "freeze" else self.cluster.start(node)
             self.cluster.wait_until_in_sync()
-        self.goes_on(10)
+        self.continues(10)
 
-    def goes_in_mid_transaction(self, relay: RelayProcess, node: Callable[[], int]) -> None:
+    def leaves_in_mid_transaction(self, relay: RelayProcess, node: Callable[[], int]) -> None:
         """Have a node be killed while this relay stands in the midst of a transaction."""
         self.stage.wait_for(lambda: is_stopped(relay), "it stops in mid-transaction")
         self.goes(node(), "kill", relay.thaw)
@@ -119,16 +119,16 @@ def test_no_node_is_missed_in_mid_transaction(
     cluster: KafkaCluster, stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
     sandbox = replicated(cluster, partitions=6)
-    stage = stages(sandbox=sandbox, budget=100, kafka=QUICK)
+    stage = stages(sandbox=sandbox, rate_limit=100, kafka=QUICK)
     stage.keep_open = OPEN
     stage.publish(OPEN // len(EVENTS))
     show = Show(cluster, stage)
     group, source, delay = str(sandbox.properties["group.id"]), sandbox.topics.source, sandbox.topics.delay
 
     first = show.starts("relay-0", "before the commit:10:SIGSTOP")
-    show.goes_in_mid_transaction(first, lambda: cluster.transaction_coordinator(f"{group}-relay-0"))
+    show.leaves_in_mid_transaction(first, lambda: cluster.transaction_coordinator(f"{group}-relay-0"))
     second = show.starts("relay-1", "before the commit:5:SIGSTOP")
-    show.goes_in_mid_transaction(second, lambda: cluster.group_coordinator(group))
+    show.leaves_in_mid_transaction(second, lambda: cluster.group_coordinator(group))
 
     draw = random.Random(8)
     for _ in range(scale.of(0, 60)):
@@ -151,7 +151,7 @@ def test_no_node_is_missed_in_mid_transaction(
     stage.stop_all()
 
 
-def test_a_broker_that_is_gone_comes_back_to_all_that_was_owed(
+def test_a_broker_that_is_gone_comes_back_to_all_that_was_pending(
     lone_broker: KafkaBroker, sandboxes: SandboxFactory, stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
     stage = stages(sandbox=sandboxes(partitions=4, broker=lone_broker), kafka=QUICK)

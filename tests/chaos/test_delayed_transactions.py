@@ -179,7 +179,7 @@ def test_a_commit_that_arrives_late_neither_loses_nor_doubles_what_it_tears(line
         relay.kill()
         line.proxy.cut()
         line.proxy.let_through()
-        assert line.sandbox.offset(line.sandbox.topics.source) == 1, "the letter lies there without its offset"
+        assert line.sandbox.offset(line.sandbox.topics.source) == 1, "the dead letter lies there without its offset"
 
         with line.relay():
             line.publish_and_wait(2)
@@ -231,7 +231,7 @@ def test_a_dead_letter_is_safe_before_the_position_that_stands_for_it() -> None:
     facts: list[Fact] = []
     transactions = Transactions(
         clients,
-        topics={"orders": RelayTopics("orders", "delay", "letters")},
+        topics={"orders": RelayTopics("orders", "delay", "dead-letters")},
         ownership=lambda: Ownership(b"CGMDv2:" + (1).to_bytes(4, sys.byteorder), {("orders", 0): 1}),
         clock=steady_clock(),
         pause=lambda _: None,
@@ -242,7 +242,7 @@ def test_a_dead_letter_is_safe_before_the_position_that_stands_for_it() -> None:
     write = DeadLetter(assignment=assignment, record=dead_letter, reason=Reason.UNDECODABLE, offset=0, next_offset=1)
     transactions.settle([Begin(assignment, [], 0, 0), write])
     written = producer.asked[producer.asked.index("begin_transaction") + 1 :]
-    assert written[:5] == ["letters", "flush", "delay", "flush", "send_offsets_to_transaction"]
+    assert written[:5] == ["dead-letters", "flush", "delay", "flush", "send_offsets_to_transaction"]
     assert [type(fact) for fact in facts] == [Committed]
 
 

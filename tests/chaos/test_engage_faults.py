@@ -1,8 +1,8 @@
 """Engage in every bad mood, under load: one storm after another, and after each the calm in which it comes back.
 
 What each single answer means is tested in tests/broker/relay/test_relay_outcomes.py. Here it is many at once: nothing
-is lost or set aside that need not be, no more is doubled than Engage took without saying so, the pace holds, and how
-long it takes from the storm's end to full speed is shown. Breaker, rests and budgets are production's.
+is lost or dead-lettered that need not be, no more is doubled than Engage took without saying so, and the pace
+holds. The time from the storm's end to full speed is shown. Breaker, cooldowns and rate limits are production's.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def relays_on(stage: Stage, instances: int) -> list[RelayProcess]:
     return relays
 
 
-def in_turn(storms: tuple[Storm, ...], scale: Scale) -> list[Storm]:
+def rounds_of(storms: tuple[Storm, ...], scale: Scale) -> list[Storm]:
     """Return each of them, or many rounds of them in ever another order."""
     drawing = random.Random(4)
     rounds = [storms] + [tuple(drawing.sample(storms, len(storms))) for _ in range(scale.of(0, 5))]
@@ -149,10 +149,10 @@ def in_turn(storms: tuple[Storm, ...], scale: Scale) -> list[Storm]:
 def test_after_each_storm_it_comes_back_and_only_what_engage_kept_to_itself_is_doubled(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
-    stage = stages(partitions=6, budget=RATE_LIMIT, engage={"slow": "uniform:20ms..100ms"})
+    stage = stages(partitions=6, rate_limit=RATE_LIMIT, engage={"slow": "uniform:20ms..100ms"})
     relays = relays_on(stage, scale.of(1, 3))
     weather = Weather(stage)
-    for storm in in_turn(STORMS, scale):
+    for storm in rounds_of(STORMS, scale):
         weather.storm(storm)
     balance = stage.finish(fresh_doubt=True)
     assert sum(balance.dead_letters.values()) == 0
@@ -179,17 +179,19 @@ def test_whoever_is_gone_stands_still_or_answers_too_late_is_waited_for(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
     late = {"slow": "uniform:100ms..2s"}  # at the slowest, twice what is waited for
-    stage = stages(partitions=6, budget=RATE_LIMIT, engage=late, connection={"timeout": "1s"})
-    # What was asked of a process that stands still arrives at once when it goes on.
-    stage.bunching += slots_of(stage.budget) / stage.budget
+    stage = stages(partitions=6, rate_limit=RATE_LIMIT, engage=late, connection={"timeout": "1s"})
+    # What was asked of a process that stands still arrives at once when it continues.
+    stage.bunching += slots_of(stage.rate_limit) / stage.rate_limit
     relays = relays_on(stage, scale.of(1, 3))
     weather = Weather(stage)
     for _ in range(scale.of(1, 5)):
-        gone = until_met(relays[0], FAILURES_IN_A_ROW + scale.of(1, 4), "connect", "closed")  # and the first trial
+        gone = until_met(
+            relays[0], FAILURES_IN_A_ROW + scale.of(1, 4), "connect", "closed"
+        )  # and the first half-open probe
         weather.fault("nobody listens", stage.engage.down, gone, stage.engage.up)
         stands = until_met(relays[0], FAILURES_IN_A_ROW + scale.of(0, 4), "timeout")
         weather.fault("a standstill", stage.engage.freeze, stands, stage.engage.thaw)
-    for storm in in_turn(SILENCES, scale):
+    for storm in rounds_of(SILENCES, scale):
         weather.storm(storm)
     balance = stage.finish(fresh_doubt=True)
     assert sum(balance.dead_letters.values()) == 0
@@ -212,14 +214,14 @@ DOUBTFUL = ("error", "html", "reset-before", "reset-after", "close-after", "cut-
 EITHER = (*(f"{fault}=0.02,calls=action" for fault in DOUBTFUL), "unavailable=0.05", "stale=0.05")
 
 
-def test_what_may_be_sent_once_only_is_set_aside_in_doubt_and_never_accepted_twice(
+def test_what_may_be_sent_once_only_is_dead_lettered_in_doubt_and_never_accepted_twice(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
-    stage = stages(partitions=6, budget=RATE_LIMIT, routes=AT_MOST_ONCE, connection={"timeout": "3s"})
+    stage = stages(partitions=6, rate_limit=RATE_LIMIT, routes=AT_MOST_ONCE, connection={"timeout": "3s"})
     relays = relays_on(stage, scale.of(1, 3))
     weather = Weather(stage)
     for _ in range(scale.of(1, 20)):
-        stage.keep_open += CALM  # what is set aside counts as open there
+        stage.keep_open += CALM  # what is dead-lettered counts as open there
         weather.storm(Storm("all kinds now and then", EITHER, 60, ()))
     balance = stage.finish()
     assert (balance.doubled_in_doubt, balance.resends) == (0, 0)
@@ -243,7 +245,7 @@ def test_a_refused_key_costs_nothing_but_the_time_until_another_is_in_its_file(
 ) -> None:
     file = tmp_path / "engage-api-key"
     file.write_text(API_KEY)
-    stage = stages(partitions=6, budget=RATE_LIMIT, connection={"api_key": None, "api_key_file": str(file)})
+    stage = stages(partitions=6, rate_limit=RATE_LIMIT, connection={"api_key": None, "api_key_file": str(file)})
     relays = relays_on(stage, scale.of(1, 3))
     weather = Weather(stage)
     keys = [NEXT_KEY, *[API_KEY, NEXT_KEY] * scale.of(0, 10)]
@@ -259,7 +261,7 @@ def test_a_refused_key_costs_nothing_but_the_time_until_another_is_in_its_file(
     balance = stage.finish()
     assert sum(balance.dead_letters.values()) == 0
     assert balance.doubled_in_doubt == 0
-    assert stage.engage.max_in_a_second(NEXT_KEY) <= stage.bunching * stage.budget
+    assert stage.engage.max_in_a_second(NEXT_KEY) <= stage.bunching * stage.rate_limit
     assert sum(len(relay.said("connection resumed: Engage accepts its key")) for relay in relays) >= len(keys)
     for relay in relays:
         assert relay.metric("connection_suspended") == 0
@@ -280,13 +282,13 @@ def ill_fate(order: str, number: object) -> Reason | None:
     return Reason.DEADLINE if share < FAILING + STUCK else None
 
 
-def test_jobs_that_fail_or_never_complete_are_set_aside_and_nobody_else_waits_for_them(
+def test_jobs_that_fail_or_never_complete_are_dead_lettered_and_nobody_else_waits_for_them(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
     deadline_s = scale.of(4, 60)
     polling = {"initial": "50ms", "max_interval": "1s", "deadline": f"{deadline_s}s"}
     ill = {"seed": SEED, "failing": FAILING, "stuck": STUCK}
-    stage = stages(partitions=6, budget=RATE_LIMIT, engage=ill, polling=polling)
+    stage = stages(partitions=6, rate_limit=RATE_LIMIT, engage=ill, polling=polling)
     for number in range(scale.of(1, 3)):
         stage.relay(f"relay-{number}").wait_until_ready()
     stage.publish(scale.of(40, 400))

@@ -60,7 +60,7 @@ class Fleet:
                 self._start(name)
 
     def let_live(self) -> None:
-        """Put instances that go on living in the place of all."""
+        """Replace all instances with ones that live on."""
         for name, (relay, moment) in self._instances.items():
             if relay.running:
                 relay.kill()
@@ -72,7 +72,7 @@ def test_instances_are_killed_again_and_again_at_random_and_at_every_named_momen
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
     kills = scale.of(12, 200)
-    stage = stages(partitions=6, budget=scale.of(200, 400), engage=LATE, kafka=QUICK)
+    stage = stages(partitions=6, rate_limit=scale.of(200, 400), engage=LATE, kafka=QUICK)
     fleet = Fleet(stage, scale.of(2, 3), random.Random(11))
     stage.keep_open = 200
     while fleet.killed.total() < kills:
@@ -84,13 +84,13 @@ def test_instances_are_killed_again_and_again_at_random_and_at_every_named_momen
     figures(
         kills=killed,
         moments=len(fleet.killed),
-        in_doubt_at_most=killed * slots_of(stage.budget),
+        in_doubt_at_most=killed * slots_of(stage.rate_limit),
         **balance.figures(),
     )
 
 
 def test_a_stop_at_any_named_moment_puts_nothing_in_doubt(stages: StageFactory, figures: Figures) -> None:
-    stage = stages(budget=200, engage=LATE, kafka=QUICK)
+    stage = stages(rate_limit=200, engage=LATE, kafka=QUICK)
     for number, point in enumerate(POINTS):
         stage.publish(15)
         stopped = stage.relay(fail_at=f"{point}:5:SIGTERM")

@@ -44,7 +44,7 @@ def test_partitions_change_hands_again_while_a_dead_instances_transaction_is_ope
     draw = random.Random(21)
     stage = stages(
         partitions=PARTITIONS,
-        budget=200,
+        rate_limit=200,
         engage={"processing": "uniform:1s..2s"},
         kafka={**SHORT_SESSION, "transaction.timeout.ms": int(TRANSACTION_S * 1000)},
     )
@@ -79,7 +79,7 @@ def test_an_instance_that_wakes_up_after_its_partitions_were_given_away_sends_no
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
     draw = random.Random(22)
-    stage = stages(partitions=PARTITIONS, budget=200, engage=LATE, kafka=SHORT_POLL)
+    stage = stages(partitions=PARTITIONS, rate_limit=200, engage=LATE, kafka=SHORT_POLL)
     relays = [stage.relay() for _ in range(3)]
     polled = 0
     rounds = scale.of(2, 40)
@@ -111,7 +111,7 @@ def test_an_instance_that_wakes_up_after_its_partitions_were_given_away_sends_no
     figures(
         freezes=rounds,
         polls_of_zombies=polled,
-        in_doubt_at_most=rounds * slots_of(stage.budget),
+        in_doubt_at_most=rounds * slots_of(stage.rate_limit),
         **balance.figures(),
     )
     stage.stop_all()
@@ -121,7 +121,7 @@ def test_an_instance_that_wakes_up_after_its_partitions_were_given_away_sends_no
 def test_instances_that_join_and_leave_every_second_put_nothing_in_doubt(
     stages: StageFactory, scale: Scale, figures: Figures, protocol: Protocol
 ) -> None:
-    stage = stages(partitions=PARTITIONS, budget=200, engage=LATE, kafka=protocol)
+    stage = stages(partitions=PARTITIONS, rate_limit=200, engage=LATE, kafka=protocol)
     stage.keep_open = OPEN
     running = [stage.relay() for _ in range(2)]
     left: list[RelayProcess] = []

@@ -1,6 +1,6 @@
 """A broker that refuses: rights are withdrawn, records are too large, and its disk is full.
 
-While it refuses, the relay says so and loses nothing; when its operator has done what the log says, it goes on.
+While it refuses, the relay says so and loses nothing; when its operator has done what the log says, it continues.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def test_rights_that_are_withdrawn_and_given_back_cost_nothing_but_time(
     stage.stop_all()
 
 
-def test_records_that_a_topic_has_no_room_for_are_set_aside_or_wait(
+def test_records_that_a_topic_has_no_room_for_are_dead_lettered_or_wait(
     broker: KafkaBroker, sandboxes: SandboxFactory, stages: StageFactory, figures: Figures
 ) -> None:
     sandbox = sandboxes(partitions=3, broker=broker)
@@ -148,9 +148,11 @@ def test_records_that_a_topic_has_no_room_for_are_set_aside_or_wait(
         limit(sandbox, sandbox.topics.delay, 3000)
         stage.publish(1, note=noise(4000))  # each ends as a dead letter
         stage.publish(20)
-        stage.wait_for(lambda: len(stage.books.read().dead_letters) == len(EVENTS), "what is too large is set aside")
+        stage.wait_for(
+            lambda: len(stage.books.read().dead_letters) == len(EVENTS), "what is too large is dead-lettered"
+        )
     with stage.fault():
-        limit(sandbox, sandbox.topics.dead_letters, 200)  # not even a letter without its value has room
+        limit(sandbox, sandbox.topics.dead_letters, 200)  # not even a dead letter without its value has room
         stage.publish(1, note=noise(4000))
         refused = "the dead-letter topic refuses even a dead letter without its value"
         stage.wait_for(lambda: any(each["why"] == refused for each in relay.said(ABORTED)), "it says what has no room")
@@ -161,7 +163,7 @@ def test_records_that_a_topic_has_no_room_for_are_set_aside_or_wait(
     stage.wait_for(stage.books.settled, "everything is settled")
     emptied = [each for each in stage.books.dead_letters if each.value is None]
     left = stage.balance().lost
-    assert len(left) == len(emptied), "a letter that lost its value is one of those that are not found"
+    assert len(left) == len(emptied), "a dead letter that lost its value is one of those that are not found"
     stage.published = [each for each in stage.published if each not in left]
     balance = stage.finish()
     assert balance.dead_letters.keys() == {Reason.TOO_LARGE}

@@ -1,6 +1,6 @@
-"""Topics and offsets change under the relays: each goes on by itself, or ends with a code that README explains.
+"""Topics and offsets change under the relays: each continues by itself, or ends with a code that README explains.
 
-Where an operator has to act, the test acts as the message says, and the account is made after that.
+Where an operator has to act, the test acts as the log says, and the account is made after that.
 """
 
 from __future__ import annotations
@@ -108,8 +108,7 @@ def test_a_source_that_grows_under_load_is_read_whole_when_its_other_topics_foll
         ].result(30)
         stage.sandbox.partitions = 4
         stage.publish(20)
-        retrying = "restore failed, trying again"
-        stage.wait_for(lambda: any(each.said(retrying) for each in relays), "one misses its delay partition")
+        stage.wait_for(lambda: any(each.said("restore continues") for each in relays), "one misses its delay partition")
         since = stage.engage.accepted_count()
         make_what_is_missing(stage.sandbox)
     stage.read_again()
@@ -119,7 +118,7 @@ def test_a_source_that_grows_under_load_is_read_whole_when_its_other_topics_foll
     stage.stop_all()
 
 
-def test_a_source_that_is_made_anew_ends_the_relay_and_is_read_from_where_the_operator_says(
+def test_a_source_that_is_recreated_ends_the_relay_and_is_read_from_where_the_operator_says(
     stages: StageFactory, figures: Figures
 ) -> None:
     stage = stages(kafka=QUICK)
@@ -161,20 +160,20 @@ def test_a_delay_topic_that_is_deleted_under_load_is_written_again_when_it_was_m
         made_at = time.time()
         make_what_is_missing(sandbox)
     stage.read_again()
-    anew = "the delay topic was recreated; writing again what is pending"
-    stage.wait_for(lambda: relay.said(anew), "it writes again what is pending")
+    recreated = "the delay topic was recreated; pending records are written again"
+    stage.wait_for(lambda: relay.said(recreated), "it writes again what is pending")
     stage.publish(20)
     balance = stage.finish()
     assert relay.running
     figures(
-        partitions_written_again=len(relay.said(anew)),
+        partitions_written_again=len(relay.said(recreated)),
         since_it_was_made=f"{time.time() - made_at:.1f} s",
         **balance.figures(),
     )
     stage.stop_all()
 
 
-def test_a_group_whose_offsets_are_gone_goes_on_from_its_own_positions(
+def test_a_group_whose_offsets_are_gone_continues_from_its_own_positions(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
     stage = stages(kafka=QUICK, engage={"processing": "uniform:0s..1s"})
@@ -193,7 +192,7 @@ def test_a_group_whose_offsets_are_gone_goes_on_from_its_own_positions(
     stage.stop_all()
 
 
-def test_a_source_that_retention_overran_ends_the_relay_and_goes_on_where_the_operator_says(
+def test_a_source_that_retention_overran_ends_the_relay_and_continues_where_the_operator_says(
     stages: StageFactory, figures: Figures
 ) -> None:
     # Little is fetched ahead, so that most of it lies on the broker when retention comes.

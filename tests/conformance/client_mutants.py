@@ -35,22 +35,26 @@ def reading(name: str, was: type, becomes: object) -> Callable[[Patch], None]:
 
 
 async def _data_as_text(
-    original: Any, self: EngageClient, order_id: str, request: Any, *rest: Any, **named: Any
+    original: Any, self: EngageClient, order_id: str, request: Any, *others: Any, **named: Any
 ) -> Any:
-    return await original(self, order_id, request.model_copy(update={"data": json.dumps(request.data)}), *rest, **named)
+    return await original(
+        self, order_id, request.model_copy(update={"data": json.dumps(request.data)}), *others, **named
+    )
 
 
-async def _only_listed(original: Any, self: EngageClient, order_id: str, request: Any, *rest: Any, **named: Any) -> Any:
+async def _only_listed(
+    original: Any, self: EngageClient, order_id: str, request: Any, *others: Any, **named: Any
+) -> Any:
     action = request.action if request.action in LISTED else "Custom"
-    outcome = await original(self, order_id, request.model_copy(update={"action": action}), *rest, **named)
+    outcome = await original(self, order_id, request.model_copy(update={"action": action}), *others, **named)
     return outcome if action == request.action else Rejected(0, "unknown action")
 
 
 async def _without_order_action(
-    original: Any, self: EngageClient, order_id: str, document: Any, *rest: Any, **named: Any
+    original: Any, self: EngageClient, order_id: str, document: Any, *others: Any, **named: Any
 ) -> Any:
     kept = {name: value for name, value in document.items() if name != "orderAction"}
-    return await original(self, order_id, kept, *rest, **named)
+    return await original(self, order_id, kept, *others, **named)
 
 
 async def _whenever(original: Any, self: EngageClient, order_id: str, *_: Any, **named: Any) -> Any:

@@ -164,7 +164,7 @@ SIMULATORS = [
         [
             of(facts.test_fact_00_a_stale_tag_is_not_found_and_the_newest_is_accepted),
             of(
-                facts.test_fact_10_a_change_is_a_job_with_a_new_tag_and_leaves_the_rest,
+                facts.test_fact_10_a_change_is_a_job_with_a_new_tag_and_leaves_the_other_fields,
                 path="change-status",
                 body={"status": "x"},
             ),
@@ -191,7 +191,7 @@ SIMULATORS = [
         status(500, 415),
     ),
     Mutant(
-        "compares the content type letter by letter",
+        "compares the content type case by case",
         [
             of(facts.test_fact_01_the_content_type_may_be_written_as_http_allows, written="Application/JSON"),
             of(
@@ -352,7 +352,7 @@ SIMULATORS = [
         "keeps the tag through a change",
         [
             of(
-                facts.test_fact_10_a_change_is_a_job_with_a_new_tag_and_leaves_the_rest,
+                facts.test_fact_10_a_change_is_a_job_with_a_new_tag_and_leaves_the_other_fields,
                 path="change-delivery",
                 body=facts.CHANGED_DELIVERY,
             ),
@@ -361,15 +361,17 @@ SIMULATORS = [
         around(World, "_version", _tags_of_the_order),
     ),
     Mutant(
-        "forgets the rest of an order that is changed",
+        "forgets the other fields of an order that is changed",
         [
             of(
-                facts.test_fact_10_a_change_is_a_job_with_a_new_tag_and_leaves_the_rest,
+                facts.test_fact_10_a_change_is_a_job_with_a_new_tag_and_leaves_the_other_fields,
                 path="change-status",
                 body={"status": "x"},
             )
         ],
-        around(world, "apply_change", lambda original, document, *rest: (document.clear(), original(document, *rest))),
+        around(
+            world, "apply_change", lambda original, document, *others: (document.clear(), original(document, *others))
+        ),
     ),
     Mutant(
         "takes any body for a change",

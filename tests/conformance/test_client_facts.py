@@ -1,7 +1,7 @@
 """Each documented fact of Engage as our client sends and reads it, against the Engage under test.
 
 Client and simulator were once written from the same notes, and were wrong alike: so what the client sends is looked
-at on the wire, and what it reads comes from an Engage that passed test_facts.py.
+at on the wire, and what it reads comes from an Engage for which test_facts.py is green.
 """
 
 from __future__ import annotations

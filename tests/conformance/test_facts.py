@@ -275,7 +275,7 @@ def test_fact_06_an_order_action_without_a_contact_is_lost_without_an_answer(eng
 
 
 def test_fact_07_a_job_that_is_done_leads_to_its_tag(engage: Target) -> None:
-    """API v3, GET job: done, it shows the tag, redirects to the order, or says so and leaves the rest to the order."""
+    """API v3, GET job: done, it shows the tag, redirects to the order, or says so and leaves the tag to the order."""
     order_id, job_id = engage.create()
     answer = engage.finished(job_id)
     tag = engage.tag(order_id)
@@ -378,7 +378,7 @@ def test_fact_09_an_order_has_last_changed_at_only_where_the_merchant_says_it(en
 @pytest.mark.parametrize(
     ("path", "body"), [("change-status", {"status": "Shipped"}), ("change-delivery", CHANGED_DELIVERY)]
 )
-def test_fact_10_a_change_is_a_job_with_a_new_tag_and_leaves_the_rest(
+def test_fact_10_a_change_is_a_job_with_a_new_tag_and_leaves_the_other_fields(
     engage: Target, path: str, body: dict[str, str]
 ) -> None:
     """API v3, POST change-status and change-delivery: asynchronous, without the whole document."""

@@ -69,7 +69,7 @@ async def wired(engage: Target) -> AsyncIterator[Wired]:
 
 async def _passed_on(passing_on: httpx.AsyncClient, request: Request) -> bytes:
     method, target, _ = (part.decode("latin-1") for part in request.line.split(b" ", 2))
-    # A stand-in may write our own origin into a Location; a real one serves but its own name.
+    # A simulated Engage may write our own origin into a Location; a real one serves but its own name.
     own_name = passing_on.base_url.scheme == "https"
     headers = [(name, value) for name, value in request.headers.items() if not (own_name and name == b"host")]
     answered = await passing_on.request(method, target, headers=headers, content=request.body)

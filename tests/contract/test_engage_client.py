@@ -492,7 +492,7 @@ COMPLETED = says({"status": "Completed", "orderId": "o-1"})
 
 
 @pytest.mark.parametrize("first", [REDIRECTED, COMPLETED], ids=["redirected", "completed without a tag"])
-async def test_a_poll_that_may_not_go_on_is_not_ready_and_asks_nothing_more(first: bytes) -> None:
+async def test_a_poll_that_may_not_continue_is_not_ready_and_asks_nothing_more(first: bytes) -> None:
     async with wired(answering(first, says({"versionTag": "t-1"}))) as w:
         assert await w.engage.poll_job("j-1", not_now()) == NotReady()
         assert len(w.server.requests) == 1

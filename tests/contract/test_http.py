@@ -482,7 +482,7 @@ async def test_a_connection_that_ends_on_the_way_to_the_first_byte_costs_nothing
     async with serving(answering(OK)) as server:
         engine = engine_for(server.url)
         await ask(engine)
-        # Its turn is after the engine took the idle connection, and before the engine sends.
+        # It runs after the engine took the idle connection, and before the engine sends.
         asyncio.get_running_loop().call_soon(happens, server.peers[0])
         assert await ask(engine) == Response(200, b"fine")
         assert (server.connections, len(server.requests)) == (2, 2)

@@ -40,7 +40,7 @@ class SetClock:
 
 
 @dataclass
-class Trial:
+class Simulated:
     """A running simulator and a client of it."""
 
     simulator: Simulator
@@ -69,7 +69,7 @@ class Trial:
 
 
 @contextmanager
-def simulating(options: SimulatorOptions, loop: str = "asyncio") -> Iterator[Trial]:
+def simulating(options: SimulatorOptions, loop: str = "asyncio") -> Iterator[Simulated]:
     """Run a simulator in a thread of its own, on a clock that only the test moves."""
     clock = SetClock()
     simulator = Simulator(options, clock=clock)
@@ -89,14 +89,14 @@ def simulating(options: SimulatorOptions, loop: str = "asyncio") -> Iterator[Tri
             assert ready.wait(10)
             headers = {"apikey": "key", "User-Agent": "test/1", "Content-Type": "application/json"}
             with httpx.Client(base_url=simulator.url, headers=headers, trust_env=False, timeout=10) as client:
-                yield Trial(simulator, clock, client)
+                yield Simulated(simulator, clock, client)
         finally:
             event_loop.call_soon_threadsafe(stop.set)
             thread.join(10)
 
 
 @pytest.fixture
-def trial() -> Iterator[Trial]:
+def simulated() -> Iterator[Simulated]:
     with simulating(SimulatorOptions(processing="fixed:2s")) as running:
         yield running
 
@@ -104,42 +104,42 @@ def trial() -> Iterator[Trial]:
 # Orders
 
 
-def test_a_created_order_is_taken_with_a_job(trial: Trial) -> None:
-    answer = trial.client.post(ORDERS, json=DOCUMENT)
+def test_a_created_order_is_taken_with_a_job(simulated: Simulated) -> None:
+    answer = simulated.client.post(ORDERS, json=DOCUMENT)
     job = answer.json()
     assert answer.status_code == 202
     assert (job["orderId"], job["status"]) == ("A-1", "Processing")
     assert job["href"] == f"{ORDERS}/jobs/{job['jobId']}"
 
 
-def test_an_order_is_created_once(trial: Trial) -> None:
-    trial.create()
-    assert trial.client.post(ORDERS, json=DOCUMENT).status_code == 409
+def test_an_order_is_created_once(simulated: Simulated) -> None:
+    simulated.create()
+    assert simulated.client.post(ORDERS, json=DOCUMENT).status_code == 409
 
 
 @pytest.mark.parametrize("body", [b"", b"not json", b"[]", b"{}", b'{"orderId": 7}', b'{"orderId": "A", "contact": 1}'])
-def test_a_document_that_is_wrong_is_refused_with_a_list_of_errors(trial: Trial, body: bytes) -> None:
-    answer = trial.client.post(ORDERS, content=body)
+def test_a_document_that_is_wrong_is_refused_with_a_list_of_errors(simulated: Simulated, body: bytes) -> None:
+    answer = simulated.client.post(ORDERS, content=body)
     assert answer.status_code == 400
     assert all(error["message"] for error in answer.json())
     assert len(answer.json()) == 1
 
 
-def test_an_order_shows_no_tag_until_its_first_version_is_processed(trial: Trial) -> None:
-    trial.create()
-    assert trial.tag() is None
-    trial.pass_seconds(2)
-    order = trial.client.get(f"{ORDERS}/A-1").json()
+def test_an_order_shows_no_tag_until_its_first_version_is_processed(simulated: Simulated) -> None:
+    simulated.create()
+    assert simulated.tag() is None
+    simulated.pass_seconds(2)
+    order = simulated.client.get(f"{ORDERS}/A-1").json()
     assert order["versionTag"]
     assert order["status"] == "Confirmed"
 
 
-def test_an_order_that_nobody_created_is_not_found(trial: Trial) -> None:
-    assert trial.client.get(f"{ORDERS}/A-1").status_code == 404
-    assert trial.client.put(f"{ORDERS}/A-1", json=DOCUMENT).status_code == 404
-    assert trial.client.delete(f"{ORDERS}/A-1").status_code == 404
-    assert trial.client.post(f"{ORDERS}/A-1/change-status", json={"status": "Shipped"}).status_code == 404
-    assert trial.act("tag").status_code == 404
+def test_an_order_that_nobody_created_is_not_found(simulated: Simulated) -> None:
+    assert simulated.client.get(f"{ORDERS}/A-1").status_code == 404
+    assert simulated.client.put(f"{ORDERS}/A-1", json=DOCUMENT).status_code == 404
+    assert simulated.client.delete(f"{ORDERS}/A-1").status_code == 404
+    assert simulated.client.post(f"{ORDERS}/A-1/change-status", json={"status": "Shipped"}).status_code == 404
+    assert simulated.act("tag").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -151,28 +151,28 @@ def test_an_order_that_nobody_created_is_not_found(trial: Trial) -> None:
     ],
 )
 def test_a_change_makes_a_new_version_and_the_old_tag_stale(
-    trial: Trial, method: str, path: str, body: dict[str, object]
+    simulated: Simulated, method: str, path: str, body: dict[str, object]
 ) -> None:
-    trial.create()
-    trial.pass_seconds(2)
-    old = trial.tag()
-    answer = trial.client.request(method, f"{ORDERS}/A-1{path}", json=body)
+    simulated.create()
+    simulated.pass_seconds(2)
+    old = simulated.tag()
+    answer = simulated.client.request(method, f"{ORDERS}/A-1{path}", json=body)
     assert answer.status_code == 202
-    assert trial.tag() == old
-    assert trial.act(old).status_code == 202
-    trial.pass_seconds(2)
-    job = trial.client.get(answer.json()["href"]).json()
-    assert job["versionTag"] == trial.tag() != old
-    assert trial.act(old).status_code == 404
-    assert trial.act(trial.tag()).status_code == 202
+    assert simulated.tag() == old
+    assert simulated.act(old).status_code == 202
+    simulated.pass_seconds(2)
+    job = simulated.client.get(answer.json()["href"]).json()
+    assert job["versionTag"] == simulated.tag() != old
+    assert simulated.act(old).status_code == 404
+    assert simulated.act(simulated.tag()).status_code == 202
 
 
-def test_a_changed_status_and_delivery_are_seen_in_the_order(trial: Trial) -> None:
-    trial.create()
-    trial.client.post(f"{ORDERS}/A-1/change-status", json={"status": "Shipped"})
-    trial.client.post(f"{ORDERS}/A-1/change-delivery", json={"method": "Pickup"})
-    trial.pass_seconds(2)
-    order = trial.client.get(f"{ORDERS}/A-1").json()
+def test_a_changed_status_and_delivery_are_seen_in_the_order(simulated: Simulated) -> None:
+    simulated.create()
+    simulated.client.post(f"{ORDERS}/A-1/change-status", json={"status": "Shipped"})
+    simulated.client.post(f"{ORDERS}/A-1/change-delivery", json={"method": "Pickup"})
+    simulated.pass_seconds(2)
+    order = simulated.client.get(f"{ORDERS}/A-1").json()
     assert (order["status"], order["delivery"], order["contact"]) == (
         "Shipped",
         {"method": "Pickup"},
@@ -180,80 +180,80 @@ def test_a_changed_status_and_delivery_are_seen_in_the_order(trial: Trial) -> No
     )
 
 
-def test_a_replacement_for_another_order_is_refused(trial: Trial) -> None:
-    trial.create()
-    assert trial.client.put(f"{ORDERS}/A-1", json=DOCUMENT | {"orderId": "A-2"}).status_code == 400
+def test_a_replacement_for_another_order_is_refused(simulated: Simulated) -> None:
+    simulated.create()
+    assert simulated.client.put(f"{ORDERS}/A-1", json=DOCUMENT | {"orderId": "A-2"}).status_code == 400
 
 
-def test_a_deleted_order_is_gone_when_its_job_is_done(trial: Trial) -> None:
-    trial.create()
-    trial.pass_seconds(2)
-    answer = trial.client.delete(f"{ORDERS}/A-1")
+def test_a_deleted_order_is_gone_when_its_job_is_done(simulated: Simulated) -> None:
+    simulated.create()
+    simulated.pass_seconds(2)
+    answer = simulated.client.delete(f"{ORDERS}/A-1")
     assert answer.status_code == 202
-    assert trial.client.get(f"{ORDERS}/A-1").status_code == 200
-    trial.pass_seconds(2)
-    assert trial.client.get(f"{ORDERS}/A-1").status_code == 404
-    job = trial.client.get(answer.json()["href"]).json()
+    assert simulated.client.get(f"{ORDERS}/A-1").status_code == 200
+    simulated.pass_seconds(2)
+    assert simulated.client.get(f"{ORDERS}/A-1").status_code == 404
+    job = simulated.client.get(answer.json()["href"]).json()
     assert job["status"] == "Completed"
     assert "versionTag" not in job
-    trial.create()
+    simulated.create()
 
 
 # Jobs
 
 
-def test_a_job_is_processing_and_then_completed_with_the_tag(trial: Trial) -> None:
-    job = f"{ORDERS}/jobs/{trial.create()}"
-    trial.pass_seconds(1.9)
-    processing = trial.client.get(job)
+def test_a_job_is_processing_and_then_completed_with_the_tag(simulated: Simulated) -> None:
+    job = f"{ORDERS}/jobs/{simulated.create()}"
+    simulated.pass_seconds(1.9)
+    processing = simulated.client.get(job)
     assert (processing.status_code, processing.json()["status"]) == (200, "Processing")
     assert "versionTag" not in processing.json()
-    trial.pass_seconds(0.2)
-    completed = trial.client.get(job)
+    simulated.pass_seconds(0.2)
+    completed = simulated.client.get(job)
     assert (completed.status_code, completed.json()["status"]) == (200, "Completed")
-    assert (completed.json()["orderId"], completed.json()["versionTag"]) == ("A-1", trial.tag())
+    assert (completed.json()["orderId"], completed.json()["versionTag"]) == ("A-1", simulated.tag())
 
 
 def test_a_completed_job_redirects_to_its_order_where_so_chosen() -> None:
-    with simulating(SimulatorOptions(processing="fixed:2s", moods=Moods(redirects=("relative=1",)))) as trial:
-        job = f"{ORDERS}/jobs/{trial.create('A/1 å')}"
-        assert trial.client.get(job).status_code == 200
-        trial.pass_seconds(2)
-        answer = trial.client.get(job)
+    with simulating(SimulatorOptions(processing="fixed:2s", moods=Moods(redirects=("relative=1",)))) as simulated:
+        job = f"{ORDERS}/jobs/{simulated.create('A/1 å')}"
+        assert simulated.client.get(job).status_code == 200
+        simulated.pass_seconds(2)
+        answer = simulated.client.get(job)
         assert answer.status_code == 302
         assert answer.headers["location"] == f"{ORDERS}/A%2F1%20%C3%A5"
-        assert trial.client.get(job, follow_redirects=True).json()["versionTag"]
+        assert simulated.client.get(job, follow_redirects=True).json()["versionTag"]
 
 
 def test_a_failed_job_answers_with_an_error_and_leaves_no_order() -> None:
-    with simulating(SimulatorOptions(processing="instant", failing=1)) as trial:
-        answer = trial.client.get(f"{ORDERS}/jobs/{trial.create()}")
+    with simulating(SimulatorOptions(processing="instant", failing=1)) as simulated:
+        answer = simulated.client.get(f"{ORDERS}/jobs/{simulated.create()}")
         assert (answer.status_code, answer.json()["status"]) == (422, "Failed")
         assert answer.json()["errors"]
-        assert trial.client.get(f"{ORDERS}/A-1").status_code == 404
+        assert simulated.client.get(f"{ORDERS}/A-1").status_code == 404
 
 
-def test_a_job_that_never_completes_goes_on_processing() -> None:
-    with simulating(SimulatorOptions(processing="instant", stuck=1)) as trial:
-        job = f"{ORDERS}/jobs/{trial.create()}"
-        trial.pass_seconds(1e7)
-        assert trial.client.get(job).json()["status"] == "Processing"
+def test_a_job_that_never_completes_stays_processing() -> None:
+    with simulating(SimulatorOptions(processing="instant", stuck=1)) as simulated:
+        job = f"{ORDERS}/jobs/{simulated.create()}"
+        simulated.pass_seconds(1e7)
+        assert simulated.client.get(job).json()["status"] == "Processing"
 
 
-def test_an_unknown_job_is_not_found(trial: Trial) -> None:
-    assert trial.client.get(f"{ORDERS}/jobs/none").status_code == 404
+def test_an_unknown_job_is_not_found(simulated: Simulated) -> None:
+    assert simulated.client.get(f"{ORDERS}/jobs/none").status_code == 404
 
 
 # Actions
 
 
-def test_an_accepted_action_is_in_the_account(trial: Trial) -> None:
-    trial.create()
-    trial.pass_seconds(3)
-    tag = trial.tag()
-    answer = trial.act(tag, language="sv-SE", data={"tracking": "JJSE1"})
+def test_an_accepted_action_is_in_the_account(simulated: Simulated) -> None:
+    simulated.create()
+    simulated.pass_seconds(3)
+    tag = simulated.tag()
+    answer = simulated.act(tag, language="sv-SE", data={"tracking": "JJSE1"})
     assert answer.status_code == 202
-    assert trial.account()["actions"] == [
+    assert simulated.account()["actions"] == [
         {
             "sequence": 1,
             "orderId": "A-1",
@@ -282,67 +282,69 @@ def test_an_accepted_action_is_in_the_account(trial: Trial) -> None:
         (b'{"action": "Custom", "versionTag": "t", "data": "\\ud800"}', [""]),
     ],
 )
-def test_an_action_that_is_wrong_is_refused_with_every_error(trial: Trial, body: bytes, fields: list[str]) -> None:
-    trial.create()
-    answer = trial.client.post(f"{ORDERS}/A-1/action", content=body)
+def test_an_action_that_is_wrong_is_refused_with_every_error(
+    simulated: Simulated, body: bytes, fields: list[str]
+) -> None:
+    simulated.create()
+    answer = simulated.client.post(f"{ORDERS}/A-1/action", content=body)
     assert answer.status_code == 400
     assert [error["field"] for error in answer.json()] == fields
 
 
-def test_an_action_upon_an_order_without_contact_is_refused(trial: Trial) -> None:
-    trial.client.post(ORDERS, json={"orderId": "A-1"})
-    trial.pass_seconds(2)
-    assert trial.act(trial.tag()).status_code == 422
-    assert trial.account()["accepted"] == 0
+def test_an_action_upon_an_order_without_contact_is_refused(simulated: Simulated) -> None:
+    simulated.client.post(ORDERS, json={"orderId": "A-1"})
+    simulated.pass_seconds(2)
+    assert simulated.act(simulated.tag()).status_code == 422
+    assert simulated.account()["accepted"] == 0
 
 
-def test_an_action_before_the_tag_is_ready_is_not_found(trial: Trial) -> None:
-    job_id = trial.create()
-    trial.pass_seconds(1)
-    assert trial.act(job_id).status_code == 404
+def test_an_action_before_the_tag_is_ready_is_not_found(simulated: Simulated) -> None:
+    job_id = simulated.create()
+    simulated.pass_seconds(1)
+    assert simulated.act(job_id).status_code == 404
 
 
 # Ids, paths, methods
 
 
 @pytest.mark.parametrize("order_id", ["a/b", "..", "a b?c#d", "%2e", "å", "jobs", "."])
-def test_an_encoded_id_is_exactly_one_segment(trial: Trial, order_id: str) -> None:
-    trial.simulator.world.submit_order(order_id, NOON)
+def test_an_encoded_id_is_exactly_one_segment(simulated: Simulated, order_id: str) -> None:
+    simulated.simulator.world.submit_order(order_id, NOON)
     segment = "".join(f"%{byte:02X}" for byte in order_id.encode())
-    assert raw_get(trial, f"{ORDERS}/{segment}") == 200
-    assert trial.simulator.world.account.requests["order", "200"] == 1
+    assert raw_get(simulated, f"{ORDERS}/{segment}") == 200
+    assert simulated.simulator.world.account.requests["order", "200"] == 1
 
 
 @pytest.mark.parametrize("target", [f"{ORDERS}/../orders/A-1", f"{ORDERS}/A-1/..", f"{ORDERS}/./A-1", f"{ORDERS}/%FF"])
-def test_a_raw_dot_segment_or_bytes_that_are_no_text_are_refused(trial: Trial, target: str) -> None:
-    trial.create()
-    assert raw_get(trial, target) == 400
+def test_a_raw_dot_segment_or_bytes_that_are_no_text_are_refused(simulated: Simulated, target: str) -> None:
+    simulated.create()
+    assert raw_get(simulated, target) == 400
 
 
 @pytest.mark.parametrize("target", ["/", "/api/v3/order", f"{ORDERS}/", f"{ORDERS}/jobs/a/b", f"{ORDERS}/A-1/x"])
-def test_another_path_is_not_found(trial: Trial, target: str) -> None:
-    assert raw_get(trial, target) == 404
+def test_another_path_is_not_found(simulated: Simulated, target: str) -> None:
+    assert raw_get(simulated, target) == 404
 
 
-def test_another_method_is_not_allowed(trial: Trial) -> None:
-    assert trial.client.get(ORDERS).status_code == 405
-    assert trial.client.patch(f"{ORDERS}/A-1").status_code == 405
-    assert trial.client.head(f"{ORDERS}/A-1").status_code == 405
-    assert trial.client.get(f"{ORDERS}/A-1").status_code == 404
+def test_another_method_is_not_allowed(simulated: Simulated) -> None:
+    assert simulated.client.get(ORDERS).status_code == 405
+    assert simulated.client.patch(f"{ORDERS}/A-1").status_code == 405
+    assert simulated.client.head(f"{ORDERS}/A-1").status_code == 405
+    assert simulated.client.get(f"{ORDERS}/A-1").status_code == 404
 
 
 COMMON = "User-Agent: t\r\napikey: k\r\nContent-Type: application/json\r\n"
 
 
-def raw_get(trial: Trial, target: str) -> int:
+def raw_get(simulated: Simulated, target: str) -> int:
     """Ask for a target as it is: clients tidy paths up."""
     wire = f"GET {target} HTTP/1.1\r\nHost: x\r\n{COMMON}Connection: close\r\n\r\n"
-    return int(exchange(trial, wire.encode()).split()[1])
+    return int(exchange(simulated, wire.encode()).split()[1])
 
 
-def exchange(trial: Trial, wire: bytes) -> bytes:
+def exchange(simulated: Simulated, wire: bytes) -> bytes:
     """Send bytes, and read until the server closes."""
-    url = httpx.URL(trial.simulator.url)
+    url = httpx.URL(simulated.simulator.url)
     with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
         connection.sendall(wire)
         return b"".join(iter(lambda: connection.recv(65536), b""))
@@ -351,19 +353,19 @@ def exchange(trial: Trial, wire: bytes) -> bytes:
 # HTTP itself
 
 
-def test_what_is_not_http_is_refused(trial: Trial) -> None:
-    assert exchange(trial, b"\x16\x03\x01\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+def test_what_is_not_http_is_refused(simulated: Simulated) -> None:
+    assert exchange(simulated, b"\x16\x03\x01\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 
-def test_requests_that_come_in_one_write_are_answered_in_turn(trial: Trial) -> None:
+def test_requests_that_come_in_one_write_are_answered_in_their_order(simulated: Simulated) -> None:
     one = b"GET /simulator/account?summary=1 HTTP/1.1\r\nHost: x\r\n"
-    answers = exchange(trial, one + b"\r\n" + one + b"Connection: close\r\n\r\n")
+    answers = exchange(simulated, one + b"\r\n" + one + b"Connection: close\r\n\r\n")
     assert answers.count(b"HTTP/1.1 200 ") == 2
 
 
-def test_a_client_that_asks_before_it_sends_its_body_is_told_to(trial: Trial) -> None:
+def test_a_client_that_asks_before_it_sends_its_body_is_told_to(simulated: Simulated) -> None:
     head = f"POST {ORDERS} HTTP/1.1\r\nHost: x\r\n{COMMON}Content-Length: 2\r\n"
-    url = httpx.URL(trial.simulator.url)
+    url = httpx.URL(simulated.simulator.url)
     with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
         connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
@@ -374,8 +376,8 @@ def test_a_client_that_asks_before_it_sends_its_body_is_told_to(trial: Trial) ->
 # Keys and rate
 
 
-def test_every_call_needs_a_key_and_a_user_agent(trial: Trial) -> None:
-    url = f"{trial.simulator.url}{ORDERS}/A-1"
+def test_every_call_needs_a_key_and_a_user_agent(simulated: Simulated) -> None:
+    url = f"{simulated.simulator.url}{ORDERS}/A-1"
     assert httpx.get(url, headers={"User-Agent": "t"}).status_code == 401
     assert httpx.get(url, headers={"User-Agent": "", "apikey": "k"}).status_code == 400
     assert httpx.get(url, headers={"User-Agent": "t", "apikey": "k", **JSON}).status_code == 404
@@ -383,51 +385,51 @@ def test_every_call_needs_a_key_and_a_user_agent(trial: Trial) -> None:
 
 @pytest.mark.parametrize("sent", [{}, {"Content-Type": ""}, {"Content-Type": "text/plain"}])
 def test_without_the_content_type_every_call_fails_even_a_get_without_a_body(
-    trial: Trial, sent: dict[str, str]
+    simulated: Simulated, sent: dict[str, str]
 ) -> None:
-    trial.create("A-1")
-    answer = httpx.get(f"{trial.client.base_url}{ORDERS}/A-1", headers={"User-Agent": "t", "apikey": "k", **sent})
+    simulated.create("A-1")
+    answer = httpx.get(f"{simulated.client.base_url}{ORDERS}/A-1", headers={"User-Agent": "t", "apikey": "k", **sent})
     assert (answer.status_code, answer.json()) == (500, [{"message": "An error has occurred"}])
 
 
 @pytest.mark.parametrize("written", ["application/json", "Application/JSON; charset=utf-8"])
-def test_a_content_type_may_be_written_as_http_allows(trial: Trial, written: str) -> None:
-    trial.create("A-1")
+def test_a_content_type_may_be_written_as_http_allows(simulated: Simulated, written: str) -> None:
+    simulated.create("A-1")
     headers = {"User-Agent": "t", "apikey": "k", "Content-Type": written}
-    assert httpx.get(f"{trial.client.base_url}{ORDERS}/A-1", headers=headers).status_code == 200
+    assert httpx.get(f"{simulated.client.base_url}{ORDERS}/A-1", headers=headers).status_code == 200
 
 
 def test_only_valid_keys_are_served_where_there_is_a_list() -> None:
     options = SimulatorOptions(
         api_key_header="X-Api-Key", valid_keys=frozenset({"good"}), forbidden_keys=frozenset({"barred"})
     )
-    with simulating(options) as trial:
+    with simulating(options) as simulated:
 
         def ask(key: str) -> int:
-            return trial.client.get(f"{ORDERS}/A-1", headers={"x-api-key": key}).status_code
+            return simulated.client.get(f"{ORDERS}/A-1", headers={"x-api-key": key}).status_code
 
         assert [ask("good"), ask("bad"), ask("barred")] == [404, 401, 403]
-        assert trial.client.get(f"{ORDERS}/A-1").status_code == 401  # apikey isn't the header's name
-        changed = httpx.put(f"{trial.simulator.url}/simulator/keys", json={"valid": ["bad"], "forbidden": ["good"]})
+        assert simulated.client.get(f"{ORDERS}/A-1").status_code == 401  # apikey isn't the header's name
+        changed = httpx.put(f"{simulated.simulator.url}/simulator/keys", json={"valid": ["bad"], "forbidden": ["good"]})
         assert changed.status_code == 200
         assert [ask("good"), ask("bad"), ask("barred")] == [403, 404, 401]
         assert "good" not in repr(options)
 
 
 def test_too_many_requests_in_any_second_are_told_to_come_back() -> None:
-    with simulating(SimulatorOptions(requests_per_second=3)) as trial:
+    with simulating(SimulatorOptions(requests_per_second=3)) as simulated:
 
         def ask(key: str = "key") -> int:
-            return trial.client.get(f"{ORDERS}/A-1", headers={"apikey": key}).status_code
+            return simulated.client.get(f"{ORDERS}/A-1", headers={"apikey": key}).status_code
 
         assert [ask(), ask(), ask()] == [404, 404, 404]
-        trial.pass_seconds(0.9)
-        answer = trial.client.get(f"{ORDERS}/A-1")
+        simulated.pass_seconds(0.9)
+        answer = simulated.client.get(f"{ORDERS}/A-1")
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
         assert ask("another") == 404
-        trial.pass_seconds(0.1)
+        simulated.pass_seconds(0.1)
         assert [ask(), ask(), ask(), ask()] == [404, 404, 404, 429]
-        account = trial.simulator.world.account
+        account = simulated.simulator.world.account
         assert (account.max_in_a_second("key"), account.max_in_a_second("another")) == (5, 1)
 
 
@@ -435,40 +437,40 @@ def test_too_many_requests_in_any_second_are_told_to_come_back() -> None:
 
 
 def test_an_unknown_order_is_created_when_it_is_first_asked_for_where_so_chosen() -> None:
-    with simulating(SimulatorOptions(processing="fixed:2s", unknown_orders="create")) as trial:
-        assert trial.tag() is None
-        trial.pass_seconds(2)
-        assert trial.act(trial.tag()).status_code == 202
+    with simulating(SimulatorOptions(processing="fixed:2s", unknown_orders="create")) as simulated:
+        assert simulated.tag() is None
+        simulated.pass_seconds(2)
+        assert simulated.act(simulated.tag()).status_code == 202
 
 
 def test_an_unknown_jobs_tag_serves_for_whatever_order_the_action_names() -> None:
-    with simulating(SimulatorOptions(processing="fixed:2s", unknown_orders="create")) as trial:
+    with simulating(SimulatorOptions(processing="fixed:2s", unknown_orders="create")) as simulated:
 
         def tag_of(job_id: str) -> str | None:
-            found: str | None = trial.client.get(f"{ORDERS}/jobs/{job_id}").json().get("versionTag")
+            found: str | None = simulated.client.get(f"{ORDERS}/jobs/{job_id}").json().get("versionTag")
             return found
 
         assert (tag_of("one"), tag_of("two")) == (None, None)
-        assert trial.act("some tag").status_code == 404
-        trial.pass_seconds(2)
-        assert trial.act(tag_of("one")).status_code == 202
-        assert trial.act(tag_of("two")).status_code == 202
-        assert trial.act(tag_of("one")).status_code == 404  # two was the later version
-        assert trial.act(tag_of("two"), order_id="B-1").status_code == 404
+        assert simulated.act("some tag").status_code == 404
+        simulated.pass_seconds(2)
+        assert simulated.act(tag_of("one")).status_code == 202
+        assert simulated.act(tag_of("two")).status_code == 202
+        assert simulated.act(tag_of("one")).status_code == 404  # two was the later version
+        assert simulated.act(tag_of("two"), order_id="B-1").status_code == 404
 
 
 # Control
 
 
-def test_many_orders_are_submitted_at_once(trial: Trial) -> None:
-    bulk = f"{trial.simulator.url}/simulator/orders/bulk"
+def test_many_orders_are_submitted_at_once(simulated: Simulated) -> None:
+    bulk = f"{simulated.simulator.url}/simulator/orders/bulk"
     jobs = httpx.post(bulk, json={"count": 300, "prefix": "B-"}).json()["jobs"]
     assert [job["orderId"] for job in jobs][::299] == ["B-1", "B-300"]
     named = httpx.post(bulk, json={"orderIds": ["C-1"], "contact": False}).json()["jobs"]
-    trial.pass_seconds(2)
-    assert trial.client.get(f"{ORDERS}/jobs/{jobs[299]['jobId']}").json()["versionTag"] == trial.tag("B-300")
-    assert trial.client.get(f"{ORDERS}/jobs/{named[0]['jobId']}").json()["status"] == "Completed"
-    assert trial.act(trial.tag("C-1"), order_id="C-1").status_code == 422
+    simulated.pass_seconds(2)
+    assert simulated.client.get(f"{ORDERS}/jobs/{jobs[299]['jobId']}").json()["versionTag"] == simulated.tag("B-300")
+    assert simulated.client.get(f"{ORDERS}/jobs/{named[0]['jobId']}").json()["status"] == "Completed"
+    assert simulated.act(simulated.tag("C-1"), order_id="C-1").status_code == 422
 
 
 @pytest.mark.parametrize(
@@ -485,21 +487,21 @@ def test_many_orders_are_submitted_at_once(trial: Trial) -> None:
         ("GET", "account?limit=x", b""),
     ],
 )
-def test_a_control_request_that_is_wrong_says_why(trial: Trial, method: str, path: str, body: bytes) -> None:
-    answer = httpx.request(method, f"{trial.simulator.url}/simulator/{path}", content=body)
+def test_a_control_request_that_is_wrong_says_why(simulated: Simulated, method: str, path: str, body: bytes) -> None:
+    answer = httpx.request(method, f"{simulated.simulator.url}/simulator/{path}", content=body)
     assert answer.status_code == 400
     assert answer.json()[0]["message"]
 
 
-def test_the_account_comes_whole_in_pages_by_order_or_as_a_summary(trial: Trial) -> None:
+def test_the_account_comes_whole_in_pages_by_order_or_as_a_summary(simulated: Simulated) -> None:
     for order_id in ("A-1", "B-1"):
-        trial.create(order_id)
-    trial.pass_seconds(2)
+        simulated.create(order_id)
+    simulated.pass_seconds(2)
     for order_id in ("A-1", "B-1", "A-1"):
-        trial.act(trial.tag(order_id), order_id=order_id)
+        simulated.act(simulated.tag(order_id), order_id=order_id)
 
     def listed(query: str) -> tuple[list[int], object]:
-        account = trial.account(query)
+        account = simulated.account(query)
         actions = account["actions"]
         assert isinstance(actions, list)
         return [action["sequence"] for action in actions], account["next"]
@@ -511,7 +513,7 @@ def test_the_account_comes_whole_in_pages_by_order_or_as_a_summary(trial: Trial)
     assert listed("?order=A-1") == ([1, 3], None)
     assert listed("?order=A-1&after=1&limit=5") == ([3], None)
     assert listed("?order=none") == ([], None)
-    summary = trial.account("?summary=1")
+    summary = simulated.account("?summary=1")
     assert "actions" not in summary
     assert (summary["accepted"], summary["orders"], summary["repeated"]) == (3, 2, 1)
     assert summary["acceptedByAction"] == {"ConfirmOrder": 3}
@@ -520,18 +522,18 @@ def test_the_account_comes_whole_in_pages_by_order_or_as_a_summary(trial: Trial)
     assert list(summary["mostRequestsPerSecond"].values()) == [6]  # type: ignore[attr-defined]
 
 
-def test_the_account_gives_no_key_away(trial: Trial) -> None:
-    trial.client.get(f"{ORDERS}/A-1", headers={"apikey": "s3cret"})
-    assert "s3cret" not in str(trial.account())
+def test_the_account_gives_no_key_away(simulated: Simulated) -> None:
+    simulated.client.get(f"{ORDERS}/A-1", headers={"apikey": "s3cret"})
+    assert "s3cret" not in str(simulated.account())
 
 
-def test_a_reset_forgets_orders_and_account_and_keeps_the_rest() -> None:
-    with simulating(SimulatorOptions(faults=("throttle=1,calls=order",))) as trial:
-        trial.create()
-        assert httpx.post(f"{trial.simulator.url}/simulator/reset").status_code == 200
-        assert trial.account("?summary=1")["requestsTotal"] == 0
-        assert trial.client.get(f"{ORDERS}/A-1").status_code == 429
-        trial.create()
+def test_a_reset_forgets_orders_and_account_and_keeps_faults_moods_and_keys() -> None:
+    with simulating(SimulatorOptions(faults=("throttle=1,calls=order",))) as simulated:
+        simulated.create()
+        assert httpx.post(f"{simulated.simulator.url}/simulator/reset").status_code == 200
+        assert simulated.account("?summary=1")["requestsTotal"] == 0
+        assert simulated.client.get(f"{ORDERS}/A-1").status_code == 429
+        simulated.create()
 
 
 # As a process and in a loop

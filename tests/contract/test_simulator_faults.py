@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from consumer.simulator import SimulatorOptions
 from consumer.simulator.faults import FAULTS, FaultName, FaultRule, Faults, parse_faults
-from tests.contract.test_simulator import LOOPS, ORDERS, Trial, simulating
+from tests.contract.test_simulator import LOOPS, ORDERS, Simulated, simulating
 
 Seen = int | type[httpx.TransportError]
 
@@ -41,10 +41,10 @@ COUNTED_AS = {
 }
 
 
-def act_once(trial: Trial, *, timeout_s: float) -> Seen:
-    body = {"action": "ConfirmOrder", "versionTag": trial.simulator.world.current_tag("A-1", trial.clock())}
+def act_once(simulated: Simulated, *, timeout_s: float) -> Seen:
+    body = {"action": "ConfirmOrder", "versionTag": simulated.simulator.world.current_tag("A-1", simulated.clock())}
     try:
-        return trial.client.post(f"{ORDERS}/A-1/action", json=body, timeout=timeout_s).status_code
+        return simulated.client.post(f"{ORDERS}/A-1/action", json=body, timeout=timeout_s).status_code
     except httpx.TransportError as error:
         return type(error)
 
@@ -54,10 +54,10 @@ def act_once(trial: Trial, *, timeout_s: float) -> Seen:
 def test_a_fault_is_seen_and_the_account_knows_the_truth(fault: FaultName, loop: str) -> None:
     seen, accepted = SEEN[fault]
     options = SimulatorOptions(processing="instant", slow="fixed:20ms", faults=(f"{fault}=1,calls=action",))
-    with simulating(options, loop) as trial:
-        trial.create()
-        assert act_once(trial, timeout_s=0.2 if seen is httpx.ReadTimeout else 10) == seen
-        account = trial.simulator.world.account
+    with simulating(options, loop) as simulated:
+        simulated.create()
+        assert act_once(simulated, timeout_s=0.2 if seen is httpx.ReadTimeout else 10) == seen
+        account = simulated.simulator.world.account
         assert len(account.of_order("A-1")) == accepted
         assert account.faults == {fault: 1}
         assert account.requests["action", COUNTED_AS.get(fault, str(seen))] == 1
@@ -68,59 +68,61 @@ def test_every_fault_has_a_test() -> None:
 
 
 def test_an_error_comes_before_or_after_processing_with_each_status() -> None:
-    with simulating(SimulatorOptions(processing="instant", faults=("error=1,calls=action",))) as trial:
-        trial.create()
+    with simulating(SimulatorOptions(processing="instant", faults=("error=1,calls=action",))) as simulated:
+        simulated.create()
         outcomes = set()
         for _ in range(100):
-            before = len(trial.simulator.world.account.accepted)
-            seen = act_once(trial, timeout_s=10)
-            outcomes.add((seen, len(trial.simulator.world.account.accepted) > before))
+            before = len(simulated.simulator.world.account.accepted)
+            seen = act_once(simulated, timeout_s=10)
+            outcomes.add((seen, len(simulated.simulator.world.account.accepted) > before))
     assert outcomes == {(status, processed) for status in (500, 502, 504) for processed in (False, True)}
 
 
 def test_a_slow_answer_comes_late_and_its_work_was_done_before() -> None:
-    with simulating(SimulatorOptions(processing="instant", slow="fixed:5m", faults=("slow=1,calls=action",))) as trial:
-        trial.create()
-        assert act_once(trial, timeout_s=0.1) is httpx.ReadTimeout
-        assert len(trial.simulator.world.account.accepted) == 1
+    with simulating(
+        SimulatorOptions(processing="instant", slow="fixed:5m", faults=("slow=1,calls=action",))
+    ) as simulated:
+        simulated.create()
+        assert act_once(simulated, timeout_s=0.1) is httpx.ReadTimeout
+        assert len(simulated.simulator.world.account.accepted) == 1
 
 
 def test_an_html_page_and_a_throttle_look_like_what_they_are() -> None:
-    with simulating(SimulatorOptions(faults=("html=1,calls=order", "throttle=1,calls=job"))) as trial:
-        page = trial.client.get(f"{ORDERS}/A-1")
+    with simulating(SimulatorOptions(faults=("html=1,calls=order", "throttle=1,calls=job"))) as simulated:
+        page = simulated.client.get(f"{ORDERS}/A-1")
         assert (page.status_code, page.headers["content-type"]) == (502, "text/html; charset=utf-8")
-        throttled = trial.client.get(f"{ORDERS}/jobs/J-1")
+        throttled = simulated.client.get(f"{ORDERS}/jobs/J-1")
         assert (throttled.status_code, throttled.headers["retry-after"]) == (429, "1")
 
 
 def test_a_stale_tag_is_cured_by_asking_the_order_again() -> None:
-    with simulating(SimulatorOptions(processing="instant", faults=("stale=1",))) as trial:
-        job = trial.client.get(f"{ORDERS}/jobs/{trial.create()}").json()
-        assert trial.act(job["versionTag"]).status_code == 404
-        newest = trial.tag()
+    with simulating(SimulatorOptions(processing="instant", faults=("stale=1",))) as simulated:
+        job = simulated.client.get(f"{ORDERS}/jobs/{simulated.create()}").json()
+        assert simulated.act(job["versionTag"]).status_code == 404
+        newest = simulated.tag()
         assert newest != job["versionTag"]
-        assert httpx.put(f"{trial.simulator.url}/simulator/faults", json={"faults": []}).status_code == 200
-        assert trial.act(newest).status_code == 202
+        assert httpx.put(f"{simulated.simulator.url}/simulator/faults", json={"faults": []}).status_code == 200
+        assert simulated.act(newest).status_code == 202
 
 
 def test_a_connection_is_used_again_after_a_slow_answer() -> None:
-    with simulating(SimulatorOptions(slow="fixed:5ms", faults=("slow=1",))) as trial:
-        assert [trial.client.get(f"{ORDERS}/A-1").status_code for _ in range(3)] == [404, 404, 404]
+    with simulating(SimulatorOptions(slow="fixed:5ms", faults=("slow=1",))) as simulated:
+        assert [simulated.client.get(f"{ORDERS}/A-1").status_code for _ in range(3)] == [404, 404, 404]
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_the_simulator_stops_while_connections_are_silent(loop: str) -> None:
-    with simulating(SimulatorOptions(faults=("hang=1",)), loop) as trial, pytest.raises(httpx.ReadTimeout):
-        trial.client.get(f"{ORDERS}/A-1", timeout=0.05)
+    with simulating(SimulatorOptions(faults=("hang=1",)), loop) as simulated, pytest.raises(httpx.ReadTimeout):
+        simulated.client.get(f"{ORDERS}/A-1", timeout=0.05)
 
 
 def test_faults_change_while_it_runs() -> None:
-    with simulating(SimulatorOptions(processing="instant")) as trial:
-        trial.create()
-        assert act_once(trial, timeout_s=10) == 202
-        httpx.put(f"{trial.simulator.url}/simulator/faults", json={"faults": ["unavailable=1,calls=action"]})
-        assert act_once(trial, timeout_s=10) == 503
-        assert trial.client.get(f"{ORDERS}/A-1").status_code == 200
+    with simulating(SimulatorOptions(processing="instant")) as simulated:
+        simulated.create()
+        assert act_once(simulated, timeout_s=10) == 202
+        httpx.put(f"{simulated.simulator.url}/simulator/faults", json={"faults": ["unavailable=1,calls=action"]})
+        assert act_once(simulated, timeout_s=10) == 503
+        assert simulated.client.get(f"{ORDERS}/A-1").status_code == 200
 
 
 # Which fault befalls which request

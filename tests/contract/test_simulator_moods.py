@@ -12,7 +12,7 @@ from consumer.simulator.account import AcceptedAction
 from consumer.simulator.answer import read_object
 from consumer.simulator.moods import read_moods
 from consumer.simulator.world import World
-from tests.contract.test_simulator import DOCUMENT, ORDERS, Trial, simulating
+from tests.contract.test_simulator import DOCUMENT, ORDERS, Simulated, simulating
 
 ACTION = {"action": "ConfirmShipment", "language": "sv", "data": {"parcel": 1}}
 
@@ -25,58 +25,58 @@ def world_in(moods: Moods) -> World:
     return World(seed=0, processing=SimulatorOptions(processing="instant").version_processing(), moods=moods)
 
 
-def put_again(trial: Trial, **more: object) -> None:
-    assert trial.client.put(f"{ORDERS}/A-1", json=DOCUMENT | more).status_code == 202
-    trial.pass_seconds(2)
+def put_again(simulated: Simulated, **more: object) -> None:
+    assert simulated.client.put(f"{ORDERS}/A-1", json=DOCUMENT | more).status_code == 202
+    simulated.pass_seconds(2)
 
 
-def log_of(trial: Trial) -> object:
-    return trial.account("?summary=1")["integrationLog"]
+def log_of(simulated: Simulated) -> object:
+    return simulated.account("?summary=1")["integrationLog"]
 
 
 # Contacts
 
 
 def test_a_late_contact_links_its_order_by_itself() -> None:
-    with simulating(moody(Moods(late_contacts=1, contact_delay="fixed:30s"))) as trial:
-        trial.create()
-        trial.pass_seconds(29)
-        assert trial.act(trial.tag()).status_code == 422
-        trial.pass_seconds(1)
-        assert trial.act(trial.tag()).status_code == 202
-        assert log_of(trial) == {"the contact is unknown": 1}
+    with simulating(moody(Moods(late_contacts=1, contact_delay="fixed:30s"))) as simulated:
+        simulated.create()
+        simulated.pass_seconds(29)
+        assert simulated.act(simulated.tag()).status_code == 422
+        simulated.pass_seconds(1)
+        assert simulated.act(simulated.tag()).status_code == 202
+        assert log_of(simulated) == {"the contact is unknown": 1}
 
 
 def test_a_late_contact_links_only_the_order_that_is_put_again_where_so_chosen() -> None:
-    with simulating(moody(Moods(late_contacts=1, contact_delay="fixed:30s", contact_link="again"))) as trial:
-        trial.create()
-        trial.pass_seconds(20)
-        put_again(trial)
-        trial.pass_seconds(20)
-        assert trial.act(trial.tag()).status_code == 422, "it was put again before the contact came"
-        trial.client.post(f"{ORDERS}/A-1/change-status", json={"status": "Shipped"})
-        trial.pass_seconds(2)
-        assert trial.act(trial.tag()).status_code == 422, "a change does not say whose order it is"
-        put_again(trial)
-        assert trial.act(trial.tag()).status_code == 202
+    with simulating(moody(Moods(late_contacts=1, contact_delay="fixed:30s", contact_link="again"))) as simulated:
+        simulated.create()
+        simulated.pass_seconds(20)
+        put_again(simulated)
+        simulated.pass_seconds(20)
+        assert simulated.act(simulated.tag()).status_code == 422, "it was put again before the contact came"
+        simulated.client.post(f"{ORDERS}/A-1/change-status", json={"status": "Shipped"})
+        simulated.pass_seconds(2)
+        assert simulated.act(simulated.tag()).status_code == 422, "a change does not say whose order it is"
+        put_again(simulated)
+        assert simulated.act(simulated.tag()).status_code == 202
 
 
 @pytest.mark.parametrize("link", ["itself", "again"])
 def test_a_missing_contact_comes_when_somebody_registers_it(link: str) -> None:
-    with simulating(moody(read_moods({"missingContacts": 1, "contactLink": link}))) as trial:
-        trial.create()
-        trial.pass_seconds(1e7)
-        put_again(trial)
-        assert trial.act(trial.tag()).status_code == 422
-        trial.pass_seconds(1)
-        registered = httpx.post(f"{trial.simulator.url}/simulator/contacts", json={"orderIds": ["A-1", "B-1"]})
+    with simulating(moody(read_moods({"missingContacts": 1, "contactLink": link}))) as simulated:
+        simulated.create()
+        simulated.pass_seconds(1e7)
+        put_again(simulated)
+        assert simulated.act(simulated.tag()).status_code == 422
+        simulated.pass_seconds(1)
+        registered = httpx.post(f"{simulated.simulator.url}/simulator/contacts", json={"orderIds": ["A-1", "B-1"]})
         assert registered.status_code == 200
-        assert trial.act(trial.tag()).status_code == (202 if link == "itself" else 422)
-        put_again(trial)
-        assert trial.act(trial.tag()).status_code == 202
-        trial.create("B-1")
-        trial.pass_seconds(2)
-        assert trial.act(trial.tag("B-1"), order_id="B-1").status_code == 202, "registered before its order"
+        assert simulated.act(simulated.tag()).status_code == (202 if link == "itself" else 422)
+        put_again(simulated)
+        assert simulated.act(simulated.tag()).status_code == 202
+        simulated.create("B-1")
+        simulated.pass_seconds(2)
+        assert simulated.act(simulated.tag("B-1"), order_id="B-1").status_code == 202, "registered before its order"
 
 
 def test_a_change_upon_a_version_that_never_completes_finds_no_contact_before_it_came() -> None:
@@ -88,12 +88,12 @@ def test_a_change_upon_a_version_that_never_completes_finds_no_contact_before_it
 
 
 def test_an_order_that_names_no_contact_has_none_whoever_is_registered() -> None:
-    with simulating(moody(Moods())) as trial:
-        trial.client.post(ORDERS, json={"orderId": "A-1"})
-        httpx.post(f"{trial.simulator.url}/simulator/contacts", json={"orderIds": ["A-1"]})
-        trial.pass_seconds(2)
-        assert trial.act(trial.tag()).status_code == 422
-        assert log_of(trial) == {}
+    with simulating(moody(Moods())) as simulated:
+        simulated.client.post(ORDERS, json={"orderId": "A-1"})
+        httpx.post(f"{simulated.simulator.url}/simulator/contacts", json={"orderIds": ["A-1"]})
+        simulated.pass_seconds(2)
+        assert simulated.act(simulated.tag()).status_code == 422
+        assert log_of(simulated) == {}
 
 
 def test_the_share_of_orders_whose_contact_is_late_or_missing() -> None:
@@ -114,45 +114,53 @@ def test_the_share_of_orders_whose_contact_is_late_or_missing() -> None:
 
 
 def test_an_order_action_is_carried_out_once_its_version_is_processed() -> None:
-    with simulating(moody(Moods())) as trial:
-        trial.client.post(ORDERS, json=DOCUMENT | {"orderAction": ACTION})
-        trial.pass_seconds(1.9)
-        assert trial.account()["accepted"] == 0
-        trial.pass_seconds(5)
-        (action,) = trial.simulator.world.account.accepted
-        tag = trial.tag()
+    with simulating(moody(Moods())) as simulated:
+        simulated.client.post(ORDERS, json=DOCUMENT | {"orderAction": ACTION})
+        simulated.pass_seconds(1.9)
+        assert simulated.account()["accepted"] == 0
+        simulated.pass_seconds(5)
+        (action,) = simulated.simulator.world.account.accepted
+        tag = simulated.tag()
         assert tag is not None
         assert action == AcceptedAction(
-            1, "A-1", "ConfirmShipment", tag, "sv", {"parcel": 1}, trial.clock() - 4.9, trial.clock() - 4.9, True
+            1,
+            "A-1",
+            "ConfirmShipment",
+            tag,
+            "sv",
+            {"parcel": 1},
+            simulated.clock() - 4.9,
+            simulated.clock() - 4.9,
+            True,
         )
-        assert "orderAction" not in trial.client.get(f"{ORDERS}/A-1").json()
+        assert "orderAction" not in simulated.client.get(f"{ORDERS}/A-1").json()
 
 
 def test_an_order_action_that_is_put_again_is_carried_out_again_and_a_change_carries_none() -> None:
-    with simulating(moody(Moods())) as trial:
-        trial.client.post(ORDERS, json=DOCUMENT | {"orderAction": ACTION})
-        trial.pass_seconds(2)
-        trial.client.post(f"{ORDERS}/A-1/change-delivery", json={"method": "Pickup"})
-        trial.pass_seconds(2)
-        assert trial.account()["accepted"] == 1
-        put_again(trial, orderAction=ACTION)
-        account = trial.account("?summary=1")
+    with simulating(moody(Moods())) as simulated:
+        simulated.client.post(ORDERS, json=DOCUMENT | {"orderAction": ACTION})
+        simulated.pass_seconds(2)
+        simulated.client.post(f"{ORDERS}/A-1/change-delivery", json={"method": "Pickup"})
+        simulated.pass_seconds(2)
+        assert simulated.account()["accepted"] == 1
+        put_again(simulated, orderAction=ACTION)
+        account = simulated.account("?summary=1")
         assert (account["accepted"], account["acceptedWithDocument"], account["repeated"]) == (2, 2, 1)
 
 
 def test_an_order_action_without_a_contact_is_dropped_and_only_the_log_says_so() -> None:
-    with simulating(moody(Moods(late_contacts=1, contact_delay="fixed:10s"))) as trial:
-        trial.client.post(ORDERS, json=DOCUMENT | {"orderAction": ACTION})
-        trial.pass_seconds(60)
-        assert trial.account()["accepted"] == 0
-        assert log_of(trial) == {"the contact is unknown": 1, "an orderAction found no contact": 1}
+    with simulating(moody(Moods(late_contacts=1, contact_delay="fixed:10s"))) as simulated:
+        simulated.client.post(ORDERS, json=DOCUMENT | {"orderAction": ACTION})
+        simulated.pass_seconds(60)
+        assert simulated.account()["accepted"] == 0
+        assert log_of(simulated) == {"the contact is unknown": 1, "an orderAction found no contact": 1}
 
 
 def test_the_order_action_of_a_job_that_fails_is_not_carried_out() -> None:
-    with simulating(moody(Moods(), failing=1)) as trial:
-        trial.client.post(ORDERS, json=DOCUMENT | {"orderAction": ACTION})
-        trial.pass_seconds(60)
-        assert trial.account()["accepted"] == 0
+    with simulating(moody(Moods(), failing=1)) as simulated:
+        simulated.client.post(ORDERS, json=DOCUMENT | {"orderAction": ACTION})
+        simulated.pass_seconds(60)
+        assert simulated.account()["accepted"] == 0
 
 
 @pytest.mark.parametrize(
@@ -165,8 +173,8 @@ def test_the_order_action_of_a_job_that_fails_is_not_carried_out() -> None:
     ],
 )
 def test_an_order_action_that_is_wrong_is_refused_with_its_document(action: object, field: str) -> None:
-    with simulating(moody(Moods())) as trial:
-        answer = trial.client.post(ORDERS, json=DOCUMENT | {"orderAction": action})
+    with simulating(moody(Moods())) as simulated:
+        answer = simulated.client.post(ORDERS, json=DOCUMENT | {"orderAction": action})
         assert (answer.status_code, answer.json()[0]["field"]) == (400, field)
 
 
@@ -183,8 +191,8 @@ def test_an_order_action_that_is_wrong_is_refused_with_its_document(action: obje
     ],
 )
 def test_a_completed_job_redirects_by_every_kind_of_location(kind: str, begins: str) -> None:
-    with simulating(moody(Moods(redirects=(f"{kind}=1",)), "instant")) as trial:
-        answer = trial.client.get(f"{ORDERS}/jobs/{trial.create()}")
+    with simulating(moody(Moods(redirects=(f"{kind}=1",)), "instant")) as simulated:
+        answer = simulated.client.get(f"{ORDERS}/jobs/{simulated.create()}")
         host = f"{answer.request.url.host}:{answer.request.url.port}"
         assert (answer.status_code, answer.headers["location"]) == (302, f"{begins.format(host=host)}{ORDERS}/A-1")
 
@@ -200,57 +208,57 @@ def test_the_shares_of_redirects_are_dealt_by_job() -> None:
 
 @pytest.mark.parametrize("word", ["CompletedWithErrors", "COMPLETED", "Archived"])
 def test_a_job_that_is_done_in_other_words_leaves_the_tag_to_its_order(word: str) -> None:
-    with simulating(moody(Moods(job_words=(f"{word}=1",)))) as trial:
-        job = f"{ORDERS}/jobs/{trial.create()}"
-        assert trial.client.get(job).json()["status"] == "Processing"
-        trial.pass_seconds(2)
-        done = trial.client.get(job)
+    with simulating(moody(Moods(job_words=(f"{word}=1",)))) as simulated:
+        job = f"{ORDERS}/jobs/{simulated.create()}"
+        assert simulated.client.get(job).json()["status"] == "Processing"
+        simulated.pass_seconds(2)
+        done = simulated.client.get(job)
         assert (done.status_code, done.json()["status"], "versionTag" in done.json()) == (200, word, False)
-        assert trial.tag() is not None
+        assert simulated.tag() is not None
 
 
 @pytest.mark.parametrize("word", ["Failed", "ErrorInPayload"])
 def test_a_job_may_say_with_a_200_that_it_failed(word: str) -> None:
-    with simulating(moody(Moods(job_words=(f"{word}=1",)), "instant")) as trial:
-        answer = trial.client.get(f"{ORDERS}/jobs/{trial.create()}")
+    with simulating(moody(Moods(job_words=(f"{word}=1",)), "instant")) as simulated:
+        answer = simulated.client.get(f"{ORDERS}/jobs/{simulated.create()}")
         assert (answer.status_code, answer.json()["status"]) == (200, word)
         assert answer.json()["errors"]
-        assert trial.client.get(f"{ORDERS}/A-1").status_code == 404
+        assert simulated.client.get(f"{ORDERS}/A-1").status_code == 404
 
 
 def test_a_job_may_be_under_way_in_other_words() -> None:
-    with simulating(moody(Moods(waiting_words=("Queued=1",)))) as trial:
-        job = f"{ORDERS}/jobs/{trial.create()}"
-        assert trial.client.get(job).json()["status"] == "Queued"
-        trial.pass_seconds(2)
-        assert trial.client.get(job).json()["status"] == "Completed"
+    with simulating(moody(Moods(waiting_words=("Queued=1",)))) as simulated:
+        job = f"{ORDERS}/jobs/{simulated.create()}"
+        assert simulated.client.get(job).json()["status"] == "Queued"
+        simulated.pass_seconds(2)
+        assert simulated.client.get(job).json()["status"] == "Completed"
 
 
 # How answers are written
 
 
 def test_acceptances_may_say_201() -> None:
-    with simulating(moody(Moods(created=1), "instant")) as trial:
-        assert trial.client.post(ORDERS, json=DOCUMENT).status_code == 201
-        assert trial.client.put(f"{ORDERS}/A-1", json=DOCUMENT).status_code == 201
-        assert trial.client.post(f"{ORDERS}/A-1/change-status", json={"status": "x"}).status_code == 201
-        assert trial.act(trial.tag()).status_code == 201
-        assert trial.client.delete(f"{ORDERS}/A-1").status_code == 201
+    with simulating(moody(Moods(created=1), "instant")) as simulated:
+        assert simulated.client.post(ORDERS, json=DOCUMENT).status_code == 201
+        assert simulated.client.put(f"{ORDERS}/A-1", json=DOCUMENT).status_code == 201
+        assert simulated.client.post(f"{ORDERS}/A-1/change-status", json={"status": "x"}).status_code == 201
+        assert simulated.act(simulated.tag()).status_code == 201
+        assert simulated.client.delete(f"{ORDERS}/A-1").status_code == 201
 
 
 def test_every_error_may_be_a_page_whoever_says_it() -> None:
     faults = ("unavailable=1,calls=job",)
-    with simulating(moody(Moods(html_errors=1), faults=faults, requests_per_second=4)) as trial:
-        url = f"{trial.simulator.url}{ORDERS}/A-1"
+    with simulating(moody(Moods(html_errors=1), faults=faults, requests_per_second=4)) as simulated:
+        url = f"{simulated.simulator.url}{ORDERS}/A-1"
         answers = [
             httpx.get(url, headers={"apikey": ""}),
             httpx.get(url, headers={"apikey": "k", "Content-Type": ""}),
-            trial.client.post(ORDERS, content=b"nonsense"),
-            trial.client.get(f"{ORDERS}/A-1"),
-            trial.client.get(f"{ORDERS}/jobs/J"),
-            trial.client.get(ORDERS),
-            trial.client.get(f"{ORDERS}/A-1"),
-            trial.client.get(f"{ORDERS}/A-1"),
+            simulated.client.post(ORDERS, content=b"nonsense"),
+            simulated.client.get(f"{ORDERS}/A-1"),
+            simulated.client.get(f"{ORDERS}/jobs/J"),
+            simulated.client.get(ORDERS),
+            simulated.client.get(f"{ORDERS}/A-1"),
+            simulated.client.get(f"{ORDERS}/A-1"),
         ]
         assert [answer.status_code for answer in answers] == [401, 500, 400, 404, 503, 405, 404, 429]
         assert {answer.headers["content-type"] for answer in answers} == {"text/html; charset=utf-8"}
@@ -259,8 +267,8 @@ def test_every_error_may_be_a_page_whoever_says_it() -> None:
 
 
 def test_half_of_the_errors_are_pages() -> None:
-    with simulating(moody(Moods(html_errors=0.5), requests_per_second=0)) as trial:
-        types = Counter(trial.client.get(f"{ORDERS}/A-1").headers["content-type"] for _ in range(200))
+    with simulating(moody(Moods(html_errors=0.5), requests_per_second=0)) as simulated:
+        types = Counter(simulated.client.get(f"{ORDERS}/A-1").headers["content-type"] for _ in range(200))
         assert sorted(types.values()) == [pytest.approx(100, abs=25), pytest.approx(100, abs=25)]
 
 
@@ -268,12 +276,12 @@ def test_half_of_the_errors_are_pages() -> None:
 
 
 def test_an_order_has_last_changed_at_only_where_its_document_has_it() -> None:
-    with simulating(moody(Moods(), "instant")) as trial:
-        trial.create()
-        assert "lastChangedAt" not in trial.client.get(f"{ORDERS}/A-1").json()
-        put_again(trial, lastChangedAt="2025-11-03T13:00:00+01:00")
-        trial.client.post(f"{ORDERS}/A-1/change-status", json={"status": "Shipped"})
-        order = trial.client.get(f"{ORDERS}/A-1").json()
+    with simulating(moody(Moods(), "instant")) as simulated:
+        simulated.create()
+        assert "lastChangedAt" not in simulated.client.get(f"{ORDERS}/A-1").json()
+        put_again(simulated, lastChangedAt="2025-11-03T13:00:00+01:00")
+        simulated.client.post(f"{ORDERS}/A-1/change-status", json={"status": "Shipped"})
+        order = simulated.client.get(f"{ORDERS}/A-1").json()
         assert (order["status"], order["lastChangedAt"]) == ("Shipped", "2025-11-03T13:00:00+01:00")
 
 
@@ -302,9 +310,9 @@ def test_the_simulators_own_orders_have_it_where_so_chosen(has: bool) -> None:
     ],
 )
 def test_a_change_that_is_wrong_is_refused_with_every_error(path: str, body: bytes, fields: list[str]) -> None:
-    with simulating(moody(Moods())) as trial:
-        trial.create()
-        answer = trial.client.post(f"{ORDERS}/A-1/{path}", content=body)
+    with simulating(moody(Moods())) as simulated:
+        simulated.create()
+        answer = simulated.client.post(f"{ORDERS}/A-1/{path}", content=body)
         assert answer.status_code == 400
         assert [error["field"] for error in answer.json()] == fields
 
@@ -312,10 +320,10 @@ def test_a_change_that_is_wrong_is_refused_with_every_error(path: str, body: byt
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_a_changed_delivery_may_stand_in_an_object_of_that_name(wrapped: bool) -> None:
     delivery = {"method": "Home", "trackingNumber": "1Z", "trackingUri": "https://x", "deliveryDate": "2026-01-01"}
-    with simulating(moody(Moods(), "instant")) as trial:
-        trial.create()
-        trial.client.post(f"{ORDERS}/A-1/change-delivery", json={"delivery": delivery} if wrapped else delivery)
-        order = trial.client.get(f"{ORDERS}/A-1").json()
+    with simulating(moody(Moods(), "instant")) as simulated:
+        simulated.create()
+        simulated.client.post(f"{ORDERS}/A-1/change-delivery", json={"delivery": delivery} if wrapped else delivery)
+        order = simulated.client.get(f"{ORDERS}/A-1").json()
         assert order["delivery"] == delivery
         assert order["status"] == DOCUMENT["status"]
 
@@ -324,12 +332,12 @@ def test_a_changed_delivery_may_stand_in_an_object_of_that_name(wrapped: bool) -
 
 
 def test_moods_are_changed_while_it_runs() -> None:
-    with simulating(moody(Moods(created=1), "instant")) as trial:
-        changed = httpx.put(f"{trial.simulator.url}/simulator/moods", json={"redirects": ["absolute=1"]})
+    with simulating(moody(Moods(created=1), "instant")) as simulated:
+        changed = httpx.put(f"{simulated.simulator.url}/simulator/moods", json={"redirects": ["absolute=1"]})
         assert changed.status_code == 200
-        answer = trial.client.post(ORDERS, json=DOCUMENT)
+        answer = simulated.client.post(ORDERS, json=DOCUMENT)
         assert answer.status_code == 202, "what is not named is as by default"
-        assert trial.client.get(answer.json()["href"]).status_code == 302
+        assert simulated.client.get(answer.json()["href"]).status_code == 302
 
 
 WRONG: list[tuple[dict[str, object], str]] = [
@@ -357,7 +365,7 @@ def test_moods_that_are_wrong_say_so(asked: dict[str, object], why: str) -> None
 
 
 def test_a_wrong_mood_changes_nothing_and_is_answered_with_400() -> None:
-    with simulating(moody(Moods(created=1))) as trial:
-        answer = httpx.put(f"{trial.simulator.url}/simulator/moods", json={"created": 2})
+    with simulating(moody(Moods(created=1))) as simulated:
+        answer = httpx.put(f"{simulated.simulator.url}/simulator/moods", json={"created": 2})
         assert (answer.status_code, "created" in answer.text) == (400, True)
-        assert trial.client.post(ORDERS, json=DOCUMENT).status_code == 201
+        assert simulated.client.post(ORDERS, json=DOCUMENT).status_code == 201

@@ -16,7 +16,7 @@ from tests.contract.test_simulator import LOOPS
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("permits", range(6))
 def test_who_connects_while_it_stops_is_cut_off(loop: str, permits: int) -> None:
-    """A connection takes the loop some turns to be made: whichever it has come to, nothing of it is left."""
+    """The loop needs some ticks to make a connection: after any of them, nothing of it is left."""
 
     async def connected_and_stopped() -> bytes:
         async with Simulator(SimulatorOptions(listen="127.0.0.1:0")) as simulator:

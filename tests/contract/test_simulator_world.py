@@ -97,7 +97,7 @@ def test_durations_that_are_wrong_say_so(text: str) -> None:
 # Versions and tags
 
 
-def test_versions_are_processed_in_turn() -> None:
+def test_versions_are_processed_in_their_order() -> None:
     world = world_with()
     world.submit_order("A", 0.0, takes_s=10)
     second = world.submit_order("A", 1.0, takes_s=1)

@@ -12,12 +12,12 @@ from consumer.commands.cli import app
 
 def accept(arguments: list[str]) -> None:
     """Parse a command's arguments as `engage-relay` does, without running it. Raises the parser's own error."""
-    command, rest = typer.main.get_command(app), list(arguments)
+    command, remaining = typer.main.get_command(app), list(arguments)
     while isinstance(command, typer.core.TyperGroup):
-        name = rest.pop(0)
+        name = remaining.pop(0)
         assert name in command.commands, f"there is no command {name}"
         command = command.commands[name]
-    command.make_context("engage-relay", rest)
+    command.make_context("engage-relay", remaining)
 
 
 def told(text: str) -> list[list[str]]:

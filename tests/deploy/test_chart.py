@@ -130,7 +130,7 @@ def test_every_command_of_a_pod_is_one_that_the_relay_knows(values: Path) -> Non
     ours = [each for pod in pods for each in pod["containers"] if each.get("command") == ["engage-relay"]]
     assert len(ours) == len(pods)
     for each in ours:
-        done = CliRunner().invoke(app, [*each["args"], "--help"])  # parsed, not carried out
+        done = CliRunner().invoke(app, [*each["args"], "--help"])  # parsed, not run
         assert done.exit_code == 0, done.output
     assert CliRunner().invoke(app, ["run", "--no-such-option", "--help"]).exit_code == 2
 

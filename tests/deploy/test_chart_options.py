@@ -234,7 +234,7 @@ def test_a_monitor_scrapes_the_admin_port(value: str, kind: str, endpoints: str)
     assert ("Service" in {each["kind"] for each in rendered.manifests}) is (kind == "ServiceMonitor")
 
 
-def test_the_rules_are_prometheus_own_to_the_letter() -> None:
+def test_the_rules_are_exactly_prometheus_own() -> None:
     rendered = chart({"monitoring": {"prometheusRule": {"enabled": True, "labels": {"release": "prom"}}}})
     rule = rendered.one("PrometheusRule")
 

@@ -61,15 +61,15 @@ def parsed() -> tuple[dict[str, str], list[Stage]]:
     for line in text.splitlines():
         if not line or line.startswith("#"):
             continue
-        name, _, rest = line.partition(" ")
+        name, _, text = line.partition(" ")
         if name == "FROM":
-            base, _, alias = rest.partition(" AS ")
+            base, _, alias = text.partition(" AS ")
             stages.append(Stage(base, alias))
         elif stages:
-            stages[-1].instructions.append(Instruction(name, rest))
+            stages[-1].instructions.append(Instruction(name, text))
         else:
             assert name == "ARG", line
-            argument, _, default = rest.partition("=")
+            argument, _, default = text.partition("=")
             arguments[argument] = default
     return arguments, stages
 
@@ -106,11 +106,11 @@ class Image:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """Carry out the build stage: its COPYs from the checkout, its RUNs as they are, its root a directory."""
+    """Run the build stage: its COPYs from the checkout, its RUNs as they are, its root a directory."""
     root = tmp_path_factory.mktemp("image")
     (root / "empty").mkdir()
     directory = root
-    # uv and python3 stand in for those of the two base images.
+    # uv and python3 replace those of the two base images.
     environment = {**os.environ, **BUILD.environment()}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment.pop("VIRTUAL_ENV", None)
@@ -170,7 +170,7 @@ def test_it_says_the_version_that_its_label_has(image: Image) -> None:
     assert f"VERSION={PROJECT['version']}" in FINAL.all("ARG")
 
 
-def test_a_mistake_in_the_configuration_ends_as_documented(image: Image) -> None:
+def test_an_error_in_the_configuration_ends_as_documented(image: Image) -> None:
     done = image.run("check-config")
     assert done.returncode == 2
     assert "KAFKA_BOOTSTRAP_SERVERS" in done.stderr

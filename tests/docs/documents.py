@@ -63,7 +63,7 @@ def sections(text: str) -> dict[str, str]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """Return the words of each command that stands in a code line, pipes taken apart."""
+    """Return the words of each command in a code line, pipes taken apart."""
     found = []
     for paragraph in _code(_FENCE.sub("", text)):
         if not _DRAWING.search(paragraph):
@@ -107,7 +107,7 @@ def _words(line: str) -> list[list[str]]:
 
 
 def mentioned(text: str) -> list[list[str]]:
-    """Return the `engage-relay` commands that stand in running text."""
+    """Return the `engage-relay` commands in running text."""
     return [shlex.split(each) for each in re.findall(r"`(engage-relay [^`]+)`", _FENCE.sub("", text))]
 
 

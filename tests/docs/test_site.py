@@ -63,7 +63,10 @@ def test_what_a_page_links_to_is_on_the_site(copy: Path) -> None:
     ("written", "on_the_site"),
     [
         ("1. One\n\n       code\n\n   More.\n2. Two\n", "1. One\n\n        code\n\n    More.\n\n2. Two\n"),
-        ("- One\n  goes on\n  - Two\n    goes on\n\nEnd\n", "- One\n    goes on\n    - Two\n        goes on\n\nEnd\n"),
+        (
+            "- One\n  continues\n  - Two\n    continues\n\nEnd\n",
+            "- One\n    continues\n    - Two\n        continues\n\nEnd\n",
+        ),
         ("- One\n- Two\n\n    code\n", "- One\n- Two\n\n      code\n"),
         ("Text\n\n    - code\n      code\n", "Text\n\n    - code\n      code\n"),
         ("```yaml\n- a:\n  b\n```\n  text\n", "```yaml\n- a:\n  b\n```\n  text\n"),

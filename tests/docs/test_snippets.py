@@ -141,7 +141,7 @@ def test_the_reader_of_commands_sees_what_a_person_sees() -> None:
     runbook = commands((ROOT / "docs" / "runbook.md").read_text())
     assert ["engage-relay", "check-config", "--online"] in runbook  # indented by seven, below a number
     assert sum(words[0] == "kafka-consumer-groups.sh" for words in runbook) > 3
-    assert commands("Text\n\n    a | b  # c\n\n- point\n  goes on\n\n      d 'e f' \\\n        g\n\nText\n") == [
+    assert commands("Text\n\n    a | b  # c\n\n- point\n  continues\n\n      d 'e f' \\\n        g\n\nText\n") == [
         ["a"],
         ["b"],
         ["d", "e f", "g"],

@@ -60,12 +60,12 @@ class SimulatedEngage:
             await self._sleep(self._scheduler.pick((0.01, 0.1, 1.0)))
         return client_error
 
-    async def _goes_on(self, permit: Permit) -> bool:
+    async def _continues(self, permit: Permit) -> bool:
         """Tell whether the call takes another request: a redirect, an order behind its job, a PUT after a POST."""
         if not self._scheduler.chance(0.2):
             return True
         may = await permit()
-        self._scheduler.reach("a call went on" if may else "a call was not to go on")
+        self._scheduler.reach("a call continued" if may else "a call was not to continue")
         if may:
             await self._asked(())
         return may
@@ -106,11 +106,11 @@ class SimulatedEngage:
             return NotFound()
         if event is not None and self._scheduler.now < event.ready_at:
             return NotReady()
-        return Ready(f"tag {self._scheduler.now}") if await self._goes_on(permit) else NotReady()
+        return Ready(f"tag {self._scheduler.now}") if await self._continues(permit) else NotReady()
 
     async def send_document(self, order_id: str, document: dict[str, object], permit: Permit) -> DocumentOutcome:
         client_error = await self._asked(POLL_FAULTS)
-        if not await self._goes_on(permit):
+        if not await self._continues(permit):
             return Unavailable("not replaced yet")
         if client_error in ("ok", "404", "job failed"):
             return DocumentTaken(f"job-{document['n']}" if self._scheduler.chance(0.8) else None)

@@ -79,7 +79,7 @@ class VirtualLoop:
         job[1]()
 
     def discard(self) -> None:
-        """Let go of everything, as a dead process does."""
+        """Release everything, as a dead process does."""
         for coroutine in self._coroutines:
             coroutine.close()
         self._coroutines.clear()

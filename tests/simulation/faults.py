@@ -69,7 +69,7 @@ def rebalance_there(scheduler: Scheduler) -> bool:
 
 def hand_over_twice(scheduler: Scheduler) -> bool:
     """A process stands still in a transaction; whoever takes its partitions over loses them before that times out."""
-    scheduler.fail_points[scheduler.pick(scheduler.names)] = ("hand over twice", scheduler.pick(IN_A_TRANSACTION))
+    scheduler.fail_points[scheduler.pick(scheduler.names)] = ("hand-over twice", scheduler.pick(IN_A_TRANSACTION))
     return len(scheduler.names) > 1 and scheduler.kafka.session_s < TRANSACTION_TIMEOUT_S
 
 
@@ -82,7 +82,7 @@ def strike_there(scheduler: Scheduler, process: Process) -> None:
             scheduler.crash(process, back_after_s=scheduler.pick((0.1, 5.0, 60.0)))
         case "freeze":
             scheduler.freeze(process, scheduler.pick((0.5, 5.0, 12.0, 100.0)))
-        case "hand over twice":
+        case "hand-over twice":
             scheduler.freeze(process, scheduler.pick((12.0, 100.0)))
             owned = list(process.source.ownership.owned)
             scheduler.at(
@@ -203,13 +203,13 @@ def recreate(scheduler: Scheduler) -> bool:
     """The delay topic is deleted and created again: all that is pending is in the processes' memory now, or nowhere."""
     kafka = scheduler.kafka
     if scheduler.growing or not all(_is_known_elsewhere(scheduler, number) for number in scheduler.numbers):
-        return False  # with positions, too, gone: an operator who starts anew, with `run --from`
+        return False  # with positions, too, gone: an operator who starts again, with `run --from`
     for number in scheduler.numbers:
         scheduler.oracle.bereave(number, _holder(scheduler, number))
     kafka.settle_gone(kafka.recreate(TOPICS.delay))
     if scheduler.chance(0.5):  # the group's coordinator has heard of it
         _forget(scheduler, TOPICS.delay)
-    scheduler.say(f"{TOPICS.delay} was deleted and made again")
+    scheduler.say(f"{TOPICS.delay} was deleted and recreated")
     return True
 
 
@@ -250,7 +250,7 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "freeze": (1, freeze),
     "freeze there": (2, freeze_there),
     "rebalance there": (1, rebalance_there),
-    "hand over twice": (1, hand_over_twice),
+    "hand-over twice": (1, hand_over_twice),
     "long freeze": (1, freeze_for_long),
     "cut": (1, cut),
     "stop": (1, stop),

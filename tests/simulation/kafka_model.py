@@ -1,4 +1,4 @@
-"""Kafka, as far as the relay's promise rests on it: logs with transactions, their coordinator, and a group.
+"""Kafka, as far as the relay's promise depends on it: logs with transactions, their coordinator, and a group.
 
 Modelled from the protocol and from what was measured on real brokers:
  1. A record is visible to readers once its transaction is committed; readers stop at the last stable offset.
@@ -124,7 +124,7 @@ class Log:
         return min(self.open.values()) if self.open else self.end
 
     def read(self, start: int, most: int) -> tuple[list[Record], int]:
-        """Return settled records from `start` on, and where to go on."""
+        """Return settled records from `start` on, and where to continue."""
         end = self.stable_end
         found: list[Record] = []
         position = start

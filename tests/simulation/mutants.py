@@ -1,4 +1,4 @@
-"""Deliberate mistakes in the production code, each one a rule broken. The simulation must catch every one of them.
+"""Deliberate errors in the production code, each one a rule broken. The simulation must catch every one of them.
 
 A mutation patches the code that production runs; it is given a pytest.MonkeyPatch and says in its name what is wrong.
 """

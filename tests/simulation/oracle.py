@@ -205,13 +205,13 @@ class Oracle:
                 self.by_offset[log.partition][offset].torn = True
 
     def is_known(self, number: int) -> bool:
-        """Whether anybody wrote down where it goes on: else it begins wherever retention has left it."""
+        """Whether anybody wrote down where it continues: else it begins wherever retention has left it."""
         log = self._scheduler.kafka.logs.get((TOPICS.delay, number))
         recorded = log is not None and POSITION_KEY in log.latest
         return recorded or (TOPICS.source, number) in self._scheduler.kafka.committed
 
     def position(self, number: int) -> int:
-        """Where a restore lets the source go on (restore.py, rule 4)."""
+        """Where a restore lets the source continue (restore.py, rule 4)."""
         known = self._scheduler.kafka.committed.get((TOPICS.source, number))
         recorded = self.recorded_position(number)
         if known is None:
@@ -295,7 +295,7 @@ class Oracle:
             if mark is not None and mark[0] <= log.end and any(r.offset < mark[0] for r in live.values()):
                 scheduler.violate(f"the low-water mark of {number} is {mark[0]}, behind a live record")
         unknown = len(live)
-        pending = dead_letters = passed = accepted = both = gone = 0
+        pending = dead_letters = ignored = accepted = both = gone = 0
         for event in self.by_offset[number]:
             record = live.get(event.key)
             unknown -= record is not None
@@ -306,22 +306,22 @@ class Oracle:
                 pending += record is not None
                 dead_letters += has_dead_letter and record is None
                 # the simulation's side
-                passed += event.passes and not event.deleted
+                ignored += event.is_ignored and not event.deleted
                 accepted += event.accepted > 0
                 # what both count, and what the operator took away
                 both += event.accepted > 0 and (has_dead_letter or record is not None)
                 gone += what in ("deleted", "gone", "in memory")
         if unknown:
             scheduler.violate(f"{unknown} pending records of no event")
-        if position != accepted + dead_letters + pending + passed - both + gone:
+        if position != accepted + dead_letters + pending + ignored - both + gone:
             scheduler.violate(
                 f"partition {number}: {position} events read, {accepted} accepted, {dead_letters} dead letters, "
-                f"{pending} pending, {passed} ignored, {both} in doubt, {gone} gone"
+                f"{pending} pending, {ignored} ignored, {both} in doubt, {gone} gone"
             )
         if scheduler.trace is not None:
             scheduler.say(
                 f"partition {number}: {position} read = {accepted} accepted + {dead_letters} dead letters + {pending} "
-                f"pending + {passed} passed - {both} in doubt + {gone} gone"
+                f"pending + {ignored} ignored - {both} in doubt + {gone} gone"
             )
 
     def _what_became(self, event: Event, read: bool, record: Record | None, log: Log | None) -> str:
@@ -333,9 +333,9 @@ class Oracle:
             wrong = f"{dead_letters} dead letters"
         elif not event.payload:
             known = log is not None and event.key in log.latest
-            if record is not None or known or event.accepted or (dead_letters and event.passes):
+            if record is not None or known or event.accepted or (dead_letters and event.is_ignored):
                 wrong = "acted upon"
-            elif read and not event.passes and not dead_letters:
+            elif read and not event.is_ignored and not dead_letters:
                 wrong = "not dead-lettered"
         elif not read:
             if event.accepted or dead_letters > event.torn_dead_letters or (record is not None and not event.torn):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.simulation.scheduler import Scheduler
     from tests.simulation.threads import SimulatedJournal, SimulatedSource
 
-TOPICS = RelayTopics("orders", "orders.delay", "orders.letters")
+TOPICS = RelayTopics("orders", "orders.delay", "orders.dead-letters")
 HANGS_S = 60.0  # after that a process is killed: its threads wait for each other
 
 

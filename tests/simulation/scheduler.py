@@ -133,7 +133,7 @@ class Scheduler:
         heapq.heappush(self._timers, (when, self._timer_count, call, None, None))
 
     def wake(self, when: float, process: Process, handle: Handle) -> None:
-        """Let a process's loop run this then; where it is frozen, when it goes on."""
+        """Let a process's loop run this then; where it is frozen, when it continues."""
         self._timer_count += 1
         heapq.heappush(self._timers, (when, self._timer_count, None, process, handle))
 
@@ -413,7 +413,7 @@ class Scheduler:
     def thaw(self, process: Process) -> None:
         if not process.frozen or not process.alive:
             return
-        self.say(f"{process.id} goes on")
+        self.say(f"{process.id} continues")
         process.frozen = False
         self._running.append(process)
         self.kafka.listen(process)

@@ -1,4 +1,4 @@
-"""The simulation as tests: nothing is violated, all that is rare is reached, every deliberate mistake noticed."""
+"""The simulation as tests: nothing is violated, all that is rare is reached, every deliberate error noticed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.simulation.profile import Profile
 from tests.simulation.scheduler import START, Scheduler, ViolationError
 from tests.simulation.workload import ROUTER, Event
 
-SCHEDULES = int(os.environ.get("WORLD_SCHEDULES", "5000"))
+SCHEDULES = int(os.environ.get("SIMULATION_SCHEDULES", "5000"))
 QUIET = Profile(
     processes=1,
     partitions=1,
@@ -144,4 +144,4 @@ def test_a_deliberate_mistake_is_noticed(name: str, monkeypatch: pytest.MonkeyPa
                 print(f"schedule {seed}: {violation}")
                 break
         assert time.monotonic() < until, f"{name} was not noticed in {seed + 1} schedules"
-    play(seed)  # without the mistake, nothing is wrong with it
+    play(seed)  # without the error, nothing is wrong with it

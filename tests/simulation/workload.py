@@ -37,7 +37,7 @@ ROUTES = {
         newer_than="t",
         data="n",
     ),
-    "aside": RouteRule(
+    "dead_letter": RouteRule(
         when="k=='b'",
         action="ConfirmOrder",
         order_id="o",
@@ -97,16 +97,16 @@ class Event:
     gone_intent: Record | None = None  # as was this intent,
     holder: tuple[Process, Assignment] | None = None  # and this process has it in memory
     payload: bool = field(init=False)
-    passes: bool = field(init=False)
+    is_ignored: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.payload = self.kind in ("action", "huge")
-        self.passes = self.kind in ("unrouted", "tombstone")
+        self.is_ignored = self.kind in ("unrouted", "tombstone")
 
     def lie(self, partition: int, offset: int) -> None:
         """It was published, and lies there."""
         self.partition, self.offset = partition, offset
-        self.key = action_key(offset, "resend" if self.resend else "aside")
+        self.key = action_key(offset, "resend" if self.resend else "dead_letter")
 
 
 def drawn(draw: random.Random, number: int, now: float) -> Event:

@@ -9,7 +9,7 @@ Needs Java 17 and Maven. The jars come from Maven Central once (43 MB, ~8 s, see
 ~5 s and no network.
 
 Rules:
- 1. Ready means that it answered a client, not that time has passed.
+ 1. Ready means that it answered a client, not that some time is over.
  2. It ends with its owner, whatever ends that: `with`, atexit, and a watchdog for SIGKILL.
  3. Its timings are a test's (sessions of seconds, transactions looked after every 200 ms); its guarantees are Kafka's.
 """
@@ -192,7 +192,7 @@ class KafkaBroker:
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Let it continue."""
         self._signal(signal.SIGCONT)
 
     def close(self) -> None:

@@ -77,7 +77,7 @@ def run(url: str, *options: str) -> str:
 
 
 def dom(url: str, *options: str) -> str:
-    """Return the document as it stands when all is loaded and, with --virtual-time-budget, when that time is over."""
+    """Return the document as it is when all is loaded and, with --virtual-time-budget, when that time is over."""
     return run(url, "--dump-dom", *options)
 
 

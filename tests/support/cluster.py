@@ -3,7 +3,8 @@
     with KafkaCluster() as cluster:
         cluster.kill(cluster.leader("orders", 0))
 
-Each is broker and controller at once (KRaft), so any one of them may be killed, frozen or stopped: the other two go on.
+Each is broker and controller at once (KRaft). So any one of them may be killed, frozen or stopped: the other two
+continue.
 
 Rules:
  1. Ready means that all nodes know each other and that the group's and the transactions' topics exist: those are made
@@ -92,7 +93,7 @@ class KafkaCluster:
 
     @property
     def admin(self) -> AdminClient:
-        """A client of the nodes that are there: one that knew a frozen one might go on asking it."""
+        """A client of the nodes that are there: one that knew a frozen one might keep asking it."""
         if self._client is None:
             there = [broker.bootstrap_servers for node, broker in self._brokers.items() if node not in self._away]
             self._client = AdminClient(
@@ -145,7 +146,7 @@ class KafkaCluster:
         self._brokers[node].freeze()
 
     def thaw(self, node: int) -> None:
-        """Let it go on; returns when it knows what became of its partitions meanwhile."""
+        """Let it continue; returns when it knows what became of its partitions meanwhile."""
         self._brokers[node].thaw()
 
         self._came(node)

@@ -40,7 +40,7 @@ class EngageOptions(TypedDict, total=False):
 
 
 class Engage:
-    """The simulator on a thread of its own; it may go down and come up again, at the same address with the same world.
+    """The simulator on a thread of its own; it may go down and come up again, at the same address with the same orders.
 
     Processes at once, takes any key and has no limit, unless told otherwise.
     """

@@ -1,4 +1,4 @@
-"""Waiting for what a test expects to see: one helper, one patience."""
+"""Waiting for what a test expects to see: one function, one patience."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def _logs_as_they_were() -> Iterator[None]:
 
 @contextmanager
 def engage(options: SimulatorOptions) -> Iterator[str]:
-    """Run Engage's stand-in on a thread of its own; gives its URL."""
+    """Run the simulated Engage on a thread of its own; gives its URL."""
     simulator, stop, ready = Simulator(options), asyncio.Event(), threading.Event()
 
     async def serve() -> None:
@@ -97,7 +97,7 @@ def json_lines(result: Result) -> list[dict[str, object]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def set_aside(bootstrap_servers: str, source: str, count: int) -> None:
+def put_dead_letters(bootstrap_servers: str, source: str, count: int) -> None:
     producer = Producer({"bootstrap.servers": bootstrap_servers})
     for number in range(count):
         event = SourceEvent(
@@ -123,7 +123,7 @@ def test_topics_are_checked_made_and_checked_again(admin: AdminClient, operator:
     assert operator.calls("topics", "create").stdout == "nothing to do\n"
 
 
-def test_topics_without_a_source_are_the_operators_mistake(operator: Operator) -> None:
+def test_topics_without_a_source_are_the_operators_error(operator: Operator) -> None:
     result = operator.calls("topics", "create", ENGAGE_RELAY__SOURCE__TOPICS="nobody-made-this")
     assert result.exit_code == ExitCode.TOPICS
     assert "nobody-made-this" in result.stderr
@@ -133,7 +133,7 @@ def test_what_dead_letters_list_prints_redrive_reads(
     bootstrap_servers: str, admin: AdminClient, operator: Operator, source: str
 ) -> None:
     relay_topics(admin, source)
-    set_aside(bootstrap_servers, source, 3)
+    put_dead_letters(bootstrap_servers, source, 3)
     listed = operator.calls("dead-letters", "list", "--json", "--limit", "2")
     assert listed.exit_code == 0
     assert [(row["source_offset"], row["key"], row["redriven"]) for row in json_lines(listed)] == [
@@ -154,11 +154,11 @@ def test_what_dead_letters_list_prints_redrive_reads(
     ]
 
 
-def test_a_letter_that_was_named_by_offset_and_is_not_there_gives_code_1(
+def test_a_dead_letter_that_was_named_by_offset_and_is_not_there_gives_code_1(
     bootstrap_servers: str, admin: AdminClient, operator: Operator, source: str
 ) -> None:
     relay_topics(admin, source)
-    set_aside(bootstrap_servers, source, 1)
+    put_dead_letters(bootstrap_servers, source, 1)
     result = operator.calls("dead-letters", "redrive", "--offset", "1:0", "--offset", "1:7")
     assert result.exit_code == ExitCode.FAILED
     first, second = result.stdout.splitlines()
@@ -170,7 +170,7 @@ def test_tables_for_pipes_are_separated_by_tabs(
     bootstrap_servers: str, admin: AdminClient, operator: Operator, source: str
 ) -> None:
     relay_topics(admin, source)
-    set_aside(bootstrap_servers, source, 1)
+    put_dead_letters(bootstrap_servers, source, 1)
     names, row = (line.split("\t") for line in operator.calls("dead-letters", "list").stdout.splitlines())
     assert dict(zip(names, row, strict=True)) == {
         "source_topic": source,
@@ -272,7 +272,7 @@ def test_a_coordinator_that_is_not_settled_yet_is_asked_again(monkeypatch: pytes
     assert checks.asked(ask) == "answered"
 
 
-def test_check_config_online_goes_on_behind_what_failed_and_ends_with_the_first_code(operator: Operator) -> None:
+def test_check_config_online_continues_behind_what_failed_and_ends_with_the_first_code(operator: Operator) -> None:
     with engage(SimulatorOptions(valid_keys=frozenset({"another"}))) as url:
         result = operator.calls("check-config", "--online", ENGAGE_BASE_URL=url)
     assert result.exit_code == ExitCode.TOPICS

@@ -57,7 +57,7 @@ def call(environ: Mapping[str, str], *words: str) -> str:
 
 @contextmanager
 def simulator(*words: str) -> Iterator[str]:
-    """Run Engage's stand-in as the step says, on a free port; gives its URL."""
+    """Run the simulated Engage as the step says, on a free port; gives its URL."""
     with subprocess.Popen(
         [*PROGRAM, *words[1:], "--listen", "127.0.0.1:0"], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:

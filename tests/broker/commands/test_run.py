@@ -248,7 +248,7 @@ def test_logs_hold_neither_the_key_nor_anything_of_the_events(sandboxes: Sandbox
             publish_raw(sandbox, bad)
             publish(sandbox, [(order, event(order)) for order in orders])
             until(lambda: len(engage.accepted) >= 5, "some are accepted")
-            until(lambda: len(books.read().dead_letters) >= len(bad), "the bad ones are set aside")
+            until(lambda: len(books.read().dead_letters) >= len(bad), "the bad ones are dead-lettered")
             engage.down()
             until(lambda: relay.metric("requests_total"), "metrics are there")
             metrics = relay.get("/metrics")[1]

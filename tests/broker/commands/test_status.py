@@ -82,7 +82,7 @@ def test_a_relay_says_what_it_did_and_what_it_owes(sandboxes: SandboxFactory, tm
                 assert mark not in status.model_dump_json()
 
 
-def test_a_suspended_connection_says_why_and_since_when_until_it_goes_on(
+def test_a_suspended_connection_says_why_and_since_when_until_it_continues(
     sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
     sandbox = sandboxes()
@@ -143,6 +143,6 @@ def test_a_connection_that_rests_says_why(sandboxes: SandboxFactory, tmp_path: P
             def why() -> str | None:
                 return next((each.why for each in status_of(relay).connections if each.state == "cooldown"), None)
 
-            assert until(why, "the connection rests") is not None
+            assert until(why, "the connection cools down") is not None
             for mark in MARKS:
                 assert mark not in relay.get("/status")[1] + page_of(relay)

@@ -97,7 +97,7 @@ def pending(books: Books) -> PendingAction | None:
     return next(iter(books.read().live.values()), None)
 
 
-def test_an_action_goes_on_in_its_events_trace_after_the_relay_that_took_it_was_killed(
+def test_an_action_continues_in_its_events_trace_after_the_relay_that_took_it_was_killed(
     sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
     sandbox, moody = sandboxes(), Moody()

@@ -67,9 +67,7 @@ class DeadLetters:
             headers=headers,
         )
 
-    def set_aside(
-        self, event: SourceEvent, reason: Reason = Reason.REJECTED, failed_at: float = FAILED_AT_S
-    ) -> Coordinates:
+    def fail(self, event: SourceEvent, reason: Reason = Reason.REJECTED, failed_at: float = FAILED_AT_S) -> Coordinates:
         return self.put(dead_letter_of_event(event, reason, "why: so", failed_at, "shipped"), event.partition)
 
     def put(self, dead_letter: DeadLetterRecord, partition: int = 0) -> Coordinates:
@@ -128,7 +126,7 @@ def dead_letters(bootstrap_servers: str, admin: AdminClient, topics: TopicFactor
 
 def test_letters_are_listed_with_all_that_their_headers_say(dead_letters: DeadLetters) -> None:
     event = dead_letters.event(7, partition=1, key=b"A-1")
-    coordinates = dead_letters.set_aside(event, Reason.INVALID_EVENT)
+    coordinates = dead_letters.fail(event, Reason.INVALID_EVENT)
     (dead_letter,) = dead_letters.dead_letters()
     assert dead_letter.coordinates == coordinates
     assert (dead_letter.why.reason, dead_letter.why.detail, dead_letter.why.route) == (
@@ -145,9 +143,9 @@ def test_letters_are_listed_with_all_that_their_headers_say(dead_letters: DeadLe
 
 
 def test_letters_are_chosen_by_reason_time_place_and_source_topic(dead_letters: DeadLetters) -> None:
-    old = dead_letters.set_aside(dead_letters.event(0), Reason.REJECTED, FAILED_AT_S)
-    new = dead_letters.set_aside(dead_letters.event(1), Reason.REJECTED, FAILED_AT_S + 1)
-    other = dead_letters.set_aside(dead_letters.event(2, partition=1), Reason.DEADLINE, FAILED_AT_S)
+    old = dead_letters.fail(dead_letters.event(0), Reason.REJECTED, FAILED_AT_S)
+    new = dead_letters.fail(dead_letters.event(1), Reason.REJECTED, FAILED_AT_S + 1)
+    other = dead_letters.fail(dead_letters.event(2, partition=1), Reason.DEADLINE, FAILED_AT_S)
     assert dead_letters.coordinates() == [old, new, other]
     assert dead_letters.coordinates(Selection(reasons=frozenset({Reason.REJECTED}))) == [old, new]
     assert dead_letters.coordinates(Selection(since_ms=round(FAILED_AT_S * 1000) + 1)) == [new]
@@ -157,9 +155,9 @@ def test_letters_are_chosen_by_reason_time_place_and_source_topic(dead_letters: 
     assert dead_letters.coordinates(Selection(source_topic="another")) == []
 
 
-def test_what_somebody_else_put_there_is_told_and_passed(dead_letters: DeadLetters) -> None:
+def test_what_somebody_else_put_there_is_told_and_ignored(dead_letters: DeadLetters) -> None:
     dead_letters.put(DeadLetterRecord(b"?", b"?", []))
-    coordinates = dead_letters.set_aside(dead_letters.event())
+    coordinates = dead_letters.fail(dead_letters.event())
     gap, dead_letter = dead_letters.listed()
     assert isinstance(gap, Gap)
     assert "offset 0" in gap.why
@@ -171,8 +169,8 @@ def test_an_open_transaction_makes_the_list_incomplete_and_not_endless(
     dead_letters: DeadLetters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "STALLED_S", 1.0)
-    dead_letters.set_aside(dead_letters.event())
-    elsewhere = dead_letters.set_aside(dead_letters.event(partition=1))
+    dead_letters.fail(dead_letters.event())
+    elsewhere = dead_letters.fail(dead_letters.event(partition=1))
     with dead_letters.open_transaction():
         gap, dead_letter = dead_letters.listed()
         assert isinstance(gap, Gap)
@@ -196,7 +194,7 @@ def test_a_redriven_event_is_the_original_byte_for_byte_in_its_own_partition(
     dead_letters: DeadLetters, name: str
 ) -> None:
     key, value, headers = EVENTS[name]
-    coordinates = dead_letters.set_aside(dead_letters.event(5, partition=1, key=key, value=value, headers=headers))
+    coordinates = dead_letters.fail(dead_letters.event(5, partition=1, key=key, value=value, headers=headers))
     assert dead_letters.redrives() == [Redrive(coordinates, "redriven", (dead_letters.topics.source, 1))]
     assert dead_letters.source(0) == []
     (event,) = dead_letters.source(1)
@@ -205,22 +203,22 @@ def test_a_redriven_event_is_the_original_byte_for_byte_in_its_own_partition(
 
 
 def test_a_letter_that_lost_its_value_is_never_redriven_as_a_tombstone(dead_letters: DeadLetters) -> None:
-    coordinates = dead_letters.set_aside(dead_letters.event(value=None))
+    coordinates = dead_letters.fail(dead_letters.event(value=None))
     assert dead_letters.results() == [(coordinates, "failed")]
     assert dead_letters.source() == []
 
 
 def test_its_timestamp_is_new_so_that_retention_does_not_take_it_before_it_is_read(dead_letters: DeadLetters) -> None:
-    dead_letters.set_aside(dead_letters.event())
+    dead_letters.fail(dead_letters.event())
     dead_letters.redrives()
     (event,) = dead_letters.source()
     assert event.timestamp()[1] > FAILED_AT_S * 1000
 
 
 def test_a_letter_is_redriven_once_whoever_asks_again(dead_letters: DeadLetters) -> None:
-    first = dead_letters.set_aside(dead_letters.event(0))
+    first = dead_letters.fail(dead_letters.event(0))
     assert dead_letters.results() == [(first, "redriven")]
-    second = dead_letters.set_aside(dead_letters.event(1))
+    second = dead_letters.fail(dead_letters.event(1))
     assert dead_letters.results() == [(first, "skipped"), (second, "redriven")]
     assert dead_letters.results(Selection(coordinates=frozenset({first}))) == [(first, "skipped")]
     assert [(each.coordinates, each.redriven) for each in dead_letters.dead_letters()] == [
@@ -231,7 +229,7 @@ def test_a_letter_is_redriven_once_whoever_asks_again(dead_letters: DeadLetters)
 
 
 def test_a_redriven_event_that_fails_again_is_a_letter_of_its_own(dead_letters: DeadLetters) -> None:
-    first = dead_letters.set_aside(dead_letters.event(0))
+    first = dead_letters.fail(dead_letters.event(0))
     dead_letters.redrives()
     (event,) = dead_letters.source()
     again = SourceEvent(
@@ -243,7 +241,7 @@ def test_a_redriven_event_that_fails_again_is_a_letter_of_its_own(dead_letters: 
         value=event.value(),
         headers=[(REDRIVE_OF, str(first).encode())],
     )
-    second = dead_letters.set_aside(again)
+    second = dead_letters.fail(again)
     assert [each.redrive_of for each in dead_letters.dead_letters()] == [None, str(first)]
     assert dead_letters.results() == [(first, "skipped"), (second, "redriven")]
     assert dead_letters.source()[-1].headers() == [(REDRIVE_OF, str(second).encode())]
@@ -251,7 +249,7 @@ def test_a_redriven_event_that_fails_again_is_a_letter_of_its_own(dead_letters: 
 
 def test_of_two_redrives_at_once_the_later_wins_and_nothing_is_redriven_twice(dead_letters: DeadLetters) -> None:
     for offset in range(3):
-        dead_letters.set_aside(dead_letters.event(offset, value=b"%d" % offset))
+        dead_letters.fail(dead_letters.event(offset, value=b"%d" % offset))
     earlier = redrive(dead_letters.properties, [dead_letters.topics], EVERY, dry_run=False)
     next(earlier)
     assert [result for _, result in dead_letters.results()] == ["skipped", "redriven", "redriven"]
@@ -264,11 +262,11 @@ def test_a_redrive_that_was_fenced_does_not_fence_back_when_it_meets_a_dead_lett
     dead_letters: DeadLetters,
 ) -> None:
     """It would go on with the marks of before, and redrive what the other one has redriven."""
-    dead_letters.set_aside(dead_letters.event(0, value=b"0"))
+    dead_letters.fail(dead_letters.event(0, value=b"0"))
     nowhere = replace(dead_letters.event(), partition=9)
     dead_letters.put(dead_letter_of_event(nowhere, Reason.REJECTED, "", FAILED_AT_S))
     for offset in range(1, 4):
-        dead_letters.set_aside(dead_letters.event(offset, value=b"%d" % offset))
+        dead_letters.fail(dead_letters.event(offset, value=b"%d" % offset))
     earlier = redrive(dead_letters.properties, [dead_letters.topics], EVERY, dry_run=False)
     assert result_of(next(earlier)) == "redriven"
     later = redrive(dead_letters.properties, [dead_letters.topics], EVERY, dry_run=False)
@@ -285,9 +283,9 @@ def test_a_redrive_that_takes_the_id_again_sees_what_was_redriven_while_it_had_n
 ) -> None:
     """It gives the id up when the broker refuses an event, and another redrive runs before it has it back."""
     dead_letters = DeadLetters(bootstrap_servers, admin, topics(config={"max.message.bytes": "2000"}))
-    dead_letters.set_aside(dead_letters.event(0, value=bytes(range(256)) * 4000))
+    dead_letters.fail(dead_letters.event(0, value=bytes(range(256)) * 4000))
     for offset in range(1, 4):
-        dead_letters.set_aside(dead_letters.event(offset, value=b"%d" % offset))
+        dead_letters.fail(dead_letters.event(offset, value=b"%d" % offset))
     meanwhile: list[tuple[Coordinates, str]] = []
 
     class Interrupted(Producer):
@@ -313,9 +311,9 @@ def test_a_letter_that_the_broker_refuses_fails_alone_and_is_not_marked(
     bootstrap_servers: str, admin: AdminClient, topics: TopicFactory
 ) -> None:
     dead_letters = DeadLetters(bootstrap_servers, admin, topics(config={"max.message.bytes": "2000"}))
-    before = dead_letters.set_aside(dead_letters.event(0))
-    large = dead_letters.set_aside(dead_letters.event(1, value=bytes(range(256)) * 4000))
-    after = dead_letters.set_aside(dead_letters.event(2))
+    before = dead_letters.fail(dead_letters.event(0))
+    large = dead_letters.fail(dead_letters.event(1, value=bytes(range(256)) * 4000))
+    after = dead_letters.fail(dead_letters.event(2))
     assert dead_letters.results() == [(before, "redriven"), (large, "failed"), (after, "redriven")]
     assert [each.coordinates for each in dead_letters.dead_letters() if not each.redriven] == [large]
     assert len(dead_letters.source()) == 2
@@ -331,7 +329,7 @@ def test_a_partition_that_is_no_more_fails_the_letter(dead_letters: DeadLetters)
             FAILED_AT_S,
         )
     )
-    after = dead_letters.set_aside(dead_letters.event(1))
+    after = dead_letters.fail(dead_letters.event(1))
     assert dead_letters.results() == [(coordinates, "failed"), (after, "redriven")]
 
 
@@ -389,14 +387,14 @@ def test_headers_that_name_another_topic_send_nothing_there(dead_letters: DeadLe
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(dead_letters: DeadLetters) -> None:
-    coordinates = dead_letters.set_aside(dead_letters.event())
+    coordinates = dead_letters.fail(dead_letters.event())
     assert dead_letters.results(dry_run=True) == [(coordinates, "chosen")]
     assert dead_letters.source() == []
     assert [each.redriven for each in dead_letters.dead_letters()] == [False]
 
 
 def test_a_letter_that_was_named_and_is_not_there_fails(dead_letters: DeadLetters) -> None:
-    there = dead_letters.set_aside(dead_letters.event())
+    there = dead_letters.fail(dead_letters.event())
     gone = Coordinates(dead_letters.topics.dead_letters, 0, 99)
     elsewhere = Coordinates(dead_letters.topics.source, 0, 0)
     results = dead_letters.results(Selection(coordinates=frozenset({there, gone, elsewhere})))
@@ -407,7 +405,7 @@ def test_where_marks_may_be_hidden_nothing_is_redriven(
     dead_letters: DeadLetters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "STALLED_S", 1.0)
-    dead_letters.set_aside(dead_letters.event())
+    dead_letters.fail(dead_letters.event())
     with dead_letters.open_transaction():
         (gap,) = dead_letters.redrives()
         assert isinstance(gap, Gap)

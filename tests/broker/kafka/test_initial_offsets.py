@@ -30,7 +30,7 @@ def sandbox(sandboxes: SandboxFactory) -> Sandbox:
 
 
 def starts(sandbox: Sandbox) -> list[int]:
-    """Where a restore would go on, by partition."""
+    """Where a restore would continue, by partition."""
     return [each.next_offset for each in sandbox.restore(*(sandbox.assignment(n) for n in range(sandbox.partitions)))]
 
 
@@ -141,7 +141,7 @@ def test_a_decision_that_was_cut_off_midway_is_taken_again_for_all_partitions(sa
 
 @contextmanager
 def frozen_before(step: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Frozen]:
-    """Freeze the first producer of a start right before this call, until it is told to go on."""
+    """Freeze the first producer of a start right before this call, until it is told to continue."""
     frozen = Frozen(threading.Event(), threading.Event())
 
     class Freezing(Producer):

@@ -319,7 +319,7 @@ def test_a_second_instance_with_our_transactional_id_ends_this_one(bench: Bench)
     assert bench.sandbox.offset(bench.sandbox.topics.source) == 5
 
 
-def test_after_being_fenced_nothing_goes_on_under_the_old_assignment(bench: Bench) -> None:
+def test_after_being_fenced_nothing_continues_under_the_old_assignment(bench: Bench) -> None:
     """An adoption that was under way: the group may not know yet that we give everything up."""
     bench.settle(bench.pending(4))
     bench.sandbox.producer(bench.sandbox.transactional_id)
@@ -510,7 +510,7 @@ def test_a_forgotten_transactional_id_is_not_taken_for_fencing(failing: type[Fai
 
 
 def test_a_fatal_error_amid_callbacks_is_no_crash(failing: type[Failing], bench: Bench) -> None:
-    """confluent-kafka raises it, and goes on calling back: what is called then ends in a SystemError."""
+    """confluent-kafka raises it, and still calls back: what is called then ends in a SystemError."""
     on_top = SystemError("returned a result with an exception set")
     on_top.__cause__ = fatal(KafkaError._FENCED)
     failing.said = [on_top]
@@ -624,7 +624,7 @@ def test_a_dead_letter_that_the_broker_refuses_even_so_is_not_lost(
     write = bench.dead_letter(dead_letter, next_offset=1)
     bench.submit(write)
     until(
-        lambda: any("even a letter without its value" in fact.why for fact in bench.heard.of(TransactionAborted)),
+        lambda: any("even a dead letter without its value" in fact.why for fact in bench.heard.of(TransactionAborted)),
         "it is said",
     )
 
@@ -635,13 +635,13 @@ def test_a_dead_letter_that_the_broker_refuses_even_so_is_not_lost(
     assert [r.key() for r in sandbox.read(sandbox.topics.dead_letters)] == [dead_letter.key]
 
 
-def test_a_delay_topic_that_was_made_anew_does_not_hide_what_follows(bench: Bench) -> None:
+def test_a_delay_topic_that_was_recreated_does_not_hide_what_follows(bench: Bench) -> None:
     sandbox = bench.sandbox
     sandbox.fill(sandbox.topics.source, 21)
     bench.settle(*(bench.pending(n) for n in range(20)))
     for future in sandbox.admin.delete_topics([sandbox.topics.delay]).values():
         future.result(10)
-    until(lambda: made_again(sandbox), "the topic is made again")
+    until(lambda: recreated(sandbox), "the topic is recreated")
     bench.settle(bench.pending(20))
 
     assert bench.heard.of(DelayTopicRecreated)
@@ -649,7 +649,7 @@ def test_a_delay_topic_that_was_made_anew_does_not_hide_what_follows(bench: Benc
     assert [key for key, _ in restored.live] == [b"20:r"]
 
 
-def made_again(sandbox: Sandbox) -> bool:
+def recreated(sandbox: Sandbox) -> bool:
     new = NewTopic(sandbox.topics.delay, sandbox.partitions, 1, config={"cleanup.policy": "compact"})
     try:
         sandbox.admin.create_topics([new])[sandbox.topics.delay].result(10)
@@ -783,12 +783,12 @@ def test_a_broker_that_comes_back_finds_nothing_lost(
     finally:
         strict_broker.start()
 
-    def goes_on() -> bool:
+    def continues() -> bool:
         member.poll()
         bench.ownership = sandbox.owned(member.metadata(), sandbox.assignment())
         return len(bench.heard.of(Committed)) > 1
 
-    until(goes_on, "the journal goes on")
+    until(continues, "the journal continues")
     bench.heard.wait_until_settled(*writes)
 
     assert bench.heard.of(Dropped) == []

@@ -81,7 +81,7 @@ def test_a_restore_that_hangs_gives_up(sandbox: Sandbox, monkeypatch: pytest.Mon
     assert len(dead) == 0
 
 
-def test_a_restore_does_not_go_on_for_what_was_given_away(sandbox: Sandbox) -> None:
+def test_a_restore_does_not_continue_for_what_was_given_away(sandbox: Sandbox) -> None:
     dead = open_transaction(sandbox)
     asked: list[object] = []
 
@@ -144,7 +144,7 @@ def test_a_restart_reads_from_the_mark_only(sandbox: Sandbox) -> None:
     assert only(sandbox.restore()).records_read == 1
 
 
-def test_a_delay_topic_that_was_made_anew_is_said_and_read_whole(sandbox: Sandbox) -> None:
+def test_a_delay_topic_that_was_recreated_is_said_and_read_whole(sandbox: Sandbox) -> None:
     sandbox.write(sandbox.topics.delay, [(b"1:r", b"pending")])
     sandbox.commit((sandbox.topics.source, 0, 0), (sandbox.topics.delay, 0, 1000))
     restored = only(sandbox.restore())
@@ -192,7 +192,7 @@ def test_a_source_whose_records_were_deleted_unread_is_not_skipped_silently(sand
         sandbox.restore()
 
 
-def test_a_source_that_was_made_anew_is_not_replayed_silently(sandbox: Sandbox) -> None:
+def test_a_source_that_was_recreated_is_not_replayed_silently(sandbox: Sandbox) -> None:
     sandbox.fill(sandbox.topics.source, 10)
     sandbox.commit((sandbox.topics.source, 0, 300))
     with pytest.raises(OffsetOutOfRangeError, match=r"next offset is 300, the source holds 0 to 10: .*recreated"):
@@ -223,7 +223,7 @@ def test_a_new_partition_of_a_known_topic_loses_no_first_events(sandboxes: Sandb
 
 
 def test_a_failover_does_not_stop_restores(strict_broker: KafkaBroker, sandboxes: SandboxFactory) -> None:
-    """librdkafka's admin client goes on asking the leaders that it remembers, and does not renew them."""
+    """librdkafka's admin client keeps asking the leaders that it remembers, and does not renew them."""
     sandbox = sandboxes(broker=strict_broker)
     sandbox.write(sandbox.topics.delay, [(b"1:r", b"pending"), (POSITION_KEY, position_value(0))])
     sandbox.restore()

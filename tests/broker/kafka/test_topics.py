@@ -159,7 +159,7 @@ def test_a_record_of_a_host_whose_clock_is_two_hours_ahead_is_taken_by_what_crea
 
 
 @pytest.mark.parametrize("which", ["delay", "dead letters"])
-def test_a_topic_that_holds_somebodys_records_is_not_made_to_delete_them_by_a_mistaken_name(
+def test_a_topic_that_holds_somebodys_records_is_not_made_to_delete_them_by_an_errorn_name(
     sandboxes: SandboxFactory, which: str
 ) -> None:
     """`topics create` says which line a person may run, and leaves the topic as it is."""

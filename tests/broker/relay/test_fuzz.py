@@ -4,9 +4,9 @@
     dead letter  the original key, value, headers and time, with a reason
     accepted     one action, sent to a path that holds the order's id as one segment
 
-`corpus/` holds single values, named `{what becomes of them}.{what they are}`; chance makes the rest, from bytes without
-sense to events with one thing wrong. The account is made from the topics and from what Engage was asked, and then
-compared with the relay's own figures.
+`corpus/` holds single values, named `{what becomes of them}.{what they are}`. Chance makes the others, from bytes
+without sense to events with one thing wrong. The account is made from the topics and from what Engage was asked.
+It is then compared with the relay's own figures.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class Account:
         self.fates: Counter[Fate] = Counter()
 
     def settle(self, batch: Sequence[Case]) -> None:
-        """Put a batch on the source, wait until nothing of it is owed any more, and check each record's end."""
+        """Put a batch on the source, wait until nothing of it is pending any more, and check each record's end."""
         first = len(self.published)
         self.published += batch
         publish_raw(self._sandbox, [each.record for each in batch])

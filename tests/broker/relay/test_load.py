@@ -46,13 +46,13 @@ def test_memory_stays_flat_while_very_many_events_wait_in_the_source(
     sandbox = sandboxes()
     waiting = scale.of(60_000, 1_000_000)
     marks = range(1000, scale.of(5001, waiting + 1), scale.of(1000, 27_000))  # the short form stops at the last
-    budget = scale.of(1000, 20_000)
+    rate_limit = scale.of(1000, 20_000)
     resident: list[float] = []
     paused = False
     with instant_engage(waiting) as url:
         file = written(
             tmp_path,
-            configuration(sandbox, url, limits={"pending": LIMIT}, connection={"requests_per_second": budget}),
+            configuration(sandbox, url, limits={"pending": LIMIT}, connection={"requests_per_second": rate_limit}),
         )
         with RelayProcess(tmp_path, file, "--from", "earliest") as relay:
             for number, mark in enumerate(marks):

@@ -177,8 +177,8 @@ def test_a_completed_job_that_redirects_to_its_order_is_followed(sandboxes: Sand
 
 
 def test_what_follows_a_call_is_within_the_budget_as_well(sandboxes: SandboxFactory) -> None:
-    """Each poll is redirected, each document exists already: two requests where the pace gives one its turn."""
-    sandbox, budget = sandboxes(partitions=3), 40
+    """Each poll is redirected, each document exists already: two requests for one permit of the pace."""
+    sandbox, rate_limit = sandboxes(partitions=3), 40
     redirected = [order_id(f"redirected-{n}") for n in range(40)]
     existing = [order_id(f"existing-{n}") for n in range(10)]
     with Engage(moods=REDIRECTED) as engage, Books(sandbox) as books:
@@ -187,12 +187,12 @@ def test_what_follows_a_call_is_within_the_budget_as_well(sandboxes: SandboxFact
         events = [(order, event(order, engage={"jobId": engage.submit(order)})) for order in redirected]
         events += [(order, event(order, order=document_of(order))) for order in existing]
         publish(sandbox, events)
-        with RelayThread(sandbox, engage.url, requests_per_second=budget):
+        with RelayThread(sandbox, engage.url, requests_per_second=rate_limit):
             books.wait_until_settled()
         assert len(engage.accepted) == len(events)
         assert engage.requests["order", "200"] >= len(redirected)
         assert engage.requests["document", "202"] == engage.requests["document", "409"] == len(existing)
-        assert engage.max_in_a_second() <= budget + 2  # counted where they arrive
+        assert engage.max_in_a_second() <= rate_limit + 2  # counted where they arrive
 
 
 def test_events_that_no_route_wants_and_tombstones_are_passed_and_counted(sandboxes: SandboxFactory) -> None:

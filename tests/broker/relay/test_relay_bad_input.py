@@ -1,4 +1,4 @@
-"""Any bytes may lie on the source: they end as dead letters, whole and with a reason, and the stream goes on."""
+"""Any bytes may lie on the source: they end as dead letters, whole and with a reason, and the stream continues."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ INVALID: Mapping[str, tuple[bytes, str]] = {
 }
 
 
-def test_what_is_no_event_ends_as_a_dead_letter_that_says_why_and_the_stream_goes_on(sandboxes: SandboxFactory) -> None:
+def test_what_is_no_event_ends_as_a_dead_letter_that_says_why_and_the_stream_continues(
+    sandboxes: SandboxFactory,
+) -> None:
     sandbox = sandboxes()
     after = order_id("after")
     with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:

@@ -102,7 +102,7 @@ def test_after_kills_in_the_middle_everything_is_accepted_and_only_what_was_in_d
         assert books.dead_letters == []
 
 
-def test_after_a_kill_what_was_in_doubt_is_set_aside_where_the_route_says_so(
+def test_after_a_kill_what_was_in_doubt_is_dead_lettered_where_the_route_says_so(
     sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
     sandbox = sandboxes()

@@ -69,7 +69,7 @@ def test_what_is_in_flight_is_finished_before_a_failure_ends_the_relay(sandboxes
 
 
 def test_a_pace_slower_than_the_lease_still_sends(sandboxes: SandboxFactory) -> None:
-    """Intents that wait for their turn longer than their lease lasts are withdrawn, over and over."""
+    """Intents that wait for their permit longer than their lease lasts are withdrawn, over and over."""
     sandbox = sandboxes()
     sandbox.properties["session.timeout.ms"] = 2500  # a lease of 1 s
     orders = [order_id(number) for number in range(12)]

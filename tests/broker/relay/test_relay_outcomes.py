@@ -1,4 +1,4 @@
-"""Every row of the table of outcomes, end to end: what Engage accepted, what was set aside, that nothing stays owed.
+"""Every row of the table of outcomes, end to end: what was accepted, what was dead-lettered, that nothing is left.
 
 "Settled" means for each of them: the source is read to its end, and the delay topic holds nothing live.
 Rows that differ in one answer only run side by side: a connection and an Engage for each, all in one relay.
@@ -97,7 +97,7 @@ def test_a_poll_that_engage_refuses_ends_as_a_dead_letter_with_its_errors(sandbo
         assert {status: engage.actions() for status, engage in engages.items()} == {key: [] for key in scripts}
 
 
-def test_what_engage_does_not_know_is_polled_for_the_grace_time_then_set_aside(sandboxes: SandboxFactory) -> None:
+def test_what_engage_does_not_know_is_polled_for_the_grace_time_then_dead_lettered(sandboxes: SandboxFactory) -> None:
     sandbox = sandboxes()
     with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
         publish(sandbox, [(ORDER, event(ORDER)), (ORDER, event(ORDER, 2, engage={"jobId": "nobody-s"}))])
@@ -178,7 +178,7 @@ def _numbers(engage: ScriptedEngage) -> list[object]:
     return [json.loads(each.body)["data"]["event"] for each in engage.actions()]
 
 
-def test_an_order_without_a_contact_is_tried_for_the_grace_time_then_set_aside(sandboxes: SandboxFactory) -> None:
+def test_an_order_without_a_contact_is_tried_for_the_grace_time_then_dead_lettered(sandboxes: SandboxFactory) -> None:
     sandbox = sandboxes()
     with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
         engage.submit(ORDER, contact=False)
@@ -278,7 +278,7 @@ def test_an_action_that_was_surely_not_processed_is_sent_again_and_is_never_in_d
     }
     scripts = {name: Answers(actions=(reply, reply, Reply(202))) for name, reply in replies.items()}
     with one_for_each(scripts, ScriptedEngage) as engages, Books(sandbox) as books:
-        # Were one in doubt, on_unknown: dead_letter would set it aside at once.
+        # Were one in doubt, on_unknown: dead_letter would make it a dead letter at once.
         with RelayThread(sandbox, urls(engages), rules=AT_MOST_ONCE):
             publish(sandbox, [on(name, order_id(name)) for name in replies])
             books.wait_until_settled()
@@ -303,7 +303,7 @@ def test_retry_after_is_obeyed(sandboxes: SandboxFactory) -> None:
 
 
 def test_an_action_answered_503_is_in_doubt(sandboxes: SandboxFactory) -> None:
-    """Gateways answer it after they passed the request on."""
+    """A gateway may answer it after Engage got the request."""
     sandbox = sandboxes()
     orders = [order_id(number) for number in range(20)]
     with (
@@ -358,7 +358,7 @@ def test_an_action_in_doubt_is_sent_again_and_the_order_s_next_comes_after_it(sa
             assert len(numbers) > 2 or fault not in PROCESSED, fault
 
 
-def test_an_action_in_doubt_is_set_aside_where_its_route_says_so(sandboxes: SandboxFactory) -> None:
+def test_an_action_in_doubt_is_dead_lettered_where_its_route_says_so(sandboxes: SandboxFactory) -> None:
     sandbox = sandboxes(partitions=2)
     with one_for_each({each: each for each in IN_DOUBT}, _faulty_engage) as engages, Books(sandbox) as books:
         with RelayThread(sandbox, urls(engages), timeout_s=0.5, rules=AT_MOST_ONCE):

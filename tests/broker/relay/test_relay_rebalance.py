@@ -27,14 +27,14 @@ CONSUMER: Protocol = {"group.protocol": "consumer"}
 
 
 class Load:
-    """Events that go on coming while partitions change hands, however long that takes on this machine."""
+    """Events that keep coming while partitions change hands, however long that takes on this machine."""
 
     def __init__(self, sandbox: Sandbox, engage: Engage) -> None:
         self._sandbox = sandbox
         self._engage = engage
         self.orders: list[str] = []
 
-    def goes_on(self) -> Literal[True]:
+    def continues(self) -> Literal[True]:
         """Publish more, where little is left to be accepted. To be asked again and again."""
         if len(self.orders) * len(EVENTS) - len(self._engage.accepted) < 60:
             new = [order_id(len(self.orders) + number) for number in range(20)]
@@ -48,7 +48,7 @@ class Load:
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait, under load."""
-        until(lambda: self.goes_on() and condition(), what)
+        until(lambda: self.continues() and condition(), what)
 
     def until_accepted(self, count: int) -> None:
         """Wait, under load, until so many actions were accepted from now on."""
@@ -60,11 +60,11 @@ class Load:
 def test_an_instance_joins_and_another_leaves_under_load(
     sandboxes: SandboxFactory, tmp_path: Path, protocol: Protocol
 ) -> None:
-    sandbox, budget = sandboxes(partitions=PARTITIONS), 60
+    sandbox, rate_limit = sandboxes(partitions=PARTITIONS), 60
     with Engage(seed=4, processing="uniform:0s..300ms") as engage, Books(sandbox) as books:
         load = Load(sandbox, engage)
         file = written(
-            tmp_path, configuration(sandbox, engage.url, kafka=protocol, connection={"requests_per_second": budget})
+            tmp_path, configuration(sandbox, engage.url, kafka=protocol, connection={"requests_per_second": rate_limit})
         )
         with RelayProcess(tmp_path, file, "--from", "earliest") as first:
             load.until_accepted(20)
@@ -80,7 +80,7 @@ def test_an_instance_joins_and_another_leaves_under_load(
         assert [engage.events_of(order) for order in load.orders] == [list(EVENTS)] * len(load.orders)
         assert (books.dead_letters, books.resent) == ([], set())
         # Counted where they arrive: what a busy machine delays falls into the next second. Unshared, it would be twice.
-        assert engage.max_in_a_second() <= 1.25 * budget
+        assert engage.max_in_a_second() <= 1.25 * rate_limit
 
 
 def test_an_instance_that_was_frozen_while_another_took_over_sends_nothing(
@@ -123,7 +123,7 @@ def test_an_instance_that_was_frozen_while_another_took_over_sends_nothing(
         assert books.dead_letters == []
 
 
-def test_a_fenced_instance_gives_everything_up_comes_back_and_goes_on(sandboxes: SandboxFactory) -> None:
+def test_a_fenced_instance_gives_everything_up_comes_back_and_continues(sandboxes: SandboxFactory) -> None:
     sandbox = sandboxes(partitions=PARTITIONS)
     with Engage(seed=9, processing="uniform:0s..300ms") as engage, Books(sandbox) as books:
         load = Load(sandbox, engage)

@@ -159,7 +159,7 @@ def test_the_commands_need_no_more_than_security_md_says(
         say(tmp_path, "check-config", online.stdout)
         assert engage_relay(tmp_path, config, "pending", "list").returncode == 0
 
-        # A relay that only runs cannot read what was set aside, nor write events.
+        # A relay that only runs cannot read what was dead-lettered, nor write events.
         assert engage_relay(tmp_path, config, "dead-letters", "list", "--json").returncode == 1
         secured.grant(*rights("dead-letters", sandbox))
         listed = engage_relay(tmp_path, config, "dead-letters", "list", "--json")

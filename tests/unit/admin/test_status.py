@@ -49,7 +49,7 @@ def test_a_rate_is_that_of_the_last_one_to_two_slices() -> None:
     assert Flow().per_second(lambda each: each.events) == 0
 
 
-def test_it_keeps_ten_minutes_whatever_happens_and_forgets_the_rest() -> None:
+def test_it_keeps_ten_minutes_whatever_happens_and_forgets_what_is_older() -> None:
     history, flow = History(), Flow()
     for second in range(3000):
         history.consumed(2)
@@ -74,7 +74,7 @@ def test_what_was_published_does_not_change_afterwards() -> None:
     assert repr(before) == copy
 
 
-def test_a_clock_that_is_another_one_starts_anew() -> None:
+def test_a_clock_that_is_another_one_starts_again() -> None:
     history = History()
     history.tick(NOW, 0, 0)
     assert history.tick(NOW - 3600, 0, 0).started == NOW - 3600
@@ -278,7 +278,7 @@ def test_a_connection_says_why_nothing_leaves_and_since_when() -> None:
                 "acme": ConnectionFigures(24.0, rate_limit=50, in_flight=3),
                 "beta": ConnectionFigures(24.0, suspended=True, cooling_down=True, halt=halt, next_at=NOW + 7),
                 "gamma": ConnectionFigures(24.0, cooling_down=True, halt=Halt("connect", NOW - 5, suspended=False)),
-                # A trial is under way: it rests no longer, and nobody knows yet when the next may leave.
+                # A half-open probe is under way: the cooldown is over, and nobody knows yet when the next may leave.
                 "delta": ConnectionFigures(24.0, halt=Halt("connect", NOW - 5, suspended=False), next_at=math.inf),
             },
         )

@@ -42,7 +42,7 @@ def test_the_order_that_is_asked_for_does_not_show_in_a_filters_repr() -> None:
 
 
 @pytest.mark.parametrize("duration", ["soon", "-1h", "1 week", ""])
-def test_an_age_that_is_no_duration_is_a_mistake_of_the_command_line(duration: str) -> None:
+def test_an_age_that_is_no_duration_is_an_error_of_the_command_line(duration: str) -> None:
     result = called("pending", "list", "--older-than", duration)
     assert result.exit_code == ExitCode.CONFIGURATION
     assert "--older-than: must be a duration" in result.stderr

@@ -93,7 +93,7 @@ def test_route_reads_a_file(tmp_path: Path) -> None:
     assert [row["fate"] for row in json_lines(called("route", str(file), "--json"))] == ["routed", "routed"]
 
 
-def test_a_file_that_cannot_be_read_is_a_mistake_of_the_command_line(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_an_error_of_the_command_line(tmp_path: Path) -> None:
     result = called("route", str(tmp_path / "none"))
     assert result.exit_code == ExitCode.CONFIGURATION
     assert "none" in result.stderr
@@ -126,6 +126,6 @@ def test_events_are_judged_while_more_of_them_come() -> None:
     assert next(events_in(endless())) == b'{"a":1}'
 
 
-def test_no_events_at_all_are_no_mistake() -> None:
+def test_no_events_at_all_are_no_error() -> None:
     result = called("route", "-", stdin="\n\n")
     assert (result.exit_code, result.stdout) == (0, "")

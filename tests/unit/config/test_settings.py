@@ -1,4 +1,4 @@
-"""What a user may write, what overrides what, and that every mistake is reported at once, at its place."""
+"""What a user may write, what overrides what, and that every error is reported at once, at its place."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ routes:                         # by name, first match wins (at most one action 
 
 
 class Workspace:
-    """A folder that holds relay.yaml; mistakes are shown as if we stood in it."""
+    """A folder that holds relay.yaml; errors are shown as if we stood in it."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "relay.yaml"
@@ -92,7 +92,7 @@ def errors_of(environ: dict[str, str]) -> list[str]:
 
 
 def kafka_error(relay: Workspace, line: str) -> str:
-    """Load a good file with this line more under kafka; return the one mistake, without its place."""
+    """Load a good file with this line more under kafka; return the one error, without its place."""
     found = relay.errors(f"kafka:\n  {line}\n", THREE)
     assert len(found) == 1
     return found[0].removeprefix("relay.yaml:2:3 ")
@@ -216,7 +216,7 @@ def test_every_mistake_is_reported_at_once_in_the_files_order(relay: Workspace) 
     assert texts["ENGAGE_RELAY__LIMIT__PENDING"] == "unknown name, did you mean ENGAGE_RELAY__LIMITS__PENDING?"
 
 
-def test_a_mistake_is_one_line_however_the_value_looks(relay: Workspace) -> None:
+def test_an_error_is_one_line_however_the_value_looks(relay: Workspace) -> None:
     (found,) = relay.errors('routes:\n  odd:\n    action: Custom\n    when: "a ==\\n\\n b ["\n', THREE)
 
     assert found.startswith("relay.yaml:4:5 routes.odd.when: ")
@@ -345,7 +345,7 @@ def test_a_section_or_list_may_be_json_which_is_merged_over_the_file(relay: Work
     assert (settings.kafka["linger.ms"], settings.kafka["bootstrap.servers"]) == (3, "localhost:9092")
 
 
-def test_a_mistake_inside_a_json_variable_names_the_key_too() -> None:
+def test_an_error_inside_a_json_variable_names_the_key_too() -> None:
     assert errors_of({**THREE, "ENGAGE_RELAY__POLLING": '{"initial": "3s", "deadline": 0}'}) == [
         "ENGAGE_RELAY__POLLING polling.deadline: must be longer than 0s"
     ]
@@ -378,7 +378,7 @@ def test_a_key_in_the_environment_takes_the_place_of_the_files(relay: Workspace)
     assert (from_file.api_key, from_file.api_key_file) == (None, Path("/run/key"))
 
 
-def test_two_keys_of_one_source_are_a_mistake(relay: Workspace) -> None:
+def test_two_keys_of_one_source_are_an_error(relay: Workspace) -> None:
     both = EXAMPLE.replace("api_key_header: apikey", "api_key: inline")
 
     assert relay.errors(both) == [
@@ -416,7 +416,7 @@ def test_variables_of_others_are_none_of_ours(name: str) -> None:
         ("ENGAGE_RELAY__LIMITS__PENDING", "must be a whole number"),
     ],
 )
-def test_a_variable_that_means_nothing_is_a_mistake(name: str, text: str) -> None:
+def test_a_variable_that_means_nothing_is_an_error(name: str, text: str) -> None:
     assert errors_of({**THREE, name: "x"}) == [f"{name}: {text}"]
 
 

@@ -1,4 +1,4 @@
-"""YAML with nothing guessed: positions of all keys, and a mistake where two readers would differ."""
+"""YAML with nothing guessed: positions of all keys, and an error where two readers would differ."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_value_is_what_it_looks_like(tmp_path: Path, written: str, value: obje
         *(".inf", "-.INF", ".nan"),
     ],
 )
-def test_a_value_that_yaml_programs_read_differently_is_a_mistake(tmp_path: Path, written: str) -> None:
+def test_a_value_that_yaml_programs_read_differently_is_an_error(tmp_path: Path, written: str) -> None:
     file = read_text(tmp_path, f"a:\n  key: {written}\n  next: 1\n")
 
     (error,) = file.errors
@@ -102,7 +102,7 @@ def test_a_key_is_text_whatever_it_looks_like(tmp_path: Path) -> None:
     }
 
 
-def test_a_key_that_is_written_twice_is_a_mistake(tmp_path: Path) -> None:
+def test_a_key_that_is_written_twice_is_an_error(tmp_path: Path) -> None:
     file = read_text(tmp_path, "a:\n  b: 1\n  c: 2\n  b: 3\na: 4\n")
 
     assert [(m.position, m.path, m.text) for m in file.errors] == [
@@ -123,7 +123,7 @@ def test_a_key_that_is_written_twice_is_a_mistake(tmp_path: Path) -> None:
         ("a: 1\n---\nb: 2\n", (2, 1), "second document"),
     ],
 )
-def test_what_a_configuration_has_no_use_for_is_a_mistake(
+def test_what_a_configuration_has_no_use_for_is_an_error(
     tmp_path: Path, text: str, position: tuple[int, int], word: str
 ) -> None:
     (error,) = read_text(tmp_path, text).errors

@@ -103,10 +103,10 @@ def told(effect: Effect) -> str:
         case Close():
             return f"close {effect.action_id.offset}"
         case GiveUp():
-            return f"set aside {effect.action_id.offset}: {effect.reason}"
+            return f"dead letter {effect.action_id.offset}: {effect.reason}"
 
 
-class World:
+class Driver:
     """A ledger, its time, a journal that commits at once, and an Engage that is asked whatever is due."""
 
     def __init__(self, assignment: Assignment = OURS, *records: LiveAction, now: float = 0.0) -> None:
@@ -178,34 +178,34 @@ class World:
 
 
 def test_an_event_is_saved_polled_intended_sent_and_closed() -> None:
-    world = World()
-    assert world.event(0, action()) == ["save 0"]
-    assert world.after(0.9) == []
-    assert world.after(0.1) == ["poll 0"]
-    assert world.answer(0, Ready("tag")) == []
-    assert world.after(0) == ["send 0"]
-    assert told(world.effects[-1]) == "intent 0"
-    assert world.answer(0, Accepted()) == ["close 0"]
-    assert world.ledger.open == 0
-    assert world.states == {}
-    assert world.ledger.next_wake() is None
+    driver = Driver()
+    assert driver.event(0, action()) == ["save 0"]
+    assert driver.after(0.9) == []
+    assert driver.after(0.1) == ["poll 0"]
+    assert driver.answer(0, Ready("tag")) == []
+    assert driver.after(0) == ["send 0"]
+    assert told(driver.effects[-1]) == "intent 0"
+    assert driver.answer(0, Accepted()) == ["close 0"]
+    assert driver.ledger.open == 0
+    assert driver.states == {}
+    assert driver.ledger.next_wake() is None
 
 
 def test_a_tag_in_the_event_is_sent_at_once() -> None:
-    world = World()
-    world.event(0, tagged())
-    assert world.after(0) == ["send 0"]
+    driver = Driver()
+    driver.event(0, tagged())
+    assert driver.after(0) == ["send 0"]
 
 
 def test_what_is_asked_and_sent_says_all_that_the_edge_needs() -> None:
-    world = World(now=100.0)
-    world.event(0, action(job="j1"))
-    world.after(1)
-    poll = world.asked[0]
+    driver = Driver(now=100.0)
+    driver.event(0, action(job="j1"))
+    driver.after(1)
+    poll = driver.asked[0]
     assert poll == Poll(ActionId(OURS, 0), "A", b"{}", Job("j1"), due=101.0)
-    world.answer(0, Ready("t1"))
-    world.after(0.5)
-    send = world.asked[0]
+    driver.answer(0, Ready("t1"))
+    driver.after(0.5)
+    send = driver.asked[0]
     assert send == Send(
         action_id=ActionId(OURS, 0),
         order_id="A",
@@ -217,128 +217,128 @@ def test_what_is_asked_and_sent_says_all_that_the_edge_needs() -> None:
 
 
 def test_an_event_that_is_held_already_or_of_a_partition_that_is_gone_is_nothing_new() -> None:
-    world = World(OURS, restored(0, action()))
-    assert world.event(0, action()) == []
-    assert world.ledger.open == 1
-    assert world.ledger.accept(AGAIN, 1, action(), 0.0) is None
+    driver = Driver(OURS, restored(0, action()))
+    assert driver.event(0, action()) == []
+    assert driver.ledger.open == 1
+    assert driver.ledger.accept(AGAIN, 1, action(), 0.0) is None
 
 
 # -- sequence within an order ----------------------------------------------------------------------------------------
 
 
 def test_a_shipment_never_overtakes_a_pending_confirmation() -> None:
-    world = World()
-    world.event(0, action())
-    world.event(1, tagged())
-    assert world.after(60) == ["poll 0"]
-    world.answer(0, Ready("tag"))
-    assert world.after(0) == ["send 0"]
-    world.answer(0, DOWN)
-    assert world.after(5) == []
-    world.answer(0, Accepted())
-    assert world.after(0) == ["send 1"]
+    driver = Driver()
+    driver.event(0, action())
+    driver.event(1, tagged())
+    assert driver.after(60) == ["poll 0"]
+    driver.answer(0, Ready("tag"))
+    assert driver.after(0) == ["send 0"]
+    driver.answer(0, DOWN)
+    assert driver.after(5) == []
+    driver.answer(0, Accepted())
+    assert driver.after(0) == ["send 1"]
 
 
 def test_orders_never_wait_for_each_other() -> None:
-    world = World()
-    world.event(0, action("A"))
-    world.event(1, tagged("B"))
-    world.event(2, replace(tagged("A"), connection="other"))
-    assert world.after(0) == ["send 1"]
-    assert [told(effect) for effect in world.ledger.save_intents("other", 1)] == ["intent 2"]
+    driver = Driver()
+    driver.event(0, action("A"))
+    driver.event(1, tagged("B"))
+    driver.event(2, replace(tagged("A"), connection="other"))
+    assert driver.after(0) == ["send 1"]
+    assert [told(effect) for effect in driver.ledger.save_intents("other", 1)] == ["intent 2"]
 
 
 @pytest.mark.parametrize("gone", [0, 1, 2, 3])
-def test_an_action_that_is_set_aside_leaves_the_others_in_their_order(gone: int) -> None:
-    world = World()
+def test_an_action_that_is_dead_lettered_leaves_the_others_in_their_order(gone: int) -> None:
+    driver = Driver()
     for offset in range(4):
-        world.event(offset, tagged())
-    world.ledger.record_too_large(ActionId(OURS, gone), world.now)
-    world.event(4, tagged())
+        driver.event(offset, tagged())
+    driver.ledger.record_too_large(ActionId(OURS, gone), driver.now)
+    driver.event(4, tagged())
     sent = []
-    while world.ledger.open:
-        (request,) = world.after(0)
+    while driver.ledger.open:
+        (request,) = driver.after(0)
         sent.append(int(request[-1]))
-        world.answer(sent[-1], Accepted())
+        driver.answer(sent[-1], Accepted())
     assert sent == [offset for offset in range(5) if offset != gone]
-    assert world.ledger.in_flight(OURS) == 0
+    assert driver.ledger.in_flight(OURS) == 0
 
 
 def test_a_dead_letter_frees_its_successor() -> None:
-    world = World()
-    world.event(0, tagged())
-    world.event(1, tagged())
-    world.after(0)
-    assert world.answer(0, Rejected(422, "no contact")) == ["set aside 0: rejected"]
-    assert world.after(0) == ["send 1"]
+    driver = Driver()
+    driver.event(0, tagged())
+    driver.event(1, tagged())
+    driver.after(0)
+    assert driver.answer(0, Rejected(422, "no contact")) == ["dead letter 0: rejected"]
+    assert driver.after(0) == ["send 1"]
 
 
 def test_actions_come_before_polls_and_the_oldest_first() -> None:
-    world = World()
+    driver = Driver()
     for offset, order in enumerate("ABCD"):
-        world.event(offset, action(order, job=f"j{order}"))
-    world.event(4, tagged("E"))
-    world.event(5, tagged("F"))
-    assert world.after(1) == ["send 4", "send 5", "poll 0", "poll 1", "poll 2", "poll 3"]
+        driver.event(offset, action(order, job=f"j{order}"))
+    driver.event(4, tagged("E"))
+    driver.event(5, tagged("F"))
+    assert driver.after(1) == ["send 4", "send 5", "poll 0", "poll 1", "poll 2", "poll 3"]
 
 
 # -- tags that are known already -------------------------------------------------------------------------------------
 
 
 def test_the_orders_next_action_reuses_the_tag_of_the_same_job() -> None:
-    world = World()
-    world.event(0, action(job="j1"))
-    world.event(1, action(job="j1"))
-    world.event(2, action(job="j2"))
-    world.after(1)
-    world.answer(0, Ready("t1"))
-    assert world.after(0) == ["send 0"]
-    world.answer(0, Accepted())
-    assert world.after(0) == ["send 1"]
-    world.answer(1, Accepted())
-    assert world.after(0) == ["poll 2"]
+    driver = Driver()
+    driver.event(0, action(job="j1"))
+    driver.event(1, action(job="j1"))
+    driver.event(2, action(job="j2"))
+    driver.after(1)
+    driver.answer(0, Ready("t1"))
+    assert driver.after(0) == ["send 0"]
+    driver.answer(0, Accepted())
+    assert driver.after(0) == ["send 1"]
+    driver.answer(1, Accepted())
+    assert driver.after(0) == ["poll 2"]
 
 
 def test_a_learnt_tag_counts_on_its_own_connection_only() -> None:
-    world = World()
-    world.event(0, action("A"))
-    world.after(1)
-    world.answer(0, Ready("tag"))
-    world.ledger.accept(OURS, 1, replace(action("B"), connection="other"), world.now)
-    assert world.ledger.save_intents("other", 1) == []
+    driver = Driver()
+    driver.event(0, action("A"))
+    driver.after(1)
+    driver.answer(0, Ready("tag"))
+    driver.ledger.accept(OURS, 1, replace(action("B"), connection="other"), driver.now)
+    assert driver.ledger.save_intents("other", 1) == []
 
 
 def test_the_tag_that_replaced_a_stale_one_is_learnt_for_the_job() -> None:
-    world = World()
-    world.event(0, action())
-    world.event(1, action())
-    world.answer(0, Ready("old"), StaleTag(), Ready("new"), Accepted())
-    assert world.after(0) == ["send 1"]
-    assert isinstance(world.asked[1], Send)
-    assert world.asked[1].version_tag == "new"
+    driver = Driver()
+    driver.event(0, action())
+    driver.event(1, action())
+    driver.answer(0, Ready("old"), StaleTag(), Ready("new"), Accepted())
+    assert driver.after(0) == ["send 1"]
+    assert isinstance(driver.asked[1], Send)
+    assert driver.asked[1].version_tag == "new"
 
 
 def test_only_the_latest_tags_are_remembered() -> None:
-    world = World()
+    driver = Driver()
     for offset in range(LEARNT_TAGS + 1):
-        world.event(offset, action(f"order {offset}", job=f"job {offset}"))
-    while any(what.startswith("poll") for what in world.after(1)):
-        for offset, request in list(world.asked.items()):
+        driver.event(offset, action(f"order {offset}", job=f"job {offset}"))
+    while any(what.startswith("poll") for what in driver.after(1)):
+        for offset, request in list(driver.asked.items()):
             if isinstance(request, Poll):
-                world.answer(offset, Ready("tag"))
-    world.event(20_000, action("P", job="job 0"))
-    world.event(20_001, action("Q", job="job 1"))
-    assert world.after(0)[-1] == "send 20001"
+                driver.answer(offset, Ready("tag"))
+    driver.event(20_000, action("P", job="job 0"))
+    driver.event(20_001, action("Q", job="job 1"))
+    assert driver.after(0)[-1] == "send 20001"
 
 
 # -- intents, just in time -------------------------------------------------------------------------------------------
 
 
 def test_only_as_many_intents_stand_ahead_as_the_caller_allows() -> None:
-    world = World()
+    driver = Driver()
     for offset, order in enumerate("ABCDE"):
-        world.event(offset, tagged(order))
-    ledger = world.ledger
+        driver.event(offset, tagged(order))
+    ledger = driver.ledger
     assert [told(e) for e in ledger.save_intents("default", 2)] == ["intent 0", "intent 1"]
     assert ledger.save_intents("default", 2) == []
     ledger.intent_saved(ActionId(OURS, 0), 1, 0.0)
@@ -348,66 +348,66 @@ def test_only_as_many_intents_stand_ahead_as_the_caller_allows() -> None:
 
 
 def test_nothing_is_sent_before_its_intent_is_saved() -> None:
-    world = World()
-    world.event(0, tagged())
-    world.ledger.save_intents("default", 1)
-    assert world.ledger.take("default") is None
-    world.ledger.intent_saved(ActionId(OURS, 0), 1, 0.0)
-    assert isinstance(world.ledger.take("default"), Send)
+    driver = Driver()
+    driver.event(0, tagged())
+    driver.ledger.save_intents("default", 1)
+    assert driver.ledger.take("default") is None
+    driver.ledger.intent_saved(ActionId(OURS, 0), 1, 0.0)
+    assert isinstance(driver.ledger.take("default"), Send)
 
 
 def test_the_commit_of_another_record_in_doubt_is_no_intent() -> None:
-    world = World(OURS, restored(0, tagged(), sending=True, sends=3))
-    world.ledger.wake(DAY)
-    world.ledger.save_intents("default", 1)
-    world.ledger.intent_saved(ActionId(OURS, 0), 3, 0.0)
-    assert world.ledger.take("default") is None
-    world.ledger.intent_saved(ActionId(OURS, 0), 4, 0.0)
-    assert isinstance(world.ledger.take("default"), Send)
+    driver = Driver(OURS, restored(0, tagged(), sending=True, sends=3))
+    driver.ledger.wake(DAY)
+    driver.ledger.save_intents("default", 1)
+    driver.ledger.intent_saved(ActionId(OURS, 0), 3, 0.0)
+    assert driver.ledger.take("default") is None
+    driver.ledger.intent_saved(ActionId(OURS, 0), 4, 0.0)
+    assert isinstance(driver.ledger.take("default"), Send)
 
 
 def test_an_action_that_was_withdrawn_at_the_last_moment_is_out_of_doubt_and_has_its_turn_again() -> None:
-    world = World()
-    world.event(0, tagged("A"))
-    world.after(0)
-    world.event(1, tagged("B"))
-    assert world.answer(0, Withdrawn()) == ["save 0"]
-    assert world.last(Save).sends == 0
-    assert world.ledger.in_doubt == 0
-    assert world.after(0) == ["send 0", "send 1"]
-    assert world.last(Save).sends == 1
+    driver = Driver()
+    driver.event(0, tagged("A"))
+    driver.after(0)
+    driver.event(1, tagged("B"))
+    assert driver.answer(0, Withdrawn()) == ["save 0"]
+    assert driver.last(Save).sends == 0
+    assert driver.ledger.in_doubt == 0
+    assert driver.after(0) == ["send 0", "send 1"]
+    assert driver.last(Save).sends == 1
 
 
 def test_an_action_that_is_withdrawn_while_in_doubt_stays_in_doubt() -> None:
-    world = World()
-    world.event(0, tagged())
-    assert world.answer(0, InDoubt("reset"), Withdrawn()) == ["intent 0"]
-    assert world.ledger.in_doubt == 1
+    driver = Driver()
+    driver.event(0, tagged())
+    assert driver.answer(0, InDoubt("reset"), Withdrawn()) == ["intent 0"]
+    assert driver.ledger.in_doubt == 1
 
 
 # -- the table of outcomes: polls ------------------------------------------------------------------------------------
 
 
-def asking(job: str | None = "job") -> World:
-    world = World()
-    world.event(0, action(job=job))
-    world.after(1)
-    return world
+def asking(job: str | None = "job") -> Driver:
+    driver = Driver()
+    driver.event(0, action(job=job))
+    driver.after(1)
+    return driver
 
 
 def test_poll_not_ready_is_asked_again_after_growing_waits() -> None:
-    world = asking()
+    driver = asking()
     waits = []
     for _ in range(8):
-        assert world.answer(0, NotReady()) == []
-        waits.append(world.asks_next_after())
+        assert driver.answer(0, NotReady()) == []
+        waits.append(driver.asks_next_after())
     assert waits == [2.0, 4.0, 8.0, 16.0, 32.0, 50.0, 50.0, 50.0]
 
 
 def test_poll_job_failed_is_a_dead_letter_with_engages_errors() -> None:
-    world = asking()
-    assert world.answer(0, JobFailed("job status is failed", "[1]")) == ["set aside 0: job_failed"]
-    assert world.last(GiveUp) == GiveUp(
+    driver = asking()
+    assert driver.answer(0, JobFailed("job status is failed", "[1]")) == ["dead letter 0: job_failed"]
+    assert driver.last(GiveUp) == GiveUp(
         action_id=ActionId(OURS, 0),
         route="shipped",
         payload=b"{}",
@@ -420,74 +420,74 @@ def test_poll_job_failed_is_a_dead_letter_with_engages_errors() -> None:
 
 
 def test_poll_rejected_is_a_dead_letter_with_engages_errors() -> None:
-    world = asking()
-    assert world.answer(0, Rejected(400, "Engage answered 400", "[2]")) == ["set aside 0: poll_rejected"]
-    assert world.last(GiveUp).errors == "[2]"
+    driver = asking()
+    assert driver.answer(0, Rejected(400, "Engage answered 400", "[2]")) == ["dead letter 0: poll_rejected"]
+    assert driver.last(GiveUp).errors == "[2]"
 
 
 def test_poll_refused_key_dead_letters_nothing_however_long_it_lasts() -> None:
-    world = asking()
+    driver = asking()
     for _ in range(50):
-        assert world.answer(0, Unauthorized(401)) == []
-        assert world.asks_next_after() == SUSPENDED_WAIT_S
-        world.now += HOUR
-    assert world.now > DAY
+        assert driver.answer(0, Unauthorized(401)) == []
+        assert driver.asks_next_after() == SUSPENDED_WAIT_S
+        driver.now += HOUR
+    assert driver.now > DAY
 
 
 def test_poll_404_is_asked_for_a_grace_time_then_a_dead_letter() -> None:
-    world = asking()
-    first = world.now
-    while not (done := world.answer(0, NotFound())):
-        world.asks_next_after()
-    assert done == ["set aside 0: not_found"]
-    assert 600 <= world.now - first < 660
+    driver = asking()
+    first = driver.now
+    while not (done := driver.answer(0, NotFound())):
+        driver.asks_next_after()
+    assert done == ["dead letter 0: not_found"]
+    assert 600 <= driver.now - first < 660
 
 
 def test_poll_404_after_a_long_wait_in_the_lane_still_gets_the_grace_time() -> None:
-    world = World()
-    world.event(0, tagged())
-    world.event(1, action())
-    world.after(0)
-    world.now += HOUR
-    world.answer(0, Accepted())
-    world.answer(1, NotFound(), NotFound(), NotFound(), NotFound())
-    assert world.ledger.open == 1
+    driver = Driver()
+    driver.event(0, tagged())
+    driver.event(1, action())
+    driver.after(0)
+    driver.now += HOUR
+    driver.answer(0, Accepted())
+    driver.answer(1, NotFound(), NotFound(), NotFound(), NotFound())
+    assert driver.ledger.open == 1
 
 
-def test_poll_404_after_not_ready_starts_the_grace_time_anew() -> None:
-    world = asking()
-    world.answer(0, *[NotFound()] * 12, NotReady(), *[NotFound()] * 8)
-    assert world.now > 800
-    assert world.ledger.open == 1
+def test_poll_404_after_not_ready_starts_the_grace_time_again() -> None:
+    driver = asking()
+    driver.answer(0, *[NotFound()] * 12, NotReady(), *[NotFound()] * 8)
+    assert driver.now > 800
+    assert driver.ledger.open == 1
 
 
 def test_poll_throttled_waits_as_told_or_longer_each_time() -> None:
-    world = asking()
-    world.answer(0, Throttled(7.0))
-    assert world.asks_next_after() == 7.0
-    world.answer(0, Throttled())
-    assert world.asks_next_after() == 30.0
+    driver = asking()
+    driver.answer(0, Throttled(7.0))
+    assert driver.asks_next_after() == 7.0
+    driver.answer(0, Throttled())
+    assert driver.asks_next_after() == 30.0
 
 
 def test_poll_failures_in_a_row_wait_as_engage_asks_for() -> None:
-    world = asking()
+    driver = asking()
     waits = []
     for _ in range(5):
-        world.answer(0, DOWN)
-        waits.append(world.asks_next_after())
+        driver.answer(0, DOWN)
+        waits.append(driver.asks_next_after())
     assert waits == [10.0, 30.0, 60.0, 300.0, 300.0]
 
 
 def test_poll_one_failure_after_many_answers_is_the_first_failure() -> None:
-    world = asking()
-    world.answer(0, *[NotReady()] * 20, DOWN)
-    assert world.asks_next_after() == 10.0
+    driver = asking()
+    driver.answer(0, *[NotReady()] * 20, DOWN)
+    assert driver.asks_next_after() == 10.0
 
 
 def test_poll_503_with_retry_after_waits_as_told() -> None:
-    world = asking()
-    world.answer(0, Unavailable("503", 120.0))
-    assert world.asks_next_after() == 120.0
+    driver = asking()
+    driver.answer(0, Unavailable("503", 120.0))
+    assert driver.asks_next_after() == 120.0
 
 
 # -- deadline --------------------------------------------------------------------------------------------------------
@@ -495,46 +495,46 @@ def test_poll_503_with_retry_after_waits_as_told() -> None:
 
 @pytest.mark.parametrize(("never", "reason"), [(NotReady(), "deadline"), (NotFound(), "not_found")])
 def test_a_poll_that_never_gets_ready_ends(never: PollOutcome, reason: str) -> None:
-    world = asking()
+    driver = asking()
     done: list[str] = []
     while not done:
-        done = world.answer(0, never)
-    assert done == [f"set aside 0: {reason}"]
-    assert world.now < DAY + 120
+        done = driver.answer(0, never)
+    assert done == [f"dead letter 0: {reason}"]
+    assert driver.now < DAY + 120
 
 
 def test_an_outage_of_days_dead_letters_nothing_and_fair_polls_follow_it() -> None:
-    world = asking()
-    while world.now < 3 * DAY:
-        assert world.answer(0, DOWN) == []
-    assert world.answer(0, *[NotReady()] * (MIN_TRIES - 1)) == []
-    assert world.answer(0, NotReady()) == ["set aside 0: deadline"]
+    driver = asking()
+    while driver.now < 3 * DAY:
+        assert driver.answer(0, DOWN) == []
+    assert driver.answer(0, *[NotReady()] * (MIN_TRIES - 1)) == []
+    assert driver.answer(0, NotReady()) == ["dead letter 0: deadline"]
 
 
 def test_a_ready_tag_is_sent_however_late_it_comes() -> None:
-    world = World(OURS, restored(0, action()), now=30 * DAY)
-    world.answer(0, Ready("tag"))
-    assert world.after(0) == ["send 0"]
+    driver = Driver(OURS, restored(0, action()), now=30 * DAY)
+    driver.answer(0, Ready("tag"))
+    assert driver.after(0) == ["send 0"]
 
 
 def test_a_relay_that_was_down_for_days_gives_each_action_fair_tries() -> None:
-    world = World(OURS, restored(0, tagged()), now=30 * DAY)
-    assert world.answer(0, *[InDoubt("500")] * (MIN_TRIES - 1)) == []
-    assert world.answer(0, InDoubt("500")) == ["set aside 0: outcome_unknown"]
+    driver = Driver(OURS, restored(0, tagged()), now=30 * DAY)
+    assert driver.answer(0, *[InDoubt("500")] * (MIN_TRIES - 1)) == []
+    assert driver.answer(0, InDoubt("500")) == ["dead letter 0: outcome_unknown"]
 
 
 def test_a_poll_says_when_it_was_due_however_late_it_is_taken() -> None:
-    world = World()
-    world.event(0, action())
-    world.after(7.5)
-    assert isinstance(poll := world.asked[0], Poll)
+    driver = Driver()
+    driver.event(0, action())
+    driver.after(7.5)
+    assert isinstance(poll := driver.asked[0], Poll)
     assert poll.due == 1.0
 
 
 def test_a_restored_poll_is_due_at_the_restore_at_the_earliest() -> None:
-    world = World(OURS, restored(0, action(), due=100.0), now=HOUR)
-    world.after(0.25)
-    assert isinstance(poll := world.asked[0], Poll)
+    driver = Driver(OURS, restored(0, action(), due=100.0), now=HOUR)
+    driver.after(0.25)
+    assert isinstance(poll := driver.asked[0], Poll)
     assert poll.due == HOUR
 
 
@@ -542,29 +542,29 @@ def test_a_restored_poll_is_due_at_the_restore_at_the_earliest() -> None:
 
 
 def test_a_posted_document_names_the_job_that_is_polled_from_then_on() -> None:
-    world = World()
-    world.event(0, with_document())
-    world.after(1)
-    assert world.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", THE_DOCUMENT, due=world.now)
-    assert world.answer(0, DocumentTaken("j9")) == ["save 0"]
-    assert world.last(Save).job_id == "j9"
-    assert world.asks_next_after() == 1.0
-    assert world.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", Job("j9"), due=world.now)
+    driver = Driver()
+    driver.event(0, with_document())
+    driver.after(1)
+    assert driver.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", THE_DOCUMENT, due=driver.now)
+    assert driver.answer(0, DocumentTaken("j9")) == ["save 0"]
+    assert driver.last(Save).job_id == "j9"
+    assert driver.asks_next_after() == 1.0
+    assert driver.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", Job("j9"), due=driver.now)
 
 
 def test_a_posted_document_without_a_job_is_asked_for_at_its_order() -> None:
-    world = World()
-    world.event(0, with_document())
-    world.answer(0, DocumentTaken(None))
-    world.after(1)
-    assert world.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", THE_ORDER, due=world.now)
+    driver = Driver()
+    driver.event(0, with_document())
+    driver.answer(0, DocumentTaken(None))
+    driver.after(1)
+    assert driver.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", THE_ORDER, due=driver.now)
 
 
 @pytest.mark.parametrize(
     ("outcome", "done"),
     [
-        (JobFailed("job status is failed"), ["set aside 0: job_failed"]),
-        (Rejected(400, "Engage answered 400"), ["set aside 0: poll_rejected"]),
+        (JobFailed("job status is failed"), ["dead letter 0: job_failed"]),
+        (Rejected(400, "Engage answered 400"), ["dead letter 0: poll_rejected"]),
         (Unauthorized(401), []),
         (Throttled(), []),
         (DOWN, []),
@@ -575,24 +575,24 @@ def test_a_document_that_is_refused_or_fails_ends_as_a_poll_does(outcome: Docume
 
 
 def test_a_document_posted_for_an_action_in_doubt_leaves_it_in_doubt() -> None:
-    world = World(OURS, restored(0, action(job=None), sending=True))
-    assert world.answer(0, DocumentTaken("j9")) == ["intent 0"]
+    driver = Driver(OURS, restored(0, action(job=None), sending=True))
+    assert driver.answer(0, DocumentTaken("j9")) == ["intent 0"]
 
 
 # -- the table of outcomes: actions -----------------------------------------------------------------------------------
 
 
-def sending(*, resend: bool = True) -> World:
-    world = World()
-    world.event(0, tagged(resend=resend))
-    world.after(0)
-    return world
+def sending(*, resend: bool = True) -> Driver:
+    driver = Driver()
+    driver.event(0, tagged(resend=resend))
+    driver.after(0)
+    return driver
 
 
 def test_action_rejected_is_a_dead_letter_with_engages_errors() -> None:
-    world = sending()
-    assert world.answer(0, Rejected(400, "Engage answered 400", "[3]")) == ["set aside 0: rejected"]
-    dead_letter = world.last(GiveUp)
+    driver = sending()
+    assert driver.answer(0, Rejected(400, "Engage answered 400", "[3]")) == ["dead letter 0: rejected"]
+    dead_letter = driver.last(GiveUp)
     assert (dead_letter.errors, dead_letter.sends, dead_letter.attempts) == ("[3]", 1, 0)
 
 
@@ -609,124 +609,124 @@ def test_action_rejected_is_a_dead_letter_with_engages_errors() -> None:
 def test_action_surely_not_processed_is_out_of_doubt_and_sent_again_later(
     outcome: ActionOutcome, wait_s: float
 ) -> None:
-    world = sending()
-    assert world.answer(0, outcome) == ["save 0"]
-    assert world.ledger.in_doubt == 0
-    assert world.last(Save).due == wait_s
-    assert world.asks_next_after() == wait_s
-    assert world.answer(0, Accepted()) == ["close 0"]
+    driver = sending()
+    assert driver.answer(0, outcome) == ["save 0"]
+    assert driver.ledger.in_doubt == 0
+    assert driver.last(Save).due == wait_s
+    assert driver.asks_next_after() == wait_s
+    assert driver.answer(0, Accepted()) == ["close 0"]
 
 
 def test_action_not_processed_waits_longer_each_time() -> None:
-    world = sending()
+    driver = sending()
     waits = []
     for _ in range(5):
-        world.answer(0, DOWN)
-        waits.append(world.asks_next_after())
+        driver.answer(0, DOWN)
+        waits.append(driver.asks_next_after())
     assert waits == [10.0, 30.0, 60.0, 300.0, 300.0]
 
 
 def test_action_in_doubt_is_sent_again_after_growing_waits_and_its_intent_stands() -> None:
-    world = sending()
+    driver = sending()
     waits = []
     for _ in range(4):
-        assert world.answer(0, InDoubt("no answer")) == []
-        assert world.ledger.in_doubt == 1
-        waits.append(world.asks_next_after())
+        assert driver.answer(0, InDoubt("no answer")) == []
+        assert driver.ledger.in_doubt == 1
+        waits.append(driver.asks_next_after())
     assert waits == [10.0, 30.0, 60.0, 300.0]
-    assert world.answer(0, Accepted()) == ["close 0"]
-    assert world.ledger.in_doubt == 0
+    assert driver.answer(0, Accepted()) == ["close 0"]
+    assert driver.ledger.in_doubt == 0
 
 
-def test_action_in_doubt_is_set_aside_where_the_route_says_so() -> None:
-    world = sending(resend=False)
-    assert world.answer(0, InDoubt("reset by peer")) == ["set aside 0: outcome_unknown"]
-    assert world.last(GiveUp).detail == "reset by peer"
-    assert world.ledger.in_doubt == 0
+def test_action_in_doubt_is_dead_lettered_where_the_route_says_so() -> None:
+    driver = sending(resend=False)
+    assert driver.answer(0, InDoubt("reset by peer")) == ["dead letter 0: outcome_unknown"]
+    assert driver.last(GiveUp).detail == "reset by peer"
+    assert driver.ledger.in_doubt == 0
 
 
 def test_action_in_doubt_is_not_sent_for_ever() -> None:
-    world = sending()
+    driver = sending()
     done: list[str] = []
     while not done:
-        done = world.answer(0, InDoubt("500"))
-    assert done == ["set aside 0: outcome_unknown"]
-    assert DAY < world.now < DAY + 600
+        done = driver.answer(0, InDoubt("500"))
+    assert done == ["dead letter 0: outcome_unknown"]
+    assert DAY < driver.now < DAY + 600
 
 
 def test_each_send_of_an_action_in_doubt_may_double_it_so_they_are_few() -> None:
-    world = sending()
+    driver = sending()
     sends = 1
-    while not world.answer(0, InDoubt("502")):
+    while not driver.answer(0, InDoubt("502")):
         sends += 1
     assert sends < 15  # in a day; at a steady 300 s it would be 290
 
 
 def test_a_poll_that_is_answered_with_nothing_of_use_ends_at_the_deadline() -> None:
     useless = Unavailable("Engage answered 500", answered=True)
-    world = asking()
+    driver = asking()
     done: list[str] = []
     while not done:
-        done = world.answer(0, useless)
-    assert done == ["set aside 0: deadline"]
-    assert DAY < world.now < DAY + 1000
+        done = driver.answer(0, useless)
+    assert done == ["dead letter 0: deadline"]
+    assert DAY < driver.now < DAY + 1000
 
 
 def test_a_poll_that_reaches_nobody_is_never_given_up() -> None:
-    world = asking()
+    driver = asking()
     for _ in range(50):
-        assert world.answer(0, DOWN) == []
-        world.now += HOUR
-    assert world.now > 2 * DAY
+        assert driver.answer(0, DOWN) == []
+        driver.now += HOUR
+    assert driver.now > 2 * DAY
 
 
 def test_large_actions_are_counted_by_their_bytes() -> None:
-    world = World()
+    driver = Driver()
     large = replace(action(), payload=b"x" * 5000)
-    world.event(0, large)
-    world.event(1, replace(large, order_id="B"))
-    assert world.ledger.open_bytes == 10_000
-    world.answer(0, Ready("tag"), Accepted())
-    assert world.ledger.open_bytes == 5000
-    world.ledger.drop(OURS)
-    assert world.ledger.open_bytes == 0
+    driver.event(0, large)
+    driver.event(1, replace(large, order_id="B"))
+    assert driver.ledger.open_bytes == 10_000
+    driver.answer(0, Ready("tag"), Accepted())
+    assert driver.ledger.open_bytes == 5000
+    driver.ledger.drop(OURS)
+    assert driver.ledger.open_bytes == 0
 
 
-def test_when_the_delay_topic_was_made_anew_all_is_written_again() -> None:
-    world = World()
+def test_when_the_delay_topic_was_recreated_all_is_written_again() -> None:
+    driver = Driver()
     for offset, order in enumerate("AB"):
-        world.event(offset, action(order))
-    world.answer(0, Ready("tag"))
-    world.after(0)
-    assert sorted(map(told, world.ledger.rewrite(OURS))) == ["intent 0", "save 1"]
+        driver.event(offset, action(order))
+    driver.answer(0, Ready("tag"))
+    driver.after(0)
+    assert sorted(map(told, driver.ledger.rewrite(OURS))) == ["intent 0", "save 1"]
 
 
 def test_action_with_a_stale_tag_asks_the_order_at_once() -> None:
-    world = World()
-    world.event(0, action())
-    assert world.answer(0, Ready("old"), StaleTag()) == ["save 0"]
-    assert world.last(Save).version_tag is None
-    assert world.after(0) == ["poll 0"]
-    assert world.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", THE_ORDER, due=world.now)
-    world.answer(0, Ready("new"))
-    world.after(0)
-    assert isinstance(world.asked[0], Send)
-    assert world.asked[0].version_tag == "new"
+    driver = Driver()
+    driver.event(0, action())
+    assert driver.answer(0, Ready("old"), StaleTag()) == ["save 0"]
+    assert driver.last(Save).version_tag is None
+    assert driver.after(0) == ["poll 0"]
+    assert driver.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", THE_ORDER, due=driver.now)
+    driver.answer(0, Ready("new"))
+    driver.after(0)
+    assert isinstance(driver.asked[0], Send)
+    assert driver.asked[0].version_tag == "new"
 
 
 def test_a_stale_tag_is_an_answer_and_lengthens_no_wait() -> None:
-    world = World()
-    world.event(0, tagged())
-    world.answer(0, StaleTag(), Ready("new"), InDoubt("reset by peer"))
-    assert world.asks_next_after() == 10.0
+    driver = Driver()
+    driver.event(0, tagged())
+    driver.answer(0, StaleTag(), Ready("new"), InDoubt("reset by peer"))
+    assert driver.asks_next_after() == 10.0
 
 
 def test_action_whose_tags_are_all_stale_is_a_dead_letter() -> None:
-    world = World()
-    world.event(0, tagged())
+    driver = Driver()
+    driver.event(0, tagged())
     stale: list[Outcome] = [StaleTag(), Ready("another")]
-    assert world.answer(0, *stale * MAX_STALE) == []
-    assert world.answer(0, StaleTag()) == ["set aside 0: stale_tag"]
+    assert driver.answer(0, *stale * MAX_STALE) == []
+    assert driver.answer(0, StaleTag()) == ["dead letter 0: stale_tag"]
 
 
 @pytest.mark.parametrize(
@@ -739,10 +739,10 @@ def test_action_whose_tags_are_all_stale_is_a_dead_letter() -> None:
     ],
 )
 def test_no_later_answer_ends_the_doubt_about_an_earlier_send(then: list[Outcome], done: list[str]) -> None:
-    world = sending()
-    world.answer(0, InDoubt("no answer"))
-    assert world.answer(0, *then) == done
-    assert world.ledger.in_doubt == 1
+    driver = sending()
+    driver.answer(0, InDoubt("no answer"))
+    assert driver.answer(0, *then) == done
+    assert driver.ledger.in_doubt == 1
 
 
 @pytest.mark.parametrize(
@@ -754,66 +754,66 @@ def test_no_later_answer_ends_the_doubt_about_an_earlier_send(then: list[Outcome
     ],
 )
 def test_a_dead_letter_says_that_an_earlier_send_may_have_been_processed(then: list[Outcome]) -> None:
-    world = sending()
-    world.answer(0, InDoubt("no answer"), *then)
-    assert world.last(GiveUp).detail.endswith("; an earlier send may have been processed")
-    assert world.ledger.in_doubt == 0
+    driver = sending()
+    driver.answer(0, InDoubt("no answer"), *then)
+    assert driver.last(GiveUp).detail.endswith("; an earlier send may have been processed")
+    assert driver.ledger.in_doubt == 0
 
 
 def test_action_whose_record_the_broker_refuses_is_forgotten_and_frees_its_successor() -> None:
-    world = World()
-    world.event(0, action())
-    world.event(1, tagged())
-    world.ledger.record_too_large(ActionId(OURS, 0), world.now)
-    assert world.after(10) == ["send 1"]
-    assert world.ledger.open == 1
+    driver = Driver()
+    driver.event(0, action())
+    driver.event(1, tagged())
+    driver.ledger.record_too_large(ActionId(OURS, 0), driver.now)
+    assert driver.after(10) == ["send 1"]
+    assert driver.ledger.open == 1
 
 
 # -- what ends an action, and what does not ---------------------------------------------------------------------------
 
 
 def test_an_order_without_a_contact_is_tried_again_until_its_grace_is_over() -> None:
-    world = sending()
+    driver = sending()
     waits: list[float] = []
-    while (done := world.answer(0, NoContact('["no contact"]'))) != ["set aside 0: no_contact"]:
+    while (done := driver.answer(0, NoContact('["no contact"]'))) != ["dead letter 0: no_contact"]:
         assert done == ["save 0"]
-        waits.append(world.asks_next_after())
+        waits.append(driver.asks_next_after())
     assert waits == [10.0, 30.0, 60.0, 120.0, 120.0, 120.0, 120.0, 20.0]  # 600 s in all: the last try is right then
-    assert world.last(GiveUp).errors == '["no contact"]'
+    assert driver.last(GiveUp).errors == '["no contact"]'
 
 
 def test_a_contact_that_comes_within_its_grace_is_in_time() -> None:
-    world = sending()
+    driver = sending()
     for _ in range(8):
-        world.answer(0, NoContact())
-    assert world.answer(0, Accepted()) == ["close 0"]
+        driver.answer(0, NoContact())
+    assert driver.answer(0, Accepted()) == ["close 0"]
 
 
 def test_an_order_without_a_contact_is_sent_again_where_the_event_carries_it() -> None:
-    world = World()
-    world.event(0, with_document())
-    world.answer(0, DocumentTaken("j-1"), Ready("t-1"), NoContact())
-    assert world.last(Save).job_id is world.last(Save).version_tag is None
-    assert world.asks_next_after() == 10.0
-    document = world.asked[0]
+    driver = Driver()
+    driver.event(0, with_document())
+    driver.answer(0, DocumentTaken("j-1"), Ready("t-1"), NoContact())
+    assert driver.last(Save).job_id is driver.last(Save).version_tag is None
+    assert driver.asks_next_after() == 10.0
+    document = driver.asked[0]
     assert isinstance(document, Poll)
     assert document.target == THE_DOCUMENT
-    world.answer(0, DocumentTaken("j-2"), Ready("t-2"))
-    assert world.after(0) == ["send 0"]
-    assert world.answer(0, Accepted()) == ["close 0"]
+    driver.answer(0, DocumentTaken("j-2"), Ready("t-2"))
+    assert driver.after(0) == ["send 0"]
+    assert driver.answer(0, Accepted()) == ["close 0"]
 
 
 def test_without_a_grace_the_first_422_is_the_last() -> None:
-    world = World()
-    world.ledger = Ledger(Policy(contact_grace_s=0), jitter=lambda: 0.5)
-    world.ledger.assign(OURS, [], 0.0)
-    world.event(0, tagged())
-    assert world.answer(0, NoContact()) == ["set aside 0: no_contact"]
+    driver = Driver()
+    driver.ledger = Ledger(Policy(contact_grace_s=0), jitter=lambda: 0.5)
+    driver.ledger.assign(OURS, [], 0.0)
+    driver.event(0, tagged())
+    assert driver.answer(0, NoContact()) == ["dead letter 0: no_contact"]
 
 
-def test_an_order_whose_change_is_not_dated_is_set_aside_at_once() -> None:
-    world = asking(job=None)
-    assert world.answer(0, Undated()) == ["set aside 0: undated_order"]
+def test_an_order_whose_change_is_not_dated_is_dead_lettered_at_once() -> None:
+    driver = asking(job=None)
+    assert driver.answer(0, Undated()) == ["dead letter 0: undated_order"]
 
 
 @pytest.mark.parametrize("begin", [sending, asking], ids=["action", "poll"])
@@ -826,69 +826,69 @@ def test_an_order_whose_change_is_not_dated_is_set_aside_at_once() -> None:
     ],
 )
 def test_what_fails_by_itself_waits_longer_each_time_and_ends_at_the_deadline(
-    begin: Callable[[], World], outcome: Forbidden | Throttled | Unavailable, reason: str
+    begin: Callable[[], Driver], outcome: Forbidden | Throttled | Unavailable, reason: str
 ) -> None:
-    world = begin()
+    driver = begin()
     waits: list[float] = []
-    while not (done := world.answer(0, outcome)) or done == ["save 0"]:
-        waits.append(world.asks_next_after())
-    assert done == [f"set aside 0: {reason}"]
+    while not (done := driver.answer(0, outcome)) or done == ["save 0"]:
+        waits.append(driver.asks_next_after())
+    assert done == [f"dead letter 0: {reason}"]
     assert waits[:5] == [10.0, 30.0, 60.0, 300.0, 300.0]
-    assert DAY < world.now < DAY + 301
+    assert DAY < driver.now < DAY + 301
 
 
 def test_one_whose_turn_it_is_not_keeps_its_place_and_others_are_taken() -> None:
-    world = World()
+    driver = Driver()
     for offset, order in enumerate("ABC"):
-        world.event(offset, tagged(order))
-    world.event(3, action("D"))
-    world.now += 1
-    world.ledger.wake(world.now)
-    world.save_intents()
+        driver.event(offset, tagged(order))
+    driver.event(3, action("D"))
+    driver.now += 1
+    driver.ledger.wake(driver.now)
+    driver.save_intents()
     first = ActionId(OURS, 0)
     taken = []
-    while (request := world.ledger.take("default", other_than=first)) is not None:
+    while (request := driver.ledger.take("default", other_than=first)) is not None:
         taken.append(request.action_id.offset)
     assert taken == [1, 2, 3]
-    assert world.ledger.has_request("default")
-    assert world.after(0) == ["send 0"]
+    assert driver.ledger.has_request("default")
+    assert driver.after(0) == ["send 0"]
 
 
 @pytest.mark.parametrize("begin", [sending, asking], ids=["action", "poll"])
 @pytest.mark.parametrize("outcome", [DOWN, Unavailable("Engage answered 503"), Throttled(), Unauthorized(401)])
 def test_time_ends_nothing_while_engage_as_a_whole_serves_nobody(
-    begin: Callable[[], World], outcome: Unavailable | Throttled | Unauthorized
+    begin: Callable[[], Driver], outcome: Unavailable | Throttled | Unauthorized
 ) -> None:
-    world = begin()
-    while world.now < 2 * DAY:
-        assert world.answer(0, outcome) in ([], ["save 0"])
-        world.now += HOUR
+    driver = begin()
+    while driver.now < 2 * DAY:
+        assert driver.answer(0, outcome) in ([], ["save 0"])
+        driver.now += HOUR
 
 
 @pytest.mark.parametrize("begin", [sending, asking], ids=["action", "poll"])
 @pytest.mark.parametrize("outcome", [DOWN, Unavailable("Engage answered 503"), Throttled()])
 def test_what_fails_while_engage_serves_others_ends_at_the_deadline(
-    begin: Callable[[], World], outcome: Unavailable | Throttled
+    begin: Callable[[], Driver], outcome: Unavailable | Throttled
 ) -> None:
-    world = begin()
-    world.now += DAY
-    done = world.answer(0, outcome)
+    driver = begin()
+    driver.now += DAY
+    done = driver.answer(0, outcome)
     for other in (1, 2):
         assert done in ([], ["save 0"])
-        world.now += 1
-        world.event(other, tagged(f"other-{other}"))
-        world.answer(other, Accepted())
-        done = world.answer(0, outcome)
-    assert done == ["set aside 0: deadline"]
+        driver.now += 1
+        driver.event(other, tagged(f"other-{other}"))
+        driver.answer(other, Accepted())
+        done = driver.answer(0, outcome)
+    assert done == ["dead letter 0: deadline"]
 
 
 def test_others_that_engage_served_before_its_last_failure_do_not_count() -> None:
-    world = sending()
-    world.event(1, tagged("B"))
-    world.answer(1, Accepted())
-    world.now += DAY
+    driver = sending()
+    driver.event(1, tagged("B"))
+    driver.answer(1, Accepted())
+    driver.now += DAY
     for _ in range(5):
-        assert world.answer(0, DOWN) == ["save 0"]
+        assert driver.answer(0, DOWN) == ["save 0"]
 
 
 @pytest.mark.parametrize(
@@ -901,132 +901,132 @@ def test_others_that_engage_served_before_its_last_failure_do_not_count() -> Non
     ids=lambda value: value.partition(":")[0] if isinstance(value, str) else "",
 )
 def test_what_was_in_doubt_is_called_so_whatever_ends_it(ending: list[Outcome], was: str) -> None:
-    world = sending()
-    assert world.answer(0, InDoubt("500"), *ending) == ["set aside 0: outcome_unknown"]
-    assert world.last(GiveUp).detail.startswith(was)
-    assert world.last(GiveUp).detail.endswith("; an earlier send may have been processed")
+    driver = sending()
+    assert driver.answer(0, InDoubt("500"), *ending) == ["dead letter 0: outcome_unknown"]
+    assert driver.last(GiveUp).detail.startswith(was)
+    assert driver.last(GiveUp).detail.endswith("; an earlier send may have been processed")
 
 
-def test_the_next_action_of_an_order_waits_while_engage_may_be_at_work_on_one_set_aside_in_doubt() -> None:
-    world = sending(resend=False)
-    world.event(1, tagged())
-    world.event(2, tagged("B"))
-    assert world.answer(0, InDoubt("time ran out")) == ["set aside 0: outcome_unknown"]
-    assert world.after(0) == ["send 2"], "other orders wait for nothing"
-    assert world.asks_next_after() == 30.0
-    assert "1" in str(list(world.asked))
+def test_the_next_action_of_an_order_waits_while_engage_may_be_at_work_on_one_dead_lettered_in_doubt() -> None:
+    driver = sending(resend=False)
+    driver.event(1, tagged())
+    driver.event(2, tagged("B"))
+    assert driver.answer(0, InDoubt("time ran out")) == ["dead letter 0: outcome_unknown"]
+    assert driver.after(0) == ["send 2"], "other orders wait for nothing"
+    assert driver.asks_next_after() == 30.0
+    assert "1" in str(list(driver.asked))
 
 
 def test_an_action_that_comes_later_waits_no_less() -> None:
-    world = sending(resend=False)
-    world.answer(0, InDoubt("time ran out"))
-    assert world.after(20) == []
-    world.event(1, tagged())
-    world.event(2, action(job="job"))
-    assert world.after(9) == []
-    assert world.after(1) == ["send 1"]
+    driver = sending(resend=False)
+    driver.answer(0, InDoubt("time ran out"))
+    assert driver.after(20) == []
+    driver.event(1, tagged())
+    driver.event(2, action(job="job"))
+    assert driver.after(9) == []
+    assert driver.after(1) == ["send 1"]
 
 
-def test_after_a_while_nothing_of_one_set_aside_in_doubt_is_remembered() -> None:
-    world = sending(resend=False)
-    world.answer(0, InDoubt("time ran out"))
-    world.after(31)
-    world.event(1, tagged())
-    assert world.after(0) == ["send 1"]
+def test_after_a_while_nothing_of_one_dead_lettered_in_doubt_is_remembered() -> None:
+    driver = sending(resend=False)
+    driver.answer(0, InDoubt("time ran out"))
+    driver.after(31)
+    driver.event(1, tagged())
+    assert driver.after(0) == ["send 1"]
 
 
 def test_engage_may_say_how_long_an_action_in_doubt_waits() -> None:
-    world = sending()
-    assert world.answer(0, InDoubt("Engage answered 503", 90.0)) == []
-    assert world.asks_next_after() == 90.0
+    driver = sending()
+    assert driver.answer(0, InDoubt("Engage answered 503", 90.0)) == []
+    assert driver.asks_next_after() == 90.0
 
 
 # -- hand-over -------------------------------------------------------------------------------------------------------
 
 
 def test_a_partition_that_stops_starts_nothing_more() -> None:
-    world = World()
-    world.event(0, action("A"))
-    world.event(1, tagged("B"))
-    assert world.ledger.stop(OURS) == []
-    assert world.after(HOUR) == []
+    driver = Driver()
+    driver.event(0, action("A"))
+    driver.event(1, tagged("B"))
+    assert driver.ledger.stop(OURS) == []
+    assert driver.after(HOUR) == []
 
 
 def test_a_partition_that_stops_takes_intents_back_that_were_not_sent() -> None:
-    world = World()
-    world.event(0, tagged("A"))
-    world.event(1, tagged("B"))
-    for effect in world.ledger.save_intents("default", 2):
+    driver = Driver()
+    driver.event(0, tagged("A"))
+    driver.event(1, tagged("B"))
+    for effect in driver.ledger.save_intents("default", 2):
         assert isinstance(effect, Save)
-    world.ledger.intent_saved(ActionId(OURS, 0), 1, 0.0)
-    assert [told(effect) for effect in world.ledger.stop(OURS)] == ["save 0"]
-    assert world.ledger.in_flight(OURS) == 1
-    assert [told(effect) for effect in world.ledger.intent_saved(ActionId(OURS, 1), 1, 0.0)] == ["save 1"]
-    assert world.ledger.in_flight(OURS) == 0
-    assert world.after(0) == []
+    driver.ledger.intent_saved(ActionId(OURS, 0), 1, 0.0)
+    assert [told(effect) for effect in driver.ledger.stop(OURS)] == ["save 0"]
+    assert driver.ledger.in_flight(OURS) == 1
+    assert [told(effect) for effect in driver.ledger.intent_saved(ActionId(OURS, 1), 1, 0.0)] == ["save 1"]
+    assert driver.ledger.in_flight(OURS) == 0
+    assert driver.after(0) == []
 
 
 def test_a_hand_over_waits_for_the_actions_in_flight_and_keeps_what_they_come_to() -> None:
-    world = World()
+    driver = Driver()
     for offset, order in enumerate("AABBC"):
-        world.event(offset, tagged(order))
-    assert world.after(0) == ["send 0", "send 2", "send 4"]
-    world.ledger.stop(OURS)
-    assert world.ledger.in_flight(OURS) == 3
-    assert world.answer(0, Accepted()) == ["close 0"]
-    assert world.answer(2, DOWN) == ["save 2"]
-    assert world.answer(4, InDoubt("reset")) == []
-    assert world.ledger.in_flight(OURS) == 0
-    assert world.states == {"queued": 2, "holding": 2}
-    assert world.after(HOUR) == []
+        driver.event(offset, tagged(order))
+    assert driver.after(0) == ["send 0", "send 2", "send 4"]
+    driver.ledger.stop(OURS)
+    assert driver.ledger.in_flight(OURS) == 3
+    assert driver.answer(0, Accepted()) == ["close 0"]
+    assert driver.answer(2, DOWN) == ["save 2"]
+    assert driver.answer(4, InDoubt("reset")) == []
+    assert driver.ledger.in_flight(OURS) == 0
+    assert driver.states == {"queued": 2, "holding": 2}
+    assert driver.after(HOUR) == []
 
 
 def test_a_hand_over_waits_for_no_poll_but_keeps_a_tag_that_comes_in_time() -> None:
-    world = asking()
-    world.ledger.stop(OURS)
-    assert world.ledger.in_flight(OURS) == 0
-    assert world.answer(0, Ready("tag")) == ["save 0"]
-    assert world.last(Save).version_tag == "tag"
+    driver = asking()
+    driver.ledger.stop(OURS)
+    assert driver.ledger.in_flight(OURS) == 0
+    assert driver.answer(0, Ready("tag")) == ["save 0"]
+    assert driver.last(Save).version_tag == "tag"
 
 
 def test_a_dropped_partition_is_forgotten_at_once() -> None:
-    world = World()
+    driver = Driver()
     for offset, order in enumerate("AABCD"):
-        world.event(offset, tagged(order) if order != "D" else action(order))
-    world.after(0)
-    world.answer(0, InDoubt("reset"))
-    assert world.ledger.drop(OURS) == 5
-    assert world.ledger.drop(OURS) == 0
-    assert (world.ledger.open, world.ledger.in_doubt, world.states) == (0, 0, {})
-    assert world.ledger.next_wake() is None
-    assert world.after(HOUR) == []
+        driver.event(offset, tagged(order) if order != "D" else action(order))
+    driver.after(0)
+    driver.answer(0, InDoubt("reset"))
+    assert driver.ledger.drop(OURS) == 5
+    assert driver.ledger.drop(OURS) == 0
+    assert (driver.ledger.open, driver.ledger.in_doubt, driver.states) == (0, 0, {})
+    assert driver.ledger.next_wake() is None
+    assert driver.after(HOUR) == []
 
 
 def test_an_answer_from_before_a_partition_went_away_never_touches_what_came_back() -> None:
-    world = asking()
-    poll = world.asked[0]
-    world.ledger.drop(OURS)
-    world.ledger.assign(AGAIN, [restored(0, action())], world.now)
-    world.after(60)
-    assert world.ledger.poll_answered(poll.action_id, JobFailed("stale"), world.now) == []
-    assert world.ledger.intent_saved(poll.action_id, 1, world.now) == []
-    assert world.ledger.action_answered(poll.action_id, Accepted(), world.now) == []
-    world.ledger.record_too_large(poll.action_id, world.now)
-    assert world.states == {"polling": 1}
+    driver = asking()
+    poll = driver.asked[0]
+    driver.ledger.drop(OURS)
+    driver.ledger.assign(AGAIN, [restored(0, action())], driver.now)
+    driver.after(60)
+    assert driver.ledger.poll_answered(poll.action_id, JobFailed("stale"), driver.now) == []
+    assert driver.ledger.intent_saved(poll.action_id, 1, driver.now) == []
+    assert driver.ledger.action_answered(poll.action_id, Accepted(), driver.now) == []
+    driver.ledger.record_too_large(poll.action_id, driver.now)
+    assert driver.states == {"polling": 1}
 
 
 def test_an_answer_that_nobody_waits_for_changes_nothing() -> None:
-    world = sending()
-    action_id = world.asked[0].action_id
-    assert world.ledger.poll_answered(action_id, Ready("tag"), 0.0) == []
-    assert world.ledger.intent_saved(action_id, 1, 0.0) == []
-    world.answer(0, DOWN)
-    assert world.ledger.action_answered(action_id, Accepted(), 0.0) == []
-    assert world.states == {"holding": 1}
+    driver = sending()
+    action_id = driver.asked[0].action_id
+    assert driver.ledger.poll_answered(action_id, Ready("tag"), 0.0) == []
+    assert driver.ledger.intent_saved(action_id, 1, 0.0) == []
+    driver.answer(0, DOWN)
+    assert driver.ledger.action_answered(action_id, Accepted(), 0.0) == []
+    assert driver.states == {"holding": 1}
 
 
 def test_partitions_that_come_and_go_leave_nothing_behind_while_a_connection_is_suspended() -> None:
-    ledger = World().ledger
+    ledger = Driver().ledger
     for epoch in range(2, 50):
         passing = Assignment("orders", 1, epoch)
         ledger.assign(passing, [restored(n, action(str(n), tag="t" if n % 2 else None)) for n in range(20)], 0.0)
@@ -1040,32 +1040,32 @@ def test_partitions_that_come_and_go_leave_nothing_behind_while_a_connection_is_
 
 
 def test_lanes_are_rebuilt_in_the_order_of_their_events() -> None:
-    world = World(OURS, restored(2, tagged()), restored(0, tagged()), restored(1, tagged()))
+    driver = Driver(OURS, restored(2, tagged()), restored(0, tagged()), restored(1, tagged()))
     sent = []
-    while world.ledger.open:
-        sent += world.after(0)
-        world.answer(int(sent[-1][-1]), Accepted())
+    while driver.ledger.open:
+        sent += driver.after(0)
+        driver.answer(int(sent[-1][-1]), Accepted())
     assert sent == ["send 0", "send 1", "send 2"]
 
 
 def test_a_restored_intent_is_in_doubt_and_sent_again_after_a_wait_never_at_once() -> None:
-    world = World(OURS, restored(0, tagged(), sending=True, sends=2))
-    assert world.effects == []
-    assert world.ledger.in_doubt == 1
-    assert world.after(0) == []
-    assert world.asks_next_after() == 30.0
-    assert world.last(Save).sends == 3
+    driver = Driver(OURS, restored(0, tagged(), sending=True, sends=2))
+    assert driver.effects == []
+    assert driver.ledger.in_doubt == 1
+    assert driver.after(0) == []
+    assert driver.asks_next_after() == 30.0
+    assert driver.last(Save).sends == 3
 
 
 def test_a_restored_intent_without_a_tag_waits_as_long_before_it_asks() -> None:
-    world = World(OURS, restored(0, action(), sending=True))
-    assert world.asks_next_after() == 10.0
-    assert world.answer(0, Ready("tag")) == []
-    assert world.after(0) == ["send 0"]
+    driver = Driver(OURS, restored(0, action(), sending=True))
+    assert driver.asks_next_after() == 10.0
+    assert driver.answer(0, Ready("tag")) == []
+    assert driver.after(0) == ["send 0"]
 
 
-def test_a_restored_intent_is_set_aside_where_the_route_says_so() -> None:
-    world = World(
+def test_a_restored_intent_is_dead_lettered_where_the_route_says_so() -> None:
+    driver = Driver(
         OURS,
         restored(0, tagged()),
         restored(1, tagged(resend=False), sending=True),
@@ -1073,88 +1073,88 @@ def test_a_restored_intent_is_set_aside_where_the_route_says_so() -> None:
         restored(3, tagged("B", resend=False), sending=True),
         restored(4, tagged("B")),
     )
-    assert [told(e) for e in world.effects] == ["set aside 1: outcome_unknown", "set aside 3: outcome_unknown"]
-    assert world.ledger.in_doubt == 0
-    assert world.after(0) == ["send 0"]
-    world.answer(0, Accepted())
-    assert world.after(29) == [], "Engage may still be at work on 1 and 3"
-    assert world.after(1) == ["send 2", "send 4"]
+    assert [told(e) for e in driver.effects] == ["dead letter 1: outcome_unknown", "dead letter 3: outcome_unknown"]
+    assert driver.ledger.in_doubt == 0
+    assert driver.after(0) == ["send 0"]
+    driver.answer(0, Accepted())
+    assert driver.after(29) == [], "Engage may still be at work on 1 and 3"
+    assert driver.after(1) == ["send 2", "send 4"]
 
 
 def test_an_intent_behind_another_action_of_its_lane_waits_from_its_own_turn_on() -> None:
-    world = World(OURS, restored(0, tagged()), restored(1, tagged(), sending=True))
-    assert world.ledger.in_doubt == 1
-    world.after(HOUR)
-    world.answer(0, Accepted())
-    assert world.after(0) == []
-    assert world.asks_next_after() == 10.0
+    driver = Driver(OURS, restored(0, tagged()), restored(1, tagged(), sending=True))
+    assert driver.ledger.in_doubt == 1
+    driver.after(HOUR)
+    driver.answer(0, Accepted())
+    assert driver.after(0) == []
+    assert driver.asks_next_after() == 10.0
 
 
 def test_two_records_of_one_event_are_one_action_and_the_one_in_doubt_stays() -> None:
     first, second = action(), replace(tagged(), route="renamed")
-    world = World(OURS, restored(0, first), restored(0, second, sending=True))
-    assert world.effects == [Close(ActionId(OURS, 0), "shipped")]
-    assert (world.ledger.open, world.ledger.in_doubt) == (1, 1)
+    driver = Driver(OURS, restored(0, first), restored(0, second, sending=True))
+    assert driver.effects == [Close(ActionId(OURS, 0), "shipped")]
+    assert (driver.ledger.open, driver.ledger.in_doubt) == (1, 1)
 
 
 def test_a_record_from_a_clock_that_was_ahead_waits_no_longer_than_a_poll_may() -> None:
-    world = World(OURS, restored(0, action(), first_seen=FOREVER, due=FOREVER), now=100.0)
-    assert world.asks_next_after() == 60.0
-    assert world.answer(0, DocumentTaken("j")) == ["save 0"]
-    assert world.last(Save).first_seen == 100.0
+    driver = Driver(OURS, restored(0, action(), first_seen=FOREVER, due=FOREVER), now=100.0)
+    assert driver.asks_next_after() == 60.0
+    assert driver.answer(0, DocumentTaken("j")) == ["save 0"]
+    assert driver.last(Save).first_seen == 100.0
 
 
 def test_what_was_saved_comes_back_as_it_was() -> None:
-    world = World()
-    world.event(0, action())
-    world.answer(0, NotReady(), NotReady(), Ready("old"), DOWN)
-    saved = world.last(Save)
+    driver = Driver()
+    driver.event(0, action())
+    driver.answer(0, NotReady(), NotReady(), Ready("old"), DOWN)
+    saved = driver.last(Save)
     assert (saved.attempts, saved.sends, saved.version_tag, saved.job_id) == (3, 1, "old", "job")
     again = restored(0, action(tag="old"), sends=saved.sends, due=saved.due)
-    assert World(AGAIN, again, now=saved.due).after(0) == ["send 0"]
+    assert Driver(AGAIN, again, now=saved.due).after(0) == ["send 0"]
 
 
 # -- records that are written again ------------------------------------------------------------------------------------
 
 
 def test_an_old_record_is_written_again_as_it_stands() -> None:
-    world = World()
-    world.event(0, action())
-    world.event(1, action())
-    assert [told(world.ledger.refresh(ActionId(OURS, offset))[0]) for offset in (0, 1)] == ["save 0", "save 1"]
-    world.after(1)
-    assert told(world.ledger.refresh(ActionId(OURS, 0))[0]) == "save 0"
-    world.answer(0, Ready("tag"))
-    assert told(world.ledger.refresh(ActionId(OURS, 0))[0]) == "save 0"
-    assert world.ledger.refresh(ActionId(OURS, 7)) == []
+    driver = Driver()
+    driver.event(0, action())
+    driver.event(1, action())
+    assert [told(driver.ledger.refresh(ActionId(OURS, offset))[0]) for offset in (0, 1)] == ["save 0", "save 1"]
+    driver.after(1)
+    assert told(driver.ledger.refresh(ActionId(OURS, 0))[0]) == "save 0"
+    driver.answer(0, Ready("tag"))
+    assert told(driver.ledger.refresh(ActionId(OURS, 0))[0]) == "save 0"
+    assert driver.ledger.refresh(ActionId(OURS, 7)) == []
 
 
 def test_an_intent_on_its_way_is_young_and_not_written_again() -> None:
-    world = World()
-    world.event(0, tagged())
+    driver = Driver()
+    driver.event(0, tagged())
     action_id = ActionId(OURS, 0)
-    world.ledger.save_intents("default", 1)
-    assert world.ledger.refresh(action_id) == []
-    world.ledger.intent_saved(action_id, 1, 0.0)
-    assert world.ledger.refresh(action_id) == []
-    world.ledger.take("default")
-    assert world.ledger.refresh(action_id) == []
+    driver.ledger.save_intents("default", 1)
+    assert driver.ledger.refresh(action_id) == []
+    driver.ledger.intent_saved(action_id, 1, 0.0)
+    assert driver.ledger.refresh(action_id) == []
+    driver.ledger.take("default")
+    assert driver.ledger.refresh(action_id) == []
 
 
 def test_an_old_record_in_doubt_is_written_again_as_the_intent_that_it_is() -> None:
-    world = sending()
-    world.answer(0, InDoubt("reset"))
-    assert told(world.ledger.refresh(ActionId(OURS, 0))[0]) == "intent 0"
+    driver = sending()
+    driver.answer(0, InDoubt("reset"))
+    assert told(driver.ledger.refresh(ActionId(OURS, 0))[0]) == "intent 0"
 
 
 # -- figures ----------------------------------------------------------------------------------------------------------
 
 
 def test_what_nobody_takes_is_overdue_after_the_tolerance() -> None:
-    world = World()
-    world.event(0, action("A"))
-    world.event(1, tagged("B"))
-    ledger = world.ledger
+    driver = Driver()
+    driver.event(0, action("A"))
+    driver.event(1, tagged("B"))
+    ledger = driver.ledger
     assert ledger.overdue(1.0) == 0
     assert ledger.overdue(1.1) == 1
     ledger.wake(1.1)
@@ -1167,27 +1167,27 @@ def test_what_nobody_takes_is_overdue_after_the_tolerance() -> None:
 
 
 def test_what_went_away_is_not_overdue() -> None:
-    world = World()
-    world.event(0, tagged("A"))
-    world.event(1, tagged("B"))
-    world.ledger.record_too_large(ActionId(OURS, 0), 0.0)
-    world.ledger.save_intents("default", 1)
-    world.ledger.accept(OURS, 2, tagged("C"), 99.5)
-    assert world.ledger.overdue(100.0) == 0
+    driver = Driver()
+    driver.event(0, tagged("A"))
+    driver.event(1, tagged("B"))
+    driver.ledger.record_too_large(ActionId(OURS, 0), 0.0)
+    driver.ledger.save_intents("default", 1)
+    driver.ledger.accept(OURS, 2, tagged("C"), 99.5)
+    assert driver.ledger.overdue(100.0) == 0
 
 
 def test_open_actions_are_counted_by_state() -> None:
-    world = World()
+    driver = Driver()
     for offset, order in enumerate("AABC"):
-        world.event(offset, action(order) if order != "C" else tagged(order))
-    assert world.ledger.open == 4
-    assert world.states == {"queued": 1, "waiting": 2, "tagged": 1}
+        driver.event(offset, action(order) if order != "C" else tagged(order))
+    assert driver.ledger.open == 4
+    assert driver.states == {"queued": 1, "waiting": 2, "tagged": 1}
 
 
 def test_a_wake_takes_a_limited_number_at_a_time() -> None:
-    world = World()
+    driver = Driver()
     for offset in range(5):
-        world.event(offset, action(str(offset)))
-    world.ledger.wake(1.0, most=2)
-    assert world.states == {"waiting": 3, "due": 2}
-    assert world.ledger.next_wake() == 1.0
+        driver.event(offset, action(str(offset)))
+    driver.ledger.wake(1.0, most=2)
+    assert driver.states == {"waiting": 3, "due": 2}
+    assert driver.ledger.next_wake() == 1.0

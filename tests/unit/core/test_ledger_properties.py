@@ -1,7 +1,7 @@
 """The ledger under any sequence of events, answers, rebalances and crashes, beside a model of Kafka and Engage.
 
-The model's journal commits any prefix of what was handed in; a crash or a lost partition loses the rest, and whether
-Engage processed what was in flight then is anybody's guess.
+The model's journal commits any prefix of what was submitted; a crash or a lost partition loses what follows.
+Whether Engage processed what was in flight then is anybody's guess.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Partition:
     events: list[NewAction] = field(default_factory=list)
     position: int = 0
     live: dict[int, Save] = field(default_factory=dict)
-    set_aside: set[int] = field(default_factory=set)
+    dead_lettered: set[int] = field(default_factory=set)
     processed: list[int] = field(default_factory=list)
     assignment: Assignment | None = None
     stopping: bool = False
@@ -189,7 +189,7 @@ class Relays(RuleBasedStateMachine):
         self.ledger.do(lambda ledger: ledger.wake(now, most))
 
     @rule(seconds=st.sampled_from([0.0, 2.0, 400.0]))
-    def a_turn(self, seconds: float) -> None:
+    def a_tick(self, seconds: float) -> None:
         self.time_passes(seconds, 1000)
         self.save_intents(4)
         self.commit(1.0)
@@ -287,7 +287,7 @@ class Relays(RuleBasedStateMachine):
         assert sum(ledger.in_flight(assignment) for assignment in held) == counts["saving"] + counts["sending"]
         for partition in self.partitions.values():
             if partition.assignment is None:
-                assert set(partition.live) | partition.set_aside | set(partition.processed) == set(
+                assert set(partition.live) | partition.dead_lettered | set(partition.processed) == set(
                     range(partition.position)
                 )
 
@@ -298,7 +298,7 @@ class Relays(RuleBasedStateMachine):
 
     @invariant()
     def every_event_is_open_or_ended(self) -> None:
-        """What the held partitions' records say, once all that was handed in is committed, is what the ledger holds."""
+        """What the held partitions' records say, once all that was submitted is committed, is what the ledger holds."""
         open_ = 0
         for partition in self.partitions.values():
             if partition.assignment is not None:
@@ -319,7 +319,7 @@ class Relays(RuleBasedStateMachine):
                 self.lose(number)
                 self.assign(number)
         self.commit(1.0)
-        given_up = {number: set(partition.set_aside) for number, partition in self.partitions.items()}
+        given_up = {number: set(partition.dead_lettered) for number, partition in self.partitions.items()}
         deadline = self.now + HEALED_WITHIN_S
         while self.ledger.open:
             self.time_passes(0.0, 1000)
@@ -341,9 +341,9 @@ class Relays(RuleBasedStateMachine):
         self.commit(1.0)
         for number, partition in self.partitions.items():
             assert not partition.live
-            assert partition.set_aside == given_up[number]
+            assert partition.dead_lettered == given_up[number]
             assert partition.position == len(partition.events)
-            assert partition.set_aside | set(partition.processed) == set(range(len(partition.events)))
+            assert partition.dead_lettered | set(partition.processed) == set(range(len(partition.events)))
         for ledger in self.ledgers:
             ledger.replay()
 
@@ -437,7 +437,7 @@ class Relays(RuleBasedStateMachine):
                 del partition.live[offset]
             case GiveUp():
                 del partition.live[offset]
-                partition.set_aside.add(offset)
+                partition.dead_lettered.add(offset)
 
 
 Relays.TestCase.settings = settings(

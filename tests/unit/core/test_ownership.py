@@ -35,8 +35,8 @@ def test_every_assignment_that_is_owned_is_listed_and_covered() -> None:
 
 
 @given(st.integers(-(2**31), 2**31 - 1), st.binary(max_size=40))
-def test_the_generation_is_read_from_librdkafkas_serialisation(number: int, rest: bytes) -> None:
-    assert generation(b"CGMDv2:" + struct.pack("=i", number) + rest) == number
+def test_the_generation_is_read_from_librdkafkas_serialisation(number: int, tail: bytes) -> None:
+    assert generation(b"CGMDv2:" + struct.pack("=i", number) + tail) == number
 
 
 @pytest.mark.parametrize("unknown", [b"", b"CGMDv2:", b"CGMDv2:\x01\x00\x00", b"CGMDv3:\x01\x00\x00\x00group\x00"])

@@ -86,7 +86,7 @@ def test_requests_leave_evenly() -> None:
     rate_limit=st.sampled_from([10.0, 50.0, 200.0, 1000.0]),
     lateness=st.lists(st.sampled_from([0.0, 0.0005, 0.002, 0.02, 0.3, 1.5]), min_size=1, max_size=12),
 )
-def test_no_sliding_second_exceeds_the_budget_however_late_the_timers_are(
+def test_no_sliding_second_exceeds_the_rate_limit_however_late_the_timers_are(
     rate_limit: float, lateness: list[float]
 ) -> None:
     sent = list(run(pace_of(rate_limit), T0, T0 + 3, late_by(*lateness)))
@@ -128,7 +128,7 @@ def test_without_a_share_nothing_leaves() -> None:
     assert pace_of(50, share=0.0).next_at(T0) == math.inf
 
 
-def test_a_tiny_share_still_gets_its_turn() -> None:
+def test_a_tiny_share_still_gets_its_permit() -> None:
     pace = pace_of(50, share=0.0001)
     assert pace.next_at(T0) == pytest.approx(T0 + 1 / (50 * 0.0001 / 2), abs=1)
 
@@ -148,7 +148,7 @@ def test_what_was_earned_at_the_old_rate_is_kept_as_a_fraction_of_the_next_reque
     moves=st.lists(st.tuples(st.floats(0.01, 1.0), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0])), max_size=20),
     seed=st.integers(0, 1000),
 )
-def test_a_rebalance_never_lets_two_instances_together_exceed_the_budget(
+def test_a_rebalance_never_lets_two_instances_together_exceed_the_rate_limit(
     moves: list[tuple[float, float]], seed: int
 ) -> None:
     """A share shrinks before the other one grows: partitions are revoked before they are assigned."""
@@ -170,7 +170,7 @@ def test_a_rebalance_never_lets_two_instances_together_exceed_the_budget(
 
 
 @pytest.mark.parametrize("instances", [2, 3, 5, 8, 12])
-def test_however_many_instances_share_a_key_no_sliding_second_exceeds_the_budget(instances: int) -> None:
+def test_however_many_instances_share_a_key_no_sliding_second_exceeds_the_rate_limit(instances: int) -> None:
     draw = random.Random(instances)
     timers = iter(lambda: draw.choice([0.0, 0.001, 0.002]), None)
     sent: list[float] = []
@@ -248,7 +248,7 @@ def test_failures_in_a_row_stop_the_connection_then_one_request_tries_it() -> No
     assert pace.next_at(T0 + 5) <= T0 + 5
 
 
-def test_rests_grow_while_trials_fail_and_start_small_again_after_a_success() -> None:
+def test_cooldowns_grow_while_half_open_probes_fail_and_start_small_again_after_a_success() -> None:
     pace, now = pace_of(50), T0 + 1
     fail(pace, FAILURES_IN_A_ROW - 1, now)
     cooldowns = []
@@ -263,7 +263,7 @@ def test_rests_grow_while_trials_fail_and_start_small_again_after_a_success() ->
     assert pace.next_at(now) == now + COOLDOWNS_S[0]
 
 
-def test_late_failures_do_not_lengthen_the_rest() -> None:
+def test_late_failures_do_not_lengthen_the_cooldown() -> None:
     pace = pace_of(50)
     fail(pace, 100, T0 + 1)
     assert pace.next_at(T0 + 1) == T0 + 1 + COOLDOWNS_S[0]
@@ -315,7 +315,7 @@ def test_a_new_key_is_tried_at_once_with_one_request() -> None:
     assert pace.next_at(T0 + 2) <= T0 + 2
 
 
-def test_a_new_key_does_not_end_another_rest() -> None:
+def test_a_new_key_does_not_end_another_cooldown() -> None:
     pace = pace_of(50)
     pace.answered(Throttled(7.0), T0)
     pace.key_changed()
@@ -454,7 +454,7 @@ def test_failed_calls_wait_as_engage_asks_for() -> None:
     assert (schedule.backoff(1, 0.0), schedule.backoff(1, 1.0)) == pytest.approx((8.0, 12.0))
 
 
-def test_a_trial_is_the_whole_call_and_its_next_request_waits_for_its_turn_only() -> None:
+def test_a_half_open_probe_is_the_whole_call_and_its_next_request_waits_for_its_permit_only() -> None:
     pace = pace_of(50)
     fail(pace, FAILURES_IN_A_ROW, T0)
     at = pace.next_at(T0 + COOLDOWNS_S[0])

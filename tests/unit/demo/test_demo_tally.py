@@ -59,7 +59,7 @@ def test_every_event_that_came_to_one_end_adds_up() -> None:
     assert (tally.unrouted, tally.tombstones) == (1, 1)
 
 
-def test_an_action_that_nobody_accepted_or_set_aside_is_lost() -> None:
+def test_an_action_that_nobody_accepted_or_dead_lettered_is_lost() -> None:
     tally = judged([CONFIRMED, SHIPPED], [accepted(CONFIRMED)])
     assert tally.lost == 1
     assert not tally.adds_up
@@ -118,7 +118,7 @@ def test_orders_among_each_other_have_no_order() -> None:
     assert judged([CONFIRMED, other], [accepted(other), accepted(CONFIRMED)]).adds_up
 
 
-def test_an_event_that_was_accepted_and_set_aside_ended_twice() -> None:
+def test_an_event_that_was_accepted_and_dead_lettered_ended_twice() -> None:
     tally = judged([CONFIRMED], [accepted(CONFIRMED)], (DeadLettered(0, Reason.STALE_TAG),))
     assert tally.ended_twice == 1
     assert not tally.adds_up
@@ -151,7 +151,7 @@ def test_a_dead_letter_of_an_event_that_was_never_written_is_unasked() -> None:
     assert not tally.adds_up
 
 
-def test_an_event_for_nobody_that_was_set_aside_is_not_counted_as_passed() -> None:
+def test_an_event_for_nobody_that_was_dead_lettered_is_not_counted_as_passed() -> None:
     tally = judged([odd(0, "tombstone")], [], (DeadLettered(0, Reason.UNDECODABLE),))
     assert (tally.tombstones, tally.dead_letters) == (0, {Reason.UNDECODABLE: 1})
 

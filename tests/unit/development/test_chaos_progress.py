@@ -67,7 +67,7 @@ def test_recovery_ends_where_the_first_second_of_full_speed_begins() -> None:
     assert recovery_s([*BEFORE, *after], BEGAN, ENDED) == 3
 
 
-def test_who_goes_on_as_before_has_recovered_with_the_next_acceptance() -> None:
+def test_who_continues_as_before_has_recovered_with_the_next_acceptance() -> None:
     assert recovery_s([*BEFORE, *evenly(ENDED + 0.25, ENDED + 3, 10)], BEGAN, ENDED) == 0.25
 
 
@@ -124,7 +124,7 @@ def test_being_busy_is_no_progress_but_is_told_from_idleness() -> None:
     busy, idle = Probe(STUCK_S), Probe(STUCK_S)
     busy.see(7, 1, now=1000)
     idle.see(7, 1, now=1000)
-    assert "goes on trying" in str(busy.see(7, 2, now=1000 + STUCK_S))
+    assert "still tries" in str(busy.see(7, 2, now=1000 + STUCK_S))
     assert "nothing is even tried" in str(idle.see(7, 1, now=1000 + STUCK_S))
 
 

@@ -85,7 +85,7 @@ def sample(at: float, requests: float, histogram: Buckets) -> Sample:
     return Sample(at, 0, 0, 0, 0.0, 0, 0, {"default": Use(100.0, requests, histogram)})
 
 
-def test_a_sample_counts_as_free_where_it_and_the_one_before_left_budget() -> None:
+def test_a_sample_counts_as_free_where_it_and_the_one_before_left_some_rate() -> None:
     samples = [
         sample(0, 0, buckets(0)),
         sample(1, 100, buckets(0, 10)),  # busy
@@ -106,7 +106,7 @@ def test_the_verdict_names_every_aim_that_was_missed() -> None:
         "memory grows": replace(GOOD, memory_growth_bytes=SLACK_BYTES + 1.0),
         "descriptors grow": replace(GOOD, descriptors_growth=SLACK_COUNT + 1),
         "threads grow": replace(GOOD, threads_growth=SLACK_COUNT + 1),
-        "the rate limit was always used up": replace(GOOD, late_free=Late(0, 0.0, 0.0, 0.0)),
+        "the rate limit was never free": replace(GOOD, late_free=Late(0, 0.0, 0.0, 0.0)),
         f"p99 of the lateness is above {AIM_S:g} s": replace(GOOD, late_free=Late(9, 0.1, AIM_S + 0.01, 0.5)),
     }
     assert {name: report.misses() for name, report in bad.items()} == {name: [name] for name in bad}

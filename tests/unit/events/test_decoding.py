@@ -19,7 +19,7 @@ JSON = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(TEX
 
 
 def nested(levels: int) -> bytes:
-    """Objects and lists in turn, with brackets in texts, `levels` deep."""
+    """Objects and lists, alternating, with brackets in texts, `levels` deep."""
     pairs = [('{"]}": ', "}") if level % 2 == 0 else ('["]", ', ', "["]') for level in range(levels)]
     return (
         "".join(opening for opening, _ in pairs) + "1" + "".join(closing for _, closing in reversed(pairs))

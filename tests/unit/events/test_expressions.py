@@ -1,4 +1,4 @@
-"""JMESPath: mistakes are found when it is compiled; what it gives is the library's result, and JSON."""
+"""JMESPath: errors are found when it is compiled; what it gives is the library's result, and JSON."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_truth_is_the_librarys(value: object) -> None:
         ("starts_wiht(type, 'a')", "there is no function starts_wiht() (column 1): `starts_wiht(type, 'a')`"),
         ("a || length()", "length() takes 1 arguments (column 6): `a || length()`"),
         ("not_null()", "not_null() takes at least 1 arguments (column 1): `not_null()`"),
-        ("type == `shipped`", "between backticks stands JSON; write a text in single quotes"),
+        ("type == `shipped`", "text between backticks is JSON; write a string in single quotes"),
         ("a[::0]", "a slice's step cannot be 0: `a[::0]`"),
         ('`"\\ud800"`', "a literal is not JSON (half a surrogate pair, NaN, or nested too deep)"),
         ('{"\\ud800": a}', "a literal is not JSON (half a surrogate pair, NaN, or nested too deep)"),
@@ -69,7 +69,7 @@ def test_truth_is_the_librarys(value: object) -> None:
         ("(" * 5000 + "a", "is nested too deep"),
     ],
 )
-def test_a_mistake_is_found_when_it_is_compiled_and_says_where(text: str, why: str) -> None:
+def test_an_error_is_found_when_it_is_compiled_and_says_where(text: str, why: str) -> None:
     with pytest.raises(ExpressionError) as raised:
         compile_expression(text)
     assert str(raised.value) == why

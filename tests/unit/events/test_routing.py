@@ -145,7 +145,7 @@ def test_each_canonical_type_has_its_action_and_needs_no_more_than_an_order_id(n
         ),
     ],
 )
-def test_a_canonical_event_that_breaks_the_contract_is_set_aside_by_field(changes: Event, detail: str) -> None:
+def test_a_canonical_event_that_breaks_the_contract_is_dead_lettered_by_field(changes: Event, detail: str) -> None:
     assert misrouted({**SHIPPED, **changes}) == Misrouted(Reason.INVALID_EVENT, detail, "shipped")
 
 
@@ -184,8 +184,8 @@ def test_a_users_route_reads_any_shape() -> None:
 
 def test_the_first_route_of_the_file_wins() -> None:
     everything = RouteRule(action="Custom", order_id="number")
-    assert routed(PARCEL_SENT, parcel=PARCEL_ROUTE, rest=everything).route == "parcel"
-    assert routed(PARCEL_SENT, rest=everything, parcel=PARCEL_ROUTE).route == "rest"
+    assert routed(PARCEL_SENT, parcel=PARCEL_ROUTE, others=everything).route == "parcel"
+    assert routed(PARCEL_SENT, others=everything, parcel=PARCEL_ROUTE).route == "others"
 
 
 def test_the_users_routes_come_before_the_built_in_ones() -> None:
@@ -232,7 +232,7 @@ def test_when_follows_jmespaths_truth(when: str, takes: bool) -> None:
     assert isinstance(result, Routed if takes else Unrouted)
 
 
-def test_a_when_that_fails_sets_the_event_aside_instead_of_passing_it() -> None:
+def test_a_when_that_fails_dead_letters_the_event_instead_of_passing_it() -> None:
     assert wrong_parcel(when="starts_with(number, '1')") == (
         "when: expression `starts_with(number, '1')` failed: starts_with() was given a wrong number"
     )
@@ -320,7 +320,7 @@ def test_what_an_expression_gives_wrongly_is_named_by_key(changes: Event, keys: 
     assert wrong_parcel({**PARCEL_SENT, **changes}, **keys) == detail
 
 
-def test_a_mistake_in_a_rule_is_reported_at_its_key_with_its_place() -> None:
+def test_an_error_in_a_rule_is_reported_at_its_key_with_its_place() -> None:
     with pytest.raises(ValidationError) as raised:
         RouteRule.model_validate({"when": "type = 'x'", "action": "", "data": "lenght(a)", "order_ids": "a"})
     assert {error["loc"]: error["msg"].partition(" at ")[0] for error in raised.value.errors()} == {

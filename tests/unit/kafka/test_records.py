@@ -158,7 +158,7 @@ NOON = datetime(2025, 11, 3, 12, tzinfo=UTC)
         (FromOrder(newer_than=NOON), Order(NOON)),
         (FromOrder(), Order()),
         (FromDocument(document={"a": 1}), Document()),
-        (FromEvent(version_tag="tag"), Order()),  # where the tag turns out to be stale
+        (FromEvent(version_tag="tag"), Order()),  # where the tag proves to be stale
     ],
 )
 def test_what_is_asked_for_the_tag_comes_back(tag_source: TagSource, target: PollTarget) -> None:
@@ -231,7 +231,7 @@ def test_what_another_relay_redrove_is_not_mailed_by_this_one(header: bytes | No
     assert redriven_elsewhere([], {"orders.engage.dead-letters"}) is False
 
 
-def test_a_letter_without_its_value_says_so() -> None:
+def test_a_dead_letter_without_its_value_says_so() -> None:
     action = new_action(payload(), event(b"x" * 3000))
     dead_letter = dead_letter_of_action(given_up(action), now=5.0)
     smaller = without_value(dead_letter)

@@ -80,7 +80,7 @@ def test_a_fact_that_cannot_be_taken_does_not_hold_up_those_behind_it() -> None:
     assert [str(error) for error in errors] == ["broken"]
 
 
-def test_an_edge_that_outlives_the_loop_goes_on_reporting_to_nobody(recwarn: pytest.WarningsRecorder) -> None:
+def test_an_edge_that_outlives_the_loop_still_reports_to_nobody(recwarn: pytest.WarningsRecorder) -> None:
     inbox = Inbox()
 
     async def work() -> None:

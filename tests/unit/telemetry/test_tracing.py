@@ -66,7 +66,7 @@ SERVER: dict[str, object] = {"server.address": "127.0.0.1", "engage_relay.connec
 
 
 class Told:
-    """A `Tracing` and what it told. Time goes on by a second whenever somebody looks."""
+    """A `Tracing` and what it told. The clock moves by a second whenever somebody looks."""
 
     def __init__(self, url: str = "https://acme.example/tenant", exporter: SpanExporter | None = None) -> None:
         self._exporter = InMemorySpanExporter()
@@ -420,7 +420,7 @@ async def test_a_send_that_is_cut_off_ends_its_span() -> None:
 
 def test_an_action_that_is_given_up_says_why(told: Told) -> None:
     action = taken(told, *SAMPLED)
-    told.tracing.gave_up(given_up(action))
+    told.tracing.dead_lettered(given_up(action))
     process, span = told.spans
     assert (span.name, trace_of(span), parent_of(span)) == ("dead letter", TRACE, id_of(process))
     assert span.status.status_code is StatusCode.ERROR
@@ -436,7 +436,7 @@ async def test_no_span_holds_anything_of_the_event_or_of_engages_answers(told: T
     action = taken(told, *SAMPLED)
     told.tracing.taken(consumed(), Misrouted(Reason.INVALID_EVENT, SECRET, "shipped"), NOW)
     told.tracing.polled("default", poll(action), JobFailed(SECRET, SECRET), NOW)
-    told.tracing.gave_up(given_up(action))
+    told.tracing.dead_lettered(given_up(action))
     answered = [(await sent(answer(status, SECRET.encode())))[2] for status in (202, 422, 500)]
     spans = [*told.spans, *filter(None, answered)]
     assert len(spans) == 7
