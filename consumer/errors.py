@@ -13,7 +13,7 @@ class ExitCode(IntEnum):
     FAILED = 1  # an error that a restart may fix; the last log line names it
     CONFIGURATION = 2  # the operator: the configuration, or an address that is taken
     TOPICS = 3  # the operator: a topic is missing or does not fit
-    START = 4  # the operator: it must be said where to start (`--from`)
+    START = 4  # the operator has not said where to start (`--from`)
     OFFSET_OUT_OF_RANGE = 5  # the operator: the source no longer holds the next offset
 
 

@@ -1,16 +1,17 @@
 """Pacing: when to poll again, and how fast a connection may send requests. Pure; times are seconds since 1970.
 
 Rules:
- 1. A connection's rate limit is per API key and even, never in bursts: Engage recommends staying below 50 requests/s
-    and answers 429 above 200 in a second. Every request counts, also the second one of a call (a redirect followed,
-    an order behind its job, a document put where it could not be posted).
- 2. Instances share it without talking: each takes the fraction of the source's partitions that it owns. What an
-    instance has earned at its old rate is all that it takes along to the new one.
- 3. 429 shrinks the rate limit (halves it, at most once a second); time without 429 lets it grow back.
+ 1. The rate limit is per API key, and requests are spread evenly, never in bursts. Engage recommends staying below
+    50 requests/s and answers 429 above 200 in a second. Every request counts, also the second one of a call (a
+    followed redirect, the order after its job, the PUT of a document after its POST).
+ 2. Instances share the rate limit without talking to each other: each takes the fraction of the source's partitions
+    that it owns. When its share changes, an instance keeps only what it has earned so far of the next request.
+ 3. A 429 halves the rate, at most once a second. Without further 429s the rate grows back.
  4. Failures in a row stop the connection for a cooldown that grows. Then one half-open probe at a time tries it. A
     refused key stops it until the key changes or a half-open probe succeeds.
- 5. A 403 may be the key's or one request's alone (a firewall's false positive). Only several in a row, of more than one
-    action, refuse the key; and an action whose half-open probe was answered 403 is not the next one.
+ 5. A 403 may concern the key, or one request alone (a firewall's false positive). It counts against the key only after
+    several in a row, of more than one action. After a half-open probe was answered 403, the next probe is for another
+    action.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ The source topic may hold any bytes. Rules:
     inside a text is valid JSON and stays: the route decides what an id may contain.
  4. A detail names the position (byte, line and column, or field), never contents.
 
-An ordinary event is parsed once and written again, and the characters of the two texts are counted. Together that takes
-3.6 microseconds for 400 bytes. (The parse alone takes 1.1, a walk over the fields in Python 12.) Only an event whose
-counts differ is examined field by field.
+An ordinary event is parsed once and written again, and the two texts are compared by counts of characters. Together
+that takes 3.6 microseconds for 400 bytes. (The parse alone takes 1.1, a walk over the fields in Python 12.) Only an
+event that looks odd is examined field by field.
 """
 
 from __future__ import annotations

@@ -6,13 +6,13 @@ Rules:
     transaction leaves records behind that nobody can read.)
  2. In a started topic, a partition without any position was added later. It starts at its beginning.
  3. In a topic that was not started, a partition is known if the group has committed an offset of it (another consumer
-    did, or the delay topic was lost). Those that are not known and hold records are the operator's decision
-    (`run --from`), never ours: from the beginning would mail everybody again, from the end would lose what waits.
-    That the group knows another partition says nothing about them.
+    did, or the delay topic was lost). For partitions that are unknown and hold records the operator decides
+    (`run --from`), never the relay: starting at the beginning would send all e-mails again, starting at the end would
+    lose the events that wait. That the group knows another partition says nothing about these.
  4. A decision is fenced. It is written under one transactional id for the group, and that id is taken before the
-    look at the topics. Who takes the id later fences the earlier one, whose look is out of date by then. An
-    instance that was frozen in between writes nothing, and looks again.
- 5. Who has nothing to decide takes no transactional id: an ordinary start disturbs nobody.
+    look at the topics. An instance that takes the id later fences the earlier one, whose look is out of date by
+    then. So an instance that was frozen in between writes nothing, and looks again.
+ 5. An instance that has nothing to decide takes no transactional id: an ordinary start disturbs no other instance.
 """
 
 from __future__ import annotations

@@ -6,11 +6,13 @@ that the simulation (tests/simulation) drives the same rules.
 Rules (each has a test in tests/broker named after the failure that it prevents):
  1. The group metadata is read again after every poll: a generation can change without a callback. One that the
     group has not given (below 1) is never published: the broker does not check negative ones.
- 2. A new assignment stays paused until its delay partition is restored (`begin`); what the client hands out before
-    that, or out of order, is dropped. Only partitions that this process paused are resumed.
- 3. On revoke nothing is given away before what is in flight is settled, for at most `hand_over_s`; on lost, at once.
- 4. An offset that the broker no longer holds ends the process with its name; never a silent reset.
- 5. A fatal error ends the process, however it is handed out (`is_fatal`).
+ 2. A new assignment stays paused until its delay partition is restored (`begin`). Records that the client returns
+    before that, or from before the next offset, are dropped. Only partitions that this process paused are resumed.
+ 3. On revoke, a partition is given away when its requests in flight have settled, after `hand_over_s` at the latest.
+    On lost, it is given away at once.
+ 4. An offset that the broker no longer holds ends the process with an error that names it. The offset is never reset
+    in silence.
+ 5. A fatal error ends the process, in whatever way the client reports it (`is_fatal`).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from consumer.kafka.records import SourceEvent
 
 POLL_S = 0.1  # how long a request of another thread waits at the most
 MAX_RECORDS = 500  # per batch: some 20 ms of decoding and routing on the event loop
-MIN_HAND_OVER_S = 20.0  # a call of the journal (15 s) and what it waited for; longer where a request may take longer
+MIN_HAND_OVER_S = 20.0  # one call of the journal (15 s) and the call before it; longer where a request may be longer
 # Before it is let in, a member's generation is -1, and with `group.protocol=consumer` 0.
 FIRST_GENERATION = 1
 

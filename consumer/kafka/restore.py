@@ -1,18 +1,19 @@
-"""EDGE. Restoring an assignment: what the delay topic still holds, and where the source continues.
+"""EDGE. Restoring an assignment: read what its delay partition holds, and find where the source continues.
 
 Rules:
  1. Ask for `committed()` first, then for the end of the delay partition, then read the records. With
     `isolation.level=read_committed`, `committed()` waits for a dead instance's transaction that has already sent its
     offsets.
  2. The end is the high watermark as the broker knows it (read-uncommitted). A read_committed consumer's own
-    watermarks and its partition-EOF stop at the last stable offset: a dead instance's open transaction would end
-    the restore too early, and what lies behind it would be lost.
- 3. Latest value per key wins. A missing or impossible low-water mark means "from the beginning", never "latest".
- 4. Where the source continues: the committed offset, else the position record, else (a new partition of a known
-    topic) its beginning. Nothing known at all is the operator's decision, never ours (`run --from`).
-    A position record that is later than a relay's offset counts: a delayed request of the same producer may have put an
-    older offset in the place of a later one. An offset that a tool has set counts as it is.
- 5. An offset that the source no longer (or not yet) holds is an error with a name, never a silent reset.
+    watermarks and its partition-EOF stop at the last stable offset. With those, a dead instance's open transaction
+    would end the restore too early, and the records after it would be lost.
+ 3. The latest value per key wins. A missing or impossible low-water mark means "from the beginning", never "latest".
+ 4. The source continues at the committed offset. Without one, it continues at the position record. A new partition
+    of a known topic has neither and starts at its beginning. Where nothing is known at all, the operator decides
+    (`run --from`), never the relay.
+    A position record that is later than an offset committed by a relay counts: a delayed request of the same producer
+    may have replaced a later offset by an older one. An offset that a tool has set counts as it is.
+ 5. An offset that the source does not hold (any more, or yet) is an error with a name, never a silent reset.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ PURE: facts and times are arguments.
 
 Rules:
  1. Its size does not depend on how much happens. Durations are counted in steps that grow by GROWTH, so a quantile is
-    exact to 2.5 %.
+    accurate to 2.5 %.
  2. Facts and `tick` come from one thread. What `tick` returns never changes, so any thread may read it.
  3. It holds counts, durations and names from the configuration, but no contents of events.
 """
