@@ -69,7 +69,7 @@ class Journal(Protocol):
         """Start to work."""
 
     def submit(self, items: Iterable[Item]) -> None:
-        """Make these safe, in this order."""
+        """Save these in this order."""
 
     def stuck_for(self) -> float:
         """Seconds that the present call has taken."""
@@ -91,5 +91,5 @@ def is_stuck(journal: Journal) -> bool:
 
 
 def is_dead(journal: Journal) -> bool:
-    """Whether nothing that the journal holds will ever be answered: nobody waits for it then."""
+    """Whether the journal will never settle what it holds: do not wait for it then."""
     return journal.failed is not None or is_stuck(journal)
