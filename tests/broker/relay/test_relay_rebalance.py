@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -11,8 +13,8 @@ from confluent_kafka.admin import NewPartitions
 
 from consumer.kafka.topics import create
 from tests.support.books import Books, doubled
-from tests.support.engage import Engage
-from tests.support.events import event, order_id, publish
+from tests.support.engage import Asked, Engage, Reply, ScriptedEngage, tagged_order
+from tests.support.events import event, order_id, partition_of, publish
 from tests.support.relay_process import RelayProcess, configuration, written
 from tests.support.relay_thread import RelayThread
 from tests.support.sandbox import Sandbox, SandboxFactory
@@ -24,6 +26,14 @@ EVENTS = (1, 2, 3)
 Protocol = Mapping[str, object]
 CLASSIC: Protocol = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300}
 CONSUMER: Protocol = {"group.protocol": "consumer"}
+
+
+class Beside(Sandbox):
+    """The same place, for another instance."""
+
+    @property
+    def transactional_id(self) -> str:
+        return f"{super().transactional_id}-2"
 
 
 class Load:
@@ -81,6 +91,42 @@ def test_an_instance_joins_and_another_leaves_under_load(
         assert (books.dead_letters, books.resent) == ([], set())
         # Counted where they arrive: what a busy machine delays falls into the next second. Unshared, it would be twice.
         assert engage.max_in_a_second() <= 1.25 * rate_limit
+
+
+def test_a_document_under_way_during_a_hand_over_never_replaces_a_newer_one(sandboxes: SandboxFactory) -> None:
+    """Each order exists already. Its first document's POST is answered so late that another instance joins before."""
+    sandbox = sandboxes(partitions=2)
+    orders = [next(o for o in map(order_id, range(100)) if partition_of(o, 2) == number) for number in (0, 1)]
+    versions: dict[str, list[int]] = {order: [] for order in orders}
+    is_slow = set(orders)
+    overtaken = threading.Event()  # what must not come: the slow answer is not waited for
+
+    def script(asked: Asked) -> Reply:
+        document = json.loads(asked.body) if asked.body else {}
+        if asked.method == "PUT":
+            versions[document["orderId"]].append(document["version"])
+            if all(2 in taken for taken in versions.values()):
+                overtaken.set()
+            return Reply(202, {"jobId": "job"})
+        if asked.path.endswith("/orders"):
+            if document["orderId"] in is_slow:
+                is_slow.discard(document["orderId"])
+                overtaken.wait(5)
+            return Reply(409)
+        return tagged_order(asked)
+
+    def begun() -> bool:
+        return len([each for each in engage.asked if each.path.endswith("/orders")]) == len(orders)
+
+    with ScriptedEngage(script) as engage, Books(sandbox) as books, RelayThread(sandbox, engage.url):
+        for number in (1, 2):
+            publish(sandbox, [(o, event(o, number, order={"orderId": o, "version": number})) for o in orders])
+        until(begun, "both first documents are under way")
+        beside = Beside(sandbox.properties, sandbox.topics, sandbox.admin, sandbox.partitions)
+        with RelayThread(beside, engage.url):
+            books.wait_until_settled()
+    assert versions == {order: [1, 2] for order in orders}
+    assert books.dead_letters == []
 
 
 def test_an_instance_that_was_frozen_while_another_took_over_sends_nothing(
