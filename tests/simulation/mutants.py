@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 import consumer.kafka.journal.transactions
 from consumer.core import clock
 from consumer.core.clock import Clock
-from consumer.core.effects import Effect, LiveAction, Poll, Request, Send
+from consumer.core.effects import Effect, LiveAction, Send
 from consumer.core.ledger import Ledger, State, _Entry
 from consumer.core.ownership import Assignment, Ownership, Partition
 from consumer.core.pacing import Pace
@@ -358,43 +358,3 @@ def a_follow_up_leaves_without_its_permit(patch: Patch) -> None:
         return True
 
     patch.setattr(Dispatch, "_permit_follow_up", permit_follow_up)
-
-
-@mutation
-def a_hand_over_does_not_wait_for_a_document(patch: Patch) -> None:
-    original = Ledger.in_flight
-
-    def in_flight(self: Ledger, assignment: Assignment) -> int:
-        partition = self._partitions.get(assignment)
-        entries = partition.entries.values() if partition else ()
-        documents = sum(entry.state is State.SENDING and entry.is_document for entry in entries)
-        return original(self, assignment) - documents
-
-    patch.setattr(Ledger, "in_flight", in_flight)
-
-
-@mutation
-def a_document_leaves_after_its_lease(patch: Patch) -> None:
-    original = Dispatch._may_send
-
-    def may_send(self: Dispatch, request: Request) -> bool:
-        return isinstance(request, Poll) or original(self, request)
-
-    patch.setattr(Dispatch, "_may_send", may_send)
-
-
-@mutation
-def the_put_after_a_409_is_not_asked_for(patch: Patch) -> None:
-    original = Dispatch._may_send
-    asked: set[int] = set()
-
-    def may_send(self: Dispatch, request: Request) -> bool:
-        if isinstance(request, Poll):
-            if id(request) in asked:
-                return True
-            asked.add(id(request))
-            kept.append(request)
-        return original(self, request)
-
-    kept: list[Request] = []
-    patch.setattr(Dispatch, "_may_send", may_send)
