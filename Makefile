@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 
 # One environment for everything: the development tools add a few seconds to a first `make demo`, a second one would add
-# a second thing to get out of date. Relative, so that a path with spaces is no trouble.
+# a second thing to get out of date. Relative, so that a path with spaces is no problem.
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
-demo: $(READY) ## Watch the relay work: Kafka and Engage stand-ins, no configuration
+demo: $(READY) ## Watch the relay work with a built-in Kafka and a simulated Engage, no configuration
 	@$(BIN)/python -m consumer.cli demo $(ARGS)
 
 check: lint types unit ## Before each commit, within a minute: lint, types, unit and contract tests

@@ -4,8 +4,8 @@
     python -m benchmarks.restore --check    exit code 1 where a goal is missed
 
 The delay topic is filled as the journal fills it: the same records, in transactions of the same size, with positions
-and committed offsets. Then a fresh process does what the relay does with an assignment (relay.py): Restorer,
-restored_action, LowWaterMark, Ledger.assign. A second fresh process does it again under tracemalloc, which is slow.
+and committed offsets. Then a fresh process does what the relay does with an assignment (partitions.py): Restorer,
+live_action, LowWaterMark, Ledger.assign. A second fresh process does it again under tracemalloc, which is slow.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from consumer.core.ownership import Assignment
 from consumer.events.decoding import decode
 from consumer.events.routing import BUILT_IN_ROUTES, Routed, Router, compile_routes
 from consumer.kafka import clients
-from consumer.kafka.journal import MAX_WRITES
-from consumer.kafka.low_water_mark import LowWaterMark
+from consumer.kafka.journal.journal import MAX_WRITES
+from consumer.kafka.journal.low_water_mark import LowWaterMark
 from consumer.kafka.records import (
     SourceEvent,
     action_key,
@@ -101,7 +101,7 @@ def fill(bootstrap_servers: str, actions: int, partitions: int) -> float:
 
 
 def _batches(reader: Consumer, actions: int, partitions: int) -> Iterator[list[tuple[SourceEvent, NewAction]]]:
-    """Read the events back, routed, as many at a time as go into one transaction."""
+    """Read the events back and route them, as many at a time as fit into one transaction."""
     router = Router(compile_routes(BUILT_IN_ROUTES), ["default"])
     reader.assign([TopicPartition(TOPIC, partition, 0) for partition in range(partitions)])
     read = 0

@@ -10,10 +10,10 @@ class ExitCode(IntEnum):
     """What the process ends with; documented in README."""
 
     OK = 0
-    FAILED = 1  # something that a restart may cure; the last log line names it
+    FAILED = 1  # an error that a restart may fix; the last log line names it
     CONFIGURATION = 2  # the operator: the configuration, or an address that is taken
     TOPICS = 3  # the operator: a topic is missing or does not fit
-    START = 4  # the operator: nobody said where to start (`--from`)
+    START = 4  # the operator has not said where to start (`--from`)
     OFFSET_OUT_OF_RANGE = 5  # the operator: the source no longer holds the next offset
 
 
@@ -48,7 +48,7 @@ class TopicError(FatalError):
 
 
 class StartRefusedError(FatalError):
-    """Nobody said where to start, and the source holds records."""
+    """The source holds records, and the operator has not said where to start."""
 
     exit_code = ExitCode.START
     advice = "decide with --from earliest (replay all of it) or --from latest (skip it)"

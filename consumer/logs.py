@@ -1,11 +1,11 @@
 """Logs: one line per record on stderr, our own and the libraries', as JSON or, on a terminal, as text.
 
 Rules:
- 1. No secret: whatever was registered with `redact` becomes *** wherever it appears in a line.
- 2. No personal data through an error: of an exception its type and where it was raised; its text only where that text
-    is known to hold no contents (our own errors, Kafka's error codes, the operating system's). Never local variables.
- 3. What nobody caught, on any thread, is a record like any other; nothing else writes to stderr.
- 4. Libraries are heard from `warning` on: below it they tell of requests. librdkafka has our level.
+ 1. No secret: what was registered with `redact` becomes *** wherever it appears in a line.
+ 2. No personal data: of an exception, a line has its type and where it was raised. It has the text only where that is
+    known to hold no contents (our own errors, Kafka's error codes, the operating system's). No local variables.
+ 3. An uncaught error, on any thread, is logged as any other record. Nothing else writes to stderr.
+ 4. Libraries log from `warning` on: at lower levels they log requests. librdkafka has our level.
 """
 
 from __future__ import annotations

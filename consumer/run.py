@@ -1,7 +1,7 @@
 """`engage-relay run`, from the first check to the exit code.
 
-Before the relay starts: the topics are checked (or made), and where a new topic starts is settled. Brokers that do
-not answer are waited for; whatever a person must decide ends the process with a code of its own (`ExitCode`).
+Before the relay starts, it checks the topics (or creates them), and settles where a new topic starts. It waits for
+brokers that do not answer. What a person must decide ends the process with an exit code of its own (`ExitCode`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from consumer.events.routing import Router, compile_routes
 from consumer.kafka import clients
 from consumer.kafka import topics as kafka_topics
 from consumer.kafka.initial_offsets import Start, settle_start, start_of
-from consumer.kafka.journal import Journal
+from consumer.kafka.journal.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.restore import KafkaReader, Restorer
 from consumer.kafka.source import Source
@@ -108,7 +108,7 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool) 
     except FatalError as error:
         _LOG.error("cannot run", why=str(error).splitlines(), advice=error.advice)
         return error.exit_code
-    except Exception as error:  # noqa: BLE001 - the process's edge: whatever it is, it ends it with its name
+    except Exception as error:  # noqa: BLE001 - the process's edge: any error ends it, by its name
         _LOG.error("failed", exc_info=error)
         return ExitCode.FAILED
     finally:
@@ -129,7 +129,7 @@ def _stop_or_end(stop: asyncio.Event, number: int) -> None:
 async def _prepare(
     settings: Settings, stop: asyncio.Event, *, start: Start | None, create_topics: bool
 ) -> dict[str, int] | None:
-    """Check what a relay needs; returns the source topics' partition counts, None where it was stopped meanwhile."""
+    """Check what a relay needs. Returns the source topics' partition counts, or None if it was stopped meanwhile."""
     decided = start or start_of(settings.kafka)
     loop = asyncio.get_running_loop()
     stopped = loop.create_task(stop.wait())
@@ -139,10 +139,10 @@ async def _prepare(
             ends: set[asyncio.Future[Any]] = {checking, stopped}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not checking.done():
-                return None  # brokers that do not answer are asked for seconds: the end does not wait for that
+                return None  # a call to brokers that do not answer takes seconds: do not wait for it
             try:
                 checking.result()
-                # To its end, once begun: half of the start written down would be another start.
+                # Once begun, finish it: half of a start, once written, would be another start.
                 return await loop.run_in_executor(None, partial(_settle_start, settings, decided))
             except KafkaException as error:
                 _LOG.warning("Kafka does not answer, trying again", why=clients.error_of(error).str())
@@ -153,7 +153,7 @@ async def _prepare(
 
 
 def _in_daemon_thread(work: Callable[[], None]) -> asyncio.Future[None]:
-    """Run what may block where the process's end does not wait for it, as it would for an executor's thread."""
+    """Run what may block in a daemon thread. The process's end does not wait for it, unlike an executor's."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
 
@@ -171,7 +171,7 @@ def _in_daemon_thread(work: Callable[[], None]) -> asyncio.Future[None]:
             work()
         except Exception as raised:  # noqa: BLE001 - raised again where `done` is awaited
             error = raised
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is left to hear it
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
             loop.call_soon_threadsafe(settle, error)
 
     threading.Thread(target=run, name="check", daemon=True).start()
@@ -268,9 +268,9 @@ def _relay(
 
 
 def tracing_asked_for(settings: Settings, clock: Clock) -> Tracing | None:
-    """Return what traces, where the environment asks for it (docs/tracing.md); else nothing of it is imported.
+    """Return the tracing, if the environment asks for it (docs/tracing.md). Otherwise nothing of it is imported.
 
-    Raises ConfigurationError where it cannot be had.
+    Raises ConfigurationError where tracing is not installed or misconfigured.
     """
     exporter, disabled = (os.environ.get(name, "").strip() for name in ("OTEL_TRACES_EXPORTER", "OTEL_SDK_DISABLED"))
     if exporter in ("", "none") or disabled.lower() == "true":
@@ -295,7 +295,7 @@ def _connection(name: str, settings: Settings, metrics: Metrics) -> Connection:
     def current_key() -> str:
         nonlocal known
         current = key.current()
-        if current != known:  # one that was rotated is as secret as the one before
+        if current != known:  # a new key is as secret as the old one
             logs.redact(current)
             known = current
         return current
@@ -333,7 +333,7 @@ def engage_client(
 
 
 def hand_over_of(settings: Settings) -> float:
-    """Return for how many seconds a hand-over waits: until any request that is under way has ended, and a second.
+    """Return how many seconds a hand-over waits: until every request under way has ended, and one more second.
 
     A request ends after twice its time-out T; an action after T/2 to connect and `action_timeout` for the answer: with
     the defaults 5 + 30 + 1 = 36 s.
@@ -349,8 +349,8 @@ def _connections_of(settings: Settings) -> Iterable[ConnectionSettings]:
 def short_session(settings: Settings) -> str | None:
     """Say why `session.timeout.ms` is too short for an action, with the sum; None where it is long enough.
 
-    An action may leave until its intent's lease ends, and its answer takes `action_timeout` at the most. Then it must
-    be over before another instance can own the partition: a session after the last heartbeat.
+    An action may leave until its intent's lease ends, and its answer takes `action_timeout` at most. It must be over
+    before another instance can own the partition, which is one session after the last heartbeat.
     """
     kafka = settings.kafka
     if str(kafka.get("group.protocol", "classic")).lower() == "consumer":  # the session is the broker's to set
@@ -376,8 +376,9 @@ def short_session(settings: Settings) -> str | None:
 def transactional_id(settings: Settings) -> str:
     """Return the id that fences this instance's producers.
 
-    The user's own, or one made of `group.instance.id`: stable, so a restart ends the former run's transaction at once.
-    Else one of its own for this run: two instances with the same id would fence each other for ever.
+    It is the user's own, or made of `group.instance.id`. Those are stable, so a restart ends the former run's
+    transaction at once. Otherwise it is unique to this run: two instances with the same id would fence each other for
+    ever.
     """
     group = settings.kafka["group.id"]
     if given := settings.kafka.get("transactional.id"):

@@ -55,7 +55,7 @@ class OrderEvent(_Contract):
         None,
         description="Of an order.custom event: the name of its action, as it is set up in Engage; default: Custom.",
     )
-    language: NonEmpty | None = Field(None, description="Language of the message to the customer, as sv-SE.")
+    language: NonEmpty | None = Field(None, description="Language of the e-mail to the customer, such as sv-SE.")
     engage: EngageReference | None = None
     order: dict[str, Any] | None = Field(
         None, description="The order document: it is posted to Engage first, then its job is polled."

@@ -1,6 +1,6 @@
-"""A line chart as inline SVG: the last ten minutes, small, readable without colours and without seeing it.
+"""A small line chart of the last ten minutes, as inline SVG. Its figures are also written as text.
 
-PURE. Its colours are the page's (page.css); its figures are written out, too.
+PURE. Its colours are the page's (page.css). It can be read without colours.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The status page: one HTML document, made on the server from a `Status`, that needs nothing from anywhere else.
+"""The status page: one HTML document, made on the server from a `Status`. It loads nothing else.
 
 PURE. Rules:
- 1. Every text that is not written here is escaped, whoever wrote it.
- 2. No element carries style or script of its own: the content security policy allows this file's, by their hashes,
-    and nothing else, not even an image.
- 3. Nothing is shown by colour alone, and a chart's figures stand beside it in words.
- 4. The page works without its script, which only saves the flicker of a reload.
+ 1. Every text that is not written here is escaped, wherever it comes from.
+ 2. No element has style or script of its own. The content security policy allows this file's, by their hashes, and
+    nothing else, not even an image.
+ 3. Nothing is shown by colour alone, and a chart's figures are written beside it.
+ 4. The page works without its script, which only avoids the flicker of a reload.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """EDGE. /metrics, /healthz, /readyz, /status, on threads of their own: they answer even while the event loop is stuck.
 
 Rules:
- 1. Alive means that this process can still do its work: its threads show life and no client has failed for good.
-    What a restart cannot cure (brokers, Engage, lag, a rebalance) never counts.
- 2. Ready means joined the group once, and not draining; never "owns a partition".
- 3. Nothing that a client does keeps another one waiting: a thread per connection, a few connections at the most
-    (the oldest is cut off for a new one), each for a short time.
- 4. Nothing a client sends is echoed or logged.
- 5. /status is JSON, unless the client rather has HTML, as browsers do. /status.json is JSON for everybody.
+ 1. Alive means that this process can still do its work: its threads show life, and no client has failed for good.
+    Errors that a restart cannot fix (brokers, Engage, lag, a rebalance) never count.
+ 2. Ready means that it has joined the group once and is not draining. It never means "owns a partition".
+ 3. No client can make another one wait: each connection has a thread and a short life, and there are only a few
+    connections (a new one cuts off the oldest).
+ 4. Nothing that a client sends is echoed or logged.
+ 5. /status is JSON, unless the client prefers HTML, as browsers do. /status.json is always JSON.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What both probes are judged by, at one moment."""
+    """The relay's health at one moment, for both probes."""
 
     heartbeat_ages_s: Mapping[Thread, float] = field(default_factory=dict)  # absent: not started yet, or ended
-    fatal: str | None = None  # a client error that nothing cures, by its name
+    fatal: str | None = None  # the name of a client's error from which it cannot recover
     joined: bool = False  # the group, once
     draining: bool = False
 
@@ -222,7 +222,7 @@ def _media_range(text: str) -> tuple[str, float]:
 
 
 class _Server(ThreadingMixIn, TCPServer):
-    """A thread per connection, and an eye on how many there are and how long they take."""
+    """A thread per connection, with limits on their number and their time."""
 
     daemon_threads = True
     block_on_close = False  # a slow client does not delay the end

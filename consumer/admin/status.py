@@ -3,9 +3,9 @@
 PURE: made from what the event loop published last, on the admin server's thread.
 
 Rules:
- 1. Nothing from an event: counts, times, names from the configuration, and where a dead letter's event stood.
- 2. It says how old its figures are: they come from the event loop, which may be stuck.
- 3. Readers ignore fields that they do not know; times are UTC, durations seconds.
+ 1. It shows no contents of events: only counts, times, names from the configuration, and coordinates of dead letters.
+ 2. It says how old its figures are, because they come from the event loop, which may be stuck.
+ 3. Readers ignore fields that they do not know. Times are UTC, durations are seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from schemas.dead_letter import Reason
 AGE_LIMITS_S = (60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
 STALE_S = 5.0  # figures come once a second; of a healthy loop none is as old as this
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-LATEST_S = 250_000_000_000.0  # in the year 9892: what a record of the delay topic says may be anything
+LATEST_S = 250_000_000_000.0  # in the year 9892: a record of the delay topic may say anything
 
 State = Literal["starting", "running", "stuck", "draining"]
 ConnectionState = Literal["open", "cooldown", "suspended"]

@@ -1,7 +1,7 @@
-"""EDGE. For `check-config`: what the configuration means, and, asked for, whether brokers and Engage agree.
+"""EDGE. For `check-config`: what the configuration means and, with --online, whether brokers and Engage accept it.
 
-Each check is one line. It asks and never changes anything, but for one thing: to find out whether it may write in
-transactions it opens a transactional id of its own, which the broker forgets after 7 days.
+Each check prints one line. The checks only ask and never change anything, with one exception: to find out whether we
+may write in transactions, one opens a transactional id of its own, which the broker forgets after 7 days.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Standing = Literal["ok", "note", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check came to. `code`: what `check-config` ends with where it failed."""
+    """The result of a check. `code`: the exit code of `check-config` where the check failed."""
 
     standing: Standing
     what: str
@@ -77,7 +77,7 @@ def summary(settings: Settings) -> list[str]:
 
 
 def offline(settings: Settings) -> Iterator[Finding]:
-    """Check what nobody need be asked for."""
+    """Check what the configuration alone can show."""
     if (why := short_session(settings)) is not None:
         yield Finding("failed", why, ExitCode.CONFIGURATION)
     for name, rule in settings.effective_routes.items():
@@ -125,7 +125,7 @@ def _topics(admin: AdminClient, each: topics.RelayTopics, rules: TopicRules) -> 
 
 
 def _rights(admin: AdminClient, each: topics.RelayTopics) -> Finding:
-    """Ask what we may do with the topics (KIP-430): who may describe one may yet not read it."""
+    """Ask what we may do with the topics (KIP-430). A topic that we may describe may still be closed to our reads."""
     needed = {
         each.source: {AclOperation.READ},
         each.delay: {AclOperation.READ, AclOperation.WRITE},
@@ -157,7 +157,7 @@ def _group_rights(admin: AdminClient, group: str) -> Finding:
 
 
 def asked(ask: Callable[[], T]) -> T:
-    """Ask a group's coordinator: again while a cluster that has just started, or lost a node, has not settled on one.
+    """Ask a group's coordinator, again while the cluster has none (it has just started, or lost a node).
 
     Raises KafkaException.
     """
@@ -227,7 +227,7 @@ def _engage(name: str, connection: Connection) -> Finding:
         case Throttled():
             return Finding("note", f"{what}: answers, and asks for fewer requests now")
         case Ready() | NotReady() | NotFound() | JobFailed() | Undated():
-            return Finding("ok", f"{what}: answers, and takes the key")
+            return Finding("ok", f"{what}: answers, and accepts the key")
         case Rejected(_, why):
             return Finding("note", f"{what}: {why} when asked for a job that does not exist")
     return Finding("failed", f"{what}: {outcome.why}", ExitCode.FAILED)

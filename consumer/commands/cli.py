@@ -1,8 +1,8 @@
-"""The command line: every command, and what stands above them.
+"""The command line: the list of all commands, and those that have no file of their own.
 
 Rules:
  1. A command parses, calls once and prints. Data goes to stdout; logs and what an operator must know go to stderr.
- 2. What is heavy is imported by the command that needs it: `--help` answers in a fifth of the time.
+ 2. Heavy modules are imported only by the command that needs them, so that `--help` takes a fifth of the time.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ def run(
     create_topics: Annotated[bool, typer.Option("--create-topics", help="Create the topics that are missing.")] = False,
     log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option()] = "info",
 ) -> None:
-    """Relay until SIGTERM or SIGINT; a second one ends it at once."""
+    """Run the relay until SIGTERM or SIGINT. A second signal ends it at once."""
     with exit_codes():
         settings = loaded(config, log_level)
         from consumer import run as running
 
         code = running.run(settings, start=start, create_topics=create_topics)
     if code is not ExitCode.OK:
-        # A client that failed for good may never come back from librdkafka (closing it, say), and its destructor or
-        # thread would then keep a process that relays nothing. All that must be written is written.
+        # A call of a client that failed for good may never return from librdkafka (its close, for example). Then its
+        # destructor or thread would keep alive a process that relays nothing. All that must be written is written.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

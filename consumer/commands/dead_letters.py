@@ -94,8 +94,8 @@ def dead_letters_redrive(
 ) -> None:
     """Send the events of dead letters back to their own source partition.
 
-    Name them by line, offset, reason or time (all that is named must hold), or say --all. A letter is redriven once: a
-    mark is written with its event, in one transaction. Exit code 1 where one of them could not be redriven.
+    Select them by line, offset, reason or time (all conditions must hold), or say --all. Each dead letter is redriven
+    once: its event and a mark are written in one transaction. Exit code 1 where one of them could not be redriven.
     """
     with exit_codes():
         settings = loaded(config)
@@ -196,4 +196,4 @@ def _coordinates_in(lines: Iterable[bytes]) -> Iterator[Coordinates]:
                 row = json.loads(line)
                 yield Coordinates(str(row["topic"]), int(row["partition"]), int(row["offset"]))
             except (ValueError, KeyError, TypeError):
-                refuse(f"line {number} is none that `dead-letters list --json` printed")
+                refuse(f"line {number} was not printed by `dead-letters list --json`")

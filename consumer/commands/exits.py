@@ -1,4 +1,4 @@
-"""How a command ends: the exit codes, and what is said before one of them."""
+"""How a command ends: the exit codes, and the text before one of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXIT_CODES = """Exit codes:
 
 \b
   0  done
-  1  failed, or a part of it; what stderr says may pass
+  1  failed, in whole or in part; stderr says why, and a retry may help
   2  the configuration or the command line is wrong, or an address is taken
   3  a topic is missing or does not fit
   4  run: nobody said where to start (--from)

@@ -1,4 +1,4 @@
-"""What commands share on the command line: options, their completion, and what is read by them."""
+"""What commands share: options, their completion, and reading what they name."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ Config = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Print so many at most.", show_default=False)]
+Limit = Annotated[int | None, typer.Option(min=1, help="Print at most this many.", show_default=False)]
 
 
 def loaded(config: Path | None, log_level: str = "warning") -> Settings:
-    """Load the configuration, with logs ready: from here on no key shows in one."""
+    """Load the configuration and set up the logs, so that no key appears in them."""
     from consumer import logs
     from consumer.config.settings import load
 

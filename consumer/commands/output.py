@@ -1,8 +1,8 @@
 """What the commands write to stdout and stderr: JSON for programs, tables for people.
 
 Rules:
- 1. Much of what is printed came from outside: a character that a terminal would obey is shown, never sent.
- 2. A table on a terminal is drawn by rich (which respects NO_COLOR); elsewhere it is tab-separated, as rows come.
+ 1. Much of what is printed comes from outside: control characters are escaped, so that no terminal obeys them.
+ 2. A table on a terminal is drawn by rich (which respects NO_COLOR). Elsewhere it is tab-separated, row by row.
 """
 
 from __future__ import annotations

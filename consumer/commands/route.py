@@ -1,7 +1,7 @@
 """`engage-relay route`: what would become of events, decoded and routed as `run` does it, without Kafka or Engage.
 
-The text may be an event per line (JSON Lines), one event over many lines, or a JSON array of events. An event's bytes
-are handed on as they stand: what JSON readers disagree about (decoding.py) must be met here too.
+The text may be an event per line (JSON Lines), one event over many lines, or a JSON array of events. Each event's bytes
+are decoded unchanged: JSON on which readers disagree (decoding.py) must be refused here, too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """EDGE. For `status`: what a running relay says of itself, asked over HTTP and drawn for a terminal.
 
 Rules:
- 1. What it shows is what /status says; nothing is worked out here.
- 2. A relay that stops answering ends no display: its last figures stay, and it is said that they are old.
+ 1. It shows what /status says, and computes nothing itself.
+ 2. When a relay stops answering, the display stays. It keeps the last figures and says that they are old.
 """
 
 from __future__ import annotations

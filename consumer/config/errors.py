@@ -1,7 +1,7 @@
 """What is wrong with a configuration, in an operator's words, and where it is.
 
-Pydantic speaks to programmers and shows the wrong value. These lines name the key, where to find it and what to
-write, and hold no value: it may be a secret, also one under the wrong key.
+Pydantic's texts are for programmers and show the wrong value. These lines name the key, say where it is and what to
+write. They hold no value, because it may be a secret, even under the wrong key.
 """
 
 from __future__ import annotations

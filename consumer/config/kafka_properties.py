@@ -1,6 +1,6 @@
-"""Which librdkafka properties a user may write, found out from librdkafka itself without making a client.
+"""Which librdkafka properties a user may write. librdkafka itself is asked, without creating a client.
 
-kafka.py is the authority on which property goes to which client and what is set whatever the user writes.
+kafka/clients.py is the authority on which property goes to which client and what is set whatever the user writes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from confluent_kafka import libversion as librdkafka_version
 from consumer.kafka import clients
 
 _OFFSETS = "offsets are committed in the delay topic's transactions"
-# What kafka.py sets anyway: the same value is welcome, another would be ignored in silence.
+# What kafka/clients.py sets anyway: the same value is welcome, another would be ignored in silence.
 _INSISTED: dict[str, tuple[tuple[str, ...], str]] = {
     "enable.auto.commit": (("false",), _OFFSETS),
     "enable.auto.offset.store": (("false",), _OFFSETS),
@@ -26,7 +26,7 @@ _INSISTED: dict[str, tuple[tuple[str, ...], str]] = {
     "request.required.acks": (("all", "-1"), "transactions need it"),
     "auto.offset.reset": (("earliest", "latest"), "it says where a topic that is new to the group starts"),
 }
-# Secrets in a file, which kafka.py reads for each client: librdkafka itself takes them as text only.
+# Secrets in a file, which clients.py reads for each client: librdkafka itself takes them as text only.
 _SECRET_FILES = frozenset(
     f"{name}.file"
     for name in ("sasl.password", "sasl.oauthbearer.client.secret", "ssl.key.password", "ssl.keystore.password")

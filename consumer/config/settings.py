@@ -1,10 +1,10 @@
 """The user's configuration, from a file and the environment, as one validated model.
 
 Rules:
- 1. All errors are reported at once, a line each, with their place: file, line and column, or variable.
- 2. A text says what to write instead, in an operator's words, and never holds a value: it may be a secret.
- 3. Whoever holds a `Settings` need not check again. What only a broker, Engage or a secret's file can tell is not
-    looked at here: loading opens nothing but the configuration file.
+ 1. All errors are reported at once, a line each, with their position: file, line and column, or variable.
+ 2. An error says what to write instead, in an operator's words. It never holds a value, which may be a secret.
+ 3. A `Settings` is valid and need not be checked again. Loading opens only the configuration file, so it does not
+    check what only a broker, Engage or a secret's file can show.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the ledger is told and what it answers: its whole vocabulary, free of Kafka, HTTP and state.
+"""What goes into the ledger and what comes out of it. Nothing here knows of Kafka or HTTP, or has state.
 
-Told: `NewAction` (an event was routed), `LiveAction` (the delay topic still held it).
-Answered, for the journal, to be written in the order in which they come: `Save`, `Close`, `GiveUp`.
-Fetched, for Engage: `Poll`, `Send`.
+In: `NewAction` (from an event that was routed), `LiveAction` (from a record that the delay topic still held).
+Out, for the journal, to be written in the order in which they are returned: `Save`, `Close`, `GiveUp`.
+Out, for Engage, fetched with `take`: `Poll`, `Send`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ THE_ORDER, THE_DOCUMENT = Order(), Document()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewAction:
-    """A routed action, as far as the ledger needs to know it. `payload` is carried along unread.
+    """A routed action, as far as the ledger needs to know it. The ledger never reads `payload`.
 
     `target`: what to ask for the versionTag, where `version_tag` is none or proves to be stale.
 

@@ -93,7 +93,7 @@ class Forbidden:
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """408 or 429: not processed; come back after `retry_after_s` seconds, where told.
+    """408 or 429: not processed. Try again after `retry_after_s` seconds, if Engage named a time.
 
     `answered`: 408, which may be this request's own problem and last for ever; 429 is the connection's.
     """
@@ -104,7 +104,7 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """Surely not processed, or harmless to repeat: could not connect; for polls also every other failure.
+    """Certainly not processed, or harmless to repeat: could not connect; for polls also every other failure.
 
     `answered`: Engage was there and gave an answer that is of no use (500, not JSON, too long, a redirect to nowhere),
     which may be this order's own problem and last for ever.

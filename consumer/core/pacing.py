@@ -1,16 +1,17 @@
-"""Pacing: when to ask again, and how fast a connection may be asked. Pure; times are seconds since 1970.
+"""Pacing: when to poll again, and how fast a connection may send requests. Pure; times are seconds since 1970.
 
 Rules:
- 1. A connection's rate limit is per API key and even, never in bursts: Engage recommends staying below 50 requests/s
-    and answers 429 above 200 in a second. Every request counts, also the second one of a call (a redirect followed,
-    an order behind its job, a document put where it could not be posted).
- 2. Instances share it without talking: each takes the fraction of the source's partitions that it owns. What an
-    instance has earned at its old rate is all that it takes along to the new one.
- 3. 429 shrinks the rate limit (halves it, at most once a second); time without 429 lets it grow back.
+ 1. The rate limit is per API key, and requests are spread evenly, never in bursts. Engage recommends staying below
+    50 requests/s and answers 429 above 200 in a second. Every request counts, also the second one of a call (a
+    followed redirect, the order after its job, the PUT of a document after its POST).
+ 2. Instances share the rate limit without talking to each other: each takes the fraction of the source's partitions
+    that it owns. When its share changes, an instance keeps only what it has earned so far of the next request.
+ 3. A 429 halves the rate, at most once a second. Without further 429s the rate grows back.
  4. Failures in a row stop the connection for a cooldown that grows. Then one half-open probe at a time tries it. A
     refused key stops it until the key changes or a half-open probe succeeds.
- 5. A 403 may be the key's or one request's alone (a firewall's false positive). Only several in a row, of more than one
-    action, refuse the key; and an action whose half-open probe was answered 403 is not the next one.
+ 5. A 403 may concern the key, or one request alone (a firewall's false positive). It counts against the key only after
+    several in a row, of more than one action. After a half-open probe was answered 403, the next probe is for another
+    action.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ MIN_OF_SHARE = 0.5
 FAILURES_IN_A_ROW = 5  # before the whole connection cools down
 COOLDOWNS_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 THROTTLED_COOLDOWN_S = 1.0  # after a 429 that does not say how long
-MAX_RETRY_AFTER_S = 300.0  # a longer Retry-After is cut: after so long a half-open probe goes
+MAX_RETRY_AFTER_S = 300.0  # a longer Retry-After is cut to this; then a half-open probe is sent
 FORBIDDEN_IN_A_ROW = 3  # of at least two actions: then it is the key that is refused
 SUSPENDED_PROBE_S = 60.0  # a refused key is tried again this often (a new key: at once)
 TIMER_S = 0.002  # how late the event loop's timers are, at the most, when all is well
@@ -83,7 +84,7 @@ def spread(wait_s: float, jitter: float) -> float:
 
 
 class Pace:
-    """How fast one connection may be asked by this instance."""
+    """How fast this instance may send requests on one connection."""
 
     def __init__(self, requests_per_second: float) -> None:
         """Owns no share of the rate limit yet: see `set_share`."""
@@ -161,7 +162,7 @@ class Pace:
             case Throttled(retry_after):
                 self._shrink(now)
                 self._cool_down(now + (THROTTLED_COOLDOWN_S if retry_after is None else retry_after))
-                # Where more was asked for than is waited, one request first finds out whether that was enough.
+                # If Engage asked for a longer wait than the maximum, a half-open probe finds out whether it sufficed.
                 self._half_open = self._half_open or (retry_after or 0.0) >= MAX_RETRY_AFTER_S
             case Unauthorized():
                 self._suspend(now)

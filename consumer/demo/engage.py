@@ -1,4 +1,4 @@
-"""EDGE. Engage as the demo's commerce platform and its judge see it: orders are submitted, the account is read.
+"""EDGE. The demo's calls to Engage: it submits orders as a commerce platform does, and reads the account.
 
 Where Engage is the simulator (our own, or one that the user named), both go through its control endpoints. Where it
 is the real one there is no account, and the events carry the order's document instead of a job's id.

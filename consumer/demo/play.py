@@ -1,4 +1,4 @@
-"""The story on the stage: events are published, the relay works, the tally is made when nothing is under way any more.
+"""The demo's run: it publishes the events, waits until the relay has settled them, and makes the tally.
 
 Progress goes to stderr (drawn on a terminal, plain lines elsewhere), the tally to stdout.
 """

@@ -31,7 +31,7 @@ from consumer.kafka import clients, topics
 
 PARTITIONS = 4  # what the mock cluster gives to each topic
 CALL_TIMEOUT_S = 10.0
-# The relay hands over within its own time-outs: a request in flight (twice REQUEST_TIMEOUT), then the journal.
+# The hand-over ends within the relay's own time-outs: a request in flight (twice REQUEST_TIMEOUT), then the journal.
 STOP_S = 25.0
 START_S = 60.0
 REQUEST_TIMEOUT = "3s"

@@ -4,12 +4,12 @@ Its sources are what the demo itself wrote to Kafka, the account of the Engage s
 never what the relay says of itself. Only where Engage has no account to show (`of_metrics`) the relay is believed.
 
 It adds up when every event came to exactly one end:
- 1. accepted, a dead letter, or ignored (nobody's event: unrouted, or a tombstone). Else it is *lost*, or
-    ended *twice*;
- 2. accepted once. More often only where an answer was lost on the way and the relay, in doubt, sent the action again:
-    not before RESENT_AFTER_S, and not more often than answers were lost. Else it is *doubled*;
- 3. within an order in the order of the events. Else it came *out of order*;
- 4. and Engage accepted nothing that nobody asked for.
+ 1. It was accepted, became a dead letter, or was ignored (unrouted, or a tombstone). Otherwise it is *lost*, or
+    ended *twice*.
+ 2. It was accepted once. It may be accepted again only where an answer was lost and the relay, in doubt, sent the
+    action again: not before RESENT_AFTER_S, and not more often than answers were lost. Otherwise it is *doubled*.
+ 3. Within an order, actions were accepted in the order of the events. Otherwise one came *out of order*.
+ 4. Engage accepted nothing for which there was no event.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""The HTTP engine: one request, one typed answer, and the certainty whether anything was sent.
+"""The HTTP engine: one request gives one typed answer, and it is certain whether anything was sent.
 
-httpcore (httpx's own engine) speaks HTTP; `_Wire` stands between it and its socket, as its documented network
-backend, because only there rules 1 and 4 can be kept. No pool: an idle list does, and costs nothing per connection.
+httpcore (httpx's own engine) speaks HTTP. `_Wire` stands between it and its socket, as its documented network
+backend, because rules 1 and 4 can be kept only there. There is no pool: a list of idle connections is enough.
 
 Rules:
- 1. A request is *not sent* where no byte of it was given to the socket; from the first byte on it is in doubt
-    until its answer is complete. That flag, not the name of an exception, decides (`Failure.sent`).
-    Right before that byte `may_send` is asked; where it says no, nothing is written.
+ 1. A request is *not sent* while no byte of it was given to the socket. From the first byte on it is in doubt until
+    its answer is complete. This flag (`Failure.sent`) decides, not the name of an exception.
+    `may_send` is called right before the first byte. If it says no, nothing is written.
  2. A connection carries one request at a time, and is used again only after a complete, clean answer.
     After anything else (failure, cancellation) it is dropped.
  3. Only the origin of `base_url` is ever connected to: no redirect, proxy or environment variable leads elsewhere.
- 4. A connection on which anything came unasked is not used again (RFC 9112, 6.3): read as the next answer, those
-    bytes would tell a later action that it was accepted. Likewise one that the server has closed.
+ 4. A connection that received bytes without a request is not used again (RFC 9112, 6.3): if they were read as the
+    next answer, a later action would count as accepted. The same holds for one that the server has closed.
  5. Nothing is decompressed, and an answer ends at `MAX_BODY_BYTES`. `why` never holds what came over the wire.
  6. The status line that was seen is reported also where the body of the answer is of no use (`Failure.status`).
 
@@ -133,9 +133,9 @@ class _StaleError(Exception):
 class _Wire(httpcore.AsyncNetworkBackend, httpcore.AsyncNetworkStream):
     """One connection's socket: httpcore opens it through this, its network backend, and then uses it as its stream.
 
-    A request is collected and leaves in one write, when its answer is asked for: one moment to look and to ask.
-    The last byte of what came is handed on only when it, too, is asked for: still held when an answer is complete,
-    it shows that bytes lie behind that answer.
+    A request is collected and leaves in one write when httpcore first reads its answer. So there is one moment to check
+    the connection and to call `may_send`. The last received byte is returned only when httpcore asks for it, too: if it
+    is still here when an answer is complete, there are bytes after that answer.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""JMESPath as routes use it: every error is found when it is compiled, and what it gives is always JSON.
+"""JMESPath for routes. Errors in an expression are found when it is compiled, and its result is always JSON.
 
-The library (jmespath.py) finds unknown functions and wrong numbers of arguments only when they run, and puts the
-event's contents into its error texts. So here
+The library (jmespath.py) finds unknown functions and wrong numbers of arguments only when they run, and its error texts
+contain parts of the event. So here
  1. names and arguments of functions are checked when an expression is compiled, nesting is limited;
  2. an expression that fails at run time raises `EvaluationError`, which never repeats contents.
 """

@@ -1,8 +1,8 @@
 """Which ids may be put into a URL: the ids of orders and jobs come from outside.
 
-One judgement for all: routing asks it before an event is taken (a bad id is the sender's error, named by field),
-and whatever builds a URL asks it again. An id that passes, percent-encoded, is one path segment and stays one,
-even with a server that decodes it (twice) before it looks at the path.
+There is one rule for all: routing checks it before an event is taken (a bad id is the sender's error, named by field),
+and the code that builds a URL checks it again. An id that the rule allows is, percent-encoded, one path segment. It
+stays one even with a server that decodes it (twice) before it looks at the path.
 """
 
 from __future__ import annotations

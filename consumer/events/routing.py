@@ -1,7 +1,7 @@
 """Routing: an event becomes one action, or a reason why not.
 
-Routes are tried in order, the first whose `when` holds takes the event. Then everything that it needs must be there:
-nothing is guessed, because a guess mails the wrong customer, and a dead letter can be redriven.
+Routes are tried in order. The first one whose `when` holds takes the event. Then the event must have everything that
+the route needs. Nothing is guessed: a wrong guess mails the wrong customer, but a dead letter can be redriven.
 
 Rules:
  1. A `when` that fails on an event (a function given a wrong type, say) counts as neither true nor false: the event

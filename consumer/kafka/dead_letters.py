@@ -5,18 +5,18 @@ Rules:
     redriven event and, beside its dead letter, a *mark*: the mark is there exactly when the
     event is. What is marked is skipped, whoever asks again.
  2. One redrive at a time: all have the group's one transactional id, so a second one
-    fences the first. Marks are read after that, so it sees every redrive that came to
-    something. Who takes the id again, after the broker refused a record, reads the marks
-    that came meanwhile.
- 3. An event goes back to its own topic and partition with its own key, value and headers,
-    and one more that says of which dead letter it is a redrive. Its timestamp is new: the
+    fences the first. Marks are read after that, so the second one sees every event that
+    the first one redrove. A redrive that takes the id again, because the broker refused a
+    record, reads the marks that were written meanwhile.
+ 3. An event goes back to its own topic and partition with its own key, value and headers.
+    One more header says of which dead letter it is a redrive. Its timestamp is new: the
     topic's retention counts from it, and with the old one the event might be deleted
     before it is read. (The event says when it happened; the dead letter's headers keep the
     old timestamp.) A pending record that an older version could not read holds its event:
     that is what is sent.
- 4. It goes nowhere but to a source topic of this configuration, whatever the headers say.
- 5. Dead letters and marks are read up to what was the end when the reading began; a value
-    is held only while it is sent.
+ 4. It goes only to a source topic of this configuration, whatever the headers say.
+ 5. Dead letters and marks are read up to the end of the partition when the reading began.
+    A value is held in memory only while it is sent.
 
 A mark: no key, no value, one header `engage-relay-redriven`. It names the offset of a dead
 letter in the same partition.

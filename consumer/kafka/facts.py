@@ -12,8 +12,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from consumer.core.ownership import Assignment
+from consumer.kafka.journal.writes import DeadLetter, Put, Write
 from consumer.kafka.records import SourceEvent
-from consumer.kafka.writes import DeadLetter, Put, Write
 
 Batch = Sequence[tuple[Assignment, Sequence[SourceEvent]]]
 
@@ -29,7 +29,7 @@ class Assigned:
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """These are to be given away. Start nothing more, finish what is in flight, then set `settled`."""
+    """These partitions are to be given away. Start nothing more, finish what is in flight, then set `settled`."""
 
     assignments: Sequence[Assignment]
     settled: threading.Event
@@ -37,7 +37,7 @@ class Revoked:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """These are somebody else's already."""
+    """These partitions belong to another instance already."""
 
     assignments: Sequence[Assignment]
 
@@ -65,7 +65,7 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class ClientError:
-    """Something is wrong that the client repairs by itself, or that its operator must."""
+    """An error that the client recovers from by itself, or that the operator must fix."""
 
     why: str
 
@@ -94,7 +94,7 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """These are nobody's any more: their partition is no longer owned."""
+    """These writes were dropped: their partition is no longer owned."""
 
     writes: Sequence[Write]
 
@@ -109,7 +109,7 @@ class Pinned:
 
 @dataclass(frozen=True, slots=True)
 class DelayTopicRecreated:
-    """The partition's delay topic was deleted and created again. Write all that is pending again."""
+    """The partition's delay topic was deleted and recreated. Write again all that is pending."""
 
     assignment: Assignment
 
@@ -124,7 +124,7 @@ class RecordTooLarge:
 
 @dataclass(frozen=True, slots=True)
 class TransactionAborted:
-    """A transaction came to nothing; it is tried again."""
+    """A transaction was aborted. It is tried again."""
 
     why: str
 

@@ -2,17 +2,17 @@
 
 Rules:
  1. A relay *starts* a topic once: it writes a position record for each of its partitions, all in one transaction. So
-    a topic is started if partition 0 of its delay topic holds a settled record. (Not: if something was written there.
-    A transaction that was aborted leaves its records behind, for nobody to read.)
- 2. In a topic that was started, a partition without any position was added later: it starts at its beginning.
+    a topic is started if partition 0 of its delay topic holds a settled record. (Any record is not enough: an aborted
+    transaction leaves records behind that nobody can read.)
+ 2. In a started topic, a partition without any position was added later. It starts at its beginning.
  3. In a topic that was not started, a partition is known if the group has committed an offset of it (another consumer
-    did, or the delay topic was lost). Those that are not known and hold records are the operator's decision
-    (`run --from`), never ours: from the beginning would mail everybody again, from the end would lose what waits.
-    That the group knows another partition says nothing about them.
+    did, or the delay topic was lost). For partitions that are unknown and hold records the operator decides
+    (`run --from`), never the relay: starting at the beginning would send all e-mails again, starting at the end would
+    lose the events that wait. That the group knows another partition says nothing about these.
  4. A decision is fenced. It is written under one transactional id for the group, and that id is taken before the
-    look at the topics. Who takes the id later fences the earlier one, whose look is out of date by then. An
-    instance that was frozen in between writes nothing, and looks again.
- 5. Who has nothing to decide takes no transactional id: an ordinary start disturbs nobody.
+    look at the topics. An instance that takes the id later fences the earlier one, whose look is out of date by
+    then. So an instance that was frozen in between writes nothing, and looks again.
+ 5. An instance that has nothing to decide takes no transactional id: an ordinary start disturbs no other instance.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from schemas.pending_action import POSITION_KEY
 
 Start = Literal["earliest", "latest"]
 
-GLANCE_S = 2.0  # for a settled record behind which no transaction lies; milliseconds, where the broker answers
-ATTEMPTS = 10  # each is ended by another instance that decides the same: it is done within one transaction
+GLANCE_S = 2.0  # to find a settled record after which no transaction is open; it takes milliseconds as a rule
+ATTEMPTS = 10  # each one fails only because another instance decides the same, within one transaction
 FENCED_RETRY_S = 0.2
 _WORDS: Mapping[Start, str] = {"earliest": "beginning", "latest": "end"}
 
@@ -62,7 +62,7 @@ class Beginnings:
 
     @property
     def undecided(self) -> dict[int, int]:
-        """How many records each partition holds of which nobody knows whether they were read."""
+        """How many records each unknown partition holds."""
         return {n: high - low for n, (low, high) in self.marks.items() if n not in self.committed}
 
     @property

@@ -1,16 +1,18 @@
-"""A membership: what this member of the group owns, and which records it may hand out.
+"""A membership: what this member of the group owns, and which records it may report.
 
-Called on the one thread that owns the consumer (source.py). What it needs of the outside it is given, so that the
-simulation (tests/simulation) drives these very rules.
+It runs on the one thread that owns the consumer (source.py). Its clock, its waits and its consumer are parameters, so
+that the simulation (tests/simulation) drives the same rules.
 
 Rules (each has a test in tests/broker named after the failure that it prevents):
  1. The group metadata is read again after every poll: a generation can change without a callback. One that the
     group has not given (below 1) is never published: the broker does not check negative ones.
- 2. A new assignment stays paused until its delay partition is restored (`begin`); what the client hands out before
-    that, or out of order, is dropped. Only partitions that this process paused are resumed.
- 3. On revoke nothing is given away before what is in flight is settled, for at most `hand_over_s`; on lost, at once.
- 4. An offset that the broker no longer holds ends the process with its name; never a silent reset.
- 5. A fatal error ends the process, however it is handed out (`is_fatal`).
+ 2. A new assignment stays paused until its delay partition is restored (`begin`). Records that the client returns
+    before that, or from before the next offset, are dropped. Only partitions that this process paused are resumed.
+ 3. On revoke, a partition is given away when its requests in flight have settled, after `hand_over_s` at the latest.
+    On lost, it is given away at once.
+ 4. An offset that the broker no longer holds ends the process with an error that names it. The offset is never reset
+    in silence.
+ 5. A fatal error ends the process, in whatever way the client reports it (`is_fatal`).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from consumer.kafka.records import SourceEvent
 
 POLL_S = 0.1  # how long a request of another thread waits at the most
 MAX_RECORDS = 500  # per batch: some 20 ms of decoding and routing on the event loop
-MIN_HAND_OVER_S = 20.0  # a call of the journal (15 s) and what it waited for; longer where a request may take longer
+MIN_HAND_OVER_S = 20.0  # one call of the journal (15 s) and the call before it; longer where a request may be longer
 # Before it is let in, a member's generation is -1, and with `group.protocol=consumer` 0.
 FIRST_GENERATION = 1
 
@@ -52,8 +54,8 @@ class Membership:
     ) -> None:
         """Own nothing yet.
 
-        `hand_over_s`: longer than any request, so that its outcome is known and saved. `wait` waits for an event for
-        so many seconds; `beat` is called whenever there is life.
+        `hand_over_s` must be longer than any request, so that its outcome is known and saved. `wait` waits for an
+        event for a number of seconds. `beat` is called whenever the thread is seen alive.
         """
         self._topics = list(topics)
         self._report = report
@@ -85,8 +87,8 @@ class Membership:
         consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def poll(self, consumer: Consumer) -> Batch:
-        """Take part in the group, and take what may be handed out."""
-        # The first record is waited for, the others are taken as they lie: a lone event is not kept waiting.
+        """Take part in the group, and return the records that may be reported."""
+        # Wait for the first record, then take only what is there already: a lone event is not kept waiting.
         first = consumer.poll(POLL_S)
         records = [first, *consumer.consume(MAX_RECORDS - 1, 0)] if first is not None else []
         self._publish(consumer)
@@ -94,7 +96,7 @@ class Membership:
         return self._batch(records)
 
     def begin(self, consumer: Consumer, assignment: Assignment, next_offset: int) -> bool:
-        """Hand out a restored partition's records from `next_offset` on. False: too early, ask again."""
+        """Consume a restored partition from `next_offset` on. False: it is too early, call again."""
         at = (assignment.topic, assignment.partition)
         if self._owned.get(at) != assignment.epoch:
             return True

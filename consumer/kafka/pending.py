@@ -1,8 +1,9 @@
 """EDGE. What the delay topics hold now, for `pending list`: read as a restart would read it, without joining the group.
 
 Rules:
- 1. A partition at a time, and of each live record a line's worth: memory holds one partition's open actions at most.
- 2. The low-water mark only saves reading. Where it is not to be had, the partition is read from its beginning.
+ 1. It reads one partition at a time and keeps one line of each live record: memory holds one partition's open actions
+    at most.
+ 2. The low-water mark only saves reading. Without one, the partition is read from its beginning.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The delay topic's records as bytes: the only module that knows how the ledger's facts are written and read.
+"""The delay topic's records as bytes. Only this module knows how the ledger's facts are written and read.
 
 Rules:
- 1. `payload` is written once, when the event is read, and carried along as bytes: a progress record is composed
-    around it, never re-serialised. In memory it is packed: an event and the action made of it say much the same
-    twice, and all of them much the same, so two thirds go for 7 microseconds, and a pending action stays under 1 KiB.
- 2. A record that cannot be read becomes a dead letter with what it holds (`Unreadable`), never skipped.
+ 1. `payload` is serialised once, when the event is read, and stays bytes from then on. A progress record is composed
+    around it. In memory it is compressed: an event and its action have much in common, and so have all of them. That
+    saves two thirds for 7 microseconds, and keeps a pending action under 1 KiB.
+ 2. A record that cannot be read becomes a dead letter with its contents (`Unreadable`). It is never skipped.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         route=payload.route,
         connection=payload.connection,
         order_id=payload.order_id,
-        # The envelope's last field, as it stands; a record that another version wrote otherwise is composed again.
+        # The envelope's last field, as it is. If another version wrote the record otherwise, it is composed again.
         payload=_packed(_payload_bytes(value) or to_json(payload, exclude_none=True)),
         resend=payload.on_unknown == "resend",
         document=tag_source.kind == "document",
@@ -297,8 +297,8 @@ def redriven_elsewhere(headers: KafkaHeaders, dead_letter_topics: Collection[str
     named = next((value for name, value in reversed(headers) if name == REDRIVE_OF and value is not None), None)
     if named is None:
         return False
-    topic, *place = named.split(b"/")
-    is_one = len(place) == 2 and all(number.isdigit() for number in place)
+    topic, *numbers = named.split(b"/")
+    is_one = len(numbers) == 2 and all(number.isdigit() for number in numbers)
     return is_one and topic.decode(errors="replace") not in dead_letter_topics
 
 
@@ -318,16 +318,16 @@ def without_value(dead_letter: DeadLetterRecord) -> DeadLetterRecord:
 
 
 def _dead_letter(event: SourceEvent, headers: DeadLetterHeaders) -> DeadLetterRecord:
-    # An event that was dead-lettered and redriven before brings that letter's headers: the new ones replace them.
+    # An event that was redriven before still has that dead letter's headers: the new ones replace them.
     original: list[tuple[str, str | bytes | None]] = [
         (name, value) for name, value in event.headers if not name.startswith(PREFIX) or name == REDRIVE_OF
     ]
-    # No timestamp, so that it is the time of its writing: retention counts from it, and would take an old event's
-    # dead letter at once.
+    # It has no timestamp of its own, so the broker sets the time of writing. Retention counts from the timestamp: with
+    # the event's, the dead letter of an old event would be deleted at once.
     return DeadLetterRecord(event.key, event.value, [*original, *headers.to_kafka()])
 
 
-# What most of them have in common, the most common last. Only memory is packed with it: it may change at any time.
+# What most payloads have in common, the most common part last. It packs memory only, so it may change at any time.
 _SKELETON = (
     b'"carrier":"","trackingNumber":"","trackingUri":"https://'
     rb"\"language\":\"\"occurredAt\":\"20\"engage\":{\"jobId\":\"\"data\":{\"\"orderId\":\"{\"version\":1,\"type\":\"order."

@@ -1,17 +1,19 @@
-"""EDGE. Restoring an assignment: what the delay topic still holds, and where the source continues.
+"""EDGE. Restoring an assignment: read what its delay partition holds, and find where the source continues.
 
 Rules:
- 1. First `committed()`, then the end to read to, then the records. `isolation.level=read_committed` makes
-    `committed()` wait for a dead instance's transaction that has already sent its offsets.
+ 1. Ask for `committed()` first, then for the end of the delay partition, then read the records. With
+    `isolation.level=read_committed`, `committed()` waits for a dead instance's transaction that has already sent its
+    offsets.
  2. The end is the high watermark as the broker knows it (read-uncommitted). A read_committed consumer's own
-    watermarks and its partition-EOF stop at the last stable offset: a dead instance's open transaction would end
-    the restore too early, and what lies behind it would be lost.
- 3. Latest value per key wins. A missing or impossible low-water mark means "from the beginning", never "latest".
- 4. Where the source continues: the committed offset, else the position record, else (a new partition of a known
-    topic) its beginning. Nothing known at all is the operator's decision, never ours (`run --from`).
-    A position record that is later than a relay's offset counts: a delayed request of the same producer may have put an
-    older offset in the place of a later one. An offset that a tool has set counts as it is.
- 5. An offset that the source no longer (or not yet) holds is an error with a name, never a silent reset.
+    watermarks and its partition-EOF stop at the last stable offset. With those, a dead instance's open transaction
+    would end the restore too early, and the records after it would be lost.
+ 3. The latest value per key wins. A missing or impossible low-water mark means "from the beginning", never "latest".
+ 4. The source continues at the committed offset. Without one, it continues at the position record. A new partition
+    of a known topic has neither and starts at its beginning. Where nothing is known at all, the operator decides
+    (`run --from`), never the relay.
+    A position record that is later than an offset committed by a relay counts: a delayed request of the same producer
+    may have replaced a later offset by an older one. An offset that a tool has set counts as it is.
+ 5. An offset that the source does not hold (any more, or yet) is an error with a name, never a silent reset.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ from consumer.kafka.records import Unreadable, live_action, read_position
 from consumer.kafka.topics import CALL_TIMEOUT_S, RelayTopics, Watermarks, committed_offsets, watermarks
 from schemas.pending_action import POSITION_KEY
 
-SAY_AFTER_S = 5.0  # then the operator hears what it waits for
-# Without any progress. A dead instance's transaction ends after its transaction.timeout.ms: 10 s unless set otherwise.
+SAY_AFTER_S = 5.0  # of waiting, the log says what the restore waits for
+# Of no progress. A dead instance's transaction ends after its transaction.timeout.ms: 10 s unless set otherwise.
 GIVE_UP_S = 120.0
 ASK_RETRY_S = 0.5
 POLL_S = 0.2
@@ -44,7 +46,7 @@ AT_ONCE = 1000
 
 
 class RestoreError(Exception):
-    """The restore came to nothing for now; trying again may help."""
+    """The restore failed for now. Trying again may help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,19 +115,19 @@ class _Reading:
 
 
 class Reader(Protocol):
-    """What a restore asks Kafka. All but `start` and `read` raise KafkaException where it does not answer."""
+    """What a restore asks of Kafka. All but `start` and `read` raise KafkaException where Kafka does not answer."""
 
     def committed(self, partitions: list[Partition], by_relays: list[Partition]) -> dict[Partition, int]:
         """Return the group's settled offsets, absent ones left out, and of `by_relays` those that no relay committed.
 
-        Where it raises, it took its time.
+        Before it raises, it waits, so the caller may call again at once.
         """
 
     def watermarks(self, partitions: list[Partition]) -> dict[Partition, Watermarks]:
         """Return each partition's first offset and its high watermark, open transactions included."""
 
     def is_known(self, topics: RelayTopics) -> bool:
-        """Tell whether this group has been here before (start.py)."""
+        """Tell whether this group has started the topic before (initial_offsets.py)."""
 
     def start(self, offsets: Mapping[Partition, int]) -> None:
         """Begin to read these partitions' settled records from there."""
@@ -255,7 +257,7 @@ class Restorer:
             self._reader.stop()
 
     def _take(self, record: Message, open_: dict[tuple[str, int], _Reading]) -> str | None:
-        """Take a record, or an event of the consumer's; returns what is wrong."""
+        """Take a record or an error of the consumer. Returns what is wrong, if anything is."""
         tp = (record.topic() or "", record.partition() or 0)
         error = record.error()
         reading = open_.get(tp)
@@ -307,7 +309,7 @@ def _restored(
     delay: Watermarks,
     seconds: float,
 ) -> Restored:
-    """Read what the live records hold; uses them up, as two copies of 100,000 records are 100 MB more."""
+    """Read the live records. This empties `reading.live`: two copies of 100,000 records would be 100 MB more."""
     live: list[tuple[bytes, int]] = []
     actions: list[LiveAction] = []
     unreadable: list[UnreadableRecord] = []
@@ -380,5 +382,5 @@ class KafkaReader:
 def _waits_for(open_: dict[tuple[str, int], _Reading], client_error: str) -> str:
     (topic, partition), reading = next(iter(open_.items()))
     return f"restoring {topic}[{partition}]: read to {max(reading.next, reading.start)} of {reading.end}; " + (
-        client_error or "behind it lies a transaction that a former owner left open, or the broker does not answer"
+        client_error or "a former owner left a transaction open there, or the broker does not answer"
     )

@@ -38,7 +38,7 @@ class StalledError(Exception):
 def records_between(
     reader: Consumer, partition: tuple[str, int], start: int, end: int, *, stalled_s: float | None = None
 ) -> Iterator[Message]:
-    """Yield the settled records with offsets in [start, end). `reader` is one of kafka.reader's, one reading at a time.
+    """Yield the settled records with offsets in [start, end). `reader` has `clients.reader`'s settings.
 
     Raises StalledError where nothing came for `stalled_s` (default STALLED_S), KafkaException for an error that does
     not pass.
@@ -64,7 +64,7 @@ def records_between(
             moved_at = time.monotonic()
         elif time.monotonic() - moved_at > (STALLED_S if stalled_s is None else stalled_s):
             raise StalledError(
-                f"read to {reached} of {end}; behind it lies an open transaction, or the broker does not answer"
+                f"read to {reached} of {end}; a transaction is open there, or the broker does not answer"
             )
     reader.unassign()
 

@@ -1,6 +1,7 @@
-"""EDGE. The source: the one thread that owns the Kafka consumer. Batches go in, ownership snapshots come out.
+"""EDGE. The source: the one thread that owns the Kafka consumer.
 
-What is owned and what may be handed out is `membership.py`'s; here are the thread, its client and the requests to it.
+It reports batches of events, and publishes snapshots of what this instance owns. membership.py decides what is owned
+and which records are reported. This module holds the thread, its client, and the requests to the thread.
 
 Rules (each has a test in tests/broker named after the failure that it prevents):
  1. Every call on the consumer comes from this thread. Everybody else leaves a request and reads `ownership`.
@@ -30,7 +31,7 @@ from consumer.kafka.withheld import GroupWatch
 
 BATCHES_AHEAD = 2  # one that the event loop works on and one that waits
 LAG_EVERY_S = 1.0
-# While everything is paused nothing is fetched, so nobody tells how long the source grows: it is asked, now and then.
+# A paused consumer fetches nothing, so it does not learn how the source grows. Then the broker is asked at intervals.
 LAG_WHILE_PAUSED_S = 10.0
 WATERMARKS_TIMEOUT_S = 1.0
 METADATA_TIMEOUT_S = 1.0
@@ -83,7 +84,7 @@ class Source:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs: confluent-kafka may raise a bare KafkaError, which no `except` sees."""
+        """Whether the thread runs. confluent-kafka may raise a bare KafkaError, which no `except` catches."""
         return self._thread.is_alive()
 
     def start(self) -> None:
@@ -107,7 +108,7 @@ class Source:
         self._requests.append(self._membership.rejoin)
 
     def batch_done(self) -> None:
-        """A batch was taken in: there is room for another one."""
+        """Make room for another batch, after one was taken in."""
         self._room.release()
 
     def stop(self) -> None:
@@ -138,7 +139,7 @@ class Source:
             self._report(Failed(error))
 
     def _poll(self, consumer: Consumer) -> None:
-        # Room comes first, then the requests: who makes room may have asked for a pause just before.
+        # Wait for room first, then read the requests: a pause may have been requested just before room was made.
         has_room = self._room.acquire(timeout=POLL_S)
         for _ in range(len(self._requests)):
             self._requests.popleft()(consumer)
@@ -172,9 +173,11 @@ class Source:
         self._report(PartitionsCounted(counts))
 
     def _count_partitions(self, consumer: Consumer) -> None:
-        """A rebalance may come of new partitions: by the old count this instance's share of a rate limit is too large.
+        """Report how many partitions the topics have, after a rebalance.
 
-        The statistics tell some seconds later. All topics are asked for: one asked for by name might be made.
+        New partitions may be its cause. With the old count, this instance's share of a rate limit would be too large,
+        and the statistics come only some seconds later. The call lists all topics, because the broker may create a
+        topic that is asked for by name.
         """
         try:
             known = consumer.list_topics(timeout=METADATA_TIMEOUT_S).topics

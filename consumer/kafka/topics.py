@@ -1,4 +1,4 @@
-"""EDGE. The topics that the relay needs: made, checked, and where the source starts."""
+"""EDGE. The topics that the relay needs: create them, check them, and ask for their offsets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from consumer.kafka.topic_rules import (
 )
 
 CALL_TIMEOUT_S = 10.0
-LIST_OFFSETS_TIMEOUT_S = 4.0  # twice in a row: while a partition has no leader it is waited for to the end
+LIST_OFFSETS_TIMEOUT_S = 4.0  # for each of two calls; while a partition has no leader, a call waits all of it
 VISIBLE_RETRY_S = 0.05
 T = TypeVar("T")
 Watermarks = tuple[int, int]
@@ -97,13 +97,13 @@ def check(admin: AdminClient, topics: Iterable[RelayTopics], rules: TopicRules =
 def create(
     admin: AdminClient, topics: Iterable[RelayTopics], replication: int = -1, rules: TopicRules = _AS_BUILT
 ) -> list[str]:
-    """Make the delay and dead-letter topics what they must be.
+    """Create the delay and dead-letter topics, or repair them.
 
-    Creates what is missing, with the source's partition count; adds partitions where the source has more; alters the
-    configuration of what is there already, where no record can be lost by it.
+    Creates what is missing, with the source's partition count. Adds partitions where the source has more. Alters the
+    configuration of existing topics, where no record can be lost by that.
 
-    Returns what was done, a line each. Raises TopicError for what cannot be done: beside what was done it holds the
-    line of Kafka's own tool for what a person has to do.
+    Returns what was done, a line each. Raises TopicError for what cannot be done. Its text says what was done, and
+    which command of Kafka's own tools a person has to run.
     """
     done: list[str] = []
     errors: list[str] = []
@@ -187,7 +187,7 @@ def watermarks(admin: AdminClient, partitions: Iterable[tuple[str, int]]) -> dic
     asked = [TopicPartition(topic, partition) for topic, partition in partitions]
     if not asked:
         return {}
-    # list_offsets asks the leaders that it remembers: after a failover it fails until somebody else renews them.
+    # list_offsets asks the leaders that it remembers. After a failover it fails until another call renews them.
     partition_counts(admin, {tp.topic for tp in asked})
     ends = []
     for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):
@@ -213,8 +213,9 @@ def committed_offsets(
 ) -> dict[tuple[str, int], int]:
     """Return the group's settled offsets, absent ones left out.
 
-    `marks` are delay partitions: their low-water mark counts only with the metadata that a relay gives it. A tool that
-    moves all offsets of a group (`kafka-consumer-groups.sh --all-topics`) would else hide what is pending.
+    `marks` are delay partitions. Their low-water mark counts only with the metadata that a relay writes with it.
+    Otherwise a tool that moves all offsets of a group (`kafka-consumer-groups.sh --all-topics`) would hide what is
+    pending.
 
     `reader` is read_committed: it waits for a transaction that has sent its offsets and not ended. Raises
     KafkaException when that takes longer than CALL_TIMEOUT_S.
@@ -268,7 +269,7 @@ def _counts(admin: AdminClient, names: Iterable[str]) -> tuple[dict[str, int], l
 
 
 def _await_visible(admin: AdminClient, made: dict[str, int], altered: dict[str, dict[str, str]]) -> None:
-    """Wait until the brokers' metadata show what was done: who asks right after it would not find it."""
+    """Wait until the brokers' metadata show what was done: a client that asks at once would not find it."""
     give_up_at = time.monotonic() + CALL_TIMEOUT_S
     while made and partition_counts(admin, made) != made and time.monotonic() < give_up_at:
         time.sleep(VISIBLE_RETRY_S)

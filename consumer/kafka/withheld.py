@@ -1,14 +1,14 @@
-"""Partitions that a stable group gives to nobody, and who of its members joins again for them.
+"""Partitions that a stable group assigns to no member, and which member joins again to end that.
 
-In a cooperative rebalance the leader withholds a partition that changes its owner until the former owner has given it
-up and joins again (KIP-429). A static member that dies in between is replaced under its name without a rebalance
-(KIP-345): nobody joins again, and the partition is nobody's for ever, while every member is well.
+In a cooperative rebalance the leader withholds a partition that changes its owner, until the former owner has given it
+up and joins again (KIP-429). If that owner is a static member and dies in between, its successor takes its name without
+a rebalance (KIP-345). Then no member joins again, and the partition stays without an owner, although all members work.
 
 Rules:
- 1. One look may fall into the middle of a change: only what several looks in a row see counts.
- 2. One member joins again, not all of them. Who it is follows from the members' names and from how often it was tried:
-    only the leader's joining is sure to begin a rebalance, and nobody knows who leads.
- 3. A look never keeps the consumer's thread waiting.
+ 1. One look may fall into the middle of a change. So only what several looks in a row see counts.
+ 2. One member joins again, not all of them. Only the leader's joining is sure to begin a rebalance, and the members do
+    not know who leads. So it is a different member each time, chosen by their names and by how often it was tried.
+ 3. A look never makes the consumer's thread wait.
 """
 
 from __future__ import annotations

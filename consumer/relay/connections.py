@@ -1,9 +1,9 @@
-"""A connection at work: one Engage tenant's client and its pace, how much of it is in use, and what halts it.
+"""A connection at work: one Engage tenant's client and pace, its requests in flight, and why it is halted.
 
 Rules:
  1. The slots allow two seconds of the rate limit in flight, so that a slow Engage does not slow the relay down.
- 2. A halt is said with its first reason and since when; a request that never reached Engage changes nothing of it.
- 3. A key that Engage refused is not tried again; another key ends the suspension.
+ 2. A halt is reported with its first reason and its beginning. A request that never reached Engage does not change it.
+ 3. A key that Engage refused is tried again only once a minute (pacing.py). A changed key is tried at once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from consumer.core.pacing import Pace
 from consumer.engage.client import EngageClient
 from consumer.telemetry.metrics import ConnectionFigures, Halt
 
-# Words of a job's status that are told apart; what comes from outside must not become metrics without end.
+# Different words of a job's status that are counted: they come from outside, and metrics must stay bounded.
 MAX_WORDS = 20
 
 _Outcome = TypeVar("_Outcome", bound=PollOutcome | DocumentOutcome | ActionOutcome)
@@ -60,9 +60,9 @@ class Connection:
     words: set[str] = field(default_factory=set)
 
     def answered(self, outcome: _Outcome, now: float, about: ActionId) -> _Outcome | Unauthorized:
-        """Take the answer to a request in; returns what it means.
+        """Learn from the answer to a request. Returns what it means for its action.
 
-        A 403 is the key's, as a 401, while other requests get one, too: then it says nothing against this action.
+        While other requests get a 403, too, it concerns the key, as a 401 does, and says nothing against this action.
         """
         self.pace.answered(outcome, now, about)
         meant: _Outcome | Unauthorized = outcome

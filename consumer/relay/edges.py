@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from consumer.core.ownership import Assignment, Partition
-from consumer.kafka.journal import STUCK_S
+from consumer.kafka.journal.journal import STUCK_S
+from consumer.kafka.journal.writes import Item
 from consumer.kafka.restore import Restored
-from consumer.kafka.writes import Item
 
 
 class Source(Protocol):
@@ -69,7 +69,7 @@ class Journal(Protocol):
         """Start to work."""
 
     def submit(self, items: Iterable[Item]) -> None:
-        """Make these safe, in this order."""
+        """Save these in this order."""
 
     def stuck_for(self) -> float:
         """Seconds that the present call has taken."""
@@ -91,5 +91,5 @@ def is_stuck(journal: Journal) -> bool:
 
 
 def is_dead(journal: Journal) -> bool:
-    """Whether nothing that the journal holds will ever be answered: nobody waits for it then."""
+    """Whether the journal will never settle what it holds: do not wait for it then."""
     return journal.failed is not None or is_stuck(journal)

@@ -1,4 +1,4 @@
-"""The relay at work: its life, its ticks, and what each fact of the edges leads to.
+"""The relay at work: how it starts and stops, its ticks, and what it does with each fact of the edges.
 
     source ──events──> outbox ──> LEDGER ──effects──> outbox ──writes──> journal ──committed──> LEDGER
                                    │  ▲
@@ -11,9 +11,9 @@ What belongs to one idea is in a file of its own: dispatch.py (requests to Engag
 partitions.py (restore and hand-over).
 
 Rules:
- 1. Every fact is handled in the order in which it was reported, and leads to a tick.
- 2. What is in flight is finished before the end, whatever the end comes from: cut off, it would be in doubt.
- 3. What nobody else would notice is looked at once a second: a thread that ended, a call that never returns.
+ 1. Facts are taken in the order in which they were reported. Each leads to a tick.
+ 2. Whatever ends the relay, requests in flight are finished first: an action that is cut off would be in doubt.
+ 3. A check once a second finds what nothing reports: a thread that ended, a call that never returns.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ from consumer.kafka.facts import (
     Statistics,
     TransactionAborted,
 )
+from consumer.kafka.journal.writes import Barrier, DeadLetter, Intent, Put, Write
 from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.records import offset_of_key
-from consumer.kafka.writes import Barrier, DeadLetter, Intent, Put, Write
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import Journal, Restorer, Source, is_dead, is_stuck
@@ -69,9 +69,9 @@ if TYPE_CHECKING:
 
 CHECK_INTERVAL_S = 1.0
 LAST_DEAD_LETTERS = 20  # that the status page shows
-# A stop is a hand-over of everything (36 s with the default time-outs: `hand_over_of` in run.py) and 4 s for what the
-# journal commits after it: 40 s, and never less than 25 s. What is not committed by then is read again by the next
-# owner. The pod's grace period must be longer than Kubernetes' 30 s (the chart sees to it).
+# A stop takes a hand-over of everything (36 s with the default time-outs: `hand_over_of` in run.py), and 4 s for what
+# the journal commits after it: 40 s, and never less than 25 s. The next owner reads again what is not committed by
+# then. The pod's grace period must be longer than Kubernetes' default of 30 s (the chart sets it).
 STOP_S = 25.0
 JOURNAL_AFTER_HAND_OVER_S = 4.0
 MIN_STOP_S = 2.0
@@ -108,8 +108,8 @@ class Relay:
         """Be ready to `run`.
 
         `inbox`: where source and journal report to. `partition_counts`: by source topic. `lease_s`: see dispatch.py.
-        `dead_letter_topics`: ours, see outbox.py.
-        `jitter` draws from [0, 1). `hand_over_s`: what the source waits for a hand-over at the most.
+        `dead_letter_topics`: ours, see outbox.py. `jitter` draws from [0, 1). `hand_over_s`: how long the source waits
+        for a hand-over at most.
         """
         self._inbox = inbox
         self._source = source
@@ -181,7 +181,7 @@ class Relay:
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then hand everything over. Raises what ended it otherwise."""
+        """Work until `stop` is set, then hand everything over. If something else ends it, raises that error."""
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._uncaught)
         self._ended = self._loop.create_future()
@@ -217,7 +217,7 @@ class Relay:
         await self._loop.run_in_executor(None, self._journal.stop, max(MIN_STOP_S, left_s))
 
     def _uncaught(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """End, where a callback fails: without its step the relay would stand still in silence."""
+        """End when a callback fails: without its next step the relay would stand still in silence."""
         self.fail(context.get("exception") or RuntimeError(str(context.get("message"))))
 
     def fail(self, error: BaseException) -> None:
@@ -229,7 +229,7 @@ class Relay:
     # -- ticks --------------------------------------------------------------------------------------------------
 
     def _tick_soon(self) -> None:
-        """Have a tick when everything that is at hand by now has been taken in."""
+        """Schedule a tick, to run after the facts and answers that are waiting now."""
         if self._tick_handle is None:
             self._tick_handle = self._loop.call_soon(self._tick)
 
@@ -249,7 +249,7 @@ class Relay:
             self._timer = self._loop.call_later(max(0.0, wake_at - self._clock()), self._tick)
 
     def _check(self) -> None:
-        """Look at what nobody else would notice (rule 3), and publish the figures for the metrics."""
+        """Look for what nothing reports (rule 3), and publish the figures for the metrics."""
         self._heartbeats.beat("event_loop")
         if self._journal.failed is not None:
             self.fail(self._journal.failed)
@@ -345,7 +345,7 @@ class Relay:
         self._tick_soon()
 
     def _dropped(self, writes: Sequence[Write]) -> None:
-        """Nothing is to be done for them: the partition's next owner finds it in Kafka."""
+        """Do nothing for dropped writes: the partition's next owner finds what it needs in Kafka."""
         for write in writes:
             if isinstance(write, Barrier):
                 self._partitions.reached(write)

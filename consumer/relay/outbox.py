@@ -2,7 +2,7 @@
 
 Rules:
  1. An event's position is submitted together with its record, so one transaction settles both or neither.
- 2. Nothing piles up without bound: the source is paused while too much is pending or waits for the journal.
+ 2. Nothing grows without bound: the source is paused while too much is pending, or too much waits for the journal.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.events.decoding import Undecodable, decode
 from consumer.events.routing import Misrouted, Routed, Router
+from consumer.kafka.journal.writes import DeadLetter, Intent, Item, Position, Put, Tombstone, Write
 from consumer.kafka.membership import MAX_RECORDS
 from consumer.kafka.records import (
     SourceEvent,
@@ -32,7 +33,6 @@ from consumer.kafka.records import (
     without_value,
 )
 from consumer.kafka.restore import UnreadableRecord
-from consumer.kafka.writes import DeadLetter, Intent, Item, Position, Put, Tombstone, Write
 from consumer.relay.edges import Journal, Source
 from consumer.telemetry.metrics import Metrics
 from schemas.dead_letter import Reason
@@ -69,7 +69,7 @@ class Outbox:
         metrics: Metrics,
         tracing: Tracing | None,
     ) -> None:
-        """`dead_letter_topics`: ours. What was redriven from others is another relay's."""
+        """`dead_letter_topics`: ours. An event that was redriven from another topic is another relay's."""
         self._ledger = ledger
         self._router = router
         self._source = source
@@ -100,13 +100,13 @@ class Outbox:
     def write_again(self, saves: Iterable[Save]) -> None:
         """Submit records that were written before.
 
-        They are no new intents: a later one, of the same count of sends, may be on its way.
+        They are not new intents: a newer intent with the same count of sends may be on its way.
         """
         for save in saves:
             self._writes.append(put_of(save, is_intent=False))
 
     def take(self, assignment: Assignment, events: Sequence[SourceEvent], now: float) -> None:
-        """Take consumed events in: decode and route each, and tell the ledger."""
+        """Decode and route each consumed event, and give its action to the ledger."""
         self._metrics.events_consumed(assignment.topic, len(events))
         for event in events:
             self._writes.append(self._taken(assignment, event, now))
@@ -125,27 +125,27 @@ class Outbox:
         )
 
     def _taken(self, assignment: Assignment, event: SourceEvent, now: float) -> Write:
-        """Return what an event comes to. It settles the event's position, too (rule 1)."""
+        """Return the write that settles an event, with the event's position (rule 1)."""
         next_offset = event.offset + 1
-        routed = self._routed(event)
-        if self._tracing is not None and routed is not None:
-            routed = self._tracing.taken(event, routed, now)
-        if isinstance(routed, Routed):
-            self._metrics.routed(routed.route, routed.action)
-            save = self._ledger.accept(assignment, event.offset, new_action(routed, event), now)
+        result = self._route(event)
+        if self._tracing is not None and result is not None:
+            result = self._tracing.taken(event, result, now)
+        if isinstance(result, Routed):
+            self._metrics.routed(result.route, result.action)
+            save = self._ledger.accept(assignment, event.offset, new_action(result, event), now)
             if save is not None:
                 return put_of(save, next_offset)
-        elif isinstance(routed, Misrouted):
+        elif isinstance(result, Misrouted):
             return DeadLetter(
                 assignment=assignment,
-                record=dead_letter_of_event(event, routed.reason, routed.detail, now, routed.route),
-                reason=routed.reason,
+                record=dead_letter_of_event(event, result.reason, result.detail, now, result.route),
+                reason=result.reason,
                 offset=event.offset,
                 next_offset=next_offset,
             )
         return Position(assignment, next_offset)
 
-    def _routed(self, event: SourceEvent) -> Routed | Misrouted | None:
+    def _route(self, event: SourceEvent) -> Routed | Misrouted | None:
         if event.value is None:
             self._metrics.ignored_tombstone(event.topic)
             return None
@@ -155,9 +155,9 @@ class Outbox:
         decoded = decode(event.value)
         if isinstance(decoded, Undecodable):
             return Misrouted(Reason.UNDECODABLE, decoded.detail, None)
-        routed = self._router.route(decoded, event)
-        if isinstance(routed, Routed | Misrouted):
-            return routed
+        result = self._router.route(decoded, event)
+        if isinstance(result, Routed | Misrouted):
+            return result
         self._metrics.unrouted(event.topic)
         return None
 
@@ -181,7 +181,10 @@ class Outbox:
             self._writes = []
 
     def apply_backpressure(self) -> None:
-        """Rule 2, with slack between pause and resume: a batch, as what is pending may stay for hours."""
+        """Pause or resume the source (rule 2).
+
+        It resumes when there is room for a batch, not for less: what is pending may stay for hours.
+        """
         most = self._limits.pending
         slack = min(0.1, MAX_RECORDS / most) if self.paused else 0.0
         backlog = self._journal.backlog + len(self._writes)
@@ -216,7 +219,7 @@ def dead_letter_of(given_up: GiveUp, now: float, next_offset: int | None = None)
 
 
 def given_up(assignment: Assignment, live: LiveAction, reason: Reason, detail: str, *, in_doubt: bool) -> GiveUp:
-    """Give an action up that the ledger does not hold. In doubt it is called so, whatever ended it."""
+    """Give up an action that the ledger does not hold. In doubt, its reason is always `outcome_unknown`."""
     if in_doubt:
         reason, detail = Reason.OUTCOME_UNKNOWN, f"{reason}: {detail}; an earlier send may have been processed"
     return GiveUp(
@@ -232,13 +235,13 @@ def given_up(assignment: Assignment, live: LiveAction, reason: Reason, detail: s
 
 
 def replace_too_large(write: Put | DeadLetter, *, clock: Clock, tracing: Tracing | None) -> DeadLetter:
-    """Replace what the broker refuses; the same again where it cannot be smaller. Called on the journal's thread."""
+    """Replace a record that the broker refuses; return the same one if it cannot shrink. For the journal's thread."""
     if isinstance(write, DeadLetter):
         return write if write.record.value is None else replace(write, record=without_value(write.record))
     live = live_action(write.key, write.value)
     assert isinstance(live, LiveAction)  # noqa: S101 - we wrote it ourselves a moment ago
     detail = f"the delay topic refuses its record of {len(write.value)} bytes (max.message.bytes)"
-    # What is no new intent was written before. The intent of a first send that is refused was never sent.
+    # A write that is not a new intent repeats an older record. If a first send's intent is refused, it was not sent.
     in_doubt = live.sending if write.intent is None else write.intent.doubt
     effect = given_up(write.assignment, live, Reason.TOO_LARGE, detail, in_doubt=in_doubt)
     if tracing is not None:

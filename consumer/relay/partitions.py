@@ -1,10 +1,10 @@
-"""Partitions come and go: what is assigned is restored and begun, what is revoked is handed over.
+"""Partitions come and go: an assigned one is restored and begun, a revoked one is handed over.
 
 Rules:
- 1. A partition begins when its delay partition was read; until then the source hands nothing of it out.
- 2. A partition is given away when what is in flight has ended and the journal has made its last word safe, or when the
-    source's time for a hand-over is over. Then it is forgotten.
- 3. The share of every rate limit follows the partitions that are ours.
+ 1. A partition begins when its delay partition was read. Until then the source reports no event of it.
+ 2. A partition is given away when its requests in flight have ended and the journal has committed its last write, or
+    when the source's time for a hand-over is over. Then it is forgotten.
+ 3. The share of every rate limit follows the partitions that we own.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from consumer.core.clock import Clock
 from consumer.core.effects import LiveAction
 from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
+from consumer.kafka.journal.writes import Barrier, Begin, Position, Tombstone
 from consumer.kafka.records import action_key
 from consumer.kafka.restore import Restored, RestoreError
-from consumer.kafka.writes import Barrier, Begin, Position, Tombstone
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import Journal, Restorer, Source, is_dead
 from consumer.relay.log import ThrottledLog
@@ -35,9 +35,9 @@ RESTORE_RETRY_S = 1.0
 
 @dataclass(slots=True)
 class HandOver:
-    """Partitions that are being given away: first what is in flight ends, then the journal, then they are gone.
+    """A hand-over of partitions: what is in flight ends, then the journal commits, then they are given away.
 
-    `busy`: those of which something is in flight. `barriers`: what the journal has still to pass.
+    `busy`: the partitions with something in flight. `barriers`: the writes that the journal has still to settle.
     """
 
     assignments: Sequence[Assignment]
@@ -103,14 +103,14 @@ class Partitions:
         return PartitionFigures("open" if self._stays(assignment) else "leaving", pending)
 
     def _stays(self, assignment: Assignment) -> bool:
-        """Whether it is ours and not being given away: what began after its hand-over would never end."""
+        """Whether it is ours and not in a hand-over: if it began after its hand-over, it would never be forgotten."""
         leaving = any(assignment in each.assignments for each in self.hand_overs)
         return assignment in self.ours and self._source.owns(assignment) and not leaving
 
     # -- adopt --------------------------------------------------------------------------------------------------
 
     def assigned(self, assignments: Sequence[Assignment]) -> None:
-        """Restore what came, then begin (rule 1)."""
+        """Restore the assigned partitions, then begin them (rule 1)."""
         self._metrics.rebalanced("assigned")
         self.ours.update(assignments)
         self._set_shares()
@@ -157,8 +157,8 @@ class Partitions:
         known: list[LiveAction] = []
         for live in restored.actions:
             if restored.next_offset <= live.offset < restored.source_end and not live.sending:
-                # A delayed commit made its record visible without its offset (or an operator moved the offset back):
-                # the source brings the event again, and might do so when this action is done and forgotten.
+                # A delayed commit made its record visible without its offset, or an operator moved the offset back.
+                # The source will bring the event again, perhaps when this action is done and forgotten.
                 self._outbox.add(Tombstone(restored.assignment, action_key(live.offset, live.action.route)))
             elif live.action.connection in self._dispatch.connections:
                 known.append(live)
@@ -171,7 +171,7 @@ class Partitions:
     # -- hand-over ----------------------------------------------------------------------------------------------
 
     def revoked(self, assignments: Sequence[Assignment], settled: threading.Event) -> None:
-        """Start nothing more for these; they are given away when what is in flight has ended (rule 2)."""
+        """Start nothing more for these. They are given away when what is in flight has ended (rule 2)."""
         self._metrics.rebalanced("revoked")
         for assignment in assignments:
             self._outbox.apply(self._ledger.stop(assignment), self._clock())
@@ -179,14 +179,14 @@ class Partitions:
         self._tick_soon()
 
     def settle_hand_overs(self) -> None:
-        """Take every hand-over as far as it comes."""
+        """Advance every hand-over as far as possible."""
         for hand_over in list(self.hand_overs):
             for assignment in [a for a in hand_over.busy if not self._ledger.in_flight(a)]:
                 hand_over.busy.discard(assignment)
                 barrier = Barrier(assignment)
                 hand_over.barriers.add(barrier)
                 self._outbox.add(barrier)
-            # Given away before all was safe (`hand_over_s`): what the journal has of it, it drops without an answer.
+            # After `hand_over_s` the source gives them away although not all is safe: the journal drops its writes.
             overran = is_dead(self._journal) or not any(map(self._source.owns, hand_over.assignments))
             if overran or not (hand_over.busy or hand_over.barriers):
                 self.hand_overs.remove(hand_over)

@@ -1,12 +1,12 @@
 """The Engage simulator: a simulated Engage over HTTP, for demos, tests and developers without access to Engage.
 
-Answers as Engage's public documentation says, with the faults that are asked for, and keeps an account of every
-action that it accepted. `world.py` is the place to start reading: orders, versions, jobs, actions.
+It answers as Engage's public documentation says, with the faults that the user asks for, and keeps an account of every
+action that it accepted. Start reading at `world.py`: orders, versions, jobs, actions.
 
     chance.py   PURE  seeded draws and distributions of durations
     answer.py   PURE  one HTTP answer
     account.py  PURE  what was accepted and asked
-    faults.py   PURE  which fault befalls which request, and what each one does (one table)
+    faults.py   PURE  which request gets which fault, and what each fault does (one table)
     moods.py    PURE  what Engage's documentation leaves open, and what differs from order to order
     bodies.py   PURE  what a request's body holds, and what is wrong with it
     world.py    PURE  orders, versions, jobs, actions

@@ -1,4 +1,4 @@
-"""The account: what the simulator was asked, and which actions it accepted.
+"""The account: which requests the simulator got, and which actions it accepted.
 
 It judges every run: whoever claims that nothing was lost or doubled is checked against it.
 The relay sends no event id, so whether an action was doubled is for the reader to judge: the account keeps every
@@ -16,7 +16,7 @@ from pydantic_core import to_json
 
 @dataclass(frozen=True, slots=True)
 class AcceptedAction:
-    """An action that was answered 202, or would have been, had a fault not swallowed the answer.
+    """An accepted action: it was answered 202, or a fault took that answer away.
 
     `sequence` counts from 1. Seconds since 1970: `tag_ready_at`, when the order's version was processed, and
     `accepted_at`, when the action was accepted. `with_document`: it came as the `orderAction` of a document, and was
@@ -63,7 +63,7 @@ class SlidingSecond:
         return len(moments)
 
     def add(self, now: float) -> None:
-        """One more."""
+        """Count one more."""
         in_window = self.count(now) + 1
         self._moments.append(now)
         self.most = max(self.most, in_window)
@@ -92,7 +92,7 @@ class Account:
         now: float,
         with_document: bool = False,
     ) -> None:
-        """Write down one accepted action."""
+        """Record one accepted action."""
         sequence = len(self.accepted) + 1
         entry = AcceptedAction(
             sequence, order_id, action, version_tag, language, data, tag_ready_at, now, with_document

@@ -1,9 +1,9 @@
 """Engage's side of one HTTP request: what is answered, and how the connection ends. No I/O, no clock.
 
 In this order: the path, the key (401, 403), the User-Agent (400), the Content-Type (500), the rate (429), a fault,
-the world.
-`/simulator/...` is not Engage's: it serves the account and changes the simulator while it runs. It needs no key and
-meets no fault.
+the model of Engage (world.py).
+`/simulator/...` is not a part of Engage: it shows the account and changes the simulator while it runs. It needs no
+key, and no fault is applied to it.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Processing:
 
 @dataclass(slots=True)
 class _Version:
-    order_id: str | None  # None: of a job that was asked for before anybody told of its order
+    order_id: str | None  # None: a job that was polled before its order was known
     number: int
     tag: str
     job_id: str
@@ -85,7 +85,7 @@ class _Version:
     contact: bool  # it names one, known or not
     contact_sought_at: float  # when the newest document was processed, and its contact sought
     changed_at: str | None  # what the simulator's own document says
-    word: str  # what its job says when it is done
+    word: str  # its job's status when it is done
     waiting_word: str
     document: bytes | None = None  # JSON of the order; None where nobody gave one
     action: OrderAction | None = None
@@ -116,7 +116,7 @@ class _Order:
         return f"{ORDERS}/{quote(self.order_id, safe='')}"
 
     def settle(self, now: float) -> list[_Version]:
-        """Take in the versions whose time is over; returns those that did not fail, oldest first."""
+        """Process the versions that are due. Returns those that did not fail, oldest first."""
         done = [version for version in self.waiting if version.done_at <= now]
         for version in done:
             self.waiting.remove(version)

@@ -1,10 +1,10 @@
-"""Every metric in one place, fed by facts: the relay says what happened, here it becomes numbers.
+"""Every metric in one place. The relay reports what happened, and this module turns it into numbers.
 
 Rules:
  1. Names start with `engage_relay_`, units are seconds, records and plain counts, counters end in `_total`.
  2. A label's values come from the configuration or from our own code (a broker's: its node id), never from an event.
     Partitions are a label of the lag alone.
- 3. Facts may be told from any thread and cost a microsecond or two: a series is looked up once, then kept.
+ 3. Facts may come from any thread and cost a microsecond or two: a series is looked up once, then kept.
  4. What is a state rather than a fact (what is pending, the lag, ...) comes as a frozen `Snapshot` from the event
     loop's thread. A scrape reads the last one, so it never touches the ledger, and the series of a revoked partition
     vanish with the next snapshot.
@@ -131,7 +131,7 @@ class Snapshot:
 
 
 class Metrics:
-    """Numbers from facts. One instance per registry; every method may be called from any thread."""
+    """The metrics of one registry. Every method may be called from any thread."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         # A second series per counter and histogram, for a time that nobody asks for.
@@ -286,15 +286,15 @@ class Metrics:
         self._foreign_redrives[topic,].inc()
 
     def poll_answered(self, connection: str, outcome: PollOutcome | DocumentOutcome) -> None:
-        """Record what a question for a versionTag came to."""
+        """Record the outcome of a poll."""
         self._polls[connection, self._outcomes[type(outcome)]].inc()
 
     def job_status(self, connection: str, status: str) -> None:
-        """Record what a job that is not ready says of itself. The caller bounds how many words there are."""
+        """Record the status of a job that is not ready. The caller bounds how many there are."""
         self._job_statuses[connection, status].inc()
 
     def action_answered(self, connection: str, action: str, outcome: ActionOutcome) -> None:
-        """Record what sending an action came to."""
+        """Record the outcome of sending an action."""
         self._actions[connection, self._known(action), self._outcomes[type(outcome)]].inc()
         if isinstance(outcome, Accepted):
             self._history.accepted(connection)

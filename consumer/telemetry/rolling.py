@@ -1,12 +1,12 @@
-"""What happened in the last minutes, for the status page: counted in slices of some seconds, of which it keeps a few.
+"""What happened in the last minutes, for the status page: counts in slices of a few seconds each.
 
 PURE: facts and times are arguments.
 
 Rules:
- 1. Its size does not depend on how much happens: durations are counted in steps that grow by GROWTH, so a quantile is
-    right to 2.5 %.
- 2. Facts and `tick` come from one thread. What `tick` returns is never changed afterwards: any thread may read it.
- 3. It holds counts, durations and names from the configuration, nothing from an event.
+ 1. Its size does not depend on how much happens. Durations are counted in steps that grow by GROWTH, so a quantile is
+    accurate to 2.5 %.
+ 2. Facts and `tick` come from one thread. What `tick` returns never changes, so any thread may read it.
+ 3. It holds counts, durations and names from the configuration, but no contents of events.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Traces: each event's way to Engage as OpenTelemetry spans, in the trace that its sender began.
 
-Imported only where the environment asks for it (run.py): OpenTelemetry is an extra, and whoever does without it pays
-for nothing. Where the spans go is said with OpenTelemetry's own variables (docs/tracing.md).
+Imported only where the environment asks for it (run.py): OpenTelemetry is an extra, and costs nothing where it is not
+used. OpenTelemetry's own variables say where the spans go (docs/tracing.md).
 
 Rules:
- 1. An action outlives processes, a span does not: spans are short, and the delay topic carries the context of the one
-    that took the event in. Whoever sends the action, after whatever restart, does so in the same trace.
+ 1. An action may outlive a process, a span cannot. So spans are short, and the delay topic keeps the context of the
+    span in which the event was taken. An action that is sent after a restart is in the same trace.
  2. A span holds names (topics, routes, connections), offsets and what was answered: nothing that an event holds, no
     key and no id of an order. No URL either, as an order's id is a part of it.
  3. Engage is a third party. It gets the `traceparent` of an action's request, never the `tracestate`, in which
@@ -74,7 +74,7 @@ class Tracing:
         self._names = OutcomeNames()
 
     def taken(self, event: SourceEvent, payload: Routed | Misrouted, since: float) -> Routed | Misrouted:
-        """Tell of an event that a route took, `since` its batch came (seconds since 1970).
+        """Record that a route took an event; `since`: when its batch came (seconds since 1970).
 
         Returns it with this span's context instead of its sender's, to be saved: what follows belongs below it.
         """
@@ -102,7 +102,7 @@ class Tracing:
         return payload
 
     def polled(self, connection: str, poll: Poll, outcome: PollOutcome | DocumentOutcome, since: float) -> None:
-        """Tell of a poll, begun at `since`, that brought something: a tag, a job, or the end (rule 4)."""
+        """Record a poll, begun at `since`, if it brought a tag, a job or the end (rule 4)."""
         if not isinstance(outcome, Ready | DocumentTaken | JobFailed | Rejected):
             return
         span = self._start("poll", SpanKind.CLIENT, trace_context_of(poll.payload), since)
@@ -164,7 +164,7 @@ class Tracing:
         self._end(span)
 
     def close(self) -> None:
-        """Hand on the last spans, for CLOSE_S at most: where they go may not answer."""
+        """Export the last spans, for CLOSE_S at most, as the receiver may not answer."""
         closing = threading.Thread(target=self._provider.shutdown, name="tracing", daemon=True)
         closing.start()
         closing.join(CLOSE_S)

@@ -21,7 +21,7 @@ from confluent_kafka import Producer
 from consumer.core.outcomes import Accepted, ActionOutcome
 from consumer.engage import http
 from consumer.engage.client import EngageClient
-from consumer.kafka import journal
+from consumer.kafka.journal import journal
 from schemas.pending_action import POSITION_KEY
 from tests.support import relay_process
 

@@ -21,10 +21,10 @@ import pytest
 from consumer.core.clock import steady_clock
 from consumer.core.ownership import Assignment, Ownership
 from consumer.kafka.facts import Committed, Fact
+from consumer.kafka.journal.transactions import Transactions
+from consumer.kafka.journal.writes import Begin, DeadLetter
 from consumer.kafka.records import DeadLetterRecord
 from consumer.kafka.topics import RelayTopics
-from consumer.kafka.transactions import Transactions
-from consumer.kafka.writes import Begin, DeadLetter
 from schemas.dead_letter import Reason
 from tests.chaos.kafka_proxy import (
     ADD_OFFSETS_TO_TXN,

@@ -97,7 +97,7 @@ CLIENTS = [
     ),
     Mutant(
         "drops the orderAction of a document",
-        [of(client.test_fact_06_an_order_action_in_a_document_of_our_client_is_carried_out_once)],
+        [of(client.test_fact_06_an_order_action_in_a_document_of_our_client_is_applied_once)],
         around(EngageClient, "send_document", _without_order_action),
     ),
     Mutant(

@@ -273,18 +273,18 @@ SIMULATORS = [
     Mutant(
         "ignores an orderAction",
         [
-            of(facts.test_fact_06_an_order_action_is_carried_out_when_its_version_is_processed, method="POST"),
-            of(facts.test_fact_06_an_order_action_is_carried_out_when_its_version_is_processed, method="PUT"),
+            of(facts.test_fact_06_an_order_action_is_applied_when_its_version_is_processed, method="POST"),
+            of(facts.test_fact_06_an_order_action_is_applied_when_its_version_is_processed, method="PUT"),
             of(facts.test_fact_06_an_order_action_and_an_action_of_ours_are_two),
-            of(client.test_fact_06_an_order_action_in_a_document_of_our_client_is_carried_out_once),
+            of(client.test_fact_06_an_order_action_in_a_document_of_our_client_is_applied_once),
         ],
         instead(world, "order_action", lambda document: None),
     ),
     Mutant(
         "carries an orderAction out before the version is processed",
         [
-            of(facts.test_fact_06_an_order_action_is_carried_out_when_its_version_is_processed, method="POST"),
-            of(facts.test_fact_06_an_order_action_is_carried_out_when_its_version_is_processed, method="PUT"),
+            of(facts.test_fact_06_an_order_action_is_applied_when_its_version_is_processed, method="POST"),
+            of(facts.test_fact_06_an_order_action_is_applied_when_its_version_is_processed, method="PUT"),
         ],
         around(World, "_put", _at_once),
     ),

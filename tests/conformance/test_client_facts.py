@@ -143,7 +143,7 @@ def test_fact_05_our_client_does_not_give_up_an_action_for_a_contact_that_is_lat
     assert not isinstance(outcome, Accepted | Rejected)
 
 
-def test_fact_06_an_order_action_in_a_document_of_our_client_is_carried_out_once(engage: Target) -> None:
+def test_fact_06_an_order_action_in_a_document_of_our_client_is_applied_once(engage: Target) -> None:
     """API v3, POST and PUT orders."""
     engage.needs_control()
     document = engage.document(orderAction={"action": "ConfirmOrder", "data": {"n": 1}})

@@ -236,7 +236,7 @@ def test_fact_05_an_order_that_is_put_again_after_its_contact_came_is_linked(eng
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
-def test_fact_06_an_order_action_is_carried_out_when_its_version_is_processed(engage: Target, method: str) -> None:
+def test_fact_06_an_order_action_is_applied_when_its_version_is_processed(engage: Target, method: str) -> None:
     """API v3, POST and PUT orders: `orderAction` {action, language, data}; Engage carries it out then, and once."""
     engage.needs_control()
     action = {"action": "ConfirmShipment", "language": "sv", "data": {"parcel": "1Z"}}

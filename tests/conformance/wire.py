@@ -55,7 +55,7 @@ async def wired(engage: Target) -> AsyncIterator[Wired]:
             while True:
                 request = engage.tamper(await peer.request())
                 peer.server.requests[-1] = request
-                await peer.send(await _passed_on(passing_on, request))
+                await peer.send(await _forwarded(passing_on, request))
 
         async with serving(script) as server:
             client = EngageClient(
@@ -67,7 +67,7 @@ async def wired(engage: Target) -> AsyncIterator[Wired]:
                 await client.aclose()
 
 
-async def _passed_on(passing_on: httpx.AsyncClient, request: Request) -> bytes:
+async def _forwarded(passing_on: httpx.AsyncClient, request: Request) -> bytes:
     method, target, _ = (part.decode("latin-1") for part in request.line.split(b" ", 2))
     # A simulated Engage may write our own origin into a Location; a real one serves but its own name.
     own_name = passing_on.base_url.scheme == "https"

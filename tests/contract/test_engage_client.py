@@ -213,7 +213,7 @@ async def test_an_action_whose_answer_stops_behind_its_status_line_is_accepted()
      (200, InDoubt("connection was closed in the midst of the answer")),
      (503, InDoubt("connection was closed in the midst of the answer"))],
 )  # fmt: skip
-async def test_a_refusal_is_told_by_its_status_line_too(status: int, outcome: ActionOutcome) -> None:
+async def test_a_refusal_is_reported_by_its_status_line_too(status: int, outcome: ActionOutcome) -> None:
     async with wired(sending_then(b"HTTP/1.1 %d Whatever\r\ncontent-length: 10\r\n\r\n{" % status)) as w:
         assert await w.engage.send_action("o-1", ACTION) == outcome
 
@@ -396,7 +396,7 @@ async def test_a_job_that_is_neither_completed_nor_failed_is_not_ready(status: o
     [("Processing", "processing"), ("IN_PROGRESS", "in_progress"), ("New mood", "other"), ("x" * 33, "other"),
      ('a"}\n', "other"), ("", None), (None, None), ("Completed", None)],
 )  # fmt: skip
-async def test_a_status_that_is_not_known_is_told_as_one_plain_word(status: object, word: str | None) -> None:
+async def test_a_status_that_is_not_known_is_reported_as_one_plain_word(status: object, word: str | None) -> None:
     outcome = await outcome_of_job(says({"status": status}))
     assert isinstance(outcome, NotReady)
     assert outcome.status == word
@@ -505,7 +505,7 @@ async def test_an_order_that_may_not_be_replaced_yet_is_not_put() -> None:
         assert len(w.server.requests) == 1
 
 
-async def test_each_further_request_waits_for_a_turn_of_its_own() -> None:
+async def test_each_further_request_waits_for_a_permit_of_its_own() -> None:
     permits = 0
 
     async def permit() -> bool:

@@ -320,7 +320,7 @@ async def test_a_request_without_a_readable_answer_is_in_doubt(script: Script, k
         (b"", None),
     ],
 )
-async def test_the_status_line_that_was_seen_is_told_where_the_rest_is_of_no_use(
+async def test_the_status_line_that_was_seen_is_reported_where_the_body_is_of_no_use(
     said: bytes, status: int | None
 ) -> None:
     for parts in ((said,), [said[n : n + 1] for n in range(len(said))]):

@@ -113,7 +113,7 @@ def test_the_share_of_orders_whose_contact_is_late_or_missing() -> None:
 # Actions that come with a document
 
 
-def test_an_order_action_is_carried_out_once_its_version_is_processed() -> None:
+def test_an_order_action_is_applied_once_its_version_is_processed() -> None:
     with simulating(moody(Moods())) as simulated:
         simulated.client.post(ORDERS, json=DOCUMENT | {"orderAction": ACTION})
         simulated.pass_seconds(1.9)
@@ -136,7 +136,7 @@ def test_an_order_action_is_carried_out_once_its_version_is_processed() -> None:
         assert "orderAction" not in simulated.client.get(f"{ORDERS}/A-1").json()
 
 
-def test_an_order_action_that_is_put_again_is_carried_out_again_and_a_change_carries_none() -> None:
+def test_an_order_action_that_is_put_again_is_applied_again_and_a_change_carries_none() -> None:
     with simulating(moody(Moods())) as simulated:
         simulated.client.post(ORDERS, json=DOCUMENT | {"orderAction": ACTION})
         simulated.pass_seconds(2)

@@ -15,7 +15,7 @@ from typing import TypeVar
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-import consumer.kafka.transactions
+import consumer.kafka.journal.transactions
 from consumer.core import clock
 from consumer.core.clock import Clock
 from consumer.core.effects import Effect, LiveAction, Send
@@ -24,13 +24,13 @@ from consumer.core.ownership import Assignment, Ownership, Partition
 from consumer.core.pacing import Pace
 from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka import clients
-from consumer.kafka.low_water_mark import LowWaterMark
+from consumer.kafka.journal.low_water_mark import LowWaterMark
+from consumer.kafka.journal.producers import AbortedError, Producers, UnknownOutcomeError
+from consumer.kafka.journal.transactions import Keyed, Transactions, _Batch
+from consumer.kafka.journal.writes import Barrier, Tombstone, Write
 from consumer.kafka.membership import Membership
-from consumer.kafka.producers import AbortedError, Producers, UnknownOutcomeError
 from consumer.kafka.restore import Restorer, _Reading
 from consumer.kafka.topics import Watermarks
-from consumer.kafka.transactions import Keyed, Transactions, _Batch
-from consumer.kafka.writes import Barrier, Tombstone, Write
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.partitions import Partitions
@@ -74,7 +74,7 @@ def a_negative_generation_is_published(patch: Patch) -> None:
         self.ownership = Ownership(self._metadata, dict(self._owned))
 
     patch.setattr(Membership, "_publish", publish)
-    patch.setattr(consumer.kafka.transactions, "generation", lambda _: 0)
+    patch.setattr(consumer.kafka.journal.transactions, "generation", lambda _: 0)
 
 
 @mutation

@@ -133,7 +133,7 @@ def test_a_schedule_drives_the_production_code_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("name", mutants.ALL)
-def test_a_deliberate_mistake_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deliberate_error_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     until = time.monotonic() + PATIENCE_S
     for seed in itertools.count():
         with monkeypatch.context() as patch:

@@ -21,12 +21,12 @@ from consumer.core.ownership import Assignment, Ownership, Partition
 from consumer.kafka import clients
 from consumer.kafka.clients import Properties
 from consumer.kafka.facts import Consumed, Failed, PartitionsCounted, Report
-from consumer.kafka.journal import MAX_WRITES
-from consumer.kafka.low_water_mark import Pinning
+from consumer.kafka.journal.journal import MAX_WRITES
+from consumer.kafka.journal.low_water_mark import Pinning
+from consumer.kafka.journal.transactions import Transactions
+from consumer.kafka.journal.writes import Item
 from consumer.kafka.membership import Membership
 from consumer.kafka.source import BATCHES_AHEAD
-from consumer.kafka.transactions import Transactions
-from consumer.kafka.writes import Item
 from consumer.relay.outbox import replace_too_large
 from tests.simulation.kafka_clients import SimulatedClients, SimulatedConsumer
 from tests.simulation.process import TOPICS, Process
@@ -130,7 +130,7 @@ class SimulatedSource:
 
 
 class SimulatedJournal:
-    """consumer/kafka/journal.py without its thread."""
+    """consumer/kafka/journal/journal.py without its thread."""
 
     def __init__(self, process: Process, transactional_id: str, pinning: Pinning, report: Report) -> None:
         self._process = process

@@ -18,7 +18,7 @@ from consumer.core.pacing import Pace, PollSchedule
 from consumer.engage.client import EngageClient
 from consumer.events.routing import Router
 from consumer.kafka.facts import Fact
-from consumer.kafka.low_water_mark import Pinning
+from consumer.kafka.journal.low_water_mark import Pinning
 from consumer.kafka.restore import Restorer
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import lease_of

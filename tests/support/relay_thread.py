@@ -21,7 +21,7 @@ from consumer.engage.client import EngageClient
 from consumer.events.routing import BUILT_IN_ROUTES, Router, RouteRule, compile_routes
 from consumer.kafka.facts import Failed
 from consumer.kafka.initial_offsets import settle_start
-from consumer.kafka.journal import Journal
+from consumer.kafka.journal.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.restore import KafkaReader, Restorer
 from consumer.kafka.source import Source

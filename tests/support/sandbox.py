@@ -24,12 +24,12 @@ from consumer.core.clock import steady_clock
 from consumer.core.ownership import Assignment, Ownership
 from consumer.kafka import clients
 from consumer.kafka.facts import Committed, Dropped, Fact, TransactionAborted
-from consumer.kafka.journal import Journal
-from consumer.kafka.low_water_mark import PINNING, Pinning
+from consumer.kafka.journal.journal import Journal
+from consumer.kafka.journal.low_water_mark import PINNING, Pinning
+from consumer.kafka.journal.writes import DeadLetter, Put, Write
 from consumer.kafka.records import DeadLetterRecord, without_value
 from consumer.kafka.restore import KafkaReader, Restored, Restorer
 from consumer.kafka.topics import RelayTopics, create, partition_counts, watermarks
-from consumer.kafka.writes import DeadLetter, Put, Write
 from schemas.dead_letter import Reason
 from tests.support.waiting import PATIENCE_S, until
 

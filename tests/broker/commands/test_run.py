@@ -152,7 +152,7 @@ def test_an_offset_that_the_source_does_not_hold_is_no_silent_reset(
         assert engage.requests.total() == 0
 
 
-def test_every_mistake_in_the_configuration_is_named(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+def test_every_error_in_the_configuration_is_named(sandboxes: SandboxFactory, tmp_path: Path) -> None:
     sandbox = sandboxes()
     config = configuration(sandbox, "http://127.0.0.1:1", limits={"pendign": 1}, connection={"timeout": "soon"})
     with RelayProcess(tmp_path, written(tmp_path, config)) as relay:

@@ -130,7 +130,7 @@ TO_OUTLET = {
 }
 
 
-def test_a_connection_that_rests_says_why(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+def test_a_connection_that_cools_down_says_why(sandboxes: SandboxFactory, tmp_path: Path) -> None:
     sandbox = sandboxes()
     with Engage() as engage:
         config = written(tmp_path, configuration(sandbox, engage.url))

@@ -61,7 +61,7 @@ def test_a_decision_leaves_out_no_partition(start: Start, word: str, expected: l
     assert starts(sandbox) == expected
 
 
-def test_an_idle_partition_is_not_decided_anew_at_the_next_start(sandbox: Sandbox) -> None:
+def test_an_idle_partition_is_not_decided_again_at_the_next_start(sandbox: Sandbox) -> None:
     settle_start(sandbox.properties, [sandbox.topics], "latest")
     sandbox.fill(sandbox.topics.source, 4, partition=1)
     assert settle_start(sandbox.properties, [sandbox.topics], "latest") == []

@@ -26,7 +26,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-import consumer.kafka.journal
+import consumer.kafka.journal.journal
 from consumer.core.effects import ActionId
 from consumer.core.ownership import Ownership, generation
 from consumer.kafka import clients
@@ -39,11 +39,11 @@ from consumer.kafka.facts import (
     RecordTooLarge,
     TransactionAborted,
 )
-from consumer.kafka.journal import MAX_WRITES, Journal
-from consumer.kafka.low_water_mark import PINNING, Pinning
+from consumer.kafka.journal.journal import MAX_WRITES, Journal
+from consumer.kafka.journal.low_water_mark import PINNING, Pinning
+from consumer.kafka.journal.writes import Begin, DeadLetter, Intent, Position, Put, Tombstone, Write
 from consumer.kafka.records import DeadLetterRecord, position_value
 from consumer.kafka.restore import Restored
-from consumer.kafka.writes import Begin, DeadLetter, Intent, Position, Put, Tombstone, Write
 from schemas.dead_letter import DETAIL, Reason
 from schemas.pending_action import POSITION_KEY
 from tests.support.broker import KafkaBroker, started
@@ -227,7 +227,7 @@ def test_a_large_batch_is_not_torn(
 
 
 def test_what_cannot_be_written_in_time_is_not_one_transaction(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer.kafka.journal, "MAX_BYTES", 1000)
+    monkeypatch.setattr(consumer.kafka.journal.journal, "MAX_BYTES", 1000)
     writes = [bench.pending(n, b"v" * 400) for n in range(30)]
     bench.settle(*writes)
 
@@ -379,7 +379,7 @@ class Recorded(Producer):
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> type[Recorded]:
     Recorded.made, Recorded.fail = [], None
-    monkeypatch.setattr(consumer.kafka.journal, "Producer", Recorded)
+    monkeypatch.setattr(consumer.kafka.journal.journal, "Producer", Recorded)
     return Recorded
 
 
@@ -490,7 +490,7 @@ class Failing(Producer):
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> type[Failing]:
     Failing.said = []
-    monkeypatch.setattr(consumer.kafka.journal, "Producer", Failing)
+    monkeypatch.setattr(consumer.kafka.journal.journal, "Producer", Failing)
     return Failing
 
 
@@ -536,7 +536,7 @@ def test_a_call_that_never_returns_is_noticed(
             super().begin_transaction()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(consumer.kafka.journal, "Producer", Hanging)  # before its thread makes one
+        patch.setattr(consumer.kafka.journal.journal, "Producer", Hanging)  # before its thread makes one
         bench = bench_of(sandboxes(group=shared_member.group))
         write = bench.pending(4)
         bench.submit(write)
@@ -733,8 +733,8 @@ def test_an_old_record_does_not_pin_the_mark_for_ever(
 # -- the journal's life -----------------------------------------------------------------------------------------
 
 
-def test_a_stop_loses_nothing_that_was_handed_in(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer.kafka.journal, "MAX_WRITES", 10)
+def test_a_stop_loses_nothing_that_was_submitted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer.kafka.journal.journal, "MAX_WRITES", 10)
     writes = [bench.pending(n) for n in range(100)]
     bench.submit(*writes)
 

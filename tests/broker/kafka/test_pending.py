@@ -127,7 +127,7 @@ def test_only_what_is_wanted_is_listed_as_it_stands_now(delay: Delay) -> None:
     assert offsets(Filter(seen_before=noon + timedelta(milliseconds=1))) == [1, 2, 3]
 
 
-def test_what_could_not_be_read_is_told_whatever_is_wanted(delay: Delay) -> None:
+def test_what_could_not_be_read_is_reported_whatever_is_wanted(delay: Delay) -> None:
     missing = RelayTopics("nobody", "nobody.engage.delay", "nobody.engage.dead-letters")
     found = list(pending_actions(delay.properties, [missing], Filter(order_id="A")))
     assert [type(each) for each in found] == [Gap]
@@ -201,7 +201,7 @@ def test_what_is_written_after_the_end_was_taken_is_not_waited_for(delay: Delay)
             assert [record.offset() for record in found] == list(range(1, end))
 
 
-def test_a_topic_that_does_not_exist_is_told(delay: Delay) -> None:
+def test_a_topic_that_does_not_exist_is_reported(delay: Delay) -> None:
     missing = RelayTopics("nobody", "nobody.engage.delay", "nobody.engage.dead-letters")
     assert list(pending_actions(delay.properties, [missing])) == [
         Gap("nobody.engage.delay", 0, "the topic does not exist")

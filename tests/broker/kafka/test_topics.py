@@ -45,7 +45,7 @@ def all_there(admin: AdminClient, each: RelayTopics, partitions: int) -> None:
     until(lambda: partition_counts(admin, wanted) == wanted, "the broker knows its topics")
 
 
-def test_mistakes_do_not_come_one_at_a_time(admin: AdminClient, topics: TopicFactory) -> None:
+def test_errors_do_not_come_one_at_a_time(admin: AdminClient, topics: TopicFactory) -> None:
     one, other = topics(partitions=2), topics(partitions=3)
     wrong = RelayTopics(one, other, f"{one}.none")
     nothing = topics_of("no-such-topic")

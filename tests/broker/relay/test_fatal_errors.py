@@ -87,7 +87,7 @@ def test_a_member_that_was_never_let_in_is_not_ready(sandboxes: SandboxFactory, 
             until(looked_until_it_ends, "the second one of the same name ends")
             assert second.wait() == ExitCode.FAILED
             assert 200 not in ready
-        assert_served(sandbox, engage, "the first one goes on")
+        assert_served(sandbox, engage, "the first one continues")
 
 
 class FatalRecord:
@@ -115,7 +115,7 @@ def test_a_fatal_error_is_one_by_its_code_whatever_its_flag_says(fatal: bool) ->
 def test_of_two_idle_instances_of_one_name_one_ends_and_the_other_serves(
     protocol: Mapping[str, str], sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
-    """The fenced one must not stay, Ready, and go on polling Engage beside its successor."""
+    """The fenced one must not stay, Ready, and keep polling Engage beside its successor."""
     sandbox = sandboxes()
     kafka = {**STATIC, **protocol}
     with Engage() as engage, relay_of(tmp_path, sandbox, engage, kafka) as first:

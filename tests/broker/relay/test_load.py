@@ -239,7 +239,7 @@ def polls_of(relay: RelayThread, series: str, **labels: str) -> float:
 
 
 @pytest.mark.parametrize(("requests_per_second", "free"), [(RATE, True), (15.0, False)], ids=["free", "short"])
-def test_how_late_a_due_poll_is_started_tells_a_free_budget_from_a_short_one(
+def test_how_late_a_due_poll_is_started_tells_a_free_rate_limit_from_a_short_one(
     sandboxes: SandboxFactory, requests_per_second: float, free: bool
 ) -> None:
     sandbox = sandboxes()

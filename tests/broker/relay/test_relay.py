@@ -176,7 +176,7 @@ def test_a_completed_job_that_redirects_to_its_order_is_followed(sandboxes: Sand
         assert dict(engage.requests) == {("job", "302"): 1, ("order", "200"): 1, ("action", "202"): 1}
 
 
-def test_what_follows_a_call_is_within_the_budget_as_well(sandboxes: SandboxFactory) -> None:
+def test_what_follows_a_call_is_within_the_rate_limit_as_well(sandboxes: SandboxFactory) -> None:
     """Each poll is redirected, each document exists already: two requests for one permit of the pace."""
     sandbox, rate_limit = sandboxes(partitions=3), 40
     redirected = [order_id(f"redirected-{n}") for n in range(40)]
@@ -195,7 +195,7 @@ def test_what_follows_a_call_is_within_the_budget_as_well(sandboxes: SandboxFact
         assert engage.max_in_a_second() <= rate_limit + 2  # counted where they arrive
 
 
-def test_events_that_no_route_wants_and_tombstones_are_passed_and_counted(sandboxes: SandboxFactory) -> None:
+def test_events_that_no_route_wants_and_tombstones_are_ignored_and_counted(sandboxes: SandboxFactory) -> None:
     sandbox = sandboxes()
     order = order_id("after")
     with Engage() as engage, RelayThread(sandbox, engage.url) as relay, Books(sandbox) as books:

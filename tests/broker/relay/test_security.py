@@ -297,7 +297,7 @@ def test_an_engage_that_nobody_vouches_for_gets_nothing(sandboxes: SandboxFactor
 # What was said, anywhere
 
 
-def test_the_mistakes_of_a_configuration_are_told_without_what_was_written(tmp_path: Path) -> None:
+def test_the_errors_of_a_configuration_are_named_without_what_was_written(tmp_path: Path) -> None:
     written_wrong = {
         "kafka": {"bootstrap.servers": "127.0.0.1:1", "session.timeout.ms": PASSWORD, "sasl.pasword": PASSWORD},
         "engage": {

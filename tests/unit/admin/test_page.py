@@ -132,7 +132,7 @@ def test_a_stuck_event_loop_is_the_first_thing_that_is_said() -> None:
     assert root.all("span", **{"class": "pill bad"})[0].text == "stuck"
 
 
-def test_of_very_many_partitions_those_with_most_to_read_are_shown_and_the_rest_is_counted() -> None:
+def test_of_very_many_partitions_those_with_most_to_read_are_shown_and_the_others_are_counted() -> None:
     many = {("orders", number): PartitionFigures("open", 1) for number in range(1000)}
     text = section(read(told(Snapshot(at=NOW, partitions=many, lag={("orders", 777): 5}))), "Partitions owned: 1,000")
     assert "orders[777] open 1 5" in text

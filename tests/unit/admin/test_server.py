@@ -53,7 +53,7 @@ def test_a_stuck_thread_is_named(thread: Thread) -> None:
     assert wrong.startswith(f"{thread}: no heartbeat for {limit_s + 1:.0f} s")
 
 
-def test_everything_that_is_wrong_is_told_at_once() -> None:
+def test_everything_that_is_wrong_is_reported_at_once() -> None:
     wrong = not_alive(Health(heartbeat_ages_s={"event_loop": 100, "consumer": 100}, fatal="_FENCED"))
     assert [each.partition(":")[0] for each in wrong] == ["event_loop", "consumer", "fatal client error"]
 

@@ -48,7 +48,7 @@ def test_help_imports_nothing_heavy() -> None:
         ["dead-letters", "redrive", "--all"],
     ],
 )
-def test_every_mistake_of_the_configuration_is_told_on_stderr_with_code_2(command: list[str], tmp_path: Path) -> None:
+def test_every_error_of_the_configuration_is_reported_on_stderr_with_code_2(command: list[str], tmp_path: Path) -> None:
     file = tmp_path / "relay.yaml"
     file.write_text("polling:\n  deadlin: 5s\nlimits:\n  pending: 0\n")
     result = called(*command, "--config", str(file))

@@ -156,7 +156,7 @@ def test_a_section_with_nothing_in_it_is_left_out(relay: Workspace) -> None:
 # Errors
 
 
-def test_every_mistake_is_reported_at_once_in_the_files_order(relay: Workspace) -> None:
+def test_every_error_is_reported_at_once_in_the_files_order(relay: Workspace) -> None:
     found = relay.errors(
         """\
         kafka:
@@ -233,7 +233,7 @@ def test_an_unreadable_file_is_reported_beside_what_is_wrong_in_the_environment(
     )
 
 
-def test_a_value_that_yaml_cannot_give_is_one_mistake_not_two(relay: Workspace) -> None:
+def test_a_value_that_yaml_cannot_give_is_one_error_not_two(relay: Workspace) -> None:
     found = relay.errors("limits:\n  pending: 1e5\n", THREE)
 
     assert [line.partition(": ")[0] for line in found] == ["relay.yaml:2:12 limits.pending"]
@@ -265,7 +265,7 @@ def test_a_value_that_yaml_cannot_give_is_one_mistake_not_two(relay: Workspace) 
         "routes: hunter2!",
     ],
 )
-def test_no_mistake_shows_a_value_not_even_in_its_traceback(relay: Workspace, text: str) -> None:
+def test_no_error_shows_a_value_not_even_in_its_traceback(relay: Workspace, text: str) -> None:
     relay.file.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigurationError) as raised:
         load(relay.file, {"KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"})
@@ -665,7 +665,7 @@ def test_true_is_no_number(relay: Workspace) -> None:
     assert relay.errors("limits:\n  pending: true\n", THREE) == ["relay.yaml:2:3 limits.pending: must be a number"]
 
 
-def test_a_budget_over_engages_limit_is_the_users_decision() -> None:
+def test_a_rate_over_engages_limit_is_the_users_decision() -> None:
     variable = "ENGAGE_RELAY__ENGAGE__CONNECTIONS__DEFAULT__REQUESTS_PER_SECOND"
 
     assert load(None, {**THREE, variable: "100000"}).engage.connections["default"].requests_per_second == 100_000

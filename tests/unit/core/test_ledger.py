@@ -366,7 +366,7 @@ def test_the_commit_of_another_record_in_doubt_is_no_intent() -> None:
     assert isinstance(driver.ledger.take("default"), Send)
 
 
-def test_an_action_that_was_withdrawn_at_the_last_moment_is_out_of_doubt_and_has_its_turn_again() -> None:
+def test_an_action_that_was_withdrawn_at_the_last_moment_is_out_of_doubt_and_is_next_again() -> None:
     driver = Driver()
     driver.event(0, tagged("A"))
     driver.after(0)
@@ -837,7 +837,7 @@ def test_what_fails_by_itself_waits_longer_each_time_and_ends_at_the_deadline(
     assert DAY < driver.now < DAY + 301
 
 
-def test_one_whose_turn_it_is_not_keeps_its_place_and_others_are_taken() -> None:
+def test_one_that_is_not_next_keeps_its_place_and_others_are_taken() -> None:
     driver = Driver()
     for offset, order in enumerate("ABC"):
         driver.event(offset, tagged(order))
@@ -1081,7 +1081,7 @@ def test_a_restored_intent_is_dead_lettered_where_the_route_says_so() -> None:
     assert driver.after(1) == ["send 2", "send 4"]
 
 
-def test_an_intent_behind_another_action_of_its_lane_waits_from_its_own_turn_on() -> None:
+def test_an_intent_behind_another_action_of_its_lane_waits_from_the_moment_it_is_first() -> None:
     driver = Driver(OURS, restored(0, tagged()), restored(1, tagged(), sending=True))
     assert driver.ledger.in_doubt == 1
     driver.after(HOUR)

@@ -192,7 +192,7 @@ def test_429_halves_the_rate_once_a_second_however_many_answers_say_it() -> None
     assert pace.rate(T0 + 1.0) == pytest.approx((48 + 4.8) / 2)
 
 
-def test_without_429_the_rate_grows_back_to_the_budget_and_no_further() -> None:
+def test_without_429_the_rate_grows_back_to_the_rate_limit_and_no_further() -> None:
     pace = pace_of(100)
     pace.answered(Throttled(0.0), T0)
     assert pace.rate(T0 + 5) == pytest.approx(96 * 0.75)
@@ -206,14 +206,14 @@ def test_the_rate_never_shrinks_to_nothing() -> None:
     assert pace.rate(T0 + 60) >= 1
 
 
-def test_the_connection_rests_as_long_as_it_is_told() -> None:
+def test_the_connection_cools_down_as_long_as_it_is_told() -> None:
     pace = pace_of(50)
     pace.answered(Throttled(7.0), T0 + 1)
     pace.answered(Throttled(2.0), T0 + 1)
     assert pace.next_at(T0 + 1) == T0 + 8
 
 
-def test_a_429_that_does_not_say_how_long_is_a_rest_of_a_second() -> None:
+def test_a_429_that_does_not_say_how_long_is_a_cooldown_of_a_second() -> None:
     pace = pace_of(50)
     pace.answered(Throttled(), T0 + 1)
     assert pace.next_at(T0 + 1) == T0 + 2
@@ -269,7 +269,7 @@ def test_late_failures_do_not_lengthen_the_cooldown() -> None:
     assert pace.next_at(T0 + 1) == T0 + 1 + COOLDOWNS_S[0]
 
 
-def test_503_with_retry_after_rests_as_long_as_it_says() -> None:
+def test_503_with_retry_after_cools_down_as_long_as_it_says() -> None:
     pace = pace_of(50)
     for _ in range(FAILURES_IN_A_ROW):
         pace.answered(Unavailable("503", 20.0), T0 + 1)
@@ -331,7 +331,7 @@ def test_an_answer_to_what_was_under_way_shows_that_the_key_is_taken_and_ends_th
     assert pace.next_at(T0 + 1) <= T0 + 1
 
 
-def test_an_answer_to_what_was_under_way_does_not_end_the_rest_after_a_429() -> None:
+def test_an_answer_to_what_was_under_way_does_not_end_the_cooldown_after_a_429() -> None:
     pace = pace_of(50)
     pace.answered(Throttled(7.0), T0)
     pace.answered(Unauthorized(401), T0)

@@ -151,7 +151,7 @@ def test_a_dead_letter_of_an_event_that_was_never_written_is_unasked() -> None:
     assert not tally.adds_up
 
 
-def test_an_event_for_nobody_that_was_dead_lettered_is_not_counted_as_passed() -> None:
+def test_an_event_for_nobody_that_was_dead_lettered_is_not_counted_as_ignored() -> None:
     tally = judged([odd(0, "tombstone")], [], (DeadLettered(0, Reason.UNDECODABLE),))
     assert (tally.tombstones, tally.dead_letters) == (0, {Reason.UNDECODABLE: 1})
 

@@ -84,7 +84,7 @@ def test_slower_than_that_is_no_recovery() -> None:
     assert recovery_s([*BEFORE, *evenly(ENDED, ENDED + 60, round(FULL * 10) - 2)], BEGAN, ENDED) is None
 
 
-def test_a_rest_that_is_too_little_for_a_second_tells_nothing() -> None:
+def test_a_remainder_that_is_too_little_for_a_second_tells_nothing() -> None:
     assert recovery_s([*BEFORE, *evenly(ENDED, ENDED + 0.5, 10)], BEGAN, ENDED) is None
     assert recovery_s(BEFORE, BEGAN, ENDED) is None
 
@@ -120,7 +120,7 @@ def test_whoever_comes_no_further_is_stuck_in_time_and_not_before() -> None:
     assert "no further for 90 s" in wrong
 
 
-def test_being_busy_is_no_progress_but_is_told_from_idleness() -> None:
+def test_being_busy_is_no_progress_but_differs_from_idleness() -> None:
     busy, idle = Probe(STUCK_S), Probe(STUCK_S)
     busy.see(7, 1, now=1000)
     idle.see(7, 1, now=1000)

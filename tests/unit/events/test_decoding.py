@@ -108,7 +108,7 @@ def test_many_brackets_are_not_deep() -> None:
     assert decode(json.dumps(order).encode()) == order
 
 
-def test_the_place_of_trouble_is_short_however_long_the_keys() -> None:
+def test_the_place_of_an_error_is_short_however_long_the_keys() -> None:
     refused = decode(json.dumps({"k" * 10_000: {"x y" * 1000: 2**64}}).encode())
     assert isinstance(refused, Undecodable)
     assert len(refused.detail) < 300

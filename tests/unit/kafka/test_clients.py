@@ -59,7 +59,7 @@ def test_a_secret_that_cannot_be_read_is_named_without_what_it_holds(tmp_path: P
         {"connections.max.idle.ms": 540_000, "topic.metadata.refresh.interval.ms": 300_000},
     ],
 )
-def test_what_librdkafka_takes_for_the_source_is_no_trouble_for_the_journal(properties: Properties) -> None:
+def test_what_librdkafka_takes_for_the_source_is_no_problem_for_the_journal(properties: Properties) -> None:
     Producer(clients.producer(properties, "relay-0"))
     Consumer(clients.member(properties))
 

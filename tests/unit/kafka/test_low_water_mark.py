@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.kafka.low_water_mark import PINNING, LowWaterMark
+from consumer.kafka.journal.low_water_mark import PINNING, LowWaterMark
 
 
 def test_the_mark_is_the_oldest_live_record() -> None:

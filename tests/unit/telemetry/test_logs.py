@@ -209,7 +209,7 @@ def test_what_comes_from_outside_cannot_steer_the_terminal(
 # -- errors -----------------------------------------------------------------------------------------------------
 
 
-def test_an_error_of_ours_is_told_with_its_text_and_where_it_was_raised(
+def test_an_error_of_ours_is_reported_with_its_text_and_where_it_was_raised(
     records: Callable[[], list[dict[str, Any]]],
 ) -> None:
     ours().error("gave up", exc_info=caught(TopicError("orders has 3 partitions")))
@@ -221,7 +221,7 @@ def test_an_error_of_ours_is_told_with_its_text_and_where_it_was_raised(
     assert __file__ in error["at"][-1]
 
 
-def test_an_exception_that_is_being_handled_is_told(records: Callable[[], list[dict[str, Any]]]) -> None:
+def test_an_exception_that_is_being_handled_is_reported(records: Callable[[], list[dict[str, Any]]]) -> None:
     try:
         fail(KeyError(CUSTOMER))
     except KeyError:
@@ -275,7 +275,7 @@ def test_an_error_from_elsewhere_does_not_tell_of_a_customer(
     assert CUSTOMER not in text
 
 
-def test_what_is_safe_to_tell_of_errors_from_elsewhere_is_told() -> None:
+def test_what_is_safe_to_tell_of_errors_from_elsewhere_is_reported() -> None:
     kafka = KafkaException(KafkaError(KafkaError._TIMED_OUT, "Local: Timed out"))
     for error, text in (
         (kafka, "_TIMED_OUT: Local: Timed out"),
@@ -285,7 +285,7 @@ def test_what_is_safe_to_tell_of_errors_from_elsewhere_is_told() -> None:
         assert logs.describe(error)[0]["text"] == text
 
 
-def test_causes_and_members_of_a_group_are_told_once_each() -> None:
+def test_causes_and_members_of_a_group_are_reported_once_each() -> None:
     first = caught(TopicError("first"))
     second = caught(TopicError("second"))
     first.__cause__, second.__context__ = second, first  # a circle
@@ -300,7 +300,7 @@ def test_causes_and_members_of_a_group_are_told_once_each() -> None:
     ]
 
 
-def test_a_cause_that_was_cut_off_on_purpose_is_not_told() -> None:
+def test_a_cause_that_was_cut_off_on_purpose_is_not_reported() -> None:
     def translate() -> None:
         try:
             fail(KeyError(CUSTOMER))
@@ -312,7 +312,7 @@ def test_a_cause_that_was_cut_off_on_purpose_is_not_told() -> None:
     assert [each["type"] for each in logs.describe(raised.value)] == ["consumer.errors.TopicError"]
 
 
-def test_a_deep_recursion_is_told_in_few_positions() -> None:
+def test_a_deep_recursion_is_reported_in_few_positions() -> None:
     def deeper(level: int) -> None:
         if level == 0:
             raise TopicError("bottom")
@@ -371,7 +371,7 @@ def test_a_task_that_nobody_awaited_does_not_tell_of_a_customer(written: Callabl
     assert CUSTOMER not in text
 
 
-def test_a_record_that_cannot_be_written_is_told_without_its_contents(written: Callable[[], str]) -> None:
+def test_a_record_that_cannot_be_written_is_reported_without_its_contents(written: Callable[[], str]) -> None:
     logs.configure("info")
     logging.getLogger("somewhere").warning("%d orders", CUSTOMER)
     text = written()

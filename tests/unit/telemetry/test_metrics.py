@@ -188,7 +188,7 @@ def test_an_outcome_is_named_after_its_class(registry: CollectorRegistry, metric
     assert series(registry, "actions_answered_total") == {("default", ACTION, "in_doubt")}
 
 
-def test_an_event_from_yesterday_is_told_from_one_of_an_hour_ago(registry: CollectorRegistry, metrics: Metrics) -> None:
+def test_an_event_from_yesterday_differs_from_one_of_an_hour_ago(registry: CollectorRegistry, metrics: Metrics) -> None:
     metrics.accepted(ACTION, 3500, 0.2)
     metrics.accepted(ACTION, 80_000, 0.2)
     assert value(registry, "event_to_accepted_seconds_bucket", action=ACTION, le="3600.0") == 1

@@ -253,7 +253,7 @@ def test_a_traceparent_that_is_none_counts_as_absent(header: bytes) -> None:
     assert not context_of(told.span).trace_state
 
 
-def test_what_the_sender_does_not_sample_is_not_told_yet_stays_in_its_trace(told: Told) -> None:
+def test_what_the_sender_does_not_sample_is_not_reported_yet_stays_in_its_trace(told: Told) -> None:
     context = trace_context_of(taken(told, *UNSAMPLED))
     assert told.spans == []
     assert context is not None

@@ -1,15 +1,15 @@
-"""One transactional producer after the other, under one transactional.id: who may be used, and what an error means.
+"""The journal's transactional producers, one at a time: when a new one is needed, and what an error means.
 
-Called on one thread, the journal's. Every call into librdkafka is under the watchdog (`busy_since`), and its errors are
-raised as what they mean for the transaction.
+All have the same transactional.id. Everything here runs on one thread, the journal's. A watchdog sees every call into
+librdkafka (`busy_since`). Errors of librdkafka are raised as what they mean for the transaction.
 
 Rules (each has a test in tests/broker named after the failure that it prevents):
- 1. A producer that aborted, or whose transaction call failed or timed out, is never used again: a new one with the
-    same transactional.id fences what is still under way. (librdkafka has no client side of KIP-890: a delayed abort
-    ate the next transaction's records while its offsets committed.)
- 2. The broker refuses whole produce batches: a record is too large only if it is refused alone.
- 3. A fatal error is no fencing, unless another producer took our transactional.id. A forgotten transactional.id (7 idle
-    days) is no crash.
+ 1. A producer that aborted, or whose transaction call failed or timed out, is never used again. A new one with the
+    same transactional.id fences what is still under way. (librdkafka lacks the client side of KIP-890: a delayed abort
+    discarded the next transaction's records while its offsets were committed.)
+ 2. The broker refuses whole produce batches. So a record is known to be too large only if it is refused alone.
+ 3. A fatal error means that we are fenced only if another producer took our transactional.id. A transactional.id that
+    the broker forgot (after 7 idle days) is no reason to crash.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from consumer.core.clock import Clock
 from consumer.kafka import clients
+from consumer.kafka.journal.writes import DeadLetter, Put
 from consumer.kafka.records import DeadLetterRecord
-from consumer.kafka.writes import DeadLetter, Put
 
 CALL_TIMEOUT_S = 15.0  # per call: above transaction.timeout.ms (10 s), so that the broker decides before we do
 ABORT_TIMEOUT_S = 1.0  # what the abort saves
@@ -50,11 +50,11 @@ _FATAL_YET_NOT_FENCED = frozenset(
 
 
 class AbortedError(Exception):
-    """The transaction came to nothing."""
+    """The transaction was aborted: nothing of it is committed."""
 
 
 class UnknownOutcomeError(AbortedError):
-    """The commit was asked for and not answered."""
+    """The commit was requested, and its answer did not come."""
 
 
 class BatchTooLargeError(AbortedError):

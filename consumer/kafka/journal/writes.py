@@ -1,8 +1,8 @@
 """What is submitted to the journal: one frozen type for each thing that it makes safe.
 
-Writes of one partition are written in the order in which they were submitted. Each comes back, the very same object,
-in the fact `Committed` or `Dropped` (facts.py); only of what an action submitted before the broker refused its record's
-size nothing comes back but its position.
+Writes of one partition are written in the order in which they were submitted. Each write comes back, as the same
+object, in the fact `Committed` or `Dropped` (facts.py). There is one exception: after the broker refused an action's
+record as too large, the action's other writes in the queue are left out, and only their position is written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from schemas.dead_letter import Reason
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """The ticket of an intent: which one of the action's it is. `doubt`: an earlier send may have been processed."""
+    """Says which of the action's intents a record is. `doubt`: an earlier send may have been processed."""
 
     action_id: ActionId
     sends: int
@@ -64,7 +64,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Position:
-    """Move a partition's position: all that lies before it is dealt with."""
+    """Move a partition's position: everything before it is dealt with."""
 
     assignment: Assignment
     next_offset: int
@@ -72,7 +72,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Barrier:
-    """Write nothing: it comes back when all that was submitted before it is safe."""
+    """Writes nothing. It comes back when everything that was submitted before it is safe."""
 
     assignment: Assignment
 
@@ -82,7 +82,7 @@ Write = Put | Tombstone | DeadLetter | Position | Barrier
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Begin:
-    """From here on write this partition, whose delay partition holds these live records up to `end`.
+    """Accept this partition's writes from here on. Its delay partition ends at `end` and holds `live`.
 
     `live`: key and offset of each. The source continues at `next_offset`.
     """

@@ -1,21 +1,23 @@
-"""The journal's transactions: what is written together, under whose name, and what a failure means.
+"""The journal's transactions: what is written together, and what a failure means.
 
-Each holds, for each partition p that it touches, the records (and dead letters), p's `position` record, p's source
-offset, and the low-water mark, both committed under the group. Everything here is called on one thread, `journal.py`'s;
-what it needs of the outside it is given, so that the simulation (tests/simulation) drives these very rules.
+For each partition that it touches, a transaction contains the records and dead letters, the partition's `position`
+record, its source offset and its low-water mark. The last two are committed as offsets of the group.
+Everything here runs on one thread, the journal's (journal.py). Its clock, its waits and its Kafka clients are
+parameters, so that the simulation (tests/simulation) drives the same rules.
 
 Rules (each has a test in tests/broker named after the failure that it prevents):
- 1. The ownership snapshot is taken first; what it does not cover is dropped, and only then is anything committed,
-    with that snapshot's metadata. A stale generation aborts; what is still owned is tried again.
- 2. Records are flushed before the offsets are sent, dead letters before the records. Each record is true and
-    idempotent by key by itself, the position record as well: all that lies before it is dealt with.
- 3. Where a commit's outcome is unknown, a new producer ends it one way or the other, and the committed offset's
-    metadata (it names the transaction) tells which: nothing is written twice.
- 4. A fenced producer gives up every partition and rejoins.
- 5. No open transaction is left behind: whoever restores the partition next would wait for it.
- 6. A delay topic that was deleted and created again begins at 0: its mark begins again with it, and what is pending is
-    written again. The old mark would hide all that follows.
-Which producer may be used, and what its errors mean, is producers.py's.
+ 1. A transaction begins with a snapshot of the ownership. Writes that the snapshot does not cover are dropped. The
+    others are committed with the snapshot's metadata. A stale generation aborts the transaction; what is still owned
+    is tried again.
+ 2. Dead letters are flushed before the records, and records before the offsets are sent. Each record is true and
+    idempotent by key on its own. So is the position record: everything before its offset is dealt with.
+ 3. Where a commit's outcome is unknown, a new producer ends the transaction, committed or aborted. The metadata of
+    the committed offset names the transaction, so it shows which of the two. Nothing is written twice.
+ 4. A fenced producer gives up every partition and rejoins the group.
+ 5. No open transaction is left behind: the next owner's restore would wait for it.
+ 6. A delay topic that was deleted and recreated begins at offset 0. Then its low-water mark begins at 0 again, and
+    what is pending is written again. The old mark would hide all new records.
+producers.py decides which producer may be used, and what its errors mean.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ from consumer.kafka.facts import (
     Report,
     TransactionAborted,
 )
-from consumer.kafka.low_water_mark import PINNING, LowWaterMark, Pinning
-from consumer.kafka.producers import (
+from consumer.kafka.journal.low_water_mark import PINNING, LowWaterMark, Pinning
+from consumer.kafka.journal.producers import (
     AbortedError,
     BatchTooLargeError,
     Clients,
@@ -51,9 +53,9 @@ from consumer.kafka.producers import (
     TooLargeError,
     UnknownOutcomeError,
 )
+from consumer.kafka.journal.writes import Barrier, Begin, DeadLetter, Item, Position, Put, Tombstone, Write
 from consumer.kafka.records import position_value
 from consumer.kafka.topics import RelayTopics
-from consumer.kafka.writes import Barrier, Begin, DeadLetter, Item, Position, Put, Tombstone, Write
 from schemas.pending_action import POSITION_KEY
 
 RETRY_S = (0.05, 0.2, 1.0, 5.0)  # between attempts after an abort
@@ -71,10 +73,10 @@ class _Partition:
 
 @dataclass(slots=True, kw_only=True)
 class _Batch:
-    """The writes of one partition in one transaction, and where they came to lie in the delay topic.
+    """The writes of one partition in one transaction, and their offsets in the delay topic.
 
-    `latest`: by key, as group commit writes only the latest state of an action. `recreated`: the delay topic was, since
-    the last transaction.
+    `latest` is by key: group commit writes only the latest state of an action. `recreated`: the delay topic was
+    recreated since the last transaction.
     """
 
     assignment: Assignment
@@ -110,7 +112,7 @@ def _random_name() -> str:
 
 
 ReplaceTooLarge = Callable[[Put | DeadLetter], DeadLetter]
-"""Returns what is written in place of a record that the broker refuses; the same one where it cannot be smaller."""
+"""Returns what is written in place of a record that the broker refuses, or the same record if it cannot shrink."""
 
 
 class Transactions:
@@ -156,7 +158,7 @@ class Transactions:
         self._producers.end_at = end_at
 
     def begin(self) -> None:
-        """End what a former run under our transactional.id left open (rule 5): our own restore would wait for it."""
+        """End what a former run left open under our transactional.id (rule 5): our own restore would wait for it."""
         self._producers.replace()
 
     def end(self) -> None:
@@ -164,7 +166,7 @@ class Transactions:
         self._producers.discard()
 
     def settle(self, items: Sequence[Item]) -> None:
-        """Bring these to their end: committed, or dropped because they are no longer ours."""
+        """Settle these: commit them, or drop them because their partition is no longer ours."""
         writes: list[Write] = []
         for item in items:
             if isinstance(item, Begin):
@@ -206,7 +208,7 @@ class Transactions:
             self._producers.discard()
 
     def _smaller(self, write: Put | DeadLetter) -> DeadLetter:
-        """What is written in the place of a record that the broker refuses for its size."""
+        """Return what is written in place of a record that the broker refuses as too large."""
         replacement = self._replace_too_large(write)
         if replacement is write:
             self._report(TransactionAborted("the dead-letter topic refuses even a dead letter without its value"))
@@ -217,9 +219,9 @@ class Transactions:
         return replacement
 
     def _without_refused(self, write: Write) -> Write | None:
-        """What an action submitted before it was dead-lettered for its size would dead-letter it again.
+        """Return the write without an action that was dead-lettered because its record is too large.
 
-        Only its position counts.
+        Its earlier writes may still be in the queue. They would dead-letter it again, so only their position counts.
         """
         partition = self._partitions.get(write.assignment)
         if partition is None or isinstance(write, Position | Barrier) or write.key not in partition.too_large:
@@ -238,7 +240,7 @@ class Transactions:
         self._partitions[begin.assignment] = _Partition(mark, begin.next_offset, begin.end)
 
     def _keep_covered(self, writes: list[Write], ownership: Ownership) -> list[Write]:
-        """Rule 1: a stale entry must not be written under a fresh generation."""
+        """Return the writes that are still ours (rule 1), and report the others as dropped."""
         kept: list[Write] = []
         gone: list[Write] = []
         for write in writes:
@@ -327,19 +329,19 @@ class Transactions:
 
     def _delivered(self, batch: _Batch, write: Keyed | None, record: Message) -> None:
         offset = record.offset()
-        if offset is None:  # written by an earlier try whose answer was lost: somewhere behind the batch's start
+        if offset is None:  # an earlier try wrote it, and its answer was lost: it lies after the batch's start
             offset = batch.start
         elif offset < batch.start:  # rule 6
             state = self._partitions[batch.assignment]
             state.recreated = batch.recreated = True  # an abort does not undo it
             state.end = batch.start = batch.end = 0
-            batch.written.clear()  # what lay in the former one
+            batch.written.clear()  # these records were in the deleted topic
         batch.end = max(batch.end, offset + 1)
         if write is not None:
             batch.written[write.key] = offset if isinstance(write, Put) else None
 
     def _was_committed(self, batches: list[_Batch], transaction: str, error: Exception) -> bool:
-        """Rule 3: fence the transaction, which ends it either way, then look which way it went."""
+        """Fence the transaction, which ends it, then look whether it was committed (rule 3)."""
         why = str(error)
         while True:
             self._producers.discard()
@@ -353,10 +355,13 @@ class Transactions:
             if self._clock() > self._producers.end_at or not any(
                 ownership.covers(batch.assignment) for batch in batches
             ):
-                return False  # then nothing of it is written again either
+                return False  # nothing of it is written again then
             self._pause(RETRY_S[-1])
 
     def _committed_transactions(self, batches: list[_Batch]) -> set[str | None]:
-        """Who committed these partitions' offsets last. All are asked: one may have got a new owner since."""
+        """Return which transactions committed these partitions' offsets last.
+
+        All partitions are asked for, because some of them may have a new owner since.
+        """
         asked = [TopicPartition(batch.assignment.topic, batch.assignment.partition) for batch in batches]
         return {each.metadata for each in self._producers.committed(asked)}

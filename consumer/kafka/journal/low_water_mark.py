@@ -1,11 +1,11 @@
 """The low-water mark: from where a restart must read a delay partition. Pure.
 
-It is the delay-topic offset of the partition's oldest live record. Live records are kept in the order in which
-they lie in the topic; a record that was written again or ended is skipped when it comes to the front, so every
-step is O(1) amortised.
+It is the delay-topic offset of the partition's oldest live record. Live records are kept in the order of their
+offsets. A record that was written again or ended is skipped when it comes to the front, so every step is O(1)
+amortised.
 
-Rule: the mark never passes a live record. Nothing is applied before its transaction is committed (`after` answers
-for a transaction that is about to commit, `apply` takes it over).
+Rule: the mark is never above a live record. Nothing is applied before its transaction is committed (`after` returns
+the mark for a transaction that is about to commit, `apply` takes the transaction over).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """EDGE. The journal: the delay topic, written in transactions by the one thread that owns the producer.
 
-Group commit: whatever was submitted while the last transaction committed goes into the next one. What a transaction
-holds and what becomes of one that fails is `transactions.py`'s; here are the queue, the thread and its clients.
+Group commit: all writes that were submitted during one transaction go into the next one. transactions.py decides what
+a transaction contains and what happens when it fails. This module holds the queue, the thread and its clients.
 
 Rules:
- 1. What was submitted is brought to its end in that order, in transactions of a bounded size.
+ 1. Writes are settled in the order in which they were submitted, in transactions of a bounded size.
  2. A call that ignores its time-out (librdkafka issues 5456, 5511) ends the process: see `stuck_for`.
 """
 
@@ -23,14 +23,14 @@ from consumer.core.clock import Clock
 from consumer.core.ownership import Ownership
 from consumer.kafka import clients
 from consumer.kafka.facts import Report
-from consumer.kafka.low_water_mark import PINNING, Pinning
-from consumer.kafka.producers import CALL_TIMEOUT_S
+from consumer.kafka.journal.low_water_mark import PINNING, Pinning
+from consumer.kafka.journal.producers import CALL_TIMEOUT_S
+from consumer.kafka.journal.transactions import ReplaceTooLarge, Transactions
+from consumer.kafka.journal.writes import DeadLetter, Item, Put
 from consumer.kafka.topics import RelayTopics
-from consumer.kafka.transactions import ReplaceTooLarge, Transactions
-from consumer.kafka.writes import DeadLetter, Item, Put
 
 MAX_WRITES = 2000  # per transaction: it takes 3-25 ms
-MAX_BYTES = 16 * 1024 * 1024  # per transaction: what cannot be written within transaction.timeout.ms never ends
+MAX_BYTES = 16 * 1024 * 1024  # per transaction: it must be written within transaction.timeout.ms, or never is
 STUCK_S = 2 * CALL_TIMEOUT_S  # any one call returns after CALL_TIMEOUT_S, however slow the machine
 
 
@@ -75,7 +75,7 @@ class Journal:
         self._thread.start()
 
     def submit(self, items: Iterable[Item]) -> None:
-        """Make these safe, in this order; `Committed` tells when."""
+        """Save these in this order. The fact `Committed` reports when they are safe."""
         with self._wake:
             self._queue.extend(items)
             self._wake.notify()
@@ -86,9 +86,9 @@ class Journal:
         return len(self._queue)
 
     def stop(self, timeout_s: float) -> bool:
-        """Commit what was submitted, then end; tells whether that was done in time.
+        """Commit what was submitted, then end. Returns whether that was done in time.
 
-        What is not safe by then is dropped: it is in the source, or in the delay topic as it was before.
+        What is not safe by then is dropped: the source has the event, or the delay topic has the older record.
         """
         with self._wake:
             self._end_at = self._clock() + timeout_s

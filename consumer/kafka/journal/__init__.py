@@ -1,0 +1,1 @@
+"""The journal: the delay topic, written in transactions by one thread."""
