@@ -20,6 +20,7 @@ from consumer.commands.options import Config, loaded
 from consumer.commands.route import route
 from consumer.commands.simulate import simulate
 from consumer.commands.status import status
+from consumer.commands.verify_engage import verify_engage
 from consumer.errors import ExitCode
 
 app = typer.Typer(
@@ -94,6 +95,7 @@ app.command()(simulate)
 app.command()(status)
 app.command("check-config")(check_config)
 app.command()(route)
+app.command("verify-engage")(verify_engage)
 app.add_typer(config.app, name="config")
 app.add_typer(topics.app, name="topics")
 app.add_typer(pending.app, name="pending")
