@@ -78,7 +78,7 @@ class Use:
     lateness: Buckets
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """The relay at one moment. `at` counts from the start of the run, in seconds; memory is what is resident."""
 
@@ -102,7 +102,7 @@ class Late:
     max_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What a run came to, after warm-up.
 

@@ -29,7 +29,7 @@ _ORDER = b"/api/v3/orders/order-"
 _ACTION = b"/action"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Account:
     """What was asked and accepted. Times are monotonic seconds; CPU is the watched process's, in seconds.
 

@@ -53,7 +53,7 @@ GROUP = "engage-relay"
 CALL_TIMEOUT_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Restart:
     """What one restart took. Bytes are per pending action; of the process's memory, where it was not traced."""
 

@@ -66,7 +66,7 @@ class Options:
     rate: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Instant:
     """A run against the Engage that answers at once.
 
@@ -82,7 +82,7 @@ class Instant:
     cost: Cost
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slow:
     """A run against the simulator. Seconds are from when the tag was ready until the action was accepted."""
 

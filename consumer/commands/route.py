@@ -94,7 +94,7 @@ def _print_verdict(verdict: Verdict) -> None:
 # The dry run
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What would become of one event. `number` counts from 1; `reason` and `detail` are those of the dead letter.
 
@@ -120,7 +120,7 @@ def judged(events: Iterable[bytes], router: Router) -> Iterator[Verdict]:
     for number, value in enumerate(events, 1):
         event = decode(value)
         if isinstance(event, Undecodable):
-            yield Verdict(number, "dead_letter", reason=Reason.UNDECODABLE, detail=event.detail)
+            yield Verdict(number=number, fate="dead_letter", reason=Reason.UNDECODABLE, detail=event.detail)
             continue
         decisions = tuple(
             router.explain(
@@ -129,11 +129,15 @@ def judged(events: Iterable[bytes], router: Router) -> Iterator[Verdict]:
         )
         match next((each.result for each in decisions if each.result is not None), None):
             case Routed() as action:
-                yield Verdict(number, "routed", action, decisions=decisions, note=note_on(action.action))
+                yield Verdict(
+                    number=number, fate="routed", action=action, decisions=decisions, note=note_on(action.action)
+                )
             case Misrouted(reason, detail):
-                yield Verdict(number, "dead_letter", None, reason, detail, decisions)
+                yield Verdict(
+                    number=number, fate="dead_letter", action=None, reason=reason, detail=detail, decisions=decisions
+                )
             case None:
-                yield Verdict(number, "ignored", decisions=decisions)
+                yield Verdict(number=number, fate="ignored", decisions=decisions)
 
 
 def events_in(lines: Iterable[bytes]) -> Iterator[bytes]:

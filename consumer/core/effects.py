@@ -133,7 +133,7 @@ class GiveUp:
 Effect = Save | Close | GiveUp
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Poll:
     """Ask the target for the versionTag.
 

@@ -516,7 +516,14 @@ class Ledger:
             entry, ownership_confirmed_at = ready
             self._to(entry, State.SENDING)
             if entry.tag is None:
-                return Poll(entry.id, entry.order_id, entry.payload, entry.target, entry.due, ownership_confirmed_at)
+                return Poll(
+                    action_id=entry.id,
+                    order_id=entry.order_id,
+                    payload=entry.payload,
+                    target=entry.target,
+                    due=entry.due,
+                    ownership_confirmed_at=ownership_confirmed_at,
+                )
             return Send(
                 action_id=entry.id,
                 order_id=entry.order_id,
@@ -530,7 +537,7 @@ class Ledger:
         due = _next(queue.polls, lambda each: each, State.DUE, other_than)
         if due is not None:
             self._to(due, State.POLLING)
-            return Poll(due.id, due.order_id, due.payload, due.target, due.due)
+            return Poll(action_id=due.id, order_id=due.order_id, payload=due.payload, target=due.target, due=due.due)
         return None
 
     def has_request(self, connection: str) -> bool:

@@ -13,7 +13,7 @@ from consumer.telemetry.metrics import PREFIX
 _IGNORED = ("events_unrouted_total", "tombstones_ignored_total", "foreign_redrives_ignored_total")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RelayFigures:
     """The relay's counters and states at one moment."""
 

@@ -117,7 +117,7 @@ async def _play_until_told(
             else:
                 story = tell(orders, seed, prefix, orders_per_second=REAL_ORDERS_PER_S, tag_from="document")
             before = await engage.figures() if engage.has_account else AccountFigures()
-            play = _Play(settings, engage, prefix, story)
+            play = _Play(settings=settings, engage=engage, prefix=prefix, events=story)
             async with stage.relay(configuration, environ, log) as relay:
                 await play.perform(relay)
             if relay.process.returncode:
@@ -128,7 +128,7 @@ async def _play_until_told(
     return 0 if tally.adds_up else 1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Play:
     """One performance. `written`: each event's coordinates in the source, by its number."""
 

@@ -49,7 +49,7 @@ _BETWEEN_S = (1.5, 3.0)  # two events of one order
 _CARRIERS = ("PostNord", "DHL", "Budbee", "Instabox")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """One event. `at_s` counts from the story's beginning.
 
@@ -113,11 +113,19 @@ def _life(order_id: str, begins_s: float, chance: random.Random, tag_from: TagFr
     drawn: TagFrom = _drawn(_TAGS_FROM, chance)
     contact = chance.random() >= _WITHOUT_CONTACT
     for type_ in _drawn(_LIVES, chance):
-        yield Event(0, at_s, order_id, "action", type_, tag_from or drawn, contact)
+        yield Event(
+            number=0,
+            at_s=at_s,
+            order_id=order_id,
+            kind="action",
+            type=type_,
+            tag_from=tag_from or drawn,
+            contact=contact,
+        )
         at_s += chance.uniform(*_BETWEEN_S)
     for kind in ("unusable", "unrouted", "tombstone"):
         if chance.random() < _ODD:
-            yield Event(0, at_s, order_id, kind, odd=_odd(kind, order_id, chance))
+            yield Event(number=0, at_s=at_s, order_id=order_id, kind=kind, odd=_odd(kind, order_id, chance))
 
 
 def _odd(kind: Kind, order_id: str, chance: random.Random) -> bytes | None:

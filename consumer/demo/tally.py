@@ -55,7 +55,7 @@ class Requests:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
     """The result. What could not be seen is None."""
 

@@ -61,7 +61,7 @@ class Job:
     took_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What to ask. One of `order_id` and `document` is given; seconds.
 

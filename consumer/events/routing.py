@@ -126,7 +126,7 @@ BUILT_IN_ROUTES: dict[str, RouteRule] = {
 """The routes of the canonical event (schemas/order_event). One that is given as it stands keeps the contract."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """A rule, compiled. `canonical`: the events that it takes must obey the canonical contract."""
 
@@ -187,7 +187,7 @@ class RecordFacts(Protocol):
         """Kafka's headers, in their order."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Routed:
     """The event is this action: schemas.pending_action.RoutedAction without its `source`."""
 

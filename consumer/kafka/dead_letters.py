@@ -58,7 +58,7 @@ class Coordinates:
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
     """A dead letter. `redrive_of`: the one that its event was a redrive of. `headers` are all of the record's."""
 
@@ -237,13 +237,13 @@ def _dead_letter(record: Message, redriven: set[int]) -> DeadLetter | None:
     coordinates = Coordinates(record.topic() or "", record.partition() or 0, record.offset() or 0)
     redrive_of = _header(record, REDRIVE_OF)
     return DeadLetter(
-        coordinates,
-        why,
-        coordinates.offset in redriven,
-        None if redrive_of is None else redrive_of.decode(errors="replace"),
-        record.key(),
-        record.value(),
-        headers,
+        coordinates=coordinates,
+        why=why,
+        redriven=coordinates.offset in redriven,
+        redrive_of=None if redrive_of is None else redrive_of.decode(errors="replace"),
+        key=record.key(),
+        value=record.value(),
+        headers=headers,
     )
 
 

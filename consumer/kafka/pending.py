@@ -28,7 +28,7 @@ State = Literal["pending", "sending", "unreadable"]
 STATES: tuple[State, ...] = get_args(State)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
     """A live record of the delay topic. `partition` and `offset` are its event's; what is unreadable has no more."""
 
@@ -127,19 +127,19 @@ def _pending(topic: str, partition: int, key: bytes, value: bytes) -> Pending:
     try:
         record = PendingAction.model_validate_json(value)
     except ValidationError:
-        return Pending(topic, partition, offset, "unreadable")
+        return Pending(topic=topic, partition=partition, offset=offset, state="unreadable")
     payload = record.payload
     return Pending(
-        topic,
-        partition,
-        offset,
-        record.state,
-        payload.route,
-        payload.action,
-        payload.order_id,
-        payload.connection,
-        moment(record.first_seen_ms),
-        moment(record.due_ms),
-        record.attempts,
-        record.sends,
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        state=record.state,
+        route=payload.route,
+        action=payload.action,
+        order_id=payload.order_id,
+        connection=payload.connection,
+        first_seen=moment(record.first_seen_ms),
+        due=moment(record.due_ms),
+        attempts=record.attempts,
+        sends=record.sends,
     )

@@ -87,7 +87,7 @@ class Restored:
     seconds: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Reading:
     """How far one delay partition was read."""
 
@@ -186,7 +186,7 @@ class Restorer:
                 mark = None
             if source[a] not in committed:
                 mark = None  # then the position record decides, and it may lie before the mark
-            readings[a] = _Reading(low if mark is None else mark, high)
+            readings[a] = _Reading(start=low if mark is None else mark, end=high)
         self._read({delay[a]: a for a in wanted}, readings)  # then the records.
         later = {source[a]: p for a in wanted if (p := readings[a].position) and p > committed.get(source[a], p)}
         by_relays = self._committed_by_relays(wanted, list(later))

@@ -88,13 +88,13 @@ class Connection:
         """Return what the metrics and the status page show. `has_share`: any partition is ours."""
         pace, cooling_down = self.pace, self.pace.cooling_down(now)
         return ConnectionFigures(
-            pace.rate(now) if has_share else 0.0,
-            pace.suspended,
-            cooling_down,
-            self.halt,
-            pace.next_at(now) if cooling_down else None,
-            pace.rate_limit,
-            self.in_flight,
+            requests_per_second=pace.rate(now) if has_share else 0.0,
+            suspended=pace.suspended,
+            cooling_down=cooling_down,
+            halt=self.halt,
+            next_at=pace.next_at(now) if cooling_down else None,
+            rate_limit=pace.rate_limit,
+            in_flight=self.in_flight,
         )
 
     def _key(self) -> str | None:

@@ -14,7 +14,7 @@ from hashlib import sha256
 from pydantic_core import to_json
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedAction:
     """An accepted action: it was answered 202, or a fault took that answer away.
 
@@ -95,7 +95,15 @@ class Account:
         """Record one accepted action."""
         sequence = len(self.accepted) + 1
         entry = AcceptedAction(
-            sequence, order_id, action, version_tag, language, data, tag_ready_at, now, with_document
+            sequence=sequence,
+            order_id=order_id,
+            action=action,
+            version_tag=version_tag,
+            language=language,
+            data=data,
+            tag_ready_at=tag_ready_at,
+            accepted_at=now,
+            with_document=with_document,
         )
         self.accepted.append(entry)
         self._by_order.setdefault(order_id, []).append(entry)

@@ -15,7 +15,7 @@ Call = Literal["job", "order", "document", "action"]
 CALLS: tuple[Call, ...] = ("job", "order", "document", "action")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """One HTTP answer. `retry_after_s` is whole seconds.
 
@@ -32,12 +32,12 @@ class Answer:
 
 def json_answer(status: int, body: object, *, location: str | None = None, redirect: str = "relative") -> Answer:
     """Answer with JSON."""
-    return Answer(status, to_json(body), location=location, redirect=redirect)
+    return Answer(status=status, body=to_json(body), location=location, redirect=redirect)
 
 
 def refuse(status: int, message: str, *, retry_after_s: int | None = None) -> Answer:
     """Answer with a list of one error."""
-    return Answer(status, to_json([{"message": message}]), retry_after_s=retry_after_s)
+    return Answer(status=status, body=to_json([{"message": message}]), retry_after_s=retry_after_s)
 
 
 def error_page(answer: Answer) -> Answer:

@@ -155,7 +155,7 @@ class Api:
     def _afflict(self, effect: Effect, served: _Served, body: bytes, now: float) -> Reaction:
         if effect.new_version:
             self._world.outdate(served.subject, now)
-        answer = served.serve(body, now) if effect.processed else Answer(503)
+        answer = served.serve(body, now) if effect.processed else Answer(status=503)
         delay_s = 0.0
         if effect.ending == "late":
             self._late += 1
@@ -186,21 +186,21 @@ class Api:
                     return self._account(parse_qs(query))
                 case "POST", "/simulator/reset":
                     self.start_again()
-                    return Answer(200)
+                    return Answer(status=200)
                 case "PUT", "/simulator/faults":
                     self.set_faults(_texts(_asked_for(body, "faults"), "faults"))
-                    return Answer(200)
+                    return Answer(status=200)
                 case "PUT", "/simulator/keys":
                     asked = _asked_for(body, "valid", "forbidden")
                     valid = None if asked.get("valid") is None else _texts(asked, "valid")
                     self.set_keys(valid, _texts(asked, "forbidden"))
-                    return Answer(200)
+                    return Answer(status=200)
                 case "PUT", "/simulator/moods":
                     self.set_moods(read_moods(_object(body)))
-                    return Answer(200)
+                    return Answer(status=200)
                 case "POST", "/simulator/contacts":
                     world.register_contacts(_texts(_asked_for(body, "orderIds"), "orderIds"), now)
-                    return Answer(200)
+                    return Answer(status=200)
                 case "POST", "/simulator/orders/bulk":
                     order_ids, contact = _bulk(_asked_for(body, "orderIds", "count", "prefix", "contact"))
                     jobs = [

@@ -70,7 +70,7 @@ FAULTS: dict[FaultName, tuple[Effect, ...]] = {
     "close-after": (Effect(True, "close"),),
     "cut-body": (Effect(True, "cut"),),
     "garbage": (Effect(True, "garbage"),),
-    "html": (Effect(False, "answer", error_page(Answer(502))),),
+    "html": (Effect(False, "answer", error_page(Answer(status=502))),),
     "stale": (Effect(True, "answer", new_version=True),),  # actions only: the tag no longer matches, 404
     "unauthorized": (Effect(False, "answer", refuse(401, "the API key is not valid")),),
     "lost-answer": (Effect(True, "silence"),),

@@ -73,7 +73,7 @@ class Processing:
         return "never" if share < self.failing + self.stuck else "completes"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Version:
     order_id: str | None  # None: a job that was polled before its order was known
     number: int
@@ -321,7 +321,7 @@ class World:
             str(request["action"]), language if isinstance(language, str) else None, request.get("data")
         )
         self._accept(order_id, current, action, now)
-        return Answer(self._acceptance("action", tag, action.action))
+        return Answer(status=self._acceptance("action", tag, action.action))
 
     # Orders and their versions
 

@@ -95,7 +95,7 @@ class PartitionFigures:
     pending: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionFigures:
     """One connection's pace at one moment."""
 
@@ -108,7 +108,7 @@ class ConnectionFigures:
     in_flight: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The state of things at one moment, taken on the event loop's thread. Give it mappings that nobody changes."""
 

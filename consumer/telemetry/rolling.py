@@ -26,7 +26,7 @@ Durations = Mapping[int, int]
 """How many durations fell into which step: step n is around MIN_S * GROWTH ** n seconds."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
     """What happened in `seconds` from `start` on (seconds since 1970); `pending` and `overdue` at its end."""
 
@@ -140,16 +140,16 @@ class History:
             self._done.clear()
             self._start = now
         current = Slice(
-            self._start,
-            now - self._start,
-            self._events,
-            self._dead_letters,
-            self._requests.copy(),
-            self._accepted.copy(),
-            self._event_to_accepted.copy(),
-            self._ready_to_accepted.copy(),
-            pending,
-            overdue,
+            start=self._start,
+            seconds=now - self._start,
+            events=self._events,
+            dead_letters=self._dead_letters,
+            requests=self._requests.copy(),
+            accepted=self._accepted.copy(),
+            event_to_accepted=self._event_to_accepted.copy(),
+            ready_to_accepted=self._ready_to_accepted.copy(),
+            pending=pending,
+            overdue=overdue,
         )
         flow = Flow(self._started, (*self._done, current), self._reasons.copy())
         if current.seconds >= SLICE_S:

@@ -123,15 +123,15 @@ def test_an_order_action_is_applied_once_its_version_is_processed() -> None:
         tag = simulated.tag()
         assert tag is not None
         assert action == AcceptedAction(
-            1,
-            "A-1",
-            "ConfirmShipment",
-            tag,
-            "sv",
-            {"parcel": 1},
-            simulated.clock() - 4.9,
-            simulated.clock() - 4.9,
-            True,
+            sequence=1,
+            order_id="A-1",
+            action="ConfirmShipment",
+            version_tag=tag,
+            language="sv",
+            data={"parcel": 1},
+            tag_ready_at=simulated.clock() - 4.9,
+            accepted_at=simulated.clock() - 4.9,
+            with_document=True,
         )
         assert "orderAction" not in simulated.client.get(f"{ORDERS}/A-1").json()
 

@@ -335,7 +335,18 @@ def test_a_partition_that_is_no_more_fails_the_letter(dead_letters: DeadLetters)
 
 def pending_record(event: SourceEvent) -> tuple[bytes, bytes]:
     """Key and value of an event's pending record, as this version writes them."""
-    payload = Routed("shipped", "default", "A-1", "ConfirmShipment", "sv", None, FromJob(job_id="j"), "resend", 1, None)
+    payload = Routed(
+        route="shipped",
+        connection="default",
+        order_id="A-1",
+        action="ConfirmShipment",
+        language="sv",
+        data=None,
+        tag_source=FromJob(job_id="j"),
+        on_unknown="resend",
+        event_time_ms=1,
+        trace_context=None,
+    )
     save = Save(
         action_id=ActionId(Assignment(event.topic, event.partition, 1), event.offset),
         route="shipped",

@@ -151,8 +151,8 @@ def test_a_record_that_cannot_be_read_is_listed_too(delay: Delay) -> None:
     delay.write(action_key(7, "shipped"), b'{"version": 9}')
     delay.write(b"nonsense", b"nonsense")
     assert delay.listed() == [
-        Pending(delay.topics.source, 0, None, "unreadable"),
-        Pending(delay.topics.source, 0, 7, "unreadable"),
+        Pending(topic=delay.topics.source, partition=0, offset=None, state="unreadable"),
+        Pending(topic=delay.topics.source, partition=0, offset=7, state="unreadable"),
     ]
 
 

@@ -60,10 +60,10 @@ def snapshot() -> Snapshot:
         partitions_owned=4,
         lag={("orders", 0): 3, ("orders", 1): 0, ("orders", 2): 11, ("orders", 3): 1},
         connections={
-            "nordics": ConnectionFigures(23.25, rate_limit=50, in_flight=13),
-            "dach": ConnectionFigures(23.25, rate_limit=50, in_flight=4),
+            "nordics": ConnectionFigures(requests_per_second=23.25, rate_limit=50, in_flight=13),
+            "dach": ConnectionFigures(requests_per_second=23.25, rate_limit=50, in_flight=4),
             "outlet": ConnectionFigures(
-                11.1,
+                requests_per_second=11.1,
                 suspended=True,
                 cooling_down=True,
                 halt=Halt("Engage refuses its API key (401)", NOW - 760, suspended=True),

@@ -152,7 +152,9 @@ def test_no_name_becomes_markup(connection: str, topic: str, why: str) -> None:
                 at=NOW,
                 pending={"waiting": 1},
                 connections={
-                    connection: ConnectionFigures(1.0, suspended=True, halt=Halt(why, NOW - 1, suspended=True))
+                    connection: ConnectionFigures(
+                        requests_per_second=1.0, suspended=True, halt=Halt(why, NOW - 1, suspended=True)
+                    )
                 },
                 partitions={(topic, 0): PartitionFigures()},
                 dead_letters=(DeadLettered(Reason.REJECTED, topic, 0, 1, NOW - 1),),

@@ -180,7 +180,7 @@ def _worked(ledger: Ledger, now: float) -> list[ActionId]:
             case Send(action_id=action_id):
                 ledger.action_answered(action_id, Accepted(), now)
                 ended.append(action_id)
-            case Poll(action_id):
+            case Poll(action_id=action_id):
                 ledger.poll_answered(action_id, Ready("tag") if action_id.offset % 3 else NotReady(), now)
     return ended
 
@@ -275,11 +275,17 @@ def test_a_connection_says_why_nothing_leaves_and_since_when() -> None:
         Snapshot(
             at=NOW,
             connections={
-                "acme": ConnectionFigures(24.0, rate_limit=50, in_flight=3),
-                "beta": ConnectionFigures(24.0, suspended=True, cooling_down=True, halt=halt, next_at=NOW + 7),
-                "gamma": ConnectionFigures(24.0, cooling_down=True, halt=Halt("connect", NOW - 5, suspended=False)),
+                "acme": ConnectionFigures(requests_per_second=24.0, rate_limit=50, in_flight=3),
+                "beta": ConnectionFigures(
+                    requests_per_second=24.0, suspended=True, cooling_down=True, halt=halt, next_at=NOW + 7
+                ),
+                "gamma": ConnectionFigures(
+                    requests_per_second=24.0, cooling_down=True, halt=Halt("connect", NOW - 5, suspended=False)
+                ),
                 # A half-open probe is under way: the cooldown is over, and nobody knows yet when the next may leave.
-                "delta": ConnectionFigures(24.0, halt=Halt("connect", NOW - 5, suspended=False), next_at=math.inf),
+                "delta": ConnectionFigures(
+                    requests_per_second=24.0, halt=Halt("connect", NOW - 5, suspended=False), next_at=math.inf
+                ),
             },
         )
     )

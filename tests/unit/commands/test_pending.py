@@ -25,14 +25,24 @@ def test_a_filter_takes_what_fits_all_that_it_names(
     order_id: str | None, connection: str | None, state: str | None, seen_before: datetime | None
 ) -> None:
     wanted = Filter(order_id, connection, state, seen_before)  # type: ignore[arg-type]
-    a = Pending("orders", 0, 1, "pending", "r", "ConfirmOrder", "A", "acme", NOON)
+    a = Pending(
+        topic="orders",
+        partition=0,
+        offset=1,
+        state="pending",
+        route="r",
+        action="ConfirmOrder",
+        order_id="A",
+        connection="acme",
+        first_seen=NOON,
+    )
     assert wanted.takes(a) is (
         order_id in (None, "A")
         and connection in (None, "acme")
         and state in (None, "pending")
         and seen_before in (None, NOON + timedelta(hours=1))
     )
-    unreadable = Pending("orders", 0, 2, "unreadable")
+    unreadable = Pending(topic="orders", partition=0, offset=2, state="unreadable")
     nothing_else = (order_id, connection, seen_before) == (None, None, None)
     assert wanted.takes(unreadable) is (nothing_else and state in (None, "unreadable"))
 

@@ -204,7 +204,7 @@ def test_what_is_asked_and_sent_says_all_that_the_edge_needs() -> None:
     driver.event(0, action(job="j1"))
     driver.after(1)
     poll = driver.asked[0]
-    assert poll == Poll(ActionId(OURS, 0), "A", b"{}", Job("j1"), due=101.0)
+    assert poll == Poll(action_id=ActionId(OURS, 0), order_id="A", payload=b"{}", target=Job("j1"), due=101.0)
     driver.answer(0, Ready("t1"))
     driver.after(0.5)
     send = driver.asked[0]
@@ -548,12 +548,19 @@ def test_a_posted_document_names_the_job_that_is_polled_from_then_on() -> None:
     driver.event(0, with_document())
     driver.after(1)
     assert driver.asked[0] == Poll(
-        ActionId(OURS, 0), "A", b"{}", THE_DOCUMENT, due=driver.now, ownership_confirmed_at=driver.now
+        action_id=ActionId(OURS, 0),
+        order_id="A",
+        payload=b"{}",
+        target=THE_DOCUMENT,
+        due=driver.now,
+        ownership_confirmed_at=driver.now,
     )
     assert driver.answer(0, DocumentTaken("j9")) == ["save 0"]
     assert driver.last(Save).job_id == "j9"
     assert driver.asks_next_after() == 1.0
-    assert driver.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", Job("j9"), due=driver.now)
+    assert driver.asked[0] == Poll(
+        action_id=ActionId(OURS, 0), order_id="A", payload=b"{}", target=Job("j9"), due=driver.now
+    )
 
 
 def test_a_document_leaves_only_after_its_record_is_committed_again() -> None:
@@ -634,7 +641,9 @@ def test_a_posted_document_without_a_job_is_asked_for_at_its_order() -> None:
     driver.event(0, with_document())
     driver.answer(0, DocumentTaken(None))
     driver.after(1)
-    assert driver.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", THE_ORDER, due=driver.now)
+    assert driver.asked[0] == Poll(
+        action_id=ActionId(OURS, 0), order_id="A", payload=b"{}", target=THE_ORDER, due=driver.now
+    )
 
 
 @pytest.mark.parametrize(
@@ -784,7 +793,9 @@ def test_action_with_a_stale_tag_asks_the_order_at_once() -> None:
     assert driver.answer(0, Ready("old"), StaleTag()) == ["save 0"]
     assert driver.last(Save).version_tag is None
     assert driver.after(0) == ["poll 0"]
-    assert driver.asked[0] == Poll(ActionId(OURS, 0), "A", b"{}", THE_ORDER, due=driver.now)
+    assert driver.asked[0] == Poll(
+        action_id=ActionId(OURS, 0), order_id="A", payload=b"{}", target=THE_ORDER, due=driver.now
+    )
     driver.answer(0, Ready("new"))
     driver.after(0)
     assert isinstance(driver.asked[0], Send)

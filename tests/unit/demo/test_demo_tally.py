@@ -13,11 +13,11 @@ from schemas.order_event import OrderEventType
 
 
 def event(number: int, order: str = "A", type_: OrderEventType | None = "order.confirmed") -> Event:
-    return Event(number, 0.0, order, "action", type_)
+    return Event(number=number, at_s=0.0, order_id=order, kind="action", type=type_)
 
 
 def odd(number: int, kind: Kind) -> Event:
-    return Event(number, 0.0, "A", kind)
+    return Event(number=number, at_s=0.0, order_id="A", kind=kind)
 
 
 def accepted(of: Event, at: float = 100.0, *, ready_at: float = 99.0) -> Acceptance:

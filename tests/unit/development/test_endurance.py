@@ -82,7 +82,16 @@ def test_what_comes_and_goes_does_not_rise_and_what_stays_does() -> None:
 
 
 def sample(at: float, requests: float, histogram: Buckets) -> Sample:
-    return Sample(at, 0, 0, 0, 0.0, 0, 0, {"default": Use(100.0, requests, histogram)})
+    return Sample(
+        at=at,
+        memory_bytes=0,
+        descriptors=0,
+        threads=0,
+        cpu_s=0.0,
+        pending=0,
+        accepted=0,
+        used={"default": Use(100.0, requests, histogram)},
+    )
 
 
 def test_a_sample_counts_as_free_where_it_and_the_one_before_left_some_rate() -> None:

@@ -137,7 +137,7 @@ def saved(*headers: tuple[str, bytes | None]) -> bytes:
 
 
 def poll(action: bytes) -> Poll:
-    return Poll(ACTION_ID, f"{SECRET}order", action, Job(f"{SECRET}job"), due=NOW)
+    return Poll(action_id=ACTION_ID, order_id=f"{SECRET}order", payload=action, target=Job(f"{SECRET}job"), due=NOW)
 
 
 def given_up(action: bytes) -> GiveUp:
