@@ -151,10 +151,10 @@ class KafkaProxy:
         """What is kept back at the moment."""
         return self._call(lambda: [request for request, _, _ in self._held])
 
-    def let_go(self) -> list[Delivery]:
+    def release_all(self) -> list[Delivery]:
         """Deliver all that is held, in the order in which it came; returns what the broker answered."""
         before = len(self.delivered)
-        self._run(self._let_go())
+        self._run(self._release_all())
         return self.delivered[before:]
 
     # -- on the proxy's thread ----------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ class KafkaProxy:
         self._delivering.add(task)
         task.add_done_callback(self._delivering.discard)
 
-    async def _let_go(self) -> None:
+    async def _release_all(self) -> None:
         held, self._held = self._held, []
         for request, frame, timer in held:
             if timer is not None:

@@ -126,7 +126,7 @@ class Line:
     def deliver_late(self) -> Delivery:
         """Deliver what is held, into the transaction that stands still."""
         until(lambda: self.proxy.swallows, "the transaction stands still")
-        (delivery,) = self.proxy.let_go()
+        (delivery,) = self.proxy.release_all()
         return delivery
 
 

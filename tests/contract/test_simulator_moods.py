@@ -156,7 +156,7 @@ def test_an_order_action_without_a_contact_is_dropped_and_only_the_log_says_so()
         assert log_of(simulated) == {"the contact is unknown": 1, "an orderAction found no contact": 1}
 
 
-def test_the_order_action_of_a_job_that_fails_is_not_carried_out() -> None:
+def test_the_order_action_of_a_job_that_fails_is_not_run() -> None:
     with simulating(moody(Moods(), failing=1)) as simulated:
         simulated.client.post(ORDERS, json=DOCUMENT | {"orderAction": ACTION})
         simulated.pass_seconds(60)

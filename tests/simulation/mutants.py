@@ -267,7 +267,7 @@ def doubt_is_forgotten_where_a_route_dead_letters(patch: Patch) -> None:
 
 
 @mutation
-def an_instance_takes_the_whole_rate_limit(patch: Patch) -> None:
+def a_process_takes_the_whole_rate_limit(patch: Patch) -> None:
     original = Pace.set_share
 
     def set_share(self: Pace, share: float, now: float) -> None:

@@ -1,7 +1,7 @@
 """What must hold, checked at every commit, acceptance, request and fault.
 
 Rules (each has a mutation of the production code that breaks it, mutants.py):
- 1. The account balances at every instant: events read = accepted + dead letters + pending + ignored. Kafka is one
+ 1. The books balance at every instant: events read = accepted + dead letters + pending + ignored. Kafka is one
     counter (its logs alone say what was read, what is pending, what is a dead letter), the scheduler the other (the
     events that it published, Engage's acceptances); what both count is in doubt, and is named. Each event is in its
     place.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What a schedule is drawn from. `twins`: two instances were given the same transactional.id."""
+    """What a schedule is drawn from. `twins`: two processes were given the same transactional.id."""
 
     processes: int
     partitions: int

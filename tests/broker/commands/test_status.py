@@ -33,7 +33,7 @@ def words(page: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.DOTALL)))
 
 
-def test_a_relay_says_what_it_did_and_what_it_owes(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+def test_a_relay_says_what_it_did_and_what_is_pending(sandboxes: SandboxFactory, tmp_path: Path) -> None:
     sandbox = sandboxes(partitions=2)
     with Engage() as engage, Books(sandbox) as books:
         config = written(tmp_path, configuration(sandbox, engage.url))
