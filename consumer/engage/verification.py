@@ -91,12 +91,15 @@ STALE_TAG = Fact(0, "a stale versionTag is not found", "404")
 NO_CONTENT_TYPE = Fact(1, "a GET without Content-Type fails", "500", "none needed: every request carries it")
 NO_USER_AGENT = Fact(2, "a request without User-Agent fails", "400", "user_agent")
 NO_CONTACT = Fact(5, "an action is accepted, or 422 without a contact", "201, 202 or 422", "polling.contact_grace")
-ORDER_ACTION = Fact(
-    6, "an orderAction in a document is carried out", "accepted, and its job completes", "routes.*.send"
-)
+ORDER_ACTION = Fact(6, "an orderAction in a document is run", "accepted, and its job completes")
 ACCEPTANCE = Fact(7, "a document is taken with a job", "201 or 202 with a jobId")
 REDIRECT = Fact(7, "a completed job points to its order", "302 to /api/v3/orders/{orderId}")
-WORDS = Fact(8, "the words of a job's status", "Processing, then Completed", "none: unknown words count as not ready")
+WORDS = Fact(
+    8,
+    "the words of a job's status",
+    "Processing, then Completed",
+    "none: what begins with complete, fail or error counts so, any other word as not ready",
+)
 CHANGED_AT = Fact(9, "lastChangedAt is the merchant's", "there only where the document has it", "routes.*.newer_than")
 TIME = Fact(13, "processing ends", "within --patience", "polling.deadline")
 ACTION_TIME = Fact(13, "an action is answered in time", "within 30 s", "action_timeout")
