@@ -55,8 +55,7 @@ if TYPE_CHECKING:
 
 BROKER_RETRY_S = 1.0
 HAND_OVER_SLACK_S = 1.0  # for the journal, when the last outcome is known
-DEFAULT_SESSION_MS = 45_000  # librdkafka's, as the next
-DEFAULT_HEARTBEAT_MS = 3_000
+DEFAULT_HEARTBEAT_MS = 3_000  # librdkafka's
 USER_AGENT = f"engage-relay/{__version__}"
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -355,7 +354,7 @@ def short_session(settings: Settings) -> str | None:
     kafka = settings.kafka
     if str(kafka.get("group.protocol", "classic")).lower() == "consumer":  # the session is the broker's to set
         return None
-    session_s = float(kafka.get("session.timeout.ms", DEFAULT_SESSION_MS)) / 1000
+    session_s = clients.session_s(kafka)
     heartbeat_s = float(kafka.get("heartbeat.interval.ms", DEFAULT_HEARTBEAT_MS)) / 1000
     name, answer_s = max(
         ((name, each.action_timeout) for name, each in settings.engage.connections.items()), key=lambda each: each[1]

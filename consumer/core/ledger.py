@@ -93,6 +93,7 @@ from consumer.core.outcomes import (
     Unavailable,
     Undated,
     Withdrawn,
+    was_asked,
 )
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import PollSchedule, spread
@@ -761,7 +762,7 @@ class Ledger:
             failed_at, entry.failed_at = entry.failed_at, now
             return failed_at is not None and entry.queue.served_at > failed_at
         entry.failed_at = None
-        if not (isinstance(outcome, Withdrawn) or (isinstance(outcome, Rejected) and outcome.status == 0)):
+        if was_asked(outcome):
             entry.queue.served_at = now
         return False
 

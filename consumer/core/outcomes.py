@@ -136,6 +136,11 @@ class Withdrawn:
     """Not sent: at the last moment it was no longer ours to send."""
 
 
+def was_asked(outcome: object) -> bool:
+    """Tell whether Engage was asked at all: what never left says nothing of it."""
+    return not isinstance(outcome, Withdrawn) and not (isinstance(outcome, Rejected) and outcome.status == 0)
+
+
 PollOutcome = (
     Ready | NotReady | NotFound | Undated | JobFailed | Rejected | Unauthorized | Forbidden | Throttled | Unavailable
 )

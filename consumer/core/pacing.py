@@ -26,11 +26,10 @@ from consumer.core.outcomes import (
     Forbidden,
     InDoubt,
     PollOutcome,
-    Rejected,
     Throttled,
     Unauthorized,
     Unavailable,
-    Withdrawn,
+    was_asked,
 )
 
 BACKOFF_S = (10.0, 30.0, 60.0, 300.0)  # what Engage asks for between retries of a failed call
@@ -156,9 +155,9 @@ class Pace:
     ) -> None:
         """Learn from an answer, whichever request it was for. `about`: the action for which it was made."""
         self._probe_in_flight = False
+        if not was_asked(outcome):
+            return
         match outcome:
-            case Withdrawn() | Rejected(0):
-                pass  # Engage was not asked
             case Throttled(retry_after):
                 self._shrink(now)
                 self._cool_down(now + (THROTTLED_COOLDOWN_S if retry_after is None else retry_after))

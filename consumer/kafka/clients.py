@@ -33,6 +33,8 @@ _MEMBERSHIP = frozenset(
     }
 )
 
+DEFAULT_SESSION_MS = 45_000  # librdkafka's own
+
 LOGGER = logging.getLogger("librdkafka")
 
 # Another producer has taken the transactional id.
@@ -67,6 +69,11 @@ LOGGER.addFilter(_OnlyNews())
 
 
 _IN_A_FILE = ".file"  # ends no property of librdkafka's; kafka_properties.py says which may have it
+
+
+def session_s(properties: Properties) -> float:
+    """Return the member's session time-out in seconds, as `session.timeout.ms` or librdkafka's default says."""
+    return float(properties.get("session.timeout.ms", DEFAULT_SESSION_MS)) / 1000
 
 
 def _with_secrets(kafka: Properties) -> Config:

@@ -22,11 +22,10 @@ from consumer.core.outcomes import (
     Forbidden,
     InDoubt,
     PollOutcome,
-    Rejected,
     Throttled,
     Unauthorized,
     Unavailable,
-    Withdrawn,
+    was_asked,
 )
 from consumer.core.pacing import Pace
 from consumer.engage.client import EngageClient
@@ -106,9 +105,9 @@ class Connection:
     def _halt(self, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float) -> Halt | None:
         """Say why it is suspended or cools down after this answer: since the first one of those in a row."""
         before, pace = self.halt, self.pace
+        if not was_asked(outcome):
+            return before
         match outcome:
-            case Withdrawn() | Rejected(0):
-                return before  # Engage was not asked
             case Unauthorized(status):
                 why = f"Engage refuses its API key ({status})"
             case Throttled():

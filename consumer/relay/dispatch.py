@@ -32,7 +32,7 @@ from consumer.core.outcomes import (
     Unauthorized,
     Unavailable,
 )
-from consumer.kafka.clients import Properties
+from consumer.kafka.clients import Properties, session_s
 from consumer.kafka.records import document_of, request_of
 from consumer.relay.connections import Connection
 from consumer.relay.edges import Source
@@ -57,8 +57,7 @@ _Outcome = TypeVar("_Outcome", bound=PollOutcome | DocumentOutcome | ActionOutco
 
 def lease_of(properties: Properties) -> float:
     """Return for how many seconds an intent's commit entitles to its sending. See MAX_LEASE_S."""
-    session_s = float(properties.get("session.timeout.ms", 45_000)) / 1000
-    return min(MAX_LEASE_S, session_s * LEASE_OF_SESSION)
+    return min(MAX_LEASE_S, session_s(properties) * LEASE_OF_SESSION)
 
 
 class Dispatch:
@@ -155,14 +154,12 @@ class Dispatch:
             self._metrics.limiter_waited(connection.name, waited)
             connection.waiting_since = None
             connection.in_flight += 1
-            if isinstance(request, Poll) and request.ownership_confirmed_at is None:
-                self._tasks.start(self._poll(connection, request))
-            else:
-                poll, send = self._poll, self._send
-                call = send(connection, request) if isinstance(request, Send) else poll(connection, request)
-                sending = self._tasks.start(call)
-                self._sends.add(sending)
-                sending.add_done_callback(self._sends.discard)
+            send, poll = self._send, self._poll
+            call = send(connection, request) if isinstance(request, Send) else poll(connection, request)
+            task = self._tasks.start(call)
+            if request.ownership_confirmed_at is not None:  # an action or a document
+                self._sends.add(task)
+                task.add_done_callback(self._sends.discard)
         return math.inf
 
     def _grant_follow_ups(self, connection: Connection, now: float) -> float:
