@@ -140,7 +140,7 @@ class EngageClient:
         if isinstance(outcome, NotReady) and isinstance(answer, Response) and target.startswith(self._jobs):
             job = _json_object(answer.body) or {}
             order_id = _scalar(job, "orderId")
-            if _is_completed(_status(job)) and order_id is not None and await permit():
+            if is_completed(_status(job)) and order_id is not None and await permit():
                 return await self.poll_order(order_id, permit=permit)
         return outcome
 
@@ -402,7 +402,7 @@ def _read_poll(answer: Response, *, is_job: bool, newer_than: datetime | None) -
     tag = _scalar(body, "versionTag")
     if tag is None:
         status = _status(body) if is_job else None
-        return NotReady(None if _is_completed(status) else _word(status))
+        return NotReady(None if is_completed(status) else _word(status))
     if newer_than is None:
         return Ready(tag)
     changed_at = _changed_at(body)
@@ -413,13 +413,19 @@ def _read_poll(answer: Response, *, is_job: bool, newer_than: datetime | None) -
 
 def _job_failure(job: _JSON_OBJECT, raw: bytes) -> JobFailed | None:
     status = _status(job)
-    if status is None or not (status in FAILED_STATUSES or status.startswith(FAILED_BEGINS)):
+    if not is_failed(status):
         return None
     return JobFailed(f"job status is {_word(status)}", _errors(raw))
 
 
-def _is_completed(status: str | None) -> bool:
+def is_completed(status: str | None) -> bool:
+    """Tell whether a job of this status (lower case) is done."""
     return status is not None and (status in COMPLETED_STATUSES or status.startswith(COMPLETED_BEGINS))
+
+
+def is_failed(status: str | None) -> bool:
+    """Tell whether a job of this status (lower case) will never be done."""
+    return status is not None and (status in FAILED_STATUSES or status.startswith(FAILED_BEGINS))
 
 
 def _status(job: _JSON_OBJECT) -> str | None:

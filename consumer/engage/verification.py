@@ -18,7 +18,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import httpx
 from pydantic_core import from_json, to_json
 
-from consumer.engage.client import COMPLETED_BEGINS, COMPLETED_STATUSES, FAILED_BEGINS, FAILED_STATUSES
+from consumer.engage.client import is_completed, is_failed
 from consumer.engage.http import Origin
 
 Verdict = Literal["as documented", "differs", "not asked", "no answer"]
@@ -357,9 +357,9 @@ def report(findings: list[Finding], *, version: str, date: str) -> Mapping[str, 
 
 def _end_of(status: str) -> Literal["completed", "failed"] | None:
     word = status.lower()
-    if word.startswith(COMPLETED_BEGINS) or word in COMPLETED_STATUSES:
+    if is_completed(word):
         return "completed"
-    return "failed" if word.startswith(FAILED_BEGINS) or word in FAILED_STATUSES else None
+    return "failed" if is_failed(word) else None
 
 
 def _described(answer: httpx.Response) -> str:

@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter, ValidationError
@@ -92,9 +92,9 @@ def offset_of_key(key: bytes) -> int | None:
     return int(digits) if colon and digits.isdigit() and len(digits) < 20 else None
 
 
-def new_action(payload: Routed, event: SourceEvent) -> NewAction:
+def new_action(routed: Routed, event: SourceEvent) -> NewAction:
     """Make the ledger's action of a routed event; everything else about it becomes bytes."""
-    tag_source = payload.tag_source
+    tag_source = routed.tag_source
     source = {
         "topic": event.topic,
         "partition": event.partition,
@@ -105,25 +105,25 @@ def new_action(payload: Routed, event: SourceEvent) -> NewAction:
         "headers": [(name, _wrapped(value)) for name, value in event.headers] or None,
     }
     record = {
-        "route": payload.route,
-        "connection": payload.connection,
-        "order_id": payload.order_id,
-        "action": payload.action,
-        "language": payload.language,
-        "data": payload.data,
+        "route": routed.route,
+        "connection": routed.connection,
+        "order_id": routed.order_id,
+        "action": routed.action,
+        "language": routed.language,
+        "data": routed.data,
         "tag_source": tag_source,
-        "on_unknown": payload.on_unknown,
-        "event_time_ms": payload.event_time_ms,
-        "trace_context": payload.trace_context,
+        "on_unknown": routed.on_unknown,
+        "event_time_ms": routed.event_time_ms,
+        "trace_context": routed.trace_context,
         "source": _without_absent(source),
     }
-    document = _document(tag_source, is_redriven=_redrive_of(event.headers) is not None)
+    document = _document(tag_source, is_redriven=_is_redriven(event.headers))
     return NewAction(
-        route=payload.route,
-        connection=payload.connection,
-        order_id=payload.order_id,
+        route=routed.route,
+        connection=routed.connection,
+        order_id=routed.order_id,
         payload=_packed(to_json(_without_absent(record), exclude_none=True)),
-        resend=payload.on_unknown == "resend",
+        resend=routed.on_unknown == "resend",
         document=document,
         version_tag=getattr(tag_source, "version_tag", None),
         target=document or _target(tag_source),
@@ -158,7 +158,7 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         return Unreadable(_first_error(error))
     payload = pending.payload
     tag_source = payload.tag_source
-    document = _document(tag_source, is_redriven=any(name == REDRIVE_OF for name, _ in payload.source.headers))
+    document = _document(tag_source, is_redriven=_is_redriven(payload.source.headers))
     action = NewAction(
         route=payload.route,
         connection=payload.connection,
@@ -314,6 +314,10 @@ def redriven_elsewhere(headers: KafkaHeaders, dead_letter_topics: Collection[str
     topic, *numbers = named.split(b"/")
     is_one = len(numbers) == 2 and all(number.isdigit() for number in numbers)
     return is_one and topic.decode(errors="replace") not in dead_letter_topics
+
+
+def _is_redriven(headers: Iterable[tuple[str, object]]) -> bool:
+    return any(name == REDRIVE_OF and value is not None for name, value in headers)
 
 
 def _redrive_of(headers: KafkaHeaders) -> bytes | None:

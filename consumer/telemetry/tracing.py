@@ -73,12 +73,12 @@ class Tracing:
         self._clock = clock
         self._names = OutcomeNames()
 
-    def taken(self, event: SourceEvent, payload: Routed | Misrouted, since: float) -> Routed | Misrouted:
+    def taken(self, event: SourceEvent, result: Routed | Misrouted, since: float) -> Routed | Misrouted:
         """Record that a route took an event; `since`: when its batch came (seconds since 1970).
 
         Returns it with this span's context instead of its sender's, to be saved: what follows belongs below it.
         """
-        context = payload.trace_context if isinstance(payload, Routed) else trace_context(event.headers)
+        context = result.trace_context if isinstance(result, Routed) else trace_context(event.headers)
         span = self._start(f"process {event.topic}", SpanKind.CONSUMER, context, since)
         span.set_attributes(
             {
@@ -91,15 +91,15 @@ class Tracing:
                 "messaging.consumer.group.name": self._group,
             }
         )
-        if payload.route is not None:
-            span.set_attribute("engage_relay.route", payload.route)
-        if isinstance(payload, Misrouted):
-            _fail(span, payload.reason.value)
+        if result.route is not None:
+            span.set_attribute("engage_relay.route", result.route)
+        if isinstance(result, Misrouted):
+            _fail(span, result.reason.value)
         else:
-            span.set_attributes({"engage_relay.connection": payload.connection, "engage_relay.action": payload.action})
-            payload = replace(payload, trace_context=_carried(span))
+            span.set_attributes({"engage_relay.connection": result.connection, "engage_relay.action": result.action})
+            result = replace(result, trace_context=_carried(span))
         self._end(span)
-        return payload
+        return result
 
     def polled(self, connection: str, poll: Poll, outcome: PollOutcome | DocumentOutcome, since: float) -> None:
         """Record a poll, begun at `since`, if it brought a tag, a job or the end (rule 4)."""

@@ -60,7 +60,7 @@ EVENTS = st.builds(
 )
 
 
-def payload(data: object = None, order_id: str = "A-1", language: str | None = None) -> Routed:
+def routed(data: object = None, order_id: str = "A-1", language: str | None = None) -> Routed:
     return Routed(
         route="shipped",
         connection="default",
@@ -125,7 +125,7 @@ def read(offset: int, value: bytes) -> LiveAction:
 
 @given(EVENTS, JSON, TEXT.filter(bool))
 def test_whatever_the_event_its_action_comes_back_as_it_was(source: SourceEvent, data: object, order_id: str) -> None:
-    action = new_action(payload(data, order_id), source)
+    action = new_action(routed(data, order_id), source)
     restored = read(source.offset, saved(action, offset=source.offset))
 
     assert restored.action == action
@@ -138,13 +138,13 @@ def test_whatever_the_event_its_action_comes_back_as_it_was(source: SourceEvent,
 
 @given(JSON, st.none() | TEXT)
 def test_the_request_is_what_the_route_said(data: object, language: str | None) -> None:
-    request, event_time_ms = request_of(new_action(payload(data, language=language), event()).payload, "tag-1")
+    request, event_time_ms = request_of(new_action(routed(data, language=language), event()).payload, "tag-1")
     assert (request.action, request.version_tag, request.data) == ("ConfirmShipment", "tag-1", data)
     assert (request.language, event_time_ms) == (language, 1_762_162_200_000)
 
 
 def test_an_intent_and_its_tag_come_back() -> None:
-    restored = read(17, saved(new_action(payload(), event()), sending=True, tag="tag-1"))
+    restored = read(17, saved(new_action(routed(), event()), sending=True, tag="tag-1"))
     assert (restored.sending, restored.sends, restored.action.version_tag) == (True, 1, "tag-1")
 
 
@@ -162,19 +162,30 @@ NOON = datetime(2025, 11, 3, 12, tzinfo=UTC)
     ],
 )
 def test_what_is_asked_for_the_tag_comes_back(tag_source: TagSource, target: PollTarget) -> None:
-    action = new_action(replace(payload(), tag_source=tag_source), event())
+    action = new_action(replace(routed(), tag_source=tag_source), event())
     assert action.target == target
     assert read(17, saved(action)).action == action
 
 
 def test_a_job_that_a_posted_document_was_given_is_asked_from_then_on() -> None:
-    action = new_action(replace(payload(), tag_source=FromDocument(document={"lines": [1, None]})), event())
+    action = new_action(replace(routed(), tag_source=FromDocument(document={"lines": [1, None]})), event())
     assert document_of(action.payload) == {"lines": [1, None]}
     assert read(17, saved(replace(action, target=Job("job-9")))).action.target == Job("job-9")
 
 
+@pytest.mark.parametrize(("headers", "replaces"), [([], True), ([(REDRIVE_OF, b"orders.dead/0/1")], False)])
+def test_only_the_document_of_an_event_that_was_not_redriven_replaces_an_order(
+    headers: list[tuple[str, bytes | None]], replaces: bool
+) -> None:
+    with_document = replace(routed(), tag_source=FromDocument(document={"orderId": "A-1"}))
+    action = new_action(with_document, event(headers=headers))
+    restored = live_action(action_key(17, action.route), saved(action))
+    assert isinstance(restored, LiveAction)
+    assert (action.target, restored.action.target) == (Document(replaces=replaces), Document(replaces=replaces))
+
+
 def test_another_versions_order_of_fields_and_unknown_ones_are_no_matter() -> None:
-    action = new_action(payload({"a": [1, None]}), event(b'{"payload": "\\"payload\\":"}'))
+    action = new_action(routed({"a": [1, None]}), event(b'{"payload": "\\"payload\\":"}'))
     fields = json.loads(saved(action))
     restored = read(17, json.dumps({"payload": fields.pop("payload"), "new": True, **fields}, indent=1).encode())
     assert read_payload(restored.action.payload) == read_payload(action.payload)
@@ -187,7 +198,7 @@ def test_what_cannot_be_read_says_where_and_shows_nothing() -> None:
         assert isinstance(unreadable, Unreadable)
         assert unreadable.detail.startswith(where)
         assert "secret" not in unreadable.detail
-    assert isinstance(live_action(b"no key", saved(new_action(payload(), event()))), Unreadable)
+    assert isinstance(live_action(b"no key", saved(new_action(routed(), event()))), Unreadable)
 
 
 @given(st.integers(0, 2**63 - 1), TEXT)
@@ -203,7 +214,7 @@ def test_any_other_key_names_none(key: bytes) -> None:
 
 def test_a_dead_letter_is_the_original_with_the_reason_and_without_an_earlier_ones() -> None:
     earlier = ("engage-relay-reason", b"stale_tag")
-    action = new_action(payload(), event(b"\xff", [("x", b"1"), earlier, (REDRIVE_OF, b"t/0/1"), ("y", None)]))
+    action = new_action(routed(), event(b"\xff", [("x", b"1"), earlier, (REDRIVE_OF, b"t/0/1"), ("y", None)]))
     dead_letter = dead_letter_of_action(given_up(action, errors="[]"), now=5.0)
 
     assert (dead_letter.key, dead_letter.value) == (b"A-1", b"\xff")
@@ -232,7 +243,7 @@ def test_what_another_relay_redrove_is_not_mailed_by_this_one(header: bytes | No
 
 
 def test_a_dead_letter_without_its_value_says_so() -> None:
-    action = new_action(payload(), event(b"x" * 3000))
+    action = new_action(routed(), event(b"x" * 3000))
     dead_letter = dead_letter_of_action(given_up(action), now=5.0)
     smaller = without_value(dead_letter)
     assert (smaller.key, smaller.value) == (dead_letter.key, None)
