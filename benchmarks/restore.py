@@ -123,9 +123,9 @@ def _batches(reader: Consumer, actions: int, partitions: int) -> Iterator[list[t
             )
             decoded = decode(value)
             assert isinstance(decoded, dict)
-            payload = router.route(decoded, at)
-            assert isinstance(payload, Routed)
-            batch.append((at, new_action(payload, at)))
+            routed = router.route(decoded, at)
+            assert isinstance(routed, Routed)
+            batch.append((at, new_action(routed, at)))
         read += len(batch)
         if batch:
             yield batch

@@ -71,9 +71,9 @@ def test_an_event_whose_record_became_visible_before_its_offset_is_not_sent_twic
     scheduler.publish()
     assert event.value is not None
     read = SourceEvent(topic=TOPICS.source, partition=0, offset=0, timestamp_ms=1, key=b"key", value=event.value)
-    payload = ROUTER.route(json.loads(event.value), read)
-    assert isinstance(payload, Routed)
-    action = new_action(payload, read)
+    routed = ROUTER.route(json.loads(event.value), read)
+    assert isinstance(routed, Routed)
+    action = new_action(routed, read)
     save = Save(
         action_id=ActionId(Assignment(TOPICS.source, 0, 1), 0),
         route=action.route,

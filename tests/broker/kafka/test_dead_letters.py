@@ -335,7 +335,7 @@ def test_a_partition_that_is_no_more_fails_the_letter(dead_letters: DeadLetters)
 
 def pending_record(event: SourceEvent) -> tuple[bytes, bytes]:
     """Key and value of an event's pending record, as this version writes them."""
-    payload = Routed(
+    routed = Routed(
         route="shipped",
         connection="default",
         order_id="A-1",
@@ -350,7 +350,7 @@ def pending_record(event: SourceEvent) -> tuple[bytes, bytes]:
     save = Save(
         action_id=ActionId(Assignment(event.topic, event.partition, 1), event.offset),
         route="shipped",
-        payload=new_action(payload, event).payload,
+        payload=new_action(routed, event).payload,
         sending=False,
         first_seen=0,
         due=0,

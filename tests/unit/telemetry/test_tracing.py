@@ -107,7 +107,7 @@ def consumed(*headers: tuple[str, bytes | None]) -> SourceEvent:
     )
 
 
-def payload(event: SourceEvent) -> Routed:
+def routed(event: SourceEvent) -> Routed:
     return Routed(
         route="shipped",
         connection="default",
@@ -125,7 +125,7 @@ def payload(event: SourceEvent) -> Routed:
 def taken(told: Told, *headers: tuple[str, bytes | None]) -> bytes:
     """Take an event in; returns its action as the delay topic keeps it."""
     event = consumed(*headers)
-    result = told.tracing.taken(event, payload(event), NOW)
+    result = told.tracing.taken(event, routed(event), NOW)
     assert isinstance(result, Routed)
     return new_action(result, event).payload
 
@@ -133,7 +133,7 @@ def taken(told: Told, *headers: tuple[str, bytes | None]) -> bytes:
 def saved(*headers: tuple[str, bytes | None]) -> bytes:
     """Return an action with its event's own context, as it was saved while tracing was off."""
     event = consumed(*headers)
-    return new_action(payload(event), event).payload
+    return new_action(routed(event), event).payload
 
 
 def poll(action: bytes) -> Poll:
