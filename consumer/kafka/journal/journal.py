@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
@@ -54,7 +53,6 @@ class Journal:
         self._queue: deque[Item] = deque()
         self._wake = threading.Condition()
         self._stopping = threading.Event()
-        self._end_at = math.inf  # by the clock
         self._transactions = Transactions(
             _Clients(properties, transactional_id),
             topics=topics,
@@ -91,8 +89,7 @@ class Journal:
         What is not safe by then is dropped: the source has the event, or the delay topic has the older record.
         """
         with self._wake:
-            self._end_at = self._clock() + timeout_s
-            self._transactions.end_by(self._end_at)
+            self._transactions.end_by(self._clock() + timeout_s)
             self._stopping.set()
             self._wake.notify()
         if self._thread.ident is None:
@@ -131,7 +128,7 @@ class Journal:
     def _pause(self, seconds: float) -> None:
         """Wait between two attempts; a stop cuts it short."""
         if self._stopping.is_set():
-            time.sleep(max(0.0, min(seconds, self._end_at - self._clock())))
+            time.sleep(max(0.0, min(seconds, self._transactions.end_at - self._clock())))
         else:
             self._stopping.wait(seconds)
 

@@ -116,7 +116,7 @@ ReplaceTooLarge = Callable[[Put | DeadLetter], DeadLetter]
 
 
 class Transactions:
-    """The rules of the module. `settle` and `end` are for one thread; `end_at` may be set by another."""
+    """The rules of the module. `settle` and `end` are for one thread; another may call `end_by`."""
 
     def __init__(
         self,
@@ -153,6 +153,11 @@ class Transactions:
         """When the present call into librdkafka began."""
         return self._producers.busy_since
 
+    @property
+    def end_at(self) -> float:
+        """By when all must be committed, by the clock. What is not is dropped."""
+        return self._producers.end_at
+
     def end_by(self, end_at: float) -> None:
         """Drop what is not committed by then, by the clock. May be called from any thread."""
         self._producers.end_at = end_at
@@ -179,7 +184,7 @@ class Transactions:
             writes = self._keep_covered(writes, ownership)
             if not writes:
                 break
-            if self._clock() > self._producers.end_at:
+            if self._clock() > self.end_at:
                 self._report(Dropped(writes))
                 break
             try:
@@ -352,9 +357,7 @@ class Transactions:
             except AbortedError as again:
                 why = str(again)
             ownership = self._ownership()
-            if self._clock() > self._producers.end_at or not any(
-                ownership.covers(batch.assignment) for batch in batches
-            ):
+            if self._clock() > self.end_at or not any(ownership.covers(batch.assignment) for batch in batches):
                 return False  # nothing of it is written again then
             self._pause(RETRY_S[-1])
 
