@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, get_args
+from typing import Literal
 
 from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -25,7 +25,6 @@ from consumer.kafka.topics import RelayTopics, committed_offsets, partition_coun
 from schemas.pending_action import POSITION_KEY, PendingAction
 
 State = Literal["pending", "sending", "unreadable"]
-STATES: tuple[State, ...] = get_args(State)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
