@@ -38,6 +38,7 @@ from consumer.kafka.topic_rules import (
 CALL_TIMEOUT_S = 10.0
 LIST_OFFSETS_TIMEOUT_S = 4.0  # for each of two calls; while a partition has no leader, a call waits all of it
 VISIBLE_RETRY_S = 0.05
+NEW_TOPIC_S = 3.0  # brokers learn of a new topic one after the other, on a busy machine within a second
 T = TypeVar("T")
 Watermarks = tuple[int, int]
 
@@ -233,8 +234,17 @@ def committed_offsets(
 
 
 def _counts_of(admin: AdminClient, topics: RelayTopics, errors: list[str]) -> dict[str, int] | None:
-    """Return the partition counts of those that exist; None, and the error, where nothing can be said of them."""
-    counts, forbidden = _counts(admin, (topics.source, topics.delay, topics.dead_letters))
+    """Return the partition counts of those that exist; None, and the error, where nothing can be said of them.
+
+    Asks for a source that is not there again for NEW_TOPIC_S: a script that has just made it had its answer from one
+    broker, and another one answers here.
+    """
+    names = topics.source, topics.delay, topics.dead_letters
+    give_up_at = time.monotonic() + NEW_TOPIC_S
+    counts, forbidden = _counts(admin, names)
+    while not forbidden and topics.source not in counts and time.monotonic() < give_up_at:
+        time.sleep(VISIBLE_RETRY_S)
+        counts, forbidden = _counts(admin, names)
     if forbidden:
         errors += [clients.error_of(error).str() for error in forbidden]
     elif topics.source not in counts:

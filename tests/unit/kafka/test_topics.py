@@ -1,4 +1,4 @@
-"""What librdkafka answers and nobody could mean."""
+"""What brokers and librdkafka answer for a moment, and nobody could mean."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
 
-from consumer.kafka.topics import watermarks
+from consumer.kafka.topics import RelayTopics, check, watermarks
 
 NO_OFFSET = -1001  # librdkafka's RD_KAFKA_OFFSET_INVALID
 
@@ -46,3 +46,31 @@ def test_a_partition_whose_leader_has_just_changed_has_unknown_watermarks_and_no
     """A restore that took it for an empty partition would lose all that is pending there."""
     with pytest.raises(KafkaException, match=r"orders\[0\]"):
         watermarks(cast("AdminClient", Admin(first, last)), [("orders", 0)])
+
+
+class LateAdmin:
+    """An AdminClient whose broker learns of new topics only when it was asked for them `asked` times."""
+
+    def __init__(self, names: tuple[str, ...], asked: int) -> None:
+        self._names, self._left = names, asked
+
+    def list_topics(self, **_: object) -> object:
+        self._left -= 1
+        known = {} if self._left >= 0 else {name: SimpleNamespace(partitions=[0]) for name in self._names}
+        return SimpleNamespace(topics=known, controller_id=1, brokers={1: None})
+
+    def describe_topics(self, wanted: TopicCollection, **_: object) -> dict[str, Future[object]]:
+        unknown: Future[object] = Future()
+        unknown.set_exception(KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)))
+        return dict.fromkeys(self._names, unknown)
+
+    def describe_configs(self, resources: list[ConfigResource], **_: object) -> dict[ConfigResource, Future[object]]:
+        forbidden: Future[object] = Future()
+        forbidden.set_exception(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
+        return dict.fromkeys(resources, forbidden)
+
+
+def test_a_source_that_was_just_made_is_found_though_the_broker_that_is_asked_learns_of_it_later() -> None:
+    made = RelayTopics("orders", "orders.engage.delay", "orders.engage.dead-letters")
+    admin = LateAdmin((made.source, made.delay, made.dead_letters), asked=3)
+    assert len(check(cast("AdminClient", admin), [made])) == 3  # there, and their configurations may not be read
