@@ -28,7 +28,7 @@ from prometheus_client import CollectorRegistry
 from consumer import __version__, logs
 from consumer.admin.server import AdminServer, Health, Heartbeats
 from consumer.config.settings import Connection as ConnectionSettings
-from consumer.config.settings import Settings
+from consumer.config.settings import Polling, Settings
 from consumer.core.clock import Clock, steady_clock
 from consumer.core.ledger import Policy
 from consumer.core.pacing import Pace, PollSchedule
@@ -247,7 +247,7 @@ def _relay(
         connections=connections,
         router=Router(compile_routes(routes), settings.engage.connections),
         policy=Policy(
-            schedule=PollSchedule(initial_s=polling.initial, max_interval_s=polling.max_interval),
+            schedule=_schedule(polling),
             deadline_s=polling.deadline,
             not_found_grace_s=polling.not_found_grace,
             contact_grace_s=polling.contact_grace,
@@ -264,6 +264,12 @@ def _relay(
         hand_over_s=hand_over_s,
         tracing=tracing,
     )
+
+
+def _schedule(polling: Polling) -> PollSchedule:
+    if polling.initial == "auto":
+        return PollSchedule(learns=True, max_interval_s=polling.max_interval)
+    return PollSchedule(initial_s=polling.initial, max_interval_s=polling.max_interval)
 
 
 def tracing_asked_for(settings: Settings, clock: Clock) -> Tracing | None:

@@ -82,11 +82,9 @@ def _number(value: object) -> object:
 _AS_DURATION = [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^{_DURATION.pattern}$"}]
 Seconds = Annotated[float, BeforeValidator(seconds), WithJsonSchema({"anyOf": _AS_DURATION})]
 PositiveSeconds = Annotated[Seconds, AfterValidator(_positive)]
-# How long to wait before the first poll, while nothing tells how long the connection takes.
-AUTO_INITIAL_S = 1.0
 InitialSeconds = Annotated[
-    float,
-    BeforeValidator(lambda value: AUTO_INITIAL_S if value == "auto" else seconds(value)),
+    float | Literal["auto"],
+    BeforeValidator(lambda value: value if value == "auto" else seconds(value)),
     WithJsonSchema({"anyOf": [{"const": "auto"}, *_AS_DURATION]}),
 ]
 
@@ -371,10 +369,12 @@ class Engage(_Section):
 class Polling(_Section):
     """When to poll for a versionTag."""
 
-    initial: InitialSeconds = Field(AUTO_INITIAL_S, description="Wait before the first poll; `auto` is 1s.")
-    max_interval: PositiveSeconds = Field(
-        60.0, description="Longest wait between two polls for an action. The waits grow up to it."
+    initial: InitialSeconds = Field(
+        "auto",
+        description="`auto` learns from each connection's processing times when to poll. A duration is the wait before"
+        " the first poll; the waits after it grow by a fixed factor.",
     )
+    max_interval: PositiveSeconds = Field(60.0, description="Longest wait between two polls for an action.")
     deadline: PositiveSeconds = Field(
         24 * 3600.0,
         description="An action that is not delivered by then becomes a dead letter, unless Engage as a whole cannot be"

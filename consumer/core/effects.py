@@ -59,6 +59,8 @@ class NewAction:
 
     `target`: what to ask for the versionTag, where `version_tag` is none or proves to be stale.
 
+    `event_time`: when the event happened (seconds since 1970), where that is known.
+
     `resend`: what the route wants for an unknown outcome, to send again or to dead-letter. `document`: the event
     carries the order document, which can be sent again.
     """
@@ -71,6 +73,7 @@ class NewAction:
     version_tag: str | None = None
     target: PollTarget = THE_ORDER
     document: Document | None = None
+    event_time: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,6 +127,7 @@ def new_action(routed: Routed, event: SourceEvent) -> NewAction:
         document=document,
         version_tag=getattr(tag_source, "version_tag", None),
         target=document or _target(tag_source),
+        event_time=_event_time(routed.event_time_ms),
     )
 
 
@@ -169,6 +170,7 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         document=document,
         version_tag=pending.version_tag or getattr(tag_source, "version_tag", None),
         target=Job(pending.job_id) if pending.job_id else document or _target(tag_source),
+        event_time=_event_time(payload.event_time_ms),
     )
     return LiveAction(
         offset=offset,
@@ -179,6 +181,10 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         attempts=pending.attempts,
         sends=pending.sends,
     )
+
+
+def _event_time(ms: int) -> float | None:
+    return ms / 1000 if ms else None
 
 
 def read_payload(payload: bytes) -> RoutedAction:
