@@ -284,6 +284,7 @@ def test_its_labels_are_those_of_the_oci() -> None:
 def test_the_build_context_is_what_is_copied_and_nothing_more() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
-    copied = {source for text in [*BUILD.all("COPY"), *FINAL.all("COPY")] if not text.startswith("--") for source in text.split()[:-1]}
+    copies = [text for stage in (BUILD, FINAL) for text in stage.all("COPY") if not text.startswith("--")]
+    copied = {source for text in copies for source in text.split()[:-1]}
     assert rules[0] == "*"
     assert {rule[1:] for rule in rules if rule.startswith("!")} == copied
