@@ -216,7 +216,7 @@ def test_only_the_pods_of_a_stateful_set_are_static_members() -> None:
         {
             "name": "ENGAGE_RELAY__KAFKA__GROUP_INSTANCE_ID",
             "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}},
-        }
+        },
     ]
 
 
