@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.lateness import SCENARIOS, Scenario, Summary, play, summary
@@ -58,6 +58,7 @@ def cost(mass: list[float], polls: list[int], price: float) -> float:
     return expected.polls + price * expected.lateness_s
 
 
+@settings(max_examples=40)
 @given(MASSES.filter(lambda mass: sum(mass) > 1), st.floats(0.02, 20), st.randoms(use_true_random=False))
 def test_no_other_polls_are_cheaper(mass: list[float], price: float, chance: random.Random) -> None:
     best = cost(mass, list(best_polls(mass, price)), price)
