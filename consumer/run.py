@@ -251,7 +251,9 @@ def _relay(
             deadline_s=polling.deadline,
             not_found_grace_s=polling.not_found_grace,
             contact_grace_s=polling.contact_grace,
-            processing_s=max(each.action_timeout for each in settings.engage.connections.values()),
+            processing_s=max(
+                max(each.action_timeout, 2 * each.timeout) for each in settings.engage.connections.values()
+            ),
         ),
         limits=Limits(settings.limits.pending),
         dead_letter_topics={each.dead_letters for each in settings.topics},

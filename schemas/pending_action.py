@@ -119,6 +119,7 @@ class PendingAction(_Contract):
     sends: int = Field(0, description="Times that the action was sent or meant to be.")
     version_tag: str | None = Field(None, description="The tag last learnt.")
     job_id: str | None = Field(None, description="The job that a posted document was given.")
+    document_sent: bool = Field(False, description="The order document may have been under way to Engage.")
     payload: RoutedAction
 
 

@@ -40,17 +40,18 @@ class Order:
 class Document:
     """The order's document is posted first. It stays in the action's payload until it is sent.
 
-    `replaces`: it replaces an order that exists already. A redriven event's does not: a newer one may have been sent.
-    `exists`: the order is known to exist, so it is replaced at once.
+    `replaces`: it replaces an order that exists already. A redriven event's does so only where it is known to be the
+    newest (newest_documents.py). `exists`: the order is known to exist, so it is replaced at once.
+    `first_offset`: of the event that a redriven one repeats, where it says so.
     """
 
     replaces: bool = True
     exists: bool = False
+    first_offset: int | None = None
 
 
 PollTarget = Job | Order | Document
 THE_ORDER, THE_DOCUMENT = Order(), Document()
-THE_REDRIVEN_DOCUMENT = Document(replaces=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,10 @@ class NewAction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveAction:
-    """A live record of the delay topic. `sending` is the intent: it is in doubt. Times are seconds since 1970."""
+    """A live record of the delay topic. `sending` is the intent: it is in doubt. Times are seconds since 1970.
+
+    `document_sent`: its document may have been under way when the record was written.
+    """
 
     offset: int
     action: NewAction
@@ -84,6 +88,7 @@ class LiveAction:
     due: float
     attempts: int
     sends: int
+    document_sent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

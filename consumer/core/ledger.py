@@ -19,7 +19,9 @@ Rules:
     other actions meanwhile.
  7. A document is sent as an action is: its record is committed again, which proves that we own its partition, it
     leaves soon after that, and a hand-over waits for it. Otherwise its former owner could replace the order after
-    the next owner sent a newer document. It is never in doubt: sent again, it does no harm.
+    the next owner sent a newer document. It is never in doubt: sent again, it does no harm. But the order's next
+    action waits until Engage can no longer be at work on it, where its answer never came or its owner died meanwhile.
+    An older document never replaces a newer one: newest_documents.py.
  8. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
     and gets back what to do next. `now` and all times are seconds since 1970 on a clock that never jumps (clock.py).
 
@@ -38,6 +40,7 @@ States (an action behind another one of its lane is QUEUED):
                        +-------------------------- stale tag: ask the order --------------------------------------+ |
                                                                                            (gone) <-- accepted -----+
     DUE --document--> SAVING --saved--> READY --take--> SENDING --sent--> WAITING, to poll its job; withdrawn: DUE
+    DUE --document, an older one--> DUE, to poll the order
     SENDING --no contact--> HOLDING; with the event's own document: WAITING, to send it again
     any --gave up--> (dead letter)
 
@@ -72,6 +75,7 @@ from consumer.core.effects import (
     Save,
     Send,
 )
+from consumer.core.newest_documents import Lane, NewestDocuments
 from consumer.core.outcomes import (
     Accepted,
     ActionOutcome,
@@ -84,6 +88,7 @@ from consumer.core.outcomes import (
     NotFound,
     NotReady,
     OrderExists,
+    OrderKept,
     PollOutcome,
     Ready,
     Rejected,
@@ -116,7 +121,8 @@ class Policy:
 
     `deadline_s` counts from when the event was first read, `not_found_grace_s` from the first 404 in a row,
     `contact_grace_s` from the first 422. `processing_s` is the longest time that Engage may still work on an action
-    in doubt. If that action becomes a dead letter, the order's next action waits so long.
+    in doubt, or on a document without an answer. If that action becomes a dead letter, and after such a document, the
+    order's next action waits so long.
     """
 
     schedule: PollSchedule = field(default_factory=PollSchedule)
@@ -219,6 +225,15 @@ class _Entry:
         return self.tag is None and not self.stale and isinstance(self.source, Document)
 
     @property
+    def version(self) -> int | None:
+        """Its document's (newest_documents.py)."""
+        document = self.document
+        if document is None or document.replaces:
+            return self.offset
+        first = document.first_offset
+        return first if first is not None and first < self.offset else None
+
+    @property
     def target(self) -> PollTarget:
         if self.stale:
             return THE_ORDER  # a job would answer with the same tag again
@@ -267,6 +282,7 @@ class Ledger:
         self._heap: list[_Entry] = []  # WAITING and HOLDING, the next due first; GONE ones are skipped
         self._queues: dict[str, _Queue] = {}
         self._tags: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._documents = NewestDocuments()
         self._open = 0
         self._open_bytes = 0
         self._in_doubt = 0
@@ -299,6 +315,8 @@ class Ledger:
                 effects += self._give_up(entry, Reason.OUTCOME_UNKNOWN, "the relay ended before the answer came", now)
             elif self._is_head(entry):
                 self._start(entry, now)
+            if record.document_sent:
+                self._unsettle(entry, now)
         return effects
 
     def stop(self, assignment: Assignment) -> list[Effect]:
@@ -396,11 +414,8 @@ class Ledger:
                 self._tagged(entry, now)
                 # During a hand-over of the partition, save the tag for the next owner.
                 return [self._save(entry, sending=entry.doubt)] if entry.partition.stopping else []
-            case DocumentTaken(new_job):
-                entry.answered = entry.failed = 0
-                entry.source = THE_ORDER if new_job is None else new_job
-                self._wait(entry, State.WAITING, self._policy.schedule.first_poll(now))
-                return [self._save(entry, sending=entry.doubt)]
+            case DocumentTaken() | OrderKept():
+                return self._poll_after_document(entry, outcome, now)
             case NotReady():
                 entry.missing_since = None
                 return self._not_yet(entry, "not processed", now)
@@ -461,7 +476,10 @@ class Ledger:
         """Write all that is pending again: the delay topic was recreated."""
         partition = self._partitions.get(assignment)
         entries = partition.entries.values() if partition else ()
-        return [self._save(entry, sending=entry.doubt or _is_intent(entry)) for entry in entries]
+        return [
+            self._save(entry, sending=entry.doubt or _is_intent(entry), before_document=_is_sent_document(entry))
+            for entry in entries
+        ]
 
     # -- what to do next ----------------------------------------------------------------------------------------
 
@@ -496,6 +514,8 @@ class Ledger:
                 self._to(entry, State.SAVING)
                 effects.append(self._save(entry, sending=True))
         while queue.ahead < ahead and (document := _document_first(queue.polls)) is not None:
+            if not self._may_send_document(document):
+                continue
             queue.polls.popleft()
             self._to(document, State.SAVING)
             effects.append(self._save(document, sending=document.doubt, before_document=True))
@@ -517,6 +537,7 @@ class Ledger:
             entry, ownership_confirmed_at = ready
             self._to(entry, State.SENDING)
             if entry.tag is None:
+                self._document_leaves(entry)
                 return Poll(
                     action_id=entry.id,
                     order_id=entry.order_id,
@@ -715,6 +736,16 @@ class Ledger:
         self._wait(entry, State.WAITING, now + self._policy.schedule.interval(entry.attempts, self._jitter()))
         return []
 
+    def _poll_after_document(self, entry: _Entry, outcome: DocumentTaken | OrderKept, now: float) -> list[Effect]:
+        """Poll the job that the document was given, or the order."""
+        entry.answered = entry.failed = 0
+        if isinstance(outcome, DocumentTaken) and entry.version is not None:
+            self._documents.taken(_lane(entry), entry.version)
+        job_id = outcome.job_id if isinstance(outcome, DocumentTaken) else None
+        entry.source = THE_ORDER if job_id is None else job_id
+        self._wait(entry, State.WAITING, self._policy.schedule.first_poll(now))
+        return [self._save(entry, sending=entry.doubt)]
+
     def _failed(self, entry: _Entry, failure: _Failure, now: float) -> list[Effect]:
         """Wait after a failed poll: as long as Engage said, or longer after each failure in a row.
 
@@ -722,6 +753,8 @@ class Ledger:
         """
         if entry.is_document:
             entry.source = entry.document or THE_DOCUMENT  # whether the order exists is found out again
+            if failure.may_be_processed:
+                self._unsettle(entry, now)
         entry.answered, entry.failed = 0, entry.failed + 1
         if failure.own is not None and entry.failed >= MIN_TRIES and self._overran(entry, now):
             return self._too_late(entry, now, failure.own, failure.reason)
@@ -789,16 +822,33 @@ class Ledger:
     def _take_back(self, entry: _Entry) -> list[Effect]:
         """Put an action back whose intent was saved, but which was certainly not sent. It is the next to be sent.
 
-        A document, too. Its record says nothing of a send and stays as it is.
+        A document, too.
         """
         if entry.is_document:
             self._to(entry, State.DUE)
             entry.queue.polls.appendleft(entry)
-            return []
+            return [self._save(entry, sending=entry.doubt)]
         entry.sends -= 1
         self._to(entry, State.TAGGED)
         entry.queue.tagged.appendleft(entry)
         return [self._save(entry, sending=entry.doubt)]
+
+    def _may_send_document(self, entry: _Entry) -> bool:
+        """Decide how the next of an order's documents leaves. One that is older than a taken one does not.
+
+        Then its action needs a tag of the order.
+        """
+        is_first = entry.document is None or entry.document.replaces
+        how = self._documents.how_to_send(_lane(entry), entry.version, is_first=is_first)
+        if how is None:
+            entry.source = THE_ORDER
+        elif not (how.replaces and isinstance(entry.source, Document) and entry.source.exists):
+            entry.source = how
+        return how is not None
+
+    def _document_leaves(self, entry: _Entry) -> None:
+        if isinstance(entry.source, Document) and entry.source.replaces and entry.version is not None:
+            self._documents.sent(_lane(entry), entry.version)
 
     def _overran(self, entry: _Entry, now: float) -> bool:
         return now - entry.first_seen > self._policy.deadline_s
@@ -860,11 +910,15 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """A call that failed. `own` says why the failure is the action's own; None where it is not (rule 6)."""
+    """A call that failed. `own` says why the failure is the action's own; None where it is not (rule 6).
+
+    `may_be_processed`: a document, as what is Unavailable is harmless to repeat otherwise.
+    """
 
     retry_after_s: float | None
     own: str | None
     reason: Reason = Reason.DEADLINE
+    may_be_processed: bool = False
 
 
 def _failure(outcome: Unauthorized | Forbidden | Throttled | Unavailable, elsewhere: bool) -> _Failure:
@@ -876,7 +930,7 @@ def _failure(outcome: Unauthorized | Forbidden | Throttled | Unavailable, elsewh
         case Throttled(retry_after_s, answered):
             return _Failure(retry_after_s, "Engage asked to come back later" if answered or elsewhere else None)
         case Unavailable(why, retry_after_s, answered):
-            return _Failure(retry_after_s, why if answered or elsewhere else None)
+            return _Failure(retry_after_s, why if answered or elsewhere else None, may_be_processed=True)
 
 
 _NO_SERVICE = (Throttled, Unavailable, InDoubt, Unauthorized, Forbidden)
@@ -885,6 +939,15 @@ _NO_SERVICE = (Throttled, Unavailable, InDoubt, Unauthorized, Forbidden)
 def _is_intent(entry: _Entry) -> bool:
     """Whether its newest record is an intent."""
     return entry.state in _SENT_SOON and not entry.is_document
+
+
+def _is_sent_document(entry: _Entry) -> bool:
+    """Whether its newest record says that its document may be under way."""
+    return entry.state in _SENT_SOON and entry.is_document
+
+
+def _lane(entry: _Entry) -> Lane:
+    return entry.partition.assignment, entry.queue.connection, entry.order_id
 
 
 def _document_first(polls: deque[_Entry]) -> _Entry | None:

@@ -132,6 +132,11 @@ class OrderExists:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderKept:
+    """409 to a posted document that must not replace an order: the order stays as it is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawn:
     """Not sent: at the last moment it was no longer ours to send."""
 
@@ -145,7 +150,16 @@ PollOutcome = (
     Ready | NotReady | NotFound | Undated | JobFailed | Rejected | Unauthorized | Forbidden | Throttled | Unavailable
 )
 DocumentOutcome = (
-    DocumentTaken | OrderExists | JobFailed | Rejected | Unauthorized | Forbidden | Throttled | Unavailable | Withdrawn
+    DocumentTaken
+    | OrderExists
+    | OrderKept
+    | JobFailed
+    | Rejected
+    | Unauthorized
+    | Forbidden
+    | Throttled
+    | Unavailable
+    | Withdrawn
 )
 ActionOutcome = (
     Accepted

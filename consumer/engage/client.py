@@ -38,6 +38,7 @@ from consumer.core.outcomes import (
     NotFound,
     NotReady,
     OrderExists,
+    OrderKept,
     PollOutcome,
     Ready,
     Rejected,
@@ -179,7 +180,7 @@ class EngageClient:
             answer = await self._send("document", b"POST", self._orders, body, may_send)
             exists = isinstance(answer, Response) and answer.status == 409
             if exists and not how.replaces:
-                return DocumentTaken(None)
+                return OrderKept()
             if exists and not await permit():
                 return Unavailable("order exists already, and is replaced when the connection resumes")
         if exists:

@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter, ValidationError
@@ -20,7 +20,6 @@ from consumer.core.clock import to_ms
 from consumer.core.effects import (
     THE_DOCUMENT,
     THE_ORDER,
-    THE_REDRIVEN_DOCUMENT,
     Document,
     GiveUp,
     Job,
@@ -31,7 +30,7 @@ from consumer.core.effects import (
     Save,
 )
 from consumer.events.routing import Routed
-from schemas.dead_letter import DETAIL, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
+from schemas.dead_letter import DETAIL, FIRST_OFFSET, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
 from schemas.engage import ActionRequest
 from schemas.pending_action import (
     Bytes,
@@ -117,7 +116,7 @@ def new_action(routed: Routed, event: SourceEvent) -> NewAction:
         "trace_context": routed.trace_context,
         "source": _without_absent(source),
     }
-    document = _document(tag_source, is_redriven=_is_redriven(event.headers))
+    document = _document(tag_source, event.headers)
     return NewAction(
         route=routed.route,
         connection=routed.connection,
@@ -144,6 +143,8 @@ def pending_value(save: Save) -> bytes:
         progress["version_tag"] = save.version_tag
     if save.job_id is not None:
         progress["job_id"] = save.job_id
+    if save.before_document:
+        progress["document_sent"] = True
     return b'%b,"payload":%b}' % (to_json(progress)[:-1], _unpacked(save.payload))
 
 
@@ -158,7 +159,8 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         return Unreadable(_first_error(error))
     payload = pending.payload
     tag_source = payload.tag_source
-    document = _document(tag_source, is_redriven=_is_redriven(payload.source.headers))
+    headers = [(name, value.raw() if value else None) for name, value in payload.source.headers]
+    document = _document(tag_source, headers)
     action = NewAction(
         route=payload.route,
         connection=payload.connection,
@@ -178,6 +180,7 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         due=pending.due_ms / 1000,
         attempts=pending.attempts,
         sends=pending.sends,
+        document_sent=pending.document_sent,
     )
 
 
@@ -316,10 +319,6 @@ def redriven_elsewhere(headers: KafkaHeaders, dead_letter_topics: Collection[str
     return is_one and topic.decode(errors="replace") not in dead_letter_topics
 
 
-def _is_redriven(headers: Iterable[tuple[str, object]]) -> bool:
-    return any(name == REDRIVE_OF and value is not None for name, value in headers)
-
-
 def _redrive_of(headers: KafkaHeaders) -> bytes | None:
     return next((value for name, value in reversed(headers) if name == REDRIVE_OF and value is not None), None)
 
@@ -342,7 +341,9 @@ def without_value(dead_letter: DeadLetterRecord) -> DeadLetterRecord:
 def _dead_letter(event: SourceEvent, headers: DeadLetterHeaders) -> DeadLetterRecord:
     # An event that was redriven before still has that dead letter's headers: the new ones replace them.
     original: list[tuple[str, str | bytes | None]] = [
-        (name, value) for name, value in event.headers if not name.startswith(PREFIX) or name == REDRIVE_OF
+        (name, value)
+        for name, value in event.headers
+        if not name.startswith(PREFIX) or name in (REDRIVE_OF, FIRST_OFFSET)
     ]
     # It has no timestamp of its own, so the broker sets the time of writing. Retention counts from the timestamp: with
     # the event's, the dead letter of an old event would be deleted at once.
@@ -369,10 +370,17 @@ def _unpacked(payload: bytes) -> bytes:
     return zlib.decompressobj(_WINDOW_BITS, zdict=_SKELETON).decompress(payload)
 
 
-def _document(tag_source: TagSource, *, is_redriven: bool) -> Document | None:
+def _document(tag_source: TagSource, headers: KafkaHeaders) -> Document | None:
     if not isinstance(tag_source, FromDocument):
         return None
-    return THE_REDRIVEN_DOCUMENT if is_redriven else THE_DOCUMENT
+    if _redrive_of(headers) is None:
+        return THE_DOCUMENT
+    first = next((value for name, value in reversed(headers) if name == FIRST_OFFSET), None)
+    return Document(replaces=False, first_offset=int(first) if first and _is_offset(first) else None)
+
+
+def _is_offset(value: bytes) -> bool:
+    return value.isdigit() and len(value) < 20
 
 
 def _target(tag_source: TagSource) -> PollTarget:
