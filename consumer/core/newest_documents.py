@@ -1,7 +1,7 @@
 """Which document of an order is the newest that was sent, so that an older one never replaces it. Pure.
 
-A document's version is the source offset of its event. A redriven event has a new offset, but the version of the event
-that it repeats.
+A change of an order counts as a document here. The version is the source offset of the event. A redriven event has a
+new offset, but the version of the event that it repeats.
 
 Rules:
  1. A document of an event that comes for the first time is newer than all that were sent before: the source has them
@@ -20,20 +20,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from consumer.core.effects import Document
+from consumer.core.effects import UNKNOWN, Document
 from consumer.core.ownership import Assignment
 
 MAX_KNOWN = 10_000  # orders whose newest document is known, per instance: about 4 MB
 
 Lane = tuple[Assignment, str, str]  # partition, connection, order id
 
-_UNKNOWN = -1
-
 
 @dataclass(slots=True)
 class _Newest:
-    sent: int = _UNKNOWN
-    taken: int = _UNKNOWN
+    sent: int = UNKNOWN
+    taken: int = UNKNOWN
 
 
 class NewestDocuments:
@@ -46,18 +44,17 @@ class NewestDocuments:
     def __len__(self) -> int:
         return len(self._newest)
 
-    def how_to_send(self, lane: Lane, version: int | None, *, is_first: bool) -> Document | None:
+    def how_to_send(self, lane: Lane, version: int, *, is_first: bool) -> Document | None:
         """Return how a document may be sent; None: not at all, as a newer one was taken.
 
-        `version`: None where a redriven event does not say what it repeats. `is_first`: it was not redriven.
+        `version`: UNKNOWN where a redriven event does not say what it repeats. `is_first`: it was not redriven.
         """
         newest = self._newest.get(lane)
         if newest is None:
             return Document(replaces=is_first)
-        if version is None or newest.sent > version:
-            was_taken = newest.taken > (_UNKNOWN if version is None else version)
-            return None if was_taken else Document(replaces=False)
-        return Document()
+        if newest.taken > version:
+            return None
+        return Document(replaces=newest.sent <= version)
 
     def sent(self, lane: Lane, version: int) -> None:
         """Note that this version leaves now, and may replace what is there."""

@@ -30,7 +30,7 @@ class Undated:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """404 to a poll: the job or order is not there (yet)."""
+    """404 to a poll or to a change: the job or order is not there (yet)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class JobFailed:
 
 @dataclass(frozen=True, slots=True)
 class DocumentTaken:
-    """202 to POST or PUT of the order document: this job processes it (no id: poll the order itself)."""
+    """202 to the order document or to a change: this job processes it (no id: poll the order itself)."""
 
     job_id: str | None
 
@@ -133,7 +133,7 @@ class OrderExists:
 
 @dataclass(frozen=True, slots=True)
 class OrderKept:
-    """409 to a posted document that must not replace an order: the order stays as it is."""
+    """409 to the posted document of a redriven event that must not replace an order: the order stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,7 @@ DocumentOutcome = (
     DocumentTaken
     | OrderExists
     | OrderKept
+    | NotFound
     | JobFailed
     | Rejected
     | Unauthorized
@@ -174,3 +175,19 @@ ActionOutcome = (
     | InDoubt
     | Withdrawn
 )
+WithDocumentOutcome = (
+    DocumentTaken
+    | OrderExists
+    | OrderKept
+    | JobFailed
+    | NoContact
+    | Rejected
+    | Unauthorized
+    | Forbidden
+    | Throttled
+    | Unavailable
+    | InDoubt
+    | Withdrawn
+)
+SendOutcome = ActionOutcome | WithDocumentOutcome
+Outcome = PollOutcome | DocumentOutcome | SendOutcome

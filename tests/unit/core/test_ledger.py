@@ -13,8 +13,10 @@ from typing import TypeVar, cast
 import pytest
 
 from consumer.core.effects import (
+    THE_CHANGE,
     THE_DOCUMENT,
     THE_ORDER,
+    UNKNOWN,
     ActionId,
     Close,
     Document,
@@ -43,9 +45,11 @@ from consumer.core.outcomes import (
     NotReady,
     OrderExists,
     OrderKept,
+    Outcome,
     PollOutcome,
     Ready,
     Rejected,
+    SendOutcome,
     StaleTag,
     Throttled,
     Unauthorized,
@@ -62,7 +66,6 @@ AGAIN = Assignment("orders", 0, epoch=2)
 HOUR, DAY = 3600.0, 24 * 3600.0
 DOWN = Unavailable("refused")
 FOREVER = 10_000_000.0
-Outcome = PollOutcome | DocumentOutcome | ActionOutcome
 E = TypeVar("E", Save, Close, GiveUp)
 
 
@@ -82,9 +85,11 @@ def with_document(order: str = "A") -> NewAction:
     return replace(action(order, job=None), target=THE_DOCUMENT, document=THE_DOCUMENT)
 
 
-def redriven(*, first_offset: int | None) -> NewAction:
-    document = Document(replaces=False, first_offset=first_offset)
-    return replace(with_document(), target=document, document=document)
+def redriven(*, first_offset: int, change: bool = False) -> NewAction:
+    if change:
+        return replace(action("A", job=None), target=THE_CHANGE, first_offset=first_offset)
+    document = Document(replaces=False)
+    return replace(with_document(), target=document, document=document, first_offset=first_offset)
 
 
 def tagged(order: str = "A", *, resend: bool = True) -> NewAction:
@@ -164,7 +169,7 @@ class Driver:
                 polled = cast("PollOutcome | DocumentOutcome", outcome)
                 done = self._apply(self.ledger.poll_answered(request.action_id, polled, self.now))
             else:
-                sent = cast("ActionOutcome", outcome)
+                sent = cast("SendOutcome", outcome)
                 done = self._apply(self.ledger.action_answered(request.action_id, sent, self.now))
         return done
 
@@ -679,7 +684,7 @@ def test_a_redriven_document_that_does_not_say_what_it_repeats_is_the_oldest() -
     driver = Driver()
     driver.event(0, with_document())
     end(driver, 0)
-    driver.event(1, redriven(first_offset=None))
+    driver.event(1, redriven(first_offset=UNKNOWN))
     assert sent_as(driver, 1) == THE_ORDER
 
 
@@ -700,6 +705,38 @@ def test_a_newer_document_counts_although_its_answer_never_came() -> None:
     driver.answer(1, DOWN, Rejected(400, "refused"))
     driver.event(2, redriven(first_offset=0))
     assert sent_as(driver, 2) == Document(replaces=False)
+
+
+def test_a_redriven_change_is_made_only_where_it_is_known_to_be_the_newest() -> None:
+    driver = Driver()
+    driver.event(5, redriven(first_offset=0, change=True))
+    assert sent_as(driver, 5) == THE_ORDER  # unknown
+    driver.answer(5, Ready("t"), Accepted())
+    driver.event(6, with_document())
+    end(driver, 6)
+    driver.event(8, redriven(first_offset=7, change=True))
+    assert sent_as(driver, 8) == THE_CHANGE
+    end(driver, 8)
+    driver.event(9, redriven(first_offset=6, change=True))
+    assert sent_as(driver, 9) == THE_ORDER
+
+
+def test_an_action_that_travels_in_an_older_document_is_sent_without_it() -> None:
+    driver = Driver()
+    driver.event(1, with_document())
+    end(driver, 1)
+    driver.event(2, replace(redriven(first_offset=0), with_document=True))
+    assert sent_as(driver, 2) == THE_ORDER
+    assert driver.answer(2, Ready("t"), Accepted()) == ["close 2"]
+
+
+def test_a_document_that_carries_its_action_counts_as_any() -> None:
+    driver = Driver()
+    driver.event(1, replace(with_document(), with_document=True))
+    assert driver.after(0) == ["send 1"]
+    driver.answer(1, DocumentTaken("j"), Ready("t"))
+    driver.event(2, redriven(first_offset=0))
+    assert sent_as(driver, 2) == THE_ORDER
 
 
 def test_of_redriven_documents_each_replaces_the_one_before_it() -> None:
