@@ -31,7 +31,7 @@ from consumer.core.outcomes import (
     Undated,
 )
 from consumer.errors import ConfigurationError, ExitCode, TopicError
-from consumer.events.routing import note_on
+from consumer.events.routing import notes_on
 from consumer.kafka import clients, topics
 from consumer.kafka.initial_offsets import beginnings, start_of
 from consumer.kafka.topic_rules import TopicRules
@@ -81,7 +81,7 @@ def offline(settings: Settings) -> Iterator[Finding]:
     if (why := short_session(settings)) is not None:
         yield Finding("failed", why, ExitCode.CONFIGURATION)
     for name, rule in settings.effective_routes.items():
-        if (note := note_on(rule.action)) is not None:
+        for note in notes_on(rule):
             yield Finding("note", f"route {name}: {note}")
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from consumer.events.routing import Routed, RouteTrace
     from consumer.kafka.records import SourceEvent
     from schemas.dead_letter import Reason
+    from schemas.pending_action import TagSource
 
 Fate = Literal["routed", "ignored", "dead_letter", "unreadable"]
 
@@ -33,6 +34,7 @@ _TAG_FROM = {
     "job": "job {job_id}",
     "order": "the order itself",
     "document": "the job of its document",
+    "change": "the job of its {change}",
 }
 _IGNORED = {
     "unrouted": "no route takes it",
@@ -140,18 +142,13 @@ def _verdict_row(verdict: Verdict) -> dict[str, object]:
 
 def _action_row(action: Routed) -> dict[str, object]:
     shown = {name: getattr(action, name) for name in action.__slots__ if name not in ("tag_source", "dropped")}
-    tag_source = action.tag_source
-    fields = tag_source.model_dump(mode="json", exclude={"document"})
-    if tag_source.kind == "document":
-        fields["document"] = tag_source.document
-    return {**shown, "tag_source": fields, "dropped": [str(each) for each in action.dropped]}
+    return {**shown, "tag_source": dict(action.tag_source), "dropped": [str(each) for each in action.dropped]}
 
 
 def _print_verdict(verdict: Verdict, *, verbose: bool) -> None:
     action = verdict.action
     if action is not None:
-        tag = _TAG_FROM[action.tag_source.kind].format(**action.tag_source.model_dump())
-        said = f"{action.action} of order {action.order_id} on {action.connection}, versionTag from {tag}"
+        said = f"{action.action} of order {action.order_id} on {action.connection}, {_how(action.tag_source)}"
     elif verdict.fate == "unreadable":
         said = f"cannot be read: {verdict.detail}"
     elif verdict.reason is not None:
@@ -177,6 +174,13 @@ def _print_contents(action: Routed) -> None:
         output.data(f"  data {written(action.data).decode()}")
     for each in action.dropped:
         output.data(f"  left out: {each}")
+
+
+def _how(source: TagSource) -> str:
+    """Say where the action's versionTag comes from."""
+    if source.kind == "with_document":
+        return "in its document"
+    return f"versionTag from {_TAG_FROM[source.kind].format(**source.model_dump())}"
 
 
 # The dry run

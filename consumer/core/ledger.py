@@ -17,10 +17,13 @@ Rules:
  6. Every action ends, by an answer or by its deadline. The deadline ends no action while Engage as a whole is out
     of reach or refuses the key. So a failure counts only where it is the action's own, or where Engage served
     other actions meanwhile.
- 7. A document is sent as an action is: its record is committed again, which proves that we own its partition, it
-    leaves soon after that, and a hand-over waits for it. Otherwise its former owner could replace the order after
-    the next owner sent a newer document. It is never in doubt: sent again, it does no harm.
- 8. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
+ 7. A document or a change of the order is sent as an action is: its record is committed again, which proves that we
+    own its partition, it leaves soon after that, and a hand-over waits for it. Otherwise its former owner could
+    replace the order after the next owner sent a newer document. It is never in doubt: sent again, it does no harm.
+ 8. An action that travels in a document needs no tag. It is sent as any action is, under an intent, and may be in
+    doubt. Once Engage took it, it keeps its place in the lane, and its job is polled only to learn whether it failed.
+    Any other end than the job's leaves it in doubt.
+ 9. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
     and gets back what to do next. `now` and all times are seconds since 1970 on a clock that never jumps (clock.py).
 
 States (an action behind another one of its lane is QUEUED):
@@ -37,7 +40,9 @@ States (an action behind another one of its lane is QUEUED):
                        |                                                                                          | |
                        +-------------------------- stale tag: ask the order --------------------------------------+ |
                                                                                            (gone) <-- accepted -----+
-    DUE --document--> SAVING --saved--> READY --take--> SENDING --sent--> WAITING, to poll its job; withdrawn: DUE
+    DUE --document, change--> SAVING --saved--> READY --take--> SENDING --sent--> WAITING, to poll its job
+                     withdrawn: DUE
+    SENDING, with the document, --sent--> WAITING, to poll its job --done--> (gone)
     SENDING --no contact--> HOLDING; with the event's own document: WAITING, to send it again
     any --gave up--> (dead letter)
 
@@ -58,6 +63,7 @@ from consumer.core.effects import (
     THE_DOCUMENT,
     THE_ORDER,
     ActionId,
+    Change,
     Close,
     Document,
     Effect,
@@ -74,7 +80,6 @@ from consumer.core.effects import (
 )
 from consumer.core.outcomes import (
     Accepted,
-    ActionOutcome,
     DocumentOutcome,
     DocumentTaken,
     Forbidden,
@@ -84,9 +89,12 @@ from consumer.core.outcomes import (
     NotFound,
     NotReady,
     OrderExists,
+    OrderKept,
+    Outcome,
     PollOutcome,
     Ready,
     Rejected,
+    SendOutcome,
     StaleTag,
     Throttled,
     Unauthorized,
@@ -174,6 +182,7 @@ class _Entry:
         "state",
         "tag",
         "tagged_at",
+        "with_document",
     )  # fmt: skip
 
     def __init__(self, partition: _Partition, queue: _Queue, offset: int, action: NewAction, first_seen: float) -> None:
@@ -191,6 +200,7 @@ class _Entry:
         self.due = first_seen  # when its next step is; never changed while the entry lies in the heap
         self.tagged_at = first_seen
         self.document = action.document
+        self.with_document = action.with_document
         self.missing_since: float | None = None  # the first 404 of those that came in a row
         self.contact_due: float | None = None  # by when its order must have a contact; None before its first 422
         self.failed_at: float | None = None  # when it last met a failure; None after an answer of use
@@ -215,8 +225,18 @@ class _Entry:
 
     @property
     def is_document(self) -> bool:
-        """Whether its next request sends the order's document."""
-        return self.tag is None and not self.stale and isinstance(self.source, Document)
+        """Whether its next request sends the order's document, or a change, without the action."""
+        return self.tag is None and not self.stale and isinstance(self.source, _BEFORE) and not self.with_document
+
+    @property
+    def needs_no_tag(self) -> bool:
+        """Whether its next request sends the order's document with the action in it (rule 8)."""
+        return self.with_document and self.tag is None and not self.stale and isinstance(self.source, Document)
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether Engage took the document with the action in it, and its job is polled (rule 8)."""
+        return self.with_document and isinstance(self.source, str)
 
     @property
     def target(self) -> PollTarget:
@@ -225,7 +245,10 @@ class _Entry:
         return Job(self.source) if isinstance(self.source, str) else self.source
 
 
-def _kept(target: PollTarget) -> str | Order | Document:
+_BEFORE = (Document, Change)  # what is sent before the action
+
+
+def _kept(target: PollTarget) -> str | Order | Document | Change:
     """A job is kept as its id alone: most targets are jobs, and an object for each would be 48 bytes more."""
     return target.job_id if isinstance(target, Job) else target
 
@@ -294,6 +317,8 @@ class Ledger:
             entry = self._add(partition, record.offset, record.action, min(record.first_seen, now))
             entry.due = min(record.due, now + self._policy.schedule.max_interval_s)
             entry.attempts, entry.sends = record.attempts, record.sends
+            if record.contact_due is not None:
+                entry.contact_due = min(record.contact_due, now + self._policy.contact_grace_s)
             self._doubt(entry, record.sending)
             if record.sending and not entry.resend:
                 effects += self._give_up(entry, Reason.OUTCOME_UNKNOWN, "the relay ended before the answer came", now)
@@ -378,24 +403,17 @@ class Ledger:
             self._remove(entry, now)
 
     def poll_answered(self, action_id: ActionId, outcome: PollOutcome | DocumentOutcome, now: float) -> list[Effect]:
-        """Take the answer to a poll (or to a posted document). A tag learnt for a job is remembered."""
+        """Take the answer to a poll (or to a document or change). A tag learnt for a job is remembered."""
         entry = self._find(action_id)
         if entry is None or entry.state is not (State.SENDING if entry.is_document else State.POLLING):
             return []
         if isinstance(outcome, Withdrawn | OrderExists):
-            entry.source = Document(exists=True) if isinstance(outcome, OrderExists) else entry.source
-            return self._take_back(entry)
+            return self._not_sent(entry, outcome)
         entry.attempts += 1
         elsewhere = self._note(entry, outcome, now)
         match outcome:
             case Ready(tag):
-                if entry.job_id is not None:
-                    self._learn(entry.queue.connection, entry.job_id, tag)
-                entry.tag, entry.tagged_at = tag, now
-                entry.missing_since = None
-                self._tagged(entry, now)
-                # During a hand-over of the partition, save the tag for the next owner.
-                return [self._save(entry, sending=entry.doubt)] if entry.partition.stopping else []
+                return self._tag_found(entry, tag, now)
             case DocumentTaken(new_job):
                 entry.answered = entry.failed = 0
                 entry.source = THE_ORDER if new_job is None else new_job
@@ -418,34 +436,35 @@ class Ledger:
             case Unauthorized() | Forbidden() | Throttled() | Unavailable():
                 return self._failed(entry, _failure(outcome, elsewhere), now)
 
-    def action_answered(self, action_id: ActionId, outcome: ActionOutcome, now: float) -> list[Effect]:
-        """Take the answer to an action."""
+    def action_answered(self, action_id: ActionId, outcome: SendOutcome, now: float) -> list[Effect]:
+        """Take the answer to an action, or to a document with the action in it."""
         entry = self._find(action_id)
         if entry is None or entry.state is not State.SENDING:
             return []
         elsewhere = self._note(entry, outcome, now)
         match outcome:
-            case Accepted():
+            case DocumentTaken(str(job_id)):
+                entry.source = job_id
+                entry.answered = entry.failed = 0
+                self._wait(entry, State.WAITING, now + self._check_interval(entry))
+                return [self._save(entry, sending=entry.doubt)]
+            case Accepted() | DocumentTaken():
                 self._remove(entry, now)
                 return [Close(action_id, entry.route)]
-            case StaleTag():
+            case StaleTag() | OrderKept():
                 return self._refresh_tag(entry, now)
+            case JobFailed(why, errors):
+                return self._give_up(entry, Reason.JOB_FAILED, why, now, errors)
             case Rejected(_, why, errors):
                 return self._give_up(entry, Reason.REJECTED, why, now, errors)
             case NoContact(errors):
                 return self._no_contact(entry, errors, now)
             case InDoubt(why, retry_after):
-                if not entry.resend:
-                    return self._give_up(entry, Reason.OUTCOME_UNKNOWN, why, now)
-                self._doubt(entry, True)
-                if self._overran(entry, now) and entry.sends >= MIN_TRIES:
-                    return self._too_late(entry, now, why)
-                self._wait(entry, State.HOLDING, now + max(self._doubt_wait(entry, now), retry_after or 0.0))
-                return []
+                return self._in_doubt_now(entry, why, retry_after, now)
             case Unauthorized() | Forbidden() | Throttled() | Unavailable():
                 return self._not_processed(entry, _failure(outcome, elsewhere), now)
-            case Withdrawn():
-                return self._take_back(entry)
+            case OrderExists() | Withdrawn():
+                return self._not_sent(entry, outcome)
 
     def refresh(self, action_id: ActionId) -> list[Effect]:
         """Write an old live record again as it is, so that it no longer holds the low-water mark back.
@@ -485,7 +504,7 @@ class Ledger:
     def save_intents(self, connection: str, ahead: int) -> list[Effect]:
         """Save the intents of the oldest TAGGED actions until `ahead` of the connection wait to be sent (rule 2).
 
-        Then the records of the documents that are the next of its polls (rule 7).
+        Then the records of the documents and changes that are the next of its polls (rule 7).
         """
         queue = self._queue(connection)
         effects: list[Effect] = []
@@ -516,7 +535,7 @@ class Ledger:
         if ready is not None:
             entry, ownership_confirmed_at = ready
             self._to(entry, State.SENDING)
-            if entry.tag is None:
+            if entry.is_document:
                 return Poll(
                     action_id=entry.id,
                     order_id=entry.order_id,
@@ -532,6 +551,7 @@ class Ledger:
                 version_tag=entry.tag,
                 ownership_confirmed_at=ownership_confirmed_at,
                 tagged_at=entry.tagged_at,
+                document=entry.source if isinstance(entry.source, Document) else THE_DOCUMENT,
             )
         if _document_first(queue.polls) is not None:
             return None  # its record is saved first
@@ -680,11 +700,11 @@ class Ledger:
 
     def _start(self, entry: _Entry, now: float) -> None:
         """Start an action that is the head of its lane now. If it was restored in doubt, it waits before it is sent."""
-        if entry.tag is None and entry.job_id is not None:
+        if entry.tag is None and entry.job_id is not None and not entry.is_taken:
             entry.tag = self._tags.get((entry.queue.connection, entry.job_id))
         unsettled_until = entry.partition.unsettled.get((entry.queue.connection, entry.order_id), now)
         earliest = max(now + self._doubt_wait(entry, now) if entry.doubt else now, unsettled_until)
-        if entry.tag is None:
+        if entry.tag is None and not entry.needs_no_tag:
             self._wait(entry, State.WAITING, max(entry.due, earliest))
             return
         entry.tagged_at = now
@@ -703,6 +723,19 @@ class Ledger:
         entry.due = now
         entry.queue.tagged.append(entry)
 
+    def _tag_found(self, entry: _Entry, tag: str, now: float) -> list[Effect]:
+        """Send the action next, or end it where it went with the document that the job processed."""
+        if entry.job_id is not None:
+            self._learn(entry.queue.connection, entry.job_id, tag)
+        if entry.is_taken:
+            self._remove(entry, now)
+            return [Close(entry.id, entry.route)]
+        entry.tag, entry.tagged_at = tag, now
+        entry.missing_since = None
+        self._tagged(entry, now)
+        # During a hand-over of the partition, save the tag for the next owner.
+        return [self._save(entry, sending=entry.doubt)] if entry.partition.stopping else []
+
     def _not_yet(self, entry: _Entry, why: str, now: float) -> list[Effect]:
         """Poll again after Engage answered that there is no tag, unless the action's time is over."""
         entry.answered, entry.failed = entry.answered + 1, 0
@@ -712,7 +745,8 @@ class Ledger:
                 return self._give_up(entry, Reason.NOT_FOUND, f"Engage did not know it for {grace_s:g} s", now)
             if self._overran(entry, now):
                 return self._too_late(entry, now, why)
-        self._wait(entry, State.WAITING, now + self._policy.schedule.interval(entry.attempts, self._jitter()))
+        interval_s = self._policy.schedule.interval(entry.attempts, self._jitter())
+        self._wait(entry, State.WAITING, now + (self._check_interval(entry) if entry.is_taken else interval_s))
         return []
 
     def _failed(self, entry: _Entry, failure: _Failure, now: float) -> list[Effect]:
@@ -720,8 +754,7 @@ class Ledger:
 
         The deadline ends the action only where the failure is its own (rule 6), not during an outage.
         """
-        if entry.is_document:
-            entry.source = entry.document or THE_DOCUMENT  # whether the order exists is found out again
+        self._forget_order(entry)
         entry.answered, entry.failed = 0, entry.failed + 1
         if failure.own is not None and entry.failed >= MIN_TRIES and self._overran(entry, now):
             return self._too_late(entry, now, failure.own, failure.reason)
@@ -735,9 +768,20 @@ class Ledger:
         """
         if failure.own is not None and entry.sends >= MIN_TRIES and self._overran(entry, now):
             return self._too_late(entry, now, failure.own, failure.reason)
+        self._forget_order(entry)
         wait_s = self._retry_after_or_backoff(failure.retry_after_s, _failed_sends(entry))
         self._wait(entry, State.HOLDING, now + wait_s)
         return [] if entry.doubt else [self._save(entry, sending=False)]
+
+    def _in_doubt_now(self, entry: _Entry, why: str, retry_after_s: float | None, now: float) -> list[Effect]:
+        """Do with an action that may have been processed as its route says."""
+        if not entry.resend:
+            return self._give_up(entry, Reason.OUTCOME_UNKNOWN, why, now)
+        self._doubt(entry, True)
+        if self._overran(entry, now) and entry.sends >= MIN_TRIES:
+            return self._too_late(entry, now, why)
+        self._wait(entry, State.HOLDING, now + max(self._doubt_wait(entry, now), retry_after_s or 0.0))
+        return []
 
     def _no_contact(self, entry: _Entry, errors: str | None, now: float) -> list[Effect]:
         """Try again while the order has no contact, until its grace is over. The last try is at its end.
@@ -752,11 +796,25 @@ class Ledger:
         state = State.HOLDING
         if entry.document:
             entry.tag, entry.source, entry.stale = None, entry.document, 0
-            state = State.WAITING
+            state = State.HOLDING if entry.with_document else State.WAITING
         self._wait(entry, state, min(now + wait_s, entry.contact_due))
         return [self._save(entry, sending=entry.doubt)]
 
-    def _note(self, entry: _Entry, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float) -> bool:
+    def _forget_order(self, entry: _Entry) -> None:
+        """Find out again whether the order exists, before its document is sent again."""
+        if isinstance(entry.source, Document):
+            entry.source = entry.document or THE_DOCUMENT
+
+    def _check_interval(self, entry: _Entry) -> float:
+        """Return how long to wait before the job of an action that Engage took is polled: once in a while.
+
+        More often where the order's next action waits for it.
+        """
+        if entry.next is not entry:
+            return self._policy.schedule.interval(entry.answered, self._jitter())
+        return self._backoff(entry.answered + 1)
+
+    def _note(self, entry: _Entry, outcome: Outcome, now: float) -> bool:
         """Note whether Engage served this action. Returns whether it served others since this one last failed."""
         if isinstance(outcome, _NO_SERVICE):
             failed_at, entry.failed_at = entry.failed_at, now
@@ -786,6 +844,12 @@ class Ledger:
         self._wait(entry, State.WAITING, now + wait_s)
         return [self._save(entry, sending=entry.doubt)]
 
+    def _not_sent(self, entry: _Entry, outcome: Withdrawn | OrderExists) -> list[Effect]:
+        """Put back what was not sent. It may have learnt that the order exists, which it then replaces."""
+        if isinstance(outcome, OrderExists):
+            entry.source = Document(exists=True)
+        return self._take_back(entry)
+
     def _take_back(self, entry: _Entry) -> list[Effect]:
         """Put an action back whose intent was saved, but which was certainly not sent. It is the next to be sent.
 
@@ -809,8 +873,9 @@ class Ledger:
     def _give_up(
         self, entry: _Entry, reason: Reason, detail: str, now: float, errors: str | None = None
     ) -> list[Effect]:
-        if entry.doubt and reason is not Reason.OUTCOME_UNKNOWN:
-            detail = f"{reason}: {detail}; an earlier send may have been processed"
+        may_be_processed = entry.is_taken and reason is not Reason.JOB_FAILED  # rule 8
+        if (entry.doubt or may_be_processed) and reason is not Reason.OUTCOME_UNKNOWN:
+            detail = f"{reason}: {detail}; {'an earlier send' if entry.doubt else 'it'} may have been processed"
             reason = Reason.OUTCOME_UNKNOWN
         if reason is Reason.OUTCOME_UNKNOWN:
             self._unsettle(entry, now)
@@ -840,6 +905,7 @@ class Ledger:
             sends=entry.sends,
             version_tag=entry.tag,
             job_id=entry.job_id,
+            contact_due=entry.contact_due,
             doubt=entry.doubt,
             before_document=before_document,
         )

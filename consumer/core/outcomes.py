@@ -30,7 +30,7 @@ class Undated:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """404 to a poll: the job or order is not there (yet)."""
+    """404 to a poll or to a change: the job or order is not there (yet)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class JobFailed:
 
 @dataclass(frozen=True, slots=True)
 class DocumentTaken:
-    """202 to POST or PUT of the order document: this job processes it (no id: poll the order itself)."""
+    """202 to the order document or to a change: this job processes it (no id: poll the order itself)."""
 
     job_id: str | None
 
@@ -132,6 +132,11 @@ class OrderExists:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderKept:
+    """409 to a redriven event's document that carries its action: the order stays, and the action goes by itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawn:
     """Not sent: at the last moment it was no longer ours to send."""
 
@@ -145,7 +150,16 @@ PollOutcome = (
     Ready | NotReady | NotFound | Undated | JobFailed | Rejected | Unauthorized | Forbidden | Throttled | Unavailable
 )
 DocumentOutcome = (
-    DocumentTaken | OrderExists | JobFailed | Rejected | Unauthorized | Forbidden | Throttled | Unavailable | Withdrawn
+    DocumentTaken
+    | OrderExists
+    | NotFound
+    | JobFailed
+    | Rejected
+    | Unauthorized
+    | Forbidden
+    | Throttled
+    | Unavailable
+    | Withdrawn
 )
 ActionOutcome = (
     Accepted
@@ -160,3 +174,19 @@ ActionOutcome = (
     | InDoubt
     | Withdrawn
 )
+WithDocumentOutcome = (
+    DocumentTaken
+    | OrderExists
+    | OrderKept
+    | JobFailed
+    | NoContact
+    | Rejected
+    | Unauthorized
+    | Forbidden
+    | Throttled
+    | Unavailable
+    | InDoubt
+    | Withdrawn
+)
+SendOutcome = ActionOutcome | WithDocumentOutcome
+Outcome = PollOutcome | DocumentOutcome | SendOutcome

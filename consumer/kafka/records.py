@@ -19,6 +19,7 @@ from pydantic_core import from_json, to_json
 
 from consumer.core.clock import to_ms
 from consumer.core.effects import (
+    THE_CHANGE,
     THE_DOCUMENT,
     THE_ORDER,
     THE_REDRIVEN_DOCUMENT,
@@ -32,11 +33,12 @@ from consumer.core.effects import (
     Save,
 )
 from consumer.events.numbers import read_exactly, written
-from consumer.events.routing import Routed
+from consumer.events.routing import ORDER_ACTION, Routed, names_order_action
 from schemas.dead_letter import DETAIL, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
-from schemas.engage import ActionRequest
+from schemas.engage import ActionRequest, Change, OrderAction
 from schemas.pending_action import (
     Bytes,
+    FromChange,
     FromDocument,
     FromEvent,
     FromJob,
@@ -46,6 +48,7 @@ from schemas.pending_action import (
     RoutedAction,
     SourceRecord,
     TagSource,
+    WithDocument,
 )
 
 KafkaHeaders = Sequence[tuple[str, bytes | None]]
@@ -127,6 +130,7 @@ def new_action(routed: Routed, event: SourceEvent) -> NewAction:
         payload=_packed(written(_without_absent(record))),
         resend=routed.on_unknown == "resend",
         document=document,
+        with_document=isinstance(tag_source, WithDocument),
         version_tag=getattr(tag_source, "version_tag", None),
         target=document or _target(tag_source),
     )
@@ -146,6 +150,8 @@ def pending_value(save: Save) -> bytes:
         progress["version_tag"] = save.version_tag
     if save.job_id is not None:
         progress["job_id"] = save.job_id
+    if save.contact_due is not None:
+        progress["contact_until_ms"] = to_ms(save.contact_due)
     return b'%b,"payload":%b}' % (to_json(progress)[:-1], _unpacked(save.payload))
 
 
@@ -169,6 +175,7 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         payload=_packed(_payload_bytes(value) or written(_payload_of(value))),
         resend=payload.on_unknown == "resend",
         document=document,
+        with_document=isinstance(tag_source, WithDocument),
         version_tag=pending.version_tag or getattr(tag_source, "version_tag", None),
         target=Job(pending.job_id) if pending.job_id else document or _target(tag_source),
     )
@@ -180,6 +187,7 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         due=pending.due_ms / 1000,
         attempts=pending.attempts,
         sends=pending.sends,
+        contact_due=None if pending.contact_until_ms is None else pending.contact_until_ms / 1000,
     )
 
 
@@ -194,6 +202,23 @@ def document_of(payload: bytes) -> dict[str, object]:
     return document
 
 
+def document_with_action_of(payload: bytes) -> dict[str, object]:
+    """Return the order document with the action in it, from the payload of an action that travels so."""
+    fields = _opened(payload)
+    action = OrderAction(action=fields["action"], language=fields.get("language"))
+    document: dict[str, object] = {
+        name: value for name, value in fields["tag_source"]["document"].items() if not names_order_action(name)
+    }
+    data = _without_absent({"data": fields.get("data")})  # beside the model: its numbers stay as they came
+    return document | {ORDER_ACTION: action.model_dump(mode="json", by_alias=True, exclude_none=True) | data}
+
+
+def change_of(payload: bytes) -> tuple[Change, dict[str, object]]:
+    """Return how the order is changed first, from the payload of an action whose target is `Change`."""
+    source = _opened(payload)["tag_source"]
+    return source["change"], source["body"]
+
+
 def request_of(payload: bytes, version_tag: str) -> tuple[ActionRequest, int]:
     """Return the request of an action, from `NewAction.payload`, and when its event happened (ms since 1970, UTC)."""
     fields = _opened(payload)  # a third of `read_payload`'s time: once per action
@@ -205,6 +230,12 @@ def request_of(payload: bytes, version_tag: str) -> tuple[ActionRequest, int]:
 
 def _opened(payload: bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", read_exactly(_unpacked(payload)))
+
+
+def action_of(payload: bytes) -> tuple[str, int]:
+    """Return an action's name, from `NewAction.payload`, and when its event happened (ms since 1970, UTC)."""
+    fields = from_json(_unpacked(payload))
+    return fields["action"], fields["event_time_ms"]
 
 
 def trace_context_of(payload: bytes) -> dict[str, str] | None:
@@ -359,14 +390,12 @@ def _unpacked(payload: bytes) -> bytes:
 
 
 def _fields_of(tag_source: TagSource) -> object:
-    """Open up a document, so that its numbers are written as they came."""
-    if isinstance(tag_source, FromDocument):
-        return {"kind": tag_source.kind, "document": tag_source.document}
-    return tag_source
+    """Open up a document or change, so that its numbers are written as they came."""
+    return dict(tag_source) if isinstance(tag_source, FromDocument | FromChange | WithDocument) else tag_source
 
 
 def _document(tag_source: TagSource, *, is_redriven: bool) -> Document | None:
-    if not isinstance(tag_source, FromDocument):
+    if not isinstance(tag_source, FromDocument | WithDocument):
         return None
     return THE_REDRIVEN_DOCUMENT if is_redriven else THE_DOCUMENT
 
@@ -375,8 +404,10 @@ def _target(tag_source: TagSource) -> PollTarget:
     match tag_source:
         case FromJob(job_id=job_id):
             return Job(job_id)
-        case FromDocument():
+        case FromDocument() | WithDocument():
             return THE_DOCUMENT
+        case FromChange():
+            return THE_CHANGE
         case FromOrder(newer_than=newer_than) if newer_than is not None:
             return Order(newer_than)
         case FromOrder() | FromEvent():

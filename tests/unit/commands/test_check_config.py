@@ -43,6 +43,26 @@ def test_check_config_notes_an_action_that_engages_documentation_does_not_list(t
     assert note.startswith("note    route refunded: Engage's documentation does not list the action Återbetalning")
 
 
+def test_check_config_notes_a_document_that_brings_an_action_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text(
+        "routes: {paid: {action: ConfirmOrder, order: \"{orderId: id, orderAction: {action: 'ConfirmOrder'}}\"}}\n"
+    )
+    result = called("check-config", "--config", str(file))
+    assert result.exit_code == 0
+    (note,) = [line for line in result.stdout.splitlines() if line.startswith("note")]
+    assert note.startswith("note    route paid: order: the document has an orderAction of its own")
+
+
+def test_a_route_that_sends_with_no_document_is_refused_with_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text("routes:\n  paid: {action: ConfirmOrder, send: with_document}\n")
+    result = called("check-config", "--config", str(file))
+    assert result.exit_code == ExitCode.CONFIGURATION
+    (line,) = [line for line in result.stderr.splitlines() if "relay.yaml:2" in line]
+    assert line.endswith("routes.paid: send: with_document needs `order`, the document that the action travels in")
+
+
 def kafka(tmp_path: Path, properties: str, timeout: str = "30s") -> tuple[int, list[str]]:
     file = tmp_path / "relay.yaml"
     connection = f"{{base_url: 'https://acme.voyado.com', api_key: k, action_timeout: {timeout}}}"

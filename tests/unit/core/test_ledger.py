@@ -41,9 +41,11 @@ from consumer.core.outcomes import (
     NotFound,
     NotReady,
     OrderExists,
+    Outcome,
     PollOutcome,
     Ready,
     Rejected,
+    SendOutcome,
     StaleTag,
     Throttled,
     Unauthorized,
@@ -60,7 +62,6 @@ AGAIN = Assignment("orders", 0, epoch=2)
 HOUR, DAY = 3600.0, 24 * 3600.0
 DOWN = Unavailable("refused")
 FOREVER = 10_000_000.0
-Outcome = PollOutcome | DocumentOutcome | ActionOutcome
 E = TypeVar("E", Save, Close, GiveUp)
 
 
@@ -157,7 +158,7 @@ class Driver:
                 polled = cast("PollOutcome | DocumentOutcome", outcome)
                 done = self._apply(self.ledger.poll_answered(request.action_id, polled, self.now))
             else:
-                sent = cast("ActionOutcome", outcome)
+                sent = cast("SendOutcome", outcome)
                 done = self._apply(self.ledger.action_answered(request.action_id, sent, self.now))
         return done
 
