@@ -81,7 +81,10 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Unauthorized:
-    """The connection's key is refused: 401, or 403 to other requests, too. An operator's error, never the event's."""
+    """The connection's key is refused: 401, or 403 to other requests, too. An operator's error, never the event's.
+
+    Status 0: Engage was not asked, because the key cannot be read.
+    """
 
     status: int
 
@@ -133,7 +136,7 @@ class OrderExists:
 
 @dataclass(frozen=True, slots=True)
 class OrderKept:
-    """409 to a redriven event's document that carries its action: the order stays, and the action goes by itself."""
+    """409 to the posted document of a redriven event that must not replace an order: the order stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,7 @@ PollOutcome = (
 DocumentOutcome = (
     DocumentTaken
     | OrderExists
+    | OrderKept
     | NotFound
     | JobFailed
     | Rejected

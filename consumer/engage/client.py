@@ -175,8 +175,6 @@ class EngageClient:
         to the PUT after that, the outcome is OrderExists, and the next call begins with the PUT.
         """
         answer = await self._post_or_put(order_id, document, permit, may_send, how)
-        if isinstance(answer, OrderKept):
-            return DocumentTaken(None)
         return self._document_outcome(answer) if isinstance(answer, Response | Failure) else answer
 
     async def send_with_document(

@@ -89,9 +89,14 @@ def redriven_elsewhere(headers: Headers, dead_letter_topics: Collection[str]) ->
 
     A source topic may have several relays. The redrive is for one of them; the others had the event before.
     """
-    named = next((value for name, value in reversed(headers) if name == REDRIVE_OF and value is not None), None)
+    named = redrive_of(headers)
     if named is None:
         return False
     topic, *numbers = named.split(b"/")
     is_one = len(numbers) == 2 and all(number.isdigit() for number in numbers)
     return is_one and topic.decode(errors="replace") not in dead_letter_topics
+
+
+def redrive_of(headers: Headers) -> bytes | None:
+    """Return which dead letter an event is a redrive of; None: it is none."""
+    return next((value for name, value in reversed(headers) if name == REDRIVE_OF and value is not None), None)

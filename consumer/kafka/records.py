@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from consumer.core.effects import (
     THE_DOCUMENT,
     THE_ORDER,
     THE_REDRIVEN_DOCUMENT,
+    UNKNOWN,
     Document,
     GiveUp,
     Job,
@@ -32,9 +33,10 @@ from consumer.core.effects import (
     PollTarget,
     Save,
 )
+from consumer.events.deciding import redrive_of
 from consumer.events.numbers import read_exactly, written
 from consumer.events.routing import ORDER_ACTION, Routed, names_order_action
-from schemas.dead_letter import DETAIL, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
+from schemas.dead_letter import DETAIL, FIRST_OFFSET, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
 from schemas.engage import ActionRequest, Change, OrderAction
 from schemas.pending_action import (
     Bytes,
@@ -51,6 +53,7 @@ from schemas.pending_action import (
     WithDocument,
 )
 
+_OF_REDRIVES = (REDRIVE_OF, FIRST_OFFSET)
 KafkaHeaders = Sequence[tuple[str, bytes | None]]
 
 _PENDING: TypeAdapter[PendingAction] = TypeAdapter(PendingAction)
@@ -122,7 +125,8 @@ def new_action(routed: Routed, event: SourceEvent) -> NewAction:
         "trace_context": routed.trace_context,
         "source": _without_absent(source),
     }
-    document = _document(tag_source, is_redriven=_is_redriven(event.headers))
+    first_offset = _first_offset(event.headers)
+    document = _document(tag_source, first_offset)
     return NewAction(
         route=routed.route,
         connection=routed.connection,
@@ -131,6 +135,7 @@ def new_action(routed: Routed, event: SourceEvent) -> NewAction:
         resend=routed.on_unknown == "resend",
         document=document,
         with_document=isinstance(tag_source, WithDocument),
+        first_offset=first_offset,
         version_tag=getattr(tag_source, "version_tag", None),
         target=document or _target(tag_source),
     )
@@ -152,6 +157,8 @@ def pending_value(save: Save) -> bytes:
         progress["job_id"] = save.job_id
     if save.contact_due is not None:
         progress["contact_until_ms"] = to_ms(save.contact_due)
+    if save.before_document:
+        progress["document_sent"] = True
     return b'%b,"payload":%b}' % (to_json(progress)[:-1], _unpacked(save.payload))
 
 
@@ -166,7 +173,9 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         return Unreadable(_first_error(error))
     payload = pending.payload
     tag_source = payload.tag_source
-    document = _document(tag_source, is_redriven=_is_redriven(payload.source.headers))
+    headers = payload.source.headers
+    first_offset = _first_offset([(name, each.raw()) for name, each in headers if each and name in _OF_REDRIVES])
+    document = _document(tag_source, first_offset)
     action = NewAction(
         route=payload.route,
         connection=payload.connection,
@@ -176,6 +185,7 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         resend=payload.on_unknown == "resend",
         document=document,
         with_document=isinstance(tag_source, WithDocument),
+        first_offset=first_offset,
         version_tag=pending.version_tag or getattr(tag_source, "version_tag", None),
         target=Job(pending.job_id) if pending.job_id else document or _target(tag_source),
     )
@@ -187,6 +197,7 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         due=pending.due_ms / 1000,
         attempts=pending.attempts,
         sends=pending.sends,
+        document_sent=pending.document_sent,
         contact_due=None if pending.contact_until_ms is None else pending.contact_until_ms / 1000,
     )
 
@@ -340,10 +351,6 @@ def _event_of(source: SourceRecord) -> SourceEvent:
     )
 
 
-def _is_redriven(headers: Iterable[tuple[str, object]]) -> bool:
-    return any(name == REDRIVE_OF and value is not None for name, value in headers)
-
-
 def without_value(dead_letter: DeadLetterRecord) -> DeadLetterRecord:
     """Return a dead letter without its value, for one that the dead-letter topic refuses.
 
@@ -362,7 +369,7 @@ def without_value(dead_letter: DeadLetterRecord) -> DeadLetterRecord:
 def _dead_letter(event: SourceEvent, headers: DeadLetterHeaders) -> DeadLetterRecord:
     # An event that was redriven before still has that dead letter's headers: the new ones replace them.
     original: list[tuple[str, str | bytes | None]] = [
-        (name, value) for name, value in event.headers if not name.startswith(PREFIX) or name == REDRIVE_OF
+        (name, value) for name, value in event.headers if not name.startswith(PREFIX) or name in _OF_REDRIVES
     ]
     # It has no timestamp of its own, so the broker sets the time of writing. Retention counts from the timestamp: with
     # the event's, the dead letter of an old event would be deleted at once.
@@ -394,10 +401,18 @@ def _fields_of(tag_source: TagSource) -> object:
     return dict(tag_source) if isinstance(tag_source, FromDocument | FromChange | WithDocument) else tag_source
 
 
-def _document(tag_source: TagSource, *, is_redriven: bool) -> Document | None:
+def _first_offset(headers: KafkaHeaders) -> int | None:
+    """Return the offset of the event that a redriven one repeats. See NewAction."""
+    if redrive_of(headers) is None:
+        return None
+    first = next((value for name, value in reversed(headers) if name == FIRST_OFFSET), None)
+    return int(first) if first and first.isdigit() and len(first) < 20 else UNKNOWN
+
+
+def _document(tag_source: TagSource, first_offset: int | None) -> Document | None:
     if not isinstance(tag_source, FromDocument | WithDocument):
         return None
-    return THE_REDRIVEN_DOCUMENT if is_redriven else THE_DOCUMENT
+    return THE_DOCUMENT if first_offset is None else THE_REDRIVEN_DOCUMENT
 
 
 def _target(tag_source: TagSource) -> PollTarget:

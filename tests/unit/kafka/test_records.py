@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from consumer.core.effects import (
     THE_CHANGE,
+    UNKNOWN,
     ActionId,
     Document,
     GiveUp,
@@ -43,7 +44,7 @@ from consumer.kafka.records import (
     request_of,
     without_value,
 )
-from schemas.dead_letter import REDRIVE_OF, DeadLetterHeaders, Reason
+from schemas.dead_letter import FIRST_OFFSET, REDRIVE_OF, DeadLetterHeaders, Reason
 from schemas.pending_action import FromChange, FromDocument, FromEvent, FromJob, FromOrder, TagSource, WithDocument
 
 HERE = Assignment("orders", 0, epoch=1)
@@ -92,7 +93,14 @@ def event(value: bytes = b"{}", headers: list[tuple[str, bytes | None]] | None =
     )
 
 
-def saved(action: NewAction, *, sending: bool = False, offset: int = 17, tag: str | None = None) -> bytes:
+def saved(
+    action: NewAction,
+    *,
+    sending: bool = False,
+    offset: int = 17,
+    tag: str | None = None,
+    before_document: bool = False,
+) -> bytes:
     return pending_value(
         Save(
             action_id=ActionId(HERE, offset),
@@ -105,6 +113,7 @@ def saved(action: NewAction, *, sending: bool = False, offset: int = 17, tag: st
             sends=1,
             version_tag=tag,
             job_id=action.target.job_id if isinstance(action.target, Job) else None,
+            before_document=before_document,
         )
     )
 
@@ -232,6 +241,27 @@ def test_only_the_document_of_an_event_that_was_not_redriven_replaces_an_order(
     restored = live_action(action_key(17, action.route), saved(action))
     assert isinstance(restored, LiveAction)
     assert (action.target, restored.action.target) == (Document(replaces=replaces), Document(replaces=replaces))
+
+
+@pytest.mark.parametrize(
+    ("header", "first_offset"),
+    [(b"17", 17), (b"0", 0), (None, UNKNOWN), (b"-1", UNKNOWN), (b"x", UNKNOWN), (b"9" * 30, UNKNOWN)],
+)
+def test_a_redriven_event_says_where_it_lay_when_it_came_for_the_first_time(
+    header: bytes | None, first_offset: int
+) -> None:
+    headers = [(REDRIVE_OF, b"orders.dead/0/1"), (FIRST_OFFSET, header)]
+    with_document = replace(routed(), tag_source=FromDocument(document={"orderId": "A-1"}))
+    action = new_action(with_document, event(headers=headers))
+    assert (action.document, action.first_offset) == (Document(replaces=False), first_offset)
+    assert read(17, saved(action)).action == action
+    assert (FIRST_OFFSET, header) in dead_letter_of_action(given_up(action, errors=None), now=5.0).headers
+
+
+def test_a_record_says_that_its_document_may_be_under_way() -> None:
+    action = new_action(replace(routed(), tag_source=FromDocument(document={"orderId": "A-1"})), event())
+    assert not read(17, saved(action)).document_sent
+    assert read(17, saved(action, before_document=True)).document_sent
 
 
 def test_another_versions_order_of_fields_and_unknown_ones_are_no_matter() -> None:
