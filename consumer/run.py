@@ -36,7 +36,6 @@ from consumer.core.pacing import Pace, PollSchedule
 from consumer.engage.client import EngageClient
 from consumer.engage.http import OnRequest, Origin
 from consumer.errors import ConfigurationError, ExitCode, FatalError
-from consumer.events.routing import Router, compile_routes
 from consumer.kafka import clients
 from consumer.kafka import topics as kafka_topics
 from consumer.kafka.initial_offsets import Start, settle_start, start_of
@@ -257,7 +256,7 @@ def _relay(
         journal=journal,
         restorer=restorer,
         connections=connections,
-        router=Router(compile_routes(routes), settings.engage.connections),
+        router=settings.router,
         policy=Policy(
             schedule=_schedule(polling),
             deadline_s=polling.deadline,
@@ -268,7 +267,7 @@ def _relay(
             ),
         ),
         limits=Limits(settings.limits.pending),
-        dead_letter_topics={each.dead_letters for each in settings.topics},
+        dead_letter_topics=settings.dead_letter_topics,
         partition_counts=counts,
         lease_s=lease_of(settings.kafka),
         clock=clock,
