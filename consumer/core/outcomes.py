@@ -81,7 +81,10 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Unauthorized:
-    """The connection's key is refused: 401, or 403 to other requests, too. An operator's error, never the event's."""
+    """The connection's key is refused: 401, or 403 to other requests, too. An operator's error, never the event's.
+
+    Status 0: Engage was not asked, because the key cannot be read.
+    """
 
     status: int
 

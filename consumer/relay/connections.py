@@ -106,6 +106,8 @@ class Connection:
         if not was_asked(outcome):
             return before
         match outcome:
+            case Unauthorized(0):
+                why = "its API key cannot be read"
             case Unauthorized(status):
                 why = f"Engage refuses its API key ({status})"
             case Throttled():

@@ -288,9 +288,9 @@ class Dispatch:
         elif isinstance(meant, Forbidden):
             self._log.throttled("Engage answers 403 to one action, which waits by itself", connection=connection.name)
         if connection.pace.suspended and not was_suspended:
+            said = "its key cannot be read" if outcome == Unauthorized(0) else "Engage refuses its key"
             self._log.error(
-                "connection suspended: Engage refuses its key; nothing is lost, give it another one",
-                connection=connection.name,
+                f"connection suspended: {said}; nothing is lost, give it another one", connection=connection.name
             )
         elif was_suspended and not connection.pace.suspended:
             self._log.info("connection resumed: Engage accepts its key", connection=connection.name)
