@@ -15,10 +15,8 @@ from schemas.dead_letter import Reason
 from schemas.pending_action import WithDocument
 
 STORY = tell(300, 1, "order", orders_per_second=14)
-ROUTER = Router(
-    compile_routes({name: RouteRule.model_validate(rule) for name, rule in ROUTES.items()} | BUILT_IN_ROUTES),
-    ["default"],
-)
+OWN_ROUTES = {name: RouteRule.model_validate(rule) for name, rule in ROUTES.items()}
+ROUTER = Router(compile_routes(OWN_ROUTES | BUILT_IN_ROUTES), ["default"])
 
 
 def routed(event: Event) -> Routed | Unrouted | Misrouted | Undecodable:
