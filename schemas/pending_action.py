@@ -136,6 +136,7 @@ class PendingAction(_Contract):
     sends: int = Field(0, description="Times that the action was sent or meant to be.")
     version_tag: str | None = Field(None, description="The tag last learnt.")
     job_id: str | None = Field(None, description="The job that a posted document or change was given.")
+    document_sent: bool = Field(False, description="The order's document or change may have been under way to Engage.")
     contact_until_ms: int | None = Field(
         None, description="By when its order must have a contact; null before Engage first said that it has none."
     )

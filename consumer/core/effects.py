@@ -40,8 +40,8 @@ class Order:
 class Document:
     """The order's document is posted first. It stays in the action's payload until it is sent.
 
-    `replaces`: it replaces an order that exists already. A redriven event's does not: a newer one may have been sent.
-    `exists`: the order is known to exist, so it is replaced at once.
+    `replaces`: it replaces an order that exists already. A redriven event's does so only where it is known to be the
+    newest (newest_documents.py). `exists`: the order is known to exist, so it is replaced at once.
     """
 
     replaces: bool = True
@@ -53,6 +53,7 @@ class Change:
     """The order is changed first. What changes stays in the action's payload until it is sent."""
 
 
+UNKNOWN = -1
 PollTarget = Job | Order | Document | Change
 THE_ORDER, THE_DOCUMENT, THE_CHANGE = Order(), Document(), Change()
 THE_REDRIVEN_DOCUMENT = Document(replaces=False)
@@ -64,8 +65,13 @@ class NewAction:
 
     `target`: what to ask for the versionTag, where `version_tag` is none or proves to be stale.
 
+    `event_time`: when the event happened (seconds since 1970), where that is known.
+
     `resend`: what the route wants for an unknown outcome, to send again or to dead-letter. `document`: the event
     carries the order document, which can be sent again. `with_document`: the action travels in it.
+
+    `first_offset`: of the event that a redriven one repeats; UNKNOWN where it does not say, None where it was not
+    redriven.
     """
 
     route: str
@@ -76,13 +82,16 @@ class NewAction:
     version_tag: str | None = None
     target: PollTarget = THE_ORDER
     document: Document | None = None
+    event_time: float | None = None
     with_document: bool = False
+    first_offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveAction:
     """A live record of the delay topic. `sending` is the intent: it is in doubt. Times are seconds since 1970.
 
+    `document_sent`: its document or change may have been under way when the record was written.
     `contact_due`: by when its order must have a contact; None before its first 422.
     """
 
@@ -93,6 +102,7 @@ class LiveAction:
     due: float
     attempts: int
     sends: int
+    document_sent: bool = False
     contact_due: float | None = None
 
 

@@ -20,6 +20,8 @@ Rules:
  7. A document or a change of the order is sent as an action is: its record is committed again, which proves that we
     own its partition, it leaves soon after that, and a hand-over waits for it. Otherwise its former owner could
     replace the order after the next owner sent a newer document. It is never in doubt: sent again, it does no harm.
+    But the order's next action waits until Engage can no longer be at work on it, where its answer never came or its
+    owner died meanwhile. An older one never replaces a newer one: newest_documents.py.
  8. An action that travels in a document needs no tag. It is sent as any action is, under an intent, and may be in
     doubt. Once Engage took it, it keeps its place in the lane, and its job is polled only to learn whether it failed.
     Any other end than the job's leaves it in doubt.
@@ -42,6 +44,7 @@ States (an action behind another one of its lane is QUEUED):
                                                                                            (gone) <-- accepted -----+
     DUE --document, change--> SAVING --saved--> READY --take--> SENDING --sent--> WAITING, to poll its job
                      withdrawn: DUE
+    DUE --document, change, an older one--> DUE, to poll the order
     SENDING, with the document, --sent--> WAITING, to poll its job --done--> (gone)
     SENDING --no contact--> HOLDING; with the event's own document: WAITING, to send it again
     any --gave up--> (dead letter)
@@ -62,6 +65,8 @@ from typing import TypeVar
 from consumer.core.effects import (
     THE_DOCUMENT,
     THE_ORDER,
+    THE_REDRIVEN_DOCUMENT,
+    UNKNOWN,
     ActionId,
     Change,
     Close,
@@ -78,6 +83,7 @@ from consumer.core.effects import (
     Save,
     Send,
 )
+from consumer.core.newest_documents import Lane, NewestDocuments
 from consumer.core.outcomes import (
     Accepted,
     DocumentOutcome,
@@ -105,6 +111,7 @@ from consumer.core.outcomes import (
 )
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import PollSchedule, spread
+from consumer.core.poll_plan import PollPlan
 from schemas.dead_letter import Reason
 
 LEARNT_TAGS = 10_000  # jobs whose tag is remembered for the order's next action: about 3 MB
@@ -124,7 +131,8 @@ class Policy:
 
     `deadline_s` counts from when the event was first read, `not_found_grace_s` from the first 404 in a row,
     `contact_grace_s` from the first 422. `processing_s` is the longest time that Engage may still work on an action
-    in doubt. If that action becomes a dead letter, the order's next action waits so long.
+    in doubt, or on a document without an answer. If that action becomes a dead letter, and after such a document, the
+    order's next action waits so long.
     """
 
     schedule: PollSchedule = field(default_factory=PollSchedule)
@@ -164,8 +172,10 @@ class _Entry:
         "document",
         "doubt",
         "due",
+        "empty_at",
         "failed",
         "failed_at",
+        "first_offset",
         "first_seen",
         "missing_since",
         "next",
@@ -177,6 +187,7 @@ class _Entry:
         "resend",
         "route",
         "sends",
+        "since",
         "source",
         "stale",
         "state",
@@ -197,10 +208,13 @@ class _Entry:
         self.source = _kept(action.target)  # where its tag comes from
         self.state = State.QUEUED
         self.first_seen = first_seen
+        # From when Engage's time for it counts, and until when it certainly had no tag: see `_first_poll`.
+        self.since = self.empty_at = min(first_seen if action.event_time is None else action.event_time, first_seen)
         self.due = first_seen  # when its next step is; never changed while the entry lies in the heap
         self.tagged_at = first_seen
         self.document = action.document
         self.with_document = action.with_document
+        self.first_offset = action.first_offset
         self.missing_since: float | None = None  # the first 404 of those that came in a row
         self.contact_due: float | None = None  # by when its order must have a contact; None before its first 422
         self.failed_at: float | None = None  # when it last met a failure; None after an answer of use
@@ -239,6 +253,13 @@ class _Entry:
         return self.with_document and isinstance(self.source, str)
 
     @property
+    def version(self) -> int:
+        """Its document's or change's (newest_documents.py)."""
+        if self.first_offset is None:
+            return self.offset
+        return self.first_offset if self.first_offset < self.offset else UNKNOWN
+
+    @property
     def target(self) -> PollTarget:
         if self.stale:
             return THE_ORDER  # a job would answer with the same tag again
@@ -266,12 +287,13 @@ class _Partition:
 
 
 class _Queue:
-    """What one connection may be asked next: actions before polls."""
+    """What one connection may be asked next: actions before polls. `plan`: when to poll, where that is learnt."""
 
-    __slots__ = ("ahead", "connection", "polls", "sends", "served_at", "tagged")
+    __slots__ = ("ahead", "connection", "plan", "polls", "sends", "served_at", "tagged")
 
-    def __init__(self, connection: str) -> None:
+    def __init__(self, connection: str, plan: PollPlan | None) -> None:
         self.connection = connection
+        self.plan = plan
         self.ahead = 0  # intents on their way to the journal or waiting to be sent
         self.served_at = 0.0  # when Engage last gave an answer of use
         self.tagged: deque[_Entry] = deque()
@@ -290,6 +312,7 @@ class Ledger:
         self._heap: list[_Entry] = []  # WAITING and HOLDING, the next due first; GONE ones are skipped
         self._queues: dict[str, _Queue] = {}
         self._tags: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._documents = NewestDocuments()
         self._open = 0
         self._open_bytes = 0
         self._in_doubt = 0
@@ -324,6 +347,8 @@ class Ledger:
                 effects += self._give_up(entry, Reason.OUTCOME_UNKNOWN, "the relay ended before the answer came", now)
             elif self._is_head(entry):
                 self._start(entry, now)
+            if record.document_sent or (record.sending and entry.with_document):
+                self._unsettle(entry, now)
         return effects
 
     def stop(self, assignment: Assignment) -> list[Effect]:
@@ -372,7 +397,7 @@ class Ledger:
         if partition is None or offset in partition.entries:
             return None
         entry = self._add(partition, offset, action, now)
-        entry.due = self._policy.schedule.first_poll(now)
+        entry.due = self._first_poll(entry, now)
         if self._is_head(entry):
             self._start(entry, now)
         return self._save(entry, sending=False)
@@ -414,11 +439,8 @@ class Ledger:
         match outcome:
             case Ready(tag):
                 return self._tag_found(entry, tag, now)
-            case DocumentTaken(new_job):
-                entry.answered = entry.failed = 0
-                entry.source = THE_ORDER if new_job is None else new_job
-                self._wait(entry, State.WAITING, self._policy.schedule.first_poll(now))
-                return [self._save(entry, sending=entry.doubt)]
+            case DocumentTaken() | OrderKept():
+                return self._poll_after_document(entry, outcome, now)
             case NotReady():
                 entry.missing_since = None
                 return self._not_yet(entry, "not processed", now)
@@ -480,7 +502,10 @@ class Ledger:
         """Write all that is pending again: the delay topic was recreated."""
         partition = self._partitions.get(assignment)
         entries = partition.entries.values() if partition else ()
-        return [self._save(entry, sending=entry.doubt or _is_intent(entry)) for entry in entries]
+        return [
+            self._save(entry, sending=entry.doubt or _is_intent(entry), before_document=_is_sent_document(entry))
+            for entry in entries
+        ]
 
     # -- what to do next ----------------------------------------------------------------------------------------
 
@@ -511,10 +536,15 @@ class Ledger:
         while queue.tagged and queue.ahead < ahead:
             entry = queue.tagged.popleft()
             if entry.state is State.TAGGED and not entry.partition.stopping:
+                if entry.needs_no_tag and not self._may_send_document(entry):
+                    self._wait(entry, State.WAITING, entry.due)
+                    continue
                 entry.sends += 1
                 self._to(entry, State.SAVING)
                 effects.append(self._save(entry, sending=True))
         while queue.ahead < ahead and (document := _document_first(queue.polls)) is not None:
+            if not self._may_send_document(document):
+                continue
             queue.polls.popleft()
             self._to(document, State.SAVING)
             effects.append(self._save(document, sending=document.doubt, before_document=True))
@@ -535,6 +565,7 @@ class Ledger:
         if ready is not None:
             entry, ownership_confirmed_at = ready
             self._to(entry, State.SENDING)
+            self._note_sent(entry)
             if entry.is_document:
                 return Poll(
                     action_id=entry.id,
@@ -566,7 +597,21 @@ class Ledger:
         queue = self._queue(connection)
         return bool(queue.sends or queue.polls)
 
+    def plan_polls(self, connection: str, requests: int, allowed: float) -> None:
+        """Plan a connection's polls again, where that is learnt (poll_plan.py). Call it every PLAN_INTERVAL_S.
+
+        `requests` were made since the last time, and `allowed` would have been.
+        """
+        queue = self._queue(connection)
+        waiting = len(queue.tagged) + len(queue.sends) + len(queue.polls)
+        if queue.plan is not None and requests + waiting and allowed:
+            queue.plan.steer((requests + waiting) / allowed)
+
     # -- figures ------------------------------------------------------------------------------------------------
+
+    def plan_of(self, connection: str) -> PollPlan | None:
+        """Return when a connection is polled, where that is learnt."""
+        return self._queue(connection).plan
 
     @property
     def open(self) -> int:
@@ -616,7 +661,9 @@ class Ledger:
     def _queue(self, connection: str) -> _Queue:
         queue = self._queues.get(connection)
         if queue is None:
-            queue = self._queues[connection] = _Queue(connection)
+            schedule = self._policy.schedule
+            plan = PollPlan(schedule.max_interval_s) if schedule.learns else None
+            queue = self._queues[connection] = _Queue(connection, plan)
         return queue
 
     def _to(self, entry: _Entry, state: State) -> None:
@@ -730,6 +777,8 @@ class Ledger:
         if entry.is_taken:
             self._remove(entry, now)
             return [Close(entry.id, entry.route)]
+        if entry.queue.plan is not None and not entry.stale:
+            entry.queue.plan.found(entry.empty_at - entry.since, now - entry.since)
         entry.tag, entry.tagged_at = tag, now
         entry.missing_since = None
         self._tagged(entry, now)
@@ -745,9 +794,34 @@ class Ledger:
                 return self._give_up(entry, Reason.NOT_FOUND, f"Engage did not know it for {grace_s:g} s", now)
             if self._overran(entry, now):
                 return self._too_late(entry, now, why)
-        interval_s = self._policy.schedule.interval(entry.attempts, self._jitter())
-        self._wait(entry, State.WAITING, now + (self._check_interval(entry) if entry.is_taken else interval_s))
+        at = now + self._check_interval(entry) if entry.is_taken else self._next_poll(entry, now)
+        self._wait(entry, State.WAITING, at)
         return []
+
+    def _first_poll(self, entry: _Entry, now: float) -> float:
+        plan = entry.queue.plan
+        return self._policy.schedule.first_poll(now) if plan is None else max(now, entry.since + plan.next_age(0.0))
+
+    def _next_poll(self, entry: _Entry, now: float) -> float:
+        """Return when to poll again after a poll that found no tag."""
+        plan = entry.queue.plan
+        if plan is None:
+            return now + self._policy.schedule.interval(entry.attempts, self._jitter())
+        if entry.empty_at == entry.since < entry.first_seen - plan.next_age(0.0):
+            # By its event's time the tag should have been there when the event was read. So that time tells nothing:
+            # an old event that was published again, or a time of day that is a date.
+            entry.since = entry.first_seen
+        entry.empty_at = now
+        return entry.since + plan.next_age(now - entry.since)
+
+    def _poll_after_document(self, entry: _Entry, outcome: DocumentTaken | OrderKept, now: float) -> list[Effect]:
+        """Poll the job that the document was given, or the order."""
+        entry.answered = entry.failed = 0
+        job_id = outcome.job_id if isinstance(outcome, DocumentTaken) else None
+        entry.source = THE_ORDER if job_id is None else job_id
+        entry.since = entry.empty_at = now
+        self._wait(entry, State.WAITING, self._first_poll(entry, now))
+        return [self._save(entry, sending=entry.doubt)]
 
     def _failed(self, entry: _Entry, failure: _Failure, now: float) -> list[Effect]:
         """Wait after a failed poll: as long as Engage said, or longer after each failure in a row.
@@ -816,6 +890,8 @@ class Ledger:
 
     def _note(self, entry: _Entry, outcome: Outcome, now: float) -> bool:
         """Note whether Engage served this action. Returns whether it served others since this one last failed."""
+        if entry.is_document or entry.needs_no_tag:
+            self._note_document(entry, outcome, now)
         if isinstance(outcome, _NO_SERVICE):
             failed_at, entry.failed_at = entry.failed_at, now
             return failed_at is not None and entry.queue.served_at > failed_at
@@ -853,16 +929,43 @@ class Ledger:
     def _take_back(self, entry: _Entry) -> list[Effect]:
         """Put an action back whose intent was saved, but which was certainly not sent. It is the next to be sent.
 
-        A document, too. Its record says nothing of a send and stays as it is.
+        A document, too.
         """
         if entry.is_document:
             self._to(entry, State.DUE)
             entry.queue.polls.appendleft(entry)
-            return []
+            return [self._save(entry, sending=entry.doubt)]
         entry.sends -= 1
         self._to(entry, State.TAGGED)
         entry.queue.tagged.appendleft(entry)
         return [self._save(entry, sending=entry.doubt)]
+
+    def _may_send_document(self, entry: _Entry) -> bool:
+        """Decide how the next of an order's documents and changes leaves. An older one does not.
+
+        Then its action is sent by itself, with a tag of the order. A change always replaces, so it leaves only where a
+        document could replace the order.
+        """
+        how = self._documents.how_to_send(_lane(entry), entry.version, is_first=entry.first_offset is None)
+        is_change = isinstance(entry.source, Change)
+        if how is None or (is_change and not how.replaces):
+            entry.source = THE_ORDER
+            return False
+        if not (is_change or (how.replaces and entry.source == Document(exists=True))):
+            entry.source = how
+        return True
+
+    def _note_sent(self, entry: _Entry) -> None:
+        """Note that its document or change leaves, if it may replace another one."""
+        if (entry.is_document or entry.needs_no_tag) and entry.source != THE_REDRIVEN_DOCUMENT:
+            self._documents.sent(_lane(entry), entry.version)
+
+    def _note_document(self, entry: _Entry, outcome: Outcome, now: float) -> None:
+        """Note the answer to a document or a change, with or without the action."""
+        if isinstance(outcome, DocumentTaken):
+            self._documents.taken(_lane(entry), entry.version)
+        elif isinstance(outcome, InDoubt if entry.needs_no_tag else Unavailable):
+            self._unsettle(entry, now)
 
     def _overran(self, entry: _Entry, now: float) -> bool:
         return now - entry.first_seen > self._policy.deadline_s
@@ -951,6 +1054,15 @@ _NO_SERVICE = (Throttled, Unavailable, InDoubt, Unauthorized, Forbidden)
 def _is_intent(entry: _Entry) -> bool:
     """Whether its newest record is an intent."""
     return entry.state in _SENT_SOON and not entry.is_document
+
+
+def _is_sent_document(entry: _Entry) -> bool:
+    """Whether its newest record says that its document may be under way."""
+    return entry.state in _SENT_SOON and entry.is_document
+
+
+def _lane(entry: _Entry) -> Lane:
+    return entry.partition.assignment, entry.queue.connection, entry.order_id
 
 
 def _document_first(polls: deque[_Entry]) -> _Entry | None:

@@ -136,7 +136,7 @@ class OrderExists:
 
 @dataclass(frozen=True, slots=True)
 class OrderKept:
-    """409 to a redriven event's document that carries its action: the order stays, and the action goes by itself."""
+    """409 to the posted document of a redriven event that must not replace an order: the order stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +155,7 @@ PollOutcome = (
 DocumentOutcome = (
     DocumentTaken
     | OrderExists
+    | OrderKept
     | NotFound
     | JobFailed
     | Rejected

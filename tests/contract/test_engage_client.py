@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.core.effects import THE_REDRIVEN_DOCUMENT, Document
+from consumer.core.effects import Document
 from consumer.core.outcomes import (
     Accepted,
     AcceptedUndocumented,
@@ -601,7 +601,7 @@ async def test_an_order_that_is_known_to_exist_is_replaced_at_once_while_it_is_o
 
 async def test_a_redriven_document_replaces_no_order() -> None:
     async with wired(answering(EXISTS)) as w:
-        assert await w.engage.send_document("o-1", {}, how=THE_REDRIVEN_DOCUMENT) == DocumentTaken(None)
+        assert await w.engage.send_document("o-1", {}, how=Document(replaces=False)) == OrderKept()
         assert [r.line for r in w.server.requests] == [b"POST /api/v3/orders HTTP/1.1"]
 
 
@@ -674,7 +674,7 @@ async def test_a_document_with_an_action_leaves_only_while_it_is_ours() -> None:
 
 async def test_a_redriven_document_with_an_action_replaces_no_order() -> None:
     async with wired(answering(EXISTS)) as w:
-        assert await w.engage.send_with_document("o-1", {}, how=THE_REDRIVEN_DOCUMENT) == OrderKept()
+        assert await w.engage.send_with_document("o-1", {}, how=Document(replaces=False)) == OrderKept()
         assert [r.line for r in w.server.requests] == [b"POST /api/v3/orders HTTP/1.1"]
 
 
