@@ -6,7 +6,7 @@ import json
 
 import jmespath
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from consumer.events.expressions import EvaluationError, ExpressionError, compile_expression, is_true
@@ -40,7 +40,12 @@ EVENTS = st.dictionaries(st.sampled_from(["a", "b", "c d"]), VALUES, max_size=3)
 
 @given(EXPRESSIONS, EVENTS)
 def test_what_is_compiled_gives_what_the_library_gives(text: str, event: dict[str, object]) -> None:
-    assert json.dumps(compile_expression(text).search(event)) == json.dumps(jmespath.search(text, event))
+    try:
+        compiled = compile_expression(text)
+    except ExpressionError as error:
+        assume("names a field here" not in str(error))
+        raise
+    assert json.dumps(compiled.search(event)) == json.dumps(jmespath.search(text, event))
 
 
 @given(VALUES)
@@ -80,8 +85,8 @@ def test_an_error_is_found_when_it_is_compiled_and_says_where(text: str, why: st
     [
         ("length(a)", "failed: length() was given a wrong number"),
         ("a < b", "failed (TypeError)"),
-        ("to_number('inf')", "gave something that is not JSON"),
-        ("{x: [to_number('nan')]}", "gave something that is not JSON"),
+        ("to_number('1e999')", "gave something that is not JSON"),
+        ("{x: [to_number('-1e999')]}", "gave something that is not JSON"),
         ("&a", "gave something that is not JSON"),
     ],
 )
