@@ -78,6 +78,7 @@ def compile_expression(
     """
     tree = _parse(text)
     _check(tree, text, 0)
+    tree = trees.with_null(tree)
     _check_traps(tree, text)
     tree = _with_tables(tree, text, tables)
     if is_condition:
@@ -90,7 +91,7 @@ def compile_expression(
 def paths_of(text: str) -> list[tuple[tuple[str, ...], bool]]:
     """Return the event's paths that an expression reads, and whether another may stand in for each (`||`)."""
     found = []
-    for path, optional in trees.paths(_parse(text)):
+    for path, optional in trees.paths(trees.with_null(_parse(text))):
         if path[0] not in trees.RECORD_NAMES:
             found.append((path, optional))
         elif path[0] == "event" and len(path) > 1:

@@ -78,10 +78,10 @@ class RouteFunctions(Functions):
     def _func_match(self, text: str | None, pattern: str | None) -> bool:
         return text is not None and _matches(str(pattern), text)
 
-    @_takes("string")
-    def _func_json(self, text: str | None) -> object:
-        if text is None:
-            return None
+    @_takes_anything()
+    def _func_json(self, text: object) -> object:
+        if not isinstance(text, str):
+            return text
         parsed = decode(text.encode())
         if isinstance(parsed, Undecodable):
             raise FunctionError("json() was given a text that is not JSON")

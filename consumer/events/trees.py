@@ -80,6 +80,14 @@ def at_event(node: Node, at_root: bool = True) -> Node:
     return _with_children(node, changed)
 
 
+def with_null(node: Node) -> Node:
+    """Return the tree with JSON's null where a bare `null` is compared: to JMESPath it is a field of that name."""
+    changed = [with_null(child) for child in children(node)]
+    if node["type"] == "comparator":
+        changed = [_NULL if child["type"] == "field" and child["value"] == "null" else child for child in changed]
+    return _with_children(node, changed)
+
+
 def never_by_absence(node: Node, negated: bool = False) -> Node:
     """Return the tree of a condition for which two absent fields are neither equal nor different.
 
@@ -129,9 +137,9 @@ def _trap_in_comparison(sides: list[Node], quoted: Collection[str], at_root: boo
             return name, f"`{name}` is {_WHOLE[name]}, and equal to no value: the event's own field is event.{name}"
     if any(side["type"] == "literal" for side in sides):
         return None
-    for side in (right, left):
-        if side["type"] != "field" or side["value"] in (ITEM, "key"):
-            continue
+    names = [side for side in sides if side["type"] == "field" and side["value"] not in (ITEM, "key")]
+    # A quoted name first: nobody quotes a name that needs no quotes.
+    for side in sorted(names, key=lambda each: each["value"] not in quoted):
         name = str(side["value"])
         if side is right or name in quoted:
             return name, meant_as_text(name, at_root)
@@ -140,5 +148,7 @@ def _trap_in_comparison(sides: list[Node], quoted: Collection[str], at_root: boo
 
 def meant_as_text(name: str, at_root: bool) -> str:
     """Say what to write instead of a name that must be meant as a text."""
+    if name in ("true", "false"):
+        return f"`{name}` names a field here: JSON stands in backticks, `{name}`"
     field = f"{'event' if at_root else '@'}.{name if name.isidentifier() else chr(34) + name + chr(34)}"
     return f"`{name}` names a field here: a text stands in single quotes, '{name}' (the field is {field})"
