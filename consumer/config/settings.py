@@ -40,6 +40,7 @@ from consumer.config.yaml_file import ConfigurationFile, UnreadableFileError
 from consumer.engage import headers as http_headers
 from consumer.engage.api_key import LEGAL_KEY, ApiKey
 from consumer.engage.http import Origin
+from consumer.engage.proxies import DIRECT, Proxy, proxy_at, proxy_for
 from consumer.errors import ConfigurationError
 from consumer.events.expressions import ExpressionError, compile_expression
 from consumer.events.routing import (
@@ -59,18 +60,22 @@ from schemas import DIALECT
 
 UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 MAX_SECONDS = 365 * UNITS_S["d"]
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?")
+_PART = r"[0-9]+(?:\.[0-9]+)?"
+_UNIT = "ms|s|m|h|d"
+_DURATION = re.compile(f"{_PART}|(?:{_PART}(?:{_UNIT}))+")
+_PARTS = re.compile(f"({_PART})({_UNIT})")
 
 
 def seconds(value: object) -> float:
-    """Read a duration: `500ms`, `10s`, `2m`, `24h`, `1d`; a plain number is seconds. Raises ValueError."""
+    """Read a duration: `500ms`, `10s`, `2m`, `1m30s`, `24h`, `1d`; a plain number is seconds. Raises ValueError."""
     found: float = math.nan
     if isinstance(value, int | float) and not isinstance(value, bool):
         found = value
-    elif isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
-        found = float(match[1]) * UNITS_S[match[2] or "s"]
+    elif isinstance(value, str) and _DURATION.fullmatch(text := value.strip()):
+        parts = _PARTS.findall(text)
+        found = sum(float(number) * UNITS_S[unit] for number, unit in parts) if parts else float(text)
     if not found >= 0:
-        raise ValueError("must be a duration: 500ms, 10s, 2m, 24h or 1d (a plain number is seconds)")
+        raise ValueError("must be a duration: 500ms, 10s, 2m, 1m30s, 24h or 1d (a plain number is seconds)")
     if found > MAX_SECONDS:
         raise ValueError("must be at most 365d")
     return float(found)
@@ -88,7 +93,7 @@ def _number(value: object) -> object:
     return value
 
 
-_AS_DURATION = [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^{_DURATION.pattern}$"}]
+_AS_DURATION = [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^(?:{_DURATION.pattern})$"}]
 Seconds = Annotated[float, BeforeValidator(seconds), WithJsonSchema({"anyOf": _AS_DURATION})]
 PositiveSeconds = Annotated[Seconds, AfterValidator(_positive)]
 InitialSeconds = Annotated[
@@ -274,7 +279,11 @@ class Connection(_Section):
     """One Engage tenant: its address, its key and its rate limit."""
 
     allow_insecure: bool = Field(False, description="Allow plain http to other hosts than this one.")
-    base_url: str = Field(description="Address of the tenant: https://host[:port][/path], without /api/v3.")
+    base_url: str = Field(
+        description="Address of the tenant: https://host[:port][/path], without /api/v3.",
+        # For editors and Helm; `_safe` knows more.
+        json_schema_extra={"pattern": r"^https?://[^\s/?#@]+(?:/[^\s?#]*)?$"},
+    )
     api_key_file: Path | None = Field(None, description="File that holds the API key; read again when it changes.")
     api_key: Annotated[SecretStr, AfterValidator(_legal_key)] | None = Field(
         None, validate_default=True, description="The API key itself. Set either this or `api_key_file`."
@@ -312,6 +321,11 @@ class Connection(_Section):
     )
     ca_file: Path | None = Field(
         None, description="PEM file of the certificate authorities to trust instead of the public ones."
+    )
+    proxy: SecretStr | None = Field(
+        None,
+        description="HTTP proxy to reach Engage through: http://[user:password@]host[:port], or `none` for no proxy."
+        " Default: what HTTPS_PROXY, HTTP_PROXY and NO_PROXY say.",
     )
 
     @field_validator("base_url")
@@ -360,6 +374,23 @@ class Connection(_Section):
         if wrong:
             raise _errors_at(wrong)
         return headers
+
+    @field_validator("proxy")
+    @classmethod
+    def _legal_proxy(cls, proxy: SecretStr | None) -> SecretStr | None:
+        if proxy is not None and proxy.get_secret_value() != DIRECT:
+            try:
+                proxy_at(proxy.get_secret_value())
+            except ValueError as error:
+                raise ValueError(f"{error}, or {DIRECT}") from None
+        return proxy
+
+    def proxy_in(self, environ: Mapping[str, str]) -> Proxy | None:
+        """Return the proxy to go through. Raises ValueError, which names the environment's variable that is wrong."""
+        if self.proxy is None:
+            origin = Origin(self.base_url)
+            return proxy_for(origin.host, origin.port, secure=origin.secure, environment=environ)
+        return None if self.proxy.get_secret_value() == DIRECT else proxy_at(self.proxy.get_secret_value())
 
     def key(self) -> ApiKey:
         """Return the key's reader."""
@@ -562,9 +593,20 @@ def load(path: Path | None, environ: Mapping[str, str], *, only_routes: bool = F
         settings = Settings.model_validate(_without_edges(file.values) if only_routes else file.values)
     except ValidationError as error:
         errors.add(error, Settings)
-    if settings is None or errors.lines():  # raised here, so that no traceback leads to pydantic's error
-        raise ConfigurationError(errors.lines())
+    lines = errors.lines() or (() if settings is None or only_routes else _wrong_proxies(settings, environ))
+    if settings is None or lines:  # raised here, so that no traceback leads to pydantic's error
+        raise ConfigurationError(lines)
     return settings
+
+
+def _wrong_proxies(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
+    wrong: dict[str, None] = {}
+    for connection in settings.engage.connections.values():
+        try:
+            connection.proxy_in(environ)
+        except ValueError as error:
+            wrong[str(error)] = None
+    return tuple(wrong)
 
 
 def _without_edges(values: Mapping[str, object]) -> dict[str, object]:
