@@ -305,7 +305,7 @@ class Relay:
             lag={at: each.lag for at, each in self._source.readings.items()},
             stalled={each[:2]: stall for each, stall in self._progress.stalled.items()},
             connections={
-                name: connection.figures(now, has_share=share > 0)
+                name: connection.figures(now, self._ledger.poll_figures(name), has_share=share > 0)
                 for name, connection in self._dispatch.connections.items()
             },
             at=now,
