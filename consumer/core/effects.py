@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from consumer.core.ownership import Assignment
+from consumer.core.ownership import Assignment, Partition
 from schemas.dead_letter import Reason
 
 
 class ActionId(NamedTuple):
-    """One action: at most one per event, so the event's offset names it."""
+    """One action: at most one per event, so the event's place names it.
+
+    `offset` is that place (places.py): for a source that was recreated, more than the offset in its topic.
+    """
 
     assignment: Assignment
     offset: int
@@ -75,7 +78,10 @@ class NewAction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveAction:
-    """A live record of the delay topic. `sending` is the intent: it is in doubt. Times are seconds since 1970."""
+    """A live record of the delay topic. `sending` is the intent: it is in doubt. Times are seconds since 1970.
+
+    `offset`: see ActionId. `source`: the topic and partition that its event came from.
+    """
 
     offset: int
     action: NewAction
@@ -84,6 +90,7 @@ class LiveAction:
     due: float
     attempts: int
     sends: int
+    source: Partition | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

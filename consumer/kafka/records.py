@@ -12,6 +12,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
@@ -30,6 +31,7 @@ from consumer.core.effects import (
     PollTarget,
     Save,
 )
+from consumer.core.places import incarnation_at, offset_at, place_of
 from consumer.events.routing import Routed
 from schemas.dead_letter import DETAIL, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
 from schemas.engage import ActionRequest
@@ -42,6 +44,7 @@ from schemas.pending_action import (
     PendingAction,
     Position,
     RoutedAction,
+    SourceIdentity,
     SourceRecord,
     TagSource,
 )
@@ -81,15 +84,17 @@ class Unreadable:
     detail: str
 
 
-def action_key(offset: int, route: str) -> bytes:
+def action_key(place: int, route: str) -> bytes:
     """Return the delay topic's key of an action."""
-    return b"%d:%b" % (offset, route.encode())
+    return b"%d:%d:%b" % (incarnation_at(place), offset_at(place), route.encode())
 
 
-def offset_of_key(key: bytes) -> int | None:
-    """Return the source offset that names the action of this key; None where it is no action's key."""
-    digits, colon, _ = key.partition(b":")
-    return int(digits) if colon and digits.isdigit() and len(digits) < 20 else None
+def place_of_key(key: bytes) -> int | None:
+    """Return the place of the action's event (core/places.py); None where it is no action's key."""
+    parts = key.split(b":", 2)
+    if len(parts) < 3 or not all(number.isdigit() and len(number) < 20 for number in parts[:2]):
+        return None
+    return place_of(int(parts[0]), int(parts[1]))
 
 
 def new_action(routed: Routed, event: SourceEvent) -> NewAction:
@@ -133,7 +138,7 @@ def new_action(routed: Routed, event: SourceEvent) -> NewAction:
 def pending_value(save: Save) -> bytes:
     """Return the delay topic's value of an open action (schemas/pending_action.py)."""
     progress: dict[str, object] = {
-        "version": 1,
+        "version": 2,
         "state": "sending" if save.sending else "pending",
         "first_seen_ms": to_ms(save.first_seen),
         "due_ms": to_ms(save.due),
@@ -149,9 +154,9 @@ def pending_value(save: Save) -> bytes:
 
 def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
     """Read a live record back."""
-    offset = offset_of_key(key)
-    if offset is None:
-        return Unreadable("the key is not `offset:route`")
+    place = place_of_key(key)
+    if place is None:
+        return Unreadable("the key is not `incarnation:offset:route`")
     try:
         pending = _PENDING.validate_json(value)
     except ValidationError as error:
@@ -171,7 +176,8 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         target=Job(pending.job_id) if pending.job_id else document or _target(tag_source),
     )
     return LiveAction(
-        offset=offset,
+        offset=place,
+        source=(payload.source.topic, payload.source.partition),
         action=action,
         sending=pending.state == "sending",
         first_seen=pending.first_seen_ms / 1000,
@@ -207,17 +213,22 @@ def trace_context_of(payload: bytes) -> dict[str, str] | None:
     return context
 
 
-def position_value(next_offset: int) -> bytes:
+def position_value(source: SourceIdentity, partition: int, next_offset: int) -> bytes:
     """Return the value of a partition's position record."""
-    return b'{"version":1,"next_offset":%d}' % next_offset
+    return b'{"version":2,"next_offset":%d,"partition":%d,"source":%b}' % (next_offset, partition, _as_json(source))
 
 
-def read_position(value: bytes) -> int | None:
-    """Read a position record; None where it cannot be read."""
+@lru_cache(64)
+def _as_json(source: SourceIdentity) -> bytes:
+    return source.model_dump_json(exclude_defaults=True).encode()
+
+
+def read_position(value: bytes) -> Position | Unreadable:
+    """Read a position record."""
     try:
-        return Position.model_validate_json(value).next_offset
-    except ValidationError:
-        return None
+        return Position.model_validate_json(value)
+    except ValidationError as error:
+        return Unreadable(_first_error(error))
 
 
 def dead_letter_of_action(given_up: GiveUp, now: float) -> DeadLetterRecord:
@@ -270,12 +281,12 @@ def dead_letter_of_unreadable(
     source: tuple[str, int], key: bytes, value: bytes, unreadable: Unreadable, now: float
 ) -> DeadLetterRecord:
     """Return the dead letter of a delay record that this version cannot read: that record itself, as it is."""
-    offset = offset_of_key(key)
+    place = place_of_key(key)
     topic, partition = source
     event = SourceEvent(
         topic=topic,
         partition=partition,
-        offset=-1 if offset is None else offset,
+        offset=-1 if place is None else offset_at(place),
         timestamp_ms=None,
         key=key,
         value=value,
@@ -401,7 +412,7 @@ def _payload_bytes(value: bytes) -> bytes | None:
     A quote inside a JSON string is always escaped, so the first match is the field itself.
     """
     start = value.find(b',"payload":')
-    if start < 0 or not value.startswith(b'{"version":1,"state":'):
+    if start < 0 or not value.startswith(b'{"version":2,"state":'):
         return None
     return value[start + len(b',"payload":') : -1]
 
