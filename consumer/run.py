@@ -28,6 +28,7 @@ from prometheus_client import CollectorRegistry
 
 from consumer import __version__, logs
 from consumer.admin.server import AdminServer, Health, Heartbeats
+from consumer.config.files import check_files
 from consumer.config.settings import Connection as ConnectionSettings
 from consumer.config.settings import Settings
 from consumer.core.clock import Clock, steady_clock
@@ -43,6 +44,7 @@ from consumer.kafka.identity import unknown_ids
 from consumer.kafka.initial_offsets import Start, settle_start, start_of
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
+from consumer.kafka.reaching import Waiting, reached
 from consumer.kafka.restore import KafkaReader, Restorer
 from consumer.kafka.source import Source
 from consumer.relay.connections import Connection, ahead_of, slots_of
@@ -91,18 +93,21 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool) 
     relay: Relay | None = None
     tracing: Tracing | None = None
 
+    waiting = Waiting()
+
     def health() -> Health:
         if relay is None:
-            return Health(heartbeats.ages(), draining=stop.is_set())
+            return Health(heartbeats.ages(), draining=stop.is_set(), waiting=waiting.text)
         return Health(heartbeats.ages(), relay.failed_by, relay.joined, stop.is_set())
 
     admin = AdminServer((settings.admin.listen.host, settings.admin.listen.port), registry, health, metrics.published)
     try:
+        check_files(settings)
         admin.start()
         _LOG.info("engage-relay starts", version=__version__, admin_port=admin.port)
         tracing = tracing_asked_for(settings, clock)
         connections = [_connection(name, settings, metrics) for name in settings.engage.connections]
-        ground = await _prepare(settings, stop, start=start, create_topics=create_topics)
+        ground = await _prepare(settings, stop, waiting, start=start, create_topics=create_topics)
         if ground is None:
             return ExitCode.OK
         relay = _relay(settings, ground, connections, metrics, heartbeats, clock=clock, tracing=tracing)
@@ -137,7 +142,7 @@ class Ground:
 
 
 async def _prepare(
-    settings: Settings, stop: asyncio.Event, *, start: Start | None, create_topics: bool
+    settings: Settings, stop: asyncio.Event, waiting: Waiting, *, start: Start | None, create_topics: bool
 ) -> Ground | None:
     """Check what a relay needs. Returns what it stands on, or None if it was stopped meanwhile."""
     decided = start or start_of(settings.kafka)
@@ -145,17 +150,19 @@ async def _prepare(
     stopped = loop.create_task(stop.wait())
     try:
         while not stop.is_set():
-            checking = _in_daemon_thread(partial(_check, settings, create_topics=create_topics))
+            check = partial(_check, settings, waiting, stopped=stop.is_set, create_topics=create_topics)
+            checking = _in_daemon_thread(check)
             ends: set[asyncio.Future[Any]] = {checking, stopped}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not checking.done():
                 return None  # a call to brokers that do not answer takes seconds: do not wait for it
             try:
                 checking.result()
+                waiting.over()
                 # Once begun, finish it: half of a start, once written, would be another start.
                 return await loop.run_in_executor(None, partial(_settle_start, settings, decided))
             except KafkaException as error:
-                _LOG.warning("Kafka does not answer, trying again", why=clients.error_of(error).str())
+                waiting.say(f"Kafka does not answer as it should, trying again: {clients.error_of(error).str()}")
             await asyncio.wait({stopped}, timeout=BROKER_RETRY_S)
     finally:
         stopped.cancel()
@@ -188,13 +195,18 @@ def _in_daemon_thread(work: Callable[[], None]) -> asyncio.Future[None]:
     return done
 
 
-def _check(settings: Settings, *, create_topics: bool) -> None:
-    admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
-    if create_topics:
-        for line in kafka_topics.create(admin, settings.topics, rules=settings.topic_rules):
+def _check(settings: Settings, waiting: Waiting, *, stopped: Callable[[], bool], create_topics: bool) -> None:
+    admin, causes = reached(settings.kafka, say=waiting.say, stopped=stopped)
+    if stopped():
+        return
+    try:
+        if create_topics:
+            for line in kafka_topics.create(admin, settings.topics, rules=settings.topic_rules):
+                _LOG.info(line)
+        for line in kafka_topics.check(admin, settings.topics, settings.topic_rules):
             _LOG.info(line)
-    for line in kafka_topics.check(admin, settings.topics, settings.topic_rules):
-        _LOG.info(line)
+    except KafkaException as error:
+        raise causes.explained(admin, error) from None
 
 
 def _settle_start(settings: Settings, start: Start | None) -> Ground:
@@ -269,7 +281,9 @@ def _relay(
             deadline_s=polling.deadline,
             not_found_grace_s=polling.not_found_grace,
             contact_grace_s=polling.contact_grace,
-            processing_s=max(each.action_timeout for each in settings.engage.connections.values()),
+            processing_s=max(
+                max(each.action_timeout, 2 * each.timeout) for each in settings.engage.connections.values()
+            ),
         ),
         limits=Limits(settings.limits.pending),
         dead_letter_topics={each.dead_letters for each in settings.topics},

@@ -25,6 +25,7 @@ from consumer.admin.status import (
     Status,
     age_label,
     duration,
+    is_known,
     now_of,
     number,
     rate,
@@ -93,17 +94,7 @@ def page(status: Status) -> str:
 <main>
 {_header(status, now)}
 {_attention(status)}
-{_figures(status, now)}
-<div class="grid">
-{_charts(status, now)}
-</div>
-{_connections(status, now)}
-<div class="grid">
-{_pending_by_state(status)}
-{_pending_by_age(status)}
-{_dead_letters(status, now)}
-{_partitions(status)}
-</div>
+{_known(status, now) if is_known(status) else _UNKNOWN}
 </main>
 <footer>This instance only. The same as <a href="status.json">JSON</a>; for Prometheus: <a href="metrics">metrics</a>;
 probes: <a href="healthz">healthz</a>, <a href="readyz">readyz</a>.</footer>
@@ -113,6 +104,23 @@ probes: <a href="healthz">healthz</a>, <a href="readyz">readyz</a>.</footer>
 """
 
 
+def _known(status: Status, now: datetime) -> str:
+    return f"""{_figures(status, now)}
+<div class="grid">
+{_charts(status, now)}
+</div>
+{_connections(status, now)}
+<div class="grid">
+{_pending_by_state(status)}
+{_pending_by_age(status)}
+{_dead_letters(status, now)}
+{_partitions(status)}
+</div>"""
+
+
+_UNKNOWN = '<p class="quiet">This instance starts. What is pending and which partitions it owns is not known yet.</p>'
+
+
 # -- its parts --------------------------------------------------------------------------------------------------
 
 
@@ -120,7 +128,7 @@ def _header(status: Status, now: datetime) -> str:
     told = [
         f"figures are {duration(status.age_s)} old" if status.age_s is not None else "no figures yet",
         *([f"up {duration((now - status.started).total_seconds())}"] if status.started else []),
-        f"{status.rate_limit_share:.0%} of every rate limit is this instance's",
+        *([f"{status.rate_limit_share:.0%} of every rate limit is this instance's"] if is_known(status) else []),
     ]
     kind = {"running": "", "stuck": " bad"}.get(status.state, " warn")
     return (

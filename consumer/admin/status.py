@@ -164,11 +164,12 @@ def status_of(
     not_alive: Sequence[str] = (),
     joined: bool = True,
     draining: bool = False,
+    waiting: str | None = None,
 ) -> Status:
     """Say it.
 
     `age_s`: since the event loop last showed life, which is when it published; None: it has not begun, or has ended.
-    `joined`: the group, once. `not_alive`: what liveness says.
+    `joined`: the group, once. `not_alive`: what liveness says. `waiting`: what a start waits for.
     """
     snapshot, flow = published
     began = flow.started is not None
@@ -178,7 +179,7 @@ def status_of(
         at=_at(snapshot.at) if began else None,
         age_s=None if age_s is None or not began else round(age_s, 3),
         started=_time(flow.started),
-        attention=[*not_alive, *_attention(snapshot)],
+        attention=[*not_alive, *([waiting[:1].upper() + waiting[1:]] if waiting else []), *_attention(snapshot)],
         rate_limit_share=round(snapshot.rate_limit_share, 4),
         pending=_pending(snapshot),
         source=Source(lag=sum(snapshot.lag.values()), paused=snapshot.paused, journal_backlog=snapshot.journal_backlog),
@@ -329,6 +330,14 @@ def _time(seconds: float | None) -> datetime | None:
 
 
 # In words, for the page and the terminal
+
+
+def is_known(status: Status) -> bool:
+    """Tell whether there is more to show than the state: figures, of an instance that owns partitions or may own some.
+
+    Before that, "nothing is pending" would be a guess.
+    """
+    return status.at is not None and (status.state != "starting" or bool(status.partitions))
 
 
 def now_of(status: Status) -> datetime:

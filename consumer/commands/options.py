@@ -52,6 +52,18 @@ def loaded(config: Path | None, log_level: str = "warning") -> Settings:
     return settings
 
 
+def reach(settings: Settings) -> None:
+    """See that Kafka answers, before a command asks it something.
+
+    Raises ConfigurationError, and KafkaUnreachableError with addresses and reasons: the calls themselves just time out.
+    """
+    from consumer.config.files import check_files
+    from consumer.kafka.reaching import GIVE_UP_S, reached
+
+    check_files(settings)
+    reached(settings.kafka, give_up_s=GIVE_UP_S)
+
+
 def lines_of(file: Path) -> Iterator[bytes]:
     """Yield a file's lines; `-` is stdin."""
     try:

@@ -21,6 +21,7 @@ from consumer.commands.options import AsJson, Config, lines_of, loaded
 if TYPE_CHECKING:
     from consumer.events.routing import Decision, Routed, Router
     from schemas.dead_letter import Reason
+    from schemas.pending_action import TagSource
 
 Fate = Literal["routed", "ignored", "dead_letter"]
 
@@ -31,6 +32,7 @@ _TAG_FROM = {
     "job": "job {job_id}",
     "order": "the order itself",
     "document": "the job of its document",
+    "change": "the job of its {change}",
 }
 
 
@@ -78,8 +80,7 @@ def _verdict_row(verdict: Verdict) -> dict[str, object]:
 def _print_verdict(verdict: Verdict) -> None:
     action = verdict.action
     if action is not None:
-        tag = _TAG_FROM[action.tag_source.kind].format(**action.tag_source.model_dump())
-        said = f"{action.action} of order {action.order_id} on {action.connection}, versionTag from {tag}"
+        said = f"{action.action} of order {action.order_id} on {action.connection}, {_how(action.tag_source)}"
     elif verdict.reason is not None:
         said = f"dead letter, {verdict.reason}: {verdict.detail}"
     else:
@@ -89,6 +90,13 @@ def _print_verdict(verdict: Verdict) -> None:
         output.data(f"  note: {verdict.note}")
     for each in verdict.decisions:
         output.data(f"  {each.route:<12} {each.why}")
+
+
+def _how(source: TagSource) -> str:
+    """Say where the action's versionTag comes from."""
+    if source.kind == "with_document":
+        return "in its document"
+    return f"versionTag from {_TAG_FROM[source.kind].format(**source.model_dump())}"
 
 
 # The dry run

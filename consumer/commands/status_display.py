@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from consumer.admin.status import Moment, Status, age_label, duration, now_of, number, rate
+from consumer.admin.status import Moment, Status, age_label, duration, is_known, now_of, number, rate
 from consumer.commands.output import shown
 
 TIMEOUT_S = 5.0
@@ -106,6 +106,8 @@ def drawn(status: Status, console: Console, lost: str | None = None) -> Renderab
     if status.state == "stuck":
         parts.append(_text(f"! The event loop has not shown life for {duration(status.age_s)}", "red"))
     parts += [_text(f"! {each}", "yellow") for each in status.attention]
+    if not is_known(status):
+        return Group(*parts)
     parts += ["", _figures(status, now), "", _recent(status, bars)]
     for table in (_connections(status, now), _pending(status), _partitions(status), _dead_letters(status, now)):
         if table is not None:
@@ -124,12 +126,13 @@ def _styled(word: str, more: str = "") -> Text:
 def _head(status: Status, now: datetime) -> Text:
     up = "" if status.started is None else f"  up {duration((now - status.started).total_seconds())}"
     age = "no figures yet" if status.age_s is None else f"figures {duration(status.age_s)} old"
+    share = f"  {status.rate_limit_share:.0%} of every rate limit" if is_known(status) else ""
     return Text.assemble(
         ("engage-relay ", "bold"),
         shown(status.version),
         "  ",
         _styled(status.state),
-        (f"{up}  {age}  {status.rate_limit_share:.0%} of every rate limit", "dim"),
+        (f"{up}  {age}{share}", "dim"),
     )
 
 

@@ -21,11 +21,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from consumer.core.outcomes import (
-    ActionOutcome,
-    DocumentOutcome,
     Forbidden,
     InDoubt,
-    PollOutcome,
+    Outcome,
     Throttled,
     Unauthorized,
     Unavailable,
@@ -150,9 +148,7 @@ class Pace:
         about, until = self._not_next
         return about if self._half_open and now < until else None
 
-    def answered(
-        self, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float, about: Hashable | None = None
-    ) -> None:
+    def answered(self, outcome: Outcome, now: float, about: Hashable | None = None) -> None:
         """Learn from an answer, whichever request it was for. `about`: the action for which it was made."""
         self._probe_in_flight = False
         if not was_asked(outcome):

@@ -23,20 +23,35 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from consumer.events.expressions import EvaluationError, Expression, compile_expression, is_true
+from consumer.events.expressions import EvaluationError, Expression, compile_expression, is_true, written_keys
 from consumer.events.identifiers import MAX_ID_CHARACTERS, why_unusable
 from schemas.dead_letter import Reason
-from schemas.engage import DOCUMENTED_ACTIONS, MAX_ACTION_CHARACTERS, ActionName
+from schemas.engage import DOCUMENTED_ACTIONS, MAX_ACTION_CHARACTERS, ActionName, Change
 from schemas.order_event import OrderEvent
-from schemas.pending_action import FromDocument, FromEvent, FromJob, FromOrder, OnUnknown, TagSource
+from schemas.pending_action import (
+    FromChange,
+    FromDocument,
+    FromEvent,
+    FromJob,
+    FromOrder,
+    OnUnknown,
+    TagSource,
+    WithDocument,
+)
 
 UNKNOWN_TIME_MS = 0
 """`event_time_ms` where neither the event nor its record has a time."""
 
+
+Send = Literal["by_itself", "with_document"]
+ORDER_ACTION = "orderAction"
+"""Field of an order document. Engage carries this action out when it processes the document."""
+
+_CHANGES: tuple[tuple[str, Change], ...] = (("change_delivery", "change-delivery"), ("change_status", "change-status"))
 
 MAX_NAMED = 3  # fields that a dead letter's detail names
 
@@ -58,7 +73,8 @@ JMESPath = Annotated[str, AfterValidator(_checked)]
 class RouteRule(BaseModel):
     """A route as the user writes it. All fields but `action` and `on_unknown` are JMESPath over the event.
 
-    The tag comes from the first of `version_tag`, `job_id` and `order` that gives a value.
+    If `change_delivery` or `change_status` gives a value, the relay makes this change first, and the tag comes from it.
+    Otherwise the tag comes from the first of `version_tag`, `job_id` and `order` that gives a value.
     If none does, the relay polls the order itself. An integer may be an id or a tag; it is taken as text.
     """
 
@@ -79,6 +95,18 @@ class RouteRule(BaseModel):
     order: JMESPath | None = Field(
         None, description="The order document (an object). The relay posts it to Engage first."
     )
+    change_delivery: JMESPath | None = Field(
+        None,
+        description="The order's new delivery (an object). The relay posts it to Engage first, as change-delivery.",
+    )
+    change_status: JMESPath | None = Field(
+        None, description="The order's new status (an object). The relay posts it to Engage first, as change-status."
+    )
+    send: Send = Field(
+        "by_itself",
+        description="How the action travels: `by_itself`, with the order's versionTag, or `with_document`, in the"
+        " document that `order` gives. Then it needs no versionTag.",
+    )
     newer_than: JMESPath | None = Field(
         None,
         description="Without a tag, job or document: wait for a version of the order whose `lastChangedAt` is not older"
@@ -97,6 +125,16 @@ class RouteRule(BaseModel):
         "resend",
         description="What to do with an action in doubt: `resend` sends it again, `dead_letter` leaves it to a person.",
     )
+
+    @model_validator(mode="after")
+    def _documents_alone(self) -> RouteRule:
+        if self.send == "with_document":
+            if self.order is None:
+                raise ValueError("send: with_document needs `order`, the document that the action travels in")
+            others = ("version_tag", "job_id", "newer_than", "change_delivery", "change_status")
+            if unused := [name for name in others if getattr(self, name) is not None]:
+                raise ValueError(f"send: with_document has no use for {', '.join(unused)}")
+        return self
 
 
 def _built_in(event_type: str, action: ActionName, action_name: str | None = None) -> RouteRule:
@@ -140,6 +178,8 @@ class Route:
     version_tag: Expression | None
     job_id: Expression | None
     order: Expression | None
+    changes: tuple[tuple[str, Change, Expression], ...]
+    send: Send
     newer_than: Expression | None
     event_time: Expression | None
     language: Expression | None
@@ -167,6 +207,12 @@ def _compiled(name: str, rule: RouteRule) -> Route:
         version_tag=optional(rule.version_tag),
         job_id=optional(rule.job_id),
         order=optional(rule.order),
+        changes=tuple(
+            (key, change, compile_expression(text))
+            for key, change in _CHANGES
+            if (text := getattr(rule, key)) is not None
+        ),
+        send=rule.send,
         newer_than=optional(rule.newer_than),
         event_time=optional(rule.event_time),
         language=optional(rule.language),
@@ -333,6 +379,19 @@ def _text(key: str, expression: Expression | None, event: dict[str, object], *, 
     return value
 
 
+def notes_on(rule: RouteRule) -> Iterator[str]:
+    """Note what is probably an error in a route."""
+    if (note := note_on(rule.action)) is not None:
+        yield note
+    if rule.order is not None and any(map(names_order_action, written_keys(rule.order))):
+        yield f"order: the document has an {ORDER_ACTION} of its own: its events become dead letters, not two e-mails"
+
+
+def names_order_action(field: str) -> bool:
+    """Tell whether this field of a document is its `orderAction`, in whatever case: Engage may read it so, too."""
+    return field.lower() == ORDER_ACTION.lower()
+
+
 def note_on(action: str) -> str | None:
     """Note an action that Engage's documentation does not list: it is the merchant's own, or misspelt."""
     if action in DOCUMENTED_ACTIONS:
@@ -342,6 +401,8 @@ def note_on(action: str) -> str | None:
 
 def _action_name(route: Route, event: dict[str, object]) -> ActionName:
     name = _text("action_name", route.action_name, event)
+    if name is not None and not name.strip():
+        raise _UnusableError(f"action_name: {route.action_name} gave an empty text")
     if name is not None and len(name) > MAX_ACTION_CHARACTERS:
         raise _UnusableError(f"action_name: {route.action_name} gave more than {MAX_ACTION_CHARACTERS} characters")
     return route.action if name is None else name
@@ -362,18 +423,52 @@ def _required(key: str, expression: Expression, value: str | None) -> str:
 
 
 def _tag_source(route: Route, event: dict[str, object]) -> TagSource:
+    if route.send == "with_document":
+        document = _document(route, event)
+        if document is None:
+            raise _UnusableError(f"order: {route.order} gave nothing, and the action travels in it")
+        return WithDocument(document=document)
+    if (change := _change(route, event)) is not None:
+        return change
     version_tag = _text("version_tag", route.version_tag, event, integers=True)
     if version_tag is not None:
         return FromEvent(version_tag=version_tag)
     job_id = _identifier("job_id", route.job_id, event)
     if job_id is not None:
         return FromJob(job_id=job_id)
-    document = _value("order", route.order, event)
-    if isinstance(document, dict):
+    if (document := _document(route, event)) is not None:
         return FromDocument(document=document)
-    if document is not None:
-        raise _UnusableError(f"order: {route.order} gave {_kind(document)}, not an object")
     return FromOrder(newer_than=_moment("newer_than", route.newer_than, event))
+
+
+def _document(route: Route, event: dict[str, object]) -> dict[str, object] | None:
+    document = _object("order", route.order, event)
+    if any(value is not None and names_order_action(name) for name, value in (document or {}).items()):
+        raise _UnusableError(f"order: {route.order} gave an {ORDER_ACTION}, and the route sends an action, too")
+    return document
+
+
+def _change(route: Route, event: dict[str, object]) -> FromChange | None:
+    """Return the change that comes first. It takes the place of a document, of which there must be none, then."""
+    found: tuple[str, FromChange] | None = None
+    for key, change, expression in route.changes:
+        body = _object(key, expression, event)
+        if body is not None and found is not None:
+            raise _UnusableError(f"{key}: {expression} gave a second change, after {found[0]}")
+        if body is not None:
+            found = (key, FromChange(change=change, body=body))
+    if found is None:
+        return None
+    if _value("order", route.order, event) is not None:
+        raise _UnusableError(f"order: {route.order} gave a document, besides {found[0]}")
+    return found[1]
+
+
+def _object(key: str, expression: Expression | None, event: dict[str, object]) -> dict[str, object] | None:
+    value = _value(key, expression, event)
+    if value is None or isinstance(value, dict):
+        return value
+    raise _UnusableError(f"{key}: {expression} gave {_kind(value)}, not an object")
 
 
 def _event_time_ms(route: Route, event: dict[str, object], record: RecordFacts) -> int:

@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -19,9 +19,11 @@ from pydantic_core import from_json, to_json
 
 from consumer.core.clock import to_ms
 from consumer.core.effects import (
+    THE_CHANGE,
     THE_DOCUMENT,
     THE_ORDER,
     THE_REDRIVEN_DOCUMENT,
+    UNKNOWN,
     Document,
     GiveUp,
     Job,
@@ -32,11 +34,12 @@ from consumer.core.effects import (
     Save,
 )
 from consumer.core.places import incarnation_at, offset_at, place_of
-from consumer.events.routing import Routed
-from schemas.dead_letter import DETAIL, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
-from schemas.engage import ActionRequest
+from consumer.events.routing import ORDER_ACTION, Routed, names_order_action
+from schemas.dead_letter import DETAIL, FIRST_OFFSET, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
+from schemas.engage import ActionRequest, Change, OrderAction
 from schemas.pending_action import (
     Bytes,
+    FromChange,
     FromDocument,
     FromEvent,
     FromJob,
@@ -47,8 +50,10 @@ from schemas.pending_action import (
     SourceIdentity,
     SourceRecord,
     TagSource,
+    WithDocument,
 )
 
+_OF_REDRIVES = (REDRIVE_OF, FIRST_OFFSET)
 KafkaHeaders = Sequence[tuple[str, bytes | None]]
 
 _PENDING: TypeAdapter[PendingAction] = TypeAdapter(PendingAction)
@@ -97,8 +102,11 @@ def place_of_key(key: bytes) -> int | None:
     return place_of(int(parts[0]), int(parts[1]))
 
 
-def new_action(routed: Routed, event: SourceEvent) -> NewAction:
-    """Make the ledger's action of a routed event; everything else about it becomes bytes."""
+def new_action(routed: Routed, event: SourceEvent, incarnation: int = 0) -> NewAction:
+    """Make the ledger's action of a routed event; everything else about it becomes bytes.
+
+    `incarnation`: of the source topic (core/places.py).
+    """
     tag_source = routed.tag_source
     source = {
         "topic": event.topic,
@@ -122,7 +130,8 @@ def new_action(routed: Routed, event: SourceEvent) -> NewAction:
         "trace_context": routed.trace_context,
         "source": _without_absent(source),
     }
-    document = _document(tag_source, is_redriven=_is_redriven(event.headers))
+    first_offset = _first_offset(event.headers, incarnation)
+    document = _document(tag_source, first_offset)
     return NewAction(
         route=routed.route,
         connection=routed.connection,
@@ -130,6 +139,8 @@ def new_action(routed: Routed, event: SourceEvent) -> NewAction:
         payload=_packed(to_json(_without_absent(record), exclude_none=True)),
         resend=routed.on_unknown == "resend",
         document=document,
+        with_document=isinstance(tag_source, WithDocument),
+        first_offset=first_offset,
         version_tag=getattr(tag_source, "version_tag", None),
         target=document or _target(tag_source),
     )
@@ -149,6 +160,10 @@ def pending_value(save: Save) -> bytes:
         progress["version_tag"] = save.version_tag
     if save.job_id is not None:
         progress["job_id"] = save.job_id
+    if save.contact_due is not None:
+        progress["contact_until_ms"] = to_ms(save.contact_due)
+    if save.before_document:
+        progress["document_sent"] = True
     return b'%b,"payload":%b}' % (to_json(progress)[:-1], _unpacked(save.payload))
 
 
@@ -163,7 +178,10 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         return Unreadable(_first_error(error))
     payload = pending.payload
     tag_source = payload.tag_source
-    document = _document(tag_source, is_redriven=_is_redriven(payload.source.headers))
+    headers = payload.source.headers
+    of_redrives = [(name, each.raw()) for name, each in headers if each and name in _OF_REDRIVES]
+    first_offset = _first_offset(of_redrives, incarnation_at(place))
+    document = _document(tag_source, first_offset)
     action = NewAction(
         route=payload.route,
         connection=payload.connection,
@@ -172,6 +190,8 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         payload=_packed(_payload_bytes(value) or to_json(payload, exclude_none=True)),
         resend=payload.on_unknown == "resend",
         document=document,
+        with_document=isinstance(tag_source, WithDocument),
+        first_offset=first_offset,
         version_tag=pending.version_tag or getattr(tag_source, "version_tag", None),
         target=Job(pending.job_id) if pending.job_id else document or _target(tag_source),
     )
@@ -184,6 +204,8 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         due=pending.due_ms / 1000,
         attempts=pending.attempts,
         sends=pending.sends,
+        document_sent=pending.document_sent,
+        contact_due=None if pending.contact_until_ms is None else pending.contact_until_ms / 1000,
     )
 
 
@@ -198,6 +220,22 @@ def document_of(payload: bytes) -> dict[str, object]:
     return document
 
 
+def document_with_action_of(payload: bytes) -> dict[str, object]:
+    """Return the order document with the action in it, from the payload of an action that travels so."""
+    fields = from_json(_unpacked(payload))
+    action = OrderAction(action=fields["action"], language=fields.get("language"), data=fields.get("data"))
+    document: dict[str, object] = {
+        name: value for name, value in fields["tag_source"]["document"].items() if not names_order_action(name)
+    }
+    return document | {ORDER_ACTION: action.model_dump(mode="json", by_alias=True, exclude_none=True)}
+
+
+def change_of(payload: bytes) -> tuple[Change, dict[str, object]]:
+    """Return how the order is changed first, from the payload of an action whose target is `Change`."""
+    source = from_json(_unpacked(payload))["tag_source"]
+    return source["change"], source["body"]
+
+
 def request_of(payload: bytes, version_tag: str) -> tuple[ActionRequest, int]:
     """Return the request of an action, from `NewAction.payload`, and when its event happened (ms since 1970, UTC)."""
     fields = from_json(_unpacked(payload))  # a quarter of `read_payload`'s time: once per action
@@ -205,6 +243,12 @@ def request_of(payload: bytes, version_tag: str) -> tuple[ActionRequest, int]:
         action=fields["action"], version_tag=version_tag, language=fields.get("language"), data=fields.get("data")
     )
     return request, fields["event_time_ms"]
+
+
+def action_of(payload: bytes) -> tuple[str, int]:
+    """Return an action's name, from `NewAction.payload`, and when its event happened (ms since 1970, UTC)."""
+    fields = from_json(_unpacked(payload))
+    return fields["action"], fields["event_time_ms"]
 
 
 def trace_context_of(payload: bytes) -> dict[str, str] | None:
@@ -327,10 +371,6 @@ def redriven_elsewhere(headers: KafkaHeaders, dead_letter_topics: Collection[str
     return is_one and topic.decode(errors="replace") not in dead_letter_topics
 
 
-def _is_redriven(headers: Iterable[tuple[str, object]]) -> bool:
-    return any(name == REDRIVE_OF and value is not None for name, value in headers)
-
-
 def _redrive_of(headers: KafkaHeaders) -> bytes | None:
     return next((value for name, value in reversed(headers) if name == REDRIVE_OF and value is not None), None)
 
@@ -353,7 +393,7 @@ def without_value(dead_letter: DeadLetterRecord) -> DeadLetterRecord:
 def _dead_letter(event: SourceEvent, headers: DeadLetterHeaders) -> DeadLetterRecord:
     # An event that was redriven before still has that dead letter's headers: the new ones replace them.
     original: list[tuple[str, str | bytes | None]] = [
-        (name, value) for name, value in event.headers if not name.startswith(PREFIX) or name == REDRIVE_OF
+        (name, value) for name, value in event.headers if not name.startswith(PREFIX) or name in _OF_REDRIVES
     ]
     # It has no timestamp of its own, so the broker sets the time of writing. Retention counts from the timestamp: with
     # the event's, the dead letter of an old event would be deleted at once.
@@ -380,18 +420,33 @@ def _unpacked(payload: bytes) -> bytes:
     return zlib.decompressobj(_WINDOW_BITS, zdict=_SKELETON).decompress(payload)
 
 
-def _document(tag_source: TagSource, *, is_redriven: bool) -> Document | None:
-    if not isinstance(tag_source, FromDocument):
+def _first_offset(headers: KafkaHeaders, incarnation: int) -> int | None:
+    """Return the offset of the event that a redriven one repeats. See NewAction.
+
+    It does not say in which topic. So of a source that was recreated it is not known.
+    """
+    if _redrive_of(headers) is None:
         return None
-    return THE_REDRIVEN_DOCUMENT if is_redriven else THE_DOCUMENT
+    if incarnation:
+        return UNKNOWN
+    first = next((value for name, value in reversed(headers) if name == FIRST_OFFSET), None)
+    return int(first) if first and first.isdigit() and len(first) < 20 else UNKNOWN
+
+
+def _document(tag_source: TagSource, first_offset: int | None) -> Document | None:
+    if not isinstance(tag_source, FromDocument | WithDocument):
+        return None
+    return THE_DOCUMENT if first_offset is None else THE_REDRIVEN_DOCUMENT
 
 
 def _target(tag_source: TagSource) -> PollTarget:
     match tag_source:
         case FromJob(job_id=job_id):
             return Job(job_id)
-        case FromDocument():
+        case FromDocument() | WithDocument():
             return THE_DOCUMENT
+        case FromChange():
+            return THE_CHANGE
         case FromOrder(newer_than=newer_than) if newer_than is not None:
             return Order(newer_than)
         case FromOrder() | FromEvent():

@@ -356,7 +356,11 @@ class Restorer:
         if not low <= known <= high:
             raise OffsetOutOfRangeError(
                 f"{a.topic}[{a.partition}]: the next offset is {known}, the source holds {low} to {high}: "
-                + (f"{low - known} records were deleted unread" if known < low else "the topic was recreated or has lost its end")
+                + (
+                    f"{low - known} records were deleted unread"
+                    if known < low
+                    else "the topic was recreated or has lost its end"
+                )
             )
         return known
 

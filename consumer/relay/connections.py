@@ -17,11 +17,9 @@ from typing import TypeVar
 
 from consumer.core.effects import ActionId
 from consumer.core.outcomes import (
-    ActionOutcome,
-    DocumentOutcome,
     Forbidden,
     InDoubt,
-    PollOutcome,
+    Outcome,
     Throttled,
     Unauthorized,
     Unavailable,
@@ -34,7 +32,7 @@ from consumer.telemetry.metrics import ConnectionFigures, Halt
 # Different words of a job's status that are counted: they come from outside, and metrics must stay bounded.
 MAX_WORDS = 20
 
-_Outcome = TypeVar("_Outcome", bound=PollOutcome | DocumentOutcome | ActionOutcome)
+_Outcome = TypeVar("_Outcome", bound=Outcome)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,12 +100,14 @@ class Connection:
         except (OSError, ValueError):  # a key's file that is missing or holds none
             return None
 
-    def _halt(self, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float) -> Halt | None:
+    def _halt(self, outcome: Outcome, now: float) -> Halt | None:
         """Say why it is suspended or cools down after this answer: since the first one of those in a row."""
         before, pace = self.halt, self.pace
         if not was_asked(outcome):
             return before
         match outcome:
+            case Unauthorized(0):
+                why = "its API key cannot be read"
             case Unauthorized(status):
                 why = f"Engage refuses its API key ({status})"
             case Throttled():

@@ -138,8 +138,9 @@ class Outbox:
             result = self._tracing.taken(event, result, now)
         if isinstance(result, Routed):
             self._metrics.routed(result.route, result.action)
-            place = place_of(self._incarnations[assignment.topic], event.offset)
-            save = self._ledger.accept(assignment, place, new_action(result, event), now)
+            incarnation = self._incarnations[assignment.topic]
+            place = place_of(incarnation, event.offset)
+            save = self._ledger.accept(assignment, place, new_action(result, event, incarnation), now)
             if save is not None:
                 return put_of(save, next_offset)
         elif isinstance(result, Misrouted):

@@ -30,7 +30,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from consumer.core.outcomes import Accepted, ActionOutcome, DocumentOutcome, PollOutcome
+from consumer.core.outcomes import Accepted, DocumentOutcome, PollOutcome, SendOutcome
 from consumer.core.ownership import Partition
 from consumer.engage.http import Endpoint, FailureKind
 from consumer.telemetry.rolling import Flow, History
@@ -244,7 +244,7 @@ class Metrics:
         actions = sorted({action for _, action in routes})
         self._known_actions.update(actions)
         polled = [self._outcomes[each] for each in (*get_args(PollOutcome), *get_args(DocumentOutcome))]
-        sent = [self._outcomes[each] for each in get_args(ActionOutcome)]
+        sent = [self._outcomes[each] for each in get_args(SendOutcome)]
         for topic in topics:
             for series in (self._consumed, self._unrouted, self._tombstones, self._foreign_redrives):
                 series.start([(topic,)])
@@ -293,21 +293,24 @@ class Metrics:
         """Record the status of a job that is not ready. The caller bounds how many there are."""
         self._job_statuses[connection, status].inc()
 
-    def action_answered(self, connection: str, action: str, outcome: ActionOutcome) -> None:
+    def action_answered(self, connection: str, action: str, outcome: SendOutcome) -> None:
         """Record the outcome of sending an action."""
         self._actions[connection, self._known(action), self._outcomes[type(outcome)]].inc()
         if isinstance(outcome, Accepted):
             self._history.accepted(connection)
 
-    def accepted(self, action: str, event_to_accepted_s: float | None, ready_to_accepted_s: float) -> None:
+    def accepted(
+        self, action: str, event_to_accepted_s: float | None, ready_to_accepted_s: float | None = None
+    ) -> None:
         """Record how long an accepted action took. A sender's clock that is ahead of ours counts as 0.
 
-        None: nobody knows when the event happened.
+        None: nobody knows when the event happened, or the action had no tag to wait for.
         """
         action = self._known(action)
         if event_to_accepted_s is not None:
             self._event_to_accepted[action,].observe(max(0.0, event_to_accepted_s))
-        self._ready_to_accepted[action,].observe(max(0.0, ready_to_accepted_s))
+        if ready_to_accepted_s is not None:
+            self._ready_to_accepted[action,].observe(max(0.0, ready_to_accepted_s))
         self._history.took(event_to_accepted_s, ready_to_accepted_s)
 
     def request(self, connection: str, call: str, status: str, seconds: float) -> None:

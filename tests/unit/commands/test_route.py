@@ -26,6 +26,21 @@ def test_route_says_which_action_an_event_becomes_and_why() -> None:
     assert any("shipped" in line and "is true" in line for line in why)
 
 
+@pytest.mark.parametrize(
+    ("route", "said"),
+    [
+        ("{action: ConfirmShipment, change_delivery: delivery}", "versionTag from the job of its change-delivery"),
+        ("{action: ConfirmShipment, send: with_document, order: order}", "in its document"),
+    ],
+)
+def test_route_says_how_the_action_travels(route: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text(f"routes: {{mine: {route}}}\n")
+    event = {"orderId": "A-1", "order": {"orderId": "A-1"}, "delivery": {"method": "Box"}}
+    result = called("route", "--config", str(file), "-", stdin=json.dumps(event))
+    assert result.stdout.splitlines()[0] == f"event 1: ConfirmShipment of order A-1 on default, {said}"
+
+
 def test_route_as_json_holds_the_action_and_each_routes_answer() -> None:
     (row,) = json_lines(called("route", "-", "--json", stdin=json.dumps(SHIPPED)))
     assert row["fate"] == "routed"

@@ -20,9 +20,10 @@ from consumer.events.routing import (
     RouteRule,
     Unrouted,
     compile_routes,
+    notes_on,
 )
 from schemas.dead_letter import Reason
-from schemas.pending_action import FromDocument, FromEvent, FromJob, FromOrder, RoutedAction
+from schemas.pending_action import FromChange, FromDocument, FromEvent, FromJob, FromOrder, RoutedAction, WithDocument
 
 Event = dict[str, object]
 
@@ -251,6 +252,131 @@ def test_a_when_that_fails_dead_letters_the_event_instead_of_passing_it() -> Non
 def test_the_tag_comes_from_the_first_source_that_gives_something(keys: Event, tag_source: object) -> None:
     event = {**PARCEL_SENT, "tag": "v1", "job": 77, "document": {"orderId": "1001"}}
     assert parcel(event, **keys).tag_source == tag_source
+
+
+@pytest.mark.parametrize(
+    ("keys", "change"),
+    [
+        ({"change_delivery": "delivery"}, FromChange(change="change-delivery", body={"method": "Box"})),
+        ({"change_status": "{status: state}"}, FromChange(change="change-status", body={"status": "Shipped"})),
+        ({"change_delivery": "delivery", "version_tag": "tag", "job_id": "job"}, None),
+        ({"change_delivery": "absent", "change_status": "{status: state}", "order": "absent"}, None),
+    ],
+)
+def test_a_change_comes_first_and_brings_the_tag(keys: Event, change: FromChange | None) -> None:
+    event = {**PARCEL_SENT, "delivery": {"method": "Box"}, "state": "Shipped", "tag": "v1", "job": 77}
+    source = parcel(event, **keys).tag_source
+    assert isinstance(source, FromChange)
+    assert change in (None, source)
+
+
+def test_an_event_without_the_change_has_none() -> None:
+    assert parcel(change_delivery="delivery", job_id="number").tag_source == FromJob(job_id="1001")
+
+
+@pytest.mark.parametrize(
+    ("keys", "detail"),
+    [
+        ({"change_delivery": "text"}, "change_delivery: expression `text` gave a text, not an object"),
+        ({"change_status": "list"}, "change_status: expression `list` gave a list, not an object"),
+        ({"change_status": "number"}, "change_status: expression `number` gave a number, not an object"),
+        (
+            {"change_delivery": "object", "change_status": "object"},
+            "change_status: expression `object` gave a second change, after change_delivery",
+        ),
+        (
+            {"change_status": "object", "order": "object"},
+            "order: expression `object` gave a document, besides change_status",
+        ),
+    ],
+)
+def test_a_change_that_cannot_be_made_is_an_invalid_event(keys: Event, detail: str) -> None:
+    assert wrong_parcel({**PARCEL_SENT, "text": "x", "list": [], "object": {"a": 1}}, **keys) == detail
+
+
+# Actions that travel in the document
+
+IN_ITS_DOCUMENT: Event = {"send": "with_document", "order": "document"}
+ORDER_ACTIONS: list[Event] = [{"orderAction": {"action": "ConfirmOrder"}}, {"OrderAction": {}}, {"ORDERACTION": "x"}]
+
+
+def test_an_action_may_travel_in_its_document() -> None:
+    event = {**PARCEL_SENT, "document": {"orderId": "1001", "orderAction": None}}
+    assert parcel(event, **IN_ITS_DOCUMENT).tag_source == WithDocument(document=event["document"])
+
+
+def test_without_a_document_it_cannot_travel() -> None:
+    assert wrong_parcel(PARCEL_SENT, **IN_ITS_DOCUMENT) == (
+        "order: expression `document` gave nothing, and the action travels in it"
+    )
+
+
+@pytest.mark.parametrize("send", ["by_itself", "with_document"])
+@pytest.mark.parametrize("brought", ORDER_ACTIONS)
+def test_a_document_that_brings_an_action_of_its_own_is_an_invalid_event(brought: Event, send: str) -> None:
+    """Engage would carry it out, and the route's, too: two e-mails."""
+    detail = wrong_parcel({**PARCEL_SENT, "document": {"orderId": "1001", **brought}}, order="document", send=send)
+    assert detail == "order: expression `document` gave an orderAction, and the route sends an action, too"
+
+
+def test_a_canonical_event_whose_document_brings_an_action_is_an_invalid_event() -> None:
+    wrong = misrouted({"type": "order.shipped", "orderId": "1", "order": {"orderAction": {"action": "Custom"}}})
+    assert wrong.reason == Reason.INVALID_EVENT
+
+
+def test_a_document_that_is_not_sent_may_hold_what_it_likes() -> None:
+    event = {**PARCEL_SENT, "document": {"orderAction": {}}}
+    assert parcel(event, order="document", job_id="number").tag_source == FromJob(job_id="1001")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"send": "with_document"},
+        {**IN_ITS_DOCUMENT, "job_id": "job"},
+        {**IN_ITS_DOCUMENT, "version_tag": "tag"},
+        {**IN_ITS_DOCUMENT, "newer_than": "at"},
+        {**IN_ITS_DOCUMENT, "change_status": "status"},
+        {"send": "later"},
+    ],
+)
+def test_a_route_that_sends_with_the_document_needs_one_and_nothing_else(keys: Event) -> None:
+    with pytest.raises(ValidationError):
+        RouteRule.model_validate({**PARCEL_ROUTE.model_dump(), **keys})
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "{orderId: id, orderAction: {action: 'ConfirmOrder'}}",
+        "document || {OrderAction: x}",
+        "merge(document, {orderAction: x})",
+        "document | {orderAction: @}",
+        "document && {orderAction: x}",
+        """`{"orderAction": {}}`""",
+    ],
+)
+def test_an_order_action_that_a_route_writes_itself_is_noted(order: str) -> None:
+    (note,) = notes_on(RouteRule(action="ConfirmOrder", order=order))
+    assert note.startswith("order: the document has an orderAction of its own")
+
+
+@pytest.mark.parametrize("order", ["document", "{orderId: id}", "{lines: lines[].{orderAction: x}}", None])
+def test_a_document_whose_fields_are_unknown_or_others_is_not_noted(order: str | None) -> None:
+    assert list(notes_on(RouteRule(action="ConfirmOrder", order=order))) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "detail"),
+    [
+        ("", "gave an empty text"),
+        (" \t", "gave an empty text"),
+        ("x" * 201, "gave more than 200 characters"),
+        (7, "gave a number, not a text"),
+    ],
+)
+def test_an_action_name_that_is_none_is_an_invalid_event(name: object, detail: str) -> None:
+    assert wrong_parcel({**PARCEL_SENT, "mail": name}, action_name="mail") == f"action_name: expression `mail` {detail}"
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ SHIPPED = {
     "data": {"trackingNumber": "JJSE00001"},
 }
 PENDING = {
-    "version": 1,
+    "version": 2,
     "state": "pending",
     "first_seen_ms": 1_762_162_200_000,
     "due_ms": 1_762_162_202_000,

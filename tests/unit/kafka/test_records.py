@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.core.effects import (
+    THE_CHANGE,
+    UNKNOWN,
     ActionId,
     Document,
     GiveUp,
@@ -28,8 +30,11 @@ from consumer.kafka.records import (
     SourceEvent,
     Unreadable,
     action_key,
+    action_of,
+    change_of,
     dead_letter_of_action,
     document_of,
+    document_with_action_of,
     live_action,
     new_action,
     pending_value,
@@ -41,8 +46,18 @@ from consumer.kafka.records import (
     request_of,
     without_value,
 )
-from schemas.dead_letter import REDRIVE_OF, DeadLetterHeaders, Reason
-from schemas.pending_action import FromDocument, FromEvent, FromJob, FromOrder, Position, SourceIdentity, TagSource
+from schemas.dead_letter import FIRST_OFFSET, REDRIVE_OF, DeadLetterHeaders, Reason
+from schemas.pending_action import (
+    FromChange,
+    FromDocument,
+    FromEvent,
+    FromJob,
+    FromOrder,
+    Position,
+    SourceIdentity,
+    TagSource,
+    WithDocument,
+)
 
 HERE = Assignment("orders", 0, epoch=1)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -90,7 +105,14 @@ def event(value: bytes = b"{}", headers: list[tuple[str, bytes | None]] | None =
     )
 
 
-def saved(action: NewAction, *, sending: bool = False, offset: int = 17, tag: str | None = None) -> bytes:
+def saved(
+    action: NewAction,
+    *,
+    sending: bool = False,
+    offset: int = 17,
+    tag: str | None = None,
+    before_document: bool = False,
+) -> bytes:
     return pending_value(
         Save(
             action_id=ActionId(HERE, offset),
@@ -103,6 +125,7 @@ def saved(action: NewAction, *, sending: bool = False, offset: int = 17, tag: st
             sends=1,
             version_tag=tag,
             job_id=action.target.job_id if isinstance(action.target, Job) else None,
+            before_document=before_document,
         )
     )
 
@@ -161,6 +184,8 @@ NOON = datetime(2025, 11, 3, 12, tzinfo=UTC)
         (FromOrder(newer_than=NOON), Order(NOON)),
         (FromOrder(), Order()),
         (FromDocument(document={"a": 1}), Document()),
+        (WithDocument(document={"a": 1}), Document()),
+        (FromChange(change="change-status", body={"status": "x"}), THE_CHANGE),
         (FromEvent(version_tag="tag"), Order()),  # where the tag proves to be stale
     ],
 )
@@ -176,6 +201,49 @@ def test_a_job_that_a_posted_document_was_given_is_asked_from_then_on() -> None:
     assert read(17, saved(replace(action, target=Job("job-9")))).action.target == Job("job-9")
 
 
+def test_a_change_comes_back_as_the_route_gave_it() -> None:
+    body: dict[str, object] = {"method": None, "trackingNumber": "1"}
+    action = new_action(replace(routed(), tag_source=FromChange(change="change-delivery", body=body)), event())
+    assert change_of(read(17, saved(action)).action.payload) == ("change-delivery", body)
+
+
+def test_an_action_that_travels_in_its_document_is_the_documents_order_action() -> None:
+    source = WithDocument(document={"orderId": "A-1", "note": None, "OrderAction": None})
+    action = new_action(replace(routed({"a": [1]}, language="sv"), tag_source=source), event())
+    assert action.with_document
+    assert document_with_action_of(read(17, saved(action)).action.payload) == {
+        "orderId": "A-1",
+        "note": None,
+        "orderAction": {"action": "ConfirmShipment", "language": "sv", "data": {"a": [1]}},
+    }
+    assert action_of(action.payload) == ("ConfirmShipment", 1_762_162_200_000)
+
+
+def test_the_job_of_a_taken_document_comes_back() -> None:
+    action = new_action(replace(routed(), tag_source=WithDocument(document={"orderId": "A-1"})), event())
+    restored = read(17, saved(replace(action, target=Job("job-9"))))
+    assert (restored.action.target, restored.action.with_document) == (Job("job-9"), True)
+
+
+@pytest.mark.parametrize("contact_due", [None, 12.5])
+def test_by_when_an_order_must_have_a_contact_comes_back(contact_due: float | None) -> None:
+    action = new_action(routed(), event())
+    save = Save(
+        action_id=ActionId(HERE, 17),
+        route=action.route,
+        payload=action.payload,
+        sending=False,
+        first_seen=1.0,
+        due=2.5,
+        attempts=0,
+        sends=1,
+        version_tag="tag-1",
+        job_id=None,
+        contact_due=contact_due,
+    )
+    assert read(17, pending_value(save)).contact_due == contact_due
+
+
 @pytest.mark.parametrize(("headers", "replaces"), [([], True), ([(REDRIVE_OF, b"orders.dead/0/1")], False)])
 def test_only_the_document_of_an_event_that_was_not_redriven_replaces_an_order(
     headers: list[tuple[str, bytes | None]], replaces: bool
@@ -185,6 +253,27 @@ def test_only_the_document_of_an_event_that_was_not_redriven_replaces_an_order(
     restored = live_action(action_key(17, action.route), saved(action))
     assert isinstance(restored, LiveAction)
     assert (action.target, restored.action.target) == (Document(replaces=replaces), Document(replaces=replaces))
+
+
+@pytest.mark.parametrize(
+    ("header", "first_offset"),
+    [(b"17", 17), (b"0", 0), (None, UNKNOWN), (b"-1", UNKNOWN), (b"x", UNKNOWN), (b"9" * 30, UNKNOWN)],
+)
+def test_a_redriven_event_says_where_it_lay_when_it_came_for_the_first_time(
+    header: bytes | None, first_offset: int
+) -> None:
+    headers = [(REDRIVE_OF, b"orders.dead/0/1"), (FIRST_OFFSET, header)]
+    with_document = replace(routed(), tag_source=FromDocument(document={"orderId": "A-1"}))
+    action = new_action(with_document, event(headers=headers))
+    assert (action.document, action.first_offset) == (Document(replaces=False), first_offset)
+    assert read(17, saved(action)).action == action
+    assert (FIRST_OFFSET, header) in dead_letter_of_action(given_up(action, errors=None), now=5.0).headers
+
+
+def test_a_record_says_that_its_document_may_be_under_way() -> None:
+    action = new_action(replace(routed(), tag_source=FromDocument(document={"orderId": "A-1"})), event())
+    assert not read(17, saved(action)).document_sent
+    assert read(17, saved(action, before_document=True)).document_sent
 
 
 def test_another_versions_order_of_fields_and_unknown_ones_are_no_matter() -> None:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from consumer.core.outcomes import Accepted, ActionOutcome, DocumentTaken, InDoubt, NotReady, Ready, Throttled
+from consumer.core.outcomes import Accepted, DocumentTaken, InDoubt, NotReady, Ready, SendOutcome, Throttled
 from consumer.telemetry.metrics import PREFIX, ConnectionFigures, Metrics, Snapshot, Thread
 from schemas.dead_letter import Reason
 
@@ -142,7 +142,7 @@ def test_what_the_configuration_foretells_starts_at_zero(registry: CollectorRegi
     assert value(registry, "actions_routed_total", route="shipped", action=ACTION) == 0
     assert value(registry, "actions_answered_total", connection="default", action=ACTION, outcome="in_doubt") == 0
     assert value(registry, "polls_answered_total", connection="default", outcome="not_ready") == 0
-    assert len(series(registry, "actions_answered_total")) == len(get_args(ActionOutcome))
+    assert len(series(registry, "actions_answered_total")) == len(get_args(SendOutcome))
 
     metrics.events_consumed("orders", 1)
     metrics.routed("shipped", ACTION)
