@@ -30,14 +30,13 @@ from consumer import __version__, logs
 from consumer.admin.server import AdminServer, Health, Heartbeats
 from consumer.config.files import check_files
 from consumer.config.settings import Connection as ConnectionSettings
-from consumer.config.settings import Settings
+from consumer.config.settings import Polling, Settings
 from consumer.core.clock import Clock, steady_clock
 from consumer.core.ledger import Policy
 from consumer.core.pacing import Pace, PollSchedule
 from consumer.engage.client import EngageClient
 from consumer.engage.http import OnRequest, Origin
 from consumer.errors import ConfigurationError, ExitCode, FatalError
-from consumer.events.routing import Router, compile_routes
 from consumer.kafka import clients
 from consumer.kafka import topics as kafka_topics
 from consumer.kafka.identity import unknown_ids
@@ -275,9 +274,9 @@ def _relay(
         journal=journal,
         restorer=restorer,
         connections=connections,
-        router=Router(compile_routes(routes), settings.engage.connections),
+        router=settings.router,
         policy=Policy(
-            schedule=PollSchedule(initial_s=polling.initial, max_interval_s=polling.max_interval),
+            schedule=_schedule(polling),
             deadline_s=polling.deadline,
             not_found_grace_s=polling.not_found_grace,
             contact_grace_s=polling.contact_grace,
@@ -286,7 +285,7 @@ def _relay(
             ),
         ),
         limits=Limits(settings.limits.pending),
-        dead_letter_topics={each.dead_letters for each in settings.topics},
+        dead_letter_topics=settings.dead_letter_topics,
         incarnations={topic: each.incarnation for topic, each in ground.identities.items()},
         partition_counts=ground.counts,
         lease_s=lease_of(settings.kafka),
@@ -297,6 +296,12 @@ def _relay(
         hand_over_s=hand_over_s,
         tracing=tracing,
     )
+
+
+def _schedule(polling: Polling) -> PollSchedule:
+    if polling.initial == "auto":
+        return PollSchedule(learns=True, max_interval_s=polling.max_interval)
+    return PollSchedule(initial_s=polling.initial, max_interval_s=polling.max_interval)
 
 
 def tracing_asked_for(settings: Settings, clock: Clock) -> Tracing | None:

@@ -41,7 +41,7 @@ from consumer.engage import headers as http_headers
 from consumer.engage.api_key import LEGAL_KEY, ApiKey
 from consumer.engage.http import Origin
 from consumer.errors import ConfigurationError
-from consumer.events.routing import BUILT_IN_ROUTES, RouteRule
+from consumer.events.routing import BUILT_IN_ROUTES, TOMBSTONES, Router, RouteRule, Tombstone, compile_routes
 from consumer.kafka.topic_rules import TopicRules
 from consumer.kafka.topics import RelayTopics
 from schemas import DIALECT
@@ -82,11 +82,9 @@ def _number(value: object) -> object:
 _AS_DURATION = [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^{_DURATION.pattern}$"}]
 Seconds = Annotated[float, BeforeValidator(seconds), WithJsonSchema({"anyOf": _AS_DURATION})]
 PositiveSeconds = Annotated[Seconds, AfterValidator(_positive)]
-# How long to wait before the first poll, while nothing tells how long the connection takes.
-AUTO_INITIAL_S = 1.0
 InitialSeconds = Annotated[
-    float,
-    BeforeValidator(lambda value: AUTO_INITIAL_S if value == "auto" else seconds(value)),
+    float | Literal["auto"],
+    BeforeValidator(lambda value: value if value == "auto" else seconds(value)),
     WithJsonSchema({"anyOf": [{"const": "auto"}, *_AS_DURATION]}),
 ]
 
@@ -178,6 +176,11 @@ class Source(_Section):
             json_schema_extra={"minItems": 1, "uniqueItems": True},
         ),
     ] = ("orders",)
+    tombstones: Annotated[tuple[Tombstone, ...], Field(json_schema_extra={"uniqueItems": True})] = Field(
+        TOMBSTONES,
+        description="Values that stand for a deletion and are ignored: `absent` (none at all), `empty` (no bytes),"
+        " `literal_null` (the JSON text null). One that is not in the list becomes a dead letter.",
+    )
     compacted: Literal["refuse", "accept"] = Field(
         "refuse",
         description="What to do where a source topic is compacted, which deletes an order's earlier events, also those "
@@ -371,10 +374,12 @@ class Engage(_Section):
 class Polling(_Section):
     """When to poll for a versionTag."""
 
-    initial: InitialSeconds = Field(AUTO_INITIAL_S, description="Wait before the first poll; `auto` is 1s.")
-    max_interval: PositiveSeconds = Field(
-        60.0, description="Longest wait between two polls for an action. The waits grow up to it."
+    initial: InitialSeconds = Field(
+        "auto",
+        description="`auto` learns from each connection's processing times when to poll. A duration is the wait before"
+        " the first poll; the waits after it grow by a fixed factor.",
     )
+    max_interval: PositiveSeconds = Field(60.0, description="Longest wait between two polls for an action.")
     deadline: PositiveSeconds = Field(
         24 * 3600.0,
         description="An action that is not delivered by then becomes a dead letter, unless Engage as a whole cannot be"
@@ -499,9 +504,22 @@ class Settings(_Section):
         named = {**self.routes, **{name: rule for name, rule in BUILT_IN_ROUTES.items() if name not in self.routes}}
         return {name: rule for name, rule in named.items() if rule is not None}
 
+    @property
+    def router(self) -> Router:
+        """What decides over the events: the same for `run` and for a dry run."""
+        return Router(compile_routes(self.effective_routes), self.engage.connections, self.source.tombstones)
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
-    """Read the file, if there is one, and the environment over it. Raises ConfigurationError."""
+    @property
+    def dead_letter_topics(self) -> frozenset[str]:
+        """The topics of our own dead letters."""
+        return frozenset(each.dead_letters for each in self.topics)
+
+
+def load(path: Path | None, environ: Mapping[str, str], *, only_routes: bool = False) -> Settings:
+    """Read the file, if there is one, and the environment over it. Raises ConfigurationError.
+
+    `only_routes`: what concerns brokers and Engage may be missing or wrong. Such settings serve to decide, not to run.
+    """
     try:
         file = ConfigurationFile({}, {}) if path is None else yaml_file.read(path)
     except UnreadableFileError as error:
@@ -511,12 +529,25 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     errors = Errors(str(path), file, sources, meaningless)
     settings = None
     try:
-        settings = Settings.model_validate(file.values)
+        settings = Settings.model_validate(_without_edges(file.values) if only_routes else file.values)
     except ValidationError as error:
         errors.add(error, Settings)
     if settings is None or errors.lines():  # raised here, so that no traceback leads to pydantic's error
         raise ConfigurationError(errors.lines())
     return settings
+
+
+def _without_edges(values: Mapping[str, object]) -> dict[str, object]:
+    """Leave out what only `run` needs: of the connections, a decision knows no more than their names."""
+    engage = values.get("engage")
+    connections = engage.get("connections") if isinstance(engage, dict) else None
+    names = connections if isinstance(connections, dict) and connections else ("default",)
+    stand_in = {"base_url": "https://localhost", "api_key": "none"}
+    return {
+        **values,
+        "kafka": {"bootstrap.servers": "localhost:9092"},
+        "engage": {"connections": dict.fromkeys(map(str, names), stand_in)},
+    }
 
 
 def json_schema() -> dict[str, Any]:

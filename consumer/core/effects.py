@@ -68,6 +68,8 @@ class NewAction:
 
     `target`: what to ask for the versionTag, where `version_tag` is none or proves to be stale.
 
+    `event_time`: when the event happened (seconds since 1970), where that is known.
+
     `resend`: what the route wants for an unknown outcome, to send again or to dead-letter. `document`: the event
     carries the order document, which can be sent again. `with_document`: the action travels in it.
 
@@ -83,6 +85,7 @@ class NewAction:
     version_tag: str | None = None
     target: PollTarget = THE_ORDER
     document: Document | None = None
+    event_time: float | None = None
     with_document: bool = False
     first_offset: int | None = None
 

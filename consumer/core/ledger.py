@@ -111,6 +111,7 @@ from consumer.core.outcomes import (
 )
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import PollSchedule, spread
+from consumer.core.poll_plan import PollPlan
 from schemas.dead_letter import Reason
 
 LEARNT_TAGS = 10_000  # jobs whose tag is remembered for the order's next action: about 3 MB
@@ -171,6 +172,7 @@ class _Entry:
         "document",
         "doubt",
         "due",
+        "empty_at",
         "failed",
         "failed_at",
         "first_offset",
@@ -185,6 +187,7 @@ class _Entry:
         "resend",
         "route",
         "sends",
+        "since",
         "source",
         "stale",
         "state",
@@ -205,6 +208,8 @@ class _Entry:
         self.source = _kept(action.target)  # where its tag comes from
         self.state = State.QUEUED
         self.first_seen = first_seen
+        # From when Engage's time for it counts, and until when it certainly had no tag: see `_first_poll`.
+        self.since = self.empty_at = min(first_seen if action.event_time is None else action.event_time, first_seen)
         self.due = first_seen  # when its next step is; never changed while the entry lies in the heap
         self.tagged_at = first_seen
         self.document = action.document
@@ -282,12 +287,13 @@ class _Partition:
 
 
 class _Queue:
-    """What one connection may be asked next: actions before polls."""
+    """What one connection may be asked next: actions before polls. `plan`: when to poll, where that is learnt."""
 
-    __slots__ = ("ahead", "connection", "polls", "sends", "served_at", "tagged")
+    __slots__ = ("ahead", "connection", "plan", "polls", "sends", "served_at", "tagged")
 
-    def __init__(self, connection: str) -> None:
+    def __init__(self, connection: str, plan: PollPlan | None) -> None:
         self.connection = connection
+        self.plan = plan
         self.ahead = 0  # intents on their way to the journal or waiting to be sent
         self.served_at = 0.0  # when Engage last gave an answer of use
         self.tagged: deque[_Entry] = deque()
@@ -391,7 +397,7 @@ class Ledger:
         if partition is None or offset in partition.entries:
             return None
         entry = self._add(partition, offset, action, now)
-        entry.due = self._policy.schedule.first_poll(now)
+        entry.due = self._first_poll(entry, now)
         if self._is_head(entry):
             self._start(entry, now)
         return self._save(entry, sending=False)
@@ -591,7 +597,21 @@ class Ledger:
         queue = self._queue(connection)
         return bool(queue.sends or queue.polls)
 
+    def plan_polls(self, connection: str, requests: int, allowed: float) -> None:
+        """Plan a connection's polls again, where that is learnt (poll_plan.py). Call it every PLAN_INTERVAL_S.
+
+        `requests` were made since the last time, and `allowed` would have been.
+        """
+        queue = self._queue(connection)
+        waiting = len(queue.tagged) + len(queue.sends) + len(queue.polls)
+        if queue.plan is not None and requests + waiting and allowed:
+            queue.plan.steer((requests + waiting) / allowed)
+
     # -- figures ------------------------------------------------------------------------------------------------
+
+    def plan_of(self, connection: str) -> PollPlan | None:
+        """Return when a connection is polled, where that is learnt."""
+        return self._queue(connection).plan
 
     @property
     def open(self) -> int:
@@ -641,7 +661,9 @@ class Ledger:
     def _queue(self, connection: str) -> _Queue:
         queue = self._queues.get(connection)
         if queue is None:
-            queue = self._queues[connection] = _Queue(connection)
+            schedule = self._policy.schedule
+            plan = PollPlan(schedule.max_interval_s) if schedule.learns else None
+            queue = self._queues[connection] = _Queue(connection, plan)
         return queue
 
     def _to(self, entry: _Entry, state: State) -> None:
@@ -755,6 +777,8 @@ class Ledger:
         if entry.is_taken:
             self._remove(entry, now)
             return [Close(entry.id, entry.route)]
+        if entry.queue.plan is not None and not entry.stale:
+            entry.queue.plan.found(entry.empty_at - entry.since, now - entry.since)
         entry.tag, entry.tagged_at = tag, now
         entry.missing_since = None
         self._tagged(entry, now)
@@ -770,16 +794,33 @@ class Ledger:
                 return self._give_up(entry, Reason.NOT_FOUND, f"Engage did not know it for {grace_s:g} s", now)
             if self._overran(entry, now):
                 return self._too_late(entry, now, why)
-        interval_s = self._policy.schedule.interval(entry.attempts, self._jitter())
-        self._wait(entry, State.WAITING, now + (self._check_interval(entry) if entry.is_taken else interval_s))
+        at = now + self._check_interval(entry) if entry.is_taken else self._next_poll(entry, now)
+        self._wait(entry, State.WAITING, at)
         return []
+
+    def _first_poll(self, entry: _Entry, now: float) -> float:
+        plan = entry.queue.plan
+        return self._policy.schedule.first_poll(now) if plan is None else max(now, entry.since + plan.next_age(0.0))
+
+    def _next_poll(self, entry: _Entry, now: float) -> float:
+        """Return when to poll again after a poll that found no tag."""
+        plan = entry.queue.plan
+        if plan is None:
+            return now + self._policy.schedule.interval(entry.attempts, self._jitter())
+        if entry.empty_at == entry.since < entry.first_seen - plan.next_age(0.0):
+            # By its event's time the tag should have been there when the event was read. So that time tells nothing:
+            # an old event that was published again, or a time of day that is a date.
+            entry.since = entry.first_seen
+        entry.empty_at = now
+        return entry.since + plan.next_age(now - entry.since)
 
     def _poll_after_document(self, entry: _Entry, outcome: DocumentTaken | OrderKept, now: float) -> list[Effect]:
         """Poll the job that the document was given, or the order."""
         entry.answered = entry.failed = 0
         job_id = outcome.job_id if isinstance(outcome, DocumentTaken) else None
         entry.source = THE_ORDER if job_id is None else job_id
-        self._wait(entry, State.WAITING, self._policy.schedule.first_poll(now))
+        entry.since = entry.empty_at = now
+        self._wait(entry, State.WAITING, self._first_poll(entry, now))
         return [self._save(entry, sending=entry.doubt)]
 
     def _failed(self, entry: _Entry, failure: _Failure, now: float) -> list[Effect]:

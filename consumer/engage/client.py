@@ -55,6 +55,7 @@ from consumer.engage import headers as http_headers
 from consumer.engage.api_key import LEGAL_KEY
 from consumer.engage.http import Endpoint, Failure, HttpEngine, MaySend, OnRequest, Origin, Response
 from consumer.events.identifiers import why_unusable
+from consumer.events.numbers import written
 from schemas.engage import ActionRequest, Change
 
 MAX_REDIRECTS = 5
@@ -554,14 +555,15 @@ def _decode(raw: bytes) -> object:
 
 def _encode(document: _JSON_OBJECT) -> bytes | None:
     try:
-        return to_json(document, inf_nan_mode="null")
+        return written(document)
     except ValueError:
         return None
 
 
 def _encode_action(request: ActionRequest) -> bytes | None:
     try:
-        return request.model_dump_json(by_alias=True, exclude_none=True).encode()
+        fields = request.model_dump(by_alias=True, exclude_none=True, exclude={"data"})
+        return written(fields if request.data is None else {**fields, "data": request.data})
     except ValueError:
         return None
 

@@ -40,7 +40,8 @@ class Connection:
     """One Engage tenant at run time.
 
     `slots`: requests that may be in flight. `ahead`: intents that may wait to be sent. `follow_ups`: the permits that
-    calls under way wait for. `waiting_since`: when a request was first held up by the pace.
+    calls under way wait for. `waiting_since`: when a request was first held up by the pace. `planned_at`,
+    `planned_requests`: when its polls were last planned, and after how many requests.
     """
 
     name: str
@@ -52,6 +53,8 @@ class Connection:
     in_flight: int = 0
     follow_ups: deque[asyncio.Future[bool]] = field(default_factory=deque)
     waiting_since: float | None = None
+    planned_at: float = 0.0
+    planned_requests: int = 0
     refused_key: str | None = field(default=None, repr=False)
     halt: Halt | None = None
     words: set[str] = field(default_factory=set)

@@ -33,6 +33,7 @@ from prometheus_client.registry import Collector
 from consumer.core.outcomes import Accepted, DocumentOutcome, PollOutcome, SendOutcome
 from consumer.core.ownership import Partition
 from consumer.engage.http import Endpoint, FailureKind
+from consumer.events.deciding import Ignoring
 from consumer.telemetry.rolling import Flow, History
 from schemas.dead_letter import Reason
 from schemas.engage import DOCUMENTED_ACTIONS
@@ -146,12 +147,18 @@ class Metrics:
         self._consumed = counter("events_consumed_total", "Records read from the source.", "topic")
         self._unrouted = counter("events_unrouted_total", "Events that no route takes: ignored.", "topic")
         self._tombstones = counter(
-            "tombstones_ignored_total", "Records without a value (tombstones): ignored.", "topic"
+            "tombstones_ignored_total", "Tombstones (no value, by the configuration): ignored.", "topic"
         )
         self._foreign_redrives = counter(
             "foreign_redrives_ignored_total",
             "Events that another relay's dead letters were redriven as: ignored.",
             "topic",
+        )
+        self._dropped = counter(
+            "fields_dropped_total",
+            "Language, data and event times that could not be used: the action went without them.",
+            "route",
+            "field",
         )
         self._routed = counter("actions_routed_total", "Events that became an action.", "route", "action")
         self._polls = counter(
@@ -249,6 +256,7 @@ class Metrics:
             for series in (self._consumed, self._unrouted, self._tombstones, self._foreign_redrives):
                 series.start([(topic,)])
         self._routed.start(routes)
+        self._dropped.start((route, field) for route, _ in routes for field in ("language", "data", "event_time"))
         for of_action in (self._event_to_accepted, self._ready_to_accepted):
             of_action.start((action,) for action in actions)
         for connection in connections:
@@ -273,17 +281,18 @@ class Metrics:
         """Bound the label: an event may name any action, and only documented or configured ones are told apart."""
         return action if action in self._known_actions else "other"
 
-    def unrouted(self, topic: str) -> None:
-        """Record that no route takes an event."""
-        self._unrouted[topic,].inc()
+    def ignored(self, topic: str, why: Ignoring) -> None:
+        """Record that nothing became of a record."""
+        series = {
+            "unrouted": self._unrouted,
+            "tombstone": self._tombstones,
+            "foreign_redrive": self._foreign_redrives,
+        }[why]
+        series[topic,].inc()
 
-    def ignored_tombstone(self, topic: str) -> None:
-        """Record that a record without a value was ignored."""
-        self._tombstones[topic,].inc()
-
-    def ignored_foreign_redrive(self, topic: str) -> None:
-        """Record that a dead letter of another relay, which was redriven as this event, was ignored."""
-        self._foreign_redrives[topic,].inc()
+    def field_dropped(self, route: str, field: str) -> None:
+        """Record that an action went without a field of its event."""
+        self._dropped[route, field].inc()
 
     def poll_answered(self, connection: str, outcome: PollOutcome | DocumentOutcome) -> None:
         """Record the outcome of a poll."""

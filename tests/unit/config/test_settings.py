@@ -112,7 +112,7 @@ def test_three_variables_are_enough() -> None:
     assert (connection.timeout, connection.action_timeout) == (10, 30)
     assert (connection.user_agent, connection.headers) == (None, {})
     assert settings.polling.model_dump() == {
-        "initial": 1,
+        "initial": "auto",
         "max_interval": 60,
         "deadline": 86_400,
         "not_found_grace": 600,

@@ -101,7 +101,7 @@ INVALID: list[tuple[str, Any]] = [
     ("order-event", {**SHIPPED, "order": [SHIPPED]}),
     ("order-event", [SHIPPED]),
     ("order-event", None),
-    ("pending-action", {**PENDING, "version": 2}),
+    ("pending-action", {**PENDING, "version": 1}),
     ("pending-action", {**PENDING, "state": "sent"}),
     ("pending-action", without(PENDING, "payload")),
     ("pending-action", {**PENDING, "payload": {**PENDING["payload"], "tag_source": {"kind": "guess"}}}),  # type: ignore[dict-item]

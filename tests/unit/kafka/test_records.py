@@ -25,6 +25,8 @@ from consumer.core.effects import (
 )
 from consumer.core.ownership import Assignment
 from consumer.core.places import MAX_OFFSET, incarnation_at, offset_at, place_of
+from consumer.events.deciding import redriven_elsewhere
+from consumer.events.numbers import read_exactly, written
 from consumer.events.routing import Routed
 from consumer.kafka.records import (
     SourceEvent,
@@ -42,7 +44,6 @@ from consumer.kafka.records import (
     position_value,
     read_payload,
     read_position,
-    redriven_elsewhere,
     request_of,
     without_value,
 )
@@ -340,6 +341,33 @@ def test_a_dead_letter_is_the_original_with_the_reason_and_without_an_earlier_on
     told = DeadLetterHeaders.from_kafka([(n, v if isinstance(v, bytes) else None) for n, v in dead_letter.headers[3:]])
     assert (told.reason, told.detail, told.source_offset, told.failed_at_ms) == (Reason.REJECTED, "why", 17, 5000)
     assert told.source_timestamp_ms == 1_762_162_200_000
+
+
+AS_THEY_CAME = b'{"a":199.00,"b":1E3,"c":18446744073709551615,"d":-0.0,"e":-0,"f":[0.10,{"g":1e-7}],"h":null}'
+
+
+def test_numbers_of_data_leave_as_they_came_also_after_a_restart() -> None:
+    action = new_action(replace(routed(), data=read_exactly(AS_THEY_CAME)), event())
+    restored = read(17, saved(action))
+    for payload in (action.payload, restored.action.payload):
+        request, _ = request_of(payload, "tag-1")
+        assert written(request.data) == AS_THEY_CAME
+
+
+def test_numbers_of_a_document_leave_as_they_came_also_after_a_restart() -> None:
+    document = read_exactly(AS_THEY_CAME)
+    assert isinstance(document, dict)
+    action = new_action(replace(routed(), tag_source=FromDocument(document=document)), event())
+    restored = read(17, saved(action))
+    for payload in (action.payload, restored.action.payload):
+        assert written(document_of(payload)) == AS_THEY_CAME
+
+
+def test_numbers_of_a_record_that_another_version_wrote_are_kept() -> None:
+    action = new_action(replace(routed(), data=read_exactly(AS_THEY_CAME)), event())
+    foreign = b'{ "version": 1,' + saved(action).removeprefix(b'{"version":1,')
+    request, _ = request_of(read(17, foreign).action.payload, "tag-1")
+    assert written(request.data) == AS_THEY_CAME
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.core.outcomes import Accepted, DocumentTaken, InDoubt, NotReady, Ready, SendOutcome, Throttled
+from consumer.events.deciding import Ignoring
 from consumer.telemetry.metrics import PREFIX, ConnectionFigures, Metrics, Snapshot, Thread
 from schemas.dead_letter import Reason
 
@@ -103,9 +104,9 @@ def test_a_first_scrape_names_every_metric_that_a_later_one_holds(
 def report_everything(metrics: Metrics) -> None:
     metrics.events_consumed("orders", 3)
     metrics.routed("shipped", ACTION)
-    metrics.unrouted("orders")
-    metrics.ignored_tombstone("orders")
-    metrics.ignored_foreign_redrive("orders")
+    metrics.field_dropped("shipped", "data")
+    for why in get_args(Ignoring):
+        metrics.ignored("orders", why)
     metrics.poll_answered("default", Ready("tag"))
     metrics.action_answered("default", ACTION, Accepted())
     metrics.accepted(ACTION, 12.0, 0.2)
