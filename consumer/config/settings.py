@@ -50,18 +50,22 @@ from schemas import DIALECT
 
 UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 MAX_SECONDS = 365 * UNITS_S["d"]
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?")
+_PART = r"[0-9]+(?:\.[0-9]+)?"
+_UNIT = "ms|s|m|h|d"
+_DURATION = re.compile(f"{_PART}|(?:{_PART}(?:{_UNIT}))+")
+_PARTS = re.compile(f"({_PART})({_UNIT})")
 
 
 def seconds(value: object) -> float:
-    """Read a duration: `500ms`, `10s`, `2m`, `24h`, `1d`; a plain number is seconds. Raises ValueError."""
+    """Read a duration: `500ms`, `10s`, `2m`, `1m30s`, `24h`, `1d`; a plain number is seconds. Raises ValueError."""
     found: float = math.nan
     if isinstance(value, int | float) and not isinstance(value, bool):
         found = value
-    elif isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
-        found = float(match[1]) * UNITS_S[match[2] or "s"]
+    elif isinstance(value, str) and _DURATION.fullmatch(text := value.strip()):
+        parts = _PARTS.findall(text)
+        found = sum(float(number) * UNITS_S[unit] for number, unit in parts) if parts else float(text)
     if not found >= 0:
-        raise ValueError("must be a duration: 500ms, 10s, 2m, 24h or 1d (a plain number is seconds)")
+        raise ValueError("must be a duration: 500ms, 10s, 2m, 1m30s, 24h or 1d (a plain number is seconds)")
     if found > MAX_SECONDS:
         raise ValueError("must be at most 365d")
     return float(found)
@@ -79,7 +83,7 @@ def _number(value: object) -> object:
     return value
 
 
-_AS_DURATION = [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^{_DURATION.pattern}$"}]
+_AS_DURATION = [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^(?:{_DURATION.pattern})$"}]
 Seconds = Annotated[float, BeforeValidator(seconds), WithJsonSchema({"anyOf": _AS_DURATION})]
 PositiveSeconds = Annotated[Seconds, AfterValidator(_positive)]
 InitialSeconds = Annotated[
@@ -265,7 +269,11 @@ class Connection(_Section):
     """One Engage tenant: its address, its key and its rate limit."""
 
     allow_insecure: bool = Field(False, description="Allow plain http to other hosts than this one.")
-    base_url: str = Field(description="Address of the tenant: https://host[:port][/path], without /api/v3.")
+    base_url: str = Field(
+        description="Address of the tenant: https://host[:port][/path], without /api/v3.",
+        # For editors and Helm; `_safe` knows more.
+        json_schema_extra={"pattern": r"^https?://[^\s/?#@]+(?:/[^\s?#]*)?$"},
+    )
     api_key_file: Path | None = Field(None, description="File that holds the API key; read again when it changes.")
     api_key: Annotated[SecretStr, AfterValidator(_legal_key)] | None = Field(
         None, validate_default=True, description="The API key itself. Set either this or `api_key_file`."

@@ -691,6 +691,10 @@ def test_another_connection_needs_no_default_one(relay: Workspace) -> None:
         ("24h", 86_400),
         ("1d", 86_400),
         ("1.5s", 1.5),
+        ("1m30s", 90),
+        ("1h2m3s", 3723),
+        ("1d12h", 129_600),
+        ("2s500ms", 2.5),
         ("7", 7),
         (7, 7),
         (0, 0),
@@ -704,6 +708,9 @@ def test_a_duration_is_a_number_with_its_unit_or_of_seconds(written: object, s: 
 @example("10 s")
 @example("-1s")
 @example("1e3")
+@example("1m30")
+@example("1m 30s")
+@example("m")
 @example(float("nan"))
 @example("9" * 400 + "d")
 @example(10**400)
