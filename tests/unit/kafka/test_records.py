@@ -365,7 +365,7 @@ def test_numbers_of_a_document_leave_as_they_came_also_after_a_restart() -> None
 
 def test_numbers_of_a_record_that_another_version_wrote_are_kept() -> None:
     action = new_action(replace(routed(), data=read_exactly(AS_THEY_CAME)), event())
-    foreign = b'{ "version": 1,' + saved(action).removeprefix(b'{"version":1,')
+    foreign = b'{ "version": 2,' + saved(action).removeprefix(b'{"version":2,')
     request, _ = request_of(read(17, foreign).action.payload, "tag-1")
     assert written(request.data) == AS_THEY_CAME
 
