@@ -96,6 +96,10 @@ class Engage:
         answer = _read(await self._client.post("/simulator/orders/bulk", json=body))
         return str(answer["jobs"][0]["jobId"])
 
+    async def register_contact(self, event: Event) -> None:
+        """Register the contact of the event's order."""
+        _read(await self._client.post("/simulator/contacts", json={"orderIds": [event.order_id]}))
+
     async def figures(self) -> AccountFigures:
         """Read the account's counts."""
         return _figures(_read(await self._client.get("/simulator/account", params={"summary": "1"})))
@@ -142,4 +146,6 @@ def _acceptance(entry: Mapping[str, Any]) -> Acceptance:
         entry["action"],
         entry["tagReadyAt"],
         entry["acceptedAt"],
+        with_document=entry["withDocument"],
+        after_no_contact=entry["afterNoContact"],
     )

@@ -186,6 +186,8 @@ class _Play:
         began_at = time.monotonic()
         for event in self.events:
             await asyncio.sleep(max(0.0, began_at + event.at_s - time.monotonic()))
+            if event.registers_contact and self.engage.has_account:
+                await self.engage.register_contact(event)
             job_id = await self.engage.submit(event) if event.submits and self.engage.has_account else None
             self.written_at[event.number] = time.time()
             producer.produce(topic, event.value(job_id), event.order_id, on_delivery=partial(self._wrote, event))
