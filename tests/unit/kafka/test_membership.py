@@ -13,6 +13,7 @@ from consumer.kafka.facts import ClientError, Fact, Failed, Read
 from consumer.kafka.membership import Membership
 
 AT = ("orders", 0)
+CONFIRMED = ClientError("confirmed")  # stands for the look whether the source is still the same
 
 
 def record(offset: int, error: int | None = None) -> Message:
@@ -59,7 +60,14 @@ def begun_at(offset: int | None) -> tuple[Membership, FakeConsumer, list[Fact]]:
     """Return a membership that owns a partition; None: it is not restored yet."""
     facts: list[Fact] = []
     fake = FakeConsumer()
-    membership = Membership([AT[0]], facts.append, clock=lambda: 0.0, wait=lambda *_: True, beat=lambda: None)
+    membership = Membership(
+        [AT[0]],
+        facts.append,
+        clock=lambda: 0.0,
+        wait=lambda *_: True,
+        beat=lambda: None,
+        confirm=lambda: facts.append(CONFIRMED),
+    )
     membership._on_assign(cast("Consumer", fake), [TopicPartition(*AT)])
     if offset is not None:
         assert membership.begin(cast("Consumer", fake), Assignment(*AT, 1), offset)
@@ -107,9 +115,11 @@ def test_an_end_is_no_error_and_an_error_is_no_end() -> None:
     membership, fake, facts = begun_at(3)
     facts.clear()
     polled(membership, fake, end(4))
-    assert facts == []
+    assert facts == [CONFIRMED]
+    polled(membership, fake, end(4))
+    assert facts == [CONFIRMED], "an end that is known already costs no look"
     polled(membership, fake, record(9, KafkaError.TOPIC_AUTHORIZATION_FAILED))
-    assert [type(each) for each in facts] == [ClientError]
+    assert [type(each) for each in facts] == [ClientError] * 3
     assert dict(membership.positions) == {AT: 4}
     polled(membership, fake, record(9, KafkaError._FATAL))
     assert isinstance(facts[-1], Failed)
