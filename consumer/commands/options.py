@@ -36,13 +36,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per 
 Limit = Annotated[int | None, typer.Option(min=1, help="Print at most this many.", show_default=False)]
 
 
-def loaded(config: Path | None, log_level: str = "warning") -> Settings:
-    """Load the configuration and set up the logs, so that no key appears in them."""
+def loaded(config: Path | None, log_level: str = "warning", *, only_routes: bool = False) -> Settings:
+    """Load the configuration and set up the logs, so that no key appears in them. `only_routes`: see `load`."""
     from consumer import logs
     from consumer.config.settings import load
 
     logs.configure(log_level)
-    settings = load(config, os.environ)
+    settings = load(config, os.environ, only_routes=only_routes)
     for name, value in settings.kafka.items():
         if re.search("password|secret|pem", name) and not name.endswith(".file"):  # its name is no secret
             logs.redact(str(value))
@@ -71,6 +71,11 @@ def lines_of(file: Path) -> Iterator[bytes]:
             yield from lines
     except OSError as error:
         refuse(f"{file}: {error.strerror}")
+
+
+def bytes_of(file: Path) -> bytes:
+    """Return all of a file; `-` is stdin."""
+    return b"".join(lines_of(file))
 
 
 def without_gaps(found: Iterator[T | Gap], gaps: list[Gap]) -> Iterator[T]:

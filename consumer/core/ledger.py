@@ -112,6 +112,9 @@ from consumer.core.outcomes import (
 )
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import PollSchedule, spread
+from consumer.core.places import incarnation_at, offset_at, place_of
+from consumer.core.poll_plan import Figures as PollFigures
+from consumer.core.poll_plan import PollPlan
 from schemas.dead_letter import Reason
 
 LEARNT_TAGS = 10_000  # jobs whose tag is remembered for the order's next action: about 3 MB
@@ -172,6 +175,7 @@ class _Entry:
         "document",
         "doubt",
         "due",
+        "empty_at",
         "failed",
         "failed_at",
         "first_offset",
@@ -186,6 +190,7 @@ class _Entry:
         "resend",
         "route",
         "sends",
+        "since",
         "source",
         "stale",
         "state",
@@ -206,6 +211,8 @@ class _Entry:
         self.source = _kept(action.target)  # where its tag comes from
         self.state = State.QUEUED
         self.first_seen = first_seen
+        # From when Engage's time for it counts, and until when it certainly had no tag: see `_first_poll`.
+        self.since = self.empty_at = min(first_seen if action.event_time is None else action.event_time, first_seen)
         self.due = first_seen  # when its next step is; never changed while the entry lies in the heap
         self.tagged_at = first_seen
         self.document = action.document
@@ -253,7 +260,9 @@ class _Entry:
         """Its document's or change's (newest_documents.py)."""
         if self.first_offset is None:
             return self.offset
-        return self.first_offset if self.first_offset < self.offset else UNKNOWN
+        if not 0 <= self.first_offset < offset_at(self.offset):
+            return UNKNOWN
+        return place_of(incarnation_at(self.offset), self.first_offset)
 
     @property
     def target(self) -> PollTarget:
@@ -283,12 +292,13 @@ class _Partition:
 
 
 class _Queue:
-    """What one connection may be asked next: actions before polls."""
+    """What one connection may be asked next: actions before polls. `plan`: when to poll, where that is learnt."""
 
-    __slots__ = ("ahead", "connection", "polls", "sends", "served_at", "tagged")
+    __slots__ = ("ahead", "connection", "plan", "polls", "sends", "served_at", "tagged")
 
-    def __init__(self, connection: str) -> None:
+    def __init__(self, connection: str, plan: PollPlan | None) -> None:
         self.connection = connection
+        self.plan = plan
         self.ahead = 0  # intents on their way to the journal or waiting to be sent
         self.served_at = 0.0  # when Engage last gave an answer of use
         self.tagged: deque[_Entry] = deque()
@@ -305,6 +315,7 @@ class Ledger:
         self._jitter = jitter
         self._partitions: dict[Assignment, _Partition] = {}
         self._heap: list[_Entry] = []  # WAITING and HOLDING, the next due first; GONE ones are skipped
+        self._checks: list[tuple[float, _Entry]] = []  # of actions that Engage took; one whose time changed has two
         self._queues: dict[str, _Queue] = {}
         self._tags: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._documents = NewestDocuments()
@@ -344,6 +355,8 @@ class Ledger:
                 effects += self._give_up(entry, Reason.OUTCOME_UNKNOWN, "the relay ended before the answer came", now)
             elif self._is_head(entry):
                 self._start(entry, now)
+            else:
+                self._hasten_check(entry, now)
         return effects
 
     def stop(self, assignment: Assignment) -> list[Effect]:
@@ -392,9 +405,11 @@ class Ledger:
         if partition is None or offset in partition.entries:
             return None
         entry = self._add(partition, offset, action, now)
-        entry.due = self._policy.schedule.first_poll(now)
+        entry.due = self._first_poll(entry, now)
         if self._is_head(entry):
             self._start(entry, now)
+        else:
+            self._hasten_check(entry, now)
         return self._save(entry, sending=False)
 
     def intent_saved(self, action_id: ActionId, sends: int, ownership_confirmed_at: float) -> list[Effect]:
@@ -506,6 +521,12 @@ class Ledger:
 
     def wake(self, now: float, most: int = 1000) -> None:
         """Move up to `most` actions whose time has come: polls become DUE, held actions may be sent again."""
+        while most and self._checks and self._checks[0][0] <= now:
+            due, entry = heapq.heappop(self._checks)
+            if entry.state is State.WAITING and entry.due == due and not entry.partition.stopping:
+                most -= 1
+                self._to(entry, State.DUE)
+                entry.queue.polls.append(entry)
         while most and self._heap and self._heap[0].due <= now:
             entry = heapq.heappop(self._heap)
             if entry.partition.stopping or entry.state is State.GONE:
@@ -519,7 +540,10 @@ class Ledger:
 
     def next_wake(self) -> float | None:
         """When `wake` has something to do next."""
-        return self._heap[0].due if self._heap else None
+        first = [self._heap[0].due] if self._heap else []
+        if self._checks:
+            first.append(self._checks[0][0])
+        return min(first, default=None)
 
     def save_intents(self, connection: str, ahead: int) -> list[Effect]:
         """Save the intents of the oldest TAGGED actions until `ahead` of the connection wait to be sent (rule 2).
@@ -592,7 +616,22 @@ class Ledger:
         queue = self._queue(connection)
         return bool(queue.sends or queue.polls)
 
+    def plan_polls(self, connection: str, requests: int, allowed: float) -> None:
+        """Plan a connection's polls again, where that is learnt (poll_plan.py). Call it every PLAN_INTERVAL_S.
+
+        `requests` were made since the last time, and `allowed` would have been.
+        """
+        queue = self._queue(connection)
+        waiting = len(queue.tagged) + len(queue.sends) + len(queue.polls)
+        if queue.plan is not None and requests + waiting and allowed:
+            queue.plan.steer((requests + waiting) / allowed)
+
     # -- figures ------------------------------------------------------------------------------------------------
+
+    def poll_figures(self, connection: str) -> PollFigures | None:
+        """Return what was learnt of a connection's processing times; None where nothing is to be learnt."""
+        plan = self._queue(connection).plan
+        return None if plan is None else plan.figures()
 
     @property
     def open(self) -> int:
@@ -642,7 +681,9 @@ class Ledger:
     def _queue(self, connection: str) -> _Queue:
         queue = self._queues.get(connection)
         if queue is None:
-            queue = self._queues[connection] = _Queue(connection)
+            schedule = self._policy.schedule
+            plan = PollPlan(schedule.max_interval_s) if schedule.learns else None
+            queue = self._queues[connection] = _Queue(connection, plan)
         return queue
 
     def _to(self, entry: _Entry, state: State) -> None:
@@ -710,6 +751,8 @@ class Ledger:
         """Forget what is GONE. `drop` calls it when more is GONE than open: O(1) per dropped action."""
         self._heap = [entry for entry in self._heap if entry.state is not State.GONE]
         heapq.heapify(self._heap)
+        self._checks = [(due, entry) for due, entry in self._checks if entry.state is not State.GONE]
+        heapq.heapify(self._checks)
         for queue in self._queues.values():
             queue.tagged = _live(queue.tagged)
             queue.sends = deque(each for each in queue.sends if each[0].state is not State.GONE)
@@ -744,7 +787,10 @@ class Ledger:
     def _wait(self, entry: _Entry, state: State, due: float) -> None:
         self._to(entry, state)
         entry.due = due
-        heapq.heappush(self._heap, entry)
+        if entry.is_taken:
+            heapq.heappush(self._checks, (due, entry))
+        else:
+            heapq.heappush(self._heap, entry)
 
     def _tagged(self, entry: _Entry, now: float) -> None:
         self._to(entry, State.TAGGED)
@@ -758,6 +804,8 @@ class Ledger:
         if entry.is_taken:
             self._remove(entry, now)
             return [Close(entry.id, entry.route)]
+        if entry.queue.plan is not None and not entry.stale:
+            entry.queue.plan.found(entry.empty_at - entry.since, now - entry.since)
         entry.tag, entry.tagged_at = tag, now
         entry.missing_since = None
         self._tagged(entry, now)
@@ -773,16 +821,33 @@ class Ledger:
                 return self._give_up(entry, Reason.NOT_FOUND, f"Engage did not know it for {grace_s:g} s", now)
             if self._overran(entry, now):
                 return self._too_late(entry, now, why)
-        interval_s = self._policy.schedule.interval(entry.attempts, self._jitter())
-        self._wait(entry, State.WAITING, now + (self._check_interval(entry) if entry.is_taken else interval_s))
+        at = now + self._check_interval(entry) if entry.is_taken else self._next_poll(entry, now)
+        self._wait(entry, State.WAITING, at)
         return []
+
+    def _first_poll(self, entry: _Entry, now: float) -> float:
+        plan = entry.queue.plan
+        return self._policy.schedule.first_poll(now) if plan is None else max(now, entry.since + plan.next_age(0.0))
+
+    def _next_poll(self, entry: _Entry, now: float) -> float:
+        """Return when to poll again after a poll that found no tag."""
+        plan = entry.queue.plan
+        if plan is None:
+            return now + self._policy.schedule.interval(entry.attempts, self._jitter())
+        if entry.empty_at == entry.since < entry.first_seen - plan.next_age(0.0):
+            # By its event's time the tag should have been there when the event was read. So that time tells nothing:
+            # an old event that was published again, or a time of day that is a date.
+            entry.since = entry.first_seen
+        entry.empty_at = now
+        return entry.since + plan.next_age(now - entry.since)
 
     def _poll_after_document(self, entry: _Entry, outcome: DocumentTaken | OrderKept, now: float) -> list[Effect]:
         """Poll the job that the document was given, or the order."""
         entry.answered = entry.failed = 0
         job_id = outcome.job_id if isinstance(outcome, DocumentTaken) else None
         entry.source = THE_ORDER if job_id is None else job_id
-        self._wait(entry, State.WAITING, self._policy.schedule.first_poll(now))
+        entry.since = entry.empty_at = now
+        self._wait(entry, State.WAITING, self._first_poll(entry, now))
         return [self._save(entry, sending=entry.doubt)]
 
     def _failed(self, entry: _Entry, failure: _Failure, now: float) -> list[Effect]:
@@ -855,6 +920,14 @@ class Ledger:
         if entry.next is not entry:
             return self._policy.schedule.interval(entry.answered, self._jitter())
         return self._backoff(entry.answered + 1)
+
+    def _hasten_check(self, successor: _Entry, now: float) -> None:
+        """Poll the job soon where an action that Engage took has got its first successor."""
+        head = successor.partition.lanes[successor.queue.connection][successor.order_id].next
+        soon = self._policy.schedule.first_poll(now)
+        if head.is_taken and head.state is State.WAITING and head.next is successor and soon < head.due:
+            head.due = soon
+            heapq.heappush(self._checks, (soon, head))
 
     def _note(self, entry: _Entry, outcome: Outcome, now: float) -> bool:
         """Note whether Engage served this action. Returns whether it served others since this one last failed."""

@@ -52,8 +52,12 @@ GROWTH_PER_S = 0.05  # of the full rate limit, per second without 429: back from
 
 @dataclass(frozen=True, slots=True)
 class PollSchedule:
-    """When to poll. What is learnt of a connection's processing times belongs into `first_poll` and `interval`."""
+    """When to poll where nothing is learnt of a connection's processing times, and how long to wait after failures.
 
+    `learns`: each connection has a PollPlan (poll_plan.py), which decides instead, up to `max_interval_s`.
+    """
+
+    learns: bool = False
     initial_s: float = 1.0
     max_interval_s: float = 60.0
     growth: float = 1.6
@@ -100,6 +104,8 @@ class Pace:
         self._forbidden: list[Hashable] = []  # the actions of the last 403s in a row, FORBIDDEN_IN_A_ROW at the most
         self._not_next: tuple[Hashable, float] = (None, -math.inf)
         self.suspended = False
+        self.requests = 0
+        """How many were allowed so far."""
 
     @property
     def rate_limit(self) -> float:
@@ -142,6 +148,7 @@ class Pace:
         interval = 1 / self.rate(now)
         self._last_sent = max(self._last_sent + interval, now - max(interval / 4, TIMER_S))
         self._probe_in_flight = self._half_open
+        self.requests += 1
 
     def not_as_probe(self, now: float) -> Hashable | None:
         """Return the action that the next half-open probe is not to be about, while another one may come (rule 5)."""

@@ -34,6 +34,7 @@ from consumer.core.outcomes import (
     Unauthorized,
     Unavailable,
 )
+from consumer.core.poll_plan import PLAN_INTERVAL_S
 from consumer.kafka.clients import Properties, session_s
 from consumer.kafka.records import action_of, change_of, document_of, document_with_action_of, request_of
 from consumer.relay.connections import Connection
@@ -46,6 +47,7 @@ from consumer.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from consumer.telemetry.tracing import Tracing  # an extra
 
+MAX_PLANNED_S = 30.0  # a rate limit that nobody used for longer says no more than this
 INTENT_EARLY_S = 0.5  # before the action may leave: many transactions' time, and little of a lease
 # A dead member's partitions are given away after session.timeout.ms (45 s) less one heartbeat (3 s). An intent's
 # commit proves that we were a member; until then the action must have left (the lease) and been answered
@@ -99,6 +101,8 @@ class Dispatch:
         """Save the intents and start the requests whose time has come; returns when to look again."""
         wake_at = math.inf
         for connection in self.connections.values():
+            if now - connection.planned_at >= PLAN_INTERVAL_S:
+                self._plan_polls(connection, now)
             wake_at = min(wake_at, self._save_intents(connection, now), self._give_requests(connection, now))
         return wake_at
 
@@ -123,6 +127,12 @@ class Dispatch:
             await connection.client.aclose()
 
     # -- what may leave -----------------------------------------------------------------------------------------
+
+    def _plan_polls(self, connection: Connection, now: float) -> None:
+        requests = connection.pace.requests - connection.planned_requests
+        allowed = connection.pace.rate(now) * min(now - connection.planned_at, MAX_PLANNED_S)
+        self._ledger.plan_polls(connection.name, requests, allowed)
+        connection.planned_at, connection.planned_requests = now, connection.pace.requests
 
     def _save_intents(self, connection: Connection, now: float) -> float:
         """Save intents whose actions the pace will soon allow (rule 2). Returns when to look again."""

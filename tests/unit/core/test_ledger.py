@@ -1493,3 +1493,61 @@ def test_a_wake_takes_a_limited_number_at_a_time() -> None:
     driver.ledger.wake(1.0, most=2)
     assert driver.states == {"waiting": 3, "due": 2}
     assert driver.ledger.next_wake() == 1.0
+
+
+# -- when polls are learnt -------------------------------------------------------------------------------------------
+
+
+def learning(now: float = 0.0) -> Driver:
+    driver = Driver(now=now)
+    driver.ledger = Ledger(Policy(PollSchedule(learns=True)), jitter=lambda: 0.5)
+    driver.ledger.assign(driver.assignment, (), now)
+    return driver
+
+
+def test_a_connection_learns_when_its_tags_come() -> None:
+    driver = learning()
+    for offset in range(300):
+        came_at = driver.now
+        driver.event(offset, replace(tagged(str(offset)), version_tag=None, target=Job(f"job-{offset}")))
+        while offset not in driver.asked:
+            driver.asks_next_after()
+        while driver.now < came_at + 5.0:
+            driver.answer(offset, NotReady())
+            while offset not in driver.asked:
+                driver.asks_next_after()
+        driver.answer(offset, Ready("tag"), Accepted())
+        driver.ledger.plan_polls("default", 1, 1.2)
+    driver.event(300, action("new", job="new"))
+    assert driver.asks_next_after() == pytest.approx(5.0, rel=0.08)
+
+
+def test_another_connection_learns_by_itself() -> None:
+    ledger = learning().ledger
+    ledger.plan_polls("default", 100, 1.0)
+    learnt, other = ledger.poll_figures("default"), ledger.poll_figures("other")
+    assert learnt is not None
+    assert other is not None
+    assert learnt.price < other.price
+    assert Driver().ledger.poll_figures("default") is None
+
+
+def test_time_counts_from_the_event_so_one_that_waited_long_in_the_source_is_polled_at_once() -> None:
+    driver = learning(now=1000.0)
+    driver.event(0, replace(action(), event_time=400.0))
+    assert driver.after(0) == ["poll 0"]
+
+
+def test_an_event_whose_time_is_old_and_wrong_is_polled_as_if_it_came_just_now() -> None:
+    """A time of day that is midnight, or an old event that was published again, would wait a minute for each poll."""
+    driver = learning(now=100_000.0)
+    driver.event(0, replace(action(), event_time=10_000.0))
+    driver.after(0)
+    driver.answer(0, NotReady())
+    assert driver.asks_next_after() < 5.0
+
+
+def test_an_event_from_the_future_counts_from_when_it_was_read() -> None:
+    driver = learning(now=1000.0)
+    driver.event(0, replace(action(), event_time=900_000.0))
+    assert driver.asks_next_after() < 5.0
