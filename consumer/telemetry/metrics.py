@@ -495,11 +495,11 @@ def _plan_families(plans: Sequence[tuple[str, PollFigures]]) -> Iterator[Metric]
     processing = GaugeMetricFamily(
         PREFIX + "processing_seconds",
         "How long Engage takes until an order's tag is there, as the relay learnt it.",
-        labels=["connection", "quantile"],
+        labels=["connection", "percentile"],
     )
     for name, each in plans:
-        processing.add_metric([name, "0.5"], each.median_s)
-        processing.add_metric([name, "0.95"], each.p95_s)
+        processing.add_metric([name, "50"], each.median_s)
+        processing.add_metric([name, "95"], each.p95_s)
     yield processing
     yield _gauge(
         "planned_polls", "How many polls an action is expected to take.", "connection",
