@@ -343,6 +343,7 @@ def engage_client(
             timeout_s=connection.timeout,
             action_timeout_s=connection.action_timeout,
             ca_file=connection.ca_file,
+            proxy=connection.proxy_in(os.environ),
             on_request=on_request,
         )
     except OSError as error:  # ssl.SSLError is one

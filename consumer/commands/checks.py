@@ -7,6 +7,7 @@ may write in transactions, one opens a transactional id of its own, which the br
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -71,11 +72,16 @@ def summary(settings: Settings) -> list[str]:
         key = f"from {connection.api_key_file}" if connection.api_key_file else "as configured"
         lines.append(
             f"connection {name}: {connection.base_url}, key {key} in header {connection.api_key_header}, "
-            f"{connection.requests_per_second:g} requests/s"
+            f"{connection.requests_per_second:g} requests/s{_way(connection)}"
         )
     for name, rule in settings.effective_routes.items():
         lines.append(f"route {name}: {rule.action} {f'when {rule.when}' if rule.when else 'for every event'}")
     return lines
+
+
+def _way(connection: Connection) -> str:
+    proxy = connection.proxy_in(os.environ)
+    return "" if proxy is None else f", through the proxy {proxy.host}:{proxy.port}"
 
 
 def offline(settings: Settings) -> Iterator[Finding]:

@@ -40,6 +40,7 @@ from consumer.config.yaml_file import ConfigurationFile, UnreadableFileError
 from consumer.engage import headers as http_headers
 from consumer.engage.api_key import LEGAL_KEY, ApiKey
 from consumer.engage.http import Origin
+from consumer.engage.proxies import DIRECT, Proxy, proxy_at, proxy_for
 from consumer.errors import ConfigurationError
 from consumer.events.routing import BUILT_IN_ROUTES, TOMBSTONES, Router, RouteRule, Tombstone, compile_routes
 from consumer.kafka.topic_rules import TopicRules
@@ -312,6 +313,11 @@ class Connection(_Section):
     ca_file: Path | None = Field(
         None, description="PEM file of the certificate authorities to trust instead of the public ones."
     )
+    proxy: SecretStr | None = Field(
+        None,
+        description="HTTP proxy to reach Engage through: http://[user:password@]host[:port], or `none` for no proxy."
+        " Default: what HTTPS_PROXY, HTTP_PROXY and NO_PROXY say.",
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -359,6 +365,23 @@ class Connection(_Section):
         if wrong:
             raise _errors_at(wrong)
         return headers
+
+    @field_validator("proxy")
+    @classmethod
+    def _legal_proxy(cls, proxy: SecretStr | None) -> SecretStr | None:
+        if proxy is not None and proxy.get_secret_value() != DIRECT:
+            try:
+                proxy_at(proxy.get_secret_value())
+            except ValueError as error:
+                raise ValueError(f"{error}, or {DIRECT}") from None
+        return proxy
+
+    def proxy_in(self, environ: Mapping[str, str]) -> Proxy | None:
+        """Return the proxy to go through. Raises ValueError, which names the environment's variable that is wrong."""
+        if self.proxy is None:
+            origin = Origin(self.base_url)
+            return proxy_for(origin.host, origin.port, secure=origin.secure, environment=environ)
+        return None if self.proxy.get_secret_value() == DIRECT else proxy_at(self.proxy.get_secret_value())
 
     def key(self) -> ApiKey:
         """Return the key's reader."""
@@ -540,9 +563,20 @@ def load(path: Path | None, environ: Mapping[str, str], *, only_routes: bool = F
         settings = Settings.model_validate(_without_edges(file.values) if only_routes else file.values)
     except ValidationError as error:
         errors.add(error, Settings)
-    if settings is None or errors.lines():  # raised here, so that no traceback leads to pydantic's error
-        raise ConfigurationError(errors.lines())
+    lines = errors.lines() or (() if settings is None or only_routes else _wrong_proxies(settings, environ))
+    if settings is None or lines:  # raised here, so that no traceback leads to pydantic's error
+        raise ConfigurationError(lines)
     return settings
+
+
+def _wrong_proxies(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
+    wrong: dict[str, None] = {}
+    for connection in settings.engage.connections.values():
+        try:
+            connection.proxy_in(environ)
+        except ValueError as error:
+            wrong[str(error)] = None
+    return tuple(wrong)
 
 
 def _without_edges(values: Mapping[str, object]) -> dict[str, object]:

@@ -111,6 +111,7 @@ from consumer.core.outcomes import (
 )
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import PollSchedule, spread
+from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.poll_plan import PollPlan
 from schemas.dead_letter import Reason
 
@@ -310,6 +311,7 @@ class Ledger:
         self._jitter = jitter
         self._partitions: dict[Assignment, _Partition] = {}
         self._heap: list[_Entry] = []  # WAITING and HOLDING, the next due first; GONE ones are skipped
+        self._checks: list[tuple[float, _Entry]] = []  # of actions that Engage took; one whose time changed has two
         self._queues: dict[str, _Queue] = {}
         self._tags: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._documents = NewestDocuments()
@@ -347,6 +349,8 @@ class Ledger:
                 effects += self._give_up(entry, Reason.OUTCOME_UNKNOWN, "the relay ended before the answer came", now)
             elif self._is_head(entry):
                 self._start(entry, now)
+            else:
+                self._hasten_check(entry, now)
             if record.document_sent or (record.sending and entry.with_document):
                 self._unsettle(entry, now)
         return effects
@@ -400,6 +404,8 @@ class Ledger:
         entry.due = self._first_poll(entry, now)
         if self._is_head(entry):
             self._start(entry, now)
+        else:
+            self._hasten_check(entry, now)
         return self._save(entry, sending=False)
 
     def intent_saved(self, action_id: ActionId, sends: int, ownership_confirmed_at: float) -> list[Effect]:
@@ -511,6 +517,12 @@ class Ledger:
 
     def wake(self, now: float, most: int = 1000) -> None:
         """Move up to `most` actions whose time has come: polls become DUE, held actions may be sent again."""
+        while most and self._checks and self._checks[0][0] <= now:
+            due, entry = heapq.heappop(self._checks)
+            if entry.state is State.WAITING and entry.due == due and not entry.partition.stopping:
+                most -= 1
+                self._to(entry, State.DUE)
+                entry.queue.polls.append(entry)
         while most and self._heap and self._heap[0].due <= now:
             entry = heapq.heappop(self._heap)
             if entry.partition.stopping or entry.state is State.GONE:
@@ -524,7 +536,10 @@ class Ledger:
 
     def next_wake(self) -> float | None:
         """When `wake` has something to do next."""
-        return self._heap[0].due if self._heap else None
+        first = [self._heap[0].due] if self._heap else []
+        if self._checks:
+            first.append(self._checks[0][0])
+        return min(first, default=None)
 
     def save_intents(self, connection: str, ahead: int) -> list[Effect]:
         """Save the intents of the oldest TAGGED actions until `ahead` of the connection wait to be sent (rule 2).
@@ -609,9 +624,10 @@ class Ledger:
 
     # -- figures ------------------------------------------------------------------------------------------------
 
-    def plan_of(self, connection: str) -> PollPlan | None:
-        """Return when a connection is polled, where that is learnt."""
-        return self._queue(connection).plan
+    def poll_figures(self, connection: str) -> PollFigures | None:
+        """Return what was learnt of a connection's processing times; None where nothing is to be learnt."""
+        plan = self._queue(connection).plan
+        return None if plan is None else plan.figures()
 
     @property
     def open(self) -> int:
@@ -731,6 +747,8 @@ class Ledger:
         """Forget what is GONE. `drop` calls it when more is GONE than open: O(1) per dropped action."""
         self._heap = [entry for entry in self._heap if entry.state is not State.GONE]
         heapq.heapify(self._heap)
+        self._checks = [(due, entry) for due, entry in self._checks if entry.state is not State.GONE]
+        heapq.heapify(self._checks)
         for queue in self._queues.values():
             queue.tagged = _live(queue.tagged)
             queue.sends = deque(each for each in queue.sends if each[0].state is not State.GONE)
@@ -763,7 +781,10 @@ class Ledger:
     def _wait(self, entry: _Entry, state: State, due: float) -> None:
         self._to(entry, state)
         entry.due = due
-        heapq.heappush(self._heap, entry)
+        if entry.is_taken:
+            heapq.heappush(self._checks, (due, entry))
+        else:
+            heapq.heappush(self._heap, entry)
 
     def _tagged(self, entry: _Entry, now: float) -> None:
         self._to(entry, State.TAGGED)
@@ -887,6 +908,14 @@ class Ledger:
         if entry.next is not entry:
             return self._policy.schedule.interval(entry.answered, self._jitter())
         return self._backoff(entry.answered + 1)
+
+    def _hasten_check(self, successor: _Entry, now: float) -> None:
+        """Poll the job soon where an action that Engage took has got its first successor."""
+        head = successor.partition.lanes[successor.queue.connection][successor.order_id].next
+        soon = self._policy.schedule.first_poll(now)
+        if head.is_taken and head.state is State.WAITING and head.next is successor and soon < head.due:
+            head.due = soon
+            heapq.heappush(self._checks, (soon, head))
 
     def _note(self, entry: _Entry, outcome: Outcome, now: float) -> bool:
         """Note whether Engage served this action. Returns whether it served others since this one last failed."""

@@ -209,6 +209,35 @@ def test_its_job_is_polled_as_usual_where_the_orders_next_action_waits() -> None
     assert driver.after(0) == ["send 1"]
 
 
+def test_its_job_is_polled_soon_when_the_orders_next_action_comes() -> None:
+    driver = taken()
+    driver.now += 2
+    driver.event(1, tagged())
+    assert driver.asks_next_after() == 1.0
+    assert driver.answer(0, NotReady()) == []
+    driver.event(2, tagged())  # a further one changes nothing
+    assert driver.asks_next_after() == 2.0
+    assert driver.answer(0, Ready("tag")) == ["close 0"]
+    assert driver.after(0) == ["send 1"]
+    assert driver.answer(1, Accepted()) == ["close 1"]
+    assert driver.after(0) == ["send 2"]
+    assert driver.answer(2, Accepted()) == ["close 2"]
+    assert driver.after(DAY) == []
+
+
+def test_after_a_restart_its_job_is_polled_soon_where_the_orders_next_action_waits() -> None:
+    record = replace(as_record(taken().last(Save), in_its_document()), due=50.0)
+    driver = Driver(AGAIN, record, restored(1, tagged()))
+    assert driver.asks_next_after() == 1.0
+
+
+def test_what_was_dropped_is_not_polled() -> None:
+    driver = taken()
+    driver.event(1, tagged())
+    driver.ledger.drop(OURS)
+    assert driver.after(DAY) == []
+
+
 def test_the_orders_next_action_waits_until_the_job_is_done() -> None:
     driver = taken()
     driver.event(1, tagged())
