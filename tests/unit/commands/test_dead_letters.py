@@ -22,7 +22,7 @@ from tests.unit.commands.calling import called
 )
 def test_redrive_refuses_what_names_no_letters_before_it_asks_a_broker(arguments: list[str], told: str) -> None:
     good = '{"dead_letter_topic": "orders.engage.dead-letters", "dead_letter_partition": 0, "dead_letter_offset": 1}'
-    stdin = f'{good}\\n{{"topic": "x"}}\\n'
+    stdin = f'{good}\n{{"topic": "x"}}\n'
     result = called("dead-letters", "redrive", *arguments, stdin=stdin)
     assert result.exit_code == ExitCode.CONFIGURATION
     assert told in result.stderr
