@@ -80,12 +80,17 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class DeadLettered:
-    """Where a dead letter's event was, and why it became one. An unreadable delay record has no source offset."""
+    """Where a dead letter lies, where its event was, and why it became one.
+
+    Both have the same partition. The record of the delay topic that cannot be read may have no source offset.
+    """
 
     reason: Reason
-    topic: str
+    source_topic: str
     partition: int
-    offset: int | None
+    source_offset: int | None
+    dead_letter_topic: str | None
+    dead_letter_offset: int | None
     at: float
 
 
