@@ -22,6 +22,7 @@ from consumer.admin.status import (
     ConnectionState,
     Latency,
     Moment,
+    Polling,
     Status,
     age_label,
     duration,
@@ -241,10 +242,17 @@ def _connections(status: Status, now: datetime) -> str:
             f'<td class="number">{rate(each.accepted_per_second)}</td>'
             f'<td class="number">{rate(each.requests_per_second)}</td>'
             f'<td class="number">{rate(each.rate)} <small>of {number(each.rate_limit)}</small></td>'
-            f'<td class="number">{number(each.in_flight)}</td></tr>'
+            f'<td class="number">{number(each.in_flight)}</td>'
+            f'<td class="number">{_processing(each.polling)}</td></tr>'
         )
-    head = ("Connection", "State", "Accepted/s", "Requests/s", "Rate limit", "In flight")
-    return _section("Connections", _table(head, rows, numbers=(2, 3, 4, 5)), none="No connection is at work yet.")
+    head = ("Connection", "State", "Accepted/s", "Requests/s", "Rate limit", "In flight", "Engage takes")
+    return _section("Connections", _table(head, rows, numbers=(2, 3, 4, 5, 6)), none="No connection is at work yet.")
+
+
+def _processing(polling: Polling | None) -> str:
+    if polling is None:
+        return ""
+    return f"{duration(polling.median_s)} <small>95 %: {duration(polling.p95_s)}</small>"
 
 
 _PILLS: dict[ConnectionState, str] = {"open": "", "cooldown": " warn", "suspended": " bad"}

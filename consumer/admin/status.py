@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from consumer.core.ledger import AGE_SLOT_S
+from consumer.core.poll_plan import Figures as PollFigures
 from consumer.telemetry.metrics import ConnectionFigures, Holding, Snapshot
 from consumer.telemetry.rolling import Durations, Flow, Slice, quantile
 from schemas.dead_letter import Reason
@@ -64,6 +65,15 @@ class Source(_Part):
     journal_backlog: int
 
 
+class Polling(_Part):
+    """What was learnt of a connection: by when half and 95 % of the tags are there, and what its polls cost."""
+
+    median_s: float
+    p95_s: float
+    polls: float
+    lateness_s: float
+
+
 class Connection(_Part):
     """One Engage tenant. `rate` is what it may be asked at present, of `rate_limit`, which all instances share."""
 
@@ -77,6 +87,7 @@ class Connection(_Part):
     in_flight: int
     requests_per_second: float
     accepted_per_second: float
+    polling: Polling | None
 
 
 class Partition(_Part):
@@ -273,6 +284,16 @@ def _connection(name: str, figures: ConnectionFigures, flow: Flow) -> Connection
         in_flight=figures.in_flight,
         requests_per_second=round(flow.per_second(lambda each: each.requests.get(name, 0)), 2),
         accepted_per_second=round(flow.per_second(lambda each: each.accepted.get(name, 0)), 2),
+        polling=None if figures.plan is None else _polling(figures.plan),
+    )
+
+
+def _polling(plan: PollFigures) -> Polling:
+    return Polling(
+        median_s=round(plan.median_s, 2),
+        p95_s=round(plan.p95_s, 2),
+        polls=round(plan.polls, 2),
+        lateness_s=round(plan.lateness_s, 2),
     )
 
 

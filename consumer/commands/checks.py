@@ -7,6 +7,7 @@ may write in transactions, one opens a transactional id of its own, which the br
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -31,9 +32,10 @@ from consumer.core.outcomes import (
     Unauthorized,
     Undated,
 )
-from consumer.errors import ConfigurationError, ExitCode, KafkaUnreachableError, TopicError
+from consumer.errors import ConfigurationError, ExitCode, IdentityError, KafkaUnreachableError, TopicError
 from consumer.events.routing import notes_on
 from consumer.kafka import clients, topics
+from consumer.kafka.identity import present_identities
 from consumer.kafka.initial_offsets import beginnings, start_of
 from consumer.kafka.reaching import GIVE_UP_S, reached
 from consumer.kafka.topic_rules import TopicRules
@@ -71,11 +73,16 @@ def summary(settings: Settings) -> list[str]:
         key = f"from {connection.api_key_file}" if connection.api_key_file else "as configured"
         lines.append(
             f"connection {name}: {connection.base_url}, key {key} in header {connection.api_key_header}, "
-            f"{connection.requests_per_second:g} requests/s"
+            f"{connection.requests_per_second:g} requests/s{_way(connection)}"
         )
     for name, rule in settings.effective_routes.items():
         lines.append(f"route {name}: {rule.action} {f'when {rule.when}' if rule.when else 'for every event'}")
     return lines
+
+
+def _way(connection: Connection) -> str:
+    proxy = connection.proxy_in(os.environ)
+    return "" if proxy is None else f", through the proxy {proxy.host}:{proxy.port}"
 
 
 def offline(settings: Settings) -> Iterator[Finding]:
@@ -188,10 +195,13 @@ def _operations(some: set[AclOperation]) -> str:
 def _start(properties: clients.Properties, admin: AdminClient, each: topics.RelayTopics) -> Finding:
     group = properties["group.id"]
     try:
+        present = present_identities(admin, str(group), [each.source])[each.source]
         with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
-            found = asked(lambda: beginnings(reader, admin, each))
+            found = asked(lambda: beginnings(reader, admin, each, present))
     except KafkaException as error:
         return _kafka_failed(f"start of {each.source}", error)
+    except IdentityError as error:
+        return Finding("failed", f"identity: {'; '.join(str(error).splitlines())}. {error.advice}", ExitCode.IDENTITY)
     if found.started or not found.undecided:
         return Finding("ok", f"start: {each.source} continues where group {group} was")
     if not found.unread:

@@ -7,6 +7,7 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
@@ -20,6 +21,7 @@ from rich.text import Text
 
 from consumer.admin.status import Moment, Status, age_label, duration, is_known, now_of, number, rate
 from consumer.commands.output import shown
+from consumer.engage.transport import async_client
 
 TIMEOUT_S = 5.0
 EVERY_S = 1.0
@@ -43,8 +45,7 @@ def fetch(url: str) -> Status:
     if address.scheme not in ("http", "https") or not address.host:
         raise ValueError("must be http://host:port")
     try:
-        # Its own address, not one beyond a proxy.
-        answer = httpx.get(address, headers={"Accept": "application/json"}, timeout=TIMEOUT_S, trust_env=False)
+        answer = asyncio.run(_asked(address))
     except httpx.HTTPError as error:
         raise StatusError(f"nobody answers at {url}: {error or type(error).__name__}") from None
     if answer.status_code == 200:
@@ -53,6 +54,11 @@ def fetch(url: str) -> Status:
         except ValidationError:
             pass
     raise StatusError(f"{url} answers {answer.status_code}, but no status: is it the relay's admin.listen?")
+
+
+async def _asked(address: httpx.URL) -> httpx.Response:
+    async with async_client(timeout_s=TIMEOUT_S) as client:  # its own address, not one beyond a proxy
+        return await client.get(address, headers={"Accept": "application/json"})
 
 
 def updates(url: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[Status | StatusError]:

@@ -40,8 +40,18 @@ from consumer.config.yaml_file import ConfigurationFile, UnreadableFileError
 from consumer.engage import headers as http_headers
 from consumer.engage.api_key import LEGAL_KEY, ApiKey
 from consumer.engage.http import Origin
+from consumer.engage.proxies import DIRECT, Proxy, proxy_at, proxy_for
 from consumer.errors import ConfigurationError
-from consumer.events.routing import BUILT_IN_ROUTES, TOMBSTONES, Router, RouteRule, Tombstone, compile_routes
+from consumer.events.expressions import ExpressionError, compile_expression
+from consumer.events.routing import (
+    BUILT_IN_ROUTES,
+    TOMBSTONES,
+    Router,
+    RouteRule,
+    Tombstone,
+    compile_routes,
+    expressions_of,
+)
 from consumer.kafka.topic_rules import TopicRules
 from consumer.kafka.topics import RelayTopics
 from schemas import DIALECT
@@ -312,6 +322,11 @@ class Connection(_Section):
     ca_file: Path | None = Field(
         None, description="PEM file of the certificate authorities to trust instead of the public ones."
     )
+    proxy: SecretStr | None = Field(
+        None,
+        description="HTTP proxy to reach Engage through: http://[user:password@]host[:port], or `none` for no proxy."
+        " Default: what HTTPS_PROXY, HTTP_PROXY and NO_PROXY say.",
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -359,6 +374,23 @@ class Connection(_Section):
         if wrong:
             raise _errors_at(wrong)
         return headers
+
+    @field_validator("proxy")
+    @classmethod
+    def _legal_proxy(cls, proxy: SecretStr | None) -> SecretStr | None:
+        if proxy is not None and proxy.get_secret_value() != DIRECT:
+            try:
+                proxy_at(proxy.get_secret_value())
+            except ValueError as error:
+                raise ValueError(f"{error}, or {DIRECT}") from None
+        return proxy
+
+    def proxy_in(self, environ: Mapping[str, str]) -> Proxy | None:
+        """Return the proxy to go through. Raises ValueError, which names the environment's variable that is wrong."""
+        if self.proxy is None:
+            origin = Origin(self.base_url)
+            return proxy_for(origin.host, origin.port, secure=origin.secure, environment=environ)
+        return None if self.proxy.get_secret_value() == DIRECT else proxy_at(self.proxy.get_secret_value())
 
     def key(self) -> ApiKey:
         """Return the key's reader."""
@@ -466,6 +498,10 @@ class Settings(_Section):
     polling: Polling = Polling()
     limits: Limits = Limits()
     admin: Admin = Admin()
+    tables: dict[str, dict[str, str]] = Field(
+        default_factory=dict,
+        description="Tables by name, for `lookup('NAME', key)` in the routes: keys and what they stand for.",
+    )
     routes: dict[str, RouteRule | None] = Field(
         default_factory=dict,
         description="Your routes by name. The relay tries them in this order, before the built-in ones; null switches"
@@ -494,6 +530,22 @@ class Settings(_Section):
                 raise _errors_at([_wrong("topic", why)])
         return dead_letters
 
+    @field_validator("routes")
+    @classmethod
+    def _with_tables(cls, routes: dict[str, RouteRule | None], info: ValidationInfo) -> dict[str, RouteRule | None]:
+        """Check what an expression alone does not show: whether the tables are there that it looks up."""
+        tables = info.data.get("tables")
+        wrong: list[InitErrorDetails] = []
+        for name, rule in routes.items():
+            for key, text in ({} if rule is None or tables is None else expressions_of(rule)).items():
+                try:
+                    compile_expression(text, tables)
+                except ExpressionError as error:
+                    wrong.append({**_wrong(key, str(error)), "loc": (name, key)})
+        if wrong:
+            raise _errors_at(wrong)
+        return routes
+
     @property
     def topics(self) -> tuple[RelayTopics, ...]:
         """Each source topic with the two that belong to it."""
@@ -515,7 +567,8 @@ class Settings(_Section):
     @property
     def router(self) -> Router:
         """What decides over the events: the same for `run` and for a dry run."""
-        return Router(compile_routes(self.effective_routes), self.engage.connections, self.source.tombstones)
+        routes = compile_routes(self.effective_routes, self.tables)
+        return Router(routes, self.engage.connections, self.source.tombstones)
 
     @property
     def dead_letter_topics(self) -> frozenset[str]:
@@ -540,9 +593,20 @@ def load(path: Path | None, environ: Mapping[str, str], *, only_routes: bool = F
         settings = Settings.model_validate(_without_edges(file.values) if only_routes else file.values)
     except ValidationError as error:
         errors.add(error, Settings)
-    if settings is None or errors.lines():  # raised here, so that no traceback leads to pydantic's error
-        raise ConfigurationError(errors.lines())
+    lines = errors.lines() or (() if settings is None or only_routes else _wrong_proxies(settings, environ))
+    if settings is None or lines:  # raised here, so that no traceback leads to pydantic's error
+        raise ConfigurationError(lines)
     return settings
+
+
+def _wrong_proxies(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
+    wrong: dict[str, None] = {}
+    for connection in settings.engage.connections.values():
+        try:
+            connection.proxy_in(environ)
+        except ValueError as error:
+            wrong[str(error)] = None
+    return tuple(wrong)
 
 
 def _without_edges(values: Mapping[str, object]) -> dict[str, object]:

@@ -113,6 +113,7 @@ from consumer.core.outcomes import (
 )
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import PollSchedule, spread
+from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.poll_plan import PollPlan
 from schemas.dead_letter import Reason
 
@@ -631,9 +632,10 @@ class Ledger:
 
     # -- figures ------------------------------------------------------------------------------------------------
 
-    def plan_of(self, connection: str) -> PollPlan | None:
-        """Return when a connection is polled, where that is learnt."""
-        return self._queue(connection).plan
+    def poll_figures(self, connection: str) -> PollFigures | None:
+        """Return what was learnt of a connection's processing times; None where nothing is to be learnt."""
+        plan = self._queue(connection).plan
+        return None if plan is None else plan.figures()
 
     @property
     def open(self) -> int:

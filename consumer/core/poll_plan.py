@@ -119,6 +119,20 @@ def _first_polls() -> array[int]:
     return best_polls(PRIOR, FIRST_PRICE)
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a plan knows and expects: by when half and 95 % of the tags are there, polls of an action, how late it is.
+
+    `price`: see the module. All times are seconds.
+    """
+
+    median_s: float
+    p95_s: float
+    polls: float
+    lateness_s: float
+    price: float
+
+
 class PollPlan:
     """When to poll on one connection: what was learnt of its processing times, and what follows from it."""
 
@@ -130,6 +144,7 @@ class PollPlan:
         self._seen: Counter[tuple[int, int]] = Counter()  # intervals of AGES since the last plan
         self._price = self._planned_price = FIRST_PRICE
         self._polls = _first_polls()
+        self._figures: Figures | None = None
 
     @property
     def price(self) -> float:
@@ -158,6 +173,7 @@ class PollPlan:
             self._learn()
             self._polls = best_polls(self.distribution(), self._price)
             self._planned_price = self._price
+            self._figures = None
 
     def distribution(self) -> list[float]:
         """Return the estimate: mass by age, smoothed. Not normalised."""
@@ -165,14 +181,15 @@ class PollPlan:
         inner = [(before + 2 * at + after) / 4 for before, at, after in zip(mass, mass[1:], mass[2:], strict=False)]
         return [(3 * mass[0] + mass[1]) / 4, *inner, (mass[-2] + 3 * mass[-1]) / 4]
 
-    def quantile(self, part: float) -> float:
-        """Return by which age this part of the tags is there, as far as is known."""
-        below = list(accumulate(self.distribution()))
-        return AGES[bisect_left(below, part * below[-1], hi=POINTS - 1)]
-
-    def expected(self) -> Expectation:
-        """Return what the present plan is expected to cost."""
-        return expectation(self.distribution(), self._polls)
+    def figures(self) -> Figures:
+        """Return what was learnt and what the present plan is expected to cost."""
+        if self._figures is None:
+            mass = self.distribution()
+            below = list(accumulate(mass))
+            median_s, p95_s = (AGES[bisect_left(below, part * below[-1], hi=POINTS - 1)] for part in (0.5, 0.95))
+            expected = expectation(mass, self._polls)
+            self._figures = Figures(median_s, p95_s, expected.polls, expected.lateness_s, self._price)
+        return self._figures
 
     def _learn(self) -> None:
         estimate = [learnt + prior for learnt, prior in zip(self._mass, PRIOR, strict=True)]

@@ -17,6 +17,7 @@ import httpx
 from consumer.demo.stage import StageError
 from consumer.demo.story import EVENT_NUMBER, Event
 from consumer.demo.tally import Acceptance, Requests
+from consumer.engage.transport import async_client
 from consumer.simulator import Moods, SimulatorOptions
 
 CALL_TIMEOUT_S = 10.0
@@ -113,7 +114,7 @@ class Engage:
 @asynccontextmanager
 async def engage_at(base_url: str) -> AsyncIterator[Engage]:
     """Find out whether there is an account. Raises StageError where nobody answers."""
-    async with httpx.AsyncClient(base_url=base_url, timeout=CALL_TIMEOUT_S, trust_env=False) as client:
+    async with async_client(base_url=base_url, timeout_s=CALL_TIMEOUT_S, proxied=True) as client:
         try:
             answer = await client.get("/simulator/account", params={"summary": "1"})
         except httpx.HTTPError as error:

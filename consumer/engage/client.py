@@ -54,6 +54,7 @@ from consumer.core.pacing import MAX_RETRY_AFTER_S
 from consumer.engage import headers as http_headers
 from consumer.engage.api_key import LEGAL_KEY
 from consumer.engage.http import Endpoint, Failure, HttpEngine, MaySend, OnRequest, Origin, Response
+from consumer.engage.proxies import Proxy
 from consumer.events.identifiers import why_unusable
 from consumer.events.numbers import written
 from schemas.engage import ActionRequest, Change
@@ -97,6 +98,7 @@ class EngageClient:
         timeout_s: float,
         action_timeout_s: float | None = None,
         ca_file: Path | None = None,
+        proxy: Proxy | None = None,
         on_request: OnRequest | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -113,7 +115,7 @@ class EngageClient:
             raise ValueError("headers must be names of headers, with printable ASCII")
         origin = Origin(base_url)
         self._origin = origin
-        self._http = HttpEngine(origin=origin, timeout_s=timeout_s, ca_file=ca_file, on_request=on_request)
+        self._http = HttpEngine(origin=origin, timeout_s=timeout_s, ca_file=ca_file, proxy=proxy, on_request=on_request)
         self._orders = origin.prefix + b"/api/v3/orders"
         self._jobs = self._orders + b"/jobs/"
         self._action_timeout_s = action_timeout_s

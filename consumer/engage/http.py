@@ -10,7 +10,8 @@ Rules:
     `may_send` is called right before the first byte. If it says no, nothing is written.
  2. A connection carries one request at a time, and is used again only after a complete, clean answer.
     After anything else (failure, cancellation) it is dropped.
- 3. Only the origin of `base_url` is ever connected to: no redirect leads elsewhere.
+ 3. Only the origin of `base_url` is ever connected to, or the proxy that was given: no redirect leads elsewhere.
+    Through a proxy https goes by a tunnel, so that it sees nothing; what a proxy itself refuses was not sent.
  4. A connection that received bytes without a request is not used again (RFC 9112, 6.3): if they were read as the
     next answer, a later action would count as accepted. The same holds for one that the server has closed.
  5. Nothing is decompressed, and an answer ends at `MAX_BODY_BYTES`. `why` never holds what came over the wire.
@@ -36,8 +37,9 @@ from typing import Literal
 from urllib.parse import urljoin, urlsplit
 
 from consumer.engage.answers import MAX_BODY_BYTES, FailureKind, Response
-from consumer.engage.connecting import connect, ssl_context
+from consumer.engage.connecting import Destination, connect, ssl_context
 from consumer.engage.connection import Connection, Failure, MaySend
+from consumer.engage.proxies import Proxy
 
 __all__ = [
     "MAX_BODY_BYTES",
@@ -105,12 +107,19 @@ class HttpEngine:
     """Requests to one origin. As many connections as there are requests in flight."""
 
     def __init__(
-        self, *, origin: Origin, timeout_s: float, ca_file: Path | None = None, on_request: OnRequest | None = None
+        self,
+        *,
+        origin: Origin,
+        timeout_s: float,
+        ca_file: Path | None = None,
+        proxy: Proxy | None = None,
+        on_request: OnRequest | None = None,
     ) -> None:
-        self._host = origin.host
-        self._port = origin.port
+        tls = ssl_context(ca_file) if origin.secure else None
+        self._destination = Destination(origin.host, origin.port, tls, proxy)
+        self._forwarded_by = None if origin.secure else proxy
+        self._root = b"http://" + origin.host_header
         self._timeout_s = timeout_s
-        self._tls = ssl_context(ca_file) if origin.secure else None
         self._on_request = on_request
         self._idle: deque[Connection] = deque()  # the longest idle first
         self._in_flight: set[Connection] = set()
@@ -134,9 +143,15 @@ class HttpEngine:
         `may_send` is asked right before the first byte is written (more than once where nothing was written yet).
         Raises ValueError for a header or target that HTTP cannot carry: the caller's error.
         """
+        if self._forwarded_by is not None:
+            target = self._root + target
+            if self._forwarded_by.authorization is not None:
+                headers = [*headers, (b"proxy-authorization", self._forwarded_by.authorization)]
         request = _written(method, target, headers, body)
         started = time.monotonic()
         answer = await self._exchange(request, started + self._timeout_s / 2, answer_s, may_send, method == b"GET")
+        if self._forwarded_by is not None and isinstance(answer, Response) and answer.status == 407:
+            answer = Failure("connect", "proxy: answered 407", sent=False)  # RFC 9110, 15.5.8: it asks for credentials
         if self._on_request is not None:
             status = str(answer.status) if isinstance(answer, Response) else answer.kind
             self._on_request(endpoint, status, time.monotonic() - started)
@@ -150,7 +165,7 @@ class HttpEngine:
         while True:
             connection = self._idle_connection(longest=not repeatable)
             if connection is None:
-                made = await connect(self._host, self._port, self._tls, connected_by - time.monotonic())
+                made = await connect(self._destination, connected_by - time.monotonic())
                 if isinstance(made, Failure):
                     return made
                 connection = made

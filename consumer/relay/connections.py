@@ -26,6 +26,7 @@ from consumer.core.outcomes import (
     was_asked,
 )
 from consumer.core.pacing import Pace
+from consumer.core.poll_plan import Figures as PollFigures
 from consumer.engage.client import EngageClient
 from consumer.telemetry.metrics import ConnectionFigures, Halt
 
@@ -84,7 +85,7 @@ class Connection:
         if self.pace.suspended and self._key() != self.refused_key:
             self.pace.key_changed()
 
-    def figures(self, now: float, *, has_share: bool) -> ConnectionFigures:
+    def figures(self, now: float, plan: PollFigures | None, *, has_share: bool) -> ConnectionFigures:
         """Return what the metrics and the status page show. `has_share`: any partition is ours."""
         pace, cooling_down = self.pace, self.pace.cooling_down(now)
         return ConnectionFigures(
@@ -95,6 +96,7 @@ class Connection:
             next_at=pace.next_at(now) if cooling_down else None,
             rate_limit=pace.rate_limit,
             in_flight=self.in_flight,
+            plan=plan,
         )
 
     def _key(self) -> str | None:

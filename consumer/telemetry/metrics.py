@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Generic, Literal, TypeVar, get_args
@@ -32,6 +32,7 @@ from prometheus_client.registry import Collector
 
 from consumer.core.outcomes import Accepted, DocumentOutcome, PollOutcome, SendOutcome
 from consumer.core.ownership import Partition
+from consumer.core.poll_plan import Figures as PollFigures
 from consumer.engage.http import Endpoint, FailureKind
 from consumer.events.deciding import Ignoring
 from consumer.telemetry.rolling import Flow, History
@@ -107,6 +108,7 @@ class ConnectionFigures:
     next_at: float | None = None  # when the next request may leave, while it cools down
     rate_limit: float = 0.0  # the key's requests per second, for all instances
     in_flight: int = 0
+    plan: PollFigures | None = None  # what was learnt of its processing times, where that decides when to poll
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -477,6 +479,8 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
         ((name, each.requests_per_second) for name, each in connections),
     )  # fmt: skip
 
+    yield from _plan_families([(name, each.plan) for name, each in connections if each.plan is not None])
+
     lag = GaugeMetricFamily(
         PREFIX + "consumer_lag_records",
         "Lag: records of the source that the relay has not read.",
@@ -485,6 +489,26 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
     for (topic, partition), records in snapshot.lag.items():
         lag.add_metric([topic, str(partition)], records)
     yield lag
+
+
+def _plan_families(plans: Sequence[tuple[str, PollFigures]]) -> Iterator[Metric]:
+    processing = GaugeMetricFamily(
+        PREFIX + "processing_seconds",
+        "How long Engage takes until an order's tag is there, as the relay learnt it.",
+        labels=["connection", "quantile"],
+    )
+    for name, each in plans:
+        processing.add_metric([name, "0.5"], each.median_s)
+        processing.add_metric([name, "0.95"], each.p95_s)
+    yield processing
+    yield _gauge(
+        "planned_polls", "How many polls an action is expected to take.", "connection",
+        ((name, each.polls) for name, each in plans),
+    )  # fmt: skip
+    yield _gauge(
+        "planned_lateness_seconds", "How late a tag is expected to be found.", "connection",
+        ((name, each.lateness_s) for name, each in plans),
+    )  # fmt: skip
 
 
 # librdkafka's counters per broker (STATISTICS.md, "brokers"): its name, ours, and what it says.

@@ -201,6 +201,20 @@ def test_the_policy_lets_the_pods_reach_each_engage() -> None:
     assert ports[80] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "test"}}}]
 
 
+def test_the_policy_lets_the_pods_reach_a_connections_proxy_instead_of_its_engage() -> None:
+    urls = {"a": "https://a.voyado.com:8442", "b": "https://b.voyado.com:8443", "c": "https://c.voyado.com:8444"}
+    proxies = {"a": "http://proxy.egress.svc:3128", "b": "http://10.0.0.7", "c": "none"}
+    connections = {name: {"base_url": url, "proxy": proxies[name]} for name, url in urls.items()}
+    secrets = {name: {"existingSecret": "s"} for name in urls}
+    rules = egress({"config": {"engage": {"connections": connections}}, "secrets": {"engage": secrets}})
+
+    ports = {each["ports"][0]["port"]: each.get("to") for each in rules}
+    assert ports[3128] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "egress"}}}]
+    assert ports[80] == [{"ipBlock": {"cidr": "10.0.0.7/32"}}]
+    assert 8444 in ports
+    assert not {8442, 8443} & set(ports)
+
+
 def test_the_policy_opens_the_admin_port_to_the_scrapers_alone() -> None:
     scraper = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 

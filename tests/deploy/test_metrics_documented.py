@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from consumer.core.ledger import State
 from consumer.core.outcomes import DocumentOutcome, PollOutcome, SendOutcome
+from consumer.core.poll_plan import PollPlan
 from consumer.engage.http import FailureKind
 from consumer.events.routing import BUILT_IN_ROUTES
 from consumer.telemetry.metrics import ConnectionFigures, Metrics, Rebalance, Snapshot
@@ -41,7 +42,7 @@ def scrape() -> str:
         Snapshot(
             pending={state.name.lower(): 0 for state in State if state is not State.GONE},
             lag={("orders", 0): 1},
-            connections={"default": ConnectionFigures()},
+            connections={"default": ConnectionFigures(plan=PollPlan(60.0).figures())},
         )
     )
     return generate_latest(registry).decode()

@@ -1560,8 +1560,12 @@ def test_a_connection_learns_when_its_tags_come() -> None:
 
 def test_another_connection_learns_by_itself() -> None:
     ledger = learning().ledger
-    assert ledger.plan_of("default") is not ledger.plan_of("other")
-    assert Driver().ledger.plan_of("default") is None
+    ledger.plan_polls("default", 100, 1.0)
+    learnt, other = ledger.poll_figures("default"), ledger.poll_figures("other")
+    assert learnt is not None
+    assert other is not None
+    assert learnt.price < other.price
+    assert Driver().ledger.poll_figures("default") is None
 
 
 def test_time_counts_from_the_event_so_one_that_waited_long_in_the_source_is_polled_at_once() -> None:

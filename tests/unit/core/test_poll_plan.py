@@ -106,11 +106,11 @@ def test_an_afternoon_that_is_four_times_slower_is_noticed() -> None:
     assert ages[-1] == pytest.approx(8.0, rel=0.1)
 
 
-def test_quantiles_are_those_of_the_times() -> None:
+def test_the_figures_are_those_of_the_times() -> None:
     chance = random.Random(1)
     plan = learnt_from(lambda: chance.lognormvariate(math.log(2.0), 0.8), 2000)
-    assert plan.quantile(0.5) == pytest.approx(2.0, rel=0.2)
-    assert plan.quantile(0.95) == pytest.approx(2.0 * math.exp(0.8 * 1.645), rel=0.35)
+    assert plan.figures().median_s == pytest.approx(2.0, rel=0.2)
+    assert plan.figures().p95_s == pytest.approx(2.0 * math.exp(0.8 * 1.645), rel=0.35)
 
 
 def test_a_tag_that_was_there_whenever_anybody_looked_teaches_nothing() -> None:
@@ -150,13 +150,13 @@ def test_slow_does_not_look_like_never() -> None:
 def test_a_short_rate_limit_buys_fewer_polls_and_a_wide_one_more() -> None:
     chance = random.Random(1)
     plan = learnt_from(lambda: chance.lognormvariate(math.log(2.0), 0.8), 1000)
-    usual = plan.expected()
+    usual = plan.figures()
     for _ in range(50):
         plan.steer(0.2)
-    wide = plan.expected()
+    wide = plan.figures()
     for _ in range(50):
         plan.steer(2.0)
-    short = plan.expected()
+    short = plan.figures()
     assert short.polls < usual.polls < wide.polls
     assert short.lateness_s > usual.lateness_s > wide.lateness_s
 

@@ -11,6 +11,7 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.core.outcomes import Accepted, DocumentTaken, InDoubt, NotReady, Ready, SendOutcome, Throttled
+from consumer.core.poll_plan import Figures
 from consumer.events.deciding import Ignoring
 from consumer.telemetry.metrics import PREFIX, ConnectionFigures, Metrics, Snapshot, Thread
 from schemas.dead_letter import Reason
@@ -241,6 +242,16 @@ def test_a_scrape_shows_the_last_snapshot(registry: CollectorRegistry, metrics: 
     assert value(registry, "connection_suspended", connection="acme") == 1
     assert value(registry, "connection_cooling_down", connection="acme") == 0
     assert value(registry, "connection_requests_per_second", connection="acme") == 12.25
+
+
+def test_what_was_learnt_of_a_connection_is_shown(registry: CollectorRegistry, metrics: Metrics) -> None:
+    plan = Figures(median_s=2.0, p95_s=7.5, polls=2.25, lateness_s=0.75, price=1.5)
+    metrics.publish(Snapshot(connections={"acme": ConnectionFigures(plan=plan), "fixed": ConnectionFigures()}))
+    assert value(registry, "processing_seconds", connection="acme", quantile="0.5") == 2.0
+    assert value(registry, "processing_seconds", connection="acme", quantile="0.95") == 7.5
+    assert value(registry, "planned_polls", connection="acme") == 2.25
+    assert value(registry, "planned_lateness_seconds", connection="acme") == 0.75
+    assert series(registry, "planned_polls") == {("acme",)}
 
 
 def test_the_lag_of_a_revoked_partition_disappears(registry: CollectorRegistry, metrics: Metrics) -> None:
