@@ -113,6 +113,7 @@ from consumer.core.outcomes import (
 )
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import PollSchedule, spread
+from consumer.core.places import incarnation_at, offset_at, place_of
 from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.poll_plan import PollPlan
 from schemas.dead_letter import Reason
@@ -262,7 +263,9 @@ class _Entry:
         """Its document's or change's (newest_documents.py)."""
         if self.first_offset is None:
             return self.offset
-        return self.first_offset if self.first_offset < self.offset else UNKNOWN
+        if not 0 <= self.first_offset < offset_at(self.offset):
+            return UNKNOWN
+        return place_of(incarnation_at(self.offset), self.first_offset)
 
     @property
     def target(self) -> PollTarget:
