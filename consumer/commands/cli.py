@@ -99,7 +99,7 @@ def completion(
 
     In an image or a profile: `eval "$(engage-relay completion bash)"`.
     """
-    from typer.completion import get_completion_script
+    from typer._completion_shared import get_completion_script
 
     script = get_completion_script(prog_name="engage-relay", complete_var="_ENGAGE_RELAY_COMPLETE", shell=shell)
     typer.echo(script)
