@@ -28,6 +28,7 @@ CONNECTION = {"requests_per_second": 100, "timeout": "7s"}  # in 7 s every answe
 MOVE_EVERY_S = 2.0
 STUCK_S = 90.0
 MOST_AT_ONCE = 4
+MOVES = ("come", "go", "freeze", "kill")
 
 
 class SlowEngage:
@@ -86,14 +87,15 @@ class Instances:
         self.running.append(self.all[-1])
 
     def move(self) -> None:
-        """Let one thing happen."""
+        """Let one thing happen, unless one is frozen."""
         if self._frozen is not None:
-            self._thaw()
             return
         awake = [each for each in self.running if each.partitions]
-        move = self._draw.choice(("come", "go", "freeze", "kill"))
-        if len(awake) < 3 or (move == "come" and len(self.running) < MOST_AT_ONCE):
+        move = self._draw.choice(MOVES) if self.moves["freeze"] else "freeze"
+        if len(self.running) < 3 or (move == "come" and len(self.running) < MOST_AT_ONCE):
             self.come()
+            return
+        if len(awake) < 2:
             return
         self.moves[move] += move != "come"
         chosen = self._draw.choice(awake)
@@ -109,13 +111,11 @@ class Instances:
                 self.running.remove(chosen)
                 chosen.kill()
 
-    def _thaw(self, *, at_once: bool = False) -> None:
+    def thaw(self, *, at_once: bool = False) -> None:
+        """Let the frozen one continue, when its time has come."""
         if self._frozen is not None and (at_once or time.monotonic() >= self._frozen[1]):
             self._frozen[0].thaw()
             self._frozen = None
-
-    def calm_down(self) -> None:
-        self._thaw(at_once=True)
 
     def stop(self) -> None:
         for each in self._leaving:
@@ -131,7 +131,7 @@ class Instances:
 def test_no_order_goes_back_to_an_older_document(
     sandboxes: SandboxFactory, tmp_path: Path, scale: Scale, figures: Figures
 ) -> None:
-    sandbox, orders, seed = sandboxes(partitions=PARTITIONS), scale.of(60, 1000), 31
+    sandbox, orders, most_moves, seed = sandboxes(partitions=PARTITIONS), scale.of(60, 1000), scale.of(6, 1000), 31
     engage = SlowEngage(seed)
     names = [order_id(number) for number in range(orders)]
     events = [
@@ -147,25 +147,26 @@ def test_no_order_goes_back_to_an_older_document(
             began, probe, next_move = time.monotonic(), Probe(STUCK_S), 0.0
             while not books.settled():
                 now = time.monotonic()
+                instances.thaw()
                 wrong = probe.see((len(engage.accepted), tuple(engage.answers.items())), len(server.asked), now)
                 assert wrong is None, f"{wrong}\n{instances.running[-1].text[-4000:]}"
-                if now >= next_move:
+                if now >= next_move and instances.moves.total() < most_moves:
                     instances.move()
                     next_move = now + MOVE_EVERY_S
                 time.sleep(0.05)
             seconds = time.monotonic() - began
-            instances.calm_down()
+            instances.thaw(at_once=True)
             instances.stop()
             assert not books.dead_letters
         finally:
-            instances.calm_down()
+            instances.thaw(at_once=True)
             instances.end()
 
     back = [name for name, applied in engage.versions.items() if any(a > b for a, b in pairwise(applied))]
     assert back == [], {name: engage.versions[name] for name in back[:5]}
     assert {applied[-1] for applied in engage.versions.values()} == {VERSIONS[-1]}
     assert set(engage.accepted) == {(name, version) for name in names for version in VERSIONS}
-    assert instances.moves["come"] > 2
+    assert instances.moves["freeze"] > 0
     assert engage.answers["409"] > orders
     figures(
         orders=orders,
