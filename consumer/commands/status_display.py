@@ -221,10 +221,11 @@ def _pending(status: Status) -> Table | None:
 
 def _partitions(status: Status) -> Table | None:
     table = _table("partition", "state", ">pending", ">lag")
-    owned = sorted(status.partitions, key=lambda each: (each.holding == "open", -(each.lag or 0)))
+    owned = sorted(status.partitions, key=lambda each: (each.stalled is None, each.holding == "open", -(each.lag or 0)))
     for each in owned[:MAX_PARTITIONS]:
         lag = duration(None) if each.lag is None else number(each.lag)
-        table.add_row(_text(f"{each.topic}[{each.partition}]", "bold"), each.holding, number(each.pending), lag)
+        holding = each.holding if each.stalled is None else _text(f"no progress: {each.stalled}", "red")
+        table.add_row(_text(f"{each.topic}[{each.partition}]", "bold"), holding, number(each.pending), lag)
     if len(owned) > MAX_PARTITIONS:
         table.add_row(f"and {len(owned) - MAX_PARTITIONS} more")
     return table if owned else None
@@ -232,11 +233,12 @@ def _partitions(status: Status) -> Table | None:
 
 def _dead_letters(status: Status, now: datetime) -> Table | None:
     dead_letters = status.dead_letters
-    table = _table("last dead letters", "reason", "partition", ">offset")
+    table = _table("last dead letters", "reason", "partition", ">source offset", ">dead-letter offset")
     for each in dead_letters.last[:MAX_DEAD_LETTERS]:
         age = duration(max(0.0, round((now - each.at).total_seconds())))
-        offset = "" if each.offset is None else str(each.offset)
-        table.add_row(f"{age} ago", _text(each.reason), _text(f"{each.topic}[{each.partition}]"), offset)
+        offsets = ["" if offset is None else str(offset) for offset in (each.source_offset, each.dead_letter_offset)]
+        where = _text(f"{each.source_topic}[{each.partition}]")
+        table.add_row(f"{age} ago", _text(each.reason), where, *offsets)
     return table if dead_letters.last else None
 
 

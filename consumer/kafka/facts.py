@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from consumer.core.ownership import Assignment
 from consumer.kafka.journal.writes import DeadLetter, Put, Write
 from consumer.kafka.records import SourceEvent
-
-Batch = Sequence[tuple[Assignment, Sequence[SourceEvent]]]
 
 # -- of the source ----------------------------------------------------------------------------------------------
 
@@ -43,10 +41,22 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
-class Consumed:
-    """Records, in the order of their offsets. The source waits for `batch_done` after each batch."""
+class Read:
+    """What was read of a partition: its events, in the order of their offsets, and where it continues.
 
-    batch: Batch
+    `next_offset` may lie beyond the last event: a transaction's marker, aborted records and gaps are no events.
+    """
+
+    assignment: Assignment
+    events: Sequence[SourceEvent]
+    next_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """What was read in one go. The source waits for `batch_done` after each batch."""
+
+    batch: Sequence[Read]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +91,25 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLetterAt:
+    """Where a dead letter lies. `offset` is None where the broker's answer was lost."""
+
+    topic: str
+    offset: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Committed:
     """These writes are safe now; it took `seconds`.
 
     `ownership_confirmed_at`: after that moment the broker took their offsets from a member of the group.
+    `dead_letters`: where each of them lies.
     """
 
     writes: Sequence[Write]
     ownership_confirmed_at: float
     seconds: float
+    dead_letters: Mapping[DeadLetter, DeadLetterAt] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

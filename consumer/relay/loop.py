@@ -13,7 +13,8 @@ partitions.py (restore and hand-over).
 Rules:
  1. Facts are taken in the order in which they were reported. Each leads to a tick.
  2. Whatever ends the relay, requests in flight are finished first: an action that is cut off would be in doubt.
- 3. A check once a second finds what nothing reports: a thread that ended, a call that never returns.
+ 3. A check once a second finds what nothing reports: a thread that ended, a call that never returns, partitions that
+    stand still.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ from consumer.core.clock import Clock
 from consumer.core.effects import ActionId
 from consumer.core.ledger import Ledger, Policy
 from consumer.core.ownership import Assignment
+from consumer.core.progress import FAULTS, STALL_S, ProgressWatch, StallReason, by_reason
 from consumer.events.routing import Router
 from consumer.kafka.facts import (
     Assigned,
-    Batch,
     ClientError,
     Committed,
     Consumed,
+    DeadLetterAt,
     DelayTopicRecreated,
     Dropped,
     Fact,
@@ -46,6 +48,7 @@ from consumer.kafka.facts import (
     Lost,
     PartitionsCounted,
     Pinned,
+    Read,
     RecordTooLarge,
     Revoked,
     Statistics,
@@ -53,7 +56,7 @@ from consumer.kafka.facts import (
 )
 from consumer.kafka.journal.writes import Barrier, DeadLetter, Intent, Put, Write
 from consumer.kafka.membership import MIN_HAND_OVER_S
-from consumer.kafka.records import offset_of_key
+from consumer.kafka.records import place_of_key
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import Journal, Restorer, Source, is_dead, is_stuck
@@ -94,6 +97,7 @@ class Relay:
         policy: Policy,
         limits: Limits,
         dead_letter_topics: Collection[str],
+        incarnations: Mapping[str, int],
         partition_counts: Mapping[str, int],
         lease_s: float,
         clock: Clock,
@@ -102,14 +106,15 @@ class Relay:
         heartbeats: Heartbeats,
         hand_over_s: float = MIN_HAND_OVER_S,
         check_interval_s: float = CHECK_INTERVAL_S,
+        stall_s: float = STALL_S,
         tracing: Tracing | None = None,
         log: structlog.stdlib.BoundLogger = _LOG,
     ) -> None:
         """Be ready to `run`.
 
         `inbox`: where source and journal report to. `partition_counts`: by source topic. `lease_s`: see dispatch.py.
-        `dead_letter_topics`: ours, see outbox.py. `jitter` draws from [0, 1). `hand_over_s`: how long the source waits
-        for a hand-over at most.
+        `dead_letter_topics` (ours) and `incarnations`: see outbox.py. `jitter` draws from [0, 1). `hand_over_s`: how
+        long the source waits for a hand-over at most. `stall_s`: see progress.py.
         """
         self._inbox = inbox
         self._source = source
@@ -120,6 +125,7 @@ class Relay:
         self._limits = limits
         self._stop_s = max(STOP_S, hand_over_s + JOURNAL_AFTER_HAND_OVER_S)
         self._check_interval_s = check_interval_s
+        self._progress = ProgressWatch(stall_s)
         self._log = ThrottledLog(log, clock)
         self._tasks = Tasks(self.fail)
         self._ledger = Ledger(policy, jitter)
@@ -130,6 +136,7 @@ class Relay:
             journal=journal,
             limits=limits,
             dead_letter_topics=dead_letter_topics,
+            incarnations=incarnations,
             metrics=metrics,
             tracing=tracing,
         )
@@ -239,7 +246,7 @@ class Relay:
             self._timer.cancel()
             self._timer = None
         now = self._clock()
-        self._ledger.wake(now)
+        self._outbox.apply(self._ledger.wake(now), now)
         next_due = self._ledger.next_wake()
         wake_at = min(math.inf if next_due is None else next_due, self._dispatch.tick(now))
         self._partitions.settle_hand_overs()
@@ -258,9 +265,35 @@ class Relay:
         if is_stuck(self._journal):
             self.fail(RuntimeError("a transaction call does not return (librdkafka issues 5456, 5511)"))
         self._dispatch.try_other_keys()
-        self._metrics.publish(self._snapshot(self._clock()))
+        self._outbox.settle_ends()
+        now = self._clock()
+        self._watch_progress(now)
+        self._metrics.publish(self._snapshot(now))
         self._tick_soon()
         self._loop.call_later(self._check_interval_s, self._check)
+
+    def _watch_progress(self, now: float) -> None:
+        """Say of each partition that stands still that it does, and why (rule 3)."""
+        readings, halted = self._source.readings, self._halted_by()
+        changes = self._progress.look(
+            {each: self._partitions.seen(each, readings.get(each[:2]), halted) for each in self._partitions.ours}, now
+        )
+        for reason, stalled in by_reason(changes.begun).items():
+            say = self._log.error if reason in FAULTS else self._log.warning
+            since = min(each.since for each in changes.begun.values())
+            say("partitions stand still", reason=reason, partitions=stalled, seconds=round(now - since))
+        if changes.ended:
+            moved = by_reason(changes.ended)
+            self._log.info("partitions move again", partitions=[each for those in moved.values() for each in those])
+
+    def _halted_by(self) -> StallReason:
+        """Return what would explain that nothing is read."""
+        if not self._outbox.paused:
+            return "unknown"
+        if self._outbox.journal_is_full:
+            return "journal"
+        suspended = any(each.pace.suspended for each in self._dispatch.connections.values())
+        return "suspended" if suspended else "paused"
 
     def _snapshot(self, now: float) -> Snapshot:
         share = self._partitions.share
@@ -272,7 +305,8 @@ class Relay:
             paused=self._outbox.paused,
             rate_limit_share=share,
             partitions_owned=len(self._partitions.ours),
-            lag=self._source.lag,
+            lag={at: each.lag for at, each in self._source.readings.items()},
+            stalled={each[:2]: stall for each, stall in self._progress.stalled.items()},
             connections={
                 name: connection.figures(now, self._ledger.poll_figures(name), has_share=share > 0)
                 for name, connection in self._dispatch.connections.items()
@@ -299,9 +333,9 @@ class Relay:
                 self._partitions.counted(counts)
             case Consumed(batch):
                 self._consumed(batch)
-            case Committed(writes, ownership_confirmed_at, seconds):
+            case Committed(writes, _, seconds):
                 self._metrics.transaction_committed(seconds, len(writes))
-                self._committed(writes, ownership_confirmed_at)
+                self._committed(fact)
             case Dropped(writes):
                 self._dropped(writes)
             case Pinned(assignment, keys):
@@ -323,26 +357,49 @@ class Relay:
             case Failed(error):
                 self.fail(error)
 
-    def _consumed(self, batch: Batch) -> None:
+    def _consumed(self, batch: Iterable[Read]) -> None:
         now = self._clock()
-        for assignment, events in batch:
-            self._outbox.take(assignment, events, now)
+        for read in batch:
+            self._outbox.take(read, now)
         self._outbox.apply_backpressure()  # first: with room, the source would resume
         self._source.batch_done()
         self._tick_soon()
 
-    def _committed(self, writes: Sequence[Write], ownership_confirmed_at: float) -> None:
+    def _committed(self, fact: Committed) -> None:
         now = self._clock()
-        for write in writes:
+        for write in fact.writes:
             match write:
                 case Put(intent=Intent(action_id, sends, _)):
-                    self._outbox.apply(self._ledger.intent_saved(action_id, sends, ownership_confirmed_at), now)
-                case DeadLetter(reason=reason, offset=offset):
-                    self._metrics.dead_lettered(reason)
-                    self._dead_letters.append(DeadLettered(reason, *write.assignment[:2], offset, now))
+                    self._outbox.apply(self._ledger.intent_saved(action_id, sends, fact.ownership_confirmed_at), now)
+                case DeadLetter():
+                    self._dead_lettered(write, fact.dead_letters.get(write), now)
                 case Barrier():
                     self._partitions.reached(write)
         self._tick_soon()
+
+    def _dead_lettered(self, write: DeadLetter, at: DeadLetterAt | None, now: float) -> None:
+        self._metrics.dead_lettered(write.reason)
+        topic, partition, _ = write.assignment
+        dead_letter = DeadLettered(
+            reason=write.reason,
+            source_topic=topic,
+            partition=partition,
+            source_offset=write.offset,
+            dead_letter_topic=at.topic if at else None,
+            dead_letter_offset=at.offset if at else None,
+            at=now,
+        )
+        self._dead_letters.append(dead_letter)
+        self._log.rationed(
+            "an event became a dead letter",
+            reason=write.reason,
+            route=write.record.route,
+            source_topic=topic,
+            partition=partition,
+            source_offset=write.offset,
+            dead_letter_topic=dead_letter.dead_letter_topic,
+            dead_letter_offset=dead_letter.dead_letter_offset,
+        )
 
     def _dropped(self, writes: Sequence[Write]) -> None:
         """Do nothing for dropped writes: the partition's next owner finds what it needs in Kafka."""
@@ -354,8 +411,8 @@ class Relay:
     def _pinned(self, assignment: Assignment, keys: Iterable[Hashable]) -> None:
         now = self._clock()
         for key in keys:
-            if isinstance(key, bytes) and (offset := offset_of_key(key)) is not None:
-                self._outbox.apply(self._ledger.refresh(ActionId(assignment, offset)), now)
+            if isinstance(key, bytes) and (place := place_of_key(key)) is not None:
+                self._outbox.apply(self._ledger.refresh(ActionId(assignment, place)), now)
         self._tick_soon()
 
     def _recreated(self, assignment: Assignment) -> None:
@@ -369,7 +426,7 @@ class Relay:
 
     def _record_too_large(self, write: Put) -> None:
         """Forget an action that the journal had to dead-letter."""
-        offset = offset_of_key(write.key)
-        if offset is not None:
-            self._ledger.record_too_large(ActionId(write.assignment, offset), self._clock())
+        place = place_of_key(write.key)
+        if place is not None:
+            self._ledger.record_too_large(ActionId(write.assignment, place), self._clock())
         self._tick_soon()

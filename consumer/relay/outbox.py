@@ -3,11 +3,13 @@
 Rules:
  1. An event's position is submitted together with its record, so one transaction settles both or neither.
  2. Nothing grows without bound: the source is paused while too much is pending, or too much waits for the journal.
+ 3. A transaction's marker behind the last event is read, too: without a position of its own, the group's lag would
+    never be 0. It may wait for the next event's position, so it costs at most one transaction a second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,8 +17,10 @@ from consumer.core.clock import Clock
 from consumer.core.effects import ActionId, Close, Effect, GiveUp, LiveAction, Save
 from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
+from consumer.core.places import offset_at, place_of
 from consumer.events.deciding import Ignored, decide
 from consumer.events.routing import Misrouted, Routed, Router
+from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import DeadLetter, Intent, Item, Position, Put, Tombstone, Write
 from consumer.kafka.membership import MAX_RECORDS
 from consumer.kafka.records import (
@@ -27,8 +31,8 @@ from consumer.kafka.records import (
     dead_letter_of_unreadable,
     live_action,
     new_action,
-    offset_of_key,
     pending_value,
+    place_of_key,
     without_value,
 )
 from consumer.kafka.restore import UnreadableRecord
@@ -65,20 +69,27 @@ class Outbox:
         journal: Journal,
         limits: Limits,
         dead_letter_topics: Collection[str],
+        incarnations: Mapping[str, int],
         metrics: Metrics,
         tracing: Tracing | None,
     ) -> None:
-        """`dead_letter_topics`: ours. An event that was redriven from another topic is another relay's."""
+        """`dead_letter_topics`: ours. An event that was redriven from another topic is another relay's.
+
+        `incarnations`: of each source topic (core/places.py).
+        """
         self._ledger = ledger
         self._router = router
         self._source = source
         self._journal = journal
         self._limits = limits
         self._dead_letter_topics = dead_letter_topics
+        self._incarnations = incarnations
         self._metrics = metrics
         self._tracing = tracing
         self._writes: list[Item] = []
+        self._ends: dict[Assignment, int] = {}
         self.paused = False
+        self.journal_is_full = False
 
     @property
     def empty(self) -> bool:
@@ -104,11 +115,20 @@ class Outbox:
         for save in saves:
             self._writes.append(put_of(save, is_intent=False))
 
-    def take(self, assignment: Assignment, events: Sequence[SourceEvent], now: float) -> None:
+    def take(self, read: Read, now: float) -> None:
         """Decode and route each consumed event, and give its action to the ledger."""
+        assignment, events = read.assignment, read.events
         self._metrics.events_consumed(assignment.topic, len(events))
         for event in events:
             self._writes.append(self._taken(assignment, event, now))
+        self._ends.pop(assignment, None)
+        if not events or events[-1].offset + 1 < read.next_offset:
+            self._ends[assignment] = read.next_offset
+
+    def settle_ends(self) -> None:
+        """Move the positions of partitions whose end holds no events (rule 3)."""
+        self._writes += [Position(assignment, next_offset) for assignment, next_offset in self._ends.items()]
+        self._ends.clear()
 
     def dead_letter_unreadable(self, assignment: Assignment, record: UnreadableRecord, now: float) -> None:
         """Submit the dead letter of a delay record that this version cannot read."""
@@ -118,7 +138,7 @@ class Outbox:
                 assignment=assignment,
                 record=dead_letter,
                 reason=Reason.UNREADABLE_PENDING,
-                offset=offset_of_key(record.key),
+                offset=None if (place := place_of_key(record.key)) is None else offset_at(place),
                 key=record.key,
             )
         )
@@ -135,7 +155,9 @@ class Outbox:
             self._metrics.routed(result.route, result.action)
             for each in result.dropped:
                 self._metrics.field_dropped(result.route, each.key)
-            save = self._ledger.accept(assignment, event.offset, new_action(result, event), now)
+            incarnation = self._incarnations[assignment.topic]
+            place = place_of(incarnation, event.offset)
+            save = self._ledger.accept(assignment, place, new_action(result, event, incarnation), now)
             if save is not None:
                 return put_of(save, next_offset)
         elif isinstance(result, Misrouted):
@@ -175,10 +197,11 @@ class Outbox:
         most = self._limits.pending
         slack = min(0.1, MAX_RECORDS / most) if self.paused else 0.0
         backlog = self._journal.backlog + len(self._writes)
+        self.journal_is_full = backlog >= (0.9 if self.paused else 1.0) * self._limits.backlog
         full = (
             self._ledger.open >= (1 - slack) * most
             or self._ledger.open_bytes >= (1 - slack) * most * BYTES_OF_PENDING
-            or backlog >= (0.9 if self.paused else 1.0) * self._limits.backlog
+            or self.journal_is_full
         )
         if full != self.paused:
             self.paused = full
@@ -190,21 +213,21 @@ def put_of(save: Save, next_offset: int | None = None, *, is_intent: bool = True
 
     A document waits for its record's commit as an action does for its intent's.
     """
-    assignment, offset = save.action_id
+    assignment, place = save.action_id
     may_follow = save.sending or save.before_document
     intent = Intent(save.action_id, save.sends, save.doubt) if may_follow and is_intent else None
-    return Put(assignment, action_key(offset, save.route), pending_value(save), next_offset, intent)
+    return Put(assignment, action_key(place, save.route), pending_value(save), next_offset, intent)
 
 
 def dead_letter_of(given_up: GiveUp, now: float, next_offset: int | None = None) -> DeadLetter:
     """Return the write of an action that was given up. `now` is seconds since 1970."""
-    assignment, offset = given_up.action_id
+    assignment, place = given_up.action_id
     return DeadLetter(
         assignment=assignment,
         record=dead_letter_of_action(given_up, now),
         reason=given_up.reason,
-        offset=offset,
-        key=action_key(offset, given_up.route),
+        offset=offset_at(place),
+        key=action_key(place, given_up.route),
         next_offset=next_offset,
     )
 

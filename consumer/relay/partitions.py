@@ -19,6 +19,7 @@ from consumer.core.clock import Clock
 from consumer.core.effects import LiveAction
 from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
+from consumer.core.progress import Reading, Seen, StallReason
 from consumer.kafka.journal.writes import Barrier, Begin, Position, Tombstone
 from consumer.kafka.records import action_key
 from consumer.kafka.restore import Restored, RestoreError
@@ -92,6 +93,13 @@ class Partitions:
         """Return what the status page shows of each partition."""
         return {each[:2]: self._figures_of(each) for each in self.ours}
 
+    def seen(self, assignment: Assignment, reading: Reading | None, halted_by: StallReason) -> Seen:
+        """Return what the progress watch looks at. `halted_by`: what would explain that nothing is read at all."""
+        pending = self._ledger.open_of(assignment)
+        if pending is None:
+            return Seen(reading, None, "restoring")
+        return Seen(reading, pending, "foreign_transaction" if reading is not None and reading.held else halted_by)
+
     def close(self) -> None:
         """End the restore's thread as soon as it can."""
         self._restoring.shutdown(wait=False, cancel_futures=True)
@@ -156,7 +164,7 @@ class Partitions:
         """Return the actions that continue; the others end here."""
         known: list[LiveAction] = []
         for live in restored.actions:
-            if restored.next_offset <= live.offset < restored.source_end and not live.sending:
+            if restored.next_place <= live.offset < restored.end_place and not live.sending:
                 # A delayed commit made its record visible without its offset, or an operator moved the offset back.
                 # The source will bring the event again, perhaps when this action is done and forgotten.
                 self._outbox.add(Tombstone(restored.assignment, action_key(live.offset, live.action.route)))

@@ -29,7 +29,7 @@ from consumer.relay.outbox import Limits
 from consumer.telemetry.metrics import Metrics
 from tests.simulation.engage_model import SimulatedEngage
 from tests.simulation.kafka_clients import SimulatedReader
-from tests.simulation.oracle import RATE_LIMIT
+from tests.simulation.oracle import CONTACT_GRACE_S, DEADLINE_S, RATE_LIMIT
 from tests.simulation.process import TOPICS, Process
 from tests.simulation.threads import SimulatedJournal, SimulatedSource
 from tests.simulation.workload import ROUTER
@@ -37,9 +37,11 @@ from tests.simulation.workload import ROUTER
 if TYPE_CHECKING:
     from tests.simulation.scheduler import Scheduler
 
-DEADLINE_S = 600.0
 POLICY = Policy(
-    PollSchedule(initial_s=1.0, max_interval_s=150.0, growth=3.0), deadline_s=DEADLINE_S, not_found_grace_s=60.0
+    PollSchedule(initial_s=1.0, max_interval_s=150.0, growth=3.0),
+    deadline_s=DEADLINE_S,
+    not_found_grace_s=60.0,
+    contact_grace_s=CONTACT_GRACE_S,
 )
 LEARNING = replace(POLICY, schedule=PollSchedule(learns=True, max_interval_s=150.0))
 LEARNS_IN = 8  # of so many schedules one: to plan takes longer than all the rest of a schedule
@@ -83,7 +85,12 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
     is_twin = scheduler.twins and process.name == "relay-1"
     process.journal = journal = SimulatedJournal(process, "relay-0" if is_twin else process.name, PINNING, noted)
     restorer = Restorer(
-        SimulatedReader(process), topics={TOPICS.source: TOPICS}, say=_nothing, wanted=source.owns, clock=process.clock
+        SimulatedReader(process),
+        topics={TOPICS.source: TOPICS},
+        identities={TOPICS.source: process.identity},
+        say=_nothing,
+        wanted=source.owns,
+        clock=process.clock,
     )
     connection = Connection(
         name="default",
@@ -103,6 +110,7 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         policy=POLICY if scheduler.seed % LEARNS_IN else LEARNING,
         limits=Limits(scheduler.profile.max_pending, MAX_BACKLOG),
         dead_letter_topics={TOPICS.dead_letters},
+        incarnations={TOPICS.source: process.identity.incarnation},
         partition_counts={TOPICS.source: len(scheduler.numbers)},
         lease_s=lease_of(properties),
         clock=process.clock,

@@ -10,17 +10,20 @@ from functools import partial
 from typing import Self
 
 import uvloop
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException
 from prometheus_client import CollectorRegistry
 
 from consumer.admin.server import Heartbeats
+from consumer.admin.status import Status, status_of
 from consumer.core.clock import steady_clock
 from consumer.core.ledger import Policy
+from consumer.core.ownership import Partition
 from consumer.core.pacing import Pace, PollSchedule
+from consumer.core.progress import STALL_S, Reading
 from consumer.engage.client import EngageClient
 from consumer.events.routing import BUILT_IN_ROUTES, Router, RouteRule, compile_routes
 from consumer.kafka.facts import Failed
-from consumer.kafka.initial_offsets import settle_start
+from consumer.kafka.initial_offsets import Started, settle_start
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.restore import KafkaReader, Restorer
@@ -40,12 +43,11 @@ QUICK = Policy(schedule=IMPATIENT, deadline_s=120.0, not_found_grace_s=1.0, cont
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
-def _settled_start(sandbox: Sandbox) -> bool:
+def _settled_start(sandbox: Sandbox) -> Started | None:
     try:
-        settle_start(sandbox.properties, [sandbox.topics], "earliest")
+        return settle_start(sandbox.properties, [sandbox.topics], "earliest")
     except KafkaException:  # the group's coordinator is not there yet; run waits for it, too
-        return False
-    return True
+        return None
 
 
 class RelayThread:
@@ -62,12 +64,15 @@ class RelayThread:
         requests_per_second: float = 400.0,
         timeout_s: float = 20.0,
         max_pending: int = 100_000,
+        stall_s: float = STALL_S,
         api_key: Callable[[], str] = lambda: API_KEY,
     ) -> None:
-        until(lambda: _settled_start(sandbox), "the start is written down")
+        started = until(lambda: _settled_start(sandbox), "the start is written down")
+        assert started is not None
+        identities = started.identities
         urls = {"default": engages} if isinstance(engages, str) else engages
         self.registry = CollectorRegistry()
-        metrics = Metrics(self.registry)
+        self._metrics = metrics = Metrics(self.registry)
         rate = requests_per_second
 
         def connection(name: str, url: str) -> Connection:
@@ -89,9 +94,10 @@ class RelayThread:
 
         self._inbox = Inbox()
         clock, heartbeats, topics = steady_clock(), Heartbeats(), sandbox.relay_topics
-        source = Source(
+        self._source = source = Source(
             properties=sandbox.properties,
             topics=topics,
+            identities=identities,
             report=self._inbox.put,
             clock=clock,
             hand_over_s=MIN_HAND_OVER_S,
@@ -101,6 +107,7 @@ class RelayThread:
             properties=sandbox.properties,
             transactional_id=sandbox.transactional_id,
             topics=topics,
+            identities=identities,
             ownership=lambda: source.ownership,
             clock=clock,
             report=self._inbox.put,
@@ -111,7 +118,8 @@ class RelayThread:
             inbox=self._inbox,
             source=source,
             journal=journal,
-            restorer=Restorer(reader, topics=topics, say=print, wanted=source.owns, clock=clock),
+            restorer=Restorer(reader, topics=topics, identities=identities, say=print, wanted=source.owns, clock=clock),
+            incarnations={topic: each.incarnation for topic, each in identities.items()},
             partition_counts={sandbox.topics.source: sandbox.partitions},
             lease_s=lease_of(sandbox.properties),
             connections=[connection(name, url) for name, url in urls.items()],
@@ -123,6 +131,7 @@ class RelayThread:
             jitter=random.Random(1).random,
             metrics=metrics,
             heartbeats=heartbeats,
+            stall_s=stall_s,
         )
         self._stop: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
@@ -182,6 +191,27 @@ class RelayThread:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(PATIENCE_S)
             assert not self._thread.is_alive(), "the relay does not end"
+
+    def on_consumer(self, function: Callable[[Consumer], object]) -> None:
+        """Have the source's thread call this with its consumer, behind everybody's back; returns when it has."""
+        done = threading.Event()
+
+        def call(consumer: Consumer) -> None:
+            function(consumer)
+            done.set()
+
+        self._source._requests.append(call)
+        assert done.wait(PATIENCE_S)
+
+    @property
+    def status(self) -> Status:
+        """What its status page shows."""
+        return status_of(self._metrics.published(), version="tests", age_s=0.0)
+
+    @property
+    def readings(self) -> Mapping[Partition, Reading]:
+        """How far each partition was read."""
+        return self._source.readings
 
     def metric(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(f"engage_relay_{name}", labels) or 0.0

@@ -34,6 +34,7 @@ from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Ownership, generation
 from consumer.kafka.facts import (
     Committed,
+    DeadLetterAt,
     DelayTopicRecreated,
     Dropped,
     Fenced,
@@ -56,7 +57,7 @@ from consumer.kafka.journal.producers import (
 from consumer.kafka.journal.writes import Barrier, Begin, DeadLetter, Item, Position, Put, Tombstone, Write
 from consumer.kafka.records import position_value
 from consumer.kafka.topics import RelayTopics
-from schemas.pending_action import POSITION_KEY
+from schemas.pending_action import POSITION_KEY, SourceIdentity
 
 RETRY_S = (0.05, 0.2, 1.0, 5.0)  # between attempts after an abort
 Keyed = Put | Tombstone | DeadLetter
@@ -87,6 +88,7 @@ class _Batch:
     latest: dict[bytes, Keyed] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     written: dict[Hashable, int | None] = field(default_factory=dict)
+    dead_letters_at: dict[DeadLetter, DeadLetterAt] = field(default_factory=dict)
 
     def add(self, write: Write) -> None:
         match write:
@@ -123,6 +125,7 @@ class Transactions:
         clients: Clients,
         *,
         topics: Mapping[str, RelayTopics],
+        identities: Mapping[str, SourceIdentity],
         ownership: Callable[[], Ownership],
         clock: Clock,
         pause: Callable[[float], None],
@@ -131,12 +134,14 @@ class Transactions:
         pinning: Pinning = PINNING,
         new_name: Callable[[], str] = _random_name,
     ) -> None:
-        """`topics` by source topic; `ownership` returns the latest snapshot; `pause` waits between two attempts.
+        """`topics` and `identities` by source topic. `ownership` returns the latest snapshot.
 
-        `new_name` returns a name for a transaction that no other one ever had (rule 3).
+        `pause` waits between two attempts. `new_name` returns a name for a transaction that no other one ever had
+        (rule 3).
         """
         self._producers = Producers(clients, clock)
         self._topics = topics
+        self._identities = identities
         self._ownership = ownership
         self._clock = clock
         self._pause = pause
@@ -268,7 +273,8 @@ class Transactions:
             state = self._partitions[batch.assignment]
             state.mark.apply(batch.written, batch.end)
             state.next_offset, state.end, state.recreated = batch.next_offset, batch.end, False
-        self._report(Committed(writes, self._ownership_confirmed_at, self._clock() - started))
+        dead_letters = {write: at for batch in batches for write, at in batch.dead_letters_at.items()}
+        self._report(Committed(writes, self._ownership_confirmed_at, self._clock() - started, dead_letters))
         for batch in batches:
             if batch.recreated:
                 self._report(DelayTopicRecreated(batch.assignment))
@@ -317,9 +323,14 @@ class Transactions:
     def _produce_dead_letters(self, batch: _Batch) -> int:
         """Produce the batch's dead letters; returns how many there are."""
         topic, partition, _ = batch.assignment
+        to = self._topics[topic].dead_letters
         for write in batch.dead_letters:
-            self._producers.produce(self._topics[topic].dead_letters, partition, write.record, write=write)
+            lies = partial(self._dead_letter_lies, batch, write, to)
+            self._producers.produce(to, partition, write.record, delivered=lies, write=write)
         return len(batch.dead_letters)
+
+    def _dead_letter_lies(self, batch: _Batch, write: DeadLetter, topic: str, record: Message) -> None:
+        batch.dead_letters_at[write] = DeadLetterAt(topic, record.offset())
 
     def _produce(self, batch: _Batch) -> None:
         topic, partition, _ = batch.assignment
@@ -329,7 +340,8 @@ class Transactions:
             record = Record(key, None if put is None else put.value)
             delivered = partial(self._delivered, batch, write)
             self._producers.produce(delay_topic, partition, record, delivered=delivered, write=put)
-        position = Record(POSITION_KEY, position_value(batch.next_offset))
+        value = position_value(self._identities[topic], partition, batch.next_offset)
+        position = Record(POSITION_KEY, value)
         self._producers.produce(delay_topic, partition, position, delivered=partial(self._delivered, batch, None))
 
     def _delivered(self, batch: _Batch, write: Keyed | None, record: Message) -> None:
