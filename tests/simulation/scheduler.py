@@ -17,7 +17,7 @@ from functools import partial
 from typing import TypeVar
 
 from consumer.core.clock import Clock
-from consumer.errors import OffsetOutOfRangeError
+from consumer.errors import ConsumerFailedError, OffsetOutOfRangeError
 from consumer.kafka.facts import (
     DelayTopicRecreated,
     Dropped,
@@ -158,10 +158,13 @@ class Scheduler:
 
     def process_failed(self, process: Process, error: Exception) -> None:
         self.say(f"{process.id} ends: {type(error).__name__}: {error}")
-        if not isinstance(error, OffsetOutOfRangeError):
-            self.broken(error)
-            return
-        self.reach("a process ended for an offset that is out of range")
+        match error:
+            case OffsetOutOfRangeError():
+                self.reach("a process ended for an offset that is out of range")
+            case ConsumerFailedError():
+                self.reach("a process ended because the group refused it")
+            case _:
+                self.broken(error)
 
     def ended(self, process: Process) -> None:
         """A process is over; whoever watches it starts it again."""
