@@ -33,9 +33,9 @@ from typing import TYPE_CHECKING
 
 from consumer.core.outcomes import Accepted, ActionOutcome
 from consumer.core.ownership import Assignment, Partition
-from consumer.kafka.records import offset_of_key, read_position
+from consumer.kafka.records import place_of_key, read_position
 from schemas.dead_letter import PREFIX
-from schemas.pending_action import POSITION_KEY
+from schemas.pending_action import POSITION_KEY, Position
 from tests.simulation.kafka_model import Log, Member, Record, Transaction
 from tests.simulation.process import TOPICS, Process
 from tests.simulation.workload import Event
@@ -217,7 +217,7 @@ class Oracle:
         if log.topic == TOPICS.dead_letters:
             self.by_offset[log.partition][_source_offset(record)].torn_dead_letters += 1
         elif record.key != POSITION_KEY:
-            offset = offset_of_key(record.key or b"")
+            offset = place_of_key(record.key or b"")
             if offset is not None and offset >= self.position(log.partition):
                 self.by_offset[log.partition][offset].torn = True
 
@@ -254,7 +254,7 @@ class Oracle:
                 if of is log and record.key is not None and record.key != POSITION_KEY and record.value is not None:
                     records[record.key] = record
         for record in records.values():
-            event = self.by_offset[number][offset_of_key(record.key or b"") or 0]
+            event = self.by_offset[number][place_of_key(record.key or b"") or 0]
             event.bereft = True
             event.holder = holder
             event.gone_intent = record if _is_intent(record) else None
@@ -409,7 +409,8 @@ def _sends_of(record: Record) -> int:
 
 @lru_cache(10_000)
 def _position_of(value: bytes) -> int | None:
-    return read_position(value)
+    position = read_position(value)
+    return position.next_offset if isinstance(position, Position) else None
 
 
 def _header(record: Record, name: str) -> str:

@@ -56,7 +56,7 @@ from consumer.kafka.journal.producers import (
 from consumer.kafka.journal.writes import Barrier, Begin, DeadLetter, Item, Position, Put, Tombstone, Write
 from consumer.kafka.records import position_value
 from consumer.kafka.topics import RelayTopics
-from schemas.pending_action import POSITION_KEY
+from schemas.pending_action import POSITION_KEY, SourceIdentity
 
 RETRY_S = (0.05, 0.2, 1.0, 5.0)  # between attempts after an abort
 Keyed = Put | Tombstone | DeadLetter
@@ -123,6 +123,7 @@ class Transactions:
         clients: Clients,
         *,
         topics: Mapping[str, RelayTopics],
+        identities: Mapping[str, SourceIdentity],
         ownership: Callable[[], Ownership],
         clock: Clock,
         pause: Callable[[float], None],
@@ -131,12 +132,14 @@ class Transactions:
         pinning: Pinning = PINNING,
         new_name: Callable[[], str] = _random_name,
     ) -> None:
-        """`topics` by source topic; `ownership` returns the latest snapshot; `pause` waits between two attempts.
+        """`topics` and `identities` by source topic. `ownership` returns the latest snapshot.
 
-        `new_name` returns a name for a transaction that no other one ever had (rule 3).
+        `pause` waits between two attempts. `new_name` returns a name for a transaction that no other one ever had
+        (rule 3).
         """
         self._producers = Producers(clients, clock)
         self._topics = topics
+        self._identities = identities
         self._ownership = ownership
         self._clock = clock
         self._pause = pause
@@ -329,7 +332,8 @@ class Transactions:
             record = Record(key, None if put is None else put.value)
             delivered = partial(self._delivered, batch, write)
             self._producers.produce(delay_topic, partition, record, delivered=delivered, write=put)
-        position = Record(POSITION_KEY, position_value(batch.next_offset))
+        value = position_value(self._identities[topic], partition, batch.next_offset)
+        position = Record(POSITION_KEY, value)
         self._producers.produce(delay_topic, partition, position, delivered=partial(self._delivered, batch, None))
 
     def _delivered(self, batch: _Batch, write: Keyed | None, record: Message) -> None:

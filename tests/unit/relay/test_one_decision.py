@@ -76,6 +76,7 @@ def relayed(record: SourceEvent) -> tuple[object, ...]:
         journal=journal,
         limits=Limits(100),
         dead_letter_topics=SETTINGS.dead_letter_topics,
+        incarnations={OURS.topic: 0},
         metrics=Metrics(CollectorRegistry()),
         tracing=None,
     )
