@@ -254,7 +254,7 @@ class Oracle:
                 if of is log and record.key is not None and record.key != POSITION_KEY and record.value is not None:
                     records[record.key] = record
         for record in records.values():
-            event = self.by_offset[number][place_of_key(record.key or b"") or 0]
+            event = self.by_offset[number][offset_at(place_of_key(record.key or b"") or 0)]
             event.bereft = True
             event.holder = holder
             event.gone_intent = record if _is_intent(record) else None
