@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING
 
 from consumer.core.outcomes import Accepted, ActionOutcome
 from consumer.core.ownership import Assignment, Partition
+from consumer.core.places import offset_at
 from consumer.kafka.records import place_of_key, read_position
 from schemas.dead_letter import PREFIX
 from schemas.pending_action import POSITION_KEY, Position
@@ -217,9 +218,9 @@ class Oracle:
         if log.topic == TOPICS.dead_letters:
             self.by_offset[log.partition][_source_offset(record)].torn_dead_letters += 1
         elif record.key != POSITION_KEY:
-            offset = place_of_key(record.key or b"")
-            if offset is not None and offset >= self.position(log.partition):
-                self.by_offset[log.partition][offset].torn = True
+            place = place_of_key(record.key or b"")
+            if place is not None and offset_at(place) >= self.position(log.partition):
+                self.by_offset[log.partition][offset_at(place)].torn = True
 
     def is_known(self, number: int) -> bool:
         """Whether anybody wrote down where it continues: else it begins wherever retention has left it."""
