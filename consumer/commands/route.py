@@ -48,9 +48,12 @@ def route(
         Path | None,
         typer.Argument(
             help="Events, one per line or one alone, or records that kcat -J or kafka-console-consumer printed;"
-            " -: stdin.",
+            " -: stdin; test: compare the folder DIR with what it expects.",
             show_default=False,
         ),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="With `test`: see docs/expressions.md.", show_default=False)
     ] = None,
     *,
     config: Config = None,
@@ -85,7 +88,9 @@ def route(
 ) -> None:
     """Say what would become of events. Exit code 1 where one would be dead-lettered, or cannot be read."""
     with exit_codes():
-        if (file is None) == (offset is None):
+        if file == Path("test") and folder is not None:
+            raise typer.Exit(_test(folder))
+        if (file is None) == (offset is None) or folder is not None:
             refuse("name the events: FILE or --offset")
         from consumer.commands.exports import Defaults, records_in
 
@@ -105,6 +110,22 @@ def route(
             else:
                 _print_verdict(verdict, verbose=verbose)
         raise typer.Exit(int(dead))
+
+
+def _test(folder: Path) -> int:
+    """Compare every folder below this one with what it expects; returns the exit code."""
+    from consumer.commands.expectations import differences, folders_below
+
+    folders = folders_below(folder)
+    if not folders:
+        refuse(f"{folder}: no expected.yaml here or below")
+    different = 0
+    for each in folders:
+        for difference in differences(each):
+            different += 1
+            output.data(str(difference))
+    output.data(f"{len(folders)} folders, {different} differences")
+    return int(bool(different))
 
 
 def _headers(given: list[str] | None) -> list[tuple[str, bytes | None]]:

@@ -285,7 +285,7 @@ def test_what_is_pending_of_a_recreated_source_stays_and_new_events_at_its_offse
     (source,) = started(sandbox).identities.values()
     assert source.incarnation == 1
     sandbox.write(sandbox.topics.delay, [pending(sandbox, 5, incarnation=1)])  # a new event at an old offset
-    assert [place for place, _ in restored(sandbox)[1]] == [5, 19, place_of(1, 5)]
+    assert [place for place, _ in restored(sandbox)[1]] == [place_of(0, 5), place_of(0, 19), place_of(1, 5)]
 
 
 def test_a_new_group_continues_where_the_old_one_was(sandbox: Sandbox) -> None:
