@@ -79,6 +79,7 @@ audit: $(READY) ## Look for known vulnerabilities in what is pinned (says so whe
 bench: $(READY) ## Measure throughput and restore time against a real broker
 	@$(BIN)/python -m benchmarks.throughput $(ARGS)
 	@$(BIN)/python -m benchmarks.restore $(ARGS)
+	@$(BIN)/python -m benchmarks.deciding
 
 lock: $(READY) ## Pin the dependencies of pyproject.toml (ARGS=--upgrade for the newest)
 	@set -e; lock() { \
