@@ -243,7 +243,7 @@ def judged(records: Iterable[SourceEvent | Unreadable], settings: Settings) -> I
 
 def _verdict(number: int, decision: Decision, trace: tuple[RouteTrace, ...]) -> Verdict:
     from consumer.events.deciding import Ignored
-    from consumer.events.routing import Misrouted, Several, note_on
+    from consumer.events.routing import Misrouted, Several
 
     match decision:
         case Ignored(why):
@@ -251,5 +251,13 @@ def _verdict(number: int, decision: Decision, trace: tuple[RouteTrace, ...]) -> 
         case Misrouted(reason, detail):
             return Verdict(number=number, fate="dead_letter", reason=reason, detail=detail, trace=trace)
     actions = decision.actions if isinstance(decision, Several) else (decision,)
-    note = next((note for each in actions if (note := note_on(each.action)) is not None), None)
+    note = next((note for each in actions if (note := _note_on_action(each)) is not None), None)
     return Verdict(number=number, fate="routed", actions=actions, trace=trace, note=note)
+
+
+def _note_on_action(action: Routed) -> str | None:
+    from consumer.events.identifiers import hint_on
+    from consumer.events.routing import note_on
+
+    hint = hint_on(action.order_id)
+    return note_on(action.action) or (None if hint is None else f"the order's id {hint}")

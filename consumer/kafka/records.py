@@ -36,6 +36,7 @@ from consumer.core.effects import (
 )
 from consumer.core.places import MAX_ITEMS, incarnation_at, item_at, offset_at, place_of
 from consumer.events.deciding import redrive_of
+from consumer.events.identifiers import hint_on
 from consumer.events.numbers import read_exactly, written
 from consumer.events.routing import ORDER_ACTION, Routed, names_order_action
 from schemas.dead_letter import DETAIL, FIRST_OFFSET, ITEM, PREFIX, REDRIVE_OF, ROUTE, DeadLetterHeaders, Reason
@@ -305,12 +306,12 @@ def read_position(value: bytes) -> Position | Unreadable:
 def dead_letter_of_action(given_up: GiveUp, now: float) -> DeadLetterRecord:
     """Return the dead letter of an action that was given up. `now` is seconds since 1970."""
     payload = read_payload(given_up.payload)
-    source = payload.source
+    source, hint = payload.source, hint_on(payload.order_id)
     return _dead_letter(
         _event_of(source),
         DeadLetterHeaders(
             reason=given_up.reason,
-            detail=given_up.detail,
+            detail=given_up.detail if hint is None else f"{given_up.detail}; the order's id {hint}",
             errors=given_up.errors,
             source_topic=source.topic,
             source_partition=source.partition,
