@@ -8,8 +8,9 @@ Rules:
  2. Intents are saved just in time. The caller says how many may wait for their sending. So a crash leaves few
     actions in doubt, and each is sent soon after its commit proved that we owned its partition.
  3. In a lane (one order on one connection) actions leave in the order of their events. Lanes never wait for each
-    other. An action that becomes a dead letter frees its successor at once. If it is in doubt, the successor waits
-    until Engage can no longer be at work on it.
+    other. An action that becomes a dead letter frees its successor at once. If it is in doubt, it becomes one
+    only when Engage can no longer be at work on it: until then its record stays, and keeps its successor waiting
+    over a restart, too.
  4. Every key contains the assignment's epoch. So an answer that belongs to an earlier assignment of a partition
     never touches the actions of the present one.
  5. An action stays in doubt until it ends: no later answer tells what became of an earlier send. So an action in
@@ -20,8 +21,9 @@ Rules:
  7. A document or a change of the order is sent as an action is: its record is committed again, which proves that we
     own its partition, it leaves soon after that, and a hand-over waits for it. Otherwise its former owner could
     replace the order after the next owner sent a newer document. It is never in doubt: sent again, it does no harm.
-    But the order's next action waits until Engage can no longer be at work on it, where its answer never came or its
-    owner died meanwhile. An older one never replaces a newer one: newest_documents.py.
+    But where its answer never came, or its owner died meanwhile, Engage may still be at work on it. So it is sent
+    again only when that cannot be any more, and the order's next document comes after that. An older one never
+    replaces a newer one: newest_documents.py.
  8. An action that travels in a document needs no tag. It is sent as any action is, under an intent, and may be in
     doubt. Once Engage took it, it keeps its place in the lane, and its job is polled only to learn whether it failed.
     Any other end than the job's leaves it in doubt.
@@ -47,7 +49,7 @@ States (an action behind another one of its lane is QUEUED):
     DUE --document, change, an older one--> DUE, to poll the order
     SENDING, with the document, --sent--> WAITING, to poll its job --done--> (gone)
     SENDING --no contact--> HOLDING; with the event's own document: WAITING, to send it again
-    any --gave up--> (dead letter)
+    any --gave up--> (dead letter); in doubt: HOLDING --wait over--> (dead letter)
 
 Effects (effects.py) go to the journal, in the order in which they are returned; requests are fetched with `take`.
 """
@@ -111,6 +113,7 @@ from consumer.core.outcomes import (
 )
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import PollSchedule, spread
+from consumer.core.places import incarnation_at, offset_at, place_of
 from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.poll_plan import PollPlan
 from schemas.dead_letter import Reason
@@ -132,8 +135,8 @@ class Policy:
 
     `deadline_s` counts from when the event was first read, `not_found_grace_s` from the first 404 in a row,
     `contact_grace_s` from the first 422. `processing_s` is the longest time that Engage may still work on an action
-    in doubt, or on a document without an answer. If that action becomes a dead letter, and after such a document, the
-    order's next action waits so long.
+    in doubt, or on a document without an answer. If that action becomes a dead letter, the order's next action waits so
+    long. So does the document, until it is sent again.
     """
 
     schedule: PollSchedule = field(default_factory=PollSchedule)
@@ -174,7 +177,8 @@ class _Entry:
         "document",
         "doubt",
         "due",
-                "failed",
+        "ending",
+        "failed",
         "failed_at",
         "first_offset",
         "first_seen",
@@ -219,6 +223,7 @@ class _Entry:
         self.missing_since: float | None = None  # the first 404 of those that came in a row
         self.contact_due: float | None = None  # by when its order must have a contact; None before its first 422
         self.failed_at: float | None = None  # when it last met a failure; None after an answer of use
+        self.ending: tuple[str, str | None] | None = None  # it is given up in doubt: detail and errors
         self.attempts = 0
         self.answered = 0  # polls in a row that Engage answered without a tag
         self.failed = 0  # polls in a row that failed
@@ -258,7 +263,9 @@ class _Entry:
         """Its document's or change's (newest_documents.py)."""
         if self.first_offset is None:
             return self.offset
-        return self.first_offset if self.first_offset < self.offset else UNKNOWN
+        if not 0 <= self.first_offset < offset_at(self.offset):
+            return UNKNOWN
+        return place_of(incarnation_at(self.offset), self.first_offset)
 
     @property
     def target(self) -> PollTarget:
@@ -342,7 +349,7 @@ class Ledger:
     def assign(self, assignment: Assignment, restored: Iterable[LiveAction], now: float) -> list[Effect]:
         """Add an assigned partition, with the live records of its delay topic in any order.
 
-        Returns what ends at once: actions in doubt that must not be sent again, and second records of one event.
+        Returns what ends at once: second records of one event.
         (An event has two where it was read twice, and its route was renamed in between. The one in doubt stays.)
         """
         partition = self._partitions[assignment] = _Partition(assignment)
@@ -357,17 +364,17 @@ class Ledger:
             entry = self._add(partition, record.offset, record.action, min(record.first_seen, now))
             entry.due = min(record.due, now + self._policy.schedule.max_interval_s)
             entry.attempts, entry.sends = record.attempts, record.sends
+            if record.document_sent:
+                entry.due = max(entry.due, now + self._policy.processing_s)
             if record.contact_due is not None:
                 entry.contact_due = min(record.contact_due, now + self._policy.contact_grace_s)
             self._doubt(entry, record.sending)
             if record.sending and not entry.resend:
-                effects += self._give_up(entry, Reason.OUTCOME_UNKNOWN, "the relay ended before the answer came", now)
-            elif self._is_head(entry):
+                entry.ending = ("the relay ended before the answer came", None)
+            if self._is_head(entry):
                 self._start(entry, now)
             else:
                 self._hasten_check(entry, now)
-            if record.document_sent or (record.sending and entry.with_document):
-                self._unsettle(entry, now)
         return effects
 
     def stop(self, assignment: Assignment) -> list[Effect]:
@@ -531,8 +538,9 @@ class Ledger:
 
     # -- what to do next ----------------------------------------------------------------------------------------
 
-    def wake(self, now: float, most: int = 1000) -> None:
-        """Move up to `most` actions whose time has come: polls become DUE, held actions may be sent again."""
+    def wake(self, now: float, most: int = 1000) -> list[Effect]:
+        """Move up to `most` actions whose time has come: polls become DUE, held actions may be sent again, or end."""
+        effects: list[Effect] = []
         while most and self._checks and self._checks[0][0] <= now:
             due, entry = heapq.heappop(self._checks)
             if entry.state is State.WAITING and entry.due == due and not entry.partition.stopping:
@@ -544,11 +552,14 @@ class Ledger:
             if entry.partition.stopping or entry.state is State.GONE:
                 continue
             most -= 1
-            if entry.state is State.HOLDING:
+            if entry.ending is not None:
+                effects.append(self._end(entry, Reason.OUTCOME_UNKNOWN, *entry.ending, now=now))
+            elif entry.state is State.HOLDING:
                 self._tagged(entry, now)
             else:
                 self._to(entry, State.DUE)
                 entry.queue.polls.append(entry)
+        return effects
 
     def next_wake(self) -> float | None:
         """When `wake` has something to do next."""
@@ -781,10 +792,15 @@ class Ledger:
 
     def _start(self, entry: _Entry, now: float) -> None:
         """Start an action that is the head of its lane now. If it was restored in doubt, it waits before it is sent."""
+        if entry.ending is not None:
+            self._wait(entry, State.HOLDING, now + self._policy.processing_s)
+            return
         if entry.tag is None and entry.job_id is not None and not entry.is_taken:
             entry.tag = self._tags.get((entry.queue.connection, entry.job_id))
         unsettled_until = entry.partition.unsettled.get((entry.queue.connection, entry.order_id), now)
         earliest = max(now + self._doubt_wait(entry, now) if entry.doubt else now, unsettled_until)
+        if entry.doubt and entry.needs_no_tag:
+            earliest = max(earliest, now + self._policy.processing_s)
         if entry.tag is None and not entry.needs_no_tag:
             self._wait(entry, State.WAITING, max(entry.due, earliest))
             return
@@ -797,7 +813,7 @@ class Ledger:
     def _wait(self, entry: _Entry, state: State, due: float) -> None:
         self._to(entry, state)
         entry.due = due
-        if entry.is_taken:
+        if entry.is_taken and state is State.WAITING:
             heapq.heappush(self._checks, (due, entry))
         else:
             heapq.heappush(self._heap, entry)
@@ -869,8 +885,13 @@ class Ledger:
         self._forget_order(entry)
         entry.answered, entry.failed = 0, entry.failed + 1
         if failure.own is not None and entry.failed >= MIN_TRIES and self._overran(entry, now):
+            if failure.may_be_processed:
+                self._unsettle(entry, now)
             return self._too_late(entry, now, failure.own, failure.reason)
-        self._wait(entry, State.WAITING, now + self._retry_after_or_backoff(failure.retry_after_s, entry.failed))
+        wait_s = self._retry_after_or_backoff(failure.retry_after_s, entry.failed)
+        if failure.may_be_processed:
+            wait_s = max(wait_s, self._policy.processing_s)
+        self._wait(entry, State.WAITING, now + wait_s)
         return []
 
     def _not_processed(self, entry: _Entry, failure: _Failure, now: float) -> list[Effect]:
@@ -892,7 +913,8 @@ class Ledger:
         self._doubt(entry, True)
         if self._overran(entry, now) and entry.sends >= MIN_TRIES:
             return self._too_late(entry, now, why)
-        self._wait(entry, State.HOLDING, now + max(self._doubt_wait(entry, now), retry_after_s or 0.0))
+        processing_s = self._policy.processing_s if entry.needs_no_tag else 0.0
+        self._wait(entry, State.HOLDING, now + max(self._doubt_wait(entry, now), retry_after_s or 0.0, processing_s))
         return []
 
     def _no_contact(self, entry: _Entry, errors: str | None, now: float) -> list[Effect]:
@@ -936,8 +958,8 @@ class Ledger:
 
     def _note(self, entry: _Entry, outcome: Outcome, now: float) -> bool:
         """Note whether Engage served this action. Returns whether it served others since this one last failed."""
-        if entry.is_document or entry.needs_no_tag:
-            self._note_document(entry, outcome, now)
+        if isinstance(outcome, DocumentTaken):
+            self._documents.taken(_lane(entry), entry.version)
         if isinstance(outcome, _NO_SERVICE):
             failed_at, entry.failed_at = entry.failed_at, now
             return failed_at is not None and entry.queue.served_at > failed_at
@@ -1006,13 +1028,6 @@ class Ledger:
         if (entry.is_document or entry.needs_no_tag) and entry.source != THE_REDRIVEN_DOCUMENT:
             self._documents.sent(_lane(entry), entry.version)
 
-    def _note_document(self, entry: _Entry, outcome: Outcome, now: float) -> None:
-        """Note the answer to a document or a change, with or without the action."""
-        if isinstance(outcome, DocumentTaken):
-            self._documents.taken(_lane(entry), entry.version)
-        elif isinstance(outcome, InDoubt if entry.needs_no_tag else Unavailable):
-            self._unsettle(entry, now)
-
     def _overran(self, entry: _Entry, now: float) -> bool:
         return now - entry.first_seen > self._policy.deadline_s
 
@@ -1027,20 +1042,24 @@ class Ledger:
             detail = f"{reason}: {detail}; {'an earlier send' if entry.doubt else 'it'} may have been processed"
             reason = Reason.OUTCOME_UNKNOWN
         if reason is Reason.OUTCOME_UNKNOWN:
-            self._unsettle(entry, now)
+            self._doubt(entry, True)
+            entry.ending = (detail, errors)
+            self._wait(entry, State.HOLDING, now + self._policy.processing_s)
+            return []
+        return [self._end(entry, reason, detail, errors, now=now)]
+
+    def _end(self, entry: _Entry, reason: Reason, detail: str, errors: str | None, *, now: float) -> GiveUp:
         self._remove(entry, now)
-        return [
-            GiveUp(
-                action_id=entry.id,
-                route=entry.route,
-                payload=entry.payload,
-                reason=reason,
-                detail=detail,
-                errors=errors,
-                attempts=entry.attempts,
-                sends=entry.sends,
-            )
-        ]
+        return GiveUp(
+            action_id=entry.id,
+            route=entry.route,
+            payload=entry.payload,
+            reason=reason,
+            detail=detail,
+            errors=errors,
+            attempts=entry.attempts,
+            sends=entry.sends,
+        )
 
     def _save(self, entry: _Entry, *, sending: bool, before_document: bool = False) -> Save:
         return Save(
@@ -1057,6 +1076,7 @@ class Ledger:
             contact_due=entry.contact_due,
             doubt=entry.doubt,
             before_document=before_document,
+            document_sent=before_document or (entry.is_document and entry.failed > 0),
         )
 
     def _backoff(self, failures: int) -> float:
@@ -1075,11 +1095,15 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """A call that failed. `own` says why the failure is the action's own; None where it is not (rule 6)."""
+    """A call that failed. `own` says why the failure is the action's own; None where it is not (rule 6).
+
+    `may_be_processed`: see Unavailable.
+    """
 
     retry_after_s: float | None
     own: str | None
     reason: Reason = Reason.DEADLINE
+    may_be_processed: bool = False
 
 
 def _failure(outcome: Unauthorized | Forbidden | Throttled | Unavailable, elsewhere: bool) -> _Failure:
@@ -1090,8 +1114,9 @@ def _failure(outcome: Unauthorized | Forbidden | Throttled | Unavailable, elsewh
             return _Failure(None, "Engage answered 403", Reason.FORBIDDEN)
         case Throttled(retry_after_s, answered):
             return _Failure(retry_after_s, "Engage asked to come back later" if answered or elsewhere else None)
-        case Unavailable(why, retry_after_s, answered):
-            return _Failure(retry_after_s, why if answered or elsewhere else None)
+        case Unavailable(why, retry_after_s, answered, may_be_processed):
+            own = why if answered or elsewhere else None
+            return _Failure(retry_after_s, own, may_be_processed=may_be_processed)
 
 
 _NO_SERVICE = (Throttled, Unavailable, InDoubt, Unauthorized, Forbidden)

@@ -14,10 +14,14 @@ Rules (each has a mutation of the production code that breaks it, mutants.py):
     it believes is its own: where these add up to more than one (a zombie; a source that has grown, before all have
     heard), so many times the rate limit, and one more for each process, which rounds its share up.
  7. When everything is healed, everything ends, and soon: no wait outlasts a clock that jumped by an hour.
- 8. An order's document never replaces a newer one. (A process that has ended takes its requests with it, and two
-    of the same transactional.id are not asked: the broker throws one out in the midst of its requests.)
+ 8. An order's document never replaces a newer one: its version is where its event lay when it came for the first
+    time. Engage applies what it was sent although the sender has died meanwhile. A document leaves only from the
+    partition's owner, and the partition is handed over only when none of it is under way.
  9. What is pending outlives the delay topic's deletion in its owner's memory, and is written again. Only what nobody
     holds any more is gone with it.
+
+10. No action whose order has no contact yet is given up before its grace or its deadline is over, and none waits for
+    one after that. (Where a wall clock was set, a successor may take the grace for over.)
 
 Excused: a dead letter more for each that a delayed request committed without its own offset, and a record that such a
 request made visible ahead of its offset; nothing else of these events.
@@ -25,10 +29,12 @@ request made visible ahead of its offset; nothing else of these events.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, deque
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from consumer.core.outcomes import Accepted, ActionOutcome
@@ -37,6 +43,7 @@ from consumer.core.places import offset_at
 from consumer.kafka.records import place_of_key, read_position
 from schemas.dead_letter import PREFIX
 from schemas.pending_action import POSITION_KEY, Position
+from tests.simulation import faults
 from tests.simulation.kafka_model import Log, Member, Record, Transaction
 from tests.simulation.process import TOPICS, Process
 from tests.simulation.workload import Event
@@ -45,6 +52,9 @@ if TYPE_CHECKING:
     from tests.simulation.scheduler import Scheduler
 
 RATE_LIMIT = 5.0
+DEADLINE_S = 600.0
+CONTACT_GRACE_S = 60.0
+MAX_LATE_TRIES = 3  # one is due at the grace's end; a crash may take its answer away
 MIN_WAIT_S = 8.0  # before an action in doubt is sent again: 10 s, spread by 20 %
 HEARD_WITHIN_S = 300.0  # by all that is healed, who owns what, and how many partitions there are
 REWRITE_AFTER_S = 60.0  # after the first transaction that met a new delay topic
@@ -62,7 +72,8 @@ class Oracle:
         self._met_recreated: dict[
             int, float
         ] = {}  # when a transaction first wrote to a delay partition that was recreated
-        self._documents: dict[tuple[int, str], int] = {}  # the newest that Engage took, by partition and order
+        self._documents: dict[tuple[int, str], int] = {}  # the version that Engage has, by partition and order
+        self._under_way: set[tuple[Process, Assignment, Event]] = set()  # documents without an answer
         self.positions: dict[int, int] = {}
         self.by_offset: dict[int, list[Event]] = {}
 
@@ -136,6 +147,8 @@ class Oracle:
                 self._scheduler.violate(f"event {event.number} is sent again at once, in doubt")
         if event.told == (process.id, epoch):
             self._scheduler.violate(f"event {event.number} is sent again, though its acceptance was taken in")
+        if event.first is not None and not event.document_applied:
+            self._scheduler.reach("a redriven action was sent without its document")
         event.unanswered = event.ever_in_doubt = True
         event.sent_at = self._scheduler.now
         return epoch
@@ -151,27 +164,78 @@ class Oracle:
         if isinstance(outcome, Accepted):
             event.told = (process.id, epoch)
 
+    def without_contact(self, event: Event) -> None:
+        """Engage says that the order has no contact: rule 10."""
+        now = self._scheduler.now
+        if event.refused_at is None:
+            event.refused_at = now
+        event.refused_late += now > event.refused_at + CONTACT_GRACE_S
+        if event.refused_late > MAX_LATE_TRIES and not self._scheduler.profile.skew_s:
+            self._scheduler.violate(f"event {event.number} is still tried, long after its grace for a contact")
+
+    def _given_up_without_contact(self, event: Event) -> None:
+        """Check a dead letter `no_contact`: rule 10."""
+        now = self._scheduler.now
+        waited_s = math.inf if event.refused_at is None else now - event.refused_at
+        overran = now > event.drawn_at + DEADLINE_S
+        if waited_s < CONTACT_GRACE_S and not overran and not self._scheduler.profile.skew_s:
+            self._scheduler.violate(f"event {event.number} was given up {waited_s:g} s after its order had no contact")
+
     def accepted(self, event: Event) -> None:
         """Engage processed an action."""
         event.accepted += 1
+        if event.refused_at is not None:
+            self._scheduler.reach("an action was accepted once its order had a contact")
         self._scheduler.say(f"Engage accepts event {event.number}")
         if event.accepted > 1:
             self._scheduler.reach("an action was accepted twice, in doubt")
         self.balance((event.partition,))
 
-    def document_taken(self, process: Process, event: Event) -> None:
-        """Engage takes an order's document: rule 8."""
-        if not process.alive:
-            return
+    @contextmanager
+    def document_under_way(self, process: Process, event: Event) -> Iterator[None]:
+        """A document is sent, and answered: rule 8."""
+        at = (TOPICS.source, event.partition)
+        epoch = process.source.ownership.owned.get(at, -1)
+        self._scheduler.say(f"{process.id} sends the document of event {event.number} (epoch {epoch})")
+        if not self.is_owner(process, at):
+            owner = self._owner(at)
+            self._scheduler.violate(
+                f"the document of event {event.number} is sent by {process.id}, though {owner and owner.id!r} owns {at}"
+            )
+        under_way = (process, Assignment(*at, epoch), event)
+        self._under_way.add(under_way)
+        yield
+        self._under_way.discard(under_way)
+
+    def handed_over(self, process: Process, given: set[Assignment]) -> None:
+        """A process has given partitions away, in time: rule 8."""
+        for sender, assignment, event in self._under_way:
+            if sender is process and assignment in given:
+                self._scheduler.violate(f"{assignment} is handed over with the document of event {event.number}")
+
+    def has_order(self, event: Event) -> bool:
+        """Whether Engage has the event's order."""
+        return any(order == event.order for _, order in self._documents)
+
+    def document_applied(self, process: Process, event: Event) -> None:
+        """Engage applies an order's document: rule 8."""
         lane = (event.partition, event.order)
         newest = self._documents.get(lane, -1)
-        if event.offset < newest and not self._scheduler.twins:
+        self._scheduler.say(f"Engage applies the document of event {event.number} (version {event.version})")
+        if event.version < newest:
             self._scheduler.violate(f"the document of event {event.number} replaces a newer one of its order")
-        elif event.offset < newest:
-            return
-        if 0 <= newest < event.offset:
+        elif 0 <= newest < event.version:
             self._scheduler.reach("a newer document replaced an order's")
-        self._documents[lane] = event.offset
+        if event.first is not None:
+            self._scheduler.reach("a redriven document was applied")
+        if not process.alive:
+            self._scheduler.reach("a document outlived its sender")
+        self._documents[lane] = event.version
+        event.document_applied = True
+
+    def can_be_redriven(self, event: Event) -> bool:
+        """Whether it has a document, and a dead letter that nobody has redriven yet."""
+        return event.document and not event.redriven and self._has_dead_letter(event)
 
     def restored(self, process: Process, record: Record) -> None:
         """A restore reads a record: note what another clock wrote."""
@@ -204,7 +268,13 @@ class Oracle:
             if log.topic == TOPICS.dead_letters:
                 at = (log.partition, _source_offset(record))
                 self._dead_letters[at] = self._dead_letters.get(at, 0) + 1
-                self._scheduler.reach(f"dead letter: {_header(record, 'reason')}")
+                reason = _header(record, "reason")
+                self._scheduler.reach(f"dead letter: {reason}")
+                if reason == "no_contact":
+                    self._given_up_without_contact(self.by_offset[log.partition][at[1]])
+                if self._scheduler.chance(0.8 if self._scheduler.profile.documents else 0.1):
+                    after_s = self._scheduler.pick((0.1, 5.0, 60.0))
+                    self._scheduler.at(self._scheduler.now + after_s, partial(faults.redrive, self._scheduler))
             elif self._met_recreated.get(log.partition, 0.0) < 0:
                 self._met_recreated[log.partition] = self._scheduler.now
         if torn or not written <= settled:

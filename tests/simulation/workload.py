@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from consumer.core.ownership import Assignment
 from consumer.core.places import place_of
 from consumer.events.routing import Misrouted, Routed, Router, RouteRule, RouteTrace, Several, Unrouted, compile_routes
 from consumer.kafka.records import SourceEvent, action_key
+from schemas.dead_letter import FIRST_OFFSET, REDRIVE_OF
+from tests.simulation.process import TOPICS
 
 if TYPE_CHECKING:
     from tests.simulation.kafka_model import Record
@@ -19,12 +22,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 KINDS = ("action", "action", "action", "action", "action", "unrouted", "misrouted", "garbage", "tombstone", "huge")
-NATURES = ("missing", "stale", *["ordinary"] * 23)
+# missing: Engage never knows its job; stale: it never takes a tag for it; forbidden: a firewall lets none of it pass.
+NATURES = ("missing", "stale", "forbidden", "no contact", "late contact", "late contact", *["ordinary"] * 23)
 # Where its tag comes from: a job, the event itself, the order (as it is after some time), a document.
 SOURCES = (
     *('"j":"job-N"', '"v":"tag"', '"d":{"n":N}') * 3,
     *('"q":1', '"q":1', '"q":1,"t":"2100-01-01T00:00:00Z"'),
 )
+CONTACT_IN_S = (5.0, 40.0, 100.0)
 READY_IN_S = (0.0, 0.0, 5.0, 60.0, 900.0)
 AHEAD_S = (0.0, 0.0, 0.0, 3600.0, 1e8)
 ROUTES = {
@@ -83,7 +88,16 @@ class Event:
     resend: bool
     value: bytes | None
     ready_at: float
-    nature: str  # `missing`: Engage never knows its job; `stale`: it never takes a tag for it
+    nature: str  # one of NATURES
+    document: bool = False  # it carries its order's document
+    first: Event | None = None  # the one that it repeats: it was redriven
+    says_first: bool = True  # where that one lay
+    redriven: bool = False  # its dead letter was
+    document_applied: bool = False
+    drawn_at: float = 0.0  # before it was published
+    contact_at: float = 0.0  # when its order gets a contact
+    refused_late: int = 0  # how often Engage said so after the grace
+    refused_at: float | None = None  # when Engage first said that its order has no contact
     ahead_s: float = 0.0  # how far its own clock was ahead
     partition: int = -1
     offset: int = -1
@@ -107,10 +121,57 @@ class Event:
         self.payload = self.kind in ("action", "huge")
         self.is_ignored = self.kind in ("unrouted", "tombstone")
 
+    @property
+    def version(self) -> int:
+        """Its document's: where it lay when it came for the first time."""
+        return (self.first or self).offset
+
+    @property
+    def headers(self) -> list[tuple[str, bytes | str | None]]:
+        """Return those of a redriven event."""
+        if self.first is None:
+            return []
+        named: tuple[str, bytes | str | None] = (REDRIVE_OF, f"{TOPICS.dead_letters}/{self.partition}/0".encode())
+        return [named, (FIRST_OFFSET, b"%d" % self.version)] if self.says_first else [named]
+
     def lie(self, partition: int, offset: int) -> None:
         """It was published, and lies there."""
         self.partition, self.offset = partition, offset
         self.key = action_key(place_of(0, offset), "resend" if self.resend else "dead_letter")
+
+
+def redriven(event: Event, number: int, now: float, *, says_first: bool) -> Event:
+    """Return the redrive of an event with a document. The number is its own: Engage tells events apart by it."""
+    event.redriven = True
+    value = (event.value or b"").replace(b'"n":%d}' % event.number, b'"n":%d}' % number)
+    return Event(
+        number=number,
+        kind=event.kind,
+        order=event.order,
+        resend=event.resend,
+        value=value,
+        ready_at=now,
+        document=True,
+        nature="ordinary",
+        first=event.first or event,
+        says_first=says_first and event.says_first,
+    )
+
+
+def with_document(draw: random.Random, number: int, now: float) -> Event:
+    """Draw an event that carries its order's document."""
+    pick = partial(_pick, draw.random)
+    order = pick("AAAB")
+    return Event(
+        number=number,
+        kind="action",
+        order=order,
+        resend=True,
+        value=b'{"k":"a","o":"%b","d":{"n":%d},"n":%d}' % (order.encode(), number, number),
+        ready_at=now + pick((0.0, 0.0, 0.0, 60.0)),
+        document=True,
+        nature="ordinary",
+    )
 
 
 def drawn(draw: random.Random, number: int, now: float) -> Event:
@@ -121,6 +182,7 @@ def drawn(draw: random.Random, number: int, now: float) -> Event:
     resend = draw.random() < 0.7
     dead_letter = "a" if resend else "b"
     source = pick(SOURCES).replace("N", str(number))
+    document = kind == "action" and resend and '"d"' in source
     value: bytes | None = f'{{"k":"{dead_letter}","o":"{order}",{source},"n":{number}}}'.encode()
     match kind:
         case "unrouted":
@@ -136,6 +198,9 @@ def drawn(draw: random.Random, number: int, now: float) -> Event:
                 dead_letter.encode(), order.encode(), number, b"x" * 2_000,
             )  # fmt: skip
     ready_at = now + pick(READY_IN_S)
+    nature = pick(NATURES)
+    if nature == "forbidden" and number > 0:
+        nature = "ordinary"  # two of them would be the key's
     return Event(
         number=number,
         kind=kind,
@@ -143,7 +208,10 @@ def drawn(draw: random.Random, number: int, now: float) -> Event:
         resend=resend,
         value=value,
         ready_at=ready_at,
-        nature=pick(NATURES),
+        document=document,
+        nature=nature,
+        drawn_at=now,
+        contact_at={"no contact": math.inf, "late contact": ready_at + pick(CONTACT_IN_S)}.get(nature, 0.0),
         ahead_s=pick(AHEAD_S),
     )
 

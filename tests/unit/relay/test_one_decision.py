@@ -15,6 +15,7 @@ from consumer.config.settings import Settings
 from consumer.core.ledger import Ledger, Policy
 from consumer.core.ownership import Assignment
 from consumer.events.routing import Routed
+from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import DeadLetter, Item, Put, Write
 from consumer.kafka.records import SourceEvent
 from consumer.relay.edges import Source
@@ -88,7 +89,7 @@ def relayed(record: SourceEvent) -> tuple[object, ...]:
         metrics=Metrics(CollectorRegistry()),
         tracing=None,
     )
-    outbox.take(OURS, [record], 0.0)
+    outbox.take(Read(OURS, [record], record.offset + 1), 0.0)
     outbox.submit()
     *others, write = journal.writes
     assert all(isinstance(each, Put) and each.with_next and each.next_offset is None for each in others)
