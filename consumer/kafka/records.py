@@ -450,7 +450,7 @@ def _first_offset(headers: KafkaHeaders, incarnation: int) -> int | None:
     if incarnation:
         return UNKNOWN
     first = next((value for name, value in reversed(headers) if name == FIRST_OFFSET), None)
-    return place_of(0, int(first)) if first and first.isdigit() and len(first) < 20 else UNKNOWN
+    return int(first) if first and first.isdigit() and len(first) < 20 else UNKNOWN
 
 
 def _document(tag_source: TagSource, first_offset: int | None) -> Document | None:

@@ -268,8 +268,7 @@ def test_a_redriven_event_says_where_it_lay_when_it_came_for_the_first_time(
     headers = [(REDRIVE_OF, b"orders.dead/0/1"), (FIRST_OFFSET, header)]
     with_document = replace(routed(), tag_source=FromDocument(document={"orderId": "A-1"}))
     action = new_action(with_document, event(headers=headers))
-    place = first_offset if first_offset in (None, UNKNOWN) else place_of(0, first_offset)
-    assert (action.document, action.first_offset) == (Document(replaces=False), place)
+    assert (action.document, action.first_offset) == (Document(replaces=False), first_offset)
     assert read(17, saved(action)).action == action
     assert (FIRST_OFFSET, header) in dead_letter_of_action(given_up(action, errors=None), now=5.0).headers
 
