@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING
 
 from consumer.core.outcomes import Accepted, ActionOutcome
 from consumer.core.ownership import Assignment, Partition
+from consumer.core.places import offset_at
 from consumer.kafka.records import place_of_key, read_position
 from schemas.dead_letter import PREFIX
 from schemas.pending_action import POSITION_KEY, Position
@@ -288,9 +289,9 @@ class Oracle:
         if log.topic == TOPICS.dead_letters:
             self.by_offset[log.partition][_source_offset(record)].torn_dead_letters += 1
         elif record.key != POSITION_KEY:
-            offset = place_of_key(record.key or b"")
-            if offset is not None and offset >= self.position(log.partition):
-                self.by_offset[log.partition][offset].torn = True
+            place = place_of_key(record.key or b"")
+            if place is not None and offset_at(place) >= self.position(log.partition):
+                self.by_offset[log.partition][offset_at(place)].torn = True
 
     def is_known(self, number: int) -> bool:
         """Whether anybody wrote down where it continues: else it begins wherever retention has left it."""
@@ -325,7 +326,7 @@ class Oracle:
                 if of is log and record.key is not None and record.key != POSITION_KEY and record.value is not None:
                     records[record.key] = record
         for record in records.values():
-            event = self.by_offset[number][place_of_key(record.key or b"") or 0]
+            event = self.by_offset[number][offset_at(place_of_key(record.key or b"") or 0)]
             event.bereft = True
             event.holder = holder
             event.gone_intent = record if _is_intent(record) else None

@@ -25,7 +25,7 @@ from consumer.kafka.facts import Report
 from consumer.kafka.journal.low_water_mark import PINNING, Pinning
 from consumer.kafka.journal.producers import CALL_TIMEOUT_S
 from consumer.kafka.journal.transactions import ReplaceTooLarge, Transactions
-from consumer.kafka.journal.writes import DeadLetter, Item, Put
+from consumer.kafka.journal.writes import DeadLetter, Item, Put, goes_on
 from consumer.kafka.topics import RelayTopics
 from schemas.pending_action import SourceIdentity
 
@@ -123,7 +123,7 @@ class Journal:
                 self._wake.wait()
         items: list[Item] = []
         size = 0
-        while self._queue and len(items) < MAX_WRITES and size < MAX_BYTES:
+        while self._queue and ((len(items) < MAX_WRITES and size < MAX_BYTES) or goes_on(items)):
             items.append(self._queue.popleft())
             size += _size(items[-1])
         return items

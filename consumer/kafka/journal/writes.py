@@ -7,7 +7,7 @@ record as too large, the action's other writes in the queue are left out, and on
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from consumer.core.effects import ActionId
@@ -29,7 +29,8 @@ class Intent:
 class Put:
     """Write an action's record to the delay topic, in place of the one of the same key.
 
-    `next_offset` moves the partition's position with it. `intent`: the record is that intent.
+    `next_offset` moves the partition's position with it. `intent`: the record is that intent. `with_next`: the write
+    that follows goes into the same transaction, for an event of several actions.
     """
 
     assignment: Assignment
@@ -37,6 +38,7 @@ class Put:
     value: bytes
     next_offset: int | None = None
     intent: Intent | None = None
+    with_next: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,3 +96,8 @@ class Begin:
 
 
 Item = Write | Begin
+
+
+def goes_on(items: Sequence[Item]) -> bool:
+    """Tell whether the write after these belongs to their transaction."""
+    return bool(items) and isinstance(last := items[-1], Put) and last.with_next

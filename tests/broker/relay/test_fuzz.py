@@ -24,6 +24,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from consumer.core.places import offset_at
+from consumer.kafka.records import place_of_key
 from schemas.dead_letter import PREFIX, REDRIVE_OF
 from tests.support.books import Books, DeadLetter
 from tests.support.engage import Asked, Reply, ScriptedEngage
@@ -181,7 +183,7 @@ class Account:
         dead_letters: dict[int, list[DeadLetter]] = {}
         for dead_letter in self._books.dead_letters:
             dead_letters.setdefault(dead_letter.why.source_offset, []).append(dead_letter)
-        acted_on = {int(key.partition(b":")[0]) for _, key in self._books.history}
+        acted_on = {offset_at(place_of_key(key) or 0) for _, key in self._books.history}
         surprises: list[tuple[Fate, Case]] = []
         for offset, case in enumerate(batch, first):
             fate: Fate = "accepted" if offset in acted_on else "ignored"

@@ -61,6 +61,7 @@ from consumer.core.outcomes import (
 )
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import PollSchedule
+from consumer.core.places import offset_at, place_of
 from schemas.dead_letter import Reason
 
 OURS = Assignment("orders", 0, epoch=1)
@@ -102,7 +103,7 @@ def restored(
     offset: int, what: NewAction, *, sending: bool = False, first_seen: float = 0.0, due: float = 0.0, sends: int = 0
 ) -> LiveAction:
     return LiveAction(
-        offset=offset,
+        offset=place_of(0, offset),
         action=what,
         sending=sending,
         first_seen=first_seen,
@@ -115,11 +116,11 @@ def restored(
 def told(effect: Effect) -> str:
     match effect:
         case Save():
-            return f"{'intent' if effect.sending else 'save'} {effect.action_id.offset}"
+            return f"{'intent' if effect.sending else 'save'} {offset_at(effect.action_id.offset)}"
         case Close():
-            return f"close {effect.action_id.offset}"
+            return f"close {offset_at(effect.action_id.offset)}"
         case GiveUp():
-            return f"dead letter {effect.action_id.offset}: {effect.reason}"
+            return f"dead letter {offset_at(effect.action_id.offset)}: {effect.reason}"
 
 
 class Driver:
@@ -142,7 +143,7 @@ class Driver:
         self.wake()
 
     def event(self, offset: int, what: NewAction) -> list[str]:
-        save = self.ledger.accept(self.assignment, offset, what, self.now)
+        save = self.ledger.accept(self.assignment, place_of(0, offset), what, self.now)
         return self._apply([] if save is None else [save])
 
     def after(self, seconds: float) -> list[str]:
@@ -152,8 +153,8 @@ class Driver:
         self.save_intents()
         asked = []
         while (request := self.ledger.take("default")) is not None:
-            self.asked[request.action_id.offset] = request
-            asked.append(f"{'poll' if isinstance(request, Poll) else 'send'} {request.action_id.offset}")
+            self.asked[offset_at(request.action_id.offset)] = request
+            asked.append(f"{'poll' if isinstance(request, Poll) else 'send'} {offset_at(request.action_id.offset)}")
         return asked
 
     def asks_next_after(self) -> float:
@@ -229,12 +230,14 @@ def test_what_is_asked_and_sent_says_all_that_the_edge_needs() -> None:
     driver.event(0, action(job="j1"))
     driver.after(1)
     poll = driver.asked[0]
-    assert poll == Poll(action_id=ActionId(OURS, 0), order_id="A", payload=b"{}", target=Job("j1"), due=101.0)
+    assert poll == Poll(
+        action_id=ActionId(OURS, place_of(0, 0)), order_id="A", payload=b"{}", target=Job("j1"), due=101.0
+    )
     driver.answer(0, Ready("t1"))
     driver.after(0.5)
     send = driver.asked[0]
     assert send == Send(
-        action_id=ActionId(OURS, 0),
+        action_id=ActionId(OURS, place_of(0, 0)),
         order_id="A",
         payload=b"{}",
         version_tag="t1",
@@ -280,7 +283,7 @@ def test_an_action_that_is_dead_lettered_leaves_the_others_in_their_order(gone: 
     driver = Driver()
     for offset in range(4):
         driver.event(offset, tagged())
-    driver.ledger.record_too_large(ActionId(OURS, gone), driver.now)
+    driver.ledger.record_too_large(ActionId(OURS, place_of(0, gone)), driver.now)
     driver.event(4, tagged())
     sent = []
     while driver.ledger.open:
@@ -392,7 +395,7 @@ def test_only_as_many_intents_stand_ahead_as_the_caller_allows() -> None:
     ledger = driver.ledger
     assert [told(e) for e in ledger.save_intents("default", 2)] == ["intent 0", "intent 1"]
     assert ledger.save_intents("default", 2) == []
-    ledger.intent_saved(ActionId(OURS, 0), 1, 0.0)
+    ledger.intent_saved(ActionId(OURS, place_of(0, 0)), 1, 0.0)
     assert ledger.save_intents("default", 2) == []
     assert ledger.take("default") is not None
     assert [told(e) for e in ledger.save_intents("default", 2)] == ["intent 2"]
@@ -403,7 +406,7 @@ def test_nothing_is_sent_before_its_intent_is_saved() -> None:
     driver.event(0, tagged())
     driver.ledger.save_intents("default", 1)
     assert driver.ledger.take("default") is None
-    driver.ledger.intent_saved(ActionId(OURS, 0), 1, 0.0)
+    driver.ledger.intent_saved(ActionId(OURS, place_of(0, 0)), 1, 0.0)
     assert isinstance(driver.ledger.take("default"), Send)
 
 
@@ -411,9 +414,9 @@ def test_the_commit_of_another_record_in_doubt_is_no_intent() -> None:
     driver = Driver(OURS, restored(0, tagged(), sending=True, sends=3))
     driver.ledger.wake(DAY)
     driver.ledger.save_intents("default", 1)
-    driver.ledger.intent_saved(ActionId(OURS, 0), 3, 0.0)
+    driver.ledger.intent_saved(ActionId(OURS, place_of(0, 0)), 3, 0.0)
     assert driver.ledger.take("default") is None
-    driver.ledger.intent_saved(ActionId(OURS, 0), 4, 0.0)
+    driver.ledger.intent_saved(ActionId(OURS, place_of(0, 0)), 4, 0.0)
     assert isinstance(driver.ledger.take("default"), Send)
 
 
@@ -459,7 +462,7 @@ def test_poll_job_failed_is_a_dead_letter_with_engages_errors() -> None:
     driver = asking()
     assert driver.answer(0, JobFailed("job status is failed", "[1]")) == ["dead letter 0: job_failed"]
     assert driver.last(GiveUp) == GiveUp(
-        action_id=ActionId(OURS, 0),
+        action_id=ActionId(OURS, place_of(0, 0)),
         route="shipped",
         payload=b"{}",
         reason=Reason.JOB_FAILED,
@@ -597,7 +600,7 @@ def test_a_posted_document_names_the_job_that_is_polled_from_then_on() -> None:
     driver.event(0, with_document())
     driver.after(1)
     assert driver.asked[0] == Poll(
-        action_id=ActionId(OURS, 0),
+        action_id=ActionId(OURS, place_of(0, 0)),
         order_id="A",
         payload=b"{}",
         target=THE_DOCUMENT,
@@ -608,7 +611,7 @@ def test_a_posted_document_names_the_job_that_is_polled_from_then_on() -> None:
     assert driver.last(Save).job_id == "j9"
     assert driver.asks_next_after() == 1.0
     assert driver.asked[0] == Poll(
-        action_id=ActionId(OURS, 0), order_id="A", payload=b"{}", target=Job("j9"), due=driver.now
+        action_id=ActionId(OURS, place_of(0, 0)), order_id="A", payload=b"{}", target=Job("j9"), due=driver.now
     )
 
 
@@ -858,7 +861,7 @@ def test_a_record_says_that_its_document_may_be_under_way_until_it_is_known_not_
     driver.after(1)
     assert driver.last(Save).document_sent
     driver.answer(0, AT_WORK)
-    (refreshed,) = driver.ledger.refresh(ActionId(OURS, 0))
+    (refreshed,) = driver.ledger.refresh(ActionId(OURS, place_of(0, 0)))
     assert isinstance(refreshed, Save)
     assert refreshed.document_sent
     driver.answer(0, DocumentTaken("j"))
@@ -893,7 +896,7 @@ def test_a_posted_document_without_a_job_is_asked_for_at_its_order() -> None:
     driver.answer(0, DocumentTaken(None))
     driver.after(1)
     assert driver.asked[0] == Poll(
-        action_id=ActionId(OURS, 0), order_id="A", payload=b"{}", target=THE_ORDER, due=driver.now
+        action_id=ActionId(OURS, place_of(0, 0)), order_id="A", payload=b"{}", target=THE_ORDER, due=driver.now
     )
 
 
@@ -1045,7 +1048,7 @@ def test_action_with_a_stale_tag_asks_the_order_at_once() -> None:
     assert driver.last(Save).version_tag is None
     assert driver.after(0) == ["poll 0"]
     assert driver.asked[0] == Poll(
-        action_id=ActionId(OURS, 0), order_id="A", payload=b"{}", target=THE_ORDER, due=driver.now
+        action_id=ActionId(OURS, place_of(0, 0)), order_id="A", payload=b"{}", target=THE_ORDER, due=driver.now
     )
     driver.answer(0, Ready("new"))
     driver.after(0)
@@ -1103,7 +1106,7 @@ def test_action_whose_record_the_broker_refuses_is_forgotten_and_frees_its_succe
     driver = Driver()
     driver.event(0, action())
     driver.event(1, tagged())
-    driver.ledger.record_too_large(ActionId(OURS, 0), driver.now)
+    driver.ledger.record_too_large(ActionId(OURS, place_of(0, 0)), driver.now)
     assert driver.after(10) == ["send 1"]
     assert driver.ledger.open == 1
 
@@ -1184,10 +1187,10 @@ def test_one_that_is_not_next_keeps_its_place_and_others_are_taken() -> None:
     driver.now += 1
     driver.ledger.wake(driver.now)
     driver.save_intents()
-    first = ActionId(OURS, 0)
+    first = ActionId(OURS, place_of(0, 0))
     taken = []
     while (request := driver.ledger.take("default", other_than=first)) is not None:
-        taken.append(request.action_id.offset)
+        taken.append(offset_at(request.action_id.offset))
     assert taken == [1, 2, 3]
     assert driver.ledger.has_request("default")
     assert driver.after(0) == ["send 0"]
@@ -1321,10 +1324,10 @@ def test_a_partition_that_stops_takes_intents_back_that_were_not_sent() -> None:
     driver.event(1, tagged("B"))
     for effect in driver.ledger.save_intents("default", 2):
         assert isinstance(effect, Save)
-    driver.ledger.intent_saved(ActionId(OURS, 0), 1, 0.0)
+    driver.ledger.intent_saved(ActionId(OURS, place_of(0, 0)), 1, 0.0)
     assert [told(effect) for effect in driver.ledger.stop(OURS)] == ["save 0"]
     assert driver.ledger.in_flight(OURS) == 1
-    assert [told(effect) for effect in driver.ledger.intent_saved(ActionId(OURS, 1), 1, 0.0)] == ["save 1"]
+    assert [told(effect) for effect in driver.ledger.intent_saved(ActionId(OURS, place_of(0, 1)), 1, 0.0)] == ["save 1"]
     assert driver.ledger.in_flight(OURS) == 0
     assert driver.after(0) == []
 
@@ -1441,7 +1444,7 @@ def test_a_restored_intent_is_dead_lettered_where_the_route_says_so() -> None:
     driver.answer(0, Accepted())
     assert driver.after(29) == [], "Engage may still be at work on 1 and 3"
     assert set(driver.after(1)) == {"send 2", "send 4"}
-    assert {each.action_id.offset for each in driver.effects if isinstance(each, GiveUp)} == {1, 3}
+    assert {offset_at(each.action_id.offset) for each in driver.effects if isinstance(each, GiveUp)} == {1, 3}
     assert driver.ledger.in_doubt == 0
 
 
@@ -1457,7 +1460,7 @@ def test_an_intent_behind_another_action_of_its_lane_waits_from_the_moment_it_is
 def test_two_records_of_one_event_are_one_action_and_the_one_in_doubt_stays() -> None:
     first, second = action(), replace(tagged(), route="renamed")
     driver = Driver(OURS, restored(0, first), restored(0, second, sending=True))
-    assert driver.effects == [Close(ActionId(OURS, 0), "shipped")]
+    assert driver.effects == [Close(ActionId(OURS, place_of(0, 0)), "shipped")]
     assert (driver.ledger.open, driver.ledger.in_doubt) == (1, 1)
 
 
@@ -1485,18 +1488,21 @@ def test_an_old_record_is_written_again_as_it_stands() -> None:
     driver = Driver()
     driver.event(0, action())
     driver.event(1, action())
-    assert [told(driver.ledger.refresh(ActionId(OURS, offset))[0]) for offset in (0, 1)] == ["save 0", "save 1"]
+    assert [told(driver.ledger.refresh(ActionId(OURS, place_of(0, offset)))[0]) for offset in (0, 1)] == [
+        "save 0",
+        "save 1",
+    ]
     driver.after(1)
-    assert told(driver.ledger.refresh(ActionId(OURS, 0))[0]) == "save 0"
+    assert told(driver.ledger.refresh(ActionId(OURS, place_of(0, 0)))[0]) == "save 0"
     driver.answer(0, Ready("tag"))
-    assert told(driver.ledger.refresh(ActionId(OURS, 0))[0]) == "save 0"
-    assert driver.ledger.refresh(ActionId(OURS, 7)) == []
+    assert told(driver.ledger.refresh(ActionId(OURS, place_of(0, 0)))[0]) == "save 0"
+    assert driver.ledger.refresh(ActionId(OURS, place_of(0, 7))) == []
 
 
 def test_an_intent_on_its_way_is_young_and_not_written_again() -> None:
     driver = Driver()
     driver.event(0, tagged())
-    action_id = ActionId(OURS, 0)
+    action_id = ActionId(OURS, place_of(0, 0))
     driver.ledger.save_intents("default", 1)
     assert driver.ledger.refresh(action_id) == []
     driver.ledger.intent_saved(action_id, 1, 0.0)
@@ -1508,7 +1514,7 @@ def test_an_intent_on_its_way_is_young_and_not_written_again() -> None:
 def test_an_old_record_in_doubt_is_written_again_as_the_intent_that_it_is() -> None:
     driver = sending()
     driver.answer(0, InDoubt("reset"))
-    assert told(driver.ledger.refresh(ActionId(OURS, 0))[0]) == "intent 0"
+    assert told(driver.ledger.refresh(ActionId(OURS, place_of(0, 0)))[0]) == "intent 0"
 
 
 # -- figures ----------------------------------------------------------------------------------------------------------
@@ -1534,7 +1540,7 @@ def test_what_went_away_is_not_overdue() -> None:
     driver = Driver()
     driver.event(0, tagged("A"))
     driver.event(1, tagged("B"))
-    driver.ledger.record_too_large(ActionId(OURS, 0), 0.0)
+    driver.ledger.record_too_large(ActionId(OURS, place_of(0, 0)), 0.0)
     driver.ledger.save_intents("default", 1)
     driver.ledger.accept(OURS, 2, tagged("C"), 99.5)
     assert driver.ledger.overdue(100.0) == 0
