@@ -55,7 +55,9 @@ def pending_list(
         wanted = Filter(order_id, connection, state, None if older_than is None else _before(older_than, time.time()))
         reach(settings)
         gaps: list[Gap] = []
-        removed = removed_sources(settings.kafka, settings.topics, settings.delay.topic, settings.dead_letters.topic)
+        removed = removed_sources(
+            settings.kafka, settings.topics, settings.delay.topic, settings.dead_letters.topic, by_name=True
+        )
         for each in removed:
             output.notice(str(each))
         topics = [*settings.topics, *(each.topics for each in removed)]

@@ -1,8 +1,10 @@
 """EDGE. Sources that were taken out of the configuration while actions of theirs are still pending.
 
 Rules:
- 1. They are found in Kafka: the group has committed offsets of their delay topic, or its name is what `delay.topic`
-    makes of a source's name. Its position records say whether it is this group's, and of which source.
+ 1. They are found in Kafka: the group has committed offsets of their delay topic. Its position records say whether it
+    is this group's, and of which source. Offsets expire after a week without a commit: `pending list` looks also at
+    every topic whose name is what `delay.topic` makes of a source's name. A start does not: a cluster may hold very
+    many of other relays, and each must be read.
  2. What is pending there is delivered, and nothing is read from the source any more. Its partitions are assigned as
     before, so each has one owner, and what it commits is where the source would continue.
  3. Where that cannot be, nothing else waits for it: it is said, and stays pending.
@@ -56,9 +58,16 @@ class Removed:
 
 
 def removed_sources(
-    properties: clients.Properties, configured: Iterable[RelayTopics], delay: str, dead_letters: str
+    properties: clients.Properties,
+    configured: Iterable[RelayTopics],
+    delay: str,
+    dead_letters: str,
+    *,
+    by_name: bool = False,
 ) -> list[Removed]:
     """Look for them. `delay` and `dead_letters`: the topics' configured names, with SOURCE in them or not.
+
+    `by_name`: also among the topics that are merely named like one (rule 1).
 
     Raises KafkaException where the brokers do not answer.
     """
@@ -67,7 +76,7 @@ def removed_sources(
     group = str(properties["group.id"])
     found: list[Removed] = []
     with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
-        for name in sorted(_candidates(admin, group, delay) - known):
+        for name in sorted(_candidates(admin, group, delay if by_name else "") - known):
             try:
                 recorded = recorded_positions(reader, admin, name, GLANCE_S).positions
             except (IdentityError, KafkaException):  # another version's, or somebody else's altogether
