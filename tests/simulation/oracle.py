@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING
 
 from consumer.core.outcomes import Accepted, ActionOutcome
 from consumer.core.ownership import Assignment, Partition
-from consumer.core.places import offset_at
+from consumer.core.places import offset_at, place_of
 from consumer.kafka.records import place_of_key, read_position
 from schemas.dead_letter import PREFIX
 from schemas.pending_action import POSITION_KEY, Position
@@ -353,7 +353,8 @@ class Oracle:
         scheduler, met_at = self._scheduler, self._met_recreated[event.partition]
         process, assignment = event.holder or (None, None)
         paused = process.relay._ledger._partitions.get(assignment) if process and assignment else None
-        entry = paused and paused.entries.get(event.offset)  # a partition that was given up is nobody's to write again
+        # A partition that was given up is nobody's to write again.
+        entry = paused and paused.entries.get(place_of(0, event.offset))
         if (
             entry
             and scheduler.healing
