@@ -629,6 +629,9 @@ class Ledger:
         if _document_first(queue.polls) is not None:
             return None  # its record is saved first
         due = _next(queue.polls, lambda each: each, State.DUE, other_than)
+        if due is not None and due.is_document:
+            queue.polls.appendleft(due)  # it waited behind `other_than`; its record is saved first, too
+            return None
         if due is not None:
             self._to(due, State.POLLING)
             return Poll(action_id=due.id, order_id=due.order_id, payload=due.payload, target=due.target, due=due.due)

@@ -158,8 +158,11 @@ class Dispatch:
                 if connection.waiting_since is None:
                     connection.waiting_since = now
                 return at
+            saved = not self._ledger.wants_intents(connection.name)
             request = self._ledger.take(connection.name, connection.pace.not_as_probe(now))
             if request is None:
+                if saved and self._ledger.wants_intents(connection.name):
+                    self._tick_soon()  # a document came first instead: its record is to be saved
                 break
             connection.pace.sent(now)
             waited = 0.0 if connection.waiting_since is None else now - connection.waiting_since

@@ -344,6 +344,21 @@ def test_the_orders_next_action_reuses_the_orders_tag_if_it_waited_when_that_was
     assert driver.after(1) == ["poll 3"]  # its event may be what changed the order since
 
 
+def test_a_document_behind_the_one_that_must_not_be_asked_now_is_saved_before_it_leaves_as_any() -> None:
+    """Taken as a poll, it would never leave, and its order wait for ever."""
+    driver = Driver()
+    driver.event(0, action("A"))
+    driver.event(1, with_document("B"))
+    driver.now += 1
+    driver.ledger.wake(driver.now)
+    avoided = ActionId(OURS, 0)
+    assert driver.ledger.take("default", avoided) is None
+    driver.save_intents()
+    request = driver.ledger.take("default", avoided)
+    assert isinstance(request, Poll)
+    assert request.ownership_confirmed_at == driver.now
+
+
 @pytest.mark.parametrize("target", [Order(newer_than=datetime(2026, 11, 28, tzinfo=UTC)), Job("job"), THE_DOCUMENT])
 def test_a_tag_of_the_order_is_no_answer_to_an_action_that_asks_for_more(target: PollTarget) -> None:
     driver = Driver()
