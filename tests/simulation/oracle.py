@@ -68,6 +68,7 @@ class Oracle:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._recent: deque[tuple[float, str, float, float]] = deque()  # requests: when, whose, its share, all shares
+        self._refused_at = -math.inf
         self._dead_letters: dict[tuple[int, int], int] = {}  # how many, by partition and source offset
         self._met_recreated: dict[
             int, float
@@ -83,12 +84,21 @@ class Oracle:
 
     # -- requests -----------------------------------------------------------------------------------------------
 
+    def refused(self) -> None:
+        """The group refused a member for good, and gave its partitions away in the same moment.
+
+        Its requests of this second count beside its successor's.
+        """
+        self._refused_at = self._scheduler.now
+
     def requested(self, process: Process) -> None:
         """A request goes to Engage: rule 6."""
         now, recent = self._scheduler.now, self._recent
         while recent and recent[0][0] <= now - 1.0:
             recent.popleft()
         shares = [i.relay._partitions.share for i in self._scheduler.processes.values() if i is not None]
+        if now < self._refused_at + 1.0:
+            shares.append(1.0)
         own = process.relay._partitions.share
         recent.append((now, process.id, own, sum(shares)))
         if any(not self.is_owner(process, (a.topic, a.partition)) for a in process.relay._partitions.ours):

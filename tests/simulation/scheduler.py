@@ -163,6 +163,7 @@ class Scheduler:
                 self.reach("a process ended for an offset that is out of range")
             case ConsumerFailedError():
                 self.reach("a process ended because the group refused it")
+                self.oracle.refused()
             case _:
                 self.broken(error)
 
