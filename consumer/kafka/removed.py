@@ -76,7 +76,7 @@ def removed_sources(
     group = str(properties["group.id"])
     found: list[Removed] = []
     with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
-        for name in sorted(_candidates(admin, group, delay if by_name else "") - known):
+        for name in sorted(_candidates(admin, group, delay if by_name else None) - known):
             try:
                 recorded = recorded_positions(reader, admin, name, GLANCE_S).positions
             except (IdentityError, KafkaException):  # another version's, or somebody else's altogether
@@ -91,15 +91,17 @@ def removed_sources(
     return found
 
 
-def _candidates(admin: AdminClient, group: str, delay: str) -> set[str]:
-    """Return the existing topics that may be delay topics of this group (rule 1)."""
+def _candidates(admin: AdminClient, group: str, delay: str | None) -> set[str]:
+    """Return the existing topics that may be delay topics of this group, by its offsets and, if given, by `delay`."""
     existing = admin.list_topics(timeout=CALL_TIMEOUT_S).topics
-    pattern = re.compile(".+".join(map(re.escape, delay.split(SOURCE)))) if SOURCE in delay else re.compile(r"(?!)")
+    pattern = None
+    if delay is not None and SOURCE in delay:
+        pattern = re.compile(".+".join(map(re.escape, delay.split(SOURCE))))
     asked = [ConsumerGroupTopicPartitions(group)]
     (answer,) = admin.list_consumer_group_offsets(asked, request_timeout=CALL_TIMEOUT_S).values()
     offsets = answer.result(2 * CALL_TIMEOUT_S).topic_partitions or []
     marked = {each.topic for each in offsets if each.error is None and each.metadata}
-    return {name for name in existing if name in marked or pattern.fullmatch(name)}
+    return {name for name in existing if name in marked or (pattern is not None and pattern.fullmatch(name))}
 
 
 def _source_of(recorded: Recorded, group: str) -> str | None:
