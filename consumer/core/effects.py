@@ -74,7 +74,7 @@ class NewAction:
     carries the order document, which can be sent again. `with_document`: the action travels in it.
 
     `first_offset`: of the event that a redriven one repeats; UNKNOWN where it does not say, None where it was not
-    redriven.
+    redriven. `shadow`: it ends where it would be sent.
     """
 
     route: str
@@ -88,6 +88,7 @@ class NewAction:
     event_time: float | None = None
     with_document: bool = False
     first_offset: int | None = None
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,10 +138,11 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Write the tombstone: nothing is pending any more."""
+    """Write the tombstone: nothing is pending any more. `shadow`: it was read in a shadow run, and was not sent."""
 
     action_id: ActionId
     route: str
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

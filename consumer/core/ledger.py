@@ -27,7 +27,9 @@ Rules:
  8. An action that travels in a document needs no tag. It is sent as any action is, under an intent, and may be in
     doubt. Once Engage took it, it keeps its place in the lane, and its job is polled only to learn whether it failed.
     Any other end than the job's leaves it in doubt.
- 9. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
+ 9. An action that was read in a shadow run never leaves: it ends where its intent, or its document's record, would
+    be saved, also in a later run. And a shadow run leaves the actions of other runs alone: they stay pending.
+10. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
     and gets back what to do next. `now` and all times are seconds since 1970 on a clock that never jumps (clock.py).
 
 States (an action behind another one of its lane is QUEUED):
@@ -126,6 +128,8 @@ CONTACT_WAITS_S = (10.0, 30.0, 60.0, 120.0)  # contacts are synchronised apart f
 SUSPENDED_WAIT_S = 1.0  # until an action whose key was refused is due again; then its connection decides
 
 
+NEVER_S = 10 * 365 * 86_400.0  # a run ends before; the next one looks again
+
 T = TypeVar("T")
 
 
@@ -136,7 +140,7 @@ class Policy:
     `deadline_s` counts from when the event was first read, `not_found_grace_s` from the first 404 in a row,
     `contact_grace_s` from the first 422. `processing_s` is the longest time that Engage may still work on an action
     in doubt, or on a document without an answer. If that action becomes a dead letter, the order's next action waits so
-    long. So does the document, until it is sent again.
+    long. So does the document, until it is sent again. `shadow`: this run sends nothing (rule 9).
     """
 
     schedule: PollSchedule = field(default_factory=PollSchedule)
@@ -144,6 +148,7 @@ class Policy:
     not_found_grace_s: float = 600.0
     contact_grace_s: float = 600.0
     processing_s: float = 30.0
+    shadow: bool = False
 
 
 class State(IntEnum):
@@ -192,6 +197,7 @@ class _Entry:
         "resend",
         "route",
         "sends",
+        "shadow",
         "since",
         "source",
         "stale",
@@ -220,6 +226,7 @@ class _Entry:
         self.document = action.document
         self.with_document = action.with_document
         self.first_offset = action.first_offset
+        self.shadow = action.shadow
         self.missing_since: float | None = None  # the first 404 of those that came in a row
         self.contact_due: float | None = None  # by when its order must have a contact; None before its first 422
         self.failed_at: float | None = None  # when it last met a failure; None after an answer of use
@@ -578,6 +585,9 @@ class Ledger:
         while queue.tagged and queue.ahead < ahead:
             entry = queue.tagged.popleft()
             if entry.state is State.TAGGED and not entry.partition.stopping:
+                if entry.shadow:
+                    effects.append(self._not_for_sending(entry))
+                    continue
                 if entry.needs_no_tag and not self._may_send_document(entry):
                     self._wait(entry, State.WAITING, entry.due)
                     continue
@@ -585,6 +595,10 @@ class Ledger:
                 self._to(entry, State.SAVING)
                 effects.append(self._save(entry, sending=True))
         while queue.ahead < ahead and (document := _document_first(queue.polls)) is not None:
+            if document.shadow:
+                queue.polls.popleft()
+                effects.append(self._not_for_sending(document))
+                continue
             if not self._may_send_document(document):
                 continue
             queue.polls.popleft()
@@ -785,6 +799,11 @@ class Ledger:
             queue.polls = _live(queue.polls)
         self._litter = 0
 
+    def _not_for_sending(self, entry: _Entry) -> Close:
+        """End an action of a shadow run (rule 9)."""
+        self._remove(entry, entry.due)
+        return Close(entry.id, entry.route, shadow=True)
+
     def _learn(self, connection: str, job_id: str, tag: str) -> None:
         self._tags[connection, job_id] = tag
         self._tags.move_to_end((connection, job_id))
@@ -795,6 +814,9 @@ class Ledger:
 
     def _start(self, entry: _Entry, now: float) -> None:
         """Start an action that is the head of its lane now. If it was restored in doubt, it waits before it is sent."""
+        if self._policy.shadow and not entry.shadow:
+            self._wait(entry, State.HOLDING, now + NEVER_S)
+            return
         if entry.ending is not None:
             self._wait(entry, State.HOLDING, now + self._policy.processing_s)
             return

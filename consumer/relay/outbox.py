@@ -28,6 +28,7 @@ from consumer.kafka.records import (
     action_key,
     dead_letter_of_action,
     dead_letter_of_event,
+    dead_letter_of_stopped,
     dead_letter_of_unreadable,
     live_action,
     new_action,
@@ -146,7 +147,7 @@ class Outbox:
     def _taken(self, assignment: Assignment, event: SourceEvent, now: float) -> list[Item]:
         """Return the writes that settle an event, its position with the last (rule 1)."""
         next_offset = event.offset + 1
-        decision = decide(event, self._router, self._dead_letter_topics)
+        decision = decide(event, self._router, self._dead_letter_topics, now=now)
         match decision:
             case Ignored(why):
                 self._metrics.ignored(event.topic, why)
@@ -165,13 +166,30 @@ class Outbox:
                     )
                 ]
             case Several(actions):
-                saves = [self._accepted(assignment, event, action, now) for action in actions]
+                settled = [self._settled(assignment, event, action, now) for action in actions]
             case Routed():
-                saves = [self._accepted(assignment, event, decision, now)]
-        new = [save for save in saves if save is not None]
+                settled = [self._settled(assignment, event, decision, now)]
+        new = [write for write in settled if write is not None]
         if not new:
             return [Position(assignment, next_offset)]
-        return [*(put_of(save, with_next=True) for save in new[:-1]), put_of(new[-1], next_offset)]
+        return [*(replace(write, with_next=True) for write in new[:-1]), replace(new[-1], next_offset=next_offset)]
+
+    def _settled(
+        self, assignment: Assignment, event: SourceEvent, action: Routed, now: float
+    ) -> Put | DeadLetter | None:
+        """Return the write of an action, or of what a guard makes of it; None: there is nothing to write."""
+        if action.stopped is None:
+            save = self._accepted(assignment, event, action, now)
+            return None if save is None else put_of(save)
+        self._metrics.stopped(action.route, action.stopped.by)
+        if not action.stopped.is_dead_letter:
+            return None
+        return DeadLetter(
+            assignment=assignment,
+            record=dead_letter_of_stopped(action, event, action.stopped.detail, now),
+            reason=Reason.TOO_OLD,
+            offset=event.offset,
+        )
 
     def _accepted(self, assignment: Assignment, event: SourceEvent, action: Routed, now: float) -> Save | None:
         """Give an action to the ledger; returns what is to be saved, None where the ledger has it."""
@@ -181,15 +199,17 @@ class Outbox:
         self._metrics.routed(action.route, action.action)
         for each in action.dropped:
             self._metrics.field_dropped(action.route, each.key)
-        incarnation = self._incarnations[assignment.topic]
+        incarnation, shadow = self._incarnations[assignment.topic], self._router.shadow is not None
         place = place_of(incarnation, event.offset, action.item or 0)
-        return self._ledger.accept(assignment, place, new_action(action, event, incarnation), now)
+        return self._ledger.accept(assignment, place, new_action(action, event, incarnation, shadow=shadow), now)
 
     def _write(self, effect: Effect, now: float) -> Write:
         match effect:
             case Save():
                 return put_of(effect)
-            case Close(action_id, route):
+            case Close(action_id, route, shadow):
+                if shadow:
+                    self._metrics.stopped(route, "shadow")
                 return Tombstone(action_id.assignment, action_key(action_id.offset, route))
             case GiveUp():
                 if self._tracing is not None:
@@ -223,7 +243,7 @@ class Outbox:
             (self._source.pause if full else self._source.resume)()
 
 
-def put_of(save: Save, next_offset: int | None = None, *, is_intent: bool = True, with_next: bool = False) -> Put:
+def put_of(save: Save, *, is_intent: bool = True) -> Put:
     """Return the write of an action's record. `is_intent`: with `sending` it is a new intent.
 
     A document waits for its record's commit as an action does for its intent's.
@@ -231,7 +251,7 @@ def put_of(save: Save, next_offset: int | None = None, *, is_intent: bool = True
     assignment, place = save.action_id
     may_follow = save.sending or save.before_document
     intent = Intent(save.action_id, save.sends, save.doubt) if may_follow and is_intent else None
-    return Put(assignment, action_key(place, save.route), pending_value(save), next_offset, intent, with_next)
+    return Put(assignment, action_key(place, save.route), pending_value(save), intent=intent)
 
 
 def dead_letter_of(given_up: GiveUp, now: float, next_offset: int | None = None) -> DeadLetter:

@@ -53,7 +53,7 @@ class Tombstone:
 class DeadLetter:
     """Write a dead letter, and remove the record of `key` in the same transaction.
 
-    `offset`: of the event in the source, None where nobody knows it. `next_offset`: see Put.
+    `offset`: of the event in the source, None where nobody knows it. `next_offset`, `with_next`: see Put.
     """
 
     assignment: Assignment
@@ -62,6 +62,7 @@ class DeadLetter:
     offset: int | None
     key: bytes | None = None
     next_offset: int | None = None
+    with_next: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,4 +101,4 @@ Item = Write | Begin
 
 def goes_on(items: Sequence[Item]) -> bool:
     """Tell whether the write after these belongs to their transaction."""
-    return bool(items) and isinstance(last := items[-1], Put) and last.with_next
+    return bool(items) and isinstance(last := items[-1], Put | DeadLetter) and last.with_next
