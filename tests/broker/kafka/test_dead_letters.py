@@ -16,8 +16,8 @@ from consumer.core.ownership import Assignment
 from consumer.core.places import place_of
 from consumer.events.routing import Routed
 from consumer.kafka import clients, scan
-from consumer.kafka.dead_letters import Coordinates, DeadLetter, Redrive, Selection, redrive
-from consumer.kafka.dead_letters import dead_letters as list_dead_letters
+from consumer.kafka.dead_letters.redrive import Coordinates, DeadLetter, Redrive, Selection, redrive
+from consumer.kafka.dead_letters.redrive import dead_letters as list_dead_letters
 from consumer.kafka.records import (
     DeadLetterRecord,
     KafkaHeaders,
@@ -297,7 +297,7 @@ def test_a_redrive_that_takes_the_id_again_sees_what_was_redriven_while_it_had_n
                 small = Selection(coordinates=frozenset(dead_letters.coordinates()[1:]))
                 meanwhile.extend(dead_letters.results(small))
 
-    monkeypatch.setattr("consumer.kafka.dead_letters.Producer", Interrupted)
+    monkeypatch.setattr("consumer.kafka.dead_letters.redrive.Producer", Interrupted)
     results = [result for _, result in dead_letters.results()]
     assert [result for _, result in meanwhile] == ["begins", "redriven", "redriven", "redriven"]
     assert results == ["failed", "skipped", "skipped", "skipped"]
