@@ -122,6 +122,9 @@ def dead_letters_redrive(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Redrive all dead letters.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be redriven.")] = False,
+    only_mark: Annotated[
+        bool, typer.Option("--only-mark", help="Send nothing: mark them as dealt with, so that they do not wait.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Send the events of dead letters back to their own source partition.
@@ -148,7 +151,7 @@ def dead_letters_redrive(
             selection = replace(selection, sources=frozenset(_sources_at(settings, topic, source_offset)))
         reach(settings)
         failed = False
-        for each in redrive(settings.kafka, settings.topics, selection, dry_run=dry_run):
+        for each in redrive(settings.kafka, settings.topics, selection, dry_run=dry_run, only_mark=only_mark):
             if not isinstance(each, Redrive):
                 failed = True
                 output.notice(each)
@@ -158,7 +161,8 @@ def dead_letters_redrive(
             if as_json:
                 output.json_line({**_named(each.coordinates), "result": each.result, "to": to, "why": each.why})
             else:
-                words = {"redriven": f"redriven to {to}", "chosen": f"would be redriven to {to}"}
+                would = "would be marked" if only_mark else f"would be redriven to {to}"
+                words = {"redriven": f"redriven to {to}", "marked": "marked, nothing was sent", "chosen": would}
                 output.data(f"{each.coordinates}: {words.get(each.result, f'{each.result}: {each.why}')}")
         raise typer.Exit(int(failed))
 
