@@ -43,6 +43,7 @@ from consumer.events.guards import Shadow
 from consumer.events.routing import UNKNOWN_TIME_MS, Routed, Several
 from consumer.kafka import clients
 from consumer.kafka import topics as kafka_topics
+from consumer.kafka.dead_letters.waiting import WaitingDeadLetters
 from consumer.kafka.identity import unknown_ids
 from consumer.kafka.initial_offsets import Beginnings, Start, settle_start, start_of
 from consumer.kafka.journal.journal import Journal
@@ -102,6 +103,7 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool, 
     clock = steady_clock()
     relay: Relay | None = None
     tracing: Tracing | None = None
+    counter: WaitingDeadLetters | None = None
 
     waiting = Waiting()
 
@@ -124,6 +126,13 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool, 
         if shadow is not None:
             _LOG.warning("shadow run: nothing is sent to Engage", polls=shadow == "polls")
         relay = _relay(settings, ground, connections, metrics, heartbeats, clock=clock, tracing=tracing, shadow=shadow)
+        counter = WaitingDeadLetters(
+            settings.kafka,
+            ground.topics,
+            owned=lambda: metrics.published()[0].partitions,
+            report=metrics.dead_letters_waiting,
+        )
+        counter.start()
         await relay.run(stop)
     except FatalError as error:
         _LOG.error("cannot run", why=str(error).splitlines(), advice=error.advice)
@@ -132,6 +141,8 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool, 
         _LOG.error("failed", exc_info=error)
         return ExitCode.FAILED
     finally:
+        if counter is not None:
+            counter.stop()
         if tracing is not None:
             tracing.close()
         admin.close()
