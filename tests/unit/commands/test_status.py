@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -114,18 +115,21 @@ def on_a_terminal(url: str, *arguments: str, until: bytes, **environment: str) -
         start_new_session=True,
     ) as process:
         os.close(theirs)
-        shown = b""
+        shown, interrupt_at = b"", 0.0
         try:
             while chunk := os.read(ours, 65536):
-                if until in shown + chunk and until not in shown:
-                    process.send_signal(signal.SIGINT)
                 shown += chunk
+                # Python swallows the one that comes while it finalises an object: then once more.
+                if until in shown and time.monotonic() > interrupt_at:
+                    process.send_signal(signal.SIGINT)
+                    interrupt_at = time.monotonic() + SWALLOWED_S
         except OSError:  # its end of the terminal is closed
             pass
         os.close(ours)
         return process.wait(30), shown
 
 
+SWALLOWED_S = 10.0
 COLOUR = re.compile(rb"\x1b\[[0-9;]*3[0-9]")
 
 
