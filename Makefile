@@ -76,9 +76,10 @@ dist: $(READY) ## Build wheel and sdist, and list what they consist of (dist/)
 audit: $(READY) ## Look for known vulnerabilities in what is pinned (says so where the registry does not answer)
 	@$(BIN)/python -m pip_audit --requirement requirements.lock --disable-pip --progress-spinner off
 
-bench: $(READY) ## Measure throughput and restore time against a real broker
+bench: $(READY) ## Measure throughput and restore time against a real broker, and lateness against the least possible
 	@$(BIN)/python -m benchmarks.throughput $(ARGS)
 	@$(BIN)/python -m benchmarks.restore $(ARGS)
+	@$(BIN)/python -m benchmarks.lateness
 
 lock: $(READY) ## Pin the dependencies of pyproject.toml (ARGS=--upgrade for the newest)
 	@set -e; lock() { \
