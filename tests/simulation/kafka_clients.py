@@ -10,7 +10,8 @@ from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from consumer.core.ownership import Partition
+from consumer.core.ownership import Assignment, Partition
+from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.topics import RelayTopics, Watermarks
 from tests.simulation.kafka_model import Headers, Member, Record, error, metadata
 from tests.simulation.process import Process
@@ -66,10 +67,11 @@ def message(at: Partition, offset: int | None, record: Record | None = None, cod
 class _Fetching:
     """What the client knows of an assigned partition. `sought`: somebody said where it begins."""
 
-    __slots__ = ("paused", "position", "sought")
+    __slots__ = ("end", "paused", "position", "sought")
 
     def __init__(self, position: int) -> None:
         self.position = position
+        self.end = -1  # that the application was told of
         self.paused = False
         self.sought = False
 
@@ -82,6 +84,7 @@ class SimulatedConsumer:
         self._scheduler = process.scheduler
         self._kafka = process.scheduler.kafka
         self._reset = config["auto.offset.reset"]
+        self._tells_ends = config["enable.partition.eof"]
         self._fetching: dict[Partition, _Fetching] = {}
         self._member: Member | None = None
         self._known_generation = -1
@@ -151,9 +154,14 @@ class SimulatedConsumer:
             self._scheduler.say(
                 f"{self._process.id} {kind} {[n for _, n in partitions]} generation {member.generation}"
             )
+            owned, overruns_at = self._process.source.ownership.owned, self._scheduler.now + MIN_HAND_OVER_S
             self._callbacks[f"on_{kind}"](cast("Consumer", self), [TopicPartition(*at) for at in partitions])
-            if kind == "revoke" and self._process.relay._partitions.hand_overs:
+            overran = self._process.relay._partitions.hand_overs or self._scheduler.now >= overruns_at
+            if kind == "revoke" and overran:
                 self._scheduler.reach("a hand-over overran its time")
+            elif kind == "revoke":
+                given = {Assignment(*at, owned[at]) for at in partitions if at in owned}
+                self._scheduler.oracle.handed_over(self._process, given)
             member.news.pop(0)  # only now does it take part in the next generation
             return None
         records = self._take(1)
@@ -191,6 +199,9 @@ class SimulatedConsumer:
             for record in records:
                 fetching.position = record.offset + 1
                 taken.append(message(at, record.offset, record))
+            if self._tells_ends and len(taken) < most and fetching.end < fetching.position == log.end:
+                fetching.end = fetching.position
+                taken.append(message(at, fetching.position, code=KafkaError._PARTITION_EOF))
         return taken
 
     def consumer_group_metadata(self) -> bytes:
