@@ -246,7 +246,7 @@ class Relay:
             self._timer.cancel()
             self._timer = None
         now = self._clock()
-        self._ledger.wake(now)
+        self._outbox.apply(self._ledger.wake(now), now)
         next_due = self._ledger.next_wake()
         wake_at = min(math.inf if next_due is None else next_due, self._dispatch.tick(now))
         self._partitions.settle_hand_overs()
