@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.dead_letter import Reason
 from schemas.engage import ActionName
 
 POSITION_KEY = b"position"
@@ -120,6 +121,21 @@ class PendingAction(_Contract):
     version_tag: str | None = Field(None, description="The tag last learnt.")
     job_id: str | None = Field(None, description="The job that a posted document was given.")
     payload: RoutedAction
+
+
+class RefusedDeadLetter(_Contract):
+    """A live record of the delay topic: a dead letter that its topic refuses. It is written there once that takes it.
+
+    Its key is that of the action. An event that never became one has `dead-letter:` and a name that is its own.
+    """
+
+    version: Literal[1] = 1
+    state: Literal["refused"] = "refused"
+    reason: Reason
+    offset: int | None = Field(None, description="Of the event in the source, where that is known.")
+    key: Bytes | None = None
+    value: Bytes | None = None
+    headers: list[tuple[str, Bytes | None]] = Field(default_factory=list)
 
 
 class Position(_Contract):

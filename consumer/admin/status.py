@@ -218,6 +218,12 @@ def _attention(snapshot: Snapshot) -> list[str]:
         for name, each in sorted(snapshot.connections.items())
         if each.suspended
     ]
+    said += [
+        f"{count} dead letters of {topic} wait in the delay topic, as their own topic refuses them ({why}); nothing is "
+        "lost, `engage-relay topics check` may say what is wrong with it"
+        for topic, (count, why) in sorted(snapshot.refused_dead_letters.items())
+        if count
+    ]
     if snapshot.in_doubt:
         said.append(f"In doubt: {_actions(snapshot.in_doubt)} Engage may have processed already")
     if snapshot.overdue:

@@ -123,6 +123,14 @@ class RecordTooLarge:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLetterRefused:
+    """Its topic refuses this dead letter, which the delay topic keeps. Submit it again later."""
+
+    write: DeadLetter
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class TransactionAborted:
     """A transaction was aborted. It is tried again."""
 
@@ -150,6 +158,7 @@ Fact = (
     | Pinned
     | DelayTopicRecreated
     | RecordTooLarge
+    | DeadLetterRefused
     | TransactionAborted
     | Fenced
 )

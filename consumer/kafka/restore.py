@@ -31,8 +31,9 @@ from consumer.core.clock import Clock
 from consumer.core.effects import LiveAction
 from consumer.core.ownership import Assignment, Partition
 from consumer.errors import OffsetOutOfRangeError, StartUnknownError
-from consumer.kafka import clients
+from consumer.kafka import clients, refused
 from consumer.kafka.initial_offsets import is_started
+from consumer.kafka.journal.writes import DeadLetter
 from consumer.kafka.records import Unreadable, live_action, read_position
 from consumer.kafka.topics import CALL_TIMEOUT_S, RelayTopics, Watermarks, committed_offsets, watermarks
 from schemas.pending_action import POSITION_KEY
@@ -71,8 +72,8 @@ class Restored:
     """A partition was restored: this is its state in Kafka.
 
     The source continues at `next_offset` and ends at `source_end`. `live`: key and offset of each live record of the
-    delay partition, which ends at `end`. What they hold is in `actions` and `unreadable`. `position_known`: the delay
-    partition says where the source continues, too. `seconds`: how long it was read.
+    delay partition, which ends at `end`. What they hold is in `actions`, `refused` (dead letters) and `unreadable`.
+    `position_known`: the delay partition says where the source continues, too. `seconds`: how long it was read.
     """
 
     assignment: Assignment
@@ -81,6 +82,7 @@ class Restored:
     live: list[tuple[bytes, int]]
     end: int
     actions: list[LiveAction]
+    refused: list[DeadLetter]
     unreadable: list[UnreadableRecord]
     position_known: bool
     records_read: int
@@ -312,10 +314,14 @@ def _restored(
     """Read the live records. This empties `reading.live`: two copies of 100,000 records would be 100 MB more."""
     live: list[tuple[bytes, int]] = []
     actions: list[LiveAction] = []
+    dead_letters: list[DeadLetter] = []
     unreadable: list[UnreadableRecord] = []
     while reading.live:
         key, record = reading.live.popitem()
         live.append((key, record.offset))
+        if (dead_letter := refused.read(assignment, key, record.value)) is not None:
+            dead_letters.append(dead_letter)
+            continue
         read = live_action(key, record.value)
         if isinstance(read, Unreadable):
             unreadable.append(UnreadableRecord(key, record.value, read))
@@ -328,6 +334,7 @@ def _restored(
         live=live,
         end=reading.end,
         actions=actions,
+        refused=dead_letters,
         unreadable=unreadable,
         position_known=reading.position is not None or reading.start > delay[0],
         records_read=reading.count,

@@ -38,6 +38,7 @@ from consumer.kafka.facts import (
     ClientError,
     Committed,
     Consumed,
+    DeadLetterRefused,
     DelayTopicRecreated,
     Dropped,
     Fact,
@@ -61,6 +62,7 @@ from consumer.relay.inbox import Inbox
 from consumer.relay.log import ThrottledLog
 from consumer.relay.outbox import Limits, Outbox
 from consumer.relay.partitions import Partitions
+from consumer.relay.refused import RefusedDeadLetters
 from consumer.relay.tasks import Tasks
 from consumer.telemetry.metrics import DeadLettered, Metrics, Snapshot
 
@@ -123,12 +125,14 @@ class Relay:
         self._log = ThrottledLog(log, clock)
         self._tasks = Tasks(self.fail)
         self._ledger = Ledger(policy, jitter)
+        self._refused = RefusedDeadLetters()
         self._outbox = Outbox(
             ledger=self._ledger,
             router=router,
             source=source,
             journal=journal,
             limits=limits,
+            refused=self._refused,
             dead_letter_topics=dead_letter_topics,
             metrics=metrics,
             tracing=tracing,
@@ -153,6 +157,7 @@ class Relay:
             restorer=restorer,
             ledger=self._ledger,
             outbox=self._outbox,
+            refused=self._refused,
             dispatch=self._dispatch,
             clock=clock,
             tasks=self._tasks,
@@ -242,6 +247,9 @@ class Relay:
         self._ledger.wake(now)
         next_due = self._ledger.next_wake()
         wake_at = min(math.inf if next_due is None else next_due, self._dispatch.tick(now))
+        for write in self._refused.take_due(now):
+            self._outbox.add(write)
+        wake_at = min(wake_at, self._refused.next_retry)
         self._partitions.settle_hand_overs()
         self._outbox.submit()
         self._outbox.apply_backpressure()
@@ -283,6 +291,7 @@ class Relay:
             max_pending=self._limits.pending,
             partitions=self._partitions.figures(),
             dead_letters=tuple(self._dead_letters),
+            refused_dead_letters=self._refused.figures(),
         )
 
     # -- facts --------------------------------------------------------------------------------------------------
@@ -310,6 +319,8 @@ class Relay:
                 self._recreated(assignment)
             case RecordTooLarge(write):
                 self._record_too_large(write)
+            case DeadLetterRefused(refused, why):
+                self._dead_letter_refused(refused, why)
             case TransactionAborted(why):
                 self._metrics.transaction_aborted()
                 self._log.throttled("transaction aborted, trying again", why=why)
@@ -338,6 +349,7 @@ class Relay:
                 case Put(intent=Intent(action_id, sends, _)):
                     self._outbox.apply(self._ledger.intent_saved(action_id, sends, ownership_confirmed_at), now)
                 case DeadLetter(reason=reason, offset=offset):
+                    self._refused.committed(write, now)
                     self._metrics.dead_lettered(reason)
                     self._dead_letters.append(DeadLettered(reason, *write.assignment[:2], offset, now))
                 case Barrier():
@@ -356,6 +368,8 @@ class Relay:
         for key in keys:
             if isinstance(key, bytes) and (offset := offset_of_key(key)) is not None:
                 self._outbox.apply(self._ledger.refresh(ActionId(assignment, offset)), now)
+            for put in self._refused.puts(assignment, key):
+                self._outbox.add(put)
         self._tick_soon()
 
     def _recreated(self, assignment: Assignment) -> None:
@@ -365,6 +379,8 @@ class Relay:
             partition=assignment.partition,
         )
         self._outbox.write_again(self._ledger.rewrite(assignment))
+        for put in self._refused.puts(assignment):
+            self._outbox.add(put)
         self._tick_soon()
 
     def _record_too_large(self, write: Put) -> None:
@@ -372,4 +388,18 @@ class Relay:
         offset = offset_of_key(write.key)
         if offset is not None:
             self._ledger.record_too_large(ActionId(write.assignment, offset), self._clock())
+        self._tick_soon()
+
+    def _dead_letter_refused(self, write: DeadLetter, why: str) -> None:
+        """Try a dead letter again later, which its topic refuses and the delay topic keeps."""
+        self._metrics.dead_letter_refused(write.assignment.topic)
+        self._log.throttled(
+            "the dead-letter topic refuses a dead letter; the delay topic keeps it, and it is tried again",
+            topic=write.assignment.topic,
+            partition=write.assignment.partition,
+            offset=write.offset,
+            reason=write.reason,
+            why=why,
+        )
+        self._refused.refused(write, why, self._clock())
         self._tick_soon()

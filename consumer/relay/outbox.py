@@ -34,6 +34,7 @@ from consumer.kafka.records import (
 )
 from consumer.kafka.restore import UnreadableRecord
 from consumer.relay.edges import Journal, Source
+from consumer.relay.refused import RefusedDeadLetters
 from consumer.telemetry.metrics import Metrics
 from schemas.dead_letter import Reason
 
@@ -65,6 +66,7 @@ class Outbox:
         source: Source,
         journal: Journal,
         limits: Limits,
+        refused: RefusedDeadLetters,
         dead_letter_topics: Collection[str],
         metrics: Metrics,
         tracing: Tracing | None,
@@ -75,6 +77,7 @@ class Outbox:
         self._source = source
         self._journal = journal
         self._limits = limits
+        self._refused = refused
         self._dead_letter_topics = dead_letter_topics
         self._metrics = metrics
         self._tracing = tracing
@@ -189,8 +192,8 @@ class Outbox:
         slack = min(0.1, MAX_RECORDS / most) if self.paused else 0.0
         backlog = self._journal.backlog + len(self._writes)
         full = (
-            self._ledger.open >= (1 - slack) * most
-            or self._ledger.open_bytes >= (1 - slack) * most * BYTES_OF_PENDING
+            self._ledger.open + self._refused.count >= (1 - slack) * most
+            or self._ledger.open_bytes + self._refused.bytes >= (1 - slack) * most * BYTES_OF_PENDING
             or backlog >= (0.9 if self.paused else 1.0) * self._limits.backlog
         )
         if full != self.paused:

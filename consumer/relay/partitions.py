@@ -26,6 +26,7 @@ from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import Journal, Restorer, Source, is_dead
 from consumer.relay.log import ThrottledLog
 from consumer.relay.outbox import Outbox, given_up
+from consumer.relay.refused import RefusedDeadLetters
 from consumer.relay.tasks import Tasks
 from consumer.telemetry.metrics import Metrics, PartitionFigures
 from schemas.dead_letter import Reason
@@ -58,6 +59,7 @@ class Partitions:
         restorer: Restorer,
         ledger: Ledger,
         outbox: Outbox,
+        refused: RefusedDeadLetters,
         dispatch: Dispatch,
         clock: Clock,
         tasks: Tasks,
@@ -72,6 +74,7 @@ class Partitions:
         self._restorer = restorer
         self._ledger = ledger
         self._outbox = outbox
+        self._refused = refused
         self._dispatch = dispatch
         self._clock = clock
         self._tasks = tasks
@@ -137,6 +140,7 @@ class Partitions:
         self._outbox.add(Begin(assignment, restored.live, restored.end, restored.next_offset))
         for record in restored.unreadable:
             self._outbox.dead_letter_unreadable(assignment, record, now)
+        self._refused.restored(restored.refused, now)
         if not restored.position_known:
             self._outbox.add(Position(assignment, restored.next_offset))
         known = self._known(restored, now)
@@ -207,6 +211,7 @@ class Partitions:
     def _forget(self, assignments: Iterable[Assignment]) -> None:
         for assignment in assignments:
             self._ledger.drop(assignment)
+            self._refused.forget(assignment)
             self.ours.discard(assignment)
         self._set_shares()
 

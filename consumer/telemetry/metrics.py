@@ -128,6 +128,7 @@ class Snapshot:
     max_pending: int = 0  # above it the source is paused
     partitions: Mapping[Partition, PartitionFigures] = field(default_factory=dict)
     dead_letters: tuple[DeadLettered, ...] = ()  # the last ones
+    refused_dead_letters: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # by source topic; the last why
 
 
 class Metrics:
@@ -194,6 +195,11 @@ class Metrics:
             "connection",
         )
         self._dead_letters = counter("dead_letters_total", "Events that became dead letters, by reason.", "reason")
+        self._refused = counter(
+            "dead_letters_refused_total",
+            "Times that the dead-letter topic refused a dead letter: it waits in the delay topic.",
+            "topic",
+        )
         self._transactions = Histogram(
             PREFIX + "transaction_duration_seconds",
             "Duration of the journal's committed transactions.",
@@ -246,7 +252,7 @@ class Metrics:
         polled = [self._outcomes[each] for each in (*get_args(PollOutcome), *get_args(DocumentOutcome))]
         sent = [self._outcomes[each] for each in get_args(ActionOutcome)]
         for topic in topics:
-            for series in (self._consumed, self._unrouted, self._tombstones, self._foreign_redrives):
+            for series in (self._consumed, self._unrouted, self._tombstones, self._foreign_redrives, self._refused):
                 series.start([(topic,)])
         self._routed.start(routes)
         for of_action in (self._event_to_accepted, self._ready_to_accepted):
@@ -329,6 +335,10 @@ class Metrics:
         """Record that an event became a dead letter."""
         self._dead_letters[reason,].inc()
         self._history.dead_lettered(reason)
+
+    def dead_letter_refused(self, topic: str) -> None:
+        """Record that the dead-letter topic of a source topic refused a dead letter."""
+        self._refused[topic,].inc()
 
     def transaction_committed(self, seconds: float, records: int) -> None:
         """Record a transaction that the broker committed."""
@@ -450,6 +460,10 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
     ):
         yield _gauge(name, text, values=[("", value)])
     yield _gauge("pending_actions", "Open actions by state.", "state", snapshot.pending.items())
+    yield _gauge(
+        "refused_dead_letters", "Dead letters that wait in the delay topic: their topic refuses them.", "topic",
+        ((topic, count) for topic, (count, _) in snapshot.refused_dead_letters.items()),
+    )  # fmt: skip
 
     connections = snapshot.connections.items()
     yield _gauge(
