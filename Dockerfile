@@ -8,7 +8,8 @@
 #  1. Nothing is compiled and nothing is resolved: wheels only, each by its hash, the build's own tools, too.
 #  2. It runs as a numeric user without a name, writes nothing (read-only root file system), and starts no shell.
 #     Probes are HTTP: /healthz and /readyz on port 8080.
-#  3. tests/deploy/test_image.py runs these very steps, without a container engine.
+#  3. Every command reads /etc/engage-relay/relay.yaml: mount yours there. The image's own is empty, and variables are enough.
+#  4. tests/deploy/test_image.py runs these very steps, without a container engine.
 
 # Pin both by digest where builds must be repeatable to the byte: --build-arg PYTHON_IMAGE=python@sha256:...
 ARG PYTHON_IMAGE=docker.io/library/python:3.13.7-slim-bookworm
@@ -43,7 +44,9 @@ LABEL org.opencontainers.image.title="engage-relay" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
 COPY --from=build /opt/engage-relay /opt/engage-relay
-ENV PATH=/opt/engage-relay/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+COPY deploy/image/relay.yaml /etc/engage-relay/relay.yaml
+ENV PATH=/opt/engage-relay/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    ENGAGE_RELAY_CONFIG=/etc/engage-relay/relay.yaml
 USER 65532:65532
 WORKDIR /
 EXPOSE 8080

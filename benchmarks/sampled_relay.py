@@ -35,6 +35,9 @@ OTHER = "everything else"
 LIBRDKAFKA = "librdkafka"
 COMPONENTS = {
     "http": HTTP,
+    "connection": HTTP,
+    "connecting": HTTP,
+    "answers": HTTP,
     "engage": "Engage's API",
     "journal": "journal",
     "low_water_mark": "journal",
@@ -52,8 +55,8 @@ COMPONENTS = {
     "metrics": "metrics",
 }
 THREADS = {"journal": "journal", "source": "source"}
-_HTTP_LIBRARIES = ("httpcore", "h11", "anyio", "httpx")
-_OURS = {str(Path(__file__).parent.parent / package) for package in ("consumer", "schemas")}
+_HTTP_LIBRARIES = ("httptools", "aiohappyeyeballs", "httpx")
+_OURS = tuple(f"{Path(__file__).parent.parent / package}/" for package in ("consumer", "schemas"))
 
 _LINUX_THREAD_CPUTIME = 3  # CLOCK_THREAD_CPUTIME_ID
 _SIGEV_THREAD_ID = 4
@@ -138,7 +141,7 @@ class _Sampler:
     def _ours(self, code: CodeType) -> tuple[str, str] | None:
         if code not in self._known:
             file = Path(code.co_filename)
-            ours = str(file.parent) in _OURS
+            ours = str(file).startswith(_OURS)
             where = (COMPONENTS.get(file.stem, OTHER), f"{file.stem}.{code.co_qualname}")
             self._known[code] = where if ours else None
         return self._known[code]

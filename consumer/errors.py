@@ -34,6 +34,10 @@ class ConfigurationError(FatalError):
         self.errors = errors
 
 
+class KafkaUnreachableError(FatalError):
+    """No broker answers; the text says at which addresses, and why."""
+
+
 class ListenError(FatalError):
     """The admin server cannot listen at the configured address."""
 

@@ -27,20 +27,21 @@ from prometheus_client import CollectorRegistry
 
 from consumer import __version__, logs
 from consumer.admin.server import AdminServer, Health, Heartbeats
+from consumer.config.files import check_files
 from consumer.config.settings import Connection as ConnectionSettings
-from consumer.config.settings import Settings
+from consumer.config.settings import Polling, Settings
 from consumer.core.clock import Clock, steady_clock
 from consumer.core.ledger import Policy
 from consumer.core.pacing import Pace, PollSchedule
 from consumer.engage.client import EngageClient
 from consumer.engage.http import OnRequest, Origin
 from consumer.errors import ConfigurationError, ExitCode, FatalError
-from consumer.events.routing import Router, compile_routes
 from consumer.kafka import clients
 from consumer.kafka import topics as kafka_topics
 from consumer.kafka.initial_offsets import Start, settle_start, start_of
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
+from consumer.kafka.reaching import Waiting, reached
 from consumer.kafka.restore import KafkaReader, Restorer
 from consumer.kafka.source import Source
 from consumer.relay.connections import Connection, ahead_of, slots_of
@@ -88,18 +89,21 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool) 
     relay: Relay | None = None
     tracing: Tracing | None = None
 
+    waiting = Waiting()
+
     def health() -> Health:
         if relay is None:
-            return Health(heartbeats.ages(), draining=stop.is_set())
+            return Health(heartbeats.ages(), draining=stop.is_set(), waiting=waiting.text)
         return Health(heartbeats.ages(), relay.failed_by, relay.joined, stop.is_set())
 
     admin = AdminServer((settings.admin.listen.host, settings.admin.listen.port), registry, health, metrics.published)
     try:
+        check_files(settings)
         admin.start()
         _LOG.info("engage-relay starts", version=__version__, admin_port=admin.port)
         tracing = tracing_asked_for(settings, clock)
         connections = [_connection(name, settings, metrics) for name in settings.engage.connections]
-        counts = await _prepare(settings, stop, start=start, create_topics=create_topics)
+        counts = await _prepare(settings, stop, waiting, start=start, create_topics=create_topics)
         if counts is None:
             return ExitCode.OK
         relay = _relay(settings, counts, connections, metrics, heartbeats, clock=clock, tracing=tracing)
@@ -126,7 +130,7 @@ def _stop_or_end(stop: asyncio.Event, number: int) -> None:
 
 
 async def _prepare(
-    settings: Settings, stop: asyncio.Event, *, start: Start | None, create_topics: bool
+    settings: Settings, stop: asyncio.Event, waiting: Waiting, *, start: Start | None, create_topics: bool
 ) -> dict[str, int] | None:
     """Check what a relay needs. Returns the source topics' partition counts, or None if it was stopped meanwhile."""
     decided = start or start_of(settings.kafka)
@@ -134,17 +138,19 @@ async def _prepare(
     stopped = loop.create_task(stop.wait())
     try:
         while not stop.is_set():
-            checking = _in_daemon_thread(partial(_check, settings, create_topics=create_topics))
+            check = partial(_check, settings, waiting, stopped=stop.is_set, create_topics=create_topics)
+            checking = _in_daemon_thread(check)
             ends: set[asyncio.Future[Any]] = {checking, stopped}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not checking.done():
                 return None  # a call to brokers that do not answer takes seconds: do not wait for it
             try:
                 checking.result()
+                waiting.over()
                 # Once begun, finish it: half of a start, once written, would be another start.
                 return await loop.run_in_executor(None, partial(_settle_start, settings, decided))
             except KafkaException as error:
-                _LOG.warning("Kafka does not answer, trying again", why=clients.error_of(error).str())
+                waiting.say(f"Kafka does not answer as it should, trying again: {clients.error_of(error).str()}")
             await asyncio.wait({stopped}, timeout=BROKER_RETRY_S)
     finally:
         stopped.cancel()
@@ -177,13 +183,18 @@ def _in_daemon_thread(work: Callable[[], None]) -> asyncio.Future[None]:
     return done
 
 
-def _check(settings: Settings, *, create_topics: bool) -> None:
-    admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
-    if create_topics:
-        for line in kafka_topics.create(admin, settings.topics, rules=settings.topic_rules):
+def _check(settings: Settings, waiting: Waiting, *, stopped: Callable[[], bool], create_topics: bool) -> None:
+    admin, causes = reached(settings.kafka, say=waiting.say, stopped=stopped)
+    if stopped():
+        return
+    try:
+        if create_topics:
+            for line in kafka_topics.create(admin, settings.topics, rules=settings.topic_rules):
+                _LOG.info(line)
+        for line in kafka_topics.check(admin, settings.topics, settings.topic_rules):
             _LOG.info(line)
-    for line in kafka_topics.check(admin, settings.topics, settings.topic_rules):
-        _LOG.info(line)
+    except KafkaException as error:
+        raise causes.explained(admin, error) from None
 
 
 def _settle_start(settings: Settings, start: Start | None) -> dict[str, int]:
@@ -245,16 +256,18 @@ def _relay(
         journal=journal,
         restorer=restorer,
         connections=connections,
-        router=Router(compile_routes(routes), settings.engage.connections),
+        router=settings.router,
         policy=Policy(
-            schedule=PollSchedule(initial_s=polling.initial, max_interval_s=polling.max_interval),
+            schedule=_schedule(polling),
             deadline_s=polling.deadline,
             not_found_grace_s=polling.not_found_grace,
             contact_grace_s=polling.contact_grace,
-            processing_s=max(each.action_timeout for each in settings.engage.connections.values()),
+            processing_s=max(
+                max(each.action_timeout, 2 * each.timeout) for each in settings.engage.connections.values()
+            ),
         ),
         limits=Limits(settings.limits.pending),
-        dead_letter_topics={each.dead_letters for each in settings.topics},
+        dead_letter_topics=settings.dead_letter_topics,
         partition_counts=counts,
         lease_s=lease_of(settings.kafka),
         clock=clock,
@@ -264,6 +277,12 @@ def _relay(
         hand_over_s=hand_over_s,
         tracing=tracing,
     )
+
+
+def _schedule(polling: Polling) -> PollSchedule:
+    if polling.initial == "auto":
+        return PollSchedule(learns=True, max_interval_s=polling.max_interval)
+    return PollSchedule(initial_s=polling.initial, max_interval_s=polling.max_interval)
 
 
 def tracing_asked_for(settings: Settings, clock: Clock) -> Tracing | None:
@@ -324,6 +343,7 @@ def engage_client(
             timeout_s=connection.timeout,
             action_timeout_s=connection.action_timeout,
             ca_file=connection.ca_file,
+            proxy=connection.proxy_in(os.environ),
             on_request=on_request,
         )
     except OSError as error:  # ssl.SSLError is one

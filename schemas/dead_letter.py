@@ -15,6 +15,8 @@ PREFIX = "engage-relay-"
 DETAIL = PREFIX + "detail"
 REDRIVE_OF = PREFIX + "redrive-of"
 """Header of a redriven event: `topic/partition/offset` of the dead letter that it was."""
+FIRST_OFFSET = PREFIX + "first-offset"
+"""Header of a redriven event: the source offset of the event that it repeats, which was not redriven itself."""
 
 
 class Reason(StrEnum):

@@ -6,7 +6,7 @@ requests are built strictly.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
@@ -25,6 +25,10 @@ MAX_ACTION_CHARACTERS = 200
 ActionName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ACTION_CHARACTERS)]
 
 
+Change = Literal["change-delivery", "change-status"]
+"""Calls that change an order without its whole document: POST /api/v3/orders/{orderId}/{change}."""
+
+
 class _Contract(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, frozen=True)
 
@@ -34,6 +38,14 @@ class ActionRequest(_Contract):
 
     action: ActionName
     version_tag: str = Field(description="versionTag of the order's latest processed version.")
+    language: str | None = None
+    data: Any = None
+
+
+class OrderAction(_Contract):
+    """`orderAction` of an order document: Engage carries it out when it processes that version of the order."""
+
+    action: ActionName
     language: str | None = None
     data: Any = None
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.dead_letter import Reason
-from schemas.engage import ActionName
+from schemas.engage import ActionName, Change
 
 POSITION_KEY = b"position"
 OnUnknown = Literal["resend", "dead_letter"]
@@ -86,7 +86,24 @@ class FromDocument(_Contract):
     document: dict[str, Any]
 
 
-TagSource = Annotated[FromEvent | FromJob | FromOrder | FromDocument, Field(discriminator="kind")]
+class FromChange(_Contract):
+    """The order is changed first (POST /orders/{orderId}/change-delivery or change-status), which a job processes."""
+
+    kind: Literal["change"] = "change"
+    change: Change
+    body: dict[str, Any]
+
+
+class WithDocument(_Contract):
+    """The action needs no versionTag: it travels in the order document, as its `orderAction`."""
+
+    kind: Literal["with_document"] = "with_document"
+    document: dict[str, Any]
+
+
+TagSource = Annotated[
+    FromEvent | FromJob | FromOrder | FromDocument | FromChange | WithDocument, Field(discriminator="kind")
+]
 
 
 class RoutedAction(_Contract):
@@ -119,7 +136,11 @@ class PendingAction(_Contract):
     attempts: int = Field(0, description="Polls answered so far, when this record was written.")
     sends: int = Field(0, description="Times that the action was sent or meant to be.")
     version_tag: str | None = Field(None, description="The tag last learnt.")
-    job_id: str | None = Field(None, description="The job that a posted document was given.")
+    job_id: str | None = Field(None, description="The job that a posted document or change was given.")
+    document_sent: bool = Field(False, description="The order's document or change may have been under way to Engage.")
+    contact_until_ms: int | None = Field(
+        None, description="By when its order must have a contact; null before Engage first said that it has none."
+    )
     payload: RoutedAction
 
 

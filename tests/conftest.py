@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import settings
 
 from tests.support.figures import FIGURES, Figures, Scale
 
 LONG_TIMEOUT_S = 3600
+
+# How long an example takes says nothing of the code on a machine that does something else, too.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

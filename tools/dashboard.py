@@ -184,6 +184,15 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
             },
         ),
         Panel(
+            "How long Engage takes",
+            "Until an order's tag is there, as the relay learnt it; and how late it expects to find the tag.",
+            {
+                "{{quantile}} {{connection}}": most("engage_relay_processing_seconds", "connection, quantile"),
+                "late {{connection}}": most("engage_relay_planned_lateness_seconds", "connection"),
+            },
+            unit="s",
+        ),
+        Panel(
             "Duration of requests",
             "Time that requests to Engage took, by call: job, order, document, action.",
             quantiles("engage_relay_request_duration_seconds", "call"),

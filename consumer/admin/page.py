@@ -22,9 +22,11 @@ from consumer.admin.status import (
     ConnectionState,
     Latency,
     Moment,
+    Polling,
     Status,
     age_label,
     duration,
+    is_known,
     now_of,
     number,
     rate,
@@ -93,17 +95,7 @@ def page(status: Status) -> str:
 <main>
 {_header(status, now)}
 {_attention(status)}
-{_figures(status, now)}
-<div class="grid">
-{_charts(status, now)}
-</div>
-{_connections(status, now)}
-<div class="grid">
-{_pending_by_state(status)}
-{_pending_by_age(status)}
-{_dead_letters(status, now)}
-{_partitions(status)}
-</div>
+{_known(status, now) if is_known(status) else _UNKNOWN}
 </main>
 <footer>This instance only. The same as <a href="status.json">JSON</a>; for Prometheus: <a href="metrics">metrics</a>;
 probes: <a href="healthz">healthz</a>, <a href="readyz">readyz</a>.</footer>
@@ -113,6 +105,23 @@ probes: <a href="healthz">healthz</a>, <a href="readyz">readyz</a>.</footer>
 """
 
 
+def _known(status: Status, now: datetime) -> str:
+    return f"""{_figures(status, now)}
+<div class="grid">
+{_charts(status, now)}
+</div>
+{_connections(status, now)}
+<div class="grid">
+{_pending_by_state(status)}
+{_pending_by_age(status)}
+{_dead_letters(status, now)}
+{_partitions(status)}
+</div>"""
+
+
+_UNKNOWN = '<p class="quiet">This instance starts. What is pending and which partitions it owns is not known yet.</p>'
+
+
 # -- its parts --------------------------------------------------------------------------------------------------
 
 
@@ -120,7 +129,7 @@ def _header(status: Status, now: datetime) -> str:
     told = [
         f"figures are {duration(status.age_s)} old" if status.age_s is not None else "no figures yet",
         *([f"up {duration((now - status.started).total_seconds())}"] if status.started else []),
-        f"{status.rate_limit_share:.0%} of every rate limit is this instance's",
+        *([f"{status.rate_limit_share:.0%} of every rate limit is this instance's"] if is_known(status) else []),
     ]
     kind = {"running": "", "stuck": " bad"}.get(status.state, " warn")
     return (
@@ -233,10 +242,17 @@ def _connections(status: Status, now: datetime) -> str:
             f'<td class="number">{rate(each.accepted_per_second)}</td>'
             f'<td class="number">{rate(each.requests_per_second)}</td>'
             f'<td class="number">{rate(each.rate)} <small>of {number(each.rate_limit)}</small></td>'
-            f'<td class="number">{number(each.in_flight)}</td></tr>'
+            f'<td class="number">{number(each.in_flight)}</td>'
+            f'<td class="number">{_processing(each.polling)}</td></tr>'
         )
-    head = ("Connection", "State", "Accepted/s", "Requests/s", "Rate limit", "In flight")
-    return _section("Connections", _table(head, rows, numbers=(2, 3, 4, 5)), none="No connection is at work yet.")
+    head = ("Connection", "State", "Accepted/s", "Requests/s", "Rate limit", "In flight", "Engage takes")
+    return _section("Connections", _table(head, rows, numbers=(2, 3, 4, 5, 6)), none="No connection is at work yet.")
+
+
+def _processing(polling: Polling | None) -> str:
+    if polling is None:
+        return ""
+    return f"{duration(polling.median_s)} <small>95 %: {duration(polling.p95_s)}</small>"
 
 
 _PILLS: dict[ConnectionState, str] = {"open": "", "cooldown": " warn", "suspended": " bad"}

@@ -60,6 +60,7 @@ class Health:
     fatal: str | None = None  # the name of a client's error from which it cannot recover
     joined: bool = False  # the group, once
     draining: bool = False
+    waiting: str | None = None  # what the start waits for
 
 
 def not_alive(health: Health) -> list[str]:
@@ -74,7 +75,7 @@ def not_alive(health: Health) -> list[str]:
 
 def not_ready(health: Health) -> list[str]:
     """Say why the process does not count as ready; empty where it does."""
-    wrong = [] if health.joined else ["has not joined the consumer group yet"]
+    wrong = [] if health.joined else [health.waiting or "has not joined the consumer group yet"]
     return [*wrong, "draining"] if health.draining else wrong
 
 
@@ -179,6 +180,7 @@ def _status(health: Health, published: tuple[Snapshot, Flow]) -> Status:
         not_alive=not_alive(health),
         joined=health.joined,
         draining=health.draining,
+        waiting=health.waiting,
     )
 
 

@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from consumer.core.ledger import AGE_SLOT_S
+from consumer.core.poll_plan import Figures as PollFigures
 from consumer.telemetry.metrics import ConnectionFigures, Holding, Snapshot
 from consumer.telemetry.rolling import Durations, Flow, Slice, quantile
 from schemas.dead_letter import Reason
@@ -64,6 +65,15 @@ class Source(_Part):
     journal_backlog: int
 
 
+class Polling(_Part):
+    """What was learnt of a connection: by when half and 95 % of the tags are there, and what its polls cost."""
+
+    median_s: float
+    p95_s: float
+    polls: float
+    lateness_s: float
+
+
 class Connection(_Part):
     """One Engage tenant. `rate` is what it may be asked at present, of `rate_limit`, which all instances share."""
 
@@ -77,6 +87,7 @@ class Connection(_Part):
     in_flight: int
     requests_per_second: float
     accepted_per_second: float
+    polling: Polling | None
 
 
 class Partition(_Part):
@@ -164,11 +175,12 @@ def status_of(
     not_alive: Sequence[str] = (),
     joined: bool = True,
     draining: bool = False,
+    waiting: str | None = None,
 ) -> Status:
     """Say it.
 
     `age_s`: since the event loop last showed life, which is when it published; None: it has not begun, or has ended.
-    `joined`: the group, once. `not_alive`: what liveness says.
+    `joined`: the group, once. `not_alive`: what liveness says. `waiting`: what a start waits for.
     """
     snapshot, flow = published
     began = flow.started is not None
@@ -178,7 +190,7 @@ def status_of(
         at=_at(snapshot.at) if began else None,
         age_s=None if age_s is None or not began else round(age_s, 3),
         started=_time(flow.started),
-        attention=[*not_alive, *_attention(snapshot)],
+        attention=[*not_alive, *([waiting[:1].upper() + waiting[1:]] if waiting else []), *_attention(snapshot)],
         rate_limit_share=round(snapshot.rate_limit_share, 4),
         pending=_pending(snapshot),
         source=Source(lag=sum(snapshot.lag.values()), paused=snapshot.paused, journal_backlog=snapshot.journal_backlog),
@@ -278,6 +290,16 @@ def _connection(name: str, figures: ConnectionFigures, flow: Flow) -> Connection
         in_flight=figures.in_flight,
         requests_per_second=round(flow.per_second(lambda each: each.requests.get(name, 0)), 2),
         accepted_per_second=round(flow.per_second(lambda each: each.accepted.get(name, 0)), 2),
+        polling=None if figures.plan is None else _polling(figures.plan),
+    )
+
+
+def _polling(plan: PollFigures) -> Polling:
+    return Polling(
+        median_s=round(plan.median_s, 2),
+        p95_s=round(plan.p95_s, 2),
+        polls=round(plan.polls, 2),
+        lateness_s=round(plan.lateness_s, 2),
     )
 
 
@@ -335,6 +357,14 @@ def _time(seconds: float | None) -> datetime | None:
 
 
 # In words, for the page and the terminal
+
+
+def is_known(status: Status) -> bool:
+    """Tell whether there is more to show than the state: figures, of an instance that owns partitions or may own some.
+
+    Before that, "nothing is pending" would be a guess.
+    """
+    return status.at is not None and (status.state != "starting" or bool(status.partitions))
 
 
 def now_of(status: Status) -> datetime:

@@ -7,6 +7,7 @@ may write in transactions, one opens a transactional id of its own, which the br
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from typing import Literal, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
 
+from consumer.config.files import unreadable
 from consumer.config.settings import Connection, Settings
 from consumer.core.outcomes import (
     Forbidden,
@@ -30,10 +32,11 @@ from consumer.core.outcomes import (
     Unauthorized,
     Undated,
 )
-from consumer.errors import ConfigurationError, ExitCode, TopicError
-from consumer.events.routing import note_on
+from consumer.errors import ConfigurationError, ExitCode, KafkaUnreachableError, TopicError
+from consumer.events.routing import notes_on
 from consumer.kafka import clients, topics
 from consumer.kafka.initial_offsets import beginnings, start_of
+from consumer.kafka.reaching import GIVE_UP_S, reached
 from consumer.kafka.topic_rules import TopicRules
 from consumer.run import engage_client, short_session
 
@@ -69,35 +72,48 @@ def summary(settings: Settings) -> list[str]:
         key = f"from {connection.api_key_file}" if connection.api_key_file else "as configured"
         lines.append(
             f"connection {name}: {connection.base_url}, key {key} in header {connection.api_key_header}, "
-            f"{connection.requests_per_second:g} requests/s"
+            f"{connection.requests_per_second:g} requests/s{_way(connection)}"
         )
     for name, rule in settings.effective_routes.items():
         lines.append(f"route {name}: {rule.action} {f'when {rule.when}' if rule.when else 'for every event'}")
     return lines
 
 
+def _way(connection: Connection) -> str:
+    proxy = connection.proxy_in(os.environ)
+    return "" if proxy is None else f", through the proxy {proxy.host}:{proxy.port}"
+
+
 def offline(settings: Settings) -> Iterator[Finding]:
-    """Check what the configuration alone can show."""
+    """Check what the configuration and the files that it names can show."""
+    for line in unreadable(settings):
+        yield Finding("failed", line, ExitCode.CONFIGURATION)
     if (why := short_session(settings)) is not None:
         yield Finding("failed", why, ExitCode.CONFIGURATION)
     for name, rule in settings.effective_routes.items():
-        if (note := note_on(rule.action)) is not None:
+        for note in notes_on(rule):
             yield Finding("note", f"route {name}: {note}")
 
 
 def online(settings: Settings) -> Iterator[Finding]:
     """Ask the brokers, then each Engage connection."""
     yield from _kafka(settings)
+    told = list(unreadable(settings))  # by `offline`
     for name, connection in settings.engage.connections.items():
-        yield _engage(name, connection)
+        if not any(line.startswith(f"engage.connections.{name}.") for line in told):
+            yield _engage(name, connection)
 
 
 def _kafka(settings: Settings) -> Iterator[Finding]:
-    admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
+    try:
+        admin, causes = reached(settings.kafka, give_up_s=GIVE_UP_S)
+    except (ConfigurationError, KafkaUnreachableError) as error:
+        yield Finding("failed", f"brokers: {error}", error.exit_code)
+        return
     try:
         nodes = len(admin.describe_cluster(request_timeout=CALL_TIMEOUT_S).result(2 * CALL_TIMEOUT_S).nodes)
     except KafkaException as error:
-        yield _kafka_failed("brokers", error)
+        yield _kafka_failed("brokers", causes.explained(admin, error))
         return
     yield Finding("ok", f"brokers: {nodes} answer")
     for each in settings.topics:
@@ -210,10 +226,6 @@ def _kafka_failed(what: str, error: KafkaException) -> Finding:
 def _engage(name: str, connection: Connection) -> Finding:
     what = f"connection {name}"
     key = connection.key()
-    try:
-        key.current()
-    except (OSError, ValueError) as error:
-        return Finding("failed", f"{what}: the key cannot be read: {error}", ExitCode.FAILED)
     try:
         outcome = asyncio.run(_unknown_job(connection, key.current))
     except ConfigurationError as error:

@@ -16,7 +16,17 @@ import typer
 
 from consumer.commands import output
 from consumer.commands.exits import exit_codes, refuse
-from consumer.commands.options import AsJson, Config, Limit, lines_of, loaded, reasons, source_topics, without_gaps
+from consumer.commands.options import (
+    AsJson,
+    Config,
+    Limit,
+    lines_of,
+    loaded,
+    reach,
+    reasons,
+    source_topics,
+    without_gaps,
+)
 
 if TYPE_CHECKING:
     from consumer.config.settings import Settings
@@ -67,6 +77,7 @@ def dead_letters_list(
 
         gaps: list[Gap] = []
         selection = _selection(settings, topic, reason, since, coordinates=None)
+        reach(settings)
         found = without_gaps(dead_letters(settings.kafka, settings.topics, selection), gaps)
         columns = ("source_topic", "partition", "offset", "reason", "detail", "route", "key", "failed_at", "redriven")
         output.rows((_dead_letter_row(each) for each in islice(found, limit)), columns, as_json=as_json)
@@ -109,6 +120,7 @@ def dead_letters_redrive(
                 [*_coordinates_at(settings, topic, offset or []), *_coordinates_in(lines_of(file) if file else ())]
             )
         selection = _selection(settings, topic, reason, since, coordinates)
+        reach(settings)
         failed = False
         for each in redrive(settings.kafka, settings.topics, selection, dry_run=dry_run):
             if not isinstance(each, Redrive):

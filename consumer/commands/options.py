@@ -36,13 +36,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per 
 Limit = Annotated[int | None, typer.Option(min=1, help="Print at most this many.", show_default=False)]
 
 
-def loaded(config: Path | None, log_level: str = "warning") -> Settings:
-    """Load the configuration and set up the logs, so that no key appears in them."""
+def loaded(config: Path | None, log_level: str = "warning", *, only_routes: bool = False) -> Settings:
+    """Load the configuration and set up the logs, so that no key appears in them. `only_routes`: see `load`."""
     from consumer import logs
     from consumer.config.settings import load
 
     logs.configure(log_level)
-    settings = load(config, os.environ)
+    settings = load(config, os.environ, only_routes=only_routes)
     for name, value in settings.kafka.items():
         if re.search("password|secret|pem", name) and not name.endswith(".file"):  # its name is no secret
             logs.redact(str(value))
@@ -52,6 +52,18 @@ def loaded(config: Path | None, log_level: str = "warning") -> Settings:
     return settings
 
 
+def reach(settings: Settings) -> None:
+    """See that Kafka answers, before a command asks it something.
+
+    Raises ConfigurationError, and KafkaUnreachableError with addresses and reasons: the calls themselves just time out.
+    """
+    from consumer.config.files import check_files
+    from consumer.kafka.reaching import GIVE_UP_S, reached
+
+    check_files(settings)
+    reached(settings.kafka, give_up_s=GIVE_UP_S)
+
+
 def lines_of(file: Path) -> Iterator[bytes]:
     """Yield a file's lines; `-` is stdin."""
     try:
@@ -59,6 +71,11 @@ def lines_of(file: Path) -> Iterator[bytes]:
             yield from lines
     except OSError as error:
         refuse(f"{file}: {error.strerror}")
+
+
+def bytes_of(file: Path) -> bytes:
+    """Return all of a file; `-` is stdin."""
+    return b"".join(lines_of(file))
 
 
 def without_gaps(found: Iterator[T | Gap], gaps: list[Gap]) -> Iterator[T]:

@@ -14,6 +14,8 @@ from datetime import datetime
 
 import typer
 
+from consumer.events.numbers import written
+
 Row = Mapping[str, object]
 
 
@@ -30,6 +32,12 @@ def notice(line: object) -> None:
 def json_line(row: Row) -> None:
     """Write one JSON object, in ASCII, on one line."""
     typer.echo(json.dumps(row, default=_as_text))
+
+
+def exact_json_line(row: Row) -> None:
+    """Write one JSON object, in ASCII, on one line, its numbers as they came."""
+    text = written(dict(row)).decode()
+    typer.echo("".join(each if each.isascii() else json.dumps(each)[1:-1] for each in text))
 
 
 def rows(found: Iterable[Row], columns: Sequence[str], *, as_json: bool) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from consumer.commands import output
 from consumer.commands.exits import exit_codes, refuse
-from consumer.commands.options import AsJson, Config, Limit, connections, loaded, without_gaps
+from consumer.commands.options import AsJson, Config, Limit, connections, loaded, reach, without_gaps
 
 if TYPE_CHECKING:
     from consumer.kafka.scan import Gap
@@ -54,6 +54,7 @@ def pending_list(
         if connection is not None and connection not in settings.engage.connections:
             output.notice(f"--connection: {connection} is not configured; {', '.join(settings.engage.connections)}")
         wanted = Filter(order_id, connection, state, None if older_than is None else _before(older_than, time.time()))
+        reach(settings)
         gaps: list[Gap] = []
         found = without_gaps(pending_actions(settings.kafka, settings.topics, wanted), gaps)
         columns = [name for name in Pending.__dataclass_fields__ if name not in ("connection", "first_seen")]

@@ -1,12 +1,12 @@
-"""`engage-relay route`: what would become of events, decoded and routed as `run` does it, without Kafka or Engage.
+"""`engage-relay route`: what would become of events, decided as `run` decides it, without Kafka or Engage.
 
-The text may be an event per line (JSON Lines), one event over many lines, or a JSON array of events. Each event's bytes
-are decoded unchanged: JSON on which readers disagree (decoding.py) must be refused here, too.
+Both call `decide` (events/deciding.py) with the same record. What the text is that the records come in, exports.py
+tells. Only `--offset` asks a broker.
 """
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,49 +15,116 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from consumer.commands import output
-from consumer.commands.exits import exit_codes
-from consumer.commands.options import AsJson, Config, lines_of, loaded
+from consumer.commands.exits import exit_codes, refuse
+from consumer.commands.options import AsJson, Config, bytes_of, lines_of, loaded
 
 if TYPE_CHECKING:
-    from consumer.events.routing import Decision, Routed, Router
+    from consumer.commands.exports import Unreadable
+    from consumer.config.settings import Settings
+    from consumer.events.deciding import Decision
+    from consumer.events.routing import Routed, RouteTrace
+    from consumer.kafka.records import SourceEvent
     from schemas.dead_letter import Reason
+    from schemas.pending_action import TagSource
 
-Fate = Literal["routed", "ignored", "dead_letter"]
+Fate = Literal["routed", "ignored", "dead_letter", "unreadable"]
 
-_BOM = b"\xef\xbb\xbf"
-_SPACE = " \t\r\n"
 _TAG_FROM = {
     "event": "the event",
     "job": "job {job_id}",
     "order": "the order itself",
     "document": "the job of its document",
+    "change": "the job of its {change}",
+}
+_IGNORED = {
+    "unrouted": "no route takes it",
+    "tombstone": "a tombstone",
+    "foreign_redrive": "redriven from another relay's dead letter",
 }
 
 
 def route(
     file: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
-            help="Events: one per line, one alone, or a JSON array; -: stdin.",
+            help="Events, one per line or one alone, or records that kcat -J or kafka-console-consumer printed;"
+            " -: stdin.",
+            show_default=False,
         ),
-    ],
+    ] = None,
+    *,
     config: Config = None,
+    raw: Annotated[bool, typer.Option("--raw", help="The file is one record's value, byte by byte.")] = False,
+    key: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The key of records that bring none.", show_default=False)
+    ] = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A header of records that bring none; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    topic: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The topic that the events come from. Default: the source's first.", show_default=False
+        ),
+    ] = None,
+    offset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P:O",
+            help="Read this record of the topic (partition and offset) from the broker.",
+            show_default=False,
+        ),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say of each route why, or why not.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what would become of events, and why. Exit code 1 where one would be dead-lettered."""
+    """Say what would become of events. Exit code 1 where one would be dead-lettered, or cannot be read."""
     with exit_codes():
-        settings = loaded(config)
-        from consumer.events.routing import Router, compile_routes
+        if (file is None) == (offset is None):
+            refuse("name the events: FILE or --offset")
+        from consumer.commands.exports import Defaults, records_in
 
-        router = Router(compile_routes(settings.effective_routes), settings.engage.connections)
+        settings = loaded(config, only_routes=offset is None)
+        defaults = Defaults(topic or settings.source.topics[0], None if key is None else key.encode(), _headers(header))
+        if offset is not None:
+            records: Iterable[SourceEvent | Unreadable] = [_from_broker(settings, defaults.topic, offset)]
+        elif raw:
+            records = [defaults.record(1, bytes_of(file or Path("-")))]
+        else:
+            records = records_in(lines_of(file or Path("-")), defaults)
         dead = False
-        for verdict in judged(events_in(lines_of(file)), router):
-            dead = dead or verdict.fate == "dead_letter"
+        for verdict in judged(records, settings):
+            dead = dead or verdict.fate in ("dead_letter", "unreadable")
             if as_json:
-                output.json_line(_verdict_row(verdict))
+                output.exact_json_line(_verdict_row(verdict))
             else:
-                _print_verdict(verdict)
+                _print_verdict(verdict, verbose=verbose)
         raise typer.Exit(int(dead))
+
+
+def _headers(given: list[str] | None) -> list[tuple[str, bytes | None]]:
+    pairs = [text.partition("=") for text in given or ()]
+    if not all(equals for _, equals, _ in pairs):
+        refuse("--header: must be NAME=VALUE")
+    return [(name, value.encode()) for name, _, value in pairs]
+
+
+def _from_broker(settings: Settings, topic: str, text: str) -> SourceEvent | Unreadable:
+    from consumer.commands.exports import original
+    from consumer.kafka.scan import record_at
+
+    match = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,18})", text)
+    if match is None:
+        refuse(f"--offset: {text}: must be partition:offset, as in 0:17")
+    record = record_at(settings.kafka, topic, int(match[1]), int(match[2]))
+    if record is None:
+        refuse(f"--offset: {topic} has no record at {text}: it was deleted, or was not written yet")
+    return original(record)
 
 
 def _verdict_row(verdict: Verdict) -> dict[str, object]:
@@ -65,30 +132,55 @@ def _verdict_row(verdict: Verdict) -> dict[str, object]:
     return {
         "event": verdict.number,
         "fate": verdict.fate,
-        "action": action and {**asdict(action), "tag_source": action.tag_source.model_dump(mode="json")},
+        "action": action and _action_row(action),
         "reason": verdict.reason,
         "detail": verdict.detail,
         "note": verdict.note,
-        "routes": [
-            {"route": each.route, "took": each.result is not None, "why": each.why} for each in verdict.decisions
-        ],
+        "routes": [asdict(each) for each in verdict.trace],
     }
 
 
-def _print_verdict(verdict: Verdict) -> None:
+def _action_row(action: Routed) -> dict[str, object]:
+    shown = {name: getattr(action, name) for name in action.__slots__ if name not in ("tag_source", "dropped")}
+    return {**shown, "tag_source": dict(action.tag_source), "dropped": [str(each) for each in action.dropped]}
+
+
+def _print_verdict(verdict: Verdict, *, verbose: bool) -> None:
     action = verdict.action
     if action is not None:
-        tag = _TAG_FROM[action.tag_source.kind].format(**action.tag_source.model_dump())
-        said = f"{action.action} of order {action.order_id} on {action.connection}, versionTag from {tag}"
+        said = f"{action.action} of order {action.order_id} on {action.connection}, {_how(action.tag_source)}"
+    elif verdict.fate == "unreadable":
+        said = f"cannot be read: {verdict.detail}"
     elif verdict.reason is not None:
         said = f"dead letter, {verdict.reason}: {verdict.detail}"
     else:
-        said = "ignored: no route takes it"
+        said = f"ignored: {verdict.detail}"
     output.data(f"event {verdict.number}: {said}")
+    if action is not None:
+        _print_contents(action)
     if verdict.note is not None:
         output.data(f"  note: {verdict.note}")
-    for each in verdict.decisions:
-        output.data(f"  {each.route:<12} {each.why}")
+    if verbose:
+        for each in verdict.trace:
+            output.data(f"  {each.route:<12} {each.why}")
+
+
+def _print_contents(action: Routed) -> None:
+    from consumer.events.numbers import written
+
+    if action.language is not None:
+        output.data(f"  language {action.language}")
+    if action.data is not None:
+        output.data(f"  data {written(action.data).decode()}")
+    for each in action.dropped:
+        output.data(f"  left out: {each}")
+
+
+def _how(source: TagSource) -> str:
+    """Say where the action's versionTag comes from."""
+    if source.kind == "with_document":
+        return "in its document"
+    return f"versionTag from {_TAG_FROM[source.kind].format(**source.model_dump())}"
 
 
 # The dry run
@@ -106,82 +198,31 @@ class Verdict:
     action: Routed | None = field(default=None, repr=False)
     reason: Reason | None = None
     detail: str | None = None
-    decisions: tuple[Decision, ...] = field(default=(), repr=False)
+    trace: tuple[RouteTrace, ...] = field(default=(), repr=False)
     note: str | None = None
 
 
-def judged(events: Iterable[bytes], router: Router) -> Iterator[Verdict]:
-    """Say of each event what would become of it. Never raises for what it holds."""
-    from consumer.events.decoding import Undecodable, decode
-    from consumer.events.routing import Misrouted, Routed, note_on
-    from consumer.kafka.records import SourceEvent
-    from schemas.dead_letter import Reason
+def judged(records: Iterable[SourceEvent | Unreadable], settings: Settings) -> Iterator[Verdict]:
+    """Say of each record what would become of it. Never raises for what it holds."""
+    from consumer.commands.exports import Unreadable
+    from consumer.events.deciding import decide
 
-    for number, value in enumerate(events, 1):
-        event = decode(value)
-        if isinstance(event, Undecodable):
-            yield Verdict(number=number, fate="dead_letter", reason=Reason.UNDECODABLE, detail=event.detail)
-            continue
-        decisions = tuple(
-            router.explain(
-                event, SourceEvent(topic="", partition=0, offset=number, timestamp_ms=None, key=None, value=value)
-            )
-        )
-        match next((each.result for each in decisions if each.result is not None), None):
-            case Routed() as action:
-                yield Verdict(
-                    number=number, fate="routed", action=action, decisions=decisions, note=note_on(action.action)
-                )
-            case Misrouted(reason, detail):
-                yield Verdict(
-                    number=number, fate="dead_letter", action=None, reason=reason, detail=detail, decisions=decisions
-                )
-            case None:
-                yield Verdict(number=number, fate="ignored", decisions=decisions)
+    router, dead_letter_topics = settings.router, settings.dead_letter_topics
+    for number, record in enumerate(records, 1):
+        if isinstance(record, Unreadable):
+            yield Verdict(number=number, fate="unreadable", detail=record.why)
+        else:
+            trace: list[RouteTrace] = []
+            yield _verdict(number, decide(record, router, dead_letter_topics, trace), tuple(trace))
 
 
-def events_in(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield each event's bytes; line by line as they come, where the first line is an event by itself."""
-    text = (line.strip(b" \t\r\n") for line in lines)
-    filled = (line for line in text if line)
-    first = next(filled, None)
-    if first is None:
-        return
-    if isinstance(_parsed(first), dict):
-        yield first
-        yield from filled
-        return
-    others = list(filled)
-    document = b"\n".join([first, *others])
-    match _parsed(document):
-        case None:
-            yield from [first, *others]
-        case list():
-            yield from _elements(document)
-        case _:
-            yield document
+def _verdict(number: int, decision: Decision, trace: tuple[RouteTrace, ...]) -> Verdict:
+    from consumer.events.deciding import Ignored
+    from consumer.events.routing import Misrouted, note_on
 
-
-def _parsed(text: bytes) -> object:
-    try:
-        parsed: object = json.loads(text.removeprefix(_BOM).decode())  # of bytes it would guess the encoding
-    except (ValueError, RecursionError):
-        return None
-    return parsed
-
-
-def _elements(array: bytes) -> Iterator[bytes]:
-    """Cut a valid array's elements out of its text, as they stand."""
-    text = array.removeprefix(_BOM).decode()
-    decoder = json.JSONDecoder()
-    at = _skipped(text, 1, _SPACE)
-    while text[at] != "]":
-        _, end = decoder.raw_decode(text, at)
-        yield text[at:end].encode()
-        at = _skipped(text, end, _SPACE + ",")
-
-
-def _skipped(text: str, at: int, characters: str) -> int:
-    while text[at] in characters:
-        at += 1
-    return at
+    match decision:
+        case Ignored(why):
+            return Verdict(number=number, fate="ignored", detail=_IGNORED[why], trace=trace)
+        case Misrouted(reason, detail):
+            return Verdict(number=number, fate="dead_letter", reason=reason, detail=detail, trace=trace)
+    return Verdict(number=number, fate="routed", action=decision, trace=trace, note=note_on(decision.action))

@@ -7,6 +7,7 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
@@ -18,8 +19,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from consumer.admin.status import Moment, Status, age_label, duration, now_of, number, rate
+from consumer.admin.status import Moment, Status, age_label, duration, is_known, now_of, number, rate
 from consumer.commands.output import shown
+from consumer.engage.transport import async_client
 
 TIMEOUT_S = 5.0
 EVERY_S = 1.0
@@ -43,8 +45,7 @@ def fetch(url: str) -> Status:
     if address.scheme not in ("http", "https") or not address.host:
         raise ValueError("must be http://host:port")
     try:
-        # Its own address, not one beyond a proxy.
-        answer = httpx.get(address, headers={"Accept": "application/json"}, timeout=TIMEOUT_S, trust_env=False)
+        answer = asyncio.run(_asked(address))
     except httpx.HTTPError as error:
         raise StatusError(f"nobody answers at {url}: {error or type(error).__name__}") from None
     if answer.status_code == 200:
@@ -53,6 +54,11 @@ def fetch(url: str) -> Status:
         except ValidationError:
             pass
     raise StatusError(f"{url} answers {answer.status_code}, but no status: is it the relay's admin.listen?")
+
+
+async def _asked(address: httpx.URL) -> httpx.Response:
+    async with async_client(timeout_s=TIMEOUT_S) as client:  # its own address, not one beyond a proxy
+        return await client.get(address, headers={"Accept": "application/json"})
 
 
 def updates(url: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[Status | StatusError]:
@@ -106,6 +112,8 @@ def drawn(status: Status, console: Console, lost: str | None = None) -> Renderab
     if status.state == "stuck":
         parts.append(_text(f"! The event loop has not shown life for {duration(status.age_s)}", "red"))
     parts += [_text(f"! {each}", "yellow") for each in status.attention]
+    if not is_known(status):
+        return Group(*parts)
     parts += ["", _figures(status, now), "", _recent(status, bars)]
     for table in (_connections(status, now), _pending(status), _partitions(status), _dead_letters(status, now)):
         if table is not None:
@@ -124,12 +132,13 @@ def _styled(word: str, more: str = "") -> Text:
 def _head(status: Status, now: datetime) -> Text:
     up = "" if status.started is None else f"  up {duration((now - status.started).total_seconds())}"
     age = "no figures yet" if status.age_s is None else f"figures {duration(status.age_s)} old"
+    share = f"  {status.rate_limit_share:.0%} of every rate limit" if is_known(status) else ""
     return Text.assemble(
         ("engage-relay ", "bold"),
         shown(status.version),
         "  ",
         _styled(status.state),
-        (f"{up}  {age}  {status.rate_limit_share:.0%} of every rate limit", "dim"),
+        (f"{up}  {age}{share}", "dim"),
     )
 
 

@@ -8,7 +8,7 @@ import typer
 
 from consumer.commands import output
 from consumer.commands.exits import exit_codes
-from consumer.commands.options import Config, loaded
+from consumer.commands.options import Config, loaded, reach
 
 app = typer.Typer(help="Create and check the delay and dead-letter topics.", no_args_is_help=True)
 
@@ -25,6 +25,7 @@ def topics_create(
 
         from consumer.kafka import clients, topics
 
+        reach(settings)
         admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
         for line in topics.create(admin, settings.topics, replication, settings.topic_rules) or ["nothing to do"]:
             output.data(line)
@@ -39,6 +40,7 @@ def topics_check(config: Config = None) -> None:
 
         from consumer.kafka import clients, topics
 
+        reach(settings)
         admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
         for line in topics.check(admin, settings.topics, settings.topic_rules):
             output.notice(line)

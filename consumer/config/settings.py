@@ -40,8 +40,9 @@ from consumer.config.yaml_file import ConfigurationFile, UnreadableFileError
 from consumer.engage import headers as http_headers
 from consumer.engage.api_key import LEGAL_KEY, ApiKey
 from consumer.engage.http import Origin
+from consumer.engage.proxies import DIRECT, Proxy, proxy_at, proxy_for
 from consumer.errors import ConfigurationError
-from consumer.events.routing import BUILT_IN_ROUTES, RouteRule
+from consumer.events.routing import BUILT_IN_ROUTES, TOMBSTONES, Router, RouteRule, Tombstone, compile_routes
 from consumer.kafka.topic_rules import TopicRules
 from consumer.kafka.topics import RelayTopics
 from schemas import DIALECT
@@ -50,18 +51,22 @@ from schemas import DIALECT
 
 UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 MAX_SECONDS = 365 * UNITS_S["d"]
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?")
+_PART = r"[0-9]+(?:\.[0-9]+)?"
+_UNIT = "ms|s|m|h|d"
+_DURATION = re.compile(f"{_PART}|(?:{_PART}(?:{_UNIT}))+")
+_PARTS = re.compile(f"({_PART})({_UNIT})")
 
 
 def seconds(value: object) -> float:
-    """Read a duration: `500ms`, `10s`, `2m`, `24h`, `1d`; a plain number is seconds. Raises ValueError."""
+    """Read a duration: `500ms`, `10s`, `2m`, `1m30s`, `24h`, `1d`; a plain number is seconds. Raises ValueError."""
     found: float = math.nan
     if isinstance(value, int | float) and not isinstance(value, bool):
         found = value
-    elif isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
-        found = float(match[1]) * UNITS_S[match[2] or "s"]
+    elif isinstance(value, str) and _DURATION.fullmatch(text := value.strip()):
+        parts = _PARTS.findall(text)
+        found = sum(float(number) * UNITS_S[unit] for number, unit in parts) if parts else float(text)
     if not found >= 0:
-        raise ValueError("must be a duration: 500ms, 10s, 2m, 24h or 1d (a plain number is seconds)")
+        raise ValueError("must be a duration: 500ms, 10s, 2m, 1m30s, 24h or 1d (a plain number is seconds)")
     if found > MAX_SECONDS:
         raise ValueError("must be at most 365d")
     return float(found)
@@ -79,14 +84,12 @@ def _number(value: object) -> object:
     return value
 
 
-_AS_DURATION = [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^{_DURATION.pattern}$"}]
+_AS_DURATION = [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^(?:{_DURATION.pattern})$"}]
 Seconds = Annotated[float, BeforeValidator(seconds), WithJsonSchema({"anyOf": _AS_DURATION})]
 PositiveSeconds = Annotated[Seconds, AfterValidator(_positive)]
-# How long to wait before the first poll, while nothing tells how long the connection takes.
-AUTO_INITIAL_S = 1.0
 InitialSeconds = Annotated[
-    float,
-    BeforeValidator(lambda value: AUTO_INITIAL_S if value == "auto" else seconds(value)),
+    float | Literal["auto"],
+    BeforeValidator(lambda value: value if value == "auto" else seconds(value)),
     WithJsonSchema({"anyOf": [{"const": "auto"}, *_AS_DURATION]}),
 ]
 
@@ -178,6 +181,11 @@ class Source(_Section):
             json_schema_extra={"minItems": 1, "uniqueItems": True},
         ),
     ] = ("orders",)
+    tombstones: Annotated[tuple[Tombstone, ...], Field(json_schema_extra={"uniqueItems": True})] = Field(
+        TOMBSTONES,
+        description="Values that stand for a deletion and are ignored: `absent` (none at all), `empty` (no bytes),"
+        " `literal_null` (the JSON text null). One that is not in the list becomes a dead letter.",
+    )
     compacted: Literal["refuse", "accept"] = Field(
         "refuse",
         description="What to do where a source topic is compacted, which deletes an order's earlier events, also those "
@@ -262,7 +270,11 @@ class Connection(_Section):
     """One Engage tenant: its address, its key and its rate limit."""
 
     allow_insecure: bool = Field(False, description="Allow plain http to other hosts than this one.")
-    base_url: str = Field(description="Address of the tenant: https://host[:port][/path], without /api/v3.")
+    base_url: str = Field(
+        description="Address of the tenant: https://host[:port][/path], without /api/v3.",
+        # For editors and Helm; `_safe` knows more.
+        json_schema_extra={"pattern": r"^https?://[^\s/?#@]+(?:/[^\s?#]*)?$"},
+    )
     api_key_file: Path | None = Field(None, description="File that holds the API key; read again when it changes.")
     api_key: Annotated[SecretStr, AfterValidator(_legal_key)] | None = Field(
         None, validate_default=True, description="The API key itself. Set either this or `api_key_file`."
@@ -300,6 +312,11 @@ class Connection(_Section):
     )
     ca_file: Path | None = Field(
         None, description="PEM file of the certificate authorities to trust instead of the public ones."
+    )
+    proxy: SecretStr | None = Field(
+        None,
+        description="HTTP proxy to reach Engage through: http://[user:password@]host[:port], or `none` for no proxy."
+        " Default: what HTTPS_PROXY, HTTP_PROXY and NO_PROXY say.",
     )
 
     @field_validator("base_url")
@@ -349,6 +366,23 @@ class Connection(_Section):
             raise _errors_at(wrong)
         return headers
 
+    @field_validator("proxy")
+    @classmethod
+    def _legal_proxy(cls, proxy: SecretStr | None) -> SecretStr | None:
+        if proxy is not None and proxy.get_secret_value() != DIRECT:
+            try:
+                proxy_at(proxy.get_secret_value())
+            except ValueError as error:
+                raise ValueError(f"{error}, or {DIRECT}") from None
+        return proxy
+
+    def proxy_in(self, environ: Mapping[str, str]) -> Proxy | None:
+        """Return the proxy to go through. Raises ValueError, which names the environment's variable that is wrong."""
+        if self.proxy is None:
+            origin = Origin(self.base_url)
+            return proxy_for(origin.host, origin.port, secure=origin.secure, environment=environ)
+        return None if self.proxy.get_secret_value() == DIRECT else proxy_at(self.proxy.get_secret_value())
+
     def key(self) -> ApiKey:
         """Return the key's reader."""
         key = self.api_key or self.api_key_file
@@ -371,10 +405,12 @@ class Engage(_Section):
 class Polling(_Section):
     """When to poll for a versionTag."""
 
-    initial: InitialSeconds = Field(AUTO_INITIAL_S, description="Wait before the first poll; `auto` is 1s.")
-    max_interval: PositiveSeconds = Field(
-        60.0, description="Longest wait between two polls for an action. The waits grow up to it."
+    initial: InitialSeconds = Field(
+        "auto",
+        description="`auto` learns from each connection's processing times when to poll. A duration is the wait before"
+        " the first poll; the waits after it grow by a fixed factor.",
     )
+    max_interval: PositiveSeconds = Field(60.0, description="Longest wait between two polls for an action.")
     deadline: PositiveSeconds = Field(
         24 * 3600.0,
         description="An action that is not delivered by then becomes a dead letter, unless Engage as a whole cannot be"
@@ -499,9 +535,22 @@ class Settings(_Section):
         named = {**self.routes, **{name: rule for name, rule in BUILT_IN_ROUTES.items() if name not in self.routes}}
         return {name: rule for name, rule in named.items() if rule is not None}
 
+    @property
+    def router(self) -> Router:
+        """What decides over the events: the same for `run` and for a dry run."""
+        return Router(compile_routes(self.effective_routes), self.engage.connections, self.source.tombstones)
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
-    """Read the file, if there is one, and the environment over it. Raises ConfigurationError."""
+    @property
+    def dead_letter_topics(self) -> frozenset[str]:
+        """The topics of our own dead letters."""
+        return frozenset(each.dead_letters for each in self.topics)
+
+
+def load(path: Path | None, environ: Mapping[str, str], *, only_routes: bool = False) -> Settings:
+    """Read the file, if there is one, and the environment over it. Raises ConfigurationError.
+
+    `only_routes`: what concerns brokers and Engage may be missing or wrong. Such settings serve to decide, not to run.
+    """
     try:
         file = ConfigurationFile({}, {}) if path is None else yaml_file.read(path)
     except UnreadableFileError as error:
@@ -511,12 +560,36 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     errors = Errors(str(path), file, sources, meaningless)
     settings = None
     try:
-        settings = Settings.model_validate(file.values)
+        settings = Settings.model_validate(_without_edges(file.values) if only_routes else file.values)
     except ValidationError as error:
         errors.add(error, Settings)
-    if settings is None or errors.lines():  # raised here, so that no traceback leads to pydantic's error
-        raise ConfigurationError(errors.lines())
+    lines = errors.lines() or (() if settings is None or only_routes else _wrong_proxies(settings, environ))
+    if settings is None or lines:  # raised here, so that no traceback leads to pydantic's error
+        raise ConfigurationError(lines)
     return settings
+
+
+def _wrong_proxies(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
+    wrong: dict[str, None] = {}
+    for connection in settings.engage.connections.values():
+        try:
+            connection.proxy_in(environ)
+        except ValueError as error:
+            wrong[str(error)] = None
+    return tuple(wrong)
+
+
+def _without_edges(values: Mapping[str, object]) -> dict[str, object]:
+    """Leave out what only `run` needs: of the connections, a decision knows no more than their names."""
+    engage = values.get("engage")
+    connections = engage.get("connections") if isinstance(engage, dict) else None
+    names = connections if isinstance(connections, dict) and connections else ("default",)
+    stand_in = {"base_url": "https://localhost", "api_key": "none"}
+    return {
+        **values,
+        "kafka": {"bootstrap.servers": "localhost:9092"},
+        "engage": {"connections": dict.fromkeys(map(str, names), stand_in)},
+    }
 
 
 def json_schema() -> dict[str, Any]:

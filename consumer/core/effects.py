@@ -40,16 +40,22 @@ class Order:
 class Document:
     """The order's document is posted first. It stays in the action's payload until it is sent.
 
-    `replaces`: it replaces an order that exists already. A redriven event's does not: a newer one may have been sent.
-    `exists`: the order is known to exist, so it is replaced at once.
+    `replaces`: it replaces an order that exists already. A redriven event's does so only where it is known to be the
+    newest (newest_documents.py). `exists`: the order is known to exist, so it is replaced at once.
     """
 
     replaces: bool = True
     exists: bool = False
 
 
-PollTarget = Job | Order | Document
-THE_ORDER, THE_DOCUMENT = Order(), Document()
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The order is changed first. What changes stays in the action's payload until it is sent."""
+
+
+UNKNOWN = -1
+PollTarget = Job | Order | Document | Change
+THE_ORDER, THE_DOCUMENT, THE_CHANGE = Order(), Document(), Change()
 THE_REDRIVEN_DOCUMENT = Document(replaces=False)
 
 
@@ -59,8 +65,13 @@ class NewAction:
 
     `target`: what to ask for the versionTag, where `version_tag` is none or proves to be stale.
 
+    `event_time`: when the event happened (seconds since 1970), where that is known.
+
     `resend`: what the route wants for an unknown outcome, to send again or to dead-letter. `document`: the event
-    carries the order document, which can be sent again.
+    carries the order document, which can be sent again. `with_document`: the action travels in it.
+
+    `first_offset`: of the event that a redriven one repeats; UNKNOWN where it does not say, None where it was not
+    redriven.
     """
 
     route: str
@@ -71,11 +82,18 @@ class NewAction:
     version_tag: str | None = None
     target: PollTarget = THE_ORDER
     document: Document | None = None
+    event_time: float | None = None
+    with_document: bool = False
+    first_offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveAction:
-    """A live record of the delay topic. `sending` is the intent: it is in doubt. Times are seconds since 1970."""
+    """A live record of the delay topic. `sending` is the intent: it is in doubt. Times are seconds since 1970.
+
+    `document_sent`: its document or change may have been under way when the record was written.
+    `contact_due`: by when its order must have a contact; None before its first 422.
+    """
 
     offset: int
     action: NewAction
@@ -84,14 +102,16 @@ class LiveAction:
     due: float
     attempts: int
     sends: int
+    document_sent: bool = False
+    contact_due: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Save:
     """Write the action's record. With `sending` it is the intent: report `intent_saved` once it is committed.
 
-    `before_document`: the same for a document, whose record is no intent. `doubt`: an earlier send may have been
-    processed.
+    `before_document`: the same for a document or a change, whose record is no intent. `doubt`: an earlier send may
+    have been processed. `contact_due`: as in LiveAction.
     """
 
     action_id: ActionId
@@ -104,6 +124,7 @@ class Save:
     sends: int
     version_tag: str | None
     job_id: str | None
+    contact_due: float | None = None
     doubt: bool = False
     before_document: bool = False
 
@@ -137,8 +158,8 @@ Effect = Save | Close | GiveUp
 class Poll:
     """Ask the target for the versionTag.
 
-    `payload` holds the document, where that is the target. `due`: when it was to be asked.
-    `ownership_confirmed_at`: for a document, as for an action (`Send`).
+    `payload` holds the document or the change, where that is the target. `due`: when it was to be asked.
+    `ownership_confirmed_at`: for these two, as for an action (`Send`).
     """
 
     action_id: ActionId
@@ -153,16 +174,18 @@ class Poll:
 class Send:
     """Send the action: its intent is saved.
 
+    `version_tag`: None where the action travels in the order's document, which `document` then says how to send.
     `ownership_confirmed_at`: when its commit last proved that we own the partition.
-    `tagged_at`: when its tag was known.
+    `tagged_at`: when its tag was known, or it was ready to be sent without one.
     """
 
     action_id: ActionId
     order_id: str
     payload: bytes = field(repr=False)
-    version_tag: str
+    version_tag: str | None
     ownership_confirmed_at: float
     tagged_at: float
+    document: Document = THE_DOCUMENT
 
 
 Request = Poll | Send

@@ -17,10 +17,15 @@ Rules:
  6. Every action ends, by an answer or by its deadline. The deadline ends no action while Engage as a whole is out
     of reach or refuses the key. So a failure counts only where it is the action's own, or where Engage served
     other actions meanwhile.
- 7. A document is sent as an action is: its record is committed again, which proves that we own its partition, it
-    leaves soon after that, and a hand-over waits for it. Otherwise its former owner could replace the order after
-    the next owner sent a newer document. It is never in doubt: sent again, it does no harm.
- 8. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
+ 7. A document or a change of the order is sent as an action is: its record is committed again, which proves that we
+    own its partition, it leaves soon after that, and a hand-over waits for it. Otherwise its former owner could
+    replace the order after the next owner sent a newer document. It is never in doubt: sent again, it does no harm.
+    But the order's next action waits until Engage can no longer be at work on it, where its answer never came or its
+    owner died meanwhile. An older one never replaces a newer one: newest_documents.py.
+ 8. An action that travels in a document needs no tag. It is sent as any action is, under an intent, and may be in
+    doubt. Once Engage took it, it keeps its place in the lane, and its job is polled only to learn whether it failed.
+    Any other end than the job's leaves it in doubt.
+ 9. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
     and gets back what to do next. `now` and all times are seconds since 1970 on a clock that never jumps (clock.py).
 
 States (an action behind another one of its lane is QUEUED):
@@ -37,7 +42,10 @@ States (an action behind another one of its lane is QUEUED):
                        |                                                                                          | |
                        +-------------------------- stale tag: ask the order --------------------------------------+ |
                                                                                            (gone) <-- accepted -----+
-    DUE --document--> SAVING --saved--> READY --take--> SENDING --sent--> WAITING, to poll its job; withdrawn: DUE
+    DUE --document, change--> SAVING --saved--> READY --take--> SENDING --sent--> WAITING, to poll its job
+                     withdrawn: DUE
+    DUE --document, change, an older one--> DUE, to poll the order
+    SENDING, with the document, --sent--> WAITING, to poll its job --done--> (gone)
     SENDING --no contact--> HOLDING; with the event's own document: WAITING, to send it again
     any --gave up--> (dead letter)
 
@@ -57,7 +65,10 @@ from typing import TypeVar
 from consumer.core.effects import (
     THE_DOCUMENT,
     THE_ORDER,
+    THE_REDRIVEN_DOCUMENT,
+    UNKNOWN,
     ActionId,
+    Change,
     Close,
     Document,
     Effect,
@@ -72,9 +83,9 @@ from consumer.core.effects import (
     Save,
     Send,
 )
+from consumer.core.newest_documents import Lane, NewestDocuments
 from consumer.core.outcomes import (
     Accepted,
-    ActionOutcome,
     DocumentOutcome,
     DocumentTaken,
     Forbidden,
@@ -84,9 +95,12 @@ from consumer.core.outcomes import (
     NotFound,
     NotReady,
     OrderExists,
+    OrderKept,
+    Outcome,
     PollOutcome,
     Ready,
     Rejected,
+    SendOutcome,
     StaleTag,
     Throttled,
     Unauthorized,
@@ -97,6 +111,8 @@ from consumer.core.outcomes import (
 )
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import PollSchedule, spread
+from consumer.core.poll_plan import Figures as PollFigures
+from consumer.core.poll_plan import PollPlan
 from schemas.dead_letter import Reason
 
 LEARNT_TAGS = 10_000  # jobs whose tag is remembered for the order's next action: about 3 MB
@@ -116,7 +132,8 @@ class Policy:
 
     `deadline_s` counts from when the event was first read, `not_found_grace_s` from the first 404 in a row,
     `contact_grace_s` from the first 422. `processing_s` is the longest time that Engage may still work on an action
-    in doubt. If that action becomes a dead letter, the order's next action waits so long.
+    in doubt, or on a document without an answer. If that action becomes a dead letter, and after such a document, the
+    order's next action waits so long.
     """
 
     schedule: PollSchedule = field(default_factory=PollSchedule)
@@ -156,8 +173,10 @@ class _Entry:
         "document",
         "doubt",
         "due",
+        "empty_at",
         "failed",
         "failed_at",
+        "first_offset",
         "first_seen",
         "missing_since",
         "next",
@@ -169,11 +188,13 @@ class _Entry:
         "resend",
         "route",
         "sends",
+        "since",
         "source",
         "stale",
         "state",
         "tag",
         "tagged_at",
+        "with_document",
     )  # fmt: skip
 
     def __init__(self, partition: _Partition, queue: _Queue, offset: int, action: NewAction, first_seen: float) -> None:
@@ -188,9 +209,13 @@ class _Entry:
         self.source = _kept(action.target)  # where its tag comes from
         self.state = State.QUEUED
         self.first_seen = first_seen
+        # From when Engage's time for it counts, and until when it certainly had no tag: see `_first_poll`.
+        self.since = self.empty_at = min(first_seen if action.event_time is None else action.event_time, first_seen)
         self.due = first_seen  # when its next step is; never changed while the entry lies in the heap
         self.tagged_at = first_seen
         self.document = action.document
+        self.with_document = action.with_document
+        self.first_offset = action.first_offset
         self.missing_since: float | None = None  # the first 404 of those that came in a row
         self.contact_due: float | None = None  # by when its order must have a contact; None before its first 422
         self.failed_at: float | None = None  # when it last met a failure; None after an answer of use
@@ -215,8 +240,25 @@ class _Entry:
 
     @property
     def is_document(self) -> bool:
-        """Whether its next request sends the order's document."""
-        return self.tag is None and not self.stale and isinstance(self.source, Document)
+        """Whether its next request sends the order's document, or a change, without the action."""
+        return self.tag is None and not self.stale and isinstance(self.source, _BEFORE) and not self.with_document
+
+    @property
+    def needs_no_tag(self) -> bool:
+        """Whether its next request sends the order's document with the action in it (rule 8)."""
+        return self.with_document and self.tag is None and not self.stale and isinstance(self.source, Document)
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether Engage took the document with the action in it, and its job is polled (rule 8)."""
+        return self.with_document and isinstance(self.source, str)
+
+    @property
+    def version(self) -> int:
+        """Its document's or change's (newest_documents.py)."""
+        if self.first_offset is None:
+            return self.offset
+        return self.first_offset if self.first_offset < self.offset else UNKNOWN
 
     @property
     def target(self) -> PollTarget:
@@ -225,7 +267,10 @@ class _Entry:
         return Job(self.source) if isinstance(self.source, str) else self.source
 
 
-def _kept(target: PollTarget) -> str | Order | Document:
+_BEFORE = (Document, Change)  # what is sent before the action
+
+
+def _kept(target: PollTarget) -> str | Order | Document | Change:
     """A job is kept as its id alone: most targets are jobs, and an object for each would be 48 bytes more."""
     return target.job_id if isinstance(target, Job) else target
 
@@ -243,12 +288,13 @@ class _Partition:
 
 
 class _Queue:
-    """What one connection may be asked next: actions before polls."""
+    """What one connection may be asked next: actions before polls. `plan`: when to poll, where that is learnt."""
 
-    __slots__ = ("ahead", "connection", "polls", "sends", "served_at", "tagged")
+    __slots__ = ("ahead", "connection", "plan", "polls", "sends", "served_at", "tagged")
 
-    def __init__(self, connection: str) -> None:
+    def __init__(self, connection: str, plan: PollPlan | None) -> None:
         self.connection = connection
+        self.plan = plan
         self.ahead = 0  # intents on their way to the journal or waiting to be sent
         self.served_at = 0.0  # when Engage last gave an answer of use
         self.tagged: deque[_Entry] = deque()
@@ -265,8 +311,10 @@ class Ledger:
         self._jitter = jitter
         self._partitions: dict[Assignment, _Partition] = {}
         self._heap: list[_Entry] = []  # WAITING and HOLDING, the next due first; GONE ones are skipped
+        self._checks: list[tuple[float, _Entry]] = []  # of actions that Engage took; one whose time changed has two
         self._queues: dict[str, _Queue] = {}
         self._tags: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._documents = NewestDocuments()
         self._open = 0
         self._open_bytes = 0
         self._in_doubt = 0
@@ -294,11 +342,17 @@ class Ledger:
             entry = self._add(partition, record.offset, record.action, min(record.first_seen, now))
             entry.due = min(record.due, now + self._policy.schedule.max_interval_s)
             entry.attempts, entry.sends = record.attempts, record.sends
+            if record.contact_due is not None:
+                entry.contact_due = min(record.contact_due, now + self._policy.contact_grace_s)
             self._doubt(entry, record.sending)
             if record.sending and not entry.resend:
                 effects += self._give_up(entry, Reason.OUTCOME_UNKNOWN, "the relay ended before the answer came", now)
             elif self._is_head(entry):
                 self._start(entry, now)
+            else:
+                self._hasten_check(entry, now)
+            if record.document_sent or (record.sending and entry.with_document):
+                self._unsettle(entry, now)
         return effects
 
     def stop(self, assignment: Assignment) -> list[Effect]:
@@ -347,9 +401,11 @@ class Ledger:
         if partition is None or offset in partition.entries:
             return None
         entry = self._add(partition, offset, action, now)
-        entry.due = self._policy.schedule.first_poll(now)
+        entry.due = self._first_poll(entry, now)
         if self._is_head(entry):
             self._start(entry, now)
+        else:
+            self._hasten_check(entry, now)
         return self._save(entry, sending=False)
 
     def intent_saved(self, action_id: ActionId, sends: int, ownership_confirmed_at: float) -> list[Effect]:
@@ -378,29 +434,19 @@ class Ledger:
             self._remove(entry, now)
 
     def poll_answered(self, action_id: ActionId, outcome: PollOutcome | DocumentOutcome, now: float) -> list[Effect]:
-        """Take the answer to a poll (or to a posted document). A tag learnt for a job is remembered."""
+        """Take the answer to a poll (or to a document or change). A tag learnt for a job is remembered."""
         entry = self._find(action_id)
         if entry is None or entry.state is not (State.SENDING if entry.is_document else State.POLLING):
             return []
         if isinstance(outcome, Withdrawn | OrderExists):
-            entry.source = Document(exists=True) if isinstance(outcome, OrderExists) else entry.source
-            return self._take_back(entry)
+            return self._not_sent(entry, outcome)
         entry.attempts += 1
         elsewhere = self._note(entry, outcome, now)
         match outcome:
             case Ready(tag):
-                if entry.job_id is not None:
-                    self._learn(entry.queue.connection, entry.job_id, tag)
-                entry.tag, entry.tagged_at = tag, now
-                entry.missing_since = None
-                self._tagged(entry, now)
-                # During a hand-over of the partition, save the tag for the next owner.
-                return [self._save(entry, sending=entry.doubt)] if entry.partition.stopping else []
-            case DocumentTaken(new_job):
-                entry.answered = entry.failed = 0
-                entry.source = THE_ORDER if new_job is None else new_job
-                self._wait(entry, State.WAITING, self._policy.schedule.first_poll(now))
-                return [self._save(entry, sending=entry.doubt)]
+                return self._tag_found(entry, tag, now)
+            case DocumentTaken() | OrderKept():
+                return self._poll_after_document(entry, outcome, now)
             case NotReady():
                 entry.missing_since = None
                 return self._not_yet(entry, "not processed", now)
@@ -418,34 +464,35 @@ class Ledger:
             case Unauthorized() | Forbidden() | Throttled() | Unavailable():
                 return self._failed(entry, _failure(outcome, elsewhere), now)
 
-    def action_answered(self, action_id: ActionId, outcome: ActionOutcome, now: float) -> list[Effect]:
-        """Take the answer to an action."""
+    def action_answered(self, action_id: ActionId, outcome: SendOutcome, now: float) -> list[Effect]:
+        """Take the answer to an action, or to a document with the action in it."""
         entry = self._find(action_id)
         if entry is None or entry.state is not State.SENDING:
             return []
         elsewhere = self._note(entry, outcome, now)
         match outcome:
-            case Accepted():
+            case DocumentTaken(str(job_id)):
+                entry.source = job_id
+                entry.answered = entry.failed = 0
+                self._wait(entry, State.WAITING, now + self._check_interval(entry))
+                return [self._save(entry, sending=entry.doubt)]
+            case Accepted() | DocumentTaken():
                 self._remove(entry, now)
                 return [Close(action_id, entry.route)]
-            case StaleTag():
+            case StaleTag() | OrderKept():
                 return self._refresh_tag(entry, now)
+            case JobFailed(why, errors):
+                return self._give_up(entry, Reason.JOB_FAILED, why, now, errors)
             case Rejected(_, why, errors):
                 return self._give_up(entry, Reason.REJECTED, why, now, errors)
             case NoContact(errors):
                 return self._no_contact(entry, errors, now)
             case InDoubt(why, retry_after):
-                if not entry.resend:
-                    return self._give_up(entry, Reason.OUTCOME_UNKNOWN, why, now)
-                self._doubt(entry, True)
-                if self._overran(entry, now) and entry.sends >= MIN_TRIES:
-                    return self._too_late(entry, now, why)
-                self._wait(entry, State.HOLDING, now + max(self._doubt_wait(entry, now), retry_after or 0.0))
-                return []
+                return self._in_doubt_now(entry, why, retry_after, now)
             case Unauthorized() | Forbidden() | Throttled() | Unavailable():
                 return self._not_processed(entry, _failure(outcome, elsewhere), now)
-            case Withdrawn():
-                return self._take_back(entry)
+            case OrderExists() | Withdrawn():
+                return self._not_sent(entry, outcome)
 
     def refresh(self, action_id: ActionId) -> list[Effect]:
         """Write an old live record again as it is, so that it no longer holds the low-water mark back.
@@ -461,12 +508,21 @@ class Ledger:
         """Write all that is pending again: the delay topic was recreated."""
         partition = self._partitions.get(assignment)
         entries = partition.entries.values() if partition else ()
-        return [self._save(entry, sending=entry.doubt or _is_intent(entry)) for entry in entries]
+        return [
+            self._save(entry, sending=entry.doubt or _is_intent(entry), before_document=_is_sent_document(entry))
+            for entry in entries
+        ]
 
     # -- what to do next ----------------------------------------------------------------------------------------
 
     def wake(self, now: float, most: int = 1000) -> None:
         """Move up to `most` actions whose time has come: polls become DUE, held actions may be sent again."""
+        while most and self._checks and self._checks[0][0] <= now:
+            due, entry = heapq.heappop(self._checks)
+            if entry.state is State.WAITING and entry.due == due and not entry.partition.stopping:
+                most -= 1
+                self._to(entry, State.DUE)
+                entry.queue.polls.append(entry)
         while most and self._heap and self._heap[0].due <= now:
             entry = heapq.heappop(self._heap)
             if entry.partition.stopping or entry.state is State.GONE:
@@ -480,22 +536,30 @@ class Ledger:
 
     def next_wake(self) -> float | None:
         """When `wake` has something to do next."""
-        return self._heap[0].due if self._heap else None
+        first = [self._heap[0].due] if self._heap else []
+        if self._checks:
+            first.append(self._checks[0][0])
+        return min(first, default=None)
 
     def save_intents(self, connection: str, ahead: int) -> list[Effect]:
         """Save the intents of the oldest TAGGED actions until `ahead` of the connection wait to be sent (rule 2).
 
-        Then the records of the documents that are the next of its polls (rule 7).
+        Then the records of the documents and changes that are the next of its polls (rule 7).
         """
         queue = self._queue(connection)
         effects: list[Effect] = []
         while queue.tagged and queue.ahead < ahead:
             entry = queue.tagged.popleft()
             if entry.state is State.TAGGED and not entry.partition.stopping:
+                if entry.needs_no_tag and not self._may_send_document(entry):
+                    self._wait(entry, State.WAITING, entry.due)
+                    continue
                 entry.sends += 1
                 self._to(entry, State.SAVING)
                 effects.append(self._save(entry, sending=True))
         while queue.ahead < ahead and (document := _document_first(queue.polls)) is not None:
+            if not self._may_send_document(document):
+                continue
             queue.polls.popleft()
             self._to(document, State.SAVING)
             effects.append(self._save(document, sending=document.doubt, before_document=True))
@@ -516,7 +580,8 @@ class Ledger:
         if ready is not None:
             entry, ownership_confirmed_at = ready
             self._to(entry, State.SENDING)
-            if entry.tag is None:
+            self._note_sent(entry)
+            if entry.is_document:
                 return Poll(
                     action_id=entry.id,
                     order_id=entry.order_id,
@@ -532,6 +597,7 @@ class Ledger:
                 version_tag=entry.tag,
                 ownership_confirmed_at=ownership_confirmed_at,
                 tagged_at=entry.tagged_at,
+                document=entry.source if isinstance(entry.source, Document) else THE_DOCUMENT,
             )
         if _document_first(queue.polls) is not None:
             return None  # its record is saved first
@@ -546,7 +612,22 @@ class Ledger:
         queue = self._queue(connection)
         return bool(queue.sends or queue.polls)
 
+    def plan_polls(self, connection: str, requests: int, allowed: float) -> None:
+        """Plan a connection's polls again, where that is learnt (poll_plan.py). Call it every PLAN_INTERVAL_S.
+
+        `requests` were made since the last time, and `allowed` would have been.
+        """
+        queue = self._queue(connection)
+        waiting = len(queue.tagged) + len(queue.sends) + len(queue.polls)
+        if queue.plan is not None and requests + waiting and allowed:
+            queue.plan.steer((requests + waiting) / allowed)
+
     # -- figures ------------------------------------------------------------------------------------------------
+
+    def poll_figures(self, connection: str) -> PollFigures | None:
+        """Return what was learnt of a connection's processing times; None where nothing is to be learnt."""
+        plan = self._queue(connection).plan
+        return None if plan is None else plan.figures()
 
     @property
     def open(self) -> int:
@@ -596,7 +677,9 @@ class Ledger:
     def _queue(self, connection: str) -> _Queue:
         queue = self._queues.get(connection)
         if queue is None:
-            queue = self._queues[connection] = _Queue(connection)
+            schedule = self._policy.schedule
+            plan = PollPlan(schedule.max_interval_s) if schedule.learns else None
+            queue = self._queues[connection] = _Queue(connection, plan)
         return queue
 
     def _to(self, entry: _Entry, state: State) -> None:
@@ -664,6 +747,8 @@ class Ledger:
         """Forget what is GONE. `drop` calls it when more is GONE than open: O(1) per dropped action."""
         self._heap = [entry for entry in self._heap if entry.state is not State.GONE]
         heapq.heapify(self._heap)
+        self._checks = [(due, entry) for due, entry in self._checks if entry.state is not State.GONE]
+        heapq.heapify(self._checks)
         for queue in self._queues.values():
             queue.tagged = _live(queue.tagged)
             queue.sends = deque(each for each in queue.sends if each[0].state is not State.GONE)
@@ -680,11 +765,11 @@ class Ledger:
 
     def _start(self, entry: _Entry, now: float) -> None:
         """Start an action that is the head of its lane now. If it was restored in doubt, it waits before it is sent."""
-        if entry.tag is None and entry.job_id is not None:
+        if entry.tag is None and entry.job_id is not None and not entry.is_taken:
             entry.tag = self._tags.get((entry.queue.connection, entry.job_id))
         unsettled_until = entry.partition.unsettled.get((entry.queue.connection, entry.order_id), now)
         earliest = max(now + self._doubt_wait(entry, now) if entry.doubt else now, unsettled_until)
-        if entry.tag is None:
+        if entry.tag is None and not entry.needs_no_tag:
             self._wait(entry, State.WAITING, max(entry.due, earliest))
             return
         entry.tagged_at = now
@@ -696,12 +781,30 @@ class Ledger:
     def _wait(self, entry: _Entry, state: State, due: float) -> None:
         self._to(entry, state)
         entry.due = due
-        heapq.heappush(self._heap, entry)
+        if entry.is_taken:
+            heapq.heappush(self._checks, (due, entry))
+        else:
+            heapq.heappush(self._heap, entry)
 
     def _tagged(self, entry: _Entry, now: float) -> None:
         self._to(entry, State.TAGGED)
         entry.due = now
         entry.queue.tagged.append(entry)
+
+    def _tag_found(self, entry: _Entry, tag: str, now: float) -> list[Effect]:
+        """Send the action next, or end it where it went with the document that the job processed."""
+        if entry.job_id is not None:
+            self._learn(entry.queue.connection, entry.job_id, tag)
+        if entry.is_taken:
+            self._remove(entry, now)
+            return [Close(entry.id, entry.route)]
+        if entry.queue.plan is not None and not entry.stale:
+            entry.queue.plan.found(entry.empty_at - entry.since, now - entry.since)
+        entry.tag, entry.tagged_at = tag, now
+        entry.missing_since = None
+        self._tagged(entry, now)
+        # During a hand-over of the partition, save the tag for the next owner.
+        return [self._save(entry, sending=entry.doubt)] if entry.partition.stopping else []
 
     def _not_yet(self, entry: _Entry, why: str, now: float) -> list[Effect]:
         """Poll again after Engage answered that there is no tag, unless the action's time is over."""
@@ -712,16 +815,41 @@ class Ledger:
                 return self._give_up(entry, Reason.NOT_FOUND, f"Engage did not know it for {grace_s:g} s", now)
             if self._overran(entry, now):
                 return self._too_late(entry, now, why)
-        self._wait(entry, State.WAITING, now + self._policy.schedule.interval(entry.attempts, self._jitter()))
+        at = now + self._check_interval(entry) if entry.is_taken else self._next_poll(entry, now)
+        self._wait(entry, State.WAITING, at)
         return []
+
+    def _first_poll(self, entry: _Entry, now: float) -> float:
+        plan = entry.queue.plan
+        return self._policy.schedule.first_poll(now) if plan is None else max(now, entry.since + plan.next_age(0.0))
+
+    def _next_poll(self, entry: _Entry, now: float) -> float:
+        """Return when to poll again after a poll that found no tag."""
+        plan = entry.queue.plan
+        if plan is None:
+            return now + self._policy.schedule.interval(entry.attempts, self._jitter())
+        if entry.empty_at == entry.since < entry.first_seen - plan.next_age(0.0):
+            # By its event's time the tag should have been there when the event was read. So that time tells nothing:
+            # an old event that was published again, or a time of day that is a date.
+            entry.since = entry.first_seen
+        entry.empty_at = now
+        return entry.since + plan.next_age(now - entry.since)
+
+    def _poll_after_document(self, entry: _Entry, outcome: DocumentTaken | OrderKept, now: float) -> list[Effect]:
+        """Poll the job that the document was given, or the order."""
+        entry.answered = entry.failed = 0
+        job_id = outcome.job_id if isinstance(outcome, DocumentTaken) else None
+        entry.source = THE_ORDER if job_id is None else job_id
+        entry.since = entry.empty_at = now
+        self._wait(entry, State.WAITING, self._first_poll(entry, now))
+        return [self._save(entry, sending=entry.doubt)]
 
     def _failed(self, entry: _Entry, failure: _Failure, now: float) -> list[Effect]:
         """Wait after a failed poll: as long as Engage said, or longer after each failure in a row.
 
         The deadline ends the action only where the failure is its own (rule 6), not during an outage.
         """
-        if entry.is_document:
-            entry.source = entry.document or THE_DOCUMENT  # whether the order exists is found out again
+        self._forget_order(entry)
         entry.answered, entry.failed = 0, entry.failed + 1
         if failure.own is not None and entry.failed >= MIN_TRIES and self._overran(entry, now):
             return self._too_late(entry, now, failure.own, failure.reason)
@@ -735,9 +863,20 @@ class Ledger:
         """
         if failure.own is not None and entry.sends >= MIN_TRIES and self._overran(entry, now):
             return self._too_late(entry, now, failure.own, failure.reason)
+        self._forget_order(entry)
         wait_s = self._retry_after_or_backoff(failure.retry_after_s, _failed_sends(entry))
         self._wait(entry, State.HOLDING, now + wait_s)
         return [] if entry.doubt else [self._save(entry, sending=False)]
+
+    def _in_doubt_now(self, entry: _Entry, why: str, retry_after_s: float | None, now: float) -> list[Effect]:
+        """Do with an action that may have been processed as its route says."""
+        if not entry.resend:
+            return self._give_up(entry, Reason.OUTCOME_UNKNOWN, why, now)
+        self._doubt(entry, True)
+        if self._overran(entry, now) and entry.sends >= MIN_TRIES:
+            return self._too_late(entry, now, why)
+        self._wait(entry, State.HOLDING, now + max(self._doubt_wait(entry, now), retry_after_s or 0.0))
+        return []
 
     def _no_contact(self, entry: _Entry, errors: str | None, now: float) -> list[Effect]:
         """Try again while the order has no contact, until its grace is over. The last try is at its end.
@@ -752,12 +891,36 @@ class Ledger:
         state = State.HOLDING
         if entry.document:
             entry.tag, entry.source, entry.stale = None, entry.document, 0
-            state = State.WAITING
+            state = State.HOLDING if entry.with_document else State.WAITING
         self._wait(entry, state, min(now + wait_s, entry.contact_due))
         return [self._save(entry, sending=entry.doubt)]
 
-    def _note(self, entry: _Entry, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float) -> bool:
+    def _forget_order(self, entry: _Entry) -> None:
+        """Find out again whether the order exists, before its document is sent again."""
+        if isinstance(entry.source, Document):
+            entry.source = entry.document or THE_DOCUMENT
+
+    def _check_interval(self, entry: _Entry) -> float:
+        """Return how long to wait before the job of an action that Engage took is polled: once in a while.
+
+        More often where the order's next action waits for it.
+        """
+        if entry.next is not entry:
+            return self._policy.schedule.interval(entry.answered, self._jitter())
+        return self._backoff(entry.answered + 1)
+
+    def _hasten_check(self, successor: _Entry, now: float) -> None:
+        """Poll the job soon where an action that Engage took has got its first successor."""
+        head = successor.partition.lanes[successor.queue.connection][successor.order_id].next
+        soon = self._policy.schedule.first_poll(now)
+        if head.is_taken and head.state is State.WAITING and head.next is successor and soon < head.due:
+            head.due = soon
+            heapq.heappush(self._checks, (soon, head))
+
+    def _note(self, entry: _Entry, outcome: Outcome, now: float) -> bool:
         """Note whether Engage served this action. Returns whether it served others since this one last failed."""
+        if entry.is_document or entry.needs_no_tag:
+            self._note_document(entry, outcome, now)
         if isinstance(outcome, _NO_SERVICE):
             failed_at, entry.failed_at = entry.failed_at, now
             return failed_at is not None and entry.queue.served_at > failed_at
@@ -786,19 +949,52 @@ class Ledger:
         self._wait(entry, State.WAITING, now + wait_s)
         return [self._save(entry, sending=entry.doubt)]
 
+    def _not_sent(self, entry: _Entry, outcome: Withdrawn | OrderExists) -> list[Effect]:
+        """Put back what was not sent. It may have learnt that the order exists, which it then replaces."""
+        if isinstance(outcome, OrderExists):
+            entry.source = Document(exists=True)
+        return self._take_back(entry)
+
     def _take_back(self, entry: _Entry) -> list[Effect]:
         """Put an action back whose intent was saved, but which was certainly not sent. It is the next to be sent.
 
-        A document, too. Its record says nothing of a send and stays as it is.
+        A document, too.
         """
         if entry.is_document:
             self._to(entry, State.DUE)
             entry.queue.polls.appendleft(entry)
-            return []
+            return [self._save(entry, sending=entry.doubt)]
         entry.sends -= 1
         self._to(entry, State.TAGGED)
         entry.queue.tagged.appendleft(entry)
         return [self._save(entry, sending=entry.doubt)]
+
+    def _may_send_document(self, entry: _Entry) -> bool:
+        """Decide how the next of an order's documents and changes leaves. An older one does not.
+
+        Then its action is sent by itself, with a tag of the order. A change always replaces, so it leaves only where a
+        document could replace the order.
+        """
+        how = self._documents.how_to_send(_lane(entry), entry.version, is_first=entry.first_offset is None)
+        is_change = isinstance(entry.source, Change)
+        if how is None or (is_change and not how.replaces):
+            entry.source = THE_ORDER
+            return False
+        if not (is_change or (how.replaces and entry.source == Document(exists=True))):
+            entry.source = how
+        return True
+
+    def _note_sent(self, entry: _Entry) -> None:
+        """Note that its document or change leaves, if it may replace another one."""
+        if (entry.is_document or entry.needs_no_tag) and entry.source != THE_REDRIVEN_DOCUMENT:
+            self._documents.sent(_lane(entry), entry.version)
+
+    def _note_document(self, entry: _Entry, outcome: Outcome, now: float) -> None:
+        """Note the answer to a document or a change, with or without the action."""
+        if isinstance(outcome, DocumentTaken):
+            self._documents.taken(_lane(entry), entry.version)
+        elif isinstance(outcome, InDoubt if entry.needs_no_tag else Unavailable):
+            self._unsettle(entry, now)
 
     def _overran(self, entry: _Entry, now: float) -> bool:
         return now - entry.first_seen > self._policy.deadline_s
@@ -809,8 +1005,9 @@ class Ledger:
     def _give_up(
         self, entry: _Entry, reason: Reason, detail: str, now: float, errors: str | None = None
     ) -> list[Effect]:
-        if entry.doubt and reason is not Reason.OUTCOME_UNKNOWN:
-            detail = f"{reason}: {detail}; an earlier send may have been processed"
+        may_be_processed = entry.is_taken and reason is not Reason.JOB_FAILED  # rule 8
+        if (entry.doubt or may_be_processed) and reason is not Reason.OUTCOME_UNKNOWN:
+            detail = f"{reason}: {detail}; {'an earlier send' if entry.doubt else 'it'} may have been processed"
             reason = Reason.OUTCOME_UNKNOWN
         if reason is Reason.OUTCOME_UNKNOWN:
             self._unsettle(entry, now)
@@ -840,6 +1037,7 @@ class Ledger:
             sends=entry.sends,
             version_tag=entry.tag,
             job_id=entry.job_id,
+            contact_due=entry.contact_due,
             doubt=entry.doubt,
             before_document=before_document,
         )
@@ -885,6 +1083,15 @@ _NO_SERVICE = (Throttled, Unavailable, InDoubt, Unauthorized, Forbidden)
 def _is_intent(entry: _Entry) -> bool:
     """Whether its newest record is an intent."""
     return entry.state in _SENT_SOON and not entry.is_document
+
+
+def _is_sent_document(entry: _Entry) -> bool:
+    """Whether its newest record says that its document may be under way."""
+    return entry.state in _SENT_SOON and entry.is_document
+
+
+def _lane(entry: _Entry) -> Lane:
+    return entry.partition.assignment, entry.queue.connection, entry.order_id
 
 
 def _document_first(polls: deque[_Entry]) -> _Entry | None:

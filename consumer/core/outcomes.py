@@ -30,7 +30,7 @@ class Undated:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """404 to a poll: the job or order is not there (yet)."""
+    """404 to a poll or to a change: the job or order is not there (yet)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class JobFailed:
 
 @dataclass(frozen=True, slots=True)
 class DocumentTaken:
-    """202 to POST or PUT of the order document: this job processes it (no id: poll the order itself)."""
+    """202 to the order document or to a change: this job processes it (no id: poll the order itself)."""
 
     job_id: str | None
 
@@ -81,7 +81,10 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Unauthorized:
-    """The connection's key is refused: 401, or 403 to other requests, too. An operator's error, never the event's."""
+    """The connection's key is refused: 401, or 403 to other requests, too. An operator's error, never the event's.
+
+    Status 0: Engage was not asked, because the key cannot be read.
+    """
 
     status: int
 
@@ -132,6 +135,11 @@ class OrderExists:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderKept:
+    """409 to the posted document of a redriven event that must not replace an order: the order stays as it is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawn:
     """Not sent: at the last moment it was no longer ours to send."""
 
@@ -145,7 +153,17 @@ PollOutcome = (
     Ready | NotReady | NotFound | Undated | JobFailed | Rejected | Unauthorized | Forbidden | Throttled | Unavailable
 )
 DocumentOutcome = (
-    DocumentTaken | OrderExists | JobFailed | Rejected | Unauthorized | Forbidden | Throttled | Unavailable | Withdrawn
+    DocumentTaken
+    | OrderExists
+    | OrderKept
+    | NotFound
+    | JobFailed
+    | Rejected
+    | Unauthorized
+    | Forbidden
+    | Throttled
+    | Unavailable
+    | Withdrawn
 )
 ActionOutcome = (
     Accepted
@@ -160,3 +178,19 @@ ActionOutcome = (
     | InDoubt
     | Withdrawn
 )
+WithDocumentOutcome = (
+    DocumentTaken
+    | OrderExists
+    | OrderKept
+    | JobFailed
+    | NoContact
+    | Rejected
+    | Unauthorized
+    | Forbidden
+    | Throttled
+    | Unavailable
+    | InDoubt
+    | Withdrawn
+)
+SendOutcome = ActionOutcome | WithDocumentOutcome
+Outcome = PollOutcome | DocumentOutcome | SendOutcome

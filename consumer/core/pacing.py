@@ -21,11 +21,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from consumer.core.outcomes import (
-    ActionOutcome,
-    DocumentOutcome,
     Forbidden,
     InDoubt,
-    PollOutcome,
+    Outcome,
     Throttled,
     Unauthorized,
     Unavailable,
@@ -54,8 +52,12 @@ GROWTH_PER_S = 0.05  # of the full rate limit, per second without 429: back from
 
 @dataclass(frozen=True, slots=True)
 class PollSchedule:
-    """When to poll. What is learnt of a connection's processing times belongs into `first_poll` and `interval`."""
+    """When to poll where nothing is learnt of a connection's processing times, and how long to wait after failures.
 
+    `learns`: each connection has a PollPlan (poll_plan.py), which decides instead, up to `max_interval_s`.
+    """
+
+    learns: bool = False
     initial_s: float = 1.0
     max_interval_s: float = 60.0
     growth: float = 1.6
@@ -102,6 +104,8 @@ class Pace:
         self._forbidden: list[Hashable] = []  # the actions of the last 403s in a row, FORBIDDEN_IN_A_ROW at the most
         self._not_next: tuple[Hashable, float] = (None, -math.inf)
         self.suspended = False
+        self.requests = 0
+        """How many were allowed so far."""
 
     @property
     def rate_limit(self) -> float:
@@ -144,15 +148,14 @@ class Pace:
         interval = 1 / self.rate(now)
         self._last_sent = max(self._last_sent + interval, now - max(interval / 4, TIMER_S))
         self._probe_in_flight = self._half_open
+        self.requests += 1
 
     def not_as_probe(self, now: float) -> Hashable | None:
         """Return the action that the next half-open probe is not to be about, while another one may come (rule 5)."""
         about, until = self._not_next
         return about if self._half_open and now < until else None
 
-    def answered(
-        self, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float, about: Hashable | None = None
-    ) -> None:
+    def answered(self, outcome: Outcome, now: float, about: Hashable | None = None) -> None:
         """Learn from an answer, whichever request it was for. `about`: the action for which it was made."""
         self._probe_in_flight = False
         if not was_asked(outcome):

@@ -17,6 +17,7 @@ import httpx
 from consumer.demo.stage import StageError
 from consumer.demo.story import EVENT_NUMBER, Event
 from consumer.demo.tally import Acceptance, Requests
+from consumer.engage.transport import async_client
 from consumer.simulator import Moods, SimulatorOptions
 
 CALL_TIMEOUT_S = 10.0
@@ -96,6 +97,10 @@ class Engage:
         answer = _read(await self._client.post("/simulator/orders/bulk", json=body))
         return str(answer["jobs"][0]["jobId"])
 
+    async def register_contact(self, event: Event) -> None:
+        """Register the contact of the event's order."""
+        _read(await self._client.post("/simulator/contacts", json={"orderIds": [event.order_id]}))
+
     async def figures(self) -> AccountFigures:
         """Read the account's counts."""
         return _figures(_read(await self._client.get("/simulator/account", params={"summary": "1"})))
@@ -109,7 +114,7 @@ class Engage:
 @asynccontextmanager
 async def engage_at(base_url: str) -> AsyncIterator[Engage]:
     """Find out whether there is an account. Raises StageError where nobody answers."""
-    async with httpx.AsyncClient(base_url=base_url, timeout=CALL_TIMEOUT_S, trust_env=False) as client:
+    async with async_client(base_url=base_url, timeout_s=CALL_TIMEOUT_S, proxied=True) as client:
         try:
             answer = await client.get("/simulator/account", params={"summary": "1"})
         except httpx.HTTPError as error:
@@ -142,4 +147,6 @@ def _acceptance(entry: Mapping[str, Any]) -> Acceptance:
         entry["action"],
         entry["tagReadyAt"],
         entry["acceptedAt"],
+        with_document=entry["withDocument"],
+        after_no_contact=entry["afterNoContact"],
     )

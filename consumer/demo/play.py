@@ -27,6 +27,7 @@ from consumer.demo.show import Show, print_tally, say
 from consumer.demo.stage import StageError
 from consumer.demo.story import Event, tell
 from consumer.demo.tally import DeadLettered, Tally, of_account, of_metrics
+from consumer.engage.transport import async_client
 from consumer.errors import ConfigurationError
 from consumer.kafka import clients as kafka_clients
 from consumer.kafka.dead_letters import DeadLetter, Selection, dead_letters
@@ -41,6 +42,7 @@ SETTLED_FOR_S = 2.5  # the relay's states are published once a second: so two of
 # Without any change. Three failed calls in a row bring a wait of 60 s and a fifth.
 PATIENCE_S = 90.0
 FLUSH_S = 15.0
+ADMIN_TIMEOUT_S = 5.0
 
 
 def run_demo(orders: int = 300, seed: int = 1, kafka: str | None = None, base_url: str | None = None) -> int:
@@ -142,7 +144,7 @@ class _Play:
 
     async def perform(self, relay: stage.Relay) -> None:
         """Publish the events, and wait until the relay has settled them all, or nothing moves any more."""
-        async with httpx.AsyncClient(base_url=relay.admin_url, trust_env=False) as admin:
+        async with async_client(base_url=relay.admin_url, timeout_s=ADMIN_TIMEOUT_S) as admin:
             with Show(len(self.events)) as show:
                 await self._joined(admin, relay)
                 publishing = asyncio.create_task(self._publish())
@@ -186,6 +188,8 @@ class _Play:
         began_at = time.monotonic()
         for event in self.events:
             await asyncio.sleep(max(0.0, began_at + event.at_s - time.monotonic()))
+            if event.registers_contact and self.engage.has_account:
+                await self.engage.register_contact(event)
             job_id = await self.engage.submit(event) if event.submits and self.engage.has_account else None
             self.written_at[event.number] = time.time()
             producer.produce(topic, event.value(job_id), event.order_id, on_delivery=partial(self._wrote, event))

@@ -26,6 +26,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from consumer.config.settings import Settings, load
+from consumer.demo.story import ROUTES
 from consumer.errors import TopicError
 from consumer.kafka import clients, topics
 
@@ -111,6 +112,7 @@ def write_configuration(
         },
         "polling": {"max_interval": "3s", "not_found_grace": "5s", "contact_grace": "4s", "deadline": "120s"},
         "admin": {"listen": "127.0.0.1:0"},
+        "routes": ROUTES,
     }
     path.write_text(yaml.safe_dump(configuration, sort_keys=False))
 

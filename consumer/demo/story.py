@@ -22,10 +22,23 @@ from schemas.order_event import OrderEventType
 T = TypeVar("T")
 
 Kind = Literal["action", "unusable", "unrouted", "tombstone"]
-TagFrom = Literal["job", "order", "document"]
+TagFrom = Literal["job", "order", "document", "no tag"]
 
 EVENT_NUMBER = "demoEvent"
 """Key in an event's `data`."""
+WITH_DOCUMENT = "with the document"
+ROUTES = {
+    "with-document": {
+        "when": f"send == '{WITH_DOCUMENT}'",
+        "action": "Custom",
+        "action_name": "action",
+        "order": "order",
+        "send": "with_document",
+        "language": "language",
+        "data": "data",
+    }
+}
+"""The demo's own route, before the built-in ones, as a user would write it."""
 
 ACTIONS: dict[OrderEventType, ActionName] = {
     "order.confirmed": "ConfirmOrder",
@@ -42,7 +55,7 @@ _LIVES: tuple[tuple[float, tuple[OrderEventType, ...]], ...] = (
     (0.10, ("order.confirmed", "order.custom", "order.shipped", "order.delivered", "order.completed")),
     (0.08, ("order.confirmed", "order.shipped")),
 )
-_TAGS_FROM: tuple[tuple[float, TagFrom], ...] = ((0.88, "job"), (0.07, "order"), (0.05, "document"))
+_TAGS_FROM: tuple[tuple[float, TagFrom], ...] = ((0.84, "job"), (0.07, "order"), (0.05, "document"), (0.04, "no tag"))
 _WITHOUT_CONTACT = 0.02  # of the orders: Engage answers 422 to each of their actions
 _ODD = 0.025  # of each odd kind, for each order
 _BETWEEN_S = (1.5, 3.0)  # two events of one order
@@ -54,7 +67,7 @@ class Event:
     """One event. `at_s` counts from the story's beginning.
 
     `submits`: the platform submits the order to Engage just before, and the event carries the job's id where
-    `tag_from` says so. `contact`: whether the order has one.
+    `tag_from` says so. `contact`: whether the order has one. `no tag`: the action travels in the order's document.
     """
 
     number: int
@@ -74,7 +87,12 @@ class Event:
     @property
     def submits(self) -> bool:
         """Tell whether the platform submits the order before it publishes this event."""
-        return self.kind == "action" and self.tag_from != "document"
+        return self.kind == "action" and self.tag_from in ("job", "order")
+
+    @property
+    def registers_contact(self) -> bool:
+        """Tell whether the platform registers the contact first, without which Engage ignores a document's action."""
+        return self.tag_from == "no tag"
 
     def value(self, job_id: str | None) -> bytes | None:
         """Return the record's value."""
@@ -88,9 +106,11 @@ class Event:
         }
         if self.tag_from == "job" and job_id is not None:
             event["engage"] = {"jobId": job_id}
-        elif self.tag_from == "document":
+        elif self.tag_from in ("document", "no tag"):
             contact = {"contact": {"matchKey": "customer@example.com", "matchKeyType": "Email"}}
             event["order"] = {"orderId": self.order_id, "status": self.type} | (contact if self.contact else {})
+        if self.tag_from == "no tag":
+            event |= {"send": WITH_DOCUMENT, "action": self.action}
         return json.dumps(event).encode()
 
 
@@ -111,7 +131,7 @@ def tell(
 def _life(order_id: str, begins_s: float, chance: random.Random, tag_from: TagFrom | None) -> Iterator[Event]:
     at_s = begins_s
     drawn: TagFrom = _drawn(_TAGS_FROM, chance)
-    contact = chance.random() >= _WITHOUT_CONTACT
+    contact = chance.random() >= _WITHOUT_CONTACT or drawn == "no tag"
     for type_ in _drawn(_LIVES, chance):
         yield Event(
             number=0,
@@ -138,7 +158,7 @@ def _odd(kind: Kind, order_id: str, chance: random.Random) -> bytes | None:
             b'{"type": "order.confirmed", "orderId": "cut o',
             b"\xff\xfe not even text",
             json.dumps({"type": "order.confirmed"}).encode(),
-            json.dumps({"type": "order.shipped", "orderId": order_id, "data": ["not", "an", "object"]}).encode(),
+            json.dumps({"type": "order.shipped", "orderId": 17}).encode(),
             json.dumps({"type": "order.shipped", "orderId": order_id, "engage": {"connection": "nowhere"}}).encode(),
         )
     )

@@ -30,13 +30,19 @@ RESENT_AFTER_S = 7.5
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """An action that Engage accepted. `event` is the number that it carried. Seconds since 1970."""
+    """An action that Engage accepted. `event` is the number that it carried. Seconds since 1970.
+
+    `with_document`: it came in the order's document. `after_no_contact`: Engage refused it before, as the order had no
+    contact yet.
+    """
 
     event: int | None
     order_id: str
     action: str
     tag_ready_at: float
     accepted_at: float
+    with_document: bool = False
+    after_no_contact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,8 @@ class Tally:
     unrouted: int
     tombstones: int
     requests: Requests
+    with_document: int | None
+    after_no_contact: int | None
     resent: int | None
     lost: int
     doubled: int | None
@@ -73,7 +81,10 @@ class Tally:
     ended_twice: int | None
     unasked: int | None
     ready_to_accepted_s: tuple[float, float] | None
-    """p50 and p95, of the first acceptances; from the tag's being ready or the event's being written, if later."""
+    """p50 and p95, of the first acceptances; from the tag's being ready or the event's being written, if later.
+
+    Without those that needed no tag.
+    """
 
     @property
     def actions(self) -> int:
@@ -91,6 +102,10 @@ class Tally:
         """Return it as text: what, and how much."""
         lines = [("events in", str(self.events)), ("actions accepted", str(self.actions))]
         lines += [(f"  {action}", str(count)) for action, count in self.accepted.items()]
+        if self.with_document is not None:
+            lines.append(("  of these in the order's document", str(self.with_document)))
+        if self.after_no_contact is not None:
+            lines.append(("  of these once a late contact came", str(self.after_no_contact)))
         lines.append(("dead letters", str(sum(self.dead_letters.values()))))
         lines += [(f"  {reason.value}", str(count)) for reason, count in self.dead_letters.items()]
         lines.append(("ignored: no route takes it", str(self.unrouted)))
@@ -142,6 +157,8 @@ def of_account(
         unrouted=sum(event.kind == "unrouted" and event.number not in ended for event in events),
         tombstones=sum(event.kind == "tombstone" and event.number not in ended for event in events),
         requests=requests,
+        with_document=sum(each[0].with_document for each in of_event.values()),
+        after_no_contact=sum(each[0].after_no_contact for each in of_event.values()),
         resent=resent,
         lost=sum(event.kind in ("action", "unusable") and event.number not in ended for event in events),
         doubled=doubled,
@@ -169,6 +186,8 @@ def of_metrics(
         unrouted=kinds["unrouted"],
         tombstones=kinds["tombstone"],
         requests=requests,
+        with_document=None,
+        after_no_contact=None,
         resent=None,
         lost=max(0, expected - sum(accepted.values()) - len(dead_lettered)),
         doubled=None,
@@ -210,6 +229,7 @@ def _latencies(
     took = sorted(
         max(0.0, accepted[0].accepted_at - max(accepted[0].tag_ready_at, written_at.get(number, 0.0)))
         for number, accepted in of_event.items()
+        if not accepted[0].with_document
     )
     if not took:
         return None

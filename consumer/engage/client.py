@@ -38,6 +38,7 @@ from consumer.core.outcomes import (
     NotFound,
     NotReady,
     OrderExists,
+    OrderKept,
     PollOutcome,
     Ready,
     Rejected,
@@ -46,14 +47,17 @@ from consumer.core.outcomes import (
     Unauthorized,
     Unavailable,
     Undated,
+    WithDocumentOutcome,
     Withdrawn,
 )
 from consumer.core.pacing import MAX_RETRY_AFTER_S
 from consumer.engage import headers as http_headers
 from consumer.engage.api_key import LEGAL_KEY
 from consumer.engage.http import Endpoint, Failure, HttpEngine, MaySend, OnRequest, Origin, Response
+from consumer.engage.proxies import Proxy
 from consumer.events.identifiers import why_unusable
-from schemas.engage import ActionRequest
+from consumer.events.numbers import written
+from schemas.engage import ActionRequest, Change
 
 MAX_REDIRECTS = 5
 MAX_ERRORS_BYTES = 8 << 10
@@ -94,6 +98,7 @@ class EngageClient:
         timeout_s: float,
         action_timeout_s: float | None = None,
         ca_file: Path | None = None,
+        proxy: Proxy | None = None,
         on_request: OnRequest | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -110,7 +115,7 @@ class EngageClient:
             raise ValueError("headers must be names of headers, with printable ASCII")
         origin = Origin(base_url)
         self._origin = origin
-        self._http = HttpEngine(origin=origin, timeout_s=timeout_s, ca_file=ca_file, on_request=on_request)
+        self._http = HttpEngine(origin=origin, timeout_s=timeout_s, ca_file=ca_file, proxy=proxy, on_request=on_request)
         self._orders = origin.prefix + b"/api/v3/orders"
         self._jobs = self._orders + b"/jobs/"
         self._action_timeout_s = action_timeout_s
@@ -171,24 +176,42 @@ class EngageClient:
         before the first byte of each request. Where it says no to the POST, the outcome is Withdrawn. Where it says no
         to the PUT after that, the outcome is OrderExists, and the next call begins with the PUT.
         """
-        segment, body = _segment(order_id), _encode(document)
-        if segment is None or body is None:
-            return Rejected(0, "order id cannot be a path segment" if segment is None else "document is not JSON")
-        exists = how.exists
-        if not exists:
-            answer = await self._send("document", b"POST", self._orders, body, may_send)
-            exists = isinstance(answer, Response) and answer.status == 409
-            if exists and not how.replaces:
-                return DocumentTaken(None)
-            if exists and not await permit():
-                return Unavailable("order exists already, and is replaced when the connection resumes")
-        if exists:
-            answer = await self._send("document", b"PUT", b"%b/%b" % (self._orders, segment), body, may_send)
-            if _is_withdrawn(answer):
-                return Withdrawn() if how.exists else OrderExists()
-            if isinstance(answer, Response) and answer.status in (404, 409):
-                why = f"order exists already, but to replace it was answered {answer.status}"
-                return Unavailable(why, answered=True)
+        answer = await self._post_or_put(order_id, document, permit, may_send, how)
+        return self._document_outcome(answer) if isinstance(answer, Response | Failure) else answer
+
+    async def send_with_document(
+        self,
+        order_id: str,
+        document: dict[str, object],
+        permit: Permit = at_once,
+        may_send: MaySend | None = None,
+        how: Document = THE_DOCUMENT,
+    ) -> WithDocumentOutcome:
+        """Send the order as `send_document` does, where the document holds an `orderAction`.
+
+        Engage carries the action out when it processes the order, so no answer may be taken for granted: it is in
+        doubt where an action would be. A 409 says that the order exists, and not that an action was carried out.
+        OrderKept where the order exists and must not be replaced.
+        """
+        answer = await self._post_or_put(order_id, document, permit, may_send, how, answer_s=self._action_timeout_s)
+        return self._with_document_outcome(answer) if isinstance(answer, Response | Failure) else answer
+
+    async def send_change(
+        self, order_id: str, change: Change, body: dict[str, object], may_send: MaySend | None = None
+    ) -> DocumentOutcome:
+        """POST a change of the order. `may_send` is asked right before the first byte.
+
+        Repeating it is harmless, as long as nobody sends a newer one meanwhile. NotFound on 404: the order may come.
+        """
+        segment, encoded = _segment(order_id), _encode(body)
+        if segment is None or encoded is None:
+            return Rejected(0, "order id cannot be a path segment" if segment is None else "change is not JSON")
+        target = b"%b/%b/%b" % (self._orders, segment, change.encode())
+        answer = await self._send("document", b"POST", target, encoded, may_send)
+        if isinstance(answer, Response) and answer.status == 404:
+            return NotFound()
+        if isinstance(answer, Response) and answer.status == 409:  # another change of it is under way
+            return Unavailable("Engage answered 409", self._retry_after_s(answer), answered=True)
         return self._document_outcome(answer)
 
     async def send_action(
@@ -221,6 +244,37 @@ class EngageClient:
         await self._http.aclose()
 
     # What is asked
+
+    async def _post_or_put(
+        self,
+        order_id: str,
+        document: dict[str, object],
+        permit: Permit,
+        may_send: MaySend | None,
+        how: Document,
+        *,
+        answer_s: float | None = None,
+    ) -> Response | Failure | Rejected | Unauthorized | Unavailable | Withdrawn | OrderExists | OrderKept:
+        """POST the order; where it exists already, PUT it. Returns what finally answered, or why nothing did."""
+        segment, body = _segment(order_id), _encode(document)
+        if segment is None or body is None:
+            return Rejected(0, "order id cannot be a path segment" if segment is None else "document is not JSON")
+        if not how.exists:
+            answer = await self._send("document", b"POST", self._orders, body, may_send, answer_s=answer_s)
+            if not isinstance(answer, Response) or answer.status != 409:
+                return Withdrawn() if _is_withdrawn(answer) else answer
+            if not how.replaces:
+                return OrderKept()
+            if not await permit():
+                return Unavailable("order exists already, and is replaced when the connection resumes")
+        target = b"%b/%b" % (self._orders, segment)
+        answer = await self._send("document", b"PUT", target, body, may_send, answer_s=answer_s)
+        if _is_withdrawn(answer):
+            return Withdrawn() if how.exists else OrderExists()
+        if isinstance(answer, Response) and answer.status in (404, 409):
+            why = f"order exists already, but to replace it was answered {answer.status}"
+            return Unavailable(why, answered=True)
+        return answer
 
     async def _get(
         self, endpoint: Endpoint, target: bytes, permit: Permit
@@ -305,6 +359,22 @@ class EngageClient:
                 return Unavailable("answer was not a JSON object", answered=True)
             return _job_failure(job or {}, answer.body) or DocumentTaken(_scalar(job or {}, "jobId"))
         return self._refusal(answer) or self._unavailable(answer)
+
+    def _with_document_outcome(self, answer: Response | Failure) -> WithDocumentOutcome:
+        """Decide what became of a document with an action in it: as `_action_outcome` decides, for the same reasons.
+
+        Only an acceptance differs: it names the job.
+        """
+        if isinstance(answer, Failure) and _says_enough(answer.status):
+            answer = Response(answer.status or 0, b"")
+        outcome = self._action_outcome(answer)
+        body = answer.body if isinstance(answer, Response) else b""
+        if isinstance(outcome, Accepted):
+            job = _json_object(body) or {}
+            return _job_failure(job, body) or DocumentTaken(_scalar(job, "jobId"))
+        if isinstance(outcome, StaleTag):  # a 404 to the POST of an order is no word about a tag
+            return Rejected(404, "Engage answered 404", _errors(body))
+        return outcome
 
     def _action_outcome(self, answer: Response | Failure | Unauthorized) -> ActionOutcome:
         """Decide what became of an action.
@@ -487,14 +557,15 @@ def _decode(raw: bytes) -> object:
 
 def _encode(document: _JSON_OBJECT) -> bytes | None:
     try:
-        return to_json(document, inf_nan_mode="null")
+        return written(document)
     except ValueError:
         return None
 
 
 def _encode_action(request: ActionRequest) -> bytes | None:
     try:
-        return request.model_dump_json(by_alias=True, exclude_none=True).encode()
+        fields = request.model_dump(by_alias=True, exclude_none=True, exclude={"data"})
+        return written(fields if request.data is None else {**fields, "data": request.data})
     except ValueError:
         return None
 

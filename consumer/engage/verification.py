@@ -20,6 +20,7 @@ from pydantic_core import from_json, to_json
 
 from consumer.engage.client import is_completed, is_failed
 from consumer.engage.http import Origin
+from consumer.engage.transport import async_client
 
 Verdict = Literal["as documented", "differs", "not asked", "no answer"]
 Document = dict[str, object]
@@ -128,7 +129,7 @@ async def verify(plan: Plan) -> list[Finding]:
     Origin(plan.base_url)
     if plan.document is not None and "orderAction" in plan.document and not plan.send_action:
         raise ValueError("the document has an orderAction, which mails a customer: give --send-action, or remove it")
-    async with httpx.AsyncClient(timeout=plan.timeout_s, trust_env=False, follow_redirects=False) as http:
+    async with async_client(timeout_s=plan.timeout_s, proxied=True) as http:
         http.headers.clear()
         asking = _Asking(plan, http)
         await asking.all()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -55,6 +55,14 @@ def compile_expression(text: str) -> Expression:
     tree = _parse(text)
     _check(tree, text, 0)
     return Expression(text, _search(tree))
+
+
+def written_keys(text: str) -> frozenset[str]:
+    """Return the keys of the object that an expression gives, as far as it writes them itself.
+
+    An object that comes whole from the event shows none. The expression must be one that compiles.
+    """
+    return frozenset(_written(_parse(text)))
 
 
 def is_true(value: object) -> bool:
@@ -122,6 +130,21 @@ def _check_literal(value: object) -> None:
         from_json(to_json(value), allow_inf_nan=False)
     except ValueError:
         raise ExpressionError("a literal is not JSON (half a surrogate pair, NaN, or nested too deep)") from None
+
+
+def _written(node: _Node) -> Iterator[str]:
+    """Walk to what the expression may give: either side of `||`, the last of `&&` and of a pipe, each of merge()."""
+    children = [child for child in _children(node) if isinstance(child, dict)]
+    match node["type"]:
+        case "multi_select_dict":
+            yield from (str(pair["value"]) for pair in children)
+        case "literal" if isinstance(node["value"], dict):
+            yield from node["value"]
+        case "or_expression" | "function_expression":
+            for child in children:
+                yield from _written(child)
+        case "and_expression" | "pipe" | "subexpression":
+            yield from _written(children[-1])
 
 
 def _children(node: _Node) -> list[object]:

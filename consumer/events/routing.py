@@ -12,6 +12,9 @@ Rules:
  3. An event that reaches a built-in route (its `type` is one of the six) must obey the canonical contract
     (schemas/order_event), unknown versions included; an event of another type that no route takes is unrouted.
  4. Details name keys and expressions, never contents.
+ 5. What decides nothing stops no mail. Where `language`, `data` or `event_time` gives something unusable, the action
+    goes without it, and `Routed.dropped` says so: it is counted. A time that decides (`newer_than`) must be a time,
+    with its zone.
 
 Nothing here does I/O or reads a clock.
 """
@@ -22,27 +25,49 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Protocol
+from datetime import datetime, tzinfo
+from typing import Annotated, Literal, Protocol
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
-from consumer.events.expressions import EvaluationError, Expression, compile_expression, is_true
+from consumer.events.decoding import kind
+from consumer.events.expressions import EvaluationError, Expression, compile_expression, is_true, written_keys
 from consumer.events.identifiers import MAX_ID_CHARACTERS, why_unusable
+from consumer.events.times import Unreadable, milliseconds, plausible, read_time, zone_of
 from schemas.dead_letter import Reason
-from schemas.engage import DOCUMENTED_ACTIONS, MAX_ACTION_CHARACTERS, ActionName
+from schemas.engage import DOCUMENTED_ACTIONS, MAX_ACTION_CHARACTERS, ActionName, Change
 from schemas.order_event import OrderEvent
-from schemas.pending_action import FromDocument, FromEvent, FromJob, FromOrder, OnUnknown, TagSource
+from schemas.pending_action import (
+    FromChange,
+    FromDocument,
+    FromEvent,
+    FromJob,
+    FromOrder,
+    OnUnknown,
+    TagSource,
+    WithDocument,
+)
 
 UNKNOWN_TIME_MS = 0
 """`event_time_ms` where neither the event nor its record has a time."""
 
 
+Send = Literal["by_itself", "with_document"]
+ORDER_ACTION = "orderAction"
+"""Field of an order document. Engage carries this action out when it processes the document."""
+
+_CHANGES: tuple[tuple[str, Change], ...] = (("change_delivery", "change-delivery"), ("change_status", "change-status"))
+
+Tombstone = Literal["absent", "empty", "literal_null"]
+TOMBSTONES: tuple[Tombstone, ...] = ("absent", "empty", "literal_null")
+"""Values that stand for a deletion: none at all (Kafka's own), no bytes, and the JSON text `null`."""
+
+MAX_LANGUAGE_CHARACTERS = 100  # a language tag in use has up to 12
 MAX_NAMED = 3  # fields that a dead letter's detail names
 
-_MOMENT = TypeAdapter(datetime)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
+# What an event may have wrong and still be an action: fields of the contract that decide nothing.
+_MAY_BE_WRONG = frozenset({("language",), ("data",), ("occurredAt",)})
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE = re.compile(rb"(?=.{1,512}\Z)[\x21-\x7e][\x20-\x7e]*=[\x20-\x7e]+")
 
@@ -52,13 +77,21 @@ def _checked(text: str) -> str:
     return text
 
 
+def _known_zone(name: str) -> str:
+    if zone_of(name) is None:
+        raise ValueError("must be a time zone of the IANA database, such as Europe/Stockholm")
+    return name
+
+
 JMESPath = Annotated[str, AfterValidator(_checked)]
+TimeZone = Annotated[str, AfterValidator(_known_zone)]
 
 
 class RouteRule(BaseModel):
     """A route as the user writes it. All fields but `action` and `on_unknown` are JMESPath over the event.
 
-    The tag comes from the first of `version_tag`, `job_id` and `order` that gives a value.
+    If `change_delivery` or `change_status` gives a value, the relay makes this change first, and the tag comes from it.
+    Otherwise the tag comes from the first of `version_tag`, `job_id` and `order` that gives a value.
     If none does, the relay polls the order itself. An integer may be an id or a tag; it is taken as text.
     """
 
@@ -79,16 +112,31 @@ class RouteRule(BaseModel):
     order: JMESPath | None = Field(
         None, description="The order document (an object). The relay posts it to Engage first."
     )
+    change_delivery: JMESPath | None = Field(
+        None,
+        description="The order's new delivery (an object). The relay posts it to Engage first, as change-delivery.",
+    )
+    change_status: JMESPath | None = Field(
+        None, description="The order's new status (an object). The relay posts it to Engage first, as change-status."
+    )
+    send: Send = Field(
+        "by_itself",
+        description="How the action travels: `by_itself`, with the order's versionTag, or `with_document`, in the"
+        " document that `order` gives. Then it needs no versionTag.",
+    )
     newer_than: JMESPath | None = Field(
         None,
         description="Without a tag, job or document: wait for a version of the order whose `lastChangedAt` is not older"
-        " than this time.",
+        " than this time. It must name its zone, or the route its `time_zone`.",
     )
     event_time: JMESPath | None = Field(
         None,
-        description="When the event happened: RFC 3339, or a number of seconds (up to 20000000000) or milliseconds"
-        " since 1970. Where it is null, the record's timestamp. Default: `occurredAt` if that is a time, else the"
-        " record's timestamp.",
+        description="When the event happened, for the metrics: RFC 3339 and its relatives, or a number of seconds,"
+        " milliseconds, microseconds or nanoseconds since 1970. Where it is null, unreadable or implausible, the"
+        " record's timestamp serves. Default: `occurredAt`.",
+    )
+    time_zone: TimeZone | None = Field(
+        None, description="The time zone of the event's times that name none, such as Europe/Stockholm."
     )
     language: JMESPath | None = Field(None, description="Language of the e-mail to the customer, such as sv-SE.")
     data: JMESPath | None = Field(None, description="Any JSON to send to Engage with the action.")
@@ -97,6 +145,16 @@ class RouteRule(BaseModel):
         "resend",
         description="What to do with an action in doubt: `resend` sends it again, `dead_letter` leaves it to a person.",
     )
+
+    @model_validator(mode="after")
+    def _documents_alone(self) -> RouteRule:
+        if self.send == "with_document":
+            if self.order is None:
+                raise ValueError("send: with_document needs `order`, the document that the action travels in")
+            others = ("version_tag", "job_id", "newer_than", "change_delivery", "change_status")
+            if unused := [name for name in others if getattr(self, name) is not None]:
+                raise ValueError(f"send: with_document has no use for {', '.join(unused)}")
+        return self
 
 
 def _built_in(event_type: str, action: ActionName, action_name: str | None = None) -> RouteRule:
@@ -140,11 +198,17 @@ class Route:
     version_tag: Expression | None
     job_id: Expression | None
     order: Expression | None
+    changes: tuple[tuple[str, Change, Expression], ...]
+    send: Send
     newer_than: Expression | None
-    event_time: Expression | None
+    event_time: Expression
+    time_zone: tzinfo | None
     language: Expression | None
     data: Expression | None
     connection: Expression
+
+
+_OCCURRED_AT = compile_expression("occurredAt")
 
 
 def compile_routes(rules: Mapping[str, RouteRule]) -> list[Route]:
@@ -167,8 +231,15 @@ def _compiled(name: str, rule: RouteRule) -> Route:
         version_tag=optional(rule.version_tag),
         job_id=optional(rule.job_id),
         order=optional(rule.order),
+        changes=tuple(
+            (key, change, compile_expression(text))
+            for key, change in _CHANGES
+            if (text := getattr(rule, key)) is not None
+        ),
+        send=rule.send,
         newer_than=optional(rule.newer_than),
-        event_time=optional(rule.event_time),
+        event_time=_OCCURRED_AT if rule.event_time is None else compile_expression(rule.event_time),
+        time_zone=None if rule.time_zone is None else zone_of(rule.time_zone),
         language=optional(rule.language),
         data=optional(rule.data),
         connection=compile_expression(rule.connection),
@@ -187,9 +258,20 @@ class RecordFacts(Protocol):
         """Kafka's headers, in their order."""
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A field that decides nothing and could not be used: the action goes without it. `why` holds no contents."""
+
+    key: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.why}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routed:
-    """The event is this action: schemas.pending_action.RoutedAction without its `source`."""
+    """The event is this action: schemas.pending_action.RoutedAction without its `source`. `dropped` is not kept."""
 
     route: str
     connection: str
@@ -201,6 +283,7 @@ class Routed:
     on_unknown: OnUnknown
     event_time_ms: int
     trace_context: dict[str, str] | None = field(repr=False)
+    dropped: tuple[Dropped, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +301,11 @@ class Misrouted:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """What one route said of an event. `result` None: it did not take it, for this `why`."""
+class RouteTrace:
+    """What one route said of an event: whether it took it, and why."""
 
     route: str
-    result: Routed | Misrouted | None
+    took: bool
     why: str
 
 
@@ -240,39 +323,30 @@ _UNROUTED = Unrouted()
 class Router:
     """Routes events over compiled routes to the connections that are configured."""
 
-    def __init__(self, routes: Sequence[Route], connections: Collection[str]) -> None:
+    def __init__(
+        self, routes: Sequence[Route], connections: Collection[str], tombstones: Collection[Tombstone] = TOMBSTONES
+    ) -> None:
+        """`tombstones`: which values say that something was deleted; they are never routed."""
         self._routes = tuple(routes)
         self._connections = frozenset(connections)
+        self.tombstones = frozenset(tombstones)
 
-    def route(self, event: dict[str, object], record: RecordFacts) -> Routed | Unrouted | Misrouted:
-        """Say what becomes of an event. Never raises for what it holds."""
-        for route in self._routes:
+    def route(
+        self, event: object, record: RecordFacts, trace: list[RouteTrace] | None = None
+    ) -> Routed | Unrouted | Misrouted:
+        """Say what becomes of an event, and in `trace` what each route said. Never raises for what it holds."""
+        for index, route in enumerate(self._routes):
             result = self._ask(route, event, record)
+            if trace is not None:
+                trace.append(RouteTrace(route.name, result is not None, _why(route, result)))
             if result is not None:
+                if trace is not None:
+                    first = f"not asked: `{route.name}` comes first"
+                    trace.extend(RouteTrace(later.name, False, first) for later in self._routes[index + 1 :])
                 return result
         return _UNROUTED
 
-    def explain(self, event: dict[str, object], record: RecordFacts) -> list[Decision]:
-        """Say what each route did with an event; at most one has a result, the same as `route` gives."""
-        return list(self._explained(event, record))
-
-    def _explained(self, event: dict[str, object], record: RecordFacts) -> Iterator[Decision]:
-        taker: str | None = None
-        for route in self._routes:
-            if taker is not None:
-                yield Decision(route.name, None, f"not asked: `{taker}` comes first")
-                continue
-            result = self._ask(route, event, record)
-            match result:
-                case None:
-                    yield Decision(route.name, None, f"when: {route.when} is not true")
-                case Misrouted():
-                    yield Decision(route.name, result, result.detail)
-                case Routed():
-                    yield Decision(route.name, result, f"when: {route.when} is true" if route.when else "takes all")
-            taker = None if result is None else route.name
-
-    def _ask(self, route: Route, event: dict[str, object], record: RecordFacts) -> Routed | Misrouted | None:
+    def _ask(self, route: Route, event: object, record: RecordFacts) -> Routed | Misrouted | None:
         try:
             if route.when is not None and not is_true(_value("when", route.when, event)):
                 return None
@@ -282,34 +356,50 @@ class Router:
         except _UnusableError as wrong:
             return Misrouted(wrong.reason, str(wrong), route.name)
 
-    def _action(self, route: Route, event: dict[str, object], record: RecordFacts) -> Routed:
+    def _action(self, route: Route, event: object, record: RecordFacts) -> Routed:
         connection = _required("connection", route.connection, _text("connection", route.connection, event))
         if connection not in self._connections:
             raise _UnusableError(f"connection: {_quoted(connection)} is not configured", Reason.UNKNOWN_CONNECTION)
+        dropped: list[Dropped] = []
         return Routed(
             route=route.name,
             connection=connection,
             order_id=_required("order_id", route.order_id, _identifier("order_id", route.order_id, event)),
             action=_action_name(route, event),
-            language=_text("language", route.language, event),
-            data=_value("data", route.data, event),
+            language=_language(route, event, dropped),
+            data=_data(route, event, dropped),
             tag_source=_tag_source(route, event),
             on_unknown=route.on_unknown,
-            event_time_ms=_event_time_ms(route, event, record),
+            event_time_ms=_event_time_ms(route, event, record, dropped),
             trace_context=trace_context(record.headers),
+            dropped=tuple(dropped),
         )
 
 
-def _check_contract(event: dict[str, object]) -> None:
+def _why(route: Route, result: Routed | Misrouted | None) -> str:
+    match result:
+        case None:
+            return f"when: {route.when} is not true"
+        case Misrouted(_, detail):
+            return detail
+    return f"when: {route.when} is true" if route.when else "takes all"
+
+
+def _check_contract(event: object) -> None:
     try:
         OrderEvent.model_validate(event)
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_context=False, include_input=False)
-        fields = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in wrong[:MAX_NAMED]]
-        raise _UnusableError("; ".join(fields)) from None
+        fields = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in wrong if not _may_be_wrong(each)]
+        if fields:
+            raise _UnusableError("; ".join(fields[:MAX_NAMED])) from None
 
 
-def _value(key: str, expression: Expression | None, event: dict[str, object]) -> object:
+def _may_be_wrong(error: ErrorDetails) -> bool:
+    return error["loc"][:1] in _MAY_BE_WRONG or error["loc"] == ("engage", "newerThan")  # that one is read below
+
+
+def _value(key: str, expression: Expression | None, event: object) -> object:
     if expression is None:
         return None
     try:
@@ -318,19 +408,32 @@ def _value(key: str, expression: Expression | None, event: dict[str, object]) ->
         raise _UnusableError(f"{key}: {expression} {error}") from None
 
 
-def _text(key: str, expression: Expression | None, event: dict[str, object], *, integers: bool = False) -> str | None:
+def _text(key: str, expression: Expression | None, event: object, *, integers: bool = False) -> str | None:
     value = _value(key, expression, event)
     if value is None:
         return None
     if integers and isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # commerce platforms number their orders
     if not isinstance(value, str):
-        raise _UnusableError(f"{key}: {expression} gave {_kind(value)}, not a text")
+        raise _UnusableError(f"{key}: {expression} gave {kind(value)}, not a text")
     if not value:
         raise _UnusableError(f"{key}: {expression} gave an empty text")
     if len(value) > MAX_ID_CHARACTERS:
         raise _UnusableError(f"{key}: {expression} gave more than {MAX_ID_CHARACTERS} characters")
     return value
+
+
+def notes_on(rule: RouteRule) -> Iterator[str]:
+    """Note what is probably an error in a route."""
+    if (note := note_on(rule.action)) is not None:
+        yield note
+    if rule.order is not None and any(map(names_order_action, written_keys(rule.order))):
+        yield f"order: the document has an {ORDER_ACTION} of its own: its events become dead letters, not two e-mails"
+
+
+def names_order_action(field: str) -> bool:
+    """Tell whether this field of a document is its `orderAction`, in whatever case: Engage may read it so, too."""
+    return field.lower() == ORDER_ACTION.lower()
 
 
 def note_on(action: str) -> str | None:
@@ -340,14 +443,16 @@ def note_on(action: str) -> str | None:
     return f"Engage's documentation does not list the action {action}: it must be set up in Engage by this name"
 
 
-def _action_name(route: Route, event: dict[str, object]) -> ActionName:
+def _action_name(route: Route, event: object) -> ActionName:
     name = _text("action_name", route.action_name, event)
+    if name is not None and not name.strip():
+        raise _UnusableError(f"action_name: {route.action_name} gave an empty text")
     if name is not None and len(name) > MAX_ACTION_CHARACTERS:
         raise _UnusableError(f"action_name: {route.action_name} gave more than {MAX_ACTION_CHARACTERS} characters")
     return route.action if name is None else name
 
 
-def _identifier(key: str, expression: Expression | None, event: dict[str, object]) -> str | None:
+def _identifier(key: str, expression: Expression | None, event: object) -> str | None:
     value = _text(key, expression, event, integers=True)
     why = None if value is None else why_unusable(value)
     if why is not None:
@@ -361,48 +466,110 @@ def _required(key: str, expression: Expression, value: str | None) -> str:
     return value
 
 
-def _tag_source(route: Route, event: dict[str, object]) -> TagSource:
+def _tag_source(route: Route, event: object) -> TagSource:
+    if route.send == "with_document":
+        document = _document(route, event)
+        if document is None:
+            raise _UnusableError(f"order: {route.order} gave nothing, and the action travels in it")
+        return WithDocument(document=document)
+    if (change := _change(route, event)) is not None:
+        return change
     version_tag = _text("version_tag", route.version_tag, event, integers=True)
     if version_tag is not None:
         return FromEvent(version_tag=version_tag)
     job_id = _identifier("job_id", route.job_id, event)
     if job_id is not None:
         return FromJob(job_id=job_id)
-    document = _value("order", route.order, event)
-    if isinstance(document, dict):
+    if (document := _document(route, event)) is not None:
         return FromDocument(document=document)
-    if document is not None:
-        raise _UnusableError(f"order: {route.order} gave {_kind(document)}, not an object")
-    return FromOrder(newer_than=_moment("newer_than", route.newer_than, event))
+    return FromOrder(newer_than=_moment("newer_than", route.newer_than, event, route.time_zone))
 
 
-def _event_time_ms(route: Route, event: dict[str, object], record: RecordFacts) -> int:
-    if route.event_time is None:  # not asked for: so a field of this name that is no time is no error
-        moment = _read_moment(event.get("occurredAt"))
-    else:
-        moment = _moment("event_time", route.event_time, event)
-    if moment is not None:
-        return (moment - _EPOCH) // _MILLISECOND
-    return UNKNOWN_TIME_MS if record.timestamp_ms is None else record.timestamp_ms
+def _document(route: Route, event: object) -> dict[str, object] | None:
+    document = _object("order", route.order, event)
+    if any(value is not None and names_order_action(name) for name, value in (document or {}).items()):
+        raise _UnusableError(f"order: {route.order} gave an {ORDER_ACTION}, and the route sends an action, too")
+    return document
 
 
-def _moment(key: str, expression: Expression | None, event: dict[str, object]) -> datetime | None:
+def _change(route: Route, event: object) -> FromChange | None:
+    """Return the change that comes first. It takes the place of a document, of which there must be none, then."""
+    found: tuple[str, FromChange] | None = None
+    for key, change, expression in route.changes:
+        body = _object(key, expression, event)
+        if body is not None and found is not None:
+            raise _UnusableError(f"{key}: {expression} gave a second change, after {found[0]}")
+        if body is not None:
+            found = (key, FromChange(change=change, body=body))
+    if found is None:
+        return None
+    if _value("order", route.order, event) is not None:
+        raise _UnusableError(f"order: {route.order} gave a document, besides {found[0]}")
+    return found[1]
+
+
+def _object(key: str, expression: Expression | None, event: object) -> dict[str, object] | None:
     value = _value(key, expression, event)
-    moment = _read_moment(value)
-    if moment is None and value is not None:
-        raise _UnusableError(f"{key}: {expression} gave {_kind(value)} that is not a time")
+    if value is None or isinstance(value, dict):
+        return value
+    raise _UnusableError(f"{key}: {expression} gave {kind(value)}, not an object")
+
+
+def _event_time_ms(route: Route, event: object, record: RecordFacts, dropped: list[Dropped]) -> int:
+    """Return when it happened: a figure for the metrics, so nothing that is wrong with it stops the action."""
+    record_ms = UNKNOWN_TIME_MS if record.timestamp_ms is None else record.timestamp_ms
+    value = _optional("event_time", route.event_time, event, dropped)
+    if value is None:
+        return record_ms
+    moment = read_time(value, route.time_zone)
+    if isinstance(moment, Unreadable):
+        dropped.append(Dropped("event_time", f"{route.event_time} gave {kind(value)} that {moment.why}"))
+        return record_ms
+    if not plausible(moment, record.timestamp_ms):
+        dropped.append(Dropped("event_time", f"{route.event_time} gave an implausible time"))
+        return record_ms
+    return milliseconds(moment)
+
+
+def _moment(key: str, expression: Expression | None, event: object, zone: tzinfo | None) -> datetime | None:
+    """Read a time that decides something."""
+    value = _value(key, expression, event)
+    if value is None:
+        return None
+    moment = read_time(value, zone)
+    if isinstance(moment, Unreadable):
+        raise _UnusableError(f"{key}: {expression} gave {kind(value)} that {moment.why}")
+    if not plausible(moment, None):
+        raise _UnusableError(f"{key}: {expression} gave a time before 2000 or after 2100")
     return moment
 
 
-def _read_moment(value: object) -> datetime | None:
-    """Read a time as the canonical contract does; one without a zone is UTC. None: it is not a time."""
-    if value is None:
-        return None
+def _optional(key: str, expression: Expression | None, event: object, dropped: list[Dropped]) -> object:
+    """Return what a field gives that decides nothing: where its expression fails, nothing."""
     try:
-        moment = _MOMENT.validate_python(value)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValidationError, OverflowError):  # overflow: in UTC it is before year 1 or after 9999
+        return _value(key, expression, event)
+    except _UnusableError as error:
+        dropped.append(Dropped(key, str(error).removeprefix(f"{key}: ")))
         return None
+
+
+def _language(route: Route, event: object, dropped: list[Dropped]) -> str | None:
+    value = _optional("language", route.language, event, dropped)
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) and len(value) <= MAX_LANGUAGE_CHARACTERS:
+        return value
+    why = f"more than {MAX_LANGUAGE_CHARACTERS} characters" if isinstance(value, str) else f"{kind(value)}, not a text"
+    dropped.append(Dropped("language", f"{route.language} gave {why}"))
+    return None
+
+
+def _data(route: Route, event: object, dropped: list[Dropped]) -> object:
+    value = _optional("data", route.data, event, dropped)
+    if route.canonical and not isinstance(value, dict | None):  # the contract's, which this field may break
+        dropped.append(Dropped("data", f"{route.data} gave {kind(value)}, not an object"))
+        return None
+    return value
 
 
 def trace_context(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str] | None:
@@ -419,19 +586,6 @@ def trace_context(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]
     if state is not None and _TRACESTATE.fullmatch(state):
         context["tracestate"] = state.decode("ascii")
     return context
-
-
-def _kind(value: object) -> str:
-    match value:
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a text"
-        case dict():
-            return "an object"
-    return "a list"
 
 
 def _quoted(connection: str) -> str:

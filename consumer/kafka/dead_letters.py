@@ -9,7 +9,8 @@ Rules:
     the first one redrove. A redrive that takes the id again, because the broker refused a
     record, reads the marks that were written meanwhile.
  3. An event goes back to its own topic and partition with its own key, value and headers.
-    One more header says of which dead letter it is a redrive. Its timestamp is new: the
+    Two more headers say of which dead letter it is a redrive, and where its event lay when
+    it came for the first time: its order's document is as old as that. Its timestamp is new: the
     topic's retention counts from it, and with the old one the event might be deleted
     before it is read. (The event says when it happened; the dead letter's headers keep the
     old timestamp.) A pending record that an older version could not read holds its event:
@@ -37,7 +38,7 @@ from consumer.kafka import clients
 from consumer.kafka.records import SourceEvent, Unreadable, event_of_unreadable
 from consumer.kafka.scan import Gap, StalledError, records_between
 from consumer.kafka.topics import RelayTopics, partition_counts, watermarks
-from schemas.dead_letter import PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
+from schemas.dead_letter import FIRST_OFFSET, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
 
 REDRIVEN = PREFIX + "redriven"
 CALL_TIMEOUT_S = 15.0  # above transaction.timeout.ms (10 s), so that the broker decides before we do
@@ -308,7 +309,7 @@ class _Sender:
                 event.key,
                 event.partition,
                 on_delivery=delivered,
-                headers=[*original, (REDRIVE_OF, str(at).encode())],
+                headers=[*original, (REDRIVE_OF, str(at).encode()), *_first_offset(event)],
             )
         except KafkaException as error:
             failure = clients.error_of(error)
@@ -335,6 +336,14 @@ class _Sender:
         producer = Producer(self._properties, logger=clients.LOGGER)
         producer.init_transactions(CALL_TIMEOUT_S)
         return producer
+
+
+def _first_offset(event: SourceEvent) -> Headers:
+    """Return the header with the offset of the event that was not redriven itself; none where nobody knows it."""
+    earlier = dict(event.headers)
+    if REDRIVE_OF not in earlier:
+        return [(FIRST_OFFSET, b"%d" % event.offset)] if event.offset >= 0 else []
+    return [(FIRST_OFFSET, earlier[FIRST_OFFSET])] if FIRST_OFFSET in earlier else []
 
 
 # What produce() says of a record before it is sent.

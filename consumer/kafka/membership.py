@@ -155,7 +155,7 @@ class Membership:
             offset = record.offset() or 0
             if offset >= self._next.get(at, offset + 1):
                 self._next[at] = offset + 1
-                by_partition.setdefault(at, []).append(_event(record, at, offset))
+                by_partition.setdefault(at, []).append(event_of(record, at, offset))
         return [(Assignment(*at, self._owned[at]), events) for at, events in by_partition.items()]
 
     def _publish(self, consumer: Consumer) -> None:
@@ -237,7 +237,8 @@ def is_fatal(error: KafkaError) -> bool:
     return error.fatal() or error.code() == KafkaError._FATAL
 
 
-def _event(record: Message, at: Partition, offset: int) -> SourceEvent:
+def event_of(record: Message, at: Partition, offset: int) -> SourceEvent:
+    """Return a consumed record as what the relay knows it by."""
     kind, milliseconds = record.timestamp()
     return SourceEvent(
         topic=at[0],

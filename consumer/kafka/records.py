@@ -10,17 +10,20 @@ Rules:
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from consumer.core.clock import to_ms
 from consumer.core.effects import (
+    THE_CHANGE,
     THE_DOCUMENT,
     THE_ORDER,
     THE_REDRIVEN_DOCUMENT,
+    UNKNOWN,
     Document,
     GiveUp,
     Job,
@@ -30,11 +33,14 @@ from consumer.core.effects import (
     PollTarget,
     Save,
 )
-from consumer.events.routing import Routed
-from schemas.dead_letter import DETAIL, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
-from schemas.engage import ActionRequest
+from consumer.events.deciding import redrive_of
+from consumer.events.numbers import read_exactly, written
+from consumer.events.routing import ORDER_ACTION, Routed, names_order_action
+from schemas.dead_letter import DETAIL, FIRST_OFFSET, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
+from schemas.engage import ActionRequest, Change, OrderAction
 from schemas.pending_action import (
     Bytes,
+    FromChange,
     FromDocument,
     FromEvent,
     FromJob,
@@ -44,8 +50,10 @@ from schemas.pending_action import (
     RoutedAction,
     SourceRecord,
     TagSource,
+    WithDocument,
 )
 
+_OF_REDRIVES = (REDRIVE_OF, FIRST_OFFSET)
 KafkaHeaders = Sequence[tuple[str, bytes | None]]
 
 _PENDING: TypeAdapter[PendingAction] = TypeAdapter(PendingAction)
@@ -111,22 +119,26 @@ def new_action(routed: Routed, event: SourceEvent) -> NewAction:
         "action": routed.action,
         "language": routed.language,
         "data": routed.data,
-        "tag_source": tag_source,
+        "tag_source": _fields_of(tag_source),
         "on_unknown": routed.on_unknown,
         "event_time_ms": routed.event_time_ms,
         "trace_context": routed.trace_context,
         "source": _without_absent(source),
     }
-    document = _document(tag_source, is_redriven=_is_redriven(event.headers))
+    first_offset = _first_offset(event.headers)
+    document = _document(tag_source, first_offset)
     return NewAction(
         route=routed.route,
         connection=routed.connection,
         order_id=routed.order_id,
-        payload=_packed(to_json(_without_absent(record), exclude_none=True)),
+        payload=_packed(written(_without_absent(record))),
         resend=routed.on_unknown == "resend",
         document=document,
+        with_document=isinstance(tag_source, WithDocument),
+        first_offset=first_offset,
         version_tag=getattr(tag_source, "version_tag", None),
         target=document or _target(tag_source),
+        event_time=_event_time(routed.event_time_ms),
     )
 
 
@@ -144,6 +156,10 @@ def pending_value(save: Save) -> bytes:
         progress["version_tag"] = save.version_tag
     if save.job_id is not None:
         progress["job_id"] = save.job_id
+    if save.contact_due is not None:
+        progress["contact_until_ms"] = to_ms(save.contact_due)
+    if save.before_document:
+        progress["document_sent"] = True
     return b'%b,"payload":%b}' % (to_json(progress)[:-1], _unpacked(save.payload))
 
 
@@ -158,17 +174,22 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         return Unreadable(_first_error(error))
     payload = pending.payload
     tag_source = payload.tag_source
-    document = _document(tag_source, is_redriven=_is_redriven(payload.source.headers))
+    headers = payload.source.headers
+    first_offset = _first_offset([(name, each.raw()) for name, each in headers if each and name in _OF_REDRIVES])
+    document = _document(tag_source, first_offset)
     action = NewAction(
         route=payload.route,
         connection=payload.connection,
         order_id=payload.order_id,
         # The envelope's last field, as it is. If another version wrote the record otherwise, it is composed again.
-        payload=_packed(_payload_bytes(value) or to_json(payload, exclude_none=True)),
+        payload=_packed(_payload_bytes(value) or written(_payload_of(value))),
         resend=payload.on_unknown == "resend",
         document=document,
+        with_document=isinstance(tag_source, WithDocument),
+        first_offset=first_offset,
         version_tag=pending.version_tag or getattr(tag_source, "version_tag", None),
         target=Job(pending.job_id) if pending.job_id else document or _target(tag_source),
+        event_time=_event_time(payload.event_time_ms),
     )
     return LiveAction(
         offset=offset,
@@ -178,7 +199,13 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         due=pending.due_ms / 1000,
         attempts=pending.attempts,
         sends=pending.sends,
+        document_sent=pending.document_sent,
+        contact_due=None if pending.contact_until_ms is None else pending.contact_until_ms / 1000,
     )
+
+
+def _event_time(ms: int) -> float | None:
+    return ms / 1000 if ms else None
 
 
 def read_payload(payload: bytes) -> RoutedAction:
@@ -188,17 +215,44 @@ def read_payload(payload: bytes) -> RoutedAction:
 
 def document_of(payload: bytes) -> dict[str, object]:
     """Return the order document that is posted first, from the payload of an action whose target is `Document`."""
-    document: dict[str, object] = from_json(_unpacked(payload))["tag_source"]["document"]
+    document: dict[str, object] = _opened(payload)["tag_source"]["document"]
     return document
+
+
+def document_with_action_of(payload: bytes) -> dict[str, object]:
+    """Return the order document with the action in it, from the payload of an action that travels so."""
+    fields = _opened(payload)
+    action = OrderAction(action=fields["action"], language=fields.get("language"))
+    document: dict[str, object] = {
+        name: value for name, value in fields["tag_source"]["document"].items() if not names_order_action(name)
+    }
+    data = _without_absent({"data": fields.get("data")})  # beside the model: its numbers stay as they came
+    return document | {ORDER_ACTION: action.model_dump(mode="json", by_alias=True, exclude_none=True) | data}
+
+
+def change_of(payload: bytes) -> tuple[Change, dict[str, object]]:
+    """Return how the order is changed first, from the payload of an action whose target is `Change`."""
+    source = _opened(payload)["tag_source"]
+    return source["change"], source["body"]
 
 
 def request_of(payload: bytes, version_tag: str) -> tuple[ActionRequest, int]:
     """Return the request of an action, from `NewAction.payload`, and when its event happened (ms since 1970, UTC)."""
-    fields = from_json(_unpacked(payload))  # a quarter of `read_payload`'s time: once per action
+    fields = _opened(payload)  # a third of `read_payload`'s time: once per action
     request = ActionRequest(
         action=fields["action"], version_tag=version_tag, language=fields.get("language"), data=fields.get("data")
     )
     return request, fields["event_time_ms"]
+
+
+def _opened(payload: bytes) -> dict[str, Any]:
+    return cast("dict[str, Any]", read_exactly(_unpacked(payload)))
+
+
+def action_of(payload: bytes) -> tuple[str, int]:
+    """Return an action's name, from `NewAction.payload`, and when its event happened (ms since 1970, UTC)."""
+    fields = from_json(_unpacked(payload))
+    return fields["action"], fields["event_time_ms"]
 
 
 def trace_context_of(payload: bytes) -> dict[str, str] | None:
@@ -303,27 +357,6 @@ def _event_of(source: SourceRecord) -> SourceEvent:
     )
 
 
-def redriven_elsewhere(headers: KafkaHeaders, dead_letter_topics: Collection[str]) -> bool:
-    """Tell whether an event was redriven from another relay's dead letter.
-
-    A source topic may have several relays. The redrive is for one of them; the others had the event before.
-    """
-    named = _redrive_of(headers)
-    if named is None:
-        return False
-    topic, *numbers = named.split(b"/")
-    is_one = len(numbers) == 2 and all(number.isdigit() for number in numbers)
-    return is_one and topic.decode(errors="replace") not in dead_letter_topics
-
-
-def _is_redriven(headers: Iterable[tuple[str, object]]) -> bool:
-    return any(name == REDRIVE_OF and value is not None for name, value in headers)
-
-
-def _redrive_of(headers: KafkaHeaders) -> bytes | None:
-    return next((value for name, value in reversed(headers) if name == REDRIVE_OF and value is not None), None)
-
-
 def without_value(dead_letter: DeadLetterRecord) -> DeadLetterRecord:
     """Return a dead letter without its value, for one that the dead-letter topic refuses.
 
@@ -342,7 +375,7 @@ def without_value(dead_letter: DeadLetterRecord) -> DeadLetterRecord:
 def _dead_letter(event: SourceEvent, headers: DeadLetterHeaders) -> DeadLetterRecord:
     # An event that was redriven before still has that dead letter's headers: the new ones replace them.
     original: list[tuple[str, str | bytes | None]] = [
-        (name, value) for name, value in event.headers if not name.startswith(PREFIX) or name == REDRIVE_OF
+        (name, value) for name, value in event.headers if not name.startswith(PREFIX) or name in _OF_REDRIVES
     ]
     # It has no timestamp of its own, so the broker sets the time of writing. Retention counts from the timestamp: with
     # the event's, the dead letter of an old event would be deleted at once.
@@ -369,18 +402,33 @@ def _unpacked(payload: bytes) -> bytes:
     return zlib.decompressobj(_WINDOW_BITS, zdict=_SKELETON).decompress(payload)
 
 
-def _document(tag_source: TagSource, *, is_redriven: bool) -> Document | None:
-    if not isinstance(tag_source, FromDocument):
+def _fields_of(tag_source: TagSource) -> object:
+    """Open up a document or change, so that its numbers are written as they came."""
+    return dict(tag_source) if isinstance(tag_source, FromDocument | FromChange | WithDocument) else tag_source
+
+
+def _first_offset(headers: KafkaHeaders) -> int | None:
+    """Return the offset of the event that a redriven one repeats. See NewAction."""
+    if redrive_of(headers) is None:
         return None
-    return THE_REDRIVEN_DOCUMENT if is_redriven else THE_DOCUMENT
+    first = next((value for name, value in reversed(headers) if name == FIRST_OFFSET), None)
+    return int(first) if first and first.isdigit() and len(first) < 20 else UNKNOWN
+
+
+def _document(tag_source: TagSource, first_offset: int | None) -> Document | None:
+    if not isinstance(tag_source, FromDocument | WithDocument):
+        return None
+    return THE_DOCUMENT if first_offset is None else THE_REDRIVEN_DOCUMENT
 
 
 def _target(tag_source: TagSource) -> PollTarget:
     match tag_source:
         case FromJob(job_id=job_id):
             return Job(job_id)
-        case FromDocument():
+        case FromDocument() | WithDocument():
             return THE_DOCUMENT
+        case FromChange():
+            return THE_CHANGE
         case FromOrder(newer_than=newer_than) if newer_than is not None:
             return Order(newer_than)
         case FromOrder() | FromEvent():
@@ -404,6 +452,11 @@ def _payload_bytes(value: bytes) -> bytes | None:
     if start < 0 or not value.startswith(b'{"version":1,"state":'):
         return None
     return value[start + len(b',"payload":') : -1]
+
+
+def _payload_of(value: bytes) -> object:
+    envelope = read_exactly(value)
+    return envelope["payload"] if isinstance(envelope, dict) else None
 
 
 def _first_error(error: ValidationError) -> str:

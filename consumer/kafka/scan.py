@@ -10,10 +10,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from consumer.kafka import clients
+from consumer.kafka.membership import event_of
+from consumer.kafka.records import SourceEvent
+from consumer.kafka.topics import watermarks
 
 STALLED_S = 15.0  # above the journal's transaction.timeout.ms (10 s): an abandoned transaction has ended by then
 POLL_S = 0.2
@@ -67,6 +74,18 @@ def records_between(
                 f"read to {reached} of {end}; a transaction is open there, or the broker does not answer"
             )
     reader.unassign()
+
+
+def record_at(properties: clients.Properties, topic: str, partition: int, offset: int) -> SourceEvent | None:
+    """Read one record; None where there is none at that offset. Raises KafkaException, StalledError."""
+    admin = AdminClient(clients.base(properties), logger=clients.LOGGER)
+    low, high = watermarks(admin, [(topic, partition)])[topic, partition]
+    if not low <= offset < high:
+        return None
+    with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
+        for found in records_between(reader, (topic, partition), offset, offset + 1):
+            return event_of(found, (topic, partition), offset) if found.offset() == offset else None
+    return None
 
 
 def moment(milliseconds: int) -> datetime | None:

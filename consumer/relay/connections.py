@@ -17,24 +17,23 @@ from typing import TypeVar
 
 from consumer.core.effects import ActionId
 from consumer.core.outcomes import (
-    ActionOutcome,
-    DocumentOutcome,
     Forbidden,
     InDoubt,
-    PollOutcome,
+    Outcome,
     Throttled,
     Unauthorized,
     Unavailable,
     was_asked,
 )
 from consumer.core.pacing import Pace
+from consumer.core.poll_plan import Figures as PollFigures
 from consumer.engage.client import EngageClient
 from consumer.telemetry.metrics import ConnectionFigures, Halt
 
 # Different words of a job's status that are counted: they come from outside, and metrics must stay bounded.
 MAX_WORDS = 20
 
-_Outcome = TypeVar("_Outcome", bound=PollOutcome | DocumentOutcome | ActionOutcome)
+_Outcome = TypeVar("_Outcome", bound=Outcome)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,7 +41,8 @@ class Connection:
     """One Engage tenant at run time.
 
     `slots`: requests that may be in flight. `ahead`: intents that may wait to be sent. `follow_ups`: the permits that
-    calls under way wait for. `waiting_since`: when a request was first held up by the pace.
+    calls under way wait for. `waiting_since`: when a request was first held up by the pace. `planned_at`,
+    `planned_requests`: when its polls were last planned, and after how many requests.
     """
 
     name: str
@@ -54,6 +54,8 @@ class Connection:
     in_flight: int = 0
     follow_ups: deque[asyncio.Future[bool]] = field(default_factory=deque)
     waiting_since: float | None = None
+    planned_at: float = 0.0
+    planned_requests: int = 0
     refused_key: str | None = field(default=None, repr=False)
     halt: Halt | None = None
     words: set[str] = field(default_factory=set)
@@ -83,7 +85,7 @@ class Connection:
         if self.pace.suspended and self._key() != self.refused_key:
             self.pace.key_changed()
 
-    def figures(self, now: float, *, has_share: bool) -> ConnectionFigures:
+    def figures(self, now: float, plan: PollFigures | None, *, has_share: bool) -> ConnectionFigures:
         """Return what the metrics and the status page show. `has_share`: any partition is ours."""
         pace, cooling_down = self.pace, self.pace.cooling_down(now)
         return ConnectionFigures(
@@ -94,6 +96,7 @@ class Connection:
             next_at=pace.next_at(now) if cooling_down else None,
             rate_limit=pace.rate_limit,
             in_flight=self.in_flight,
+            plan=plan,
         )
 
     def _key(self) -> str | None:
@@ -102,12 +105,14 @@ class Connection:
         except (OSError, ValueError):  # a key's file that is missing or holds none
             return None
 
-    def _halt(self, outcome: PollOutcome | DocumentOutcome | ActionOutcome, now: float) -> Halt | None:
+    def _halt(self, outcome: Outcome, now: float) -> Halt | None:
         """Say why it is suspended or cools down after this answer: since the first one of those in a row."""
         before, pace = self.halt, self.pace
         if not was_asked(outcome):
             return before
         match outcome:
+            case Unauthorized(0):
+                why = "its API key cannot be read"
             case Unauthorized(status):
                 why = f"Engage refuses its API key ({status})"
             case Throttled():

@@ -3,7 +3,7 @@
 Rules:
  1. An action or a document is sent only while we own its partition, and only within `lease_s` after its record's
     commit proved that. So a process that was frozen meanwhile (a zombie) sends nothing. The HTTP engine checks this
-    right before the first byte of each request: a document's POST and its PUT.
+    right before the first byte of each request: a document's POST and its PUT, and a change.
  2. An intent is saved just before its action may leave. If it were saved earlier and waited out a long cooldown, a
     crash would put the action in doubt for nothing.
  3. Calls under way get the permits for their next requests before new calls begin.
@@ -18,22 +18,25 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from consumer.core.clock import Clock
-from consumer.core.effects import ActionId, Document, Job, Order, Poll, Request, Send
+from consumer.core.effects import ActionId, Change, Close, Document, Job, Order, Poll, Request, Send
 from consumer.core.ledger import Ledger
 from consumer.core.outcomes import (
     Accepted,
-    ActionOutcome,
     DocumentOutcome,
+    DocumentTaken,
     Forbidden,
     InDoubt,
     NotReady,
+    Outcome,
     PollOutcome,
+    SendOutcome,
     Throttled,
     Unauthorized,
     Unavailable,
 )
+from consumer.core.poll_plan import PLAN_INTERVAL_S
 from consumer.kafka.clients import Properties, session_s
-from consumer.kafka.records import document_of, request_of
+from consumer.kafka.records import action_of, change_of, document_of, document_with_action_of, request_of
 from consumer.relay.connections import Connection
 from consumer.relay.edges import Source
 from consumer.relay.log import ThrottledLog
@@ -44,6 +47,7 @@ from consumer.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from consumer.telemetry.tracing import Tracing  # an extra
 
+MAX_PLANNED_S = 30.0  # a rate limit that nobody used for longer says no more than this
 INTENT_EARLY_S = 0.5  # before the action may leave: many transactions' time, and little of a lease
 # A dead member's partitions are given away after session.timeout.ms (45 s) less one heartbeat (3 s). An intent's
 # commit proves that we were a member; until then the action must have left (the lease) and been answered
@@ -52,7 +56,7 @@ INTENT_EARLY_S = 0.5  # before the action may leave: many transactions' time, an
 MAX_LEASE_S = 8.0
 LEASE_OF_SESSION = 0.4
 
-_Outcome = TypeVar("_Outcome", bound=PollOutcome | DocumentOutcome | ActionOutcome)
+_Outcome = TypeVar("_Outcome", bound=Outcome)
 
 
 def lease_of(properties: Properties) -> float:
@@ -97,6 +101,8 @@ class Dispatch:
         """Save the intents and start the requests whose time has come; returns when to look again."""
         wake_at = math.inf
         for connection in self.connections.values():
+            if now - connection.planned_at >= PLAN_INTERVAL_S:
+                self._plan_polls(connection, now)
             wake_at = min(wake_at, self._save_intents(connection, now), self._give_requests(connection, now))
         return wake_at
 
@@ -121,6 +127,12 @@ class Dispatch:
             await connection.client.aclose()
 
     # -- what may leave -----------------------------------------------------------------------------------------
+
+    def _plan_polls(self, connection: Connection, now: float) -> None:
+        requests = connection.pace.requests - connection.planned_requests
+        allowed = connection.pace.rate(now) * min(now - connection.planned_at, MAX_PLANNED_S)
+        self._ledger.plan_polls(connection.name, requests, allowed)
+        connection.planned_at, connection.planned_requests = now, connection.pace.requests
 
     def _save_intents(self, connection: Connection, now: float) -> float:
         """Save intents whose actions the pace will soon allow (rule 2). Returns when to look again."""
@@ -195,7 +207,10 @@ class Dispatch:
         self._metrics.poll_answered(connection.name, outcome)
         if isinstance(outcome, NotReady) and outcome.status is not None:
             self._count_word(connection, outcome.status)
-        self._outbox.apply(self._ledger.poll_answered(poll.action_id, outcome, now), now)
+        effects = self._ledger.poll_answered(poll.action_id, outcome, now)
+        if any(isinstance(effect, Close) for effect in effects):  # its action went with the document
+            self._accepted(connection, poll, now)
+        self._outbox.apply(effects, now)
         self._tick_soon()
 
     async def _ask(self, connection: Connection, poll: Poll) -> PollOutcome | DocumentOutcome:
@@ -208,8 +223,14 @@ class Dispatch:
             case Document() as how:
                 may_send = partial(self._may_send, poll)
                 return await client.send_document(poll.order_id, document_of(poll.payload), permit, may_send, how)
+            case Change():
+                may_send = partial(self._may_send, poll)
+                return await client.send_change(poll.order_id, *change_of(poll.payload), may_send)
 
     async def _send(self, connection: Connection, send: Send) -> None:
+        if send.version_tag is None:
+            await self._send_with_document(connection, send)
+            return
         request, event_time_ms = request_of(send.payload, send.version_tag)
         may_send = partial(self._may_send, send)
         if self._tracing is None:
@@ -217,15 +238,37 @@ class Dispatch:
         else:
             outcome = await self._tracing.send_action(connection.name, connection.client, send, request, may_send)
         now = self._clock()
-        outcome = self._answered(connection, outcome, now, send.action_id)
-        self._metrics.action_answered(connection.name, request.action, outcome)
-        if isinstance(outcome, Accepted):
-            since_event = now - event_time_ms / 1000 if event_time_ms else None
-            self._metrics.accepted(request.action, since_event, now - send.tagged_at)
-        elif isinstance(outcome, InDoubt):
-            self._log.throttled("an action is in doubt", connection=connection.name, why=outcome.why)
-        self._outbox.apply(self._ledger.action_answered(send.action_id, outcome, now), now)
+        answered = self._sent(connection, send, request.action, outcome, now)
+        if isinstance(answered, Accepted):
+            self._metrics.accepted(request.action, _since(event_time_ms, now), now - send.tagged_at)
+
+    async def _send_with_document(self, connection: Connection, send: Send) -> None:
+        """Send the document that the action travels in."""
+        started, (action, _) = self._clock(), action_of(send.payload)
+        permit, may_send = partial(self._permit_follow_up, connection), partial(self._may_send, send)
+        document = document_with_action_of(send.payload)
+        outcome = await connection.client.send_with_document(send.order_id, document, permit, may_send, send.document)
+        if self._tracing is not None:
+            self._tracing.sent_with_document(connection.name, send, action, outcome, started)
+        now = self._clock()
+        if self._sent(connection, send, action, outcome, now) == DocumentTaken(None):  # there is no job to poll
+            self._accepted(connection, send, now)
+
+    def _sent(self, connection: Connection, send: Send, action: str, outcome: SendOutcome, now: float) -> SendOutcome:
+        """Take in what came of sending an action. Returns what it means."""
+        meant = self._answered(connection, outcome, now, send.action_id)
+        self._metrics.action_answered(connection.name, action, meant)
+        if isinstance(meant, InDoubt):
+            self._log.throttled("an action is in doubt", connection=connection.name, why=meant.why)
+        self._outbox.apply(self._ledger.action_answered(send.action_id, meant, now), now)
         self._tick_soon()
+        return meant
+
+    def _accepted(self, connection: Connection, request: Request, now: float) -> None:
+        """Count an action that went with its document."""
+        action, event_time_ms = action_of(request.payload)
+        self._metrics.action_answered(connection.name, action, Accepted())
+        self._metrics.accepted(action, _since(event_time_ms, now))
 
     def _may_send(self, request: Request) -> bool:
         """Rule 1."""
@@ -255,10 +298,15 @@ class Dispatch:
         elif isinstance(meant, Forbidden):
             self._log.throttled("Engage answers 403 to one action, which waits by itself", connection=connection.name)
         if connection.pace.suspended and not was_suspended:
+            said = "its key cannot be read" if outcome == Unauthorized(0) else "Engage refuses its key"
             self._log.error(
-                "connection suspended: Engage refuses its key; nothing is lost, give it another one",
-                connection=connection.name,
+                f"connection suspended: {said}; nothing is lost, give it another one", connection=connection.name
             )
         elif was_suspended and not connection.pace.suspended:
             self._log.info("connection resumed: Engage accepts its key", connection=connection.name)
         return meant
+
+
+def _since(event_time_ms: int, now: float) -> float | None:
+    """Return how long ago an event happened, in seconds; None where nobody knows when."""
+    return now - event_time_ms / 1000 if event_time_ms else None

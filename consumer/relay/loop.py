@@ -282,7 +282,7 @@ class Relay:
             partitions_owned=len(self._partitions.ours),
             lag=self._source.lag,
             connections={
-                name: connection.figures(now, has_share=share > 0)
+                name: connection.figures(now, self._ledger.poll_figures(name), has_share=share > 0)
                 for name, connection in self._dispatch.connections.items()
             },
             at=now,

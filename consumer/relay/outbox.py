@@ -15,7 +15,7 @@ from consumer.core.clock import Clock
 from consumer.core.effects import ActionId, Close, Effect, GiveUp, LiveAction, Save
 from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
-from consumer.events.decoding import Undecodable, decode
+from consumer.events.deciding import Ignored, decide
 from consumer.events.routing import Misrouted, Routed, Router
 from consumer.kafka.journal.writes import DeadLetter, Intent, Item, Position, Put, Tombstone, Write
 from consumer.kafka.membership import MAX_RECORDS
@@ -29,7 +29,6 @@ from consumer.kafka.records import (
     new_action,
     offset_of_key,
     pending_value,
-    redriven_elsewhere,
     without_value,
 )
 from consumer.kafka.restore import UnreadableRecord
@@ -130,11 +129,15 @@ class Outbox:
     def _taken(self, assignment: Assignment, event: SourceEvent, now: float) -> Write:
         """Return the write that settles an event, with the event's position (rule 1)."""
         next_offset = event.offset + 1
-        result = self._route(event)
-        if self._tracing is not None and result is not None:
-            result = self._tracing.taken(event, result, now)
+        decision = decide(event, self._router, self._dead_letter_topics)
+        if isinstance(decision, Ignored):
+            self._metrics.ignored(event.topic, decision.why)
+            return Position(assignment, next_offset)
+        result = decision if self._tracing is None else self._tracing.taken(event, decision, now)
         if isinstance(result, Routed):
             self._metrics.routed(result.route, result.action)
+            for each in result.dropped:
+                self._metrics.field_dropped(result.route, each.key)
             save = self._ledger.accept(assignment, event.offset, new_action(result, event), now)
             if save is not None:
                 return put_of(save, next_offset)
@@ -147,22 +150,6 @@ class Outbox:
                 next_offset=next_offset,
             )
         return Position(assignment, next_offset)
-
-    def _route(self, event: SourceEvent) -> Routed | Misrouted | None:
-        if event.value is None:
-            self._metrics.ignored_tombstone(event.topic)
-            return None
-        if redriven_elsewhere(event.headers, self._dead_letter_topics):
-            self._metrics.ignored_foreign_redrive(event.topic)
-            return None
-        decoded = decode(event.value)
-        if isinstance(decoded, Undecodable):
-            return Misrouted(Reason.UNDECODABLE, decoded.detail, None)
-        result = self._router.route(decoded, event)
-        if isinstance(result, Routed | Misrouted):
-            return result
-        self._metrics.unrouted(event.topic)
-        return None
 
     def _write(self, effect: Effect, now: float) -> Write:
         match effect:

@@ -20,7 +20,7 @@ class AcceptedAction:
 
     `sequence` counts from 1. Seconds since 1970: `tag_ready_at`, when the order's version was processed, and
     `accepted_at`, when the action was accepted. `with_document`: it came as the `orderAction` of a document, and was
-    applied when that version was processed.
+    applied when that version was processed. `after_no_contact`: it was refused before, as its order had no contact.
     """
 
     sequence: int
@@ -32,6 +32,7 @@ class AcceptedAction:
     tag_ready_at: float
     accepted_at: float
     with_document: bool = False
+    after_no_contact: bool = False
 
     def as_json(self) -> dict[str, object]:
         """Return it as the control endpoint shows it."""
@@ -45,6 +46,7 @@ class AcceptedAction:
             "tagReadyAt": self.tag_ready_at,
             "acceptedAt": self.accepted_at,
             "withDocument": self.with_document,
+            "afterNoContact": self.after_no_contact,
         }
 
 
@@ -79,6 +81,11 @@ class Account:
         self.integration_log: Counter[str] = Counter()  # what Engage tells nobody but its own log
         self._by_order: dict[str, list[AcceptedAction]] = {}
         self._seconds: dict[str, SlidingSecond] = {}
+        self._without_contact: set[bytes] = set()  # actions that were refused for this
+
+    def refused_without_contact(self, order_id: str, action: str, language: str | None, data: object) -> None:
+        """Record an action that was refused because its order has no contact."""
+        self._without_contact.add(_likeness(order_id, action, language, data))
 
     def accept(
         self,
@@ -104,6 +111,7 @@ class Account:
             tag_ready_at=tag_ready_at,
             accepted_at=now,
             with_document=with_document,
+            after_no_contact=_likeness(order_id, action, language, data) in self._without_contact,
         )
         self.accepted.append(entry)
         self._by_order.setdefault(order_id, []).append(entry)
@@ -125,7 +133,10 @@ class Account:
 
     def repeated(self) -> int:
         """Count acceptances with the same order, action, language and data as an earlier one."""
-        return sum(len(entries) - len(set(map(_likeness, entries))) for entries in self._by_order.values())
+        return sum(
+            len(entries) - len({_likeness(e.order_id, e.action, e.language, e.data) for e in entries})
+            for entries in self._by_order.values()
+        )
 
     def summary(self) -> dict[str, object]:
         """Return the counts, without the list. Keys appear as a digest: somebody may have used a real one."""
@@ -136,6 +147,7 @@ class Account:
             "accepted": len(self.accepted),
             "acceptedByAction": dict(Counter(entry.action for entry in self.accepted)),
             "acceptedWithDocument": sum(entry.with_document for entry in self.accepted),
+            "acceptedAfterNoContact": sum(entry.after_no_contact for entry in self.accepted),
             "orders": len(self._by_order),
             "repeated": self.repeated(),
             "requests": requests,
@@ -153,6 +165,7 @@ class Account:
         self.integration_log.clear()
         self._by_order.clear()
         self._seconds.clear()
+        self._without_contact.clear()
 
 
 def key_name(key: str) -> str:
@@ -160,8 +173,8 @@ def key_name(key: str) -> str:
     return f"key-{sha256(key.encode(errors='replace')).hexdigest()[:8]}"
 
 
-def _likeness(entry: AcceptedAction) -> bytes:
-    return to_json([entry.action, entry.language, _ordered(entry.data)])
+def _likeness(order_id: str, action: str, language: str | None, data: object) -> bytes:
+    return to_json([order_id, action, language, _ordered(data)])
 
 
 def _ordered(data: object) -> object:

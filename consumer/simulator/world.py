@@ -315,11 +315,12 @@ class World:
         if found is None:
             return refuse(404, "the order was not found, or versionTag did not match it")
         order, current = found
-        if not self._is_linked(order, current, now):
-            return refuse(422, "the order has no contact")
         action = OrderAction(
             str(request["action"]), language if isinstance(language, str) else None, request.get("data")
         )
+        if not self._is_linked(order, current, now):
+            self.account.refused_without_contact(order_id, action.action, action.language, action.data)
+            return refuse(422, "the order has no contact")
         self._accept(order_id, current, action, now)
         return Answer(status=self._acceptance("action", tag, action.action))
 

@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Generic, Literal, TypeVar, get_args
@@ -30,9 +30,11 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from consumer.core.outcomes import Accepted, ActionOutcome, DocumentOutcome, PollOutcome
+from consumer.core.outcomes import Accepted, DocumentOutcome, PollOutcome, SendOutcome
 from consumer.core.ownership import Partition
+from consumer.core.poll_plan import Figures as PollFigures
 from consumer.engage.http import Endpoint, FailureKind
+from consumer.events.deciding import Ignoring
 from consumer.telemetry.rolling import Flow, History
 from schemas.dead_letter import Reason
 from schemas.engage import DOCUMENTED_ACTIONS
@@ -106,6 +108,7 @@ class ConnectionFigures:
     next_at: float | None = None  # when the next request may leave, while it cools down
     rate_limit: float = 0.0  # the key's requests per second, for all instances
     in_flight: int = 0
+    plan: PollFigures | None = None  # what was learnt of its processing times, where that decides when to poll
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,12 +150,18 @@ class Metrics:
         self._consumed = counter("events_consumed_total", "Records read from the source.", "topic")
         self._unrouted = counter("events_unrouted_total", "Events that no route takes: ignored.", "topic")
         self._tombstones = counter(
-            "tombstones_ignored_total", "Records without a value (tombstones): ignored.", "topic"
+            "tombstones_ignored_total", "Tombstones (no value, by the configuration): ignored.", "topic"
         )
         self._foreign_redrives = counter(
             "foreign_redrives_ignored_total",
             "Events that another relay's dead letters were redriven as: ignored.",
             "topic",
+        )
+        self._dropped = counter(
+            "fields_dropped_total",
+            "Language, data and event times that could not be used: the action went without them.",
+            "route",
+            "field",
         )
         self._routed = counter("actions_routed_total", "Events that became an action.", "route", "action")
         self._polls = counter(
@@ -250,11 +259,12 @@ class Metrics:
         actions = sorted({action for _, action in routes})
         self._known_actions.update(actions)
         polled = [self._outcomes[each] for each in (*get_args(PollOutcome), *get_args(DocumentOutcome))]
-        sent = [self._outcomes[each] for each in get_args(ActionOutcome)]
+        sent = [self._outcomes[each] for each in get_args(SendOutcome)]
         for topic in topics:
             for series in (self._consumed, self._unrouted, self._tombstones, self._foreign_redrives, self._refused):
                 series.start([(topic,)])
         self._routed.start(routes)
+        self._dropped.start((route, field) for route, _ in routes for field in ("language", "data", "event_time"))
         for of_action in (self._event_to_accepted, self._ready_to_accepted):
             of_action.start((action,) for action in actions)
         for connection in connections:
@@ -279,17 +289,18 @@ class Metrics:
         """Bound the label: an event may name any action, and only documented or configured ones are told apart."""
         return action if action in self._known_actions else "other"
 
-    def unrouted(self, topic: str) -> None:
-        """Record that no route takes an event."""
-        self._unrouted[topic,].inc()
+    def ignored(self, topic: str, why: Ignoring) -> None:
+        """Record that nothing became of a record."""
+        series = {
+            "unrouted": self._unrouted,
+            "tombstone": self._tombstones,
+            "foreign_redrive": self._foreign_redrives,
+        }[why]
+        series[topic,].inc()
 
-    def ignored_tombstone(self, topic: str) -> None:
-        """Record that a record without a value was ignored."""
-        self._tombstones[topic,].inc()
-
-    def ignored_foreign_redrive(self, topic: str) -> None:
-        """Record that a dead letter of another relay, which was redriven as this event, was ignored."""
-        self._foreign_redrives[topic,].inc()
+    def field_dropped(self, route: str, field: str) -> None:
+        """Record that an action went without a field of its event."""
+        self._dropped[route, field].inc()
 
     def poll_answered(self, connection: str, outcome: PollOutcome | DocumentOutcome) -> None:
         """Record the outcome of a poll."""
@@ -299,21 +310,24 @@ class Metrics:
         """Record the status of a job that is not ready. The caller bounds how many there are."""
         self._job_statuses[connection, status].inc()
 
-    def action_answered(self, connection: str, action: str, outcome: ActionOutcome) -> None:
+    def action_answered(self, connection: str, action: str, outcome: SendOutcome) -> None:
         """Record the outcome of sending an action."""
         self._actions[connection, self._known(action), self._outcomes[type(outcome)]].inc()
         if isinstance(outcome, Accepted):
             self._history.accepted(connection)
 
-    def accepted(self, action: str, event_to_accepted_s: float | None, ready_to_accepted_s: float) -> None:
+    def accepted(
+        self, action: str, event_to_accepted_s: float | None, ready_to_accepted_s: float | None = None
+    ) -> None:
         """Record how long an accepted action took. A sender's clock that is ahead of ours counts as 0.
 
-        None: nobody knows when the event happened.
+        None: nobody knows when the event happened, or the action had no tag to wait for.
         """
         action = self._known(action)
         if event_to_accepted_s is not None:
             self._event_to_accepted[action,].observe(max(0.0, event_to_accepted_s))
-        self._ready_to_accepted[action,].observe(max(0.0, ready_to_accepted_s))
+        if ready_to_accepted_s is not None:
+            self._ready_to_accepted[action,].observe(max(0.0, ready_to_accepted_s))
         self._history.took(event_to_accepted_s, ready_to_accepted_s)
 
     def request(self, connection: str, call: str, status: str, seconds: float) -> None:
@@ -479,6 +493,8 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
         ((name, each.requests_per_second) for name, each in connections),
     )  # fmt: skip
 
+    yield from _plan_families([(name, each.plan) for name, each in connections if each.plan is not None])
+
     lag = GaugeMetricFamily(
         PREFIX + "consumer_lag_records",
         "Lag: records of the source that the relay has not read.",
@@ -487,6 +503,26 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
     for (topic, partition), records in snapshot.lag.items():
         lag.add_metric([topic, str(partition)], records)
     yield lag
+
+
+def _plan_families(plans: Sequence[tuple[str, PollFigures]]) -> Iterator[Metric]:
+    processing = GaugeMetricFamily(
+        PREFIX + "processing_seconds",
+        "How long Engage takes until an order's tag is there, as the relay learnt it.",
+        labels=["connection", "quantile"],
+    )
+    for name, each in plans:
+        processing.add_metric([name, "0.5"], each.median_s)
+        processing.add_metric([name, "0.95"], each.p95_s)
+    yield processing
+    yield _gauge(
+        "planned_polls", "How many polls an action is expected to take.", "connection",
+        ((name, each.polls) for name, each in plans),
+    )  # fmt: skip
+    yield _gauge(
+        "planned_lateness_seconds", "How late a tag is expected to be found.", "connection",
+        ((name, each.lateness_s) for name, each in plans),
+    )  # fmt: skip
 
 
 # librdkafka's counters per broker (STATISTICS.md, "brokers"): its name, ours, and what it says.

@@ -118,13 +118,14 @@ class History:
         """An action was accepted."""
         self._accepted[connection] = self._accepted.get(connection, 0) + 1
 
-    def took(self, event_to_accepted_s: float | None, ready_to_accepted_s: float) -> None:
-        """An accepted action took so long; None: nobody knows when its event happened."""
+    def took(self, event_to_accepted_s: float | None, ready_to_accepted_s: float | None) -> None:
+        """An accepted action took so long; None: nobody knows when its event happened, or it waited for no tag."""
         if event_to_accepted_s is not None:
             step = _step(event_to_accepted_s)
             self._event_to_accepted[step] = self._event_to_accepted.get(step, 0) + 1
-        step = _step(ready_to_accepted_s)
-        self._ready_to_accepted[step] = self._ready_to_accepted.get(step, 0) + 1
+        if ready_to_accepted_s is not None:
+            step = _step(ready_to_accepted_s)
+            self._ready_to_accepted[step] = self._ready_to_accepted.get(step, 0) + 1
 
     def dead_lettered(self, reason: str) -> None:
         """An event became a dead letter."""

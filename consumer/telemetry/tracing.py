@@ -43,6 +43,7 @@ from consumer.core.outcomes import (
     PollOutcome,
     Ready,
     Rejected,
+    WithDocumentOutcome,
     Withdrawn,
 )
 from consumer.engage.client import EngageClient
@@ -149,6 +150,24 @@ class Tracing:
             return outcome
         finally:
             self._end(span)
+
+    def sent_with_document(
+        self, connection: str, send: Send, action: str, outcome: WithDocumentOutcome, since: float
+    ) -> None:
+        """Record an action that was sent in its order's document, begun at `since`."""
+        span = self._start("send action", SpanKind.CLIENT, trace_context_of(send.payload), since)
+        name = self._names[type(outcome)]
+        span.set_attributes(
+            {
+                **self._servers[connection],
+                "engage_relay.connection": connection,
+                "engage_relay.action": action,
+                "engage_relay.outcome": name,
+            }
+        )
+        if not isinstance(outcome, DocumentTaken | Withdrawn):
+            _fail(span, name)
+        self._end(span)
 
     def dead_lettered(self, given_up: GiveUp) -> None:
         """Tell of an action that was given up."""

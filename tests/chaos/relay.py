@@ -19,8 +19,8 @@ from typing import Any
 from confluent_kafka import Producer
 
 from consumer.core.outcomes import Accepted, ActionOutcome
-from consumer.engage import http
 from consumer.engage.client import EngageClient
+from consumer.engage.connection import Connection
 from consumer.kafka.journal import journal
 from schemas.pending_action import POSITION_KEY
 from tests.support import relay_process
@@ -97,15 +97,16 @@ def after_each_acceptance(call: Callable[[], object]) -> None:
 
 def after_each_request(call: Callable[[bytes, float], object]) -> None:
     """Call this with the request line whenever a request was written, and when that began."""
-    write = http._Wire._send
+    write = Connection._write
 
-    async def written(self: http._Wire, timeout: float | None) -> None:  # noqa: ASYNC109 - its own signature
-        line, began = self._unsent.split(b"\r\n", 1)[0], time.monotonic()
-        await write(self, timeout)
-        if line.endswith(b" HTTP/1.1"):  # else it is what did not fit into the first write
+    def written(self: Connection, request: bytes) -> bool:
+        line, began = request.split(b"\r\n", 1)[0], time.monotonic()
+        taken = write(self, request)
+        if taken:
             call(line, began)
+        return taken
 
-    setattr(http._Wire, "_send", written)  # noqa: B010
+    setattr(Connection, "_write", written)  # noqa: B010 - mypy takes no assignment to a method
 
 
 def keep_times(file: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from consumer.core.outcomes import (
@@ -11,6 +12,7 @@ from consumer.core.outcomes import (
     DocumentTaken,
     InDoubt,
     JobFailed,
+    NotFound,
     NotReady,
     Ready,
     Rejected,
@@ -57,6 +59,16 @@ async def _without_order_action(
     return await original(self, order_id, kept, *others, **named)
 
 
+async def _kept_order(
+    original: Any, self: EngageClient, order_id: str, document: Any, permit: Any, may_send: Any, how: Any, **named: Any
+) -> Any:
+    return await original(self, order_id, document, permit, may_send, replace(how, replaces=False), **named)
+
+
+async def _as_document(original: Any, self: EngageClient, order_id: str, change: Any, body: Any, *_: Any) -> Any:
+    return await self.send_document(order_id, {"orderId": order_id, **body})
+
+
 async def _whenever(original: Any, self: EngageClient, order_id: str, *_: Any, **named: Any) -> Any:
     return await original(self, order_id)
 
@@ -99,6 +111,48 @@ CLIENTS = [
         "drops the orderAction of a document",
         [of(client.test_fact_06_an_order_action_in_a_document_of_our_client_is_applied_once)],
         around(EngageClient, "send_document", _without_order_action),
+    ),
+    Mutant(
+        "takes a 409 for the word that the document's action was carried out",
+        [of(client.test_fact_06_our_client_replaces_an_order_that_exists_by_the_document_with_its_action)],
+        around(EngageClient, "_post_or_put", _kept_order),
+    ),
+    Mutant(
+        "drops the orderAction of a document that it sends for its action",
+        [of(client.test_fact_06_our_client_replaces_an_order_that_exists_by_the_document_with_its_action)],
+        around(EngageClient, "send_with_document", _without_order_action),
+    ),
+    Mutant(
+        "does not learn of a document's job, so that its failure is never known",
+        [of(client.test_fact_06_our_client_learns_of_a_document_whose_action_was_not_carried_out)],
+        reading("send_with_document", DocumentTaken, DocumentTaken(None)),
+    ),
+    Mutant(
+        "puts the whole order where a part of it changes",
+        [
+            of(
+                client.test_fact_10_our_client_changes_an_order_and_polls_the_changes_job,
+                change="change-status",
+                body={"status": "Shipped"},
+            )
+        ],
+        around(EngageClient, "send_change", _as_document),
+    ),
+    Mutant(
+        "does not learn of a change's job, and would take the order's old tag",
+        [
+            of(
+                client.test_fact_10_our_client_changes_an_order_and_polls_the_changes_job,
+                change="change-delivery",
+                body={"trackingNumber": "JJ1"},
+            )
+        ],
+        reading("send_change", DocumentTaken, DocumentTaken(None)),
+    ),
+    Mutant(
+        "gives up a change whose order is not there yet",
+        [of(client.test_fact_10_our_client_waits_for_an_order_that_is_to_be_changed)],
+        reading("send_change", NotFound, Rejected(404, "no such order")),
     ),
     Mutant(
         "does not follow a redirect",

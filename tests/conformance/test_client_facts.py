@@ -26,7 +26,7 @@ from consumer.core.outcomes import (
     StaleTag,
     Throttled,
 )
-from schemas.engage import ActionRequest
+from schemas.engage import ActionRequest, Change
 from tests.conformance.target import JSON, ORDERS, Target
 from tests.conformance.test_facts import all_at_once
 from tests.conformance.wire import USER_AGENT, Wired, wired
@@ -65,6 +65,8 @@ def every_call(engage: Target) -> list[Request]:
         if isinstance(taken, DocumentTaken) and taken.job_id is not None:
             await w.client.poll_job(taken.job_id)
         await w.client.send_document(order_id, document)  # 409, then a PUT
+        await w.client.send_with_document(order_id, document)
+        await w.client.send_change(order_id, "change-status", {"status": "Shipped"})
         await w.client.poll_order(order_id)
         await w.client.send_action(order_id, ActionRequest(action="Custom", version_tag="none"))
 
@@ -157,6 +159,41 @@ def test_fact_06_an_order_action_in_a_document_of_our_client_is_applied_once(eng
     engage.tag(order_id)
     accepted = engage.accepted_once(order_id)
     assert (accepted["action"], accepted["data"], accepted["withDocument"]) == ("ConfirmOrder", {"n": 1}, True)
+
+
+def send_twice(engage: Target, document: dict[str, object]) -> tuple[list[object], list[Request]]:
+    order_id = str(document["orderId"])
+
+    async def send(w: Wired) -> list[object]:
+        return [await w.client.send_with_document(order_id, document) for _ in range(2)]
+
+    return talk(engage, send)
+
+
+def test_fact_06_our_client_replaces_an_order_that_exists_by_the_document_with_its_action(engage: Target) -> None:
+    """API v3, POST and PUT orders: a 409 says that the order exists, and not that an action was carried out."""
+    document = engage.document(orderAction={"action": "ConfirmOrder"})
+    outcomes, sent = send_twice(engage, document)
+    assert all(isinstance(outcome, DocumentTaken) and outcome.job_id for outcome in outcomes)
+    assert [request.line.split()[0] for request in sent] == [b"POST", b"POST", b"PUT"]
+    assert all(json.loads(request.body)["orderAction"] == {"action": "ConfirmOrder"} for request in sent)
+
+
+def test_fact_06_our_client_learns_of_a_document_whose_action_was_not_carried_out(engage: Target) -> None:
+    """API v3, POST orders and GET job: a version that failed carries nothing out."""
+    engage.moods(jobWords=["Failed=1"])
+    document = engage.document(orderAction={"action": "ConfirmOrder"})
+    order_id = str(document["orderId"])
+
+    async def send(w: Wired) -> object:
+        taken = await w.client.send_with_document(order_id, document)
+        assert isinstance(taken, DocumentTaken)
+        assert taken.job_id is not None
+        await asyncio.to_thread(engage.finished, taken.job_id)
+        return await w.client.poll_job(taken.job_id)
+
+    outcome, _ = talk(engage, send)
+    assert isinstance(outcome, JobFailed)
 
 
 # Fact 7: jobs, redirects, 201
@@ -264,6 +301,44 @@ def test_fact_09_our_client_waits_for_a_newer_version_by_the_merchants_time(enga
 def test_fact_09_our_client_says_at_once_that_an_order_has_no_time(engage: Target) -> None:
     """API v3, POST orders: where the merchant gave none, `newer_than` cannot be answered, however long one waits."""
     assert not isinstance(newer(engage), Ready | NOT_YET)
+
+
+# Fact 10: changes
+
+
+@pytest.mark.parametrize(
+    ("change", "body"),
+    [("change-status", {"status": "Shipped"}), ("change-delivery", {"trackingNumber": "JJ1", "method": "Box"})],
+)
+def test_fact_10_our_client_changes_an_order_and_polls_the_changes_job(
+    engage: Target, change: Change, body: dict[str, object]
+) -> None:
+    """API v3, POST change-status and change-delivery."""
+    order_id, before = engage.processed()
+
+    async def make(w: Wired) -> PollOutcome:
+        taken = await w.client.send_change(order_id, change, body)
+        assert isinstance(taken, DocumentTaken)
+        assert taken.job_id is not None
+        await asyncio.to_thread(engage.finished, taken.job_id)
+        return await w.client.poll_job(taken.job_id)
+
+    outcome, sent = talk(engage, make)
+    assert outcome == Ready(engage.tag(order_id))
+    assert outcome != Ready(before)
+    assert sent[0].line.split()[:2] == [b"POST", f"{ORDERS}/{order_id}/{change}".encode()]
+    assert json.loads(sent[0].body) == body
+
+
+def test_fact_10_our_client_waits_for_an_order_that_is_to_be_changed(engage: Target) -> None:
+    """API v3, POST change-status: 404 where there is no such order."""
+    order_id = str(engage.document()["orderId"])
+
+    async def make(w: Wired) -> object:
+        return await w.client.send_change(order_id, "change-status", {"status": "Shipped"})
+
+    outcome, _ = talk(engage, make)
+    assert outcome == NotFound()
 
 
 # What is refused, in whatever form

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumer.core.effects import THE_REDRIVEN_DOCUMENT, Document
+from consumer.core.effects import Document
 from consumer.core.outcomes import (
     Accepted,
     AcceptedUndocumented,
@@ -32,6 +32,7 @@ from consumer.core.outcomes import (
     NotFound,
     NotReady,
     OrderExists,
+    OrderKept,
     PollOutcome,
     Ready,
     Rejected,
@@ -40,12 +41,13 @@ from consumer.core.outcomes import (
     Unauthorized,
     Unavailable,
     Undated,
+    WithDocumentOutcome,
     Withdrawn,
 )
 from consumer.core.pacing import MAX_RETRY_AFTER_S
 from consumer.engage.client import EngageClient, Permit
 from consumer.events.identifiers import MAX_ID_CHARACTERS
-from schemas.engage import ActionRequest
+from schemas.engage import ActionRequest, Change
 from tests.support.scripted_server import Peer, Script, Server, answer, answering, refused_url, serving
 
 pytestmark = pytest.mark.anyio
@@ -599,7 +601,7 @@ async def test_an_order_that_is_known_to_exist_is_replaced_at_once_while_it_is_o
 
 async def test_a_redriven_document_replaces_no_order() -> None:
     async with wired(answering(EXISTS)) as w:
-        assert await w.engage.send_document("o-1", {}, how=THE_REDRIVEN_DOCUMENT) == DocumentTaken(None)
+        assert await w.engage.send_document("o-1", {}, how=Document(replaces=False)) == OrderKept()
         assert [r.line for r in w.server.requests] == [b"POST /api/v3/orders HTTP/1.1"]
 
 
@@ -608,6 +610,118 @@ async def test_a_document_without_an_answer_may_be_sent_again() -> None:
     assert await refused.send_document("o-1", {}) == Unavailable("connection refused")
     async with wired(no_answer) as w:
         assert await w.engage.send_document("o-1", {}) == Unavailable("connection was closed before the answer")
+
+
+# Documents with an action in them
+
+
+async def outcome_with_document(*answers: bytes) -> WithDocumentOutcome:
+    async with wired(answering(*answers)) as w:
+        outcome = await w.engage.send_with_document("o-1", {"orderId": "o-1"})
+        assert len(w.server.requests) == len(answers)
+        return outcome
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcome"),
+    [
+        ([says({"jobId": "j-1"}, 202)], DocumentTaken("j-1")),
+        ([says({"JobId": 7}, 201)], DocumentTaken("7")),
+        ([answer(202, b"<html>")], DocumentTaken(None)),
+        ([b"HTTP/1.1 202 Accepted\r\ncontent-length: 9\r\n\r\ncut"], DocumentTaken(None)),
+        ([answer(200, b"<html>")], InDoubt("Engage answered 200 without JSON")),
+        (
+            [says({"jobId": "j-1", "status": "Failed"}, 202)],
+            JobFailed("job status is failed", '{"jobId":"j-1","status":"Failed"}'),
+        ),
+        ([EXISTS, says({"jobId": "j-1"}, 202)], DocumentTaken("j-1")),
+        ([EXISTS, answer(500)], InDoubt("Engage answered 500")),
+        ([EXISTS, answer(409)], Unavailable("order exists already, but to replace it was answered 409")),
+        ([EXISTS, answer(404)], Unavailable("order exists already, but to replace it was answered 404")),
+        ([says(ERRORS, 400)], Rejected(400, "Engage answered 400", '[{"field":"language","message":"unknown"}]')),
+        ([answer(404)], Rejected(404, "Engage answered 404")),
+        ([answer(422)], NoContact()),
+        ([answer(401)], Unauthorized(401)),
+        ([answer(403)], Forbidden()),
+        ([answer(429, headers={"retry-after": "1"})], Throttled(1.0)),
+        ([answer(307, headers={"location": "/x"})], Unavailable("Engage answered 307")),
+        *(([answer(status)], InDoubt(f"Engage answered {status}")) for status in (302, 303, 499, 500, 502, 503, 504)),
+        ([b"garbage\r\n\r\n"], InDoubt("answer was not HTTP")),
+    ],
+)
+async def test_what_an_answer_makes_of_a_document_with_an_action(
+    answers: list[bytes], outcome: WithDocumentOutcome
+) -> None:
+    assert await outcome_with_document(*answers) == outcome
+
+
+async def test_a_document_with_an_action_is_in_doubt_without_an_answer() -> None:
+    refused = client_of(refused_url())
+    assert await refused.send_with_document("o-1", {}) == Unavailable("connection refused")
+    async with wired(no_answer) as w:
+        outcome = await w.engage.send_with_document("o-1", {})
+        assert outcome == InDoubt("connection was closed before the answer")
+
+
+async def test_a_document_with_an_action_leaves_only_while_it_is_ours() -> None:
+    may_send = iter([False, True, False])
+    async with wired(answering(EXISTS)) as w:
+        assert await w.engage.send_with_document("o-1", {}, may_send=lambda: next(may_send)) == Withdrawn()
+        assert w.server.requests == []
+        assert await w.engage.send_with_document("o-1", {}, may_send=lambda: next(may_send)) == OrderExists()
+        assert len(w.server.requests) == 1
+
+
+async def test_a_redriven_document_with_an_action_replaces_no_order() -> None:
+    async with wired(answering(EXISTS)) as w:
+        assert await w.engage.send_with_document("o-1", {}, how=Document(replaces=False)) == OrderKept()
+        assert [r.line for r in w.server.requests] == [b"POST /api/v3/orders HTTP/1.1"]
+
+
+# Changes
+
+
+CHANGES: list[Change] = ["change-delivery", "change-status"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_change_is_posted_to_its_order_as_it_is(change: Change) -> None:
+    async with wired(answering(says({"jobId": "j-1"}, 202))) as w:
+        assert await w.engage.send_change("a/b", change, {"status": None, "x": [1]}) == DocumentTaken("j-1")
+        (request,) = w.server.requests
+        assert request.line == f"POST /api/v3/orders/a%2Fb/{change} HTTP/1.1".encode()
+        assert json.loads(request.body) == {"status": None, "x": [1]}
+        assert request.headers[b"content-type"] == b"application/json"
+
+
+@pytest.mark.parametrize(
+    ("raw", "outcome"),
+    [
+        (says({"jobId": "j-1"}, 201), DocumentTaken("j-1")),
+        (answer(202), DocumentTaken(None)),
+        (says({"status": "Failed"}, 202), JobFailed("job status is failed", '{"status":"Failed"}')),
+        (answer(400), Rejected(400, "Engage answered 400")),
+        (answer(404), NotFound()),
+        (answer(409, headers={"retry-after": "3"}), Unavailable("Engage answered 409", 3.0)),
+        (answer(422), Rejected(422, "Engage answered 422")),
+        (answer(401), Unauthorized(401)),
+        (answer(403), Forbidden()),
+        (answer(429), Throttled()),
+        (answer(500), Unavailable("Engage answered 500")),
+        (answer(307, headers={"location": "/x"}), Unavailable("Engage answered 307")),
+        (b"garbage\r\n\r\n", Unavailable("answer was not HTTP")),
+    ],
+)
+async def test_what_an_answer_makes_of_a_change(raw: bytes, outcome: DocumentOutcome) -> None:
+    async with wired(answering(raw)) as w:
+        assert await w.engage.send_change("o-1", "change-status", {"status": "Shipped"}) == outcome
+        assert len(w.server.requests) == 1
+
+
+async def test_a_change_that_is_no_longer_ours_is_withdrawn() -> None:
+    async with wired(answering(says({"jobId": "j-1"}, 202))) as w:
+        assert await w.engage.send_change("o-1", "change-status", {}, may_send=lambda: False) == Withdrawn()
+        assert w.server.requests == []
 
 
 # Ids
@@ -672,6 +786,8 @@ async def test_an_id_that_is_no_single_segment_is_never_sent(raw_id: str) -> Non
         assert await w.engage.send_action(raw_id, ACTION) == order
         assert await w.engage.poll_order(raw_id) == order
         assert await w.engage.send_document(raw_id, {}) == order
+        assert await w.engage.send_with_document(raw_id, {}) == order
+        assert await w.engage.send_change(raw_id, "change-status", {}) == order
         assert await w.engage.poll_job(raw_id) == job
         assert w.server.requests == []
 

@@ -264,6 +264,7 @@ def test_an_accepted_action_is_in_the_account(simulated: Simulated) -> None:
             "tagReadyAt": NOON + 2,
             "acceptedAt": NOON + 3,
             "withDocument": False,
+            "afterNoContact": False,
         }
     ]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import tomllib
 from copy import deepcopy
 from pathlib import Path
@@ -24,13 +22,13 @@ from tests.deploy.helm import (
     NAMESPACE,
     RELEASE,
     VALUE_SETS,
-    Manifest,
     chart,
     each_value_set,
     helm,
     merged,
     value_set,
 )
+from tests.deploy.pod import AnySecret, Pod
 from tools import chart_values
 
 pytestmark = pytest.mark.timeout(900)  # the first one may have to build Helm
@@ -103,23 +101,14 @@ def test_every_object_of_the_chart_is_in_the_namespace_and_labelled(values: Path
 
 @each_value_set
 def test_the_relay_accepts_each_configuration_file(values: Path, tmp_path: Path) -> None:
-    files = [each["data"]["relay.yaml"] for each in value_set(values).all("ConfigMap") if "relay.yaml" in _data(each)]
-    assert files
-    for text in files:
-        (tmp_path / "relay.yaml").write_text(text)
-        done = subprocess.run(
-            [sys.executable, "-m", "consumer.cli", "check-config", "--config", tmp_path / "relay.yaml"],
-            capture_output=True,
-            text=True,
-            env={},
-            timeout=60,
-            check=False,
+    rendered = value_set(values)
+    jobs = [each["spec"]["template"]["spec"] for each in rendered.all("Job")]
+    assert len(jobs) >= 1
+    for number, spec in enumerate((rendered.pod["spec"], *jobs)):
+        done = Pod(tmp_path / str(number), rendered, AnySecret(), spec=spec, injected="/vault/secrets/engage").run(
+            ["check-config"]
         )
-        assert done.returncode == 0, done.stderr
-
-
-def _data(config_map: Manifest) -> dict[str, str]:
-    return dict(config_map.get("data", {}))
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @each_value_set

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
+from consumer.errors import ExitCode
 from tests.deploy.helm import CHART, Manifest, Values, chart
+from tests.deploy.pod import AnySecret, Pod
 
 pytestmark = pytest.mark.timeout(900)  # the first one may have to build Helm
 
@@ -18,7 +21,9 @@ HPA: Values = {"scaling": {"maxReplicas": 6, "hpa": {"enabled": True}}}
 def test_only_what_is_safe_is_on_by_default() -> None:
     assert sorted(each["kind"] for each in chart().manifests) == [
         "ConfigMap",
+        "ConfigMap",  # of the check before an upgrade
         "Deployment",
+        "Job",
         "Pod",  # of `helm test`
         "ServiceAccount",
     ]
@@ -196,6 +201,20 @@ def test_the_policy_lets_the_pods_reach_each_engage() -> None:
     assert ports[80] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "test"}}}]
 
 
+def test_the_policy_lets_the_pods_reach_a_connections_proxy_instead_of_its_engage() -> None:
+    urls = {"a": "https://a.voyado.com:8442", "b": "https://b.voyado.com:8443", "c": "https://c.voyado.com:8444"}
+    proxies = {"a": "http://proxy.egress.svc:3128", "b": "http://10.0.0.7", "c": "none"}
+    connections = {name: {"base_url": url, "proxy": proxies[name]} for name, url in urls.items()}
+    secrets = {name: {"existingSecret": "s"} for name in urls}
+    rules = egress({"config": {"engage": {"connections": connections}}, "secrets": {"engage": secrets}})
+
+    ports = {each["ports"][0]["port"]: each.get("to") for each in rules}
+    assert ports[3128] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "egress"}}}]
+    assert ports[80] == [{"ipBlock": {"cidr": "10.0.0.7/32"}}]
+    assert 8444 in ports
+    assert not {8442, 8443} & set(ports)
+
+
 def test_the_policy_opens_the_admin_port_to_the_scrapers_alone() -> None:
     scraper = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 
@@ -254,6 +273,60 @@ def test_the_dashboard_is_what_grafanas_sidecar_looks_for() -> None:
 
 
 # Hooks
+
+
+def check_hook(values: Values, where: Path) -> tuple[int, str]:
+    """Run the hook as the cluster does before an upgrade; returns its exit code and what it says."""
+    rendered = chart(values)
+    job = rendered.one("Job", "rel-engage-relay-check")
+    done = Pod(where, rendered, AnySecret(), spec=job["spec"]["template"]["spec"]).run()
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"routes": [{"name": "a", "action": "ConfirmOrder", "when": "resource = 1"}]}, "routes.a.when"),
+        ({"kafka": {"sesion.timeout.ms": 6000}}, "did you mean session.timeout.ms?"),
+        ({"kafka": {"session.timeout.ms": 6000}}, "session.timeout.ms: 6000 is too short"),
+        ({"source": {"topics": ["orders", "orders.engage.delay"]}}, "delay.topic"),
+    ],
+    ids=str,
+)
+def test_an_upgrade_ends_before_the_pods_do_where_the_relay_refuses_its_configuration(
+    config: dict[str, object], why: str, tmp_path: Path
+) -> None:
+    code, said = check_hook({"config": config}, tmp_path)
+
+    assert code == ExitCode.CONFIGURATION
+    assert why in said
+
+
+def test_an_upgrade_goes_on_where_the_relay_accepts_its_configuration(tmp_path: Path) -> None:
+    code, said = check_hook({}, tmp_path)
+
+    assert code == 0, said
+
+
+def test_the_check_before_an_upgrade_is_on_asks_nobody_and_needs_nothing_of_the_release() -> None:
+    rendered = chart({"extraInitContainers": [{"name": "vault", "image": "vault"}], "topicsHook": {"enabled": True}})
+    job, config = rendered.one("Job", "rel-engage-relay-check"), rendered.one("ConfigMap", "rel-engage-relay-check")
+    pod = job["spec"]["template"]["spec"]
+    topics = rendered.one("ConfigMap", "rel-engage-relay-topics")
+
+    def weight(each: Manifest) -> int:
+        return int(each["metadata"]["annotations"]["helm.sh/hook-weight"])
+
+    assert pod["containers"][0]["args"] == ["check-config", "--config", "/etc/engage-relay/relay.yaml"]
+    assert pod["containers"][0]["image"] == rendered.container["image"]
+    assert pod["serviceAccountName"] == "default"
+    assert [each["name"] for each in pod["initContainers"]] == ["vault"]
+    assert pod["volumes"][0]["configMap"]["name"] == config["metadata"]["name"]
+    assert weight(config) < weight(job) < weight(topics)
+    assert job["spec"]["backoffLimit"] == 0
+    for each in (job, config):
+        assert each["metadata"]["annotations"]["helm.sh/hook"] == "pre-upgrade"
+    assert chart({"checkHook": {"enabled": False}}).all("Job") == []
 
 
 def test_topics_are_made_before_an_install_and_an_upgrade() -> None:

@@ -15,6 +15,7 @@ from tests.deploy.helm import VALUE_SETS, Manifest, Rendered, Values, chart, eac
 pytestmark = pytest.mark.timeout(900)  # the first one may have to build Helm
 
 STATIC: Values = {"workload": "StatefulSet", "replicas": 3}
+CONFIG = {"name": "ENGAGE_RELAY_CONFIG", "value": "/etc/engage-relay/relay.yaml"}
 
 
 def pod_specs(rendered: Rendered) -> list[Manifest]:
@@ -148,7 +149,7 @@ def test_secrets_are_files_and_nothing_else() -> None:
     assert files[rendered.config["kafka"]["ssl.ca.location"]] == ("cluster-ca-cert", "ca.crt")
     assert len(files) == 4
     assert not mount.get("subPath")  # which would not be renewed
-    assert "env" not in rendered.container
+    assert rendered.container["env"] == [CONFIG]
 
 
 def test_a_strimzi_users_certificate_is_found_under_its_own_key_names() -> None:
@@ -209,12 +210,13 @@ def test_a_deployment_takes_one_pod_down_before_the_next_comes_up() -> None:
 
 
 def test_only_the_pods_of_a_stateful_set_are_static_members() -> None:
-    assert "env" not in chart().container
+    assert chart().container["env"] == [CONFIG]
     assert chart(STATIC).container["env"] == [
+        CONFIG,
         {
             "name": "ENGAGE_RELAY__KAFKA__GROUP_INSTANCE_ID",
             "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}},
-        }
+        },
     ]
 
 
@@ -239,7 +241,17 @@ def drain_s(timeout_s: float, action_timeout_s: float = 30.0) -> int:
 
 @pytest.mark.parametrize(
     ("timeout", "seconds"),
-    [("500ms", 0.5), (9.5, 9.5), ("10s", 10), ("12.5s", 12.5), (30, 30), ("2m", 120), ("0.1h", 360)],
+    [
+        ("500ms", 0.5),
+        (9.5, 9.5),
+        ("10s", 10),
+        ("12.5s", 12.5),
+        (30, 30),
+        ("2m", 120),
+        ("0.1h", 360),
+        ("1m30s", 90),
+        ("1m500ms", 60.5),
+    ],
 )
 def test_the_grace_period_covers_a_stop_and_less_is_refused_with_the_reason(timeout: object, seconds: float) -> None:
     def values(grace_s: int) -> Values:
@@ -322,5 +334,5 @@ def test_nobody_elses_pod_is_selected() -> None:
     others += [each["metadata"]["labels"] for each in rendered.all("Pod")]
 
     assert selector.items() <= rendered.pod["metadata"]["labels"].items()
-    assert len(others) == 2
+    assert len(others) == 3
     assert not any(selector.items() <= labels.items() for labels in others)

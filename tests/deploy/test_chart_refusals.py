@@ -60,6 +60,12 @@ def test_a_misspelt_key(values: Values) -> None:
         {"secrets": {"engage": {"../default": {"existingSecret": "x"}}}},
         {"secrets": {"kafka": {"sasl.oauthbearer.client.secret": USER}}},
         connection(timeout="10 seconds"),
+        connection(timeout="1m30"),
+        connection(base_url="ftp://acme.voyado.com"),
+        connection(base_url="acme.voyado.com"),
+        connection(base_url="https://key@acme.voyado.com"),
+        connection(base_url="https://acme.voyado.com?a=b"),
+        connection(base_url="https://"),
         {"config": {"limits": {"pending": 0}}},
         {"config": {"source": {"topics": []}}},
         {"config": {"routes": [{"name": "a", "action": ""}]}},
@@ -122,6 +128,10 @@ def test_a_value_that_cannot_be(values: Values) -> None:
             {"config": {"routes": [{"name": "a", "action": "Custom"}, {"name": "a", "action": "ConfirmOrder"}]}},
             "two of them have the same name",
         ),
+        # addresses of Engage
+        (connection(base_url="http://acme.voyado.com"), "default.base_url: must be https"),
+        (connection(base_url="http://localhost.acme.com:80"), "default.base_url: must be https"),
+        (connection(base_url="https://acme.voyado.com/api/v3"), "default.base_url: must end before /api/v3"),
         # others
         ({"config": {"admin": {"listen": "127.0.0.1:8080"}}}, "must be a port that probes can reach"),
         ({"config": {"admin": {"listen": "[::1]:8080"}}}, "must be a port that probes can reach"),

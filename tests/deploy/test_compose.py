@@ -9,10 +9,10 @@ import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from consumer.commands.exports import Defaults
 from consumer.commands.route import judged
 from consumer.config.environment import PREFIX, SHORT
 from consumer.config.settings import Settings, load
-from consumer.events.routing import Router, compile_routes
 from tests.deploy.commands import accept
 from tests.deploy.monitoring import ROOT
 from tests.deploy.prometheus import promtool
@@ -184,8 +184,6 @@ def test_grafana_is_given_the_dashboard_and_prometheus() -> None:
 
 def test_the_example_at_its_head_is_an_event_that_the_relay_sends() -> None:
     (key, value), *_ = re.findall(r"echo '([^|]+)\|(.+)'", COMPOSE.read_text())
-    settings = relay_settings()
-    router = Router(compile_routes(settings.effective_routes), settings.engage.connections)
-    (verdict,) = judged([value.encode()], router)
+    (verdict,) = judged([Defaults("orders").record(1, value.encode())], relay_settings())
     assert verdict.action is not None
     assert verdict.action.order_id == key

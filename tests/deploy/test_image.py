@@ -87,16 +87,20 @@ class Image:
     def environment(self) -> dict[str, str]:
         """What a process in the container has, and nothing of ours."""
         found = FINAL.environment()
-        return {**found, "PATH": found["PATH"].replace(HOME, f"{self.root}{HOME}").replace(":$PATH", "")}
+        return {
+            **found,
+            "PATH": found["PATH"].replace(HOME, f"{self.root}{HOME}").replace(":$PATH", ""),
+            "ENGAGE_RELAY_CONFIG": f"{self.root}{found['ENGAGE_RELAY_CONFIG']}",
+        }
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         (program,) = json.loads(FINAL.all("ENTRYPOINT")[0])
         found = shutil.which(program, path=self.environment["PATH"])
         assert found is not None, f"{program} is not on the image's PATH"
         return subprocess.run(
             [found, *arguments],
             cwd=self.root / "empty",
-            env=self.environment,
+            env={**self.environment, **variables},
             capture_output=True,
             text=True,
             timeout=STEP_TIMEOUT_S,
@@ -135,7 +139,12 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
                 check=False,
             )
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-    assert FINAL.all("COPY") == [f"--from={BUILD.name} {HOME} {HOME}"]
+    built, *own = FINAL.all("COPY")
+    assert built == f"--from={BUILD.name} {HOME} {HOME}"
+    for text in own:
+        source, target = text.split()
+        (root / target.lstrip("/")).parent.mkdir(parents=True)
+        copy(ROOT / source, root / target.lstrip("/"))
     return Image(root)
 
 
@@ -174,6 +183,23 @@ def test_an_error_in_the_configuration_ends_as_documented(image: Image) -> None:
     done = image.run("check-config")
     assert done.returncode == 2
     assert "KAFKA_BOOTSTRAP_SERVERS" in done.stderr
+
+
+def test_variables_are_enough_and_a_file_that_is_mounted_needs_no_option(image: Image) -> None:
+    enough = {
+        "KAFKA_BOOTSTRAP_SERVERS": "kafka:9092",
+        "ENGAGE_BASE_URL": "https://acme.voyado.com",
+        "ENGAGE_API_KEY": "of-a-test",
+    }
+    assert image.run("check-config", **enough).returncode == 0
+
+    file = Path(image.environment["ENGAGE_RELAY_CONFIG"])
+    before = file.read_text()
+    file.write_text("kafka: {group.id: mounted}\n")
+    try:
+        assert "mounted" in image.run("check-config", **enough).stdout
+    finally:
+        file.write_text(before)
 
 
 def test_it_holds_what_was_locked_and_the_relay_and_nothing_else(image: Image) -> None:
@@ -258,6 +284,7 @@ def test_its_labels_are_those_of_the_oci() -> None:
 def test_the_build_context_is_what_is_copied_and_nothing_more() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
-    copied = {source for text in BUILD.all("COPY") if not text.startswith("--") for source in text.split()[:-1]}
+    copies = [text for stage in (BUILD, FINAL) for text in stage.all("COPY") if not text.startswith("--")]
+    copied = {source for text in copies for source in text.split()[:-1]}
     assert rules[0] == "*"
     assert {rule[1:] for rule in rules if rule.startswith("!")} == copied

@@ -12,7 +12,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from consumer.core.ledger import State
-from consumer.core.outcomes import ActionOutcome, DocumentOutcome, PollOutcome
+from consumer.core.outcomes import DocumentOutcome, PollOutcome, SendOutcome
+from consumer.core.poll_plan import PollPlan
 from consumer.engage.http import FailureKind
 from consumer.events.routing import BUILT_IN_ROUTES
 from consumer.telemetry.metrics import ConnectionFigures, Metrics, Rebalance, Snapshot
@@ -41,7 +42,7 @@ def scrape() -> str:
         Snapshot(
             pending={state.name.lower(): 0 for state in State if state is not State.GONE},
             lag={("orders", 0): 1},
-            connections={"default": ConnectionFigures()},
+            connections={"default": ConnectionFigures(plan=PollPlan(60.0).figures())},
         )
     )
     return generate_latest(registry).decode()
@@ -96,7 +97,7 @@ def test_the_buckets_that_the_objective_needs_exist(scrape: str) -> None:
             "engage_relay_polls_answered_total",
             {snake(each) for of in (PollOutcome, DocumentOutcome) for each in get_args(of)},
         ),
-        ("engage_relay_actions_answered_total", {snake(each) for each in get_args(ActionOutcome)}),
+        ("engage_relay_actions_answered_total", {snake(each) for each in get_args(SendOutcome)}),
         ("engage_relay_requests_total", set(get_args(FailureKind))),
         ("engage_relay_rebalances_total", set(get_args(Rebalance))),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from consumer.config.settings import load
-from consumer.core import pacing
+from consumer.core import pacing, poll_plan
 from consumer.kafka import clients
 from consumer.kafka.topic_rules import COMPACTED
 from consumer.relay import dispatch, loop, outbox
@@ -28,7 +28,8 @@ PRODUCER = clients.producer({"bootstrap.servers": "b:9092"}, "t")
         ("guarantees", LEASE),
         ("tuning", LEASE),
         ("tuning", f"it uses {pacing.RESERVE:g} s - {pacing.FENCEPOST:g} (half of s"),
-        ("tuning", f"The wait grows by {pacing.PollSchedule().growth:g} with each poll"),
+        ("tuning", f"the wait grows by {pacing.PollSchedule().growth:g} with each poll"),
+        ("tuning", f"it aims at {poll_plan.TARGET_USE * 100:g} % of your share"),
         ("tuning", f"spread by {pacing.JITTER * 100:g} %"),
         ("tuning", f"it grows back by 1/{1 / pacing.GROWTH_PER_S:g} of the rate limit per second"),
         ("tuning", f"(above {outbox.BYTES_OF_PENDING >> 10} KiB, packed)"),

@@ -5,6 +5,7 @@ Everything comes in as a parameter: nothing of the production code is overwritte
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -40,6 +41,8 @@ DEADLINE_S = 600.0
 POLICY = Policy(
     PollSchedule(initial_s=1.0, max_interval_s=150.0, growth=3.0), deadline_s=DEADLINE_S, not_found_grace_s=60.0
 )
+LEARNING = replace(POLICY, schedule=PollSchedule(learns=True, max_interval_s=150.0))
+LEARNS_IN = 8  # of so many schedules one: to plan takes longer than all the rest of a schedule
 # Of production's sizes, what fits schedules of a few events.
 MAX_BACKLOG = 20
 PINNING = Pinning(span=12, rewrites=4)
@@ -97,7 +100,7 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         restorer=restorer,
         connections=[connection],
         router=cast("Router", ROUTER),
-        policy=POLICY,
+        policy=POLICY if scheduler.seed % LEARNS_IN else LEARNING,
         limits=Limits(scheduler.profile.max_pending, MAX_BACKLOG),
         dead_letter_topics={TOPICS.dead_letters},
         partition_counts={TOPICS.source: len(scheduler.numbers)},

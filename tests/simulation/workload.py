@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from consumer.core.ownership import Assignment
-from consumer.events.routing import Misrouted, Routed, Router, RouteRule, Unrouted, compile_routes
+from consumer.events.routing import Misrouted, Routed, Router, RouteRule, RouteTrace, Unrouted, compile_routes
 from consumer.kafka.records import SourceEvent, action_key
 
 if TYPE_CHECKING:
@@ -54,15 +54,18 @@ class RememberingRouter:
 
     def __init__(self) -> None:
         self._router = Router(compile_routes(ROUTES), ["default"])
+        self.tombstones = self._router.tombstones
         self._known: dict[tuple[bytes | None, int | None], Routed | Unrouted | Misrouted] = {}
 
-    def route(self, event: dict[str, object], record: SourceEvent) -> Routed | Unrouted | Misrouted:
+    def route(
+        self, event: object, record: SourceEvent, trace: list[RouteTrace] | None = None
+    ) -> Routed | Unrouted | Misrouted:
         about = (record.value, record.timestamp_ms)
         known = self._known.get(about)
         if known is None:
             if len(self._known) > 10_000:
                 self._known.clear()
-            known = self._known[about] = self._router.route(event, record)
+            known = self._known[about] = self._router.route(event, record, trace)
         return known
 
 

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self, TypedDict, TypeVar, Unpack
@@ -98,6 +98,16 @@ class Engage:
         tag = self._on_loop(lambda: self._simulator.world.current_tag(order, time.time()))
         assert tag is not None
         return tag
+
+    def document(self, order: str) -> dict[str, object]:
+        """Return the order as Engage shows it."""
+        answer = self._on_loop(lambda: self._simulator.world.order(order, time.time()))
+        shown: dict[str, object] = json.loads(answer.body)
+        return shown
+
+    def register_contacts(self, orders: Iterable[str]) -> None:
+        """Let the contacts of these orders be known from now on."""
+        self._on_loop(lambda: self._simulator.world.register_contacts(orders, time.time()))
 
     def set_faults(self, *faults: str) -> None:
         self._on_loop(lambda: self._simulator.api.set_faults(faults))

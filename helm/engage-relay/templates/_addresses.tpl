@@ -2,7 +2,8 @@
 The addresses that `config` names, for the network policy.
 */}}
 
-{{/* Comma-separated `host:port`, host with brackets where it is IPv6: brokers, Engages, and who gives OAuth tokens. */}}
+{{/* Comma-separated `host:port`, host with brackets where it is IPv6: brokers, Engages or
+their proxies, and who gives OAuth tokens. */}}
 {{- define "engage-relay.addresses" -}}
 {{- $found := list -}}
 {{- range splitList "," (get .Values.config.kafka "bootstrap.servers") -}}
@@ -10,7 +11,10 @@ The addresses that `config` names, for the network policy.
 {{- $found = append $found (ternary $address (printf "%s:9092" $address) (regexMatch ":[0-9]+$" $address)) -}}
 {{- end -}}
 {{- $urls := list -}}
-{{- range $name, $connection := .Values.config.engage.connections -}}{{- $urls = append $urls $connection.base_url -}}{{- end -}}
+{{- range $name, $connection := .Values.config.engage.connections -}}
+{{- $proxy := get $connection "proxy" | default "none" -}}
+{{- $urls = append $urls (ternary $connection.base_url $proxy (eq $proxy "none")) -}}
+{{- end -}}
 {{- with get .Values.config.kafka "sasl.oauthbearer.token.endpoint.url" -}}{{- $urls = append $urls . -}}{{- end -}}
 {{- range $urls -}}
 {{- $url := urlParse . -}}

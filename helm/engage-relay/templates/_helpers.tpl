@@ -64,11 +64,15 @@ annotations:
 {{- regexFind "[0-9]+$" .Values.config.admin.listen -}}
 {{- end }}
 
-{{/* A duration of the relay's configuration (500ms, 10s, 2m; a number is seconds) as seconds. */}}
+{{/* A duration of the relay's configuration (500ms, 10s, 1m30s; a number is seconds) as seconds. */}}
 {{- define "engage-relay.seconds" -}}
 {{- if kindIs "string" . -}}
 {{- $factors := dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "d" 86400.0 -}}
-{{- mulf (regexFind "^[0-9.]+" . | float64) (get $factors (regexFind "[a-z]+$" . | default "s")) -}}
+{{- $seconds := 0.0 -}}
+{{- range regexFindAll "[0-9.]+[a-z]*" . -1 -}}
+{{- $seconds = addf $seconds (mulf (regexFind "^[0-9.]+" . | float64) (get $factors (regexFind "[a-z]+$" . | default "s"))) -}}
+{{- end -}}
+{{- $seconds -}}
 {{- else -}}
 {{- . -}}
 {{- end -}}

@@ -37,10 +37,12 @@ securityContext:
   {{- toYaml .root.Values.securityContext | nindent 2 }}
 resources:
   {{- toYaml .root.Values.resources | nindent 2 }}
-{{- with concat (.env | default list) .root.Values.extraEnv }}
 env:
+  {{- /* So that a command that somebody runs in the pod (docs/runbook.md) has the relay's own configuration. */}}
+  - {name: ENGAGE_RELAY_CONFIG, value: /etc/engage-relay/relay.yaml}
+  {{- with concat (.env | default list) .root.Values.extraEnv }}
   {{- toYaml . | nindent 2 }}
-{{- end }}
+  {{- end }}
 {{- with .root.Values.extraEnvFrom }}
 envFrom:
   {{- toYaml . | nindent 2 }}

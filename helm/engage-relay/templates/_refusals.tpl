@@ -15,6 +15,17 @@ The chart refuses values that cannot work before it installs anything. It names 
 {{- $wrong = append $wrong "config.engage.connections: name at least one, such as `default: {base_url: https://acme.voyado.com}`" -}}
 {{- end -}}
 
+{{- range $name, $connection := $config.engage.connections -}}
+{{- $url := $connection.base_url | default "" -}}
+{{- $local := regexMatch "^http://(localhost|127[.][0-9.]+|\\[::1\\])(:|/|$)" ($url | lower) -}}
+{{- if and (hasPrefix "http://" ($url | lower)) (not $local) (not $connection.allow_insecure) -}}
+{{- $wrong = append $wrong (printf "config.engage.connections.%s.base_url: must be https: over plain http anybody on the way reads the API key (allow_insecure: true)" $name) -}}
+{{- end -}}
+{{- if regexMatch "/api(/|$)" $url -}}
+{{- $wrong = append $wrong (printf "config.engage.connections.%s.base_url: must end before /api/v3, which the relay adds" $name) -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* Secrets: not in values, and not missing. */ -}}
 {{- range $name, $connection := $config.engage.connections -}}
 {{- $key := hasKey $secrets.engage $name -}}

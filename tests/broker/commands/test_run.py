@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -214,7 +215,10 @@ def test_without_a_broker_it_keeps_trying_is_alive_not_ready_and_stops_at_once(
                 assert hasty.get("/readyz")[0] == 503
                 hasty.terminate()  # while it waits for the first answer
                 assert hasty.wait(5) == 0
-            until(lambda: patient.said("Kafka does not answer, trying again"), "it says what it waits for")
+            waits = f"waiting for Kafka at {unreachable['bootstrap.servers']}: connection refused"
+            until(lambda: patient.said(waits), "it says what it waits for")
+            assert patient.get("/readyz") == (503, f"{waits}\n")
+            assert json.loads(patient.get("/status.json")[1])["attention"] == [waits[0].upper() + waits[1:]]
             assert patient.get("/healthz")[0] == 200
             patient.terminate()
             assert patient.wait(5) == 0

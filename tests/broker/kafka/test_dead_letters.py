@@ -30,7 +30,7 @@ from consumer.kafka.records import (
 )
 from consumer.kafka.scan import Gap, records_between
 from consumer.kafka.topics import watermarks
-from schemas.dead_letter import REDRIVE_OF, Reason
+from schemas.dead_letter import FIRST_OFFSET, REDRIVE_OF, Reason
 from schemas.pending_action import FromJob
 from tests.support.sandbox import TopicFactory, relay_topics
 
@@ -199,7 +199,7 @@ def test_a_redriven_event_is_the_original_byte_for_byte_in_its_own_partition(
     assert dead_letters.source(0) == []
     (event,) = dead_letters.source(1)
     assert (event.key(), event.value()) == (key, value)
-    assert event.headers() == [*headers, (REDRIVE_OF, str(coordinates).encode())]
+    assert event.headers() == [*headers, (REDRIVE_OF, str(coordinates).encode()), (FIRST_OFFSET, b"5")]
 
 
 def test_a_letter_that_lost_its_value_is_never_redriven_as_a_tombstone(dead_letters: DeadLetters) -> None:
@@ -235,16 +235,16 @@ def test_a_redriven_event_that_fails_again_is_a_letter_of_its_own(dead_letters: 
     again = SourceEvent(
         topic=dead_letters.topics.source,
         partition=0,
-        offset=0,
+        offset=9,
         timestamp_ms=None,
         key=event.key(),
         value=event.value(),
-        headers=[(REDRIVE_OF, str(first).encode())],
+        headers=clients.headers_of(event),
     )
     second = dead_letters.fail(again)
     assert [each.redrive_of for each in dead_letters.dead_letters()] == [None, str(first)]
     assert dead_letters.results() == [(first, "skipped"), (second, "redriven")]
-    assert dead_letters.source()[-1].headers() == [(REDRIVE_OF, str(second).encode())]
+    assert dead_letters.source()[-1].headers() == [(REDRIVE_OF, str(second).encode()), (FIRST_OFFSET, b"0")]
 
 
 def test_of_two_redrives_at_once_the_later_wins_and_nothing_is_redriven_twice(dead_letters: DeadLetters) -> None:
@@ -372,7 +372,7 @@ def test_what_an_older_version_could_not_read_is_redriven_by_one_that_can(dead_l
     assert dead_letters.redrives() == [Redrive(coordinates, "redriven", where)]
     (redriven,) = dead_letters.source(1)
     assert (redriven.key(), redriven.value()) == (event.key, event.value)
-    assert redriven.headers() == [*event.headers, (REDRIVE_OF, str(coordinates).encode())]
+    assert redriven.headers() == [*event.headers, (REDRIVE_OF, str(coordinates).encode()), (FIRST_OFFSET, b"7")]
 
 
 def test_what_this_version_cannot_read_either_stays_and_says_who_can(dead_letters: DeadLetters) -> None:

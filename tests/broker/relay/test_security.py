@@ -186,7 +186,8 @@ def test_topics_are_made_with_the_right_to_create_them(
 
 # What an operator reads of a relay that Kafka does not serve.
 UNSERVED = re.compile(
-    "cannot run|Kafka does not answer, trying again|transaction aborted, trying again|restoring .*authorization failed"
+    "cannot run|waiting for Kafka at|Kafka does not answer as it should|transaction aborted, trying again|"
+    "restoring .*authorization failed"
 )
 
 

@@ -114,16 +114,29 @@ def test_what_an_operator_should_look_at_comes_before_all_figures() -> None:
     assert read(told(Snapshot(at=NOW))).all("ul") == []
 
 
-def test_a_new_instance_has_a_page_too() -> None:
-    text = read(status_of((Snapshot(), Flow()), version="1", age_s=None)).text
-    for each in (
-        "starting",
-        "no figures yet",
-        "Nothing is pending.",
-        "None since the start.",
-        "No connection is at work",
-    ):
-        assert each in text
+def starting(snapshot: Snapshot, flow: Flow, waiting: str | None = None) -> Status:
+    return status_of((snapshot, flow), version="1", age_s=0.1, joined=False, waiting=waiting)
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "flow"),
+    [(Snapshot(), Flow()), (Snapshot(at=NOW), Flow(started=NOW - 60))],
+    ids=["before its event loop runs", "before it joined the group"],
+)
+def test_an_instance_that_starts_shows_what_it_waits_for_and_nothing_that_it_does_not_know(
+    snapshot: Snapshot, flow: Flow
+) -> None:
+    root = read(starting(snapshot, flow, waiting="waiting for Kafka at broker-1:9092: connection refused"))
+    assert root.all("ul")[0].text == "Waiting for Kafka at broker-1:9092: connection refused"
+    assert "is not known yet" in root.text
+    for guess in ("Nothing is pending", "None", "of at most", "every rate limit", "No connection", "Partitions owned"):
+        assert guess not in root.all("main")[0].text
+    assert root.all("dl") == root.all("table") == []
+
+
+def test_figures_are_shown_from_the_first_partition_on() -> None:
+    root = read(starting(Snapshot(at=NOW, partitions={("orders", 0): PartitionFigures("restoring", 0)}), Flow(NOW)))
+    assert "orders[0] restoring" in section(root, "Partitions owned: 1")
 
 
 def test_a_stuck_event_loop_is_the_first_thing_that_is_said() -> None:

@@ -60,6 +60,7 @@ def test_everything_that_is_wrong_is_reported_at_once() -> None:
 
 def test_ready_once_the_group_was_joined_until_draining() -> None:
     assert not_ready(Health()) == ["has not joined the consumer group yet"]
+    assert not_ready(Health(waiting="waiting for Kafka at a:1: refused")) == ["waiting for Kafka at a:1: refused"]
     assert not_ready(Health(joined=True)) == []
     assert not_ready(Health(joined=True, draining=True)) == ["draining"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from consumer.errors import ExitCode
-from tests.unit.commands.calling import KEY, called
+from tests.unit.commands.calling import KEY, called, shell
 
 
 def test_check_config_says_what_run_would_do_and_never_the_key(tmp_path: Path) -> None:
@@ -28,10 +28,55 @@ def test_check_config_says_what_run_would_do_and_never_the_key(tmp_path: Path) -
     assert KEY not in result.output
 
 
-def test_check_config_says_from_which_file_the_key_comes_without_opening_it() -> None:
-    result = called("check-config", ENGAGE_API_KEY="", ENGAGE_API_KEY_FILE="/run/secrets/none")
+def test_check_config_says_from_which_file_the_key_comes_and_not_the_key(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text(KEY)
+    result = called("check-config", ENGAGE_API_KEY="", ENGAGE_API_KEY_FILE=str(file))
     assert result.exit_code == 0
-    assert "/run/secrets/none" in result.stdout
+    assert f"key from {file}" in result.stdout
+    assert KEY not in result.output
+
+
+def test_check_config_names_every_file_that_cannot_be_read() -> None:
+    result = called(
+        "check-config",
+        ENGAGE_API_KEY="",
+        ENGAGE_API_KEY_FILE="/run/secrets/none",
+        ENGAGE_RELAY__KAFKA__SASL_PASSWORD_FILE="/run/secrets/neither",
+    )
+    assert result.exit_code == ExitCode.CONFIGURATION
+    assert [line for line in result.stdout.splitlines() if line.startswith("failed")] == [
+        "failed  engage.connections.default.api_key_file: cannot read /run/secrets/none: No such file or directory",
+        "failed  kafka.sasl.password.file: cannot read /run/secrets/neither: No such file or directory",
+    ]
+
+
+@pytest.mark.parametrize("command", [("topics", "check"), ("pending", "list"), ("dead-letters", "list")])
+def test_a_command_says_why_kafka_does_not_answer(command: tuple[str, ...]) -> None:
+    result = called(*command)
+    assert result.exit_code == ExitCode.FAILED
+    assert result.stderr == "Kafka does not answer at 127.0.0.1:1: connection refused\n"
+    assert result.stdout == ""
+
+
+def test_check_config_says_why_kafka_does_not_answer() -> None:
+    result = called("check-config", "--online", KAFKA_BOOTSTRAP_SERVERS="nobody.invalid:9092,127.0.0.1:1")
+    assert result.exit_code == ExitCode.FAILED
+    (line,) = [line for line in result.stdout.splitlines() if "brokers" in line]
+    assert line.startswith("failed  brokers: Kafka does not answer at 127.0.0.1:1: connection refused; nobody.invalid")
+    assert "nobody.invalid:9092: unknown host (" in line
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["ENGAGE_API_KEY_FILE", "ENGAGE_RELAY__KAFKA__SSL_CA_LOCATION", "ENGAGE_RELAY__KAFKA__SASL_PASSWORD_FILE"],
+)
+def test_run_ends_where_a_file_cannot_be_read_before_it_asks_anybody(variable: str) -> None:
+    key = {"ENGAGE_API_KEY": ""} if variable == "ENGAGE_API_KEY_FILE" else {}
+    listen = {"ENGAGE_RELAY__ADMIN__LISTEN": "127.0.0.1:0"}
+    done = shell("sh", "exec engage-relay run", **key, **listen, **{variable: "/run/secrets/none"})
+    assert done.returncode == ExitCode.CONFIGURATION
+    assert "cannot read /run/secrets/none: No such file or directory" in done.stderr
 
 
 def test_check_config_notes_an_action_that_engages_documentation_does_not_list(tmp_path: Path) -> None:
@@ -41,6 +86,26 @@ def test_check_config_notes_an_action_that_engages_documentation_does_not_list(t
     assert result.exit_code == 0
     (note,) = [line for line in result.stdout.splitlines() if line.startswith("note")]
     assert note.startswith("note    route refunded: Engage's documentation does not list the action Återbetalning")
+
+
+def test_check_config_notes_a_document_that_brings_an_action_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text(
+        "routes: {paid: {action: ConfirmOrder, order: \"{orderId: id, orderAction: {action: 'ConfirmOrder'}}\"}}\n"
+    )
+    result = called("check-config", "--config", str(file))
+    assert result.exit_code == 0
+    (note,) = [line for line in result.stdout.splitlines() if line.startswith("note")]
+    assert note.startswith("note    route paid: order: the document has an orderAction of its own")
+
+
+def test_a_route_that_sends_with_no_document_is_refused_with_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text("routes:\n  paid: {action: ConfirmOrder, send: with_document}\n")
+    result = called("check-config", "--config", str(file))
+    assert result.exit_code == ExitCode.CONFIGURATION
+    (line,) = [line for line in result.stderr.splitlines() if "relay.yaml:2" in line]
+    assert line.endswith("routes.paid: send: with_document needs `order`, the document that the action travels in")
 
 
 def kafka(tmp_path: Path, properties: str, timeout: str = "30s") -> tuple[int, list[str]]:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from consumer.commands.route import events_in
 from consumer.errors import ExitCode
 from tests.unit.commands.calling import called, json_lines
 
@@ -18,12 +14,28 @@ SHIPPED = {"type": "order.shipped", "orderId": "A-1", "engage": {"jobId": "job-7
 
 
 def test_route_says_which_action_an_event_becomes_and_why() -> None:
-    result = called("route", "-", stdin=json.dumps(SHIPPED))
+    result = called("route", "-", "-v", stdin=json.dumps({**SHIPPED, "language": "sv-SE"}))
     assert result.exit_code == 0
-    first, *why = result.stdout.splitlines()
+    first, language, data, *why = result.stdout.splitlines()
     assert first == "event 1: ConfirmShipment of order A-1 on default, versionTag from job job-7"
+    assert (language, data) == ("  language sv-SE", '  data {"carrier":"Nörd"}')
     assert len(why) == 6
     assert any("shipped" in line and "is true" in line for line in why)
+
+
+@pytest.mark.parametrize(
+    ("route", "said"),
+    [
+        ("{action: ConfirmShipment, change_delivery: delivery}", "versionTag from the job of its change-delivery"),
+        ("{action: ConfirmShipment, send: with_document, order: order}", "in its document"),
+    ],
+)
+def test_route_says_how_the_action_travels(route: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text(f"routes: {{mine: {route}}}\n")
+    event = {"orderId": "A-1", "order": {"orderId": "A-1"}, "delivery": {"method": "Box"}}
+    result = called("route", "--config", str(file), "-", stdin=json.dumps(event))
+    assert result.stdout.splitlines()[0] == f"event 1: ConfirmShipment of order A-1 on default, {said}"
 
 
 def test_route_as_json_holds_the_action_and_each_routes_answer() -> None:
@@ -48,9 +60,10 @@ def test_a_custom_event_may_name_its_action_and_route_notes_one_that_is_not_docu
     event = {"type": "order.custom", "orderId": "A-1", "action": action}
     result = called("route", "-", stdin=json.dumps(event))
     assert result.exit_code == 0
-    first, second, *_ = result.stdout.splitlines()
+    first, *others = result.stdout.splitlines()
     assert first.startswith(f"event 1: {becomes} of order A-1")
-    assert second.startswith("  note: Engage's documentation does not list") == (becomes == "Återbetalning")
+    assert bool(others) == (becomes == "Återbetalning")
+    assert all(line.startswith("  note: Engage's documentation does not list") for line in others)
 
 
 def test_only_a_custom_event_may_name_its_action() -> None:
@@ -88,42 +101,68 @@ def test_an_event_that_would_be_dead_lettered_gives_code_1_and_the_others_are_ju
 
 
 def test_route_reads_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "events.json"
-    file.write_text(json.dumps([SHIPPED, SHIPPED], indent=2))
-    assert [row["fate"] for row in json_lines(called("route", str(file), "--json"))] == ["routed", "routed"]
+    file = tmp_path / "event.json"
+    file.write_text(json.dumps(SHIPPED, indent=2))
+    assert [row["fate"] for row in json_lines(called("route", str(file), "--json"))] == ["routed"]
+
+
+def test_a_value_that_is_a_list_is_one_value_as_it_is_for_the_relay() -> None:
+    (row,) = json_lines(called("route", "-", "--json", stdin=json.dumps([SHIPPED])))
+    assert (row["fate"], row["reason"], row["detail"]) == (
+        "dead_letter",
+        "undecodable",
+        "JSON, but a list, not an object",
+    )
+
+
+def test_a_raw_value_is_taken_byte_by_byte(tmp_path: Path) -> None:
+    file = tmp_path / "value.bin"
+    file.write_bytes(b'{"type":"order.shipped","orderId":"A-1"}\n{}')
+    (row,) = json_lines(called("route", "--raw", str(file), "--json"))
+    assert row["reason"] == "undecodable"
+
+
+def test_routes_alone_are_enough_for_a_dry_run(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text("routes:\n  sent:\n    action: ConfirmShipment\n    order_id: number\n    when: number\n")
+    arguments = ("route", "-", "--config", str(file))
+    without = {"KAFKA_BOOTSTRAP_SERVERS": "", "ENGAGE_BASE_URL": "", "ENGAGE_API_KEY": ""}
+    result = called(*arguments, stdin='{"number": 17}', **without)
+    assert result.stdout.startswith("event 1: ConfirmShipment of order 17"), result.stderr
+
+
+def test_numbers_are_shown_as_they_leave() -> None:
+    event = '{"type":"order.shipped","orderId":"A","data":{"total":199.00,"big":18446744073709551615,"e":1E3}}'
+    shown = '{"total":199.00,"big":18446744073709551615,"e":1E3}'
+    assert f"  data {shown}" in called("route", "-", stdin=event).stdout.splitlines()
+    assert f'"data":{shown}' in called("route", "-", "--json", stdin=event).stdout
+
+
+def test_a_field_that_is_left_out_is_named() -> None:
+    result = called("route", "-", stdin=json.dumps({**SHIPPED, "language": 7}))
+    assert result.exit_code == 0
+    assert "  left out: language: expression `language` gave a number, not a text" in result.stdout.splitlines()
+
+
+@pytest.mark.parametrize("value", ["null", " null"])
+def test_a_tombstone_is_ignored_and_said_so(value: str) -> None:
+    result = called("route", "-", stdin=value)
+    assert (result.exit_code, result.stdout) == (0, "event 1: ignored: a tombstone\n")
+
+
+def test_which_values_are_tombstones_is_configured(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text("source: {tombstones: [absent]}\n")
+    result = called("route", "-", "--config", str(file), stdin="null")
+    assert (result.exit_code, result.stdout.split(":")[1]) == (1, " dead letter, undecodable")
+    result = called("route", "--raw", "-", "--config", str(file), stdin="")
+    assert (result.exit_code, result.stdout.split(":")[1]) == (1, " dead letter, undecodable")
 
 
 def test_a_file_that_cannot_be_read_is_an_error_of_the_command_line(tmp_path: Path) -> None:
     result = called("route", str(tmp_path / "none"))
     assert result.exit_code == ExitCode.CONFIGURATION
     assert "none" in result.stderr
-
-
-OBJECTS = st.dictionaries(st.text(max_size=5), st.integers(-9, 9) | st.text(max_size=9), max_size=3)
-
-
-@given(st.lists(OBJECTS, min_size=1), st.sampled_from([None, 0, 2]), st.booleans())
-def test_events_are_found_in_lines_arrays_and_documents_alike(
-    events: list[dict[str, object]], indent: int | None, ascii_only: bool
-) -> None:
-    array = json.dumps(events, indent=indent, ensure_ascii=ascii_only).encode()
-    lines = [json.dumps(event, ensure_ascii=ascii_only).encode() + b"\r\n" for event in events]
-    document = json.dumps(events[0], indent=indent).encode()
-    assert [json.loads(event) for event in events_in(array.splitlines(keepends=True))] == events
-    assert [json.loads(event) for event in events_in(lines)] == events
-    assert [json.loads(event) for event in events_in(document.splitlines(keepends=True))] == events[:1]
-
-
-def test_an_events_own_text_reaches_the_decoder_so_that_what_it_would_refuse_is_seen() -> None:
-    assert list(events_in([b'[{"a":1,"a":2}, 7]'])) == [b'{"a":1,"a":2}', b"7"]
-
-
-def test_events_are_judged_while_more_of_them_come() -> None:
-    def endless() -> Iterator[bytes]:
-        while True:
-            yield b'{"a":1}\n'
-
-    assert next(events_in(endless())) == b'{"a":1}'
 
 
 def test_no_events_at_all_are_no_error() -> None:

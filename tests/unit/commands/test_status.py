@@ -184,3 +184,14 @@ def test_an_instance_that_starts_has_a_status_too() -> None:
         console.print(status_display.drawn(bare, console))
     assert "starting" in shown.get()
     assert "no figures yet" in shown.get()
+    assert "pending" not in shown.get()
+
+
+def test_an_instance_that_starts_says_what_it_waits_for_and_no_figures_that_it_does_not_know() -> None:
+    waiting = "waiting for Kafka at broker-1:9092: unknown host"
+    bare = status_of((Snapshot(), Flow()), version="0.1.0", age_s=None, joined=False, waiting=waiting)
+    console = Console(file=io.StringIO(), width=120)
+    with console.capture() as shown:
+        console.print(status_display.drawn(bare, console))
+    assert "! Waiting for Kafka at broker-1:9092: unknown host" in shown.get()
+    assert "rate limit" not in shown.get()

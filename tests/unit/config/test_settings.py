@@ -112,7 +112,7 @@ def test_three_variables_are_enough() -> None:
     assert (connection.timeout, connection.action_timeout) == (10, 30)
     assert (connection.user_agent, connection.headers) == (None, {})
     assert settings.polling.model_dump() == {
-        "initial": 1,
+        "initial": "auto",
         "max_interval": 60,
         "deadline": 86_400,
         "not_found_grace": 600,
@@ -574,6 +574,45 @@ def test_another_base_url_is_refused(base_url: str, text: str) -> None:
     assert found.startswith(f"ENGAGE_BASE_URL: {text}")
 
 
+# A proxy
+
+PROXY = f"http://someone:{SECRET}@proxy.example:3128"
+
+
+def test_a_proxy_is_the_connections_own_or_the_environments_or_none(relay: Workspace) -> None:
+    connections = "".join(
+        f"\n    {name}: {{base_url: 'https://{name}.voyado.com', api_key: k{proxy}}}"
+        for name, proxy in {"own": f", proxy: '{PROXY}'", "direct": ", proxy: none", "usual": ""}.items()
+    )
+    environ = {**THREE, "HTTPS_PROXY": "http://usual.example:8080"}
+    found = relay.load(f"engage:\n  connections:{connections}\n", environ).engage.connections
+    proxies = {name: connection.proxy_in(environ) for name, connection in found.items()}
+    assert {name: proxy and proxy.host for name, proxy in proxies.items()} == {
+        "own": "proxy.example",
+        "direct": None,
+        "usual": "usual.example",
+        "default": "usual.example",
+    }
+    assert SECRET not in repr(found) + repr(proxies)
+
+
+@pytest.mark.parametrize(
+    "proxy", [f"https://someone:{SECRET}@proxy", f"someone:{SECRET}@proxy:3128", f"http://someone:{SECRET}@proxy/path"]
+)
+def test_a_wrong_proxy_is_refused_at_its_place_without_a_word_of_it(proxy: str, relay: Workspace) -> None:
+    text = "must be http://[user:password@]host[:port]"
+    variable = "ENGAGE_RELAY__ENGAGE__CONNECTIONS__DEFAULT__PROXY"
+    assert errors_of({**THREE, variable: proxy}) == [f"{variable}: {text}, or none"]
+    if "://" in proxy:
+        assert errors_of({**THREE, "HTTPS_PROXY": proxy}) == [f"HTTPS_PROXY: {text}"]
+    (found,) = relay.errors(
+        f"engage: {{connections: {{default: {{base_url: 'https://a', api_key: k, proxy: '{proxy}'}}}}}}",
+        {"KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"},
+    )
+    assert "engage.connections.default.proxy: " + text in found
+    assert ":1:" in found
+
+
 def test_plain_http_elsewhere_is_possible_where_it_is_said_so(relay: Workspace) -> None:
     settings = relay.load(
         "engage: {connections: {default: {base_url: 'http://gateway', allow_insecure: true, api_key: k}}}", THREE
@@ -691,6 +730,10 @@ def test_another_connection_needs_no_default_one(relay: Workspace) -> None:
         ("24h", 86_400),
         ("1d", 86_400),
         ("1.5s", 1.5),
+        ("1m30s", 90),
+        ("1h2m3s", 3723),
+        ("1d12h", 129_600),
+        ("2s500ms", 2.5),
         ("7", 7),
         (7, 7),
         (0, 0),
@@ -704,6 +747,9 @@ def test_a_duration_is_a_number_with_its_unit_or_of_seconds(written: object, s: 
 @example("10 s")
 @example("-1s")
 @example("1e3")
+@example("1m30")
+@example("1m 30s")
+@example("m")
 @example(float("nan"))
 @example("9" * 400 + "d")
 @example(10**400)

@@ -13,8 +13,10 @@ from typing import TypeVar, cast
 import pytest
 
 from consumer.core.effects import (
+    THE_CHANGE,
     THE_DOCUMENT,
     THE_ORDER,
+    UNKNOWN,
     ActionId,
     Close,
     Document,
@@ -24,6 +26,7 @@ from consumer.core.effects import (
     LiveAction,
     NewAction,
     Poll,
+    PollTarget,
     Request,
     Save,
     Send,
@@ -41,9 +44,12 @@ from consumer.core.outcomes import (
     NotFound,
     NotReady,
     OrderExists,
+    OrderKept,
+    Outcome,
     PollOutcome,
     Ready,
     Rejected,
+    SendOutcome,
     StaleTag,
     Throttled,
     Unauthorized,
@@ -60,7 +66,6 @@ AGAIN = Assignment("orders", 0, epoch=2)
 HOUR, DAY = 3600.0, 24 * 3600.0
 DOWN = Unavailable("refused")
 FOREVER = 10_000_000.0
-Outcome = PollOutcome | DocumentOutcome | ActionOutcome
 E = TypeVar("E", Save, Close, GiveUp)
 
 
@@ -78,6 +83,13 @@ def action(order: str = "A", *, tag: str | None = None, job: str | None = "job",
 
 def with_document(order: str = "A") -> NewAction:
     return replace(action(order, job=None), target=THE_DOCUMENT, document=THE_DOCUMENT)
+
+
+def redriven(*, first_offset: int, change: bool = False) -> NewAction:
+    if change:
+        return replace(action("A", job=None), target=THE_CHANGE, first_offset=first_offset)
+    document = Document(replaces=False)
+    return replace(with_document(), target=document, document=document, first_offset=first_offset)
 
 
 def tagged(order: str = "A", *, resend: bool = True) -> NewAction:
@@ -157,7 +169,7 @@ class Driver:
                 polled = cast("PollOutcome | DocumentOutcome", outcome)
                 done = self._apply(self.ledger.poll_answered(request.action_id, polled, self.now))
             else:
-                sent = cast("ActionOutcome", outcome)
+                sent = cast("SendOutcome", outcome)
                 done = self._apply(self.ledger.action_answered(request.action_id, sent, self.now))
         return done
 
@@ -596,7 +608,9 @@ def test_a_hand_over_takes_a_document_back_that_was_not_sent_yet() -> None:
     driver.now += 1
     driver.ledger.wake(driver.now)
     driver.save_intents()
-    assert driver.ledger.stop(OURS) == []
+    (save,) = driver.ledger.stop(OURS)
+    assert isinstance(save, Save)
+    assert not save.before_document  # the next owner need not wait for it
     assert driver.after(0) == []
     assert driver.ledger.in_flight(OURS) == 0
 
@@ -605,7 +619,7 @@ def test_a_withdrawn_document_is_saved_and_sent_again() -> None:
     driver = Driver()
     driver.event(0, with_document())
     driver.after(1)
-    assert driver.answer(0, Withdrawn()) == []
+    assert driver.answer(0, Withdrawn()) == ["save 0"]
     assert driver.after(0) == ["poll 0"]
     assert driver.last(Save).before_document
     assert (driver.last(Save).sends, driver.last(Save).attempts) == (0, 0)
@@ -622,6 +636,179 @@ def test_an_order_that_was_found_to_exist_is_replaced_without_another_post() -> 
     driver.asks_next_after()
     assert isinstance(poll := driver.asked[0], Poll)
     assert poll.target == THE_DOCUMENT
+
+
+def sent_as(driver: Driver, offset: int) -> PollTarget:
+    """Return how the document leaves, or what is polled in its place."""
+    while offset not in driver.asked:
+        _ = driver.after(0) or driver.asks_next_after()
+    request = driver.asked[offset]
+    assert isinstance(request, Poll)
+    return request.target
+
+
+def end(driver: Driver, offset: int) -> None:
+    driver.answer(offset, DocumentTaken("j"), Ready("t"), Accepted())
+
+
+def test_a_redriven_document_that_is_older_than_a_taken_one_is_not_sent_and_its_action_goes_by_itself() -> None:
+    driver = Driver()
+    driver.event(0, with_document())
+    driver.answer(0, Rejected(400, "refused"))
+    driver.event(1, with_document())
+    end(driver, 1)
+    driver.event(2, redriven(first_offset=0))
+    assert sent_as(driver, 2) == THE_ORDER
+    assert driver.answer(2, Ready("t"), Accepted()) == ["close 2"]
+
+
+def test_a_redriven_document_that_is_the_newest_replaces_the_order() -> None:
+    driver = Driver()
+    driver.event(0, with_document())
+    end(driver, 0)
+    driver.event(1, with_document())
+    driver.answer(1, Rejected(400, "refused"))
+    driver.event(2, redriven(first_offset=1))
+    assert sent_as(driver, 2) == THE_DOCUMENT
+
+
+def test_a_redriven_document_replaces_no_order_whose_newest_document_is_unknown() -> None:
+    driver = Driver()
+    driver.event(2, redriven(first_offset=1))
+    assert sent_as(driver, 2) == Document(replaces=False)
+    assert driver.answer(2, OrderKept()) == ["save 2"]
+    assert sent_as(driver, 2) == THE_ORDER
+
+
+def test_a_redriven_document_that_does_not_say_what_it_repeats_is_the_oldest() -> None:
+    driver = Driver()
+    driver.event(0, with_document())
+    end(driver, 0)
+    driver.event(1, redriven(first_offset=UNKNOWN))
+    assert sent_as(driver, 1) == THE_ORDER
+
+
+@pytest.mark.parametrize("first_offset", [2, 7])
+def test_an_offset_that_no_earlier_event_can_have_had_says_nothing(first_offset: int) -> None:
+    driver = Driver()
+    driver.event(0, with_document())
+    end(driver, 0)
+    driver.event(2, redriven(first_offset=first_offset))
+    assert sent_as(driver, 2) == THE_ORDER
+
+
+def test_a_newer_document_counts_although_its_answer_never_came() -> None:
+    driver = Driver()
+    driver.event(0, with_document())
+    driver.answer(0, Rejected(400, "refused"))
+    driver.event(1, with_document())
+    driver.answer(1, DOWN, Rejected(400, "refused"))
+    driver.event(2, redriven(first_offset=0))
+    assert sent_as(driver, 2) == Document(replaces=False)
+
+
+def test_a_redriven_change_is_made_only_where_it_is_known_to_be_the_newest() -> None:
+    driver = Driver()
+    driver.event(5, redriven(first_offset=0, change=True))
+    assert sent_as(driver, 5) == THE_ORDER  # unknown
+    driver.answer(5, Ready("t"), Accepted())
+    driver.event(6, with_document())
+    end(driver, 6)
+    driver.event(8, redriven(first_offset=7, change=True))
+    assert sent_as(driver, 8) == THE_CHANGE
+    end(driver, 8)
+    driver.event(9, redriven(first_offset=6, change=True))
+    assert sent_as(driver, 9) == THE_ORDER
+
+
+def test_an_action_that_travels_in_an_older_document_is_sent_without_it() -> None:
+    driver = Driver()
+    driver.event(1, with_document())
+    end(driver, 1)
+    driver.event(2, replace(redriven(first_offset=0), with_document=True))
+    assert sent_as(driver, 2) == THE_ORDER
+    assert driver.answer(2, Ready("t"), Accepted()) == ["close 2"]
+
+
+def test_a_document_that_carries_its_action_counts_as_any() -> None:
+    driver = Driver()
+    driver.event(1, replace(with_document(), with_document=True))
+    assert driver.after(0) == ["send 1"]
+    driver.answer(1, DocumentTaken("j"), Ready("t"))
+    driver.event(2, redriven(first_offset=0))
+    assert sent_as(driver, 2) == THE_ORDER
+
+
+def test_of_redriven_documents_each_replaces_the_one_before_it() -> None:
+    driver = Driver()
+    driver.event(7, redriven(first_offset=3))
+    end(driver, 7)
+    driver.event(8, redriven(first_offset=5))
+    assert sent_as(driver, 8) == THE_DOCUMENT
+    end(driver, 8)
+    driver.event(9, redriven(first_offset=4))
+    assert sent_as(driver, 9) == THE_ORDER
+
+
+def test_an_order_that_was_kept_says_nothing_about_its_newest_document() -> None:
+    driver = Driver()
+    driver.event(7, redriven(first_offset=3))
+    driver.answer(7, OrderKept(), Ready("t"), Accepted())
+    driver.event(8, redriven(first_offset=5))
+    assert sent_as(driver, 8) == Document(replaces=False)
+
+
+def test_what_an_earlier_assignment_sent_is_unknown_as_another_owner_may_have_sent_more() -> None:
+    driver = Driver()
+    driver.event(0, with_document())
+    end(driver, 0)
+    driver.ledger.drop(OURS)
+    driver.assignment = OURS._replace(epoch=OURS.epoch + 1)
+    driver.ledger.assign(driver.assignment, [], driver.now)
+    driver.event(2, redriven(first_offset=1))
+    assert sent_as(driver, 2) == Document(replaces=False)
+
+
+def test_an_order_without_a_contact_gets_no_older_document_again() -> None:
+    driver = Driver()
+    driver.event(0, with_document())
+    driver.answer(0, DocumentTaken("j"), Ready("t"), Rejected(400, "refused"))
+    driver.event(1, with_document())
+    end(driver, 1)
+    driver.event(2, redriven(first_offset=0))
+    driver.answer(2, Ready("t"), NoContact())
+    assert sent_as(driver, 2) == THE_ORDER
+
+
+def test_the_next_action_of_an_order_waits_while_a_document_without_an_answer_may_still_be_applied() -> None:
+    driver = Driver()
+    driver.event(0, with_document())
+    driver.event(1, with_document())
+    driver.answer(0, DOWN)
+    until = driver.now + 30.0
+    driver.answer(0, Rejected(400, "refused"))
+    assert driver.after(0) == []
+    assert driver.now + driver.asks_next_after() == until
+    assert 1 in driver.asked
+
+
+def test_the_next_action_of_an_order_waits_for_the_document_of_an_owner_that_died() -> None:
+    """Its request may be on its way still: a static member's successor does not wait for the session's end."""
+    under_way = replace(restored(0, with_document()), document_sent=True)
+    driver = Driver(OURS, under_way, restored(1, with_document()))
+    assert driver.after(0) == ["poll 0"]
+    end(driver, 0)
+    assert 0 < driver.now < 29.0
+    assert driver.after(29.0 - driver.now) == []
+    assert driver.after(1.0) == ["poll 1"]
+
+
+def test_a_throttled_document_lets_nobody_wait() -> None:
+    driver = Driver()
+    driver.event(0, with_document())
+    driver.event(1, with_document())
+    driver.answer(0, Throttled(0.0), Rejected(400, "refused"))
+    assert driver.after(0) == ["poll 1"]
 
 
 def test_documents_and_polls_leave_in_the_order_in_which_they_are_due() -> None:
@@ -1279,3 +1466,61 @@ def test_a_wake_takes_a_limited_number_at_a_time() -> None:
     driver.ledger.wake(1.0, most=2)
     assert driver.states == {"waiting": 3, "due": 2}
     assert driver.ledger.next_wake() == 1.0
+
+
+# -- when polls are learnt -------------------------------------------------------------------------------------------
+
+
+def learning(now: float = 0.0) -> Driver:
+    driver = Driver(now=now)
+    driver.ledger = Ledger(Policy(PollSchedule(learns=True)), jitter=lambda: 0.5)
+    driver.ledger.assign(driver.assignment, (), now)
+    return driver
+
+
+def test_a_connection_learns_when_its_tags_come() -> None:
+    driver = learning()
+    for offset in range(300):
+        came_at = driver.now
+        driver.event(offset, replace(tagged(str(offset)), version_tag=None, target=Job(f"job-{offset}")))
+        while offset not in driver.asked:
+            driver.asks_next_after()
+        while driver.now < came_at + 5.0:
+            driver.answer(offset, NotReady())
+            while offset not in driver.asked:
+                driver.asks_next_after()
+        driver.answer(offset, Ready("tag"), Accepted())
+        driver.ledger.plan_polls("default", 1, 1.2)
+    driver.event(300, action("new", job="new"))
+    assert driver.asks_next_after() == pytest.approx(5.0, rel=0.08)
+
+
+def test_another_connection_learns_by_itself() -> None:
+    ledger = learning().ledger
+    ledger.plan_polls("default", 100, 1.0)
+    learnt, other = ledger.poll_figures("default"), ledger.poll_figures("other")
+    assert learnt is not None
+    assert other is not None
+    assert learnt.price < other.price
+    assert Driver().ledger.poll_figures("default") is None
+
+
+def test_time_counts_from_the_event_so_one_that_waited_long_in_the_source_is_polled_at_once() -> None:
+    driver = learning(now=1000.0)
+    driver.event(0, replace(action(), event_time=400.0))
+    assert driver.after(0) == ["poll 0"]
+
+
+def test_an_event_whose_time_is_old_and_wrong_is_polled_as_if_it_came_just_now() -> None:
+    """A time of day that is midnight, or an old event that was published again, would wait a minute for each poll."""
+    driver = learning(now=100_000.0)
+    driver.event(0, replace(action(), event_time=10_000.0))
+    driver.after(0)
+    driver.answer(0, NotReady())
+    assert driver.asks_next_after() < 5.0
+
+
+def test_an_event_from_the_future_counts_from_when_it_was_read() -> None:
+    driver = learning(now=1000.0)
+    driver.event(0, replace(action(), event_time=900_000.0))
+    assert driver.asks_next_after() < 5.0

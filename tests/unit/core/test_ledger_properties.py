@@ -16,15 +16,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from consumer.core.effects import (
+    THE_CHANGE,
+    THE_DOCUMENT,
     THE_ORDER,
     ActionId,
+    Change,
     Close,
+    Document,
     Effect,
     GiveUp,
     Job,
     LiveAction,
     NewAction,
     Poll,
+    PollTarget,
     Request,
     Save,
     Send,
@@ -32,20 +37,24 @@ from consumer.core.effects import (
 from consumer.core.ledger import Ledger, Policy, State, _Entry
 from consumer.core.outcomes import (
     Accepted,
-    ActionOutcome,
     DocumentOutcome,
     DocumentTaken,
     InDoubt,
     JobFailed,
+    NoContact,
     NotFound,
     NotReady,
+    OrderExists,
+    OrderKept,
     PollOutcome,
     Ready,
     Rejected,
+    SendOutcome,
     StaleTag,
     Throttled,
     Unauthorized,
     Unavailable,
+    WithDocumentOutcome,
     Withdrawn,
 )
 from consumer.core.ownership import Assignment
@@ -57,7 +66,7 @@ LONGEST_RETRY_AFTER_S = 500.0
 # Waits that were under way, then for each of at most 60 actions that a lane may hold: a poll and a send. Generous.
 HEALED_WITHIN_S = 60 * (LONGEST_RETRY_AFTER_S + 2 * 360.0)
 
-POLL_ANSWERS: tuple[PollOutcome | DocumentOutcome, ...] = (
+POLL_ANSWERS: tuple[PollOutcome, ...] = (
     Ready("tag"),
     Ready("newer"),
     Ready("newest"),
@@ -69,13 +78,24 @@ POLL_ANSWERS: tuple[PollOutcome | DocumentOutcome, ...] = (
     Throttled(),
     Throttled(LONGEST_RETRY_AFTER_S),
     Unavailable("503"),
+)
+DOCUMENT_ANSWERS: tuple[DocumentOutcome, ...] = (
     DocumentTaken("job 2"),
     DocumentTaken(None),
+    OrderExists(),
+    NotFound(),
+    JobFailed("failed"),
+    Rejected(400, "refused"),
+    Unauthorized(401),
+    Throttled(LONGEST_RETRY_AFTER_S),
+    Unavailable("503"),
+    Withdrawn(),
 )
-ACTION_ANSWERS: tuple[ActionOutcome, ...] = (
+ACTION_ANSWERS: tuple[SendOutcome, ...] = (
     Accepted(),
     StaleTag(),
-    Rejected(422, "no contact"),
+    Rejected(400, "refused"),
+    NoContact(),
     Unauthorized(401),
     Throttled(LONGEST_RETRY_AFTER_S),
     Unavailable("refused"),
@@ -84,16 +104,28 @@ ACTION_ANSWERS: tuple[ActionOutcome, ...] = (
     Withdrawn(),
 )
 
+WITH_DOCUMENT_ANSWERS: tuple[WithDocumentOutcome, ...] = (
+    DocumentTaken("job 2"),
+    DocumentTaken(None),
+    OrderExists(),
+    OrderKept(),
+    JobFailed("failed"),
+    Rejected(400, "refused"),
+    Throttled(LONGEST_RETRY_AFTER_S),
+    InDoubt("no answer"),
+    Withdrawn(),
+)
+
 # The arrows of the ledger's diagram; any state may also end in GONE.
 ARROWS = {
     State.QUEUED: {State.WAITING, State.TAGGED, State.HOLDING},
     State.WAITING: {State.DUE},
-    State.DUE: {State.POLLING},
+    State.DUE: {State.POLLING, State.SAVING},
     State.POLLING: {State.WAITING, State.TAGGED},
     State.TAGGED: {State.SAVING},
     State.SAVING: {State.READY},
-    State.READY: {State.SENDING, State.TAGGED},
-    State.SENDING: {State.HOLDING, State.TAGGED, State.WAITING},
+    State.READY: {State.SENDING, State.TAGGED, State.DUE},
+    State.SENDING: {State.HOLDING, State.TAGGED, State.WAITING, State.DUE},
     State.HOLDING: {State.TAGGED},
 }
 
@@ -164,10 +196,13 @@ class Relays(RuleBasedStateMachine):
         number=st.sampled_from(PARTITIONS),
         order=st.sampled_from("AB"),
         tag=st.sampled_from([None, None, "tag"]),
-        job=st.sampled_from([None, "job 1"]),
+        asked=st.sampled_from([THE_ORDER, Job("job 1"), Job("job 1"), THE_DOCUMENT, THE_CHANGE]),
         resend=st.booleans(),
+        with_document=st.booleans(),
     )
-    def event(self, number: int, order: str, tag: str | None, job: str | None, resend: bool) -> None:
+    def event(
+        self, number: int, order: str, tag: str | None, asked: PollTarget, resend: bool, with_document: bool
+    ) -> None:
         partition = self.partitions[number]
         partition.events.append(
             NewAction(
@@ -176,8 +211,10 @@ class Relays(RuleBasedStateMachine):
                 order_id=order,
                 payload=b"{}",
                 resend=resend,
-                version_tag=tag,
-                target=THE_ORDER if job is None else Job(job),
+                version_tag=None if asked == THE_DOCUMENT else tag,
+                target=asked,
+                document=THE_DOCUMENT if asked == THE_DOCUMENT else None,
+                with_document=with_document and asked == THE_DOCUMENT,
             )
         )
         if partition.assignment is not None and not partition.stopping:
@@ -210,7 +247,7 @@ class Relays(RuleBasedStateMachine):
         for effect, position in committed:
             self.apply(effect, position)
         for effect, _ in committed:
-            if isinstance(effect, Save) and effect.sending:
+            if isinstance(effect, Save) and (effect.sending or effect.before_document):
                 self.intent_saved(effect)
 
     @rule(most=st.integers(1, 5))
@@ -225,20 +262,18 @@ class Relays(RuleBasedStateMachine):
                 assert self.partitions[number].live[offset].sending, "sent without a saved intent"
 
     @precondition(lambda self: self.in_flight)
-    @rule(
-        which=st.integers(0, 100),
-        polled=st.sampled_from(POLL_ANSWERS),
-        sent=st.sampled_from(ACTION_ANSWERS),
-        processed=st.booleans(),
-    )
-    def answer(self, which: int, polled: PollOutcome | DocumentOutcome, sent: ActionOutcome, processed: bool) -> None:
+    @rule(which=st.integers(0, 100), outcome=st.integers(0, 100), processed=st.booleans())
+    def answer(self, which: int, outcome: int, processed: bool) -> None:
         request = self.in_flight.pop(which % len(self.in_flight))
         if isinstance(request, Poll):
-            self.poll_answered(request, polled)
-        else:
-            if isinstance(sent, Accepted) or (isinstance(sent, InDoubt) and processed):
-                self.process(request)
-            self.action_answered(request, sent)
+            answers = DOCUMENT_ANSWERS if isinstance(request.target, Document | Change) else POLL_ANSWERS
+            self.poll_answered(request, answers[outcome % len(answers)])
+            return
+        sent_answers = ACTION_ANSWERS if request.version_tag is not None else WITH_DOCUMENT_ANSWERS
+        sent = sent_answers[outcome % len(sent_answers)]
+        if sent in (Accepted(), DocumentTaken(None)) or (isinstance(sent, InDoubt) and processed):
+            self.process(request)
+        self.action_answered(request, sent)
 
     @rule(number=st.sampled_from(PARTITIONS), which=st.integers(0, 100))
     def written_again(self, number: int, which: int) -> None:
@@ -293,8 +328,11 @@ class Relays(RuleBasedStateMachine):
 
     @invariant()
     def what_engage_may_have_processed_is_a_saved_intent(self) -> None:
+        """Or a document with an action in it, whose job is known."""
         for partition in self.partitions.values():
-            assert all(partition.live[offset].sending for offset in partition.processed if offset in partition.live)
+            for offset in partition.processed:
+                save = partition.live.get(offset)
+                assert save is None or save.sending or (partition.events[offset].with_document and save.job_id)
 
     @invariant()
     def every_event_is_open_or_ended(self) -> None:
@@ -327,8 +365,12 @@ class Relays(RuleBasedStateMachine):
             self.commit(1.0)
             self.take(5)
             for request in self.in_flight:
-                if isinstance(request, Poll):
+                if isinstance(request, Poll) and isinstance(request.target, Document | Change):
+                    self.poll_answered(request, DocumentTaken("job 3"))
+                elif isinstance(request, Poll):
                     self.poll_answered(request, Ready("tag"))
+                elif request.version_tag is None:
+                    self.action_answered(request, DocumentTaken("job 3"))
                 else:
                     self.process(request)
                     self.action_answered(request, Accepted())
@@ -367,6 +409,7 @@ class Relays(RuleBasedStateMachine):
                 due=save.due,
                 attempts=save.attempts,
                 sends=save.sends,
+                contact_due=save.contact_due,
             )
             for offset, save in partition.live.items()
         ]
@@ -398,7 +441,7 @@ class Relays(RuleBasedStateMachine):
         else:
             self.in_flight = [each for each in self.in_flight if each.action_id.assignment != assignment]
 
-    def process(self, send: Send) -> None:
+    def process(self, send: Request) -> None:
         """Engage does it: in the lane's order, and a second time only where the route accepts that."""
         partition = self.partitions[send.action_id.assignment.partition]
         if send.action_id.assignment != partition.assignment:
@@ -412,9 +455,13 @@ class Relays(RuleBasedStateMachine):
 
     def poll_answered(self, poll: Poll, outcome: PollOutcome | DocumentOutcome) -> None:
         now = self.now
-        self.submit(self.ledger.do(lambda ledger: ledger.poll_answered(poll.action_id, outcome, now)))
+        effects = self.ledger.do(lambda ledger: ledger.poll_answered(poll.action_id, outcome, now))
+        if any(isinstance(effect, Close) for effect in effects):
+            assert isinstance(poll.target, Job), "ended by another answer than its job's"
+            self.process(poll)
+        self.submit(effects)
 
-    def action_answered(self, send: Send, outcome: ActionOutcome) -> None:
+    def action_answered(self, send: Send, outcome: SendOutcome) -> None:
         now = self.now
         self.submit(self.ledger.do(lambda ledger: ledger.action_answered(send.action_id, outcome, now)))
 

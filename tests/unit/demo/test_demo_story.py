@@ -7,14 +7,16 @@ from collections import Counter, defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.demo.story import ACTIONS, EVENT_NUMBER, Event, tell
+from consumer.demo.story import ACTIONS, EVENT_NUMBER, ROUTES, Event, tell
 from consumer.events.decoding import Undecodable, decode
-from consumer.events.routing import BUILT_IN_ROUTES, Misrouted, Routed, Router, Unrouted, compile_routes
+from consumer.events.routing import BUILT_IN_ROUTES, Misrouted, Routed, Router, RouteRule, Unrouted, compile_routes
 from consumer.kafka.records import SourceEvent
 from schemas.dead_letter import Reason
+from schemas.pending_action import WithDocument
 
 STORY = tell(300, 1, "order", orders_per_second=14)
-ROUTER = Router(compile_routes(BUILT_IN_ROUTES), ["default"])
+OWN_ROUTES = {name: RouteRule.model_validate(rule) for name, rule in ROUTES.items()}
+ROUTER = Router(compile_routes(OWN_ROUTES | BUILT_IN_ROUTES), ["default"])
 
 
 def routed(event: Event) -> Routed | Unrouted | Misrouted | Undecodable:
@@ -52,7 +54,7 @@ def test_events_are_numbered_in_the_order_of_time_and_an_order_s_life_in_its_nat
 def test_the_demo_s_own_story_holds_a_bit_of_everything() -> None:
     assert {event.action for event in STORY if event.action} == set(ACTIONS.values())
     assert {event.kind for event in STORY} == {"action", "unusable", "unrouted", "tombstone"}
-    assert {event.tag_from for event in STORY} == {"job", "order", "document"}
+    assert {event.tag_from for event in STORY} == {"job", "order", "document", "no tag"}
     assert not all(event.contact for event in STORY)
 
 
@@ -74,4 +76,12 @@ def test_every_event_is_what_its_kind_says_to_the_relay_s_own_routes() -> None:
                 assert (result.order_id, result.action) == (event.order_id, event.action)
                 assert isinstance(result.data, dict)
                 assert result.data[EVENT_NUMBER] == event.number
+                assert isinstance(result.tag_source, WithDocument) == (event.tag_from == "no tag")
     assert set(reasons) == {Reason.UNDECODABLE, Reason.INVALID_EVENT, Reason.UNKNOWN_CONNECTION}
+
+
+def test_an_action_travels_only_in_the_document_of_an_order_with_a_contact() -> None:
+    """Engage would ignore it without a word, and the tally could not add up."""
+    travelling = [event for event in STORY if event.tag_from == "no tag"]
+    assert travelling
+    assert all(event.contact and event.registers_contact and not event.submits for event in travelling)

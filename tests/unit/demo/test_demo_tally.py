@@ -59,6 +59,23 @@ def test_every_event_that_came_to_one_end_adds_up() -> None:
     assert (tally.unrouted, tally.tombstones) == (1, 1)
 
 
+def test_actions_in_documents_and_after_late_contacts_are_counted_by_themselves() -> None:
+    events = [CONFIRMED, SHIPPED, event(2, "B")]
+    tally = judged(
+        events,
+        [
+            replace(accepted(CONFIRMED, ready_at=1.0), with_document=True),
+            replace(accepted(SHIPPED), after_no_contact=True),
+            replace(accepted(events[2]), after_no_contact=True),
+        ],
+    )
+    assert tally.adds_up
+    assert (tally.with_document, tally.after_no_contact) == (1, 2)
+    assert tally.ready_to_accepted_s == (1.0, 1.0)
+    assert ("  of these in the order's document", "1") in tally.lines()
+    assert ("  of these once a late contact came", "2") in tally.lines()
+
+
 def test_an_action_that_nobody_accepted_or_dead_lettered_is_lost() -> None:
     tally = judged([CONFIRMED, SHIPPED], [accepted(CONFIRMED)])
     assert tally.lost == 1

@@ -7,9 +7,10 @@ import json
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from consumer.events.decoding import MAX_NESTING, Undecodable, decode
+from consumer.events.numbers import written
 from schemas.pending_action import FromDocument
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -43,7 +44,26 @@ def test_no_bytes_crash_it(value: bytes) -> None:
     if isinstance(event, Undecodable):
         assert event.detail.isprintable()
     else:
-        assert from_json(to_json(event), allow_inf_nan=False) == event
+        assert from_json(written(event), allow_inf_nan=False) == event
+
+
+@given(st.text(st.sampled_from("0123456789.eE+-"), max_size=30), st.sampled_from(["", " ", "\\u00e5"]))
+@example("199.00", "")
+@example("1E3", "")
+@example("18446744073709551615", "")
+@example("-0.0", "")
+@example("-0", "")
+def test_every_number_leaves_as_it_came(number: str, beside: str) -> None:
+    value = f'{{"a":{number},"b":[{{"c":{number}}}],"d":"{beside}"}}'.encode()
+    event = decode(value)
+    if not isinstance(event, Undecodable):
+        text = written(event)
+        assert text == value.replace(b"\\u00e5", "å".encode())
+
+
+@pytest.mark.parametrize("value", [b"null", b"[{}]", b'"text"', b"17", b"true"])
+def test_json_of_any_kind_is_decoded_for_the_routes_to_judge(value: bytes) -> None:
+    assert decode(value) == json.loads(value)
 
 
 @pytest.mark.parametrize(
@@ -55,8 +75,6 @@ def test_no_bytes_crash_it(value: bytes) -> None:
         (b'{"a": "\xe5"}', "not UTF-8 at byte 7"),
         (b'\xef\xbb\xbf{"a": "\xe5"}', "not UTF-8 at byte 10"),
         ('{"a": 1}'.encode("utf-16"), "not UTF-8 at byte 0"),
-        (b"null", "JSON, but not an object"),
-        (b"[{}]", "JSON, but not an object"),
         (b'{"a": NaN}', "not JSON: expected value at line 1 column 7"),
         (b'{"a": -Infinity}', "not JSON: invalid number at line 1 column 8"),
         (
@@ -67,9 +85,9 @@ def test_no_bytes_crash_it(value: bytes) -> None:
         (b'{"a": "\\udc00"}', "not JSON: lone leading surrogate in hex escape at line 1 column 13"),
         (b'{"data": {"amount": 1e400}}', "data.amount: a number beyond the range of a double"),
         (b'{"data": [0, {"amount": -1e400}]}', "data[1].amount: a number beyond the range of a double"),
-        (b'{"data": {"id": 9223372036854775808}}', "data.id: an integer beyond 64 bits"),
-        (b'{"data": {"id": -9223372036854775809}}', "data.id: an integer beyond 64 bits"),
-        (b'{"a": ' + b"9" * 4000 + b"}", "a: an integer beyond 64 bits"),
+        (b'{"a": ' + b"9" * 4000 + b"}", "a: a number beyond the range of a double"),
+        (b'{"a":' + b"9" * 310 + b"}", "a: a number beyond the range of a double"),
+        (b"1e400", "the value: a number beyond the range of a double"),
         (b'{"data": {"a": 1, "b": 2, "a": 1}}', "data.a: the key appears twice in its object"),
         (b'{"a": {"x": 1}, "\\u0061": 2}', "a: the key appears twice in its object"),
         (b'{"a": "::\\u003a", "b": 1, "b": 2}', "b: the key appears twice in its object"),
@@ -109,7 +127,7 @@ def test_many_brackets_are_not_deep() -> None:
 
 
 def test_the_place_of_an_error_is_short_however_long_the_keys() -> None:
-    refused = decode(json.dumps({"k" * 10_000: {"x y" * 1000: 2**64}}).encode())
+    refused = decode(json.dumps({"k" * 10_000: {"x y" * 1000: 0}}).encode().replace(b": 0", b": 1e999"))
     assert isinstance(refused, Undecodable)
     assert len(refused.detail) < 300
 

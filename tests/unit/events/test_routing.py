@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -13,21 +13,22 @@ from pydantic_core import to_json
 
 from consumer.events.routing import (
     BUILT_IN_ROUTES,
-    Decision,
     Misrouted,
     Routed,
     Router,
     RouteRule,
+    RouteTrace,
     Unrouted,
     compile_routes,
+    notes_on,
 )
+from consumer.events.times import milliseconds
 from schemas.dead_letter import Reason
-from schemas.pending_action import FromDocument, FromEvent, FromJob, FromOrder, RoutedAction
+from schemas.pending_action import FromChange, FromDocument, FromEvent, FromJob, FromOrder, RoutedAction, WithDocument
 
 Event = dict[str, object]
 
 TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 OCCURRED_MS = 1_762_162_200_000
 RECORD_MS = 1_762_162_999_000
 
@@ -129,19 +130,14 @@ def test_each_canonical_type_has_its_action_and_needs_no_more_than_an_order_id(n
         ),
         ({"engage": {"jobId": ""}}, "engage.jobId: String should have at least 1 character"),
         ({"engage": "job-7"}, "engage: Input should be a valid dictionary or instance of EngageReference"),
-        ({"data": ["x"]}, "data: Input should be a valid dictionary"),
         (
-            {"occurredAt": "yesterday"},
-            "occurredAt: Input should be a valid datetime or date, input is too short",
-        ),
-        (
-            {"occurredAt": "0001-01-01T00:00:00+14:00"},
-            "event_time: expression `occurredAt` gave a text that is not a time",
+            {"engage": {"newerThan": "2026-11-03T09:30:00"}},
+            "newer_than: expression `engage.newerThan` gave a text that is a time without a zone:"
+            " name its zone with `time_zone` in the route",
         ),
         (
             {"language": 1, "engage": {"versionTag": 1}, "order": [], "data": 2},
-            "language: Input should be a valid string; engage.versionTag: Input should be a valid string; "
-            "order: Input should be a valid dictionary",
+            "engage.versionTag: Input should be a valid string; order: Input should be a valid dictionary",
         ),
     ],
 )
@@ -254,30 +250,200 @@ def test_the_tag_comes_from_the_first_source_that_gives_something(keys: Event, t
 
 
 @pytest.mark.parametrize(
-    ("moment", "milliseconds"),
+    ("keys", "change"),
     [
-        ("2025-11-03T09:30:00Z", OCCURRED_MS),
-        ("2025-11-03T10:30:00.0009+01:00", OCCURRED_MS),
-        ("2025-11-03T09:30:00", OCCURRED_MS),
-        (OCCURRED_MS // 1000, OCCURRED_MS),
-        (OCCURRED_MS, OCCURRED_MS),
-        ("2999-01-01T00:00:00Z", 32_472_144_000_000),
-        ("1969-12-31T23:59:59.999Z", -1),
-        (None, RECORD_MS),
+        ({"change_delivery": "delivery"}, FromChange(change="change-delivery", body={"method": "Box"})),
+        ({"change_status": "{status: state}"}, FromChange(change="change-status", body={"status": "Shipped"})),
+        ({"change_delivery": "delivery", "version_tag": "tag", "job_id": "job"}, None),
+        ({"change_delivery": "absent", "change_status": "{status: state}", "order": "absent"}, None),
     ],
 )
-def test_times_are_text_or_seconds_or_milliseconds_and_utc_where_no_zone_is_given(
-    moment: object, milliseconds: int
-) -> None:
+def test_a_change_comes_first_and_brings_the_tag(keys: Event, change: FromChange | None) -> None:
+    event = {**PARCEL_SENT, "delivery": {"method": "Box"}, "state": "Shipped", "tag": "v1", "job": 77}
+    source = parcel(event, **keys).tag_source
+    assert isinstance(source, FromChange)
+    assert change in (None, source)
+
+
+def test_an_event_without_the_change_has_none() -> None:
+    assert parcel(change_delivery="delivery", job_id="number").tag_source == FromJob(job_id="1001")
+
+
+@pytest.mark.parametrize(
+    ("keys", "detail"),
+    [
+        ({"change_delivery": "text"}, "change_delivery: expression `text` gave a text, not an object"),
+        ({"change_status": "list"}, "change_status: expression `list` gave a list, not an object"),
+        ({"change_status": "number"}, "change_status: expression `number` gave a number, not an object"),
+        (
+            {"change_delivery": "object", "change_status": "object"},
+            "change_status: expression `object` gave a second change, after change_delivery",
+        ),
+        (
+            {"change_status": "object", "order": "object"},
+            "order: expression `object` gave a document, besides change_status",
+        ),
+    ],
+)
+def test_a_change_that_cannot_be_made_is_an_invalid_event(keys: Event, detail: str) -> None:
+    assert wrong_parcel({**PARCEL_SENT, "text": "x", "list": [], "object": {"a": 1}}, **keys) == detail
+
+
+# Actions that travel in the document
+
+IN_ITS_DOCUMENT: Event = {"send": "with_document", "order": "document"}
+ORDER_ACTIONS: list[Event] = [{"orderAction": {"action": "ConfirmOrder"}}, {"OrderAction": {}}, {"ORDERACTION": "x"}]
+
+
+def test_an_action_may_travel_in_its_document() -> None:
+    event = {**PARCEL_SENT, "document": {"orderId": "1001", "orderAction": None}}
+    assert parcel(event, **IN_ITS_DOCUMENT).tag_source == WithDocument(document=event["document"])
+
+
+def test_without_a_document_it_cannot_travel() -> None:
+    assert wrong_parcel(PARCEL_SENT, **IN_ITS_DOCUMENT) == (
+        "order: expression `document` gave nothing, and the action travels in it"
+    )
+
+
+@pytest.mark.parametrize("send", ["by_itself", "with_document"])
+@pytest.mark.parametrize("brought", ORDER_ACTIONS)
+def test_a_document_that_brings_an_action_of_its_own_is_an_invalid_event(brought: Event, send: str) -> None:
+    """Engage would carry it out, and the route's, too: two e-mails."""
+    detail = wrong_parcel({**PARCEL_SENT, "document": {"orderId": "1001", **brought}}, order="document", send=send)
+    assert detail == "order: expression `document` gave an orderAction, and the route sends an action, too"
+
+
+def test_a_canonical_event_whose_document_brings_an_action_is_an_invalid_event() -> None:
+    wrong = misrouted({"type": "order.shipped", "orderId": "1", "order": {"orderAction": {"action": "Custom"}}})
+    assert wrong.reason == Reason.INVALID_EVENT
+
+
+def test_a_document_that_is_not_sent_may_hold_what_it_likes() -> None:
+    event = {**PARCEL_SENT, "document": {"orderAction": {}}}
+    assert parcel(event, order="document", job_id="number").tag_source == FromJob(job_id="1001")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"send": "with_document"},
+        {**IN_ITS_DOCUMENT, "job_id": "job"},
+        {**IN_ITS_DOCUMENT, "version_tag": "tag"},
+        {**IN_ITS_DOCUMENT, "newer_than": "at"},
+        {**IN_ITS_DOCUMENT, "change_status": "status"},
+        {"send": "later"},
+    ],
+)
+def test_a_route_that_sends_with_the_document_needs_one_and_nothing_else(keys: Event) -> None:
+    with pytest.raises(ValidationError):
+        RouteRule.model_validate({**PARCEL_ROUTE.model_dump(), **keys})
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "{orderId: id, orderAction: {action: 'ConfirmOrder'}}",
+        "document || {OrderAction: x}",
+        "merge(document, {orderAction: x})",
+        "document | {orderAction: @}",
+        "document && {orderAction: x}",
+        """`{"orderAction": {}}`""",
+    ],
+)
+def test_an_order_action_that_a_route_writes_itself_is_noted(order: str) -> None:
+    (note,) = notes_on(RouteRule(action="ConfirmOrder", order=order))
+    assert note.startswith("order: the document has an orderAction of its own")
+
+
+@pytest.mark.parametrize("order", ["document", "{orderId: id}", "{lines: lines[].{orderAction: x}}", None])
+def test_a_document_whose_fields_are_unknown_or_others_is_not_noted(order: str | None) -> None:
+    assert list(notes_on(RouteRule(action="ConfirmOrder", order=order))) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "detail"),
+    [
+        ("", "gave an empty text"),
+        (" \t", "gave an empty text"),
+        ("x" * 201, "gave more than 200 characters"),
+        (7, "gave a number, not a text"),
+    ],
+)
+def test_an_action_name_that_is_none_is_an_invalid_event(name: object, detail: str) -> None:
+    assert wrong_parcel({**PARCEL_SENT, "mail": name}, action_name="mail") == f"action_name: expression `mail` {detail}"
+
+
+@pytest.mark.parametrize("moment", ["2025-11-03T09:30:00Z", "2025-11-03T10:30:00.0009+01:00", OCCURRED_MS])
+def test_a_time_is_read_alike_whatever_it_is_for(moment: object) -> None:
     event = {**PARCEL_SENT, "at": moment}
-    assert parcel(event, event_time="at").event_time_ms == milliseconds
+    assert parcel(event, event_time="at").event_time_ms == OCCURRED_MS
     tag_source = parcel(event, newer_than="at").tag_source
     assert isinstance(tag_source, FromOrder)
-    if moment is None:
-        assert tag_source.newer_than is None
-    else:
-        assert tag_source.newer_than is not None
-        assert (tag_source.newer_than - EPOCH) // timedelta(milliseconds=1) == milliseconds
+    assert tag_source.newer_than is not None
+    assert milliseconds(tag_source.newer_than) == OCCURRED_MS
+
+
+def test_a_time_without_a_zone_has_the_routes() -> None:
+    event = {**PARCEL_SENT, "at": "2025-11-03T10:30:00"}
+    assert parcel(event, event_time="at", time_zone="Europe/Stockholm").event_time_ms == OCCURRED_MS
+    tag_source = parcel(event, newer_than="at", time_zone="Europe/Stockholm").tag_source
+    assert tag_source == FromOrder(newer_than=datetime(2025, 11, 3, 9, 30, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        *("soon", "", "2025-11-03T09:30:00", "0001-01-01T00:00:00Z", "2999-01-01T00:00:00Z"),
+        *(True, 20760, 46329.4, 1e30, [1], {"a": 1}),
+    ],
+)
+@pytest.mark.parametrize("event_time", [None, "occurredAt"])
+def test_a_time_that_only_measures_stops_no_mail(moment: object, event_time: str | None) -> None:
+    result = parcel({**PARCEL_SENT, "occurredAt": moment}, event_time=event_time)
+    assert result.event_time_ms == RECORD_MS
+    assert [each.key for each in result.dropped] == ["event_time"]
+
+
+def test_an_event_without_a_time_has_its_records_and_nothing_is_counted() -> None:
+    result = parcel({**PARCEL_SENT, "at": None}, event_time="at")
+    assert (result.event_time_ms, result.dropped) == (RECORD_MS, ())
+
+
+@pytest.mark.parametrize(
+    ("keys", "event", "dropped"),
+    [
+        ({"language": "x"}, {"x": 46}, "language: expression `x` gave a number, not a text"),
+        ({"language": "x"}, {"x": "n" * 101}, "language: expression `x` gave more than 100 characters"),
+        (
+            {"language": "length(number)"},
+            {},
+            "language: expression `length(number)` failed: length() was given a wrong number",
+        ),
+        (
+            {"data": "length(number)"},
+            {},
+            "data: expression `length(number)` failed: length() was given a wrong number",
+        ),
+        ({"data": "&number"}, {}, "data: expression `&number` gave something that is not JSON"),
+    ],
+)
+def test_a_field_that_decides_nothing_is_left_out_where_it_is_unusable(keys: Event, event: Event, dropped: str) -> None:
+    result = parcel({**PARCEL_SENT, **event}, **keys)
+    assert (result.language, result.data) == (None, None)
+    assert list(map(str, result.dropped)) == [dropped]
+
+
+def test_an_empty_language_is_none() -> None:
+    result = parcel({**PARCEL_SENT, "x": ""}, language="x")
+    assert (result.language, result.dropped) == (None, ())
+
+
+@pytest.mark.parametrize("changes", [{"language": 7}, {"data": ["x"]}, {"data": "x"}, {"occurredAt": "yesterday"}])
+def test_a_canonical_event_is_mailed_without_what_decides_nothing(changes: Event) -> None:
+    result = routed({**SHIPPED, **changes})
+    (dropped,) = result.dropped
+    assert dropped.key == {"language": "language", "data": "data", "occurredAt": "event_time"}[next(iter(changes))]
 
 
 def test_without_any_time_the_event_time_is_zero() -> None:
@@ -304,16 +470,17 @@ def test_without_any_time_the_event_time_is_zero() -> None:
         ({"x": ""}, {"version_tag": "x"}, "version_tag: expression `x` gave an empty text"),
         ({"x": "doc"}, {"order": "x"}, "order: expression `x` gave a text, not an object"),
         ({"x": "soon"}, {"newer_than": "x"}, "newer_than: expression `x` gave a text that is not a time"),
-        ({"x": "soon"}, {"event_time": "x"}, "event_time: expression `x` gave a text that is not a time"),
-        ({"x": True}, {"event_time": "x"}, "event_time: expression `x` gave a boolean that is not a time"),
-        ({"x": 1e30}, {"event_time": "x"}, "event_time: expression `x` gave a number that is not a time"),
+        ({"x": 20760}, {"newer_than": "x"}, "newer_than: expression `x` gave a time before 2000 or after 2100"),
+        (
+            {"x": "2026-11-03T10:30:08"},
+            {"newer_than": "x"},
+            "newer_than: expression `x` gave a text that is a time without a zone:"
+            " name its zone with `time_zone` in the route",
+        ),
         ({"x": 46}, {"action_name": "x"}, "action_name: expression `x` gave a number, not a text"),
         ({"x": ""}, {"action_name": "x"}, "action_name: expression `x` gave an empty text"),
         ({"x": "n" * 201}, {"action_name": "x"}, "action_name: expression `x` gave more than 200 characters"),
-        ({"x": 46}, {"language": "x"}, "language: expression `x` gave a number, not a text"),
         ({}, {"connection": "x"}, "connection: expression `x` gave nothing"),
-        ({}, {"data": "length(number)"}, "data: expression `length(number)` failed: length() was given a wrong number"),
-        ({}, {"data": "&number"}, "data: expression `&number` gave something that is not JSON"),
     ],
 )
 def test_what_an_expression_gives_wrongly_is_named_by_key(changes: Event, keys: Event, detail: str) -> None:
@@ -360,24 +527,24 @@ def test_only_a_well_formed_trace_context_is_carried_along(
 # Explanations
 
 
-def test_an_explanation_says_of_each_route_what_it_did() -> None:
-    web = RouteRule(when="channel == 'web'", action="Custom")
-    decisions = router(web=web).explain(SHIPPED, RECORD)
-    assert decisions == [
-        Decision("web", None, "when: expression `channel == 'web'` is not true"),
-        Decision("confirmed", None, "when: expression `type == 'order.confirmed'` is not true"),
-        Decision("shipped", routed(SHIPPED), "when: expression `type == 'order.shipped'` is true"),
-        Decision("delivered", None, "not asked: `shipped` comes first"),
-        Decision("cancelled", None, "not asked: `shipped` comes first"),
-        Decision("completed", None, "not asked: `shipped` comes first"),
-        Decision("custom", None, "not asked: `shipped` comes first"),
+def test_a_trace_says_of_each_route_what_it_did() -> None:
+    trace: list[RouteTrace] = []
+    router(web=RouteRule(when="channel == 'web'", action="Custom")).route(SHIPPED, RECORD, trace)
+    assert trace == [
+        RouteTrace("web", False, "when: expression `channel == 'web'` is not true"),
+        RouteTrace("confirmed", False, "when: expression `type == 'order.confirmed'` is not true"),
+        RouteTrace("shipped", True, "when: expression `type == 'order.shipped'` is true"),
+        RouteTrace("delivered", False, "not asked: `shipped` comes first"),
+        RouteTrace("cancelled", False, "not asked: `shipped` comes first"),
+        RouteTrace("completed", False, "not asked: `shipped` comes first"),
+        RouteTrace("custom", False, "not asked: `shipped` comes first"),
     ]
 
 
-def test_an_explanation_names_the_key_that_failed() -> None:
-    wrong = misrouted({}, mine=RouteRule(action="Custom"))
-    first = router(mine=RouteRule(action="Custom")).explain({}, RECORD)[0]
-    assert first == Decision("mine", wrong, "order_id: expression `orderId` gave nothing")
+def test_a_trace_names_the_key_that_failed() -> None:
+    trace: list[RouteTrace] = []
+    router(mine=RouteRule(action="Custom")).route({}, RECORD, trace)
+    assert trace[0] == RouteTrace("mine", True, "order_id: expression `orderId` gave nothing")
 
 
 # Whatever comes
@@ -444,16 +611,15 @@ def test_no_event_crashes_it_and_what_is_routed_can_be_pending(any_router: Route
     if isinstance(result, Misrouted):
         assert result.detail.isprintable()
     if isinstance(result, Routed):
-        parts = {part.name: getattr(result, part.name) for part in fields(result)}
+        parts = {part.name: getattr(result, part.name) for part in fields(result) if part.name != "dropped"}
         source = {"topic": "orders", "partition": 0, "offset": 17}
         action = RoutedAction.model_validate_json(to_json({**parts, "source": source}))
         assert replace(result, **{name: getattr(action, name) for name in parts}) == result
 
 
 @given(ROUTERS, EVENTS)
-def test_an_explanation_agrees_with_the_route(any_router: Router, event: Event) -> None:
-    results = [decision.result for decision in any_router.explain(event, RECORD) if decision.result is not None]
-    assert results == [result for result in [any_router.route(event, RECORD)] if result != Unrouted()]
+def test_a_trace_changes_nothing(any_router: Router, event: Event) -> None:
+    assert any_router.route(event, RECORD, []) == any_router.route(event, RECORD)
 
 
 def test_a_repr_holds_nothing_of_the_event() -> None:

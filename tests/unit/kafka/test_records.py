@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.core.effects import (
+    THE_CHANGE,
+    UNKNOWN,
     ActionId,
     Document,
     GiveUp,
@@ -22,24 +24,28 @@ from consumer.core.effects import (
     Save,
 )
 from consumer.core.ownership import Assignment
+from consumer.events.deciding import redriven_elsewhere
+from consumer.events.numbers import read_exactly, written
 from consumer.events.routing import Routed
 from consumer.kafka.records import (
     SourceEvent,
     Unreadable,
     action_key,
+    action_of,
+    change_of,
     dead_letter_of_action,
     document_of,
+    document_with_action_of,
     live_action,
     new_action,
     offset_of_key,
     pending_value,
     read_payload,
-    redriven_elsewhere,
     request_of,
     without_value,
 )
-from schemas.dead_letter import REDRIVE_OF, DeadLetterHeaders, Reason
-from schemas.pending_action import FromDocument, FromEvent, FromJob, FromOrder, TagSource
+from schemas.dead_letter import FIRST_OFFSET, REDRIVE_OF, DeadLetterHeaders, Reason
+from schemas.pending_action import FromChange, FromDocument, FromEvent, FromJob, FromOrder, TagSource, WithDocument
 
 HERE = Assignment("orders", 0, epoch=1)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -87,7 +93,14 @@ def event(value: bytes = b"{}", headers: list[tuple[str, bytes | None]] | None =
     )
 
 
-def saved(action: NewAction, *, sending: bool = False, offset: int = 17, tag: str | None = None) -> bytes:
+def saved(
+    action: NewAction,
+    *,
+    sending: bool = False,
+    offset: int = 17,
+    tag: str | None = None,
+    before_document: bool = False,
+) -> bytes:
     return pending_value(
         Save(
             action_id=ActionId(HERE, offset),
@@ -100,6 +113,7 @@ def saved(action: NewAction, *, sending: bool = False, offset: int = 17, tag: st
             sends=1,
             version_tag=tag,
             job_id=action.target.job_id if isinstance(action.target, Job) else None,
+            before_document=before_document,
         )
     )
 
@@ -158,6 +172,8 @@ NOON = datetime(2025, 11, 3, 12, tzinfo=UTC)
         (FromOrder(newer_than=NOON), Order(NOON)),
         (FromOrder(), Order()),
         (FromDocument(document={"a": 1}), Document()),
+        (WithDocument(document={"a": 1}), Document()),
+        (FromChange(change="change-status", body={"status": "x"}), THE_CHANGE),
         (FromEvent(version_tag="tag"), Order()),  # where the tag proves to be stale
     ],
 )
@@ -173,6 +189,49 @@ def test_a_job_that_a_posted_document_was_given_is_asked_from_then_on() -> None:
     assert read(17, saved(replace(action, target=Job("job-9")))).action.target == Job("job-9")
 
 
+def test_a_change_comes_back_as_the_route_gave_it() -> None:
+    body: dict[str, object] = {"method": None, "trackingNumber": "1"}
+    action = new_action(replace(routed(), tag_source=FromChange(change="change-delivery", body=body)), event())
+    assert change_of(read(17, saved(action)).action.payload) == ("change-delivery", body)
+
+
+def test_an_action_that_travels_in_its_document_is_the_documents_order_action() -> None:
+    source = WithDocument(document={"orderId": "A-1", "note": None, "OrderAction": None})
+    action = new_action(replace(routed({"a": [1]}, language="sv"), tag_source=source), event())
+    assert action.with_document
+    assert document_with_action_of(read(17, saved(action)).action.payload) == {
+        "orderId": "A-1",
+        "note": None,
+        "orderAction": {"action": "ConfirmShipment", "language": "sv", "data": {"a": [1]}},
+    }
+    assert action_of(action.payload) == ("ConfirmShipment", 1_762_162_200_000)
+
+
+def test_the_job_of_a_taken_document_comes_back() -> None:
+    action = new_action(replace(routed(), tag_source=WithDocument(document={"orderId": "A-1"})), event())
+    restored = read(17, saved(replace(action, target=Job("job-9"))))
+    assert (restored.action.target, restored.action.with_document) == (Job("job-9"), True)
+
+
+@pytest.mark.parametrize("contact_due", [None, 12.5])
+def test_by_when_an_order_must_have_a_contact_comes_back(contact_due: float | None) -> None:
+    action = new_action(routed(), event())
+    save = Save(
+        action_id=ActionId(HERE, 17),
+        route=action.route,
+        payload=action.payload,
+        sending=False,
+        first_seen=1.0,
+        due=2.5,
+        attempts=0,
+        sends=1,
+        version_tag="tag-1",
+        job_id=None,
+        contact_due=contact_due,
+    )
+    assert read(17, pending_value(save)).contact_due == contact_due
+
+
 @pytest.mark.parametrize(("headers", "replaces"), [([], True), ([(REDRIVE_OF, b"orders.dead/0/1")], False)])
 def test_only_the_document_of_an_event_that_was_not_redriven_replaces_an_order(
     headers: list[tuple[str, bytes | None]], replaces: bool
@@ -182,6 +241,27 @@ def test_only_the_document_of_an_event_that_was_not_redriven_replaces_an_order(
     restored = live_action(action_key(17, action.route), saved(action))
     assert isinstance(restored, LiveAction)
     assert (action.target, restored.action.target) == (Document(replaces=replaces), Document(replaces=replaces))
+
+
+@pytest.mark.parametrize(
+    ("header", "first_offset"),
+    [(b"17", 17), (b"0", 0), (None, UNKNOWN), (b"-1", UNKNOWN), (b"x", UNKNOWN), (b"9" * 30, UNKNOWN)],
+)
+def test_a_redriven_event_says_where_it_lay_when_it_came_for_the_first_time(
+    header: bytes | None, first_offset: int
+) -> None:
+    headers = [(REDRIVE_OF, b"orders.dead/0/1"), (FIRST_OFFSET, header)]
+    with_document = replace(routed(), tag_source=FromDocument(document={"orderId": "A-1"}))
+    action = new_action(with_document, event(headers=headers))
+    assert (action.document, action.first_offset) == (Document(replaces=False), first_offset)
+    assert read(17, saved(action)).action == action
+    assert (FIRST_OFFSET, header) in dead_letter_of_action(given_up(action, errors=None), now=5.0).headers
+
+
+def test_a_record_says_that_its_document_may_be_under_way() -> None:
+    action = new_action(replace(routed(), tag_source=FromDocument(document={"orderId": "A-1"})), event())
+    assert not read(17, saved(action)).document_sent
+    assert read(17, saved(action, before_document=True)).document_sent
 
 
 def test_another_versions_order_of_fields_and_unknown_ones_are_no_matter() -> None:
@@ -222,6 +302,33 @@ def test_a_dead_letter_is_the_original_with_the_reason_and_without_an_earlier_on
     told = DeadLetterHeaders.from_kafka([(n, v if isinstance(v, bytes) else None) for n, v in dead_letter.headers[3:]])
     assert (told.reason, told.detail, told.source_offset, told.failed_at_ms) == (Reason.REJECTED, "why", 17, 5000)
     assert told.source_timestamp_ms == 1_762_162_200_000
+
+
+AS_THEY_CAME = b'{"a":199.00,"b":1E3,"c":18446744073709551615,"d":-0.0,"e":-0,"f":[0.10,{"g":1e-7}],"h":null}'
+
+
+def test_numbers_of_data_leave_as_they_came_also_after_a_restart() -> None:
+    action = new_action(replace(routed(), data=read_exactly(AS_THEY_CAME)), event())
+    restored = read(17, saved(action))
+    for payload in (action.payload, restored.action.payload):
+        request, _ = request_of(payload, "tag-1")
+        assert written(request.data) == AS_THEY_CAME
+
+
+def test_numbers_of_a_document_leave_as_they_came_also_after_a_restart() -> None:
+    document = read_exactly(AS_THEY_CAME)
+    assert isinstance(document, dict)
+    action = new_action(replace(routed(), tag_source=FromDocument(document=document)), event())
+    restored = read(17, saved(action))
+    for payload in (action.payload, restored.action.payload):
+        assert written(document_of(payload)) == AS_THEY_CAME
+
+
+def test_numbers_of_a_record_that_another_version_wrote_are_kept() -> None:
+    action = new_action(replace(routed(), data=read_exactly(AS_THEY_CAME)), event())
+    foreign = b'{ "version": 1,' + saved(action).removeprefix(b'{"version":1,')
+    request, _ = request_of(read(17, foreign).action.payload, "tag-1")
+    assert written(request.data) == AS_THEY_CAME
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from consumer.core.outcomes import Accepted, ActionOutcome, DocumentTaken, InDoubt, NotReady, Ready, Throttled
+from consumer.core.outcomes import Accepted, DocumentTaken, InDoubt, NotReady, Ready, SendOutcome, Throttled
+from consumer.core.poll_plan import Figures
+from consumer.events.deciding import Ignoring
 from consumer.telemetry.metrics import PREFIX, ConnectionFigures, Metrics, Snapshot, Thread
 from schemas.dead_letter import Reason
 
@@ -103,9 +105,9 @@ def test_a_first_scrape_names_every_metric_that_a_later_one_holds(
 def report_everything(metrics: Metrics) -> None:
     metrics.events_consumed("orders", 3)
     metrics.routed("shipped", ACTION)
-    metrics.unrouted("orders")
-    metrics.ignored_tombstone("orders")
-    metrics.ignored_foreign_redrive("orders")
+    metrics.field_dropped("shipped", "data")
+    for why in get_args(Ignoring):
+        metrics.ignored("orders", why)
     metrics.poll_answered("default", Ready("tag"))
     metrics.action_answered("default", ACTION, Accepted())
     metrics.accepted(ACTION, 12.0, 0.2)
@@ -142,7 +144,7 @@ def test_what_the_configuration_foretells_starts_at_zero(registry: CollectorRegi
     assert value(registry, "actions_routed_total", route="shipped", action=ACTION) == 0
     assert value(registry, "actions_answered_total", connection="default", action=ACTION, outcome="in_doubt") == 0
     assert value(registry, "polls_answered_total", connection="default", outcome="not_ready") == 0
-    assert len(series(registry, "actions_answered_total")) == len(get_args(ActionOutcome))
+    assert len(series(registry, "actions_answered_total")) == len(get_args(SendOutcome))
 
     metrics.events_consumed("orders", 1)
     metrics.routed("shipped", ACTION)
@@ -240,6 +242,16 @@ def test_a_scrape_shows_the_last_snapshot(registry: CollectorRegistry, metrics: 
     assert value(registry, "connection_suspended", connection="acme") == 1
     assert value(registry, "connection_cooling_down", connection="acme") == 0
     assert value(registry, "connection_requests_per_second", connection="acme") == 12.25
+
+
+def test_what_was_learnt_of_a_connection_is_shown(registry: CollectorRegistry, metrics: Metrics) -> None:
+    plan = Figures(median_s=2.0, p95_s=7.5, polls=2.25, lateness_s=0.75, price=1.5)
+    metrics.publish(Snapshot(connections={"acme": ConnectionFigures(plan=plan), "fixed": ConnectionFigures()}))
+    assert value(registry, "processing_seconds", connection="acme", quantile="0.5") == 2.0
+    assert value(registry, "processing_seconds", connection="acme", quantile="0.95") == 7.5
+    assert value(registry, "planned_polls", connection="acme") == 2.25
+    assert value(registry, "planned_lateness_seconds", connection="acme") == 0.75
+    assert series(registry, "planned_polls") == {("acme",)}
 
 
 def test_the_lag_of_a_revoked_partition_disappears(registry: CollectorRegistry, metrics: Metrics) -> None:

@@ -1,0 +1,102 @@
+"""From a record's bytes to the decision: what `run` does with it, and what `route` says that `run` would do.
+
+There is one way, and both go it. So whatever a dry run shows for a record (its value, key, headers and time) is what
+happens to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from consumer.events.decoding import Undecodable, decode, is_null, kind
+from consumer.events.routing import Misrouted, Routed, Router, RouteTrace, Unrouted
+from schemas.dead_letter import REDRIVE_OF, Reason
+
+Headers = Sequence[tuple[str, bytes | None]]
+Ignoring = Literal["tombstone", "foreign_redrive", "unrouted"]
+
+
+class Record(Protocol):
+    """A record of a source topic, as far as a decision depends on it."""
+
+    @property
+    def topic(self) -> str:
+        """Where it lies."""
+
+    @property
+    def timestamp_ms(self) -> int | None:
+        """Milliseconds since 1970 (UTC)."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Its value; None: it has none, which is Kafka's own tombstone."""
+
+    @property
+    def headers(self) -> Headers:
+        """Kafka's headers, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Nothing becomes of the record, and nothing is wrong with it."""
+
+    why: Ignoring
+
+
+Decision = Routed | Misrouted | Ignored
+
+
+def decide(
+    record: Record,
+    router: Router,
+    dead_letter_topics: Collection[str],
+    trace: list[RouteTrace] | None = None,
+) -> Decision:
+    """Say what becomes of a record, and in `trace` what each route said. Never raises for what it holds.
+
+    `dead_letter_topics`: ours. An event that was redriven from another topic is another relay's.
+    """
+    value = record.value
+    if _tombstone(value) in router.tombstones:
+        return Ignored("tombstone")
+    if redriven_elsewhere(record.headers, dead_letter_topics):
+        return Ignored("foreign_redrive")
+    if value is None:
+        return Misrouted(Reason.UNDECODABLE, "the record has no value", None)
+    event = decode(value)
+    if isinstance(event, Undecodable):
+        return Misrouted(Reason.UNDECODABLE, event.detail, None)
+    result = router.route(event, record, trace)
+    if not isinstance(result, Unrouted):
+        return result
+    if not isinstance(event, dict):
+        return Misrouted(Reason.UNDECODABLE, f"JSON, but {kind(event)}, not an object", None)
+    return Ignored("unrouted")
+
+
+def _tombstone(value: bytes | None) -> str | None:
+    if value is None:
+        return "absent"
+    if not value:
+        return "empty"
+    return "literal_null" if len(value) < 16 and is_null(value) else None
+
+
+def redriven_elsewhere(headers: Headers, dead_letter_topics: Collection[str]) -> bool:
+    """Tell whether an event was redriven from another relay's dead letter.
+
+    A source topic may have several relays. The redrive is for one of them; the others had the event before.
+    """
+    named = redrive_of(headers)
+    if named is None:
+        return False
+    topic, *numbers = named.split(b"/")
+    is_one = len(numbers) == 2 and all(number.isdigit() for number in numbers)
+    return is_one and topic.decode(errors="replace") not in dead_letter_topics
+
+
+def redrive_of(headers: Headers) -> bytes | None:
+    """Return which dead letter an event is a redrive of; None: it is none."""
+    return next((value for name, value in reversed(headers) if name == REDRIVE_OF and value is not None), None)

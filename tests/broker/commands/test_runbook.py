@@ -1,0 +1,78 @@
+"""The runbook's commands, each run where it says: in a pod of the chart, as it was rendered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+
+from consumer.kafka.records import SourceEvent, dead_letter_of_event
+from schemas.dead_letter import Reason
+from tests.deploy.helm import chart
+from tests.deploy.pod import Pod
+from tests.docs.documents import ROOT, commands
+from tests.support.engage import API_KEY, Engage
+from tests.support.sandbox import TopicFactory, relay_topics
+
+pytestmark = pytest.mark.timeout(900)  # the first one may have to build Helm
+
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
+
+
+def ours() -> list[list[str]]:
+    """Return the arguments of each `engage-relay` command in the runbook's code lines, once each."""
+    found: list[list[str]] = []
+    for words in commands(RUNBOOK):
+        inside = words[words.index("--") + 1 :] if words[0] == "kubectl" and "--" in words else words
+        if inside[0] == "engage-relay" and inside[1:] not in found:
+            found.append(inside[1:])
+    return found
+
+
+@pytest.fixture
+def source(topics: TopicFactory, admin: AdminClient) -> str:
+    name = topics()
+    relay_topics(admin, name)
+    return name
+
+
+@pytest.fixture
+def pod(tmp_path: Path, bootstrap_servers: str, source: str) -> Iterator[Pod]:
+    """Return a pod beside a source with twenty dead letters that Engage refused."""
+    producer = Producer({"bootstrap.servers": bootstrap_servers})
+    for number in range(20):
+        event = SourceEvent(topic=source, partition=0, offset=number, timestamp_ms=None, key=b"A", value=b"{}")
+        dead_letter = dead_letter_of_event(event, Reason.REJECTED, "not there", 1_762_257_600.0, "shipped")
+        producer.produce(
+            f"{source}.engage.dead-letters", dead_letter.value, dead_letter.key, 0, headers=dead_letter.headers
+        )
+    assert producer.flush(30) == 0
+    with Engage(valid_keys=frozenset({API_KEY})) as engage:
+        rendered = chart(
+            {
+                "config": {
+                    "kafka": {"bootstrap.servers": bootstrap_servers, "group.id": f"relay-{uuid4().hex[:8]}"},
+                    "source": {"topics": [source]},
+                    "engage": {"connections": {"default": {"base_url": engage.url}}},
+                }
+            }
+        )
+        yield Pod(tmp_path, rendered, {"acme-engage": {"api-key": API_KEY}})
+
+
+def test_there_are_commands_to_run() -> None:
+    assert ["check-config"] in ours()
+    assert ["check-config", "--online"] in ours()
+    assert len(ours()) > 8
+
+
+def test_every_command_of_the_runbook_runs_in_a_pod_as_it_stands(pod: Pod, source: str) -> None:
+    for arguments in ours():
+        done = pod.run([source if each == "orders" else each for each in arguments])
+
+        assert done.returncode == 0, f"engage-relay {' '.join(arguments)}\n{done.stdout}{done.stderr}"
+        assert API_KEY not in done.stdout + done.stderr

@@ -1,0 +1,312 @@
+"""The HTTP engine's connections: how they come about, which of them carries what, and what a server can do to them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from consumer.engage import connecting, http
+from consumer.engage.connection import Connection
+from consumer.engage.http import Failure, HttpEngine, Origin, Response
+from tests.contract.test_answers import ANSWERS, read_by_us
+from tests.support.scripted_server import Peer, Server, answer, answering, serving
+
+pytestmark = pytest.mark.anyio
+
+LONG_S = 20.0
+PATIENCE_S = 10.0
+OK = answer(200, b"fine")
+FINE = Response(200, b"fine")
+
+
+def engine_for(url: str, timeout_s: float = LONG_S) -> HttpEngine:
+    return HttpEngine(origin=Origin(url), timeout_s=timeout_s)
+
+
+async def get(engine: HttpEngine) -> Response | Failure:
+    return await engine.exchange("order", b"GET", b"/orders/1", [(b"host", b"engage")])
+
+
+async def post(engine: HttpEngine, target: bytes = b"/orders/1/action", body: bytes = b"{}") -> Response | Failure:
+    headers = [(b"host", b"engage"), (b"content-length", b"%d" % len(body))]
+    return await engine.exchange("action", b"POST", target, headers, body)
+
+
+# How they come about
+
+
+@contextmanager
+def black_hole() -> Iterator[int]:
+    """Yield a port that answers no connection: its queue is full, and what comes is dropped."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port: int = listener.getsockname()[1]
+        waiting = [socket.socket() for _ in range(4)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.1", port))
+        try:
+            yield port
+        finally:
+            for each in waiting:
+                each.close()
+
+
+def address(port: int) -> tuple[int, int, int, str, tuple[str, int]]:
+    return socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port)
+
+
+async def test_an_address_that_swallows_packets_costs_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(answering(OK)) as server:
+        with black_hole() as port:
+
+            async def addresses(host: str, number: int) -> list[object]:
+                return [address(port), address(server.port)]
+
+            monkeypatch.setattr(connecting, "_addresses", addresses)
+            engine = engine_for(server.url)
+            began = asyncio.get_running_loop().time()
+            assert await get(engine) == FINE
+            assert connecting.STAGGER_S <= asyncio.get_running_loop().time() - began + 0.01 < LONG_S / 4
+            await engine.aclose()
+
+
+async def test_where_no_address_answers_nothing_was_sent() -> None:
+    with black_hole() as port:
+        failure = await post(engine_for(f"http://127.0.0.1:{port}", timeout_s=0.3))
+        assert failure == Failure("connect", "could not connect in time", sent=False)
+
+
+async def test_the_next_address_is_tried_where_the_first_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(answering(OK)) as server:
+        with socket.socket() as unheard:
+            unheard.bind(("127.0.0.1", 0))
+
+            async def addresses(host: str, number: int) -> list[object]:
+                return [address(unheard.getsockname()[1]), address(server.port)]
+
+            monkeypatch.setattr(connecting, "_addresses", addresses)
+            engine = engine_for(server.url)
+            assert await get(engine) == FINE
+            await engine.aclose()
+
+
+async def test_ipv6_is_spoken() -> None:
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(OK)
+        await reader.read()
+        writer.close()
+        gone.set()
+
+    came: list[bytes] = []
+    gone = asyncio.Event()
+    listener = await asyncio.start_server(connected, "::1", 0)
+    url = f"http://[::1]:{listener.sockets[0].getsockname()[1]}"
+    engine = engine_for(url)
+    assert await get(engine) == FINE
+    assert len(came) == 1
+    await engine.aclose()
+    await gone.wait()
+    listener.close()
+
+
+async def heard_by_the_loop(connection: Connection) -> None:
+    await asyncio.wait([connection.lost])
+
+
+async def still_in_the_kernel(connection: Connection) -> None:
+    connection._transport.pause_reading()
+    while not connection._poll.poll(0):  # noqa: ASYNC110 - only the kernel knows
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("greeting", [OK, b"220 mail.example ESMTP\r\n"], ids=["an answer", "another protocol"])
+@pytest.mark.parametrize("greeted", [heard_by_the_loop, still_in_the_kernel])
+async def test_what_a_server_says_before_it_is_asked_is_no_answer(
+    monkeypatch: pytest.MonkeyPatch, greeting: bytes, greeted: Callable[[Connection], Awaitable[None]]
+) -> None:
+    async def greets(peer: Peer) -> None:
+        peer.send_now(greeting)
+        await peer.client_left()
+        gone.set()
+
+    async def connect(*args: Any) -> Connection | Failure:
+        made = await connecting.connect(*args)
+        assert isinstance(made, Connection)
+        await greeted(made)
+        return made
+
+    gone = asyncio.Event()
+    monkeypatch.setattr(http, "connect", connect)
+    async with serving(greets) as server:
+        engine = engine_for(server.url)
+        assert await post(engine) == Failure("closed", "connection was closed before the request", sent=False)
+        await gone.wait()
+        await engine.aclose()
+
+
+# Which of them carries what
+
+
+async def test_a_get_takes_the_last_used_and_an_action_the_longest_idle() -> None:
+    async with serving(numbered) as server:
+        engine = engine_for(server.url)
+        await asyncio.gather(*(get(engine) for _ in range(3)))
+        assert await get(engine) == await get(engine)
+        turns = [await post(engine) for _ in range(6)]
+        assert turns[:3] == turns[3:]
+        assert len({each.body for each in turns if isinstance(each, Response)}) == server.connections == 3
+        await engine.aclose()
+
+
+async def numbered(peer: Peer) -> None:
+    while True:
+        await peer.request()
+        await peer.send(answer(200, b"%d" % peer.number))
+
+
+async def test_a_server_that_closes_behind_an_answer_without_a_word_costs_no_action(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its FIN comes right behind the answer, later than a client as fast as this one could write again."""
+    monkeypatch.setattr(http, "REST_S", 0.05)  # so that a busy machine is no reason to fail
+
+    async def closes(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK)
+        await asyncio.sleep(http.REST_S / 10)
+        peer.close_now()
+        await peer.client_left()
+
+    async with serving(closes) as server:
+        engine = engine_for(server.url)
+        assert [await post(engine) for _ in range(10)] == [FINE] * 10
+        assert server.connections == 10
+        await engine.aclose()
+
+
+async def test_what_the_kernel_refuses_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection breaks between the look at the socket and the write."""
+
+    def breaks(connection: Connection) -> bool:
+        connection._sock.shutdown(socket.SHUT_WR)
+        return False
+
+    async with serving(answering(OK)) as server:
+        engine = engine_for(server.url)
+        with monkeypatch.context() as broken:
+            broken.setattr(Connection, "has_news", breaks)
+            failure = await post(engine)
+        assert failure == Failure("closed", "connection was closed before the request", sent=False)
+        assert await post(engine) == FINE
+        assert len(server.requests) == 1
+        await engine.aclose()
+
+
+async def test_a_header_that_http_cannot_carry_is_the_callers_error() -> None:
+    engine = engine_for("http://127.0.0.1:1")
+    for headers in ([(b"a", b"b\r\nc: d")], [(b"a", b"b\n")], [(b"a\0", b"b")]):
+        with pytest.raises(ValueError, match="cannot carry"):
+            await engine.exchange("order", b"GET", b"/", headers)
+    with pytest.raises(ValueError, match="cannot carry"):
+        await engine.exchange("order", b"GET", b"/ HTTP/1.1\r\nx: y", [])
+
+
+# Whatever a server does
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What a server does with one connection: its answer in pieces, then an end."""
+
+    name: str
+    cuts: frozenset[int]
+    reads_first: bool
+    ends: str
+
+    @property
+    def pieces(self) -> list[bytes]:
+        raw = ANSWERS[self.name]
+        bounds = [0, *sorted(cut for cut in self.cuts if cut < len(raw)), len(raw)]
+        return [raw[start:end] for start, end in itertools.pairwise(bounds) if end > start]
+
+    async def play(self, peer: Peer) -> None:
+        if self.reads_first:
+            await peer.head()
+        for piece in self.pieces:
+            await peer.send(piece)
+            await asyncio.sleep(0)
+        if self.ends == "resets":
+            peer.reset()
+        elif self.ends == "closes":
+            peer.writer.close()
+        else:
+            with suppress(OSError):  # the client may have left
+                peer.writer.write_eof()
+            await peer.client_left()
+
+
+ANSWERINGS = st.builds(
+    Answering,
+    name=st.sampled_from(sorted(ANSWERS)),
+    cuts=st.frozensets(st.integers(1, 120), max_size=8),
+    reads_first=st.booleans(),
+    ends=st.sampled_from(["closes", "resets", "half-closes"]),
+)
+
+
+@given(ANSWERINGS, ANSWERINGS)
+@example(
+    Answering("with a length", frozenset(), reads_first=True, ends="resets"),
+    Answering("a cut body", frozenset(), reads_first=True, ends="closes"),
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_no_request_hangs_and_none_is_said_not_to_be_sent_that_was(first: Answering, second: Answering) -> None:
+    """Two servers' ways in turn, three requests: each has its own number, and the server keeps all bytes that came."""
+    turns = [first, second]
+    came: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        keep(peer, came)
+        await turns[(peer.number - 1) % 2].play(peer)
+
+    async with serving(script) as server:
+        engine = engine_for(server.url)
+        for number in range(3):
+            connections = server.connections
+            async with asyncio.timeout(PATIENCE_S):
+                outcome = await post(engine, b"/number-%d" % number)
+            if isinstance(outcome, Failure) and not outcome.sent:
+                assert not any(b"/number-%d " % number in each for each in came)
+            if isinstance(outcome, Response):
+                assert_that_it_was_answered(outcome, server, turns, connections)
+        await engine.aclose()
+
+
+def assert_that_it_was_answered(outcome: Response, server: Server, turns: list[Answering], before: int) -> None:
+    """A response is what the server of a connection that this request could have used sends as a whole."""
+    possible = [turns[number % 2] for number in range(max(before - 1, 0), server.connections)]
+    read = [read_by_us([ANSWERS[each.name]], ends=True).outcome for each in possible if ANSWERS[each.name]]
+    assert (outcome.status, outcome.body) in read
+
+
+def keep(peer: Peer, came: list[bytes]) -> None:
+    """Keep whatever the peer receives, also what no script reads."""
+    feed = peer.reader.feed_data
+
+    def kept(data: Any) -> None:
+        came.append(bytes(data))
+        feed(data)
+
+    setattr(peer.reader, "feed_data", kept)  # noqa: B010 - mypy takes no assignment to a method

@@ -1,0 +1,169 @@
+"""A dry run decides as the relay does: the same fate, reason and action for the same record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import cast
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from consumer.commands.route import Verdict, judged
+from consumer.config.settings import Settings
+from consumer.core.ledger import Ledger, Policy
+from consumer.core.ownership import Assignment
+from consumer.kafka.journal.writes import DeadLetter, Item, Put, Write
+from consumer.kafka.records import SourceEvent
+from consumer.relay.edges import Source
+from consumer.relay.outbox import Limits, Outbox
+from consumer.telemetry.metrics import Metrics
+from schemas.dead_letter import REDRIVE_OF, DeadLetterHeaders
+
+OURS = Assignment("orders", 0, 1)
+SETTINGS = Settings.model_validate(
+    {
+        "kafka": {"bootstrap.servers": "localhost:9092"},
+        "engage": {"connections": {"default": {"base_url": "https://localhost", "api_key": "none"}}},
+        "source": {"tombstones": ["absent", "empty", "literal_null"]},
+        "routes": {
+            "mine": {
+                "when": "starts_with(kind, 'parcel')",
+                "action": "ConfirmShipment",
+                "order_id": "number",
+                "job_id": "job",
+                "newer_than": "since",
+                "event_time": "at",
+                "language": "language",
+                "data": "{total: total, first: lines[0]}",
+            }
+        },
+    }
+)
+
+
+class Collecting:
+    """A journal that keeps what it is given."""
+
+    backlog = 0
+    failed = None
+
+    def __init__(self) -> None:
+        self.writes: list[Write] = []
+
+    def start(self) -> None: ...
+
+    def submit(self, items: Iterable[Item]) -> None:
+        self.writes += cast("list[Write]", list(items))
+
+    def stuck_for(self) -> float:
+        return 0.0
+
+    def stop(self, timeout_s: float) -> bool:
+        return True
+
+
+def relayed(record: SourceEvent) -> tuple[object, ...]:
+    """Give the record to the relay's outbox, and tell what it has the journal write."""
+    ledger = Ledger(Policy(), jitter=lambda: 0.5)
+    ledger.assign(OURS, [], 0.0)
+    journal = Collecting()
+    outbox = Outbox(
+        ledger=ledger,
+        router=SETTINGS.router,
+        source=cast("Source", None),
+        journal=journal,
+        limits=Limits(100),
+        dead_letter_topics=SETTINGS.dead_letter_topics,
+        metrics=Metrics(CollectorRegistry()),
+        tracing=None,
+    )
+    outbox.take(OURS, [record], 0.0)
+    outbox.submit()
+    (write,) = journal.writes
+    if isinstance(write, DeadLetter):
+        why = DeadLetterHeaders.from_kafka(cast("list[tuple[str, bytes | None]]", write.record.headers))
+        return "dead_letter", why.reason, why.detail
+    if isinstance(write, Put):
+        kept = json.loads(write.value)["payload"]
+        return (
+            *("routed", kept["route"], kept["action"], kept["order_id"]),
+            *(kept.get("language"), kept.get("data"), kept["event_time_ms"]),
+        )
+    return ("ignored",)
+
+
+def dry_run(record: SourceEvent) -> tuple[object, ...]:
+    (verdict,) = judged([record], SETTINGS)
+    return told(verdict)
+
+
+def told(verdict: Verdict) -> tuple[object, ...]:
+    match verdict:
+        case Verdict(fate="dead_letter", reason=reason, detail=detail):
+            return "dead_letter", reason, detail
+        case Verdict(fate="routed", action=action) if action is not None:
+            return (
+                *("routed", action.route, action.action, action.order_id),
+                *(action.language, action.data, action.event_time_ms),
+            )
+    return (verdict.fate,)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["parcel", "sv-SE", "1e400"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = st.sampled_from(
+    [
+        "type",
+        "orderId",
+        "kind",
+        "number",
+        "job",
+        "since",
+        "at",
+        "language",
+        "total",
+        "lines",
+        "engage",
+        "occurredAt",
+        "data",
+    ]
+)
+MINE = st.dictionaries(FIELDS, JSON, max_size=6).map(lambda event: {"kind": "parcel", "number": 17, **event})
+CANONICAL = st.dictionaries(FIELDS, JSON, max_size=4).map(
+    lambda event: {"type": "order.shipped", "orderId": "A-1", **event}
+)
+VALUES = (
+    st.none()
+    | st.binary(max_size=60)
+    | st.sampled_from([b"null", b"", b" null ", b"[]", b'"text"', b"\xef\xbb\xbfnull", b"\x00\x00\x00\x00\x01{}"])
+    | (MINE | CANONICAL | JSON).map(lambda event: json.dumps(event).encode())
+)
+NAMES = st.text(max_size=6) | st.sampled_from(["traceparent", REDRIVE_OF, "ce_type"])
+HEADERS = st.lists(
+    st.tuples(NAMES, st.none() | st.binary(max_size=9) | st.just(b"orders.staging.dead-letters/0/1")), max_size=3
+)
+
+
+@given(VALUES, st.none() | st.binary(max_size=9), HEADERS, st.none() | st.integers(0, 2_000_000_000_000))
+@example(b'[{"type":"order.shipped","orderId":"A-1"}]', None, [], None)
+@example(b'{"type":"order.shipped","orderId":"A-1","data":{"total":199.00}}', None, [], None)
+@example(b"null", b"A-1", [], None)
+@example(b"{}", b"A-1", [(REDRIVE_OF, b"orders.staging.dead-letters/0/1")], None)
+def test_a_dry_run_decides_as_the_relay_does(
+    value: bytes | None, key: bytes | None, headers: list[tuple[str, bytes | None]], timestamp_ms: int | None
+) -> None:
+    record = SourceEvent(
+        topic="orders",
+        partition=0,
+        offset=17,
+        timestamp_ms=timestamp_ms,
+        key=key,
+        value=value,
+        headers=headers,
+    )
+    assert dry_run(record) == relayed(record)
