@@ -44,12 +44,13 @@ from consumer.kafka.records import (
     position_value,
 )
 from consumer.kafka.restore import KafkaReader, Restorer
-from schemas.pending_action import POSITION_KEY
+from schemas.pending_action import POSITION_KEY, SourceIdentity
 from tests.support.broker import JVM_FOR_LOAD, KafkaBroker
 
 GOAL_S = 5.0
 GOAL_BYTES = 1024
 GROUP = "engage-relay"
+SOURCE = SourceIdentity(group=GROUP, topic=TOPIC)
 CALL_TIMEOUT_S = 30.0
 
 
@@ -91,7 +92,7 @@ def fill(bootstrap_servers: str, actions: int, partitions: int) -> float:
             positions[each.partition] = each.offset + 1
             sizes += len(value)
         for partition, position in positions.items():
-            producer.produce(TOPICS.delay, position_value(position), POSITION_KEY, partition)
+            producer.produce(TOPICS.delay, position_value(SOURCE, partition, position), POSITION_KEY, partition)
         offsets = [TopicPartition(TOPIC, partition, position) for partition, position in positions.items()]
         offsets += [TopicPartition(TOPICS.delay, partition, 0) for partition in positions]
         producer.send_offsets_to_transaction(offsets, reader.consumer_group_metadata(), CALL_TIMEOUT_S)
@@ -155,7 +156,14 @@ def restart(bootstrap_servers: str, actions: int, partitions: int, *, traced: bo
     """Do what the relay does with an assignment of all partitions."""
     properties = {"bootstrap.servers": bootstrap_servers, "group.id": GROUP}
     reader = KafkaReader(properties)
-    restorer = Restorer(reader, topics={TOPIC: TOPICS}, say=print, wanted=lambda _: True, clock=steady_clock())
+    restorer = Restorer(
+        reader,
+        topics={TOPIC: TOPICS},
+        identities={TOPIC: SOURCE},
+        say=print,
+        wanted=lambda _: True,
+        clock=steady_clock(),
+    )
     assignments = [Assignment(TOPIC, partition, 1) for partition in range(partitions)]
     ledger = Ledger(Policy(), random.random)
     kept: list[object] = []

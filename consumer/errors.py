@@ -15,13 +15,14 @@ class ExitCode(IntEnum):
     TOPICS = 3  # the operator: a topic is missing or does not fit
     START = 4  # the operator has not said where to start (`--from`)
     OFFSET_OUT_OF_RANGE = 5  # the operator: the source no longer holds the next offset
+    IDENTITY = 6  # the operator: the delay topic belongs to another source, group or cluster
 
 
 class FatalError(Exception):
     """Ends the process with its exit code. `advice` says what the operator can do."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
-    advice: ClassVar[str | None] = None
+    advice: str | None = None
 
 
 class ConfigurationError(FatalError):
@@ -72,6 +73,31 @@ class ConsumerFailedError(FatalError):
         "start it again; if it ends again and again, give each instance its own group.instance.id, "
         "let all instances have the same group.protocol, and look at the rights on the group"
     )
+
+
+class IdentityError(FatalError):
+    """What the delay topic holds belongs to another source than this: its offsets say nothing about this one.
+
+    The source was recreated or renamed, the group or the cluster is another one, or two relays name one delay topic.
+    """
+
+    exit_code = ExitCode.IDENTITY
+
+    def __init__(self, why: str, *sources: str) -> None:
+        """`sources`: the topics that it is about."""
+        super().__init__(why)
+        source = sources[0] if sources else "SOURCE"
+        self.advice = (
+            "if it is the delay topic of another relay, give this one its own (delay.topic); if this relay takes its "
+            f"place, stop all instances and run: engage-relay topics adopt {source} --from earliest (the source's "
+            "events are all new), latest (skip those that are there) or recorded (the offsets are the same)"
+        )
+
+
+class AdoptionRefusedError(FatalError):
+    """`topics adopt` was asked for what cannot be right."""
+
+    exit_code = ExitCode.IDENTITY
 
 
 class OffsetOutOfRangeError(FatalError):

@@ -16,7 +16,8 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ from consumer.engage.http import OnRequest, Origin
 from consumer.errors import ConfigurationError, ExitCode, FatalError
 from consumer.kafka import clients
 from consumer.kafka import topics as kafka_topics
+from consumer.kafka.identity import unknown_ids
 from consumer.kafka.initial_offsets import Start, settle_start, start_of
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
@@ -50,6 +52,7 @@ from consumer.relay.inbox import Inbox
 from consumer.relay.loop import Relay
 from consumer.relay.outbox import Limits, replace_too_large
 from consumer.telemetry.metrics import Metrics
+from schemas.pending_action import SourceIdentity
 
 if TYPE_CHECKING:
     from consumer.telemetry.tracing import Tracing  # an extra
@@ -103,10 +106,10 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool) 
         _LOG.info("engage-relay starts", version=__version__, admin_port=admin.port)
         tracing = tracing_asked_for(settings, clock)
         connections = [_connection(name, settings, metrics) for name in settings.engage.connections]
-        counts = await _prepare(settings, stop, waiting, start=start, create_topics=create_topics)
-        if counts is None:
+        ground = await _prepare(settings, stop, waiting, start=start, create_topics=create_topics)
+        if ground is None:
             return ExitCode.OK
-        relay = _relay(settings, counts, connections, metrics, heartbeats, clock=clock, tracing=tracing)
+        relay = _relay(settings, ground, connections, metrics, heartbeats, clock=clock, tracing=tracing)
         await relay.run(stop)
     except FatalError as error:
         _LOG.error("cannot run", why=str(error).splitlines(), advice=error.advice)
@@ -129,10 +132,18 @@ def _stop_or_end(stop: asyncio.Event, number: int) -> None:
     stop.set()
 
 
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What was found of the source topics: their partition counts and their identities."""
+
+    counts: Mapping[str, int]
+    identities: Mapping[str, SourceIdentity]
+
+
 async def _prepare(
     settings: Settings, stop: asyncio.Event, waiting: Waiting, *, start: Start | None, create_topics: bool
-) -> dict[str, int] | None:
-    """Check what a relay needs. Returns the source topics' partition counts, or None if it was stopped meanwhile."""
+) -> Ground | None:
+    """Check what a relay needs. Returns what it stands on, or None if it was stopped meanwhile."""
     decided = start or start_of(settings.kafka)
     loop = asyncio.get_running_loop()
     stopped = loop.create_task(stop.wait())
@@ -197,16 +208,20 @@ def _check(settings: Settings, waiting: Waiting, *, stopped: Callable[[], bool],
         raise causes.explained(admin, error) from None
 
 
-def _settle_start(settings: Settings, start: Start | None) -> dict[str, int]:
-    for line in settle_start(settings.kafka, settings.topics, start):
+def _settle_start(settings: Settings, start: Start | None) -> Ground:
+    started = settle_start(settings.kafka, settings.topics, start)
+    for line in started.decided:
         _LOG.info(line)
+    for each in started.identities.values():
+        if (why := unknown_ids(each)) is not None:
+            _LOG.info(why)
     admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
-    return kafka_topics.partition_counts(admin, settings.source.topics)
+    return Ground(kafka_topics.partition_counts(admin, settings.source.topics), started.identities)
 
 
 def _relay(
     settings: Settings,
-    counts: dict[str, int],
+    ground: Ground,
     connections: list[Connection],
     metrics: Metrics,
     heartbeats: Heartbeats,
@@ -229,6 +244,7 @@ def _relay(
     source = Source(
         properties=settings.kafka,
         topics=topics,
+        identities=ground.identities,
         report=inbox.put,
         clock=clock,
         hand_over_s=hand_over_s,
@@ -238,6 +254,7 @@ def _relay(
         properties=settings.kafka,
         transactional_id=transactional_id(settings),
         topics=topics,
+        identities=ground.identities,
         ownership=lambda: source.ownership,
         clock=clock,
         report=inbox.put,
@@ -246,6 +263,7 @@ def _relay(
     restorer = Restorer(
         KafkaReader(settings.kafka),
         topics=topics,
+        identities=ground.identities,
         say=_LOG.warning,
         wanted=source.owns,
         clock=clock,
@@ -268,7 +286,8 @@ def _relay(
         ),
         limits=Limits(settings.limits.pending),
         dead_letter_topics=settings.dead_letter_topics,
-        partition_counts=counts,
+        incarnations={topic: each.incarnation for topic, each in ground.identities.items()},
+        partition_counts=ground.counts,
         lease_s=lease_of(settings.kafka),
         clock=clock,
         jitter=random.random,

@@ -1,11 +1,16 @@
 """The delay topic's records: the actions that are still open, so that a restart knows them.
 
-Key: `{source offset}:{route}` (UTF-8), or `position` for the partition's next source offset. The partition is
-the source partition's number. A tombstone ends an action. `payload` is written once and carried along unread;
-the fields beside it are the action's progress.
+Key: `{incarnation}:{source offset}:{route}` (UTF-8), or `position` for the partition's next source offset. The
+partition is the source partition's number. A tombstone ends an action. `payload` is written once and carried along
+unread; the fields beside it are the action's progress.
 
-Readers ignore unknown fields, so a newer relay may add some (`version` stays); a change that an older
-reader must not ignore raises `version`, and the older reader dead-letters what it cannot read.
+Offsets mean nothing without their topic. So the position names the group, the cluster and the topic that it belongs
+to (`SourceIdentity`). A source that is recreated, and adopted by a person, gets the next incarnation: its offsets
+begin at 0 again, and never meet those of what is still pending from the former topic.
+
+Version 1 (0.1.0) had neither. Readers ignore unknown fields, so a newer relay may add some (`version` stays). A
+change that an older reader must not ignore raises `version`: the older reader dead-letters an action that it cannot
+read, and does not start from a position that it cannot read.
 """
 
 from __future__ import annotations
@@ -127,7 +132,7 @@ class RoutedAction(_Contract):
 class PendingAction(_Contract):
     """A live record of the delay topic."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     state: Literal["pending", "sending"] = Field(
         description="`sending` is the intent: a `sending` record without a tombstone is in doubt after a crash."
     )
@@ -142,6 +147,19 @@ class PendingAction(_Contract):
         None, description="By when its order must have a contact; null before Engage first said that it has none."
     )
     payload: RoutedAction
+
+
+class SourceIdentity(_Contract):
+    """Whose offsets these are."""
+
+    group: str = Field(description="The consumer group of the relay.")
+    cluster_id: str | None = Field(None, description="Null where the cluster does not tell.")
+    topic: str
+    topic_id: str | None = Field(
+        None, description="A recreated topic has another one. Null where the brokers know no ids."
+    )
+    incarnation: int = Field(0, description="How many topics were the source before this one.")
+    former_topics: tuple[str, ...] = Field((), description="Other names that the source had before.")
 
 
 class RefusedDeadLetter(_Contract):
@@ -162,5 +180,7 @@ class RefusedDeadLetter(_Contract):
 class Position(_Contract):
     """The next offset of the source partition: written in every transaction that touches the partition."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     next_offset: int
+    partition: int
+    source: SourceIdentity

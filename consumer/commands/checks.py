@@ -32,9 +32,10 @@ from consumer.core.outcomes import (
     Unauthorized,
     Undated,
 )
-from consumer.errors import ConfigurationError, ExitCode, KafkaUnreachableError, TopicError
+from consumer.errors import ConfigurationError, ExitCode, IdentityError, KafkaUnreachableError, TopicError
 from consumer.events.routing import notes_on
 from consumer.kafka import clients, topics
+from consumer.kafka.identity import present_identities
 from consumer.kafka.initial_offsets import beginnings, start_of
 from consumer.kafka.reaching import GIVE_UP_S, reached
 from consumer.kafka.topic_rules import TopicRules
@@ -194,10 +195,13 @@ def _operations(some: set[AclOperation]) -> str:
 def _start(properties: clients.Properties, admin: AdminClient, each: topics.RelayTopics) -> Finding:
     group = properties["group.id"]
     try:
+        present = present_identities(admin, str(group), [each.source])[each.source]
         with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
-            found = asked(lambda: beginnings(reader, admin, each))
+            found = asked(lambda: beginnings(reader, admin, each, present))
     except KafkaException as error:
         return _kafka_failed(f"start of {each.source}", error)
+    except IdentityError as error:
+        return Finding("failed", f"identity: {'; '.join(str(error).splitlines())}. {error.advice}", ExitCode.IDENTITY)
     if found.started or not found.undecided:
         return Finding("ok", f"start: {each.source} continues where group {group} was")
     if not found.unread:

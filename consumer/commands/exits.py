@@ -20,6 +20,7 @@ EXIT_CODES = """Exit codes:
   3  a topic is missing or does not fit
   4  run: nobody said where to start (--from)
   5  run: the source no longer holds the next record
+  6  the delay topic belongs to another source, group or cluster
 """
 
 

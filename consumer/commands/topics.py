@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from consumer.commands import output
-from consumer.commands.exits import exit_codes
+from consumer.commands.exits import exit_codes, refuse
 from consumer.commands.options import Config, loaded, reach
 
-app = typer.Typer(help="Create and check the delay and dead-letter topics.", no_args_is_help=True)
+app = typer.Typer(help="Create and check the delay and dead-letter topics, or adopt them.", no_args_is_help=True)
 
 
 @app.command("create")
@@ -46,3 +46,33 @@ def topics_check(config: Config = None) -> None:
             output.notice(line)
         for each in settings.topics:
             output.data(f"{each.source}, {each.delay} and {each.dead_letters} fit")
+
+
+@app.command("adopt")
+def topics_adopt(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The source topic, as the configuration names it.")],
+    start: Annotated[
+        Literal["earliest", "latest", "recorded"],
+        typer.Option(
+            "--from",
+            help="earliest: its events are all new. latest: skip those that are there. recorded: its offsets are the "
+            "same as before.",
+        ),
+    ],
+    config: Config = None,
+) -> None:
+    """Say that this source takes over what its delay topic holds of another one.
+
+    For a source that was recreated, renamed or moved to another cluster, and for a new group.id. Stop all instances
+    first. What is pending stays pending and is sent.
+    """
+    with exit_codes():
+        settings = loaded(config)
+        from consumer.kafka.adoption import adopt
+
+        chosen = [each for each in settings.topics if each.source == source]
+        if not chosen:
+            refuse(f"{source} is not in source.topics: {', '.join(settings.source.topics)}")
+        reach(settings)
+        for line in adopt(settings.kafka, chosen[0], start):
+            output.data(line)

@@ -42,7 +42,16 @@ from consumer.engage.api_key import LEGAL_KEY, ApiKey
 from consumer.engage.http import Origin
 from consumer.engage.proxies import DIRECT, Proxy, proxy_at, proxy_for
 from consumer.errors import ConfigurationError
-from consumer.events.routing import BUILT_IN_ROUTES, TOMBSTONES, Router, RouteRule, Tombstone, compile_routes
+from consumer.events.expressions import ExpressionError, compile_expression
+from consumer.events.routing import (
+    BUILT_IN_ROUTES,
+    TOMBSTONES,
+    Router,
+    RouteRule,
+    Tombstone,
+    compile_routes,
+    expressions_of,
+)
 from consumer.kafka.topic_rules import TopicRules
 from consumer.kafka.topics import RelayTopics
 from schemas import DIALECT
@@ -489,6 +498,10 @@ class Settings(_Section):
     polling: Polling = Polling()
     limits: Limits = Limits()
     admin: Admin = Admin()
+    tables: dict[str, dict[str, str]] = Field(
+        default_factory=dict,
+        description="Tables by name, for `lookup('NAME', key)` in the routes: keys and what they stand for.",
+    )
     routes: dict[str, RouteRule | None] = Field(
         default_factory=dict,
         description="Your routes by name. The relay tries them in this order, before the built-in ones; null switches"
@@ -517,6 +530,22 @@ class Settings(_Section):
                 raise _errors_at([_wrong("topic", why)])
         return dead_letters
 
+    @field_validator("routes")
+    @classmethod
+    def _with_tables(cls, routes: dict[str, RouteRule | None], info: ValidationInfo) -> dict[str, RouteRule | None]:
+        """Check what an expression alone does not show: whether the tables are there that it looks up."""
+        tables = info.data.get("tables")
+        wrong: list[InitErrorDetails] = []
+        for name, rule in routes.items():
+            for key, text in ({} if rule is None or tables is None else expressions_of(rule)).items():
+                try:
+                    compile_expression(text, tables)
+                except ExpressionError as error:
+                    wrong.append({**_wrong(key, str(error)), "loc": (name, key)})
+        if wrong:
+            raise _errors_at(wrong)
+        return routes
+
     @property
     def topics(self) -> tuple[RelayTopics, ...]:
         """Each source topic with the two that belong to it."""
@@ -538,7 +567,8 @@ class Settings(_Section):
     @property
     def router(self) -> Router:
         """What decides over the events: the same for `run` and for a dry run."""
-        return Router(compile_routes(self.effective_routes), self.engage.connections, self.source.tombstones)
+        routes = compile_routes(self.effective_routes, self.tables)
+        return Router(routes, self.engage.connections, self.source.tombstones)
 
     @property
     def dead_letter_topics(self) -> frozenset[str]:

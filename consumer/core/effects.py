@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from consumer.core.ownership import Assignment
+from consumer.core.ownership import Assignment, Partition
 from schemas.dead_letter import Reason
 
 
 class ActionId(NamedTuple):
-    """One action: at most one per event, so the event's offset names it."""
+    """One action: at most one per event, so the event's place names it.
+
+    `offset` is that place (places.py): for a source that was recreated, more than the offset in its topic.
+    """
 
     assignment: Assignment
     offset: int
@@ -91,6 +94,7 @@ class NewAction:
 class LiveAction:
     """A live record of the delay topic. `sending` is the intent: it is in doubt. Times are seconds since 1970.
 
+    `offset`: see ActionId. `source`: the topic and partition that its event came from.
     `document_sent`: its document or change may have been under way when the record was written.
     `contact_due`: by when its order must have a contact; None before its first 422.
     """
@@ -102,6 +106,7 @@ class LiveAction:
     due: float
     attempts: int
     sends: int
+    source: Partition | None = None
     document_sent: bool = False
     contact_due: float | None = None
 

@@ -11,31 +11,19 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from consumer.events.decoding import Undecodable, decode, is_null, kind
-from consumer.events.routing import Misrouted, Routed, Router, RouteTrace, Unrouted
+from consumer.events.routing import Misrouted, RecordFacts, Routed, Router, RouteTrace, Unrouted
 from schemas.dead_letter import REDRIVE_OF, Reason
 
 Headers = Sequence[tuple[str, bytes | None]]
 Ignoring = Literal["tombstone", "foreign_redrive", "unrouted"]
 
 
-class Record(Protocol):
+class Record(RecordFacts, Protocol):
     """A record of a source topic, as far as a decision depends on it."""
-
-    @property
-    def topic(self) -> str:
-        """Where it lies."""
-
-    @property
-    def timestamp_ms(self) -> int | None:
-        """Milliseconds since 1970 (UTC)."""
 
     @property
     def value(self) -> bytes | None:
         """Its value; None: it has none, which is Kafka's own tombstone."""
-
-    @property
-    def headers(self) -> Headers:
-        """Kafka's headers, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +60,8 @@ def decide(
     if not isinstance(result, Unrouted):
         return result
     if not isinstance(event, dict):
-        return Misrouted(Reason.UNDECODABLE, f"JSON, but {kind(event)}, not an object", None)
+        hint = "; `json(event)` in a route reads it" if isinstance(event, str) and event[:1] in ("{", "[") else ""
+        return Misrouted(Reason.UNDECODABLE, f"JSON, but {kind(event)}, not an object{hint}", None)
     return Ignored("unrouted")
 
 

@@ -122,7 +122,31 @@ def _is_shallow(text: bytes, event: object) -> bool:
     return False
 
 
+# What begins like this is known, and is no JSON.
+_SIGNS: tuple[tuple[bytes, str], ...] = (
+    (b"\x1f\x8b", "looks like gzip"),
+    (b"\x28\xb5\x2f\xfd", "looks like Zstandard"),
+    (b"\x04\x22\x4d\x18", "looks like LZ4"),
+    (b"\xff\xfe", "looks like UTF-16"),
+    (b"\xfe\xff", "looks like UTF-16"),
+    (b"Obj\x01", "looks like an Avro file"),
+    (b"\xc3\x01", "looks like Avro with a single-object header"),
+    (b"<?xml", "looks like XML"),
+)
+_FRAME_BYTES = 5  # of a Schema Registry: 0, then the schema's id in 4 bytes
+
+
+def _looks_like(value: bytes) -> str | None:
+    if len(value) > _FRAME_BYTES and value[0] == 0:
+        schema_id = int.from_bytes(value[1:_FRAME_BYTES], "big")
+        inside = "JSON" if value[_FRAME_BYTES : _FRAME_BYTES + 1] in (b"{", b"[") else "a value"
+        return f"looks like the frame of a Schema Registry (byte 0, schema id {schema_id}) around {inside}"
+    return next((what for sign, what in _SIGNS if value.startswith(sign)), None)
+
+
 def _why_no_json(value: bytes, error: ValueError) -> str:
+    if (what := _looks_like(value)) is not None:
+        return f"not JSON: {what}"
     try:
         value.decode()
     except UnicodeDecodeError as wrong:

@@ -3,30 +3,44 @@
 The library (jmespath.py) finds unknown functions and wrong numbers of arguments only when they run, and its error texts
 contain parts of the event. So here
  1. names and arguments of functions are checked when an expression is compiled, nesting is limited;
- 2. an expression that fails at run time raises `EvaluationError`, which never repeats contents.
+ 2. an expression that fails at run time raises `EvaluationError`, which never repeats contents;
+ 3. a name where a text must be meant is refused (trees.py), and so is what no record has (`meta.x`);
+ 4. what most routes consist of (paths, comparisons with a text, `||`, `&&`) is closures, which take a tenth of the
+    interpreter's time. Everything else is the library's interpreter.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from jmespath.exceptions import IncompleteExpressionError, JMESPathError, JMESPathTypeError, LexerError, ParseError
-from jmespath.functions import Functions
+from jmespath.lexer import Lexer
 from jmespath.parser import Parser
-from jmespath.visitor import TreeInterpreter
+from jmespath.visitor import Options, TreeInterpreter
 from pydantic_core import from_json, to_json
 
+from consumer.events import trees
+from consumer.events.functions import (
+    LITERAL_ARGUMENTS,
+    TEXT_ARGUMENTS,
+    FunctionError,
+    RouteFunctions,
+    why_no_pattern,
+)
+from consumer.events.times import NANOSECONDS, zone_of
+
 Search = Callable[[object], object]
-_Node = dict[str, Any]  # the library's tree: type, value, children
+Tables = Mapping[str, Mapping[str, str]]
+_Node = trees.Node
 
 MAX_NESTING = 32  # adds to the event's own nesting (decoding.MAX_NESTING): together far below the JSON parser's 200
 SHOWN_CHARACTERS = 80
 
-_INTERPRETER = TreeInterpreter()
+_INTERPRETER = TreeInterpreter(Options(custom_functions=RouteFunctions()))
 # What the library lets through when a value is of a type that an operation cannot take.
 _FAILURES = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError)
 
@@ -41,20 +55,48 @@ class EvaluationError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A compiled expression. `search` gives a JSON value; it raises EvaluationError."""
+    """A compiled expression. `search` gives a JSON value; it raises EvaluationError.
+
+    It searches the event; where `reads_record` is true, the event's fields with the record's names beside them.
+    """
 
     text: str
     search: Search
+    reads_record: bool = False
 
     def __str__(self) -> str:
         return f"expression `{shown(self.text)}`"
 
 
-def compile_expression(text: str) -> Expression:
-    """Compile JMESPath. Raises ExpressionError."""
+def compile_expression(
+    text: str, tables: Tables | None = None, *, is_condition: bool = False, with_item: bool = False
+) -> Expression:
+    """Compile JMESPath. Raises ExpressionError.
+
+    `tables`: those of `lookup()`; None leaves their names unchecked. `is_condition`: two absent fields are not equal.
+    `with_item`: `item` is a name of its own.
+    """
     tree = _parse(text)
     _check(tree, text, 0)
-    return Expression(text, _search(tree))
+    tree = trees.with_null(tree)
+    _check_traps(tree, text)
+    tree = _with_tables(tree, text, tables)
+    if is_condition:
+        tree = trees.never_by_absence(tree)
+    names = trees.RECORD_NAMES | {trees.ITEM} if with_item else trees.RECORD_NAMES
+    reads_record = any(name in names for name in trees.root_names(tree))
+    return Expression(text, _search(trees.at_event(tree) if reads_record else tree), reads_record)
+
+
+def paths_of(text: str) -> list[tuple[tuple[str, ...], bool]]:
+    """Return the event's paths that an expression reads, and whether another may stand in for each (`||`)."""
+    found = []
+    for path, optional in trees.paths(trees.with_null(_parse(text))):
+        if path[0] not in trees.RECORD_NAMES:
+            found.append((path, optional))
+        elif path[0] == "event" and len(path) > 1:
+            found.append((path[1:], optional))
+    return found
 
 
 def written_keys(text: str) -> frozenset[str]:
@@ -67,6 +109,8 @@ def written_keys(text: str) -> frozenset[str]:
 
 def is_true(value: object) -> bool:
     """Tell JMESPath's truth: false are false, null and an empty text, list or object; 0 is true."""
+    if value is True or value is False:
+        return value is True
     return not (value is None or value is False or value in ("", [], {}))
 
 
@@ -105,6 +149,7 @@ def _check(node: _Node, text: str, depth: int) -> None:
     match node["type"]:
         case "function_expression":
             _check_call(str(node["value"]), len(children), text)
+            _check_texts(str(node["value"]), trees.children(node), text)
         case "slice" if children[2:] == [0]:
             raise ExpressionError(f"a slice's step cannot be 0: `{shown(text)}`")
     for child in children:
@@ -114,7 +159,7 @@ def _check(node: _Node, text: str, depth: int) -> None:
 
 def _check_call(name: str, given: int, text: str) -> None:
     column = text.find(name) + 1
-    function = Functions.FUNCTION_TABLE.get(name)
+    function = RouteFunctions.FUNCTION_TABLE.get(name)
     if function is None:
         raise ExpressionError(f"there is no function {shown(name)}() (column {column}): `{shown(text)}`")
     signature = function["signature"]
@@ -122,6 +167,64 @@ def _check_call(name: str, given: int, text: str) -> None:
     if given < len(signature) or (given > len(signature) and not variadic):
         wanted = f"{'at least ' if variadic else ''}{len(signature)}"
         raise ExpressionError(f"{name}() takes {wanted} arguments (column {column}): `{shown(text)}`")
+
+
+def _check_texts(name: str, arguments: list[_Node], text: str) -> None:
+    """Check the arguments that must be texts in the expression itself, and names in the place of a text."""
+    quoted = _quoted_names(text)
+    for index in TEXT_ARGUMENTS.get(name, ()):
+        argument = arguments[index]
+        if argument["type"] == "field" and argument["value"] in quoted:
+            raise ExpressionError(f"{trees.meant_as_text(str(argument['value']), at_root=True)}: `{shown(text)}`")
+    for index in LITERAL_ARGUMENTS.get(name, ()):
+        if index >= len(arguments):
+            break
+        value = arguments[index].get("value") if arguments[index]["type"] == "literal" else None
+        why = "must be a text in single quotes" if not isinstance(value, str) else _why_no_argument(name, value)
+        if why is not None:
+            raise ExpressionError(f"argument {index + 1} of {name}() {why}: `{shown(text)}`")
+
+
+def _why_no_argument(name: str, value: str) -> str | None:
+    if name == "match":
+        return why_no_pattern(value)
+    if name == "time" and value not in NANOSECONDS and zone_of(value) is None:
+        return f"must be a unit ({', '.join(NANOSECONDS)}) or a time zone, such as Europe/Stockholm"
+    return None
+
+
+def _check_traps(tree: _Node, text: str) -> None:
+    found = trees.trap(tree, _quoted_names(text))
+    if found is not None:
+        name, why = found
+        raise ExpressionError(f"{why} (column {max(text.rfind(name), 0) + 1}): `{shown(text)}`")
+    for path, _ in trees.paths(tree):
+        if path[0] == "meta" and len(path) > 1 and path[1] not in trees.META:
+            raise ExpressionError(f"`meta` has {', '.join(trees.META)}, and no {shown(path[1])}: `{shown(text)}`")
+
+
+def _quoted_names(text: str) -> frozenset[str]:
+    """Return the names in double quotes that need none: who quotes such a name means a text."""
+    tokens = cast("Iterator[dict[str, Any]]", Lexer().tokenize(text))
+    return frozenset(str(token["value"]) for token in tokens if token["type"] == "quoted_identifier")
+
+
+def _with_tables(node: _Node, text: str, tables: Tables | None) -> _Node:
+    """Put the table itself into each `lookup()`."""
+    changed = {
+        **node,
+        "children": [
+            _with_tables(child, text, tables) if isinstance(child, dict) else child for child in _children(node)
+        ],
+    }
+    if node["type"] == "function_expression" and node["value"] == "lookup":
+        name = changed["children"][0]["value"]
+        if tables is not None and name not in tables:
+            known = f"there are {', '.join(sorted(tables))}" if tables else "there is none: write `tables`"
+            raise ExpressionError(f"lookup(): there is no table {shown(name)}; {known}: `{shown(text)}`")
+        table = dict(tables[name]) if tables is not None else {}
+        changed["children"][0] = {"type": "literal", "value": table, "children": []}
+    return changed
 
 
 def _check_literal(value: object) -> None:
@@ -152,9 +255,16 @@ def _children(node: _Node) -> list[object]:
 
 
 def _search(tree: _Node) -> Search:
+    found = _closure(tree)
+    if found is not None:
+        return found
+    run = _part(tree)
+
     def search(event: object) -> object:
         try:
-            found: object = _INTERPRETER.visit(cast("Any", tree), event)
+            found = run(event)
+        except FunctionError as error:
+            raise EvaluationError(f"failed: {error}") from None
         except JMESPathTypeError as error:  # its own text repeats the value
             raise EvaluationError(f"failed: {error.function_name}() was given a wrong {error.actual_type}") from None
         except _FAILURES as error:
@@ -162,6 +272,85 @@ def _search(tree: _Node) -> Search:
         if not _is_json(found):
             raise EvaluationError("gave something that is not JSON")
         return found
+
+    return search
+
+
+def _part(node: _Node) -> Search:
+    """Return a node as a closure, or what runs the interpreter on it."""
+    found = _closure(node)
+    if found is not None:
+        return found
+    visit: Callable[..., object] = _INTERPRETER.visit
+    match node["type"]:
+        case "or_expression":
+            return _either(*map(_part, trees.children(node)))
+        case "and_expression":
+            return _both(*map(_part, trees.children(node)))
+    return lambda value: visit(node, value)
+
+
+def _closure(node: _Node) -> Search | None:
+    """Return what gives the node's value, and never fails; None: the interpreter must."""
+    path = trees.path_of(node)
+    if path is not None:
+        return _path(path)
+    parts = trees.children(node)
+    match node["type"]:
+        case "literal":
+            value: object = node["value"]
+            return lambda _: value
+        case "comparator" if node["value"] in ("eq", "ne"):
+            return _comparison(parts, is_equal=node["value"] == "eq")
+        case "or_expression" | "and_expression":
+            first, second = map(_closure, parts)
+            if first is not None and second is not None:
+                return (_either if node["type"] == "or_expression" else _both)(first, second)
+    return None
+
+
+def _path(path: tuple[str, ...]) -> Search:
+    if len(path) == 1:
+        (name,) = path
+        return lambda value: value.get(name) if isinstance(value, dict) else None
+
+    def search(value: object) -> object:
+        for name in path:
+            if not isinstance(value, dict):
+                return None
+            value = value.get(name)
+        return value
+
+    return search
+
+
+def _comparison(sides: list[_Node], *, is_equal: bool) -> Search | None:
+    """Compare with a text or null: what else JMESPath calls equal, its interpreter knows."""
+    for side, other in (sides, sides[::-1]):
+        if other["type"] == "literal" and (other["value"] is None or isinstance(other["value"], str)):
+            found = _closure(side)
+            return None if found is None else _compared(found, other["value"], is_equal=is_equal)
+    return None
+
+
+def _compared(found: Search, wanted: object, *, is_equal: bool) -> Search:
+    if is_equal:
+        return lambda value: found(value) == wanted
+    return lambda value: found(value) != wanted
+
+
+def _either(first: Search, second: Search) -> Search:
+    def search(value: object) -> object:
+        found = first(value)
+        return found if is_true(found) else second(value)
+
+    return search
+
+
+def _both(first: Search, second: Search) -> Search:
+    def search(value: object) -> object:
+        found = first(value)
+        return second(value) if is_true(found) else found
 
     return search
 

@@ -39,7 +39,11 @@ def _integer(text: str) -> object:
     return Number(text) if text == "-0" else int(text)
 
 
-_EXACT = json.JSONDecoder(parse_float=Number, parse_int=cast("type[int]", _integer))
+def _no_number(name: str) -> object:
+    raise ValueError(name)
+
+
+_EXACT = json.JSONDecoder(parse_float=Number, parse_int=cast("type[int]", _integer), parse_constant=_no_number)
 
 
 def read_exactly(text: bytes) -> object:

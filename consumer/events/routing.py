@@ -26,13 +26,22 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
+from difflib import get_close_matches
 from typing import Annotated, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from consumer.events.decoding import kind
-from consumer.events.expressions import EvaluationError, Expression, compile_expression, is_true, written_keys
+from consumer.events.expressions import (
+    EvaluationError,
+    Expression,
+    Tables,
+    compile_expression,
+    is_true,
+    paths_of,
+    written_keys,
+)
 from consumer.events.identifiers import MAX_ID_CHARACTERS, why_unusable
 from consumer.events.times import Unreadable, milliseconds, plausible, read_time, zone_of
 from schemas.dead_letter import Reason
@@ -88,7 +97,7 @@ TimeZone = Annotated[str, AfterValidator(_known_zone)]
 
 
 class RouteRule(BaseModel):
-    """A route as the user writes it. All fields but `action` and `on_unknown` are JMESPath over the event.
+    """A route as the user writes it. Its JMESPath reads the event, with its record's names beside it (trees.py).
 
     If `change_delivery` or `change_status` gives a value, the relay makes this change first, and the tag comes from it.
     Otherwise the tag comes from the first of `version_tag`, `job_id` and `order` that gives a value.
@@ -211,43 +220,72 @@ class Route:
 _OCCURRED_AT = compile_expression("occurredAt")
 
 
-def compile_routes(rules: Mapping[str, RouteRule]) -> list[Route]:
+def compile_routes(rules: Mapping[str, RouteRule], tables: Tables | None = None) -> list[Route]:
     """Compile rules in the order in which they are tried: these and no others (settings adds the built-in ones)."""
-    return [_compiled(name, rule) for name, rule in rules.items()]
+    return [_compiled(name, rule, tables or {}) for name, rule in rules.items()]
 
 
-def _compiled(name: str, rule: RouteRule) -> Route:
+EXPRESSIONS = (
+    *("when", "action_name", "order_id", "version_tag", "job_id", "order", "change_delivery", "change_status"),
+    *("newer_than", "event_time", "language", "data", "connection"),
+)
+"""The keys of a route that are expressions."""
+
+
+def expressions_of(rule: RouteRule) -> dict[str, str]:
+    """Return a route's expressions by key."""
+    return {key: text for key in EXPRESSIONS if (text := getattr(rule, key)) is not None}
+
+
+def _compiled(name: str, rule: RouteRule, tables: Tables) -> Route:
+    def compiled(text: str) -> Expression:
+        return compile_expression(text, tables)
+
     def optional(text: str | None) -> Expression | None:
-        return None if text is None else compile_expression(text)
+        return None if text is None else compiled(text)
 
     return Route(
         name=name,
         action=rule.action,
         on_unknown=rule.on_unknown,
         canonical=rule == BUILT_IN_ROUTES.get(name),
-        when=optional(rule.when),
+        when=None if rule.when is None else compile_expression(rule.when, tables, is_condition=True),
         action_name=optional(rule.action_name),
-        order_id=compile_expression(rule.order_id),
+        order_id=compiled(rule.order_id),
         version_tag=optional(rule.version_tag),
         job_id=optional(rule.job_id),
         order=optional(rule.order),
         changes=tuple(
-            (key, change, compile_expression(text))
-            for key, change in _CHANGES
-            if (text := getattr(rule, key)) is not None
+            (key, change, compiled(text)) for key, change in _CHANGES if (text := getattr(rule, key)) is not None
         ),
         send=rule.send,
         newer_than=optional(rule.newer_than),
-        event_time=_OCCURRED_AT if rule.event_time is None else compile_expression(rule.event_time),
+        event_time=_OCCURRED_AT if rule.event_time is None else compiled(rule.event_time),
         time_zone=None if rule.time_zone is None else zone_of(rule.time_zone),
         language=optional(rule.language),
         data=optional(rule.data),
-        connection=compile_expression(rule.connection),
+        connection=compiled(rule.connection),
     )
 
 
 class RecordFacts(Protocol):
     """What routing reads of the event's record."""
+
+    @property
+    def topic(self) -> str:
+        """Where it lies."""
+
+    @property
+    def partition(self) -> int:
+        """In which partition."""
+
+    @property
+    def offset(self) -> int:
+        """And at which offset."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Kafka's key."""
 
     @property
     def timestamp_ms(self) -> int | None:
@@ -256,6 +294,41 @@ class RecordFacts(Protocol):
     @property
     def headers(self) -> Sequence[tuple[str, bytes | None]]:
         """Kafka's headers, in their order."""
+
+
+class Scope:
+    """What a route's expressions read: the event, and its record's names beside it where one of them is used."""
+
+    __slots__ = ("_root", "event", "record")
+
+    def __init__(self, event: object, record: RecordFacts) -> None:
+        self.event = event
+        self.record = record
+        self._root: dict[str, object] | None = None
+
+    @property
+    def root(self) -> dict[str, object]:
+        """The event's fields, and the record's names over them (trees.py)."""
+        if self._root is None:
+            record = self.record
+            fields = self.event if isinstance(self.event, dict) else {}
+            place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+            self._root = {
+                **fields,
+                "event": self.event,
+                "headers": {name: _as_text(value) for name, value in record.headers},
+                "key": _as_text(record.key),
+                "meta": {**place, "timestamp": record.timestamp_ms},
+            }
+        return self._root
+
+
+def _as_text(raw: bytes | None) -> str | None:
+    """Return a key or header as text; null where it is none."""
+    try:
+        return None if raw is None else raw.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,8 +408,9 @@ class Router:
         self, event: object, record: RecordFacts, trace: list[RouteTrace] | None = None
     ) -> Routed | Unrouted | Misrouted:
         """Say what becomes of an event, and in `trace` what each route said. Never raises for what it holds."""
+        scope = Scope(event, record)
         for index, route in enumerate(self._routes):
-            result = self._ask(route, event, record)
+            result = self._ask(route, scope)
             if trace is not None:
                 trace.append(RouteTrace(route.name, result is not None, _why(route, result)))
             if result is not None:
@@ -346,32 +420,32 @@ class Router:
                 return result
         return _UNROUTED
 
-    def _ask(self, route: Route, event: object, record: RecordFacts) -> Routed | Misrouted | None:
+    def _ask(self, route: Route, scope: Scope) -> Routed | Misrouted | None:
         try:
-            if route.when is not None and not is_true(_value("when", route.when, event)):
+            if route.when is not None and not is_true(_value("when", route.when, scope)):
                 return None
             if route.canonical:
-                _check_contract(event)
-            return self._action(route, event, record)
+                _check_contract(scope.event)
+            return self._action(route, scope)
         except _UnusableError as wrong:
             return Misrouted(wrong.reason, str(wrong), route.name)
 
-    def _action(self, route: Route, event: object, record: RecordFacts) -> Routed:
-        connection = _required("connection", route.connection, _text("connection", route.connection, event))
+    def _action(self, route: Route, scope: Scope) -> Routed:
+        connection = _required("connection", route.connection, _text("connection", route.connection, scope))
         if connection not in self._connections:
             raise _UnusableError(f"connection: {_quoted(connection)} is not configured", Reason.UNKNOWN_CONNECTION)
         dropped: list[Dropped] = []
         return Routed(
             route=route.name,
             connection=connection,
-            order_id=_required("order_id", route.order_id, _identifier("order_id", route.order_id, event)),
-            action=_action_name(route, event),
-            language=_language(route, event, dropped),
-            data=_data(route, event, dropped),
-            tag_source=_tag_source(route, event),
+            order_id=_required("order_id", route.order_id, _identifier("order_id", route.order_id, scope)),
+            action=_action_name(route, scope),
+            language=_language(route, scope, dropped),
+            data=_data(route, scope, dropped),
+            tag_source=_tag_source(route, scope),
             on_unknown=route.on_unknown,
-            event_time_ms=_event_time_ms(route, event, record, dropped),
-            trace_context=trace_context(record.headers),
+            event_time_ms=_event_time_ms(route, scope, dropped),
+            trace_context=trace_context(scope.record.headers),
             dropped=tuple(dropped),
         )
 
@@ -399,21 +473,23 @@ def _may_be_wrong(error: ErrorDetails) -> bool:
     return error["loc"][:1] in _MAY_BE_WRONG or error["loc"] == ("engage", "newerThan")  # that one is read below
 
 
-def _value(key: str, expression: Expression | None, event: object) -> object:
+def _value(key: str, expression: Expression | None, scope: Scope) -> object:
     if expression is None:
         return None
     try:
-        return expression.search(event)
+        return expression.search(scope.root if expression.reads_record else scope.event)
     except EvaluationError as error:
         raise _UnusableError(f"{key}: {expression} {error}") from None
 
 
-def _text(key: str, expression: Expression | None, event: object, *, integers: bool = False) -> str | None:
-    value = _value(key, expression, event)
+def _text(key: str, expression: Expression | None, scope: Scope, *, integers: bool = False) -> str | None:
+    value = _value(key, expression, scope)
     if value is None:
         return None
     if integers and isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # commerce platforms number their orders
+    if integers and isinstance(value, float):
+        raise _UnusableError(f"{key}: {expression} gave a number with a fraction or exponent: it may have lost digits")
     if not isinstance(value, str):
         raise _UnusableError(f"{key}: {expression} gave {kind(value)}, not a text")
     if not value:
@@ -429,6 +505,17 @@ def notes_on(rule: RouteRule) -> Iterator[str]:
         yield note
     if rule.order is not None and any(map(names_order_action, written_keys(rule.order))):
         yield f"order: the document has an {ORDER_ACTION} of its own: its events become dead letters, not two e-mails"
+    for key, text in expressions_of(rule).items():
+        for path, _ in paths_of(text):
+            if (meant := nearly_a_record_name(path[0])) is not None:
+                yield f"{key}: {path[0]} is a field of the event; of its record there is `{meant}`"
+
+
+def nearly_a_record_name(name: str) -> str | None:
+    """Return the record's name that this one may be an error for: `header` for `headers`, say."""
+    if name.lower() in ("header", "headers", "hdrs", "record_headers"):
+        return "headers"
+    return next(iter(get_close_matches(name.lower(), ("headers", "meta"), n=1, cutoff=0.85)), None)
 
 
 def names_order_action(field: str) -> bool:
@@ -443,8 +530,8 @@ def note_on(action: str) -> str | None:
     return f"Engage's documentation does not list the action {action}: it must be set up in Engage by this name"
 
 
-def _action_name(route: Route, event: object) -> ActionName:
-    name = _text("action_name", route.action_name, event)
+def _action_name(route: Route, scope: Scope) -> ActionName:
+    name = _text("action_name", route.action_name, scope)
     if name is not None and not name.strip():
         raise _UnusableError(f"action_name: {route.action_name} gave an empty text")
     if name is not None and len(name) > MAX_ACTION_CHARACTERS:
@@ -452,8 +539,8 @@ def _action_name(route: Route, event: object) -> ActionName:
     return route.action if name is None else name
 
 
-def _identifier(key: str, expression: Expression | None, event: object) -> str | None:
-    value = _text(key, expression, event, integers=True)
+def _identifier(key: str, expression: Expression | None, scope: Scope) -> str | None:
+    value = _text(key, expression, scope, integers=True)
     why = None if value is None else why_unusable(value)
     if why is not None:
         raise _UnusableError(f"{key}: {expression} gave an id that {why}")
@@ -466,74 +553,74 @@ def _required(key: str, expression: Expression, value: str | None) -> str:
     return value
 
 
-def _tag_source(route: Route, event: object) -> TagSource:
+def _tag_source(route: Route, scope: Scope) -> TagSource:
     if route.send == "with_document":
-        document = _document(route, event)
+        document = _document(route, scope)
         if document is None:
             raise _UnusableError(f"order: {route.order} gave nothing, and the action travels in it")
         return WithDocument(document=document)
-    if (change := _change(route, event)) is not None:
+    if (change := _change(route, scope)) is not None:
         return change
-    version_tag = _text("version_tag", route.version_tag, event, integers=True)
+    version_tag = _text("version_tag", route.version_tag, scope, integers=True)
     if version_tag is not None:
         return FromEvent(version_tag=version_tag)
-    job_id = _identifier("job_id", route.job_id, event)
+    job_id = _identifier("job_id", route.job_id, scope)
     if job_id is not None:
         return FromJob(job_id=job_id)
-    if (document := _document(route, event)) is not None:
+    if (document := _document(route, scope)) is not None:
         return FromDocument(document=document)
-    return FromOrder(newer_than=_moment("newer_than", route.newer_than, event, route.time_zone))
+    return FromOrder(newer_than=_moment("newer_than", route.newer_than, scope, route.time_zone))
 
 
-def _document(route: Route, event: object) -> dict[str, object] | None:
-    document = _object("order", route.order, event)
+def _document(route: Route, scope: Scope) -> dict[str, object] | None:
+    document = _object("order", route.order, scope)
     if any(value is not None and names_order_action(name) for name, value in (document or {}).items()):
         raise _UnusableError(f"order: {route.order} gave an {ORDER_ACTION}, and the route sends an action, too")
     return document
 
 
-def _change(route: Route, event: object) -> FromChange | None:
+def _change(route: Route, scope: Scope) -> FromChange | None:
     """Return the change that comes first. It takes the place of a document, of which there must be none, then."""
     found: tuple[str, FromChange] | None = None
     for key, change, expression in route.changes:
-        body = _object(key, expression, event)
+        body = _object(key, expression, scope)
         if body is not None and found is not None:
             raise _UnusableError(f"{key}: {expression} gave a second change, after {found[0]}")
         if body is not None:
             found = (key, FromChange(change=change, body=body))
     if found is None:
         return None
-    if _value("order", route.order, event) is not None:
+    if _value("order", route.order, scope) is not None:
         raise _UnusableError(f"order: {route.order} gave a document, besides {found[0]}")
     return found[1]
 
 
-def _object(key: str, expression: Expression | None, event: object) -> dict[str, object] | None:
-    value = _value(key, expression, event)
+def _object(key: str, expression: Expression | None, scope: Scope) -> dict[str, object] | None:
+    value = _value(key, expression, scope)
     if value is None or isinstance(value, dict):
         return value
     raise _UnusableError(f"{key}: {expression} gave {kind(value)}, not an object")
 
 
-def _event_time_ms(route: Route, event: object, record: RecordFacts, dropped: list[Dropped]) -> int:
+def _event_time_ms(route: Route, scope: Scope, dropped: list[Dropped]) -> int:
     """Return when it happened: a figure for the metrics, so nothing that is wrong with it stops the action."""
-    record_ms = UNKNOWN_TIME_MS if record.timestamp_ms is None else record.timestamp_ms
-    value = _optional("event_time", route.event_time, event, dropped)
+    record_ms = UNKNOWN_TIME_MS if scope.record.timestamp_ms is None else scope.record.timestamp_ms
+    value = _optional("event_time", route.event_time, scope, dropped)
     if value is None:
         return record_ms
     moment = read_time(value, route.time_zone)
     if isinstance(moment, Unreadable):
         dropped.append(Dropped("event_time", f"{route.event_time} gave {kind(value)} that {moment.why}"))
         return record_ms
-    if not plausible(moment, record.timestamp_ms):
+    if not plausible(moment, scope.record.timestamp_ms):
         dropped.append(Dropped("event_time", f"{route.event_time} gave an implausible time"))
         return record_ms
     return milliseconds(moment)
 
 
-def _moment(key: str, expression: Expression | None, event: object, zone: tzinfo | None) -> datetime | None:
+def _moment(key: str, expression: Expression | None, scope: Scope, zone: tzinfo | None) -> datetime | None:
     """Read a time that decides something."""
-    value = _value(key, expression, event)
+    value = _value(key, expression, scope)
     if value is None:
         return None
     moment = read_time(value, zone)
@@ -544,17 +631,17 @@ def _moment(key: str, expression: Expression | None, event: object, zone: tzinfo
     return moment
 
 
-def _optional(key: str, expression: Expression | None, event: object, dropped: list[Dropped]) -> object:
+def _optional(key: str, expression: Expression | None, scope: Scope, dropped: list[Dropped]) -> object:
     """Return what a field gives that decides nothing: where its expression fails, nothing."""
     try:
-        return _value(key, expression, event)
+        return _value(key, expression, scope)
     except _UnusableError as error:
         dropped.append(Dropped(key, str(error).removeprefix(f"{key}: ")))
         return None
 
 
-def _language(route: Route, event: object, dropped: list[Dropped]) -> str | None:
-    value = _optional("language", route.language, event, dropped)
+def _language(route: Route, scope: Scope, dropped: list[Dropped]) -> str | None:
+    value = _optional("language", route.language, scope, dropped)
     if value is None or value == "":
         return None
     if isinstance(value, str) and len(value) <= MAX_LANGUAGE_CHARACTERS:
@@ -564,8 +651,8 @@ def _language(route: Route, event: object, dropped: list[Dropped]) -> str | None
     return None
 
 
-def _data(route: Route, event: object, dropped: list[Dropped]) -> object:
-    value = _optional("data", route.data, event, dropped)
+def _data(route: Route, scope: Scope, dropped: list[Dropped]) -> object:
+    value = _optional("data", route.data, scope, dropped)
     if route.canonical and not isinstance(value, dict | None):  # the contract's, which this field may break
         dropped.append(Dropped("data", f"{route.data} gave {kind(value)}, not an object"))
         return None

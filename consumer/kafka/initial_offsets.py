@@ -2,8 +2,8 @@
 
 Rules:
  1. A relay *starts* a topic once: it writes a position record for each of its partitions, all in one transaction. So
-    a topic is started if partition 0 of its delay topic holds a settled record. (Any record is not enough: an aborted
-    transaction leaves records behind that nobody can read.)
+    a topic is started if its delay topic holds a settled position record. (Any record is not enough: an aborted
+    transaction leaves records behind that nobody can read.) It names the source that it is of (identity.py).
  2. In a started topic, a partition without any position was added later. It starts at its beginning.
  3. In a topic that was not started, a partition is known if the group has committed an offset of it (another consumer
     did, or the delay topic was lost). For partitions that are unknown and hold records the operator decides
@@ -11,25 +11,28 @@ Rules:
     lose the events that wait. That the group knows another partition says nothing about these.
  4. A decision is fenced. It is written under one transactional id for the group, and that id is taken before the
     look at the topics. An instance that takes the id later fences the earlier one, whose look is out of date by
-    then. So an instance that was frozen in between writes nothing, and looks again.
+    then. So an instance that was frozen in between writes nothing, and looks again. Another group has another id: so
+    the records must also lie where the delay topic ended at the look. Else somebody has written in between.
  5. An instance that has nothing to decide takes no transactional id: an ordinary start disturbs no other instance.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from consumer.errors import StartRefusedError
 from consumer.kafka import clients
+from consumer.kafka.identity import present_identities, recorded_positions, verified
+from consumer.kafka.journal.producers import cause_of
 from consumer.kafka.records import position_value
-from consumer.kafka.scan import StalledError, records_between
 from consumer.kafka.topics import (
     CALL_TIMEOUT_S,
     RelayTopics,
@@ -38,7 +41,7 @@ from consumer.kafka.topics import (
     partition_counts,
     watermarks,
 )
-from schemas.pending_action import POSITION_KEY
+from schemas.pending_action import POSITION_KEY, SourceIdentity
 
 Start = Literal["earliest", "latest"]
 
@@ -52,13 +55,16 @@ _WORDS: Mapping[Start, str] = {"earliest": "beginning", "latest": "end"}
 class Beginnings:
     """What is known of where a topic continues.
 
-    `committed` and `marks` are by partition; both are empty if it `started`.
+    `identity`: the source, as its delay topic names it if it `started`. `committed` and `marks` are by partition; both
+    are empty if it `started`. `ends`: where each delay partition ended at the look.
     """
 
     topics: RelayTopics
+    identity: SourceIdentity
     started: bool
     committed: Mapping[int, int]
     marks: Mapping[int, Watermarks]
+    ends: Mapping[int, int]
 
     @property
     def undecided(self) -> dict[int, int]:
@@ -99,59 +105,63 @@ class Beginnings:
         return {**begin, **self.committed}
 
 
-def beginnings(reader: Consumer, admin: AdminClient, topics: RelayTopics) -> Beginnings:
-    """Look where a topic continues. Raises KafkaException where the broker does not answer."""
-    if is_started(reader, admin, topics.delay):
-        return Beginnings(topics, True, {}, {})
+def beginnings(
+    reader: Consumer,
+    admin: AdminClient,
+    topics: RelayTopics,
+    present: SourceIdentity,
+    stalled_s: float | None = None,
+) -> Beginnings:
+    """Look where a topic continues. `present`: the source as it is now.
+
+    `reader` is read_committed, and reads nothing else meanwhile. Raises IdentityError where the delay topic belongs to
+    another source, KafkaException where the broker does not answer, or an open transaction hides the answer for
+    `stalled_s`.
+    """
+    tail = recorded_positions(reader, admin, topics.delay, stalled_s)
+    if (identity := verified(topics, tail.positions, present)) is not None:
+        return Beginnings(topics, identity, True, {}, {}, tail.ends)
     source = [(topics.source, n) for n in range(partition_counts(admin, (topics.source,)).get(topics.source, 0))]
     committed = {n: offset for (_, n), offset in committed_offsets(reader, source).items()}
-    return Beginnings(topics, False, committed, {n: marks for (_, n), marks in watermarks(admin, source).items()})
+    marks = {n: marks for (_, n), marks in watermarks(admin, source).items()}
+    return Beginnings(topics, present, False, committed, marks, tail.ends)
 
 
-def is_started(reader: Consumer, admin: AdminClient, delay_topic: str, stalled_s: float | None = None) -> bool:
-    """Tell whether a relay has started this topic (rule 1).
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Where the topics start was settled. `identities`: by source. `decided`: a line for each decision."""
 
-    `reader` is read_committed, and reads nothing else meanwhile. Raises KafkaException where the broker does not
-    answer, or an open transaction hides the answer for `stalled_s`.
-    """
-    first = (delay_topic, 0)
-    if delay_topic not in partition_counts(admin, (delay_topic,)):
-        return False
-    low, high = watermarks(admin, [first])[first]
-    if low == high:
-        return False
-    with suppress(KafkaException):  # without it the reader looks for unknown leaders a second later
-        reader.list_topics(delay_topic, CALL_TIMEOUT_S)
-    try:
-        return next(records_between(reader, first, low, high, stalled_s=stalled_s), None) is not None
-    except StalledError as error:
-        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{delay_topic}[0]: {error}")) from None
-    finally:
-        reader.unassign()
+    identities: Mapping[str, SourceIdentity]
+    decided: list[str]
 
 
-def settle_start(properties: clients.Properties, topics: Iterable[RelayTopics], start: Start | None) -> list[str]:
-    """Write down where each topic that nobody has started yet starts; returns what was decided, a line each.
+def settle_start(properties: clients.Properties, topics: Iterable[RelayTopics], start: Start | None) -> Started:
+    """Write down where each topic that nobody has started yet starts.
 
-    Raises StartRefusedError (it says how much would be replayed), KafkaException where the broker does not answer.
+    Raises IdentityError where a delay topic belongs to another source, StartRefusedError (it says how much would be
+    replayed), KafkaException where the broker does not answer.
     """
     topics = tuple(topics)
     admin = AdminClient(clients.base(properties), logger=clients.LOGGER)
     with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
         for _ in range(ATTEMPTS):
-            if all(_surely_started(reader, admin, each.delay) for each in topics):
-                return []
+            present = present_identities(admin, str(properties["group.id"]), [each.source for each in topics])
+            known = [_surely_started(reader, admin, each, present[each.source]) for each in topics]
+            if all(known):
+                return Started({each.topic: each for each in known if each is not None}, [])
             producer = Producer(clients.producer(properties, start_id(properties)), logger=clients.LOGGER)
             producer.init_transactions(CALL_TIMEOUT_S)  # ends the transaction of one that died while it wrote
-            decided = _to_start(reader, admin, topics, start, properties)  # rule 4: the look that counts
-            try:
-                _write(producer, decided, start)
-            except KafkaException as error:
-                if clients.error_of(error).code() not in clients.FENCED:
-                    raise
-                time.sleep(FENCED_RETRY_S)
-            else:
-                return [each.decision(start) for each in decided if each.undecided]
+            found = [beginnings(reader, admin, each, present[each.source]) for each in topics]
+            decided = _to_start(found, start, properties)  # rule 4: the look that counts
+            records = [
+                PositionRecord(each.topics.delay, partition, offset, each.identity, each.ends.get(partition, 0))
+                for each in decided
+                for partition, offset in each.positions(start).items()
+            ]
+            if write_positions(producer, records):
+                identities = {each.topics.source: each.identity for each in found}
+                return Started(identities, [each.decision(start) for each in decided if each.undecided])
+            time.sleep(FENCED_RETRY_S)
     raise KafkaException(KafkaError(KafkaError._FENCED, "other instances decide where to start"))
 
 
@@ -171,33 +181,74 @@ def start_id(properties: clients.Properties) -> str:
     return f"{properties['group.id']}-start"
 
 
-def _surely_started(reader: Consumer, admin: AdminClient, delay_topic: str) -> bool:
+def _surely_started(
+    reader: Consumer, admin: AdminClient, topics: RelayTopics, present: SourceIdentity
+) -> SourceIdentity | None:
     """Take a quick look (rule 5). What it cannot see may be the transaction of an instance that died deciding."""
     try:
-        return is_started(reader, admin, delay_topic, GLANCE_S)
+        return verified(topics, recorded_positions(reader, admin, topics.delay, GLANCE_S).positions, present)
     except KafkaException:
-        return False
+        return None
 
 
-def _to_start(
-    reader: Consumer,
-    admin: AdminClient,
-    topics: Iterable[RelayTopics],
-    start: Start | None,
-    properties: clients.Properties,
-) -> list[Beginnings]:
+def _to_start(found: Iterable[Beginnings], start: Start | None, properties: clients.Properties) -> list[Beginnings]:
     """Return the topics that were not started. Raises StartRefusedError where nobody said how."""
-    found = [each for each in (beginnings(reader, admin, of) for of in topics) if not each.started]
-    refused = [each.refusal(properties["group.id"]) for each in found if each.unread and start is None]
+    to_start = [each for each in found if not each.started]
+    refused = [each.refusal(properties["group.id"]) for each in to_start if each.unread and start is None]
     if refused:
         raise StartRefusedError("\n".join(refused))
-    return found
+    return to_start
 
 
-def _write(producer: Producer, decided: Iterable[Beginnings], start: Start | None) -> None:
-    """Write all positions in one transaction (rule 1). Raises KafkaException."""
-    producer.begin_transaction()
-    for each in decided:
-        for partition, offset in each.positions(start).items():
-            producer.produce(each.topics.delay, position_value(offset), POSITION_KEY, partition)
-    producer.commit_transaction(CALL_TIMEOUT_S)
+@dataclass(frozen=True, slots=True)
+class PositionRecord:
+    """A position record to write. `at`: the offset at which it must come to lie (rule 4)."""
+
+    delay_topic: str
+    partition: int
+    next_offset: int
+    identity: SourceIdentity
+    at: int
+
+
+def write_positions(
+    producer: Producer,
+    records: Iterable[PositionRecord],
+    offsets: Sequence[TopicPartition] = (),
+    group_metadata: object = None,
+) -> bool:
+    """Write all of them in one transaction (rule 1). False: somebody else wrote meanwhile, and nothing was written.
+
+    `offsets` are committed with them, under `group_metadata`. Raises KafkaException.
+    """
+    refused: list[KafkaError] = []
+    displaced: list[int | None] = []
+
+    def delivered(at: int, error: KafkaError | None, record: Message) -> None:
+        if error is not None:
+            refused.append(error)
+        elif record.offset() != at:
+            displaced.append(record.offset())
+
+    try:
+        producer.begin_transaction()
+        for each in records:
+            value = position_value(each.identity, each.partition, each.next_offset)
+            producer.produce(
+                each.delay_topic, value, POSITION_KEY, each.partition, on_delivery=partial(delivered, each.at)
+            )
+        producer.flush(CALL_TIMEOUT_S)
+        if refused:
+            raise KafkaException(refused[0])
+        if displaced:
+            producer.abort_transaction(CALL_TIMEOUT_S)
+            return False
+        if offsets:
+            producer.send_offsets_to_transaction(list(offsets), group_metadata, CALL_TIMEOUT_S)
+        producer.commit_transaction(CALL_TIMEOUT_S)
+    except (KafkaException, SystemError) as exception:
+        error = cause_of(exception)
+        if error.code() not in clients.FENCED:
+            raise KafkaException(error) from None
+        return False
+    return True

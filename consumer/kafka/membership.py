@@ -13,6 +13,8 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
  4. An offset that the broker no longer holds ends the process with an error that names it. The offset is never reset
     in silence.
  5. A fatal error ends the process, in whatever way the client reports it (`is_fatal`).
+ 6. A source that was recreated is read on at the same offset by the client, without a word. So records are reported
+    only after somebody looked, since they came, whether the topic is still the same (`confirm`).
 """
 
 from __future__ import annotations
@@ -51,11 +53,13 @@ class Membership:
         hand_over_s: float = MIN_HAND_OVER_S,
         wait: Callable[[threading.Event, float], bool],
         beat: Callable[[], None],
+        confirm: Callable[[], None],
     ) -> None:
         """Own nothing yet.
 
         `hand_over_s` must be longer than any request, so that its outcome is known and saved. `wait` waits for an
-        event for a number of seconds. `beat` is called whenever the thread is seen alive.
+        event for a number of seconds. `beat` is called whenever the thread is seen alive. `confirm` looks whether the
+        sources are still the same topics; where one is not, it raises IdentityError.
         """
         self._topics = list(topics)
         self._report = report
@@ -63,6 +67,7 @@ class Membership:
         self._hand_over_s = hand_over_s
         self._wait = wait
         self._beat = beat
+        self._confirm = confirm
         self._epoch = 0
         self._owned: dict[Partition, int] = {}
         self._next: dict[Partition, int] = {}  # the partitions that began, and their next offsets
@@ -93,6 +98,8 @@ class Membership:
         records = [first, *consumer.consume(MAX_RECORDS - 1, 0)] if first is not None else []
         self._publish(consumer)
         self._beat()
+        if records:
+            self._confirm()
         return self._batch(records)
 
     def begin(self, consumer: Consumer, assignment: Assignment, next_offset: int) -> bool:

@@ -19,8 +19,9 @@ from confluent_kafka.admin import AdminClient
 from pydantic import ValidationError
 
 from consumer.core.ownership import Assignment
+from consumer.core.places import offset_at
 from consumer.kafka import clients, refused
-from consumer.kafka.records import offset_of_key
+from consumer.kafka.records import place_of_key
 from consumer.kafka.scan import Gap, StalledError, moment, records_between
 from consumer.kafka.topics import RelayTopics, committed_offsets, partition_counts, watermarks
 from schemas.pending_action import POSITION_KEY, PendingAction
@@ -120,13 +121,15 @@ def _of_partition(
                 live[key] = _pending(topics.source, partition[1], key, value)
     except StalledError as error:
         gap = Gap(*partition, str(error))
-    yield from sorted(live.values(), key=lambda each: -1 if each.offset is None else each.offset)
+    for key in sorted(live, key=lambda key: -1 if (place := place_of_key(key)) is None else place):
+        yield live[key]
     if gap is not None:
         yield gap
 
 
 def _pending(topic: str, partition: int, key: bytes, value: bytes) -> Pending:
-    offset = offset_of_key(key)
+    place = place_of_key(key)
+    offset = None if place is None else offset_at(place)
     try:
         record = PendingAction.model_validate_json(value)
     except ValidationError:
@@ -136,8 +139,8 @@ def _pending(topic: str, partition: int, key: bytes, value: bytes) -> Pending:
         return Pending(topic=topic, partition=partition, offset=offset, state="unreadable")
     payload = record.payload
     return Pending(
-        topic=topic,
-        partition=partition,
+        topic=payload.source.topic,
+        partition=payload.source.partition,
         offset=offset,
         state=record.state,
         route=payload.route,

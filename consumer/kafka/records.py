@@ -12,6 +12,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -33,6 +34,7 @@ from consumer.core.effects import (
     PollTarget,
     Save,
 )
+from consumer.core.places import incarnation_at, offset_at, place_of
 from consumer.events.deciding import redrive_of
 from consumer.events.numbers import read_exactly, written
 from consumer.events.routing import ORDER_ACTION, Routed, names_order_action
@@ -48,6 +50,7 @@ from schemas.pending_action import (
     PendingAction,
     Position,
     RoutedAction,
+    SourceIdentity,
     SourceRecord,
     TagSource,
     WithDocument,
@@ -89,19 +92,24 @@ class Unreadable:
     detail: str
 
 
-def action_key(offset: int, route: str) -> bytes:
+def action_key(place: int, route: str) -> bytes:
     """Return the delay topic's key of an action."""
-    return b"%d:%b" % (offset, route.encode())
+    return b"%d:%d:%b" % (incarnation_at(place), offset_at(place), route.encode())
 
 
-def offset_of_key(key: bytes) -> int | None:
-    """Return the source offset that names the action of this key; None where it is no action's key."""
-    digits, colon, _ = key.partition(b":")
-    return int(digits) if colon and digits.isdigit() and len(digits) < 20 else None
+def place_of_key(key: bytes) -> int | None:
+    """Return the place of the action's event (core/places.py); None where it is no action's key."""
+    parts = key.split(b":", 2)
+    if len(parts) < 3 or not all(number.isdigit() and len(number) < 20 for number in parts[:2]):
+        return None
+    return place_of(int(parts[0]), int(parts[1]))
 
 
-def new_action(routed: Routed, event: SourceEvent) -> NewAction:
-    """Make the ledger's action of a routed event; everything else about it becomes bytes."""
+def new_action(routed: Routed, event: SourceEvent, incarnation: int = 0) -> NewAction:
+    """Make the ledger's action of a routed event; everything else about it becomes bytes.
+
+    `incarnation`: of the source topic (core/places.py).
+    """
     tag_source = routed.tag_source
     source = {
         "topic": event.topic,
@@ -125,7 +133,7 @@ def new_action(routed: Routed, event: SourceEvent) -> NewAction:
         "trace_context": routed.trace_context,
         "source": _without_absent(source),
     }
-    first_offset = _first_offset(event.headers)
+    first_offset = _first_offset(event.headers, incarnation)
     document = _document(tag_source, first_offset)
     return NewAction(
         route=routed.route,
@@ -145,7 +153,7 @@ def new_action(routed: Routed, event: SourceEvent) -> NewAction:
 def pending_value(save: Save) -> bytes:
     """Return the delay topic's value of an open action (schemas/pending_action.py)."""
     progress: dict[str, object] = {
-        "version": 1,
+        "version": 2,
         "state": "sending" if save.sending else "pending",
         "first_seen_ms": to_ms(save.first_seen),
         "due_ms": to_ms(save.due),
@@ -165,9 +173,9 @@ def pending_value(save: Save) -> bytes:
 
 def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
     """Read a live record back."""
-    offset = offset_of_key(key)
-    if offset is None:
-        return Unreadable("the key is not `offset:route`")
+    place = place_of_key(key)
+    if place is None:
+        return Unreadable("the key is not `incarnation:offset:route`")
     try:
         pending = _PENDING.validate_json(value)
     except ValidationError as error:
@@ -175,7 +183,8 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
     payload = pending.payload
     tag_source = payload.tag_source
     headers = payload.source.headers
-    first_offset = _first_offset([(name, each.raw()) for name, each in headers if each and name in _OF_REDRIVES])
+    of_redrives = [(name, each.raw()) for name, each in headers if each and name in _OF_REDRIVES]
+    first_offset = _first_offset(of_redrives, incarnation_at(place))
     document = _document(tag_source, first_offset)
     action = NewAction(
         route=payload.route,
@@ -192,7 +201,8 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         event_time=_event_time(payload.event_time_ms),
     )
     return LiveAction(
-        offset=offset,
+        offset=place,
+        source=(payload.source.topic, payload.source.partition),
         action=action,
         sending=pending.state == "sending",
         first_seen=pending.first_seen_ms / 1000,
@@ -261,17 +271,22 @@ def trace_context_of(payload: bytes) -> dict[str, str] | None:
     return context
 
 
-def position_value(next_offset: int) -> bytes:
+def position_value(source: SourceIdentity, partition: int, next_offset: int) -> bytes:
     """Return the value of a partition's position record."""
-    return b'{"version":1,"next_offset":%d}' % next_offset
+    return b'{"version":2,"next_offset":%d,"partition":%d,"source":%b}' % (next_offset, partition, _as_json(source))
 
 
-def read_position(value: bytes) -> int | None:
-    """Read a position record; None where it cannot be read."""
+@lru_cache(64)
+def _as_json(source: SourceIdentity) -> bytes:
+    return source.model_dump_json(exclude_defaults=True).encode()
+
+
+def read_position(value: bytes) -> Position | Unreadable:
+    """Read a position record."""
     try:
-        return Position.model_validate_json(value).next_offset
-    except ValidationError:
-        return None
+        return Position.model_validate_json(value)
+    except ValidationError as error:
+        return Unreadable(_first_error(error))
 
 
 def dead_letter_of_action(given_up: GiveUp, now: float) -> DeadLetterRecord:
@@ -324,12 +339,12 @@ def dead_letter_of_unreadable(
     source: tuple[str, int], key: bytes, value: bytes, unreadable: Unreadable, now: float
 ) -> DeadLetterRecord:
     """Return the dead letter of a delay record that this version cannot read: that record itself, as it is."""
-    offset = offset_of_key(key)
+    place = place_of_key(key)
     topic, partition = source
     event = SourceEvent(
         topic=topic,
         partition=partition,
-        offset=-1 if offset is None else offset,
+        offset=-1 if place is None else offset_at(place),
         timestamp_ms=None,
         key=key,
         value=value,
@@ -407,10 +422,15 @@ def _fields_of(tag_source: TagSource) -> object:
     return dict(tag_source) if isinstance(tag_source, FromDocument | FromChange | WithDocument) else tag_source
 
 
-def _first_offset(headers: KafkaHeaders) -> int | None:
-    """Return the offset of the event that a redriven one repeats. See NewAction."""
+def _first_offset(headers: KafkaHeaders, incarnation: int) -> int | None:
+    """Return the offset of the event that a redriven one repeats. See NewAction.
+
+    It does not say in which topic. So of a source that was recreated it is not known.
+    """
     if redrive_of(headers) is None:
         return None
+    if incarnation:
+        return UNKNOWN
     first = next((value for name, value in reversed(headers) if name == FIRST_OFFSET), None)
     return int(first) if first and first.isdigit() and len(first) < 20 else UNKNOWN
 
@@ -449,7 +469,7 @@ def _payload_bytes(value: bytes) -> bytes | None:
     A quote inside a JSON string is always escaped, so the first match is the field itself.
     """
     start = value.find(b',"payload":')
-    if start < 0 or not value.startswith(b'{"version":1,"state":'):
+    if start < 0 or not value.startswith(b'{"version":2,"state":'):
         return None
     return value[start + len(b',"payload":') : -1]
 

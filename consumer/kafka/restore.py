@@ -14,6 +14,8 @@ Rules:
     A position record that is later than an offset committed by a relay counts: a delayed request of the same producer
     may have replaced a later offset by an older one. An offset that a tool has set counts as it is.
  5. An offset that the source does not hold (any more, or yet) is an error with a name, never a silent reset.
+ 6. Offsets and records are used only if the position record names the very source that is there now (identity.py). It
+    may lie before the low-water mark: then it is looked for.
 """
 
 from __future__ import annotations
@@ -30,19 +32,21 @@ from confluent_kafka.admin import AdminClient
 from consumer.core.clock import Clock
 from consumer.core.effects import LiveAction
 from consumer.core.ownership import Assignment, Partition
-from consumer.errors import OffsetOutOfRangeError, StartUnknownError
+from consumer.core.places import incarnation_at, place_of
+from consumer.errors import IdentityError, OffsetOutOfRangeError, StartUnknownError
 from consumer.kafka import clients, refused
-from consumer.kafka.initial_offsets import is_started
+from consumer.kafka.identity import check_ids, recorded_positions, topic_ids, unreadable_position, verified
 from consumer.kafka.journal.writes import DeadLetter
 from consumer.kafka.records import Unreadable, live_action, read_position
 from consumer.kafka.topics import CALL_TIMEOUT_S, RelayTopics, Watermarks, committed_offsets, watermarks
-from schemas.pending_action import POSITION_KEY
+from schemas.pending_action import POSITION_KEY, Position, SourceIdentity
 
 SAY_AFTER_S = 5.0  # of waiting, the log says what the restore waits for
 # Of no progress. A dead instance's transaction ends after its transaction.timeout.ms: 10 s unless set otherwise.
 GIVE_UP_S = 120.0
 ASK_RETRY_S = 0.5
 POLL_S = 0.2
+POSITION_BEHIND = 64  # records before the low-water mark that are read first to find the position record
 AT_ONCE = 1000
 
 
@@ -71,14 +75,16 @@ class UnreadableRecord:
 class Restored:
     """A partition was restored: this is its state in Kafka.
 
-    The source continues at `next_offset` and ends at `source_end`. `live`: key and offset of each live record of the
-    delay partition, which ends at `end`. What they hold is in `actions`, `refused` (dead letters) and `unreadable`.
-    `position_known`: the delay partition says where the source continues, too. `seconds`: how long it was read.
+    The source continues at `next_offset`. Events from `next_place` to before `end_place` are still to be read from it
+    (core/places.py). `live`: key and offset of each live record of the delay partition, which ends at `end`. What they
+    hold is in `actions`, `refused` (dead letters) and `unreadable`. `position_known`: the delay partition says where
+    the source continues, too. `seconds`: how long it was read.
     """
 
     assignment: Assignment
     next_offset: int
-    source_end: int
+    next_place: int
+    end_place: int
     live: list[tuple[bytes, int]]
     end: int
     actions: list[LiveAction]
@@ -96,8 +102,8 @@ class _Reading:
     start: int
     end: int
     live: dict[bytes, LiveRecord] = field(default_factory=dict)
-    position: int | None = None
-    unreadable_position: bool = False
+    position: Position | None = None
+    unreadable_position: Unreadable | None = None
     next: int = 0
     count: int = 0
 
@@ -108,12 +114,16 @@ class _Reading:
         if key is None:
             return
         if key == POSITION_KEY:
-            self.position = read_position(value) if value is not None else None
-            self.unreadable_position = value is not None and self.position is None
+            self._take_position(value)
         elif value is None:
             self.live.pop(key, None)
         else:
             self.live[key] = LiveRecord(value, offset)
+
+    def _take_position(self, value: bytes | None) -> None:
+        position = None if value is None else read_position(value)
+        self.unreadable_position = position if isinstance(position, Unreadable) else None
+        self.position = position if isinstance(position, Position) else None
 
 
 class Reader(Protocol):
@@ -130,6 +140,9 @@ class Reader(Protocol):
 
     def is_known(self, topics: RelayTopics) -> bool:
         """Tell whether this group has started the topic before (initial_offsets.py)."""
+
+    def topic_ids(self, topics: list[str]) -> dict[str, str]:
+        """Return the ids of these topics, without those that are not known."""
 
     def start(self, offsets: Mapping[Partition, int]) -> None:
         """Begin to read these partitions' settled records from there."""
@@ -149,13 +162,18 @@ class Restorer:
         reader: Reader,
         *,
         topics: Mapping[str, RelayTopics],
+        identities: Mapping[str, SourceIdentity],
         say: Callable[[str], None],
         wanted: Callable[[Assignment], bool],
         clock: Clock,
     ) -> None:
-        """`say` takes a line for the operator; `wanted` tells whether an assignment is still ours."""
+        """`topics` and `identities` by source topic. `say` takes a line for the operator.
+
+        `wanted` tells whether an assignment is still ours.
+        """
         self._reader = reader
         self._topics = topics
+        self._identities = identities
         self._say = say
         self._wanted = wanted
         self._clock = clock
@@ -163,7 +181,7 @@ class Restorer:
     def restore(self, assignments: Iterable[Assignment]) -> list[Restored]:
         """Restore what is still wanted of these.
 
-        Raises RestoreError, StartUnknownError or OffsetOutOfRangeError.
+        Raises RestoreError, IdentityError, StartUnknownError or OffsetOutOfRangeError.
         """
         started = self._clock()
         wanted = [a for a in assignments if self._wanted(a)]
@@ -174,6 +192,7 @@ class Restorer:
         delay = {a: (self._topics[a.topic].delay, a.partition) for a in wanted}
         try:
             marks = self._reader.watermarks([*source.values(), *delay.values()])  # then the end,
+            self._check_ids({a.topic for a in wanted})  # of the topics that have these ends,
         except KafkaException as error:
             raise RestoreError(clients.error_of(error).str()) from None
         readings: dict[Assignment, _Reading] = {}
@@ -190,16 +209,25 @@ class Restorer:
                 mark = None  # then the position record decides, and it may lie before the mark
             readings[a] = _Reading(start=low if mark is None else mark, end=high)
         self._read({delay[a]: a for a in wanted}, readings)  # then the records.
-        later = {source[a]: p for a in wanted if (p := readings[a].position) and p > committed.get(source[a], p)}
+        self._read_positions({a: delay[a] for a in wanted}, readings, {a: marks[delay[a]][0] for a in wanted})
+        recorded = {a: self._position(a, readings[a]) for a in wanted if self._wanted(a)}
+        later = {source[a]: p for a, p in recorded.items() if p is not None and p > committed.get(source[a], p)}
         by_relays = self._committed_by_relays(wanted, list(later))
         committed |= {at: position for at, position in later.items() if at in by_relays}
         found = [
-            (a, self._next_offset(a, committed.get(source[a]), readings[a], marks[source[a]]), self._clock() - started)
-            for a in wanted
+            (a, self._next_offset(a, committed.get(source[a]), position, marks[source[a]]), self._clock() - started)
+            for a, position in recorded.items()
             if self._wanted(a)
         ]
         return [
-            _restored(a, next_offset, readings[a], source=marks[source[a]], delay=marks[delay[a]], seconds=seconds)
+            _restored(
+                a,
+                self._identities[a.topic],
+                readings[a],
+                next_offset=next_offset,
+                source_end=marks[source[a]][1],
+                seconds=seconds,
+            )
             for a, next_offset, seconds in found
         ]
 
@@ -276,12 +304,51 @@ class Restorer:
             del open_[tp]
         return None
 
-    def _next_offset(self, a: Assignment, committed: int | None, reading: _Reading, marks: Watermarks) -> int:
+    def _check_ids(self, topics: Iterable[str]) -> None:
+        """Raise IdentityError where a source is another topic by now. Raises KafkaException."""
+        known = [topic for topic in topics if self._identities[topic].topic_id is not None]
+        if known:
+            check_ids(self._identities, self._reader.topic_ids(known))
+
+    def _read_positions(
+        self,
+        delay: Mapping[Assignment, Partition],
+        readings: Mapping[Assignment, _Reading],
+        first: Mapping[Assignment, int],
+    ) -> None:
+        """Read the position records that lie before the low-water mark (rule 6)."""
+        back = POSITION_BEHIND
+        while missing := [
+            a
+            for a, reading in readings.items()
+            if reading.position is None
+            and reading.unreadable_position is None
+            and reading.start > first[a]
+            and self._wanted(a)
+        ]:
+            for a in missing:
+                readings[a].start = max(first[a], readings[a].start - back)
+                readings[a].next = 0
+            self._read({delay[a]: a for a in missing}, {a: readings[a] for a in missing})
+            back *= 8
+
+    def _position(self, a: Assignment, reading: _Reading) -> int | None:
+        """Return what the position record says. Raises IdentityError where it is another source's (rule 6)."""
+        topics, identity = self._topics[a.topic], self._identities[a.topic]
+        if reading.unreadable_position is not None:
+            raise unreadable_position(topics.delay, a.partition, reading.unreadable_position)
+        position = reading.position
+        if position is None:
+            return None
+        verified(topics, {a.partition: position}, identity)
+        if position.source.incarnation != identity.incarnation:
+            raise IdentityError(f"{topics.delay}[{a.partition}] was adopted while this relay ran", a.topic)
+        return position.next_offset
+
+    def _next_offset(self, a: Assignment, committed: int | None, recorded: int | None, marks: Watermarks) -> int:
         low, high = marks
-        known = committed if committed is not None else reading.position
+        known = committed if committed is not None else recorded
         if known is None:
-            if reading.unreadable_position:
-                raise StartUnknownError(f"{a.topic}[{a.partition}]: its position record was written by a newer version")
             if high > low and not self._is_known(a.topic):
                 raise StartUnknownError(
                     f"{a.topic}[{a.partition}]: no committed offset and no position record, and the partition holds "
@@ -291,7 +358,11 @@ class Restorer:
         if not low <= known <= high:
             raise OffsetOutOfRangeError(
                 f"{a.topic}[{a.partition}]: the next offset is {known}, the source holds {low} to {high}: "
-                + (f"{low - known} records were deleted unread" if known < low else "the topic was recreated")
+                + (
+                    f"{low - known} records were deleted unread"
+                    if known < low
+                    else "the topic was recreated or has lost its end"
+                )
             )
         return known
 
@@ -304,18 +375,22 @@ class Restorer:
 
 def _restored(
     assignment: Assignment,
-    next_offset: int,
+    identity: SourceIdentity,
     reading: _Reading,
     *,
-    source: Watermarks,
-    delay: Watermarks,
+    next_offset: int,
+    source_end: int,
     seconds: float,
 ) -> Restored:
-    """Read the live records. This empties `reading.live`: two copies of 100,000 records would be 100 MB more."""
+    """Read the live records. Raises IdentityError where one is another relay's (rule 6).
+
+    This empties `reading.live`: two copies of 100,000 records would be 100 MB more.
+    """
     live: list[tuple[bytes, int]] = []
     actions: list[LiveAction] = []
     dead_letters: list[DeadLetter] = []
     unreadable: list[UnreadableRecord] = []
+    sources = {(topic, assignment.partition) for topic in (identity.topic, *identity.former_topics)}
     while reading.live:
         key, record = reading.live.popitem()
         live.append((key, record.offset))
@@ -325,18 +400,27 @@ def _restored(
         read = live_action(key, record.value)
         if isinstance(read, Unreadable):
             unreadable.append(UnreadableRecord(key, record.value, read))
-        else:
-            actions.append(read)
+            continue
+        is_current = incarnation_at(read.offset) == identity.incarnation
+        if incarnation_at(read.offset) > identity.incarnation or (is_current and read.source not in sources):
+            topic, partition = read.source or ("", -1)
+            raise IdentityError(
+                f"the delay partition of {assignment.topic}[{assignment.partition}] holds a pending action of "
+                f"{topic}[{partition}], incarnation {incarnation_at(read.offset)}: it is another relay's",
+                assignment.topic,
+            )
+        actions.append(read)
     return Restored(
         assignment=assignment,
         next_offset=next_offset,
-        source_end=source[1],
+        next_place=place_of(identity.incarnation, next_offset),
+        end_place=place_of(identity.incarnation, source_end),
         live=live,
         end=reading.end,
         actions=actions,
         refused=dead_letters,
         unreadable=unreadable,
-        position_known=reading.position is not None or reading.start > delay[0],
+        position_known=reading.position is not None,
         records_read=reading.count,
         seconds=seconds,
     )
@@ -363,7 +447,11 @@ class KafkaReader:
 
     def is_known(self, topics: RelayTopics) -> bool:
         """See Reader."""
-        return is_started(self._consumer, self._admin, topics.delay)
+        return bool(recorded_positions(self._consumer, self._admin, topics.delay).positions)
+
+    def topic_ids(self, topics: list[str]) -> dict[str, str]:
+        """See Reader."""
+        return topic_ids(self._admin, topics)
 
     def start(self, offsets: Mapping[Partition, int]) -> None:
         """See Reader."""

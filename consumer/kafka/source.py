@@ -8,6 +8,7 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
  2. While everything is paused for back-pressure the polls continue (max.poll.interval.ms).
  3. A fatal error ends the process with its name.
  4. Partitions that a stable group gives to nobody make a member join again (withheld.py).
+ 5. A source that was recreated ends the process, also while nothing comes from it (identity.py).
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from consumer.core.ownership import Assignment, Ownership, Partition
 from consumer.errors import ConsumerFailedError
 from consumer.kafka import clients
 from consumer.kafka.facts import ClientError, Consumed, Failed, PartitionsCounted, Report, Statistics
+from consumer.kafka.identity import SourceWatch
 from consumer.kafka.membership import POLL_S, Membership, is_fatal
 from consumer.kafka.withheld import GroupWatch
+from schemas.pending_action import SourceIdentity
 
 BATCHES_AHEAD = 2  # one that the event loop works on and one that waits
 LAG_EVERY_S = 1.0
@@ -45,17 +48,28 @@ class Source:
         *,
         properties: clients.Properties,
         topics: Iterable[str],
+        identities: Mapping[str, SourceIdentity],
         report: Report,
         clock: Clock,
         hand_over_s: float,
         beat: Callable[[], None],
     ) -> None:
-        """`hand_over_s`: see Membership. `beat` is called whenever the thread shows life."""
+        """`identities`: by topic, as they were at the start. `hand_over_s`: see Membership.
+
+        `beat` is called whenever the thread shows life.
+        """
         self._properties = properties
         self._topics = list(topics)
         self._report = report
+        self._watch = SourceWatch(properties, identities)
         self._membership = Membership(
-            self._topics, report, clock=clock, hand_over_s=hand_over_s, wait=threading.Event.wait, beat=beat
+            self._topics,
+            report,
+            clock=clock,
+            hand_over_s=hand_over_s,
+            wait=threading.Event.wait,
+            beat=beat,
+            confirm=self._watch.confirm,
         )
         self._requests: deque[Callable[[Consumer], None]] = deque()
         self._room = threading.Semaphore(BATCHES_AHEAD)
@@ -132,6 +146,7 @@ class Source:
             self._membership.join(consumer)
             while not self._stopping.is_set():
                 self._poll(consumer)
+                self._watch.look()
                 if watch is not None:
                     self._watch_the_group(consumer, watch)
             self._membership.leave(consumer)

@@ -54,7 +54,7 @@ from consumer.kafka.facts import (
 )
 from consumer.kafka.journal.writes import Barrier, DeadLetter, Intent, Put, Write
 from consumer.kafka.membership import MIN_HAND_OVER_S
-from consumer.kafka.records import offset_of_key
+from consumer.kafka.records import place_of_key
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import Journal, Restorer, Source, is_dead, is_stuck
@@ -96,6 +96,7 @@ class Relay:
         policy: Policy,
         limits: Limits,
         dead_letter_topics: Collection[str],
+        incarnations: Mapping[str, int],
         partition_counts: Mapping[str, int],
         lease_s: float,
         clock: Clock,
@@ -110,8 +111,8 @@ class Relay:
         """Be ready to `run`.
 
         `inbox`: where source and journal report to. `partition_counts`: by source topic. `lease_s`: see dispatch.py.
-        `dead_letter_topics`: ours, see outbox.py. `jitter` draws from [0, 1). `hand_over_s`: how long the source waits
-        for a hand-over at most.
+        `dead_letter_topics` (ours) and `incarnations`: see outbox.py. `jitter` draws from [0, 1). `hand_over_s`: how
+        long the source waits for a hand-over at most.
         """
         self._inbox = inbox
         self._source = source
@@ -134,6 +135,7 @@ class Relay:
             limits=limits,
             refused=self._refused,
             dead_letter_topics=dead_letter_topics,
+            incarnations=incarnations,
             metrics=metrics,
             tracing=tracing,
         )
@@ -366,8 +368,8 @@ class Relay:
     def _pinned(self, assignment: Assignment, keys: Iterable[Hashable]) -> None:
         now = self._clock()
         for key in keys:
-            if isinstance(key, bytes) and (offset := offset_of_key(key)) is not None:
-                self._outbox.apply(self._ledger.refresh(ActionId(assignment, offset)), now)
+            if isinstance(key, bytes) and (place := place_of_key(key)) is not None:
+                self._outbox.apply(self._ledger.refresh(ActionId(assignment, place)), now)
             for put in self._refused.puts(assignment, key):
                 self._outbox.add(put)
         self._tick_soon()
@@ -385,9 +387,9 @@ class Relay:
 
     def _record_too_large(self, write: Put) -> None:
         """Forget an action that the journal had to dead-letter."""
-        offset = offset_of_key(write.key)
-        if offset is not None:
-            self._ledger.record_too_large(ActionId(write.assignment, offset), self._clock())
+        place = place_of_key(write.key)
+        if place is not None:
+            self._ledger.record_too_large(ActionId(write.assignment, place), self._clock())
         self._tick_soon()
 
     def _dead_letter_refused(self, write: DeadLetter, why: str) -> None:

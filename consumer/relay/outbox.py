@@ -7,7 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from consumer.core.clock import Clock
 from consumer.core.effects import ActionId, Close, Effect, GiveUp, LiveAction, Save
 from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
+from consumer.core.places import offset_at, place_of
 from consumer.events.deciding import Ignored, decide
 from consumer.events.routing import Misrouted, Routed, Router
 from consumer.kafka.journal.writes import DeadLetter, Intent, Item, Position, Put, Tombstone, Write
@@ -27,8 +28,8 @@ from consumer.kafka.records import (
     dead_letter_of_unreadable,
     live_action,
     new_action,
-    offset_of_key,
     pending_value,
+    place_of_key,
     without_value,
 )
 from consumer.kafka.restore import UnreadableRecord
@@ -67,10 +68,14 @@ class Outbox:
         limits: Limits,
         refused: RefusedDeadLetters,
         dead_letter_topics: Collection[str],
+        incarnations: Mapping[str, int],
         metrics: Metrics,
         tracing: Tracing | None,
     ) -> None:
-        """`dead_letter_topics`: ours. An event that was redriven from another topic is another relay's."""
+        """`dead_letter_topics`: ours. An event that was redriven from another topic is another relay's.
+
+        `incarnations`: of each source topic (core/places.py).
+        """
         self._ledger = ledger
         self._router = router
         self._source = source
@@ -78,6 +83,7 @@ class Outbox:
         self._limits = limits
         self._refused = refused
         self._dead_letter_topics = dead_letter_topics
+        self._incarnations = incarnations
         self._metrics = metrics
         self._tracing = tracing
         self._writes: list[Item] = []
@@ -121,7 +127,7 @@ class Outbox:
                 assignment=assignment,
                 record=dead_letter,
                 reason=Reason.UNREADABLE_PENDING,
-                offset=offset_of_key(record.key),
+                offset=None if (place := place_of_key(record.key)) is None else offset_at(place),
                 key=record.key,
             )
         )
@@ -138,7 +144,9 @@ class Outbox:
             self._metrics.routed(result.route, result.action)
             for each in result.dropped:
                 self._metrics.field_dropped(result.route, each.key)
-            save = self._ledger.accept(assignment, event.offset, new_action(result, event), now)
+            incarnation = self._incarnations[assignment.topic]
+            place = place_of(incarnation, event.offset)
+            save = self._ledger.accept(assignment, place, new_action(result, event, incarnation), now)
             if save is not None:
                 return put_of(save, next_offset)
         elif isinstance(result, Misrouted):
@@ -193,21 +201,21 @@ def put_of(save: Save, next_offset: int | None = None, *, is_intent: bool = True
 
     A document waits for its record's commit as an action does for its intent's.
     """
-    assignment, offset = save.action_id
+    assignment, place = save.action_id
     may_follow = save.sending or save.before_document
     intent = Intent(save.action_id, save.sends, save.doubt) if may_follow and is_intent else None
-    return Put(assignment, action_key(offset, save.route), pending_value(save), next_offset, intent)
+    return Put(assignment, action_key(place, save.route), pending_value(save), next_offset, intent)
 
 
 def dead_letter_of(given_up: GiveUp, now: float, next_offset: int | None = None) -> DeadLetter:
     """Return the write of an action that was given up. `now` is seconds since 1970."""
-    assignment, offset = given_up.action_id
+    assignment, place = given_up.action_id
     return DeadLetter(
         assignment=assignment,
         record=dead_letter_of_action(given_up, now),
         reason=given_up.reason,
-        offset=offset,
-        key=action_key(offset, given_up.route),
+        offset=offset_at(place),
+        key=action_key(place, given_up.route),
         next_offset=next_offset,
     )
 

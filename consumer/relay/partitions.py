@@ -160,7 +160,7 @@ class Partitions:
         """Return the actions that continue; the others end here."""
         known: list[LiveAction] = []
         for live in restored.actions:
-            if restored.next_offset <= live.offset < restored.source_end and not live.sending:
+            if restored.next_place <= live.offset < restored.end_place and not live.sending:
                 # A delayed commit made its record visible without its offset, or an operator moved the offset back.
                 # The source will bring the event again, perhaps when this action is done and forgotten.
                 self._outbox.add(Tombstone(restored.assignment, action_key(live.offset, live.action.route)))

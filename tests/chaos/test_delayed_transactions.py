@@ -26,6 +26,7 @@ from consumer.kafka.journal.writes import Begin, DeadLetter
 from consumer.kafka.records import DeadLetterRecord
 from consumer.kafka.topics import RelayTopics
 from schemas.dead_letter import Reason
+from schemas.pending_action import SourceIdentity
 from tests.chaos.kafka_proxy import (
     ADD_OFFSETS_TO_TXN,
     ADD_PARTITIONS_TO_TXN,
@@ -232,6 +233,7 @@ def test_a_dead_letter_is_safe_before_the_position_that_stands_for_it() -> None:
     transactions = Transactions(
         clients,
         topics={"orders": RelayTopics("orders", "delay", "dead-letters")},
+        identities={"orders": SourceIdentity(group="g", topic="orders")},
         ownership=lambda: Ownership(b"CGMDv2:" + (1).to_bytes(4, sys.byteorder), {("orders", 0): 1}),
         clock=steady_clock(),
         pause=lambda _: None,

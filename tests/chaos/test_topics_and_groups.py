@@ -6,9 +6,12 @@ Where an operator has to act, the test acts as the log says, and the account is 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 
+import pytest
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import NewPartitions, NewTopic
 
@@ -17,11 +20,12 @@ from consumer.kafka.topics import create, watermarks
 from tests.chaos.stage import EVENTS, Event, Stage, StageFactory
 from tests.support.events import number_of
 from tests.support.figures import Figures, Scale
-from tests.support.relay_process import RelayProcess
+from tests.support.relay_process import ROOT, RelayProcess
 from tests.support.sandbox import Sandbox
 from tests.support.waiting import until
 
 QUICK = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300, "topic.metadata.refresh.interval.ms": 500}
+BRIEF = {"action_timeout": "3s"}  # which fits into a session of 6 s
 
 
 def delete(sandbox: Sandbox, topic: str) -> None:
@@ -118,31 +122,134 @@ def test_a_source_that_grows_under_load_is_read_whole_when_its_other_topics_foll
     stage.stop_all()
 
 
-def test_a_source_that_is_recreated_ends_the_relay_and_is_read_from_where_the_operator_says(
-    stages: StageFactory, figures: Figures
+def asked(stage: Stage, *arguments: str, relay: str = "relay") -> tuple[int, str]:
+    """Be the operator at the command line; returns the exit code, and what was said."""
+    command = [sys.executable, "-m", "consumer.cli", *arguments, "--config", str(stage.directory / f"{relay}.yaml")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT)
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+def adopt(stage: Stage, start: str, *, relay: str = "relay") -> str:
+    """Be the operator, who says that the source takes over; the coordinator may still have to be found."""
+    said = ""
+
+    def adopted() -> bool:
+        nonlocal said
+        source = json.loads((stage.directory / f"{relay}.yaml").read_text())["source"]["topics"][0]
+        code, said = asked(stage, "topics", "adopt", source, "--from", start, relay=relay)
+        return code == ExitCode.OK
+
+    stage.wait_for(adopted, "the source is adopted")
+    return said
+
+
+def recreate_source(stage: Stage, partitions: int | None = None) -> None:
+    """Delete the source and make it again, perhaps with another number of partitions."""
+    delete(stage.sandbox, stage.sandbox.topics.source)
+    stage.sandbox.partitions = partitions or stage.sandbox.partitions
+    make(stage.sandbox, stage.sandbox.topics.source)
+
+
+@pytest.mark.parametrize("orders", [5, 80])  # fewer and more than the source held
+def test_a_source_that_is_recreated_while_actions_are_pending_loses_and_doubles_nothing(
+    stages: StageFactory, figures: Figures, orders: int
 ) -> None:
-    stage = stages(kafka=QUICK)
-    sandbox = stage.sandbox
+    """The new events lie at the offsets of the pending ones, and come before those have left."""
+    stage = stages(kafka=QUICK, connection=BRIEF)
     relay = stage.relay()
     stage.publish(30)
     stage.wait_for(lambda: stage.books.taken() and relay.metric("pending_actions") > 20, "something is pending")
     stage.engage.down()
-    open_then = stage.engage.accepted_count()
+    stage.wait_for(lambda: sum(stage.books.taken().values()) == len(stage.published), "every event is taken")
+    pending = len(stage.published) - stage.engage.accepted_count()
     with stage.fault():
-        stage.wait_for(lambda: sum(stage.books.taken().values()) == len(stage.published), "every event is taken")
-        delete(sandbox, sandbox.topics.source)
-        make(sandbox, sandbox.topics.source)
+        recreate_source(stage)
         stage.engage.up()
-        told = ended(stage, relay, ExitCode.OFFSET_OUT_OF_RANGE)
-        assert "--reset-offsets" in told
-        reset_offsets(stage, first_offsets(sandbox))
+        stage.publish(orders)
+        stage.engage.down()
+        told = ended(stage, relay, ExitCode.IDENTITY)
+        assert "was recreated" in told
+        assert f"topics adopt {stage.sandbox.topics.source}" in told
+        assert ended(stage, stage.relay(), ExitCode.IDENTITY)
+        assert asked(stage, "check-config", "--online")[0] == ExitCode.IDENTITY
+        adopt(stage, "earliest")
+        stage.engage.up()
         stage.relay()
-        # What was pending comes first: the new topic's records bear the same offsets.
-        stage.wait_for(lambda: stage.books.read().live == {}, "what was pending is done")
-    stage.publish(30)
-    # Partitions that go with their topic are lost at once: intents that were saved and not yet sent are in doubt.
-    balance = stage.finish(kills=1)
-    figures(pending_when_it_was_deleted=30 * len(EVENTS) - open_then, **balance.figures())
+    # What was being sent when Engage went away is in doubt.
+    balance = stage.finish(fresh_doubt=True)
+    figures(pending_when_it_was_deleted=pending, **balance.figures())
+    stage.stop_all()
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_recreated_source_that_has_grown_past_the_old_position_is_noticed(
+    stages: StageFactory, figures: Figures, running: bool
+) -> None:
+    """The next offset exists again, and belongs to another event: nothing but the topic's id tells."""
+    stage = stages(kafka=QUICK, connection=BRIEF)
+    relay = stage.relay()
+    stage.publish(10)
+    stage.until_accepted(10 * len(EVENTS))
+    stage.wait_for(stage.books.settled, "nothing is pending")
+    if not running:
+        assert relay.stop() == ExitCode.OK
+    with stage.fault():
+        recreate_source(stage)
+        stage.publish(60)
+        began = time.time()
+        if not running:
+            relay = stage.relay()
+        ended(stage, relay, ExitCode.IDENTITY)
+        noticed_s = time.time() - began
+        adopt(stage, "earliest")
+        stage.relay()
+    balance = stage.finish()
+    assert noticed_s < 60
+    figures(noticed_after=f"{noticed_s:.1f} s", **balance.figures())
+    stage.stop_all()
+
+
+def test_a_source_that_is_recreated_with_fewer_partitions_is_delivered_from_all_of_the_old_ones(
+    stages: StageFactory, figures: Figures
+) -> None:
+    stage = stages(partitions=5, kafka=QUICK, engage={"processing": "fixed:20s"})
+    relay = stage.relay()
+    stage.publish(12)
+    stage.wait_for(lambda: sum(stage.books.taken().values()) == len(stage.published), "every event is taken")
+    with stage.fault():
+        recreate_source(stage, partitions=2)
+        ended(stage, relay, ExitCode.IDENTITY)
+        said = adopt(stage, "latest")
+        stage.relay()
+    stage.read_again()
+    stage.publish(3)
+    balance = stage.finish()
+    figures(operator_was_told=said.splitlines()[0], **balance.figures())
+    stage.stop_all()
+
+
+def test_a_second_group_on_the_delay_topic_sends_nothing(stages: StageFactory, figures: Figures) -> None:
+    stage = stages(kafka=QUICK, connection=BRIEF)
+    relay = stage.relay()
+    stage.publish(20)
+    stage.until_accepted(20)
+    group = str(stage.sandbox.properties["group.id"])
+    second = stage.relay("staging", kafka={"group.id": f"{group}-staging"})
+    told = ended(stage, second, ExitCode.IDENTITY)
+    assert f"belongs to group {group}" in told
+    assert asked(stage, "check-config", "--online", relay="staging")[0] == ExitCode.IDENTITY
+    code, said = asked(stage, "topics", "adopt", stage.sandbox.topics.source, "--from", "recorded", relay="staging")
+    assert (code, "stop all instances" in said) == (ExitCode.IDENTITY, True)
+    assert relay.stop() == ExitCode.OK
+    adopt(stage, "recorded", relay="staging")
+    stage.publish(5)
+    renamed = stage.relay("staging", kafka={"group.id": f"{group}-staging"})
+    stage.wait_for(lambda: stage.engage.accepted_count() == len(stage.published), "the new group takes over")
+    stage.sandbox.properties["group.id"] = f"{group}-staging"
+    stage.read_again()
+    balance = stage.finish()
+    figures(**balance.figures())
+    assert renamed.running
     stage.stop_all()
 
 

@@ -477,6 +477,9 @@ class SimulatedReader:
     def is_known(self, topics: RelayTopics) -> bool:
         return self._kafka.logs[topics.delay, 0].end > 0 or any(at[0] == topics.source for at in self._kafka.committed)
 
+    def topic_ids(self, topics: list[str]) -> dict[str, str]:
+        return dict.fromkeys(topics, self._kafka.topic_id)
+
     def start(self, offsets: Mapping[Partition, int]) -> None:
         self._positions = dict(offsets)
         self._told_end.clear()

@@ -207,6 +207,7 @@ class Kafka:
     ) -> None:
         self.session_s = session_s
         self.clock = clock
+        self.topic_id = "topic-0"  # the source's
         self.partitions: list[Partition] = [(source, number) for number in range(partitions)]  # that the group knows
         self.logs: dict[Partition, Log] = {
             (topic, number): Log(topic, number) for topic in topics for number in range(partitions)

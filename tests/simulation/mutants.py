@@ -193,9 +193,11 @@ def a_partition_is_resumed_that_was_not_paused(patch: Patch) -> None:
 def an_offset_out_of_range_is_reset_silently(patch: Patch) -> None:
     original, member = Restorer._next_offset, clients.member
 
-    def next_offset(self: Restorer, a: Assignment, committed: int | None, reading: _Reading, marks: Watermarks) -> int:
+    def next_offset(
+        self: Restorer, a: Assignment, committed: int | None, recorded: int | None, marks: Watermarks
+    ) -> int:
         try:
-            return original(self, a, committed, reading, marks)
+            return original(self, a, committed, recorded, marks)
         except OffsetOutOfRangeError:
             return marks[0]
 
@@ -300,9 +302,11 @@ def what_is_pending_is_not_written_again(patch: Patch) -> None:
 def a_new_partition_starts_at_its_end(patch: Patch) -> None:
     original = Restorer._next_offset
 
-    def next_offset(self: Restorer, a: Assignment, committed: int | None, reading: _Reading, marks: Watermarks) -> int:
-        unknown = committed is None and reading.position is None
-        return marks[1] if unknown else original(self, a, committed, reading, marks)
+    def next_offset(
+        self: Restorer, a: Assignment, committed: int | None, recorded: int | None, marks: Watermarks
+    ) -> int:
+        unknown = committed is None and recorded is None
+        return marks[1] if unknown else original(self, a, committed, recorded, marks)
 
     patch.setattr(Restorer, "_next_offset", next_offset)
 

@@ -33,9 +33,9 @@ from typing import TYPE_CHECKING
 
 from consumer.core.outcomes import Accepted, ActionOutcome
 from consumer.core.ownership import Assignment, Partition
-from consumer.kafka.records import offset_of_key, read_position
+from consumer.kafka.records import place_of_key, read_position
 from schemas.dead_letter import PREFIX
-from schemas.pending_action import POSITION_KEY
+from schemas.pending_action import POSITION_KEY, Position
 from tests.simulation.kafka_model import Log, Member, Record, Transaction
 from tests.simulation.process import TOPICS, Process
 from tests.simulation.workload import Event
@@ -438,7 +438,7 @@ def _kept(live: Mapping[bytes, Record]) -> dict[int, Record]:
 def _offset_of(record: Record) -> int | None:
     """Return the offset of the event that a record of the delay topic is about."""
     if not _is_kept(record):
-        return offset_of_key(record.key or b"")
+        return place_of_key(record.key or b"")
     found = _OFFSET.search(record.value or b"")
     return int(found[1]) if found else None
 
@@ -450,7 +450,8 @@ def _sends_of(record: Record) -> int:
 
 @lru_cache(10_000)
 def _position_of(value: bytes) -> int | None:
-    return read_position(value)
+    position = read_position(value)
+    return position.next_offset if isinstance(position, Position) else None
 
 
 def _header(record: Record, name: str) -> str:

@@ -14,6 +14,7 @@ from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment
 from consumer.kafka.topics import RelayTopics
 from consumer.relay.loop import Relay
+from schemas.pending_action import SourceIdentity
 from tests.simulation.event_loop import Handle, VirtualLoop
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tests.simulation.threads import SimulatedJournal, SimulatedSource
 
 TOPICS = RelayTopics("orders", "orders.delay", "orders.dead-letters")
+SOURCE = SourceIdentity(group="relay", cluster_id="cluster", topic=TOPICS.source, topic_id="topic-0")
 HANGS_S = 60.0  # after that a process is killed: its threads wait for each other
 
 
@@ -31,8 +33,10 @@ class CrashedError(BaseException):
 class Process:
     """A process. `busy` names its threads that are in the midst of a call."""
 
-    def __init__(self, scheduler: Scheduler, name: str, incarnation: int) -> None:
+    def __init__(self, scheduler: Scheduler, name: str, incarnation: int, identity: SourceIdentity = SOURCE) -> None:
+        """`identity`: of the source, as the process finds it at its start."""
         self.scheduler = scheduler
+        self.identity = identity
         self.name = name
         self.id = f"{name}.{incarnation}"
         self.alive = True

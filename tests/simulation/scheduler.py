@@ -35,7 +35,7 @@ from tests.simulation import faults
 from tests.simulation.event_loop import Handle, leave
 from tests.simulation.kafka_model import Kafka, Log
 from tests.simulation.oracle import Oracle
-from tests.simulation.process import TOPICS, CrashedError, Process
+from tests.simulation.process import SOURCE, TOPICS, CrashedError, Process
 from tests.simulation.profile import Profile
 from tests.simulation.wiring import relay_of
 from tests.simulation.workload import drawn
@@ -92,7 +92,7 @@ class Scheduler:
         self.kafka.on_committed = self.oracle.committed
         for number in self.numbers:
             self.oracle.add_partition(number)
-            self.delay_log(number).append(POSITION_KEY, position_value(0), self.now)
+            self.delay_log(number).append(POSITION_KEY, position_value(SOURCE, number, 0), self.now)
         self.events = [drawn(self.draw, n, START) for n in range(self.profile.events)]
         self.unpublished = deque(self.events)
         self.names = [f"relay-{index}" for index in range(self.profile.processes)]

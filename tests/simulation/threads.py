@@ -21,6 +21,7 @@ from consumer.core.ownership import Assignment, Ownership, Partition
 from consumer.kafka import clients
 from consumer.kafka.clients import Properties
 from consumer.kafka.facts import Consumed, Failed, PartitionsCounted, Report
+from consumer.kafka.identity import check_ids
 from consumer.kafka.journal.journal import MAX_WRITES
 from consumer.kafka.journal.low_water_mark import Pinning
 from consumer.kafka.journal.transactions import Transactions
@@ -40,7 +41,14 @@ class SimulatedSource:
     def __init__(self, process: Process, properties: Properties, report: Report) -> None:
         self._process = process
         self._report = report
-        self.membership = Membership([TOPICS.source], report, clock=process.clock, wait=self._wait, beat=lambda: None)
+        self.membership = Membership(
+            [TOPICS.source],
+            report,
+            clock=process.clock,
+            wait=self._wait,
+            beat=lambda: None,
+            confirm=self._confirm,
+        )
         self._requests: deque[Callable[[Consumer], None]] = deque()
         self._room = BATCHES_AHEAD
         self.started = False
@@ -66,6 +74,10 @@ class SimulatedSource:
 
     def _wait(self, event: Event, seconds: float) -> bool:
         return self._process.wait(10 * seconds, event.is_set)  # in larger steps: nothing else looks
+
+    def _confirm(self) -> None:
+        """Be SourceWatch.confirm."""
+        check_ids({TOPICS.source: self._process.identity}, {TOPICS.source: self._process.scheduler.kafka.topic_id})
 
     def start(self) -> None:
         self.started = True
@@ -139,6 +151,7 @@ class SimulatedJournal:
         self.transactions = Transactions(
             SimulatedClients(process, transactional_id),
             topics={TOPICS.source: TOPICS},
+            identities={TOPICS.source: process.identity},
             ownership=lambda: process.source.ownership,
             clock=process.clock,
             pause=self._pause,

@@ -83,7 +83,12 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
     is_twin = scheduler.twins and process.name == "relay-1"
     process.journal = journal = SimulatedJournal(process, "relay-0" if is_twin else process.name, PINNING, noted)
     restorer = Restorer(
-        SimulatedReader(process), topics={TOPICS.source: TOPICS}, say=_nothing, wanted=source.owns, clock=process.clock
+        SimulatedReader(process),
+        topics={TOPICS.source: TOPICS},
+        identities={TOPICS.source: process.identity},
+        say=_nothing,
+        wanted=source.owns,
+        clock=process.clock,
     )
     connection = Connection(
         name="default",
@@ -103,6 +108,7 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         policy=POLICY if scheduler.seed % LEARNS_IN else LEARNING,
         limits=Limits(scheduler.profile.max_pending, MAX_BACKLOG),
         dead_letter_topics={TOPICS.dead_letters},
+        incarnations={TOPICS.source: process.identity.incarnation},
         partition_counts={TOPICS.source: len(scheduler.numbers)},
         lease_s=lease_of(properties),
         clock=process.clock,

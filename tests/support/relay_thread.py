@@ -20,7 +20,7 @@ from consumer.core.pacing import Pace, PollSchedule
 from consumer.engage.client import EngageClient
 from consumer.events.routing import BUILT_IN_ROUTES, Router, RouteRule, compile_routes
 from consumer.kafka.facts import Failed
-from consumer.kafka.initial_offsets import settle_start
+from consumer.kafka.initial_offsets import Started, settle_start
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.restore import KafkaReader, Restorer
@@ -40,12 +40,11 @@ QUICK = Policy(schedule=IMPATIENT, deadline_s=120.0, not_found_grace_s=1.0, cont
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
-def _settled_start(sandbox: Sandbox) -> bool:
+def _settled_start(sandbox: Sandbox) -> Started | None:
     try:
-        settle_start(sandbox.properties, [sandbox.topics], "earliest")
+        return settle_start(sandbox.properties, [sandbox.topics], "earliest")
     except KafkaException:  # the group's coordinator is not there yet; run waits for it, too
-        return False
-    return True
+        return None
 
 
 class RelayThread:
@@ -64,7 +63,9 @@ class RelayThread:
         max_pending: int = 100_000,
         api_key: Callable[[], str] = lambda: API_KEY,
     ) -> None:
-        until(lambda: _settled_start(sandbox), "the start is written down")
+        started = until(lambda: _settled_start(sandbox), "the start is written down")
+        assert started is not None
+        identities = started.identities
         urls = {"default": engages} if isinstance(engages, str) else engages
         self.registry = CollectorRegistry()
         metrics = Metrics(self.registry)
@@ -92,6 +93,7 @@ class RelayThread:
         source = Source(
             properties=sandbox.properties,
             topics=topics,
+            identities=identities,
             report=self._inbox.put,
             clock=clock,
             hand_over_s=MIN_HAND_OVER_S,
@@ -101,6 +103,7 @@ class RelayThread:
             properties=sandbox.properties,
             transactional_id=sandbox.transactional_id,
             topics=topics,
+            identities=identities,
             ownership=lambda: source.ownership,
             clock=clock,
             report=self._inbox.put,
@@ -111,7 +114,8 @@ class RelayThread:
             inbox=self._inbox,
             source=source,
             journal=journal,
-            restorer=Restorer(reader, topics=topics, say=print, wanted=source.owns, clock=clock),
+            restorer=Restorer(reader, topics=topics, identities=identities, say=print, wanted=source.owns, clock=clock),
+            incarnations={topic: each.incarnation for topic, each in identities.items()},
             partition_counts={sandbox.topics.source: sandbox.partitions},
             lease_s=lease_of(sandbox.properties),
             connections=[connection(name, url) for name, url in urls.items()],

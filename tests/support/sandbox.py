@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TypeVar
 
 from confluent_kafka import (
@@ -24,13 +25,15 @@ from consumer.core.clock import steady_clock
 from consumer.core.ownership import Assignment, Ownership
 from consumer.kafka import clients
 from consumer.kafka.facts import Committed, Dropped, Fact, TransactionAborted
+from consumer.kafka.identity import present_identities
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.journal.low_water_mark import PINNING, Pinning
 from consumer.kafka.journal.writes import DeadLetter, Put, Write
-from consumer.kafka.records import DeadLetterRecord, without_value
+from consumer.kafka.records import DeadLetterRecord, position_value, without_value
 from consumer.kafka.restore import KafkaReader, Restored, Restorer
 from consumer.kafka.topics import RelayTopics, create, partition_counts, watermarks
 from schemas.dead_letter import Reason
+from schemas.pending_action import POSITION_KEY, SourceIdentity
 from tests.support.waiting import PATIENCE_S, until
 
 F = TypeVar("F", bound=Fact)
@@ -127,6 +130,16 @@ class Sandbox:
     _restorer: Restorer | None = None
     _wanted: Callable[[Assignment], bool] = lambda _: True
 
+    @cached_property
+    def identity(self) -> SourceIdentity:
+        """The source, as the first who asks finds it."""
+        source = self.topics.source
+        return present_identities(self.admin, str(self.properties["group.id"]), [source])[source]
+
+    def position(self, next_offset: int, partition: int = 0) -> tuple[bytes, bytes]:
+        """Return a position record of this source."""
+        return POSITION_KEY, position_value(self.identity, partition, next_offset)
+
     @property
     def relay_topics(self) -> dict[str, RelayTopics]:
         return {self.topics.source: self.topics}
@@ -155,6 +168,7 @@ class Sandbox:
             properties={**self.properties, **properties},
             transactional_id=self.transactional_id,
             topics=self.relay_topics,
+            identities={self.topics.source: self.identity},
             ownership=ownership,
             clock=steady_clock(),
             report=heard.report,
@@ -193,6 +207,7 @@ class Sandbox:
             self._restorer = Restorer(
                 reader,
                 topics=self.relay_topics,
+                identities={self.topics.source: self.identity},
                 say=self.said.append,
                 wanted=self._is_wanted,
                 clock=steady_clock(),

@@ -27,6 +27,7 @@ from consumer.kafka.journal.producers import CALL_TIMEOUT_S
 from consumer.kafka.journal.transactions import ReplaceTooLarge, Transactions
 from consumer.kafka.journal.writes import Begin, Item, size_of
 from consumer.kafka.topics import RelayTopics
+from schemas.pending_action import SourceIdentity
 
 MAX_WRITES = 2000  # per transaction: it takes 3-25 ms
 MAX_BYTES = 16 * 1024 * 1024  # per transaction: it must be written within transaction.timeout.ms, or never is
@@ -42,13 +43,14 @@ class Journal:
         properties: clients.Properties,
         transactional_id: str,
         topics: Mapping[str, RelayTopics],
+        identities: Mapping[str, SourceIdentity],
         ownership: Callable[[], Ownership],
         clock: Clock,
         report: Report,
         replace_too_large: ReplaceTooLarge,
         pinning: Pinning = PINNING,
     ) -> None:
-        """`topics` by source topic; `ownership` returns the latest snapshot."""
+        """`topics` and `identities` by source topic; `ownership` returns the latest snapshot."""
         self._clock = clock
         self._queue: deque[Item] = deque()
         self._wake = threading.Condition()
@@ -56,6 +58,7 @@ class Journal:
         self._transactions = Transactions(
             _Clients(properties, transactional_id),
             topics=topics,
+            identities=identities,
             ownership=ownership,
             clock=clock,
             pause=self._pause,

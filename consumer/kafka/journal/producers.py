@@ -368,7 +368,7 @@ class Producers:
         try:
             return method(*arguments)
         except (KafkaException, SystemError) as exception:
-            raise _meaning(_cause_of(exception), method.__name__) from None
+            raise _meaning(cause_of(exception), method.__name__) from None
         finally:
             self.busy_since = None
 
@@ -376,7 +376,7 @@ class Producers:
         return max(0.1, min(CALL_TIMEOUT_S, self.end_at - self._clock()))
 
 
-def _cause_of(exception: KafkaException | SystemError) -> KafkaError:
+def cause_of(exception: KafkaException | SystemError) -> KafkaError:
     """Return librdkafka's error.
 
     A fatal one is raised amid the callbacks of a `flush`: those called behind it end in a SystemError on top of it.

@@ -79,7 +79,7 @@ from consumer.kafka.journal.writes import (
 from consumer.kafka.records import position_value
 from consumer.kafka.refused import kept, smaller
 from consumer.kafka.topics import RelayTopics
-from schemas.pending_action import POSITION_KEY
+from schemas.pending_action import POSITION_KEY, SourceIdentity
 
 TRANSACTION_S = 10.0
 RETRY_S = (0.05, 0.2, 1.0, 5.0)  # between attempts after an abort
@@ -147,6 +147,7 @@ class Transactions:
         clients: Clients,
         *,
         topics: Mapping[str, RelayTopics],
+        identities: Mapping[str, SourceIdentity],
         ownership: Callable[[], Ownership],
         clock: Clock,
         pause: Callable[[float], None],
@@ -156,13 +157,14 @@ class Transactions:
         pinning: Pinning = PINNING,
         new_name: Callable[[], str] = _random_name,
     ) -> None:
-        """`topics` by source topic; `ownership` returns the latest snapshot; `pause` waits between two attempts.
+        """`topics` and `identities` by source topic. `ownership` returns the latest snapshot.
 
-        `timeout_s`: `transaction.timeout.ms`. `new_name` returns a name that nothing else ever had: for a
-        transaction (rule 3), or a refused dead letter.
+        `pause` waits between two attempts. `timeout_s`: `transaction.timeout.ms`. `new_name` returns a name that
+        nothing else ever had: for a transaction (rule 3), or a refused dead letter.
         """
         self._producers = Producers(clients, clock)
         self._topics = topics
+        self._identities = identities
         self._ownership = ownership
         self._clock = clock
         self._pause = pause
@@ -431,7 +433,8 @@ class Transactions:
             delivered = partial(self._delivered, batch, write)
             too_large = write if isinstance(write, Put) else None  # a tombstone is not
             self._producers.produce(delay_topic, partition, record, delivered=delivered, write=too_large)
-        position = Record(POSITION_KEY, position_value(batch.next_offset))
+        value = position_value(self._identities[topic], partition, batch.next_offset)
+        position = Record(POSITION_KEY, value)
         self._producers.produce(delay_topic, partition, position, delivered=partial(self._delivered, batch, None))
 
     def _delivered(self, batch: _Batch, write: Keyed | None, record: Message) -> None:

@@ -378,7 +378,7 @@ def test_what_an_older_version_could_not_read_is_redriven_by_one_that_can(dead_l
 def test_what_this_version_cannot_read_either_stays_and_says_who_can(dead_letters: DeadLetters) -> None:
     where = (dead_letters.topics.source, 0)
     key, value = pending_record(dead_letters.event(7))
-    newer = value.replace(b'"version":1', b'"version":2')
+    newer = value.replace(b'"version":2', b'"version":3')
     _, elsewhere = pending_record(dead_letters.event(7, partition=1))
     for each in (b"{}", newer, elsewhere):
         dead_letters.put(dead_letter_of_unreadable(where, key, each, Unreadable("version"), FAILED_AT_S))

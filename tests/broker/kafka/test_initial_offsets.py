@@ -14,7 +14,6 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 
 from consumer.errors import StartRefusedError, StartUnknownError
 from consumer.kafka.initial_offsets import Start, settle_start, start_id
-from consumer.kafka.records import position_value
 from consumer.kafka.topics import Watermarks, watermarks
 from schemas.pending_action import POSITION_KEY
 from tests.support.sandbox import Sandbox, SandboxFactory
@@ -53,18 +52,18 @@ def test_one_undecided_topic_keeps_the_others_undecided(sandbox: Sandbox, sandbo
     ("start", "word", "expected"), [("earliest", "beginning", [0, 0, 0]), ("latest", "end", [5, 0, 2])]
 )
 def test_a_decision_leaves_out_no_partition(start: Start, word: str, expected: list[int], sandbox: Sandbox) -> None:
-    decided = settle_start(sandbox.properties, [sandbox.topics], start)
+    decided = settle_start(sandbox.properties, [sandbox.topics], start).decided
 
     assert decided == [f"{sandbox.topics.source} starts at the {word}"]
     for partition, offset in enumerate(expected):
-        assert sandbox.pairs(sandbox.topics.delay, partition) == [(POSITION_KEY, position_value(offset))]
+        assert sandbox.pairs(sandbox.topics.delay, partition) == [sandbox.position(offset, partition)]
     assert starts(sandbox) == expected
 
 
 def test_an_idle_partition_is_not_decided_again_at_the_next_start(sandbox: Sandbox) -> None:
     settle_start(sandbox.properties, [sandbox.topics], "latest")
     sandbox.fill(sandbox.topics.source, 4, partition=1)
-    assert settle_start(sandbox.properties, [sandbox.topics], "latest") == []
+    assert settle_start(sandbox.properties, [sandbox.topics], "latest").decided == []
 
     assert starts(sandbox) == [5, 0, 2]
 
@@ -73,7 +72,7 @@ def test_a_group_that_has_read_every_partition_is_not_decided_for(sandbox: Sandb
     """It comes from a relay that kept no delay topic, or the delay topic was recreated."""
     sandbox.commit(*((sandbox.topics.source, n, offset) for n, offset in enumerate((3, 0, 1))))
 
-    assert settle_start(sandbox.properties, [sandbox.topics], "latest") == []
+    assert settle_start(sandbox.properties, [sandbox.topics], "latest").decided == []
     assert starts(sandbox) == [3, 0, 1]
 
 
@@ -91,7 +90,7 @@ def test_a_group_that_knows_one_partition_of_five_is_asked_about_the_others(sand
     )
     assert sandbox.pairs(sandbox.topics.delay) == []
 
-    (line,) = settle_start(sandbox.properties, [sandbox.topics], "latest")
+    (line,) = settle_start(sandbox.properties, [sandbox.topics], "latest").decided
     assert line.endswith("starts at the end in partitions 1, 2, 3, 4")
     assert starts(sandbox) == [7, 20, 0, 20, 0]
 
@@ -108,7 +107,7 @@ def test_a_partition_that_was_added_after_the_start_begins_at_its_beginning(sand
     sandbox.read(sandbox.topics.source, 2)  # returns when it has a leader
     sandbox.fill(sandbox.topics.source, 4, partition=2)
 
-    assert settle_start(sandbox.properties, [sandbox.topics], "latest") == []
+    assert settle_start(sandbox.properties, [sandbox.topics], "latest").decided == []
     assert starts(sandbox) == [5, 0, 0]
 
 
@@ -117,7 +116,7 @@ def test_an_empty_topic_needs_no_decision(sandboxes: SandboxFactory) -> None:
     settle_start(sandbox.properties, [sandbox.topics], None)
     sandbox.fill(sandbox.topics.source, 3)
 
-    assert settle_start(sandbox.properties, [sandbox.topics], None) == []
+    assert settle_start(sandbox.properties, [sandbox.topics], None).decided == []
     assert starts(sandbox) == [0]
 
 
@@ -129,7 +128,7 @@ def test_a_decision_that_was_cut_off_midway_is_taken_again_for_all_partitions(sa
     cut_off = sandbox.producer("cut-off")
     cut_off.begin_transaction()
     for partition in range(3):
-        cut_off.produce(sandbox.topics.delay, position_value(0), POSITION_KEY, partition)
+        cut_off.produce(sandbox.topics.delay, sandbox.position(0, partition)[1], POSITION_KEY, partition)
     assert cut_off.flush(30) == 0
     cut_off.abort_transaction(30)
 
@@ -188,11 +187,11 @@ def test_an_instance_that_was_frozen_before_it_wrote_its_start_does_not_skip_wha
             patched.setattr("consumer.kafka.initial_offsets.watermarks", watermarks_of_then(topics.source))
             settle_start(sandbox.properties, [topics], "latest")  # A looked when there were 5
         assert starts(sandbox) == [5, 0, 2]
-        sandbox.write(topics.delay, [(POSITION_KEY, position_value(9))])
+        sandbox.write(topics.delay, [sandbox.position(9)])
         sandbox.commit((topics.source, 0, 9))
         b.woken.set()
 
-        assert starts_late.result(30) == []  # it looked again, and there was nothing to decide
+        assert starts_late.result(30).decided == []  # it looked again, and there was nothing to decide
     assert starts(sandbox) == [9, 0, 2]
 
 
@@ -209,7 +208,7 @@ def watermarks_of_then(source: str) -> Callable[..., dict[tuple[str, int], Water
 def test_instances_that_start_at_once_decide_once(sandbox: Sandbox) -> None:
     with ThreadPoolExecutor(3) as instances:
         decided = list(instances.map(lambda _: settle_start(sandbox.properties, [sandbox.topics], "latest"), range(3)))
-    assert sorted(map(len, decided)) == [0, 0, 1]
+    assert sorted(len(each.decided) for each in decided) == [0, 0, 1]
     assert starts(sandbox) == [5, 0, 2]
 
 
@@ -218,7 +217,7 @@ def test_an_ordinary_start_fences_nobody(sandbox: Sandbox) -> None:
     deciding = sandbox.producer(start_id(sandbox.properties))
     settle_start(sandbox.properties, [sandbox.topics], "latest")
     deciding.begin_transaction()
-    deciding.produce(sandbox.topics.delay, position_value(5), POSITION_KEY, 0)
+    deciding.produce(sandbox.topics.delay, sandbox.position(5)[1], POSITION_KEY, 0)
     deciding.commit_transaction(30)
 
 

@@ -43,7 +43,7 @@ from consumer.kafka.facts import (
 from consumer.kafka.journal.journal import MAX_WRITES, Journal
 from consumer.kafka.journal.low_water_mark import PINNING, Pinning
 from consumer.kafka.journal.writes import Begin, DeadLetter, Intent, Position, Put, Tombstone, Write
-from consumer.kafka.records import DeadLetterRecord, position_value
+from consumer.kafka.records import DeadLetterRecord
 from consumer.kafka.restore import Restored
 from schemas.dead_letter import DETAIL, Reason
 from schemas.pending_action import POSITION_KEY
@@ -80,10 +80,10 @@ class Bench:
         self.heard.wait_until_settled(*writes)
 
     def pending(self, offset: int, value: bytes = b"pending", partition: int = 0, intent: Intent | None = None) -> Put:
-        return Put(self.sandbox.assignment(partition), b"%d:r" % offset, value, offset + 1, intent)
+        return Put(self.sandbox.assignment(partition), b"0:%d:r" % offset, value, offset + 1, intent)
 
     def ended(self, offset: int) -> Tombstone:
-        return Tombstone(self.sandbox.assignment(), b"%d:r" % offset)
+        return Tombstone(self.sandbox.assignment(), b"0:%d:r" % offset)
 
     def dead_letter(self, record: DeadLetterRecord, partition: int = 0, **more: Unpack[More]) -> DeadLetter:
         return DeadLetter(
@@ -135,7 +135,7 @@ def test_a_record_is_never_committed_without_its_offsets(bench: Bench) -> None:
     intent = Intent(ActionId(bench.sandbox.assignment(), 4), 1)
     bench.settle(bench.pending(4, intent=intent))
 
-    assert bench.delay() == {b"4:r": b"pending", POSITION_KEY: position_value(5)}
+    assert bench.delay() == {b"0:4:r": b"pending", POSITION_KEY: bench.sandbox.position(5)[1]}
     assert bench.sandbox.offset(bench.sandbox.topics.source) == 5
     assert bench.sandbox.offset(bench.sandbox.topics.delay) == 0  # where the one live record lies
     (committed,) = bench.heard.of(Committed)[0].writes
@@ -154,16 +154,16 @@ def test_an_offset_is_never_committed_without_its_record(bench: Bench) -> None:
     assert bench.delay() == {}
     assert bench.sandbox.offset(bench.sandbox.topics.source) is None
     assert bench.sandbox.offset(bench.sandbox.topics.delay) is None
-    assert b"4:r" in [r.key() for r in bench.sandbox.read(bench.sandbox.topics.delay, isolation="read_uncommitted")]
+    assert b"0:4:r" in [r.key() for r in bench.sandbox.read(bench.sandbox.topics.delay, isolation="read_uncommitted")]
 
 
 def test_the_position_is_written_even_where_only_progress_was_made(bench: Bench) -> None:
     """Group offsets expire; compaction keeps the last position record only as long as there is one."""
     bench.settle(bench.pending(4))
-    bench.settle(Put(bench.sandbox.assignment(), b"4:r", b"sending"))
+    bench.settle(Put(bench.sandbox.assignment(), b"0:4:r", b"sending"))
 
     positions = [value for key, value in bench.sandbox.pairs(bench.sandbox.topics.delay) if key == POSITION_KEY]
-    assert positions == [position_value(5), position_value(5)]
+    assert positions == 2 * [bench.sandbox.position(5)[1]]
 
 
 def test_what_waited_does_not_cost_a_transaction_each(
@@ -171,10 +171,10 @@ def test_what_waited_does_not_cost_a_transaction_each(
 ) -> None:
     """Group commit: what came up meanwhile shares the next transaction; only an action's last state is written."""
     bench = bench_of(sandboxes(group=shared_member.group))
-    changes = [Put(bench.sandbox.assignment(), b"4:r", b"%d" % n) for n in range(50)]
+    changes = [Put(bench.sandbox.assignment(), b"0:4:r", b"%d" % n) for n in range(50)]
     bench.settle(bench.pending(4), *changes)
 
-    values = [value for key, value in bench.sandbox.pairs(bench.sandbox.topics.delay) if key == b"4:r"]
+    values = [value for key, value in bench.sandbox.pairs(bench.sandbox.topics.delay) if key == b"0:4:r"]
     assert len(values) == len(bench.heard.of(Committed)) < 5
     assert values[-1] == b"49"
 
@@ -182,16 +182,16 @@ def test_what_waited_does_not_cost_a_transaction_each(
 def test_a_dead_letter_never_appears_beside_its_pending_record(bench: Bench) -> None:
     bench.settle(bench.pending(4))
     bench.ownership = bench.sandbox.owned(stale(bench.metadata), bench.sandbox.assignment())
-    last = bench.dead_letter(DEAD_LETTER, key=b"4:r")
+    last = bench.dead_letter(DEAD_LETTER, key=b"0:4:r")
     bench.submit(last)
     bench.heard.wait_for(TransactionAborted)
     assert bench.sandbox.read(bench.sandbox.topics.dead_letters) == []
-    assert bench.delay()[b"4:r"] == b"pending"
+    assert bench.delay()[b"0:4:r"] == b"pending"
 
     bench.ownership = bench.sandbox.owned(bench.metadata, bench.sandbox.assignment())
     bench.heard.wait_until_settled(last)
     assert len(bench.sandbox.read(bench.sandbox.topics.dead_letters)) == 1
-    assert bench.delay()[b"4:r"] is None
+    assert bench.delay()[b"0:4:r"] is None
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_a_rebalance_loses_only_what_is_no_longer_owned(
     assert "ILLEGAL_GENERATION" in bench.heard.wait_for(TransactionAborted).why
     assert bench.heard.of(Committed)[-1].writes == [ours]
     assert bench.heard.of(Dropped)[-1].writes == [theirs]
-    assert (bench.delay(kept).get(b"1:r"), bench.delay(1 - kept).get(b"1:r")) == (b"pending", None)
+    assert (bench.delay(kept).get(b"0:1:r"), bench.delay(1 - kept).get(b"0:1:r")) == (b"pending", None)
     assert sandbox.offset(sandbox.topics.source, 1 - kept) == 1
 
 
@@ -316,7 +316,7 @@ def test_a_second_instance_with_our_transactional_id_ends_this_one(bench: Bench)
 
     assert bench.heard.wait_for(Fenced).why
     assert bench.heard.of(Dropped)[0].writes == [write]
-    assert b"5:r" not in bench.delay()
+    assert b"0:5:r" not in bench.delay()
     assert bench.sandbox.offset(bench.sandbox.topics.source) == 5
 
 
@@ -332,7 +332,7 @@ def test_after_being_fenced_nothing_continues_under_the_old_assignment(bench: Be
 
     bench.ownership = bench.sandbox.owned(bench.metadata, bench.sandbox.assignment(epoch=2))
     bench.adopt(next_offset=5)
-    again = Put(bench.sandbox.assignment(epoch=2), b"5:r", b"pending", next_offset=6)
+    again = Put(bench.sandbox.assignment(epoch=2), b"0:5:r", b"pending", next_offset=6)
     bench.settle(again)
     assert bench.heard.of(Committed)[-1].writes == [again]
 
@@ -405,7 +405,7 @@ def test_a_delayed_abort_never_eats_the_next_transaction(
     assert first.failed_at == len(first.calls)
     assert others
     assert bench.heard.of(Committed)[-1].writes == [write]
-    assert bench.delay() == {b"4:r": b"pending", b"5:r": b"pending", POSITION_KEY: position_value(6)}
+    assert bench.delay() == {b"0:4:r": b"pending", b"0:5:r": b"pending", POSITION_KEY: bench.sandbox.position(6)[1]}
     assert bench.sandbox.offset(bench.sandbox.topics.source) == 6
 
 
@@ -413,7 +413,7 @@ def test_a_delayed_abort_never_eats_the_next_transaction(
 def test_a_commit_without_an_answer_is_not_written_twice(when: str, recorded: type[Recorded], bench: Bench) -> None:
     bench.settle(bench.pending(4))
     recorded.fail = ("commit", when)
-    write = bench.dead_letter(DEAD_LETTER, key=b"4:r")
+    write = bench.dead_letter(DEAD_LETTER, key=b"0:4:r")
     bench.settle(write)
 
     assert "outcome of a commit unknown" in bench.heard.wait_for(TransactionAborted).why
@@ -584,7 +584,7 @@ def test_a_record_that_is_too_large_does_not_stop_the_others(
     assert len(bench.heard.of(RecordTooLarge)) == 1
     assert [r.value() for r in sandbox.read(sandbox.topics.dead_letters)] == [b"too large"]
     kept = bench.delay()
-    assert {key for key, value in kept.items() if value is None} == {b"20:r"}
+    assert {key for key, value in kept.items() if value is None} == {b"0:20:r"}
     assert len(kept) == 22
 
 
@@ -715,7 +715,7 @@ def test_a_delay_topic_that_was_recreated_does_not_hide_what_follows(bench: Benc
 
     assert bench.heard.of(DelayTopicRecreated)
     (restored,) = sandbox.restore()
-    assert [key for key, _ in restored.live] == [b"20:r"]
+    assert [key for key, _ in restored.live] == [b"0:20:r"]
 
 
 def recreated(sandbox: Sandbox) -> bool:
@@ -792,10 +792,10 @@ def test_an_old_record_does_not_pin_the_mark_for_ever(
     bench.settle(*(bench.pending(n) for n in range(1, 61)))
     assert bench.heard.of(Pinned) == []
     bench.settle(*(bench.ended(n) for n in range(1, 61)), Position(bench.sandbox.assignment(), 61))
-    assert bench.heard.wait_for(Pinned).keys == [b"0:r"]
+    assert bench.heard.wait_for(Pinned).keys == [b"0:0:r"]
     assert bench.sandbox.offset(bench.sandbox.topics.delay) == 0
 
-    bench.settle(Put(bench.sandbox.assignment(), b"0:r", b"pending"))
+    bench.settle(Put(bench.sandbox.assignment(), b"0:0:r", b"pending"))
     mark = bench.sandbox.offset(bench.sandbox.topics.delay)
     assert mark is not None
     assert mark > 120
@@ -821,12 +821,12 @@ def test_an_unknown_answer_while_stopping_does_not_hang(sandboxes: SandboxFactor
     until(member.poll, "the member joins")
     ownership = sandbox.owned(member.metadata(), sandbox.assignment())
     journal, heard = sandbox.journal(lambda: ownership)
-    first = Put(sandbox.assignment(), b"0:r", b"pending", next_offset=1)
+    first = Put(sandbox.assignment(), b"0:0:r", b"pending", next_offset=1)
     journal.submit([Begin(sandbox.assignment(), [], 0, 0), first])
     heard.wait_until_settled(first)
     strict_broker.stop()
     try:
-        write = Put(sandbox.assignment(), b"1:r", b"pending", next_offset=2)
+        write = Put(sandbox.assignment(), b"0:1:r", b"pending", next_offset=2)
         journal.submit([write])
         started = time.monotonic()
         done = journal.stop(1.0)

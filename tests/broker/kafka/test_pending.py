@@ -16,7 +16,7 @@ from consumer.kafka.pending import EVERY_ONE, Filter, Pending, pending_actions
 from consumer.kafka.records import action_key, position_value
 from consumer.kafka.scan import Gap, moment, records_between
 from consumer.kafka.topics import RelayTopics
-from schemas.pending_action import POSITION_KEY, FromJob, PendingAction, RoutedAction, SourceRecord
+from schemas.pending_action import POSITION_KEY, FromJob, PendingAction, RoutedAction, SourceIdentity, SourceRecord
 from tests.support.sandbox import TopicFactory, relay_topics
 
 NOON_MS = 1_762_171_200_000  # 2025-11-03T12:00:00Z
@@ -64,7 +64,7 @@ def delay(bootstrap_servers: str, admin: AdminClient, topics: TopicFactory) -> D
     return Delay(bootstrap_servers, admin, topics(partitions=2))
 
 
-def pending(order_id: str = "A-1", *, sending: bool = False, attempts: int = 0) -> bytes:
+def pending(order_id: str = "A-1", *, sending: bool = False, attempts: int = 0, partition: int = 0) -> bytes:
     payload = RoutedAction(
         route="shipped",
         connection="default",
@@ -72,7 +72,7 @@ def pending(order_id: str = "A-1", *, sending: bool = False, attempts: int = 0) 
         action="ConfirmShipment",
         tag_source=FromJob(job_id="job-7"),
         event_time_ms=NOON_MS,
-        source=SourceRecord(topic="orders", partition=0, offset=0),
+        source=SourceRecord(topic="orders", partition=partition, offset=0),
     )
     record = PendingAction(
         state="sending" if sending else "pending",
@@ -88,9 +88,9 @@ def pending(order_id: str = "A-1", *, sending: bool = False, attempts: int = 0) 
 def test_of_each_open_action_its_latest_state_is_listed_in_the_order_of_the_source(delay: Delay) -> None:
     delay.write(action_key(12, "shipped"), pending("B"))
     delay.write(action_key(9, "shipped"), pending("A"))
-    delay.write(action_key(3, "shipped"), pending("C"), partition=1)
+    delay.write(action_key(3, "shipped"), pending("C", partition=1), partition=1)
     delay.write(action_key(10, "shipped"), pending("D"))
-    delay.write(POSITION_KEY, position_value(13))
+    delay.write(POSITION_KEY, position_value(SourceIdentity(group="g", topic="orders"), 0, 13))
     delay.write(action_key(10, "shipped"), None)  # done
     delay.write(action_key(9, "shipped"), pending("A", sending=True, attempts=2))
     found = [each for each in delay.listed() if isinstance(each, Pending)]
@@ -100,7 +100,7 @@ def test_of_each_open_action_its_latest_state_is_listed_in_the_order_of_the_sour
         (1, 3, "C", "pending"),
     ]
     first = found[0]
-    assert (first.topic, first.route, first.action) == (delay.topics.source, "shipped", "ConfirmShipment")
+    assert (first.topic, first.route, first.action) == ("orders", "shipped", "ConfirmShipment")
     assert (first.connection, first.attempts, first.sends) == ("default", 2, 1)
     assert (str(first.first_seen), str(first.due)) == ("2025-11-03 12:00:00+00:00", "2025-11-03 12:01:00+00:00")
 
@@ -171,7 +171,7 @@ def test_behind_an_open_transaction_the_list_ends_and_says_that_it_is_not_comple
     delay.write(action_key(0, "shipped"), pending())
     with delay.transaction(action_key(1, "shipped"), pending()):
         delay.write(action_key(2, "shipped"), pending())
-        delay.write(action_key(3, "shipped"), pending(), partition=1)
+        delay.write(action_key(3, "shipped"), pending(partition=1), partition=1)
         found = delay.listed()
         gaps = [each for each in found if isinstance(each, Gap)]
         assert [(each.partition, each.offset) for each in found if isinstance(each, Pending)] == [(0, 0), (1, 3)]

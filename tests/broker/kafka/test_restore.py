@@ -8,9 +8,8 @@ from concurrent.futures import wait as wait_for
 import pytest
 from confluent_kafka import Producer, TopicPartition
 
-from consumer.errors import OffsetOutOfRangeError, StartUnknownError
+from consumer.errors import IdentityError, OffsetOutOfRangeError, StartUnknownError
 from consumer.kafka import restore
-from consumer.kafka.records import position_value
 from consumer.kafka.restore import Restored, RestoreError
 from schemas.pending_action import POSITION_KEY
 from tests.support.broker import KafkaBroker
@@ -38,18 +37,18 @@ def open_transaction(sandbox: Sandbox) -> Producer:
     """Return the producer of an instance that died with records written and no offsets sent."""
     dead = sandbox.producer("dead", **{"transaction.timeout.ms": DEAD_AFTER_MS})
     dead.begin_transaction()
-    dead.produce(sandbox.topics.delay, b"never committed", b"9:r", 0)
+    dead.produce(sandbox.topics.delay, b"never committed", b"0:9:r", 0)
     assert dead.flush(10) == 0
     return dead
 
 
 def test_what_was_replaced_or_ended_does_not_come_back(sandbox: Sandbox) -> None:
-    records = [(b"1:r", b"old"), (b"2:r", b"ended"), (b"1:r", b"new"), (b"2:r", None), (b"3:r", b"third")]
-    sandbox.write(sandbox.topics.delay, [*records, (POSITION_KEY, position_value(0))])
+    records = [(b"0:1:r", b"old"), (b"0:2:r", b"ended"), (b"0:1:r", b"new"), (b"0:2:r", None), (b"0:3:r", b"third")]
+    sandbox.write(sandbox.topics.delay, [*records, sandbox.position(0)])
     restored = only(sandbox.restore())
 
-    assert sorted(restored.live) == [(b"1:r", 2), (b"3:r", 4)]
-    assert {record.key: record.value for record in restored.unreadable} == {b"1:r": b"new", b"3:r": b"third"}
+    assert sorted(restored.live) == [(b"0:1:r", 2), (b"0:3:r", 4)]
+    assert {record.key: record.value for record in restored.unreadable} == {b"0:1:r": b"new", b"0:3:r": b"third"}
     assert (restored.end, restored.records_read) == (6, 6)
 
 
@@ -57,10 +56,10 @@ def test_an_action_behind_a_dead_instances_open_transaction_is_not_lost(sandbox:
     """It pins the last stable offset, at which a read_committed reader believes to be at the end."""
     sandbox.commit((sandbox.topics.source, 0, 0), (sandbox.topics.delay, 0, 0))
     dead = open_transaction(sandbox)
-    sandbox.write(sandbox.topics.delay, [(b"1:r", b"pending")])
+    sandbox.write(sandbox.topics.delay, [(b"0:1:r", b"pending")])
     restored = only(sandbox.restore())
 
-    assert keys(restored) == [b"1:r"]
+    assert keys(restored) == [b"0:1:r"]
     assert len(dead) == 0  # it lived until here, and never sent its offsets
 
 
@@ -101,7 +100,7 @@ def test_offsets_that_are_about_to_change_are_not_taken(sandbox: Sandbox, shared
     until(member.poll, "the member joins")
     slow = sandbox.producer("slow")
     slow.begin_transaction()
-    slow.produce(sandbox.topics.delay, b"pending", b"8:r", 0)
+    slow.produce(sandbox.topics.delay, b"pending", b"0:8:r", 0)
     assert slow.flush(10) == 0
     slow.send_offsets_to_transaction([TopicPartition(sandbox.topics.source, 0, 9)], member.metadata(), 10)
     with ThreadPoolExecutor(1) as pool:
@@ -111,45 +110,48 @@ def test_offsets_that_are_about_to_change_are_not_taken(sandbox: Sandbox, shared
         restored = only(restoring.result(20))
 
     assert restored.next_offset == 9
-    assert keys(restored) == [b"8:r"]
+    assert keys(restored) == [b"0:8:r"]
 
 
 def test_a_missing_mark_skips_nothing(sandbox: Sandbox) -> None:
     """Group offsets expire; the client's `latest` would lose everything that is pending."""
-    sandbox.write(sandbox.topics.delay, [(b"1:r", b"pending"), (POSITION_KEY, position_value(2))])
+    sandbox.write(sandbox.topics.delay, [(b"0:1:r", b"pending"), sandbox.position(2)])
     sandbox.fill(sandbox.topics.source, 5)
     sandbox.commit((sandbox.topics.source, 0, 2))
     restored = only(sandbox.restore())
 
-    assert keys(restored) == [b"1:r"]
+    assert keys(restored) == [b"0:1:r"]
     assert restored.next_offset == 2
 
 
 def test_offsets_that_a_tool_moved_hide_nothing_that_is_pending(sandbox: Sandbox) -> None:
     """`kafka-consumer-groups.sh --reset-offsets --all-topics` moves the delay topic's, too."""
-    sandbox.write(sandbox.topics.delay, [(b"1:r", b"pending")])
+    sandbox.write(sandbox.topics.delay, [(b"0:1:r", b"pending")])
     sandbox.fill(sandbox.topics.source, 10)
     sandbox.commit((sandbox.topics.source, 0, 10), (sandbox.topics.delay, 0, 1), by="")
     restored = only(sandbox.restore())
 
-    assert keys(restored) == [b"1:r"]
+    assert keys(restored) == [b"0:1:r"]
     assert restored.next_offset == 10
 
 
 def test_a_restart_reads_from_the_mark_only(sandbox: Sandbox) -> None:
-    sandbox.write(sandbox.topics.delay, [(b"%d:r" % n, None) for n in range(50)] + [(b"99:r", b"pending")])
+    sandbox.write(
+        sandbox.topics.delay,
+        [(b"0:%d:r" % n, None) for n in range(50)] + [(b"0:99:r", b"pending"), sandbox.position(100)],
+    )
     sandbox.fill(sandbox.topics.source, 100)
     sandbox.commit((sandbox.topics.source, 0, 100), (sandbox.topics.delay, 0, 50))
 
-    assert only(sandbox.restore()).records_read == 1
+    assert only(sandbox.restore()).records_read == 2
 
 
 def test_a_delay_topic_that_was_recreated_is_said_and_read_whole(sandbox: Sandbox) -> None:
-    sandbox.write(sandbox.topics.delay, [(b"1:r", b"pending")])
+    sandbox.write(sandbox.topics.delay, [(b"0:1:r", b"pending")])
     sandbox.commit((sandbox.topics.source, 0, 0), (sandbox.topics.delay, 0, 1000))
     restored = only(sandbox.restore())
 
-    assert keys(restored) == [b"1:r"]
+    assert keys(restored) == [b"0:1:r"]
     assert "its low-water mark is 1000" in sandbox.said[0]
     assert sandbox.topics.delay in sandbox.said[0]
 
@@ -157,7 +159,7 @@ def test_a_delay_topic_that_was_recreated_is_said_and_read_whole(sandbox: Sandbo
 def test_a_mark_that_outlives_the_source_offset_does_not_hide_the_position(sandbox: Sandbox) -> None:
     """Only the source's offset was deleted: the position record lies before the mark, and decides."""
     sandbox.fill(sandbox.topics.source, 10)
-    sandbox.write(sandbox.topics.delay, [(POSITION_KEY, position_value(7)), (b"1:r", None)])
+    sandbox.write(sandbox.topics.delay, [sandbox.position(7), (b"0:1:r", None)])
     sandbox.commit((sandbox.topics.delay, 0, 2))
 
     assert only(sandbox.restore()).next_offset == 7
@@ -166,20 +168,20 @@ def test_a_mark_that_outlives_the_source_offset_does_not_hide_the_position(sandb
 def test_an_expired_group_is_not_started_over(sandbox: Sandbox) -> None:
     """With no member for a week nothing is committed any more; starting over would mail everybody again."""
     sandbox.fill(sandbox.topics.source, 10)
-    sandbox.write(sandbox.topics.delay, [(b"6:r", b"pending"), (POSITION_KEY, position_value(7))])
+    sandbox.write(sandbox.topics.delay, [(b"0:6:r", b"pending"), sandbox.position(7)])
     sandbox.commit((sandbox.topics.source, 0, 7), (sandbox.topics.delay, 0, 0))
     group = str(sandbox.properties["group.id"])
     sandbox.admin.delete_consumer_groups([group])[group].result(10)
     assert sandbox.offset(sandbox.topics.source) is None
     restored = only(sandbox.restore())
 
-    assert (restored.next_offset, keys(restored)) == (7, [b"6:r"])
+    assert (restored.next_offset, keys(restored)) == (7, [b"0:6:r"])
 
 
 def test_a_position_of_a_newer_version_is_not_taken_for_none(sandbox: Sandbox) -> None:
     sandbox.fill(sandbox.topics.source, 10)
-    sandbox.write(sandbox.topics.delay, [(POSITION_KEY, b'{"version":2,"next":7}')])
-    with pytest.raises(StartUnknownError, match="newer version"):
+    sandbox.write(sandbox.topics.delay, [(POSITION_KEY, b'{"version":3,"next":7}')])
+    with pytest.raises(IdentityError, match=r"another version .*version: Input should be 2"):
         sandbox.restore()
 
 
@@ -213,7 +215,7 @@ def test_an_empty_topic_that_nobody_knows_needs_no_decision(sandbox: Sandbox) ->
 
 def test_a_new_partition_of_a_known_topic_loses_no_first_events(sandboxes: SandboxFactory) -> None:
     sandbox = sandboxes(partitions=2)
-    sandbox.write(sandbox.topics.delay, [(POSITION_KEY, position_value(4))])
+    sandbox.write(sandbox.topics.delay, [sandbox.position(4)])
     sandbox.fill(sandbox.topics.source, 5)
     sandbox.fill(sandbox.topics.source, 3, partition=1)
     old, new = sandbox.restore(sandbox.assignment(0), sandbox.assignment(1))
@@ -225,7 +227,7 @@ def test_a_new_partition_of_a_known_topic_loses_no_first_events(sandboxes: Sandb
 def test_a_failover_does_not_stop_restores(strict_broker: KafkaBroker, sandboxes: SandboxFactory) -> None:
     """librdkafka's admin client keeps asking the leaders that it remembers, and does not renew them."""
     sandbox = sandboxes(broker=strict_broker)
-    sandbox.write(sandbox.topics.delay, [(b"1:r", b"pending"), (POSITION_KEY, position_value(0))])
+    sandbox.write(sandbox.topics.delay, [(b"0:1:r", b"pending"), sandbox.position(0)])
     sandbox.restore()
     strict_broker.stop()
     strict_broker.start()
@@ -236,4 +238,4 @@ def test_a_failover_does_not_stop_restores(strict_broker: KafkaBroker, sandboxes
         except RestoreError:
             return []
 
-    assert keys(only(until(restored, "a restore after the failover"))) == [b"1:r"]
+    assert keys(only(until(restored, "a restore after the failover"))) == [b"0:1:r"]

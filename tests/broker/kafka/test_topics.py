@@ -46,7 +46,7 @@ def all_there(admin: AdminClient, each: RelayTopics, partitions: int) -> None:
 
 
 def test_errors_do_not_come_one_at_a_time(admin: AdminClient, topics: TopicFactory) -> None:
-    one, other = topics(partitions=2), topics(partitions=3)
+    one, other = topics(partitions=3), topics(partitions=2)
     wrong = RelayTopics(one, other, f"{one}.none")
     nothing = topics_of("no-such-topic")
     with pytest.raises(TopicError) as caught:
@@ -54,7 +54,7 @@ def test_errors_do_not_come_one_at_a_time(admin: AdminClient, topics: TopicFacto
 
     lines = str(caught.value).splitlines()
     assert lines[:3] == [
-        f"topic {other} has 3 partitions, its source {one} has 2",
+        f"topic {other} has 2 partitions, its source {one} has 3",
         f"topic {one}.none does not exist",
         f"topic {other} has cleanup.policy=delete: it would lose pending actions",
     ]

@@ -102,7 +102,14 @@ class FatalRecord:
 @pytest.mark.parametrize("fatal", [False, True])
 def test_a_fatal_error_is_one_by_its_code_whatever_its_flag_says(fatal: bool) -> None:
     facts: list[Fact] = []
-    membership = Membership(["orders"], facts.append, clock=lambda: 0.0, wait=lambda *_: True, beat=lambda: None)
+    membership = Membership(
+        ["orders"],
+        facts.append,
+        clock=lambda: 0.0,
+        wait=lambda *_: True,
+        beat=lambda: None,
+        confirm=lambda: None,
+    )
     record = FatalRecord()
     error = KafkaError(KafkaError._FATAL, "the broker does not take this member", fatal)
     membership._on_record_error(record, error)  # type: ignore[arg-type]

@@ -160,3 +160,70 @@ def test_config_schema_is_json_on_stdout() -> None:
     result = called("config", "schema")
     assert result.exit_code == 0
     assert "routes" in json.loads(result.stdout)["properties"]
+
+
+ROUTES = """
+routes:
+  gone:
+    when: "status == 'gone' && (shop || market) == 'se'"
+    action: ConfirmCancellation
+    order_id: order.nummber
+    language: order.locale
+"""
+
+
+def test_a_path_that_no_sample_has_is_named_with_the_nearest_that_one_has(tmp_path: Path) -> None:
+    (tmp_path / "relay.yaml").write_text(ROUTES)
+    (tmp_path / "events.jsonl").write_text(
+        '{"status": "gone", "shop": "se", "order": {"number": "A-1"}}\n{"status": null}\n'
+    )
+    config, sample = (str(tmp_path / name) for name in ("relay.yaml", "events.jsonl"))
+    result = called("check-config", "--config", config, "--sample", sample)
+    assert result.exit_code == ExitCode.CONFIGURATION
+    assert [line for line in result.stdout.splitlines() if "no sample" in line] == [
+        "note    route gone: when: no sample has market",
+        "failed  route gone: order_id: no sample has order.nummber, did you mean order.number?",
+        "note    route gone: language: no sample has order.locale",
+    ]
+
+
+def test_samples_that_have_all_are_no_finding(tmp_path: Path) -> None:
+    (tmp_path / "relay.yaml").write_text(ROUTES.replace("nummber", "number"))
+    (tmp_path / "events.jsonl").write_text(
+        '{"status": null, "shop": null, "market": "se", "order": {"number": null, "locale": null}}\n'
+    )
+    config, sample = (str(tmp_path / name) for name in ("relay.yaml", "events.jsonl"))
+    result = called("check-config", "--config", config, "--sample", sample)
+    assert result.exit_code == 0
+    assert "no sample" not in result.stdout
+
+
+def test_a_name_that_nearly_is_one_of_the_records_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "relay.yaml").write_text(
+        "routes: {gone: {when: \"header.kind == 'gone'\", action: ConfirmCancellation}}"
+    )
+    result = called("check-config", "--config", str(tmp_path / "relay.yaml"))
+    assert "when: header is a field of the event; of its record there is `headers`" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("when", "wrong"),
+    [
+        ('status == "shipped"', "`shipped` names a field here: a text stands in single quotes, 'shipped'"),
+        ("status == shipped", "`shipped` names a field here: a text stands in single quotes, 'shipped'"),
+        ("lookup('countries', country) == 'x'", "there is no table countries; there are languages"),
+        ("meta.partitions == `1`", "`meta` has topic, partition, offset, timestamp"),
+        ("match(status, '(')", "is no regular expression"),
+    ],
+)
+def test_a_trap_in_an_expression_is_refused_with_its_place(when: str, wrong: str, tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text(
+        "tables: {languages: {SE: sv-SE}}\nroutes:\n  gone:\n    action: ConfirmCancellation\n    when: "
+        + json.dumps(when)
+    )
+    for command in (["check-config"], ["route", "-"]):
+        result = called(*command, "--config", str(file))
+        assert result.exit_code == ExitCode.CONFIGURATION
+        assert result.stderr.startswith(f"{file}:5:5 routes.gone.when: ")
+        assert wrong in result.stderr

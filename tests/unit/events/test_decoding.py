@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -74,7 +75,16 @@ def test_json_of_any_kind_is_decoded_for_the_routes_to_judge(value: bytes) -> No
         (b'{"a": 1} x', "not JSON: trailing characters at line 1 column 10"),
         (b'{"a": "\xe5"}', "not UTF-8 at byte 7"),
         (b'\xef\xbb\xbf{"a": "\xe5"}', "not UTF-8 at byte 10"),
-        ('{"a": 1}'.encode("utf-16"), "not UTF-8 at byte 0"),
+        ('{"a": 1}'.encode("utf-16"), "not JSON: looks like UTF-16"),
+        (gzip.compress(b"{}", mtime=0), "not JSON: looks like gzip"),
+        (
+            b'\x00\x00\x00\x01\x7b{"a":1}',
+            "not JSON: looks like the frame of a Schema Registry (byte 0, schema id 379) around JSON",
+        ),
+        (
+            b"\x00\x00\x00\x00\x01\x02A-1",
+            "not JSON: looks like the frame of a Schema Registry (byte 0, schema id 1) around a value",
+        ),
         (b'{"a": NaN}', "not JSON: expected value at line 1 column 7"),
         (b'{"a": -Infinity}', "not JSON: invalid number at line 1 column 8"),
         (

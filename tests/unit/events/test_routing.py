@@ -35,6 +35,10 @@ RECORD_MS = 1_762_162_999_000
 
 @dataclass(frozen=True)
 class Record:
+    topic: str = "orders"
+    partition: int = 3
+    offset: int = 17
+    key: bytes | None = b"A-1001"
     timestamp_ms: int | None = RECORD_MS
     headers: tuple[tuple[str, bytes | None], ...] = ()
 
@@ -455,7 +459,11 @@ def test_without_any_time_the_event_time_is_zero() -> None:
     [
         ({"number": None}, {}, "order_id: expression `number` gave nothing"),
         ({"number": True}, {}, "order_id: expression `number` gave a boolean, not a text"),
-        ({"number": 1.0}, {}, "order_id: expression `number` gave a number, not a text"),
+        (
+            {"number": 1.0},
+            {},
+            "order_id: expression `number` gave a number with a fraction or exponent: it may have lost digits",
+        ),
         ({"number": ["1"]}, {}, "order_id: expression `number` gave a list, not a text"),
         ({"number": ""}, {}, "order_id: expression `number` gave an empty text"),
         ({"number": " "}, {}, "order_id: expression `number` gave an id that is blank"),
@@ -496,6 +504,43 @@ def test_an_error_in_a_rule_is_reported_at_its_key_with_its_place() -> None:
         ("data",): "Value error, there is no function lenght() (column 1): `lenght(a)`",
         ("order_ids",): "Extra inputs are not permitted",
     }
+
+
+# The record beside the event
+
+FROM_HEADERS = Record(headers=(("kind", b"parcel"), ("kind", b"parcel.sent"), ("raw", b"\xff"), ("none", None)))
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("headers.kind", "parcel.sent"),
+        ("headers.raw", None),
+        ("headers.none", None),
+        ("key", "A-1001"),
+        ("meta", {"topic": "orders", "partition": 3, "offset": 17, "timestamp": RECORD_MS}),
+        ("event.key", "its own"),
+        ("event.number", 1001),
+        ("{all: event, kind: headers.kind}", {"all": {"number": 1001, "key": "its own"}, "kind": "parcel.sent"}),
+        ("[@, key]", [{"number": 1001, "key": "its own"}, "A-1001"]),
+        ("@", {"number": 1001, "key": "its own"}),
+    ],
+)
+def test_expressions_read_the_record_beside_the_event(expression: str, value: object) -> None:
+    event: Event = {"number": 1001, "key": "its own"}
+    rule = RouteRule(action="Custom", order_id="number", data=expression)
+    assert routed(event, FROM_HEADERS, mine=rule).data == value
+
+
+def test_a_route_may_be_chosen_by_headers_and_the_order_by_the_key() -> None:
+    rule = RouteRule(when="headers.kind == 'parcel.sent'", action="ConfirmShipment", order_id="key")
+    assert routed({}, FROM_HEADERS, mine=rule).order_id == "A-1001"
+    assert router(mine=rule).route({}, RECORD) == Unrouted()
+
+
+def test_a_comparison_of_two_absent_fields_takes_no_event() -> None:
+    rule = RouteRule(when="a.status == b.wanted", action="ConfirmShipment")
+    assert router(mine=rule).route({"orderId": "A-2", "kind": "basket-updated"}, RECORD) == Unrouted()
 
 
 # Trace context

@@ -29,7 +29,7 @@ SHIPPED = {
     "data": {"trackingNumber": "JJSE00001"},
 }
 PENDING = {
-    "version": 1,
+    "version": 2,
     "state": "pending",
     "first_seen_ms": 1_762_162_200_000,
     "due_ms": 1_762_162_202_000,
@@ -101,7 +101,7 @@ INVALID: list[tuple[str, Any]] = [
     ("order-event", {**SHIPPED, "order": [SHIPPED]}),
     ("order-event", [SHIPPED]),
     ("order-event", None),
-    ("pending-action", {**PENDING, "version": 2}),
+    ("pending-action", {**PENDING, "version": 1}),
     ("pending-action", {**PENDING, "state": "sent"}),
     ("pending-action", without(PENDING, "payload")),
     ("pending-action", {**PENDING, "payload": {**PENDING["payload"], "tag_source": {"kind": "guess"}}}),  # type: ignore[dict-item]

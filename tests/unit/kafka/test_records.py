@@ -24,6 +24,7 @@ from consumer.core.effects import (
     Save,
 )
 from consumer.core.ownership import Assignment
+from consumer.core.places import MAX_OFFSET, incarnation_at, offset_at, place_of
 from consumer.events.deciding import redriven_elsewhere
 from consumer.events.numbers import read_exactly, written
 from consumer.events.routing import Routed
@@ -38,14 +39,26 @@ from consumer.kafka.records import (
     document_with_action_of,
     live_action,
     new_action,
-    offset_of_key,
     pending_value,
+    place_of_key,
+    position_value,
     read_payload,
+    read_position,
     request_of,
     without_value,
 )
 from schemas.dead_letter import FIRST_OFFSET, REDRIVE_OF, DeadLetterHeaders, Reason
-from schemas.pending_action import FromChange, FromDocument, FromEvent, FromJob, FromOrder, TagSource, WithDocument
+from schemas.pending_action import (
+    FromChange,
+    FromDocument,
+    FromEvent,
+    FromJob,
+    FromOrder,
+    Position,
+    SourceIdentity,
+    TagSource,
+    WithDocument,
+)
 
 HERE = Assignment("orders", 0, epoch=1)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -273,7 +286,7 @@ def test_another_versions_order_of_fields_and_unknown_ones_are_no_matter() -> No
 
 def test_what_cannot_be_read_says_where_and_shows_nothing() -> None:
     key = action_key(17, "shipped")
-    for value, where in ((b"", "value"), (b"secret", "value"), (b'{"version":2,"payload":"secret"}', "version")):
+    for value, where in ((b"", "value"), (b"secret", "value"), (b'{"version":3,"payload":"secret"}', "version")):
         unreadable = live_action(key, value)
         assert isinstance(unreadable, Unreadable)
         assert unreadable.detail.startswith(where)
@@ -281,15 +294,41 @@ def test_what_cannot_be_read_says_where_and_shows_nothing() -> None:
     assert isinstance(live_action(b"no key", saved(new_action(routed(), event()))), Unreadable)
 
 
-@given(st.integers(0, 2**63 - 1), TEXT)
-def test_a_key_names_its_offset(offset: int, route: str) -> None:
-    assert offset_of_key(action_key(offset, route)) == offset
+@given(st.integers(0, 1000), st.integers(0, MAX_OFFSET - 1), TEXT)
+def test_a_key_names_its_place(incarnation: int, offset: int, route: str) -> None:
+    place = place_of(incarnation, offset)
+    assert place_of_key(action_key(place, route)) == place
+    assert (incarnation_at(place), offset_at(place)) == (incarnation, offset)
+
+
+@given(st.integers(0, 50), st.integers(0, MAX_OFFSET - 1), st.integers(0, MAX_OFFSET - 1))
+def test_every_event_of_a_former_topic_comes_before_those_of_the_present_one(n: int, one: int, other: int) -> None:
+    assert place_of(n, one) < place_of(n + 1, other)
 
 
 @given(st.binary(max_size=12))
 def test_any_other_key_names_none(key: bytes) -> None:
-    offset = offset_of_key(key)
-    assert offset is None or int(key.partition(b":")[0]) == offset
+    place = place_of_key(key)
+    assert place is None or [*map(int, key.split(b":", 2)[:2])] == [incarnation_at(place), offset_at(place)]
+
+
+@pytest.mark.parametrize("key", [b"17:shipped", b"17:5", b"position", b":1:shipped", b"1::shipped", b"-1:2:shipped"])
+def test_the_key_of_an_older_version_names_none(key: bytes) -> None:
+    assert place_of_key(key) is None
+
+
+SOURCE = SourceIdentity(group="g", cluster_id="c", topic="orders", topic_id="id-1", incarnation=2)
+
+
+@pytest.mark.parametrize("source", [SOURCE, SourceIdentity(group="g", topic="orders")])
+def test_a_position_says_whose_it_is(source: SourceIdentity) -> None:
+    assert read_position(position_value(source, 3, 17)) == Position(next_offset=17, partition=3, source=source)
+
+
+def test_the_position_of_an_older_version_is_not_guessed_at() -> None:
+    unreadable = read_position(b'{"version":1,"next_offset":17}')
+    assert isinstance(unreadable, Unreadable)
+    assert unreadable.detail.startswith("version")
 
 
 def test_a_dead_letter_is_the_original_with_the_reason_and_without_an_earlier_ones() -> None:
@@ -326,7 +365,7 @@ def test_numbers_of_a_document_leave_as_they_came_also_after_a_restart() -> None
 
 def test_numbers_of_a_record_that_another_version_wrote_are_kept() -> None:
     action = new_action(replace(routed(), data=read_exactly(AS_THEY_CAME)), event())
-    foreign = b'{ "version": 1,' + saved(action).removeprefix(b'{"version":1,')
+    foreign = b'{ "version": 2,' + saved(action).removeprefix(b'{"version":2,')
     request, _ = request_of(read(17, foreign).action.payload, "tag-1")
     assert written(request.data) == AS_THEY_CAME
 

@@ -1,0 +1,82 @@
+"""For `check-config --sample`: what the routes read that no sample has, and routes that take no sample.
+
+A path that is misspelt is no error to JMESPath: it gives null, for ever. Only events can show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from consumer.config.settings import Settings
+from consumer.events.decoding import Undecodable, decode
+from consumer.events.expressions import paths_of
+from consumer.events.routing import BUILT_IN_ROUTES, RouteRule, expressions_of
+from consumer.kafka.records import SourceEvent
+
+DECISIVE = frozenset({"when", "order_id", "each"})
+"""Keys that no event gets past without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """A path that no sample has. `fails`: no event would ever be sent by this route."""
+
+    route: str
+    key: str
+    path: str
+    nearest: str | None
+    fails: bool
+
+    def __str__(self) -> str:
+        meant = "" if self.nearest is None else f", did you mean {self.nearest}?"
+        return f"route {self.route}: {self.key}: no sample has {self.path}{meant}"
+
+
+def unseen(settings: Settings, records: Sequence[SourceEvent]) -> Iterator[Unseen]:
+    """Yield each path of the user's routes that no sample has, in the order of the routes."""
+    events = [event for record in records if (event := _event(record.value)) is not None]
+    for name, rule in settings.effective_routes.items():
+        if rule != BUILT_IN_ROUTES.get(name):
+            yield from _unseen_of(name, rule, events)
+
+
+def _unseen_of(name: str, rule: RouteRule, events: Sequence[object]) -> Iterator[Unseen]:
+    for key, text in expressions_of(rule).items():
+        for path, optional in dict(paths_of(text)).items():
+            if path[0] == "item" or any(_has(event, path) for event in events):
+                continue
+            is_default = key not in rule.model_fields_set and key != "order_id"
+            if not is_default:
+                yield Unseen(name, key, ".".join(path), _nearest(path, events), key in DECISIVE and not optional)
+
+
+def _event(value: bytes | None) -> object:
+    event = None if value is None else decode(value)
+    return None if isinstance(event, Undecodable) else event
+
+
+def _has(event: object, path: tuple[str, ...]) -> bool:
+    for name in path:
+        if not isinstance(event, dict) or name not in event:
+            return False
+        event = event[name]
+    return True
+
+
+def _nearest(path: tuple[str, ...], events: Sequence[object]) -> str | None:
+    """Return the path of a sample that this one may be an error for: with one name written otherwise."""
+    for depth in range(len(path)):
+        beside = [_found(event, path[:depth]) for event in events]
+        names = {str(name) for each in beside if isinstance(each, dict) for name in each}
+        if path[depth] not in names:
+            matches = get_close_matches(path[depth], sorted(names), n=1, cutoff=0.7)
+            return ".".join((*path[:depth], matches[0], *path[depth + 1 :])) if matches else None
+    return None
+
+
+def _found(event: object, path: tuple[str, ...]) -> object:
+    for name in path:
+        event = event.get(name) if isinstance(event, dict) else None
+    return event

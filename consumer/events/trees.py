@@ -1,0 +1,154 @@
+"""What can be known of an expression before any event: where it reads from, and whether it says what is meant.
+
+A node is the library's: type, value, children. Its root is the event. A filter's condition and whatever stands behind
+a dot or a pipe have another: an element, or what was found.
+
+Names of the record stand beside the event's fields: `headers`, `key`, `meta`, and `event` for the event itself; with
+`each`, `item` is the item. A field of the event with such a name is reached by `event.`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+Node = dict[str, Any]
+
+META = ("topic", "partition", "offset", "timestamp")
+RECORD_NAMES = frozenset({"event", "headers", "key", "meta"})
+ITEM = "item"
+_WHOLE = {"event": "the whole event", "headers": "all headers", "meta": "topic, partition, offset and timestamp"}
+# Nodes of which only the first child has the node's own root.
+_BEGINNING = frozenset(
+    {
+        *("subexpression", "index_expression", "pipe", "flatten"),
+        *("projection", "value_projection", "filter_projection"),
+    }
+)
+_ALTERNATIVES = frozenset({"or_expression"})
+
+
+def children(node: Node) -> list[Node]:
+    """Return the nodes below this one."""
+    return [child for child in node.get("children") or () if isinstance(child, dict)]
+
+
+def _with_roots(node: Node, at_root: bool) -> Iterator[tuple[Node, bool]]:
+    begins = node["type"] in _BEGINNING
+    for index, child in enumerate(children(node)):
+        yield child, at_root and not (begins and index) and node["type"] != "expref"
+
+
+def root_names(node: Node, at_root: bool = True) -> Iterator[str]:
+    """Yield the names that an expression reads at its root."""
+    if node["type"] == "field" and at_root:
+        yield str(node["value"])
+    for child, is_root in _with_roots(node, at_root):
+        yield from root_names(child, is_root)
+
+
+def paths(node: Node, at_root: bool = True, optional: bool = False) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Yield the paths that an expression reads from its root, and whether another may stand in for each (`||`)."""
+    if at_root and (path := path_of(node)) is not None:
+        yield path, optional
+        return
+    for index, (child, is_root) in enumerate(_with_roots(node, at_root)):
+        beginning = node["type"] in _BEGINNING and index == 0
+        yield from paths(child, is_root, optional or (node["type"] in _ALTERNATIVES and not beginning))
+
+
+def path_of(node: Node) -> tuple[str, ...] | None:
+    """Return the names of a plain path, `a.b.c`; None: it is something else."""
+    if node["type"] == "field":
+        return (str(node["value"]),)
+    if node["type"] != "subexpression":
+        return None
+    names: list[str] = []
+    for child in children(node):
+        path = path_of(child)
+        if path is None:
+            return None
+        names += path
+    return tuple(names)
+
+
+def at_event(node: Node, at_root: bool = True) -> Node:
+    """Return the tree for a root that holds the record's names, too: `@` and what begins with nothing is the event."""
+    if node["type"] in ("current", "identity"):
+        return {"type": "field", "children": [], "value": "event"} if at_root else node
+    changed = [at_event(child, is_root) for child, is_root in _with_roots(node, at_root)]
+    return _with_children(node, changed)
+
+
+def with_null(node: Node) -> Node:
+    """Return the tree with JSON's null where a bare `null` is compared: to JMESPath it is a field of that name."""
+    changed = [with_null(child) for child in children(node)]
+    if node["type"] == "comparator":
+        changed = [_NULL if child["type"] == "field" and child["value"] == "null" else child for child in changed]
+    return _with_children(node, changed)
+
+
+def never_by_absence(node: Node, negated: bool = False) -> Node:
+    """Return the tree of a condition for which two absent fields are neither equal nor different.
+
+    To JMESPath null equals null, so a comparison of two fields that an event has not got would take it.
+    """
+    kind = node["type"]
+    if kind == "comparator" and not any(child["type"] == "literal" for child in children(node)):
+        absent = {"type": "comparator", "children": [children(node)[0], _NULL], "value": "eq"}
+        present = {**absent, "value": "ne"}
+        if node["value"] == "eq" and not negated:
+            return {"type": "and_expression", "children": [present, node]}
+        if node["value"] == "ne" and negated:
+            return {"type": "or_expression", "children": [absent, node]}
+        return node
+    if kind == "not_expression":
+        return _with_children(node, [never_by_absence(child, not negated) for child in children(node)])
+    if kind in ("and_expression", "or_expression"):
+        return _with_children(node, [never_by_absence(child, negated) for child in children(node)])
+    return _with_children(node, [never_by_absence(child) for child in children(node)])
+
+
+_NULL: Node = {"type": "literal", "value": None, "children": []}
+
+
+def _with_children(node: Node, changed: list[Node]) -> Node:
+    following = iter(changed)
+    given = node.get("children") or []
+    return {**node, "children": [next(following) if isinstance(child, dict) else child for child in given]}
+
+
+def trap(node: Node, quoted: Collection[str], at_root: bool = True) -> tuple[str, str] | None:
+    """Find a field where a text must be meant. Returns its name and what is wrong. `quoted`: names in double quotes."""
+    found = None
+    if node["type"] == "comparator" and node["value"] in ("eq", "ne"):
+        found = _trap_in_comparison(children(node), quoted, at_root)
+    for child, is_root in _with_roots(node, at_root):
+        found = found or trap(child, quoted, is_root)
+    return found
+
+
+def _trap_in_comparison(sides: list[Node], quoted: Collection[str], at_root: bool) -> tuple[str, str] | None:
+    left, right = sides
+    for side, other in ((left, right), (right, left)):
+        is_value = other["type"] == "literal" and other["value"] is not None
+        if is_value and at_root and side["type"] == "field" and side["value"] in _WHOLE:
+            name = str(side["value"])
+            return name, f"`{name}` is {_WHOLE[name]}, and equal to no value: the event's own field is event.{name}"
+    if any(side["type"] == "literal" for side in sides):
+        return None
+    names = [side for side in sides if side["type"] == "field" and side["value"] not in (ITEM, "key")]
+    # A quoted name first: nobody quotes a name that needs no quotes.
+    for side in sorted(names, key=lambda each: each["value"] not in quoted):
+        name = str(side["value"])
+        if side is right or name in quoted:
+            return name, meant_as_text(name, at_root)
+    return None
+
+
+def meant_as_text(name: str, at_root: bool) -> str:
+    """Say what to write instead of a name that must be meant as a text."""
+    if name in ("true", "false"):
+        return f"`{name}` names a field here: JSON stands in backticks, `{name}`"
+    field = f"{'event' if at_root else '@'}.{name if name.isidentifier() else chr(34) + name + chr(34)}"
+    return f"`{name}` names a field here: a text stands in single quotes, '{name}' (the field is {field})"
