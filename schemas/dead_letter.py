@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 PREFIX = "engage-relay-"
 DETAIL = PREFIX + "detail"
+ROUTE = PREFIX + "route"
 REDRIVE_OF = PREFIX + "redrive-of"
 """Header of a redriven event: `topic/partition/offset` of the dead letter that it was."""
 FIRST_OFFSET = PREFIX + "first-offset"

@@ -187,7 +187,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
             "How long Engage takes",
             "Until an order's tag is there, as the relay learnt it; and how late it expects to find the tag.",
             {
-                "{{quantile}} {{connection}}": most("engage_relay_processing_seconds", "connection, quantile"),
+                "{{percentile}} % {{connection}}": most("engage_relay_processing_seconds", "connection, percentile"),
                 "late {{connection}}": most("engage_relay_planned_lateness_seconds", "connection"),
             },
             unit="s",

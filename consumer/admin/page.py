@@ -289,12 +289,17 @@ def _dead_letters(status: Status, now: datetime) -> str:
     reasons = " · ".join(f"{escape(reason)} <b>{number(count)}</b>" for reason, count in dead_letters.by_reason.items())
     rows = [
         f'<tr><td><time datetime="{each.at.isoformat()}">{_ago(each.at, now)}</time></td>'
-        f"<td>{escape(each.reason)}</td><td>{escape(each.topic)}[{each.partition}]</td>"
-        f'<td class="number">{"" if each.offset is None else each.offset}</td></tr>'
+        f"<td>{escape(each.reason)}</td><td>{escape(each.source_topic)}[{each.partition}]</td>"
+        f'<td class="number">{_offset(each.source_offset)}</td>'
+        f'<td class="number">{_offset(each.dead_letter_offset)}</td></tr>'
         for each in dead_letters.last
     ]
-    table = _table(("When", "Reason", "Partition", "Offset"), rows, numbers=(3,))
+    table = _table(("When", "Reason", "Partition", "Source offset", "Dead-letter offset"), rows, numbers=(3, 4))
     return _section("Dead letters", table and f'<p class="key">{reasons}</p>{table}', none="None since the start.")
+
+
+def _offset(offset: int | None) -> str:
+    return "" if offset is None else str(offset)
 
 
 def _ago(at: datetime, now: datetime) -> str:

@@ -101,13 +101,15 @@ class Partition(_Part):
 
 
 class DeadLetter(_Part):
-    """The coordinates of an event that became a dead letter, and why."""
+    """Where a dead letter lies and where its event was, in the same partition of two topics, and why."""
 
     at: datetime
     reason: Reason | str
-    topic: str
+    source_topic: str
     partition: int
-    offset: int | None
+    source_offset: int | None
+    dead_letter_topic: str | None
+    dead_letter_offset: int | None
 
 
 class DeadLetters(_Part):
@@ -311,9 +313,11 @@ def _dead_letters(snapshot: Snapshot, by_reason: Mapping[str, int]) -> DeadLette
             DeadLetter(
                 at=_at(each.at),
                 reason=each.reason,
-                topic=each.topic,
+                source_topic=each.source_topic,
                 partition=each.partition,
-                offset=each.offset,
+                source_offset=each.source_offset,
+                dead_letter_topic=each.dead_letter_topic,
+                dead_letter_offset=each.dead_letter_offset,
             )
             for each in reversed(snapshot.dead_letters)
         ],

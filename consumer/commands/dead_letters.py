@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -79,8 +79,7 @@ def dead_letters_list(
         selection = _selection(settings, topic, reason, since, coordinates=None)
         reach(settings)
         found = without_gaps(dead_letters(settings.kafka, settings.topics, selection), gaps)
-        columns = ("source_topic", "partition", "offset", "reason", "detail", "route", "key", "failed_at", "redriven")
-        output.rows((_dead_letter_row(each) for each in islice(found, limit)), columns, as_json=as_json)
+        output.rows((_dead_letter_row(each) for each in islice(found, limit)), _COLUMNS, as_json=as_json)
         raise typer.Exit(int(bool(gaps)))
 
 
@@ -95,9 +94,23 @@ def dead_letters_redrive(
     topic: SourceTopic = None,
     reason: Reasons = None,
     since: Since = None,
-    offset: Annotated[
+    source_offset: Annotated[
         list[str] | None,
-        typer.Option(metavar="P:O", help="Partition and offset in the dead-letter topic.", show_default=False),
+        typer.Option(
+            "--source-offset",
+            metavar="P:O",
+            help="Partition and offset of the event in the source.",
+            show_default=False,
+        ),
+    ] = None,
+    dead_letter_offset: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dead-letter-offset",
+            metavar="P:O",
+            help="Partition and offset of the dead letter in its own topic.",
+            show_default=False,
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Redrive all dead letters.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be redriven.")] = False,
@@ -112,14 +125,19 @@ def dead_letters_redrive(
         settings = loaded(config)
         from consumer.kafka.dead_letters import Redrive, redrive
 
-        if not (file or offset or reason or since or every):
-            refuse("name the dead letters: FILE, --offset, --reason or --since; or --all")
+        if not (file or source_offset or dead_letter_offset or reason or since or every):
+            refuse("name the dead letters: FILE, --source-offset, --dead-letter-offset, --reason or --since; or --all")
         coordinates = None
-        if file is not None or offset:
+        if file is not None or dead_letter_offset:
             coordinates = frozenset(
-                [*_coordinates_at(settings, topic, offset or []), *_coordinates_in(lines_of(file) if file else ())]
+                [
+                    *_dead_letters_at(settings, topic, dead_letter_offset or []),
+                    *_coordinates_in(lines_of(file) if file else ()),
+                ]
             )
         selection = _selection(settings, topic, reason, since, coordinates)
+        if source_offset:
+            selection = replace(selection, sources=frozenset(_sources_at(settings, topic, source_offset)))
         reach(settings)
         failed = False
         for each in redrive(settings.kafka, settings.topics, selection, dry_run=dry_run):
@@ -130,18 +148,37 @@ def dead_letters_redrive(
             failed = failed or each.result == "failed"
             to = None if each.to is None else f"{each.to[0]}[{each.to[1]}]"
             if as_json:
-                output.json_line({**asdict(each.coordinates), "result": each.result, "to": to, "why": each.why})
+                output.json_line({**_named(each.coordinates), "result": each.result, "to": to, "why": each.why})
             else:
                 words = {"redriven": f"redriven to {to}", "chosen": f"would be redriven to {to}"}
                 output.data(f"{each.coordinates}: {words.get(each.result, f'{each.result}: {each.why}')}")
         raise typer.Exit(int(failed))
 
 
+def _named(at: Coordinates) -> dict[str, object]:
+    return {"dead_letter_topic": at.topic, "dead_letter_partition": at.partition, "dead_letter_offset": at.offset}
+
+
+# What a reader copies from: `--source-offset` and `--dead-letter-offset` take the partition and one of the two offsets.
+_COLUMNS = (
+    "source_topic",
+    "source_partition",
+    "source_offset",
+    "dead_letter_offset",
+    "reason",
+    "detail",
+    "route",
+    "key",
+    "failed_at",
+    "redriven",
+)
+
+
 def _dead_letter_row(dead_letter: DeadLetter) -> dict[str, object]:
     from consumer.kafka.scan import moment
 
     return {
-        **asdict(dead_letter.coordinates),
+        **_named(dead_letter.coordinates),
         **dead_letter.why.model_dump(mode="json", exclude={"failed_at_ms"}),
         "failed_at": moment(dead_letter.why.failed_at_ms),
         "key": None if dead_letter.key is None else dead_letter.key.decode(errors="replace"),
@@ -186,16 +223,26 @@ def _since_ms(text: str, now: float) -> int:
     return round((moment if moment.tzinfo else moment.astimezone()).timestamp() * 1000)
 
 
-def _coordinates_at(settings: Settings, topic: str | None, offsets: list[str]) -> Iterator[Coordinates]:
-    from consumer.kafka.dead_letters import Coordinates, dead_letter_topics
+def _dead_letters_at(settings: Settings, topic: str | None, offsets: list[str]) -> Iterator[Coordinates]:
+    from consumer.kafka.dead_letters import dead_letter_topics
 
-    topics = dead_letter_topics(settings.topics, topic)
+    return _coordinates_at("--dead-letter-offset", dead_letter_topics(settings.topics, topic), offsets)
+
+
+def _sources_at(settings: Settings, topic: str | None, offsets: list[str]) -> Iterator[Coordinates]:
+    topics = list(settings.source.topics) if topic is None else [topic]
+    return _coordinates_at("--source-offset", topics, offsets)
+
+
+def _coordinates_at(option: str, topics: list[str], offsets: list[str]) -> Iterator[Coordinates]:
+    from consumer.kafka.dead_letters import Coordinates
+
     for text in offsets:
         match = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,18})", text)
         if match is None:
-            refuse(f"--offset: {text}: must be partition:offset, as in 0:17")
+            refuse(f"{option}: {text}: must be partition:offset, as in 0:17")
         if len(topics) != 1:
-            refuse("--offset: say of which source topic, with --topic")
+            refuse(f"{option}: say of which source topic, with --topic")
         yield Coordinates(topics[0], int(match[1]), int(match[2]))
 
 
@@ -206,6 +253,7 @@ def _coordinates_in(lines: Iterable[bytes]) -> Iterator[Coordinates]:
         if line.strip():
             try:
                 row = json.loads(line)
-                yield Coordinates(str(row["topic"]), int(row["partition"]), int(row["offset"]))
+                at = (int(row["dead_letter_partition"]), int(row["dead_letter_offset"]))
+                yield Coordinates(str(row["dead_letter_topic"]), *at)
             except (ValueError, KeyError, TypeError):
                 refuse(f"line {number} was not printed by `dead-letters list --json`")

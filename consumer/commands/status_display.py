@@ -232,11 +232,12 @@ def _partitions(status: Status) -> Table | None:
 
 def _dead_letters(status: Status, now: datetime) -> Table | None:
     dead_letters = status.dead_letters
-    table = _table("last dead letters", "reason", "partition", ">offset")
+    table = _table("last dead letters", "reason", "partition", ">source offset", ">dead-letter offset")
     for each in dead_letters.last[:MAX_DEAD_LETTERS]:
         age = duration(max(0.0, round((now - each.at).total_seconds())))
-        offset = "" if each.offset is None else str(each.offset)
-        table.add_row(f"{age} ago", _text(each.reason), _text(f"{each.topic}[{each.partition}]"), offset)
+        offsets = ["" if offset is None else str(offset) for offset in (each.source_offset, each.dead_letter_offset)]
+        where = _text(f"{each.source_topic}[{each.partition}]")
+        table.add_row(f"{age} ago", _text(each.reason), where, *offsets)
     return table if dead_letters.last else None
 
 

@@ -168,13 +168,13 @@ class _Entry:
 
     __slots__ = (
         "answered",
+        "asked_at",
         "attempts",
         "contact_due",
         "document",
         "doubt",
         "due",
-        "empty_at",
-        "failed",
+                "failed",
         "failed_at",
         "first_offset",
         "first_seen",
@@ -209,8 +209,8 @@ class _Entry:
         self.source = _kept(action.target)  # where its tag comes from
         self.state = State.QUEUED
         self.first_seen = first_seen
-        # From when Engage's time for it counts, and until when it certainly had no tag: see `_first_poll`.
-        self.since = self.empty_at = min(first_seen if action.event_time is None else action.event_time, first_seen)
+        # From when Engage's time for it counts, and when it last answered a poll (the same before the first one).
+        self.since = self.asked_at = min(first_seen if action.event_time is None else action.event_time, first_seen)
         self.due = first_seen  # when its next step is; never changed while the entry lies in the heap
         self.tagged_at = first_seen
         self.document = action.document
@@ -268,6 +268,21 @@ class _Entry:
 
 
 _BEFORE = (Document, Change)  # what is sent before the action
+
+
+def _pass_on_tag(entry: _Entry) -> None:
+    """Give the tag that the order had when it was polled to the order's next action, if that waited then already.
+
+    Asked once more, the order would answer with the same tag: an action does not change it.
+    """
+    follower = entry.next
+    if (
+        follower is not entry
+        and follower.tag is None
+        and follower.target == entry.target == THE_ORDER
+        and follower.first_seen < entry.asked_at
+    ):
+        follower.tag, follower.asked_at = entry.tag, entry.asked_at
 
 
 def _kept(target: PollTarget) -> str | Order | Document | Change:
@@ -477,6 +492,7 @@ class Ledger:
                 self._wait(entry, State.WAITING, now + self._check_interval(entry))
                 return [self._save(entry, sending=entry.doubt)]
             case Accepted() | DocumentTaken():
+                _pass_on_tag(entry)
                 self._remove(entry, now)
                 return [Close(action_id, entry.route)]
             case StaleTag() | OrderKept():
@@ -799,7 +815,8 @@ class Ledger:
             self._remove(entry, now)
             return [Close(entry.id, entry.route)]
         if entry.queue.plan is not None and not entry.stale:
-            entry.queue.plan.found(entry.empty_at - entry.since, now - entry.since)
+            entry.queue.plan.found(entry.asked_at - entry.since, now - entry.since)
+        entry.asked_at = now
         entry.tag, entry.tagged_at = tag, now
         entry.missing_since = None
         self._tagged(entry, now)
@@ -828,11 +845,11 @@ class Ledger:
         plan = entry.queue.plan
         if plan is None:
             return now + self._policy.schedule.interval(entry.attempts, self._jitter())
-        if entry.empty_at == entry.since < entry.first_seen - plan.next_age(0.0):
+        if entry.asked_at == entry.since < entry.first_seen - plan.next_age(0.0):
             # By its event's time the tag should have been there when the event was read. So that time tells nothing:
             # an old event that was published again, or a time of day that is a date.
             entry.since = entry.first_seen
-        entry.empty_at = now
+        entry.asked_at = now
         return entry.since + plan.next_age(now - entry.since)
 
     def _poll_after_document(self, entry: _Entry, outcome: DocumentTaken | OrderKept, now: float) -> list[Effect]:
@@ -840,7 +857,7 @@ class Ledger:
         entry.answered = entry.failed = 0
         job_id = outcome.job_id if isinstance(outcome, DocumentTaken) else None
         entry.source = THE_ORDER if job_id is None else job_id
-        entry.since = entry.empty_at = now
+        entry.since = entry.asked_at = now
         self._wait(entry, State.WAITING, self._first_poll(entry, now))
         return [self._save(entry, sending=entry.doubt)]
 

@@ -71,15 +71,24 @@ class DeadLetter:
     value: bytes | None = field(repr=False)
     headers: Headers = field(repr=False)
 
+    @property
+    def source(self) -> Coordinates:
+        """Where its event is in the source."""
+        return Coordinates(self.why.source_topic, self.why.source_partition, self.why.source_offset)
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which dead letters are meant: those that meet every condition that is not None."""
+    """Which dead letters are meant: those that meet every condition that is not None.
+
+    `coordinates`: their own. `sources`: their events'.
+    """
 
     source_topic: str | None = None
     reasons: frozenset[Reason] | None = None
     since_ms: int | None = None
     coordinates: frozenset[Coordinates] | None = None
+    sources: frozenset[Coordinates] | None = None
 
     def takes(self, dead_letter: DeadLetter) -> bool:
         """Tell whether the dead letter is meant."""
@@ -88,6 +97,7 @@ class Selection:
             and (self.reasons is None or dead_letter.why.reason in self.reasons)
             and (self.since_ms is None or dead_letter.why.failed_at_ms >= self.since_ms)
             and (self.coordinates is None or dead_letter.coordinates in self.coordinates)
+            and (self.sources is None or dead_letter.source in self.sources)
         )
 
 
@@ -136,6 +146,7 @@ def redrive(
     sources = {(each.dead_letters, each.source) for each in topics}
     sender = None if dry_run else _Sender(properties)  # rule 2: before anything is read
     missing = set(selection.coordinates or ())
+    missing_sources = set(selection.sources or ())
     marks: dict[tuple[str, int], _Marks] = {}
     for found in _dead_letters(properties, topics, selection, marks):
         if isinstance(found, Gap):
@@ -143,6 +154,7 @@ def redrive(
             continue
         at = found.coordinates
         missing.discard(at)
+        missing_sources.discard(found.source)
         to = (found.why.source_topic, found.why.source_partition)
         if found.redriven:
             yield Redrive(at, "skipped", to, "was redriven before")
@@ -157,6 +169,9 @@ def redrive(
             yield Redrive(at, "failed", to, refused)
     for coordinates in sorted(missing):
         yield Redrive(coordinates, "failed", None, "no such dead letter, or another condition excludes it")
+    for source in sorted(missing_sources):
+        why = f"no dead letter of the event at offset {source.offset}, or another condition excludes it"
+        yield Gap(source.topic, source.partition, why)
 
 
 def dead_letter_topics(topics: Iterable[RelayTopics], source_topic: str | None = None) -> list[str]:

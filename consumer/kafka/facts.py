@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from consumer.core.ownership import Assignment
 from consumer.kafka.journal.writes import DeadLetter, Put, Write
@@ -81,15 +81,25 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLetterAt:
+    """Where a dead letter lies. `offset` is None where the broker's answer was lost."""
+
+    topic: str
+    offset: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Committed:
     """These writes are safe now; it took `seconds`.
 
     `ownership_confirmed_at`: after that moment the broker took their offsets from a member of the group.
+    `dead_letters`: where each of them lies.
     """
 
     writes: Sequence[Write]
     ownership_confirmed_at: float
     seconds: float
+    dead_letters: Mapping[DeadLetter, DeadLetterAt] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

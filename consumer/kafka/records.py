@@ -38,7 +38,7 @@ from consumer.core.places import incarnation_at, offset_at, place_of
 from consumer.events.deciding import redrive_of
 from consumer.events.numbers import read_exactly, written
 from consumer.events.routing import ORDER_ACTION, Routed, names_order_action
-from schemas.dead_letter import DETAIL, FIRST_OFFSET, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
+from schemas.dead_letter import DETAIL, FIRST_OFFSET, PREFIX, REDRIVE_OF, ROUTE, DeadLetterHeaders, Reason
 from schemas.engage import ActionRequest, Change, OrderAction
 from schemas.pending_action import (
     Bytes,
@@ -83,6 +83,12 @@ class DeadLetterRecord:
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, str | bytes | None]]
+
+    @property
+    def route(self) -> str | None:
+        """The route that took its event; None where none did."""
+        found = next((value for name, value in self.headers if name == ROUTE), None)
+        return found.decode() if isinstance(found, bytes) else found
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from consumer.kafka.facts import (
     ClientError,
     Committed,
     Consumed,
+    DeadLetterAt,
     DeadLetterRefused,
     DelayTopicRecreated,
     Dropped,
@@ -310,9 +311,9 @@ class Relay:
                 self._partitions.counted(counts)
             case Consumed(batch):
                 self._consumed(batch)
-            case Committed(writes, ownership_confirmed_at, seconds):
+            case Committed(writes, _, seconds):
                 self._metrics.transaction_committed(seconds, len(writes))
-                self._committed(writes, ownership_confirmed_at)
+                self._committed(fact)
             case Dropped(writes):
                 self._dropped(writes)
             case Pinned(assignment, keys):
@@ -344,19 +345,42 @@ class Relay:
         self._source.batch_done()
         self._tick_soon()
 
-    def _committed(self, writes: Sequence[Write], ownership_confirmed_at: float) -> None:
+    def _committed(self, fact: Committed) -> None:
         now = self._clock()
-        for write in writes:
+        for write in fact.writes:
             match write:
                 case Put(intent=Intent(action_id, sends, _)):
-                    self._outbox.apply(self._ledger.intent_saved(action_id, sends, ownership_confirmed_at), now)
-                case DeadLetter(reason=reason, offset=offset):
+                    self._outbox.apply(self._ledger.intent_saved(action_id, sends, fact.ownership_confirmed_at), now)
+                case DeadLetter():
                     self._refused.committed(write, now)
-                    self._metrics.dead_lettered(reason)
-                    self._dead_letters.append(DeadLettered(reason, *write.assignment[:2], offset, now))
+                    self._dead_lettered(write, fact.dead_letters.get(write), now)
                 case Barrier():
                     self._partitions.reached(write)
         self._tick_soon()
+
+    def _dead_lettered(self, write: DeadLetter, at: DeadLetterAt | None, now: float) -> None:
+        self._metrics.dead_lettered(write.reason)
+        topic, partition, _ = write.assignment
+        dead_letter = DeadLettered(
+            reason=write.reason,
+            source_topic=topic,
+            partition=partition,
+            source_offset=write.offset,
+            dead_letter_topic=at.topic if at else None,
+            dead_letter_offset=at.offset if at else None,
+            at=now,
+        )
+        self._dead_letters.append(dead_letter)
+        self._log.rationed(
+            "an event became a dead letter",
+            reason=write.reason,
+            route=write.record.route,
+            source_topic=topic,
+            partition=partition,
+            source_offset=write.offset,
+            dead_letter_topic=dead_letter.dead_letter_topic,
+            dead_letter_offset=dead_letter.dead_letter_offset,
+        )
 
     def _dropped(self, writes: Sequence[Write]) -> None:
         """Do nothing for dropped writes: the partition's next owner finds what it needs in Kafka."""

@@ -80,12 +80,17 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class DeadLettered:
-    """Where a dead letter's event was, and why it became one. An unreadable delay record has no source offset."""
+    """Where a dead letter lies, where its event was, and why it became one.
+
+    Both have the same partition. The record of the delay topic that cannot be read may have no source offset.
+    """
 
     reason: Reason
-    topic: str
+    source_topic: str
     partition: int
-    offset: int | None
+    source_offset: int | None
+    dead_letter_topic: str | None
+    dead_letter_offset: int | None
     at: float
 
 
@@ -509,11 +514,11 @@ def _plan_families(plans: Sequence[tuple[str, PollFigures]]) -> Iterator[Metric]
     processing = GaugeMetricFamily(
         PREFIX + "processing_seconds",
         "How long Engage takes until an order's tag is there, as the relay learnt it.",
-        labels=["connection", "quantile"],
+        labels=["connection", "percentile"],
     )
     for name, each in plans:
-        processing.add_metric([name, "0.5"], each.median_s)
-        processing.add_metric([name, "0.95"], each.p95_s)
+        processing.add_metric([name, "50"], each.median_s)
+        processing.add_metric([name, "95"], each.p95_s)
     yield processing
     yield _gauge(
         "planned_polls", "How many polls an action is expected to take.", "connection",

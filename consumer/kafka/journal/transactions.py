@@ -40,6 +40,7 @@ from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Ownership, generation
 from consumer.kafka.facts import (
     Committed,
+    DeadLetterAt,
     DeadLetterRefused,
     DelayTopicRecreated,
     Dropped,
@@ -111,6 +112,7 @@ class _Batch:
     latest: dict[bytes, Keyed] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     written: dict[Hashable, int | None] = field(default_factory=dict)
+    dead_letters_at: dict[DeadLetter, DeadLetterAt] = field(default_factory=dict)
 
     def add(self, write: Write) -> None:
         match write:
@@ -372,7 +374,8 @@ class Transactions:
         for write in writes:
             if isinstance(write, DeadLetter):
                 self._hopeless.pop(self._dead_letters_of(write), None)
-        self._report(Committed(writes, self._ownership_confirmed_at, seconds))
+        dead_letters = {write: at for batch in batches for write, at in batch.dead_letters_at.items()}
+        self._report(Committed(writes, self._ownership_confirmed_at, seconds, dead_letters))
         for batch in batches:
             if batch.recreated:
                 self._report(DelayTopicRecreated(batch.assignment))
@@ -421,9 +424,14 @@ class Transactions:
     def _produce_dead_letters(self, batch: _Batch) -> int:
         """Produce the batch's dead letters; returns how many there are."""
         topic, partition, _ = batch.assignment
+        to = self._topics[topic].dead_letters
         for write in batch.dead_letters:
-            self._producers.produce(self._topics[topic].dead_letters, partition, write.record, write=write)
+            lies = partial(self._dead_letter_lies, batch, write, to)
+            self._producers.produce(to, partition, write.record, delivered=lies, write=write)
         return len(batch.dead_letters)
+
+    def _dead_letter_lies(self, batch: _Batch, write: DeadLetter, topic: str, record: Message) -> None:
+        batch.dead_letters_at[write] = DeadLetterAt(topic, record.offset())
 
     def _produce(self, batch: _Batch) -> None:
         topic, partition, _ = batch.assignment

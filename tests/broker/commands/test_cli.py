@@ -101,7 +101,7 @@ def put_dead_letters(bootstrap_servers: str, source: str, count: int) -> None:
     producer = Producer({"bootstrap.servers": bootstrap_servers})
     for number in range(count):
         event = SourceEvent(
-            topic=source, partition=1, offset=number, timestamp_ms=None, key=b"A-%d" % number, value=b"{}"
+            topic=source, partition=1, offset=200 + number, timestamp_ms=None, key=b"A-%d" % number, value=b"{}"
         )
         dead_letter = dead_letter_of_event(event, Reason.NOT_FOUND, "not there", 1_762_257_600.0, "shipped")
         producer.produce(
@@ -137,12 +137,12 @@ def test_what_dead_letters_list_prints_redrive_reads(
     listed = operator.calls("dead-letters", "list", "--json", "--limit", "2")
     assert listed.exit_code == 0
     assert [(row["source_offset"], row["key"], row["redriven"]) for row in json_lines(listed)] == [
-        (0, "A-0", False),
-        (1, "A-1", False),
+        (200, "A-0", False),
+        (201, "A-1", False),
     ]
     redriven = operator.calls("dead-letters", "redrive", "-", "--json", stdin=listed.stdout)
     assert redriven.exit_code == 0
-    assert [(row["offset"], row["result"], row["to"]) for row in json_lines(redriven)] == [
+    assert [(row["dead_letter_offset"], row["result"], row["to"]) for row in json_lines(redriven)] == [
         (0, "redriven", f"{source}[1]"),
         (1, "redriven", f"{source}[1]"),
     ]
@@ -159,11 +159,24 @@ def test_a_dead_letter_that_was_named_by_offset_and_is_not_there_gives_code_1(
 ) -> None:
     relay_topics(admin, source)
     put_dead_letters(bootstrap_servers, source, 1)
-    result = operator.calls("dead-letters", "redrive", "--offset", "1:0", "--offset", "1:7")
+    result = operator.calls("dead-letters", "redrive", "--dead-letter-offset", "1:0", "--dead-letter-offset", "1:7")
     assert result.exit_code == ExitCode.FAILED
     first, second = result.stdout.splitlines()
     assert first == f"{source}.engage.dead-letters/1/0: redriven to {source}[1]"
     assert "/1/7: failed: " in second
+
+
+def test_a_dead_letter_is_named_by_the_offset_of_its_event_too(
+    bootstrap_servers: str, admin: AdminClient, operator: Operator, source: str
+) -> None:
+    relay_topics(admin, source)
+    put_dead_letters(bootstrap_servers, source, 2)
+
+    result = operator.calls("dead-letters", "redrive", "--source-offset", "1:201", "--source-offset", "1:1")
+
+    assert result.exit_code == ExitCode.FAILED
+    assert result.stdout == f"{source}.engage.dead-letters/1/1: redriven to {source}[1]\n"
+    assert result.stderr == f"{source}[1]: no dead letter of the event at offset 1, or another condition excludes it\n"
 
 
 def test_tables_for_pipes_are_separated_by_tabs(
@@ -174,8 +187,9 @@ def test_tables_for_pipes_are_separated_by_tabs(
     names, row = (line.split("\t") for line in operator.calls("dead-letters", "list").stdout.splitlines())
     assert dict(zip(names, row, strict=True)) == {
         "source_topic": source,
-        "partition": "1",
-        "offset": "0",
+        "source_partition": "1",
+        "source_offset": "200",
+        "dead_letter_offset": "0",
         "reason": "not_found",
         "detail": "not there",
         "route": "shipped",

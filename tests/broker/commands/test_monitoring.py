@@ -28,7 +28,8 @@ FASTER = {"m": "s", "h": "m"}
 
 @contextmanager
 def relay_of(sandbox: Sandbox, engage: Engage, tmp_path: Path) -> Iterator[RelayProcess]:
-    config = written(tmp_path, configuration(sandbox, engage.url))
+    polling = {"max_interval": "300ms"}  # `initial` stays `auto`: a panel shows what was learnt
+    config = written(tmp_path, configuration(sandbox, engage.url, polling=polling))
     with RelayProcess(tmp_path, config, "--from", "earliest", impatient=True) as relay:
         yield relay.wait_until_ready()
 

@@ -7,7 +7,7 @@ import re
 from contextlib import closing
 from pathlib import Path
 
-from consumer.admin.status import Status
+from consumer.admin.status import DeadLetter, Status
 from tests.support.books import Books
 from tests.support.engage import API_KEY, Engage
 from tests.support.events import CUSTOMER, SECRET_ID, event, order_id, publish
@@ -71,12 +71,18 @@ def test_a_relay_says_what_it_did_and_what_is_pending(sandboxes: SandboxFactory,
             assert (connection.name, connection.state, connection.rate_limit) == ("default", "open", 400)
             assert status.recent.tag_ready_to_accepted.accepted == 20
             (dead_letter,) = status.dead_letters.last
-            assert (dead_letter.reason, dead_letter.topic) == ("invalid_event", sandbox.topics.source)
+            assert (dead_letter.reason, dead_letter.source_topic) == ("invalid_event", sandbox.topics.source)
+            assert (dead_letter.dead_letter_topic, dead_letter.dead_letter_offset) == (sandbox.topics.dead_letters, 0)
+            (logged,) = relay.said("an event became a dead letter")
+            assert {name: logged[name] for name in DeadLetter.model_fields if name != "at"} == dead_letter.model_dump(
+                exclude={"at"}
+            )
             assert status.dead_letters.by_reason["invalid_event"] == 1
 
             page = page_of(relay)
             assert "Pending 2 of at most 100,000" in words(page)
-            assert f"invalid_event {sandbox.topics.source}[{dead_letter.partition}] {dead_letter.offset}" in words(page)
+            where = f"{sandbox.topics.source}[{dead_letter.partition}] {dead_letter.source_offset} 0"
+            assert f"invalid_event {where}" in words(page)
             for mark in MARKS:
                 assert mark not in page
                 assert mark not in status.model_dump_json()

@@ -79,7 +79,7 @@ def snapshot() -> Snapshot:
             ("orders", number): PartitionFigures("open", pending) for number, pending in enumerate((38, 17, 44, 23))
         },
         dead_letters=tuple(
-            DeadLettered(reason, "orders", partition, offset, NOW - ago_s)
+            DeadLettered(reason, "orders", partition, offset, "orders.engage.dead-letters", offset // 7000, NOW - ago_s)
             for reason, partition, offset, ago_s in reversed(DEAD_LETTERS)
         ),
     )

@@ -223,8 +223,8 @@ def test_the_status_says_what_the_snapshot_holds() -> None:
             first_seen={int(NOW - 3600) // AGE_SLOT_S: 3},
             partitions={("orders", 1): PartitionFigures("open", 3), ("orders", 0): PartitionFigures("restoring")},
             dead_letters=(
-                DeadLettered(Reason.REJECTED, "orders", 1, 17, NOW - 9),
-                DeadLettered(Reason.UNREADABLE_PENDING, "orders", 0, None, NOW - 3),
+                DeadLettered(Reason.REJECTED, "orders", 1, 17, "orders.engage.dead-letters", 3, NOW - 9),
+                DeadLettered(Reason.UNREADABLE_PENDING, "orders", 0, None, None, None, NOW - 3),
             ),
         ),
         Flow(started=NOW - 90, dead_letters={"rejected": 1, "unreadable_pending": 1}),
@@ -239,9 +239,9 @@ def test_the_status_says_what_the_snapshot_holds() -> None:
         (1, "open", 3, 7),
     ]
     assert status.source.lag == 7
-    assert [(each.reason, each.offset) for each in status.dead_letters.last] == [
-        ("unreadable_pending", None),
-        ("rejected", 17),
+    assert [(each.reason, each.source_offset, each.dead_letter_offset) for each in status.dead_letters.last] == [
+        ("unreadable_pending", None, None),
+        ("rejected", 17, 3),
     ]
     assert status.dead_letters.total == 2
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TypeVar, cast
 
 import pytest
@@ -25,6 +26,7 @@ from consumer.core.effects import (
     Job,
     LiveAction,
     NewAction,
+    Order,
     Poll,
     PollTarget,
     Request,
@@ -311,6 +313,30 @@ def test_the_orders_next_action_reuses_the_tag_of_the_same_job() -> None:
     assert driver.after(0) == ["send 1"]
     driver.answer(1, Accepted())
     assert driver.after(0) == ["poll 2"]
+
+
+def test_the_orders_next_action_reuses_the_orders_tag_if_it_waited_when_that_was_polled() -> None:
+    driver = Driver()
+    for offset in (0, 1, 2):
+        driver.event(offset, action(job=None))
+    driver.answer(0, Ready("t1"))
+    driver.event(3, action(job=None))
+    assert driver.after(1) == ["send 0"]
+    driver.answer(0, Accepted())
+    assert driver.after(1) == ["send 1"]
+    driver.answer(1, Accepted())
+    assert driver.after(1) == ["send 2"]
+    driver.answer(2, Accepted())
+    assert driver.after(1) == ["poll 3"]  # its event may be what changed the order since
+
+
+@pytest.mark.parametrize("target", [Order(newer_than=datetime(2026, 11, 28, tzinfo=UTC)), Job("job"), THE_DOCUMENT])
+def test_a_tag_of_the_order_is_no_answer_to_an_action_that_asks_for_more(target: PollTarget) -> None:
+    driver = Driver()
+    driver.event(0, action(job=None))
+    driver.event(1, replace(action(job=None), target=target))
+    driver.answer(0, Ready("t1"), Accepted())
+    assert driver.after(1) == ["poll 1"]
 
 
 def test_a_learnt_tag_counts_on_its_own_connection_only() -> None:
