@@ -91,11 +91,15 @@ class Connection(_Part):
 
 
 class Partition(_Part):
-    """A partition of the source that this instance owns. `lag` is None until it was measured."""
+    """A partition of the source that this instance owns.
+
+    `why`: the reason for which it is set apart. `lag` is None until it was measured.
+    """
 
     topic: str
     partition: int
     holding: Holding
+    why: str | None
     pending: int
     lag: int | None
 
@@ -202,6 +206,7 @@ def status_of(
                 topic=topic,
                 partition=number,
                 holding=each.holding,
+                why=each.why,
                 pending=each.pending,
                 lag=snapshot.lag.get((topic, number)),
             )
@@ -231,6 +236,11 @@ def _attention(snapshot: Snapshot) -> list[str]:
         "nothing is lost, give it another key"
         for name, each in sorted(snapshot.connections.items())
         if each.suspended
+    ]
+    said += [
+        f"{topic}[{number}] is set apart, the others are served: {each.why}"
+        for (topic, number), each in sorted(snapshot.partitions.items())
+        if each.holding == "set_apart"
     ]
     said += [
         f"{count} dead letters of {topic} wait in the delay topic, as their own topic refuses them ({why}); nothing is "

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from consumer.core.ownership import Assignment
+from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka.journal.writes import DeadLetter, Put, Write
 from consumer.kafka.records import SourceEvent
 
@@ -68,6 +69,14 @@ class ClientError:
     """An error that the client recovers from by itself, or that the operator must fix."""
 
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overrun:
+    """The source does not hold the next offset of a partition that is consumed. Nothing more of it comes."""
+
+    assignment: Assignment
+    error: OffsetOutOfRangeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +171,7 @@ Fact = (
     | PartitionsCounted
     | Statistics
     | ClientError
+    | Overrun
     | Failed
     | Committed
     | Dropped

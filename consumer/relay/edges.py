@@ -8,7 +8,7 @@ from typing import Protocol
 from consumer.core.ownership import Assignment, Partition
 from consumer.kafka.journal.journal import STUCK_S
 from consumer.kafka.journal.writes import Item
-from consumer.kafka.restore import Restored
+from consumer.kafka.restore import Restored, Unservable
 
 
 class Source(Protocol):
@@ -81,7 +81,7 @@ class Journal(Protocol):
 class Restorer(Protocol):
     """The reader of delay partitions. It blocks."""
 
-    def restore(self, assignments: Sequence[Assignment]) -> list[Restored]:
+    def restore(self, assignments: Sequence[Assignment], patience_s: float) -> list[Restored | Unservable]:
         """Restore what is still ours of these. Raises RestoreError where trying again may help."""
 
 

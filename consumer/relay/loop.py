@@ -46,6 +46,7 @@ from consumer.kafka.facts import (
     Failed,
     Fenced,
     Lost,
+    Overrun,
     PartitionsCounted,
     Pinned,
     RecordTooLarge,
@@ -334,6 +335,9 @@ class Relay:
                 self._metrics.librdkafka_statistics("source", figures)
             case ClientError(why):
                 self._log.throttled("Kafka", why=why)
+            case Overrun(assignment, error):
+                if self._partitions.overrun(assignment, error):
+                    self.fail(error)
             case Failed(error):
                 self.fail(error)
 

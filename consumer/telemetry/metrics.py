@@ -43,7 +43,9 @@ PREFIX = "engage_relay_"
 
 Rebalance = Literal["assigned", "revoked", "lost"]
 Thread = Literal["event_loop", "consumer"]
-Holding = Literal["restoring", "open", "leaving"]  # a partition that is owned: `leaving` while it is handed over
+# A partition that is owned: `leaving` while it is handed over, `set_apart` where it cannot be served.
+Holding = Literal["restoring", "open", "leaving", "set_apart"]
+SetApart = Literal["overrun", "unreadable"]  # why: the source lacks the next offset; the delay partition is not there
 
 # From an event's own time: a tag that is there at once, Engage's processing (seconds to minutes), the waits after
 # failures (10 s to 5 min), an outage of hours, and the deadline (24 h).
@@ -100,6 +102,8 @@ class PartitionFigures:
 
     holding: Holding = "open"
     pending: int = 0
+    apart: SetApart | None = None
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -479,6 +483,15 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
     ):
         yield _gauge(name, text, values=[("", value)])
     yield _gauge("pending_actions", "Open actions by state.", "state", snapshot.pending.items())
+    apart = GaugeMetricFamily(
+        PREFIX + "partitions_set_apart",
+        "1 for a source partition that cannot be served, while the others are.",
+        labels=["topic", "partition", "reason"],
+    )
+    for (topic, number), each in snapshot.partitions.items():
+        if each.apart is not None:
+            apart.add_metric([topic, str(number), each.apart], 1)
+    yield apart
     yield _gauge(
         "refused_dead_letters", "Dead letters that wait in the delay topic: their topic refuses them.", "topic",
         ((topic, count) for topic, (count, _) in snapshot.refused_dead_letters.items()),

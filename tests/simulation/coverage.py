@@ -49,6 +49,8 @@ TO_BE_REACHED = (
     "records were deleted unread",
     "an offset is out of range while it consumes",
     "a process ended for an offset that is out of range",
+    "a partition was set apart, as records were deleted unread",
+    "a partition was set apart, as its delay partition cannot be read",
     "a process refused to start: the delay topic has too few partitions",
     "a restore found no delay partition yet",
     "a process heard that the source has grown",

@@ -382,3 +382,8 @@ def a_dead_letter_that_is_refused_is_skipped(patch: Patch) -> None:
 @mutation
 def a_refused_dead_letter_is_not_tried_again(patch: Patch) -> None:
     patch.setattr(RefusedDeadLetters, "take_due", lambda self, now: [])
+
+
+@mutation
+def a_partition_that_cannot_be_served_ends_the_process(patch: Patch) -> None:
+    patch.setattr(Partitions, "overrun", lambda self, assignment, error: True)

@@ -163,6 +163,21 @@ class Scheduler:
             self.broken(error)
             return
         self.reach("a process ended for an offset that is out of range")
+        if any(self.oracle.position(n) >= self.kafka.logs[TOPICS.source, n].start for n in self.numbers):
+            self.violate(f"{process.id} ends for one partition, though others can be served")
+
+    def set_apart(self, process: Process, line: str, **fields: object) -> None:
+        """Be the operator, who is told of a partition whose records were deleted unread, and stops all to decide."""
+        if fields.get("reason") == "overrun":
+            self.reach("a partition was set apart, as records were deleted unread")
+            self.at(self.now + self.pick((5.0, 100.0)), self._stop_all)
+        elif fields.get("reason") == "unreadable":
+            self.reach("a partition was set apart, as its delay partition cannot be read")
+
+    def _stop_all(self) -> None:
+        for process in list(self.processes.values()):
+            if process is not None:
+                self.crash(process, back_after_s=5.0)
 
     def ended(self, process: Process) -> None:
         """A process is over; whoever watches it starts it again."""
