@@ -132,6 +132,7 @@ class Save:
     contact_due: float | None = None
     doubt: bool = False
     before_document: bool = False
+    document_sent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

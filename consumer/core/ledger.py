@@ -20,8 +20,9 @@ Rules:
  7. A document or a change of the order is sent as an action is: its record is committed again, which proves that we
     own its partition, it leaves soon after that, and a hand-over waits for it. Otherwise its former owner could
     replace the order after the next owner sent a newer document. It is never in doubt: sent again, it does no harm.
-    But the order's next action waits until Engage can no longer be at work on it, where its answer never came or its
-    owner died meanwhile. An older one never replaces a newer one: newest_documents.py.
+    But where its answer never came, or its owner died meanwhile, Engage may still be at work on it. So it is sent
+    again only when that cannot be any more, and the order's next document comes after that. An older one never
+    replaces a newer one: newest_documents.py.
  8. An action that travels in a document needs no tag. It is sent as any action is, under an intent, and may be in
     doubt. Once Engage took it, it keeps its place in the lane, and its job is polled only to learn whether it failed.
     Any other end than the job's leaves it in doubt.
@@ -111,6 +112,7 @@ from consumer.core.outcomes import (
 )
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import PollSchedule, spread
+from consumer.core.places import incarnation_at, offset_at, place_of
 from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.poll_plan import PollPlan
 from schemas.dead_letter import Reason
@@ -132,8 +134,8 @@ class Policy:
 
     `deadline_s` counts from when the event was first read, `not_found_grace_s` from the first 404 in a row,
     `contact_grace_s` from the first 422. `processing_s` is the longest time that Engage may still work on an action
-    in doubt, or on a document without an answer. If that action becomes a dead letter, and after such a document, the
-    order's next action waits so long.
+    in doubt, or on a document without an answer. If that action becomes a dead letter, the order's next action waits so
+    long. So does the document, until it is sent again.
     """
 
     schedule: PollSchedule = field(default_factory=PollSchedule)
@@ -258,7 +260,9 @@ class _Entry:
         """Its document's or change's (newest_documents.py)."""
         if self.first_offset is None:
             return self.offset
-        return self.first_offset if self.first_offset < self.offset else UNKNOWN
+        if not 0 <= self.first_offset < offset_at(self.offset):
+            return UNKNOWN
+        return place_of(incarnation_at(self.offset), self.first_offset)
 
     @property
     def target(self) -> PollTarget:
@@ -357,6 +361,8 @@ class Ledger:
             entry = self._add(partition, record.offset, record.action, min(record.first_seen, now))
             entry.due = min(record.due, now + self._policy.schedule.max_interval_s)
             entry.attempts, entry.sends = record.attempts, record.sends
+            if record.document_sent:
+                entry.due = max(entry.due, now + self._policy.processing_s)
             if record.contact_due is not None:
                 entry.contact_due = min(record.contact_due, now + self._policy.contact_grace_s)
             self._doubt(entry, record.sending)
@@ -366,8 +372,6 @@ class Ledger:
                 self._start(entry, now)
             else:
                 self._hasten_check(entry, now)
-            if record.document_sent or (record.sending and entry.with_document):
-                self._unsettle(entry, now)
         return effects
 
     def stop(self, assignment: Assignment) -> list[Effect]:
@@ -785,6 +789,8 @@ class Ledger:
             entry.tag = self._tags.get((entry.queue.connection, entry.job_id))
         unsettled_until = entry.partition.unsettled.get((entry.queue.connection, entry.order_id), now)
         earliest = max(now + self._doubt_wait(entry, now) if entry.doubt else now, unsettled_until)
+        if entry.doubt and entry.needs_no_tag:
+            earliest = max(earliest, now + self._policy.processing_s)
         if entry.tag is None and not entry.needs_no_tag:
             self._wait(entry, State.WAITING, max(entry.due, earliest))
             return
@@ -869,8 +875,13 @@ class Ledger:
         self._forget_order(entry)
         entry.answered, entry.failed = 0, entry.failed + 1
         if failure.own is not None and entry.failed >= MIN_TRIES and self._overran(entry, now):
+            if failure.may_be_processed:
+                self._unsettle(entry, now)
             return self._too_late(entry, now, failure.own, failure.reason)
-        self._wait(entry, State.WAITING, now + self._retry_after_or_backoff(failure.retry_after_s, entry.failed))
+        wait_s = self._retry_after_or_backoff(failure.retry_after_s, entry.failed)
+        if failure.may_be_processed:
+            wait_s = max(wait_s, self._policy.processing_s)
+        self._wait(entry, State.WAITING, now + wait_s)
         return []
 
     def _not_processed(self, entry: _Entry, failure: _Failure, now: float) -> list[Effect]:
@@ -892,7 +903,8 @@ class Ledger:
         self._doubt(entry, True)
         if self._overran(entry, now) and entry.sends >= MIN_TRIES:
             return self._too_late(entry, now, why)
-        self._wait(entry, State.HOLDING, now + max(self._doubt_wait(entry, now), retry_after_s or 0.0))
+        processing_s = self._policy.processing_s if entry.needs_no_tag else 0.0
+        self._wait(entry, State.HOLDING, now + max(self._doubt_wait(entry, now), retry_after_s or 0.0, processing_s))
         return []
 
     def _no_contact(self, entry: _Entry, errors: str | None, now: float) -> list[Effect]:
@@ -936,8 +948,8 @@ class Ledger:
 
     def _note(self, entry: _Entry, outcome: Outcome, now: float) -> bool:
         """Note whether Engage served this action. Returns whether it served others since this one last failed."""
-        if entry.is_document or entry.needs_no_tag:
-            self._note_document(entry, outcome, now)
+        if isinstance(outcome, DocumentTaken):
+            self._documents.taken(_lane(entry), entry.version)
         if isinstance(outcome, _NO_SERVICE):
             failed_at, entry.failed_at = entry.failed_at, now
             return failed_at is not None and entry.queue.served_at > failed_at
@@ -1006,13 +1018,6 @@ class Ledger:
         if (entry.is_document or entry.needs_no_tag) and entry.source != THE_REDRIVEN_DOCUMENT:
             self._documents.sent(_lane(entry), entry.version)
 
-    def _note_document(self, entry: _Entry, outcome: Outcome, now: float) -> None:
-        """Note the answer to a document or a change, with or without the action."""
-        if isinstance(outcome, DocumentTaken):
-            self._documents.taken(_lane(entry), entry.version)
-        elif isinstance(outcome, InDoubt if entry.needs_no_tag else Unavailable):
-            self._unsettle(entry, now)
-
     def _overran(self, entry: _Entry, now: float) -> bool:
         return now - entry.first_seen > self._policy.deadline_s
 
@@ -1057,6 +1062,7 @@ class Ledger:
             contact_due=entry.contact_due,
             doubt=entry.doubt,
             before_document=before_document,
+            document_sent=before_document or (entry.is_document and entry.failed > 0),
         )
 
     def _backoff(self, failures: int) -> float:
@@ -1075,11 +1081,15 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """A call that failed. `own` says why the failure is the action's own; None where it is not (rule 6)."""
+    """A call that failed. `own` says why the failure is the action's own; None where it is not (rule 6).
+
+    `may_be_processed`: see Unavailable.
+    """
 
     retry_after_s: float | None
     own: str | None
     reason: Reason = Reason.DEADLINE
+    may_be_processed: bool = False
 
 
 def _failure(outcome: Unauthorized | Forbidden | Throttled | Unavailable, elsewhere: bool) -> _Failure:
@@ -1090,8 +1100,9 @@ def _failure(outcome: Unauthorized | Forbidden | Throttled | Unavailable, elsewh
             return _Failure(None, "Engage answered 403", Reason.FORBIDDEN)
         case Throttled(retry_after_s, answered):
             return _Failure(retry_after_s, "Engage asked to come back later" if answered or elsewhere else None)
-        case Unavailable(why, retry_after_s, answered):
-            return _Failure(retry_after_s, why if answered or elsewhere else None)
+        case Unavailable(why, retry_after_s, answered, may_be_processed):
+            own = why if answered or elsewhere else None
+            return _Failure(retry_after_s, own, may_be_processed=may_be_processed)
 
 
 _NO_SERVICE = (Throttled, Unavailable, InDoubt, Unauthorized, Forbidden)

@@ -110,12 +110,14 @@ class Unavailable:
     """Certainly not processed, or harmless to repeat: could not connect; for polls also every other failure.
 
     `answered`: Engage was there and gave an answer that is of no use (500, not JSON, too long, a redirect to nowhere),
-    which may be this order's own problem and last for ever.
+    which may be this order's own problem and last for ever. `may_be_processed`: Engage may still be at work on a
+    document or a change, although somebody answered, or nobody.
     """
 
     why: str
     retry_after_s: float | None = None
     answered: bool = field(default=False, compare=False)
+    may_be_processed: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -350,15 +350,17 @@ class EngageClient:
         if _is_withdrawn(answer):
             return Withdrawn()
         if isinstance(answer, Failure):
-            return _failed(answer)  # repeated, it meets a 409 and becomes a PUT of the same document
+            # Repeated, it meets a 409 and becomes a PUT of the same document.
+            return replace(_failed(answer), may_be_processed=answer.sent)
         if isinstance(answer, Unauthorized):
             return answer
         if 200 <= answer.status < 300:
             job = _json_object(answer.body)
             if job is None and answer.status != 202:
-                return Unavailable("answer was not a JSON object", answered=True)
+                return Unavailable("answer was not a JSON object", answered=True, may_be_processed=True)
             return _job_failure(job or {}, answer.body) or DocumentTaken(_scalar(job or {}, "jobId"))
-        return self._refusal(answer) or self._unavailable(answer)
+        # A gateway answers 5xx although it forwarded the request.
+        return self._refusal(answer) or replace(self._unavailable(answer), may_be_processed=answer.status >= 500)
 
     def _with_document_outcome(self, answer: Response | Failure) -> WithDocumentOutcome:
         """Decide what became of a document with an action in it: as `_action_outcome` decides, for the same reasons.

@@ -172,7 +172,7 @@ def pending_value(save: Save) -> bytes:
         progress["job_id"] = save.job_id
     if save.contact_due is not None:
         progress["contact_until_ms"] = to_ms(save.contact_due)
-    if save.before_document:
+    if save.document_sent:
         progress["document_sent"] = True
     return b'%b,"payload":%b}' % (to_json(progress)[:-1], _unpacked(save.payload))
 

@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first seed")
     parser.add_argument("--seed", type=int, help="only this one")
     parser.add_argument("--short", action="store_true", help="one process, one or two events, one fault at the most")
+    parser.add_argument("--documents", action="store_true", help="events that carry their order's document")
     parser.add_argument("--trace", action="store_true", help="print every step of it")
     arguments = parser.parse_args()
     first, count = (arguments.first, arguments.seeds) if arguments.seed is None else (arguments.seed, 1)
@@ -29,13 +30,16 @@ def main() -> int:
     steps = 0
     started = time.perf_counter()
     for seed in range(first, first + count):
-        profile = Profile.short(random.Random(seed)) if arguments.short else None
+        profile = None
+        if arguments.short or arguments.documents:
+            profile = (Profile.short if arguments.short else Profile.of_documents)(random.Random(seed))
         scheduler = Scheduler(seed, profile=profile, trace=print if arguments.trace else None)
         try:
             scheduler.run()
         except ViolationError as violation:
             print(
-                f"{violation}\n  again: python -m tests.simulation --seed {seed} --trace{' --short' * arguments.short}",
+                f"{violation}\n  again: python -m tests.simulation --seed {seed} --trace"
+                f"{' --short' * arguments.short}{' --documents' * arguments.documents}",
                 file=sys.stderr,
             )
             return 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.simulation.engage_model import ACTION_FAULTS, POLL_FAULTS
+from tests.simulation.engage_model import ACTION_FAULTS, DOCUMENT_FAULTS, POLL_FAULTS
 from tests.simulation.faults import FAIL_POINTS, FAULTS, IN_A_TRANSACTION
 
 TO_BE_REACHED = (
@@ -68,9 +68,18 @@ TO_BE_REACHED = (
     "the source was paused",
     "the source was resumed",
     "an action was withdrawn",
+    "a document was withdrawn",
+    "an order was not replaced any more",
+    "a newer document replaced an order's",
+    "a document outlived its sender",
+    "a dead letter was redriven",
+    "a redriven document was applied",
+    "a redriven action was sent without its document",
+    *(f"{kind} while a document is under way" for kind in ("freeze", "rebalance", "crash", "cut")),
     "an action in doubt was sent again",
     "an action was accepted twice, in doubt",
     *(f"poll: {client_error}" for client_error in POLL_FAULTS),
+    *(f"document: {client_error}" for client_error in dict.fromkeys(DOCUMENT_FAULTS)),
     *(f"action: {client_error}" for client_error in ACTION_FAULTS if client_error != "refused"),
     *(
         f"dead letter: {reason}"

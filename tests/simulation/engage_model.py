@@ -16,6 +16,7 @@ from consumer.core.outcomes import (
     NotFound,
     NotReady,
     OrderExists,
+    OrderKept,
     PollOutcome,
     Ready,
     Rejected,
@@ -28,6 +29,7 @@ from consumer.core.outcomes import (
 from consumer.engage.client import Permit, at_once
 from consumer.engage.http import MaySend
 from schemas.engage import ActionRequest
+from tests.simulation import faults
 from tests.simulation.process import Process
 from tests.simulation.workload import Event
 
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 10.0  # of the client: it ends a request after twice as long
 POLL_FAULTS = ("404", "401", "429", "503", "timeout", "400", "job failed")
+DOCUMENT_FAULTS = ("401", "429", "503", "400", "502 applied", "502 applied")
+WORKS_S = (0.5, 4.0, 15.0)  # at a document, at the longest: within a hand-over's time, and a session's beside the lease
+WORKS_ON_S = (0.5, 15.0, 25.0)  # at one that a gateway answered: within `processing_s`
 ACTION_FAULTS = (
     "404", "401", "429", "429 for long", "503", "refused", "400", "500 processed", "500 not processed", "answer lost",
     "request lost", "processed late",
@@ -113,25 +118,56 @@ class SimulatedEngage:
     async def send_document(
         self, order_id: str, document: dict[str, object], permit: Permit, may_send: MaySend, how: Document
     ) -> DocumentOutcome:
-        scheduler = self._scheduler
-        client_error = await self._asked(POLL_FAULTS)
-        if not may_send():
-            scheduler.reach("a document was withdrawn")
-            return Withdrawn()
-        if client_error not in ("ok", "404", "job failed"):
-            return Unavailable(client_error)
-        longest = 0.3 * scheduler.profile.session_s
-        if not how.exists and scheduler.chance(0.5):
-            await self._sleep(scheduler.pick((0.01, 0.5, longest)))
+        event = self._scheduler.events[int(cast("int", document["n"]))]
+        client_error = await self._asked(DOCUMENT_FAULTS)
+        if not how.exists:
+            if not may_send():
+                self._scheduler.reach("a document was withdrawn")
+                return Withdrawn()
+            answer = await self._document(event, client_error, replaces=False)
+            if answer is not None:
+                return answer
+            if not how.replaces:
+                return OrderKept()
             if not await self._continues(permit):
                 return Unavailable("not replaced yet")
-            if not may_send():
-                scheduler.reach("an order was not replaced any more")
-                return OrderExists()
-        event = scheduler.events[int(cast("int", document["n"]))]
-        takes_s = scheduler.pick((0.01, 0.5, longest))
-        scheduler.at(scheduler.now + takes_s, lambda: scheduler.oracle.document_taken(self._process, event))
-        await self._sleep(takes_s)
+            client_error = "ok"
+        if not may_send():
+            self._scheduler.reach("an order was not replaced any more")
+            return Withdrawn() if how.exists else OrderExists()
+        return await self._document(event, client_error, replaces=True) or DocumentTaken(None)
+
+    async def _document(self, event: Event, client_error: str, *, replaces: bool) -> DocumentOutcome | None:
+        """Send it. None: the order exists, and this request does not replace it."""
+        scheduler, exists = self._scheduler, False
+
+        def apply() -> None:
+            nonlocal exists
+            exists = not replaces and scheduler.oracle.has_order(event)
+            if not exists:
+                scheduler.oracle.document_applied(self._process, event)
+
+        longest = scheduler.pick(WORKS_S) if scheduler.profile.documents else 0.3 * scheduler.profile.session_s
+        takes_s = scheduler.pick((0.01, 0.5, longest) if client_error == "ok" else WORKS_ON_S)
+        with scheduler.oracle.document_under_way(self._process, event):
+            scheduler.reach(f"document: {client_error}")
+            faults.strike_document(scheduler, self._process, answered=client_error == "502 applied")
+            if client_error in ("ok", "502 applied"):
+                scheduler.at(scheduler.now + takes_s, apply)
+            await self._sleep(0.01 if client_error == "502 applied" else takes_s)
+        match client_error:
+            case "401":
+                return Unauthorized(401)
+            case "429":
+                return Throttled(scheduler.pick((None, 1.0, 30.0)))
+            case "400":
+                return Rejected(400, "refused")
+            case "503":
+                return Unavailable(client_error)
+            case "502 applied":
+                return Unavailable(client_error, answered=True, may_be_processed=True)
+        if exists:
+            return None
         return DocumentTaken(f"job-{event.number}" if scheduler.chance(0.8) else None)
 
     async def send_action(self, order_id: str, request: ActionRequest, may_send: MaySend) -> ActionOutcome:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, get_args
 
 from consumer.core.ownership import Assignment, Partition
+from tests.simulation import workload
 from tests.simulation.kafka_model import TRANSACTION_TIMEOUT_S, Refusal
 from tests.simulation.process import TOPICS, Process
 
@@ -104,12 +105,16 @@ def cut(scheduler: Scheduler) -> bool:
     process = scheduler.processes[scheduler.pick(scheduler.names)]
     if process is None:
         return False
+    _cut(scheduler, process, scheduler.pick((5.0, 100.0)))
+    return True
+
+
+def _cut(scheduler: Scheduler, process: Process, seconds: float) -> None:
     scheduler.say(f"{process.id} is cut off from Kafka")
     process.cut = True
     scheduler.kafka.listen(process)
-    scheduler.at(scheduler.now + scheduler.pick((5.0, 100.0)), partial(scheduler.reconnect, process))
+    scheduler.at(scheduler.now + seconds, partial(scheduler.reconnect, process))
     scheduler.at(scheduler.now + scheduler.kafka.session_s)
-    return True
 
 
 def stop(scheduler: Scheduler) -> bool:
@@ -155,6 +160,59 @@ def compact(scheduler: Scheduler) -> bool:
     if sum(log.compact(scheduler.now) for log in delay):
         scheduler.reach("compacted")
     return True
+
+
+def redrive(scheduler: Scheduler) -> None:
+    """Somebody redrives the dead letter of an event that carries its order's document, where there is one."""
+    fitting = [each for each in scheduler.events if scheduler.oracle.can_be_redriven(each)]
+    if not fitting or scheduler.healing:
+        return
+    scheduler.reach("a dead letter was redriven")
+    event = scheduler.pick(fitting)
+    again = workload.redriven(event, len(scheduler.events), scheduler.now, says_first=scheduler.chance(0.9))
+    scheduler.events.append(again)
+    scheduler.put(again, event.partition)
+
+
+def strike_document(scheduler: Scheduler, process: Process, *, answered: bool) -> None:
+    """A document of this process is under way. `answered`: by a gateway, while Engage is still at work on it."""
+    if not scheduler.strikes_left or scheduler.healing or scheduler.chance(0.5 if answered else 0.7):
+        return
+    scheduler.strikes_left -= 1
+    kind = "rebalance" if answered else scheduler.pick(("freeze", "rebalance", "rebalance", "crash", "cut"))
+    scheduler.reach(f"{kind} while a document is under way")
+    strikes: dict[str, Callable[[], object]] = {
+        "freeze": partial(_freeze_it, scheduler, process),
+        "rebalance": partial(_move_partitions, scheduler),
+        "crash": partial(_crash_it, scheduler, process),
+        "cut": partial(_cut_it, scheduler, process),
+    }
+    scheduler.at(scheduler.now + scheduler.pick((0.0, 0.1)), strikes[kind])
+
+
+def _freeze_it(scheduler: Scheduler, process: Process) -> None:
+    if process.responsive:
+        scheduler.freeze(process, scheduler.pick((20.0, 100.0, 100.0)))
+
+
+def _crash_it(scheduler: Scheduler, process: Process) -> None:
+    if process.responsive:
+        scheduler.crash(process, back_after_s=5.0)
+
+
+def _cut_it(scheduler: Scheduler, process: Process) -> None:
+    if process.responsive:
+        _cut(scheduler, process, 100.0)
+
+
+def _move_partitions(scheduler: Scheduler) -> None:
+    """Give each member the partitions of another one."""
+    if scheduler.healing:
+        return
+    scheduler.kafka.restless = True
+    order = [at for member in reversed(scheduler.kafka.members.values()) for at in sorted(member.owned)]
+    if scheduler.kafka.can_rebalance() and len(order) == len(scheduler.kafka.partitions):
+        scheduler.kafka.rebalance(order)
 
 
 def delete_records(scheduler: Scheduler) -> bool:

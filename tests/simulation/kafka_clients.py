@@ -10,7 +10,8 @@ from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from consumer.core.ownership import Partition
+from consumer.core.ownership import Assignment, Partition
+from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.topics import RelayTopics, Watermarks
 from tests.simulation.kafka_model import Headers, Member, Record, error, metadata
 from tests.simulation.process import TOPICS, Process
@@ -151,9 +152,14 @@ class SimulatedConsumer:
             self._scheduler.say(
                 f"{self._process.id} {kind} {[n for _, n in partitions]} generation {member.generation}"
             )
+            owned, overruns_at = self._process.source.ownership.owned, self._scheduler.now + MIN_HAND_OVER_S
             self._callbacks[f"on_{kind}"](cast("Consumer", self), [TopicPartition(*at) for at in partitions])
-            if kind == "revoke" and self._process.relay._partitions.hand_overs:
+            overran = self._process.relay._partitions.hand_overs or self._scheduler.now >= overruns_at
+            if kind == "revoke" and overran:
                 self._scheduler.reach("a hand-over overran its time")
+            elif kind == "revoke":
+                given = {Assignment(*at, owned[at]) for at in partitions if at in owned}
+                self._scheduler.oracle.handed_over(self._process, given)
             member.news.pop(0)  # only now does it take part in the next generation
             return None
         records = self._take(1)

@@ -14,8 +14,9 @@ Rules (each has a mutation of the production code that breaks it, mutants.py):
     it believes is its own: where these add up to more than one (a zombie; a source that has grown, before all have
     heard), so many times the rate limit, and one more for each process, which rounds its share up.
  7. When everything is healed, everything ends, and soon: no wait outlasts a clock that jumped by an hour.
- 8. An order's document never replaces a newer one. (A process that has ended takes its requests with it, and two
-    of the same transactional.id are not asked: the broker throws one out in the midst of its requests.)
+ 8. An order's document never replaces a newer one: its version is where its event lay when it came for the first
+    time. Engage applies what it was sent although the sender has died meanwhile. A document leaves only from the
+    partition's owner, and the partition is handed over only when none of it is under way.
  9. What is pending outlives the delay topic's deletion in its owner's memory, and is written again. Only what nobody
     holds any more is gone with it.
 
@@ -27,8 +28,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from consumer.core.outcomes import Accepted, ActionOutcome
@@ -36,6 +38,7 @@ from consumer.core.ownership import Assignment, Partition
 from consumer.kafka.records import place_of_key, read_position
 from schemas.dead_letter import PREFIX
 from schemas.pending_action import POSITION_KEY, Position
+from tests.simulation import faults
 from tests.simulation.kafka_model import Log, Member, Record, Transaction
 from tests.simulation.process import TOPICS, Process
 from tests.simulation.workload import Event
@@ -62,7 +65,8 @@ class Oracle:
         self._met_recreated: dict[
             int, float
         ] = {}  # when a transaction first wrote to a delay partition that was recreated
-        self._documents: dict[tuple[int, str], int] = {}  # the newest that Engage took, by partition and order
+        self._documents: dict[tuple[int, str], int] = {}  # the version that Engage has, by partition and order
+        self._under_way: set[tuple[Process, Assignment, Event]] = set()  # documents without an answer
         self.positions: dict[int, int] = {}
         self.by_offset: dict[int, list[Event]] = {}
 
@@ -136,6 +140,8 @@ class Oracle:
                 self._scheduler.violate(f"event {event.number} is sent again at once, in doubt")
         if event.told == (process.id, epoch):
             self._scheduler.violate(f"event {event.number} is sent again, though its acceptance was taken in")
+        if event.first is not None and not event.document_applied:
+            self._scheduler.reach("a redriven action was sent without its document")
         event.unanswered = event.ever_in_doubt = True
         event.sent_at = self._scheduler.now
         return epoch
@@ -161,19 +167,51 @@ class Oracle:
             self._scheduler.reach("an action was accepted twice, in doubt")
         self.balance((event.partition,))
 
-    def document_taken(self, process: Process, event: Event) -> None:
-        """Engage takes an order's document: rule 8."""
-        if not process.alive:
-            return
+    @contextmanager
+    def document_under_way(self, process: Process, event: Event) -> Iterator[None]:
+        """A document is sent, and answered: rule 8."""
+        at = (TOPICS.source, event.partition)
+        epoch = process.source.ownership.owned.get(at, -1)
+        self._scheduler.say(f"{process.id} sends the document of event {event.number} (epoch {epoch})")
+        if not self.is_owner(process, at):
+            owner = self._owner(at)
+            self._scheduler.violate(
+                f"the document of event {event.number} is sent by {process.id}, though {owner and owner.id!r} owns {at}"
+            )
+        under_way = (process, Assignment(*at, epoch), event)
+        self._under_way.add(under_way)
+        yield
+        self._under_way.discard(under_way)
+
+    def handed_over(self, process: Process, given: set[Assignment]) -> None:
+        """A process has given partitions away, in time: rule 8."""
+        for sender, assignment, event in self._under_way:
+            if sender is process and assignment in given:
+                self._scheduler.violate(f"{assignment} is handed over with the document of event {event.number}")
+
+    def has_order(self, event: Event) -> bool:
+        """Whether Engage has the event's order."""
+        return any(order == event.order for _, order in self._documents)
+
+    def document_applied(self, process: Process, event: Event) -> None:
+        """Engage applies an order's document: rule 8."""
         lane = (event.partition, event.order)
         newest = self._documents.get(lane, -1)
-        if event.offset < newest and not self._scheduler.twins:
+        self._scheduler.say(f"Engage applies the document of event {event.number} (version {event.version})")
+        if event.version < newest:
             self._scheduler.violate(f"the document of event {event.number} replaces a newer one of its order")
-        elif event.offset < newest:
-            return
-        if 0 <= newest < event.offset:
+        elif 0 <= newest < event.version:
             self._scheduler.reach("a newer document replaced an order's")
-        self._documents[lane] = event.offset
+        if event.first is not None:
+            self._scheduler.reach("a redriven document was applied")
+        if not process.alive:
+            self._scheduler.reach("a document outlived its sender")
+        self._documents[lane] = event.version
+        event.document_applied = True
+
+    def can_be_redriven(self, event: Event) -> bool:
+        """Whether it has a document, and a dead letter that nobody has redriven yet."""
+        return event.document and not event.redriven and self._has_dead_letter(event)
 
     def restored(self, process: Process, record: Record) -> None:
         """A restore reads a record: note what another clock wrote."""
@@ -209,6 +247,9 @@ class Oracle:
                 at = (log.partition, _source_offset(record))
                 self._dead_letters[at] = self._dead_letters.get(at, 0) + 1
                 self._scheduler.reach(f"dead letter: {_header(record, 'reason')}")
+                if self._scheduler.chance(0.8 if self._scheduler.profile.documents else 0.1):
+                    after_s = self._scheduler.pick((0.1, 5.0, 60.0))
+                    self._scheduler.at(self._scheduler.now + after_s, partial(faults.redrive, self._scheduler))
             elif self._met_recreated.get(log.partition, 0.0) < 0:
                 self._met_recreated[log.partition] = self._scheduler.now
         if torn or not written <= settled:

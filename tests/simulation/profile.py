@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What a schedule is drawn from. `twins`: two processes were given the same transactional.id."""
+    """What a schedule is drawn from. `twins`: two processes were given the same transactional.id.
+
+    `documents`: each event carries its order's document. `strikes`: what goes wrong while one is under way.
+    """
 
     processes: int
     partitions: int
@@ -21,13 +24,17 @@ class Profile:
     session_s: float
     skew_s: float = 0.0  # how far a process's wall clock may be off
     twins: bool = False
+    documents: bool = False
+    strikes: int = 0
 
     @classmethod
     def drawn(cls, draw: random.Random) -> Profile:
         size = draw.random()
         if size < 0.1:
             return cls.storm(draw)
-        small = size < 0.88
+        if size > 0.95:
+            return cls.of_documents(draw)
+        small = size < 0.85
         return cls(
             processes=1 if small else draw.randint(1, 3),
             partitions=1 if small else draw.randint(1, 3),
@@ -55,6 +62,24 @@ class Profile:
             nesting=draw.choice((0.0, 0.3)),
             max_pending=draw.choice((1, 1000)),
             session_s=draw.choice((45.0, 3.0)),
+        )
+
+    @classmethod
+    def of_documents(cls, draw: random.Random) -> Profile:
+        """Documents of one or two orders, slow answers, and two processes that lose their partitions meanwhile."""
+        return cls(
+            processes=2,
+            partitions=2,
+            events=draw.randint(2, 5),
+            faults=draw.choice((0, 0, 1, 3)),
+            client_error=draw.choice((0.0, 0.2, 0.4)),
+            unreliable=0.0,
+            nesting=0.0,
+            max_pending=1000,
+            session_s=45.0,
+            twins=draw.random() < 0.15,
+            documents=True,
+            strikes=draw.choice((0, 1, 2, 5)),
         )
 
     @classmethod

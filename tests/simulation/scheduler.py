@@ -38,7 +38,7 @@ from tests.simulation.oracle import Oracle
 from tests.simulation.process import SOURCE, TOPICS, CrashedError, Process
 from tests.simulation.profile import Profile
 from tests.simulation.wiring import relay_of
-from tests.simulation.workload import drawn
+from tests.simulation.workload import Event, drawn, with_document
 
 START = 1_700_000_000.0  # offsets of clocks are whole seconds, so that sums with these are exact
 MAX_STEPS = 60_000
@@ -83,6 +83,7 @@ class Scheduler:
         self._delayed: list[Callable[[], None]] = []
         self._incarnations = 0
         self._faults_left = self.profile.faults
+        self.strikes_left = self.profile.strikes
         topics = (TOPICS.source, TOPICS.delay, TOPICS.dead_letters)
         self.numbers = list(range(self.profile.partitions))  # the source's partitions
         self._clock: Clock = lambda: self.now
@@ -93,7 +94,8 @@ class Scheduler:
         for number in self.numbers:
             self.oracle.add_partition(number)
             self.delay_log(number).append(POSITION_KEY, position_value(SOURCE, number, 0), self.now)
-        self.events = [drawn(self.draw, n, START) for n in range(self.profile.events)]
+        draw_event = with_document if self.profile.documents else drawn
+        self.events = [draw_event(self.draw, n, START) for n in range(self.profile.events)]
         self.unpublished = deque(self.events)
         self.names = [f"relay-{index}" for index in range(self.profile.processes)]
         skew = int(self.profile.skew_s)
@@ -361,8 +363,12 @@ class Scheduler:
 
     def publish(self) -> None:
         event = self.unpublished.popleft()
-        log = self.kafka.logs[TOPICS.source, ord(event.order) % len(self.numbers)]
-        event.lie(log.partition, log.append(b"key", event.value, self.now + event.ahead_s).offset)
+        self.put(event, ord(event.order) % len(self.numbers))
+
+    def put(self, event: Event, partition: int) -> None:
+        log = self.kafka.logs[TOPICS.source, partition]
+        event.partition = partition
+        event.lie(partition, log.append(b"key", event.value, self.now + event.ahead_s, event.headers).offset)
         self.kafka.version += 1
         self.oracle.by_offset[event.partition].append(event)
         self.say(f"event {event.number}: {event.kind} of {event.order} at {event.partition}:{event.offset}")
@@ -490,7 +496,7 @@ class Scheduler:
                 self.start_again(name)
             else:
                 self.at(self.now + self.pick((1.0, 30.0)), partial(self.start_again, name))
-        until = self.now + self.pick((5.0, 60.0, 600.0))
+        until = self.now + (600.0 if self.profile.documents else self.pick((5.0, 60.0, 600.0)))
         self.at(until)
         while self.now < until and self.steps < MAX_STEPS_UNHEALED:
             if not self._faults_left and self.steps & 1 and self.quiet():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import sys
 import time
 from collections import Counter, deque
@@ -37,13 +38,18 @@ QUIET = Profile(
 PATIENCE_S = 60.0  # for a mutation to be noticed
 
 
-def play(seed: int) -> Scheduler:
-    scheduler = Scheduler(seed)
+def play(seed: int, *, documents: bool = False) -> Scheduler:
+    scheduler = schedule(seed, documents=documents)
     try:
         scheduler.run()
     except ViolationError as violation:
-        pytest.fail(f"{violation}; again: python -m tests.simulation --seed {seed} --trace", pytrace=False)
+        again = f"python -m tests.simulation --seed {seed} --trace{' --documents' * documents}"
+        pytest.fail(f"{violation}; again: {again}", pytrace=False)
     return scheduler
+
+
+def schedule(seed: int, *, documents: bool) -> Scheduler:
+    return Scheduler(seed, profile=Profile.of_documents(random.Random(seed)) if documents else None)
 
 
 def test_no_schedule_breaks_the_promise_and_each_rare_state_is_reached() -> None:
@@ -134,14 +140,15 @@ def test_a_schedule_drives_the_production_code_as_it_is() -> None:
 
 @pytest.mark.parametrize("name", mutants.ALL)
 def test_a_deliberate_error_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = name in mutants.OF_DOCUMENTS
     until = time.monotonic() + PATIENCE_S
     for seed in itertools.count():
         with monkeypatch.context() as patch:
             mutants.ALL[name](patch)
             try:
-                Scheduler(seed).run()
+                schedule(seed, documents=documents).run()
             except ViolationError as violation:
                 print(f"schedule {seed}: {violation}")
                 break
         assert time.monotonic() < until, f"{name} was not noticed in {seed + 1} schedules"
-    play(seed)  # without the error, nothing is wrong with it
+    play(seed, documents=documents)  # without the error, nothing is wrong with it

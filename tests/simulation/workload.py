@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 from consumer.core.ownership import Assignment
 from consumer.events.routing import Misrouted, Routed, Router, RouteRule, RouteTrace, Unrouted, compile_routes
 from consumer.kafka.records import SourceEvent, action_key
+from schemas.dead_letter import FIRST_OFFSET, REDRIVE_OF
+from tests.simulation.process import TOPICS
 
 if TYPE_CHECKING:
     from tests.simulation.kafka_model import Record
@@ -83,6 +85,11 @@ class Event:
     value: bytes | None
     ready_at: float
     nature: str  # `missing`: Engage never knows its job; `stale`: it never takes a tag for it
+    document: bool = False  # it carries its order's document
+    first: Event | None = None  # the one that it repeats: it was redriven
+    says_first: bool = True  # where that one lay
+    redriven: bool = False  # its dead letter was
+    document_applied: bool = False
     ahead_s: float = 0.0  # how far its own clock was ahead
     partition: int = -1
     offset: int = -1
@@ -106,10 +113,57 @@ class Event:
         self.payload = self.kind in ("action", "huge")
         self.is_ignored = self.kind in ("unrouted", "tombstone")
 
+    @property
+    def version(self) -> int:
+        """Its document's: where it lay when it came for the first time."""
+        return (self.first or self).offset
+
+    @property
+    def headers(self) -> list[tuple[str, bytes | str | None]]:
+        """Return those of a redriven event."""
+        if self.first is None:
+            return []
+        named: tuple[str, bytes | str | None] = (REDRIVE_OF, f"{TOPICS.dead_letters}/{self.partition}/0".encode())
+        return [named, (FIRST_OFFSET, b"%d" % self.version)] if self.says_first else [named]
+
     def lie(self, partition: int, offset: int) -> None:
         """It was published, and lies there."""
         self.partition, self.offset = partition, offset
         self.key = action_key(offset, "resend" if self.resend else "dead_letter")
+
+
+def redriven(event: Event, number: int, now: float, *, says_first: bool) -> Event:
+    """Return the redrive of an event with a document. The number is its own: Engage tells events apart by it."""
+    event.redriven = True
+    value = (event.value or b"").replace(b'"n":%d}' % event.number, b'"n":%d}' % number)
+    return Event(
+        number=number,
+        kind=event.kind,
+        order=event.order,
+        resend=event.resend,
+        value=value,
+        ready_at=now,
+        document=True,
+        nature="ordinary",
+        first=event.first or event,
+        says_first=says_first and event.says_first,
+    )
+
+
+def with_document(draw: random.Random, number: int, now: float) -> Event:
+    """Draw an event that carries its order's document."""
+    pick = partial(_pick, draw.random)
+    order = pick("AAAB")
+    return Event(
+        number=number,
+        kind="action",
+        order=order,
+        resend=True,
+        value=b'{"k":"a","o":"%b","d":{"n":%d},"n":%d}' % (order.encode(), number, number),
+        ready_at=now + pick((0.0, 0.0, 0.0, 60.0)),
+        document=True,
+        nature="ordinary",
+    )
 
 
 def drawn(draw: random.Random, number: int, now: float) -> Event:
@@ -120,6 +174,7 @@ def drawn(draw: random.Random, number: int, now: float) -> Event:
     resend = draw.random() < 0.7
     dead_letter = "a" if resend else "b"
     source = pick(SOURCES).replace("N", str(number))
+    document = kind == "action" and resend and '"d"' in source
     value: bytes | None = f'{{"k":"{dead_letter}","o":"{order}",{source},"n":{number}}}'.encode()
     match kind:
         case "unrouted":
@@ -142,6 +197,7 @@ def drawn(draw: random.Random, number: int, now: float) -> Event:
         resend=resend,
         value=value,
         ready_at=ready_at,
+        document=document,
         nature=pick(NATURES),
         ahead_s=pick(AHEAD_S),
     )

@@ -806,35 +806,62 @@ def test_an_order_without_a_contact_gets_no_older_document_again() -> None:
     assert sent_as(driver, 2) == THE_ORDER
 
 
-def test_the_next_action_of_an_order_waits_while_a_document_without_an_answer_may_still_be_applied() -> None:
+AT_WORK = Unavailable("time-out", may_be_processed=True)
+
+
+def test_a_document_that_may_still_be_applied_is_sent_again_only_when_that_cannot_be_any_more() -> None:
+    """Otherwise the second one could be taken, and the order's next document, before the first one is applied."""
+    driver = Driver()
+    driver.event(0, with_document())
+    driver.answer(0, AT_WORK)
+    assert driver.asks_next_after() == 30.0
+    driver.answer(0, Unavailable("busy", 90.0, may_be_processed=True))
+    assert driver.asks_next_after() == 90.0
+    driver.answer(0, DOWN)
+    assert driver.asks_next_after() == 60.0  # the third backoff in a row: it never left
+
+
+def test_the_deadline_of_a_document_that_may_still_be_applied_holds_the_orders_next_action_back() -> None:
     driver = Driver()
     driver.event(0, with_document())
     driver.event(1, with_document())
-    driver.answer(0, DOWN)
-    until = driver.now + 30.0
-    driver.answer(0, Rejected(400, "refused"))
-    assert driver.after(0) == []
-    assert driver.now + driver.asks_next_after() == until
+    driver.answer(0, AT_WORK, AT_WORK)
+    driver.now += DAY
+    assert driver.answer(0, replace(AT_WORK, answered=True)) == ["dead letter 0: deadline"]
+    assert driver.asks_next_after() == 30.0
     assert 1 in driver.asked
 
 
-def test_the_next_action_of_an_order_waits_for_the_document_of_an_owner_that_died() -> None:
-    """Its request may be on its way still: a static member's successor does not wait for the session's end."""
+def test_the_document_of_an_owner_that_died_is_sent_again_when_its_request_cannot_be_under_way_any_more() -> None:
+    """A static member's successor does not wait for the session's end."""
     under_way = replace(restored(0, with_document()), document_sent=True)
     driver = Driver(OURS, under_way, restored(1, with_document()))
-    assert driver.after(0) == ["poll 0"]
-    end(driver, 0)
-    assert 0 < driver.now < 29.0
-    assert driver.after(29.0 - driver.now) == []
-    assert driver.after(1.0) == ["poll 1"]
+    assert driver.asks_next_after() == 30.0
+    assert list(driver.asked) == [0]
 
 
-def test_a_throttled_document_lets_nobody_wait() -> None:
+def test_a_record_says_that_its_document_may_be_under_way_until_it_is_known_not_to_be() -> None:
     driver = Driver()
     driver.event(0, with_document())
-    driver.event(1, with_document())
-    driver.answer(0, Throttled(0.0), Rejected(400, "refused"))
-    assert driver.after(0) == ["poll 1"]
+    assert not driver.last(Save).document_sent
+    driver.after(1)
+    assert driver.last(Save).document_sent
+    driver.answer(0, AT_WORK)
+    (refreshed,) = driver.ledger.refresh(ActionId(OURS, 0))
+    assert isinstance(refreshed, Save)
+    assert refreshed.document_sent
+    driver.answer(0, DocumentTaken("j"))
+    assert not driver.last(Save).document_sent
+
+
+def test_an_action_in_doubt_that_travels_in_a_document_waits_as_a_document_does() -> None:
+    driver = Driver()
+    driver.event(0, replace(with_document(), with_document=True))
+    driver.after(0)
+    driver.answer(0, InDoubt("time-out"))
+    assert driver.asks_next_after() == 30.0
+    again = Driver(OURS, restored(0, replace(with_document(), with_document=True), sending=True))
+    assert again.asks_next_after() == 30.0
 
 
 def test_documents_and_polls_leave_in_the_order_in_which_they_are_due() -> None:

@@ -112,7 +112,7 @@ def saved(
     sending: bool = False,
     offset: int = 17,
     tag: str | None = None,
-    before_document: bool = False,
+    document_sent: bool = False,
 ) -> bytes:
     return pending_value(
         Save(
@@ -126,7 +126,7 @@ def saved(
             sends=1,
             version_tag=tag,
             job_id=action.target.job_id if isinstance(action.target, Job) else None,
-            before_document=before_document,
+            document_sent=document_sent,
         )
     )
 
@@ -274,7 +274,7 @@ def test_a_redriven_event_says_where_it_lay_when_it_came_for_the_first_time(
 def test_a_record_says_that_its_document_may_be_under_way() -> None:
     action = new_action(replace(routed(), tag_source=FromDocument(document={"orderId": "A-1"})), event())
     assert not read(17, saved(action)).document_sent
-    assert read(17, saved(action, before_document=True)).document_sent
+    assert read(17, saved(action, document_sent=True)).document_sent
 
 
 def test_another_versions_order_of_fields_and_unknown_ones_are_no_matter() -> None:
