@@ -138,6 +138,12 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
             {"{{topic}}": total("engage_relay_consumer_lag_records", "topic")},
         ),
         Panel(
+            "Partitions that stand still",
+            "They have a lag, and nothing of them was read or settled for 5 minutes; the runbook explains the reasons.",
+            {"{{reason}}": total("engage_relay_stalled_partitions", "reason")},
+            stacked=True,
+        ),
+        Panel(
             "Events ignored",
             "Events that no route takes, records without a value (tombstones), and another relay's redrives.",
             {
@@ -233,6 +239,12 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
             "Pending actions by state; docs/metrics.md explains the states.",
             {"{{state}}": total("engage_relay_pending_actions", "state")},
             stacked=True,
+        ),
+        Panel(
+            "Oldest pending action",
+            "How long ago its event was read, per instance. Orders that never get ready show here first.",
+            {"{{instance}}": most("engage_relay_oldest_pending_age_seconds", "instance")},
+            unit="s",
         ),
         Panel(
             "Overdue and in doubt",

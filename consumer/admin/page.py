@@ -22,6 +22,7 @@ from consumer.admin.status import (
     ConnectionState,
     Latency,
     Moment,
+    Partition,
     Polling,
     Status,
     age_label,
@@ -31,6 +32,7 @@ from consumer.admin.status import (
     number,
     rate,
 )
+from consumer.core.progress import FAULTS, StallReason
 
 RELOAD_S = 5  # without the script
 MIN_SLICE_S = 3.0  # of the slice that still grows: a rate of one second is noise
@@ -308,9 +310,12 @@ def _ago(at: datetime, now: datetime) -> str:
 
 def _partitions(status: Status) -> str:
     owned = status.partitions
-    shown = sorted(owned, key=lambda each: (each.holding == "open", -(each.lag or 0), each.topic, each.partition))
+    shown = sorted(
+        owned,
+        key=lambda each: (each.stalled is None, each.holding == "open", -(each.lag or 0), each.topic, each.partition),
+    )
     rows = [
-        f'<tr><th scope="row">{escape(each.topic)}[{each.partition}]</th><td>{each.holding}</td>'
+        f'<tr><th scope="row">{escape(each.topic)}[{each.partition}]</th><td>{each.holding}{_stalled(each)}</td>'
         f'<td class="number">{number(each.pending)}</td>'
         f'<td class="number">{duration(None) if each.lag is None else number(each.lag)}</td></tr>'
         for each in shown[:MAX_PARTITIONS]
@@ -320,6 +325,15 @@ def _partitions(status: Status) -> str:
         rows.append(f'<tr><td colspan="4" class="quiet">and {number(hidden)} more, with less lag</td></tr>')
     table = _table(("Partition", "State", "Pending", "Lag"), rows, numbers=(2, 3))
     return _section(f"Partitions owned: {number(len(owned))}", table, none="None: other instances have them.")
+
+
+def _stalled(partition: Partition) -> str:
+    if partition.stalled is None:
+        return ""
+    return f' <span class="pill{_STALL_PILLS.get(partition.stalled, " warn")}">no progress: {partition.stalled}</span>'
+
+
+_STALL_PILLS: dict[StallReason, str] = dict.fromkeys(FAULTS, " bad")
 
 
 # -- what the parts are made of ---------------------------------------------------------------------------------

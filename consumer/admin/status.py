@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Literal
@@ -19,12 +19,16 @@ from pydantic import BaseModel, ConfigDict
 
 from consumer.core.ledger import AGE_SLOT_S
 from consumer.core.poll_plan import Figures as PollFigures
+from consumer.core.progress import FAULTS, StallReason
 from consumer.telemetry.metrics import ConnectionFigures, Holding, Snapshot
 from consumer.telemetry.rolling import Durations, Flow, Slice, quantile
 from schemas.dead_letter import Reason
 
 # A pending action's age: an order that is processed takes seconds to minutes, an outage hours, the deadline a day.
 AGE_LIMITS_S = (60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
+OLD_S = 1800.0  # of the oldest pending action, as the alert EngageRelayOldestPending
+MIN_SILENCE_S = 300.0  # without an accepted action
+MIN_GROWTH = 10  # of what is pending meanwhile: one slow order is no outage
 STALE_S = 5.0  # figures come once a second; of a healthy loop none is as old as this
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST_S = 250_000_000_000.0  # in the year 9892: a record of the delay topic may say anything
@@ -93,7 +97,8 @@ class Connection(_Part):
 class Partition(_Part):
     """A partition of the source that this instance owns.
 
-    `why`: the reason for which it is set apart. `lag` is None until it was measured.
+    `why`: the reason for which it is set apart. `lag` is None until it was measured. `stalled`: why it stands still
+    (core/progress.py), with `stalled_since`; None: it does not.
     """
 
     topic: str
@@ -102,6 +107,8 @@ class Partition(_Part):
     why: str | None
     pending: int
     lag: int | None
+    stalled: StallReason | None = None
+    stalled_since: datetime | None = None
 
 
 class DeadLetter(_Part):
@@ -196,7 +203,7 @@ def status_of(
         at=_at(snapshot.at) if began else None,
         age_s=None if age_s is None or not began else round(age_s, 3),
         started=_time(flow.started),
-        attention=[*not_alive, *([waiting[:1].upper() + waiting[1:]] if waiting else []), *_attention(snapshot)],
+        attention=[*not_alive, *([waiting[:1].upper() + waiting[1:]] if waiting else []), *_attention(snapshot, flow)],
         rate_limit_share=round(snapshot.rate_limit_share, 4),
         pending=_pending(snapshot),
         source=Source(lag=sum(snapshot.lag.values()), paused=snapshot.paused, journal_backlog=snapshot.journal_backlog),
@@ -209,6 +216,8 @@ def status_of(
                 why=each.why,
                 pending=each.pending,
                 lag=snapshot.lag.get((topic, number)),
+                stalled=stall.reason if (stall := snapshot.stalled.get((topic, number))) else None,
+                stalled_since=_time(stall.since) if stall else None,
             )
             for (topic, number), each in sorted(snapshot.partitions.items())
         ],
@@ -229,9 +238,10 @@ def _state(began: bool, joined: bool, age_s: float | None, draining: bool) -> St
     return "running" if began and joined else "starting"
 
 
-def _attention(snapshot: Snapshot) -> list[str]:
+def _attention(snapshot: Snapshot, flow: Flow) -> list[str]:
     """Say what an operator should look at, the worst first."""
-    said = [
+    said = _stalled(snapshot, FAULTS)
+    said += [
         f"Connection {name} is suspended: {each.halt.why if each.halt else 'Engage refuses its API key'}; "
         "nothing is lost, give it another key"
         for name, each in sorted(snapshot.connections.items())
@@ -248,6 +258,12 @@ def _attention(snapshot: Snapshot) -> list[str]:
         for topic, (count, why) in sorted(snapshot.refused_dead_letters.items())
         if count
     ]
+    if (why := _nothing_accepted(flow)) is not None:
+        said.append(why)
+    if snapshot.oldest_pending_age_s >= OLD_S:
+        said.append(
+            f"The oldest pending action is {duration(snapshot.oldest_pending_age_s)} old: is its order never ready?"
+        )
     if snapshot.in_doubt:
         said.append(f"In doubt: {_actions(snapshot.in_doubt)} Engage may have processed already")
     if snapshot.overdue:
@@ -256,7 +272,43 @@ def _attention(snapshot: Snapshot) -> list[str]:
         )
     if snapshot.paused:
         said.append("The source is paused: too much is pending, or waits for a transaction")
+    return said + _stalled(snapshot, set(_STALLS) - FAULTS)
+
+
+# What each reason means to who reads it: the faults first.
+_STALLS: dict[StallReason, str] = {
+    "unknown": "no reason is known; look at the log, then restart this instance",
+    "journal": "what was read waits for a transaction; the log says why none is committed",
+    "set_apart": "set apart; the log says why",
+    "restoring": "the delay partition is being read; the log says what the restore waits for",
+    "foreign_transaction": "a producer's transaction on the source has not ended",
+    "suspended": "the source is paused at the limit, and Engage refuses the key of a connection",
+    "paused": "the source is paused at the limit",
+}
+
+
+def _stalled(snapshot: Snapshot, reasons: Collection[StallReason]) -> list[str]:
+    """Say which partitions stand still for these reasons: one line for each reason."""
+    said = []
+    for reason, meaning in _STALLS.items():
+        stalled = sorted(at for at, stall in snapshot.stalled.items() if stall.reason == reason)
+        if stalled and reason in reasons:
+            since = min(stall.since for stall in snapshot.stalled.values() if stall.reason == reason)
+            (topic, number), others = stalled[0], len(stalled) - 1
+            named = f"{topic}[{number}]" + (f" and {others} more" if others else "")
+            said.append(f"No progress for {duration(snapshot.at - since)} on {named}: {meaning}")
     return said
+
+
+def _nothing_accepted(flow: Flow) -> str | None:
+    """Say that nothing was accepted in the last minutes, while more and more is pending."""
+    slices = flow.slices
+    seconds = sum(each.seconds for each in slices)
+    # What a restore brings is pending, too, but it is no growth.
+    grown = min(slices[-1].pending - slices[0].pending, sum(each.events for each in slices)) if slices else 0
+    if seconds < MIN_SILENCE_S or grown < MIN_GROWTH or any(sum(each.accepted.values()) for each in slices):
+        return None
+    return f"Nothing was accepted for {duration(seconds)}, and {_actions(grown)} more are pending than before"
 
 
 def _actions(count: int) -> str:

@@ -221,10 +221,11 @@ def _pending(status: Status) -> Table | None:
 
 def _partitions(status: Status) -> Table | None:
     table = _table("partition", "state", ">pending", ">lag")
-    owned = sorted(status.partitions, key=lambda each: (each.holding == "open", -(each.lag or 0)))
+    owned = sorted(status.partitions, key=lambda each: (each.stalled is None, each.holding == "open", -(each.lag or 0)))
     for each in owned[:MAX_PARTITIONS]:
         lag = duration(None) if each.lag is None else number(each.lag)
-        table.add_row(_text(f"{each.topic}[{each.partition}]", "bold"), each.holding, number(each.pending), lag)
+        holding = each.holding if each.stalled is None else _text(f"no progress: {each.stalled}", "red")
+        table.add_row(_text(f"{each.topic}[{each.partition}]", "bold"), holding, number(each.pending), lag)
     if len(owned) > MAX_PARTITIONS:
         table.add_row(f"and {len(owned) - MAX_PARTITIONS} more")
     return table if owned else None

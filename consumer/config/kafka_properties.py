@@ -19,7 +19,7 @@ _INSISTED: dict[str, tuple[tuple[str, ...], str]] = {
     "enable.auto.commit": (("false",), _OFFSETS),
     "enable.auto.offset.store": (("false",), _OFFSETS),
     "enable.idempotence": (("true",), "transactions need it"),
-    "enable.partition.eof": (("false",), "the source has no end"),
+    "enable.partition.eof": (("true",), "the end of a partition tells that nothing is left to read"),
     "partition.assignment.strategy": (("cooperative-sticky",), "partitions are taken and given one by one"),
     "isolation.level": (("read_committed",), "an assignment is restored from settled offsets"),
     "acks": (("all", "-1"), "transactions need it"),

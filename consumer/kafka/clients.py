@@ -139,6 +139,8 @@ def member(kafka: Properties) -> Config:
         **{name: value for name, value in _with_defaults(kafka).items() if not name.startswith("transaction")},
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
+        # Behind the last record may be a transaction's marker, an aborted record or a gap. Only the end tells.
+        "enable.partition.eof": True,
         "auto.offset.reset": "error",
     }
 

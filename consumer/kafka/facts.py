@@ -16,8 +16,6 @@ from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka.journal.writes import DeadLetter, Put, Write
 from consumer.kafka.records import SourceEvent
 
-Batch = Sequence[tuple[Assignment, Sequence[SourceEvent]]]
-
 # -- of the source ----------------------------------------------------------------------------------------------
 
 
@@ -44,10 +42,22 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
-class Consumed:
-    """Records, in the order of their offsets. The source waits for `batch_done` after each batch."""
+class Read:
+    """What was read of a partition: its events, in the order of their offsets, and where it continues.
 
-    batch: Batch
+    `next_offset` may lie beyond the last event: a transaction's marker, aborted records and gaps are no events.
+    """
+
+    assignment: Assignment
+    events: Sequence[SourceEvent]
+    next_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """What was read in one go. The source waits for `batch_done` after each batch."""
+
+    batch: Sequence[Read]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,13 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
  5. A fatal error ends the process, in whatever way the client reports it (`is_fatal`).
  6. A source that was recreated is read on at the same offset by the client, without a word. So records are reported
     only after somebody looked, since they came, whether the topic is still the same (`confirm`).
+ 7. At a partition's end the next offset is the end, whatever lies between it and the last record: a transaction's
+    marker, aborted records, a gap. None of them is lag.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable
 from types import MappingProxyType
@@ -29,7 +32,7 @@ from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Ownership, Partition, generation
 from consumer.errors import ConsumerFailedError, OffsetOutOfRangeError
 from consumer.kafka import clients
-from consumer.kafka.facts import Assigned, Batch, ClientError, Failed, Lost, Overrun, Report, Revoked
+from consumer.kafka.facts import Assigned, ClientError, Failed, Lost, Overrun, Read, Report, Revoked
 from consumer.kafka.records import SourceEvent
 
 POLL_S = 0.1  # how long a request of another thread waits at the most
@@ -91,14 +94,14 @@ class Membership:
         """Join the group."""
         consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
-    def poll(self, consumer: Consumer) -> Batch:
+    def poll(self, consumer: Consumer) -> list[Read]:
         """Take part in the group, and return the records that may be reported."""
         # Wait for the first record, then take only what is there already: a lone event is not kept waiting.
         first = consumer.poll(POLL_S)
         records = [first, *consumer.consume(MAX_RECORDS - 1, 0)] if first is not None else []
         self._publish(consumer)
         self._beat()
-        if records:
+        if any(map(self._is_news, records)):
             self._confirm()
         return self._batch(records)
 
@@ -151,19 +154,29 @@ class Membership:
     def _begun(self) -> list[TopicPartition]:
         return [TopicPartition(*at) for at in self._next]
 
-    def _batch(self, records: Iterable[Message]) -> Batch:
+    def _is_news(self, record: Message) -> bool:
+        """Whether it is anything but the end of a partition that was read to its end before."""
+        error = record.error()
+        if error is None or error.code() != KafkaError._PARTITION_EOF:
+            return True
+        return (record.offset() or 0) > self._next.get((record.topic() or "", record.partition() or 0), math.inf)
+
+    def _batch(self, records: Iterable[Message]) -> list[Read]:
         by_partition: dict[Partition, list[SourceEvent]] = {}
         for record in records:
             error = record.error()
-            if error is not None:
-                self._on_record_error(record, error)
-                continue
             at = (record.topic() or "", record.partition() or 0)
             offset = record.offset() or 0
-            if offset >= self._next.get(at, offset + 1):
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                self._on_record_error(record, error)
+            elif error is not None:
+                if offset > self._next.get(at, offset):
+                    self._next[at] = offset
+                    by_partition.setdefault(at, [])
+            elif offset >= self._next.get(at, offset + 1):
                 self._next[at] = offset + 1
                 by_partition.setdefault(at, []).append(event_of(record, at, offset))
-        return [(Assignment(*at, self._owned[at]), events) for at, events in by_partition.items()]
+        return [Read(Assignment(*at, self._owned[at]), events, self._next[at]) for at, events in by_partition.items()]
 
     def _publish(self, consumer: Consumer) -> None:
         metadata = consumer.consumer_group_metadata()

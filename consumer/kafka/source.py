@@ -24,8 +24,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Ownership, Partition
+from consumer.core.progress import Reading
 from consumer.errors import ConsumerFailedError
 from consumer.kafka import clients
+from consumer.kafka.ends import EndWatch
 from consumer.kafka.facts import ClientError, Consumed, Failed, PartitionsCounted, Report, Statistics
 from consumer.kafka.identity import SourceWatch
 from consumer.kafka.membership import POLL_S, Membership, is_fatal
@@ -34,9 +36,6 @@ from schemas.pending_action import SourceIdentity
 
 BATCHES_AHEAD = 2  # one that the event loop works on and one that waits
 LAG_EVERY_S = 1.0
-# A paused consumer fetches nothing, so it does not learn how the source grows. Then the broker is asked at intervals.
-LAG_WHILE_PAUSED_S = 10.0
-WATERMARKS_TIMEOUT_S = 1.0
 METADATA_TIMEOUT_S = 1.0
 
 
@@ -77,8 +76,7 @@ class Source:
         self._thread = threading.Thread(target=self._run, name="source", daemon=True)
         self._counts: Mapping[str, int] = {}
         self._lag_at = 0.0
-        self._asked_at = 0.0
-        self.lag: Mapping[Partition, int] = MappingProxyType({})
+        self.readings: Mapping[Partition, Reading] = MappingProxyType({})
 
     # -- from any thread ----------------------------------------------------------------------------------------
 
@@ -142,10 +140,12 @@ class Source:
                 {**clients.member(self._properties), "stats_cb": self._on_statistics, "error_cb": self._on_error},
                 logger=clients.LOGGER,
             )
+            ends = EndWatch(self._properties)
             watch = GroupWatch(self._properties) if GroupWatch.needed(self._properties) else None
             self._membership.join(consumer)
             while not self._stopping.is_set():
                 self._poll(consumer)
+                self._measure_lag(consumer, ends)
                 self._watch.look()
                 if watch is not None:
                     self._watch_the_group(consumer, watch)
@@ -164,8 +164,6 @@ class Source:
         batch = self._membership.poll(consumer)
         if self._membership.ownership is not before:
             self._count_partitions(consumer)
-        if time.monotonic() - self._lag_at >= LAG_EVERY_S:
-            self._measure_lag(consumer)
         if batch:
             self._report(Consumed(batch))
         else:
@@ -200,24 +198,22 @@ class Source:
             return
         self._report_counts({topic: len(known[topic].partitions) for topic in self._topics if topic in known})
 
-    def _measure_lag(self, consumer: Consumer) -> None:
-        self._lag_at = time.monotonic()
-        ask = self._membership.paused and self._lag_at - self._asked_at >= LAG_WHILE_PAUSED_S
-        if self._membership.paused and not ask:
+    def _measure_lag(self, consumer: Consumer, ends: EndWatch) -> None:
+        now = time.monotonic()
+        if now - self._lag_at < LAG_EVERY_S:
             return
-        if ask:
-            self._asked_at = self._lag_at
-        lag: dict[Partition, int] = {}
-        for at, next_offset in self._membership.positions:
-            try:
-                marks = consumer.get_watermark_offsets(
-                    TopicPartition(*at), timeout=WATERMARKS_TIMEOUT_S, cached=not ask
-                )
-            except KafkaException:
-                return  # the broker does not answer: the figures stay what they were
-            if marks is not None and marks[1] >= 0:
-                lag[at] = max(0, marks[1] - next_offset)
-        self.lag = MappingProxyType(lag)
+        self._lag_at = now
+        positions = dict(self._membership.positions)
+        ends.look(positions, now)
+        readings: dict[Partition, Reading] = {}
+        for at, next_offset in positions.items():
+            fetched = _fetched_ends(consumer, at)
+            asked = ends.known.get(at)
+            end = max(-1 if fetched is None else fetched[1], -1 if asked is None else asked.high)
+            if end >= 0:
+                held = asked is not None and asked.stable <= next_offset < asked.high
+                readings[at] = Reading(next_offset, max(0, end - next_offset), held)
+        self.readings = MappingProxyType(readings)
 
     # -- called by the client within a poll ---------------------------------------------------------------------
 
@@ -234,3 +230,11 @@ class Source:
             self._report(Failed(ConsumerFailedError(error.str())))
         else:
             self._report(ClientError(error.str()))
+
+
+def _fetched_ends(consumer: Consumer, at: Partition) -> tuple[int, int] | None:
+    """Return the ends as the last fetch saw them; None before the first one."""
+    try:
+        return consumer.get_watermark_offsets(TopicPartition(*at), cached=True)
+    except KafkaException:  # the client does not know the partition any more
+        return None

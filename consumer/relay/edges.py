@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from consumer.core.ownership import Assignment, Partition
+from consumer.core.progress import Reading
 from consumer.kafka.journal.journal import STUCK_S
 from consumer.kafka.journal.writes import Item
 from consumer.kafka.restore import Restored, Unservable
@@ -26,8 +27,8 @@ class Source(Protocol):
         """Whether its thread runs."""
 
     @property
-    def lag(self) -> Mapping[Partition, int]:
-        """Events that wait, by source partition."""
+    def readings(self) -> Mapping[Partition, Reading]:
+        """How far each source partition was read, and its lag. Without those that nobody knows."""
 
     def start(self) -> None:
         """Join the group."""

@@ -13,7 +13,8 @@ partitions.py (restore and hand-over).
 Rules:
  1. Facts are taken in the order in which they were reported. Each leads to a tick.
  2. Whatever ends the relay, requests in flight are finished first: an action that is cut off would be in doubt.
- 3. A check once a second finds what nothing reports: a thread that ended, a call that never returns.
+ 3. A check once a second finds what nothing reports: a thread that ended, a call that never returns, partitions that
+    stand still.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from consumer.core.clock import Clock
 from consumer.core.effects import ActionId
 from consumer.core.ledger import Ledger, Policy
 from consumer.core.ownership import Assignment
+from consumer.core.progress import FAULTS, STALL_S, ProgressWatch, StallReason, by_reason
 from consumer.events.routing import Router
 from consumer.kafka.facts import (
     Assigned,
-    Batch,
     ClientError,
     Committed,
     Consumed,
@@ -49,6 +50,7 @@ from consumer.kafka.facts import (
     Overrun,
     PartitionsCounted,
     Pinned,
+    Read,
     RecordTooLarge,
     Revoked,
     Statistics,
@@ -107,6 +109,7 @@ class Relay:
         heartbeats: Heartbeats,
         hand_over_s: float = MIN_HAND_OVER_S,
         check_interval_s: float = CHECK_INTERVAL_S,
+        stall_s: float = STALL_S,
         tracing: Tracing | None = None,
         log: structlog.stdlib.BoundLogger = _LOG,
     ) -> None:
@@ -114,7 +117,7 @@ class Relay:
 
         `inbox`: where source and journal report to. `partition_counts`: by source topic. `lease_s`: see dispatch.py.
         `dead_letter_topics` (ours) and `incarnations`: see outbox.py. `jitter` draws from [0, 1). `hand_over_s`: how
-        long the source waits for a hand-over at most.
+        long the source waits for a hand-over at most. `stall_s`: see progress.py.
         """
         self._inbox = inbox
         self._source = source
@@ -125,6 +128,7 @@ class Relay:
         self._limits = limits
         self._stop_s = max(STOP_S, hand_over_s + JOURNAL_AFTER_HAND_OVER_S)
         self._check_interval_s = check_interval_s
+        self._progress = ProgressWatch(stall_s)
         self._log = ThrottledLog(log, clock)
         self._tasks = Tasks(self.fail)
         self._ledger = Ledger(policy, jitter)
@@ -270,9 +274,35 @@ class Relay:
         if is_stuck(self._journal):
             self.fail(RuntimeError("a transaction call does not return (librdkafka issues 5456, 5511)"))
         self._dispatch.try_other_keys()
-        self._metrics.publish(self._snapshot(self._clock()))
+        self._outbox.settle_ends()
+        now = self._clock()
+        self._watch_progress(now)
+        self._metrics.publish(self._snapshot(now))
         self._tick_soon()
         self._loop.call_later(self._check_interval_s, self._check)
+
+    def _watch_progress(self, now: float) -> None:
+        """Say of each partition that stands still that it does, and why (rule 3)."""
+        readings, halted = self._source.readings, self._halted_by()
+        changes = self._progress.look(
+            {each: self._partitions.seen(each, readings.get(each[:2]), halted) for each in self._partitions.ours}, now
+        )
+        for reason, stalled in by_reason(changes.begun).items():
+            say = self._log.error if reason in FAULTS else self._log.warning
+            since = min(each.since for each in changes.begun.values())
+            say("partitions stand still", reason=reason, partitions=stalled, seconds=round(now - since))
+        if changes.ended:
+            moved = by_reason(changes.ended)
+            self._log.info("partitions move again", partitions=[each for those in moved.values() for each in those])
+
+    def _halted_by(self) -> StallReason:
+        """Return what would explain that nothing is read."""
+        if not self._outbox.paused:
+            return "unknown"
+        if self._outbox.journal_is_full:
+            return "journal"
+        suspended = any(each.pace.suspended for each in self._dispatch.connections.values())
+        return "suspended" if suspended else "paused"
 
     def _snapshot(self, now: float) -> Snapshot:
         share = self._partitions.share
@@ -284,7 +314,8 @@ class Relay:
             paused=self._outbox.paused,
             rate_limit_share=share,
             partitions_owned=len(self._partitions.ours),
-            lag=self._source.lag,
+            lag={at: each.lag for at, each in self._source.readings.items()},
+            stalled={each[:2]: stall for each, stall in self._progress.stalled.items()},
             connections={
                 name: connection.figures(now, self._ledger.poll_figures(name), has_share=share > 0)
                 for name, connection in self._dispatch.connections.items()
@@ -341,10 +372,10 @@ class Relay:
             case Failed(error):
                 self.fail(error)
 
-    def _consumed(self, batch: Batch) -> None:
+    def _consumed(self, batch: Iterable[Read]) -> None:
         now = self._clock()
-        for assignment, events in batch:
-            self._outbox.take(assignment, events, now)
+        for read in batch:
+            self._outbox.take(read, now)
         self._outbox.apply_backpressure()  # first: with room, the source would resume
         self._source.batch_done()
         self._tick_soon()

@@ -3,11 +3,13 @@
 Rules:
  1. An event's position is submitted together with its record, so one transaction settles both or neither.
  2. Nothing grows without bound: the source is paused while too much is pending, or too much waits for the journal.
+ 3. A transaction's marker behind the last event is read, too: without a position of its own, the group's lag would
+    never be 0. It may wait for the next event's position, so it costs at most one transaction a second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from consumer.core.ownership import Assignment
 from consumer.core.places import offset_at, place_of
 from consumer.events.deciding import Ignored, decide
 from consumer.events.routing import Misrouted, Routed, Router
+from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import DeadLetter, Intent, Item, Position, Put, Tombstone, Write
 from consumer.kafka.membership import MAX_RECORDS
 from consumer.kafka.records import (
@@ -87,7 +90,9 @@ class Outbox:
         self._metrics = metrics
         self._tracing = tracing
         self._writes: list[Item] = []
+        self._ends: dict[Assignment, int] = {}
         self.paused = False
+        self.journal_is_full = False
 
     @property
     def empty(self) -> bool:
@@ -113,11 +118,20 @@ class Outbox:
         for save in saves:
             self._writes.append(put_of(save, is_intent=False))
 
-    def take(self, assignment: Assignment, events: Sequence[SourceEvent], now: float) -> None:
+    def take(self, read: Read, now: float) -> None:
         """Decode and route each consumed event, and give its action to the ledger."""
+        assignment, events = read.assignment, read.events
         self._metrics.events_consumed(assignment.topic, len(events))
         for event in events:
             self._writes.append(self._taken(assignment, event, now))
+        self._ends.pop(assignment, None)
+        if not events or events[-1].offset + 1 < read.next_offset:
+            self._ends[assignment] = read.next_offset
+
+    def settle_ends(self) -> None:
+        """Move the positions of partitions whose end holds no events (rule 3)."""
+        self._writes += [Position(assignment, next_offset) for assignment, next_offset in self._ends.items()]
+        self._ends.clear()
 
     def dead_letter_unreadable(self, assignment: Assignment, record: UnreadableRecord, now: float) -> None:
         """Submit the dead letter of a delay record that this version cannot read."""
@@ -186,10 +200,11 @@ class Outbox:
         most = self._limits.pending
         slack = min(0.1, MAX_RECORDS / most) if self.paused else 0.0
         backlog = self._journal.backlog + len(self._writes)
+        self.journal_is_full = backlog >= (0.9 if self.paused else 1.0) * self._limits.backlog
         full = (
             self._ledger.open + self._refused.count >= (1 - slack) * most
             or self._ledger.open_bytes + self._refused.bytes >= (1 - slack) * most * BYTES_OF_PENDING
-            or backlog >= (0.9 if self.paused else 1.0) * self._limits.backlog
+            or self.journal_is_full
         )
         if full != self.paused:
             self.paused = full

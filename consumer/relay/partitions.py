@@ -23,6 +23,7 @@ from consumer.core.clock import Clock
 from consumer.core.effects import LiveAction
 from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
+from consumer.core.progress import Reading, Seen, StallReason
 from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka.journal.writes import Barrier, Begin, Position, Tombstone
 from consumer.kafka.records import action_key
@@ -101,6 +102,15 @@ class Partitions:
     def figures(self) -> dict[tuple[str, int], PartitionFigures]:
         """Return what the status page shows of each partition."""
         return {each[:2]: self._figures_of(each) for each in self.ours}
+
+    def seen(self, assignment: Assignment, reading: Reading | None, halted_by: StallReason) -> Seen:
+        """Return what the progress watch looks at. `halted_by`: what would explain that nothing is read at all."""
+        pending = self._ledger.open_of(assignment)
+        if assignment in self._apart:
+            return Seen(reading, pending, "set_apart")
+        if pending is None:
+            return Seen(reading, None, "restoring")
+        return Seen(reading, pending, "foreign_transaction" if reading is not None and reading.held else halted_by)
 
     def close(self) -> None:
         """End the restore's thread as soon as it can."""

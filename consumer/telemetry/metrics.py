@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import re
+from collections import Counter as Counted
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -30,9 +31,11 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from consumer.core.ledger import AGE_SLOT_S
 from consumer.core.outcomes import Accepted, DocumentOutcome, PollOutcome, SendOutcome
 from consumer.core.ownership import Partition
 from consumer.core.poll_plan import Figures as PollFigures
+from consumer.core.progress import Stall, StallReason
 from consumer.engage.http import Endpoint, FailureKind
 from consumer.events.deciding import Ignoring
 from consumer.telemetry.rolling import Flow, History
@@ -133,6 +136,7 @@ class Snapshot:
     partitions_owned: int = 0
     lag: Mapping[Partition, int] = field(default_factory=dict)  # records to read, of the owned partitions only
     connections: Mapping[str, ConnectionFigures] = field(default_factory=dict)
+    stalled: Mapping[Partition, Stall] = field(default_factory=dict)  # the partitions that stand still
     # For the status page only; times are seconds since 1970.
     at: float = 0.0  # when it was taken
     first_seen: Mapping[int, int] = field(default_factory=dict)  # `Ledger.first_seen()`
@@ -141,6 +145,12 @@ class Snapshot:
     partitions: Mapping[Partition, PartitionFigures] = field(default_factory=dict)
     dead_letters: tuple[DeadLettered, ...] = ()  # the last ones
     refused_dead_letters: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # by source topic; the last why
+
+    @property
+    def oldest_pending_age_s(self) -> float:
+        """How long ago the event of the oldest pending action was read; 0 where nothing is pending."""
+        oldest = min(self.first_seen, default=None)
+        return 0.0 if oldest is None else max(0.0, self.at - oldest * AGE_SLOT_S)
 
 
 class Metrics:
@@ -480,6 +490,11 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
             snapshot.rate_limit_share,
         ),
         ("partitions_owned", "Source partitions that this instance owns.", snapshot.partitions_owned),
+        (
+            "oldest_pending_age_seconds",
+            "How long ago the event of the oldest open action was read; 0 where none is open.",
+            snapshot.oldest_pending_age_s,
+        ),
     ):
         yield _gauge(name, text, values=[("", value)])
     yield _gauge("pending_actions", "Open actions by state.", "state", snapshot.pending.items())
@@ -496,6 +511,14 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
         "refused_dead_letters", "Dead letters that wait in the delay topic: their topic refuses them.", "topic",
         ((topic, count) for topic, (count, _) in snapshot.refused_dead_letters.items()),
     )  # fmt: skip
+
+    stalled = Counted(each.reason for each in snapshot.stalled.values())
+    yield _gauge(
+        "stalled_partitions",
+        "Owned partitions with a lag of which nothing was read or settled for 5 minutes, by reason.",
+        "reason",
+        ((reason, stalled[reason]) for reason in get_args(StallReason)),
+    )
 
     connections = snapshot.connections.items()
     yield _gauge(

@@ -48,6 +48,26 @@ def test_a_local_prometheus_takes_them_as_the_docs_say(tmp_path: Path) -> None:
     assert f"{len(rules())} rules found" in done.stdout
 
 
+def test_the_docs_inhibit_rules_name_alerts_that_there_are_and_labels_that_both_have() -> None:
+    (snippet,) = re.findall(r"^```yaml\n# alertmanager.yml\n(.+?)^```$", REFERENCE.read_text(), re.M | re.DOTALL)
+    inhibits = yaml.safe_load(snippet)["inhibit_rules"]
+
+    def named(matchers: list[str]) -> set[str]:
+        (matcher,) = matchers
+        label, operator, pattern = re.fullmatch(r'(\w+) (=~?) "(.+)"', matcher).groups()  # type: ignore[union-attr]
+        assert (label, operator == "=~") == ("alertname", bool(set("|(") & set(pattern)))
+        alternatives = re.fullmatch(r"(\w*)\(?([\w|]+)\)?", pattern)
+        assert alternatives is not None
+        wanted = {name for name in alerts() if re.fullmatch(pattern, name)}
+        assert len(wanted) == pattern.count("|") + 1, f"{pattern} names an alert that there is not"
+        return wanted
+
+    for each in inhibits:
+        assert each["equal"] == ["namespace", "job"]
+        sources, targets = named(each["source_matchers"]), named(each["target_matchers"])
+        assert not sources & targets
+
+
 def test_every_alert_fires_where_it_must_and_is_silent_where_it_must() -> None:
     done = promtool("test", "rules", UNIT_TESTS)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -67,10 +67,11 @@ def message(at: Partition, offset: int | None, record: Record | None = None, cod
 class _Fetching:
     """What the client knows of an assigned partition. `sought`: somebody said where it begins."""
 
-    __slots__ = ("paused", "position", "sought")
+    __slots__ = ("end", "paused", "position", "sought")
 
     def __init__(self, position: int) -> None:
         self.position = position
+        self.end = -1  # that the application was told of
         self.paused = False
         self.sought = False
 
@@ -83,6 +84,7 @@ class SimulatedConsumer:
         self._scheduler = process.scheduler
         self._kafka = process.scheduler.kafka
         self._reset = config["auto.offset.reset"]
+        self._tells_ends = config["enable.partition.eof"]
         self._fetching: dict[Partition, _Fetching] = {}
         self._member: Member | None = None
         self._known_generation = -1
@@ -197,6 +199,9 @@ class SimulatedConsumer:
             for record in records:
                 fetching.position = record.offset + 1
                 taken.append(message(at, record.offset, record))
+            if self._tells_ends and len(taken) < most and fetching.end < fetching.position == log.end:
+                fetching.end = fetching.position
+                taken.append(message(at, fetching.position, code=KafkaError._PARTITION_EOF))
         return taken
 
     def consumer_group_metadata(self) -> bytes:

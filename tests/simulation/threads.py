@@ -18,6 +18,7 @@ from confluent_kafka import Consumer
 
 from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Ownership, Partition
+from consumer.core.progress import Reading
 from consumer.kafka import clients
 from consumer.kafka.clients import Properties
 from consumer.kafka.facts import Consumed, Failed, PartitionsCounted, Report
@@ -55,7 +56,7 @@ class SimulatedSource:
         self._stopping = False
         self.left = False
         self._consumer = SimulatedConsumer(process, clients.member(properties))
-        self.lag: Mapping[Partition, int] = MappingProxyType({})
+        self.readings: Mapping[Partition, Reading] = MappingProxyType({})
 
     @property
     def alive(self) -> bool:

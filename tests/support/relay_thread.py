@@ -10,13 +10,16 @@ from functools import partial
 from typing import Self
 
 import uvloop
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException
 from prometheus_client import CollectorRegistry
 
 from consumer.admin.server import Heartbeats
+from consumer.admin.status import Status, status_of
 from consumer.core.clock import steady_clock
 from consumer.core.ledger import Policy
+from consumer.core.ownership import Partition
 from consumer.core.pacing import Pace, PollSchedule
+from consumer.core.progress import STALL_S, Reading
 from consumer.engage.client import EngageClient
 from consumer.events.routing import BUILT_IN_ROUTES, Router, RouteRule, compile_routes
 from consumer.kafka.facts import Failed
@@ -61,6 +64,7 @@ class RelayThread:
         requests_per_second: float = 400.0,
         timeout_s: float = 20.0,
         max_pending: int = 100_000,
+        stall_s: float = STALL_S,
         api_key: Callable[[], str] = lambda: API_KEY,
     ) -> None:
         started = until(lambda: _settled_start(sandbox), "the start is written down")
@@ -68,7 +72,7 @@ class RelayThread:
         identities = started.identities
         urls = {"default": engages} if isinstance(engages, str) else engages
         self.registry = CollectorRegistry()
-        metrics = Metrics(self.registry)
+        self._metrics = metrics = Metrics(self.registry)
         rate = requests_per_second
 
         def connection(name: str, url: str) -> Connection:
@@ -90,7 +94,7 @@ class RelayThread:
 
         self._inbox = Inbox()
         clock, heartbeats, topics = steady_clock(), Heartbeats(), sandbox.relay_topics
-        source = Source(
+        self._source = source = Source(
             properties=sandbox.properties,
             topics=topics,
             identities=identities,
@@ -127,6 +131,7 @@ class RelayThread:
             jitter=random.Random(1).random,
             metrics=metrics,
             heartbeats=heartbeats,
+            stall_s=stall_s,
         )
         self._stop: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
@@ -186,6 +191,27 @@ class RelayThread:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(PATIENCE_S)
             assert not self._thread.is_alive(), "the relay does not end"
+
+    def on_consumer(self, function: Callable[[Consumer], object]) -> None:
+        """Have the source's thread call this with its consumer, behind everybody's back; returns when it has."""
+        done = threading.Event()
+
+        def call(consumer: Consumer) -> None:
+            function(consumer)
+            done.set()
+
+        self._source._requests.append(call)
+        assert done.wait(PATIENCE_S)
+
+    @property
+    def status(self) -> Status:
+        """What its status page shows."""
+        return status_of(self._metrics.published(), version="tests", age_s=0.0)
+
+    @property
+    def readings(self) -> Mapping[Partition, Reading]:
+        """How far each partition was read."""
+        return self._source.readings
 
     def metric(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(f"engage_relay_{name}", labels) or 0.0

@@ -477,7 +477,7 @@ def test_a_secret_of_kafka_may_be_in_a_file_that_loading_does_not_open(relay: Wo
         ("enable.auto.offset.store: true", "must be false, or left out"),
         ("enable.idempotence: false", "must be true, or left out: transactions need it"),
         ("isolation.level: read_uncommitted", "must be read_committed, or left out"),
-        ("enable.partition.eof: true", "must be false, or left out"),
+        ("enable.partition.eof: false", "must be true, or left out"),
         ("acks: 1", "must be all or -1, or left out"),
         ("auto.offset.reset: none", "must be earliest or latest, or left out"),
     ],

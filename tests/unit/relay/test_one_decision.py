@@ -14,6 +14,7 @@ from consumer.commands.route import Verdict, judged
 from consumer.config.settings import Settings
 from consumer.core.ledger import Ledger, Policy
 from consumer.core.ownership import Assignment
+from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import DeadLetter, Item, Put, Write
 from consumer.kafka.records import SourceEvent
 from consumer.relay.edges import Source
@@ -82,7 +83,7 @@ def relayed(record: SourceEvent) -> tuple[object, ...]:
         metrics=Metrics(CollectorRegistry()),
         tracing=None,
     )
-    outbox.take(OURS, [record], 0.0)
+    outbox.take(Read(OURS, [record], record.offset + 1), 0.0)
     outbox.submit()
     (write,) = journal.writes
     if isinstance(write, DeadLetter):
