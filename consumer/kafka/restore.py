@@ -190,14 +190,16 @@ class Restorer:
         self._clock = clock
         self._patience_s = GIVE_UP_S
 
-    def restore(self, assignments: Iterable[Assignment], patience_s: float = GIVE_UP_S) -> list[Restored | Unservable]:
-        """Restore what is still wanted of these; give up after `patience_s` without progress.
+    def restore(
+        self, assignments: Iterable[Assignment], patience_s: float | None = None
+    ) -> list[Restored | Unservable]:
+        """Restore what is still wanted of these; give up after `patience_s` (GIVE_UP_S) without progress.
 
         Raises RestoreError, IdentityError or StartUnknownError.
         """
         started = self._clock()
         wanted = [a for a in assignments if self._wanted(a)]
-        self._patience_s = patience_s
+        self._patience_s = GIVE_UP_S if patience_s is None else patience_s
         if not wanted:
             return []
         committed = self._committed(wanted)  # rule 1: first this,
