@@ -34,6 +34,13 @@ def verify_engage(
     patience: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for a job.")] = 300.0,
     poll_interval: Annotated[float, typer.Option(min=0.01, help="Seconds between two polls.")] = 1.0,
     api_key_header: Annotated[str, typer.Option(help="The header that carries the key.")] = "apikey",
+    user_agent: Annotated[
+        str | None,
+        typer.Option(help="Your system and its version, such as AcmePOS/1.5; ours follows it.", show_default=False),
+    ] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option(help="PEM file of the authorities to trust.", show_default=False)
+    ] = None,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write a report without key, ids or values.", show_default=False),
@@ -47,7 +54,7 @@ def verify_engage(
     from consumer import __version__
     from consumer.engage import headers as http_headers
     from consumer.engage.api_key import LEGAL_KEY, ApiKey
-    from consumer.engage.verification import Plan, report, verify
+    from consumer.engage.verification import USER_AGENT, Plan, report, verify
     from consumer.events.identifiers import why_unusable
 
     if (order is None) == (create_order is None):
@@ -64,6 +71,11 @@ def verify_engage(
         refuse("no API key: set ENGAGE_API_KEY, or give --api-key-file")
     if not http_headers.NAME.fullmatch(api_key_header):
         refuse("api_key_header must be a header's name")
+    agent = " ".join(filter(None, (user_agent, USER_AGENT)))
+    if not http_headers.VALUE.fullmatch(agent):
+        refuse("--user-agent must be printable ASCII, with no space at either end")
+    if ca_file is not None and not _trusts(ca_file):
+        refuse(f"{ca_file}: no certificate authorities can be read")
     if send_action:
         output.notice("WARNING: --send-action sends actions. Engage mails the order's customer.")
     plan = Plan(
@@ -75,6 +87,8 @@ def verify_engage(
         action=action,
         repeat=repeat,
         api_key_header=api_key_header,
+        user_agent=agent,
+        ca_file=ca_file,
         patience_s=patience,
         poll_interval_s=poll_interval,
     )
@@ -100,6 +114,16 @@ def verify_engage(
             refuse(f"{json_file}: {error.strerror}")
     if any(each.verdict in ("differs", "no answer") for each in findings):
         end(ExitCode.FAILED)
+
+
+def _trusts(ca_file: Path) -> bool:
+    from consumer.engage.connecting import ssl_context
+
+    try:
+        ssl_context(ca_file)
+    except OSError:
+        return False
+    return True
 
 
 def _document(file: Path) -> dict[str, object]:

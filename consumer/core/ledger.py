@@ -8,8 +8,9 @@ Rules:
  2. Intents are saved just in time. The caller says how many may wait for their sending. So a crash leaves few
     actions in doubt, and each is sent soon after its commit proved that we owned its partition.
  3. In a lane (one order on one connection) actions leave in the order of their events. Lanes never wait for each
-    other. An action that becomes a dead letter frees its successor at once. If it is in doubt, the successor waits
-    until Engage can no longer be at work on it.
+    other. An action that becomes a dead letter frees its successor at once. If it is in doubt, it becomes one
+    only when Engage can no longer be at work on it: until then its record stays, and keeps its successor waiting
+    over a restart, too.
  4. Every key contains the assignment's epoch. So an answer that belongs to an earlier assignment of a partition
     never touches the actions of the present one.
  5. An action stays in doubt until it ends: no later answer tells what became of an earlier send. So an action in
@@ -48,7 +49,7 @@ States (an action behind another one of its lane is QUEUED):
     DUE --document, change, an older one--> DUE, to poll the order
     SENDING, with the document, --sent--> WAITING, to poll its job --done--> (gone)
     SENDING --no contact--> HOLDING; with the event's own document: WAITING, to send it again
-    any --gave up--> (dead letter)
+    any --gave up--> (dead letter); in doubt: HOLDING --wait over--> (dead letter)
 
 Effects (effects.py) go to the journal, in the order in which they are returned; requests are fetched with `take`.
 """
@@ -176,7 +177,8 @@ class _Entry:
         "document",
         "doubt",
         "due",
-                "failed",
+        "ending",
+        "failed",
         "failed_at",
         "first_offset",
         "first_seen",
@@ -221,6 +223,7 @@ class _Entry:
         self.missing_since: float | None = None  # the first 404 of those that came in a row
         self.contact_due: float | None = None  # by when its order must have a contact; None before its first 422
         self.failed_at: float | None = None  # when it last met a failure; None after an answer of use
+        self.ending: tuple[str, str | None] | None = None  # it is given up in doubt: detail and errors
         self.attempts = 0
         self.answered = 0  # polls in a row that Engage answered without a tag
         self.failed = 0  # polls in a row that failed
@@ -346,7 +349,7 @@ class Ledger:
     def assign(self, assignment: Assignment, restored: Iterable[LiveAction], now: float) -> list[Effect]:
         """Add an assigned partition, with the live records of its delay topic in any order.
 
-        Returns what ends at once: actions in doubt that must not be sent again, and second records of one event.
+        Returns what ends at once: second records of one event.
         (An event has two where it was read twice, and its route was renamed in between. The one in doubt stays.)
         """
         partition = self._partitions[assignment] = _Partition(assignment)
@@ -367,8 +370,8 @@ class Ledger:
                 entry.contact_due = min(record.contact_due, now + self._policy.contact_grace_s)
             self._doubt(entry, record.sending)
             if record.sending and not entry.resend:
-                effects += self._give_up(entry, Reason.OUTCOME_UNKNOWN, "the relay ended before the answer came", now)
-            elif self._is_head(entry):
+                entry.ending = ("the relay ended before the answer came", None)
+            if self._is_head(entry):
                 self._start(entry, now)
             else:
                 self._hasten_check(entry, now)
@@ -535,8 +538,9 @@ class Ledger:
 
     # -- what to do next ----------------------------------------------------------------------------------------
 
-    def wake(self, now: float, most: int = 1000) -> None:
-        """Move up to `most` actions whose time has come: polls become DUE, held actions may be sent again."""
+    def wake(self, now: float, most: int = 1000) -> list[Effect]:
+        """Move up to `most` actions whose time has come: polls become DUE, held actions may be sent again, or end."""
+        effects: list[Effect] = []
         while most and self._checks and self._checks[0][0] <= now:
             due, entry = heapq.heappop(self._checks)
             if entry.state is State.WAITING and entry.due == due and not entry.partition.stopping:
@@ -548,11 +552,14 @@ class Ledger:
             if entry.partition.stopping or entry.state is State.GONE:
                 continue
             most -= 1
-            if entry.state is State.HOLDING:
+            if entry.ending is not None:
+                effects.append(self._end(entry, Reason.OUTCOME_UNKNOWN, *entry.ending, now=now))
+            elif entry.state is State.HOLDING:
                 self._tagged(entry, now)
             else:
                 self._to(entry, State.DUE)
                 entry.queue.polls.append(entry)
+        return effects
 
     def next_wake(self) -> float | None:
         """When `wake` has something to do next."""
@@ -785,6 +792,9 @@ class Ledger:
 
     def _start(self, entry: _Entry, now: float) -> None:
         """Start an action that is the head of its lane now. If it was restored in doubt, it waits before it is sent."""
+        if entry.ending is not None:
+            self._wait(entry, State.HOLDING, now + self._policy.processing_s)
+            return
         if entry.tag is None and entry.job_id is not None and not entry.is_taken:
             entry.tag = self._tags.get((entry.queue.connection, entry.job_id))
         unsettled_until = entry.partition.unsettled.get((entry.queue.connection, entry.order_id), now)
@@ -803,7 +813,7 @@ class Ledger:
     def _wait(self, entry: _Entry, state: State, due: float) -> None:
         self._to(entry, state)
         entry.due = due
-        if entry.is_taken:
+        if entry.is_taken and state is State.WAITING:
             heapq.heappush(self._checks, (due, entry))
         else:
             heapq.heappush(self._heap, entry)
@@ -1032,20 +1042,24 @@ class Ledger:
             detail = f"{reason}: {detail}; {'an earlier send' if entry.doubt else 'it'} may have been processed"
             reason = Reason.OUTCOME_UNKNOWN
         if reason is Reason.OUTCOME_UNKNOWN:
-            self._unsettle(entry, now)
+            self._doubt(entry, True)
+            entry.ending = (detail, errors)
+            self._wait(entry, State.HOLDING, now + self._policy.processing_s)
+            return []
+        return [self._end(entry, reason, detail, errors, now=now)]
+
+    def _end(self, entry: _Entry, reason: Reason, detail: str, errors: str | None, *, now: float) -> GiveUp:
         self._remove(entry, now)
-        return [
-            GiveUp(
-                action_id=entry.id,
-                route=entry.route,
-                payload=entry.payload,
-                reason=reason,
-                detail=detail,
-                errors=errors,
-                attempts=entry.attempts,
-                sends=entry.sends,
-            )
-        ]
+        return GiveUp(
+            action_id=entry.id,
+            route=entry.route,
+            payload=entry.payload,
+            reason=reason,
+            detail=detail,
+            errors=errors,
+            attempts=entry.attempts,
+            sends=entry.sends,
+        )
 
     def _save(self, entry: _Entry, *, sending: bool, before_document: bool = False) -> Save:
         return Save(

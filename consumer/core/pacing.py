@@ -11,7 +11,8 @@ Rules:
     refused key stops it until the key changes or a half-open probe succeeds.
  5. A 403 may concern the key, or one request alone (a firewall's false positive). It counts against the key only after
     several in a row, of more than one action. After a half-open probe was answered 403, the next probe is for another
-    action.
+    action. Where only one is left, and all its probes were answered 403, the suspension ends: it waits by itself, and
+    its deadline ends it.
 """
 
 from __future__ import annotations
@@ -170,7 +171,13 @@ class Pace:
                 self._suspend(now)
             case Forbidden():
                 self._forbidden = [*self._forbidden, about][-FORBIDDEN_IN_A_ROW:]
-                if self.suspended or (len(self._forbidden) == FORBIDDEN_IN_A_ROW and len(set(self._forbidden)) > 1):
+                in_a_row = len(self._forbidden) == FORBIDDEN_IN_A_ROW
+                if len(set(self._forbidden)) > 1 and (in_a_row or self.suspended):
+                    self._suspend(now)
+                elif self.suspended and in_a_row:  # nobody else is there to ask: then it waits by itself
+                    self.suspended = self._half_open = False
+                    self._suspended_probe_at = -math.inf
+                elif self.suspended:
                     self._suspend(now)
                 self._not_next = (about, max(now, self._suspended_probe_at) + SUSPENDED_PROBE_S)
             case Unavailable(_, retry_after, _):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 
@@ -28,11 +29,12 @@ _NOT_ITS_OWN = (b"accept-encoding", b"connection", b"content-length", b"transfer
 
 
 class EngineTransport(httpx.AsyncBaseTransport):
-    """One engine per origin. `timeout_s` as the engine's T; `proxied`: by the environment's proxy, if it names one."""
+    """One engine per origin. `timeout_s` and `ca_file` as the engine's; `proxied`: by the environment's proxy."""
 
-    def __init__(self, *, timeout_s: float, proxied: bool = False) -> None:
+    def __init__(self, *, timeout_s: float, proxied: bool = False, ca_file: Path | None = None) -> None:
         self._timeout_s = timeout_s
         self._proxied = proxied
+        self._ca_file = ca_file
         self._engines: dict[tuple[str, str, int | None], HttpEngine] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -64,7 +66,9 @@ class EngineTransport(httpx.AsyncBaseTransport):
                     proxy = proxy_for(origin.host, origin.port, secure=origin.secure, environment=os.environ)
             except ValueError as error:
                 raise httpx.UnsupportedProtocol(str(error), request=request) from None
-            self._engines[where] = HttpEngine(origin=origin, timeout_s=self._timeout_s, proxy=proxy)
+            self._engines[where] = HttpEngine(
+                origin=origin, timeout_s=self._timeout_s, ca_file=self._ca_file, proxy=proxy
+            )
         return self._engines[where]
 
     async def aclose(self) -> None:
@@ -73,7 +77,9 @@ class EngineTransport(httpx.AsyncBaseTransport):
             await engine.aclose()
 
 
-def async_client(*, timeout_s: float, base_url: str = "", proxied: bool = False) -> httpx.AsyncClient:
+def async_client(
+    *, timeout_s: float, base_url: str = "", proxied: bool = False, ca_file: Path | None = None
+) -> httpx.AsyncClient:
     """Return httpx's client over the engine."""
-    transport = EngineTransport(timeout_s=timeout_s, proxied=proxied)
+    transport = EngineTransport(timeout_s=timeout_s, proxied=proxied, ca_file=ca_file)
     return httpx.AsyncClient(base_url=base_url, transport=transport, timeout=None, trust_env=False)  # noqa: S113

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -26,6 +27,7 @@ Verdict = Literal["as documented", "differs", "not asked", "no answer"]
 Document = dict[str, object]
 
 MAX_SHAPE_DEPTH = 4
+USER_AGENT = "engage-relay-verify/1"
 _WORD = re.compile(r"[A-Za-z_-]{1,32}")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,40}")
 _PATH_WORDS = frozenset({"", "api", "v1", "v2", "v3", "orders", "jobs"})
@@ -77,7 +79,8 @@ class Plan:
     action: str = "Custom"
     repeat: int = 1
     api_key_header: str = "apikey"
-    user_agent: str = "engage-relay-verify/1"
+    user_agent: str = USER_AGENT
+    ca_file: Path | None = None
     poll_interval_s: float = 1.0
     patience_s: float = 300.0
     timeout_s: float = 30.0
@@ -129,7 +132,7 @@ async def verify(plan: Plan) -> list[Finding]:
     Origin(plan.base_url)
     if plan.document is not None and "orderAction" in plan.document and not plan.send_action:
         raise ValueError("the document has an orderAction, which mails a customer: give --send-action, or remove it")
-    async with async_client(timeout_s=plan.timeout_s, proxied=True) as http:
+    async with async_client(timeout_s=plan.timeout_s, proxied=True, ca_file=plan.ca_file) as http:
         http.headers.clear()
         asking = _Asking(plan, http)
         await asking.all()

@@ -252,7 +252,7 @@ class Relay:
             self._timer.cancel()
             self._timer = None
         now = self._clock()
-        self._ledger.wake(now)
+        self._outbox.apply(self._ledger.wake(now), now)
         next_due = self._ledger.next_wake()
         wake_at = min(math.inf if next_due is None else next_due, self._dispatch.tick(now))
         for write in self._refused.take_due(now):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import trustme
 
 from consumer.engage import verification
 from consumer.engage.verification import Fact, Finding, Plan, report, verify
@@ -175,3 +178,14 @@ async def test_an_engage_that_does_not_answer_is_said_so() -> None:
     found = await verify(plan_for(refused_url()))
     assert (found[7].fact, found[7].verdict) == (verification.ACCEPTANCE, "no answer")
     assert {each.verdict for each in found} == {"no answer", "not asked"}
+
+
+async def test_an_engage_behind_an_authority_of_ones_own_is_asked_where_that_is_trusted(
+    authority: trustme.CA, ca_file: Path
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(tls)
+    async with serving(deviating(lambda _: None), tls) as server:
+        for trusted, verdict in ((ca_file, "as documented"), (None, "no answer")):
+            plan = replace(plan_for(server.url), document=None, ca_file=trusted)
+            assert next(each for each in await verify(plan) if each.fact is verification.KEY).verdict == verdict

@@ -68,6 +68,8 @@ TO_BE_REACHED = (
     "the source was paused",
     "the source was resumed",
     "an action was withdrawn",
+    "action: 422",
+    "an action was accepted once its order had a contact",
     "a document was withdrawn",
     "an order was not replaced any more",
     "a newer document replaced an order's",
@@ -85,7 +87,7 @@ TO_BE_REACHED = (
         f"dead letter: {reason}"
         for reason in (
             "undecodable", "invalid_event", "rejected", "poll_rejected", "job_failed", "not_found", "deadline",
-            "stale_tag", "outcome_unknown", "too_large",
+            "stale_tag", "outcome_unknown", "too_large", "forbidden", "no_contact",
         )
     ),
 )  # fmt: skip

@@ -11,8 +11,10 @@ from consumer.core.outcomes import (
     ActionOutcome,
     DocumentOutcome,
     DocumentTaken,
+    Forbidden,
     InDoubt,
     JobFailed,
+    NoContact,
     NotFound,
     NotReady,
     OrderExists,
@@ -37,13 +39,13 @@ if TYPE_CHECKING:
     from tests.simulation.scheduler import Scheduler
 
 TIMEOUT_S = 10.0  # of the client: it ends a request after twice as long
-POLL_FAULTS = ("404", "401", "429", "503", "timeout", "400", "job failed")
-DOCUMENT_FAULTS = ("401", "429", "503", "400", "502 applied", "502 applied")
+POLL_FAULTS = ("404", "401", "403", "429", "503", "timeout", "400", "job failed")
+DOCUMENT_FAULTS = ("401", "403", "429", "503", "400", "502 applied", "502 applied")
 WORKS_S = (0.5, 4.0, 15.0)  # at a document, at the longest: within a hand-over's time, and a session's beside the lease
 WORKS_ON_S = (0.5, 15.0, 25.0)  # at one that a gateway answered: within `processing_s`
 ACTION_FAULTS = (
-    "404", "401", "429", "429 for long", "503", "refused", "400", "500 processed", "500 not processed", "answer lost",
-    "request lost", "processed late",
+    "404", "401", "403", "429", "429 for long", "503", "refused", "400", "500 processed", "500 not processed",
+    "answer lost", "request lost", "processed late",
 )  # fmt: skip
 
 
@@ -60,9 +62,12 @@ class SimulatedEngage:
         loop.call_later(seconds, future.set_result, None)
         await future
 
-    async def _asked(self, errors: tuple[str, ...]) -> str:
+    async def _asked(self, errors: tuple[str, ...], event: Event | None = None) -> str:
+        """Make a request; returns what goes wrong with it. A firewall lets none pass that is about one event."""
         self._scheduler.oracle.requested(self._process)
         client_error = self._scheduler.client_error(errors)
+        if event is not None and event.nature == "forbidden":
+            client_error = "403"
         if self._scheduler.chance(0.5):
             await self._sleep(self._scheduler.pick((0.01, 0.1, 1.0)))
         return client_error
@@ -91,13 +96,15 @@ class SimulatedEngage:
         return await self._poll(None, permit)
 
     async def _poll(self, event: Event | None, permit: Permit) -> PollOutcome:
-        client_error = await self._asked(POLL_FAULTS)
+        client_error = await self._asked(POLL_FAULTS, event)
         self._scheduler.reach(f"poll: {client_error}")
         match client_error:
             case "404":
                 return NotFound()
             case "401":
                 return Unauthorized(401)
+            case "403":
+                return Forbidden()
             case "429":
                 return Throttled(self._scheduler.pick((None, 1.0, 30.0)))
             case "503":
@@ -119,7 +126,7 @@ class SimulatedEngage:
         self, order_id: str, document: dict[str, object], permit: Permit, may_send: MaySend, how: Document
     ) -> DocumentOutcome:
         event = self._scheduler.events[int(cast("int", document["n"]))]
-        client_error = await self._asked(DOCUMENT_FAULTS)
+        client_error = await self._asked(DOCUMENT_FAULTS, event)
         if not how.exists:
             if not may_send():
                 self._scheduler.reach("a document was withdrawn")
@@ -158,6 +165,8 @@ class SimulatedEngage:
         match client_error:
             case "401":
                 return Unauthorized(401)
+            case "403":
+                return Forbidden()
             case "429":
                 return Throttled(scheduler.pick((None, 1.0, 30.0)))
             case "400":
@@ -171,16 +180,18 @@ class SimulatedEngage:
         return DocumentTaken(f"job-{event.number}" if scheduler.chance(0.8) else None)
 
     async def send_action(self, order_id: str, request: ActionRequest, may_send: MaySend) -> ActionOutcome:
-        client_error = await self._asked(ACTION_FAULTS)
+        event = self._scheduler.events[int(cast("int", request.data))]
+        client_error = await self._asked(ACTION_FAULTS, event)
         if client_error == "refused":
             return Unavailable("refused")
         if not may_send():
             self._scheduler.reach("an action was withdrawn")
             return Withdrawn()
-        event = self._scheduler.events[int(cast("int", request.data))]
         epoch = self._scheduler.oracle.posted(self._process, event)
         if event.nature == "stale":
             client_error = "404"
+        if client_error == "ok" and self._scheduler.now < event.contact_at:
+            client_error = "422"
         outcome = await self._answer(event, client_error)
         self._scheduler.reach(f"action: {client_error}")
         if not isinstance(outcome, InDoubt):
@@ -202,6 +213,11 @@ class SimulatedEngage:
                 return StaleTag()
             case "401":
                 return Unauthorized(401)
+            case "403":
+                return Forbidden()
+            case "422":
+                scheduler.oracle.without_contact(event)
+                return NoContact()
             case "429":
                 return Throttled(scheduler.pick((None, 2.0)))
             case "429 for long":
@@ -209,7 +225,7 @@ class SimulatedEngage:
             case "503":
                 return Unavailable("503")
             case "400":
-                return Rejected(422, "no contact")
+                return Rejected(400, "refused")
             case "answer lost" | "500 processed":
                 process(short)
             case "processed late":

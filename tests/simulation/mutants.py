@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,11 +17,12 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 import consumer.kafka.journal.transactions
-from consumer.core import clock
+from consumer.core import clock, ledger
 from consumer.core.clock import Clock
 from consumer.core.effects import Document, Effect, LiveAction, Poll, Request, Send
 from consumer.core.ledger import Ledger, State, _Entry, _Failure
 from consumer.core.newest_documents import Lane, NewestDocuments
+from consumer.core.outcomes import Forbidden, Outcome, Throttled, Unauthorized, Unavailable
 from consumer.core.ownership import Assignment, Ownership, Partition
 from consumer.core.pacing import Pace
 from consumer.errors import OffsetOutOfRangeError
@@ -37,6 +38,7 @@ from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.partitions import Partitions
 from consumer.relay.refused import RefusedDeadLetters
+from schemas.dead_letter import Reason
 
 Patch = pytest.MonkeyPatch
 Mutation = Callable[[Patch], None]
@@ -497,3 +499,43 @@ def the_document_of_a_dead_owner_is_sent_again_at_once(patch: Patch) -> None:
         return original(self, assignment, [replace(each, document_sent=False) for each in restored], now)
 
     patch.setattr(Ledger, "assign", assign)
+
+
+@mutation
+def a_403_to_one_event_suspends_the_connection_for_ever(patch: Patch) -> None:
+    original = Pace.answered
+
+    def answered(self: Pace, outcome: Outcome, now: float, about: Hashable | None = None) -> None:
+        original(self, Unauthorized(403) if isinstance(outcome, Forbidden) else outcome, now, about)
+
+    patch.setattr(Pace, "answered", answered)
+
+
+@mutation
+def a_403_to_one_event_has_no_end(patch: Patch) -> None:
+    original = ledger._failure
+
+    def failure(outcome: Unauthorized | Forbidden | Throttled | Unavailable, elsewhere: bool) -> _Failure:
+        found = original(outcome, elsewhere)
+        return replace(found, own=None) if isinstance(outcome, Forbidden) else found
+
+    patch.setattr(ledger, "_failure", failure)
+
+
+@mutation
+def an_order_without_a_contact_is_given_up_at_once(patch: Patch) -> None:
+    def no_contact(self: Ledger, entry: _Entry, errors: str | None, now: float) -> list[Effect]:
+        return self._give_up(entry, Reason.NO_CONTACT, "no contact", now, errors)
+
+    patch.setattr(Ledger, "_no_contact", no_contact)
+
+
+@mutation
+def an_order_without_a_contact_is_tried_for_ever(patch: Patch) -> None:
+    original = Ledger._no_contact
+
+    def no_contact(self: Ledger, entry: _Entry, errors: str | None, now: float) -> list[Effect]:
+        entry.contact_due = None
+        return original(self, entry, errors, now)
+
+    patch.setattr(Ledger, "_no_contact", no_contact)

@@ -20,12 +20,16 @@ Rules (each has a mutation of the production code that breaks it, mutants.py):
  9. What is pending outlives the delay topic's deletion in its owner's memory, and is written again. Only what nobody
     holds any more is gone with it.
 
+10. No action whose order has no contact yet is given up before its grace or its deadline is over, and none waits for
+    one after that. (Where a wall clock was set, a successor may take the grace for over.)
+
 Excused: a dead letter more for each that a delayed request committed without its own offset, and a record that such a
 request made visible ahead of its offset; nothing else of these events.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -47,6 +51,9 @@ if TYPE_CHECKING:
     from tests.simulation.scheduler import Scheduler
 
 RATE_LIMIT = 5.0
+DEADLINE_S = 600.0
+CONTACT_GRACE_S = 60.0
+MAX_LATE_TRIES = 3  # one is due at the grace's end; a crash may take its answer away
 MIN_WAIT_S = 8.0  # before an action in doubt is sent again: 10 s, spread by 20 %
 HEARD_WITHIN_S = 300.0  # by all that is healed, who owns what, and how many partitions there are
 REWRITE_AFTER_S = 60.0  # after the first transaction that met a new delay topic
@@ -159,9 +166,28 @@ class Oracle:
         if isinstance(outcome, Accepted):
             event.told = (process.id, epoch)
 
+    def without_contact(self, event: Event) -> None:
+        """Engage says that the order has no contact: rule 10."""
+        now = self._scheduler.now
+        if event.refused_at is None:
+            event.refused_at = now
+        event.refused_late += now > event.refused_at + CONTACT_GRACE_S
+        if event.refused_late > MAX_LATE_TRIES and not self._scheduler.profile.skew_s:
+            self._scheduler.violate(f"event {event.number} is still tried, long after its grace for a contact")
+
+    def _given_up_without_contact(self, event: Event) -> None:
+        """Check a dead letter `no_contact`: rule 10."""
+        now = self._scheduler.now
+        waited_s = math.inf if event.refused_at is None else now - event.refused_at
+        overran = now > event.drawn_at + DEADLINE_S
+        if waited_s < CONTACT_GRACE_S and not overran and not self._scheduler.profile.skew_s:
+            self._scheduler.violate(f"event {event.number} was given up {waited_s:g} s after its order had no contact")
+
     def accepted(self, event: Event) -> None:
         """Engage processed an action."""
         event.accepted += 1
+        if event.refused_at is not None:
+            self._scheduler.reach("an action was accepted once its order had a contact")
         self._scheduler.say(f"Engage accepts event {event.number}")
         if event.accepted > 1:
             self._scheduler.reach("an action was accepted twice, in doubt")
@@ -246,7 +272,10 @@ class Oracle:
             if log.topic == TOPICS.dead_letters:
                 at = (log.partition, _source_offset(record))
                 self._dead_letters[at] = self._dead_letters.get(at, 0) + 1
-                self._scheduler.reach(f"dead letter: {_header(record, 'reason')}")
+                reason = _header(record, "reason")
+                self._scheduler.reach(f"dead letter: {reason}")
+                if reason == "no_contact":
+                    self._given_up_without_contact(self.by_offset[log.partition][at[1]])
                 if self._scheduler.chance(0.8 if self._scheduler.profile.documents else 0.1):
                     after_s = self._scheduler.pick((0.1, 5.0, 60.0))
                     self._scheduler.at(self._scheduler.now + after_s, partial(faults.redrive, self._scheduler))

@@ -30,7 +30,7 @@ from consumer.relay.outbox import Limits
 from consumer.telemetry.metrics import Metrics
 from tests.simulation.engage_model import SimulatedEngage
 from tests.simulation.kafka_clients import SimulatedReader
-from tests.simulation.oracle import RATE_LIMIT
+from tests.simulation.oracle import CONTACT_GRACE_S, DEADLINE_S, RATE_LIMIT
 from tests.simulation.process import TOPICS, Process
 from tests.simulation.threads import SimulatedJournal, SimulatedSource
 from tests.simulation.workload import ROUTER
@@ -38,9 +38,11 @@ from tests.simulation.workload import ROUTER
 if TYPE_CHECKING:
     from tests.simulation.scheduler import Scheduler
 
-DEADLINE_S = 600.0
 POLICY = Policy(
-    PollSchedule(initial_s=1.0, max_interval_s=150.0, growth=3.0), deadline_s=DEADLINE_S, not_found_grace_s=60.0
+    PollSchedule(initial_s=1.0, max_interval_s=150.0, growth=3.0),
+    deadline_s=DEADLINE_S,
+    not_found_grace_s=60.0,
+    contact_grace_s=CONTACT_GRACE_S,
 )
 LEARNING = replace(POLICY, schedule=PollSchedule(learns=True, max_interval_s=150.0))
 LEARNS_IN = 8  # of so many schedules one: to plan takes longer than all the rest of a schedule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 KINDS = ("action", "action", "action", "action", "action", "unrouted", "misrouted", "garbage", "tombstone", "huge")
-NATURES = ("missing", "stale", *["ordinary"] * 23)
+# missing: Engage never knows its job; stale: it never takes a tag for it; forbidden: a firewall lets none of it pass.
+NATURES = ("missing", "stale", "forbidden", "no contact", "late contact", "late contact", *["ordinary"] * 23)
 # Where its tag comes from: a job, the event itself, the order (as it is after some time), a document.
 SOURCES = (
     *('"j":"job-N"', '"v":"tag"', '"d":{"n":N}') * 3,
     *('"q":1', '"q":1', '"q":1,"t":"2100-01-01T00:00:00Z"'),
 )
+CONTACT_IN_S = (5.0, 40.0, 100.0)
 READY_IN_S = (0.0, 0.0, 5.0, 60.0, 900.0)
 AHEAD_S = (0.0, 0.0, 0.0, 3600.0, 1e8)
 ROUTES = {
@@ -84,12 +87,16 @@ class Event:
     resend: bool
     value: bytes | None
     ready_at: float
-    nature: str  # `missing`: Engage never knows its job; `stale`: it never takes a tag for it
+    nature: str  # one of NATURES
     document: bool = False  # it carries its order's document
     first: Event | None = None  # the one that it repeats: it was redriven
     says_first: bool = True  # where that one lay
     redriven: bool = False  # its dead letter was
     document_applied: bool = False
+    drawn_at: float = 0.0  # before it was published
+    contact_at: float = 0.0  # when its order gets a contact
+    refused_late: int = 0  # how often Engage said so after the grace
+    refused_at: float | None = None  # when Engage first said that its order has no contact
     ahead_s: float = 0.0  # how far its own clock was ahead
     partition: int = -1
     offset: int = -1
@@ -190,6 +197,9 @@ def drawn(draw: random.Random, number: int, now: float) -> Event:
                 dead_letter.encode(), order.encode(), number, b"x" * 2_000,
             )  # fmt: skip
     ready_at = now + pick(READY_IN_S)
+    nature = pick(NATURES)
+    if nature == "forbidden" and number > 0:
+        nature = "ordinary"  # two of them would be the key's
     return Event(
         number=number,
         kind=kind,
@@ -198,7 +208,9 @@ def drawn(draw: random.Random, number: int, now: float) -> Event:
         value=value,
         ready_at=ready_at,
         document=document,
-        nature=pick(NATURES),
+        nature=nature,
+        drawn_at=now,
+        contact_at={"no contact": math.inf, "late contact": ready_at + pick(CONTACT_IN_S)}.get(nature, 0.0),
         ahead_s=pick(AHEAD_S),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 
 from consumer.events.routing import BUILT_IN_ROUTES, RouteRule
@@ -205,6 +206,53 @@ def test_a_document_with_an_action_of_its_own_is_no_e_mail_but_a_dead_letter(san
         books.wait_until_settled()
         assert [each.reason for each in books.dead_letters] == [Reason.INVALID_EVENT] * 2
         assert engage.requests.total() == 0
+
+
+# Over a restart
+
+
+def test_over_a_restart_a_contact_has_the_rest_of_its_grace_and_no_more(sandboxes: SandboxFactory) -> None:
+    sandbox, policy = sandboxes(), replace(QUICK, contact_grace_s=4.0)
+    with Engage(moods=Moods(missing_contacts=1)) as engage, Books(sandbox) as books:
+        published = event(ORDER, engage={"jobId": engage.submit(ORDER)})
+        with RelayThread(sandbox, engage.url, policy=policy):
+            publish(sandbox, [(ORDER, published)])
+            until(lambda: any(each.contact_until_ms for each in books.read().live.values()), "it has no contact")
+        over_at_ms = max(each.contact_until_ms or 0 for each in books.live.values())
+        until(lambda: time.time() * 1000 > over_at_ms, "its grace is over")
+        with RelayThread(sandbox, engage.url, policy=policy):
+            books.wait_until_settled()
+        (dead_letter,) = books.dead_letters
+        assert dead_letter.reason is Reason.NO_CONTACT
+        assert engage.requests["action", "422"] == 2
+
+
+def test_over_a_restart_the_next_action_waits_for_one_in_doubt_that_is_not_sent_again(
+    sandboxes: SandboxFactory,
+) -> None:
+    """Engage may still be at work on the confirmation, and would carry the shipment out before it."""
+    sandbox, policy = sandboxes(), replace(QUICK, processing_s=3.0)
+    rules = {name: rule.model_copy(update={"on_unknown": "dead_letter"}) for name, rule in BUILT_IN_ROUTES.items()}
+    asked_at: list[float] = []
+
+    def script(asked: Asked) -> Reply:
+        if not asked.path.endswith("/action"):
+            return tagged_order(asked)
+        asked_at.append(time.monotonic())
+        return Reply(504 if len(asked_at) == 1 else 202)
+
+    with ScriptedEngage(script) as engage, Books(sandbox) as books:
+        with RelayThread(sandbox, engage.url, rules=rules, policy=policy) as relay:
+            publish(sandbox, [(ORDER, event(ORDER, 1))])
+            outcome = {"connection": "default", "action": "ConfirmOrder", "outcome": "in_doubt"}
+            until(lambda: relay.metric("actions_answered_total", **outcome), "the confirmation is in doubt")
+        restarted_at = time.monotonic()
+        publish(sandbox, [(ORDER, event(ORDER, 2))])
+        with RelayThread(sandbox, engage.url, rules=rules, policy=policy):
+            books.wait_until_settled()
+        assert [each.reason for each in books.dead_letters] == [Reason.OUTCOME_UNKNOWN]
+        assert len(asked_at) == 2
+        assert asked_at[1] - restarted_at >= 3.0
 
 
 # All of it at once

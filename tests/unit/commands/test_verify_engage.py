@@ -34,6 +34,9 @@ def documented(asked: Asked) -> Reply:
         (["--create-order", "/nowhere.json"], "No such file"),
         (["--order", "A", "--api-key-file", "/nowhere"], "no API key can be read"),
         (["--order", "A", "--base-url", "acme"], "base_url"),
+        (["--order", "A", "--user-agent", "Kassa/\u00e5"], "--user-agent"),
+        (["--order", "A", "--ca-file", "/nowhere.pem"], "/nowhere.pem: no certificate authorities"),
+        (["--order", "A", "--ca-file", __file__], "no certificate authorities"),
     ],
 )
 def test_a_command_line_that_cannot_be_ends_with_code_2(arguments: list[str], told: str) -> None:
@@ -69,3 +72,10 @@ def test_sending_an_action_is_said_loudly() -> None:
     result = called("verify-engage", "--base-url", refused_url(), "--order", ORDER, "--send-action")
     assert "WARNING" in result.stderr
     assert "mails the order's customer" in result.stderr
+
+
+def test_the_merchants_system_is_named_before_ours() -> None:
+    with ScriptedEngage(documented) as engage:
+        called("verify-engage", "--base-url", engage.url, "--order", ORDER, "--user-agent", "AcmePOS/1.5")
+        named = {asked.headers["user-agent"] for asked in engage.asked if "user-agent" in asked.headers}
+    assert named == {"AcmePOS/1.5 engage-relay-verify/1"}

@@ -223,7 +223,7 @@ class Relays(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.0, 0.5, 2.0, 15.0, 400.0, 4000.0]), most=st.sampled_from([1, 1000]))
     def time_passes(self, seconds: float, most: int) -> None:
         now = self.now = self.now + seconds
-        self.ledger.do(lambda ledger: ledger.wake(now, most))
+        self.submit(self.ledger.do(lambda ledger: ledger.wake(now, most)))
 
     @rule(seconds=st.sampled_from([0.0, 2.0, 400.0]))
     def a_tick(self, seconds: float) -> None:
@@ -357,7 +357,7 @@ class Relays(RuleBasedStateMachine):
                 self.lose(number)
                 self.assign(number)
         self.commit(1.0)
-        given_up = {number: set(partition.dead_lettered) for number, partition in self.partitions.items()}
+        given_up = {number: self.given_up(number) for number in PARTITIONS}
         deadline = self.now + HEALED_WITHIN_S
         while self.ledger.open:
             self.time_passes(0.0, 1000)
@@ -374,7 +374,7 @@ class Relays(RuleBasedStateMachine):
                 else:
                     self.process(request)
                     self.action_answered(request, Accepted())
-            if not self.in_flight and not self.queue:
+            if self.ledger.open and not self.in_flight and not self.queue:
                 wake_at = self.ledger.next_wake()
                 assert wake_at is not None, f"stuck: {self.ledger.counts()}"
                 self.now = max(self.now, wake_at)
@@ -388,6 +388,13 @@ class Relays(RuleBasedStateMachine):
             assert partition.dead_lettered | set(partition.processed) == set(range(len(partition.events)))
         for ledger in self.ledgers:
             ledger.replay()
+
+    def given_up(self, number: int) -> set[int]:
+        """Return what is a dead letter, or will be one as soon as Engage can no longer be at work on it."""
+        assignment = self.partitions[number].assignment
+        assert assignment is not None
+        entries = self.ledger._partitions[assignment].entries.values()
+        return self.partitions[number].dead_lettered | {each.offset for each in entries if each.ending is not None}
 
     # -- the model ----------------------------------------------------------------------------------------------
 

@@ -269,7 +269,7 @@ def test_in_doubt_it_is_sent_again_as_any_action_and_stays_in_doubt_until_it_end
     driver = sent_with_document()
     assert driver.answer(0, InDoubt("no answer")) == []
     assert driver.ledger.in_doubt == 1
-    assert driver.asks_next_after() == 30.0
+    assert driver.asks_next_after() == 10.0
     assert isinstance(send := asked(driver), Send)
     assert send.version_tag is None
     driver.answer(0, DocumentTaken("j9"))
@@ -357,7 +357,7 @@ def test_a_tag_that_another_action_learnt_of_its_job_is_no_reason_to_send_it_aga
 def test_after_a_restart_an_intent_without_an_answer_is_in_doubt() -> None:
     again = Driver(AGAIN, as_record(sent_with_document().last(Save), in_its_document()))
     assert again.ledger.in_doubt == 1
-    assert again.asks_next_after() == 30.0
+    assert again.asks_next_after() == 10.0
     assert isinstance(asked(again), Send)
     unwanted = Driver(AGAIN, as_record(sent_with_document(resend=False).last(Save), in_its_document(resend=False)))
     assert unwanted.ledger.open == 0

@@ -462,3 +462,24 @@ def test_a_half_open_probe_is_the_whole_call_and_its_next_request_waits_for_its_
 
     assert pace.next_at(at + 1) == math.inf
     assert pace.next_of_a_call_at(at) == pytest.approx(at + 1 / 47.5)
+
+
+def test_a_suspension_ends_where_only_one_action_is_left_to_ask_with_and_it_is_the_one_that_is_refused() -> None:
+    """Nobody else can show that the key is good again. Else it would wait for ever, and no deadline would end it."""
+    pace = pace_of(50)
+    for about in ("a", "poison", "b"):
+        pace.answered(Forbidden(), T0, about)
+    assert pace.suspended
+    for probe in (1, 2):
+        pace.answered(Forbidden(), T0 + probe * SUSPENDED_PROBE_S, "poison")
+        assert pace.suspended
+    pace.answered(Forbidden(), T0 + 3 * SUSPENDED_PROBE_S, "poison")
+    assert not pace.suspended
+
+
+def test_a_suspension_stays_while_others_are_refused_as_well() -> None:
+    pace = pace_of(50)
+    pace.answered(Unauthorized(401), T0)
+    for probe in range(1, 20):
+        pace.answered(Forbidden(), T0 + probe * SUSPENDED_PROBE_S, f"action {probe % 2}")
+        assert pace.suspended
