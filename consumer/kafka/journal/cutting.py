@@ -16,7 +16,7 @@ def halves(writes: Sequence[Write], suspects: Collection[DeadLetter]) -> tuple[l
     come = 0
     for index, write in enumerate(writes, 1):
         come += isinstance(write, DeadLetter) and write in suspects
-        if 2 * come >= len(suspects):
+        if 2 * come >= len(suspects) and not _goes_on(write):
             return list(writes[:index]), list(writes[index:])
     raise ValueError("there are fewer suspects")
 
@@ -35,6 +35,11 @@ def fitting(writes: Sequence[Write], limit: int) -> tuple[list[Write], list[Writ
     size = 0
     for index, write in enumerate(writes):
         size += size_of(write)
-        if index and size > limit:
+        if index and size > limit and not _goes_on(writes[index - 1]):
             return list(writes[:index]), list(writes[index:])
     return list(writes), []
+
+
+def _goes_on(write: Write) -> bool:
+    """Whether the write that follows belongs into the same transaction: they are one event's."""
+    return bool(getattr(write, "with_next", False))
