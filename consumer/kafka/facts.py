@@ -129,6 +129,14 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenUp:
+    """The broker refuses this partition's records or offsets, and takes those of another topic. Restore it again."""
+
+    assignment: Assignment
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pinned:
     """The old live records of these keys hold the low-water mark back. Write them again."""
 
@@ -185,6 +193,7 @@ Fact = (
     | Failed
     | Committed
     | Dropped
+    | GivenUp
     | Pinned
     | DelayTopicRecreated
     | RecordTooLarge

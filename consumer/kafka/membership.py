@@ -121,6 +121,18 @@ class Membership:
             consumer.resume([TopicPartition(*at)])
         return True
 
+    def readopt(self, consumer: Consumer, assignment: Assignment) -> None:
+        """Begin a partition anew, as if it had just been assigned. What its former assignment left is nobody's."""
+        at = (assignment.topic, assignment.partition)
+        if self._owned.get(at) != assignment.epoch:
+            return
+        self._next.pop(at, None)
+        consumer.pause([TopicPartition(*at)])
+        self._epoch += 1
+        self._owned[at] = self._epoch
+        self._publish(consumer)
+        self._report(Assigned([Assignment(*at, self._epoch)]))
+
     def pause(self, consumer: Consumer) -> None:
         """Pause everything for back-pressure."""
         self._paused = True

@@ -42,6 +42,9 @@ class Source(Protocol):
     def resume(self) -> None:
         """Continue after `pause`."""
 
+    def readopt(self, assignment: Assignment) -> None:
+        """Begin a partition anew, as if it had just been assigned."""
+
     def rejoin(self) -> None:
         """Give up every partition at once and join the group again."""
 

@@ -46,6 +46,7 @@ from consumer.kafka.facts import (
     Fact,
     Failed,
     Fenced,
+    GivenUp,
     Lost,
     Overrun,
     PartitionsCounted,
@@ -366,6 +367,8 @@ class Relay:
                 self._metrics.librdkafka_statistics("source", figures)
             case ClientError(why):
                 self._log.throttled("Kafka", why=why)
+            case GivenUp(assignment, why):
+                self._partitions.given_up(assignment, why)
             case Overrun(assignment, error):
                 if self._partitions.overrun(assignment, error):
                     self.fail(error)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ class Partitions:
         self._log = log
         self._restoring = ThreadPoolExecutor(1, thread_name_prefix="restore")
         self._restoring_now: set[Assignment] = set()
+        self._readopted: Counter[tuple[str, int]] = Counter()
         self._apart: dict[Assignment, tuple[SetApart, str]] = {}
         self.ours: set[Assignment] = set()
         self.hand_overs: list[HandOver] = []
@@ -134,6 +136,10 @@ class Partitions:
     def assigned(self, assignments: Sequence[Assignment]) -> None:
         """Restore the assigned partitions, then begin them (rule 1)."""
         self._metrics.rebalanced("assigned")
+        again = {each[:2] for each in assignments}
+        for former in [each for each in self.ours if each[:2] in again]:  # which were given up
+            self.ours.discard(former)
+            self._apart.pop(former, None)
         self.ours.update(assignments)
         self._set_shares()
         self._tasks.start(self._adopt(list(assignments)))
@@ -183,6 +189,21 @@ class Partitions:
         self._set_apart(assignment, "overrun", str(error))
         apart = [each for each, (reason, _) in self._apart.items() if reason == "overrun"]
         return len(apart) >= sum(self._counts.values())
+
+    def given_up(self, assignment: Assignment, why: str) -> None:
+        """Set a partition apart that the journal gave up, and restore it again after a growing wait."""
+        if not self._stays(assignment):
+            return
+        self._set_apart(assignment, "unwritable", why)
+        self._ledger.drop(assignment)
+        self._refused.forget(assignment)
+        self._tasks.start(self._readopt(assignment))
+
+    async def _readopt(self, assignment: Assignment) -> None:
+        tried = self._readopted[assignment[:2]]
+        self._readopted[assignment[:2]] += 1
+        await asyncio.sleep(RESTORE_RETRY_S[min(tried, len(RESTORE_RETRY_S) - 1)])
+        self._source.readopt(assignment)
 
     def _set_apart(self, assignment: Assignment, reason: SetApart, why: str) -> None:
         if assignment not in self._apart:

@@ -48,7 +48,8 @@ Rebalance = Literal["assigned", "revoked", "lost"]
 Thread = Literal["event_loop", "consumer"]
 # A partition that is owned: `leaving` while it is handed over, `set_apart` where it cannot be served.
 Holding = Literal["restoring", "open", "leaving", "set_apart"]
-SetApart = Literal["overrun", "unreadable"]  # why: the source lacks the next offset; the delay partition is not there
+# Why: the source lacks the next offset; the delay partition cannot be read; the broker refuses what we write.
+SetApart = Literal["overrun", "unreadable", "unwritable"]
 
 # From an event's own time: a tag that is there at once, Engage's processing (seconds to minutes), the waits after
 # failures (10 s to 5 min), an outage of hours, and the deadline (24 h).

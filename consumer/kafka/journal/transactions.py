@@ -19,7 +19,8 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
     what is pending is written again. The old mark would hide all new records.
  7. What the broker refuses stops nothing else. The transaction is cut (cutting.py) until that stands alone. A dead
     letter that its topic refuses is kept in the delay topic, in place of its action's record: it is safe there, the
-    action has ended, and the position moves on.
+    action has ended, and the position moves on. A partition whose topic is refused (deleted, a right withdrawn) is
+    given up and restored again, where another topic's would wait for it.
  8. What does not fit into its time is tried again in smaller transactions (transaction_size.py).
 producers.py decides which producer may be used, and what its errors mean.
 """
@@ -45,6 +46,7 @@ from consumer.kafka.facts import (
     DelayTopicRecreated,
     Dropped,
     Fenced,
+    GivenUp,
     Pinned,
     RecordTooLarge,
     Report,
@@ -267,7 +269,7 @@ class Transactions:
         ]
         if not suspects:
             parts = by_partition(writes)
-            return None if parts is None else list(parts)
+            return self._give_up(writes, str(error)) if parts is None else list(parts)
         if error.whole_topic:
             self._hopeless.update(dict.fromkeys(error.topics, self._clock() + HOPELESS_S))
             return [self._kept(writes, suspects, str(error))]
@@ -275,6 +277,16 @@ class Transactions:
         if error.exact or len(named) == 1:
             return [self._kept(writes, named, str(error))]
         return list(halves(writes, set(named)))
+
+    def _give_up(self, writes: list[Write], why: str) -> list[list[Write]] | None:
+        """Drop a partition that the broker refuses, where others wait for it (rule 7); None where none does."""
+        assignment = writes[0].assignment
+        if all(other.topic == assignment.topic for other in self._partitions):
+            return None  # no write is dropped for nothing
+        del self._partitions[assignment]
+        self._report(Dropped(writes))
+        self._report(GivenUp(assignment, why))
+        return []
 
     def _without_hopeless(self, writes: list[Write]) -> list[Write]:
         """Keep dead letters at once whose topic took none a moment ago; those that were kept before may try it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from confluent_kafka import TopicPartition
 from confluent_kafka.cimpl import NewPartitions
@@ -11,6 +12,7 @@ from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka.topics import watermarks
 from tests.support.engage import Engage
 from tests.support.events import Raw, event, order_id, publish_raw
+from tests.support.relay_process import RelayProcess, configuration, written
 from tests.support.relay_thread import RelayThread
 from tests.support.sandbox import Sandbox, SandboxFactory
 from tests.support.waiting import until
@@ -83,3 +85,28 @@ def look_at(sandbox: Sandbox, relay: RelayThread, engage: Engage, old: str, new:
     publish_raw(sandbox, [Raw(b"k", event(new))], partition=1)
     until(lambda: engage.events_of(new) == [1], "the new partition is served")
     until(lambda: relay.registry.get_sample_value(SET_APART, name) is None, "it is named no more")
+
+
+def test_a_source_topic_that_was_deleted_does_not_stop_the_others(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    """Its pending actions cannot be committed: the broker refuses the whole transaction, for an unknown topic."""
+    kept, gone = sandboxes(), sandboxes()
+    first, later, pending = order_id("first"), order_id("later"), [order_id(f"pending-{n}") for n in range(5)]
+    with Engage() as engage:
+        both = {"topics": [kept.topics.source, gone.topics.source]}
+        file = written(tmp_path, configuration(kept, engage.url, source=both))
+        with RelayProcess(tmp_path, file, "--from", "earliest") as relay:
+            relay.wait_until_ready().wait_until_owning(2)
+            publish_raw(gone, [Raw(order.encode(), event(order, engage={"jobId": order})) for order in pending])
+            engage.submit(first)
+            publish_raw(kept, [Raw(first.encode(), event(first))])
+            until(lambda: engage.events_of(first) == [1], "both are served")
+            for future in gone.admin.delete_topics([gone.topics.source]).values():
+                future.result(10)
+            # What is pending there is given up after a second (not found), which the journal cannot commit.
+            until(lambda: relay.said("partition set apart: it cannot be served, the others go on"), "it is named")
+            for n in range(20):
+                order = f"{later}-{n}"
+                engage.submit(order)
+                publish_raw(kept, [Raw(order.encode(), event(order))])
+            until(lambda: all(engage.events_of(f"{later}-{n}") == [1] for n in range(20)), "the other goes on", 20)
+            assert relay.running
