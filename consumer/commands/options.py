@@ -38,10 +38,15 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Print at most this many.
 
 def loaded(config: Path | None, log_level: str = "warning", *, only_routes: bool = False) -> Settings:
     """Load the configuration and set up the logs, so that no key appears in them. `only_routes`: see `load`."""
+    import structlog
+
     from consumer import logs
+    from consumer.config.environment import near_misses
     from consumer.config.settings import load
 
     logs.configure(log_level)
+    for line in near_misses(os.environ):
+        structlog.stdlib.get_logger(__name__).warning(line)
     settings = load(config, os.environ, only_routes=only_routes)
     for name, value in settings.kafka.items():
         if re.search("password|secret|pem", name) and not name.endswith(".file"):  # its name is no secret

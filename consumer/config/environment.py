@@ -71,6 +71,40 @@ def overrides(
     return found, errors
 
 
+def near_misses(environ: Mapping[str, str]) -> list[str]:
+    """Say of each variable that looks like one of ours, and is none, which one may be meant.
+
+    `ENGAGE_RELAY_LIMITS__PENDING` has one underscore too few, `KAFKA_BOOTSTRAP_SERVER` no s at its end.
+    Kubernetes makes variables of a service that is called engage-relay (`ENGAGE_RELAY_PORT`): they are nobody's error.
+    """
+    found = []
+    for variable in sorted(environ):
+        name = variable.upper()
+        if name in (*SHORT, CONFIG) or name.startswith(PREFIX) or _OF_A_SERVICE.fullmatch(name):
+            continue
+        meant = None
+        if name.startswith(_ONE_UNDERSCORE):
+            meant = PREFIX + name.removeprefix(_ONE_UNDERSCORE).lstrip("_")
+        if (near := _nearest(name)) is not None:
+            meant = near
+        if meant is not None:
+            found.append(f"{variable}: not a variable of engage-relay, and ignored; did you mean {meant}?")
+    return found
+
+
+CONFIG = "ENGAGE_RELAY_CONFIG"
+_ONE_UNDERSCORE = PREFIX.removesuffix("_")
+_OF_A_SERVICE = re.compile(r"ENGAGE_RELAY(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_[0-9]+_(TCP|UDP)\w*)?)")
+_NEAR = 0.92  # one letter or underscore of a dozen
+
+
+def _nearest(name: str) -> str | None:
+    """Return the short variable, or the configuration file's, that differs from this name in next to nothing."""
+    by_letters = {each.replace("_", ""): each for each in (*SHORT, CONFIG)}
+    nearest = difflib.get_close_matches(name.replace("_", ""), by_letters, n=1, cutoff=_NEAR)
+    return by_letters[nearest[0]] if nearest else None
+
+
 def apply(said: list[Override], values: dict[str, object]) -> dict[KeyPath, Override]:
     """Write what the variables say into the file's `values`; returns which one gave each value."""
     sources: dict[KeyPath, Override] = {}

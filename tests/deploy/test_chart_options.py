@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from consumer.errors import ExitCode
-from tests.deploy.helm import CHART, Manifest, Values, chart
+from tests.deploy.helm import CHART, NAMESPACE, Manifest, Values, chart, refusal
 from tests.deploy.pod import AnySecret, Pod
 
 pytestmark = pytest.mark.timeout(900)  # the first one may have to build Helm
@@ -27,6 +27,64 @@ def test_only_what_is_safe_is_on_by_default() -> None:
         "Pod",  # of `helm test`
         "ServiceAccount",
     ]
+
+
+# What operators expect to pass through
+
+
+def test_what_a_pod_and_its_workload_may_have_besides() -> None:
+    pod = {
+        "runtimeClassName": "gvisor",
+        "dnsPolicy": "ClusterFirst",
+        "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
+        "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["kafka"]}],
+    }
+    workload = {"minReadySeconds": 10, "revisionHistoryLimit": 0}
+    more = {
+        "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
+        "workloadAnnotations": {"reloader.stakater.com/auto": "true"},
+        "livenessProbe": {"initialDelaySeconds": 3},
+    }
+    rendered = chart({**pod, **workload, **more})
+    deployment = rendered.one("Deployment")
+
+    assert rendered.pod["spec"].items() >= pod.items()
+    assert deployment["spec"].items() >= workload.items()
+    assert deployment["metadata"]["annotations"] == more["workloadAnnotations"]
+    assert rendered.container["lifecycle"] == more["lifecycle"]
+    assert rendered.container["livenessProbe"]["initialDelaySeconds"] == 3
+
+
+@pytest.mark.parametrize(("workload", "key"), [("Deployment", "strategy"), ("StatefulSet", "updateStrategy")])
+def test_how_pods_are_replaced_can_be_chosen(workload: str, key: str) -> None:
+    own = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "50%"}}
+    assert chart({"workload": workload, "updateStrategy": own}).one(workload)["spec"][key] == own
+
+
+def test_scalers_and_budgets_take_the_platforms_policies() -> None:
+    behavior = {"scaleDown": {"stabilizationWindowSeconds": 600}}
+    memory = {"type": "Resource", "resource": {"name": "memory"}}
+    hpa = chart({"scaling": {"hpa": {"enabled": True, "behavior": behavior, "metrics": [memory]}}})
+    spec = hpa.one("HorizontalPodAutoscaler")["spec"]
+    assert (spec["behavior"], spec["metrics"][1:]) == (behavior, [memory])
+
+    fallback = {"failureThreshold": 3, "replicas": 3}
+    keda = {"enabled": True, "pollingInterval": 15, "cooldownPeriod": 60, "fallback": fallback, "behavior": behavior}
+    spec = chart({"scaling": {"keda": keda}}).one("ScaledObject")["spec"]
+    assert (spec["pollingInterval"], spec["cooldownPeriod"], spec["fallback"]) == (15, 60, fallback)
+    assert spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == behavior
+
+    budget = chart({"replicas": 3, "podDisruptionBudget": {"minAvailable": 2}}).one("PodDisruptionBudget")["spec"]
+    assert budget["minAvailable"] == 2
+    assert "maxUnavailable" not in budget
+
+
+def test_a_parent_charts_registry_holds_for_this_image_too() -> None:
+    own = {"registry": "ghcr.io/acme"}
+    assert chart({"global": {"imageRegistry": "mirror.acme.com"}, "image": own}).container["image"] == (
+        "mirror.acme.com/engage-relay:0.1.0"
+    )
+    assert chart({"image": own}).container["image"] == "ghcr.io/acme/engage-relay:0.1.0"
 
 
 # Scaling
@@ -248,6 +306,7 @@ def test_a_monitor_scrapes_the_admin_port(value: str, kind: str, endpoints: str)
 
     assert monitor["metadata"]["labels"]["release"] == "prom"
     assert monitor["spec"][endpoints] == [{"port": "admin", "path": "/metrics", "interval": "15s"}]
+    assert monitor["spec"]["namespaceSelector"] == {"matchNames": [NAMESPACE]}
     selected = rendered.pod if kind == "PodMonitor" else rendered.one("Service")
     assert monitor["spec"]["selector"]["matchLabels"].items() <= selected["metadata"]["labels"].items()
     assert ("Service" in {each["kind"] for each in rendered.manifests}) is (kind == "ServiceMonitor")
@@ -260,6 +319,44 @@ def test_the_rules_are_exactly_prometheus_own() -> None:
     assert rule["metadata"]["labels"]["release"] == "prom"
     assert rule["spec"] == yaml.safe_load((CHART / "files" / "rules.yaml").read_text())
     assert "{{ $" in json.dumps(rule["spec"])  # its templates are Prometheus's, not Helm's
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "endpoints"),
+    [("podMonitor", "PodMonitor", "podMetricsEndpoints"), ("serviceMonitor", "ServiceMonitor", "endpoints")],
+)
+def test_a_monitor_takes_what_a_platform_asks_of_all_its_monitors(value: str, kind: str, endpoints: str) -> None:
+    drop = [{"sourceLabels": ["__name__"], "regex": "python_.*", "action": "drop"}]
+    more = {"scrapeTimeout": "10s", "honorLabels": True, "relabelings": drop, "metricRelabelings": drop}
+    own = {"enabled": True, "namespace": "monitoring", "jobLabel": "app.kubernetes.io/name", **more}
+    monitor = chart({"monitoring": {value: own}}).one(kind)
+
+    assert monitor["metadata"]["namespace"] == "monitoring"
+    assert monitor["spec"]["jobLabel"] == "app.kubernetes.io/name"
+    assert monitor["spec"][endpoints][0].items() >= more.items()
+
+
+def test_alerts_lead_to_the_runbook_where_it_is_and_carry_the_platforms_labels() -> None:
+    where = "https://git.acme.com/engage-relay/docs/runbook.md"
+    own = {"enabled": True, "runbookUrl": where, "alertLabels": {"team": "shop", "severity": "none"}}
+    groups = chart({"monitoring": {"prometheusRule": own}}).one("PrometheusRule")["spec"]["groups"]
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+
+    assert len(alerts) > 10
+    for each in alerts:
+        assert each["annotations"]["runbook_url"] == f"{where}#{each['alert'].lower()}"
+        assert each["labels"]["team"] == "shop"
+        assert each["labels"]["severity"] in ("critical", "warning")
+
+
+def test_an_alert_can_be_left_out_and_only_one_that_there_is() -> None:
+    def alerts(disabled: list[str]) -> set[str]:
+        rule = chart({"monitoring": {"prometheusRule": {"enabled": True, "disabled": disabled}}}).one("PrometheusRule")
+        return {each["alert"] for group in rule["spec"]["groups"] for each in group["rules"] if "alert" in each}
+
+    assert alerts([]) - alerts(["EngageRelayThrottled"]) == {"EngageRelayThrottled"}
+    wrong: Values = {"monitoring": {"prometheusRule": {"disabled": ["EngageRelayThrotled"]}}}
+    assert "there is no alert EngageRelayThrotled" in refusal(wrong)
 
 
 def test_the_dashboard_is_what_grafanas_sidecar_looks_for() -> None:

@@ -11,10 +11,11 @@
 {{- .Values.fullnameOverride | default $whole | trunc 52 | trimSuffix "-" -}}
 {{- end }}
 
-{{/* metadata of an object: dict root, and optionally component, suffix (of the name), labels, annotations. */}}
+{{/* metadata of an object: dict root, and optionally component, suffix (of the name), namespace, labels,
+     annotations. */}}
 {{- define "engage-relay.metadata" -}}
 name: {{ include "engage-relay.fullname" .root }}{{ .suffix }}
-namespace: {{ .root.Release.Namespace }}
+namespace: {{ .namespace | default .root.Release.Namespace }}
 labels:
   {{- $own := include "engage-relay.labels" . | fromYaml }}
   {{- mergeOverwrite (dict) .root.Values.commonLabels (.labels | default dict) $own | toYaml | nindent 2 }}
@@ -56,7 +57,7 @@ annotations:
 {{- end }}
 
 {{- define "engage-relay.image" -}}
-{{- with .Values.image.registry }}{{ . }}/{{ end }}{{ .Values.image.repository -}}
+{{- with (.Values.global).imageRegistry | default .Values.image.registry }}{{ . }}/{{ end }}{{ .Values.image.repository -}}
 {{- if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
 {{- end }}
 
@@ -89,4 +90,22 @@ annotations:
 apiVersion: apps/v1
 kind: {{ .Values.workload }}
 name: {{ include "engage-relay.fullname" . }}
+{{- end }}
+
+{{/* What a monitor's endpoint may say besides: of `monitoring.podMonitor` or `.serviceMonitor`. */}}
+{{- define "engage-relay.endpoint" -}}
+{{- with .scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+{{- if .honorLabels }}
+honorLabels: true
+{{- end }}
+{{- with .relabelings }}
+relabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .metricRelabelings }}
+metricRelabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}

@@ -128,6 +128,14 @@ The chart refuses values that cannot work before it installs anything. It names 
 {{- $wrong = append $wrong "monitoring: podMonitor and serviceMonitor would scrape everything twice: enable one of them" -}}
 {{- end -}}
 
+{{- $known := dict -}}
+{{- range (.Files.Get "files/rules.yaml" | fromYaml).groups -}}{{- range .rules -}}{{- with .alert -}}{{- $_ := set $known . true -}}{{- end -}}{{- end -}}{{- end -}}
+{{- range .Values.monitoring.prometheusRule.disabled -}}
+{{- if not (hasKey $known .) -}}
+{{- $wrong = append $wrong (printf "monitoring.prometheusRule.disabled: there is no alert %s" .) -}}
+{{- end -}}
+{{- end -}}
+
 {{- if $wrong -}}
 {{- fail (printf "\n\nThese values cannot work:\n  - %s\n" (join "\n  - " $wrong)) -}}
 {{- end -}}
