@@ -452,7 +452,7 @@ class Oracle:
                     wrong = "accepted and a refused dead letter, never in doubt"
                 elif dead_letters > event.torn_dead_letters:
                     wrong = "a refused dead letter and a dead letter"
-            elif event.accepted and not _is_intent(record):
+            elif event.accepted and not _is_intent(record) and not _is_taken(record, event):
                 wrong = "accepted and still pending, not in doubt"
             elif dead_letters > event.torn_dead_letters:
                 wrong = "pending and a dead letter"
@@ -511,6 +511,11 @@ def _offset_of(record: Record) -> int | None:
         return place_of_key(record.key or b"")
     found = _OFFSET.search(record.value or b"")
     return int(found[1]) if found else None
+
+
+def _is_taken(record: Record, event: Event) -> bool:
+    """Whether Engage took the document that the event's action travels in: its job is known."""
+    return event.travels and b'"job_id":"' in (record.value or b"").partition(b',"payload":')[0]
 
 
 def _sends_of(record: Record) -> int:
