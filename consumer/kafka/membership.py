@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import MappingProxyType
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -57,12 +57,14 @@ class Membership:
         wait: Callable[[threading.Event, float], bool],
         beat: Callable[[], None],
         confirm: Callable[[], None],
+        drained: Collection[str] = (),
     ) -> None:
         """Own nothing yet.
 
         `hand_over_s` must be longer than any request, so that its outcome is known and saved. `wait` waits for an
         event for a number of seconds. `beat` is called whenever the thread is seen alive. `confirm` looks whether the
-        sources are still the same topics; where one is not, it raises IdentityError.
+        sources are still the same topics; where one is not, it raises IdentityError. `drained`: the topics from which
+        nothing is read. Their partitions stay paused.
         """
         self._topics = list(topics)
         self._report = report
@@ -71,6 +73,7 @@ class Membership:
         self._wait = wait
         self._beat = beat
         self._confirm = confirm
+        self._drained = drained
         self._epoch = 0
         self._owned: dict[Partition, int] = {}
         self._next: dict[Partition, int] = {}  # the partitions that began, and their next offsets
@@ -108,7 +111,7 @@ class Membership:
     def begin(self, consumer: Consumer, assignment: Assignment, next_offset: int) -> bool:
         """Consume a restored partition from `next_offset` on. False: it is too early, call again."""
         at = (assignment.topic, assignment.partition)
-        if self._owned.get(at) != assignment.epoch:
+        if self._owned.get(at) != assignment.epoch or assignment.topic in self._drained:
             return True
         try:
             consumer.seek(TopicPartition(*at, next_offset))

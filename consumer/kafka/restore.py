@@ -373,7 +373,7 @@ class Restorer:
                     f"{high - low} records"
                 )
             return low
-        if not low <= known <= high:
+        if not low <= known <= high and not self._topics[a.topic].drained:
             raise OffsetOutOfRangeError(
                 f"{a.topic}[{a.partition}]: the next offset is {known}, the source holds {low} to {high}: "
                 + (
