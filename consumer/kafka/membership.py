@@ -164,7 +164,11 @@ class Membership:
         """Hand everything over, then leave the group."""
         self._hand_over(list(self._owned), consumer)
         self._handed_over = True
-        consumer.close()
+        try:
+            consumer.close()
+        except (KafkaException, RuntimeError, SystemError) as error:
+            # The client calls back while it closes, and a call on a closing consumer fails. All was handed over before.
+            self._report(ClientError(f"leaving the group: {type(error).__name__}"))
 
     def _begun(self) -> list[TopicPartition]:
         return [TopicPartition(*at) for at in self._next]
