@@ -41,6 +41,7 @@ class Response:
     body: bytes
     location: str | None = None
     retry_after: str | None = None
+    keep_alive: bytes | None = field(default=None, compare=False, repr=False)
     headers: Headers = field(default_factory=list, compare=False, repr=False)
 
 
@@ -172,5 +173,6 @@ class AnswerReader:
             b"".join(self._body),
             None if location is None else location.decode("latin-1"),
             None if retry_after is None else retry_after.decode("latin-1"),
+            fields.get(b"keep-alive"),
             self._headers,
         )

@@ -40,6 +40,8 @@ class Connection(asyncio.Protocol):
     """Carries one request at a time. Times are monotonic seconds."""
 
     def __init__(self, sock: socket.socket, *, secure: bool) -> None:
+        self.on_idle_end: Callable[[float], None] | None = None
+        """Told how long it had been idle when the server closed it."""
         self.fresh = True
         self.idle_since = 0.0
         self.deadline = 0.0
@@ -80,6 +82,11 @@ class Connection(asyncio.Protocol):
         self._answer = asyncio.get_running_loop().create_future()
         return self._answer
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is closed, by whomever."""
+        return self._ended
+
     def has_news(self) -> bool:
         """Tell whether something came unasked: the connection's end, or bytes.
 
@@ -101,6 +108,11 @@ class Connection(asyncio.Protocol):
         if taken < len(request):
             self._transport.write(memoryview(request)[taken:])
         return True
+
+    @property
+    def answer_begun(self) -> bool:
+        """Whether a byte of the last request's answer came."""
+        return self._reader.received_bytes > 0
 
     @property
     def reusable(self) -> bool:
@@ -140,6 +152,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End what is in flight: complete, where an answer ends with its connection, or failed."""
+        if not self._ended and self._answer is None and not self.fresh and self.on_idle_end is not None:
+            self.on_idle_end(time.monotonic() - self.idle_since)
         self._ended = True
         if exc is not None and self._answer is not None and not self._secure:
             self._read_what_is_left()

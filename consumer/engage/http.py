@@ -18,6 +18,8 @@ Rules:
  6. The status line that was seen is reported also where the body of the answer is of no use (`Failure.status`).
  7. What must not be repeated takes the connection that has been idle longest, and after `REST_S` only: a server that
     closes behind an answer has said so by then. A GET takes the last used, so that the others get older.
+ 8. A connection is kept as long as the server keeps it (`idling.py`). A GET on one that is older than is known to be
+    safe finds out; where the server had closed it, the GET is sent once more, on a new connection.
 
 Time-outs, from `timeout_s` = T: connecting (DNS, TCP, TLS) T/2, a silence T, the whole request 2 T
 (T/2 to connect + T until the first byte + T/2 for what follows); the last one ends a slow drip. A request with an
@@ -32,6 +34,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urljoin, urlsplit
@@ -39,6 +42,7 @@ from urllib.parse import urljoin, urlsplit
 from consumer.engage.answers import MAX_BODY_BYTES, FailureKind, Response
 from consumer.engage.connecting import Destination, connect, ssl_context
 from consumer.engage.connection import Connection, Failure, MaySend
+from consumer.engage.idling import IdleTime
 from consumer.engage.proxies import Proxy
 
 __all__ = [
@@ -53,9 +57,6 @@ __all__ = [
     "Response",
 ]
 
-# Shorter than the shortest idle time-out in wide use (Node 5 s; nginx 75 s): a server that closes at the
-# moment in which we send costs an action in doubt.
-IDLE_S = 4.0
 # Behind an answer a server closes within this, if it does so without saying it: 46 to 87 of 10,000 actions met such an
 # end without it, and none with it.
 REST_S = 0.002
@@ -103,6 +104,18 @@ class Origin:
         return target.encode() if _TARGET.fullmatch(target) else None
 
 
+@dataclass(slots=True)
+class _Request:
+    """A request, and how long it may take: seconds, and the moment (monotonic) by which it must be connected."""
+
+    written: bytes
+    may_send: MaySend | None
+    repeatable: bool
+    silence_s: float
+    answer_s: float
+    connected_by: float
+
+
 class HttpEngine:
     """Requests to one origin. As many connections as there are requests in flight."""
 
@@ -122,6 +135,7 @@ class HttpEngine:
         self._timeout_s = timeout_s
         self._on_request = on_request
         self._idle: deque[Connection] = deque()  # the longest idle first
+        self._idle_time = IdleTime()
         self._in_flight: set[Connection] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -147,9 +161,14 @@ class HttpEngine:
             target = self._root + target
             if self._forwarded_by.authorization is not None:
                 headers = [*headers, (b"proxy-authorization", self._forwarded_by.authorization)]
-        request = _written(method, target, headers, body)
+        written = _written(method, target, headers, body)
         started = time.monotonic()
-        answer = await self._exchange(request, started + self._timeout_s / 2, answer_s, may_send, method == b"GET")
+        silence_s = self._timeout_s if answer_s is None else answer_s
+        answer_within_s = 1.5 * self._timeout_s if answer_s is None else answer_s
+        connected_by = started + self._timeout_s / 2
+        answer = await self._exchange(
+            _Request(written, may_send, method == b"GET", silence_s, answer_within_s, connected_by)
+        )
         if self._forwarded_by is not None and isinstance(answer, Response) and answer.status == 407:
             answer = Failure("connect", "proxy: answered 407", sent=False)  # RFC 9110, 15.5.8: it asks for credentials
         if self._on_request is not None:
@@ -157,53 +176,77 @@ class HttpEngine:
             self._on_request(endpoint, status, time.monotonic() - started)
         return answer
 
-    async def _exchange(
-        self, request: bytes, connected_by: float, answer_s: float | None, may_send: MaySend | None, repeatable: bool
-    ) -> Response | Failure:
-        silence_s = self._timeout_s if answer_s is None else answer_s
-        answer_within_s = 1.5 * self._timeout_s if answer_s is None else answer_s
+    async def _exchange(self, request: _Request) -> Response | Failure:
+        finds_out = False
         while True:
-            connection = self._idle_connection(longest=not repeatable)
+            connection = None if finds_out else self._idle_connection(repeatable=request.repeatable)
             if connection is None:
-                made = await connect(self._destination, connected_by - time.monotonic())
+                made = await connect(self._destination, request.connected_by - time.monotonic())
                 if isinstance(made, Failure):
                     return made
                 connection = made
-            keep = False
-            try:
-                if not repeatable and (rest_s := connection.idle_since + REST_S - time.monotonic()) > 0:
-                    await asyncio.sleep(rest_s)
-                answer = connection.ask(
-                    request,
-                    may_send,
-                    silence_s=silence_s,
-                    answer_s=answer_within_s,
-                    ends_by=connected_by + answer_within_s,
-                )
-                if answer is None and connection.fresh:
-                    return Failure("closed", "connection was closed before the request", sent=False)
-                if answer is None:
-                    continue
-                if isinstance(answer, Failure):
-                    return answer
-                self._watch(connection)
-                outcome = await answer
-                keep = connection.reusable and not self._closed
+                connection.on_idle_end = self._idle_time.closed
+            idle_s = 0.0 if connection.fresh else time.monotonic() - connection.idle_since
+            finds_out = idle_s > self._idle_time.safe_s
+            outcome = await self._carried(request, connection, idle_s)
+            if outcome is None:
+                finds_out = False
+            elif isinstance(outcome, Response):
+                if finds_out:
+                    self._idle_time.survived(idle_s)
+                if outcome.keep_alive is not None:
+                    self._idle_time.said(outcome.keep_alive)
                 return outcome
-            finally:  # also for a cancelled task
-                self._in_flight.discard(connection)
-                if keep:
-                    connection.idle_since = time.monotonic()
-                    self._idle.append(connection)
-                else:
-                    connection.abort()
+            elif idle_s > 0 and outcome.kind == "closed" and not connection.answer_begun:
+                self._idle_time.closed(idle_s)
+                if not (finds_out and request.repeatable):
+                    return outcome
+            else:
+                return outcome
 
-    def _idle_connection(self, *, longest: bool) -> Connection | None:
-        oldest = time.monotonic() - IDLE_S
-        while self._idle and self._idle[0].idle_since < oldest:  # after a burst, those at the far end
-            self._idle.popleft().close()
-        while self._idle:
-            connection = self._idle.popleft() if longest else self._idle.pop()
+    async def _carried(self, request: _Request, connection: Connection, idle_s: float) -> Response | Failure | None:
+        """Ask on this connection; None where it was of no use any more, and nothing was sent."""
+        keep = False
+        try:
+            if not (request.repeatable or connection.fresh) and idle_s < REST_S:
+                await asyncio.sleep(REST_S - idle_s)
+            answer = connection.ask(
+                request.written,
+                request.may_send,
+                silence_s=request.silence_s,
+                answer_s=request.answer_s,
+                ends_by=request.connected_by + request.answer_s,
+            )
+            if answer is None and connection.fresh:
+                return Failure("closed", "connection was closed before the request", sent=False)
+            if answer is None or isinstance(answer, Failure):
+                return answer
+            self._watch(connection)
+            outcome = await answer
+            keep = isinstance(outcome, Response) and connection.reusable and not self._closed
+            return outcome
+        finally:  # also for a cancelled task
+            self._in_flight.discard(connection)
+            if keep:
+                connection.idle_since = time.monotonic()
+                self._idle.append(connection)
+            else:
+                connection.abort()
+
+    def _idle_connection(self, *, repeatable: bool) -> Connection | None:
+        idle, now = self._idle, time.monotonic()
+        while idle and (idle[0].ended or now - idle[0].idle_since > self._idle_time.usable_s):
+            idle.popleft().close()
+        first = 0
+        if not repeatable:
+            safe_s = self._idle_time.safe_s
+            first = next((n for n, each in enumerate(idle) if now - each.idle_since <= safe_s), len(idle))
+        while len(idle) > first:
+            if repeatable:
+                connection = idle.pop()
+            else:
+                connection = idle[first]
+                del idle[first]
             if not connection.has_news():
                 return connection
             connection.abort()

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from consumer.engage import connecting, http
+from consumer.engage import connecting, http, idling
 from consumer.engage.connection import Connection
 from consumer.engage.http import Failure, HttpEngine, Origin, Response
+from consumer.engage.idling import IdleTime
 from tests.contract.test_answers import ANSWERS, read_by_us
 from tests.support.scripted_server import Peer, Server, answer, answering, serving
 
@@ -194,6 +195,135 @@ async def test_a_server_that_closes_behind_an_answer_without_a_word_costs_no_act
         assert [await post(engine) for _ in range(10)] == [FINE] * 10
         assert server.connections == 10
         await engine.aclose()
+
+
+# How long they are kept
+
+
+def aged(engine: HttpEngine, seconds: float) -> None:
+    """Have the idle connections be so much older."""
+    for connection in engine._idle:
+        connection.idle_since -= seconds
+
+
+async def test_an_action_takes_no_connection_that_is_older_than_is_known_to_be_safe() -> None:
+    async with serving(numbered) as server:
+        engine = engine_for(server.url)
+        assert await post(engine) == Response(200, b"1")
+        aged(engine, idling.FIRST_S - 1)
+        assert await post(engine) == Response(200, b"1")
+        aged(engine, idling.FIRST_S + 1)
+        assert await post(engine) == Response(200, b"2")
+        await engine.aclose()
+
+
+async def test_a_get_finds_out_what_an_action_may_then_use() -> None:
+    async with serving(numbered) as server:
+        engine = engine_for(server.url)
+        assert await get(engine) == Response(200, b"1")
+        aged(engine, 30)
+        assert await get(engine) == Response(200, b"1")
+        aged(engine, 29)
+        assert await post(engine) == Response(200, b"1")
+        aged(engine, 31)
+        assert await post(engine) == Response(200, b"2")
+        await engine.aclose()
+
+
+async def test_a_get_that_meets_the_servers_closing_is_sent_once_more() -> None:
+    """And no action is: whether it was processed is not known."""
+
+    async def closes_at_the_second(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(answer(200, b"%d" % peer.number))
+        await peer.request()
+
+    async with serving(closes_at_the_second) as server:
+        engine = engine_for(server.url)
+        assert await get(engine) == Response(200, b"1")
+        aged(engine, 30)
+        assert await get(engine) == Response(200, b"2")
+        assert len(server.requests) == 3
+        aged(engine, 20)  # known to be safe: 30 s less the margin
+        failure = await post(engine)
+        assert isinstance(failure, Failure)
+        assert (failure.kind, failure.sent) == ("closed", True)
+        await engine.aclose()
+
+
+async def test_a_get_is_not_repeated_where_the_connection_was_young() -> None:
+    async def closes_at_the_second(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK)
+        await peer.request()
+
+    async with serving(closes_at_the_second) as server:
+        engine = engine_for(server.url)
+        assert await get(engine) == FINE
+        assert isinstance(await get(engine), Failure)
+        assert len(server.requests) == 2
+        await engine.aclose()
+
+
+async def test_when_a_server_closes_an_idle_connection_its_time_out_is_learnt() -> None:
+    async def closes_when_told(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(answer(200, b"%d" % peer.number))
+        if peer.number == 1:
+            await told.wait()
+            return
+        await numbered(peer)
+
+    told = asyncio.Event()
+    async with serving(closes_when_told) as server:
+        engine = engine_for(server.url)
+        assert await post(engine) == Response(200, b"1")
+        (idle,) = engine._idle
+        aged(engine, 75)
+        told.set()
+        await asyncio.wait([idle.lost])
+        assert await post(engine) == Response(200, b"2")
+        aged(engine, 59)
+        assert await post(engine) == Response(200, b"2")
+        aged(engine, 61)
+        assert await post(engine) == Response(200, b"3")
+        await engine.aclose()
+
+
+@pytest.mark.parametrize("said", ["timeout=30, max=100", "max=7,Timeout=30", 'timeout="30"'])
+async def test_a_server_that_says_how_long_it_keeps_a_connection_is_believed(said: str) -> None:
+    async with serving(answering(answer(200, b"fine", {"Keep-Alive": said}))) as server:
+        engine = engine_for(server.url)
+        assert await post(engine) == FINE
+        aged(engine, 23)
+        assert await post(engine) == FINE
+        assert server.connections == 1
+        aged(engine, 25)
+        assert await get(engine) == FINE
+        assert server.connections == 2
+        await engine.aclose()
+
+
+@pytest.mark.parametrize("said", ["", "timeout", "timeout=-1", "timeout=x", "xtimeout=1"])
+async def test_a_keep_alive_that_says_nothing_changes_nothing(said: str) -> None:
+    idle = IdleTime()
+    idle.said(said.encode())
+    assert (idle.safe_s, idle.usable_s) == (idling.FIRST_S, idling.MAX_S)
+
+
+async def test_a_restart_is_no_time_out_for_long() -> None:
+    idle = IdleTime()
+    idle.closed(0.3)
+    assert idle.safe_s == idling.FIRST_S
+    idle.closed(2.0)
+    assert idle.safe_s == idling.MARGIN * 2.0
+    idle.survived(6.0)
+    assert idle.safe_s == 6.0
+    idle.survived(10_000.0)
+    assert idle.safe_s == idling.MAX_S
+
+
+# What was sent
 
 
 async def test_what_the_kernel_refuses_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.engage import http
+from consumer.engage import idling
 from consumer.engage.http import MAX_BODY_BYTES, Failure, HttpEngine, MaySend, Origin, Response
 from tests.support.scripted_server import Peer, Script, answer, answering, refused_url, serving
 
@@ -537,7 +537,7 @@ async def test_bytes_behind_an_answer_are_seen_behind_the_longest_answer_as_well
 async def test_idle_connections_are_closed_before_a_server_would(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(answering(OK)) as server:
         engine = engine_for(server.url)
-        monkeypatch.setattr(http, "IDLE_S", -1.0)  # as if it were over at once
+        monkeypatch.setattr(idling, "MAX_S", -1.0)  # as if it were over at once
         await asyncio.gather(*(ask(engine) for _ in range(4)))
         await ask(engine)
         await asyncio.gather(*(peer.client_left() for peer in server.peers[:4]))
