@@ -310,6 +310,15 @@ def jump(scheduler: Scheduler) -> bool:
     return True
 
 
+def refuse(scheduler: Scheduler) -> bool:
+    """The group does not take a member any more: another one has its name, or a right was withdrawn."""
+    process = _running(scheduler)
+    if process is None or not process.source.membership.joined:
+        return False
+    process.source.refuse()
+    return True
+
+
 Fault = Callable[["Scheduler"], bool]
 FAULTS: dict[str, tuple[int, Fault]] = {
     "crash": (2, crash),
@@ -331,6 +340,7 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "delay topic recreated": (1, recreate),
     "dead letters refused": (2, refuse_dead_letters),
     "clock jump": (1, jump),
+    "member refused": (1, refuse),
 }
 _DRAWN = [name for name, (weight, _) in FAULTS.items() for _ in range(weight)]
 

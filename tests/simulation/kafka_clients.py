@@ -89,6 +89,11 @@ class SimulatedConsumer:
         self._member: Member | None = None
         self._known_generation = -1
         self._looked = -1  # the version of the broker's state that held no news
+        # With group.protocol=consumer, a member that was never let in shows the generation 0, else -1.
+        self._first = 0 if self._scheduler.chance(0.5) else -1
+        self.was_let_in = False
+        self._refused = False
+        self._fatal_told = False
         self._callbacks: dict[str, Callable[[Consumer, list[TopicPartition]], None]] = {}
 
     def subscribe(self, topics: list[str], **callbacks: Callable[[Consumer, list[TopicPartition]], None]) -> None:
@@ -112,12 +117,24 @@ class SimulatedConsumer:
         self.unsubscribe()
         self._member = None
 
+    def refuse(self) -> None:
+        """Be of no use any more. A message says so once, and nothing after it.
+
+        The group waits for its heartbeats for as long as for those of a process that fell silent.
+        """
+        self._refused = True
+        self._looked = -1
+        if self._member is not None:
+            self._kafka.fall_silent(self._member)
+
     @property
     def _kicked(self) -> bool:
         return self._member is not None and self._member.id not in self._kafka.members
 
     def has_news(self) -> bool:
         member = self._member
+        if self._refused:
+            return not self._fatal_told
         if self._looked == self._kafka.version or self._process.cut or member is None:
             return False
         if member.news or member.generation != self._known_generation or member.id not in self._kafka.members:
@@ -140,6 +157,9 @@ class SimulatedConsumer:
     def poll(self, timeout: float) -> Message | None:
         member = self._member
         self._looked = -1
+        if self._refused:
+            told, self._fatal_told = self._fatal_told, True
+            return None if told else message(("", 0), None, code=KafkaError._FATAL)
         if self._process.cut or member is None:
             return None
         if self._kicked:
@@ -181,6 +201,8 @@ class SimulatedConsumer:
     def _take(self, most: int) -> list[Message]:
         taken: list[Message] = []
         self._looked = -1
+        if self._refused:
+            return taken
         for at, fetching in self._fetching.items():
             log = self._kafka.logs[at]
             if fetching.paused or len(taken) >= most:
@@ -211,7 +233,8 @@ class SimulatedConsumer:
         if member.generation != self._known_generation:
             self._known_generation = member.generation
             self._looked = -1
-        return metadata(member.generation, member.id)
+        self.was_let_in |= member.generation > 0
+        return metadata(member.generation if self.was_let_in else self._first, member.id)
 
     def incremental_assign(self, partitions: Iterable[TopicPartition]) -> None:
         for each in partitions:

@@ -410,9 +410,14 @@ class Kafka:
                     member.silent_since = math.inf
                     if member in self._silent:
                         self._silent.remove(member)
-                elif member not in self._silent:
-                    member.silent_since = self.clock()
-                    self._silent.append(member)
+                else:
+                    self.fall_silent(member)
+
+    def fall_silent(self, member: Member) -> None:
+        """No heartbeat of it comes any more."""
+        if member not in self._silent:
+            member.silent_since = self.clock()
+            self._silent.append(member)
 
     def heartbeats(self) -> None:
         """Give up who was silent too long."""

@@ -17,6 +17,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 import consumer.kafka.journal.transactions
+import consumer.kafka.membership
 from consumer.core import clock, ledger
 from consumer.core.clock import Clock
 from consumer.core.effects import Document, Effect, LiveAction, Poll, Request, Send
@@ -198,6 +199,16 @@ def a_partition_is_resumed_that_was_not_paused(patch: Patch) -> None:
         member.resume([TopicPartition(*at) for at in self._owned])
 
     patch.setattr(Membership, "resume", resume)
+
+
+@mutation
+def a_fatal_error_is_logged_and_forgotten(patch: Patch) -> None:
+    patch.setattr(consumer.kafka.membership, "is_fatal", lambda error: False)
+
+
+@mutation
+def a_member_is_ready_before_the_group_let_it_in(patch: Patch) -> None:
+    patch.setattr(consumer.kafka.membership, "FIRST_GENERATION", 0)
 
 
 @mutation

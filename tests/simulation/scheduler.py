@@ -17,7 +17,7 @@ from functools import partial
 from typing import TypeVar
 
 from consumer.core.clock import Clock
-from consumer.errors import OffsetOutOfRangeError
+from consumer.errors import ConsumerFailedError, OffsetOutOfRangeError
 from consumer.kafka.facts import (
     DeadLetterRefused,
     DelayTopicRecreated,
@@ -161,12 +161,15 @@ class Scheduler:
 
     def process_failed(self, process: Process, error: Exception) -> None:
         self.say(f"{process.id} ends: {type(error).__name__}: {error}")
-        if not isinstance(error, OffsetOutOfRangeError):
-            self.broken(error)
-            return
-        self.reach("a process ended for an offset that is out of range")
-        if any(self.oracle.position(n) >= self.kafka.logs[TOPICS.source, n].start for n in self.numbers):
-            self.violate(f"{process.id} ends for one partition, though others can be served")
+        match error:
+            case OffsetOutOfRangeError():
+                self.reach("a process ended for an offset that is out of range")
+                if any(self.oracle.position(n) >= self.kafka.logs[TOPICS.source, n].start for n in self.numbers):
+                    self.violate(f"{process.id} ends for one partition, though others can be served")
+            case ConsumerFailedError():
+                self.reach("a process ended because the group refused it")
+            case _:
+                self.broken(error)
 
     def set_apart(self, process: Process, line: str, **fields: object) -> None:
         """Be the operator, who is told of a partition whose records were deleted unread, and stops all to decide."""

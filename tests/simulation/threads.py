@@ -118,6 +118,10 @@ class SimulatedSource:
     def join(self, timeout_s: float) -> bool:
         return self._process.wait(timeout_s, lambda: self.left)
 
+    def refuse(self) -> None:
+        """The group does not take this member any more."""
+        self._consumer.refuse()
+
     @property
     def news(self) -> str | None:
         return "leave" if self._stopping else self._consumer.news
@@ -137,6 +141,8 @@ class SimulatedSource:
                 self.left = True
             elif self._room > 0:
                 batch = self.membership.poll(consumer)
+                if self.membership.joined and not self._consumer.was_let_in:
+                    self._process.scheduler.violate(f"{self._process.id} is ready before the group let it in")
                 if batch:
                     self._room -= 1
                     self._report(Consumed(batch))
