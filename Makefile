@@ -80,6 +80,7 @@ bench: $(READY) ## Measure throughput and restore time against a real broker, an
 	@$(BIN)/python -m benchmarks.throughput $(ARGS)
 	@$(BIN)/python -m benchmarks.restore $(ARGS)
 	@$(BIN)/python -m benchmarks.lateness
+	@$(BIN)/python -m benchmarks.deciding
 
 lock: $(READY) ## Pin the dependencies of pyproject.toml (ARGS=--upgrade for the newest)
 	@set -e; lock() { \

@@ -31,6 +31,7 @@ from consumer.core.clock import steady_clock
 from consumer.core.effects import ActionId, Job, NewAction, Save
 from consumer.core.ledger import Ledger, Policy
 from consumer.core.ownership import Assignment
+from consumer.core.places import place_of
 from consumer.events.decoding import decode
 from consumer.events.routing import BUILT_IN_ROUTES, Routed, Router, compile_routes
 from consumer.kafka import clients
@@ -87,7 +88,7 @@ def fill(bootstrap_servers: str, actions: int, partitions: int) -> float:
         positions: dict[int, int] = {}
         for each, action in batch:
             value = pending_value(_save(each, action))
-            producer.produce(TOPICS.delay, value, action_key(each.offset, action.route), each.partition)
+            producer.produce(TOPICS.delay, value, action_key(place_of(0, each.offset), action.route), each.partition)
             producer.poll(0)
             positions[each.partition] = each.offset + 1
             sizes += len(value)

@@ -16,6 +16,8 @@ DETAIL = PREFIX + "detail"
 ROUTE = PREFIX + "route"
 REDRIVE_OF = PREFIX + "redrive-of"
 """Header of a redriven event: `topic/partition/offset` of the dead letter that it was."""
+ITEM = PREFIX + "item"
+"""Header of a dead letter, and of its redrive: for which of its event's items it was (a route's `each`), from 0."""
 FIRST_OFFSET = PREFIX + "first-offset"
 """Header of a redriven event: the source offset of the event that it repeats, which was not redriven itself."""
 
@@ -54,6 +56,7 @@ class DeadLetterHeaders(BaseModel):
     source_timestamp_ms: int | None = Field(
         None, description="The source record's own time: milliseconds since 1970 (UTC). The dead letter's is its own."
     )
+    item: int | None = Field(None, description="For which of its event's items, from 0; absent: for the event.")
     route: str | None = None
     action: str | None = None
     connection: str | None = None

@@ -126,6 +126,7 @@ class RoutedAction(_Contract):
     trace_context: dict[str, str] | None = Field(
         None, description="W3C traceparent and tracestate: the event's, or with tracing on those of its processing."
     )
+    item: int | None = Field(None, description="Which of its event's items it is for, from 0; null: for the event.")
     source: SourceRecord
 
 

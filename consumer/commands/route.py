@@ -48,9 +48,12 @@ def route(
         Path | None,
         typer.Argument(
             help="Events, one per line or one alone, or records that kcat -J or kafka-console-consumer printed;"
-            " -: stdin.",
+            " -: stdin; test: compare the folder DIR with what it expects.",
             show_default=False,
         ),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="With `test`: see docs/expressions.md.", show_default=False)
     ] = None,
     *,
     config: Config = None,
@@ -85,7 +88,9 @@ def route(
 ) -> None:
     """Say what would become of events. Exit code 1 where one would be dead-lettered, or cannot be read."""
     with exit_codes():
-        if (file is None) == (offset is None):
+        if file == Path("test") and folder is not None:
+            raise typer.Exit(_test(folder))
+        if (file is None) == (offset is None) or folder is not None:
             refuse("name the events: FILE or --offset")
         from consumer.commands.exports import Defaults, records_in
 
@@ -105,6 +110,22 @@ def route(
             else:
                 _print_verdict(verdict, verbose=verbose)
         raise typer.Exit(int(dead))
+
+
+def _test(folder: Path) -> int:
+    """Compare every folder below this one with what it expects; returns the exit code."""
+    from consumer.commands.expectations import differences, folders_below
+
+    folders = folders_below(folder)
+    if not folders:
+        refuse(f"{folder}: no expected.yaml here or below")
+    different = 0
+    for each in folders:
+        for difference in differences(each):
+            different += 1
+            output.data(str(difference))
+    output.data(f"{len(folders)} folders, {different} differences")
+    return int(bool(different))
 
 
 def _headers(given: list[str] | None) -> list[tuple[str, bytes | None]]:
@@ -132,7 +153,8 @@ def _verdict_row(verdict: Verdict) -> dict[str, object]:
     return {
         "event": verdict.number,
         "fate": verdict.fate,
-        "action": action and _action_row(action),
+        "action": None if action is None else _action_row(action),
+        "actions": [_action_row(each) for each in verdict.actions],
         "reason": verdict.reason,
         "detail": verdict.detail,
         "note": verdict.note,
@@ -146,18 +168,16 @@ def _action_row(action: Routed) -> dict[str, object]:
 
 
 def _print_verdict(verdict: Verdict, *, verbose: bool) -> None:
-    action = verdict.action
-    if action is not None:
-        said = f"{action.action} of order {action.order_id} on {action.connection}, {_how(action.tag_source)}"
-    elif verdict.fate == "unreadable":
-        said = f"cannot be read: {verdict.detail}"
-    elif verdict.reason is not None:
-        said = f"dead letter, {verdict.reason}: {verdict.detail}"
-    else:
-        said = f"ignored: {verdict.detail}"
-    output.data(f"event {verdict.number}: {said}")
-    if action is not None:
+    for action in verdict.actions:
+        item = "" if action.item is None else f", item {action.item}"
+        to = f"{action.action} of order {action.order_id} on {action.connection}"
+        output.data(f"event {verdict.number}{item}: {to}, {_how(action.tag_source)}")
         _print_contents(action)
+    if not verdict.actions:
+        said = {"unreadable": "cannot be read", "ignored": "ignored"}.get(
+            verdict.fate, f"dead letter, {verdict.reason}"
+        )
+        output.data(f"event {verdict.number}: {said}: {verdict.detail}")
     if verdict.note is not None:
         output.data(f"  note: {verdict.note}")
     if verbose:
@@ -195,11 +215,16 @@ class Verdict:
 
     number: int
     fate: Fate
-    action: Routed | None = field(default=None, repr=False)
+    actions: tuple[Routed, ...] = field(default=(), repr=False)
     reason: Reason | None = None
     detail: str | None = None
     trace: tuple[RouteTrace, ...] = field(default=(), repr=False)
     note: str | None = None
+
+    @property
+    def action(self) -> Routed | None:
+        """The action, where there is one alone."""
+        return self.actions[0] if len(self.actions) == 1 else None
 
 
 def judged(records: Iterable[SourceEvent | Unreadable], settings: Settings) -> Iterator[Verdict]:
@@ -218,11 +243,21 @@ def judged(records: Iterable[SourceEvent | Unreadable], settings: Settings) -> I
 
 def _verdict(number: int, decision: Decision, trace: tuple[RouteTrace, ...]) -> Verdict:
     from consumer.events.deciding import Ignored
-    from consumer.events.routing import Misrouted, note_on
+    from consumer.events.routing import Misrouted, Several
 
     match decision:
         case Ignored(why):
             return Verdict(number=number, fate="ignored", detail=_IGNORED[why], trace=trace)
         case Misrouted(reason, detail):
             return Verdict(number=number, fate="dead_letter", reason=reason, detail=detail, trace=trace)
-    return Verdict(number=number, fate="routed", action=decision, trace=trace, note=note_on(decision.action))
+    actions = decision.actions if isinstance(decision, Several) else (decision,)
+    note = next((note for each in actions if (note := _note_on_action(each)) is not None), None)
+    return Verdict(number=number, fate="routed", actions=actions, trace=trace, note=note)
+
+
+def _note_on_action(action: Routed) -> str | None:
+    from consumer.events.identifiers import hint_on
+    from consumer.events.routing import note_on
+
+    hint = hint_on(action.order_id)
+    return note_on(action.action) or (None if hint is None else f"the order's id {hint}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from consumer.events.decoding import Undecodable, decode, is_null, kind
-from consumer.events.routing import Misrouted, RecordFacts, Routed, Router, RouteTrace, Unrouted
+from consumer.events.routing import Misrouted, RecordFacts, Routed, Router, RouteTrace, Several, Unrouted
 from schemas.dead_letter import REDRIVE_OF, Reason
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -33,7 +33,7 @@ class Ignored:
     why: Ignoring
 
 
-Decision = Routed | Misrouted | Ignored
+Decision = Routed | Several | Misrouted | Ignored
 
 
 def decide(
@@ -60,9 +60,15 @@ def decide(
     if not isinstance(result, Unrouted):
         return result
     if not isinstance(event, dict):
-        hint = "; `json(event)` in a route reads it" if isinstance(event, str) and event[:1] in ("{", "[") else ""
-        return Misrouted(Reason.UNDECODABLE, f"JSON, but {kind(event)}, not an object{hint}", None)
+        return Misrouted(Reason.UNDECODABLE, f"JSON, but {kind(event)}, not an object{_hint(event)}", None)
     return Ignored("unrouted")
+
+
+def _hint(event: object) -> str:
+    if isinstance(event, list):
+        return "; a route with `each: event[]` takes its items"
+    is_json = isinstance(event, str) and event[:1] in ("{", "[")
+    return "; a route reads it by `json(event)`" if is_json else ""
 
 
 def _tombstone(value: bytes | None) -> str | None:

@@ -58,7 +58,7 @@ def decode(value: bytes) -> object | Undecodable:
     try:
         event: object = from_json(text, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
-        return Undecodable(_why_no_json(value, error))
+        return _lines(text) or Undecodable(_why_no_json(value, error))
     if not _is_shallow(text, event):
         return Undecodable(TOO_DEEP)
     again = to_json(event)
@@ -69,6 +69,15 @@ def decode(value: bytes) -> object | Undecodable:
         if problem is not None:
             return Undecodable(problem)
     return read_exactly(text)
+
+
+def _lines(text: bytes) -> list[object] | None:
+    """Read JSON Lines, several objects in one value, as a list of them; None: it is something else."""
+    lines = [line for line in text.split(b"\n") if line.strip(_SPACE)]
+    if len(lines) < 2 or not all(line.lstrip(_SPACE).startswith(b"{") for line in lines):
+        return None
+    found = [decode(line) for line in lines]
+    return found if all(isinstance(each, dict) for each in found) else None
 
 
 def is_null(value: bytes) -> bool:

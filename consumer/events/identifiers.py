@@ -8,12 +8,15 @@ stays one even with a server that decodes it (twice) before it looks at the path
 from __future__ import annotations
 
 import re
+import unicodedata
 from urllib.parse import unquote
 
 MAX_ID_CHARACTERS = 1024  # ids in use have tens; percent-encoded (9 bytes a character) a URL stays below 10 kB
 
 _ORDINARY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_ID_CHARACTERS}}}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_INVISIBLE = frozenset({"Cf", "Zs"})  # joiners and marks of direction, and spaces but the usual one
+_ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK"})
 _SEPARATOR = re.compile(r"[/\\]")
 
 
@@ -32,6 +35,25 @@ def why_unusable(raw_id: str) -> str | None:
     if any("\ud800" <= character <= "\udfff" for character in raw_id):
         return "has half a surrogate pair"
     return "would be more than one path segment" if _climbs(raw_id) else None
+
+
+def hint_on(raw_id: str) -> str | None:
+    """Say, in words that follow the field's name, why Engage may know this id by another spelling; None: it is plain.
+
+    Such an id is sent as it is. The words stand in dead letters and in the dry run, where they may explain a 404.
+    """
+    if _ORDINARY.fullmatch(raw_id):
+        return None
+    if raw_id != raw_id.strip():
+        return "has white space around it"
+    if not unicodedata.is_normalized("NFC", raw_id):
+        return "is not in Unicode's composed form (NFC)"
+    if any(unicodedata.category(each) in _INVISIBLE and each != " " for each in raw_id):
+        return "has characters that cannot be seen"
+    if unicodedata.normalize("NFKC", raw_id) != raw_id:
+        return "has characters that look like plain ones"
+    alphabets = {unicodedata.name(each, "").partition(" ")[0] for each in raw_id if each.isalpha()}
+    return "mixes alphabets whose letters look alike" if len(alphabets & _ALIKE) > 1 else None
 
 
 def _climbs(raw_id: str) -> bool:

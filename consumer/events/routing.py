@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
 from difflib import get_close_matches
 from typing import Annotated, Literal, Protocol
@@ -44,7 +44,7 @@ from consumer.events.expressions import (
 )
 from consumer.events.identifiers import MAX_ID_CHARACTERS, why_unusable
 from consumer.events.times import Unreadable, milliseconds, plausible, read_time, zone_of
-from schemas.dead_letter import Reason
+from schemas.dead_letter import ITEM, REDRIVE_OF, Reason
 from schemas.engage import DOCUMENTED_ACTIONS, MAX_ACTION_CHARACTERS, ActionName, Change
 from schemas.order_event import OrderEvent
 from schemas.pending_action import (
@@ -73,6 +73,9 @@ TOMBSTONES: tuple[Tombstone, ...] = ("absent", "empty", "literal_null")
 """Values that stand for a deletion: none at all (Kafka's own), no bytes, and the JSON text `null`."""
 
 MAX_LANGUAGE_CHARACTERS = 100  # a language tag in use has up to 12
+MAX_EACH = 1000
+"""Items of one event (`each`): they are saved in one transaction. Below core/places.py's limit."""
+
 MAX_NAMED = 3  # fields that a dead letter's detail names
 
 # What an event may have wrong and still be an action: fields of the contract that decide nothing.
@@ -106,6 +109,11 @@ class RouteRule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    each: JMESPath | None = Field(
+        None,
+        description="A list in the event, with an action for each of its items, such as body.fulfillments[]. The other"
+        " expressions of the route read the item as `item`; the route takes the items for which `when` is true.",
+    )
     when: JMESPath | None = Field(
         None, description="Which events the route takes: those for which this is true in JMESPath. Default: all."
     )
@@ -201,6 +209,7 @@ class Route:
     action: ActionName
     on_unknown: OnUnknown
     canonical: bool
+    each: Expression | None
     when: Expression | None
     action_name: Expression | None
     order_id: Expression
@@ -226,7 +235,7 @@ def compile_routes(rules: Mapping[str, RouteRule], tables: Tables | None = None)
 
 
 EXPRESSIONS = (
-    *("when", "action_name", "order_id", "version_tag", "job_id", "order", "change_delivery", "change_status"),
+    *("each", "when", "action_name", "order_id", "version_tag", "job_id", "order", "change_delivery", "change_status"),
     *("newer_than", "event_time", "language", "data", "connection"),
 )
 """The keys of a route that are expressions."""
@@ -238,8 +247,10 @@ def expressions_of(rule: RouteRule) -> dict[str, str]:
 
 
 def _compiled(name: str, rule: RouteRule, tables: Tables) -> Route:
+    with_item = rule.each is not None
+
     def compiled(text: str) -> Expression:
-        return compile_expression(text, tables)
+        return compile_expression(text, tables, with_item=with_item)
 
     def optional(text: str | None) -> Expression | None:
         return None if text is None else compiled(text)
@@ -249,7 +260,10 @@ def _compiled(name: str, rule: RouteRule, tables: Tables) -> Route:
         action=rule.action,
         on_unknown=rule.on_unknown,
         canonical=rule == BUILT_IN_ROUTES.get(name),
-        when=None if rule.when is None else compile_expression(rule.when, tables, is_condition=True),
+        each=None if rule.each is None else compile_expression(rule.each, tables),
+        when=None
+        if rule.when is None
+        else compile_expression(rule.when, tables, is_condition=True, with_item=with_item),
         action_name=optional(rule.action_name),
         order_id=compiled(rule.order_id),
         version_tag=optional(rule.version_tag),
@@ -299,11 +313,13 @@ class RecordFacts(Protocol):
 class Scope:
     """What a route's expressions read: the event, and its record's names beside it where one of them is used."""
 
-    __slots__ = ("_root", "event", "record")
+    __slots__ = ("_root", "event", "items", "record")
 
-    def __init__(self, event: object, record: RecordFacts) -> None:
+    def __init__(self, event: object, record: RecordFacts, item: tuple[object, ...] = ()) -> None:
+        """`item`: the one item that it is about, in a route with `each`."""
         self.event = event
         self.record = record
+        self.items = item
         self._root: dict[str, object] | None = None
 
     @property
@@ -320,6 +336,8 @@ class Scope:
                 "key": _as_text(record.key),
                 "meta": {**place, "timestamp": record.timestamp_ms},
             }
+            if self.items:
+                (self._root["item"],) = self.items
         return self._root
 
 
@@ -344,7 +362,10 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routed:
-    """The event is this action: schemas.pending_action.RoutedAction without its `source`. `dropped` is not kept."""
+    """The event is this action: schemas.pending_action.RoutedAction without its `source`. `dropped` is not kept.
+
+    `item`: for which of the event's items it is (a route's `each`), counted from 0.
+    """
 
     route: str
     connection: str
@@ -356,7 +377,15 @@ class Routed:
     on_unknown: OnUnknown
     event_time_ms: int
     trace_context: dict[str, str] | None = field(repr=False)
+    item: int | None = None
     dropped: tuple[Dropped, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """The event is these actions, one for each item that a route takes, in the order of the items."""
+
+    actions: tuple[Routed, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,19 +435,54 @@ class Router:
 
     def route(
         self, event: object, record: RecordFacts, trace: list[RouteTrace] | None = None
-    ) -> Routed | Unrouted | Misrouted:
+    ) -> Routed | Several | Unrouted | Misrouted:
         """Say what becomes of an event, and in `trace` what each route said. Never raises for what it holds."""
         scope = Scope(event, record)
-        for index, route in enumerate(self._routes):
-            result = self._ask(route, scope)
-            if trace is not None:
-                trace.append(RouteTrace(route.name, result is not None, _why(route, result)))
-            if result is not None:
-                if trace is not None:
-                    first = f"not asked: `{route.name}` comes first"
-                    trace.extend(RouteTrace(later.name, False, first) for later in self._routes[index + 1 :])
+        actions: dict[int, Routed] = {}
+        first: Route | None = None  # the route that took the event, or the first of its items
+        for route in self._routes:
+            if first is not None and not _shares_items(first, route):
+                _note(trace, route, took=False, why=f"not asked: `{first.name}` comes first")
+                continue
+            if route.each is None:
+                result = self._ask(route, scope)
+                _note(trace, route, took=result is not None, why=_why(route, result))
+                if result is None:
+                    continue
+                if trace is None:
+                    return result
+                self._note_later(trace, route)
                 return result
-        return _UNROUTED
+            items = self._ask_each(route, scope, actions)
+            if isinstance(items, Misrouted):
+                _note(trace, route, took=True, why=items.detail)
+                return items
+            _note(trace, route, took=bool(items), why=f"takes {len(items)} items")
+            actions |= items
+            first = first or (route if items else None)
+        return Several(tuple(actions[item] for item in sorted(actions))) if actions else _UNROUTED
+
+    def _note_later(self, trace: list[RouteTrace], taker: Route) -> None:
+        later = self._routes[self._routes.index(taker) + 1 :]
+        trace.extend(RouteTrace(each.name, False, f"not asked: `{taker.name}` comes first") for each in later)
+
+    def _ask_each(self, route: Route, scope: Scope, taken: Collection[int]) -> dict[int, Routed] | Misrouted:
+        """Ask for each item that no earlier route took. One item that cannot be used makes the event a dead letter."""
+        try:
+            items = _items(route, scope)
+        except _UnusableError as wrong:
+            return Misrouted(wrong.reason, str(wrong), route.name)
+        wanted = _redriven_item(scope.record.headers)
+        found: dict[int, Routed] = {}
+        for number, item in enumerate(items):
+            if number in taken or wanted not in (None, number):
+                continue
+            result = self._ask(route, Scope(scope.event, scope.record, (item,)))
+            if isinstance(result, Misrouted):
+                return replace(result, detail=f"item {number}: {result.detail}")
+            if result is not None:
+                found[number] = replace(result, item=number)
+        return found
 
     def _ask(self, route: Route, scope: Scope) -> Routed | Misrouted | None:
         try:
@@ -448,6 +512,34 @@ class Router:
             trace_context=trace_context(scope.record.headers),
             dropped=tuple(dropped),
         )
+
+
+def _shares_items(first: Route, route: Route) -> bool:
+    """Tell whether a route is asked for the items that the first one left: it names the same list."""
+    return first.each is not None and route.each is not None and first.each.text == route.each.text
+
+
+def _items(route: Route, scope: Scope) -> list[object]:
+    value = _value("each", route.each, scope)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise _UnusableError(f"each: {route.each} gave {kind(value)}, not a list")
+    if len(value) > MAX_EACH:
+        raise _UnusableError(f"each: {route.each} gave more than {MAX_EACH} items")
+    return value
+
+
+def _redriven_item(headers: Sequence[tuple[str, bytes | None]]) -> int | None:
+    """Return for which item an event was redriven: its others were dealt with. None: for all."""
+    found = {name: value for name, value in headers if name in (REDRIVE_OF, ITEM) and value}
+    item = found.get(ITEM, b"")
+    return int(item) if REDRIVE_OF in found and item.isdigit() and len(item) < 5 else None
+
+
+def _note(trace: list[RouteTrace] | None, route: Route, *, took: bool, why: str) -> None:
+    if trace is not None:
+        trace.append(RouteTrace(route.name, took, why))
 
 
 def _why(route: Route, result: Routed | Misrouted | None) -> str:

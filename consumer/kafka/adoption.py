@@ -26,7 +26,7 @@ from typing import Literal
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from consumer.core.places import incarnation_at, offset_at, place_of
+from consumer.core.places import incarnation_at, item_at, offset_at, place_of
 from consumer.errors import AdoptionRefusedError
 from consumer.kafka import clients
 from consumer.kafka.identity import Recorded, differ, differences, present_identities, recorded_positions
@@ -211,4 +211,4 @@ def _moved_key(key: bytes, partition: int, latest: int, count: int) -> bytes:
     if place is None:
         return key
     incarnation = _moved_to(partition, incarnation_at(place), latest, count)
-    return action_key(place_of(incarnation, offset_at(place)), key.split(b":", 2)[2].decode())
+    return action_key(place_of(incarnation, offset_at(place), item_at(place)), key.split(b":", 2)[2].decode())

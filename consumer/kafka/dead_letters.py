@@ -38,7 +38,7 @@ from consumer.kafka import clients
 from consumer.kafka.records import SourceEvent, Unreadable, event_of_unreadable
 from consumer.kafka.scan import Gap, StalledError, records_between
 from consumer.kafka.topics import RelayTopics, partition_counts, watermarks
-from schemas.dead_letter import FIRST_OFFSET, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
+from schemas.dead_letter import FIRST_OFFSET, ITEM, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
 
 REDRIVEN = PREFIX + "redriven"
 CALL_TIMEOUT_S = 15.0  # above transaction.timeout.ms (10 s), so that the broker decides before we do
@@ -324,7 +324,7 @@ class _Sender:
                 event.key,
                 event.partition,
                 on_delivery=delivered,
-                headers=[*original, (REDRIVE_OF, str(at).encode()), *_first_offset(event)],
+                headers=[*original, (REDRIVE_OF, str(at).encode()), *_first_offset(event), *_item(event)],
             )
         except KafkaException as error:
             failure = clients.error_of(error)
@@ -351,6 +351,11 @@ class _Sender:
         producer = Producer(self._properties, logger=clients.LOGGER)
         producer.init_transactions(CALL_TIMEOUT_S)
         return producer
+
+
+def _item(event: SourceEvent) -> Headers:
+    """Return the header that says for which item the dead letter was: the event's others were dealt with."""
+    return [(name, value) for name, value in event.headers if name == ITEM]
 
 
 def _first_offset(event: SourceEvent) -> Headers:

@@ -34,11 +34,12 @@ from consumer.core.effects import (
     PollTarget,
     Save,
 )
-from consumer.core.places import incarnation_at, offset_at, place_of
+from consumer.core.places import MAX_ITEMS, incarnation_at, item_at, offset_at, place_of
 from consumer.events.deciding import redrive_of
+from consumer.events.identifiers import hint_on
 from consumer.events.numbers import read_exactly, written
 from consumer.events.routing import ORDER_ACTION, Routed, names_order_action
-from schemas.dead_letter import DETAIL, FIRST_OFFSET, PREFIX, REDRIVE_OF, ROUTE, DeadLetterHeaders, Reason
+from schemas.dead_letter import DETAIL, FIRST_OFFSET, ITEM, PREFIX, REDRIVE_OF, ROUTE, DeadLetterHeaders, Reason
 from schemas.engage import ActionRequest, Change, OrderAction
 from schemas.pending_action import (
     Bytes,
@@ -100,15 +101,21 @@ class Unreadable:
 
 def action_key(place: int, route: str) -> bytes:
     """Return the delay topic's key of an action."""
-    return b"%d:%d:%b" % (incarnation_at(place), offset_at(place), route.encode())
+    item = item_at(place)
+    event = b"%d:%d" % (incarnation_at(place), offset_at(place))
+    return b"%b:%b" % (b"%b.%d" % (event, item) if item else event, route.encode())
 
 
 def place_of_key(key: bytes) -> int | None:
     """Return the place of the action's event (core/places.py); None where it is no action's key."""
     parts = key.split(b":", 2)
-    if len(parts) < 3 or not all(number.isdigit() and len(number) < 20 for number in parts[:2]):
+    if len(parts) < 3:
         return None
-    return place_of(int(parts[0]), int(parts[1]))
+    offset, dot, item = parts[1].partition(b".")
+    numbers = (parts[0], offset, item if dot else b"0")
+    if not all(number.isdigit() and len(number) < 20 for number in numbers) or int(numbers[2]) >= MAX_ITEMS:
+        return None
+    return place_of(*map(int, numbers))
 
 
 def new_action(routed: Routed, event: SourceEvent, incarnation: int = 0) -> NewAction:
@@ -137,6 +144,7 @@ def new_action(routed: Routed, event: SourceEvent, incarnation: int = 0) -> NewA
         "on_unknown": routed.on_unknown,
         "event_time_ms": routed.event_time_ms,
         "trace_context": routed.trace_context,
+        "item": routed.item,
         "source": _without_absent(source),
     }
     first_offset = _first_offset(event.headers, incarnation)
@@ -298,17 +306,18 @@ def read_position(value: bytes) -> Position | Unreadable:
 def dead_letter_of_action(given_up: GiveUp, now: float) -> DeadLetterRecord:
     """Return the dead letter of an action that was given up. `now` is seconds since 1970."""
     payload = read_payload(given_up.payload)
-    source = payload.source
+    source, hint = payload.source, hint_on(payload.order_id)
     return _dead_letter(
         _event_of(source),
         DeadLetterHeaders(
             reason=given_up.reason,
-            detail=given_up.detail,
+            detail=given_up.detail if hint is None else f"{given_up.detail}; the order's id {hint}",
             errors=given_up.errors,
             source_topic=source.topic,
             source_partition=source.partition,
             source_offset=source.offset,
             source_timestamp_ms=source.timestamp_ms,
+            item=payload.item,
             route=payload.route,
             action=payload.action,
             connection=payload.connection,
@@ -361,7 +370,10 @@ def dead_letter_of_unreadable(
 def event_of_unreadable(value: bytes) -> SourceEvent | Unreadable:
     """Return the event of a pending record that an older version could not read, where this one can."""
     try:
-        return _event_of(_PENDING.validate_json(value).payload.source)
+        payload = _PENDING.validate_json(value).payload
+        event = _event_of(payload.source)
+        item = [] if payload.item is None else [(ITEM, b"%d" % payload.item)]
+        return replace(event, headers=[*event.headers, *item])
     except ValidationError as error:
         return Unreadable(_first_error(error))
 
@@ -438,7 +450,7 @@ def _first_offset(headers: KafkaHeaders, incarnation: int) -> int | None:
     if incarnation:
         return UNKNOWN
     first = next((value for name, value in reversed(headers) if name == FIRST_OFFSET), None)
-    return int(first) if first and first.isdigit() and len(first) < 20 else UNKNOWN
+    return place_of(0, int(first)) if first and first.isdigit() and len(first) < 20 else UNKNOWN
 
 
 def _document(tag_source: TagSource, first_offset: int | None) -> Document | None:

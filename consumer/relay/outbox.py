@@ -19,7 +19,7 @@ from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.places import offset_at, place_of
 from consumer.events.deciding import Ignored, decide
-from consumer.events.routing import Misrouted, Routed, Router
+from consumer.events.routing import Misrouted, Routed, Router, Several
 from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import DeadLetter, Intent, Item, Position, Put, Tombstone, Write
 from consumer.kafka.membership import MAX_RECORDS
@@ -123,7 +123,7 @@ class Outbox:
         assignment, events = read.assignment, read.events
         self._metrics.events_consumed(assignment.topic, len(events))
         for event in events:
-            self._writes.append(self._taken(assignment, event, now))
+            self._writes += self._taken(assignment, event, now)
         self._ends.pop(assignment, None)
         if not events or events[-1].offset + 1 < read.next_offset:
             self._ends[assignment] = read.next_offset
@@ -146,32 +146,47 @@ class Outbox:
             )
         )
 
-    def _taken(self, assignment: Assignment, event: SourceEvent, now: float) -> Write:
-        """Return the write that settles an event, with the event's position (rule 1)."""
+    def _taken(self, assignment: Assignment, event: SourceEvent, now: float) -> list[Item]:
+        """Return the writes that settle an event, its position with the last (rule 1)."""
         next_offset = event.offset + 1
         decision = decide(event, self._router, self._dead_letter_topics)
-        if isinstance(decision, Ignored):
-            self._metrics.ignored(event.topic, decision.why)
-            return Position(assignment, next_offset)
-        result = decision if self._tracing is None else self._tracing.taken(event, decision, now)
-        if isinstance(result, Routed):
-            self._metrics.routed(result.route, result.action)
-            for each in result.dropped:
-                self._metrics.field_dropped(result.route, each.key)
-            incarnation = self._incarnations[assignment.topic]
-            place = place_of(incarnation, event.offset)
-            save = self._ledger.accept(assignment, place, new_action(result, event, incarnation), now)
-            if save is not None:
-                return put_of(save, next_offset)
-        elif isinstance(result, Misrouted):
-            return DeadLetter(
-                assignment=assignment,
-                record=dead_letter_of_event(event, result.reason, result.detail, now, result.route),
-                reason=result.reason,
-                offset=event.offset,
-                next_offset=next_offset,
-            )
-        return Position(assignment, next_offset)
+        match decision:
+            case Ignored(why):
+                self._metrics.ignored(event.topic, why)
+                return [Position(assignment, next_offset)]
+            case Misrouted(reason, detail, route):
+                if self._tracing is not None:
+                    self._tracing.taken(event, decision, now)
+                record = dead_letter_of_event(event, reason, detail, now, route)
+                return [
+                    DeadLetter(
+                        assignment=assignment,
+                        record=record,
+                        reason=reason,
+                        offset=event.offset,
+                        next_offset=next_offset,
+                    )
+                ]
+            case Several(actions):
+                saves = [self._accepted(assignment, event, action, now) for action in actions]
+            case Routed():
+                saves = [self._accepted(assignment, event, decision, now)]
+        new = [save for save in saves if save is not None]
+        if not new:
+            return [Position(assignment, next_offset)]
+        return [*(put_of(save, with_next=True) for save in new[:-1]), put_of(new[-1], next_offset)]
+
+    def _accepted(self, assignment: Assignment, event: SourceEvent, action: Routed, now: float) -> Save | None:
+        """Give an action to the ledger; returns what is to be saved, None where the ledger has it."""
+        if self._tracing is not None:
+            traced = self._tracing.taken(event, action, now)
+            action = traced if isinstance(traced, Routed) else action
+        self._metrics.routed(action.route, action.action)
+        for each in action.dropped:
+            self._metrics.field_dropped(action.route, each.key)
+        incarnation = self._incarnations[assignment.topic]
+        place = place_of(incarnation, event.offset, action.item or 0)
+        return self._ledger.accept(assignment, place, new_action(action, event, incarnation), now)
 
     def _write(self, effect: Effect, now: float) -> Write:
         match effect:
@@ -211,7 +226,7 @@ class Outbox:
             (self._source.pause if full else self._source.resume)()
 
 
-def put_of(save: Save, next_offset: int | None = None, *, is_intent: bool = True) -> Put:
+def put_of(save: Save, next_offset: int | None = None, *, is_intent: bool = True, with_next: bool = False) -> Put:
     """Return the write of an action's record. `is_intent`: with `sending` it is a new intent.
 
     A document waits for its record's commit as an action does for its intent's.
@@ -219,7 +234,7 @@ def put_of(save: Save, next_offset: int | None = None, *, is_intent: bool = True
     assignment, place = save.action_id
     may_follow = save.sending or save.before_document
     intent = Intent(save.action_id, save.sends, save.doubt) if may_follow and is_intent else None
-    return Put(assignment, action_key(place, save.route), pending_value(save), next_offset, intent)
+    return Put(assignment, action_key(place, save.route), pending_value(save), next_offset, intent, with_next=with_next)
 
 
 def dead_letter_of(given_up: GiveUp, now: float, next_offset: int | None = None) -> DeadLetter:

@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING
 
 from consumer.core.outcomes import Accepted, ActionOutcome
 from consumer.core.ownership import Assignment, Partition
+from consumer.core.places import offset_at
 from consumer.kafka.records import place_of_key, read_position
 from schemas.dead_letter import PREFIX
 from schemas.pending_action import POSITION_KEY, Position
@@ -508,7 +509,8 @@ def _kept(live: Mapping[bytes, Record]) -> dict[int, Record]:
 def _offset_of(record: Record) -> int | None:
     """Return the offset of the event that a record of the delay topic is about."""
     if not _is_kept(record):
-        return place_of_key(record.key or b"")
+        place = place_of_key(record.key or b"")
+        return None if place is None else offset_at(place)
     found = _OFFSET.search(record.value or b"")
     return int(found[1]) if found else None
 

@@ -26,7 +26,7 @@ from consumer.kafka.identity import check_ids
 from consumer.kafka.journal.journal import MAX_WRITES
 from consumer.kafka.journal.low_water_mark import Pinning
 from consumer.kafka.journal.transactions import Transactions
-from consumer.kafka.journal.writes import Item
+from consumer.kafka.journal.writes import Item, goes_on
 from consumer.kafka.membership import Membership
 from consumer.kafka.source import BATCHES_AHEAD
 from consumer.relay.outbox import replace_too_large
@@ -208,6 +208,8 @@ class SimulatedJournal:
                 return
             most = MAX_WRITES if self._process.scheduler.chance(0.8) else 1
             items = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
+            while self._queue and goes_on(items):
+                items.append(self._queue.popleft())
             self.transactions.settle(items)
         except Exception as reason:  # noqa: BLE001 - the thread's edge, as in journal.py
             self.failed = reason

@@ -10,7 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from consumer.core.ownership import Assignment
-from consumer.events.routing import Misrouted, Routed, Router, RouteRule, RouteTrace, Unrouted, compile_routes
+from consumer.core.places import place_of
+from consumer.events.routing import Misrouted, Routed, Router, RouteRule, RouteTrace, Several, Unrouted, compile_routes
 from consumer.kafka.records import SourceEvent, action_key
 from schemas.dead_letter import FIRST_OFFSET, REDRIVE_OF
 from tests.simulation.process import TOPICS
@@ -66,11 +67,11 @@ class RememberingRouter:
     def __init__(self) -> None:
         self._router = Router(compile_routes(ROUTES), ["default"])
         self.tombstones = self._router.tombstones
-        self._known: dict[tuple[bytes | None, int | None], Routed | Unrouted | Misrouted] = {}
+        self._known: dict[tuple[bytes | None, int | None], Routed | Several | Unrouted | Misrouted] = {}
 
     def route(
         self, event: object, record: SourceEvent, trace: list[RouteTrace] | None = None
-    ) -> Routed | Unrouted | Misrouted:
+    ) -> Routed | Several | Unrouted | Misrouted:
         about = (record.value, record.timestamp_ms)
         known = self._known.get(about)
         if known is None:
@@ -144,7 +145,9 @@ class Event:
     def lie(self, partition: int, offset: int) -> None:
         """It was published, and lies there."""
         self.partition, self.offset = partition, offset
-        self.key = action_key(offset, "with_document" if self.travels else "resend" if self.resend else "dead_letter")
+        self.key = action_key(
+            place_of(0, offset), "with_document" if self.travels else "resend" if self.resend else "dead_letter"
+        )
 
 
 def redriven(event: Event, number: int, now: float, *, says_first: bool) -> Event:

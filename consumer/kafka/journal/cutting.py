@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from consumer.kafka.journal.writes import DeadLetter, Write, size_of
+from consumer.kafka.journal.writes import DeadLetter, Write, goes_on, size_of
 
 
 def halves(writes: Sequence[Write], suspects: Collection[DeadLetter]) -> tuple[list[Write], list[Write]]:
@@ -16,7 +16,7 @@ def halves(writes: Sequence[Write], suspects: Collection[DeadLetter]) -> tuple[l
     come = 0
     for index, write in enumerate(writes, 1):
         come += isinstance(write, DeadLetter) and write in suspects
-        if 2 * come >= len(suspects) and not _goes_on(write):
+        if 2 * come >= len(suspects) and not goes_on(writes[:index]):
             return list(writes[:index]), list(writes[index:])
     raise ValueError("there are fewer suspects")
 
@@ -35,11 +35,6 @@ def fitting(writes: Sequence[Write], limit: int) -> tuple[list[Write], list[Writ
     size = 0
     for index, write in enumerate(writes):
         size += size_of(write)
-        if index and size > limit and not _goes_on(writes[index - 1]):
+        if index and size > limit and not goes_on(writes[:index]):
             return list(writes[:index]), list(writes[index:])
     return list(writes), []
-
-
-def _goes_on(write: Write) -> bool:
-    """Whether the write that follows belongs into the same transaction: they are one event's."""
-    return bool(getattr(write, "with_next", False))

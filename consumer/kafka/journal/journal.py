@@ -25,7 +25,7 @@ from consumer.kafka.facts import Report
 from consumer.kafka.journal.low_water_mark import PINNING, Pinning
 from consumer.kafka.journal.producers import CALL_TIMEOUT_S
 from consumer.kafka.journal.transactions import ReplaceTooLarge, Transactions
-from consumer.kafka.journal.writes import Begin, Item, size_of
+from consumer.kafka.journal.writes import Begin, Item, goes_on, size_of
 from consumer.kafka.topics import RelayTopics
 from schemas.pending_action import SourceIdentity
 
@@ -124,7 +124,7 @@ class Journal:
                 self._wake.wait()
         items: list[Item] = []
         size = 0
-        while self._queue and len(items) < MAX_WRITES and size < MAX_BYTES:
+        while self._queue and ((len(items) < MAX_WRITES and size < MAX_BYTES) or goes_on(items)):
             items.append(self._queue.popleft())
             size += 0 if isinstance(items[-1], Begin) else size_of(items[-1])
         return items

@@ -8,7 +8,7 @@ letter that its topic refuses comes back as another one, in the fact `DeadLetter
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from consumer.core.effects import ActionId
@@ -31,7 +31,8 @@ class Put:
     """Write an action's record to the delay topic, in place of the one of the same key.
 
     `next_offset` moves the partition's position with it. `intent`: the record is that intent. `keeps`: the record is
-    this dead letter, which its topic refused (refused.py).
+    this dead letter, which its topic refused (refused.py). `with_next`: the write that follows goes into the same
+    transaction, for an event of several actions.
     """
 
     assignment: Assignment
@@ -40,6 +41,7 @@ class Put:
     next_offset: int | None = None
     intent: Intent | None = None
     keeps: DeadLetter | None = None
+    with_next: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,3 +113,8 @@ def size_of(write: Write) -> int:
             return len(record.value or b"")
         case _:
             return 0
+
+
+def goes_on(items: Sequence[Item]) -> bool:
+    """Tell whether the write after these belongs to their transaction."""
+    return bool(items) and isinstance(last := items[-1], Put) and last.with_next

@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from consumer.core.effects import ActionId, Save
 from consumer.core.ownership import Assignment
+from consumer.core.places import place_of
 from consumer.events.routing import Routed
 from consumer.kafka import clients, scan
 from consumer.kafka.dead_letters import Coordinates, DeadLetter, Redrive, Selection, redrive
@@ -359,7 +360,7 @@ def pending_record(event: SourceEvent) -> tuple[bytes, bytes]:
         version_tag=None,
         job_id=None,
     )
-    return action_key(event.offset, "shipped"), pending_value(save)
+    return action_key(place_of(0, event.offset), "shipped"), pending_value(save)
 
 
 def test_what_an_older_version_could_not_read_is_redriven_by_one_that_can(dead_letters: DeadLetters) -> None:

@@ -282,11 +282,11 @@ def test_what_is_pending_of_a_recreated_source_stays_and_new_events_at_its_offse
     (line,) = adopted(sandbox, start)
 
     assert line.endswith(f"continues at {continues} in partition 0")
-    assert restored(sandbox) == (continues, [(5, "order-0-5"), (19, "order-0-19")])
+    assert restored(sandbox) == (continues, [(place_of(0, 5), "order-0-5"), (place_of(0, 19), "order-0-19")])
     (source,) = started(sandbox).identities.values()
     assert source.incarnation == 1
     sandbox.write(sandbox.topics.delay, [pending(sandbox, 5, incarnation=1)])  # a new event at an old offset
-    assert [place for place, _ in restored(sandbox)[1]] == [5, 19, place_of(1, 5)]
+    assert [place for place, _ in restored(sandbox)[1]] == [place_of(0, 5), place_of(0, 19), place_of(1, 5)]
 
 
 def test_a_new_group_continues_where_the_old_one_was(sandbox: Sandbox) -> None:
@@ -297,7 +297,7 @@ def test_a_new_group_continues_where_the_old_one_was(sandbox: Sandbox) -> None:
     renamed = other(sandbox, group=f"{sandbox.properties['group.id']}-2")
     adopted(renamed, "recorded")
 
-    assert restored(renamed) == (11, [(5, "order-0-5")])
+    assert restored(renamed) == (11, [(place_of(0, 5), "order-0-5")])
     with pytest.raises(IdentityError):
         started(sandbox)
 
@@ -310,7 +310,7 @@ def test_a_renamed_source_is_adopted_with_what_is_pending_of_the_old_one(
     renamed = other(sandbox, source=sandboxes().topics.source)
     renamed.fill(renamed.topics.source, 8)
     adopted(renamed, "earliest")
-    assert restored(renamed) == (0, [(5, "order-0-5")])
+    assert restored(renamed) == (0, [(place_of(0, 5), "order-0-5")])
     assert started(renamed).identities[renamed.topics.source].former_topics == (sandbox.topics.source,)
 
 
@@ -319,7 +319,7 @@ def test_another_cluster_may_have_kept_the_offsets(sandbox: Sandbox) -> None:
     sandbox.fill(sandbox.topics.source, 20)
     sandbox.write(sandbox.topics.delay, [pending(sandbox, 5), (POSITION_KEY, position_value(elsewhere, 0, 11))])
     adopted(sandbox, "recorded")
-    assert restored(sandbox) == (11, [(5, "order-0-5")])
+    assert restored(sandbox) == (11, [(place_of(0, 5), "order-0-5")])
 
 
 def test_recorded_offsets_that_cannot_be_this_topics_are_refused(sandbox: Sandbox) -> None:

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from consumer.core.places import place_of
 from consumer.kafka import clients, scan
 from consumer.kafka.pending import EVERY_ONE, Filter, Pending, pending_actions
 from consumer.kafka.records import action_key, position_value
@@ -86,13 +87,13 @@ def pending(order_id: str = "A-1", *, sending: bool = False, attempts: int = 0, 
 
 
 def test_of_each_open_action_its_latest_state_is_listed_in_the_order_of_the_source(delay: Delay) -> None:
-    delay.write(action_key(12, "shipped"), pending("B"))
-    delay.write(action_key(9, "shipped"), pending("A"))
-    delay.write(action_key(3, "shipped"), pending("C", partition=1), partition=1)
-    delay.write(action_key(10, "shipped"), pending("D"))
+    delay.write(action_key(place_of(0, 12), "shipped"), pending("B"))
+    delay.write(action_key(place_of(0, 9), "shipped"), pending("A"))
+    delay.write(action_key(place_of(0, 3), "shipped"), pending("C", partition=1), partition=1)
+    delay.write(action_key(place_of(0, 10), "shipped"), pending("D"))
     delay.write(POSITION_KEY, position_value(SourceIdentity(group="g", topic="orders"), 0, 13))
-    delay.write(action_key(10, "shipped"), None)  # done
-    delay.write(action_key(9, "shipped"), pending("A", sending=True, attempts=2))
+    delay.write(action_key(place_of(0, 10), "shipped"), None)  # done
+    delay.write(action_key(place_of(0, 9), "shipped"), pending("A", sending=True, attempts=2))
     found = [each for each in delay.listed() if isinstance(each, Pending)]
     assert [(each.partition, each.offset, each.order_id, each.state) for each in found] == [
         (0, 9, "A", "sending"),
@@ -106,11 +107,11 @@ def test_of_each_open_action_its_latest_state_is_listed_in_the_order_of_the_sour
 
 
 def test_only_what_is_wanted_is_listed_as_it_stands_now(delay: Delay) -> None:
-    delay.write(action_key(1, "shipped"), pending("A"))
-    delay.write(action_key(2, "shipped"), pending("A"))
-    delay.write(action_key(3, "shipped"), pending("B"))
-    delay.write(action_key(4, "shipped"), b"nonsense")
-    delay.write(action_key(2, "shipped"), pending("A", sending=True))
+    delay.write(action_key(place_of(0, 1), "shipped"), pending("A"))
+    delay.write(action_key(place_of(0, 2), "shipped"), pending("A"))
+    delay.write(action_key(place_of(0, 3), "shipped"), pending("B"))
+    delay.write(action_key(place_of(0, 4), "shipped"), b"nonsense")
+    delay.write(action_key(place_of(0, 2), "shipped"), pending("A", sending=True))
     noon = moment(NOON_MS)
     assert noon is not None
 
@@ -135,20 +136,20 @@ def test_what_could_not_be_read_is_reported_whatever_is_wanted(delay: Delay) -> 
 
 def test_it_reads_from_the_low_water_mark_and_moves_no_offset(delay: Delay) -> None:
     for offset in range(4):
-        delay.write(action_key(offset, "shipped"), pending())
+        delay.write(action_key(place_of(0, offset), "shipped"), pending())
     delay.commit(2)
     assert delay.offsets() == [2, 3]
     assert delay.offsets() == [2, 3]
 
 
 def test_a_low_water_mark_that_cannot_be_means_from_the_beginning(delay: Delay) -> None:
-    delay.write(action_key(0, "shipped"), pending())
+    delay.write(action_key(place_of(0, 0), "shipped"), pending())
     delay.commit(99)
     assert delay.offsets() == [0]
 
 
 def test_a_record_that_cannot_be_read_is_listed_too(delay: Delay) -> None:
-    delay.write(action_key(7, "shipped"), b'{"version": 9}')
+    delay.write(action_key(place_of(0, 7), "shipped"), b'{"version": 9}')
     delay.write(b"nonsense", b"nonsense")
     assert delay.listed() == [
         Pending(topic=delay.topics.source, partition=0, offset=None, state="unreadable"),
@@ -157,8 +158,8 @@ def test_a_record_that_cannot_be_read_is_listed_too(delay: Delay) -> None:
 
 
 def test_an_aborted_transaction_at_the_end_hides_nothing_and_is_not_shown(delay: Delay) -> None:
-    delay.write(action_key(0, "shipped"), pending())
-    with delay.transaction(action_key(1, "shipped"), pending()):
+    delay.write(action_key(place_of(0, 0), "shipped"), pending())
+    with delay.transaction(action_key(place_of(0, 1), "shipped"), pending()):
         pass
     assert delay.listed() == [each for each in delay.listed() if isinstance(each, Pending)]
     assert delay.offsets() == [0]
@@ -168,10 +169,10 @@ def test_behind_an_open_transaction_the_list_ends_and_says_that_it_is_not_comple
     delay: Delay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "STALLED_S", 1.0)
-    delay.write(action_key(0, "shipped"), pending())
-    with delay.transaction(action_key(1, "shipped"), pending()):
-        delay.write(action_key(2, "shipped"), pending())
-        delay.write(action_key(3, "shipped"), pending(partition=1), partition=1)
+    delay.write(action_key(place_of(0, 0), "shipped"), pending())
+    with delay.transaction(action_key(place_of(0, 1), "shipped"), pending()):
+        delay.write(action_key(place_of(0, 2), "shipped"), pending())
+        delay.write(action_key(place_of(0, 3), "shipped"), pending(partition=1), partition=1)
         found = delay.listed()
         gaps = [each for each in found if isinstance(each, Gap)]
         assert [(each.partition, each.offset) for each in found if isinstance(each, Pending)] == [(0, 0), (1, 3)]
@@ -183,9 +184,9 @@ def test_behind_an_open_transaction_the_list_ends_and_says_that_it_is_not_comple
 def test_a_transaction_that_ends_meanwhile_is_waited_for(delay: Delay) -> None:
     with (
         closing(Consumer(clients.reader(delay.properties))) as reader,
-        delay.transaction(action_key(0, "shipped"), pending()) as producer,
+        delay.transaction(action_key(place_of(0, 0), "shipped"), pending()) as producer,
     ):
-        delay.write(action_key(1, "shipped"), pending())
+        delay.write(action_key(place_of(0, 1), "shipped"), pending())
         found = records_between(reader, (delay.topics.delay, 0), 0, 2)
         producer.abort_transaction(30)
         assert [record.offset() for record in found] == [1]
@@ -194,7 +195,7 @@ def test_a_transaction_that_ends_meanwhile_is_waited_for(delay: Delay) -> None:
 
 def test_what_is_written_after_the_end_was_taken_is_not_waited_for(delay: Delay) -> None:
     for offset in range(5):
-        delay.write(action_key(offset, "shipped"), pending())
+        delay.write(action_key(place_of(0, offset), "shipped"), pending())
     with closing(Consumer(clients.reader(delay.properties))) as reader:
         for end in (3, 5):
             found = records_between(reader, (delay.topics.delay, 0), 1, end)

@@ -26,7 +26,7 @@ from tests.support.waiting import until
 PASSWORD = "pass-word-of-the-relay"
 SESSION_S = 6.0  # the newer protocol takes the broker's (tests/support/broker.py)
 SERVED_WITHIN_S = SESSION_S + 10.0
-# A fatal error ends the process after its hand-over. Where the group takes no offsets any more, that takes all its time.
+# A fatal error ends the process after its hand-over, which takes all its time where the group takes no offsets.
 ENDED_WITHIN_S = SERVED_WITHIN_S + MIN_HAND_OVER_S
 SHORTLY_S, BEYOND_THE_SESSION_S = 2.0, 15.0
 PROTOCOLS: Mapping[str, Mapping[str, object]] = {

@@ -111,7 +111,7 @@ def test_a_value_that_is_a_list_is_one_value_as_it_is_for_the_relay() -> None:
     assert (row["fate"], row["reason"], row["detail"]) == (
         "dead_letter",
         "undecodable",
-        "JSON, but a list, not an object",
+        "JSON, but a list, not an object; a route with `each: event[]` takes its items",
     )
 
 

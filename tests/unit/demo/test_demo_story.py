@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from consumer.demo.story import ACTIONS, EVENT_NUMBER, ROUTES, Event, tell
 from consumer.events.decoding import Undecodable, decode
-from consumer.events.routing import BUILT_IN_ROUTES, Misrouted, Routed, Router, RouteRule, Unrouted, compile_routes
+from consumer.events.routing import (
+    BUILT_IN_ROUTES,
+    Misrouted,
+    Routed,
+    Router,
+    RouteRule,
+    Several,
+    Unrouted,
+    compile_routes,
+)
 from consumer.kafka.records import SourceEvent
 from schemas.dead_letter import Reason
 from schemas.pending_action import WithDocument
@@ -19,7 +28,7 @@ OWN_ROUTES = {name: RouteRule.model_validate(rule) for name, rule in ROUTES.item
 ROUTER = Router(compile_routes(OWN_ROUTES | BUILT_IN_ROUTES), ["default"])
 
 
-def routed(event: Event) -> Routed | Unrouted | Misrouted | Undecodable:
+def routed(event: Event) -> Routed | Several | Unrouted | Misrouted | Undecodable:
     value = event.value("job-1")
     assert value is not None
     decoded = decode(value)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.events.identifiers import MAX_ID_CHARACTERS, why_unusable
+from consumer.events.identifiers import MAX_ID_CHARACTERS, hint_on, why_unusable
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,25 @@ def test_no_server_climbs_out_of_an_id_that_passes(raw_id: str, decodings: int) 
     for _ in range(1 + decodings):
         path = unquote(path).replace("\\", "/")
     assert posixpath.normpath(f"/orders/{path}") == f"/orders/{path}"
+
+
+@pytest.mark.parametrize(
+    ("raw_id", "hint"),
+    [
+        (" A-1", "has white space around it"),
+        ("A-1\u00a0", "has white space around it"),
+        ("A\u030a-1", "is not in Unicode's composed form (NFC)"),
+        ("A\u200b-1", "has characters that cannot be seen"),
+        ("A\u202e1", "has characters that cannot be seen"),
+        ("\uff21-1", "has characters that look like plain ones"),
+        ("\u0410-1B", "mixes alphabets whose letters look alike"),
+        *((plain, None) for plain in ("A-1", "Ordnr-åäö", "注文-1", "🧦", "a b", "#1001", "2026/1", "Заказ-1")),
+    ],
+)
+def test_an_id_that_engage_may_know_by_another_spelling_gets_a_hint(raw_id: str, hint: str | None) -> None:
+    assert hint_on(raw_id) == hint
+
+
+@given(st.text())
+def test_no_id_crashes_the_hint(raw_id: str) -> None:
+    hint_on(raw_id)

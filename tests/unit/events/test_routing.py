@@ -18,12 +18,13 @@ from consumer.events.routing import (
     Router,
     RouteRule,
     RouteTrace,
+    Several,
     Unrouted,
     compile_routes,
     notes_on,
 )
 from consumer.events.times import milliseconds
-from schemas.dead_letter import Reason
+from schemas.dead_letter import ITEM, REDRIVE_OF, Reason
 from schemas.pending_action import FromChange, FromDocument, FromEvent, FromJob, FromOrder, RoutedAction, WithDocument
 
 Event = dict[str, object]
@@ -506,6 +507,94 @@ def test_an_error_in_a_rule_is_reported_at_its_key_with_its_place() -> None:
     }
 
 
+# Several actions from one event
+
+FULFILLED: Event = {
+    "id": 1001,
+    "parcels": [
+        {"number": "P-1", "state": "sent"},
+        {"number": "P-2", "state": "returned"},
+        {"number": "P-3", "state": "sent"},
+    ],
+}
+EACH_SENT = RouteRule(
+    each="parcels", when="item.state == 'sent'", action="ConfirmShipment", order_id="id", data="{parcel: item.number}"
+)
+EACH_RETURNED = RouteRule(each="parcels", when="item.state == 'returned'", action="Custom", order_id="id")
+
+
+def several(event: object, record: Record = RECORD, /, **rules: RouteRule) -> list[tuple[int | None, str, object]]:
+    result = router(**rules).route(event, record)
+    assert isinstance(result, Several), result
+    return [(each.item, each.action, each.data) for each in result.actions]
+
+
+def test_each_item_that_the_route_takes_is_an_action() -> None:
+    assert several(FULFILLED, sent=EACH_SENT) == [
+        (0, "ConfirmShipment", {"parcel": "P-1"}),
+        (2, "ConfirmShipment", {"parcel": "P-3"}),
+    ]
+
+
+@pytest.mark.parametrize("rules", [{"a": EACH_SENT, "b": EACH_RETURNED}, {"b": EACH_RETURNED, "a": EACH_SENT}])
+def test_a_later_route_with_the_same_list_takes_the_items_that_are_left_in_their_order(
+    rules: dict[str, RouteRule],
+) -> None:
+    found = several(FULFILLED, **rules)
+    assert [(item, action) for item, action, _ in found] == [
+        (0, "ConfirmShipment"),
+        (1, "Custom"),
+        (2, "ConfirmShipment"),
+    ]
+
+
+def test_an_item_has_one_action_at_most() -> None:
+    assert [item for item, _, _ in several(FULFILLED, a=EACH_SENT, b=EACH_SENT)] == [0, 2]
+
+
+def test_a_route_of_another_list_or_of_none_is_not_asked_after_the_first() -> None:
+    everything = RouteRule(action="Custom", order_id="id")
+    lines = RouteRule(each="lines", action="Custom", order_id="id")
+    event = {**FULFILLED, "lines": [1]}
+    assert several(event, sent=EACH_SENT, lines=lines, everything=everything) == several(event, sent=EACH_SENT)
+
+
+@pytest.mark.parametrize("parcels", [None, [], [{"state": "returned"}]])
+def test_without_an_item_that_it_takes_a_route_does_not_take_the_event(parcels: object) -> None:
+    assert router(sent=EACH_SENT).route({"id": 1001, "parcels": parcels}, RECORD) == Unrouted()
+
+
+@pytest.mark.parametrize(
+    ("event", "detail"),
+    [
+        ({"id": 1, "parcels": {"state": "sent"}}, "each: expression `parcels` gave an object, not a list"),
+        ({"id": 1, "parcels": [1] * 1001}, "each: expression `parcels` gave more than 1000 items"),
+        ({"parcels": [{"state": "sent"}]}, "item 0: order_id: expression `id` gave nothing"),
+    ],
+)
+def test_an_item_that_cannot_be_used_makes_the_whole_event_a_dead_letter(event: Event, detail: str) -> None:
+    assert misrouted(event, sent=EACH_SENT) == Misrouted(Reason.INVALID_EVENT, detail, "sent")
+
+
+def test_a_list_is_an_event_and_its_items_are_actions() -> None:
+    rule = RouteRule(
+        each="event[]", when="item.type == 'order.shipped'", action="ConfirmShipment", order_id="item.orderId"
+    )
+    result = router(rule=rule).route([SHIPPED, {**SHIPPED, "orderId": "A-2"}], RECORD)
+    assert isinstance(result, Several)
+    assert [each.order_id for each in result.actions] == ["A-1001", "A-2"]
+
+
+def test_a_redriven_event_is_the_action_that_became_the_dead_letter_alone() -> None:
+    headers = ((REDRIVE_OF, b"orders.engage.dead-letters/0/5"), (ITEM, b"2"))
+    assert [item for item, _, _ in several(FULFILLED, Record(headers=headers), sent=EACH_SENT)] == [2]
+    assert [item for item, _, _ in several(FULFILLED, Record(headers=headers[1:]), sent=EACH_SENT)] == [0, 2]
+
+
+def test_without_each_an_item_is_a_field_of_the_event() -> None:
+    assert routed({"item": 17}, mine=RouteRule(action="Custom", order_id="item")).order_id == "17"
+
+
 # The record beside the event
 
 FROM_HEADERS = Record(headers=(("kind", b"parcel"), ("kind", b"parcel.sent"), ("raw", b"\xff"), ("none", None)))
@@ -670,5 +759,5 @@ def test_a_trace_changes_nothing(any_router: Router, event: Event) -> None:
 def test_a_repr_holds_nothing_of_the_event() -> None:
     assert repr(routed(SHIPPED)) == (
         "Routed(route='shipped', connection='default', action='ConfirmShipment', on_unknown='resend', "
-        "event_time_ms=1762162200000)"
+        "event_time_ms=1762162200000, item=None)"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -24,7 +25,7 @@ from consumer.core.effects import (
     Save,
 )
 from consumer.core.ownership import Assignment
-from consumer.core.places import MAX_OFFSET, incarnation_at, offset_at, place_of
+from consumer.core.places import MAX_OFFSET, incarnation_at, item_at, offset_at, place_of
 from consumer.events.deciding import redriven_elsewhere
 from consumer.events.numbers import read_exactly, written
 from consumer.events.routing import Routed
@@ -145,7 +146,7 @@ def given_up(action: NewAction, errors: str | None = None) -> GiveUp:
 
 
 def read(offset: int, value: bytes) -> LiveAction:
-    restored = live_action(action_key(offset, "shipped"), value)
+    restored = live_action(action_key(place_of(0, offset), "shipped"), value)
     assert isinstance(restored, LiveAction)
     return restored
 
@@ -156,7 +157,8 @@ def test_whatever_the_event_its_action_comes_back_as_it_was(source: SourceEvent,
     restored = read(source.offset, saved(action, offset=source.offset))
 
     assert restored.action == action
-    assert (restored.offset, restored.first_seen, restored.due, restored.attempts) == (source.offset, 1.0, 2.5, 3)
+    place = place_of(0, source.offset)
+    assert (restored.offset, restored.first_seen, restored.due, restored.attempts) == (place, 1.0, 2.5, 3)
     back = read_payload(restored.action.payload)
     assert (back.order_id, back.data) == (order_id, data)
     assert back.source.offset == source.offset
@@ -251,7 +253,7 @@ def test_only_the_document_of_an_event_that_was_not_redriven_replaces_an_order(
 ) -> None:
     with_document = replace(routed(), tag_source=FromDocument(document={"orderId": "A-1"}))
     action = new_action(with_document, event(headers=headers))
-    restored = live_action(action_key(17, action.route), saved(action))
+    restored = live_action(action_key(place_of(0, 17), action.route), saved(action))
     assert isinstance(restored, LiveAction)
     assert (action.target, restored.action.target) == (Document(replaces=replaces), Document(replaces=replaces))
 
@@ -266,7 +268,8 @@ def test_a_redriven_event_says_where_it_lay_when_it_came_for_the_first_time(
     headers = [(REDRIVE_OF, b"orders.dead/0/1"), (FIRST_OFFSET, header)]
     with_document = replace(routed(), tag_source=FromDocument(document={"orderId": "A-1"}))
     action = new_action(with_document, event(headers=headers))
-    assert (action.document, action.first_offset) == (Document(replaces=False), first_offset)
+    place = first_offset if first_offset in (None, UNKNOWN) else place_of(0, first_offset)
+    assert (action.document, action.first_offset) == (Document(replaces=False), place)
     assert read(17, saved(action)).action == action
     assert (FIRST_OFFSET, header) in dead_letter_of_action(given_up(action, errors=None), now=5.0).headers
 
@@ -285,7 +288,7 @@ def test_another_versions_order_of_fields_and_unknown_ones_are_no_matter() -> No
 
 
 def test_what_cannot_be_read_says_where_and_shows_nothing() -> None:
-    key = action_key(17, "shipped")
+    key = action_key(place_of(0, 17), "shipped")
     for value, where in ((b"", "value"), (b"secret", "value"), (b'{"version":3,"payload":"secret"}', "version")):
         unreadable = live_action(key, value)
         assert isinstance(unreadable, Unreadable)
@@ -299,6 +302,21 @@ def test_a_key_names_its_place(incarnation: int, offset: int, route: str) -> Non
     place = place_of(incarnation, offset)
     assert place_of_key(action_key(place, route)) == place
     assert (incarnation_at(place), offset_at(place)) == (incarnation, offset)
+
+
+@pytest.mark.parametrize("item", [0, 1, 4095])
+def test_the_items_of_an_event_have_places_and_keys_of_their_own(item: int) -> None:
+    place = place_of(1, 17, item)
+    assert (incarnation_at(place), offset_at(place), item_at(place)) == (1, 17, item)
+    assert action_key(place, "sent:x") == (b"1:17.%d:sent:x" % item if item else b"1:17:sent:x")
+    assert place_of_key(action_key(place, "sent:x")) == place
+    assert place_of(1, 17, item) < place_of(1, 18)
+
+
+def test_the_dead_letter_of_an_item_says_which_it_is() -> None:
+    action = new_action(replace(routed(), item=2), event())
+    why = DeadLetterHeaders.from_kafka(cast("Any", dead_letter_of_action(given_up(action), now=5.0).headers))
+    assert why.item == 2
 
 
 @given(st.integers(0, 50), st.integers(0, MAX_OFFSET - 1), st.integers(0, MAX_OFFSET - 1))

@@ -14,6 +14,7 @@ from consumer.commands.route import Verdict, judged
 from consumer.config.settings import Settings
 from consumer.core.ledger import Ledger, Policy
 from consumer.core.ownership import Assignment
+from consumer.events.routing import Routed
 from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import DeadLetter, Item, Put, Write
 from consumer.kafka.records import SourceEvent
@@ -30,6 +31,13 @@ SETTINGS = Settings.model_validate(
         "engage": {"connections": {"default": {"base_url": "https://localhost", "api_key": "none"}}},
         "source": {"tombstones": ["absent", "empty", "literal_null"]},
         "routes": {
+            "each": {
+                "each": "parcels[]",
+                "when": "item",
+                "action": "ConfirmShipment",
+                "order_id": "item.order || number",
+                "data": "item",
+            },
             "mine": {
                 "when": "starts_with(kind, 'parcel')",
                 "action": "ConfirmShipment",
@@ -39,7 +47,7 @@ SETTINGS = Settings.model_validate(
                 "event_time": "at",
                 "language": "language",
                 "data": "{total: total, first: lines[0]}",
-            }
+            },
         },
     }
 )
@@ -85,17 +93,26 @@ def relayed(record: SourceEvent) -> tuple[object, ...]:
     )
     outbox.take(Read(OURS, [record], record.offset + 1), 0.0)
     outbox.submit()
-    (write,) = journal.writes
+    *others, write = journal.writes
+    assert all(isinstance(each, Put) and each.with_next and each.next_offset is None for each in others)
+    assert getattr(write, "next_offset") == record.offset + 1  # noqa: B009 - each of the three has it
+    if others:
+        return "several", *(kept(each) for each in journal.writes)
     if isinstance(write, DeadLetter):
         why = DeadLetterHeaders.from_kafka(cast("list[tuple[str, bytes | None]]", write.record.headers))
         return "dead_letter", why.reason, why.detail
     if isinstance(write, Put):
-        kept = json.loads(write.value)["payload"]
-        return (
-            *("routed", kept["route"], kept["action"], kept["order_id"]),
-            *(kept.get("language"), kept.get("data"), kept["event_time_ms"]),
-        )
+        return kept(write)
     return ("ignored",)
+
+
+def kept(write: Write) -> tuple[object, ...]:
+    assert isinstance(write, Put)
+    payload = json.loads(write.value)["payload"]
+    return (
+        *("routed", payload["route"], payload["action"], payload["order_id"]),
+        *(payload.get("language"), payload.get("data"), payload["event_time_ms"], payload.get("item")),
+    )
 
 
 def dry_run(record: SourceEvent) -> tuple[object, ...]:
@@ -107,12 +124,17 @@ def told(verdict: Verdict) -> tuple[object, ...]:
     match verdict:
         case Verdict(fate="dead_letter", reason=reason, detail=detail):
             return "dead_letter", reason, detail
-        case Verdict(fate="routed", action=action) if action is not None:
-            return (
-                *("routed", action.route, action.action, action.order_id),
-                *(action.language, action.data, action.event_time_ms),
-            )
+        case Verdict(fate="routed", actions=actions):
+            rows = [shown(each) for each in actions]
+            return ("several", *rows) if len(rows) > 1 else rows[0]
     return (verdict.fate,)
+
+
+def shown(action: Routed) -> tuple[object, ...]:
+    return (
+        *("routed", action.route, action.action, action.order_id),
+        *(action.language, action.data, action.event_time_ms, action.item),
+    )
 
 
 JSON = st.recursive(
@@ -134,6 +156,7 @@ FIELDS = st.sampled_from(
         "lines",
         "engage",
         "occurredAt",
+        "parcels",
         "data",
     ]
 )
@@ -157,6 +180,8 @@ HEADERS = st.lists(
 @example(b'[{"type":"order.shipped","orderId":"A-1"}]', None, [], None)
 @example(b'{"type":"order.shipped","orderId":"A-1","data":{"total":199.00}}', None, [], None)
 @example(b"null", b"A-1", [], None)
+@example(b'{"parcels":[{"order":1},null,{"order":2},{}],"number":3}', None, [], None)
+@example(b'{"a":1}\n{"a":2}', None, [], None)
 @example(b"{}", b"A-1", [(REDRIVE_OF, b"orders.staging.dead-letters/0/1")], None)
 def test_a_dry_run_decides_as_the_relay_does(
     value: bytes | None, key: bytes | None, headers: list[tuple[str, bytes | None]], timestamp_ms: int | None

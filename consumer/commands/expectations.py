@@ -1,0 +1,123 @@
+"""`engage-relay route test DIR`: events and the decisions that are expected of them, side by side.
+
+A folder holds `relay.yaml`, events (`events.*`, as `route` reads them, or one value in `value.*`) and `expected.yaml`,
+a list with an entry for each record:
+
+    - ignored                                       nothing becomes of it
+    - unreadable                                    the export cannot be read
+    - {action: ConfirmShipment, order: A-1}         this action; only what is named is compared
+    - [{order: A-1}, {order: A-2}]                  these actions, in this order
+    - {dead_letter: invalid_event, detail: zone}    a dead letter of this reason; its detail has this text
+
+Of an action, `route`, `connection`, `language`, `data`, `tag` (event, job, order, document, change, with_document),
+`newer_than`, `event_time` and `dropped` may be named, too. `refused: TEXT` in place of the list: such a configuration
+is refused, with this text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import yaml
+
+from consumer.commands.exports import Defaults, Unreadable, records_in
+from consumer.commands.route import Verdict, judged
+from consumer.config.settings import load
+from consumer.errors import ConfigurationError
+from consumer.events.numbers import written
+from consumer.events.routing import UNKNOWN_TIME_MS, Routed
+from consumer.events.times import EPOCH
+from consumer.kafka.records import SourceEvent
+
+EXPECTED = "expected.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A decision that is another one than was expected. `number`: of the event, None: it is about the folder."""
+
+    folder: Path
+    number: int | None
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        place = str(self.folder) if self.number is None else f"{self.folder} event {self.number}"
+        return f"{place}: expected {self.expected}, found {self.found}"
+
+
+def folders_below(folder: Path) -> list[Path]:
+    """Return the folders that have expectations: this one, and those below it."""
+    return sorted(each.parent for each in folder.rglob(EXPECTED))
+
+
+def differences(folder: Path) -> Iterator[Difference]:
+    """Compare what would become of a folder's events with what is expected. Raises OSError, yaml.YAMLError."""
+    expected: object = yaml.safe_load((folder / EXPECTED).read_text())
+    refused = expected.get("refused") if isinstance(expected, dict) else None
+    relay = folder / "relay.yaml"
+    try:
+        settings = load(relay if relay.exists() else None, {}, only_routes=True)
+    except ConfigurationError as error:
+        if refused is None or str(refused) not in str(error):
+            yield Difference(folder, None, str(refused or "a configuration without errors"), str(error))
+        return
+    if not isinstance(expected, list):
+        yield Difference(folder, None, f"refused: {refused}", "a configuration without errors")
+        return
+    verdicts = list(judged(_records(folder, Defaults(settings.source.topics[0])), settings))
+    if len(verdicts) != len(expected):
+        yield Difference(folder, None, f"{len(expected)} events", str(len(verdicts)))
+    for verdict, entry in zip(verdicts, expected, strict=False):
+        found = _decision(verdict)
+        if not _agrees(found, entry):
+            yield Difference(folder, verdict.number, written(entry).decode(), written(found).decode())
+
+
+def _records(folder: Path, defaults: Defaults) -> Iterator[SourceEvent | Unreadable]:
+    for file in sorted(folder.glob("value.*")):
+        yield defaults.record(1, file.read_bytes())
+    for file in sorted(folder.glob("events.*")):
+        with file.open("rb") as lines:
+            yield from records_in(lines, defaults)
+
+
+def _decision(verdict: Verdict) -> object:
+    if verdict.reason is not None:
+        return {"dead_letter": verdict.reason.value, "detail": verdict.detail}
+    if not verdict.actions:
+        return verdict.fate
+    rows = [_action(each) for each in verdict.actions]
+    return rows[0] if verdict.actions[0].item is None else rows
+
+
+def _action(action: Routed) -> dict[str, object]:
+    newer_than = getattr(action.tag_source, "newer_than", None)
+    has_time = action.event_time_ms != UNKNOWN_TIME_MS
+    return {
+        "action": action.action,
+        "order": action.order_id,
+        "route": action.route,
+        "connection": action.connection,
+        "language": action.language,
+        "data": action.data,
+        "tag": action.tag_source.kind,
+        "newer_than": newer_than.isoformat() if newer_than else None,
+        "event_time": (EPOCH + timedelta(milliseconds=action.event_time_ms)).isoformat() if has_time else None,
+        "dropped": [each.key for each in action.dropped],
+    }
+
+
+def _agrees(found: object, expected: object) -> bool:
+    """Tell whether a decision is as expected: of an object, what is named; a dead letter's detail has the text."""
+    if isinstance(expected, list) and isinstance(found, list):
+        return len(found) == len(expected) and all(map(_agrees, found, expected))
+    if not isinstance(expected, dict) or not isinstance(found, dict):
+        return found == expected
+    return all(
+        str(value) in str(found.get(key)) if key == "detail" else found.get(key) == value
+        for key, value in expected.items()
+    )
