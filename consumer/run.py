@@ -44,8 +44,10 @@ from consumer.kafka.initial_offsets import Start, settle_start, start_of
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.reaching import Waiting, reached
+from consumer.kafka.removed import Removed, removed_sources
 from consumer.kafka.restore import KafkaReader, Restorer
 from consumer.kafka.source import Source
+from consumer.kafka.topics import RelayTopics
 from consumer.relay.connections import Connection, ahead_of, slots_of
 from consumer.relay.dispatch import LEASE_OF_SESSION, MAX_LEASE_S, lease_of
 from consumer.relay.inbox import Inbox
@@ -134,8 +136,9 @@ def _stop_or_end(stop: asyncio.Event, number: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What was found of the source topics: their partition counts and their identities."""
+    """What was found of the source topics, those included that are only drained: all by source topic."""
 
+    topics: Mapping[str, RelayTopics]
     counts: Mapping[str, int]
     identities: Mapping[str, SourceIdentity]
 
@@ -215,8 +218,24 @@ def _settle_start(settings: Settings, start: Start | None) -> Ground:
     for each in started.identities.values():
         if (why := unknown_ids(each)) is not None:
             _LOG.info(why)
+    topics = {each.source: each for each in settings.topics}
+    identities = dict(started.identities)
+    for found in _removed(settings):
+        _LOG.warning(str(found))
+        if found.identity is not None and settings.source.removed == "deliver":
+            topics[found.topics.source], identities[found.topics.source] = found.topics, found.identity
     admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
-    return Ground(kafka_topics.partition_counts(admin, settings.source.topics), started.identities)
+    return Ground(topics, kafka_topics.partition_counts(admin, topics), identities)
+
+
+def _removed(settings: Settings) -> list[Removed]:
+    """Look for sources that are no longer configured. Where the group's offsets may not be read, there is no answer."""
+    try:
+        return removed_sources(settings.kafka, settings.topics, settings.delay.topic, settings.dead_letters.topic)
+    except KafkaException as error:
+        why = clients.error_of(error).str()
+        _LOG.warning("nobody knows whether sources that are no longer configured have something pending", why=why)
+        return []
 
 
 def _relay(
@@ -231,12 +250,12 @@ def _relay(
 ) -> Relay:
     routes = settings.effective_routes
     metrics.expect(
-        topics=settings.source.topics,
+        topics=ground.topics,
         connections=settings.engage.connections,
         routes=[(name, route.action) for name, route in routes.items()],
     )
     polling = settings.polling
-    topics = {each.source: each for each in settings.topics}
+    topics = ground.topics
     hand_over_s = hand_over_of(settings)
     if (why := short_session(settings)) is not None:
         _LOG.warning(why)
@@ -249,6 +268,7 @@ def _relay(
         clock=clock,
         hand_over_s=hand_over_s,
         beat=lambda: heartbeats.beat("consumer"),
+        drained={name for name, each in topics.items() if each.drained},
     )
     journal = Journal(
         properties=settings.kafka,

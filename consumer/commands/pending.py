@@ -33,8 +33,11 @@ def pending_list(
         typer.Option(metavar="NAME", help="Only of this connection.", show_default=False, autocompletion=connections),
     ] = None,
     state: Annotated[
-        Literal["pending", "sending", "unreadable"] | None,
-        typer.Option(help="sending: its intent is saved, its outcome is not.", show_default=False),
+        Literal["pending", "sending", "refused", "unreadable"] | None,
+        typer.Option(
+            help="sending: its intent is saved, its outcome is not. refused: a dead letter that its topic refuses.",
+            show_default=False,
+        ),
     ] = None,
     older_than: Annotated[
         str | None,
@@ -48,13 +51,18 @@ def pending_list(
     with exit_codes():
         settings = loaded(config)
         from consumer.kafka.pending import Filter, Pending, pending_actions
+        from consumer.kafka.removed import removed_sources
 
         if connection is not None and connection not in settings.engage.connections:
             output.notice(f"--connection: {connection} is not configured; {', '.join(settings.engage.connections)}")
         wanted = Filter(order_id, connection, state, None if older_than is None else _before(older_than, time.time()))
         reach(settings)
         gaps: list[Gap] = []
-        found = without_gaps(pending_actions(settings.kafka, settings.topics, wanted), gaps)
+        removed = removed_sources(settings.kafka, settings.topics, settings.delay.topic, settings.dead_letters.topic)
+        for each in removed:
+            output.notice(str(each))
+        topics = [*settings.topics, *(each.topics for each in removed)]
+        found = without_gaps(pending_actions(settings.kafka, topics, wanted), gaps)
         columns = [name for name in Pending.__dataclass_fields__ if name not in ("connection", "first_seen")]
         output.rows(
             (asdict(each) for each in islice(found, limit)),

@@ -200,6 +200,11 @@ class Source(_Section):
         description="What to do where a source topic is compacted, which deletes an order's earlier events, also those "
         "that were not read yet.",
     )
+    removed: Literal["deliver", "leave"] = Field(
+        "deliver",
+        description="What to do with actions that are pending of a topic that is not in `topics` any more. `deliver` "
+        "sends them, and reads nothing from the topic.",
+    )
 
 
 def _names(template: str, sources: tuple[str, ...]) -> tuple[str, ...]:

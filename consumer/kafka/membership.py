@@ -10,8 +10,8 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
     before that, or from before the next offset, are dropped. Only partitions that this process paused are resumed.
  3. On revoke, a partition is given away when its requests in flight have settled, after `hand_over_s` at the latest.
     On lost, it is given away at once.
- 4. An offset that the broker no longer holds ends the process with an error that names it. The offset is never reset
-    in silence.
+ 4. An offset that the broker no longer holds is reported with an error that names it, and nothing more of its
+    partition is. The offset is never reset in silence.
  5. A fatal error ends the process, in whatever way the client reports it (`is_fatal`).
  6. A source that was recreated is read on at the same offset by the client, without a word. So records are reported
     only after somebody looked, since they came, whether the topic is still the same (`confirm`).
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import MappingProxyType
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -32,7 +32,7 @@ from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Ownership, Partition, generation
 from consumer.errors import ConsumerFailedError, OffsetOutOfRangeError
 from consumer.kafka import clients
-from consumer.kafka.facts import Assigned, ClientError, Failed, Lost, Read, Report, Revoked
+from consumer.kafka.facts import Assigned, ClientError, Failed, Lost, Overrun, Read, Report, Revoked
 from consumer.kafka.records import SourceEvent
 
 POLL_S = 0.1  # how long a request of another thread waits at the most
@@ -57,12 +57,14 @@ class Membership:
         wait: Callable[[threading.Event, float], bool],
         beat: Callable[[], None],
         confirm: Callable[[], None],
+        drained: Collection[str] = (),
     ) -> None:
         """Own nothing yet.
 
         `hand_over_s` must be longer than any request, so that its outcome is known and saved. `wait` waits for an
         event for a number of seconds. `beat` is called whenever the thread is seen alive. `confirm` looks whether the
-        sources are still the same topics; where one is not, it raises IdentityError.
+        sources are still the same topics; where one is not, it raises IdentityError. `drained`: the topics from which
+        nothing is read. Their partitions stay paused.
         """
         self._topics = list(topics)
         self._report = report
@@ -71,6 +73,7 @@ class Membership:
         self._wait = wait
         self._beat = beat
         self._confirm = confirm
+        self._drained = drained
         self._epoch = 0
         self._owned: dict[Partition, int] = {}
         self._next: dict[Partition, int] = {}  # the partitions that began, and their next offsets
@@ -108,7 +111,7 @@ class Membership:
     def begin(self, consumer: Consumer, assignment: Assignment, next_offset: int) -> bool:
         """Consume a restored partition from `next_offset` on. False: it is too early, call again."""
         at = (assignment.topic, assignment.partition)
-        if self._owned.get(at) != assignment.epoch:
+        if self._owned.get(at) != assignment.epoch or assignment.topic in self._drained:
             return True
         try:
             consumer.seek(TopicPartition(*at, next_offset))
@@ -120,6 +123,18 @@ class Membership:
         if not self._paused:
             consumer.resume([TopicPartition(*at)])
         return True
+
+    def readopt(self, consumer: Consumer, assignment: Assignment) -> None:
+        """Begin a partition anew, as if it had just been assigned. What its former assignment left is nobody's."""
+        at = (assignment.topic, assignment.partition)
+        if self._owned.get(at) != assignment.epoch:
+            return
+        self._next.pop(at, None)
+        consumer.pause([TopicPartition(*at)])
+        self._epoch += 1
+        self._owned[at] = self._epoch
+        self._publish(consumer)
+        self._report(Assigned([Assignment(*at, self._epoch)]))
 
     def pause(self, consumer: Consumer) -> None:
         """Pause everything for back-pressure."""
@@ -242,7 +257,10 @@ class Membership:
     def _on_record_error(self, record: Message, error: KafkaError) -> None:
         at = f"{record.topic()}[{record.partition()}]"
         if error.code() in _RESET:
-            self._report(Failed(OffsetOutOfRangeError(f"{at}: {error.str()}")))
+            owned = (record.topic() or "", record.partition() or 0)
+            if owned in self._owned:
+                overrun = OffsetOutOfRangeError(f"{at}: {error.str()}")
+                self._report(Overrun(Assignment(*owned, self._owned[owned]), overrun))
         elif is_fatal(error):
             self._report(Failed(ConsumerFailedError(error.str())))
         else:

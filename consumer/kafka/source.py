@@ -17,7 +17,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -52,8 +52,9 @@ class Source:
         clock: Clock,
         hand_over_s: float,
         beat: Callable[[], None],
+        drained: Collection[str] = (),
     ) -> None:
-        """`identities`: by topic, as they were at the start. `hand_over_s`: see Membership.
+        """`identities`: by topic, as they were at the start. `hand_over_s`, `drained`: see Membership.
 
         `beat` is called whenever the thread shows life.
         """
@@ -69,6 +70,7 @@ class Source:
             wait=threading.Event.wait,
             beat=beat,
             confirm=self._watch.confirm,
+            drained=drained,
         )
         self._requests: deque[Callable[[Consumer], None]] = deque()
         self._room = threading.Semaphore(BATCHES_AHEAD)
@@ -114,6 +116,10 @@ class Source:
     def resume(self) -> None:
         """Continue after `pause`."""
         self._requests.append(self._membership.resume)
+
+    def readopt(self, assignment: Assignment) -> None:
+        """Begin a partition anew, as if it had just been assigned."""
+        self._requests.append(lambda consumer: self._membership.readopt(consumer, assignment))
 
     def rejoin(self) -> None:
         """Give up every partition at once and join the group again."""

@@ -48,11 +48,15 @@ _AS_BUILT = TopicRules()
 
 @dataclass(frozen=True, slots=True)
 class RelayTopics:
-    """A source topic and the two that belong to it."""
+    """A source topic and the two that belong to it.
+
+    `drained`: it is no longer configured. What is pending is delivered, and nothing is read from it (removed.py).
+    """
 
     source: str
     delay: str
     dead_letters: str
+    drained: bool = False
 
 
 def partition_counts(admin: AdminClient, names: Iterable[str]) -> dict[str, int]:

@@ -193,7 +193,7 @@ def test_three_environment_variables_are_enough(admin: AdminClient, bootstrap_se
                 relay.wait_until_ready().wait_until_owning(2)
                 engage.submit(ORDER)
                 properties: dict[str, str | int | float | bool] = {"bootstrap.servers": bootstrap_servers}
-                sandbox = Sandbox(properties, RelayTopics(*names), admin, 2)
+                sandbox = Sandbox(properties, RelayTopics(names[0], names[1], names[2]), admin, 2)
                 publish(sandbox, [(ORDER, event(ORDER))])
                 until(lambda: engage.events_of(ORDER) == [1], "the event's action is accepted")
                 assert relay.stop() == 0

@@ -1,0 +1,109 @@
+"""EDGE. Sources that were taken out of the configuration while actions of theirs are still pending.
+
+Rules:
+ 1. They are found in Kafka: the group has committed offsets of their delay topic, or its name is what `delay.topic`
+    makes of a source's name. Its position records say whether it is this group's, and of which source.
+ 2. What is pending there is delivered, and nothing is read from the source any more. Its partitions are assigned as
+    before, so each has one owner, and what it commits is where the source would continue.
+ 3. Where that cannot be, nothing else waits for it: it is said, and stays pending.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from consumer.errors import IdentityError, TopicError
+from consumer.kafka import clients
+from consumer.kafka import topics as kafka_topics
+from consumer.kafka.identity import Recorded, present_identities, recorded_positions, verified
+from consumer.kafka.pending import Pending, pending_actions
+from consumer.kafka.topic_rules import TopicRules
+from consumer.kafka.topics import CALL_TIMEOUT_S, RelayTopics
+from schemas.pending_action import SourceIdentity
+
+SOURCE = "{source}"
+GLANCE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """A source that is no longer configured, and has something pending.
+
+    `identity`: as its delay topic names it; None where it cannot be delivered, and `why` says why.
+    """
+
+    topics: RelayTopics
+    pending: int
+    identity: SourceIdentity | None = None
+    why: str = ""
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.topics.source} is not in source.topics any more, and {self.pending} of its actions are pending in "
+            f"{self.topics.delay}"
+        )
+        if self.identity is None:
+            return f"{text}. They stay there: {self.why}"
+        return (
+            f"{text}. They are delivered, unless source.removed is `leave`; nothing is read from {self.topics.source}"
+        )
+
+
+def removed_sources(
+    properties: clients.Properties, configured: Iterable[RelayTopics], delay: str, dead_letters: str
+) -> list[Removed]:
+    """Look for them. `delay` and `dead_letters`: the topics' configured names, with SOURCE in them or not.
+
+    Raises KafkaException where the brokers do not answer.
+    """
+    known = {each.delay for each in configured}
+    admin = AdminClient(clients.base(properties), logger=clients.LOGGER)
+    group = str(properties["group.id"])
+    found: list[Removed] = []
+    with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
+        for name in sorted(_candidates(admin, group, delay) - known):
+            try:
+                recorded = recorded_positions(reader, admin, name, GLANCE_S).positions
+            except (IdentityError, KafkaException):  # another version's, or somebody else's altogether
+                continue
+            source = _source_of(recorded, group)
+            if source is None:
+                continue
+            topics = RelayTopics(source, name, dead_letters.replace(SOURCE, source), drained=True)
+            pending = sum(isinstance(each, Pending) for each in pending_actions(properties, [topics]))
+            if pending:
+                found.append(_judged(admin, group, Removed(topics=topics, pending=pending), recorded))
+    return found
+
+
+def _candidates(admin: AdminClient, group: str, delay: str) -> set[str]:
+    """Return the existing topics that may be delay topics of this group (rule 1)."""
+    existing = admin.list_topics(timeout=CALL_TIMEOUT_S).topics
+    pattern = re.compile(".+".join(map(re.escape, delay.split(SOURCE)))) if SOURCE in delay else re.compile(r"(?!)")
+    asked = [ConsumerGroupTopicPartitions(group)]
+    (answer,) = admin.list_consumer_group_offsets(asked, request_timeout=CALL_TIMEOUT_S).values()
+    offsets = answer.result(2 * CALL_TIMEOUT_S).topic_partitions or []
+    marked = {each.topic for each in offsets if each.error is None and each.metadata}
+    return {name for name in existing if name in marked or pattern.fullmatch(name)}
+
+
+def _source_of(recorded: Recorded, group: str) -> str | None:
+    """Return the source that these position records name; None where they are another group's."""
+    return next((each.source.topic for each in recorded.values() if each.source.group == group), None)
+
+
+def _judged(admin: AdminClient, group: str, found: Removed, recorded: Recorded) -> Removed:
+    """Tell whether it can be delivered (rule 3)."""
+    topics = found.topics
+    try:
+        kafka_topics.check(admin, [topics], TopicRules(compacted_source=True))
+        present = present_identities(admin, group, [topics.source])[topics.source]
+        return replace(found, identity=verified(topics, recorded, present))
+    except (TopicError, IdentityError) as error:
+        return replace(found, why="; ".join(str(error).splitlines()))
