@@ -57,6 +57,11 @@ class Pod:
             text = text.replace(directory, f"{self._root}{directory}")
         return text
 
+    @property
+    def config(self) -> Path:
+        """The relay's configuration file, where commands look for it."""
+        return Path(self._environment["ENGAGE_RELAY_CONFIG"])
+
     def run(self, arguments: Sequence[str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run an `engage-relay` command as somebody does who is in the pod; None: the container's own."""
         mine = [self._here(each) for each in self.arguments] if arguments is None else arguments

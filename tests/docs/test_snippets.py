@@ -54,8 +54,8 @@ def _in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments), env=ENVIRONMENT)
+def run(*arguments: str, stdin: str = "") -> Result:
+    return CliRunner().invoke(app, list(arguments), env=ENVIRONMENT, input=stdin)
 
 
 # -- blocks
@@ -248,7 +248,7 @@ def test_what_needs_no_broker_runs_as_it_stands(document: Path, words: list[str]
     for block in [*reversed(blocks(text)), *reversed(blocks((ROOT / "docs" / "getting-started.md").read_text()))][::-1]:
         if (name := _file_of(block)) and not Path(name).exists():
             Path(name).write_text(block.text)
-    done = run(*words)
+    done = run(*words, stdin=Path("events.jsonl").read_text() if "-" in words else "")
     assert done.exit_code in ({0, 1} if words[0] == "route" else {0}), done.output
     assert done.stdout
 

@@ -16,10 +16,12 @@ from tests.deploy.helm import chart
 from tests.deploy.pod import Pod
 from tests.docs.documents import ROOT, commands
 from tests.support.engage import API_KEY, Engage
+from tests.support.relay_process import RelayProcess
 from tests.support.sandbox import TopicFactory, relay_topics
 
 pytestmark = pytest.mark.timeout(900)  # the first one may have to build Helm
 
+EVENT = '{"type": "order.shipped", "orderId": "A-1"}\n'
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 
 
@@ -70,9 +72,15 @@ def test_there_are_commands_to_run() -> None:
     assert len(ours()) > 8
 
 
-def test_every_command_of_the_runbook_runs_in_a_pod_as_it_stands(pod: Pod, source: str) -> None:
-    for arguments in ours():
-        done = pod.run([source if each == "orders" else each for each in arguments])
+def test_every_command_of_the_runbook_runs_in_a_pod_as_it_stands(pod: Pod, source: str, tmp_path: Path) -> None:
+    free = {"ENGAGE_RELAY__ADMIN__LISTEN": "127.0.0.1:0"}  # 8080 of this machine may be another program's
+    with RelayProcess(tmp_path, pod.config, "--from", "latest", environ=free) as relay:
+        relay.wait_until_ready()
+        for arguments in ours():
+            words = [source if each == "orders" else each for each in arguments]
+            if words[0] == "status":
+                words += ["--url", f"http://127.0.0.1:{relay.admin_port}"]
+            done = pod.run(words, stdin=EVENT if "-" in words else "")
 
-        assert done.returncode == 0, f"engage-relay {' '.join(arguments)}\n{done.stdout}{done.stderr}"
-        assert API_KEY not in done.stdout + done.stderr
+            assert done.returncode == 0, f"engage-relay {' '.join(arguments)}\n{done.stdout}{done.stderr}"
+            assert API_KEY not in done.stdout + done.stderr
