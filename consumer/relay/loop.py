@@ -432,7 +432,7 @@ class Relay:
         for key in keys:
             if isinstance(key, bytes) and (place := place_of_key(key)) is not None:
                 self._outbox.apply(self._ledger.refresh(ActionId(assignment, place)), now)
-            for put in self._refused.puts(assignment, key):
+            for put in self._refused.rewrite(assignment, key):
                 self._outbox.add(put)
         self._tick_soon()
 
@@ -443,7 +443,7 @@ class Relay:
             partition=assignment.partition,
         )
         self._outbox.write_again(self._ledger.rewrite(assignment))
-        for put in self._refused.puts(assignment):
+        for put in self._refused.rewrite(assignment):
             self._outbox.add(put)
         self._tick_soon()
 
@@ -465,5 +465,7 @@ class Relay:
             reason=write.reason,
             why=why,
         )
-        self._refused.refused(write, why, self._clock())
+        if write.assignment in self._partitions.ours:  # else its next owner finds it in the delay topic
+            for put in self._refused.refused(write, why, self._clock()):
+                self._outbox.add(put)
         self._tick_soon()

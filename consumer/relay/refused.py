@@ -5,6 +5,8 @@ Rules:
     one, the others follow at once.
  2. They count as pending: their number and size pause the source, as a pending action's do.
  3. A restart finds them in the delay topic. So does the partition's next owner.
+ 4. The record of one that is being tried is not written again meanwhile. Behind the try that succeeds it would stay
+    for ever. It is written again once the try has failed.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ class _Topic:
 
     waiting: dict[_Id, DeadLetter] = field(default_factory=dict)
     under_way: set[_Id] = field(default_factory=set)
+    to_rewrite: set[_Id] = field(default_factory=set)  # of those under way (rule 4)
     failures: int = 0
     retry_at: float = math.inf
     why: str = ""
@@ -46,8 +49,8 @@ class RefusedDeadLetters:
         self.count = 0
         self.bytes = 0
 
-    def refused(self, write: DeadLetter, why: str, now: float) -> None:
-        """Take one that the journal keeps, or has just tried in vain."""
+    def refused(self, write: DeadLetter, why: str, now: float) -> list[Put]:
+        """Take one that the journal keeps, or has just tried in vain; returns what is to be written (rule 4)."""
         topic, at = self._topics.setdefault(write.assignment.topic, _Topic()), _id(write)
         topic.why = why
         was_under_way = at in topic.under_way
@@ -58,6 +61,9 @@ class RefusedDeadLetters:
         self.bytes += size_of(write)
         if (was_under_way and not topic.under_way) or topic.retry_at == math.inf:
             topic.wait(now)
+        rewrites = at in topic.to_rewrite
+        topic.to_rewrite.discard(at)
+        return [put_of(write)] if rewrites else []
 
     def restored(self, writes: Iterable[DeadLetter], now: float) -> None:
         """Take those that a restore found: the topic may take them by now."""
@@ -69,9 +75,7 @@ class RefusedDeadLetters:
         topic = self._topics.get(write.assignment.topic)
         if topic is None or not write.is_kept:
             return
-        at = _id(write)
-        topic.under_way.discard(at)
-        self._remove(topic, at)
+        self._forget(topic, _id(write))
         topic.failures = 0
         topic.retry_at = now if topic.waiting else math.inf  # rule 1
 
@@ -81,8 +85,7 @@ class RefusedDeadLetters:
         if topic is None:
             return
         for at in [at for at in topic.waiting if at[0] == assignment]:
-            topic.under_way.discard(at)
-            self._remove(topic, at)
+            self._forget(topic, at)
         if not topic.waiting:
             topic.retry_at = math.inf
 
@@ -101,18 +104,23 @@ class RefusedDeadLetters:
         """When `take_due` has something next."""
         return min((t.retry_at for t in self._topics.values() if t.waiting and not t.under_way), default=math.inf)
 
-    def puts(self, assignment: Assignment, key: object = None) -> list[Put]:
-        """Return the writes that keep a partition's once more: all of them, or that of a key."""
+    def rewrite(self, assignment: Assignment, key: object = None) -> list[Put]:
+        """Return what writes the records of a partition's again: of all of them, or of a key (rule 4)."""
         topic = self._topics.get(assignment.topic)
-        return [
-            put_of(write)
-            for (owner, at), write in (topic.waiting.items() if topic else ())
-            if owner == assignment and key in (None, at)
-        ]
+        if topic is None:
+            return []
+        asked = {at for at in topic.waiting if at[0] == assignment and key in (None, at[1])}
+        topic.to_rewrite |= asked & topic.under_way
+        return [put_of(write) for at, write in topic.waiting.items() if at in asked - topic.under_way]
 
     def figures(self) -> Mapping[str, tuple[int, str]]:
         """Return how many there are of each source topic, and why the last one was refused."""
         return {name: (len(topic.waiting), topic.why) for name, topic in self._topics.items()}
+
+    def _forget(self, topic: _Topic, at: _Id) -> None:
+        topic.under_way.discard(at)
+        topic.to_rewrite.discard(at)
+        self._remove(topic, at)
 
     def _remove(self, topic: _Topic, at: _Id) -> None:
         if (former := topic.waiting.pop(at, None)) is not None:

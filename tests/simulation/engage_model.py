@@ -101,6 +101,8 @@ class SimulatedEngage:
         client_error = await self._asked(POLL_FAULTS, event)
         self._scheduler.reach(f"poll: {client_error}")
         match client_error:
+            case "ok" if event is not None and event.job_failed:
+                return JobFailed("failed")
             case "404":
                 return NotFound()
             case "401":

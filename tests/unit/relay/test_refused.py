@@ -29,7 +29,7 @@ def test_a_refused_dead_letter_is_read_back_as_it_was() -> None:
     assert keeps.key is not None
     waiting = RefusedDeadLetters()
     waiting.refused(keeps, "no", 0.0)
-    (put,) = waiting.puts(OURS, keeps.key)
+    (put,) = waiting.rewrite(OURS, keeps.key)
     restored = read(OURS, put.key, put.value)
 
     assert restored is not None
@@ -90,5 +90,26 @@ def test_a_partition_that_left_takes_its_own_along() -> None:
     waiting.refused(refused(2, OTHER), "no", 10.0)
 
     assert waiting.count == 2
-    assert waiting.puts(OURS) == []
+    assert waiting.rewrite(OURS) == []
     assert waiting.figures() == {"orders": (2, "no")}
+
+
+def test_the_record_of_one_that_is_being_tried_is_not_written_behind_the_try() -> None:
+    waiting, keeps = RefusedDeadLetters(), refused(1)
+    waiting.refused(keeps, "no", 0.0)
+    waiting.take_due(waiting.next_retry)
+
+    assert waiting.rewrite(OURS) == []
+    waiting.committed(keeps, 10.0)
+    assert waiting.refused(refused(2), "no", 10.0) == []
+
+
+def test_a_record_is_written_again_once_its_try_has_failed() -> None:
+    waiting, keeps = RefusedDeadLetters(), refused(1)
+    waiting.refused(keeps, "no", 0.0)
+    waiting.take_due(waiting.next_retry)
+    waiting.rewrite(OURS, keeps.key)
+
+    (put,) = waiting.refused(keeps, "no", 10.0)
+    assert put.key == keeps.key
+    assert waiting.refused(keeps, "no", 11.0) == []
