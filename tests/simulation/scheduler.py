@@ -554,7 +554,9 @@ class Scheduler:
 
 def _idle(process: Process) -> bool:
     relay, journal = process.relay, process.journal
-    if relay._ledger.open or not relay._outbox.empty or journal.backlog or "journal" in process.busy:
+    if relay._ledger.open or relay._refused.count or not relay._outbox.empty:
+        return False
+    if journal.backlog or "journal" in process.busy:
         return False
     return relay._partitions.ours == set(process.source.ownership.assignments)
 
