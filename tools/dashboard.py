@@ -162,6 +162,11 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
             },
             stacked=True,
         ),
+        Panel(
+            "Dead letters waiting",
+            "Dead letters that nobody has redriven or marked yet, by source topic.",
+            {"{{topic}}": total("engage_relay_dead_letters_waiting", "topic")},
+        ),
     ),
     "Engage": (
         Panel(
