@@ -18,6 +18,7 @@ from schemas import DIALECT
 from schemas.dead_letter import DeadLetterHeaders
 from schemas.engage import ActionRequest, JobAnswer, OrderAnswer
 from schemas.order_event import OrderEvent
+from schemas.outcome import Outcome
 from schemas.pending_action import PendingAction
 
 VERSION = 1
@@ -27,6 +28,7 @@ CONTRACTS: dict[str, type[BaseModel]] = {
     "order-event": OrderEvent,
     "pending-action": PendingAction,
     "dead-letter-headers": DeadLetterHeaders,
+    "outcome": Outcome,
     "engage-action-request": ActionRequest,
     "engage-job-answer": JobAnswer,
     "engage-order-answer": OrderAnswer,

@@ -1,7 +1,7 @@
 """The journal's transactions: what is written together, and what a failure means.
 
-For each partition that it touches, a transaction contains the records and dead letters, the partition's `position`
-record, its source offset and its low-water mark. The last two are committed as offsets of the group.
+For each partition that it touches, a transaction contains the records, dead letters and outcomes, the partition's
+`position` record, its source offset and its low-water mark. The last two are committed as offsets of the group.
 Everything here runs on one thread, the journal's (journal.py). Its clock, its waits and its Kafka clients are
 parameters, so that the simulation (tests/simulation) drives the same rules.
 
@@ -55,6 +55,7 @@ from consumer.kafka.journal.producers import (
     UnknownOutcomeError,
 )
 from consumer.kafka.journal.writes import Barrier, Begin, DeadLetter, Item, Position, Put, Tombstone, Write
+from consumer.kafka.outcomes import Ended, record_of
 from consumer.kafka.records import position_value
 from consumer.kafka.topics import RelayTopics
 from schemas.pending_action import POSITION_KEY, SourceIdentity
@@ -87,6 +88,7 @@ class _Batch:
     recreated: bool
     latest: dict[bytes, Keyed] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    outcomes: list[Ended] = field(default_factory=list)
     written: dict[Hashable, int | None] = field(default_factory=dict)
     dead_letters_at: dict[DeadLetter, DeadLetterAt] = field(default_factory=dict)
 
@@ -94,19 +96,25 @@ class _Batch:
         match write:
             case Put(key=key, next_offset=next_offset):
                 self.latest[key] = write
-            case Tombstone(key=key):
+            case Tombstone(key=key, outcome=outcome):
                 self.latest[key] = write
                 next_offset = None
-            case DeadLetter(key=key_, next_offset=next_offset):
+                self._note(outcome)
+            case DeadLetter(key=key_, next_offset=next_offset, outcome=outcome):
                 self.dead_letters.append(write)
+                self._note(outcome)
                 if key_ is not None:
                     self.latest[key_] = write
-            case Position(next_offset=next_offset):
-                pass
+            case Position(next_offset=next_offset, outcomes=outcomes):
+                self.outcomes += outcomes
             case Barrier():
                 next_offset = None
         if next_offset is not None:
             self.next_offset = next_offset
+
+    def _note(self, outcome: Ended | None) -> None:
+        if outcome is not None:
+            self.outcomes.append(outcome)
 
 
 def _random_name() -> str:
@@ -334,7 +342,10 @@ class Transactions:
 
     def _produce(self, batch: _Batch) -> None:
         topic, partition, _ = batch.assignment
-        delay_topic = self._topics[topic].delay
+        delay_topic, outcomes = self._topics[topic].delay, self._topics[topic].outcomes
+        if outcomes is not None:
+            for ended in batch.outcomes:
+                self._producers.produce(outcomes, partition, record_of(ended))
         for key, write in batch.latest.items():
             put = write if isinstance(write, Put) else None
             record = Record(key, None if put is None else put.value)

@@ -31,7 +31,7 @@ from tests.support.waiting import until
 
 
 def topics_of(source: str) -> RelayTopics:
-    return RelayTopics(source, f"{source}.engage.delay", f"{source}.engage.dead-letters")
+    return RelayTopics(source, f"{source}.engage.delay", f"{source}.engage.dead-letters", f"{source}.engage.outcomes")
 
 
 def config(admin: AdminClient, topic: str, name: str) -> str | None:
@@ -41,7 +41,7 @@ def config(admin: AdminClient, topic: str, name: str) -> str | None:
 
 
 def all_there(admin: AdminClient, each: RelayTopics, partitions: int) -> None:
-    wanted = dict.fromkeys((each.source, each.delay, each.dead_letters), partitions)
+    wanted = dict.fromkeys((each.source, *each.own), partitions)
     until(lambda: partition_counts(admin, wanted) == wanted, "the broker knows its topics")
 
 

@@ -106,7 +106,8 @@ def test_three_variables_are_enough() -> None:
 
     connection = settings.engage.connections["default"]
     assert settings.kafka == {"bootstrap.servers": "kafka:9092", "group.id": "engage-relay"}
-    assert settings.topics == (RelayTopics("orders", "orders.engage.delay", "orders.engage.dead-letters"),)
+    own = "orders.engage.delay", "orders.engage.dead-letters", "orders.engage.outcomes"
+    assert settings.topics == (RelayTopics("orders", *own),)
     assert (connection.base_url, connection.key().current()) == ("https://acme.voyado.com", SECRET)
     assert (connection.api_key_header, connection.requests_per_second) == ("apikey", 50)
     assert (connection.timeout, connection.action_timeout) == (10, 30)
@@ -503,8 +504,8 @@ def topics(delay: str, dead_letters: str, *sources: str) -> dict[str, str]:
 
 def test_each_source_topic_has_its_own_delay_topic_and_may_share_its_dead_letters() -> None:
     assert load(None, topics("wait.{source}", "dead", "a", "b")).topics == (
-        RelayTopics("a", "wait.a", "dead"),
-        RelayTopics("b", "wait.b", "dead"),
+        RelayTopics("a", "wait.a", "dead", "a.engage.outcomes"),
+        RelayTopics("b", "wait.b", "dead", "b.engage.outcomes"),
     )
 
 
