@@ -395,13 +395,16 @@ class Unrouted:
 
 @dataclass(frozen=True, slots=True)
 class Misrouted:
-    """A route takes the event and cannot use it: a dead letter. Its connection and order, where they are known."""
+    """A route takes the event and cannot use it: a dead letter.
+
+    `connection` and `order_id`: where the event names both. They say whose it is, and decide nothing.
+    """
 
     reason: Reason
     detail: str
     route: str | None
-    connection: str | None = None
-    order_id: str | None = None
+    connection: str | None = field(default=None, compare=False)
+    order_id: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from consumer.config.settings import Settings
 from consumer.errors import ExitCode
 from schemas.dead_letter import Reason
 from schemas.order_event import OrderEvent
+from schemas.outcome import Outcome
 from tests.deploy.commands import accept
 from tests.deploy.monitoring import alerts
 from tests.docs.documents import (
@@ -79,6 +80,8 @@ def test_every_block_is_what_it_says(document: Path) -> None:
             case "yaml", "prometheus.yml" | "":  # promtool judges it: tests/deploy/test_rules.py
                 judged = ("# prometheus.yml\n", "# alertmanager.yml\n")
                 assert block.text.startswith(judged), f"whose is this?\n{block.text}"
+            case "json", "" if '"outcome":' in block.text:
+                assert Outcome.model_validate(json.loads(block.text)).model_extra is None
             case "json", "":
                 OrderEvent.model_validate(json.loads(block.text))
             case "jsonl", "":

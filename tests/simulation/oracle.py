@@ -304,7 +304,7 @@ class Oracle:
 
     def _count_outcomes(self, transaction: Transaction, *, torn: bool) -> None:
         """Take a transaction's outcomes: rule 11."""
-        wrong = self._outcomes.committed(transaction, torn=torn)
+        wrong = self._outcomes.committed(transaction, torn=torn, bereft=lambda at: self.by_offset[at[0]][at[1]].bereft)
         if wrong is not None:
             self._scheduler.violate(wrong)
         for outcome in outcomes.of_transaction(transaction):
@@ -317,7 +317,7 @@ class Oracle:
         if log.topic == outcomes.TOPIC:
             self._outcomes.tear(log, record)
             return
-        if record.key != POSITION_KEY:
+        if log.topic == TOPICS.dead_letters or record.key != POSITION_KEY:
             self._outcomes.tear(log, record)
         if log.topic == TOPICS.dead_letters:
             self.by_offset[log.partition][_source_offset(record)].torn_dead_letters += 1

@@ -7,7 +7,7 @@ where its tombstone alone became visible and its writer died.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from consumer.core.places import offset_at
 from consumer.kafka.outcomes import key_of, read_outcome
@@ -31,6 +31,7 @@ class Outcomes:
         self.counted: Counter[At] = Counter()
         self._torn: Counter[At] = Counter()
         self._ended_unheard: set[At] = set()  # a tombstone became visible, perhaps without its outcome
+        self._torn_dead_letters: set[tuple[At, str]] = set()
 
     def tear(self, log: Log, record: Record) -> None:
         """It is visible although its transaction is not committed as its writer meant it."""
@@ -38,29 +39,31 @@ class Outcomes:
             self._torn[_at(_read(record))] += 1
         elif log.topic == TOPICS.delay and record.value is None:
             self._ended_unheard.add((log.partition, _offset_of(record)))
+        elif log.topic == TOPICS.dead_letters:
+            self._torn_dead_letters.add(_dead_letter(log, record))
 
-    def committed(self, transaction: Transaction, *, torn: bool) -> str | None:
-        """Count a transaction's outcomes. Returns what is wrong with it as a whole."""
+    def committed(self, transaction: Transaction, *, torn: bool, bereft: Callable[[At], bool]) -> str | None:
+        """Count a transaction's outcomes. Returns what is wrong with it as a whole.
+
+        `bereft`: whether the delay topic took an event's tombstone along when it was deleted.
+        """
         found = [_read(record) for log, record in transaction.records if log.topic == TOPIC]
         self.counted.update(map(_at, found))
         if torn:
             return None
-        ended = {_at(each): each for each in found}
-        dead_letters = {
-            (log.partition, int(_header(record, "source-offset"))): _header(record, "reason")
-            for log, record in transaction.records
-            if log.topic == TOPICS.dead_letters
-        }
-        said = {at: each.reason for at, each in ended.items() if each.outcome is OutcomeName.DEAD_LETTER}
-        if said != dead_letters:
+        given_up = [each for each in found if each.outcome is OutcomeName.DEAD_LETTER]
+        said = {(_at(each), str(each.reason)) for each in given_up}
+        dead_letters = {_dead_letter(log, r) for log, r in transaction.records if log.topic == TOPICS.dead_letters}
+        if dead_letters - said or said - dead_letters - self._torn_dead_letters:
             return f"a transaction has the dead letters {dead_letters}, and outcomes say {said}"
         tombstones = {
             (log.partition, _offset_of(record))
             for log, record in transaction.records
             if log.topic == TOPICS.delay and record.value is None
         }
-        accepted = ended.keys() - said.keys()
-        return f"outcomes of {accepted - tombstones} without their tombstones" if accepted - tombstones else None
+        alone = {_at(each) for each in found if each not in given_up} - tombstones - self._ended_unheard
+        alone = {at for at in alone if not bereft(at)}
+        return f"outcomes of {alone} without their tombstones" if alone else None
 
     def what_is_wrong(self, event: Event, *, read: bool, pending: bool, dead_letter: bool) -> str | None:
         """Say what is wrong with an event's outcomes."""
@@ -100,6 +103,10 @@ def _read(record: Record) -> Outcome:
 
 def _at(outcome: Outcome) -> At:
     return outcome.place.partition, outcome.place.offset
+
+
+def _dead_letter(log: Log, record: Record) -> tuple[At, str]:
+    return (log.partition, int(_header(record, "source-offset"))), _header(record, "reason")
 
 
 def _offset_of(record: Record) -> int:
