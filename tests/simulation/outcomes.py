@@ -14,7 +14,7 @@ from consumer.kafka.outcomes import key_of, read_outcome
 from consumer.kafka.records import place_of_key
 from schemas.dead_letter import PREFIX
 from schemas.outcome import Outcome, OutcomeName
-from schemas.pending_action import POSITION_KEY
+from schemas.pending_action import POSITION_KEY, RefusedDeadLetter
 from tests.simulation.kafka_model import Log, Record, Transaction
 from tests.simulation.process import TOPICS
 from tests.simulation.workload import Event
@@ -37,10 +37,11 @@ class Outcomes:
         """It is visible although its transaction is not committed as its writer meant it."""
         if log.topic == TOPIC:
             self._torn[_at(_read(record))] += 1
+        elif (dead_letter := _dead_letter(log, record)) is not None:
+            self._torn_dead_letters.add(dead_letter)
+            self._ended_unheard.add(dead_letter[0])
         elif log.topic == TOPICS.delay and record.value is None:
             self._ended_unheard.add((log.partition, _offset_of(record)))
-        elif log.topic == TOPICS.dead_letters:
-            self._torn_dead_letters.add(_dead_letter(log, record))
 
     def committed(self, transaction: Transaction, *, torn: bool, bereft: Callable[[At], bool]) -> str | None:
         """Count a transaction's outcomes. Returns what is wrong with it as a whole.
@@ -51,17 +52,17 @@ class Outcomes:
         self.counted.update(map(_at, found))
         if torn:
             return None
-        given_up = [each for each in found if each.outcome is OutcomeName.DEAD_LETTER]
-        said = {(_at(each), str(each.reason)) for each in given_up}
-        dead_letters = {_dead_letter(log, r) for log, r in transaction.records if log.topic == TOPICS.dead_letters}
-        if dead_letters - said or said - dead_letters - self._torn_dead_letters:
+        given_up = [one for one in found if one.outcome is OutcomeName.DEAD_LETTER]
+        said = {(_at(one), str(one.reason)) for one in given_up}
+        dead_letters = {each for log, r in transaction.records if (each := _dead_letter(log, r)) is not None}
+        if said - dead_letters - self._torn_dead_letters:
             return f"a transaction has the dead letters {dead_letters}, and outcomes say {said}"
         tombstones = {
             (log.partition, _offset_of(record))
             for log, record in transaction.records
             if log.topic == TOPICS.delay and record.value is None
         }
-        alone = {_at(each) for each in found if each not in given_up} - tombstones - self._ended_unheard
+        alone = {_at(one) for one in found if one not in given_up} - tombstones - self._ended_unheard
         alone = {at for at in alone if not bereft(at)}
         return f"outcomes of {alone} without their tombstones" if alone else None
 
@@ -105,13 +106,21 @@ def _at(outcome: Outcome) -> At:
     return outcome.place.partition, outcome.place.offset
 
 
-def _dead_letter(log: Log, record: Record) -> tuple[At, str]:
-    return (log.partition, int(_header(record, "source-offset"))), _header(record, "reason")
+def _dead_letter(log: Log, record: Record) -> tuple[At, str] | None:
+    """Return the event and the reason of a dead letter, also of one that its topic refused; None for other records."""
+    if log.topic == TOPICS.dead_letters:
+        return (log.partition, int(_header(record, "source-offset"))), _header(record, "reason")
+    if log.topic == TOPICS.delay and b'"state":"refused"' in (record.value or b"")[:40]:
+        refused = RefusedDeadLetter.model_validate_json(record.value or b"")
+        return (log.partition, refused.offset or 0), refused.reason
+    return None
 
 
 def _offset_of(record: Record) -> int:
+    """Return the offset of a tombstone's action; -1 for a dead letter's that was none."""
     assert record.key != POSITION_KEY
-    return offset_at(place_of_key(record.key or b"") or 0)
+    place = place_of_key(record.key or b"")
+    return -1 if place is None else offset_at(place)
 
 
 def _header(record: Record, name: str) -> str:
