@@ -489,6 +489,11 @@ def the_document_of_a_dead_owner_is_sent_again_at_once(patch: Patch) -> None:
     patch.setattr(Ledger, "assign", assign)
 
 
+@mutation
+def an_action_whose_record_is_refused_is_cut_in_two(patch: Patch) -> None:
+    patch.setattr(Transactions, "_without_action", lambda self, writes, refused: list(writes))
+
+
 # -- outcomes ----------------------------------------------------------------------------------------------------
 
 

@@ -31,7 +31,7 @@ import math
 import uuid
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 
@@ -144,6 +144,11 @@ class _Batch:
             self.outcomes.append(outcome)
 
 
+def _is_of(write: Write, refused: Put) -> bool:
+    """Whether it is a write of the refused action."""
+    return isinstance(write, Keyed) and (write.assignment, write.key) == (refused.assignment, refused.key)
+
+
 def _random_name() -> str:
     return uuid.uuid4().hex
 
@@ -243,7 +248,10 @@ class Transactions:
             try:
                 self._transact(writes, ownership)
             except TooLargeError as error:
-                parts.appendleft(self._with_smaller(writes, error.write))
+                smaller_ones = self._with_smaller(writes, error.write)
+                if isinstance(error.write, Put) and not error.write.keeps:
+                    parts = deque(self._without_action(part, error.write) for part in parts)
+                parts.appendleft(smaller_ones)
                 self._producers.replace()
             except FencedError as error:
                 self._producers.discard()
@@ -339,9 +347,26 @@ class Transactions:
         if replacement is write and isinstance(write, DeadLetter):
             return self._kept(writes, [write], "its topic refuses even a dead letter without its value")
         if isinstance(write, Put) and isinstance(replacement, DeadLetter):
-            self._partitions[write.assignment].too_large.add(write.key)
-            self._report(RecordTooLarge(write, replacement))
+            return self._dead_lettered(writes, write, replacement)
         return [replacement if each is write else each for each in writes]
+
+    def _dead_lettered(self, writes: Sequence[Write], refused: Put, dead_letter: DeadLetter) -> list[Write]:
+        """Return the writes with the dead letter in place of the first of the refused action's.
+
+        There, no position moves past it, wherever the transaction is cut. Of the action's others only positions count.
+        """
+        first = next(write for write in writes if _is_of(write, refused))
+        position = first.next_offset if isinstance(first, Put) else None
+        dead_letter = replace(dead_letter, next_offset=position)
+        self._partitions[refused.assignment].too_large.add(refused.key)
+        self._report(RecordTooLarge(refused, dead_letter))
+        at = writes.index(first)
+        return [*writes[:at], dead_letter, *self._without_action(writes[at + 1 :], refused)]
+
+    def _without_action(self, writes: Sequence[Write], refused: Put) -> list[Write]:
+        """Return the writes without those of an action that is dead-lettered, of which only the positions count."""
+        left = (self._without_refused(write) if _is_of(write, refused) else write for write in writes)
+        return [write for write in left if write is not None]
 
     def _without_refused(self, write: Write) -> Write | None:
         """Return the write without an action that was dead-lettered because its record is too large.
