@@ -84,6 +84,9 @@ def route(
             show_default=False,
         ),
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 1 also where no route takes an event, or a note is made.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say of each route why, or why not.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -106,6 +109,7 @@ def route(
         dead = False
         for verdict in judged(records, settings):
             dead = dead or verdict.fate in ("dead_letter", "unreadable") or verdict.has_dead_letter
+            dead = dead or (strict and verdict.is_suspicious)
             if as_json:
                 output.exact_json_line(_verdict_row(verdict))
             else:
@@ -243,6 +247,11 @@ class Verdict:
     def has_dead_letter(self) -> bool:
         """Whether one of several actions would be dead-lettered."""
         return any(each.stopped is not None and each.stopped.is_dead_letter for each in self.actions)
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether no route takes the event, or its action has something that may be an error."""
+        return self.detail == _IGNORED["unrouted"] or self.note is not None
 
     @property
     def action(self) -> Routed | None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from consumer.core.ownership import Assignment, Partition
 from schemas.dead_letter import Reason
+from schemas.outcome import OutcomeName
 
 
 class ActionId(NamedTuple):
@@ -136,13 +137,28 @@ class Save:
     document_sent: bool = False
 
 
+class Times(NamedTuple):
+    """When what happened to an action, in seconds since 1970. None: it did not happen, or nobody knows when."""
+
+    first_seen: float
+    tag_ready: float | None = None
+    sent: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Write the tombstone: nothing is pending any more. `shadow`: it was read in a shadow run, and was not sent."""
+    """Write the tombstone: nothing is pending any more. `outcome` says how it ended.
+
+    `payload`: None for a second record of an event, which is no action of its own.
+    """
 
     action_id: ActionId
     route: str
-    shadow: bool = False
+    payload: bytes | None = field(default=None, repr=False)
+    times: Times | None = None
+    attempts: int = 0
+    sends: int = 0
+    outcome: OutcomeName = OutcomeName.ACCEPTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +173,7 @@ class GiveUp:
     errors: str | None
     attempts: int
     sends: int
+    times: Times
 
 
 Effect = Save | Close | GiveUp

@@ -86,6 +86,7 @@ from consumer.core.effects import (
     Request,
     Save,
     Send,
+    Times,
 )
 from consumer.core.newest_documents import Lane, NewestDocuments
 from consumer.core.outcomes import (
@@ -119,6 +120,7 @@ from consumer.core.places import incarnation_at, offset_at, place_of
 from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.poll_plan import PollPlan
 from schemas.dead_letter import Reason
+from schemas.outcome import OutcomeName
 
 LEARNT_TAGS = 10_000  # jobs whose tag is remembered for the order's next action: about 3 MB
 MAX_STALE = 5  # how often the order is polled for a newer tag before the action's 404 counts as final
@@ -197,6 +199,7 @@ class _Entry:
         "resend",
         "route",
         "sends",
+        "sent_at",
         "shadow",
         "since",
         "source",
@@ -235,6 +238,7 @@ class _Entry:
         self.answered = 0  # polls in a row that Engage answered without a tag
         self.failed = 0  # polls in a row that failed
         self.sends = 0
+        self.sent_at: float | None = None  # when it last left, as far as this assignment knows
         self.stale = 0
         self.doubt = False
         self.next = self  # in its lane; the last one's is the head
@@ -507,8 +511,7 @@ class Ledger:
                 return [self._save(entry, sending=entry.doubt)]
             case Accepted() | DocumentTaken():
                 _pass_on_tag(entry)
-                self._remove(entry, now)
-                return [Close(action_id, entry.route)]
+                return [self._closed(entry, now)]
             case StaleTag() | OrderKept():
                 return self._refresh_tag(entry, now)
             case JobFailed(why, errors):
@@ -586,7 +589,7 @@ class Ledger:
             entry = queue.tagged.popleft()
             if entry.state is State.TAGGED and not entry.partition.stopping:
                 if entry.shadow:
-                    effects.append(self._not_for_sending(entry))
+                    effects.append(self._closed(entry, entry.due, OutcomeName.SHADOW))
                     continue
                 if entry.needs_no_tag and not self._may_send_document(entry):
                     self._wait(entry, State.WAITING, entry.due)
@@ -597,7 +600,7 @@ class Ledger:
         while queue.ahead < ahead and (document := _document_first(queue.polls)) is not None:
             if document.shadow:
                 queue.polls.popleft()
-                effects.append(self._not_for_sending(document))
+                effects.append(self._closed(document, document.due, OutcomeName.SHADOW))
                 continue
             if not self._may_send_document(document):
                 continue
@@ -611,10 +614,10 @@ class Ledger:
         queue = self._queue(connection)
         return bool(queue.tagged) or _document_first(queue.polls) is not None
 
-    def take(self, connection: str, other_than: object = None) -> Request | None:
+    def take(self, connection: str, other_than: object = None, now: float | None = None) -> Request | None:
         """Take the next request of a connection: the oldest READY action or document, else the oldest DUE poll.
 
-        `other_than`: the id of an action that must not be taken now.
+        `other_than`: the id of an action that must not be taken now. `now`: for the outcome's times.
         """
         queue = self._queue(connection)
         ready = _next(queue.sends, lambda each: each[0], State.READY, other_than)
@@ -631,6 +634,7 @@ class Ledger:
                     due=entry.due,
                     ownership_confirmed_at=ownership_confirmed_at,
                 )
+            entry.sent_at = now
             return Send(
                 action_id=entry.id,
                 order_id=entry.order_id,
@@ -799,11 +803,6 @@ class Ledger:
             queue.polls = _live(queue.polls)
         self._litter = 0
 
-    def _not_for_sending(self, entry: _Entry) -> Close:
-        """End an action of a shadow run (rule 9)."""
-        self._remove(entry, entry.due)
-        return Close(entry.id, entry.route, shadow=True)
-
     def _learn(self, connection: str, job_id: str, tag: str) -> None:
         self._tags[connection, job_id] = tag
         self._tags.move_to_end((connection, job_id))
@@ -853,8 +852,7 @@ class Ledger:
         if entry.job_id is not None:
             self._learn(entry.queue.connection, entry.job_id, tag)
         if entry.is_taken:
-            self._remove(entry, now)
-            return [Close(entry.id, entry.route)]
+            return [self._closed(entry, now)]
         if entry.queue.plan is not None and not entry.stale:
             entry.queue.plan.found(entry.asked_at - entry.since, now - entry.since)
         entry.asked_at = now
@@ -1073,6 +1071,18 @@ class Ledger:
             return []
         return [self._end(entry, reason, detail, errors, now=now)]
 
+    def _closed(self, entry: _Entry, now: float, outcome: OutcomeName = OutcomeName.ACCEPTED) -> Close:
+        self._remove(entry, now)
+        return Close(
+            action_id=entry.id,
+            route=entry.route,
+            payload=entry.payload,
+            times=_times(entry),
+            attempts=entry.attempts,
+            sends=entry.sends,
+            outcome=outcome,
+        )
+
     def _end(self, entry: _Entry, reason: Reason, detail: str, errors: str | None, *, now: float) -> GiveUp:
         self._remove(entry, now)
         return GiveUp(
@@ -1084,6 +1094,7 @@ class Ledger:
             errors=errors,
             attempts=entry.attempts,
             sends=entry.sends,
+            times=_times(entry),
         )
 
     def _save(self, entry: _Entry, *, sending: bool, before_document: bool = False) -> Save:
@@ -1145,6 +1156,11 @@ def _failure(outcome: Unauthorized | Forbidden | Throttled | Unavailable, elsewh
 
 
 _NO_SERVICE = (Throttled, Unavailable, InDoubt, Unauthorized, Forbidden)
+
+
+def _times(entry: _Entry) -> Times:
+    is_ready = entry.tag is not None or entry.with_document
+    return Times(entry.first_seen, entry.tagged_at if is_ready else None, entry.sent_at if entry.sends else None)
 
 
 def _is_intent(entry: _Entry) -> bool:

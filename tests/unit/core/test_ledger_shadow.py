@@ -10,6 +10,7 @@ from consumer.core.effects import Close, LiveAction, NewAction, Save
 from consumer.core.ledger import Ledger, Policy
 from consumer.core.outcomes import Ready
 from consumer.core.pacing import PollSchedule
+from schemas.outcome import OutcomeName
 from tests.unit.core.test_ledger import OURS, Driver, action, restored, tagged, told, with_document
 
 
@@ -32,7 +33,7 @@ def test_it_is_polled_and_ends_where_it_would_be_sent() -> None:
     assert driver.after(1) == ["poll 0"]
     driver.answer(0, Ready("tag"))
     assert driver.after(0) == []
-    assert driver.last(Close).shadow
+    assert driver.last(Close).outcome is OutcomeName.SHADOW
     assert driver.ledger.open == 0
 
 
