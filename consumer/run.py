@@ -35,6 +35,7 @@ from consumer.config.settings import Polling, Settings
 from consumer.core.clock import Clock, steady_clock
 from consumer.core.ledger import Policy
 from consumer.core.pacing import Pace, PollSchedule
+from consumer.core.repeats import Repeats
 from consumer.engage.client import EngageClient
 from consumer.engage.http import OnRequest, Origin
 from consumer.errors import ConfigurationError, ExitCode, FatalError
@@ -53,6 +54,7 @@ from consumer.kafka.reaching import Waiting, reached
 from consumer.kafka.records import SourceEvent
 from consumer.kafka.removed import Removed, removed_sources
 from consumer.kafka.restore import KafkaReader, Restorer
+from consumer.kafka.sent_facts import read_facts
 from consumer.kafka.source import Source
 from consumer.kafka.topics import RelayTopics
 from consumer.relay.connections import Connection, ahead_of, slots_of
@@ -307,6 +309,7 @@ def _relay(
     hand_over_s = hand_over_of(settings)
     if (why := short_session(settings)) is not None:
         _LOG.warning(why)
+    window_s = settings.longest_repeats_s
     inbox = Inbox()
     source = Source(
         properties=settings.kafka,
@@ -363,6 +366,8 @@ def _relay(
         metrics=metrics,
         heartbeats=heartbeats,
         hand_over_s=hand_over_s,
+        repeats=None if window_s is None else Repeats(window_s),
+        read_facts=None if window_s is None else read_facts(settings.kafka, topics, window_s, clock),
         tracing=tracing,
     )
 

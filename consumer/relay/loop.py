@@ -33,6 +33,7 @@ from consumer.core.effects import ActionId
 from consumer.core.ledger import Ledger, Policy
 from consumer.core.ownership import Assignment
 from consumer.core.progress import FAULTS, STALL_S, ProgressWatch, StallReason, by_reason
+from consumer.core.repeats import Repeats
 from consumer.events.routing import Router
 from consumer.kafka.facts import (
     Assigned,
@@ -60,6 +61,7 @@ from consumer.kafka.facts import (
 from consumer.kafka.journal.writes import Barrier, DeadLetter, Intent, Put, Write
 from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.records import place_of_key
+from consumer.kafka.sent_facts import ReadFacts
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import Journal, Restorer, Source, is_dead, is_stuck
@@ -111,6 +113,8 @@ class Relay:
         hand_over_s: float = MIN_HAND_OVER_S,
         check_interval_s: float = CHECK_INTERVAL_S,
         stall_s: float = STALL_S,
+        repeats: Repeats | None = None,
+        read_facts: ReadFacts | None = None,
         tracing: Tracing | None = None,
         log: structlog.stdlib.BoundLogger = _LOG,
     ) -> None:
@@ -118,7 +122,8 @@ class Relay:
 
         `inbox`: where source and journal report to. `partition_counts`: by source topic. `lease_s`: see dispatch.py.
         `dead_letter_topics` (ours) and `incarnations`: see outbox.py. `jitter` draws from [0, 1). `hand_over_s`: how
-        long the source waits for a hand-over at most. `stall_s`: see progress.py.
+        long the source waits for a hand-over at most. `stall_s`: see progress.py. `repeats`: None: each event is sent;
+        `read_facts` reads back what was sent before, None: nothing is known.
         """
         self._inbox = inbox
         self._source = source
@@ -143,6 +148,7 @@ class Relay:
             refused=self._refused,
             dead_letter_topics=dead_letter_topics,
             incarnations=incarnations,
+            repeats=repeats,
             metrics=metrics,
             tracing=tracing,
         )
@@ -168,12 +174,15 @@ class Relay:
             outbox=self._outbox,
             refused=self._refused,
             dispatch=self._dispatch,
+            repeats=repeats,
+            read_facts=read_facts,
             clock=clock,
             tasks=self._tasks,
             tick_soon=self._tick_soon,
             metrics=metrics,
             log=self._log,
         )
+        self._repeats = repeats
         self._stopping = False
         self._tick_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -311,6 +320,7 @@ class Relay:
             pending=self._ledger.counts(),
             overdue=self._ledger.overdue(now),
             in_doubt=self._ledger.in_doubt,
+            facts=0 if self._repeats is None else len(self._repeats),
             journal_backlog=self._journal.backlog,
             paused=self._outbox.paused,
             rate_limit_share=share,
@@ -451,7 +461,10 @@ class Relay:
         """Forget an action that the journal had to dead-letter."""
         place = place_of_key(write.key)
         if place is not None:
-            self._ledger.record_too_large(ActionId(write.assignment, place), self._clock())
+            now = self._clock()
+            fact, in_doubt = self._ledger.record_too_large(ActionId(write.assignment, place), now)
+            if fact is not None:
+                self._outbox.fact_ended(write.assignment, fact, now, sent=in_doubt)
         self._tick_soon()
 
     def _dead_letter_refused(self, write: DeadLetter, why: str) -> None:
