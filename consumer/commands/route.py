@@ -7,6 +7,7 @@ tells. Only `--offset` asks a broker.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,13 +22,15 @@ from consumer.commands.options import AsJson, Config, bytes_of, lines_of, loaded
 if TYPE_CHECKING:
     from consumer.commands.exports import Unreadable
     from consumer.config.settings import Settings
-    from consumer.events.deciding import Decision
+    from consumer.events.deciding import Decided
+    from consumer.events.formats.formats import Awaiting
     from consumer.events.routing import Routed, RouteTrace
     from consumer.kafka.records import SourceEvent
+    from consumer.kafka.registry.schemas import Schemas
     from schemas.dead_letter import Reason
     from schemas.pending_action import TagSource
 
-Fate = Literal["routed", "ignored", "dead_letter", "unreadable"]
+Fate = Literal["routed", "ignored", "dead_letter", "waiting", "unreadable"]
 
 _TAG_FROM = {
     "event": "the event",
@@ -104,7 +107,7 @@ def route(
             records = records_in(lines_of(file or Path("-")), defaults)
         dead = False
         for verdict in judged(records, settings):
-            dead = dead or verdict.fate in ("dead_letter", "unreadable")
+            dead = dead or verdict.fate in ("dead_letter", "waiting", "unreadable")
             if as_json:
                 output.exact_json_line(_verdict_row(verdict))
             else:
@@ -174,7 +177,7 @@ def _print_verdict(verdict: Verdict, *, verbose: bool) -> None:
         output.data(f"event {verdict.number}{item}: {to}, {_how(action.tag_source)}")
         _print_contents(action)
     if not verdict.actions:
-        said = {"unreadable": "cannot be read", "ignored": "ignored"}.get(
+        said = {"unreadable": "cannot be read", "ignored": "ignored", "waiting": "waits"}.get(
             verdict.fate, f"dead letter, {verdict.reason}"
         )
         output.data(f"event {verdict.number}: {said}: {verdict.detail}")
@@ -230,18 +233,43 @@ class Verdict:
 def judged(records: Iterable[SourceEvent | Unreadable], settings: Settings) -> Iterator[Verdict]:
     """Say of each record what would become of it. Never raises for what it holds."""
     from consumer.commands.exports import Unreadable
+    from consumer.config.formats import formats_of
     from consumer.events.deciding import decide
+    from consumer.events.formats.formats import Awaiting
 
     router, dead_letter_topics = settings.router, settings.dead_letter_topics
+    formats, schemas = formats_of(settings, time.time)
     for number, record in enumerate(records, 1):
         if isinstance(record, Unreadable):
             yield Verdict(number=number, fate="unreadable", detail=record.why)
-        else:
-            trace: list[RouteTrace] = []
-            yield _verdict(number, decide(record, router, dead_letter_topics, trace), tuple(trace))
+            continue
+        trace: list[RouteTrace] = []
+        decision = decide(record, router, dead_letter_topics, trace, formats=formats)
+        if isinstance(decision, Awaiting):
+            if (why := _fetched(schemas, decision)) is not None:
+                yield Verdict(number=number, fate="waiting", detail=why)
+                continue
+            decision = decide(record, router, dead_letter_topics, trace, formats=formats)
+        assert not isinstance(decision, Awaiting)  # noqa: S101 - its schema was fetched
+        yield _verdict(number, decision, tuple(trace))
 
 
-def _verdict(number: int, decision: Decision, trace: tuple[RouteTrace, ...]) -> Verdict:
+def _fetched(schemas: Schemas | None, awaiting: Awaiting) -> str | None:
+    """Fetch a schema that an event needs; returns why that cannot be done, None: it was done."""
+    from consumer.kafka.registry.schemas import RegistryError, UnknownSchemaError, named
+
+    assert schemas is not None  # noqa: S101 - without a registry nothing is ever awaited
+    try:
+        schemas.fetch(awaiting.schema, awaiting.sample)
+    except RegistryError as error:
+        return f"the Schema Registry cannot be asked for schema {named(awaiting.schema)}: {error}"
+    except UnknownSchemaError:
+        grace = "a dead letter, unknown_schema, where it stays so"
+        return f"the Schema Registry has no schema {named(awaiting.schema)}: {grace}"
+    return None
+
+
+def _verdict(number: int, decision: Decided, trace: tuple[RouteTrace, ...]) -> Verdict:
     from consumer.events.deciding import Ignored
     from consumer.events.routing import Misrouted, Several
 

@@ -10,7 +10,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from consumer.events.decoding import Undecodable, decode, is_null, kind
+from consumer.events.decoding import Undecodable, is_null, kind
+from consumer.events.formats.formats import JSON, Awaiting, Formats
 from consumer.events.routing import Misrouted, RecordFacts, Routed, Router, RouteTrace, Several, Unrouted
 from schemas.dead_letter import REDRIVE_OF, Reason
 
@@ -33,7 +34,8 @@ class Ignored:
     why: Ignoring
 
 
-Decision = Routed | Several | Misrouted | Ignored
+Decided = Routed | Several | Misrouted | Ignored
+Decision = Decided | Awaiting
 
 
 def decide(
@@ -41,10 +43,12 @@ def decide(
     router: Router,
     dead_letter_topics: Collection[str],
     trace: list[RouteTrace] | None = None,
+    formats: Formats = JSON,
 ) -> Decision:
     """Say what becomes of a record, and in `trace` what each route said. Never raises for what it holds.
 
     `dead_letter_topics`: ours. An event that was redriven from another topic is another relay's.
+    `Awaiting`: its schema must be fetched first; then ask again.
     """
     value = record.value
     if _tombstone(value) in router.tombstones:
@@ -53,9 +57,13 @@ def decide(
         return Ignored("foreign_redrive")
     if value is None:
         return Misrouted(Reason.UNDECODABLE, "the record has no value", None)
-    event = decode(value)
+    event = formats.decode(record.topic, value, record.headers)
+    if isinstance(event, Awaiting):
+        return event
     if isinstance(event, Undecodable):
-        return Misrouted(Reason.UNDECODABLE, event.detail, None)
+        return Misrouted(event.reason, event.detail, None)
+    if event is None and "literal_null" in router.tombstones:
+        return Ignored("tombstone")
     result = router.route(event, record, trace)
     if not isinstance(result, Unrouted):
         return result

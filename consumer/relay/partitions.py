@@ -27,6 +27,7 @@ from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import Journal, Restorer, Source, is_dead
 from consumer.relay.log import ThrottledLog
 from consumer.relay.outbox import Outbox, given_up
+from consumer.relay.schemas import SchemaWaits
 from consumer.relay.tasks import Tasks
 from consumer.telemetry.metrics import Metrics, PartitionFigures
 from schemas.dead_letter import Reason
@@ -65,6 +66,7 @@ class Partitions:
         tick_soon: Callable[[], None],
         metrics: Metrics,
         log: ThrottledLog,
+        waits: SchemaWaits,
     ) -> None:
         """`counts`: how many partitions each source topic has."""
         self._counts = dict(counts)
@@ -79,6 +81,7 @@ class Partitions:
         self._tick_soon = tick_soon
         self._metrics = metrics
         self._log = log
+        self._waits = waits
         self._restoring = ThreadPoolExecutor(1, thread_name_prefix="restore")
         self.ours: set[Assignment] = set()
         self.hand_overs: list[HandOver] = []
@@ -98,6 +101,8 @@ class Partitions:
         pending = self._ledger.open_of(assignment)
         if pending is None:
             return Seen(reading, None, "restoring")
+        if (waits := self._waits.reason(assignment)) is not None:
+            return Seen(reading, pending, waits)
         return Seen(reading, pending, "foreign_transaction" if reading is not None and reading.held else halted_by)
 
     def close(self) -> None:
@@ -181,6 +186,7 @@ class Partitions:
     def revoked(self, assignments: Sequence[Assignment], settled: threading.Event) -> None:
         """Start nothing more for these. They are given away when what is in flight has ended (rule 2)."""
         self._metrics.rebalanced("revoked")
+        self._waits.drop(assignments)
         for assignment in assignments:
             self._outbox.apply(self._ledger.stop(assignment), self._clock())
         self.hand_overs.append(HandOver(assignments, settled, set(assignments), set()))
@@ -213,6 +219,7 @@ class Partitions:
         self._forget(assignments)
 
     def _forget(self, assignments: Iterable[Assignment]) -> None:
+        self._waits.drop(assignments)
         for assignment in assignments:
             self._ledger.drop(assignment)
             self.ours.discard(assignment)
