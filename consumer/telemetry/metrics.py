@@ -488,7 +488,8 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
     stalled = Counted(each.reason for each in snapshot.stalled.values())
     yield _gauge(
         "stalled_partitions",
-        "Owned partitions with a lag of which nothing was read or settled for 5 minutes, by reason.",
+        "Owned partitions with a lag of which nothing was read or settled for 5 minutes, by reason; for"
+        " registry and unknown_schema: at once.",
         "reason",
         ((reason, stalled[reason]) for reason in get_args(StallReason)),
     )

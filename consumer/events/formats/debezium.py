@@ -10,7 +10,7 @@ Rules:
  2. A column without a time zone gives a time without one. Debezium counts it as if it were UTC, and it is not: the
     route says which zone it is (`time_zone`), and nothing guesses it.
  3. Without a schema nothing tells a decimal from a text or a time from a number: they stay as they came. Routes have
-    `decimal()` and `time()` for them.
+    `time()` for a time.
  4. A payload that is JSON in a text is read: the outbox's payload column comes so.
 """
 
