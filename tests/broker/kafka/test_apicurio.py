@@ -71,7 +71,8 @@ def test_avro_that_refers_to_another_schema_is_read(apicurio: Apicurio, client: 
     refers = Schema(json.dumps(AVRO), "AVRO", [SchemaReference("shop.Address", "address", 1)])
     number = client.register_schema("orders-avro", refers)
     raw = io.BytesIO()
-    fastavro.parse_schema(ADDRESS, named_schemas := {})
+    named_schemas: dict[str, Any] = {}
+    fastavro.parse_schema(ADDRESS, named_schemas)
     fastavro.schemaless_writer(
         raw, fastavro.parse_schema(AVRO, named_schemas), {"orderId": "A-1", "to": {"city": "Lund"}}
     )
