@@ -9,7 +9,7 @@ from consumer.core.ownership import Assignment, Partition
 from consumer.core.progress import Reading
 from consumer.kafka.journal.journal import STUCK_S
 from consumer.kafka.journal.writes import Item
-from consumer.kafka.restore import Restored
+from consumer.kafka.restore import Restored, Unservable
 
 
 class Source(Protocol):
@@ -47,6 +47,9 @@ class Source(Protocol):
 
     def release(self, assignment: Assignment) -> None:
         """Continue after `hold`."""
+
+    def readopt(self, assignment: Assignment) -> None:
+        """Begin a partition anew, as if it had just been assigned."""
 
     def rejoin(self) -> None:
         """Give up every partition at once and join the group again."""
@@ -88,7 +91,7 @@ class Journal(Protocol):
 class Restorer(Protocol):
     """The reader of delay partitions. It blocks."""
 
-    def restore(self, assignments: Sequence[Assignment]) -> list[Restored]:
+    def restore(self, assignments: Sequence[Assignment], patience_s: float) -> list[Restored | Unservable]:
         """Restore what is still ours of these. Raises RestoreError where trying again may help."""
 
 

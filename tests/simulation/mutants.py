@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
@@ -30,14 +30,17 @@ from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka import clients
 from consumer.kafka.journal.low_water_mark import LowWaterMark
 from consumer.kafka.journal.producers import AbortedError, Producers, UnknownOutcomeError
-from consumer.kafka.journal.transactions import Keyed, Transactions, _Batch
-from consumer.kafka.journal.writes import Barrier, Tombstone, Write
+from consumer.kafka.journal.transactions import Transactions, _Batch
+from consumer.kafka.journal.writes import Barrier, DeadLetter, Keyed, Position, Tombstone, Write
 from consumer.kafka.membership import Membership
+from consumer.kafka.outcomes import Ended, EndedAction
 from consumer.kafka.restore import Restorer, _Reading
 from consumer.kafka.topics import Watermarks
+from consumer.relay import outbox
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.partitions import Partitions
+from consumer.relay.refused import RefusedDeadLetters
 from schemas.dead_letter import Reason
 
 Patch = pytest.MonkeyPatch
@@ -371,6 +374,30 @@ def a_follow_up_leaves_without_its_permit(patch: Patch) -> None:
     patch.setattr(Dispatch, "_permit_follow_up", permit_follow_up)
 
 
+@mutation
+def a_dead_letter_that_is_refused_is_skipped(patch: Patch) -> None:
+    def kept(self: Transactions, writes: Sequence[Write], refused: Sequence[DeadLetter], why: str) -> list[Write]:
+        kept: list[Write] = []
+        for write in writes:
+            if not isinstance(write, DeadLetter) or write not in refused:
+                kept.append(write)
+            elif write.next_offset is not None:
+                kept.append(Position(write.assignment, write.next_offset))
+        return kept
+
+    patch.setattr(Transactions, "_kept", kept)
+
+
+@mutation
+def a_refused_dead_letter_is_not_tried_again(patch: Patch) -> None:
+    patch.setattr(RefusedDeadLetters, "take_due", lambda self, now: [])
+
+
+@mutation
+def a_partition_that_cannot_be_served_ends_the_process(patch: Patch) -> None:
+    patch.setattr(Partitions, "overrun", lambda self, assignment, error: True)
+
+
 # -- documents ---------------------------------------------------------------------------------------------------
 
 
@@ -463,6 +490,70 @@ def the_document_of_a_dead_owner_is_sent_again_at_once(patch: Patch) -> None:
 
 
 @mutation
+def an_action_whose_record_is_refused_is_cut_in_two(patch: Patch) -> None:
+    patch.setattr(Transactions, "_without_action", lambda self, writes, refused: list(writes))
+
+
+# -- outcomes ----------------------------------------------------------------------------------------------------
+
+
+@mutation
+def an_outcome_is_left_out(patch: Patch) -> None:
+    original = outbox.tombstone_of
+    patch.setattr(outbox, "tombstone_of", lambda closed, now: replace(original(closed, now), outcome=None))
+
+
+@mutation
+def a_dead_letter_has_no_outcome(patch: Patch) -> None:
+    original = _Batch._note
+
+    def note(self: _Batch, outcome: Ended | None) -> None:
+        if isinstance(outcome, EndedAction):
+            original(self, outcome)
+
+    patch.setattr(_Batch, "_note", note)
+
+
+@mutation
+def an_outcome_is_written_in_the_next_transaction(patch: Patch) -> None:
+    original = Transactions._batches
+    late: dict[int, dict[Assignment, list[Ended]]] = {}
+
+    def batches(self: Transactions, writes: list[Write]) -> list[_Batch]:
+        found = original(self, writes)
+        mine = late.setdefault(id(self), {})
+        for batch in found:
+            batch.outcomes, mine[batch.assignment] = mine.get(batch.assignment, []), batch.outcomes
+        return found
+
+    patch.setattr(Transactions, "_batches", batches)
+
+
+@mutation
+def a_transaction_that_is_tried_again_forgets_its_outcomes(patch: Patch) -> None:
+    replace_producer, batches = Producers.replace, Transactions._batches
+    aborted: set[int] = set()
+
+    def replaced(self: Producers) -> None:
+        aborted.add(id(self))
+        replace_producer(self)
+
+    def without(self: Transactions, writes: list[Write]) -> list[_Batch]:
+        found = batches(self, writes)
+        if id(self._producers) in aborted:
+            aborted.discard(id(self._producers))
+            for batch in found:
+                batch.outcomes.clear()
+        return found
+
+    patch.setattr(Producers, "replace", replaced)
+    patch.setattr(Transactions, "_batches", without)
+
+
+# -- what one action alone meets ---------------------------------------------------------------------------------
+
+
+@mutation
 def a_403_to_one_event_suspends_the_connection_for_ever(patch: Patch) -> None:
     original = Pace.answered
 
@@ -500,3 +591,8 @@ def an_order_without_a_contact_is_tried_for_ever(patch: Patch) -> None:
         return original(self, entry, errors, now)
 
     patch.setattr(Ledger, "_no_contact", no_contact)
+
+
+@mutation_of_documents
+def an_action_that_travelled_in_its_document_is_sent_by_itself_as_well(patch: Patch) -> None:
+    patch.setattr(_Entry, "is_taken", False)

@@ -109,6 +109,9 @@ class SimulatedSource:
     def release(self, assignment: Assignment) -> None:
         self._requests.append(lambda consumer: self.membership.release(consumer, assignment))
 
+    def readopt(self, assignment: Assignment) -> None:
+        self._requests.append(lambda consumer: self.membership.readopt(consumer, assignment))
+
     def rejoin(self) -> None:
         self._requests.append(self.membership.rejoin)
 

@@ -30,7 +30,7 @@ from consumer.kafka.journal.journal import Journal
 from consumer.kafka.journal.low_water_mark import PINNING, Pinning
 from consumer.kafka.journal.writes import DeadLetter, Put, Write
 from consumer.kafka.records import DeadLetterRecord, position_value, without_value
-from consumer.kafka.restore import KafkaReader, Restored, Restorer
+from consumer.kafka.restore import KafkaReader, Restored, Restorer, Unservable
 from consumer.kafka.topics import RelayTopics, create, partition_counts, watermarks
 from schemas.dead_letter import Reason
 from schemas.pending_action import POSITION_KEY, SourceIdentity
@@ -212,7 +212,12 @@ class Sandbox:
                 wanted=self._is_wanted,
                 clock=steady_clock(),
             )
-        return self._restorer.restore(assignments or [self.assignment()])
+        restored: list[Restored] = []
+        for each in self._restorer.restore(assignments or [self.assignment()]):
+            if isinstance(each, Unservable):
+                raise each.error
+            restored.append(each)
+        return restored
 
     def _is_wanted(self, assignment: Assignment) -> bool:
         return self._wanted(assignment)
@@ -283,12 +288,12 @@ class Sandbox:
 
 
 def relay_topics(admin: AdminClient, source: str) -> RelayTopics:
-    """Make the topics beside a source; returns when all three answer (the broker takes a moment to know a new one)."""
-    topics = RelayTopics(source, f"{source}.engage.delay", f"{source}.engage.dead-letters")
+    """Make the topics beside a source; returns when all answer (the broker takes a moment to know a new one)."""
+    topics = RelayTopics(source, f"{source}.engage.delay", f"{source}.engage.dead-letters", f"{source}.engage.outcomes")
     until(lambda: partition_counts(admin, [source]), "the source answers")
     create(admin, [topics])
-    names = [source, topics.delay, topics.dead_letters]
-    until(lambda: len(partition_counts(admin, names)) == len(names), "the three topics answer")
+    names = [source, *topics.own]
+    until(lambda: len(partition_counts(admin, names)) == len(names), "the topics answer")
     return topics
 
 

@@ -27,6 +27,7 @@ from consumer.kafka.journal.writes import DeadLetter, Item, Put, Write
 from consumer.kafka.records import SourceEvent
 from consumer.relay.edges import Source
 from consumer.relay.outbox import Limits, Outbox
+from consumer.relay.refused import RefusedDeadLetters
 from consumer.telemetry.metrics import Metrics
 from schemas.dead_letter import REDRIVE_OF, DeadLetterHeaders
 from tests.support.registry import TestRegistry, framed
@@ -91,6 +92,7 @@ def relayed(
         router=settings.router,
         source=cast("Source", None),
         journal=journal,
+        refused=RefusedDeadLetters(),
         limits=Limits(100),
         dead_letter_topics=SETTINGS.dead_letter_topics,
         incarnations={record.topic: 0},
