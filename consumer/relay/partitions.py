@@ -200,6 +200,7 @@ class Partitions:
         if not self._stays(assignment):
             return
         self._set_apart(assignment, "unwritable", why)
+        self._waits.drop([assignment])
         self._ledger.drop(assignment)
         self._refused.forget(assignment)
         self._tasks.start(self._readopt(assignment))
