@@ -68,7 +68,7 @@ def main() -> None:
         record = SourceEvent(
             topic="orders", partition=0, offset=17, timestamp_ms=1_793_698_201_000, key=b"A-1001", value=value
         )
-        result = decide(record, router, frozenset(), formats=formats)
+        result = decide(record, router, frozenset(), now=0.0, formats=formats)
         becomes = len(result.actions) if isinstance(result, Several) else int(isinstance(result, Routed))
         us = min(_round(record, router, formats) for _ in range(ROUNDS))
         aim = f" (aim: {aim_us:g})" if aim_us is not None else ""
@@ -95,7 +95,7 @@ def avro() -> tuple[bytes, Formats]:
 def _round(record: SourceEvent, router: Router, formats: Formats) -> float:
     started = time.process_time()
     for _ in range(EVENTS):
-        decide(record, router, frozenset(), formats=formats)
+        decide(record, router, frozenset(), now=0.0, formats=formats)
     return (time.process_time() - started) / EVENTS * 1e6
 
 
