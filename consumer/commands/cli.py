@@ -91,6 +91,20 @@ def demo(
     raise typer.Exit(run_demo(orders=orders, seed=seed, kafka=kafka, base_url=base_url))
 
 
+@app.command()
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell that shall complete.")],
+) -> None:
+    """Print the script that lets a shell complete commands, options and names.
+
+    In an image or a profile: `eval "$(engage-relay completion bash)"`.
+    """
+    from typer._completion_shared import get_completion_script
+
+    script = get_completion_script(prog_name="engage-relay", complete_var="_ENGAGE_RELAY_COMPLETE", shell=shell)
+    typer.echo(script)
+
+
 app.command()(simulate)
 app.command()(status)
 app.command("check-config")(check_config)

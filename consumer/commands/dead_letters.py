@@ -20,6 +20,7 @@ from consumer.commands.options import (
     AsJson,
     Config,
     Limit,
+    Output,
     lines_of,
     loaded,
     reach,
@@ -69,6 +70,7 @@ def dead_letters_list(
     since: Since = None,
     limit: Limit = None,
     as_json: AsJson = False,
+    look: Output = None,
 ) -> None:
     """List dead letters. Exit code 1 where the list is not complete."""
     with exit_codes():
@@ -79,7 +81,13 @@ def dead_letters_list(
         selection = _selection(settings, topic, reason, since, coordinates=None)
         reach(settings)
         found = without_gaps(dead_letters(settings.kafka, settings.topics, selection), gaps)
-        output.rows((_dead_letter_row(each) for each in islice(found, limit)), _COLUMNS, as_json=as_json)
+        output.rows(
+            (_dead_letter_row(each) for each in islice(found, limit)),
+            _COLUMNS,
+            as_json=as_json or look == "json",
+            optional=("detail", "failed_at", "route", "redriven", "source_topic"),
+            wide=look == "wide",
+        )
         raise typer.Exit(int(bool(gaps)))
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
@@ -31,6 +31,10 @@ Config = Annotated[
         help="YAML file; environment variables override it.",
         show_default=False,
     ),
+]
+Output = Annotated[
+    Literal["wide", "json"] | None,
+    typer.Option("--output", "-o", help="wide: all columns, on any terminal; json: as --json.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Print at most this many.", show_default=False)]

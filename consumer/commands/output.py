@@ -40,31 +40,51 @@ def exact_json_line(row: Row) -> None:
     typer.echo("".join(each if each.isascii() else json.dumps(each)[1:-1] for each in text))
 
 
-def rows(found: Iterable[Row], columns: Sequence[str], *, as_json: bool) -> None:
-    """Write rows: whole ones as JSON, else the named columns as a table."""
+def rows(
+    found: Iterable[Row], columns: Sequence[str], *, as_json: bool, optional: Sequence[str] = (), wide: bool = False
+) -> None:
+    """Write rows: whole ones as JSON, else the named columns as a table.
+
+    On a terminal that is too narrow, the `optional` columns are left out, the first ones first, unless it is `wide`.
+    """
     if as_json:
         for row in found:
             json_line(row)
     elif sys.stdout.isatty():
-        _draw(found, columns)
+        _draw(list(found), columns, () if wide else optional)
     else:
         typer.echo("\t".join(columns))
         for row in found:
             typer.echo("\t".join(_cell(row[column]) for column in columns))
 
 
-def _draw(found: Iterable[Row], columns: Sequence[str]) -> None:
+def _draw(found: Sequence[Row], columns: Sequence[str], optional: Sequence[str]) -> None:
+    """Draw a table in which no cell is folded: an id must stay one word that can be copied."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    width = Console().width
+    needed = {name: max(len(name), *(len(_cell(row[name])) for row in found), 0) + BETWEEN for name in columns}
+    left_out = []
+    for name in optional:
+        if sum(needed.values()) <= width:
+            break
+        if needed.pop(name, None) is not None:
+            left_out.append(name)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")  # wrapped where it must be, but never cut
+    for name in needed:
+        table.add_column(name.replace("_", " "), no_wrap=True)
     for row in found:
-        table.add_row(*(Text(_cell(row[column])) for column in columns))  # Text: square brackets are no markup
-    Console().print(table)
+        table.add_row(*(Text(_cell(row[name])) for name in needed))  # Text: square brackets are no markup
+    # What is still wider than the terminal is wrapped by the terminal, which copies it as one word.
+    Console(width=max(sum(needed.values()), width)).print(table)
+    if left_out:
+        notice(f"left out, because the terminal is too narrow: {', '.join(left_out)} (-o wide shows them)")
+
+
+BETWEEN = 3  # columns, at the most, between two cells
 
 
 def _cell(value: object) -> str:

@@ -12,7 +12,7 @@ import typer
 
 from consumer.commands import output
 from consumer.commands.exits import exit_codes, refuse
-from consumer.commands.options import AsJson, Config, Limit, connections, loaded, reach, without_gaps
+from consumer.commands.options import AsJson, Config, Limit, Output, connections, loaded, reach, without_gaps
 
 if TYPE_CHECKING:
     from consumer.kafka.scan import Gap
@@ -42,6 +42,7 @@ def pending_list(
     ] = None,
     limit: Limit = None,
     as_json: AsJson = False,
+    look: Output = None,
 ) -> None:
     """List what the delay topics hold now. Exit code 1 where the list is not complete."""
     with exit_codes():
@@ -55,7 +56,13 @@ def pending_list(
         gaps: list[Gap] = []
         found = without_gaps(pending_actions(settings.kafka, settings.topics, wanted), gaps)
         columns = [name for name in Pending.__dataclass_fields__ if name not in ("connection", "first_seen")]
-        output.rows((asdict(each) for each in islice(found, limit)), columns, as_json=as_json)
+        output.rows(
+            (asdict(each) for each in islice(found, limit)),
+            columns,
+            as_json=as_json or look == "json",
+            optional=("route", "sends", "attempts", "due", "topic"),
+            wide=look == "wide",
+        )
         raise typer.Exit(int(bool(gaps)))
 
 

@@ -12,7 +12,7 @@ from consumer.commands.exits import refuse
 
 def simulate(
     *,
-    listen: Annotated[str, typer.Option(help="host:port; port 0 is any free one.")] = "127.0.0.1:9090",
+    listen: Annotated[str, typer.Option(help="host:port; port 0 is any free one.")] = "127.0.0.1:9900",
     seed: Annotated[int, typer.Option(help="The same seed gives the same chances.")] = 0,
     processing: Annotated[
         str,

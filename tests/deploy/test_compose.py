@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from consumer.commands.exports import Defaults
 from consumer.commands.route import judged
+from consumer.commands.simulate import simulate
 from consumer.config.environment import PREFIX, SHORT
 from consumer.config.settings import Settings, load
 from tests.deploy.commands import accept
@@ -105,11 +107,12 @@ def test_kafka_advertises_what_the_others_connect_to() -> None:
     environment = SERVICES["kafka"].environment
     listeners = dict(each.split("://") for each in environment["KAFKA_LISTENERS"].split(","))
     advertised = dict(each.split("://") for each in environment["KAFKA_ADVERTISED_LISTENERS"].split(","))
-    assert all(address.endswith(listeners[name]) for name, address in advertised.items())
+    assert advertised["INSIDE"].endswith(listeners["INSIDE"])
     assert advertised["INSIDE"] == relay_settings().kafka["bootstrap.servers"]
     assert f"--bootstrap-server={advertised['INSIDE']}" in SERVICES["source-topic"].command
     outside = advertised["OUTSIDE"].removeprefix("localhost:")
-    assert SERVICES["kafka"].ports == [f"127.0.0.1:{outside}:{outside}"]
+    inside = listeners["OUTSIDE"].removeprefix(":")
+    assert SERVICES["kafka"].ports == [f"127.0.0.1:{outside}:{inside}"]
     protocols = dict(each.split(":") for each in environment["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"].split(","))
     assert protocols.keys() == listeners.keys()
 
@@ -187,3 +190,25 @@ def test_the_example_at_its_head_is_an_event_that_the_relay_sends() -> None:
     (verdict,) = judged([Defaults("orders").record(1, value.encode())], relay_settings())
     assert verdict.action is not None
     assert verdict.action.order_id == key
+
+
+# Beside it: a newcomer, who runs the relay and the simulator on the machine itself
+
+
+def test_the_broker_alone_is_where_getting_started_looks_for_it() -> None:
+    text = (ROOT / "docs" / "getting-started.md").read_text()
+    (address,) = re.findall(r"export KAFKA_BOOTSTRAP_SERVERS=(\S+)", text)
+    kafka = SERVICES["kafka"]
+
+    assert "docker compose up --detach kafka" in text
+    assert f"OUTSIDE://{address}" in kafka.environment["KAFKA_ADVERTISED_LISTENERS"].split(",")
+    assert kafka.depends_on == []
+    assert [each.split(":")[1] for each in kafka.ports] == [address.rpartition(":")[2]]
+
+
+def test_the_simulator_listens_where_nothing_of_compose_does() -> None:
+    listen = inspect.signature(simulate).parameters["listen"].default
+    taken = {each.split(":")[1] for service in SERVICES.values() for each in service.ports}
+
+    assert listen.rpartition(":")[2] not in taken
+    assert f"export ENGAGE_BASE_URL=http://{listen}" in (ROOT / "docs" / "getting-started.md").read_text()

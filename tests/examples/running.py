@@ -37,7 +37,7 @@ def simulator(words: Sequence[str]) -> Iterator[str]:
 
 def url_in_readme(words: Sequence[str]) -> str:
     """Return where a simulator would be, were it started as the README says."""
-    return "http://" + (words[words.index("--listen") + 1] if "--listen" in words else "127.0.0.1:9090")
+    return "http://" + (words[words.index("--listen") + 1] if "--listen" in words else "127.0.0.1:9900")
 
 
 def accepted(url: str) -> list[Row]:

@@ -53,6 +53,15 @@ def test_with_a_configuration_that_cannot_be_read_nothing_is_completed_and_nothi
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+def test_the_script_is_of_the_shell_that_is_named_whichever_asks(name: str) -> None:
+    """No shell is guessed: in an image there is no terminal and no parent that could be one."""
+    named = shell("sh", f"engage-relay completion {name}", SHELL="/bin/other")
+    shown = shell("sh", f"engage-relay --show-completion {name}")
+    assert named.returncode == 0
+    assert named.stdout == shown.stdout
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
 def test_every_usual_shell_is_told_how_to_complete(name: str) -> None:
     done = shell("sh", f"engage-relay --show-completion {name}")
     assert done.returncode == 0

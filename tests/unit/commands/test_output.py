@@ -42,3 +42,46 @@ def test_on_a_terminal_a_table_is_drawn_without_markup_and_without_colour_where_
     assert "order id" in shown
     assert "[red]A-1[/red]\\x1b[2J" in shown
     assert not re.search(r"\x1b\[(3\d|38;[\d;]*|2J)", shown)
+
+
+ROWS = [
+    {"order_id": f"A-{number}-of-a-shop", "detail": "the field data.total " * 4, "offset": number} for number in (1, 22)
+]
+
+
+def drawn(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, *, wide: bool
+) -> tuple[str, str]:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for name, value in {"NO_COLOR": "1", "TERM": "xterm", "COLUMNS": str(width)}.items():
+        monkeypatch.setenv(name, value)
+    output.rows(ROWS, ["order_id", "detail", "offset"], as_json=False, optional=["detail"], wide=wide)
+    captured = capsys.readouterr()
+    return captured.out, captured.err
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 140])
+@pytest.mark.parametrize("wide", [True, False])
+def test_no_id_is_ever_folded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, wide: bool
+) -> None:
+    shown, _ = drawn(capsys, monkeypatch, width, wide=wide)
+    for row in ROWS:
+        (line,) = [line for line in shown.splitlines() if f"{row['order_id']} " in line + " "]
+        assert line.split()[-1] == str(row["offset"])
+
+
+def test_what_does_not_fit_is_left_out_and_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, told = drawn(capsys, monkeypatch, 80, wide=False)
+    assert "data.total" not in shown
+    assert told == "left out, because the terminal is too narrow: detail (-o wide shows them)\n"
+
+    shown, told = drawn(capsys, monkeypatch, 80, wide=True)
+    assert "data.total" in shown
+    assert told == ""
+
+    shown, told = drawn(capsys, monkeypatch, 140, wide=False)
+    assert "data.total" in shown
+    assert told == ""
