@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.simulation.engage_model import ACTION_FAULTS, DOCUMENT_FAULTS, POLL_FAULTS
+from tests.simulation.engage_model import ACTION_FAULTS, DOCUMENT_FAULTS, POLL_FAULTS, WITH_DOCUMENT_FAULTS
 from tests.simulation.faults import FAIL_POINTS, FAULTS, IN_A_TRANSACTION
 
 TO_BE_REACHED = (
@@ -63,6 +63,8 @@ TO_BE_REACHED = (
     "the source was paused",
     "the source was resumed",
     "an action was withdrawn",
+    "an order was changed",
+    *(f"with document: {client_error}" for client_error in ("ok", *WITH_DOCUMENT_FAULTS)),
     "action: 422",
     "an action was accepted once its order had a contact",
     "a document was withdrawn",

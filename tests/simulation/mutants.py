@@ -500,3 +500,8 @@ def an_order_without_a_contact_is_tried_for_ever(patch: Patch) -> None:
         return original(self, entry, errors, now)
 
     patch.setattr(Ledger, "_no_contact", no_contact)
+
+
+@mutation_of_documents
+def an_action_that_travelled_in_its_document_is_sent_by_itself_as_well(patch: Patch) -> None:
+    patch.setattr(_Entry, "is_taken", False)

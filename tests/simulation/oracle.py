@@ -444,7 +444,7 @@ class Oracle:
                 wrong = "acted upon before its offset is settled"
         elif record is not None:
             event.bereft, event.gone_intent = False, None
-            if event.accepted and not _is_intent(record):
+            if event.accepted and not _is_intent(record) and not _is_taken(record, event):
                 wrong = "accepted and still pending, not in doubt"
             elif dead_letters > event.torn_dead_letters:
                 wrong = "pending and a dead letter"
@@ -485,6 +485,11 @@ class Oracle:
 
 def _is_intent(record: Record) -> bool:
     return b'"state":"sending"' in (record.value or b"")[:40]
+
+
+def _is_taken(record: Record, event: Event) -> bool:
+    """Whether Engage took the document that the event's action travels in: its job is known."""
+    return event.travels and b'"job_id":"' in (record.value or b"").partition(b',"payload":')[0]
 
 
 def _sends_of(record: Record) -> int:
