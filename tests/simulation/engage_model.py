@@ -144,7 +144,7 @@ class SimulatedEngage:
                 return OrderKept()
             if not await self._continues(permit):
                 return Unavailable("not replaced yet")
-            client_error = "ok"
+            client_error = self._scheduler.client_error(DOCUMENT_FAULTS)
         if not may_send():
             self._scheduler.reach("an order was not replaced any more")
             return Withdrawn() if how.exists else OrderExists()

@@ -136,7 +136,20 @@ def reshuffle(scheduler: Scheduler) -> bool:
 
 
 def forget_marks(scheduler: Scheduler) -> bool:
+    """The low-water marks expire; a running process writes them again with its next transaction."""
     _forget(scheduler, TOPICS.delay)
+    return True
+
+
+def forget_marks_meanwhile(scheduler: Scheduler) -> bool:
+    """They expire while nobody runs, so whoever starts must find what is pending without them."""
+    for process in list(scheduler.processes.values()):
+        if process is not None:
+            scheduler.crash(process, back_after_s=scheduler.pick((5.0, 60.0)))
+    _forget(scheduler, TOPICS.delay)
+    pending = any(log.live for (topic, _), log in scheduler.kafka.logs.items() if topic == TOPICS.delay)
+    if pending and not any(topic == TOPICS.delay for topic, _ in scheduler.kafka.committed):
+        scheduler.reach("a mark expired while something was pending, and nobody ran")
     return True
 
 
@@ -324,6 +337,7 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "start": (1, start),
     "reshuffle": (1, reshuffle),
     "forget marks": (1, forget_marks),
+    "marks expired meanwhile": (1, forget_marks_meanwhile),
     "forget offsets": (1, forget_offsets),
     "compact": (1, compact),
     "delete records": (1, delete_records),

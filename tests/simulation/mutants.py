@@ -18,6 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 import consumer.kafka.journal.transactions
 import consumer.kafka.membership
+import consumer.kafka.restore
 from consumer.core import clock, ledger
 from consumer.core.clock import Clock
 from consumer.core.effects import Document, Effect, LiveAction, Poll, Request, Send
@@ -92,6 +93,23 @@ def a_negative_generation_is_published(patch: Patch) -> None:
 @mutation
 def the_mark_passes_a_live_record(patch: Patch) -> None:
     patch.setattr(LowWaterMark, "after", lambda self, written, end: end)
+
+
+@mutation
+def a_missing_mark_is_read_as_latest(patch: Patch) -> None:
+    original = Restorer._committed
+
+    def committed(self: Restorer, wanted: list[Assignment]) -> dict[Partition, int]:
+        found = original(self, wanted)
+        for each in wanted:
+            at = (self._topics[each.topic].delay, each.partition)
+            with suppress(KafkaException):  # a partition that is not there yet
+                found.setdefault(at, self._reader.watermarks([at])[at][1])
+        return found
+
+    patch.setattr(Restorer, "_committed", committed)
+    # The search for the position record, at the end of the topic, would find all that a short topic holds.
+    patch.setattr(consumer.kafka.restore, "POSITION_BEHIND", 1)
 
 
 @mutation
@@ -450,6 +468,16 @@ def the_newest_document_outlives_its_assignment(patch: Patch) -> None:
         "how_to_send",
         lambda self, lane, version, is_first: how(self, lane_of(lane), version, is_first=is_first),
     )
+
+
+@mutation_of_documents
+def a_document_without_an_answer_is_sent_again_at_once(patch: Patch) -> None:
+    original = Ledger._failed
+
+    def failed(self: Ledger, entry: _Entry, failure: _Failure, now: float) -> list[Effect]:
+        return original(self, entry, replace(failure, may_be_processed=False), now)
+
+    patch.setattr(Ledger, "_failed", failed)
 
 
 @mutation_of_documents
