@@ -44,7 +44,7 @@ POLL_FAULTS = ("404", "401", "403", "429", "503", "timeout", "400", "job failed"
 DOCUMENT_FAULTS = ("401", "403", "429", "503", "400", "502 applied", "502 applied")
 WORKS_S = (0.5, 4.0, 15.0)  # at a document, at the longest: within a hand-over's time, and a session's beside the lease
 WORKS_ON_S = (0.5, 15.0, 25.0)  # at one that a gateway answered: within `processing_s`
-WITH_DOCUMENT_FAULTS = ("401", "403", "429", "400", "answer lost", "request lost")
+WITH_DOCUMENT_FAULTS = ("401", "403", "429", "400", "answer lost", "answer lost", "request lost")
 ACTION_FAULTS = (
     "404", "401", "403", "429", "429 for long", "503", "refused", "400", "500 processed", "500 not processed",
     "answer lost", "request lost", "processed late",
@@ -241,10 +241,10 @@ class SimulatedEngage:
                 return Rejected(400, "refused")
         takes_s = scheduler.pick(WORKS_ON_S)
         if client_error in ("ok", "answer lost"):
-            event.ready_at = max(event.ready_at, scheduler.now + takes_s)
+            event.ready_at = scheduler.now + takes_s  # its newest job's
             event.job_failed = False
             scheduler.at(scheduler.now + takes_s, apply)
-        await self._sleep(scheduler.pick((0.01, 0.5)) if client_error == "ok" else 2 * TIMEOUT_S)
+        await self._sleep(scheduler.pick((0.01, 0.5) if client_error == "ok" else (0.01, 2 * TIMEOUT_S)))
         if client_error == "ok":
             return DocumentTaken(f"job-{event.number}")
         return InDoubt(client_error)

@@ -21,10 +21,23 @@ import consumer.kafka.membership
 import consumer.kafka.restore
 from consumer.core import clock, ledger
 from consumer.core.clock import Clock
-from consumer.core.effects import Document, Effect, LiveAction, Poll, Request, Send
+from consumer.core.effects import ActionId, Change, Document, Effect, LiveAction, Poll, Request, Send
 from consumer.core.ledger import Ledger, State, _Entry, _Failure
 from consumer.core.newest_documents import Lane, NewestDocuments
-from consumer.core.outcomes import Forbidden, Outcome, Throttled, Unauthorized, Unavailable
+from consumer.core.outcomes import (
+    Accepted,
+    DocumentOutcome,
+    DocumentTaken,
+    Forbidden,
+    JobFailed,
+    Outcome,
+    PollOutcome,
+    Ready,
+    SendOutcome,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+)
 from consumer.core.ownership import Assignment, Ownership, Partition
 from consumer.core.pacing import Pace
 from consumer.errors import OffsetOutOfRangeError
@@ -533,3 +546,104 @@ def an_order_without_a_contact_is_tried_for_ever(patch: Patch) -> None:
 @mutation_of_documents
 def an_action_that_travelled_in_its_document_is_sent_by_itself_as_well(patch: Patch) -> None:
     patch.setattr(_Entry, "is_taken", False)
+
+
+@mutation_of_documents
+def a_restored_document_with_its_action_is_sent_again_though_engage_took_it(patch: Patch) -> None:
+    original = Ledger.assign
+
+    def assign(self: Ledger, assignment: Assignment, restored: Iterable[LiveAction], now: float) -> list[Effect]:
+        forgotten = [
+            replace(each, action=replace(each.action, target=each.action.document or each.action.target))
+            for each in restored
+        ]
+        return original(self, assignment, forgotten, now)
+
+    patch.setattr(Ledger, "assign", assign)
+
+
+@mutation_of_documents
+def a_failed_job_is_taken_for_a_completed_one(patch: Patch) -> None:
+    original = Ledger.poll_answered
+
+    def poll_answered(
+        self: Ledger, action_id: ActionId, outcome: PollOutcome | DocumentOutcome, now: float
+    ) -> list[Effect]:
+        return original(self, action_id, Ready("tag") if isinstance(outcome, JobFailed) else outcome, now)
+
+    patch.setattr(Ledger, "poll_answered", poll_answered)
+
+
+@mutation_of_documents
+def a_document_with_its_action_is_over_once_engage_took_it(patch: Patch) -> None:
+    original = Ledger.action_answered
+
+    def action_answered(self: Ledger, action_id: ActionId, outcome: SendOutcome, now: float) -> list[Effect]:
+        return original(self, action_id, Accepted() if isinstance(outcome, DocumentTaken) else outcome, now)
+
+    patch.setattr(Ledger, "action_answered", action_answered)
+
+
+@mutation_of_documents
+def a_change_is_sent_before_its_record_is_committed(patch: Patch) -> None:
+    original = Ledger.save_intents
+
+    def save_intents(self: Ledger, connection: str, ahead: int) -> list[Effect]:
+        effects = original(self, connection, ahead)
+        for effect in effects:
+            entry = self._find(effect.action_id)
+            if entry is not None and isinstance(entry.source, Change):
+                self.intent_saved(effect.action_id, entry.sends, math.inf)
+        return effects
+
+    patch.setattr(Ledger, "save_intents", save_intents)
+
+
+@mutation_of_documents
+def a_hand_over_does_not_wait_for_a_change(patch: Patch) -> None:
+    original = Ledger.in_flight
+
+    def in_flight(self: Ledger, assignment: Assignment) -> int:
+        partition = self._partitions.get(assignment)
+        entries = partition.entries.values() if partition else ()
+        changes = sum(entry.state is State.SENDING and isinstance(entry.source, Change) for entry in entries)
+        return original(self, assignment) - changes
+
+    patch.setattr(Ledger, "in_flight", in_flight)
+
+
+@mutation_of_documents
+def a_hand_over_does_not_wait_for_a_document_with_its_action(patch: Patch) -> None:
+    original = Ledger.in_flight
+
+    def in_flight(self: Ledger, assignment: Assignment) -> int:
+        partition = self._partitions.get(assignment)
+        entries = partition.entries.values() if partition else ()
+        documents = sum(entry.state is State.SENDING and entry.needs_no_tag for entry in entries)
+        return original(self, assignment) - documents
+
+    patch.setattr(Ledger, "in_flight", in_flight)
+
+
+@mutation_of_documents
+def a_redriven_change_replaces_a_newer_one(patch: Patch) -> None:
+    original = Ledger._may_send_document
+
+    def may_send_document(self: Ledger, entry: _Entry) -> bool:
+        return isinstance(entry.source, Change) or original(self, entry)
+
+    patch.setattr(Ledger, "_may_send_document", may_send_document)
+
+
+@mutation_of_documents
+def a_repeat_of_a_document_with_its_action_follows_at_once(patch: Patch) -> None:
+    original = Ledger._in_doubt_now
+
+    def in_doubt_now(self: Ledger, entry: _Entry, why: str, retry_after_s: float | None, now: float) -> list[Effect]:
+        effects = original(self, entry, why, retry_after_s, now)
+        if entry.needs_no_tag and entry.state is State.HOLDING and entry.ending is None:
+            entry.due = now + 11.0  # as an action by itself, but Engage may still be at work on the document
+            self._heap.sort()
+        return effects
+
+    patch.setattr(Ledger, "_in_doubt_now", in_doubt_now)
