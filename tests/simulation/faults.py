@@ -275,6 +275,8 @@ def recreate(scheduler: Scheduler) -> bool:
     kafka = scheduler.kafka
     if scheduler.growing or not all(_is_known_elsewhere(scheduler, number) for number in scheduler.numbers):
         return False  # with positions, too, gone: an operator who starts again, with `run --from`
+    if scheduler.has_delayed:
+        return False  # offsets of the former topic that come for the new one: two accidents at once
     for number in scheduler.numbers:
         scheduler.oracle.bereave(number, _holder(scheduler, number))
     kafka.settle_gone(kafka.recreate(TOPICS.delay))
