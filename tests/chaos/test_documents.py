@@ -33,18 +33,20 @@ PARTITIONS = 6
 VERSIONS = (1, 2, 3, 4)  # of each order's document
 SESSION_S = 6.0
 KAFKA = {"session.timeout.ms": int(SESSION_S * 1000), "heartbeat.interval.ms": 300}
-TIMEOUT_S = 5.0
+TIMEOUT_S = 6.0
 # The relay takes Engage to be at work for 2 * TIMEOUT_S after it lost the answer, or the instance that waited for it.
-CONNECTION = {"requests_per_second": 100, "timeout": f"{TIMEOUT_S:g}s", "action_timeout": "3s"}
+# The rate limit is used up, so some documents wait for it under a committed record: what freezes must not send them.
+CONNECTION = {"requests_per_second": 20, "timeout": f"{TIMEOUT_S:g}s"}
 LIMITS = {"pending": 24}
-SLOW_S = (0.2, 1.0)
+SLOW_S = (1.0, 2.5)
 QUICK_S = 0.02
-# Engage applies what is under way when an instance is lost so much later: another instance has the partitions after
-# SESSION_S, and sends documents again SESSION_S + 2 * TIMEOUT_S after the loss, at the earliest.
-WORKS_ON_S = SESSION_S + 5.0
-WORKS_ON_AT_LEAVE_S = 2.0  # and so much later when one leaves: it waits for the answers
-FREEZES_S = SESSION_S + 2 * TIMEOUT_S + 10.0  # until newer documents of its orders were sent by another instance
-MOST_UNDER_WAY = 4  # before something happens
+# Engage works on what is under way when an instance is lost for so long. Another one has the partitions SESSION_S after
+# the loss, and sends a document again 2 * TIMEOUT_S after that.
+WORKS_ON_S = SESSION_S + 9.0
+WORKS_S = 3 * TIMEOUT_S - 1.0  # on any document, at the longest
+WORKS_ON_AT_LEAVE_S = 2.0  # where an instance leaves: it waits for the answers
+FREEZES_S = SESSION_S + 2 * TIMEOUT_S + 10.0  # until another instance has sent newer documents of its orders
+MIN_UNDER_WAY = 6  # before something happens
 MOST_AT_ONCE = 4
 STUCK_S = 90.0
 LONG_MOVES = ("lose", "lose", "come", "go")
@@ -56,7 +58,7 @@ class SlowEngage:
     def __init__(self, seed: int) -> None:
         self._draw = random.Random(seed)
         self._changed = threading.Condition()
-        self._due: dict[int, float] = {}  # of the documents under way
+        self._due: dict[int, tuple[float, float]] = {}  # when each document under way came, and is to be answered
         self._documents = 0
         self._quick_until = 0.0
         self.applied: dict[str, list[int]] = {}
@@ -70,8 +72,17 @@ class SlowEngage:
             return Reply(202, {})
         if asked.method == "GET":
             return Reply(200, {"status": "Completed", "versionTag": asked.path.rsplit("/", 1)[1]})
+        document = json.loads(asked.body)
+        if asked.method == "POST" and self._exists(document):
+            return Reply(409, {"errors": ["exists"]})
         with self._works():
-            return self._document(asked.method, json.loads(asked.body))
+            return self._document(asked.method, document)
+
+    def _exists(self, document: dict[str, object]) -> bool:
+        with self._changed:
+            exists = str(document["orderId"]) in self.applied
+            self.answers["409"] += exists
+            return exists
 
     @contextmanager
     def _works(self) -> Iterator[None]:
@@ -79,20 +90,19 @@ class SlowEngage:
         with self._changed:
             self._documents += 1
             number, now = self._documents, time.monotonic()
-            self._due[number] = now + (QUICK_S if now < self._quick_until else self._draw.uniform(*SLOW_S))
-            while (left_s := self._due[number] - time.monotonic()) > 0:
+            takes_s = QUICK_S if now < self._quick_until else self._draw.uniform(*SLOW_S)
+            self._due[number] = now, now + takes_s
+            while (left_s := self._due[number][1] - time.monotonic()) > 0:
                 self._changed.wait(left_s)
             yield
             del self._due[number]
 
     def _document(self, method: str, document: dict[str, object]) -> Reply:
         order, version = str(document["orderId"]), int(str(document["version"]))
-        applied = self.applied.setdefault(order, [])
-        if method == "POST" and applied:
-            self.answers["409"] += 1
+        if method == "POST" and self._exists(document):  # another one was quicker
             return Reply(409, {"errors": ["exists"]})
         self.answers["202"] += 1
-        applied.append(version)
+        self.applied.setdefault(order, []).append(version)
         action = document.get("orderAction")
         if isinstance(action, dict):
             self.accepted.append((order, number_of(action["data"])))
@@ -102,7 +112,8 @@ class SlowEngage:
         """Work on what is under way for so much longer, and be quick with what comes in the next `then_quick_s`."""
         with self._changed:
             now = time.monotonic()
-            self._due = dict.fromkeys(self._due, now + seconds)
+            for number, (came, _) in self._due.items():
+                self._due[number] = came, min(now + seconds, came + WORKS_S)
             self._quick_until = now + then_quick_s
             self._changed.notify_all()
 
@@ -148,7 +159,7 @@ class Instances:
         all_owned = sum(each.partitions for each in owning) == PARTITIONS
         if self._frozen is not None or time.monotonic() < self._quiet_until or not all_owned:
             return False
-        if len(owning) < 3 or self._engage.under_way() < MOST_UNDER_WAY:
+        if len(owning) < 3 or self._engage.under_way() < MIN_UNDER_WAY:
             if len(self.running) < 3:
                 self.start()
             return False
