@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,17 +23,20 @@ from consumer.commands.options import (
     Config,
     Limit,
     Output,
+    Yes,
     lines_of,
     loaded,
+    look_of,
     reach,
     reasons,
     source_topics,
+    sure,
     without_gaps,
 )
 
 if TYPE_CHECKING:
     from consumer.config.settings import Settings
-    from consumer.kafka.dead_letters import Coordinates, DeadLetter, Selection
+    from consumer.kafka.dead_letters.redrive import Coordinates, DeadLetter, Selection
     from consumer.kafka.scan import Gap
 
 
@@ -75,7 +80,7 @@ def dead_letters_list(
     """List dead letters. Exit code 1 where the list is not complete."""
     with exit_codes():
         settings = loaded(config)
-        from consumer.kafka.dead_letters import dead_letters
+        from consumer.kafka.dead_letters.redrive import dead_letters
 
         gaps: list[Gap] = []
         selection = _selection(settings, topic, reason, since, coordinates=None)
@@ -84,9 +89,8 @@ def dead_letters_list(
         output.rows(
             (_dead_letter_row(each) for each in islice(found, limit)),
             _COLUMNS,
-            as_json=as_json or look == "json",
+            look=look_of(look, as_json=as_json),
             optional=("detail", "failed_at", "route", "redriven", "source_topic"),
-            wide=look == "wide",
         )
         raise typer.Exit(int(bool(gaps)))
 
@@ -122,16 +126,21 @@ def dead_letters_redrive(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Redrive all dead letters.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be redriven.")] = False,
+    only_mark: Annotated[
+        bool, typer.Option("--only-mark", help="Send nothing: mark them as dealt with, so that they do not wait.")
+    ] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send the events of dead letters back to their own source partition.
+    """Send the events of dead letters back to their source.
 
-    Select them by line, offset, reason or time (all conditions must hold), or say --all. Each dead letter is redriven
-    once: its event and a mark are written in one transaction. Exit code 1 where one of them could not be redriven.
+    Each goes to its own partition. Select them by line, offset, reason or time (all conditions must hold), or say
+    --all. Without lines or offsets, a terminal is asked first, with their number. Each dead letter is redriven once:
+    its event and a mark are written in one transaction. Exit code 1 where one of them could not be redriven.
     """
     with exit_codes():
         settings = loaded(config)
-        from consumer.kafka.dead_letters import Redrive, redrive
+        from consumer.kafka.dead_letters.redrive import Redrive, redrive
 
         if not (file or source_offset or dead_letter_offset or reason or since or every):
             refuse("name the dead letters: FILE, --source-offset, --dead-letter-offset, --reason or --since; or --all")
@@ -147,20 +156,46 @@ def dead_letters_redrive(
         if source_offset:
             selection = replace(selection, sources=frozenset(_sources_at(settings, topic, source_offset)))
         reach(settings)
+        if coordinates is None and not source_offset and not dry_run:
+            sure(partial(_question, settings, selection, only_mark=only_mark), yes=yes)
         failed = False
-        for each in redrive(settings.kafka, settings.topics, selection, dry_run=dry_run):
+        counts: Counter[str] = Counter()
+        for each in redrive(settings.kafka, settings.topics, selection, dry_run=dry_run, only_mark=only_mark):
             if not isinstance(each, Redrive):
                 failed = True
                 output.notice(each)
                 continue
             failed = failed or each.result == "failed"
+            counts[each.result] += 1
             to = None if each.to is None else f"{each.to[0]}[{each.to[1]}]"
             if as_json:
                 output.json_line({**_named(each.coordinates), "result": each.result, "to": to, "why": each.why})
             else:
-                words = {"redriven": f"redriven to {to}", "chosen": f"would be redriven to {to}"}
+                would = "would be marked" if only_mark else f"would be redriven to {to}"
+                words = {"redriven": f"redriven to {to}", "marked": "marked, nothing was sent", "chosen": would}
                 output.data(f"{each.coordinates}: {words.get(each.result, f'{each.result}: {each.why}')}")
+        if counts.total() > 1:
+            output.notice(", ".join(f"{count} {_COUNTED[result]}" for result, count in counts.items()))
         raise typer.Exit(int(failed))
+
+
+_COUNTED: dict[str, str] = {
+    "chosen": "would be taken",
+    "redriven": "redriven",
+    "marked": "marked",
+    "skipped": "skipped",
+    "failed": "failed",
+}
+
+
+def _question(settings: Settings, selection: Selection, *, only_mark: bool) -> str:
+    """Count what would be taken, and ask."""
+    from consumer.kafka.dead_letters.redrive import Redrive, redrive
+
+    found = redrive(settings.kafka, settings.topics, selection, dry_run=True, only_mark=only_mark)
+    count = sum(isinstance(each, Redrive) and each.result == "chosen" for each in found)
+    what = "1 dead letter" if count == 1 else f"{count} dead letters"
+    return f"Mark {what}, and send nothing?" if only_mark else f"Redrive {what}? Customers may get e-mails."
 
 
 def _named(at: Coordinates) -> dict[str, object]:
@@ -202,7 +237,7 @@ def _selection(
     since: str | None,
     coordinates: frozenset[Coordinates] | None,
 ) -> Selection:
-    from consumer.kafka.dead_letters import Selection
+    from consumer.kafka.dead_letters.redrive import Selection
     from schemas.dead_letter import Reason
 
     if topic is not None and topic not in settings.source.topics:
@@ -232,7 +267,7 @@ def _since_ms(text: str, now: float) -> int:
 
 
 def _dead_letters_at(settings: Settings, topic: str | None, offsets: list[str]) -> Iterator[Coordinates]:
-    from consumer.kafka.dead_letters import dead_letter_topics
+    from consumer.kafka.dead_letters.redrive import dead_letter_topics
 
     return _coordinates_at("--dead-letter-offset", dead_letter_topics(settings.topics, topic), offsets)
 
@@ -243,7 +278,7 @@ def _sources_at(settings: Settings, topic: str | None, offsets: list[str]) -> It
 
 
 def _coordinates_at(option: str, topics: list[str], offsets: list[str]) -> Iterator[Coordinates]:
-    from consumer.kafka.dead_letters import Coordinates
+    from consumer.kafka.dead_letters.redrive import Coordinates
 
     for text in offsets:
         match = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,18})", text)
@@ -255,7 +290,7 @@ def _coordinates_at(option: str, topics: list[str], offsets: list[str]) -> Itera
 
 
 def _coordinates_in(lines: Iterable[bytes]) -> Iterator[Coordinates]:
-    from consumer.kafka.dead_letters import Coordinates
+    from consumer.kafka.dead_letters.redrive import Coordinates
 
     for number, line in enumerate(lines, 1):
         if line.strip():

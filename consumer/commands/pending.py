@@ -12,7 +12,7 @@ import typer
 
 from consumer.commands import output
 from consumer.commands.exits import exit_codes, refuse
-from consumer.commands.options import AsJson, Config, Limit, Output, connections, loaded, reach, without_gaps
+from consumer.commands.options import AsJson, Config, Limit, Output, connections, loaded, look_of, reach, without_gaps
 
 if TYPE_CHECKING:
     from consumer.kafka.scan import Gap
@@ -33,8 +33,11 @@ def pending_list(
         typer.Option(metavar="NAME", help="Only of this connection.", show_default=False, autocompletion=connections),
     ] = None,
     state: Annotated[
-        Literal["pending", "sending", "unreadable"] | None,
-        typer.Option(help="sending: its intent is saved, its outcome is not.", show_default=False),
+        Literal["pending", "sending", "refused", "unreadable"] | None,
+        typer.Option(
+            help="sending: its intent is saved, its outcome is not. refused: a dead letter that its topic refuses.",
+            show_default=False,
+        ),
     ] = None,
     older_than: Annotated[
         str | None,
@@ -66,9 +69,8 @@ def pending_list(
         output.rows(
             (asdict(each) for each in islice(found, limit)),
             columns,
-            as_json=as_json or look == "json",
+            look=look_of(look, as_json=as_json),
             optional=("route", "sends", "attempts", "due", "topic"),
-            wide=look == "wide",
         )
         raise typer.Exit(int(bool(gaps)))
 

@@ -30,7 +30,7 @@ SOURCES = (
     '"c":{"n":N}',
     *('"q":1', '"q":1', '"q":1,"t":"2100-01-01T00:00:00Z"'),
 )
-TRAVELS = 0.3  # of the actions with a document
+TRAVELS = 0.2  # of the actions with a document
 CONTACT_IN_S = (5.0, 40.0, 100.0)
 READY_IN_S = (0.0, 0.0, 5.0, 60.0, 900.0)
 AHEAD_S = (0.0, 0.0, 0.0, 3600.0, 1e8)
