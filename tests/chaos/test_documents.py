@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -33,33 +33,57 @@ PARTITIONS = 6
 VERSIONS = (1, 2, 3, 4)  # of each order's document
 SESSION_S = 6.0
 KAFKA = {"session.timeout.ms": int(SESSION_S * 1000), "heartbeat.interval.ms": 300}
-TIMEOUT_S = 6.0
-# The relay takes Engage to be at work for 2 * TIMEOUT_S after it lost the answer, or the instance that waited for it.
-# The rate limit is used up, so some documents wait for it under a committed record: what freezes must not send them.
-CONNECTION = {"requests_per_second": 20, "timeout": f"{TIMEOUT_S:g}s"}
 LIMITS = {"pending": 24}
-SLOW_S = (1.0, 2.5)
 QUICK_S = 0.02
-# Engage works on what is under way when an instance is lost for so long. Another one has the partitions SESSION_S after
-# the loss, and sends a document again 2 * TIMEOUT_S after that.
-WORKS_ON_S = SESSION_S + 9.0
-WORKS_S = 3 * TIMEOUT_S - 1.0  # on any document, at the longest
-WORKS_ON_AT_LEAVE_S = 2.0  # where an instance leaves: it waits for the answers
-FREEZES_S = SESSION_S + 2 * TIMEOUT_S + 10.0  # until another instance has sent newer documents of its orders
-MIN_UNDER_WAY = 6  # before something happens
+MIN_UNDER_WAY = 3  # documents that replace an order, before something happens
 MOST_AT_ONCE = 4
+LEAVES_S = 2.0  # Engage's work on what is under way when an instance leaves: the hand-over waits for it
 STUCK_S = 90.0
-LONG_MOVES = ("lose", "lose", "come", "go")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """What happens to instances, and how quick Engage and the relay are. Times in seconds.
+
+    The relay takes Engage to be at work on a document for twice its `timeout` after it lost the answer, or the instance
+    that waited for it. Another instance has the partitions SESSION_S after the loss.
+    """
+
+    moves: tuple[str, ...]
+    timeout_s: float
+    slow_s: tuple[float, float]  # Engage, at a document
+    works_on_s: float | None = None  # at what is under way when an instance is lost
+    quick_s: float = 0.0  # for so long it is quick then
+    freezes_s: float = 0.0
+    requests_per_second: int = 200
+
+    @property
+    def most_s(self) -> float:
+        """How long Engage works on any document at the most: the time-out, and twice that, and a bit less."""
+        return 3 * self.timeout_s - 1.0
+
+
+# What is under way is applied when another instance has had the partitions for seconds.
+KILLED = Scene(moves=("kill",), timeout_s=4.0, slow_s=(1.0, 2.5), works_on_s=SESSION_S + 6.0, quick_s=SESSION_S + 6.0)
+# The rate limit is used up, so documents wait for it under a committed record. When the instance wakes up, another one
+# has sent newer ones.
+FROZEN = Scene(
+    moves=("freeze",), timeout_s=2.0, slow_s=(0.5, 1.5), freezes_s=SESSION_S + 12.0, quick_s=SESSION_S + 12.0,
+    requests_per_second=20,
+)  # fmt: skip
+LEAVING = Scene(moves=("go", "come"), timeout_s=4.0, slow_s=(1.0, 2.0))
 
 
 class SlowEngage:
     """Applies a document when its answer is due, whoever still waits for it. It does not know which one is newer."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, scene: Scene, seed: int) -> None:
+        self._scene = scene
         self._draw = random.Random(seed)
         self._changed = threading.Condition()
         self._due: dict[int, tuple[float, float]] = {}  # when each document under way came, and is to be answered
         self._documents = 0
+        self._replacing = 0
         self._quick_until = 0.0
         self.applied: dict[str, list[int]] = {}
         self.accepted: list[tuple[str, object]] = []
@@ -75,7 +99,7 @@ class SlowEngage:
         document = json.loads(asked.body)
         if asked.method == "POST" and self._exists(document):
             return Reply(409, {"errors": ["exists"]})
-        with self._works():
+        with self._works(replaces=asked.method == "PUT"):
             return self._document(asked.method, document)
 
     def _exists(self, document: dict[str, object]) -> bool:
@@ -85,16 +109,18 @@ class SlowEngage:
             return exists
 
     @contextmanager
-    def _works(self) -> Iterator[None]:
+    def _works(self, *, replaces: bool) -> Iterator[None]:
         """Work on a document, for a time that may become longer meanwhile."""
         with self._changed:
             self._documents += 1
             number, now = self._documents, time.monotonic()
-            takes_s = QUICK_S if now < self._quick_until else self._draw.uniform(*SLOW_S)
+            takes_s = QUICK_S if now < self._quick_until else self._draw.uniform(*self._scene.slow_s)
             self._due[number] = now, now + takes_s
+            self._replacing += replaces
             while (left_s := self._due[number][1] - time.monotonic()) > 0:
                 self._changed.wait(left_s)
             yield
+            self._replacing -= replaces
             del self._due[number]
 
     def _document(self, method: str, document: dict[str, object]) -> Reply:
@@ -108,18 +134,20 @@ class SlowEngage:
             self.accepted.append((order, number_of(action["data"])))
         return Reply(202, {"jobId": f"{order}.{version}"})
 
-    def be_slow(self, seconds: float, then_quick_s: float) -> None:
+    def be_slow(self, seconds: float | None, then_quick_s: float) -> None:
         """Work on what is under way for so much longer, and be quick with what comes in the next `then_quick_s`."""
         with self._changed:
             now = time.monotonic()
-            for number, (came, _) in self._due.items():
-                self._due[number] = came, min(now + seconds, came + WORKS_S)
             self._quick_until = now + then_quick_s
+            if seconds is not None:
+                for number, (came, _) in self._due.items():
+                    self._due[number] = came, min(now + seconds, came + self._scene.most_s)
             self._changed.notify_all()
 
     def under_way(self) -> int:
+        """Return how many documents are under way that replace an order."""
         with self._changed:
-            return len(self._due)
+            return self._replacing
 
     def progress(self) -> tuple[int, int]:
         with self._changed:
@@ -136,7 +164,8 @@ class SlowEngage:
 class Instances:
     """Instances of the relay, and what happens to them. Each thing needs documents under way."""
 
-    def __init__(self, directory: Path, file: Path, engage: SlowEngage) -> None:
+    def __init__(self, directory: Path, file: Path, scene: Scene, engage: SlowEngage) -> None:
+        self._scene = scene
         self._directory = directory
         self._file = file
         self._engage = engage
@@ -164,38 +193,35 @@ class Instances:
                 self.start()
             return False
         self.moves[kind] += 1
-        chosen = draw.sample(owning, 2)
+        chosen, scene = draw.choice(owning), self._scene
         match kind:
-            case "lose":
-                self._lose(*chosen)
+            case "kill":
+                self._engage.be_slow(scene.works_on_s, scene.quick_s)
+                chosen.kill()
+                self.running.remove(chosen)
+                self._quiet_until = time.monotonic() + scene.quick_s
+            case "freeze":
+                self._engage.be_slow(scene.works_on_s, scene.quick_s)
+                chosen.freeze()
+                self.running.remove(chosen)
+                self._frozen = chosen, time.monotonic() + scene.freezes_s
             case "go":
-                self._engage.be_slow(WORKS_ON_AT_LEAVE_S, 4 * WORKS_ON_AT_LEAVE_S)
-                self.running.remove(chosen[0])
-                chosen[0].terminate()
-                self._leaving.append(chosen[0])
-                self._quiet_until = time.monotonic() + 4 * WORKS_ON_AT_LEAVE_S
+                self._engage.be_slow(LEAVES_S, 2 * LEAVES_S)
+                chosen.terminate()
+                self.running.remove(chosen)
+                self._leaving.append(chosen)
+                self._quiet_until = time.monotonic() + 2 * LEAVES_S
             case "come" if len(self.running) < MOST_AT_ONCE:
                 self.start()
-                self._quiet_until = time.monotonic() + 2 * SESSION_S
+                self._quiet_until = time.monotonic() + SESSION_S
         return True
-
-    def _lose(self, killed: RelayProcess, frozen: RelayProcess) -> None:
-        """Kill one, and freeze another one until its partitions have been others' for long."""
-        self._engage.be_slow(WORKS_ON_S, FREEZES_S)
-        killed.kill()
-        frozen.freeze()
-        self.running.remove(killed)
-        self._frozen = frozen, time.monotonic() + FREEZES_S
-        self.running.remove(frozen)
-        if not any(each.partitions for each in self.running):
-            self.start()
 
     def _thaw(self, *, at_once: bool = False) -> None:
         if self._frozen is not None and (at_once or time.monotonic() >= self._frozen[1]):
             self._frozen[0].thaw()
             self.running.append(self._frozen[0])
             self._frozen = None
-            self._quiet_until = time.monotonic() + SESSION_S
+            self._quiet_until = time.monotonic() + 3.0  # in which it learns what it lost
 
     @property
     def at_rest(self) -> bool:
@@ -234,10 +260,11 @@ class Played:
 
 
 def play(
-    sandbox: Sandbox, directory: Path, orders: int, moves: Iterable[str], send: str = "by_itself", seed: int = 31
+    sandbox: Sandbox, directory: Path, scene: Scene, *, orders: int, moves: int, send: str = "by_itself", seed: int = 31
 ) -> Played:
     """Publish every version of each order, let these things happen meanwhile, and wait until all is delivered."""
-    engage, draw, coming = SlowEngage(seed), random.Random(seed), iter(moves)
+    engage, draw = SlowEngage(scene, seed), random.Random(seed)
+    coming = iter(scene.moves * moves)
     names = [order_id(number) for number in range(orders)]
     events = [
         (name, event(name, version, order={"orderId": name, "version": version}))
@@ -250,12 +277,12 @@ def play(
             sandbox,
             server.url,
             kafka=KAFKA,
-            connection=CONNECTION,
+            connection={"requests_per_second": scene.requests_per_second, "timeout": f"{scene.timeout_s:g}s"},
             limits=LIMITS,
             routes={"all": {**route, "send": send}},
         )
         publish(sandbox, events)
-        instances = Instances(directory, written(directory, configured), engage)
+        instances = Instances(directory, written(directory, configured), scene, engage)
         try:
             instances.start(3)
             began, probe, next_move = time.monotonic(), Probe(STUCK_S), next(coming, None)
@@ -277,29 +304,35 @@ def delivered(played: Played) -> set[tuple[str, object]]:
     return {(name, version) for name in played.orders for version in VERSIONS}
 
 
-@pytest.mark.parametrize("send", ["by_itself", "with_document"])
+@pytest.mark.parametrize(
+    ("scene", "send"),
+    [
+        pytest.param(KILLED, "by_itself", id="killed"),
+        pytest.param(KILLED, "with_document", id="killed, with_document"),
+        pytest.param(FROZEN, "by_itself", id="frozen"),
+    ],
+)
 def test_no_order_goes_back_to_an_older_document(
-    send: str, sandboxes: SandboxFactory, tmp_path: Path, scale: Scale, figures: Figures
+    scene: Scene, send: str, sandboxes: SandboxFactory, tmp_path: Path, scale: Scale, figures: Figures
 ) -> None:
     if scale is Scale.SHORT and send == "with_document":
         pytest.skip("the long form plays it: make chaos")
-    orders = scale.of(40, 1000)
-    moves = ["lose"] if scale is Scale.SHORT else random.Random(31).choices(LONG_MOVES, k=orders)
-    played = play(sandboxes(partitions=PARTITIONS), tmp_path, orders, moves, send)
+    orders, moves = scale.of(24, 1000), scale.of(1, 1000)
+    played = play(sandboxes(partitions=PARTITIONS), tmp_path, scene, orders=orders, moves=moves, send=send)
     played.figures(figures)
 
     assert played.engage.went_back() == {}
     assert {applied[-1] for applied in played.engage.applied.values()} == {VERSIONS[-1]}
     assert set(played.engage.accepted) == delivered(played)
-    assert played.moves["lose"] > 0
+    assert played.moves.total() > 0
 
 
 def test_a_hand_over_waits_for_the_documents_under_way(
     sandboxes: SandboxFactory, tmp_path: Path, scale: Scale, figures: Figures
 ) -> None:
     """So none of them is sent twice: its answer is there before another instance has its partition."""
-    orders = scale.of(40, 300)
-    played = play(sandboxes(partitions=PARTITIONS), tmp_path, orders, ["go", "come"] * scale.of(1, 150))
+    orders, moves = scale.of(24, 300), scale.of(1, 300)
+    played = play(sandboxes(partitions=PARTITIONS), tmp_path, LEAVING, orders=orders, moves=moves)
     played.figures(figures)
 
     assert played.engage.went_back() == {}
