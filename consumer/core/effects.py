@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from consumer.core.ownership import Assignment, Partition
 from schemas.dead_letter import Reason
+from schemas.outcome import OutcomeName
 
 
 class ActionId(NamedTuple):
@@ -74,7 +75,7 @@ class NewAction:
     carries the order document, which can be sent again. `with_document`: the action travels in it.
 
     `first_offset`: of the event that a redriven one repeats; UNKNOWN where it does not say, None where it was not
-    redriven.
+    redriven. `shadow`: it ends where it would be sent.
     """
 
     route: str
@@ -88,6 +89,7 @@ class NewAction:
     event_time: float | None = None
     with_document: bool = False
     first_offset: int | None = None
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,12 +137,28 @@ class Save:
     document_sent: bool = False
 
 
+class Times(NamedTuple):
+    """When what happened to an action, in seconds since 1970. None: it did not happen, or nobody knows when."""
+
+    first_seen: float
+    tag_ready: float | None = None
+    sent: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Write the tombstone: nothing is pending any more."""
+    """Write the tombstone: nothing is pending any more. `outcome` says how it ended.
+
+    `payload`: None for a second record of an event, which is no action of its own.
+    """
 
     action_id: ActionId
     route: str
+    payload: bytes | None = field(default=None, repr=False)
+    times: Times | None = None
+    attempts: int = 0
+    sends: int = 0
+    outcome: OutcomeName = OutcomeName.ACCEPTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +173,7 @@ class GiveUp:
     errors: str | None
     attempts: int
     sends: int
+    times: Times
 
 
 Effect = Save | Close | GiveUp

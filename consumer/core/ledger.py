@@ -27,7 +27,9 @@ Rules:
  8. An action that travels in a document needs no tag. It is sent as any action is, under an intent, and may be in
     doubt. Once Engage took it, it keeps its place in the lane, and its job is polled only to learn whether it failed.
     Any other end than the job's leaves it in doubt.
- 9. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
+ 9. An action that was read in a shadow run never leaves: it ends where its intent, or its document's record, would
+    be saved, also in a later run. And a shadow run leaves the actions of other runs alone: they stay pending.
+10. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
     and gets back what to do next. `now` and all times are seconds since 1970 on a clock that never jumps (clock.py).
 
 States (an action behind another one of its lane is QUEUED):
@@ -84,6 +86,7 @@ from consumer.core.effects import (
     Request,
     Save,
     Send,
+    Times,
 )
 from consumer.core.newest_documents import Lane, NewestDocuments
 from consumer.core.outcomes import (
@@ -117,6 +120,7 @@ from consumer.core.places import incarnation_at, offset_at, place_of
 from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.poll_plan import PollPlan
 from schemas.dead_letter import Reason
+from schemas.outcome import OutcomeName
 
 LEARNT_TAGS = 10_000  # jobs whose tag is remembered for the order's next action: about 3 MB
 MAX_STALE = 5  # how often the order is polled for a newer tag before the action's 404 counts as final
@@ -125,6 +129,8 @@ AGE_SLOT_S = 10  # how exactly `first_seen` is told: a day of deadline is 8640 s
 CONTACT_WAITS_S = (10.0, 30.0, 60.0, 120.0)  # contacts are synchronised apart from orders, mostly within a minute
 SUSPENDED_WAIT_S = 1.0  # until an action whose key was refused is due again; then its connection decides
 
+
+NEVER_S = 10 * 365 * 86_400.0  # a run ends before; the next one looks again
 
 T = TypeVar("T")
 
@@ -136,7 +142,7 @@ class Policy:
     `deadline_s` counts from when the event was first read, `not_found_grace_s` from the first 404 in a row,
     `contact_grace_s` from the first 422. `processing_s` is the longest time that Engage may still work on an action
     in doubt, or on a document without an answer. If that action becomes a dead letter, the order's next action waits so
-    long. So does the document, until it is sent again.
+    long. So does the document, until it is sent again. `shadow`: this run sends nothing (rule 9).
     """
 
     schedule: PollSchedule = field(default_factory=PollSchedule)
@@ -144,6 +150,7 @@ class Policy:
     not_found_grace_s: float = 600.0
     contact_grace_s: float = 600.0
     processing_s: float = 30.0
+    shadow: bool = False
 
 
 class State(IntEnum):
@@ -192,6 +199,8 @@ class _Entry:
         "resend",
         "route",
         "sends",
+        "sent_at",
+        "shadow",
         "since",
         "source",
         "stale",
@@ -220,6 +229,7 @@ class _Entry:
         self.document = action.document
         self.with_document = action.with_document
         self.first_offset = action.first_offset
+        self.shadow = action.shadow
         self.missing_since: float | None = None  # the first 404 of those that came in a row
         self.contact_due: float | None = None  # by when its order must have a contact; None before its first 422
         self.failed_at: float | None = None  # when it last met a failure; None after an answer of use
@@ -228,6 +238,7 @@ class _Entry:
         self.answered = 0  # polls in a row that Engage answered without a tag
         self.failed = 0  # polls in a row that failed
         self.sends = 0
+        self.sent_at: float | None = None  # when it last left, as far as this assignment knows
         self.stale = 0
         self.doubt = False
         self.next = self  # in its lane; the last one's is the head
@@ -500,8 +511,7 @@ class Ledger:
                 return [self._save(entry, sending=entry.doubt)]
             case Accepted() | DocumentTaken():
                 _pass_on_tag(entry)
-                self._remove(entry, now)
-                return [Close(action_id, entry.route)]
+                return [self._closed(entry, now)]
             case StaleTag() | OrderKept():
                 return self._refresh_tag(entry, now)
             case JobFailed(why, errors):
@@ -578,6 +588,9 @@ class Ledger:
         while queue.tagged and queue.ahead < ahead:
             entry = queue.tagged.popleft()
             if entry.state is State.TAGGED and not entry.partition.stopping:
+                if entry.shadow:
+                    effects.append(self._closed(entry, entry.due, OutcomeName.SHADOW))
+                    continue
                 if entry.needs_no_tag and not self._may_send_document(entry):
                     self._wait(entry, State.WAITING, entry.due)
                     continue
@@ -585,6 +598,10 @@ class Ledger:
                 self._to(entry, State.SAVING)
                 effects.append(self._save(entry, sending=True))
         while queue.ahead < ahead and (document := _document_first(queue.polls)) is not None:
+            if document.shadow:
+                queue.polls.popleft()
+                effects.append(self._closed(document, document.due, OutcomeName.SHADOW))
+                continue
             if not self._may_send_document(document):
                 continue
             queue.polls.popleft()
@@ -597,10 +614,10 @@ class Ledger:
         queue = self._queue(connection)
         return bool(queue.tagged) or _document_first(queue.polls) is not None
 
-    def take(self, connection: str, other_than: object = None) -> Request | None:
+    def take(self, connection: str, other_than: object = None, now: float | None = None) -> Request | None:
         """Take the next request of a connection: the oldest READY action or document, else the oldest DUE poll.
 
-        `other_than`: the id of an action that must not be taken now.
+        `other_than`: the id of an action that must not be taken now. `now`: for the outcome's times.
         """
         queue = self._queue(connection)
         ready = _next(queue.sends, lambda each: each[0], State.READY, other_than)
@@ -617,6 +634,7 @@ class Ledger:
                     due=entry.due,
                     ownership_confirmed_at=ownership_confirmed_at,
                 )
+            entry.sent_at = now
             return Send(
                 action_id=entry.id,
                 order_id=entry.order_id,
@@ -795,6 +813,9 @@ class Ledger:
 
     def _start(self, entry: _Entry, now: float) -> None:
         """Start an action that is the head of its lane now. If it was restored in doubt, it waits before it is sent."""
+        if self._policy.shadow and not entry.shadow:
+            self._wait(entry, State.HOLDING, now + NEVER_S)
+            return
         if entry.ending is not None:
             self._wait(entry, State.HOLDING, now + self._policy.processing_s)
             return
@@ -831,8 +852,7 @@ class Ledger:
         if entry.job_id is not None:
             self._learn(entry.queue.connection, entry.job_id, tag)
         if entry.is_taken:
-            self._remove(entry, now)
-            return [Close(entry.id, entry.route)]
+            return [self._closed(entry, now)]
         if entry.queue.plan is not None and not entry.stale:
             entry.queue.plan.found(entry.asked_at - entry.since, now - entry.since)
         entry.asked_at = now
@@ -1051,6 +1071,18 @@ class Ledger:
             return []
         return [self._end(entry, reason, detail, errors, now=now)]
 
+    def _closed(self, entry: _Entry, now: float, outcome: OutcomeName = OutcomeName.ACCEPTED) -> Close:
+        self._remove(entry, now)
+        return Close(
+            action_id=entry.id,
+            route=entry.route,
+            payload=entry.payload,
+            times=_times(entry),
+            attempts=entry.attempts,
+            sends=entry.sends,
+            outcome=outcome,
+        )
+
     def _end(self, entry: _Entry, reason: Reason, detail: str, errors: str | None, *, now: float) -> GiveUp:
         self._remove(entry, now)
         return GiveUp(
@@ -1062,6 +1094,7 @@ class Ledger:
             errors=errors,
             attempts=entry.attempts,
             sends=entry.sends,
+            times=_times(entry),
         )
 
     def _save(self, entry: _Entry, *, sending: bool, before_document: bool = False) -> Save:
@@ -1123,6 +1156,11 @@ def _failure(outcome: Unauthorized | Forbidden | Throttled | Unavailable, elsewh
 
 
 _NO_SERVICE = (Throttled, Unavailable, InDoubt, Unauthorized, Forbidden)
+
+
+def _times(entry: _Entry) -> Times:
+    is_ready = entry.tag is not None or entry.with_document
+    return Times(entry.first_seen, entry.tagged_at if is_ready else None, entry.sent_at if entry.sends else None)
 
 
 def _is_intent(entry: _Entry) -> bool:

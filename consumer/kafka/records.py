@@ -118,10 +118,10 @@ def place_of_key(key: bytes) -> int | None:
     return place_of(*map(int, numbers))
 
 
-def new_action(routed: Routed, event: SourceEvent, incarnation: int = 0) -> NewAction:
+def new_action(routed: Routed, event: SourceEvent, incarnation: int = 0, *, shadow: bool = False) -> NewAction:
     """Make the ledger's action of a routed event; everything else about it becomes bytes.
 
-    `incarnation`: of the source topic (core/places.py).
+    `incarnation`: of the source topic (core/places.py). `shadow`: it is not to be sent, in no run.
     """
     tag_source = routed.tag_source
     source = {
@@ -145,6 +145,7 @@ def new_action(routed: Routed, event: SourceEvent, incarnation: int = 0) -> NewA
         "event_time_ms": routed.event_time_ms,
         "trace_context": routed.trace_context,
         "item": routed.item,
+        "shadow": shadow or None,
         "source": _without_absent(source),
     }
     first_offset = _first_offset(event.headers, incarnation)
@@ -161,6 +162,7 @@ def new_action(routed: Routed, event: SourceEvent, incarnation: int = 0) -> NewA
         version_tag=getattr(tag_source, "version_tag", None),
         target=document or _target(tag_source),
         event_time=_event_time(routed.event_time_ms),
+        shadow=shadow,
     )
 
 
@@ -182,7 +184,7 @@ def pending_value(save: Save) -> bytes:
         progress["contact_until_ms"] = to_ms(save.contact_due)
     if save.document_sent:
         progress["document_sent"] = True
-    return b'%b,"payload":%b}' % (to_json(progress)[:-1], _unpacked(save.payload))
+    return b'%b,"payload":%b}' % (to_json(progress)[:-1], unpacked(save.payload))
 
 
 def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
@@ -213,6 +215,7 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         version_tag=pending.version_tag or getattr(tag_source, "version_tag", None),
         target=Job(pending.job_id) if pending.job_id else document or _target(tag_source),
         event_time=_event_time(payload.event_time_ms),
+        shadow=payload.shadow,
     )
     return LiveAction(
         offset=place,
@@ -234,7 +237,7 @@ def _event_time(ms: int) -> float | None:
 
 def read_payload(payload: bytes) -> RoutedAction:
     """Read what a route made of an event, from `NewAction.payload`."""
-    return _PAYLOAD.validate_json(_unpacked(payload))
+    return _PAYLOAD.validate_json(unpacked(payload))
 
 
 def document_of(payload: bytes) -> dict[str, object]:
@@ -270,18 +273,18 @@ def request_of(payload: bytes, version_tag: str) -> tuple[ActionRequest, int]:
 
 
 def _opened(payload: bytes) -> dict[str, Any]:
-    return cast("dict[str, Any]", read_exactly(_unpacked(payload)))
+    return cast("dict[str, Any]", read_exactly(unpacked(payload)))
 
 
 def action_of(payload: bytes) -> tuple[str, int]:
     """Return an action's name, from `NewAction.payload`, and when its event happened (ms since 1970, UTC)."""
-    fields = from_json(_unpacked(payload))
+    fields = from_json(unpacked(payload))
     return fields["action"], fields["event_time_ms"]
 
 
 def trace_context_of(payload: bytes) -> dict[str, str] | None:
     """Return an action's W3C trace context, from `NewAction.payload`; None where it has none."""
-    context: dict[str, str] | None = from_json(_unpacked(payload)).get("trace_context")
+    context: dict[str, str] | None = from_json(unpacked(payload)).get("trace_context")
     return context
 
 
@@ -350,13 +353,40 @@ def dead_letter_of_event(
     return _dead_letter(event, headers)
 
 
+def dead_letter_of_stopped(action: Routed, event: SourceEvent, detail: str, now: float) -> DeadLetterRecord:
+    """Return the dead letter of an action whose event is too old. `now` is seconds since 1970."""
+    headers = DeadLetterHeaders(
+        reason=Reason.TOO_OLD,
+        detail=detail,
+        errors=None,
+        source_topic=event.topic,
+        source_partition=event.partition,
+        source_offset=event.offset,
+        source_timestamp_ms=event.timestamp_ms,
+        item=action.item,
+        route=action.route,
+        action=action.action,
+        connection=action.connection,
+        attempts=0,
+        sends=0,
+        failed_at_ms=to_ms(now),
+    )
+    return _dead_letter(event, headers)
+
+
 def dead_letter_of_unreadable(
     source: tuple[str, int], key: bytes, value: bytes, unreadable: Unreadable, now: float
 ) -> DeadLetterRecord:
     """Return the dead letter of a delay record that this version cannot read: that record itself, as it is."""
+    event = event_of_unreadable_record(source, key, value)
+    return dead_letter_of_event(event, Reason.UNREADABLE_PENDING, unreadable.detail, now)
+
+
+def event_of_unreadable_record(source: tuple[str, int], key: bytes, value: bytes) -> SourceEvent:
+    """Return a delay record that cannot be read in its event's place, as far as its key names that."""
     place = place_of_key(key)
     topic, partition = source
-    event = SourceEvent(
+    return SourceEvent(
         topic=topic,
         partition=partition,
         offset=-1 if place is None else offset_at(place),
@@ -364,7 +394,6 @@ def dead_letter_of_unreadable(
         key=key,
         value=value,
     )
-    return dead_letter_of_event(event, Reason.UNREADABLE_PENDING, unreadable.detail, now)
 
 
 def event_of_unreadable(value: bytes) -> SourceEvent | Unreadable:
@@ -431,7 +460,8 @@ def _packed(payload: bytes) -> bytes:
     return packer.compress(payload) + packer.flush()
 
 
-def _unpacked(payload: bytes) -> bytes:
+def unpacked(payload: bytes) -> bytes:
+    """Return the JSON of `NewAction.payload`."""
     return zlib.decompressobj(_WINDOW_BITS, zdict=_SKELETON).decompress(payload)
 
 
