@@ -27,6 +27,7 @@ from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
 
 from consumer import __version__, logs
+from consumer.admin.orders import Orders
 from consumer.admin.server import AdminServer, Health, Heartbeats
 from consumer.config.files import check_files
 from consumer.config.settings import Connection as ConnectionSettings
@@ -44,6 +45,7 @@ from consumer.kafka.identity import unknown_ids
 from consumer.kafka.initial_offsets import Start, settle_start, start_of
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
+from consumer.kafka.orders.history import Search
 from consumer.kafka.reaching import Waiting, reached
 from consumer.kafka.removed import Removed, removed_sources
 from consumer.kafka.restore import KafkaReader, Restorer
@@ -103,7 +105,13 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool) 
             return Health(heartbeats.ages(), draining=stop.is_set(), waiting=waiting.text)
         return Health(heartbeats.ages(), relay.failed_by, relay.joined, stop.is_set())
 
-    admin = AdminServer((settings.admin.listen.host, settings.admin.listen.port), registry, health, metrics.published)
+    admin = AdminServer(
+        (settings.admin.listen.host, settings.admin.listen.port),
+        registry,
+        health,
+        metrics.published,
+        orders=_orders(settings),
+    )
     try:
         check_files(settings)
         admin.start()
@@ -143,6 +151,11 @@ def _stop_or_end(stop: asyncio.Event, number: int) -> None:
         sys.stderr.flush()
         os._exit(128 + number)
     stop.set()
+
+
+def _orders(settings: Settings) -> Orders:
+    search = Search(properties=settings.kafka, router=settings.router, dead_letter_topics=settings.dead_letter_topics)
+    return Orders(settings.topics, search)
 
 
 @dataclass(frozen=True, slots=True)

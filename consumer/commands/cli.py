@@ -17,6 +17,7 @@ from consumer.commands import config, dead_letters, output, pending, topics
 from consumer.commands.check_config import check_config
 from consumer.commands.exits import EXIT_CODES, exit_codes
 from consumer.commands.options import Config, loaded
+from consumer.commands.orders.order import order
 from consumer.commands.route import route
 from consumer.commands.simulate import simulate
 from consumer.commands.status import status
@@ -109,6 +110,7 @@ app.command()(simulate)
 app.command()(status)
 app.command("check-config")(check_config)
 app.command()(route)
+app.command()(order)
 app.command("verify-engage")(verify_engage)
 app.add_typer(config.app, name="config")
 app.add_typer(topics.app, name="topics")
