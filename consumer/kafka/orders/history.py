@@ -126,6 +126,7 @@ def history_of(order_id: str, partitions: Iterable[tuple[RelayTopics, int]], sea
             kinds[at][0](reader, at, records)
     except StalledError as error:
         found.gaps.append(str(error))
+    found.gaps += [f"{topic}[{n}]: {span.error}" for (topic, n), span in spans.items() if span.error is not None]
     return found
 
 

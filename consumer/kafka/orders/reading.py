@@ -41,7 +41,8 @@ _GENTLE: Mapping[str, str | int | float | bool] = {
 class Span:
     """A partition's records from `start` to before `end`; `reached` moves from the one to the other.
 
-    `records`: how many were read. `since_ms`: the time of the first one, None before it was read.
+    `records`: how many were read. `since_ms`: the time of the first one, None before it was read. `error`: why no more
+    of it can be read.
     """
 
     start: int
@@ -49,6 +50,7 @@ class Span:
     reached: int = field(init=False)
     records: int = 0
     since_ms: int | None = None
+    error: str | None = None
 
     def __post_init__(self) -> None:
         self.reached = self.start
@@ -74,7 +76,7 @@ def read(
     """Yield the records in batches of one partition, in the order of its offsets.
 
     `give_up_s`: after so long it ends with StalledError. `gentle`: half of the time is left to other threads.
-    Raises StalledError, KafkaException.
+    A partition that cannot be read has an `error` then. Raises StalledError, KafkaException.
     """
     open_ = {at: span for at, span in spans.items() if span.start < span.end}
     if not open_:
@@ -92,7 +94,7 @@ def read(
                 if span is not None:
                     moved = True
                     yield at, records
-                    if span.reached >= span.end:
+                    if span.reached >= span.end or span.error is not None:
                         del open_[at]
             now = time.monotonic()
             moved_at = now if moved else moved_at
@@ -136,7 +138,9 @@ def _take_error(error: KafkaError, record: Message, span: Span | None) -> None:
     if error.code() == KafkaError._PARTITION_EOF:  # it tells how far it came, transaction markers included
         if span is not None:
             span.reached = max(span.reached, record.offset() or 0)
-    elif error.fatal() or error.code() in _FINAL:
+    elif error.code() in _FINAL and span is not None:
+        span.error = error.str()
+    elif error.fatal():
         raise KafkaException(error)
 
 

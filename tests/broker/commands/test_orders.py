@@ -76,7 +76,7 @@ def test_an_order_is_told_from_its_first_event_to_what_is_pending(sandboxes: San
 
 def test_what_is_pending_says_when_it_is_next_due_and_who_waits(sandboxes: SandboxFactory) -> None:
     sandbox, waiting = sandboxes(), order_id("waiting")
-    with Engage(processing="fixed:1h") as engage, RelayThread(sandbox, engage.url, policy=QUICK):
+    with Engage(processing="fixed:60m") as engage, RelayThread(sandbox, engage.url, policy=QUICK):
         job = engage.submit(waiting)
         publish(sandbox, [(waiting, event(waiting, n, engage={"jobId": job})) for n in (1, 2)])
         until(lambda: len(sandbox.read(sandbox.topics.delay)) > 2, "both are pending")
