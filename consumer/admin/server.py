@@ -40,6 +40,7 @@ from consumer.admin.page import CONTENT_SECURITY_POLICY, page
 from consumer.admin.status import Status, status_of
 from consumer.errors import ListenError
 from consumer.kafka.orders.lookup import Nothing
+from consumer.kafka.orders.timeline import Timeline
 from consumer.telemetry.metrics import Snapshot, Thread
 from consumer.telemetry.rolling import Flow
 
@@ -215,7 +216,8 @@ def _order(order_id: str, answer: Answer, accept: str, up: str) -> _Page:
         status = (504 if answer.gaps else 404) if isinstance(answer, Nothing) else 200
     if rather_html(accept):
         return _document(status, order_page(order_id, answer, up=up))
-    body = json.dumps(asdict(answer), indent=2).encode() + b"\n"
+    told = answer.as_json() if isinstance(answer, Timeline) else asdict(answer)
+    body = json.dumps(told, indent=2).encode() + b"\n"
     return _Page(status, body, "application/json", (("Vary", "Accept"), ("X-Content-Type-Options", "nosniff")))
 
 

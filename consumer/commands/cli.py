@@ -19,6 +19,7 @@ from consumer.commands.examples import give_examples
 from consumer.commands.exits import EXIT_CODES, exit_codes
 from consumer.commands.options import Config, loaded
 from consumer.commands.orders.order import order
+from consumer.commands.orders.reconcile import reconcile
 from consumer.commands.route import route
 from consumer.commands.simulate import simulate
 from consumer.commands.status import status
@@ -113,6 +114,7 @@ app.command()(status)
 app.command("check-config")(check_config)
 app.command()(route)
 app.command()(order)
+app.command()(reconcile)
 app.command("verify-engage")(verify_engage)
 app.add_typer(config.app, name="config")
 app.add_typer(topics.app, name="topics")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,8 +39,9 @@ def order(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what became of an order: its events, polls, sends and answers, dead letters, and what is pending.
+    """Tell what became of an order, step by step.
 
+    Its events, polls, sends and answers, its dead letters, and what is pending.
     Exit code 2 where nothing is found, 1 where not everything could be read.
     """
     with exit_codes():
@@ -61,7 +61,7 @@ def order(
         if isinstance(found, Nothing):
             raise _nothing(found)
         if as_json:
-            output.json_line(asdict(found))
+            output.json_line(found.as_json())
         else:
             _print(found)
         raise typer.Exit(int(bool(found.gaps)))

@@ -6,7 +6,7 @@ A step is told once, by the record that knows it best: the outcome where there i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 from consumer.events.deciding import Ignored
@@ -82,6 +82,13 @@ class Timeline:
     entries: list[Entry]
     searched: list[Searched]
     gaps: list[str]
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as JSON has it."""
+        entries = [{"place": each.at._asdict(), **asdict(each)} for each in self.entries]
+        for entry in entries:
+            del entry["at"]
+        return {**asdict(self), "entries": entries}
 
     @property
     def connections(self) -> list[str]:

@@ -16,19 +16,22 @@ from tests.support.sandbox import Sandbox, SandboxFactory
 from tests.support.waiting import until
 
 
-def calls(sandbox: Sandbox, *arguments: str, **environment: str) -> Result:
-    around = {
+def environment(sandbox: Sandbox) -> dict[str, str]:
+    return {
         "KAFKA_BOOTSTRAP_SERVERS": str(sandbox.properties["bootstrap.servers"]),
         "ENGAGE_RELAY__KAFKA__GROUP_ID": str(sandbox.properties["group.id"]),
         "ENGAGE_RELAY__SOURCE__TOPICS": sandbox.topics.source,
         "ENGAGE_BASE_URL": "http://127.0.0.1:9",
         "ENGAGE_API_KEY": "key",
     }
-    return CliRunner().invoke(app, arguments, env={**around, **environment})
 
 
-def order(sandbox: Sandbox, order_id: str, *arguments: str, **environment: str) -> dict[str, object]:
-    result = calls(sandbox, "order", order_id, "--json", *arguments, **environment)
+def calls(sandbox: Sandbox, *arguments: str, **more: str) -> Result:
+    return CliRunner().invoke(app, arguments, env={**environment(sandbox), **more})
+
+
+def order(sandbox: Sandbox, order_id: str, *arguments: str, **more: str) -> dict[str, object]:
+    result = calls(sandbox, "order", order_id, "--json", *arguments, **more)
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert isinstance(found, dict)
@@ -111,3 +114,62 @@ def test_without_an_outcomes_topic_it_says_that_nothing_tells_what_became_of_an_
     told = order(sandbox, "A", ENGAGE_RELAY__OUTCOMES__TOPIC="none")
     assert states(told) == [("ConfirmOrder", "untold", None)]
     assert any("no outcomes are written for this source" in text for text in texts(told))
+
+
+def reconciled(sandbox: Sandbox, *arguments: str, stdin: str = "") -> tuple[int, list[dict[str, Any]], dict[str, Any]]:
+    around = environment(sandbox)
+    result = CliRunner().invoke(app, ["reconcile", "--json", *arguments], env=around, input=stdin)
+    assert result.stdout, repr(result.exception) + result.output
+    *problems, last = [json.loads(line) for line in result.stdout.splitlines()]
+    return result.exit_code, problems, last["sums"]
+
+
+def test_it_adds_up_while_the_relay_works_and_after(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes(partitions=2)
+    orders = [order_id(f"add-{n}") for n in range(60)]
+    with Engage(processing="uniform:50ms..2s") as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+        publish(sandbox, [(each, event(each, engage={"jobId": engage.submit(each)})) for each in orders])
+        publish(sandbox, [(orders[0], b"no event"), (orders[1], event(orders[1], kind="order.nobody-cares"))])
+        until(lambda: engage.requests["action", "202"] > 5, "some are accepted")
+        code, problems, _ = reconciled(sandbox)
+        assert (code, problems) == (0, [])
+        books.wait_until_settled()
+        code, problems, sums = reconciled(sandbox, "--since", "1h")
+        assert (code, problems) == (0, [])
+    assert (sums["events"], sums["ignored"], sums["expected"]) == (62, 1, 61)
+    assert sums["ends"] == {"accepted": 60, "dead_letter": 1}
+    assert (sums["pending"], sums["unread"], sums["reasons"]) == (0, 0, {"undecodable": 1})
+
+
+def test_what_does_not_add_up_is_named(sandboxes: SandboxFactory) -> None:
+    sandbox, told, lost, doubled = sandboxes(), order_id("told"), order_id("lost"), order_id("doubled")
+    with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+        publish(sandbox, [(each, event(each, engage={"jobId": engage.submit(each)})) for each in (told, doubled)])
+        books.wait_until_settled()
+    publish(sandbox, [(lost, event(lost))])
+    offset = sandbox.offset(sandbox.topics.source) or 0
+    sandbox.commit((sandbox.topics.source, 0, offset + 1))  # somebody moved the group past it
+    assert sandbox.topics.outcomes is not None
+    (first, second) = sandbox.read(sandbox.topics.outcomes)
+    wrong = (second.value() or b"").replace(b'"accepted"', b'"discarded"')
+    sandbox.write(sandbox.topics.outcomes, [(b"default:" + doubled.encode(), wrong)])
+    code, problems, sums = reconciled(sandbox)
+    assert code == 1
+    assert [(each["order_id"], each["problem"]) for each in problems] == [
+        (doubled, "it has several outcomes: accepted, discarded"),
+        (lost, "it was read, and is lost: it has no outcome, is not pending and is no dead letter"),
+    ]
+    assert sums["problems"] == 2
+    assert first.key() == b"default:" + told.encode()
+
+    code, problems, sums = reconciled(sandbox, "--orders", "-", stdin=f"{told}\nnobody\n")
+    assert (code, sums["expected"]) == (1, 1)
+    assert [(each["order_id"], each["problem"]) for each in problems] == [("nobody", "no event of it was read")]
+    code, problems, _ = reconciled(sandbox, "--orders", "-", stdin=f"{told}\n")
+    assert (code, problems) == (0, [])
+
+
+def test_a_time_that_is_none_and_an_empty_list_are_the_operators_errors(sandboxes: SandboxFactory) -> None:
+    sandbox = sandboxes()
+    assert calls(sandbox, "reconcile", "--since", "yesterday").exit_code == 2
+    assert calls(sandbox, "reconcile", "--orders", "/nonexistent").exit_code == 2

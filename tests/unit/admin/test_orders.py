@@ -94,7 +94,9 @@ def test_an_order_is_asked_for_by_its_address_or_by_the_form(
 
 def test_a_program_gets_json_and_a_browser_a_page_in_which_everything_is_escaped(server: Server) -> None:
     found = json.loads(server.ask("/orders/A-1")[1])
-    assert found["entries"][0]["state"] == "dead_letter"
+    (entry,) = found["entries"]
+    assert entry["state"] == "dead_letter"
+    assert entry["place"] == {"topic": "orders", "partition": 3, "offset": 17, "item": None}
     page = server.ask("/orders/A-1", BROWSER)[1]
     assert "ConfirmShipment (route shipped, connection default)" in page
     assert "dead letter (rejected)" in page
