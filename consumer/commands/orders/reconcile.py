@@ -85,7 +85,7 @@ def _ids(file: Path) -> set[str]:
 
 
 def _since_ms(text: str | None) -> int | None:
-    from consumer.config.settings import seconds
+    from consumer.events.durations import seconds
 
     if text is None:
         return None

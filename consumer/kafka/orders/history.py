@@ -155,9 +155,10 @@ def _event(reader: _Reader, at: Partition, records: list[Message]) -> None:
     for record in records:
         if contains(clients.raw(record.value())) or contains(clients.raw(record.key())):
             event = event_of(record, at, record.offset() or 0)
-            decision = decide(event, search.router, search.dead_letter_topics)
+            at_ms = record.timestamp()[1]
+            decision = decide(event, search.router, search.dead_letter_topics, now=at_ms / 1000)
             if is_about(found.order_id, event, decision):
-                found.events.append(FoundEvent(event, decision, record.timestamp()[1]))
+                found.events.append(FoundEvent(event, decision, at_ms))
 
 
 def _record(reader: _Reader, at: Partition, records: list[Message]) -> None:  # noqa: ARG001 - as its siblings
@@ -190,8 +191,10 @@ def _dead_letter(reader: _Reader, at: Partition, records: list[Message]) -> None
         with suppress(ValidationError):
             why = DeadLetterHeaders.from_kafka(clients.headers_of(record))
             event = event_of(record, (why.source_topic, why.source_partition), why.source_offset)
-            if is_about(found.order_id, event, decide(event, search.router, search.dead_letter_topics)):
-                found.dead_letters.append(FoundDeadLetter(*at, record.offset() or 0, why, record.timestamp()[1]))
+            at_ms = record.timestamp()[1]
+            decision = decide(event, search.router, search.dead_letter_topics, now=at_ms / 1000)
+            if is_about(found.order_id, event, decision):
+                found.dead_letters.append(FoundDeadLetter(*at, record.offset() or 0, why, at_ms))
 
 
 def _outcome(reader: _Reader, at: Partition, records: list[Message]) -> None:  # noqa: ARG001 - as its siblings

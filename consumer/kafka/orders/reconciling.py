@@ -256,8 +256,8 @@ class _Partition:
         span = Span(found.events.start, found.events.stop)
         for record in self._records(source[0], span):
             event = event_of(record, source, record.offset() or 0)
-            decision = decide(event, search.router, search.dead_letter_topics)
             at_ms = record.timestamp()[1]
+            decision = decide(event, search.router, search.dead_letter_topics, now=at_ms / 1000)
             if isinstance(decision, Misrouted):
                 expected = _Expected(decision.order_id, None, at_ms)
                 if orders is None or decision.order_id in orders:
