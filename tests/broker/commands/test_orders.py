@@ -7,7 +7,11 @@ from typing import Any
 
 from typer.testing import CliRunner, Result
 
+from consumer.admin.orders import Orders
 from consumer.commands.cli import app
+from consumer.events.routing import BUILT_IN_ROUTES, Router, compile_routes
+from consumer.kafka.orders.history import Search
+from consumer.kafka.orders.timeline import Timeline
 from tests.support.books import Books
 from tests.support.engage import Engage
 from tests.support.events import event, order_id, partition_of, publish
@@ -72,6 +76,14 @@ def test_an_order_is_told_from_its_first_event_to_what_is_pending(sandboxes: San
         assert "Engage accepted it; sent once" in texts(told)[-3]
         assert "it is ignored: no route takes it" in texts(told)
         assert states(order(sandbox, broken))[-1] == (None, "dead_letter", "unknown_connection")
+        search = Search(
+            properties=sandbox.properties,
+            router=Router(compile_routes(BUILT_IN_ROUTES), ("default",)),
+            dead_letter_topics={sandbox.topics.dead_letters},
+        )
+        on_the_page = Orders([sandbox.topics], search).look_up(sent)
+        assert isinstance(on_the_page, Timeline)
+        assert on_the_page.as_json() == {**told, "searched": on_the_page.as_json()["searched"]}
         said = calls(sandbox, "order", sent)
         assert f"{sandbox.topics.source}[{partition_of(sent, 3)}]" in said.stdout
         assert other not in said.stdout
