@@ -7,7 +7,7 @@ half of its time, however many ask.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from confluent_kafka import KafkaException
@@ -36,9 +36,10 @@ Answer = Timeline | Nothing | NotLookedUp
 class Orders:
     """Answers what became of an order. May be called from any thread."""
 
-    def __init__(self, topics: Sequence[RelayTopics], search: Search) -> None:
+    def __init__(self, topics: Sequence[RelayTopics], search: Callable[[], Search]) -> None:
+        """`search` returns how to search; it is asked at each lookup."""
         self._topics = topics
-        self._search = replace(search, give_up_s=LOOKUP_S, stalled_s=STALLED_S, gentle=True)
+        self._search = search
         self._busy = threading.Lock()
 
     def look_up(self, order_id: str, connection: str | None = None) -> Answer:
@@ -46,7 +47,8 @@ class Orders:
         if not self._busy.acquire(blocking=False):
             return NotLookedUp(503, "another order is looked up at the moment: ask again in a few seconds")
         try:
-            return look_up(order_id, self._topics, self._search, connection=connection)
+            search = replace(self._search(), give_up_s=LOOKUP_S, stalled_s=STALLED_S, gentle=True)
+            return look_up(order_id, self._topics, search, connection=connection)
         except WrongQuestionError as error:
             return NotLookedUp(400, str(error))
         except KafkaException as error:

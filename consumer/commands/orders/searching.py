@@ -21,12 +21,16 @@ TELL_S = 2.0
 
 def search_of(settings: Settings) -> Search:
     """Return how a command searches: as `run` decides, and it says how far it is."""
+    from consumer.config.formats import formats_of
     from consumer.kafka.orders.history import Search
 
+    formats, schemas = formats_of(settings, time.time)
     return Search(
         properties=settings.kafka,
         router=settings.router,
         dead_letter_topics=settings.dead_letter_topics,
+        formats=formats,
+        schemas=schemas,
         tell=teller(),
     )
 

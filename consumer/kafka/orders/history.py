@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from consumer.core.ownership import Partition
 from consumer.events.deciding import Decision, decide
-from consumer.events.routing import Router
+from consumer.events.formats.formats import JSON, Awaiting, Formats
+from consumer.events.routing import Misrouted, Router
 from consumer.kafka import clients
 from consumer.kafka.dead_letters.redrive import REDRIVEN
 from consumer.kafka.membership import event_of
@@ -24,8 +25,9 @@ from consumer.kafka.orders.matching import Contains, holder_of, is_about
 from consumer.kafka.orders.reading import STALLED_S, Span, StalledError, Tell, read
 from consumer.kafka.outcomes import read_outcome
 from consumer.kafka.records import SourceEvent
+from consumer.kafka.registry.schemas import RegistryError, Schemas, UnknownSchemaError
 from consumer.kafka.topics import RelayTopics, committed_offsets, partition_counts, watermarks
-from schemas.dead_letter import DeadLetterHeaders
+from schemas.dead_letter import DeadLetterHeaders, Reason
 from schemas.outcome import Outcome
 from schemas.pending_action import POSITION_KEY, PendingAction
 
@@ -84,15 +86,34 @@ class History:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """How to search. `router` and `dead_letter_topics`: as `run` decides over the events."""
+    """How to search. `router`, `dead_letter_topics`, `formats` and `schemas`: as `run` decides over the events."""
 
     properties: clients.Properties
     router: Router
     dead_letter_topics: Collection[str]
+    formats: Formats = JSON
+    schemas: Schemas | None = None
     tell: Tell = lambda _: None
     stalled_s: float = STALLED_S
     give_up_s: float | None = None
     gentle: bool = False
+
+    def decide(self, event: SourceEvent, at_ms: int) -> Decision | str:
+        """Say what becomes of an event that came then; a text where its schema cannot be had, which says why."""
+        return self._decide(event, at_ms, fetches=self.schemas is not None)
+
+    def _decide(self, event: SourceEvent, at_ms: int, *, fetches: bool) -> Decision | str:
+        decision = decide(event, self.router, self.dead_letter_topics, now=at_ms / 1000, formats=self.formats)
+        if not isinstance(decision, Awaiting):
+            return decision
+        why = f"schema {decision.schema} is not known"
+        if not fetches or self.schemas is None:
+            return why
+        try:
+            self.schemas.fetch(decision.schema, decision.sample)
+        except (RegistryError, UnknownSchemaError) as error:
+            return f"{why}: {error}"
+        return self._decide(event, at_ms, fetches=False)
 
 
 def history_of(order_id: str, partitions: Iterable[tuple[RelayTopics, int]], search: Search) -> History:
@@ -156,9 +177,13 @@ def _event(reader: _Reader, at: Partition, records: list[Message]) -> None:
         if contains(clients.raw(record.value())) or contains(clients.raw(record.key())):
             event = event_of(record, at, record.offset() or 0)
             at_ms = record.timestamp()[1]
-            decision = decide(event, search.router, search.dead_letter_topics, now=at_ms / 1000)
+            decision = _decided(search.decide(event, at_ms))
             if is_about(found.order_id, event, decision):
                 found.events.append(FoundEvent(event, decision, at_ms))
+
+
+def _decided(decision: Decision | str) -> Decision:
+    return Misrouted(Reason.UNKNOWN_SCHEMA, decision, None) if isinstance(decision, str) else decision
 
 
 def _record(reader: _Reader, at: Partition, records: list[Message]) -> None:  # noqa: ARG001 - as its siblings
@@ -192,7 +217,7 @@ def _dead_letter(reader: _Reader, at: Partition, records: list[Message]) -> None
             why = DeadLetterHeaders.from_kafka(clients.headers_of(record))
             event = event_of(record, (why.source_topic, why.source_partition), why.source_offset)
             at_ms = record.timestamp()[1]
-            decision = decide(event, search.router, search.dead_letter_topics, now=at_ms / 1000)
+            decision = _decided(search.decide(event, at_ms))
             if is_about(found.order_id, event, decision):
                 found.dead_letters.append(FoundDeadLetter(*at, record.offset() or 0, why, at_ms))
 

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from consumer.core.ownership import Assignment, Partition
 from consumer.core.places import incarnation_at, item_at, offset_at
-from consumer.events.deciding import Ignored, decide
+from consumer.events.deciding import Ignored
 from consumer.events.routing import Misrouted
 from consumer.kafka import clients, refused
 from consumer.kafka.dead_letters.redrive import REDRIVEN
@@ -257,7 +257,10 @@ class _Partition:
         for record in self._records(source[0], span):
             event = event_of(record, source, record.offset() or 0)
             at_ms = record.timestamp()[1]
-            decision = decide(event, search.router, search.dead_letter_topics, now=at_ms / 1000)
+            decision = search.decide(event, at_ms)
+            if isinstance(decision, str):
+                self.gaps.append(f"{At(*source, event.offset)}: {decision}")
+                continue
             if isinstance(decision, Misrouted):
                 expected = _Expected(decision.order_id, None, at_ms)
                 if orders is None or decision.order_id in orders:

@@ -81,7 +81,7 @@ def test_an_order_is_told_from_its_first_event_to_what_is_pending(sandboxes: San
             router=Router(compile_routes(BUILT_IN_ROUTES), ("default",)),
             dead_letter_topics={sandbox.topics.dead_letters},
         )
-        on_the_page = Orders([sandbox.topics], search).look_up(sent)
+        on_the_page = Orders([sandbox.topics], lambda: search).look_up(sent)
         assert isinstance(on_the_page, Timeline)
         assert on_the_page.as_json() == {**told, "searched": on_the_page.as_json()["searched"]}
         said = calls(sandbox, "order", sent)

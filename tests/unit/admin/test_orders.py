@@ -140,7 +140,7 @@ def test_one_order_is_looked_up_at_a_time_and_the_next_is_told_to_come_back(monk
         return Nothing("A", "", [], [])
 
     monkeypatch.setattr(admin_orders, "look_up", look_up)
-    orders = Orders([], SEARCH)
+    orders = Orders([], lambda: SEARCH)
     first = threading.Thread(target=orders.look_up, args=("A",))
     first.start()
     assert begun.wait(10)
@@ -157,5 +157,5 @@ def test_a_question_that_cannot_be_answered_is_the_askers_error(monkeypatch: pyt
         raise WrongQuestionError("several connections have it")
 
     monkeypatch.setattr(admin_orders, "look_up", look_up)
-    orders = Orders([], SEARCH)
+    orders = Orders([], lambda: SEARCH)
     assert orders.look_up("A") == NotLookedUp(400, "several connections have it")
