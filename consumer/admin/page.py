@@ -245,16 +245,23 @@ def _connections(status: Status, now: datetime) -> str:
             f'<td class="number">{rate(each.requests_per_second)}</td>'
             f'<td class="number">{rate(each.rate)} <small>of {number(each.rate_limit)}</small></td>'
             f'<td class="number">{number(each.in_flight)}</td>'
-            f'<td class="number">{_processing(each.polling)}</td></tr>'
+            f'<td class="number">{_processing(each.polling)}</td>'
+            f'<td class="number">{_lateness(each.polling)}</td></tr>'
         )
-    head = ("Connection", "State", "Accepted/s", "Requests/s", "Rate limit", "In flight", "Engage takes")
-    return _section("Connections", _table(head, rows, numbers=(2, 3, 4, 5, 6)), none="No connection is at work yet.")
+    head = ("Connection", "State", "Accepted/s", "Requests/s", "Rate limit", "In flight", "Engage takes", "Tags found")
+    return _section("Connections", _table(head, rows, numbers=(2, 3, 4, 5, 6, 7)), none="No connection is at work yet.")
 
 
 def _processing(polling: Polling | None) -> str:
     if polling is None:
         return ""
     return f"{duration(polling.median_s)} <small>95 %: {duration(polling.p95_s)}</small>"
+
+
+def _lateness(polling: Polling | None) -> str:
+    if polling is None or polling.seen_lateness_s is None:
+        return ""
+    return f"{duration(polling.seen_lateness_s)} late <small>planned: {duration(polling.lateness_s)}</small>"
 
 
 _PILLS: dict[ConnectionState, str] = {"open": "", "cooldown": " warn", "suspended": " bad"}
