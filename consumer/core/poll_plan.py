@@ -40,10 +40,10 @@ RATIO = (LONGEST_S / SHORTEST_S) ** (1 / (POINTS - 1))
 AGES: tuple[float, ...] = tuple(SHORTEST_S * RATIO**n for n in range(POINTS))
 MIDDLES = tuple((before + age) / 2 for before, age in pairwise((0.0, *AGES)))
 
-HALF_LIFE = 300  # observations, after which an older one counts half
+HALF_LIFE = 500  # observations, after which an older one counts half
 FADING = 0.5 ** (1 / HALF_LIFE)
 PRIOR_MEDIAN_S, PRIOR_SIGMA = 2.0, 1.2
-PRIOR_WEIGHT, TAIL_WEIGHT = 1.0, 0.5  # observations: the guess that serves at first, and the mass at every age
+PRIOR_WEIGHT, TAIL_WEIGHT = 0.5, 0.5  # observations: the guess that serves at first, and the mass at every age
 TELLS_NOTHING = 0.98
 MIN_GAP_S = 0.05
 PLAN_INTERVAL_S = 2.0

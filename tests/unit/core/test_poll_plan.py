@@ -93,7 +93,7 @@ def test_two_kinds_of_orders_are_polled_when_either_is_there_and_hardly_between(
     chance = random.Random(1)
     plan = learnt_from(lambda: 0.5 if chance.random() < 0.9 else 20.0, 1500)
     ages = polls_of(plan, 20.0)
-    assert ages[0] == pytest.approx(0.5, rel=0.2)
+    assert ages[0] == pytest.approx(0.5, rel=0.3)
     assert len([age for age in ages if 1.0 < age < 15.0]) <= 4
     assert ages[-1] == pytest.approx(20.0, rel=0.2)
 
@@ -196,7 +196,7 @@ def scenario(request: pytest.FixtureRequest) -> Scenario:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("scenario", "ratio"),
-    [("lognormal", 1.15), ("90 %", 1.6), ("four times slower", 1.3), ("short limit", 1.3)],
+    [("lognormal", 1.15), ("90 %", 1.5), ("four times slower", 1.3), ("short limit", 1.3)],
     indirect=["scenario"],
 )
 def test_lateness_is_near_the_least_that_its_requests_allow(scenario: Scenario, ratio: float) -> None:
