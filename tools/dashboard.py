@@ -156,8 +156,16 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Dead letters",
             "Events that became dead letters, by reason. A person must act on each.",
-            {"{{reason}}": increase("engage_relay_dead_letters_total", "reason")},
+            {
+                "{{reason}}": increase("engage_relay_dead_letters_total", "reason"),
+                "refused by {{topic}}'s": total("engage_relay_refused_dead_letters", "topic"),
+            },
             stacked=True,
+        ),
+        Panel(
+            "Dead letters waiting",
+            "Dead letters that nobody has redriven or marked yet, by source topic.",
+            {"{{topic}}": total("engage_relay_dead_letters_waiting", "topic")},
         ),
     ),
     "Engage": (

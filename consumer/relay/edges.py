@@ -9,7 +9,7 @@ from consumer.core.ownership import Assignment, Partition
 from consumer.core.progress import Reading
 from consumer.kafka.journal.journal import STUCK_S
 from consumer.kafka.journal.writes import Item
-from consumer.kafka.restore import Restored
+from consumer.kafka.restore import Restored, Unservable
 
 
 class Source(Protocol):
@@ -41,6 +41,9 @@ class Source(Protocol):
 
     def resume(self) -> None:
         """Continue after `pause`."""
+
+    def readopt(self, assignment: Assignment) -> None:
+        """Begin a partition anew, as if it had just been assigned."""
 
     def rejoin(self) -> None:
         """Give up every partition at once and join the group again."""
@@ -82,7 +85,7 @@ class Journal(Protocol):
 class Restorer(Protocol):
     """The reader of delay partitions. It blocks."""
 
-    def restore(self, assignments: Sequence[Assignment]) -> list[Restored]:
+    def restore(self, assignments: Sequence[Assignment], patience_s: float) -> list[Restored | Unservable]:
         """Restore what is still ours of these. Raises RestoreError where trying again may help."""
 
 

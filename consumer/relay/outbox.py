@@ -37,6 +37,7 @@ from consumer.kafka.records import (
 )
 from consumer.kafka.restore import UnreadableRecord
 from consumer.relay.edges import Journal, Source
+from consumer.relay.refused import RefusedDeadLetters
 from consumer.telemetry.metrics import Metrics
 from schemas.dead_letter import Reason
 
@@ -68,6 +69,7 @@ class Outbox:
         source: Source,
         journal: Journal,
         limits: Limits,
+        refused: RefusedDeadLetters,
         dead_letter_topics: Collection[str],
         incarnations: Mapping[str, int],
         metrics: Metrics,
@@ -82,6 +84,7 @@ class Outbox:
         self._source = source
         self._journal = journal
         self._limits = limits
+        self._refused = refused
         self._dead_letter_topics = dead_letter_topics
         self._incarnations = incarnations
         self._metrics = metrics
@@ -214,8 +217,8 @@ class Outbox:
         backlog = self._journal.backlog + len(self._writes)
         self.journal_is_full = backlog >= (0.9 if self.paused else 1.0) * self._limits.backlog
         full = (
-            self._ledger.open >= (1 - slack) * most
-            or self._ledger.open_bytes >= (1 - slack) * most * BYTES_OF_PENDING
+            self._ledger.open + self._refused.count >= (1 - slack) * most
+            or self._ledger.open_bytes + self._refused.bytes >= (1 - slack) * most * BYTES_OF_PENDING
             or self.journal_is_full
         )
         if full != self.paused:
@@ -231,7 +234,7 @@ def put_of(save: Save, next_offset: int | None = None, *, is_intent: bool = True
     assignment, place = save.action_id
     may_follow = save.sending or save.before_document
     intent = Intent(save.action_id, save.sends, save.doubt) if may_follow and is_intent else None
-    return Put(assignment, action_key(place, save.route), pending_value(save), next_offset, intent, with_next)
+    return Put(assignment, action_key(place, save.route), pending_value(save), next_offset, intent, with_next=with_next)
 
 
 def dead_letter_of(given_up: GiveUp, now: float, next_offset: int | None = None) -> DeadLetter:

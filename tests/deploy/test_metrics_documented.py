@@ -16,7 +16,7 @@ from consumer.core.outcomes import DocumentOutcome, PollOutcome, SendOutcome
 from consumer.core.poll_plan import PollPlan
 from consumer.engage.http import FailureKind
 from consumer.events.routing import BUILT_IN_ROUTES
-from consumer.telemetry.metrics import ConnectionFigures, Metrics, Rebalance, Snapshot
+from consumer.telemetry.metrics import ConnectionFigures, Metrics, PartitionFigures, Rebalance, Snapshot
 from schemas.dead_letter import Reason
 from tests.deploy.monitoring import REFERENCE, ROOT, RUNBOOK, Exposed, exposed, recorded, unknown
 
@@ -38,6 +38,7 @@ def scrape() -> str:
     metrics.build_info("1.2.3")
     rtt = {"cnt": 1, "p50": 5, "p99": 5}
     metrics.librdkafka_statistics("source", {"brokers": {"b:9092/1": {"nodeid": 1, "source": "learned", "rtt": rtt}}})
+    metrics.dead_letters_waiting({"orders": 1})
     plan = PollPlan(60.0)
     plan.found(1.0, 2.0)
     plan.steer(1.0)
@@ -45,6 +46,8 @@ def scrape() -> str:
         Snapshot(
             pending={state.name.lower(): 0 for state in State if state is not State.GONE},
             lag={("orders", 0): 1},
+            partitions={("orders", 0): PartitionFigures("set_apart", 0, "overrun", "why")},
+            refused_dead_letters={"orders": (1, "why")},
             connections={"default": ConnectionFigures(plan=plan.figures())},
         )
     )

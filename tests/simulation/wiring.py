@@ -6,6 +6,7 @@ Everything comes in as a parameter: nothing of the production code is overwritte
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -57,7 +58,6 @@ def _nothing(*_: object, **__: object) -> None: ...
 # Facts that nobody here looks at; tests/unit has the numbers that come of them.
 METRICS = cast("Metrics", SimpleNamespace(**{name: _nothing for name in vars(Metrics) if not name.startswith("_")}))
 HEARTBEATS = cast("Heartbeats", SimpleNamespace(beat=_nothing, ended=_nothing))
-SILENT = cast("BoundLogger", SimpleNamespace(info=_nothing, warning=_nothing, error=_nothing))
 
 
 def clock_of(scheduler: Scheduler, name: str) -> Clock:
@@ -118,5 +118,8 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         metrics=METRICS,
         heartbeats=HEARTBEATS,
         check_interval_s=CHECK_INTERVAL_S,
-        log=SILENT,
+        log=cast(
+            "BoundLogger",
+            SimpleNamespace(info=_nothing, warning=_nothing, error=partial(scheduler.set_apart, process)),
+        ),
     )

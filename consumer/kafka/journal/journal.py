@@ -25,7 +25,7 @@ from consumer.kafka.facts import Report
 from consumer.kafka.journal.low_water_mark import PINNING, Pinning
 from consumer.kafka.journal.producers import CALL_TIMEOUT_S
 from consumer.kafka.journal.transactions import ReplaceTooLarge, Transactions
-from consumer.kafka.journal.writes import DeadLetter, Item, Put, goes_on
+from consumer.kafka.journal.writes import Begin, Item, goes_on, size_of
 from consumer.kafka.topics import RelayTopics
 from schemas.pending_action import SourceIdentity
 
@@ -64,6 +64,7 @@ class Journal:
             pause=self._pause,
             report=report,
             replace_too_large=replace_too_large,
+            timeout_s=clients.transaction_s(properties),
             pinning=pinning,
         )
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -125,7 +126,7 @@ class Journal:
         size = 0
         while self._queue and ((len(items) < MAX_WRITES and size < MAX_BYTES) or goes_on(items)):
             items.append(self._queue.popleft())
-            size += _size(items[-1])
+            size += 0 if isinstance(items[-1], Begin) else size_of(items[-1])
         return items
 
     def _pause(self, seconds: float) -> None:
@@ -155,13 +156,3 @@ class _Clients:
             return reader.committed(partitions, timeout_s)
         finally:
             reader.close()
-
-
-def _size(item: Item) -> int:
-    match item:
-        case Put(value=value):
-            return len(value)
-        case DeadLetter(record=record):
-            return len(record.value or b"")
-        case _:
-            return 0
