@@ -250,28 +250,21 @@ def _connections(status: Status, now: datetime) -> str:
             f'<td class="number">{rate(each.requests_per_second)}</td>'
             f'<td class="number"><span>{rate(each.rate)} <small>of {number(each.rate_limit)}</small></span></td>'
             f'<td class="number">{number(each.in_flight)}</td>'
-            f'<td class="number">{_processing(each.polling)}</td>'
-            f'<td class="number">{_lateness(each.polling)}</td></tr>'
+            f'<td class="number">{_processing(each.polling)}</td></tr>'
         )
-    head = ("Connection", "State", "Accepted/s", "Requests/s", "Rate limit", "In flight", "Engage takes", "Tags found")
+    head = ("Connection", "State", "Accepted/s", "Requests/s", "Rate limit", "In flight", "Engage takes")
     return _section(
-        "Connections",
-        _table(head, rows, numbers=(2, 3, 4, 5, 6, 7), stacks="many"),
-        none="No connection is at work yet.",
+        "Connections", _table(head, rows, numbers=(2, 3, 4, 5, 6), stacks="many"), none="No connection is at work yet."
     )
 
 
 def _processing(polling: Polling | None) -> str:
     if polling is None:
         return ""
-    return f"<span>{duration(polling.median_s)} <small>95 %: {duration(polling.p95_s)}</small></span>"
-
-
-def _lateness(polling: Polling | None) -> str:
-    if polling is None or polling.seen_lateness_s is None:
-        return ""
-    late, planned = duration(polling.seen_lateness_s), duration(polling.lateness_s)
-    return f"<span>{late} late <small>planned: {planned}</small></span>"
+    late = "" if polling.seen_lateness_s is None else f"found {duration(polling.seen_lateness_s)} late, "
+    told = f"tags: {late}planned {duration(polling.lateness_s)} late, {polling.polls:.1f} polls"
+    times = f"{duration(polling.median_s)} <small>95 %: {duration(polling.p95_s)}</small>"
+    return f'<span title="{told}">{times}</span>'
 
 
 _PILLS: dict[ConnectionState, str] = {"open": "", "cooldown": " warn", "suspended": " bad"}
