@@ -59,7 +59,7 @@ def main() -> None:
         record = SourceEvent(
             topic="orders", partition=0, offset=17, timestamp_ms=1_793_698_201_000, key=b"A-1001", value=value
         )
-        result = decide(record, router, frozenset())
+        result = decide(record, router, frozenset(), now=0.0)
         becomes = len(result.actions) if isinstance(result, Several) else int(isinstance(result, Routed))
         us = min(_round(record, router) for _ in range(ROUNDS))
         aim = f" (aim: {AIM_US:g})" if name == "canonical" else ""
@@ -69,7 +69,7 @@ def main() -> None:
 def _round(record: SourceEvent, router: Router) -> float:
     started = time.process_time()
     for _ in range(EVENTS):
-        decide(record, router, frozenset())
+        decide(record, router, frozenset(), now=0.0)
     return (time.process_time() - started) / EVENTS * 1e6
 
 

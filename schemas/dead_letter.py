@@ -39,6 +39,7 @@ class Reason(StrEnum):
     DEADLINE = "deadline"  # the operator: not ready, or not delivered, within the deadline
     OUTCOME_UNKNOWN = "outcome_unknown"  # a person: it may have been processed, whatever ended it
     UNREADABLE_PENDING = "unreadable_pending"  # the operator: a record of the delay topic that cannot be read
+    TOO_OLD = "too_old"  # a person: the event is older than `max_age`; redriven, it is sent
     TOO_LARGE = "too_large"  # the operator: the broker refuses a pending record of this size
 
 
