@@ -31,6 +31,7 @@ from prometheus_client import CollectorRegistry
 from consumer import __version__, logs
 from consumer.admin.server import AdminServer, Health, Heartbeats
 from consumer.config.files import check_files
+from consumer.config.formats import formats_of
 from consumer.config.settings import Connection as ConnectionSettings
 from consumer.config.settings import Polling, Settings
 from consumer.core.clock import Clock, steady_clock
@@ -116,11 +117,12 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool, 
     def health() -> Health:
         if relay is None:
             return Health(heartbeats.ages(), draining=stop.is_set(), waiting=waiting.text)
-        return Health(heartbeats.ages(), relay.failed_by, relay.joined, stop.is_set())
+        return Health(heartbeats.ages(), relay.failed_by, relay.joined, stop.is_set(), relay.waiting)
 
     admin = AdminServer((settings.admin.listen.host, settings.admin.listen.port), registry, health, metrics.published)
     try:
         check_files(settings)
+        formats_of(settings, clock)  # what is not installed ends it here, before it waits for any broker
         admin.start()
         _LOG.info("engage-relay starts", version=__version__, admin_port=admin.port)
         tracing = tracing_asked_for(settings, clock)
@@ -310,6 +312,7 @@ def _relay(
     )
     polling = settings.polling
     topics = ground.topics
+    formats, schemas = formats_of(settings, clock)
     hand_over_s = hand_over_of(settings)
     if (why := short_session(settings)) is not None:
         _LOG.warning(why)
@@ -370,6 +373,9 @@ def _relay(
         heartbeats=heartbeats,
         hand_over_s=hand_over_s,
         tracing=tracing,
+        formats=formats,
+        schemas=schemas,
+        unknown_schema_grace_s=0.0 if settings.registry is None else settings.registry.unknown_schema_grace,
     )
 
 
