@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import os
 import random
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
 BROKER_RETRY_S = 1.0
 HAND_OVER_SLACK_S = 1.0  # for the journal, when the last outcome is known
 DEFAULT_HEARTBEAT_MS = 3_000  # librdkafka's
+GC_THRESHOLDS = (20_000, 20, 20)
 USER_AGENT = f"engage-relay/{__version__}"
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -82,6 +84,10 @@ def run(settings: Settings, *, start: Start | None, create_topics: bool, shadow:
 
     `shadow`: send nothing.
     """
+    # What is loaded by now stays. The collector need not look at it again, and seldom at pending actions, which are
+    # hardly ever part of a cycle: 8 % of the CPU of an action.
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_run(settings, start=start, create_topics=create_topics, shadow=shadow))
 

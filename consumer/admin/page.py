@@ -276,7 +276,10 @@ def _connections(status: Status, now: datetime) -> str:
 def _processing(polling: Polling | None) -> str:
     if polling is None:
         return ""
-    return f"<span>{duration(polling.median_s)} <small>95 %: {duration(polling.p95_s)}</small></span>"
+    late = "" if polling.seen_lateness_s is None else f"found {duration(polling.seen_lateness_s)} late, "
+    told = f"tags: {late}planned {duration(polling.lateness_s)} late, {polling.polls:.1f} polls"
+    times = f"{duration(polling.median_s)} <small>95 %: {duration(polling.p95_s)}</small>"
+    return f'<span title="{told}">{times}</span>'
 
 
 _PILLS: dict[ConnectionState, str] = {"open": "", "cooldown": " warn", "suspended": " bad"}
