@@ -26,6 +26,7 @@ class Reason(StrEnum):
     """Why an event became a dead letter, and who acts."""
 
     UNDECODABLE = "undecodable"  # the sender: not UTF-8, not JSON, too deep, numbers that JSON readers disagree about
+    UNKNOWN_SCHEMA = "unknown_schema"  # the sender: the registry has no schema of this id, also after the grace time
     INVALID_EVENT = "invalid_event"  # the sender: a field that the route needs is missing or wrong
     UNKNOWN_CONNECTION = "unknown_connection"  # the operator: the event names a connection that is not configured
     REJECTED = "rejected"  # the sender: Engage refused the action (400, other 4xx)

@@ -22,13 +22,15 @@ from consumer.commands.options import AsJson, Config, bytes_of, lines_of, loaded
 if TYPE_CHECKING:
     from consumer.commands.exports import Unreadable
     from consumer.config.settings import Settings
-    from consumer.events.deciding import Decision
+    from consumer.events.deciding import Decided
+    from consumer.events.formats.formats import Awaiting
     from consumer.events.guards import Stopped
     from consumer.events.routing import Routed, RouteTrace
     from consumer.kafka.records import SourceEvent
+    from consumer.kafka.registry.schemas import Schemas
     from schemas.dead_letter import Reason
 
-Fate = Literal["routed", "stopped", "ignored", "dead_letter", "unreadable"]
+Fate = Literal["routed", "stopped", "ignored", "dead_letter", "waiting", "unreadable"]
 
 _TAG_FROM = {
     "event": "the event",
@@ -108,7 +110,7 @@ def route(
             records = records_in(lines_of(file or Path("-")), defaults)
         dead = False
         for verdict in judged(records, settings):
-            dead = dead or verdict.fate in ("dead_letter", "unreadable") or verdict.has_dead_letter
+            dead = dead or verdict.fate in ("dead_letter", "waiting", "unreadable") or verdict.has_dead_letter
             dead = dead or (strict and verdict.is_suspicious)
             if as_json:
                 output.exact_json_line(_verdict_row(verdict))
@@ -187,7 +189,7 @@ def _print_verdict(verdict: Verdict, *, verbose: bool) -> None:
         output.data(f"event {verdict.number}{item}: {to}, {_how(action)}")
         _print_contents(action)
     if not verdict.actions:
-        said = {"unreadable": "cannot be read", "ignored": "ignored"}.get(
+        said = {"unreadable": "cannot be read", "ignored": "ignored", "waiting": "waits"}.get(
             verdict.fate, f"dead letter, {verdict.reason}"
         )
         output.data(f"event {verdict.number}: {said}: {verdict.detail}")
@@ -267,19 +269,44 @@ def judged(
     `now`: seconds since 1970, for `max_age`; None: the present time.
     """
     from consumer.commands.exports import Unreadable
+    from consumer.config.formats import formats_of
     from consumer.events.deciding import decide
+    from consumer.events.formats.formats import Awaiting
 
     router, dead_letter_topics = settings.router, settings.dead_letter_topics
+    formats, schemas = formats_of(settings, time.time)
     now = time.time() if now is None else now
     for number, record in enumerate(records, 1):
         if isinstance(record, Unreadable):
             yield Verdict(number=number, fate="unreadable", detail=record.why)
-        else:
-            trace: list[RouteTrace] = []
-            yield _verdict(number, decide(record, router, dead_letter_topics, trace, now=now), tuple(trace))
+            continue
+        trace: list[RouteTrace] = []
+        decision = decide(record, router, dead_letter_topics, trace, now=now, formats=formats)
+        if isinstance(decision, Awaiting):
+            if (why := _fetched(schemas, decision)) is not None:
+                yield Verdict(number=number, fate="waiting", detail=why)
+                continue
+            decision = decide(record, router, dead_letter_topics, trace, now=now, formats=formats)
+        assert not isinstance(decision, Awaiting)  # noqa: S101 - its schema was fetched
+        yield _verdict(number, decision, tuple(trace))
 
 
-def _verdict(number: int, decision: Decision, trace: tuple[RouteTrace, ...]) -> Verdict:
+def _fetched(schemas: Schemas | None, awaiting: Awaiting) -> str | None:
+    """Fetch a schema that an event needs; returns why that cannot be done, None: it was done."""
+    from consumer.kafka.registry.schemas import RegistryError, UnknownSchemaError, named
+
+    assert schemas is not None  # noqa: S101 - without a registry nothing is ever awaited
+    try:
+        schemas.fetch(awaiting.schema, awaiting.sample)
+    except RegistryError as error:
+        return f"the Schema Registry cannot be asked for schema {named(awaiting.schema)}: {error}"
+    except UnknownSchemaError:
+        grace = "a dead letter, unknown_schema, where it stays so"
+        return f"the Schema Registry has no schema {named(awaiting.schema)}: {grace}"
+    return None
+
+
+def _verdict(number: int, decision: Decided, trace: tuple[RouteTrace, ...]) -> Verdict:
     from consumer.events.deciding import Ignored
     from consumer.events.routing import Misrouted, Several
     from schemas.dead_letter import Reason

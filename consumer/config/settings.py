@@ -19,9 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
@@ -30,12 +28,15 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
     field_validator,
-    model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownError
+from pydantic_core import InitErrorDetails, PydanticKnownError
 
 from consumer.config import environment, kafka_properties, yaml_file
 from consumer.config.errors import Errors
+from consumer.config.registry import Registry
+from consumer.config.section import Section as _Section
+from consumer.config.section import errors_at as _errors_at
+from consumer.config.section import wrong as _wrong
 from consumer.config.yaml_file import ConfigurationFile, UnreadableFileError
 from consumer.engage import headers as http_headers
 from consumer.engage.api_key import LEGAL_KEY, ApiKey
@@ -44,6 +45,7 @@ from consumer.engage.proxies import DIRECT, Proxy, proxy_at, proxy_for
 from consumer.errors import ConfigurationError
 from consumer.events.durations import AS_DURATION, OFF, UNITS_S, PositiveSeconds, Seconds, SecondsOrOff, seconds
 from consumer.events.expressions import ExpressionError, Tables, compile_expression
+from consumer.events.formats.formats import TopicFormat
 from consumer.events.guards import Ages, OnlyFor, Shadow, TooOld
 from consumer.events.routing import (
     BUILT_IN_ROUTES,
@@ -72,31 +74,6 @@ InitialSeconds = Annotated[
     BeforeValidator(lambda value: value if value == "auto" else seconds(value)),
     WithJsonSchema({"anyOf": [{"const": "auto"}, *AS_DURATION]}),
 ]
-
-
-# What all sections have in common
-
-
-def _errors_at(details: list[InitErrorDetails]) -> ValidationError:
-    """Make the error that a validator raises for keys below its own field; pydantic puts the field's path before."""
-    return ValidationError.from_exception_data("settings", details, hide_input=True)
-
-
-def _wrong(key: str, text: str) -> InitErrorDetails:
-    return InitErrorDetails(type=PydanticCustomError("wrong", "{text}", {"text": text}), loc=(key,), input=None)
-
-
-class _Section(BaseModel):
-    # hide_input: a wrong value may be a secret in the wrong place.
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _nothing_written(cls, values: object) -> object:
-        """A section or key without a value (all of it in comments, say) is one that was left out."""
-        if not isinstance(values, dict):
-            return {} if values is None else values
-        return {key: value for key, value in values.items() if value is not None or key not in cls.model_fields}
 
 
 # kafka
@@ -161,6 +138,10 @@ class Source(_Section):
             json_schema_extra={"minItems": 1, "uniqueItems": True},
         ),
     ] = ("orders",)
+    formats: dict[str, TopicFormat] = Field(
+        default_factory=dict,
+        description="What the values of a topic look like, by its name. Default: JSON.",
+    )
     tombstones: Annotated[tuple[Tombstone, ...], Field(json_schema_extra={"uniqueItems": True})] = Field(
         TOMBSTONES,
         description="Values that stand for a deletion and are ignored: `absent` (none at all), `empty` (no bytes),"
@@ -176,6 +157,17 @@ class Source(_Section):
         description="What to do with actions that are pending of a topic that is not in `topics` any more. `deliver` "
         "sends them, and reads nothing from the topic.",
     )
+
+    @field_validator("formats")
+    @classmethod
+    def _of_its_topics(cls, formats: dict[str, TopicFormat], info: ValidationInfo) -> dict[str, TopicFormat]:
+        topics = info.data.get("topics")
+        if topics is not None and (strange := [_wrong(name, _NO_TOPIC) for name in formats if name not in topics]):
+            raise _errors_at(strange)
+        return formats
+
+
+_NO_TOPIC = "must be one of source.topics"
 
 
 def _names(template: str, sources: tuple[str, ...]) -> tuple[str, ...]:
@@ -213,6 +205,11 @@ class DeadLetters(_Section):
 
 
 NO_TOPIC = "none"
+
+
+def _or_off(schema: dict[str, Any]) -> None:
+    """Let a section's JSON Schema take `off` as well."""
+    schema["anyOf"] = [{"$ref": schema.pop("$ref")}, {"const": "off"}, {"const": False}]
 
 
 class Outcomes(_Section):
@@ -521,9 +518,12 @@ class Settings(_Section):
         description="Any librdkafka property, under its own name. bootstrap.servers is required.",
     )
     source: Source = Source()
+    registry: Registry | None = Field(
+        None, validate_default=True, description="The Schema Registry, for topics whose values are framed."
+    )
     delay: Delay = Field(Delay(), validate_default=True)
     dead_letters: DeadLetters = Field(DeadLetters(), validate_default=True)
-    outcomes: Outcomes = Field(Outcomes(), validate_default=True)
+    outcomes: Outcomes = Field(Outcomes(), validate_default=True, json_schema_extra=_or_off)
     engage: Engage = Field(default_factory=dict, validate_default=True)
     polling: Polling = Polling()
     limits: Limits = Limits()
@@ -548,6 +548,15 @@ class Settings(_Section):
         " a built-in route off.",
     )
 
+    @field_validator("registry")
+    @classmethod
+    def _where_it_is_needed(cls, registry: Registry | None, info: ValidationInfo) -> Registry | None:
+        if registry is None and isinstance(source := info.data.get("source"), Source):
+            framed = [name for name, each in source.formats.items() if each.format == "confluent"]
+            if framed:
+                raise ValueError(f"missing: source.formats.{framed[0]} needs the address of a Schema Registry")
+        return registry
+
     @field_validator("delay")
     @classmethod
     def _delay_topics_apart(cls, delay: Delay, info: ValidationInfo) -> Delay:
@@ -569,6 +578,12 @@ class Settings(_Section):
             if (why := _template_error(dead_letters.topic, source.topics, taken)) is not None:
                 raise _errors_at([_wrong("topic", why)])
         return dead_letters
+
+    @field_validator("outcomes", mode="before")
+    @classmethod
+    def _without_outcomes(cls, outcomes: object) -> object:
+        """Read `outcomes: off`; a Helm chart's YAML makes it false."""
+        return {"topic": NO_TOPIC} if outcomes == "off" or outcomes is False else outcomes
 
     @field_validator("outcomes")
     @classmethod

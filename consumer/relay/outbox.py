@@ -18,7 +18,8 @@ from consumer.core.effects import ActionId, Close, Effect, GiveUp, LiveAction, S
 from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.places import offset_at, place_of
-from consumer.events.deciding import Ignored, decide
+from consumer.events.deciding import Decided, Ignored, decide
+from consumer.events.formats.formats import JSON, Awaiting, Formats
 from consumer.events.routing import Misrouted, Routed, Router, Several
 from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import DeadLetter, Intent, Item, Position, Put, Tombstone, Write
@@ -78,6 +79,7 @@ class Outbox:
         incarnations: Mapping[str, int],
         metrics: Metrics,
         tracing: Tracing | None,
+        formats: Formats = JSON,
     ) -> None:
         """`dead_letter_topics`: ours. An event that was redriven from another topic is another relay's.
 
@@ -93,6 +95,7 @@ class Outbox:
         self._incarnations = incarnations
         self._metrics = metrics
         self._tracing = tracing
+        self._formats = formats
         self._writes: list[Item] = []
         self._ends: dict[Assignment, int] = {}
         self.paused = False
@@ -122,15 +125,25 @@ class Outbox:
         for save in saves:
             self._writes.append(put_of(save, is_intent=False))
 
-    def take(self, read: Read, now: float) -> None:
-        """Decode and route each consumed event, and give its action to the ledger."""
+    def take(self, read: Read, now: float) -> tuple[Read, Awaiting] | None:
+        """Decode and route each consumed event, and give its action to the ledger.
+
+        Returns what is left where an event's schema must be fetched first: it is to be taken again.
+        """
         assignment, events = read.assignment, read.events
+        for taken, event in enumerate(events):
+            decision = decide(event, self._router, self._dead_letter_topics, now=now, formats=self._formats)
+            if isinstance(decision, Awaiting):
+                if taken:
+                    self._ends.pop(assignment, None)  # it lies before the events that were settled now
+                self._metrics.events_consumed(assignment.topic, taken)
+                return Read(assignment, events[taken:], read.next_offset), decision
+            self._writes += self._taken(assignment, event, decision, now)
         self._metrics.events_consumed(assignment.topic, len(events))
-        for event in events:
-            self._writes += self._taken(assignment, event, now)
         self._ends.pop(assignment, None)
         if not events or events[-1].offset + 1 < read.next_offset:
             self._ends[assignment] = read.next_offset
+        return None
 
     def settle_ends(self) -> None:
         """Move the positions of partitions whose end holds no events (rule 3)."""
@@ -155,10 +168,9 @@ class Outbox:
             )
         )
 
-    def _taken(self, assignment: Assignment, event: SourceEvent, now: float) -> list[Item]:
+    def _taken(self, assignment: Assignment, event: SourceEvent, decision: Decided, now: float) -> list[Item]:
         """Return the writes that settle an event, its position with the last (rule 1)."""
         next_offset = event.offset + 1
-        decision = decide(event, self._router, self._dead_letter_topics, now=now)
         match decision:
             case Ignored(why):
                 self._metrics.ignored(event.topic, why)

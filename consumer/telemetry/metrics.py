@@ -550,7 +550,8 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
     stalled = Counted(each.reason for each in snapshot.stalled.values())
     yield _gauge(
         "stalled_partitions",
-        "Owned partitions with a lag of which nothing was read or settled for 5 minutes, by reason.",
+        "Owned partitions with a lag of which nothing was read or settled for 5 minutes, by reason; for"
+        " registry and unknown_schema: at once.",
         "reason",
         ((reason, stalled[reason]) for reason in get_args(StallReason)),
     )
@@ -598,6 +599,14 @@ def _plan_families(plans: Sequence[tuple[str, PollFigures]]) -> Iterator[Metric]
     yield _gauge(
         "planned_lateness_seconds", "How late a tag is expected to be found.", "connection",
         ((name, each.lateness_s) for name, each in plans),
+    )  # fmt: skip
+    yield _gauge(
+        "found_lateness_seconds", "How late tags were found of late, estimated.", "connection",
+        ((name, each.seen_lateness_s) for name, each in plans if each.seen_lateness_s is not None),
+    )  # fmt: skip
+    yield _gauge(
+        "planned_polls_per_late_second", "What a second of lateness is worth at present, in polls.", "connection",
+        ((name, each.price) for name, each in plans),
     )  # fmt: skip
 
 
