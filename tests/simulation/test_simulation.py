@@ -36,7 +36,7 @@ QUIET = Profile(
     session_s=45.0,
 )
 MUTATIONS = {**mutants.ALL, **document_mutants.ALL}
-PATIENCE_S = 60.0  # for a mutation to be noticed
+PATIENCE_S = 60.0  # of CPU, for a mutation to be noticed: on a busy machine that is longer
 
 
 def play(seed: int, *, documents: bool = False) -> Scheduler:
@@ -139,10 +139,11 @@ def test_a_schedule_drives_the_production_code_as_it_is() -> None:
     assert patched == set()
 
 
+@pytest.mark.timeout(360)
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_deliberate_error_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = name in document_mutants.ALL
-    until = time.monotonic() + PATIENCE_S
+    until = time.process_time() + PATIENCE_S
     for seed in itertools.count():
         with monkeypatch.context() as patch:
             MUTATIONS[name](patch)
@@ -151,5 +152,5 @@ def test_a_deliberate_error_is_noticed(name: str, monkeypatch: pytest.MonkeyPatc
             except ViolationError as violation:
                 print(f"schedule {seed}: {violation}")
                 break
-        assert time.monotonic() < until, f"{name} was not noticed in {seed + 1} schedules"
+        assert time.process_time() < until, f"{name} was not noticed in {seed + 1} schedules"
     play(seed, documents=documents)  # without the error, nothing is wrong with it

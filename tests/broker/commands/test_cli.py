@@ -25,6 +25,7 @@ from consumer.kafka.records import SourceEvent, dead_letter_of_event
 from consumer.simulator import Simulator, SimulatorOptions
 from schemas.dead_letter import Reason
 from tests.support.sandbox import TopicFactory, relay_topics
+from tests.support.waiting import until
 
 KEY = "4711-very-secret"
 
@@ -248,8 +249,12 @@ def test_check_config_online_names_the_partitions_of_which_the_group_knows_nothi
     assert producer.flush(30) == 0
     group = operator.environment["ENGAGE_RELAY__KAFKA__GROUP_ID"]
     asked = ConsumerGroupTopicPartitions(group, [TopicPartition(source, 0, 1)])
-    (future,) = admin.alter_consumer_group_offsets([asked]).values()
-    future.result(30)
+
+    def committed() -> bool:
+        (future,) = admin.alter_consumer_group_offsets([asked]).values()
+        return all(each.error is None for each in future.result(30).topic_partitions)
+
+    until(committed, "the group's coordinator takes the offset")  # a new broker's is still loading
     with engage(SimulatorOptions()) as url:
         result = operator.calls("check-config", "--online", ENGAGE_BASE_URL=url)
     assert findings(result)["start"] == "note"
