@@ -45,6 +45,7 @@ from consumer.kafka.journal.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.reaching import Waiting, reached
 from consumer.kafka.removed import Removed, removed_sources
+from consumer.kafka.parking.read_back import ReadBack
 from consumer.kafka.restore import KafkaReader, Restorer
 from consumer.kafka.source import Source
 from consumer.kafka.topics import RelayTopics
@@ -288,11 +289,13 @@ def _relay(
         wanted=source.owns,
         clock=clock,
     )
+    parked = ReadBack(lambda: KafkaReader(settings.kafka), topics=topics, wanted=source.owns, clock=clock)
     return Relay(
         inbox=inbox,
         source=source,
         journal=journal,
         restorer=restorer,
+        parked=parked,
         connections=connections,
         router=settings.router,
         policy=Policy(

@@ -8,7 +8,7 @@ an answer: for `Revoked.settled`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from consumer.core.ownership import Assignment
@@ -103,13 +103,16 @@ class Committed:
     """These writes are safe now; it took `seconds`.
 
     `ownership_confirmed_at`: after that moment the broker took their offsets from a member of the group.
-    `dead_letters`: where each of them lies.
+    `dead_letters`: where each of them lies. `parked`: where each record of a parked action lies, None where nobody knows.
+    `recreated`: partitions whose delay topic was recreated before.
     """
 
     writes: Sequence[Write]
     ownership_confirmed_at: float
     seconds: float
     dead_letters: Mapping[DeadLetter, DeadLetterAt] = field(default_factory=dict)
+    parked: Mapping[Put, int | None] = field(default_factory=dict)
+    recreated: Collection[Assignment] = ()
 
 
 @dataclass(frozen=True, slots=True)

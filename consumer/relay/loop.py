@@ -32,6 +32,7 @@ from consumer.core.clock import Clock
 from consumer.core.effects import ActionId
 from consumer.core.ledger import Ledger, Policy
 from consumer.core.ownership import Assignment
+from consumer.core.parking import Memory
 from consumer.core.progress import FAULTS, STALL_S, ProgressWatch, StallReason, by_reason
 from consumer.events.routing import Router
 from consumer.kafka.facts import (
@@ -59,11 +60,12 @@ from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.records import place_of_key
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
-from consumer.relay.edges import Journal, Restorer, Source, is_dead, is_stuck
+from consumer.relay.edges import Journal, ParkedReader, Restorer, Source, is_dead, is_stuck
 from consumer.relay.inbox import Inbox
 from consumer.relay.log import ThrottledLog
 from consumer.relay.outbox import Limits, Outbox
 from consumer.relay.partitions import Partitions
+from consumer.relay.reading_back import ReadingBack
 from consumer.relay.tasks import Tasks
 from consumer.telemetry.metrics import DeadLettered, Metrics, Snapshot
 
@@ -92,6 +94,7 @@ class Relay:
         source: Source,
         journal: Journal,
         restorer: Restorer,
+        parked: ParkedReader,
         connections: Iterable[Connection],
         router: Router,
         policy: Policy,
@@ -128,7 +131,8 @@ class Relay:
         self._progress = ProgressWatch(stall_s)
         self._log = ThrottledLog(log, clock)
         self._tasks = Tasks(self.fail)
-        self._ledger = Ledger(policy, jitter)
+        connections = list(connections)
+        self._ledger = Ledger(policy, jitter, Memory(limits.pending, len(connections)))
         self._outbox = Outbox(
             ledger=self._ledger,
             router=router,
@@ -165,6 +169,17 @@ class Relay:
             tasks=self._tasks,
             tick_soon=self._tick_soon,
             metrics=metrics,
+            log=self._log,
+        )
+        self._reading_back = ReadingBack(
+            reader=parked,
+            ledger=self._ledger,
+            outbox=self._outbox,
+            partitions=self._partitions,
+            dispatch=self._dispatch,
+            clock=clock,
+            tasks=self._tasks,
+            tick_soon=self._tick_soon,
             log=self._log,
         )
         self._stopping = False
@@ -208,6 +223,7 @@ class Relay:
             self._tasks.cancel()
             await self._dispatch.aclose()
             self._partitions.close()
+            self._reading_back.close()
 
     async def _wind_down(self) -> None:
         """Finish what is in flight and hand everything over (rule 2)."""
@@ -250,6 +266,7 @@ class Relay:
         next_due = self._ledger.next_wake()
         wake_at = min(math.inf if next_due is None else next_due, self._dispatch.tick(now))
         self._partitions.settle_hand_overs()
+        self._reading_back.look(now)
         self._outbox.submit()
         self._outbox.apply_backpressure()
         if wake_at < math.inf:
@@ -367,6 +384,7 @@ class Relay:
 
     def _committed(self, fact: Committed) -> None:
         now = self._clock()
+        self._reading_back.committed(fact)
         for write in fact.writes:
             match write:
                 case Put(intent=Intent(action_id, sends, _)):
@@ -427,6 +445,8 @@ class Relay:
     def _record_too_large(self, write: Put) -> None:
         """Forget an action that the journal had to dead-letter."""
         place = place_of_key(write.key)
-        if place is not None:
+        if write.parked_for is not None:
+            self._reading_back.refused(write.assignment, write.parked_for)
+        elif place is not None:
             self._ledger.record_too_large(ActionId(write.assignment, place), self._clock())
         self._tick_soon()

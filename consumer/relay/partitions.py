@@ -21,7 +21,6 @@ from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.progress import Reading, Seen, StallReason
 from consumer.kafka.journal.writes import Barrier, Begin, Position, Tombstone
-from consumer.kafka.records import action_key
 from consumer.kafka.restore import Restored, RestoreError
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import Journal, Restorer, Source, is_dead
@@ -128,7 +127,8 @@ class Partitions:
         loop = asyncio.get_running_loop()
         while assignments := [each for each in assignments if self._stays(each)]:
             try:
-                restored = await loop.run_in_executor(self._restoring, self._restorer.restore, assignments)
+                room = self._ledger.parking.room_for_restore
+                restored = await loop.run_in_executor(self._restoring, self._restorer.restore, assignments, room)
             except RestoreError as error:
                 self._log.throttled("restore continues", why=str(error))
                 await asyncio.sleep(RESTORE_RETRY_S)
@@ -142,13 +142,18 @@ class Partitions:
         assignment, now = restored.assignment, self._clock()
         if not self._stays(assignment):
             return
-        self._outbox.add(Begin(assignment, restored.live, restored.end, restored.next_offset))
+        parked_from = min((min(each.offsets) for each in restored.parked.values()), default=None)
+        self._outbox.add(Begin(assignment, restored.live, restored.end, restored.next_offset, parked_from))
+        for key in (*restored.again, *restored.duplicates):
+            # A delayed commit made the record of an event visible that is still to be read, or an operator moved the
+            # offset back. The source will bring it again, perhaps when this action is done and forgotten.
+            self._outbox.add(Tombstone(assignment, key))
         for record in restored.unreadable:
             self._outbox.dead_letter_unreadable(assignment, record, now)
         if not restored.position_known:
             self._outbox.add(Position(assignment, restored.next_offset))
-        known = self._known(restored, now)
-        self._outbox.apply(self._ledger.assign(assignment, known, now), now)
+        known = self.known(assignment, restored.actions, now)
+        self._outbox.apply(self._ledger.assign(assignment, known, now, restored.parked), now)
         self._source.begin(assignment, restored.next_offset)
         self._metrics.restored(restored.records_read, restored.seconds)
         self._log.info(
@@ -157,22 +162,19 @@ class Partitions:
             partition=assignment.partition,
             next_offset=restored.next_offset,
             pending=len(restored.actions),
+            parked=sum(len(each.offsets) for each in restored.parked.values()),
             seconds=round(restored.seconds, 3),
         )
 
-    def _known(self, restored: Restored, now: float) -> list[LiveAction]:
+    def known(self, assignment: Assignment, restored: Iterable[LiveAction], now: float) -> list[LiveAction]:
         """Return the actions that continue; the others end here."""
         known: list[LiveAction] = []
-        for live in restored.actions:
-            if restored.next_place <= live.offset < restored.end_place and not live.sending:
-                # A delayed commit made its record visible without its offset, or an operator moved the offset back.
-                # The source will bring the event again, perhaps when this action is done and forgotten.
-                self._outbox.add(Tombstone(restored.assignment, action_key(live.offset, live.action.route)))
-            elif live.action.connection in self._dispatch.connections:
+        for live in restored:
+            if live.action.connection in self._dispatch.connections:
                 known.append(live)
             else:
                 gone = "its connection is no longer configured"
-                effect = given_up(restored.assignment, live, Reason.UNKNOWN_CONNECTION, gone, in_doubt=live.sending)
+                effect = given_up(assignment, live, Reason.UNKNOWN_CONNECTION, gone, in_doubt=live.sending)
                 self._outbox.apply([effect], now)
         return known
 

@@ -18,7 +18,7 @@ Rules (each has a mutation of the production code that breaks it, mutants.py):
     time. Engage applies what it was sent although the sender has died meanwhile. A document leaves only from the
     partition's owner, and the partition is handed over only when none of it is under way.
  9. What is pending outlives the delay topic's deletion in its owner's memory, and is written again. Only what nobody
-    holds any more is gone with it.
+    holds any more is gone with it, and what is parked.
 
 10. No action whose order has no contact yet is given up before its grace or its deadline is over, and none waits for
     one after that. (Where a wall clock was set, a successor may take the grace for over.)
@@ -340,7 +340,7 @@ class Oracle:
         for record in records.values():
             event = self.by_offset[number][offset_at(place_of_key(record.key or b"") or 0)]
             event.bereft = True
-            event.holder = holder
+            event.holder = holder if holder is not None and _holds(*holder, event) else None
             event.gone_intent = record if _is_intent(record) else None
         self._met_recreated[number] = -1.0
 
@@ -481,6 +481,12 @@ class Oracle:
             for event in self.by_offset[number]:
                 if event.bereft and not event.accepted and not self._has_dead_letter(event) and self._is_paused(event):
                     self._wrong(event, "lost, though it was in memory when the delay topic was deleted")
+
+
+def _holds(process: Process, assignment: Assignment, event: Event) -> bool:
+    """Whether a process has its action in memory: one that is parked is in the delay topic alone."""
+    partition = process.relay._ledger._partitions.get(assignment)
+    return partition is not None and place_of(0, event.offset) in partition.entries
 
 
 def _is_intent(record: Record) -> bool:

@@ -19,6 +19,7 @@ from typing import TypeVar
 from consumer.core.clock import Clock
 from consumer.errors import ConsumerFailedError, OffsetOutOfRangeError
 from consumer.kafka.facts import (
+    Committed,
     DelayTopicRecreated,
     Dropped,
     Fact,
@@ -175,6 +176,10 @@ class Scheduler:
     def note(self, fact: Fact) -> None:
         """Note the rarer facts of a journal."""
         match fact:
+            case Committed(parked=parked) if parked:
+                self.reach("an action was parked")
+                if any(offset is None for offset in parked.values()):
+                    self.reach("a parked record's offset stayed unknown")
             case Dropped():
                 self.reach("the journal dropped what was no longer owned")
             case Pinned():

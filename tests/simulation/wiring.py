@@ -5,6 +5,7 @@ Everything comes in as a parameter: nothing of the production code is overwritte
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -15,12 +16,14 @@ from consumer.admin.server import Heartbeats
 from consumer.core import clock
 from consumer.core.clock import Clock
 from consumer.core.ledger import Policy
+from consumer.core.ownership import Assignment
 from consumer.core.pacing import Pace, PollSchedule
 from consumer.engage.client import EngageClient
 from consumer.events.routing import Router
 from consumer.kafka.facts import Fact
 from consumer.kafka.journal.low_water_mark import Pinning
-from consumer.kafka.restore import Restorer
+from consumer.kafka.parking.read_back import ParkedRecord, ReadBack
+from consumer.kafka.restore import Restored, Restorer
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import lease_of
 from consumer.relay.inbox import Inbox
@@ -60,6 +63,32 @@ HEARTBEATS = cast("Heartbeats", SimpleNamespace(beat=_nothing, ended=_nothing))
 SILENT = cast("BoundLogger", SimpleNamespace(info=_nothing, warning=_nothing, error=_nothing))
 
 
+class NotedReadBack(ReadBack):
+    """Says what it does."""
+
+    reach: Callable[[str], None]
+
+    def read(self, assignment: Assignment, offsets: Sequence[int]) -> list[ParkedRecord]:
+        found = super().read(assignment, offsets)
+        self.reach("parked actions were read back" if len(found) == len(offsets) else "a parked record was not found")
+        return found
+
+
+class NotedRestorer(Restorer):
+    """Says what it does."""
+
+    reach: Callable[[str], None]
+
+    def restore(self, assignments: Iterable[Assignment], room: int | None = None) -> list[Restored]:
+        restored = super().restore(assignments, room)
+        for each in restored:
+            if each.parked:
+                self.reach("a restore left actions parked")
+            if each.again:
+                self.reach("a restore found records of events that are still to be read")
+        return restored
+
+
 def clock_of(scheduler: Scheduler, name: str) -> Clock:
     """Return the clock of a process on a machine whose wall clock somebody may set."""
 
@@ -84,7 +113,7 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
 
     is_twin = scheduler.twins and process.name == "relay-1"
     process.journal = journal = SimulatedJournal(process, "relay-0" if is_twin else process.name, PINNING, noted)
-    restorer = Restorer(
+    restorer = NotedRestorer(
         SimulatedReader(process),
         topics={TOPICS.source: TOPICS},
         identities={TOPICS.source: process.identity},
@@ -92,6 +121,11 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         wanted=source.owns,
         clock=process.clock,
     )
+    parked = NotedReadBack(
+        lambda: SimulatedReader(process), topics={TOPICS.source: TOPICS}, wanted=source.owns, clock=process.clock
+    )
+    parked.reach = scheduler.reach
+    restorer.reach = scheduler.reach
     connection = Connection(
         name="default",
         client=cast("EngageClient", SimulatedEngage(process)),
@@ -105,6 +139,7 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         source=source,
         journal=journal,
         restorer=restorer,
+        parked=parked,
         connections=[connection],
         router=cast("Router", ROUTER),
         policy=POLICY if scheduler.seed % LEARNS_IN else LEARNING,

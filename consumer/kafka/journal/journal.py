@@ -53,6 +53,8 @@ class Journal:
         """`topics` and `identities` by source topic; `ownership` returns the latest snapshot."""
         self._clock = clock
         self._queue: deque[Item] = deque()
+        self._queued_bytes = 0
+        self._settling_bytes = 0
         self._wake = threading.Condition()
         self._stopping = threading.Event()
         self._transactions = Transactions(
@@ -77,14 +79,21 @@ class Journal:
 
     def submit(self, items: Iterable[Item]) -> None:
         """Save these in this order. The fact `Committed` reports when they are safe."""
+        new = list(items)
         with self._wake:
-            self._queue.extend(items)
+            self._queue.extend(new)
+            self._queued_bytes += sum(map(_size, new))
             self._wake.notify()
 
     @property
     def backlog(self) -> int:
         """How many writes wait for their transaction."""
         return len(self._queue)
+
+    @property
+    def backlog_bytes(self) -> int:
+        """How many bytes the records have that wait for their transaction, or are in the present one."""
+        return self._queued_bytes + self._settling_bytes
 
     def stop(self, timeout_s: float) -> bool:
         """Commit what was submitted, then end. Returns whether that was done in time.
@@ -126,6 +135,9 @@ class Journal:
         while self._queue and ((len(items) < MAX_WRITES and size < MAX_BYTES) or goes_on(items)):
             items.append(self._queue.popleft())
             size += _size(items[-1])
+        with self._wake:
+            self._queued_bytes -= size
+            self._settling_bytes = size
         return items
 
     def _pause(self, seconds: float) -> None:

@@ -54,7 +54,17 @@ from consumer.kafka.journal.producers import (
     TooLargeError,
     UnknownOutcomeError,
 )
-from consumer.kafka.journal.writes import Barrier, Begin, DeadLetter, Item, Position, Put, Tombstone, Write
+from consumer.kafka.journal.writes import (
+    Barrier,
+    Begin,
+    DeadLetter,
+    Item,
+    Position,
+    Put,
+    Tombstone,
+    Unparked,
+    Write,
+)
 from consumer.kafka.records import position_value
 from consumer.kafka.topics import RelayTopics
 from schemas.pending_action import POSITION_KEY, SourceIdentity
@@ -89,6 +99,12 @@ class _Batch:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     written: dict[Hashable, int | None] = field(default_factory=dict)
     dead_letters_at: dict[DeadLetter, DeadLetterAt] = field(default_factory=dict)
+    unknown: set[bytes | None] = field(default_factory=set)  # keys whose record lies somewhere after `start`
+
+    @property
+    def parked(self) -> list[Put]:
+        """Its records of actions that are parked."""
+        return [write for write in self.latest.values() if isinstance(write, Put) and write.parked_for is not None]
 
     def add(self, write: Write) -> None:
         match write:
@@ -181,6 +197,9 @@ class Transactions:
         for item in items:
             if isinstance(item, Begin):
                 self._begin(item)
+            elif isinstance(item, Unparked):
+                if item.assignment in self._partitions:
+                    self._partitions[item.assignment].mark.unparked(item.live, item.parked_from, item.known)
             elif (write := self._without_refused(item)) is not None:
                 writes.append(write)
         attempt = 0
@@ -246,7 +265,7 @@ class Transactions:
         ownership = self._ownership()
         for gone in [a for a in self._partitions if not ownership.covers(a)]:
             del self._partitions[gone]
-        mark = LowWaterMark(begin.live, begin.end, self._pinning)
+        mark = LowWaterMark(begin.live, begin.end, self._pinning, begin.parked_from)
         self._partitions[begin.assignment] = _Partition(mark, begin.next_offset, begin.end)
 
     def _keep_covered(self, writes: list[Write], ownership: Ownership) -> list[Write]:
@@ -271,10 +290,16 @@ class Transactions:
                 raise
         for batch in batches:
             state = self._partitions[batch.assignment]
-            state.mark.apply(batch.written, batch.end)
+            state.mark.apply(batch.written, batch.end, {write.key for write in batch.parked})
             state.next_offset, state.end, state.recreated = batch.next_offset, batch.end, False
         dead_letters = {write: at for batch in batches for write, at in batch.dead_letters_at.items()}
-        self._report(Committed(writes, self._ownership_confirmed_at, self._clock() - started, dead_letters))
+        parked: dict[Put, int | None] = {}
+        for batch in batches:
+            for write in batch.parked:
+                parked[write] = None if write.key in batch.unknown else batch.written.get(write.key)
+        recreated = [batch.assignment for batch in batches if batch.recreated]
+        seconds = self._clock() - started
+        self._report(Committed(writes, self._ownership_confirmed_at, seconds, dead_letters, parked, recreated))
         for batch in batches:
             if batch.recreated:
                 self._report(DelayTopicRecreated(batch.assignment))
@@ -348,6 +373,8 @@ class Transactions:
         offset = record.offset()
         if offset is None:  # an earlier try wrote it, and its answer was lost: it lies after the batch's start
             offset = batch.start
+            if write is not None:
+                batch.unknown.add(write.key)
         elif offset < batch.start:  # rule 6
             state = self._partitions[batch.assignment]
             state.recreated = batch.recreated = True  # an abort does not undo it

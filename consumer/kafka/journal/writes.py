@@ -30,7 +30,8 @@ class Put:
     """Write an action's record to the delay topic, in place of the one of the same key.
 
     `next_offset` moves the partition's position with it. `intent`: the record is that intent. `with_next`: the write
-    that follows goes into the same transaction, for an event of several actions.
+    that follows goes into the same transaction, for an event of several actions. `parked_for`: the connection for
+    which its action is parked (core/parking.py).
     """
 
     assignment: Assignment
@@ -39,6 +40,7 @@ class Put:
     next_offset: int | None = None
     intent: Intent | None = None
     with_next: bool = False
+    parked_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,16 +88,31 @@ Write = Put | Tombstone | DeadLetter | Position | Barrier
 class Begin:
     """Accept this partition's writes from here on. Its delay partition ends at `end` and holds `live`.
 
-    `live`: key and offset of each. The source continues at `next_offset`.
+    `live`: key and offset of each that is not parked. No parked one lies before `parked_from` (None: there is none).
+    The source continues at `next_offset`.
     """
 
     assignment: Assignment
     live: Iterable[tuple[Hashable, int]]
     end: int
     next_offset: int
+    parked_from: int | None = None
 
 
-Item = Write | Begin
+@dataclass(frozen=True, slots=True, eq=False)
+class Unparked:
+    """These records were read back: from here on they are live as all others are.
+
+    Of the parked ones up to the offset `known`, none lies before `parked_from` now (None: there is none).
+    """
+
+    assignment: Assignment
+    live: Sequence[tuple[Hashable, int]]
+    parked_from: int | None
+    known: int
+
+
+Item = Write | Begin | Unparked
 
 
 def goes_on(items: Sequence[Item]) -> bool:
