@@ -15,9 +15,10 @@ Rules:
 from __future__ import annotations
 
 from array import array
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from consumer.core.ownership import Assignment
 
@@ -84,7 +85,7 @@ class ToRead:
 class ParkedRange:
     """What one connection has parked of one partition."""
 
-    __slots__ = ("_blocks", "_lowest", "_taken", "bytes", "count", "last_place", "oldest", "unsafe")
+    __slots__ = ("_blocks", "_lowest", "_submitted", "_taken", "bytes", "count", "last_place", "oldest")
 
     def __init__(self, oldest: float) -> None:
         """`oldest`: when the first event was seen."""
@@ -93,14 +94,45 @@ class ParkedRange:
         self._taken = 0  # of the first block
         self.count = 0
         self.bytes = 0
-        self.unsafe = 0  # submitted to the journal, not committed yet
+        # The places of those that cannot be read back yet: with offset and bytes, where they are committed.
+        self._submitted: OrderedDict[int, tuple[int, int] | None] = OrderedDict()
         self.last_place = -1  # of the last event that was parked, not restored
         self.oldest = oldest
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is parked any more (rule 4)."""
-        return not self.count and not self.unsafe
+        return not self.count and not self._submitted
+
+    @property
+    def all(self) -> int:
+        """How many actions are parked, those included that cannot be read back yet."""
+        return self.count + len(self._submitted)
+
+    def submit(self, place: int) -> None:
+        """Note that a record is submitted to the journal."""
+        self._submitted[place] = None
+        self.last_place = place
+
+    def save(self, place: int, offset: int, size: int) -> None:
+        """Note where a record lies. It waits for the earlier ones: they are read back in the order of the events."""
+        if place in self._submitted:
+            self._submitted[place] = (offset, size)
+            self._append_saved()
+
+    def refuse(self, place: int) -> bool:
+        """Note that a record will not be written. Tells whether it was waited for."""
+        if place not in self._submitted:
+            return False
+        del self._submitted[place]
+        self._append_saved()
+        return True
+
+    def _append_saved(self) -> None:
+        while self._submitted and (saved := next(iter(self._submitted.values()))) is not None:
+            self._submitted.popitem(last=False)
+            self.append([saved[0]])
+            self.bytes += saved[1]
 
     def append(self, offsets: Iterable[int]) -> None:
         """Add what was committed, in the order of the events."""
@@ -142,7 +174,8 @@ class ParkedRange:
     @property
     def lowest(self) -> int | None:
         """No committed record lies before this offset; None where there is none."""
-        return min(self._lowest, default=None)
+        saved = (each[0] for each in self._submitted.values() if each is not None)
+        return min(chain(self._lowest, saved), default=None)
 
 
 @dataclass(slots=True)
@@ -206,7 +239,7 @@ class Parking:
         """Forget a partition."""
         of = self._partitions.pop(assignment, None)
         if of is not None:
-            self.count -= sum(each.count + each.unsafe for each in of.ranges.values())
+            self.count -= sum(each.all for each in of.ranges.values())
 
     def knows(self, assignment: Assignment, connection: str, place: int) -> bool:
         """Whether this place was parked already."""
@@ -223,26 +256,21 @@ class Parking:
         parked = ranges.get(connection)
         if parked is None:
             parked = ranges[connection] = ParkedRange(now)
-        parked.unsafe += 1
-        parked.last_place = place
+        parked.submit(place)
         self.count += 1
 
-    def saved(self, assignment: Assignment, connection: str, offset: int, size: int) -> None:
+    def saved(self, assignment: Assignment, connection: str, place: int, offset: int, size: int) -> None:
         """Note where the record of an action that is parked lies, and how many bytes it has."""
         parked = self._range(assignment, connection)
-        if parked is None or not parked.unsafe:
-            return
-        parked.unsafe -= 1
-        parked.append([offset])
-        parked.bytes += size
-        of = self._partitions[assignment]
-        of.last_offset = max(of.last_offset, offset)
+        if parked is not None:
+            parked.save(place, offset, size)
+            of = self._partitions[assignment]
+            of.last_offset = max(of.last_offset, offset)
 
-    def refused(self, assignment: Assignment, connection: str) -> None:
+    def refused(self, assignment: Assignment, connection: str, place: int) -> None:
         """Note that an action's record was not written: it became a dead letter."""
         parked = self._range(assignment, connection)
-        if parked is not None and parked.unsafe:
-            parked.unsafe -= 1
+        if parked is not None and parked.refuse(place):
             self.count -= 1
             self._forget_empty(assignment, connection)
 
@@ -328,7 +356,7 @@ class Parking:
     def count_of(self, assignment: Assignment) -> int:
         """Return how many actions of a partition are parked."""
         of = self._partitions.get(assignment)
-        return 0 if of is None else sum(each.count + each.unsafe for each in of.ranges.values())
+        return 0 if of is None else sum(each.all for each in of.ranges.values())
 
     def by_connection(self) -> dict[str, tuple[int, int]]:
         """Return parked actions and their records' bytes, by connection."""
@@ -336,13 +364,13 @@ class Parking:
         for of in self._partitions.values():
             for connection, parked in of.ranges.items():
                 count, size = found.get(connection, (0, 0))
-                found[connection] = (count + parked.count + parked.unsafe, size + parked.bytes)
+                found[connection] = (count + parked.all, size + parked.bytes)
         return found
 
     def oldest(self) -> list[tuple[float, int]]:
         """Return of each range since when its oldest has been pending, and how many it has."""
         return [
-            (parked.oldest, parked.count + parked.unsafe)
+            (parked.oldest, parked.all)
             for of in self._partitions.values()
             for parked in of.ranges.values()
         ]

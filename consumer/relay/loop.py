@@ -445,8 +445,8 @@ class Relay:
     def _record_too_large(self, write: Put) -> None:
         """Forget an action that the journal had to dead-letter."""
         place = place_of_key(write.key)
-        if write.parked_for is not None:
-            self._reading_back.refused(write.assignment, write.parked_for)
+        if place is not None and write.parked_for is not None:
+            self._ledger.parking.refused(write.assignment, write.parked_for, place)
         elif place is not None:
             self._ledger.record_too_large(ActionId(write.assignment, place), self._clock())
         self._tick_soon()

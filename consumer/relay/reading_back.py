@@ -22,7 +22,7 @@ from consumer.core.parking import ToRead
 from consumer.kafka.facts import Committed
 from consumer.kafka.journal.writes import Put, Unparked
 from consumer.kafka.parking.read_back import ParkedRecord
-from consumer.kafka.records import Unreadable, live_action
+from consumer.kafka.records import Unreadable, live_action, place_of_key
 from consumer.kafka.restore import RestoreError, UnreadableRecord
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import ParkedReader
@@ -94,6 +94,14 @@ class ReadingBack:
         if not self._ledger.may_take_back(read):  # rule 2
             return
         assignment = read.assignment
+        missing = sum(map(len, read.offsets.values())) - len(records)
+        if missing:
+            self._log.error(
+                "parked actions are gone: their records were removed from the delay topic, or it was recreated",
+                topic=assignment.topic,
+                partition=assignment.partition,
+                actions=missing,
+            )
         connection_of = {offset: connection for connection, those in read.offsets.items() for offset in those}
         size: Counter[str] = Counter()
         actions: list[LiveAction] = []
@@ -130,8 +138,5 @@ class ReadingBack:
             if offset is None:  # the broker's answer was lost: written again, it lies where we know
                 self._outbox.add(Put(put.assignment, put.key, put.value, parked_for=put.parked_for))
             elif put.parked_for is not None:
-                self._ledger.parking.saved(put.assignment, put.parked_for, offset, len(put.value))
-
-    def refused(self, assignment: Assignment, connection: str) -> None:
-        """Forget a parked action whose record the broker refused."""
-        self._ledger.parking.refused(assignment, connection)
+                place = place_of_key(put.key) or 0
+                self._ledger.parking.saved(put.assignment, put.parked_for, place, offset, len(put.value))

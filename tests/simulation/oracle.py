@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -67,7 +67,8 @@ class Oracle:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        self._recent: deque[tuple[float, str, float, float]] = deque()  # requests: when, whose, its share, all shares
+        # Requests of each connection: when, whose, its share, all shares.
+        self._recent: defaultdict[str, deque[tuple[float, str, float, float]]] = defaultdict(deque)
         self._refused_at = -math.inf
         self._dead_letters: dict[tuple[int, int], int] = {}  # how many, by partition and source offset
         self._met_recreated: dict[
@@ -91,9 +92,9 @@ class Oracle:
         """
         self._refused_at = self._scheduler.now
 
-    def requested(self, process: Process) -> None:
+    def requested(self, process: Process, connection: str) -> None:
         """A request goes to Engage: rule 6."""
-        now, recent = self._scheduler.now, self._recent
+        now, recent = self._scheduler.now, self._recent[connection]
         while recent and recent[0][0] <= now - 1.0:
             recent.popleft()
         shares = [i.relay._partitions.share for i in self._scheduler.processes.values() if i is not None]

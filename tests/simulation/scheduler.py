@@ -92,7 +92,9 @@ class Scheduler:
         for number in self.numbers:
             self.oracle.add_partition(number)
             self.delay_log(number).append(POSITION_KEY, position_value(SOURCE, number, 0), self.now)
-        draw_event = with_document if self.profile.documents else drawn
+        draw_event: Callable[[random.Random, int, float], Event] = with_document if self.profile.documents else drawn
+        if self.profile.parking:
+            draw_event = partial(drawn, orders="AABC", kinds=("action", "action", "action", "action", "huge"))
         self.events = [draw_event(self.draw, n, START) for n in range(self.profile.events)]
         self.unpublished = deque(self.events)
         self.names = [f"relay-{index}" for index in range(self.profile.processes)]

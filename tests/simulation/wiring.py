@@ -35,7 +35,7 @@ from tests.simulation.kafka_clients import SimulatedReader
 from tests.simulation.oracle import CONTACT_GRACE_S, DEADLINE_S, RATE_LIMIT
 from tests.simulation.process import TOPICS, Process
 from tests.simulation.threads import SimulatedJournal, SimulatedSource
-from tests.simulation.workload import ROUTER
+from tests.simulation.workload import CONNECTIONS, ROUTER
 
 if TYPE_CHECKING:
     from tests.simulation.scheduler import Scheduler
@@ -126,21 +126,24 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
     )
     parked.reach = scheduler.reach
     restorer.reach = scheduler.reach
-    connection = Connection(
-        name="default",
-        client=cast("EngageClient", SimulatedEngage(process)),
-        pace=Pace(RATE_LIMIT),
-        api_key=lambda: "key",
-        slots=10,
-        ahead=3,
-    )
+    connections = [
+        Connection(
+            name=name,
+            client=cast("EngageClient", SimulatedEngage(process, name)),
+            pace=Pace(RATE_LIMIT),
+            api_key=lambda: "key",
+            slots=10,
+            ahead=3,
+        )
+        for name in CONNECTIONS
+    ]
     return Relay(
         inbox=inbox,
         source=source,
         journal=journal,
         restorer=restorer,
         parked=parked,
-        connections=[connection],
+        connections=connections,
         router=cast("Router", ROUTER),
         policy=POLICY if scheduler.seed % LEARNS_IN else LEARNING,
         limits=Limits(scheduler.profile.max_pending, MAX_BACKLOG),

@@ -42,6 +42,7 @@ ROUTES = {
         order="d",
         newer_than="t",
         data="n",
+        connection="o=='C' && 'other' || 'default'",
     ),
     "dead_letter": RouteRule(
         when="k=='b'",
@@ -50,16 +51,20 @@ ROUTES = {
         version_tag="v",
         job_id="j",
         data="n",
+        connection="o=='C' && 'other' || 'default'",
         on_unknown="dead_letter",
     ),
 }
+
+
+CONNECTIONS = ("default", "other")
 
 
 class RememberingRouter:
     """The Router, which is a function of the event, and of its record's time alone here."""
 
     def __init__(self) -> None:
-        self._router = Router(compile_routes(ROUTES), ["default"])
+        self._router = Router(compile_routes(ROUTES), CONNECTIONS)
         self.tombstones = self._router.tombstones
         self._known: dict[tuple[bytes | None, int | None], Routed | Several | Unrouted | Misrouted] = {}
 
@@ -174,11 +179,13 @@ def with_document(draw: random.Random, number: int, now: float) -> Event:
     )
 
 
-def drawn(draw: random.Random, number: int, now: float) -> Event:
+def drawn(
+    draw: random.Random, number: int, now: float, *, orders: str = "AB", kinds: Sequence[str] = KINDS
+) -> Event:
     """Draw an event."""
     pick = partial(_pick, draw.random)
-    order = pick("AB")
-    kind = pick(KINDS)
+    order = pick(orders)
+    kind = pick(kinds)
     resend = draw.random() < 0.7
     dead_letter = "a" if resend else "b"
     source = pick(SOURCES).replace("N", str(number))

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from consumer.core.clock import Clock
-from consumer.core.ownership import Assignment
+from consumer.core.ownership import Assignment, Partition
+from consumer.kafka import clients
 from consumer.kafka.restore import GIVE_UP_S, Reader, RestoreError
 from consumer.kafka.topics import RelayTopics
 
@@ -50,22 +51,27 @@ class ReadBack:
         """Return the records at these offsets. Raises RestoreError where trying again may help."""
         if self._reader is None:
             self._reader = self._build()
-        asked = set(offsets)
+        at = (self._topics[assignment.topic].delay, assignment.partition)
+        try:
+            low, high = self._reader.watermarks([at])[at]
+        except KafkaException as error:
+            raise RestoreError(clients.error_of(error).str()) from None
+        asked = {offset for offset in offsets if low <= offset < high}  # the topic may have been recreated
         found: list[ParkedRecord] = []
         for first, last in _stretches(sorted(asked)):
-            found += self._stretch(assignment, first, last, asked)
+            found += self._stretch(self._reader, assignment, at, range(first, last + 1), asked)
         return found
 
-    def _stretch(self, assignment: Assignment, first: int, last: int, asked: set[int]) -> list[ParkedRecord]:
-        assert self._reader is not None  # noqa: S101 - `read` has built it
-        at = (self._topics[assignment.topic].delay, assignment.partition)
+    def _stretch(
+        self, reader: Reader, assignment: Assignment, at: Partition, stretch: range, asked: set[int]
+    ) -> list[ParkedRecord]:
         found: list[ParkedRecord] = []
         give_up_at = self._clock() + GIVE_UP_S
         why = "the broker does not answer"
-        self._reader.start({at: first})
+        reader.start({at: stretch.start})
         try:
             while True:
-                for record in self._reader.read():
+                for record in reader.read():
                     offset = record.offset() or 0
                     error = record.error()
                     if error is not None and error.code() != KafkaError._PARTITION_EOF:
@@ -76,18 +82,20 @@ class ReadBack:
                     key, value = record.key(), record.value()
                     if error is None and offset in asked and key is not None and value is not None:
                         found.append(ParkedRecord(key, value, offset))
-                    if offset >= last + (error is not None):  # the end lies behind the last record
+                    if offset >= stretch.stop - (error is None):  # an end lies behind the last record
                         return found
                 if not self._wanted(assignment):
                     raise RestoreError("no longer owned")
                 if self._clock() > give_up_at:
                     raise RestoreError(f"gave up after {GIVE_UP_S:g} s of reading {at[0]}[{at[1]}]: {why}")
         finally:
-            self._reader.stop()
+            reader.stop()
 
 
 def _stretches(offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Return first and last of each stretch without a gap that is worth skipping."""
+    if not offsets:
+        return
     first = last = offsets[0]
     for offset in offsets[1:]:
         if offset - last > GAP:
