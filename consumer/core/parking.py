@@ -167,9 +167,12 @@ class ParkedRange:
 
     def forget_offsets(self) -> int:
         """Forget what is committed. Returns how many they were."""
+        saved = [place for place, at in self._submitted.items() if at is not None]
+        for place in saved:
+            del self._submitted[place]
         count = self.count
         self.drop(count)
-        return count
+        return count + len(saved)
 
     @property
     def lowest(self) -> int | None:
@@ -274,12 +277,12 @@ class Parking:
             self.count -= 1
             self._forget_empty(assignment, connection)
 
-    def recreated(self, assignment: Assignment) -> int:
+    def recreated(self, assignment: Assignment, incarnation: int) -> int:
         """Forget what lay in a delay topic that was deleted. Returns how many actions are gone with it."""
         of = self._partitions.get(assignment)
         if of is None:
             return 0
-        of.incarnation += 1
+        of.incarnation = incarnation
         of.last_offset = -1
         gone = 0
         for connection, parked in list(of.ranges.items()):

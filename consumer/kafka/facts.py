@@ -8,7 +8,7 @@ an answer: for `Revoked.settled`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from consumer.core.ownership import Assignment
@@ -104,7 +104,7 @@ class Committed:
 
     `ownership_confirmed_at`: after that moment the broker took their offsets from a member of the group.
     `dead_letters`: where each of them lies. `parked`: where each record of a parked action lies, None where nobody knows.
-    `recreated`: partitions whose delay topic was recreated before.
+    `recreated`: partitions whose delay topic was recreated before, and how often it was.
     """
 
     writes: Sequence[Write]
@@ -112,7 +112,7 @@ class Committed:
     seconds: float
     dead_letters: Mapping[DeadLetter, DeadLetterAt] = field(default_factory=dict)
     parked: Mapping[Put, int | None] = field(default_factory=dict)
-    recreated: Collection[Assignment] = ()
+    recreated: Mapping[Assignment, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

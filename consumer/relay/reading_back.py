@@ -115,7 +115,8 @@ class ReadingBack:
                 actions.append(action)
         self._ledger.parking.read(read, size, {each.action.connection: each.first_seen for each in actions})
         parked_from, known = self._ledger.parking.lowest(assignment)
-        self._outbox.add(Unparked(assignment, [(each.key, each.offset) for each in records], parked_from, known))
+        live = [(each.key, each.offset) for each in records]
+        self._outbox.add(Unparked(assignment, live, parked_from, known, read.incarnation))
         for each in unreadable:
             self._outbox.dead_letter_unreadable(assignment, each, now)
         known_actions = self._partitions.known(assignment, actions, now)
@@ -125,8 +126,8 @@ class ReadingBack:
 
     def committed(self, fact: Committed) -> None:
         """Learn where the records of parked actions lie."""
-        for assignment in fact.recreated:
-            gone = self._ledger.parking.recreated(assignment)
+        for assignment, incarnation in fact.recreated.items():
+            gone = self._ledger.parking.recreated(assignment, incarnation)
             if gone:
                 self._log.error(
                     "the delay topic was recreated, and the actions that were parked in it are gone",

@@ -120,6 +120,7 @@ class SimulatedEngage:
         if event is not None and event.nature == "missing":
             return NotFound()
         if event is not None and self._scheduler.now < event.ready_at:
+            self._scheduler.oracle.not_ready(self._process, event)
             return NotReady()
         return Ready(f"tag {self._scheduler.now}") if await self._continues(permit) else NotReady()
 

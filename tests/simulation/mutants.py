@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
@@ -26,6 +26,7 @@ from consumer.core.newest_documents import Lane, NewestDocuments
 from consumer.core.outcomes import Forbidden, Outcome, Throttled, Unauthorized, Unavailable
 from consumer.core.ownership import Assignment, Ownership, Partition
 from consumer.core.pacing import Pace
+from consumer.core.parking import ParkedRecords
 from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka import clients
 from consumer.kafka.journal.low_water_mark import LowWaterMark
@@ -43,7 +44,7 @@ from schemas.dead_letter import Reason
 Patch = pytest.MonkeyPatch
 Mutation = Callable[[Patch], None]
 ALL: dict[str, Mutation] = {}
-OF_DOCUMENTS: set[str] = set()
+PROFILES: dict[str, str] = {}  # of those that are looked for in schedules of one kind only, its name (profile.py)
 F = TypeVar("F", bound=Mutation)
 
 
@@ -53,8 +54,14 @@ def mutation(function: F) -> F:
 
 
 def mutation_of_documents(function: F) -> F:
-    """Mark one that is looked for in the schedules of documents only (profile.py): it needs many of them."""
-    OF_DOCUMENTS.add(function.__name__)
+    """Mark one that is looked for in the schedules of documents only: it needs many of them."""
+    PROFILES[function.__name__] = "documents"
+    return mutation(function)
+
+
+def mutation_of_parking(function: F) -> F:
+    """Mark one that is looked for in the schedules of parking only."""
+    PROFILES[function.__name__] = "parking"
     return mutation(function)
 
 
@@ -456,8 +463,14 @@ def the_newest_document_outlives_its_assignment(patch: Patch) -> None:
 def the_document_of_a_dead_owner_is_sent_again_at_once(patch: Patch) -> None:
     original = Ledger.assign
 
-    def assign(self: Ledger, assignment: Assignment, restored: Iterable[LiveAction], now: float) -> list[Effect]:
-        return original(self, assignment, [replace(each, document_sent=False) for each in restored], now)
+    def assign(
+        self: Ledger,
+        assignment: Assignment,
+        restored: Iterable[LiveAction],
+        now: float,
+        parked: Mapping[str, ParkedRecords] | None = None,
+    ) -> list[Effect]:
+        return original(self, assignment, [replace(each, document_sent=False) for each in restored], now, parked)
 
     patch.setattr(Ledger, "assign", assign)
 

@@ -23,6 +23,8 @@ Rules (each has a mutation of the production code that breaks it, mutants.py):
 10. No action whose order has no contact yet is given up before its grace or its deadline is over, and none waits for
     one after that. (Where a wall clock was set, a successor may take the grace for over.)
 
+11. The deadline counts from when an event was first read, however often its action was restored or parked since.
+
 Excused: a dead letter more for each that a delayed request committed without its own offset, and a record that such a
 request made visible ahead of its offset; nothing else of these events.
 """
@@ -55,6 +57,7 @@ RATE_LIMIT = 5.0
 DEADLINE_S = 600.0
 CONTACT_GRACE_S = 60.0
 MAX_LATE_TRIES = 3  # one is due at the grace's end; a crash may take its answer away
+MAX_LATE_POLLS = 5  # three in a row without a tag, and the two before a hand-over
 MIN_WAIT_S = 8.0  # before an action in doubt is sent again: 10 s, spread by 20 %
 HEARD_WITHIN_S = 300.0  # by all that is healed, who owns what, and how many partitions there are
 REWRITE_AFTER_S = 60.0  # after the first transaction that met a new delay topic
@@ -177,6 +180,14 @@ class Oracle:
         if isinstance(outcome, Accepted):
             event.told = (process.id, epoch)
 
+    def not_ready(self, process: Process, event: Event) -> None:
+        """Engage answers a poll that there is no tag yet: rule 11."""
+        scheduler = self._scheduler
+        if scheduler.healing and not scheduler.profile.skew_s and scheduler.now > event.first_seen + DEADLINE_S:
+            event.late_polls[process.id] += 1
+            if event.late_polls[process.id] > MAX_LATE_POLLS:
+                scheduler.violate(f"event {event.number} is still polled, long after its deadline")
+
     def without_contact(self, event: Event) -> None:
         """Engage says that the order has no contact: rule 10."""
         now = self._scheduler.now
@@ -279,6 +290,10 @@ class Oracle:
         settled = {at[1] for at in transaction.offsets}
         written = {log.partition for log, _ in transaction.records}
         for log, record in transaction.records:
+            times = _TIMES.search(record.value) if log.topic == TOPICS.delay and record.value else None
+            if times is not None and (place := place_of_key(record.key or b"")) is not None:
+                event = self.by_offset[log.partition][offset_at(place)]
+                event.first_seen = min(event.first_seen, int(times[1]) / 1000)
             if log.topic == TOPICS.dead_letters:
                 at = (log.partition, _source_offset(record))
                 self._dead_letters[at] = self._dead_letters.get(at, 0) + 1

@@ -96,7 +96,7 @@ class Profile:
             events=draw.randint(3, 9),
             faults=draw.choice((0, 1, 2, 4)),
             client_error=draw.choice((0.0, 0.2, 0.4)),
-            unreliable=draw.choice((0.0, 0.0, 0.1)),
+            unreliable=draw.choice((0.0, 0.1, 0.25)),
             nesting=draw.choice((0.0, 0.2, 0.5)),
             max_pending=draw.choice((1, 2, 4)),
             session_s=draw.choice((45.0, 6.0)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -101,6 +102,8 @@ class Event:
     document_applied: bool = False
     drawn_at: float = 0.0  # before it was published
     contact_at: float = 0.0  # when its order gets a contact
+    first_seen: float = math.inf  # when it was first read, as its records say
+    late_polls: Counter[str] = field(default_factory=Counter)  # by process: how often it was polled after its deadline
     refused_late: int = 0  # how often Engage said so after the grace
     refused_at: float | None = None  # when Engage first said that its order has no contact
     ahead_s: float = 0.0  # how far its own clock was ahead

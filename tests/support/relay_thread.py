@@ -26,6 +26,7 @@ from consumer.kafka.facts import Failed
 from consumer.kafka.initial_offsets import Started, settle_start
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
+from consumer.kafka.parking.read_back import ReadBack
 from consumer.kafka.restore import KafkaReader, Restorer
 from consumer.kafka.source import Source
 from consumer.relay.connections import Connection, ahead_of, slots_of
@@ -119,6 +120,9 @@ class RelayThread:
             source=source,
             journal=journal,
             restorer=Restorer(reader, topics=topics, identities=identities, say=print, wanted=source.owns, clock=clock),
+            parked=ReadBack(
+                lambda: KafkaReader(sandbox.properties), topics=topics, wanted=source.owns, clock=clock
+            ),
             incarnations={topic: each.incarnation for topic, each in identities.items()},
             partition_counts={sandbox.topics.source: sandbox.partitions},
             lease_s=lease_of(sandbox.properties),

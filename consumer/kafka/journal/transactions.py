@@ -79,6 +79,7 @@ class _Partition:
     next_offset: int
     end: int
     recreated: bool = False  # the delay topic, since the last transaction that was committed
+    incarnation: int = 0  # how often it was recreated
     too_large: set[bytes | None] = field(default_factory=set)  # keys that were dead-lettered for their record's size
 
 
@@ -198,8 +199,9 @@ class Transactions:
             if isinstance(item, Begin):
                 self._begin(item)
             elif isinstance(item, Unparked):
-                if item.assignment in self._partitions:
-                    self._partitions[item.assignment].mark.unparked(item.live, item.parked_from, item.known)
+                state = self._partitions.get(item.assignment)
+                if state is not None and state.incarnation == item.incarnation:  # else they are written again
+                    state.mark.unparked(item.live, item.parked_from, item.known)
             elif (write := self._without_refused(item)) is not None:
                 writes.append(write)
         attempt = 0
@@ -297,7 +299,7 @@ class Transactions:
         for batch in batches:
             for write in batch.parked:
                 parked[write] = None if write.key in batch.unknown else batch.written.get(write.key)
-        recreated = [batch.assignment for batch in batches if batch.recreated]
+        recreated = {each.assignment: self._partitions[each.assignment].incarnation for each in batches if each.recreated}
         seconds = self._clock() - started
         self._report(Committed(writes, self._ownership_confirmed_at, seconds, dead_letters, parked, recreated))
         for batch in batches:
@@ -378,6 +380,7 @@ class Transactions:
         elif offset < batch.start:  # rule 6
             state = self._partitions[batch.assignment]
             state.recreated = batch.recreated = True  # an abort does not undo it
+            state.incarnation += 1
             state.end = batch.start = batch.end = 0
             batch.written.clear()  # these records were in the deleted topic
         batch.end = max(batch.end, offset + 1)

@@ -104,12 +104,14 @@ class Unparked:
     """These records were read back: from here on they are live as all others are.
 
     Of the parked ones up to the offset `known`, none lies before `parked_from` now (None: there is none).
+    `incarnation`: of the delay topic whose offsets these are.
     """
 
     assignment: Assignment
     live: Sequence[tuple[Hashable, int]]
     parked_from: int | None
     known: int
+    incarnation: int = 0
 
 
 Item = Write | Begin | Unparked
