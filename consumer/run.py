@@ -39,6 +39,7 @@ from consumer.engage.http import OnRequest, Origin
 from consumer.errors import ConfigurationError, ExitCode, FatalError
 from consumer.kafka import clients
 from consumer.kafka import topics as kafka_topics
+from consumer.kafka.dead_letters.waiting import WaitingDeadLetters
 from consumer.kafka.identity import unknown_ids
 from consumer.kafka.initial_offsets import Start, settle_start, start_of
 from consumer.kafka.journal.journal import Journal
@@ -94,6 +95,7 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool) 
     clock = steady_clock()
     relay: Relay | None = None
     tracing: Tracing | None = None
+    counter: WaitingDeadLetters | None = None
 
     waiting = Waiting()
 
@@ -113,6 +115,13 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool) 
         if ground is None:
             return ExitCode.OK
         relay = _relay(settings, ground, connections, metrics, heartbeats, clock=clock, tracing=tracing)
+        counter = WaitingDeadLetters(
+            settings.kafka,
+            ground.topics,
+            owned=lambda: metrics.published()[0].partitions,
+            report=metrics.dead_letters_waiting,
+        )
+        counter.start()
         await relay.run(stop)
     except FatalError as error:
         _LOG.error("cannot run", why=str(error).splitlines(), advice=error.advice)
@@ -121,6 +130,8 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool) 
         _LOG.error("failed", exc_info=error)
         return ExitCode.FAILED
     finally:
+        if counter is not None:
+            counter.stop()
         if tracing is not None:
             tracing.close()
         admin.close()

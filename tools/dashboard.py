@@ -159,6 +159,11 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
             {"{{reason}}": increase("engage_relay_dead_letters_total", "reason")},
             stacked=True,
         ),
+        Panel(
+            "Dead letters waiting",
+            "Dead letters that nobody has redriven or marked yet, by source topic.",
+            {"{{topic}}": total("engage_relay_dead_letters_waiting", "topic")},
+        ),
     ),
     "Engage": (
         Panel(

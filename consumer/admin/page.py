@@ -150,7 +150,7 @@ def _attention(status: Status) -> str:
 
 def _figures(status: Status, now: datetime) -> str:
     pending, source = status.pending, status.source
-    dead_letters = status.dead_letters.total
+    dead_letters, waiting = status.dead_letters.total, status.dead_letters.waiting
     accepted = sum(each.accepted_per_second for each in status.connections)
     requests = sum(each.requests_per_second for each in status.connections)
     oldest = None if pending.oldest is None else (now - pending.oldest).total_seconds()
@@ -166,7 +166,7 @@ def _figures(status: Status, now: datetime) -> str:
             "source is paused" if source.paused else "in the source",
             _bad(source.paused),
         ),
-        ("Dead letters", number(dead_letters), "since the start", ""),
+        ("Dead letters", number(dead_letters), f"since the start{_waiting(waiting)}", _bad(waiting or 0)),
     )
     return (
         '<dl class="figures">'
@@ -176,6 +176,10 @@ def _figures(status: Status, now: datetime) -> str:
         )
         + "</dl>"
     )
+
+
+def _waiting(count: int | None) -> str:
+    return "" if count is None else f", {number(count)} wait"
 
 
 def _bad(wrong: int) -> str:

@@ -122,9 +122,13 @@ class DeadLetter(_Part):
 
 
 class DeadLetters(_Part):
-    """Since this instance started; the last ones come first."""
+    """Since this instance started; the last ones come first.
+
+    `waiting`: those in the topic that nobody has redriven, of this instance's partitions; None: it was not counted.
+    """
 
     total: int
+    waiting: int | None = None
     by_reason: dict[str, int]
     last: list[DeadLetter]
 
@@ -356,6 +360,7 @@ def _polling(plan: PollFigures) -> Polling:
 def _dead_letters(snapshot: Snapshot, by_reason: Mapping[str, int]) -> DeadLetters:
     return DeadLetters(
         total=sum(by_reason.values()),
+        waiting=sum(snapshot.dead_letters_waiting.values()) if snapshot.dead_letters_waiting else None,
         by_reason=dict(sorted(by_reason.items(), key=lambda each: -each[1])),
         last=[
             DeadLetter(

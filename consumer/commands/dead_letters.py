@@ -31,7 +31,7 @@ from consumer.commands.options import (
 
 if TYPE_CHECKING:
     from consumer.config.settings import Settings
-    from consumer.kafka.dead_letters import Coordinates, DeadLetter, Selection
+    from consumer.kafka.dead_letters.redrive import Coordinates, DeadLetter, Selection
     from consumer.kafka.scan import Gap
 
 
@@ -75,7 +75,7 @@ def dead_letters_list(
     """List dead letters. Exit code 1 where the list is not complete."""
     with exit_codes():
         settings = loaded(config)
-        from consumer.kafka.dead_letters import dead_letters
+        from consumer.kafka.dead_letters.redrive import dead_letters
 
         gaps: list[Gap] = []
         selection = _selection(settings, topic, reason, since, coordinates=None)
@@ -122,6 +122,9 @@ def dead_letters_redrive(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Redrive all dead letters.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be redriven.")] = False,
+    only_mark: Annotated[
+        bool, typer.Option("--only-mark", help="Send nothing: mark them as dealt with, so that they do not wait.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Send the events of dead letters back to their own source partition.
@@ -131,7 +134,7 @@ def dead_letters_redrive(
     """
     with exit_codes():
         settings = loaded(config)
-        from consumer.kafka.dead_letters import Redrive, redrive
+        from consumer.kafka.dead_letters.redrive import Redrive, redrive
 
         if not (file or source_offset or dead_letter_offset or reason or since or every):
             refuse("name the dead letters: FILE, --source-offset, --dead-letter-offset, --reason or --since; or --all")
@@ -148,7 +151,7 @@ def dead_letters_redrive(
             selection = replace(selection, sources=frozenset(_sources_at(settings, topic, source_offset)))
         reach(settings)
         failed = False
-        for each in redrive(settings.kafka, settings.topics, selection, dry_run=dry_run):
+        for each in redrive(settings.kafka, settings.topics, selection, dry_run=dry_run, only_mark=only_mark):
             if not isinstance(each, Redrive):
                 failed = True
                 output.notice(each)
@@ -158,7 +161,8 @@ def dead_letters_redrive(
             if as_json:
                 output.json_line({**_named(each.coordinates), "result": each.result, "to": to, "why": each.why})
             else:
-                words = {"redriven": f"redriven to {to}", "chosen": f"would be redriven to {to}"}
+                would = "would be marked" if only_mark else f"would be redriven to {to}"
+                words = {"redriven": f"redriven to {to}", "marked": "marked, nothing was sent", "chosen": would}
                 output.data(f"{each.coordinates}: {words.get(each.result, f'{each.result}: {each.why}')}")
         raise typer.Exit(int(failed))
 
@@ -202,7 +206,7 @@ def _selection(
     since: str | None,
     coordinates: frozenset[Coordinates] | None,
 ) -> Selection:
-    from consumer.kafka.dead_letters import Selection
+    from consumer.kafka.dead_letters.redrive import Selection
     from schemas.dead_letter import Reason
 
     if topic is not None and topic not in settings.source.topics:
@@ -232,7 +236,7 @@ def _since_ms(text: str, now: float) -> int:
 
 
 def _dead_letters_at(settings: Settings, topic: str | None, offsets: list[str]) -> Iterator[Coordinates]:
-    from consumer.kafka.dead_letters import dead_letter_topics
+    from consumer.kafka.dead_letters.redrive import dead_letter_topics
 
     return _coordinates_at("--dead-letter-offset", dead_letter_topics(settings.topics, topic), offsets)
 
@@ -243,7 +247,7 @@ def _sources_at(settings: Settings, topic: str | None, offsets: list[str]) -> It
 
 
 def _coordinates_at(option: str, topics: list[str], offsets: list[str]) -> Iterator[Coordinates]:
-    from consumer.kafka.dead_letters import Coordinates
+    from consumer.kafka.dead_letters.redrive import Coordinates
 
     for text in offsets:
         match = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,18})", text)
@@ -255,7 +259,7 @@ def _coordinates_at(option: str, topics: list[str], offsets: list[str]) -> Itera
 
 
 def _coordinates_in(lines: Iterable[bytes]) -> Iterator[Coordinates]:
-    from consumer.kafka.dead_letters import Coordinates
+    from consumer.kafka.dead_letters.redrive import Coordinates
 
     for number, line in enumerate(lines, 1):
         if line.strip():

@@ -143,7 +143,7 @@ def _head(status: Status, now: datetime) -> Text:
 
 
 def _figures(status: Status, now: datetime) -> Text:
-    pending, source = status.pending, status.source
+    pending, source, waiting = status.pending, status.source, status.dead_letters.waiting
     oldest = None if pending.oldest is None else (now - pending.oldest).total_seconds()
     due = None if pending.next_due is None else max(0.0, (pending.next_due - now).total_seconds())
     told = (
@@ -154,6 +154,7 @@ def _figures(status: Status, now: datetime) -> Text:
         ("in doubt", number(pending.in_doubt), "red" if pending.in_doubt else ""),
         ("lag", number(source.lag), "red" if source.paused else ""),
         ("dead letters", number(status.dead_letters.total), ""),
+        *([("waiting", number(waiting), "red" if waiting else "")] if waiting is not None else []),
     )
     text = Text()
     for name, value, style in told:

@@ -30,7 +30,7 @@ from consumer.demo.tally import DeadLettered, Tally, of_account, of_metrics
 from consumer.engage.transport import async_client
 from consumer.errors import ConfigurationError
 from consumer.kafka import clients as kafka_clients
-from consumer.kafka.dead_letters import DeadLetter, Selection, dead_letters
+from consumer.kafka.dead_letters.redrive import DeadLetter, Selection, dead_letters
 from consumer.kafka.topics import RelayTopics
 from consumer.simulator import Simulator
 

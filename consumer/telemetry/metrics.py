@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections import Counter as Counted
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Generic, Literal, TypeVar, get_args
 
@@ -133,6 +133,7 @@ class Snapshot:
     lag: Mapping[Partition, int] = field(default_factory=dict)  # records to read, of the owned partitions only
     connections: Mapping[str, ConnectionFigures] = field(default_factory=dict)
     stalled: Mapping[Partition, Stall] = field(default_factory=dict)  # the partitions that stand still
+    dead_letters_waiting: Mapping[str, int] = field(default_factory=dict)  # by source topic, as far as it was counted
     # For the status page only; times are seconds since 1970.
     at: float = 0.0  # when it was taken
     first_seen: Mapping[int, int] = field(default_factory=dict)  # `Ledger.first_seen()`
@@ -252,6 +253,7 @@ class Metrics:
         self._published = (Snapshot(), Flow())
         self._heartbeat_ages: Callable[[], Mapping[Thread, float]] = dict
         self._statistics: dict[str, list[_BrokerFigures]] = {}
+        self._dead_letters_waiting: Mapping[str, int] = {}
 
         self._dead_letters.start((reason,) for reason in Reason)
         self._rebalances.start((kind,) for kind in get_args(Rebalance))
@@ -359,6 +361,10 @@ class Metrics:
         self._dead_letters[reason,].inc()
         self._history.dead_lettered(reason)
 
+    def dead_letters_waiting(self, counts: Mapping[str, int]) -> None:
+        """Take how many dead letters wait for a redrive, by source topic; a topic that is left out was not counted."""
+        self._dead_letters_waiting = counts
+
     def transaction_committed(self, seconds: float, records: int) -> None:
         """Record a transaction that the broker committed."""
         self._transactions.observe(seconds)
@@ -393,7 +399,7 @@ class Metrics:
     def publish(self, snapshot: Snapshot) -> None:
         """Replace what the next scrapes say of the state of things. Once a second is enough."""
         flow = self._history.tick(snapshot.at, sum(snapshot.pending.values()), snapshot.overdue)
-        self._published = (snapshot, flow)
+        self._published = (replace(snapshot, dead_letters_waiting=self._dead_letters_waiting), flow)
 
     def published(self) -> tuple[Snapshot, Flow]:
         """The state of things and the last minutes, as they were published last. For any thread."""
@@ -484,6 +490,12 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
     ):
         yield _gauge(name, text, values=[("", value)])
     yield _gauge("pending_actions", "Open actions by state.", "state", snapshot.pending.items())
+    yield _gauge(
+        "dead_letters_waiting",
+        "Dead letters that wait for a redrive, of the owned partitions; absent while nobody counted them.",
+        "topic",
+        snapshot.dead_letters_waiting.items(),
+    )
 
     stalled = Counted(each.reason for each in snapshot.stalled.values())
     yield _gauge(

@@ -38,6 +38,7 @@ def scrape() -> str:
     metrics.build_info("1.2.3")
     rtt = {"cnt": 1, "p50": 5, "p99": 5}
     metrics.librdkafka_statistics("source", {"brokers": {"b:9092/1": {"nodeid": 1, "source": "learned", "rtt": rtt}}})
+    metrics.dead_letters_waiting({"orders": 1})
     metrics.publish(
         Snapshot(
             pending={state.name.lower(): 0 for state in State if state is not State.GONE},

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, Message, Producer
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from consumer.core.effects import ActionId, Save
@@ -16,8 +16,9 @@ from consumer.core.ownership import Assignment
 from consumer.core.places import place_of
 from consumer.events.routing import Routed
 from consumer.kafka import clients, scan
-from consumer.kafka.dead_letters import Coordinates, DeadLetter, Redrive, Selection, redrive
-from consumer.kafka.dead_letters import dead_letters as list_dead_letters
+from consumer.kafka.dead_letters.redrive import Coordinates, DeadLetter, Redrive, Selection, redrive
+from consumer.kafka.dead_letters.redrive import dead_letters as list_dead_letters
+from consumer.kafka.dead_letters.waiting import WaitingDeadLetters
 from consumer.kafka.records import (
     DeadLetterRecord,
     KafkaHeaders,
@@ -34,6 +35,7 @@ from consumer.kafka.topics import watermarks
 from schemas.dead_letter import FIRST_OFFSET, REDRIVE_OF, Reason
 from schemas.pending_action import FromJob
 from tests.support.sandbox import TopicFactory, relay_topics
+from tests.support.waiting import until
 
 YESTERDAY_MS = 1_762_171_200_000
 FAILED_AT_S = 1_762_257_600.0
@@ -103,8 +105,10 @@ class DeadLetters:
     def coordinates(self, selection: Selection = EVERY) -> list[Coordinates]:
         return [each.coordinates for each in self.dead_letters(selection)]
 
-    def redrives(self, selection: Selection = EVERY, *, dry_run: bool = False) -> list[Redrive | Gap]:
-        return list(redrive(self.properties, [self.topics], selection, dry_run=dry_run))
+    def redrives(
+        self, selection: Selection = EVERY, *, dry_run: bool = False, only_mark: bool = False
+    ) -> list[Redrive | Gap]:
+        return list(redrive(self.properties, [self.topics], selection, dry_run=dry_run, only_mark=only_mark))
 
     def results(self, selection: Selection = EVERY, *, dry_run: bool = False) -> list[tuple[Coordinates, str]]:
         found = self.redrives(selection, dry_run=dry_run)
@@ -297,7 +301,7 @@ def test_a_redrive_that_takes_the_id_again_sees_what_was_redriven_while_it_had_n
                 small = Selection(coordinates=frozenset(dead_letters.coordinates()[1:]))
                 meanwhile.extend(dead_letters.results(small))
 
-    monkeypatch.setattr("consumer.kafka.dead_letters.Producer", Interrupted)
+    monkeypatch.setattr("consumer.kafka.dead_letters.redrive.Producer", Interrupted)
     results = [result for _, result in dead_letters.results()]
     assert [result for _, result in meanwhile] == ["begins", "redriven", "redriven", "redriven"]
     assert results == ["failed", "skipped", "skipped", "skipped"]
@@ -422,3 +426,70 @@ def test_where_marks_may_be_hidden_nothing_is_redriven(
         (gap,) = dead_letters.redrives()
         assert isinstance(gap, Gap)
     assert dead_letters.source() == []
+
+
+# -- those that wait ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def counted(
+    dead_letters: DeadLetters, *, owned: list[tuple[str, int]]
+) -> Iterator[Callable[[], dict[str, int] | None]]:
+    reported: list[dict[str, int]] = []
+    counter = WaitingDeadLetters(
+        dead_letters.properties,
+        {dead_letters.topics.source: dead_letters.topics},
+        owned=lambda: owned,
+        report=lambda counts: reported.append(dict(counts)),
+        interval_s=0.1,
+    )
+    counter.start()
+    try:
+        yield lambda: reported[-1] if reported else None
+    finally:
+        counter.stop()
+
+
+def test_what_waits_is_counted_and_falls_with_a_redrive_a_mark_and_a_partition_that_leaves(
+    dead_letters: DeadLetters,
+) -> None:
+    source = dead_letters.topics.source
+    for offset in range(3):
+        dead_letters.fail(dead_letters.event(offset))
+    elsewhere = dead_letters.fail(dead_letters.event(9, partition=1))
+    dead_letters.put(DeadLetterRecord(b"?", b"?", []))  # somebody else's record waits for nothing
+    owned = [(source, 0), (source, 1)]
+    with counted(dead_letters, owned=owned) as count:
+        until(lambda: count() == {source: 4}, "all four are counted")
+        dead_letters.redrives(Selection(coordinates=frozenset({elsewhere})))
+        until(lambda: count() == {source: 3}, "the redriven one waits no longer")
+        dead_letters.fail(dead_letters.event(10, partition=1))
+        until(lambda: count() == {source: 4}, "a new one is counted")
+        owned.remove((source, 1))
+        until(lambda: count() == {source: 3}, "another instance counts that partition")
+        dead_letters.redrives(only_mark=True)
+        until(lambda: count() == {source: 0}, "nothing waits")
+
+
+def test_what_the_topic_deleted_waits_no_longer(dead_letters: DeadLetters) -> None:
+    source = dead_letters.topics.source
+    for offset in range(3):
+        dead_letters.fail(dead_letters.event(offset))
+    with counted(dead_letters, owned=[(source, 0)]) as count:
+        until(lambda: count() == {source: 3}, "all are counted")
+        deleted = dead_letters.admin.delete_records([TopicPartition(dead_letters.topics.dead_letters, 0, 2)])
+        [each.result(30) for each in deleted.values()]
+        until(lambda: count() == {source: 1}, "one is left")
+
+
+def test_a_dead_letter_that_is_only_marked_is_never_sent(dead_letters: DeadLetters) -> None:
+    at = dead_letters.fail(dead_letters.event(value=None))  # it could not even be sent
+    other = dead_letters.fail(dead_letters.event(1))
+    marked = dead_letters.redrives(only_mark=True)
+    assert [(each.coordinates, each.result) for each in marked if isinstance(each, Redrive)] == [
+        (at, "marked"),
+        (other, "marked"),
+    ]
+    assert dead_letters.source() == []
+    assert dead_letters.results() == [(at, "skipped"), (other, "skipped")]
+    assert [each.redriven for each in dead_letters.dead_letters()] == [True, True]

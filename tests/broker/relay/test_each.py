@@ -6,7 +6,7 @@ import json
 
 from consumer.core.places import item_at
 from consumer.events.routing import RouteRule
-from consumer.kafka.dead_letters import Selection, redrive
+from consumer.kafka.dead_letters.redrive import Selection, redrive
 from consumer.kafka.records import place_of_key
 from schemas.dead_letter import Reason
 from tests.support.books import Books

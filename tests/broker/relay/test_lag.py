@@ -12,7 +12,7 @@ from itertools import count
 import pytest
 from confluent_kafka import Producer
 
-from consumer.kafka.dead_letters import Selection, redrive
+from consumer.kafka.dead_letters.redrive import Selection, redrive
 from consumer.kafka.topics import watermarks
 from tests.support.engage import Engage
 from tests.support.events import event, order_id, publish

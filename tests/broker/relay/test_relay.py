@@ -10,7 +10,7 @@ import uvloop
 from confluent_kafka import Producer
 
 from consumer.kafka import clients
-from consumer.kafka.dead_letters import Redrive, Selection, redrive
+from consumer.kafka.dead_letters.redrive import Redrive, Selection, redrive
 from consumer.kafka.membership import MAX_RECORDS
 from consumer.kafka.records import SourceEvent, dead_letter_of_event
 from consumer.kafka.topics import RelayTopics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -86,6 +86,14 @@ def section(root: Element, name: str) -> str:
 
 
 # -- what it says -----------------------------------------------------------------------------------------------
+
+
+def test_dead_letters_that_wait_are_told_beside_those_since_the_start() -> None:
+    waiting = replace(status_sample.snapshot(), dead_letters_waiting={"orders": 3, "returns": 1})
+    shown = status_of((waiting, status_sample.flow()), version="0", age_s=0.1)
+    assert shown.dead_letters.waiting == 4
+    assert "since the start, 4 wait" in page(shown)
+    assert ", 0 wait" not in page(status_sample.status())
 
 
 def test_it_says_what_the_status_holds() -> None:

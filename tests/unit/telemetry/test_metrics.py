@@ -254,6 +254,15 @@ def test_what_was_learnt_of_a_connection_is_shown(registry: CollectorRegistry, m
     assert series(registry, "planned_polls") == {("acme",)}
 
 
+def test_dead_letters_that_wait_are_shown_once_they_were_counted(registry: CollectorRegistry, metrics: Metrics) -> None:
+    metrics.publish(Snapshot())
+    assert series(registry, "dead_letters_waiting") == set()
+    metrics.dead_letters_waiting({"orders": 3, "returns": 0})
+    metrics.publish(Snapshot())
+    assert value(registry, "dead_letters_waiting", topic="orders") == 3
+    assert value(registry, "dead_letters_waiting", topic="returns") == 0
+
+
 def test_the_lag_of_a_revoked_partition_disappears(registry: CollectorRegistry, metrics: Metrics) -> None:
     metrics.publish(Snapshot(lag={("orders", 0): 10, ("orders", 1): 20}))
     metrics.publish(Snapshot(lag={("orders", 1): 21}))

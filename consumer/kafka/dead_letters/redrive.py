@@ -44,7 +44,7 @@ REDRIVEN = PREFIX + "redriven"
 CALL_TIMEOUT_S = 15.0  # above transaction.timeout.ms (10 s), so that the broker decides before we do
 
 Headers = list[tuple[str, bytes | None]]
-Result = Literal["redriven", "chosen", "skipped", "failed"]
+Result = Literal["redriven", "marked", "chosen", "skipped", "failed"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -103,7 +103,10 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Redrive:
-    """What became of a dead letter; `why` where it was skipped or failed. `chosen`: a dry run would redrive it."""
+    """What became of a dead letter; `why` where it was skipped or failed. `chosen`: a dry run would redrive it.
+
+    `marked`: it counts as redriven, and its event was not sent.
+    """
 
     coordinates: Coordinates
     result: Result
@@ -135,10 +138,16 @@ def _dead_letters(
 
 
 def redrive(
-    properties: clients.Properties, topics: Iterable[RelayTopics], selection: Selection, *, dry_run: bool
+    properties: clients.Properties,
+    topics: Iterable[RelayTopics],
+    selection: Selection,
+    *,
+    dry_run: bool,
+    only_mark: bool = False,
 ) -> Iterator[Redrive | Gap]:
     """Send the events of the dead letters that are meant back, one transaction each; what is yielded is done.
 
+    `only_mark`: somebody dealt with them otherwise, so none is sent, and each is marked as if it had been.
     Stopped at any moment and started again, it continues where it was. Raises KafkaException where the broker does not
     answer or another redrive began: the dead letter under way is then either redriven and marked, or neither.
     """
@@ -158,12 +167,12 @@ def redrive(
         to = (found.why.source_topic, found.why.source_partition)
         if found.redriven:
             yield Redrive(at, "skipped", to, "was redriven before")
-        elif isinstance(event := _event_of(found, sources), str):
+        elif isinstance(event := None if only_mark else _event_of(found, sources), str):
             yield Redrive(at, "failed", None, event)
         elif sender is None:
             yield Redrive(at, "chosen", to)
         elif (refused := sender.send(at, event)) is None:
-            yield Redrive(at, "redriven", to)
+            yield Redrive(at, "redriven" if event else "marked", to)
         else:
             marks[at.topic, at.partition].read(properties)  # rule 2
             yield Redrive(at, "failed", to, refused)
@@ -304,8 +313,10 @@ class _Sender:
         self._properties = clients.producer(properties, f"{properties['group.id']}-redrive")
         self._producer = self._new_producer()
 
-    def send(self, at: Coordinates, event: SourceEvent) -> str | None:
-        """Redrive and mark it; returns why it was refused. Raises KafkaException for what concerns them all.
+    def send(self, at: Coordinates, event: SourceEvent | None) -> str | None:
+        """Redrive and mark it (without an event: mark it); returns why it was refused.
+
+        Raises KafkaException for what concerns them all.
 
         Whatever was refused, the id may have been another redrive's meanwhile: read its marks.
         """
@@ -315,17 +326,17 @@ class _Sender:
             if error is not None:
                 refused.append(error)
 
-        original = [(name, value) for name, value in event.headers if not name.startswith(PREFIX)]
         self._producer.begin_transaction()
         try:
-            self._producer.produce(
-                event.topic,
-                event.value,
-                event.key,
-                event.partition,
-                on_delivery=delivered,
-                headers=[*original, (REDRIVE_OF, str(at).encode()), *_first_offset(event), *_item(event)],
-            )
+            if event is not None:
+                self._producer.produce(
+                    event.topic,
+                    event.value,
+                    event.key,
+                    event.partition,
+                    on_delivery=delivered,
+                    headers=[*_original(event), (REDRIVE_OF, str(at).encode()), *_first_offset(event), *_item(event)],
+                )
         except KafkaException as error:
             failure = clients.error_of(error)
             if failure.code() not in _OF_ONE_RECORD:
@@ -351,6 +362,10 @@ class _Sender:
         producer = Producer(self._properties, logger=clients.LOGGER)
         producer.init_transactions(CALL_TIMEOUT_S)
         return producer
+
+
+def _original(event: SourceEvent) -> Headers:
+    return [(name, value) for name, value in event.headers if not name.startswith(PREFIX)]
 
 
 def _item(event: SourceEvent) -> Headers:

@@ -1,0 +1,1 @@
+"""Dead letters: listed and redriven (redrive.py), and counted while they wait for it (waiting.py)."""
