@@ -44,9 +44,9 @@ from consumer.kafka.identity import unknown_ids
 from consumer.kafka.initial_offsets import Start, settle_start, start_of
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
+from consumer.kafka.parking.read_back import ReadBack
 from consumer.kafka.reaching import Waiting, reached
 from consumer.kafka.removed import Removed, removed_sources
-from consumer.kafka.parking.read_back import ReadBack
 from consumer.kafka.restore import KafkaReader, Restorer
 from consumer.kafka.source import Source
 from consumer.kafka.topics import RelayTopics

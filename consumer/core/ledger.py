@@ -561,7 +561,10 @@ class Ledger:
     # -- parking (rule 9) ---------------------------------------------------------------------------------------
 
     def to_read_back(self, now: float, connections: Collection[str]) -> ToRead | None:
-        """Return which parked records are to be read now; None: no more fits in. What is of no connection ends at once."""
+        """Return which parked records are to be read now; None: no more fits in.
+
+        Those of a connection that is not one of `connections` need no room: they end at once.
+        """
 
         def wanted(assignment: Assignment, connection: str) -> bool | None:
             partition = self._partitions.get(assignment)

@@ -40,10 +40,14 @@ def cost_of(payload: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What an instance may hold: `actions` of BYTES_OF_PENDING, for so many connections."""
+    """What an instance may hold: `actions` of BYTES_OF_PENDING, for so many connections.
+
+    `parked`: how many it may park; None: so many that their offsets take half as much as may be held (rule 3).
+    """
 
     actions: int
     connections: int = 1
+    parked: int | None = None
 
     @property
     def bytes(self) -> int:
@@ -214,10 +218,11 @@ class Parking:
         return self._memory is None or not held or held + cost <= self._memory.share(self.held)
 
     def is_full(self, was_full: bool) -> bool:
-        """Whether parking cannot go on (rule 3): half as much memory as may be held is used up by offsets."""
+        """Whether parking cannot go on (rule 3). It can again once there is room for a tenth."""
         if self._memory is None:
             return False
-        return self.count * OFFSET_BYTES >= (0.9 if was_full else 1.0) * self._memory.bytes / 2
+        most = self._memory.bytes / 2 / OFFSET_BYTES if self._memory.parked is None else self._memory.parked
+        return self.count >= (0.9 if was_full else 1.0) * most
 
     @property
     def room_for_restore(self) -> int | None:
@@ -291,9 +296,7 @@ class Parking:
         self.count -= gone
         return gone
 
-    def to_read(
-        self, now: float, deadline_s: float, wanted: Callable[[Assignment, str], bool | None]
-    ) -> ToRead | None:
+    def to_read(self, now: float, deadline_s: float, wanted: Callable[[Assignment, str], bool | None]) -> ToRead | None:
         """Return what can be read back: of the partition whose oldest has waited longest.
 
         `wanted` tells of a connection of a partition whether it is to be read: True as far as there is room, None
@@ -372,11 +375,7 @@ class Parking:
 
     def oldest(self) -> list[tuple[float, int]]:
         """Return of each range since when its oldest has been pending, and how many it has."""
-        return [
-            (parked.oldest, parked.all)
-            for of in self._partitions.values()
-            for parked in of.ranges.values()
-        ]
+        return [(parked.oldest, parked.all) for of in self._partitions.values() for parked in of.ranges.values()]
 
     # -- inside -------------------------------------------------------------------------------------------------
 

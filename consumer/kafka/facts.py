@@ -103,8 +103,8 @@ class Committed:
     """These writes are safe now; it took `seconds`.
 
     `ownership_confirmed_at`: after that moment the broker took their offsets from a member of the group.
-    `dead_letters`: where each of them lies. `parked`: where each record of a parked action lies, None where nobody knows.
-    `recreated`: partitions whose delay topic was recreated before, and how often it was.
+    `dead_letters`: where each of them lies. `parked`: where each record of a parked action lies, None where nobody
+    knows. `recreated`: partitions whose delay topic was recreated before, and how often it was.
     """
 
     writes: Sequence[Write]

@@ -132,7 +132,7 @@ class Relay:
         self._log = ThrottledLog(log, clock)
         self._tasks = Tasks(self.fail)
         connections = list(connections)
-        self._ledger = Ledger(policy, jitter, Memory(limits.pending, len(connections)))
+        self._ledger = Ledger(policy, jitter, Memory(limits.pending, len(connections), limits.parked))
         self._outbox = Outbox(
             ledger=self._ledger,
             router=router,
@@ -314,6 +314,7 @@ class Relay:
 
     def _snapshot(self, now: float) -> Snapshot:
         share = self._partitions.share
+        parked = self._ledger.parking.by_connection()
         return Snapshot(
             pending=self._ledger.counts(),
             overdue=self._ledger.overdue(now),
@@ -325,7 +326,9 @@ class Relay:
             lag={at: each.lag for at, each in self._source.readings.items()},
             stalled={each[:2]: stall for each, stall in self._progress.stalled.items()},
             connections={
-                name: connection.figures(now, self._ledger.poll_figures(name), has_share=share > 0)
+                name: connection.figures(
+                    now, self._ledger.poll_figures(name), parked.get(name, (0, 0)), has_share=share > 0
+                )
                 for name, connection in self._dispatch.connections.items()
             },
             at=now,

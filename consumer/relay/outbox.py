@@ -50,9 +50,10 @@ MAX_BACKLOG_BYTES = 32 * 1024 * 1024  # two of the largest transactions
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much may be held: `pending` actions (core/parking.py), `backlog` writes before the source is paused."""
+    """How much may be held and parked (core/parking.py), and how many writes may wait before the source is paused."""
 
     pending: int
+    parked: int | None = None
     backlog: int = MAX_BACKLOG
     backlog_bytes: int = MAX_BACKLOG_BYTES
 
@@ -212,8 +213,7 @@ class Outbox:
         slack = 0.9 if self.paused else 1.0
         backlog = self._journal.backlog + len(self._writes)
         self.journal_is_full = (
-            backlog >= slack * self._limits.backlog
-            or self._journal.backlog_bytes >= slack * self._limits.backlog_bytes
+            backlog >= slack * self._limits.backlog or self._journal.backlog_bytes >= slack * self._limits.backlog_bytes
         )
         full = self.journal_is_full or self._ledger.parking.is_full(self.paused)
         if full != self.paused:

@@ -50,6 +50,7 @@ LEARNING = replace(POLICY, schedule=PollSchedule(learns=True, max_interval_s=150
 LEARNS_IN = 8  # of so many schedules one: to plan takes longer than all the rest of a schedule
 # Of production's sizes, what fits schedules of a few events.
 MAX_BACKLOG = 20
+MAX_PARKED = 4
 PINNING = Pinning(span=12, rewrites=4)
 CHECK_INTERVAL_S = 300.0
 
@@ -146,7 +147,7 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         connections=connections,
         router=cast("Router", ROUTER),
         policy=POLICY if scheduler.seed % LEARNS_IN else LEARNING,
-        limits=Limits(scheduler.profile.max_pending, MAX_BACKLOG),
+        limits=Limits(scheduler.profile.max_pending, MAX_PARKED, MAX_BACKLOG),
         dead_letter_topics={TOPICS.dead_letters},
         incarnations={TOPICS.source: process.identity.incarnation},
         partition_counts={TOPICS.source: len(scheduler.numbers)},

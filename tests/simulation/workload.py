@@ -182,9 +182,7 @@ def with_document(draw: random.Random, number: int, now: float) -> Event:
     )
 
 
-def drawn(
-    draw: random.Random, number: int, now: float, *, orders: str = "AB", kinds: Sequence[str] = KINDS
-) -> Event:
+def drawn(draw: random.Random, number: int, now: float, *, orders: str = "AB", kinds: Sequence[str] = KINDS) -> Event:
     """Draw an event."""
     pick = partial(_pick, draw.random)
     order = pick(orders)

@@ -65,6 +65,7 @@ class RelayThread:
         requests_per_second: float = 400.0,
         timeout_s: float = 20.0,
         max_pending: int = 100_000,
+        max_parked: int | None = None,
         stall_s: float = STALL_S,
         api_key: Callable[[], str] = lambda: API_KEY,
     ) -> None:
@@ -120,16 +121,14 @@ class RelayThread:
             source=source,
             journal=journal,
             restorer=Restorer(reader, topics=topics, identities=identities, say=print, wanted=source.owns, clock=clock),
-            parked=ReadBack(
-                lambda: KafkaReader(sandbox.properties), topics=topics, wanted=source.owns, clock=clock
-            ),
+            parked=ReadBack(lambda: KafkaReader(sandbox.properties), topics=topics, wanted=source.owns, clock=clock),
             incarnations={topic: each.incarnation for topic, each in identities.items()},
             partition_counts={sandbox.topics.source: sandbox.partitions},
             lease_s=lease_of(sandbox.properties),
             connections=[connection(name, url) for name, url in urls.items()],
             router=Router(compile_routes(rules), urls),
             policy=policy,
-            limits=Limits(max_pending),
+            limits=Limits(max_pending, max_parked),
             dead_letter_topics={sandbox.topics.dead_letters},
             clock=clock,
             jitter=random.Random(1).random,

@@ -7,8 +7,8 @@ amortised.
 Of parked records (core/parking.py) only a lower bound of their offsets is kept. Once one was read back, it is a live
 record as all others are.
 
-Rule: the mark is never above a live record, or a parked one. Nothing is applied before its transaction is committed (`after` returns
-the mark for a transaction that is about to commit, `apply` takes the transaction over).
+Rule: the mark is never above a live record, or a parked one. Nothing is applied before its transaction is committed
+(`after` returns the mark for a transaction that is about to commit, `apply` takes the transaction over).
 """
 
 from __future__ import annotations
@@ -87,7 +87,10 @@ class LowWaterMark:
         return oldest
 
     def unparked(self, live: Sequence[tuple[Hashable, int]], parked_from: int | None, known: int) -> None:
-        """Take these as live: they were read back. Of the others up to the offset `known`, none is before `parked_from`."""
+        """Take these as live: they were read back.
+
+        Of those that are parked up to the offset `known`, none lies before `parked_from` now (None: there is none).
+        """
         for key, offset in live:
             if key not in self._latest:
                 self._latest[key] = offset

@@ -107,6 +107,10 @@ class _Batch:
         """Its records of actions that are parked."""
         return [write for write in self.latest.values() if isinstance(write, Put) and write.parked_for is not None]
 
+    def offset_of(self, write: Put) -> int | None:
+        """Return where its record lies; None where nobody knows."""
+        return None if write.key in self.unknown else self.written.get(write.key)
+
     def add(self, write: Write) -> None:
         match write:
             case Put(key=key, next_offset=next_offset):
@@ -194,16 +198,7 @@ class Transactions:
 
     def settle(self, items: Sequence[Item]) -> None:
         """Settle these: commit them, or drop them because their partition is no longer ours."""
-        writes: list[Write] = []
-        for item in items:
-            if isinstance(item, Begin):
-                self._begin(item)
-            elif isinstance(item, Unparked):
-                state = self._partitions.get(item.assignment)
-                if state is not None and state.incarnation == item.incarnation:  # else they are written again
-                    state.mark.unparked(item.live, item.parked_from, item.known)
-            elif (write := self._without_refused(item)) is not None:
-                writes.append(write)
+        writes = self._take_in(items)
         attempt = 0
         while writes:
             ownership = self._ownership()
@@ -238,6 +233,18 @@ class Transactions:
             self._producers.one_by_one = False
             self._producers.discard()
 
+    def _take_in(self, items: Sequence[Item]) -> list[Write]:
+        """Return what is to be written of these; the others only say something of their partition."""
+        writes: list[Write] = []
+        for item in items:
+            if isinstance(item, Begin):
+                self._begin(item)
+            elif isinstance(item, Unparked):
+                self._unpark(item)
+            elif (write := self._without_refused(item)) is not None:
+                writes.append(write)
+        return writes
+
     def _smaller(self, write: Put | DeadLetter) -> DeadLetter:
         """Return what is written in place of a record that the broker refuses as too large."""
         replacement = self._replace_too_large(write)
@@ -270,6 +277,11 @@ class Transactions:
         mark = LowWaterMark(begin.live, begin.end, self._pinning, begin.parked_from)
         self._partitions[begin.assignment] = _Partition(mark, begin.next_offset, begin.end)
 
+    def _unpark(self, unparked: Unparked) -> None:
+        state = self._partitions.get(unparked.assignment)
+        if state is not None and state.incarnation == unparked.incarnation:  # else the records are written again
+            state.mark.unparked(unparked.live, unparked.parked_from, unparked.known)
+
     def _keep_covered(self, writes: list[Write], ownership: Ownership) -> list[Write]:
         """Return the writes that are still ours (rule 1), and report the others as dropped."""
         kept: list[Write] = []
@@ -294,14 +306,20 @@ class Transactions:
             state = self._partitions[batch.assignment]
             state.mark.apply(batch.written, batch.end, {write.key for write in batch.parked})
             state.next_offset, state.end, state.recreated = batch.next_offset, batch.end, False
-        dead_letters = {write: at for batch in batches for write, at in batch.dead_letters_at.items()}
-        parked: dict[Put, int | None] = {}
-        for batch in batches:
-            for write in batch.parked:
-                parked[write] = None if write.key in batch.unknown else batch.written.get(write.key)
-        recreated = {each.assignment: self._partitions[each.assignment].incarnation for each in batches if each.recreated}
-        seconds = self._clock() - started
-        self._report(Committed(writes, self._ownership_confirmed_at, seconds, dead_letters, parked, recreated))
+        self._report(
+            Committed(
+                writes,
+                self._ownership_confirmed_at,
+                self._clock() - started,
+                dead_letters={write: at for batch in batches for write, at in batch.dead_letters_at.items()},
+                parked={write: batch.offset_of(write) for batch in batches for write in batch.parked},
+                recreated={
+                    batch.assignment: self._partitions[batch.assignment].incarnation
+                    for batch in batches
+                    if batch.recreated
+                },
+            )
+        )
         for batch in batches:
             if batch.recreated:
                 self._report(DelayTopicRecreated(batch.assignment))

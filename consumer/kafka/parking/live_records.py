@@ -45,9 +45,7 @@ class Room:
             self._rank(connection)
         while self._left < 0 and self._largest:
             ranked, _, largest = heapq.heappop(self._largest)
-            if -ranked != largest.kept_bytes and largest.kept_bytes:
-                self._rank(largest)
-            elif largest.give_up_latest() is not None:
+            if (-ranked != largest.kept_bytes and largest.kept_bytes) or largest.give_up_latest() is not None:
                 self._rank(largest)
             else:
                 largest.ranked = 0

@@ -245,7 +245,7 @@ def test_the_lowest_offset_of_what_is_parked_is_known() -> None:
 
 def test_parking_cannot_go_on_when_its_offsets_take_half_as_much_as_may_be_held() -> None:
     of = ledger(actions=1, connections=1)
-    fill(of, 1 + BYTES_OF_PENDING // 16 - 1)
+    fill(of, BYTES_OF_PENDING // 16)
     assert not of.parking.is_full(False)
     accept(of, 500, HANGING)
     assert of.parking.is_full(False)
