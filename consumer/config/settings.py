@@ -449,8 +449,8 @@ class Limits(_Section):
         int,
         Field(
             ge=1,
-            description="How many open actions an instance holds in memory (of 2 KiB each). What a connection has beyond"
-            " its share of them stays in the delay topic until there is room.",
+            description="How many open actions an instance holds in memory (of 2 KiB each). What a connection has "
+            "beyond its share of them stays in the delay topic until there is room.",
         ),
         BeforeValidator(_number),
     ] = 100_000
