@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.dead_letter import Reason
 from schemas.engage import ActionName, Change
 
 POSITION_KEY = b"position"
@@ -160,6 +161,21 @@ class SourceIdentity(_Contract):
     )
     incarnation: int = Field(0, description="How many topics were the source before this one.")
     former_topics: tuple[str, ...] = Field((), description="Other names that the source had before.")
+
+
+class RefusedDeadLetter(_Contract):
+    """A live record of the delay topic: a dead letter that its topic refuses. It is written there once that takes it.
+
+    Its key is that of the action. An event that never became one has `dead-letter:` and a name that is its own.
+    """
+
+    version: Literal[1] = 1
+    state: Literal["refused"] = "refused"
+    reason: Reason
+    offset: int | None = Field(None, description="Of the event in the source, where that is known.")
+    key: Bytes | None = None
+    value: Bytes | None = None
+    headers: list[tuple[str, Bytes | None]] = Field(default_factory=list)
 
 
 class Position(_Contract):

@@ -156,7 +156,10 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Dead letters",
             "Events that became dead letters, by reason. A person must act on each.",
-            {"{{reason}}": increase("engage_relay_dead_letters_total", "reason")},
+            {
+                "{{reason}}": increase("engage_relay_dead_letters_total", "reason"),
+                "refused by {{topic}}'s": total("engage_relay_refused_dead_letters", "topic"),
+            },
             stacked=True,
         ),
         Panel(

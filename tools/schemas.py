@@ -18,7 +18,7 @@ from schemas import DIALECT
 from schemas.dead_letter import DeadLetterHeaders
 from schemas.engage import ActionRequest, JobAnswer, OrderAnswer
 from schemas.order_event import OrderEvent
-from schemas.pending_action import PendingAction
+from schemas.pending_action import PendingAction, RefusedDeadLetter
 
 VERSION = 1
 HERE = Path(__file__).parents[1] / "schemas"
@@ -26,6 +26,7 @@ HERE = Path(__file__).parents[1] / "schemas"
 CONTRACTS: dict[str, type[BaseModel]] = {
     "order-event": OrderEvent,
     "pending-action": PendingAction,
+    "refused-dead-letter": RefusedDeadLetter,
     "dead-letter-headers": DeadLetterHeaders,
     "engage-action-request": ActionRequest,
     "engage-job-answer": JobAnswer,

@@ -96,14 +96,16 @@ class Connection(_Part):
 
 
 class Partition(_Part):
-    """A partition of the source that this instance owns. `lag` is None until it was measured.
+    """A partition of the source that this instance owns.
 
-    `stalled`: why it stands still (core/progress.py), with `stalled_since`; None: it does not.
+    `why`: the reason for which it is set apart. `lag` is None until it was measured. `stalled`: why it stands still
+    (core/progress.py), with `stalled_since`; None: it does not.
     """
 
     topic: str
     partition: int
     holding: Holding
+    why: str | None
     pending: int
     lag: int | None
     stalled: StallReason | None = None
@@ -216,6 +218,7 @@ def status_of(
                 topic=topic,
                 partition=number,
                 holding=each.holding,
+                why=each.why,
                 pending=each.pending,
                 lag=snapshot.lag.get((topic, number)),
                 stalled=stall.reason if (stall := snapshot.stalled.get((topic, number))) else None,
@@ -248,6 +251,17 @@ def _attention(snapshot: Snapshot, flow: Flow) -> list[str]:
         "nothing is lost, give it another key"
         for name, each in sorted(snapshot.connections.items())
         if each.suspended
+    ]
+    said += [
+        f"{topic}[{number}] is set apart, the others are served: {each.why}"
+        for (topic, number), each in sorted(snapshot.partitions.items())
+        if each.holding == "set_apart"
+    ]
+    said += [
+        f"{count} dead letters of {topic} wait in the delay topic, as their own topic refuses them ({why}); nothing is "
+        "lost, `engage-relay topics check` may say what is wrong with it"
+        for topic, (count, why) in sorted(snapshot.refused_dead_letters.items())
+        if count
     ]
     if (why := _nothing_accepted(flow)) is not None:
         said.append(why)

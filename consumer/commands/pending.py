@@ -33,8 +33,11 @@ def pending_list(
         typer.Option(metavar="NAME", help="Only of this connection.", show_default=False, autocompletion=connections),
     ] = None,
     state: Annotated[
-        Literal["pending", "sending", "unreadable"] | None,
-        typer.Option(help="sending: its intent is saved, its outcome is not.", show_default=False),
+        Literal["pending", "sending", "refused", "unreadable"] | None,
+        typer.Option(
+            help="sending: its intent is saved, its outcome is not. refused: a dead letter that its topic refuses.",
+            show_default=False,
+        ),
     ] = None,
     older_than: Annotated[
         str | None,

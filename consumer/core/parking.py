@@ -78,11 +78,13 @@ class ParkedRecords:
 class ToRead:
     """What is to be read back of a partition: the offsets of its connections' oldest parked records.
 
-    `incarnation`: of the delay topic. What was read of a former one counts for nothing.
+    `restored` and `incarnation`: of which restore, and of which delay topic. What was read of a former one counts for
+    nothing.
     """
 
     assignment: Assignment
     offsets: Mapping[str, list[int]]
+    restored: int
     incarnation: int
 
 
@@ -187,6 +189,7 @@ class ParkedRange:
 
 @dataclass(slots=True)
 class _OfPartition:
+    restored: int
     ranges: dict[str, ParkedRange] = field(default_factory=dict)
     incarnation: int = 0
     last_offset: int = -1  # the highest that is known of a committed record
@@ -200,6 +203,7 @@ class Parking:
         self._memory = memory
         self._held: dict[str, int] = {}
         self._partitions: dict[Assignment, _OfPartition] = {}
+        self._restored = 0
         self.held = 0
         """Bytes that all connections hold together."""
         self.count = 0
@@ -235,7 +239,8 @@ class Parking:
 
     def begin(self, assignment: Assignment, parked: Mapping[str, ParkedRecords]) -> None:
         """Add a restored partition."""
-        of = self._partitions[assignment] = _OfPartition()
+        self._restored += 1
+        of = self._partitions[assignment] = _OfPartition(self._restored)
         for connection, records in parked.items():
             parked_range = of.ranges[connection] = ParkedRange(records.oldest)
             parked_range.append(records.offsets)
@@ -316,7 +321,7 @@ class Parking:
                     offsets[connection] = parked.first(min(most, left))
                     left -= len(offsets[connection])
             if offsets:
-                return ToRead(assignment, offsets, of.incarnation)
+                return ToRead(assignment, offsets, of.restored, of.incarnation)
         return None
 
     def _room_for(self, connection: str, parked: ParkedRange, overdue_before: float) -> int:
@@ -336,7 +341,7 @@ class Parking:
     def is_current(self, read: ToRead) -> bool:
         """Whether what was read is still parked there."""
         of = self._partitions.get(read.assignment)
-        return of is not None and of.incarnation == read.incarnation
+        return of is not None and (of.restored, of.incarnation) == (read.restored, read.incarnation)
 
     def read(self, read: ToRead, size: Mapping[str, int], first_seen: Mapping[str, float]) -> None:
         """Take out what was read back: `size` of the records, and when the last event of each connection was seen."""

@@ -34,6 +34,7 @@ _MEMBERSHIP = frozenset(
 )
 
 DEFAULT_SESSION_MS = 45_000  # librdkafka's own
+TRANSACTION_MS = 10_000  # ours
 
 LOGGER = logging.getLogger("librdkafka")
 
@@ -74,6 +75,11 @@ _IN_A_FILE = ".file"  # ends no property of librdkafka's; kafka_properties.py sa
 def session_s(properties: Properties) -> float:
     """Return the member's session time-out in seconds, as `session.timeout.ms` or librdkafka's default says."""
     return float(properties.get("session.timeout.ms", DEFAULT_SESSION_MS)) / 1000
+
+
+def transaction_s(properties: Properties) -> float:
+    """Return for how many seconds the journal's transactions may be open, as `transaction.timeout.ms` says."""
+    return float(properties.get("transaction.timeout.ms", TRANSACTION_MS)) / 1000
 
 
 def _with_secrets(kafka: Properties) -> Config:
@@ -143,7 +149,7 @@ def producer(kafka: Properties, transactional_id: str) -> Config:
     """Return the journal's producer."""
     own = {name: kafka[name] for name in ("transaction.timeout.ms",) if name in kafka}
     return {
-        "transaction.timeout.ms": 10_000,
+        "transaction.timeout.ms": TRANSACTION_MS,
         # librdkafka waits this long between transactions in quick succession (default 100 ms).
         "retry.backoff.ms": 5,
         "linger.ms": 1,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from consumer.core.ownership import Assignment
+from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka.journal.writes import DeadLetter, Put, Write
 from consumer.kafka.records import SourceEvent
 
@@ -81,6 +82,14 @@ class ClientError:
 
 
 @dataclass(frozen=True, slots=True)
+class Overrun:
+    """The source does not hold the next offset of a partition that is consumed. Nothing more of it comes."""
+
+    assignment: Assignment
+    error: OffsetOutOfRangeError
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The end: whoever reports this does not continue."""
 
@@ -123,6 +132,14 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenUp:
+    """The broker refuses this partition's records or offsets, and takes those of another topic. Restore it again."""
+
+    assignment: Assignment
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pinned:
     """The old live records of these keys hold the low-water mark back. Write them again."""
 
@@ -143,6 +160,14 @@ class RecordTooLarge:
 
     write: Put
     replacement: DeadLetter
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterRefused:
+    """Its topic refuses this dead letter, which the delay topic keeps. Submit it again later."""
+
+    write: DeadLetter
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +192,15 @@ Fact = (
     | PartitionsCounted
     | Statistics
     | ClientError
+    | Overrun
     | Failed
     | Committed
     | Dropped
+    | GivenUp
     | Pinned
     | DelayTopicRecreated
     | RecordTooLarge
+    | DeadLetterRefused
     | TransactionAborted
     | Fenced
 )

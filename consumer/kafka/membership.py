@@ -10,8 +10,8 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
     before that, or from before the next offset, are dropped. Only partitions that this process paused are resumed.
  3. On revoke, a partition is given away when its requests in flight have settled, after `hand_over_s` at the latest.
     On lost, it is given away at once.
- 4. An offset that the broker no longer holds ends the process with an error that names it. The offset is never reset
-    in silence.
+ 4. An offset that the broker no longer holds is reported with an error that names it, and nothing more of its
+    partition is. The offset is never reset in silence.
  5. A fatal error ends the process, in whatever way the client reports it (`is_fatal`).
  6. A source that was recreated is read on at the same offset by the client, without a word. So records are reported
     only after somebody looked, since they came, whether the topic is still the same (`confirm`).
@@ -32,7 +32,7 @@ from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Ownership, Partition, generation
 from consumer.errors import ConsumerFailedError, OffsetOutOfRangeError
 from consumer.kafka import clients
-from consumer.kafka.facts import Assigned, ClientError, Failed, Lost, Read, Report, Revoked
+from consumer.kafka.facts import Assigned, ClientError, Failed, Lost, Overrun, Read, Report, Revoked
 from consumer.kafka.records import SourceEvent
 
 POLL_S = 0.1  # how long a request of another thread waits at the most
@@ -123,6 +123,18 @@ class Membership:
         if not self._paused:
             consumer.resume([TopicPartition(*at)])
         return True
+
+    def readopt(self, consumer: Consumer, assignment: Assignment) -> None:
+        """Begin a partition anew, as if it had just been assigned. What its former assignment left is nobody's."""
+        at = (assignment.topic, assignment.partition)
+        if self._owned.get(at) != assignment.epoch:
+            return
+        self._next.pop(at, None)
+        consumer.pause([TopicPartition(*at)])
+        self._epoch += 1
+        self._owned[at] = self._epoch
+        self._publish(consumer)
+        self._report(Assigned([Assignment(*at, self._epoch)]))
 
     def pause(self, consumer: Consumer) -> None:
         """Pause everything for back-pressure."""
@@ -249,7 +261,10 @@ class Membership:
     def _on_record_error(self, record: Message, error: KafkaError) -> None:
         at = f"{record.topic()}[{record.partition()}]"
         if error.code() in _RESET:
-            self._report(Failed(OffsetOutOfRangeError(f"{at}: {error.str()}")))
+            owned = (record.topic() or "", record.partition() or 0)
+            if owned in self._owned:
+                overrun = OffsetOutOfRangeError(f"{at}: {error.str()}")
+                self._report(Overrun(Assignment(*owned, self._owned[owned]), overrun))
         elif is_fatal(error):
             self._report(Failed(ConsumerFailedError(error.str())))
         else:

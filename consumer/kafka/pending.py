@@ -18,19 +18,23 @@ from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient
 from pydantic import ValidationError
 
+from consumer.core.ownership import Assignment
 from consumer.core.places import offset_at
-from consumer.kafka import clients
+from consumer.kafka import clients, refused
 from consumer.kafka.records import place_of_key
 from consumer.kafka.scan import Gap, StalledError, moment, records_between
 from consumer.kafka.topics import RelayTopics, committed_offsets, partition_counts, watermarks
 from schemas.pending_action import POSITION_KEY, PendingAction
 
-State = Literal["pending", "sending", "unreadable"]
+State = Literal["pending", "sending", "refused", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """A live record of the delay topic. `partition` and `offset` are its event's; what is unreadable has no more."""
+    """A live record of the delay topic. `partition` and `offset` are its event's.
+
+    What is unreadable has no more, nor has a dead letter that its topic refused.
+    """
 
     topic: str
     partition: int
@@ -129,6 +133,9 @@ def _pending(topic: str, partition: int, key: bytes, value: bytes) -> Pending:
     try:
         record = PendingAction.model_validate_json(value)
     except ValidationError:
+        dead_letter = refused.read(Assignment(topic, partition, 0), key, value)
+        if dead_letter is not None:
+            return Pending(topic=topic, partition=partition, offset=dead_letter.offset, state="refused")
         return Pending(topic=topic, partition=partition, offset=offset, state="unreadable")
     payload = record.payload
     return Pending(

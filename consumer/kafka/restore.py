@@ -35,16 +35,20 @@ from consumer.core.ownership import Assignment, Partition
 from consumer.core.parking import ParkedRecords
 from consumer.core.places import incarnation_at, place_of
 from consumer.errors import IdentityError, OffsetOutOfRangeError, StartUnknownError
-from consumer.kafka import clients
+from consumer.kafka import clients, refused
 from consumer.kafka.identity import check_ids, recorded_positions, topic_ids, unreadable_position, verified
+from consumer.kafka.journal.writes import DeadLetter
 from consumer.kafka.parking.live_records import LiveRecords, Room
 from consumer.kafka.records import Unreadable, live_action, read_position
 from consumer.kafka.topics import CALL_TIMEOUT_S, RelayTopics, Watermarks, committed_offsets, watermarks
 from schemas.pending_action import POSITION_KEY, Position, SourceIdentity
 
 SAY_AFTER_S = 5.0  # of waiting, the log says what the restore waits for
-# Of no progress. A dead instance's transaction ends after its transaction.timeout.ms: 10 s unless set otherwise.
-GIVE_UP_S = 120.0
+# Of no progress. A dead instance's transaction ends after its transaction.timeout.ms, which is 10 s unless set
+# otherwise, and the broker looks every 10 s.
+GIVE_UP_S = 25.0
+# While others wait for their restore: one that cannot be read must not hold them up for longer.
+GIVE_UP_SOON_S = 5.0
 ASK_RETRY_S = 0.5
 POLL_S = 0.2
 POSITION_BEHIND = 64  # records before the low-water mark that are read first to find the position record
@@ -52,7 +56,15 @@ AT_ONCE = 1000
 
 
 class RestoreError(Exception):
-    """The restore failed for now. Trying again may help."""
+    """The restore failed for now. Trying again may help: with more than one partition, with each alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unservable:
+    """The source does not hold this partition's next offset: a person must decide. The others can be served."""
+
+    assignment: Assignment
+    error: OffsetOutOfRangeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +81,7 @@ class Restored:
     """A partition was restored: this is its state in Kafka.
 
     The source continues at `next_offset`. `live`: key and offset of each live record of the delay partition that is not
-    `parked`; it ends at `end`. What they hold is in `actions` and `unreadable`, except for
+    `parked`; it ends at `end`. What they hold is in `actions`, `refused` (dead letters) and `unreadable`, except for
     what is to be removed: `again` (the source will bring their events again) and `duplicates` (second records of an
     event). `position_known`: the delay partition says where the source continues, too. `seconds`: how long it was read.
     """
@@ -79,6 +91,7 @@ class Restored:
     live: list[tuple[bytes, int]]
     end: int
     actions: list[LiveAction]
+    refused: list[DeadLetter]
     unreadable: list[UnreadableRecord]
     parked: Mapping[str, ParkedRecords] = field(default_factory=dict)
     again: Sequence[bytes] = ()
@@ -170,14 +183,20 @@ class Restorer:
         self._say = say
         self._wanted = wanted
         self._clock = clock
+        self._patience_s = GIVE_UP_S
 
-    def restore(self, assignments: Iterable[Assignment], room: int | None = None) -> list[Restored]:
-        """Restore what is still wanted of these. What is more than `room` bytes is parked (core/parking.py).
+    def restore(
+        self, assignments: Iterable[Assignment], patience_s: float | None = None, room: int | None = None
+    ) -> list[Restored | Unservable]:
+        """Restore what is still wanted of these; give up after `patience_s` (GIVE_UP_S) without progress.
 
-        Raises RestoreError, IdentityError, StartUnknownError or OffsetOutOfRangeError.
+        What is more than `room` bytes is parked (core/parking.py).
+
+        Raises RestoreError, IdentityError or StartUnknownError.
         """
         started = self._clock()
         wanted = [a for a in assignments if self._wanted(a)]
+        self._patience_s = GIVE_UP_S if patience_s is None else patience_s
         if not wanted:
             return []
         committed = self._committed(wanted)  # rule 1: first this,
@@ -208,22 +227,25 @@ class Restorer:
         later = {source[a]: p for a, p in recorded.items() if p is not None and p > committed.get(source[a], p)}
         by_relays = self._committed_by_relays(wanted, list(later))
         committed |= {at: position for at, position in later.items() if at in by_relays}
-        found = [
-            (a, self._next_offset(a, committed.get(source[a]), position, marks[source[a]]), self._clock() - started)
-            for a, position in recorded.items()
-            if self._wanted(a)
-        ]
-        return [
-            _restored(
+        found: list[Restored | Unservable] = []
+        for a, position in recorded.items():
+            if not self._wanted(a):
+                continue
+            try:
+                next_offset = self._next_offset(a, committed.get(source[a]), position, marks[source[a]])
+            except OffsetOutOfRangeError as error:
+                found.append(Unservable(a, error))
+                continue
+            restored = _restored(
                 a,
                 self._identities[a.topic],
                 readings[a],
                 next_offset=next_offset,
                 source_end=marks[source[a]][1],
-                seconds=seconds,
+                seconds=self._clock() - started,
             )
-            for a, next_offset, seconds in found
-        ]
+            found.append(restored)
+        return found
 
     def _committed(self, wanted: list[Assignment]) -> dict[Partition, int]:
         source = [(a.topic, a.partition) for a in wanted]
@@ -236,7 +258,7 @@ class Restorer:
     def _ask_for_offsets(
         self, wanted: list[Assignment], partitions: list[Partition], by_relays: list[Partition]
     ) -> dict[Partition, int]:
-        give_up_at = self._clock() + GIVE_UP_S
+        give_up_at = self._clock() + self._patience_s
         said = ""
         while True:
             try:
@@ -249,7 +271,7 @@ class Restorer:
             if not any(self._wanted(a) for a in wanted):
                 raise RestoreError("no longer owned")
             if self._clock() > give_up_at:
-                raise RestoreError(f"gave up after {GIVE_UP_S:g} s: {why}")
+                raise RestoreError(f"gave up after {self._patience_s:g} s: {why}")
 
     def _read(self, assignments: dict[tuple[str, int], Assignment], readings: dict[Assignment, _Reading]) -> None:
         """Read each of these delay partitions to its end, or until it is no longer wanted."""
@@ -257,7 +279,7 @@ class Restorer:
         if not open_:
             return
         self._reader.start({tp: reading.start for tp, reading in open_.items()})
-        give_up_at = self._clock() + GIVE_UP_S
+        give_up_at = self._clock() + self._patience_s
         say_at = self._clock() + SAY_AFTER_S
         client_error = ""
         try:
@@ -269,14 +291,14 @@ class Restorer:
                     return
                 now = self._clock()
                 if any(record.error() is None for record in records):
-                    give_up_at, client_error = now + GIVE_UP_S, ""
+                    give_up_at, client_error = now + self._patience_s, ""
                 if now > say_at:
                     self._say(_waits_for(open_, client_error))
                     say_at = now + SAY_AFTER_S
                 if not any(self._wanted(assignments[tp]) for tp in open_):
                     return
                 if now > give_up_at:
-                    raise RestoreError(f"gave up after {GIVE_UP_S:g} s: {_waits_for(open_, client_error)}")
+                    raise RestoreError(f"gave up after {self._patience_s:g} s: {_waits_for(open_, client_error)}")
         finally:
             self._reader.stop()
 
@@ -384,6 +406,7 @@ def _restored(
     kept = reading.live.finish(next_place, end_place)
     live = [*kept.again, *kept.duplicates]
     actions: list[LiveAction] = []
+    dead_letters: list[DeadLetter] = []
     unreadable: list[UnreadableRecord] = []
     sources = {(topic, assignment.partition) for topic in (identity.topic, *identity.former_topics)}
     held = kept.held + kept.unreadable
@@ -391,6 +414,9 @@ def _restored(
     while held:
         key, value, offset = held.pop()
         live.append((key, offset))
+        if (dead_letter := refused.read(assignment, key, value)) is not None:
+            dead_letters.append(dead_letter)
+            continue
         read = live_action(key, value)
         if isinstance(read, Unreadable):
             unreadable.append(UnreadableRecord(key, value, read))
@@ -410,6 +436,7 @@ def _restored(
         live=live,
         end=reading.end,
         actions=actions,
+        refused=dead_letters,
         unreadable=unreadable,
         parked=kept.parked,
         again=[key for key, _ in kept.again],

@@ -117,6 +117,10 @@ class Source:
         """Continue after `pause`."""
         self._requests.append(self._membership.resume)
 
+    def readopt(self, assignment: Assignment) -> None:
+        """Begin a partition anew, as if it had just been assigned."""
+        self._requests.append(lambda consumer: self._membership.readopt(consumer, assignment))
+
     def rejoin(self) -> None:
         """Give up every partition at once and join the group again."""
         self._requests.append(self._membership.rejoin)

@@ -10,7 +10,7 @@ from consumer.core.progress import Reading
 from consumer.kafka.journal.journal import STUCK_S
 from consumer.kafka.journal.writes import Item
 from consumer.kafka.parking.read_back import ParkedRecord
-from consumer.kafka.restore import Restored
+from consumer.kafka.restore import Restored, Unservable
 
 
 class Source(Protocol):
@@ -42,6 +42,9 @@ class Source(Protocol):
 
     def resume(self) -> None:
         """Continue after `pause`."""
+
+    def readopt(self, assignment: Assignment) -> None:
+        """Begin a partition anew, as if it had just been assigned."""
 
     def rejoin(self) -> None:
         """Give up every partition at once and join the group again."""
@@ -87,7 +90,9 @@ class Journal(Protocol):
 class Restorer(Protocol):
     """The reader of delay partitions. It blocks."""
 
-    def restore(self, assignments: Sequence[Assignment], room: int | None = None) -> list[Restored]:
+    def restore(
+        self, assignments: Sequence[Assignment], patience_s: float, room: int | None = None
+    ) -> list[Restored | Unservable]:
         """Restore what is still ours of these; records of more than `room` bytes are parked, not held.
 
         Raises RestoreError where trying again may help.

@@ -41,12 +41,15 @@ from consumer.kafka.facts import (
     Committed,
     Consumed,
     DeadLetterAt,
+    DeadLetterRefused,
     DelayTopicRecreated,
     Dropped,
     Fact,
     Failed,
     Fenced,
+    GivenUp,
     Lost,
+    Overrun,
     PartitionsCounted,
     Pinned,
     Read,
@@ -66,6 +69,7 @@ from consumer.relay.log import ThrottledLog
 from consumer.relay.outbox import Limits, Outbox
 from consumer.relay.partitions import Partitions
 from consumer.relay.reading_back import ReadingBack
+from consumer.relay.refused import RefusedDeadLetters
 from consumer.relay.tasks import Tasks
 from consumer.telemetry.metrics import DeadLettered, Metrics, Snapshot
 
@@ -133,12 +137,14 @@ class Relay:
         self._tasks = Tasks(self.fail)
         connections = list(connections)
         self._ledger = Ledger(policy, jitter, Memory(limits.pending, len(connections), limits.parked))
+        self._refused = RefusedDeadLetters()
         self._outbox = Outbox(
             ledger=self._ledger,
             router=router,
             source=source,
             journal=journal,
             limits=limits,
+            refused=self._refused,
             dead_letter_topics=dead_letter_topics,
             incarnations=incarnations,
             metrics=metrics,
@@ -164,6 +170,7 @@ class Relay:
             restorer=restorer,
             ledger=self._ledger,
             outbox=self._outbox,
+            refused=self._refused,
             dispatch=self._dispatch,
             clock=clock,
             tasks=self._tasks,
@@ -265,6 +272,9 @@ class Relay:
         self._outbox.apply(self._ledger.wake(now), now)
         next_due = self._ledger.next_wake()
         wake_at = min(math.inf if next_due is None else next_due, self._dispatch.tick(now))
+        for write in self._refused.take_due(now):
+            self._outbox.add(write)
+        wake_at = min(wake_at, self._refused.next_retry)
         self._partitions.settle_hand_overs()
         self._reading_back.look(now)
         self._outbox.submit()
@@ -337,6 +347,7 @@ class Relay:
             max_pending=self._limits.pending,
             partitions=self._partitions.figures(),
             dead_letters=tuple(self._dead_letters),
+            refused_dead_letters=self._refused.figures(),
         )
 
     # -- facts --------------------------------------------------------------------------------------------------
@@ -364,6 +375,8 @@ class Relay:
                 self._recreated(assignment)
             case RecordTooLarge(write):
                 self._record_too_large(write)
+            case DeadLetterRefused(refused, why):
+                self._dead_letter_refused(refused, why)
             case TransactionAborted(why):
                 self._metrics.transaction_aborted()
                 self._log.throttled("transaction aborted, trying again", why=why)
@@ -374,6 +387,11 @@ class Relay:
                 self._metrics.librdkafka_statistics("source", figures)
             case ClientError(why):
                 self._log.throttled("Kafka", why=why)
+            case GivenUp(assignment, why):
+                self._partitions.given_up(assignment, why)
+            case Overrun(assignment, error):
+                if self._partitions.overrun(assignment, error):
+                    self.fail(error)
             case Failed(error):
                 self.fail(error)
 
@@ -393,6 +411,7 @@ class Relay:
                 case Put(intent=Intent(action_id, sends, _)):
                     self._outbox.apply(self._ledger.intent_saved(action_id, sends, fact.ownership_confirmed_at), now)
                 case DeadLetter():
+                    self._refused.committed(write, now)
                     self._dead_lettered(write, fact.dead_letters.get(write), now)
                 case Barrier():
                     self._partitions.reached(write)
@@ -434,6 +453,8 @@ class Relay:
         for key in keys:
             if isinstance(key, bytes) and (place := place_of_key(key)) is not None:
                 self._outbox.apply(self._ledger.refresh(ActionId(assignment, place)), now)
+            for put in self._refused.rewrite(assignment, key):
+                self._outbox.add(put)
         self._tick_soon()
 
     def _recreated(self, assignment: Assignment) -> None:
@@ -443,6 +464,8 @@ class Relay:
             partition=assignment.partition,
         )
         self._outbox.write_again(self._ledger.rewrite(assignment))
+        for put in self._refused.rewrite(assignment):
+            self._outbox.add(put)
         self._tick_soon()
 
     def _record_too_large(self, write: Put) -> None:
@@ -452,4 +475,20 @@ class Relay:
             self._ledger.parking.refused(write.assignment, write.parked_for, place)
         elif place is not None:
             self._ledger.record_too_large(ActionId(write.assignment, place), self._clock())
+        self._tick_soon()
+
+    def _dead_letter_refused(self, write: DeadLetter, why: str) -> None:
+        """Try a dead letter again later, which its topic refuses and the delay topic keeps."""
+        self._metrics.dead_letter_refused(write.assignment.topic)
+        self._log.throttled(
+            "the dead-letter topic refuses a dead letter; the delay topic keeps it, and it is tried again",
+            topic=write.assignment.topic,
+            partition=write.assignment.partition,
+            offset=write.offset,
+            reason=write.reason,
+            why=why,
+        )
+        if write.assignment in self._partitions.ours:  # else its next owner finds it in the delay topic
+            for put in self._refused.refused(write, why, self._clock()):
+                self._outbox.add(put)
         self._tick_soon()

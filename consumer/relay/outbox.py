@@ -18,6 +18,7 @@ from consumer.core.clock import Clock
 from consumer.core.effects import ActionId, Close, Effect, GiveUp, LiveAction, Save
 from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
+from consumer.core.parking import BYTES_OF_PENDING
 from consumer.core.places import offset_at, place_of
 from consumer.events.deciding import Ignored, decide
 from consumer.events.routing import Misrouted, Routed, Router, Several
@@ -37,6 +38,7 @@ from consumer.kafka.records import (
 )
 from consumer.kafka.restore import UnreadableRecord
 from consumer.relay.edges import Journal, Source
+from consumer.relay.refused import RefusedDeadLetters
 from consumer.telemetry.metrics import Metrics
 from schemas.dead_letter import Reason
 
@@ -69,6 +71,7 @@ class Outbox:
         source: Source,
         journal: Journal,
         limits: Limits,
+        refused: RefusedDeadLetters,
         dead_letter_topics: Collection[str],
         incarnations: Mapping[str, int],
         metrics: Metrics,
@@ -83,6 +86,7 @@ class Outbox:
         self._source = source
         self._journal = journal
         self._limits = limits
+        self._refused = refused
         self._dead_letter_topics = dead_letter_topics
         self._incarnations = incarnations
         self._metrics = metrics
@@ -215,7 +219,13 @@ class Outbox:
         self.journal_is_full = (
             backlog >= slack * self._limits.backlog or self._journal.backlog_bytes >= slack * self._limits.backlog_bytes
         )
-        full = self.journal_is_full or self._ledger.parking.is_full(self.paused)
+        most = slack * self._limits.pending
+        full = (
+            self.journal_is_full
+            or self._ledger.parking.is_full(self.paused)
+            or self._refused.count >= most
+            or self._refused.bytes >= most * BYTES_OF_PENDING
+        )
         if full != self.paused:
             self.paused = full
             (self._source.pause if full else self._source.resume)()
@@ -230,7 +240,8 @@ def put_of(save: Save, next_offset: int | None = None, *, is_intent: bool = True
     may_follow = save.sending or save.before_document
     intent = Intent(save.action_id, save.sends, save.doubt) if may_follow and is_intent else None
     key = action_key(place, save.route)
-    return Put(assignment, key, pending_value(save), next_offset, intent, with_next, save.parked_for)
+    value = pending_value(save)
+    return Put(assignment, key, value, next_offset, intent, with_next=with_next, parked_for=save.parked_for)
 
 
 def dead_letter_of(given_up: GiveUp, now: float, next_offset: int | None = None) -> DeadLetter:

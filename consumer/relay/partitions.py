@@ -5,32 +5,39 @@ Rules:
  2. A partition is given away when its requests in flight have ended and the journal has committed its last write, or
     when the source's time for a hand-over is over. Then it is forgotten.
  3. The share of every rate limit follows the partitions that we own.
+ 4. A partition that cannot be served is set apart, and holds up no other one. Where it cannot be restored, it is tried
+    again. Where the source does not hold its next offset, a person decides: nothing more of it is read. The process
+    ends only where that is so of every partition of all sources.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from consumer.core.clock import Clock
 from consumer.core.effects import LiveAction
 from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.progress import Reading, Seen, StallReason
+from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka.journal.writes import Barrier, Begin, Position, Tombstone
-from consumer.kafka.restore import Restored, RestoreError
+from consumer.kafka.restore import GIVE_UP_S, GIVE_UP_SOON_S, Restored, RestoreError, Unservable
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import Journal, Restorer, Source, is_dead
 from consumer.relay.log import ThrottledLog
 from consumer.relay.outbox import Outbox, given_up
+from consumer.relay.refused import RefusedDeadLetters
 from consumer.relay.tasks import Tasks
-from consumer.telemetry.metrics import Metrics, PartitionFigures
+from consumer.telemetry.metrics import Metrics, PartitionFigures, SetApart
 from schemas.dead_letter import Reason
 
-RESTORE_RETRY_S = 1.0
+RESTORE_RETRY_S = (1.0, 1.0, 2.0, 5.0, 10.0)
 
 
 @dataclass(slots=True)
@@ -58,6 +65,7 @@ class Partitions:
         restorer: Restorer,
         ledger: Ledger,
         outbox: Outbox,
+        refused: RefusedDeadLetters,
         dispatch: Dispatch,
         clock: Clock,
         tasks: Tasks,
@@ -72,6 +80,7 @@ class Partitions:
         self._restorer = restorer
         self._ledger = ledger
         self._outbox = outbox
+        self._refused = refused
         self._dispatch = dispatch
         self._clock = clock
         self._tasks = tasks
@@ -79,6 +88,9 @@ class Partitions:
         self._metrics = metrics
         self._log = log
         self._restoring = ThreadPoolExecutor(1, thread_name_prefix="restore")
+        self._restoring_now: set[Assignment] = set()
+        self._readopted: Counter[tuple[str, int]] = Counter()
+        self._apart: dict[Assignment, tuple[SetApart, str]] = {}
         self.ours: set[Assignment] = set()
         self.hand_overs: list[HandOver] = []
 
@@ -95,6 +107,8 @@ class Partitions:
     def seen(self, assignment: Assignment, reading: Reading | None, halted_by: StallReason) -> Seen:
         """Return what the progress watch looks at. `halted_by`: what would explain that nothing is read at all."""
         pending = self._ledger.open_of(assignment)
+        if assignment in self._apart:
+            return Seen(reading, pending, "set_apart")
         if pending is None:
             return Seen(reading, None, "restoring")
         return Seen(reading, pending, "foreign_transaction" if reading is not None and reading.held else halted_by)
@@ -105,6 +119,8 @@ class Partitions:
 
     def _figures_of(self, assignment: Assignment) -> PartitionFigures:
         pending = self._ledger.open_of(assignment)
+        if (apart := self._apart.get(assignment)) is not None and self._stays(assignment):
+            return PartitionFigures("set_apart", pending or 0, *apart)
         if pending is None:
             return PartitionFigures("restoring")
         return PartitionFigures("open" if self._stays(assignment) else "leaving", pending)
@@ -119,24 +135,87 @@ class Partitions:
     def assigned(self, assignments: Sequence[Assignment]) -> None:
         """Restore the assigned partitions, then begin them (rule 1)."""
         self._metrics.rebalanced("assigned")
+        again = {each[:2] for each in assignments}
+        for former in [each for each in self.ours if each[:2] in again]:  # which were given up
+            self.ours.discard(former)
+            self._apart.pop(former, None)
         self.ours.update(assignments)
         self._set_shares()
         self._tasks.start(self._adopt(list(assignments)))
 
     async def _adopt(self, assignments: list[Assignment]) -> None:
         loop = asyncio.get_running_loop()
-        while assignments := [each for each in assignments if self._stays(each)]:
-            try:
-                room = self._ledger.parking.room_for_restore
-                restored = await loop.run_in_executor(self._restoring, self._restorer.restore, assignments, room)
-            except RestoreError as error:
-                self._log.throttled("restore continues", why=str(error))
-                await asyncio.sleep(RESTORE_RETRY_S)
-                continue
-            for each in restored:
-                self._begin(each)
-            self._tick_soon()
+        failures = 0
+        asked = set(assignments)
+        self._restoring_now |= asked
+        try:
+            while assignments := [each for each in assignments if self._stays(each)]:
+                patience_s = GIVE_UP_S if len(self._restoring_now) == 1 else GIVE_UP_SOON_S
+                restore = partial(
+                    self._restorer.restore, assignments, patience_s, self._ledger.parking.room_for_restore
+                )
+                try:
+                    restored = await loop.run_in_executor(self._restoring, restore)
+                except RestoreError as error:
+                    self._log.throttled("restore continues", why=str(error))
+                    if len(assignments) > 1:  # rule 4
+                        for each in assignments:
+                            self._tasks.start(self._adopt([each]))
+                        return
+                    if failures and assignments[0] in self.ours:
+                        self._set_apart(assignments[0], "unreadable", str(error))
+                    await asyncio.sleep(RESTORE_RETRY_S[min(failures, len(RESTORE_RETRY_S) - 1)])
+                    failures += 1
+                    continue
+                for result in restored:
+                    self._restored(result)
+                self._tick_soon()
+                return
+        finally:
+            self._restoring_now -= asked
+
+    def _restored(self, restored: Restored | Unservable) -> None:
+        if isinstance(restored, Unservable):
+            if self.overrun(restored.assignment, restored.error):
+                raise restored.error
             return
+        if self._apart.pop(restored.assignment, None) is not None:
+            self._log.info("partition served again", topic=restored.assignment[0], partition=restored.assignment[1])
+        self._begin(restored)
+
+    def overrun(self, assignment: Assignment, error: OffsetOutOfRangeError) -> bool:
+        """Set a partition apart whose next offset the source does not hold. True: so it is of all (rule 4)."""
+        if not self._stays(assignment):
+            return False
+        self._set_apart(assignment, "overrun", str(error))
+        apart = [each for each, (reason, _) in self._apart.items() if reason == "overrun"]
+        return len(apart) >= sum(self._counts.values())
+
+    def given_up(self, assignment: Assignment, why: str) -> None:
+        """Set a partition apart that the journal gave up, and restore it again after a growing wait."""
+        if not self._stays(assignment):
+            return
+        self._set_apart(assignment, "unwritable", why)
+        self._ledger.drop(assignment)
+        self._refused.forget(assignment)
+        self._tasks.start(self._readopt(assignment))
+
+    async def _readopt(self, assignment: Assignment) -> None:
+        tried = self._readopted[assignment[:2]]
+        self._readopted[assignment[:2]] += 1
+        await asyncio.sleep(RESTORE_RETRY_S[min(tried, len(RESTORE_RETRY_S) - 1)])
+        self._source.readopt(assignment)
+
+    def _set_apart(self, assignment: Assignment, reason: SetApart, why: str) -> None:
+        if assignment not in self._apart:
+            self._log.error(
+                "partition set apart: it cannot be served, the others go on",
+                topic=assignment.topic,
+                partition=assignment.partition,
+                reason=reason,
+                why=why,
+            )
+        self._apart[assignment] = (reason, why)
 
     def _begin(self, restored: Restored) -> None:
         assignment, now = restored.assignment, self._clock()
@@ -150,6 +229,7 @@ class Partitions:
             self._outbox.add(Tombstone(assignment, key))
         for record in restored.unreadable:
             self._outbox.dead_letter_unreadable(assignment, record, now)
+        self._refused.restored(restored.refused, now)
         if not restored.position_known:
             self._outbox.add(Position(assignment, restored.next_offset))
         known = self.known(assignment, restored.actions, now)
@@ -216,7 +296,9 @@ class Partitions:
 
     def _forget(self, assignments: Iterable[Assignment]) -> None:
         for assignment in assignments:
+            self._apart.pop(assignment, None)
             self._ledger.drop(assignment)
+            self._refused.forget(assignment)
             self.ours.discard(assignment)
         self._set_shares()
 

@@ -46,7 +46,10 @@ PREFIX = "engage_relay_"
 
 Rebalance = Literal["assigned", "revoked", "lost"]
 Thread = Literal["event_loop", "consumer"]
-Holding = Literal["restoring", "open", "leaving"]  # a partition that is owned: `leaving` while it is handed over
+# A partition that is owned: `leaving` while it is handed over, `set_apart` where it cannot be served.
+Holding = Literal["restoring", "open", "leaving", "set_apart"]
+# Why: the source lacks the next offset; the delay partition cannot be read; the broker refuses what we write.
+SetApart = Literal["overrun", "unreadable", "unwritable"]
 
 # From an event's own time: a tag that is there at once, Engage's processing (seconds to minutes), the waits after
 # failures (10 s to 5 min), an outage of hours, and the deadline (24 h).
@@ -103,6 +106,8 @@ class PartitionFigures:
 
     holding: Holding = "open"
     pending: int = 0
+    apart: SetApart | None = None
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +148,7 @@ class Snapshot:
     max_pending: int = 0  # above it actions are parked
     partitions: Mapping[Partition, PartitionFigures] = field(default_factory=dict)
     dead_letters: tuple[DeadLettered, ...] = ()  # the last ones
+    refused_dead_letters: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # by source topic; the last why
 
     @property
     def oldest_pending_age_s(self) -> float:
@@ -221,6 +227,11 @@ class Metrics:
             "connection",
         )
         self._dead_letters = counter("dead_letters_total", "Events that became dead letters, by reason.", "reason")
+        self._refused = counter(
+            "dead_letters_refused_total",
+            "Times that the dead-letter topic refused a dead letter: it waits in the delay topic.",
+            "topic",
+        )
         self._transactions = Histogram(
             PREFIX + "transaction_duration_seconds",
             "Duration of the journal's committed transactions.",
@@ -274,7 +285,7 @@ class Metrics:
         polled = [self._outcomes[each] for each in (*get_args(PollOutcome), *get_args(DocumentOutcome))]
         sent = [self._outcomes[each] for each in get_args(SendOutcome)]
         for topic in topics:
-            for series in (self._consumed, self._unrouted, self._tombstones, self._foreign_redrives):
+            for series in (self._consumed, self._unrouted, self._tombstones, self._foreign_redrives, self._refused):
                 series.start([(topic,)])
         self._routed.start(routes)
         self._dropped.start((route, field) for route, _ in routes for field in ("language", "data", "event_time"))
@@ -362,6 +373,10 @@ class Metrics:
         """Record that an event became a dead letter."""
         self._dead_letters[reason,].inc()
         self._history.dead_lettered(reason)
+
+    def dead_letter_refused(self, topic: str) -> None:
+        """Record that the dead-letter topic of a source topic refused a dead letter."""
+        self._refused[topic,].inc()
 
     def dead_letters_waiting(self, counts: Mapping[str, int]) -> None:
         """Take how many dead letters wait for a redrive, by source topic; a topic that is left out was not counted."""
@@ -496,6 +511,19 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
     ):
         yield _gauge(name, text, values=[("", value)])
     yield _gauge("pending_actions", "Open actions by state.", "state", snapshot.pending.items())
+    apart = GaugeMetricFamily(
+        PREFIX + "partitions_set_apart",
+        "1 for a source partition that cannot be served, while the others are.",
+        labels=["topic", "partition", "reason"],
+    )
+    for (topic, number), each in snapshot.partitions.items():
+        if each.apart is not None:
+            apart.add_metric([topic, str(number), each.apart], 1)
+    yield apart
+    yield _gauge(
+        "refused_dead_letters", "Dead letters that wait in the delay topic: their topic refuses them.", "topic",
+        ((topic, count) for topic, (count, _) in snapshot.refused_dead_letters.items()),
+    )  # fmt: skip
     yield _gauge(
         "dead_letters_waiting",
         "Dead letters that wait for a redrive, of the owned partitions; absent while nobody counted them.",

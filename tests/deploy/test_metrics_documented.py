@@ -16,7 +16,7 @@ from consumer.core.outcomes import DocumentOutcome, PollOutcome, SendOutcome
 from consumer.core.poll_plan import PollPlan
 from consumer.engage.http import FailureKind
 from consumer.events.routing import BUILT_IN_ROUTES
-from consumer.telemetry.metrics import ConnectionFigures, Metrics, Rebalance, Snapshot
+from consumer.telemetry.metrics import ConnectionFigures, Metrics, PartitionFigures, Rebalance, Snapshot
 from schemas.dead_letter import Reason
 from tests.deploy.monitoring import REFERENCE, ROOT, RUNBOOK, Exposed, exposed, recorded, unknown
 
@@ -43,6 +43,8 @@ def scrape() -> str:
         Snapshot(
             pending={state.name.lower(): 0 for state in State if state is not State.GONE},
             lag={("orders", 0): 1},
+            partitions={("orders", 0): PartitionFigures("set_apart", 0, "overrun", "why")},
+            refused_dead_letters={"orders": (1, "why")},
             connections={"default": ConnectionFigures(plan=PollPlan(60.0).figures())},
         )
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.simulation.engage_model import ACTION_FAULTS, DOCUMENT_FAULTS, POLL_FAULTS
+from tests.simulation.engage_model import ACTION_FAULTS, DOCUMENT_FAULTS, POLL_FAULTS, WITH_DOCUMENT_FAULTS
 from tests.simulation.faults import FAIL_POINTS, FAULTS, IN_A_TRANSACTION
 
 TO_BE_REACHED = (
@@ -26,6 +26,9 @@ TO_BE_REACHED = (
     "records of a transaction that were written in part",
     "a record's offset stayed unknown",
     "a record was too large",
+    "a dead letter was refused",
+    "a dead letter was refused again",
+    "a refused dead letter was restored",
     "a transaction was aborted",
     "a commit's outcome was unknown",
     "a producer was fenced",
@@ -52,6 +55,8 @@ TO_BE_REACHED = (
     "records were deleted unread",
     "an offset is out of range while it consumes",
     "a process ended for an offset that is out of range",
+    "a partition was set apart, as records were deleted unread",
+    "a partition was set apart, as its delay partition cannot be read",
     "a process refused to start: the delay topic has too few partitions",
     "a restore found no delay partition yet",
     "a process heard that the source has grown",
@@ -69,6 +74,8 @@ TO_BE_REACHED = (
     "the source was paused",
     "the source was resumed",
     "an action was withdrawn",
+    "an order was changed",
+    *(f"with document: {client_error}" for client_error in ("ok", *WITH_DOCUMENT_FAULTS)),
     "action: 422",
     "an action was accepted once its order had a contact",
     "a document was withdrawn",

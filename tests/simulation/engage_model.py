@@ -26,11 +26,12 @@ from consumer.core.outcomes import (
     Throttled,
     Unauthorized,
     Unavailable,
+    WithDocumentOutcome,
     Withdrawn,
 )
 from consumer.engage.client import Permit, at_once
 from consumer.engage.http import MaySend
-from schemas.engage import ActionRequest
+from schemas.engage import ActionRequest, Change
 from tests.simulation import faults
 from tests.simulation.process import Process
 from tests.simulation.workload import Event
@@ -43,6 +44,7 @@ POLL_FAULTS = ("404", "401", "403", "429", "503", "timeout", "400", "job failed"
 DOCUMENT_FAULTS = ("401", "403", "429", "503", "400", "502 applied", "502 applied")
 WORKS_S = (0.5, 4.0, 15.0)  # at a document, at the longest: within a hand-over's time, and a session's beside the lease
 WORKS_ON_S = (0.5, 15.0, 25.0)  # at one that a gateway answered: within `processing_s`
+WITH_DOCUMENT_FAULTS = ("401", "403", "429", "400", "answer lost", "request lost")
 ACTION_FAULTS = (
     "404", "401", "403", "429", "429 for long", "503", "refused", "400", "500 processed", "500 not processed",
     "answer lost", "request lost", "processed late",
@@ -100,6 +102,8 @@ class SimulatedEngage:
         client_error = await self._asked(POLL_FAULTS, event)
         self._scheduler.reach(f"poll: {client_error}")
         match client_error:
+            case "ok" if event is not None and event.job_failed:
+                return JobFailed("failed")
             case "404":
                 return NotFound()
             case "401":
@@ -115,7 +119,8 @@ class SimulatedEngage:
                 return Unavailable("time-out")
             case "400":
                 return Rejected(400, "refused")
-            case "job failed" if event is not None:
+            case "job failed" if event is not None and not event.accepted:
+                event.job_failed = True
                 return JobFailed("failed")
         if event is not None and event.nature == "missing":
             return NotFound()
@@ -180,6 +185,70 @@ class SimulatedEngage:
         if exists:
             return None
         return DocumentTaken(f"job-{event.number}" if scheduler.chance(0.8) else None)
+
+    async def send_change(
+        self, order_id: str, change: Change, body: dict[str, object], may_send: MaySend
+    ) -> DocumentOutcome:
+        event = self._scheduler.events[int(cast("int", body["n"]))]
+        client_error = await self._asked(DOCUMENT_FAULTS, event)
+        if not may_send():
+            self._scheduler.reach("a change was withdrawn")
+            return Withdrawn()
+        self._scheduler.reach("an order was changed")
+        return await self._document(event, client_error, replaces=True) or DocumentTaken(None)
+
+    async def send_with_document(
+        self, order_id: str, document: dict[str, object], permit: Permit, may_send: MaySend, how: Document
+    ) -> WithDocumentOutcome:
+        scheduler = self._scheduler
+        event = scheduler.events[int(cast("int", document["n"]))]
+        client_error = await self._asked(WITH_DOCUMENT_FAULTS, event)
+        if not may_send():
+            scheduler.reach("a document with an action was withdrawn")
+            return Withdrawn()
+        if not how.exists and scheduler.oracle.has_order(event):
+            if not how.replaces:
+                return OrderKept()
+            if not await self._continues(permit):
+                return Unavailable("not replaced yet")
+            if not may_send():
+                return OrderExists()
+        epoch = scheduler.oracle.posted(self._process, event)
+        with scheduler.oracle.document_under_way(self._process, event):
+            outcome = await self._with_document(event, client_error)
+        scheduler.reach(f"with document: {client_error}")
+        if isinstance(outcome, DocumentTaken):
+            scheduler.oracle.answered(self._process, event, epoch, Accepted())
+        elif not isinstance(outcome, InDoubt):
+            scheduler.oracle.answered(self._process, event, epoch, Rejected(0, client_error))
+        return outcome
+
+    async def _with_document(self, event: Event, client_error: str) -> WithDocumentOutcome:
+        scheduler = self._scheduler
+
+        def apply() -> None:
+            if not event.job_failed:
+                scheduler.oracle.document_applied(self._process, event)
+                scheduler.oracle.accepted(event)
+
+        match client_error:
+            case "401":
+                return Unauthorized(401)
+            case "403":
+                return Forbidden()
+            case "429":
+                return Throttled(scheduler.pick((None, 2.0)))
+            case "400":
+                return Rejected(400, "refused")
+        takes_s = scheduler.pick(WORKS_ON_S)
+        if client_error in ("ok", "answer lost"):
+            event.ready_at = max(event.ready_at, scheduler.now + takes_s)
+            event.job_failed = False
+            scheduler.at(scheduler.now + takes_s, apply)
+        await self._sleep(scheduler.pick((0.01, 0.5)) if client_error == "ok" else 2 * TIMEOUT_S)
+        if client_error == "ok":
+            return DocumentTaken(f"job-{event.number}")
+        return InDoubt(client_error)
 
     async def send_action(self, order_id: str, request: ActionRequest, may_send: MaySend) -> ActionOutcome:
         event = self._scheduler.events[int(cast("int", request.data))]

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from consumer.core.ownership import Assignment, Partition
 from tests.simulation import workload
-from tests.simulation.kafka_model import TRANSACTION_TIMEOUT_S
+from tests.simulation.kafka_model import TRANSACTION_TIMEOUT_S, Refusal
 from tests.simulation.process import TOPICS, Process
 
 if TYPE_CHECKING:
@@ -289,6 +289,15 @@ def _holder(scheduler: Scheduler, number: int) -> tuple[Process, Assignment] | N
     return None
 
 
+def refuse_dead_letters(scheduler: Scheduler) -> bool:
+    """The dead-letter topic refuses some records, or all, for a while."""
+    refusals: tuple[Refusal, ...] = get_args(Refusal)
+    scheduler.kafka.refusal = scheduler.pick(refusals)
+    scheduler.say(f"{TOPICS.dead_letters} refuses, {scheduler.kafka.refusal}")
+    scheduler.at(scheduler.now + scheduler.pick((5.0, 60.0, 600.0)), scheduler.take_dead_letters)
+    return True
+
+
 def jump(scheduler: Scheduler) -> bool:
     """A machine's wall clock is set an hour forward or back. Its processes do not notice; those after them do."""
     if not scheduler.profile.skew_s:
@@ -329,6 +338,7 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "delete records": (1, delete_records),
     "more partitions": (1, grow),
     "delay topic recreated": (1, recreate),
+    "dead letters refused": (2, refuse_dead_letters),
     "clock jump": (1, jump),
     "member refused": (1, refuse),
 }

@@ -5,7 +5,7 @@ What becomes of a request is the scheduler's decision: answered, lost, answered 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -14,7 +14,7 @@ from consumer.core.ownership import Assignment, Partition
 from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.topics import RelayTopics, Watermarks
 from tests.simulation.kafka_model import Headers, Member, Record, error, metadata
-from tests.simulation.process import Process
+from tests.simulation.process import TOPICS, Process
 
 LARGEST_RECORD = 2_000  # bytes that the delay topic takes
 
@@ -274,6 +274,9 @@ class SimulatedConsumer:
 # -- the producer
 
 
+_Produced = tuple[Partition, tuple[bytes | None, bytes | None, Headers], Callable[..., None]]
+
+
 class SimulatedProducer:
     """librdkafka's transactional producer, without KIP-890's client side."""
 
@@ -285,7 +288,7 @@ class SimulatedProducer:
         self._one_by_one = one_by_one
         self._epoch = 0
         self._serial = 0
-        self._buffer: list[tuple[Partition, tuple[bytes | None, bytes | None, Headers], Callable[..., None]]] = []
+        self._buffer: list[_Produced] = []
 
     def _fate(self, call: str) -> str:
         """Decide what becomes of a request, after whatever happens meanwhile."""
@@ -328,10 +331,14 @@ class SimulatedProducer:
         batch, self._buffer = self._buffer, []
         refused = any(len(record[1] or b"") > LARGEST_RECORD and "delay" in at[0] for at, record, _ in batch)
         failed: set[Partition] = set()
+        refusals = self._refusals(batch)
         for index, (at, record, delivered) in enumerate(batch):
             too_large = len(record[1] or b"") > LARGEST_RECORD and "delay" in at[0]
             if too_large or (refused and not self._one_by_one):
                 delivered(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), message(at, None))
+                continue
+            if index in refusals:
+                delivered(KafkaError(refusals[index]), message(at, None))
                 continue
             # Within a partition none is written after one that was not: an idempotent producer's sequence has no gaps.
             if at in failed or (fate == "lost" and self._scheduler.chance(0.5)):
@@ -349,6 +356,16 @@ class SimulatedProducer:
                 offset = None
             delivered(None, message(at, offset))
         return 0
+
+    def _refusals(self, batch: Sequence[_Produced]) -> dict[int, int]:
+        """Return what the dead-letter topic says of the batch's records, by their index."""
+        found: dict[int, int] = {}
+        for each in {at for at, _, _ in batch if at[0] == TOPICS.dead_letters}:
+            of_partition = [index for index, (at, _, _) in enumerate(batch) if at == each]
+            for indices in [[index] for index in of_partition] if self._one_by_one else [of_partition]:
+                refused = self._kafka.refused([batch[index][1][1] for index in indices])
+                found.update((index, code) for index, code in zip(indices, refused, strict=True) if code is not None)
+        return found
 
     def send_offsets_to_transaction(
         self, positions: list[TopicPartition], group_metadata: bytes, timeout: float

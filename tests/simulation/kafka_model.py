@@ -11,7 +11,8 @@ Modelled from the protocol and from what was measured on real brokers:
     owner gave it up. No generation begins before every member that is not given up for dead takes part.
  6. Offsets that arrive late are taken by whatever transaction their producer's epoch has open by then (brokers from 3.7
     on refuse them where none is open).
- 7. A topic that is deleted takes its records along, also those of open transactions; recreated it begins at 0. Whether
+ 7. A topic may refuse a record, and every batch that holds it; brokers say which record it is, or do not.
+ 8. A topic that is deleted takes its records along, also those of open transactions; recreated it begins at 0. Whether
     the group's offsets go with it is a matter of time: its coordinator hears of it later.
 """
 
@@ -22,7 +23,8 @@ import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
+from zlib import crc32
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -187,6 +189,8 @@ class Member:
     silent_since: float = math.inf
 
 
+Refusal = Literal["of the topic", "of a record", "of a record, unsaid which"]
+
 _METADATA = struct.Struct("=i")
 PREFIX = b"CGMDv2:"
 
@@ -213,6 +217,7 @@ class Kafka:
         self.committed: dict[Partition, tuple[int, str | None]] = {}
         self.members: dict[bytes, Member] = {}
         self._silent: list[Member] = []
+        self.refusal: Refusal | None = None  # of the dead-letter topics
         self.version = 0  # changes with whatever a member may hear of: nobody looks twice at the same
         self.generation = 0
         self.restless = False
@@ -337,6 +342,16 @@ class Kafka:
             return False
         asked = set(partitions)
         return any(p.transaction and not asked.isdisjoint(p.transaction.offsets) for p in self._open_ones)
+
+    def refused(self, records: list[bytes | None]) -> list[int | None]:
+        """Say why a dead-letter topic does not take a produce batch, for each of its records; none where it does."""
+        if self.refusal == "of the topic":
+            return [KafkaError.TOPIC_AUTHORIZATION_FAILED for _ in records]
+        culprits = [self.refusal is not None and crc32(value or b"") & 1 for value in records]
+        if not any(culprits):
+            return [None for _ in records]
+        other = KafkaError._INVALID_DIFFERENT_RECORD if self.refusal == "of a record" else KafkaError.INVALID_RECORD
+        return [KafkaError.INVALID_RECORD if culprit else other for culprit in culprits]
 
     # -- topics -------------------------------------------------------------------------------------------------
 

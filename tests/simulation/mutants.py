@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
@@ -31,14 +31,15 @@ from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka import clients
 from consumer.kafka.journal.low_water_mark import LowWaterMark
 from consumer.kafka.journal.producers import AbortedError, Producers, UnknownOutcomeError
-from consumer.kafka.journal.transactions import Keyed, Transactions, _Batch
-from consumer.kafka.journal.writes import Barrier, Tombstone, Write
+from consumer.kafka.journal.transactions import Transactions, _Batch
+from consumer.kafka.journal.writes import Barrier, DeadLetter, Keyed, Position, Tombstone, Write
 from consumer.kafka.membership import Membership
 from consumer.kafka.restore import Restorer, _Reading
 from consumer.kafka.topics import Watermarks
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.partitions import Partitions
+from consumer.relay.refused import RefusedDeadLetters
 from schemas.dead_letter import Reason
 
 Patch = pytest.MonkeyPatch
@@ -378,6 +379,30 @@ def a_follow_up_leaves_without_its_permit(patch: Patch) -> None:
     patch.setattr(Dispatch, "_permit_follow_up", permit_follow_up)
 
 
+@mutation
+def a_dead_letter_that_is_refused_is_skipped(patch: Patch) -> None:
+    def kept(self: Transactions, writes: Sequence[Write], refused: Sequence[DeadLetter], why: str) -> list[Write]:
+        kept: list[Write] = []
+        for write in writes:
+            if not isinstance(write, DeadLetter) or write not in refused:
+                kept.append(write)
+            elif write.next_offset is not None:
+                kept.append(Position(write.assignment, write.next_offset))
+        return kept
+
+    patch.setattr(Transactions, "_kept", kept)
+
+
+@mutation
+def a_refused_dead_letter_is_not_tried_again(patch: Patch) -> None:
+    patch.setattr(RefusedDeadLetters, "take_due", lambda self, now: [])
+
+
+@mutation
+def a_partition_that_cannot_be_served_ends_the_process(patch: Patch) -> None:
+    patch.setattr(Partitions, "overrun", lambda self, assignment, error: True)
+
+
 # -- documents ---------------------------------------------------------------------------------------------------
 
 
@@ -513,3 +538,8 @@ def an_order_without_a_contact_is_tried_for_ever(patch: Patch) -> None:
         return original(self, entry, errors, now)
 
     patch.setattr(Ledger, "_no_contact", no_contact)
+
+
+@mutation_of_documents
+def an_action_that_travelled_in_its_document_is_sent_by_itself_as_well(patch: Patch) -> None:
+    patch.setattr(_Entry, "is_taken", False)

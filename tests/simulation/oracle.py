@@ -34,7 +34,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
@@ -62,6 +62,7 @@ MIN_WAIT_S = 8.0  # before an action in doubt is sent again: 10 s, spread by 20 
 HEARD_WITHIN_S = 300.0  # by all that is healed, who owns what, and how many partitions there are
 REWRITE_AFTER_S = 60.0  # after the first transaction that met a new delay topic
 _SENDS = re.compile(rb'"sends":(\d+)')
+_OFFSET = re.compile(rb'"offset":(\d+)')
 _TIMES = re.compile(rb'"first_seen_ms":(\d+),"due_ms":(\d+)')
 
 
@@ -170,7 +171,9 @@ class Oracle:
         return epoch
 
     def _ended(self, event: Event) -> bool:
-        return event.deleted or event.accepted > 0 or self._has_dead_letter(event) or self._is_gone(event)
+        is_kept = event.offset in _kept(self._scheduler.delay_log(event.partition).live)
+        dead = is_kept or self._has_dead_letter(event)
+        return event.deleted or event.accepted > 0 or dead or self._is_gone(event)
 
     def _has_dead_letter(self, event: Event) -> bool:
         return (event.partition, event.offset) in self._dead_letters
@@ -264,6 +267,8 @@ class Oracle:
 
     def restored(self, process: Process, record: Record) -> None:
         """A restore reads a record: note what another clock wrote."""
+        if record.value and _is_kept(record):
+            self._scheduler.reach("a refused dead letter was restored")
         times = _TIMES.search(record.value) if record.value else None
         if times is not None:
             now = process.clock()
@@ -317,9 +322,9 @@ class Oracle:
         if log.topic == TOPICS.dead_letters:
             self.by_offset[log.partition][_source_offset(record)].torn_dead_letters += 1
         elif record.key != POSITION_KEY:
-            place = place_of_key(record.key or b"")
-            if place is not None and offset_at(place) >= self.position(log.partition):
-                self.by_offset[log.partition][offset_at(place)].torn = True
+            offset = _offset_of(record)
+            if offset is not None and offset >= self.position(log.partition):
+                self.by_offset[log.partition][offset].torn = True
 
     def is_known(self, number: int) -> bool:
         """Whether anybody wrote down where it continues: else it begins wherever retention has left it."""
@@ -354,7 +359,7 @@ class Oracle:
                 if of is log and record.key is not None and record.key != POSITION_KEY and record.value is not None:
                     records[record.key] = record
         for record in records.values():
-            event = self.by_offset[number][offset_at(place_of_key(record.key or b"") or 0)]
+            event = self.by_offset[number][_offset_of(record) or 0]
             event.bereft = True
             event.holder = holder if holder is not None and _holds(*holder, event) else None
             event.gone_intent = record if _is_intent(record) else None
@@ -413,9 +418,12 @@ class Oracle:
             if mark is not None and mark[0] <= log.end and any(r.offset < mark[0] for r in live.values()):
                 scheduler.violate(f"the low-water mark of {number} is {mark[0]}, behind a live record")
         unknown = len(live)
+        kept = _kept(live)
         pending = dead_letters = ignored = accepted = both = gone = 0
         for event in self.by_offset[number]:
             record = live.get(event.key)
+            if record is None and event.offset in kept:
+                record = kept[event.offset]
             unknown -= record is not None
             what = self._what_became(event, event.offset < position, record, log)
             if event.offset < position:
@@ -451,16 +459,31 @@ class Oracle:
             wrong = f"{dead_letters} dead letters"
         elif not event.payload:
             known = log is not None and event.key in log.latest
-            if record is not None or known or event.accepted or (dead_letters and event.is_ignored):
+            is_dead = record is not None or dead_letters
+            if (
+                (record is not None and not _is_kept(record))
+                or known
+                or event.accepted
+                or (is_dead and event.is_ignored)
+            ):
                 wrong = "acted upon"
-            elif read and not event.is_ignored and not dead_letters:
+            elif read and not event.is_ignored and not is_dead:
+                if event.bereft:
+                    return self._bereft(event)
                 wrong = "not dead-lettered"
+            elif record is not None:
+                event.bereft = False
         elif not read:
             if event.accepted or dead_letters > event.torn_dead_letters or (record is not None and not event.torn):
                 wrong = "acted upon before its offset is settled"
         elif record is not None:
             event.bereft, event.gone_intent = False, None
-            if event.accepted and not _is_intent(record):
+            if _is_kept(record):
+                if event.accepted and not event.ever_in_doubt:
+                    wrong = "accepted and a refused dead letter, never in doubt"
+                elif dead_letters > event.torn_dead_letters:
+                    wrong = "a refused dead letter and a dead letter"
+            elif event.accepted and not _is_intent(record) and not _is_taken(record, event):
                 wrong = "accepted and still pending, not in doubt"
             elif dead_letters > event.torn_dead_letters:
                 wrong = "pending and a dead letter"
@@ -507,6 +530,30 @@ def _holds(process: Process, assignment: Assignment, event: Event) -> bool:
 
 def _is_intent(record: Record) -> bool:
     return b'"state":"sending"' in (record.value or b"")[:40]
+
+
+def _is_kept(record: Record) -> bool:
+    """Whether it is a dead letter that its topic refused."""
+    return b'"state":"refused"' in (record.value or b"")[:40]
+
+
+def _kept(live: Mapping[bytes, Record]) -> dict[int, Record]:
+    """Return the refused dead letters by the offset of their event."""
+    return {_offset_of(record) or 0: record for record in live.values() if _is_kept(record)}
+
+
+def _offset_of(record: Record) -> int | None:
+    """Return the offset of the event that a record of the delay topic is about."""
+    if not _is_kept(record):
+        place = place_of_key(record.key or b"")
+        return None if place is None else offset_at(place)
+    found = _OFFSET.search(record.value or b"")
+    return int(found[1]) if found else None
+
+
+def _is_taken(record: Record, event: Event) -> bool:
+    """Whether Engage took the document that the event's action travels in: its job is known."""
+    return event.travels and b'"job_id":"' in (record.value or b"").partition(b',"payload":')[0]
 
 
 def _sends_of(record: Record) -> int:

@@ -20,6 +20,7 @@ from consumer.core.clock import Clock
 from consumer.errors import ConsumerFailedError, OffsetOutOfRangeError
 from consumer.kafka.facts import (
     Committed,
+    DeadLetterRefused,
     DelayTopicRecreated,
     Dropped,
     Fact,
@@ -28,6 +29,7 @@ from consumer.kafka.facts import (
     RecordTooLarge,
     TransactionAborted,
 )
+from consumer.kafka.journal.writes import DeadLetter
 from consumer.kafka.records import position_value
 from schemas.pending_action import POSITION_KEY
 from tests.simulation import faults
@@ -75,6 +77,7 @@ class Scheduler:
         self.growing = False  # the source has more partitions than somebody knows
         self.twins = self.profile.twins
         self.fail_points: dict[str, tuple[str, str]] = {}
+        self.refused: set[DeadLetter] = set()
         self._violation: str | None = None
         self._timers: list[tuple[float, int, Callable[[], object] | None, Process | None, Handle | None]] = []
         self._timer_count = 0
@@ -164,11 +167,26 @@ class Scheduler:
         match error:
             case OffsetOutOfRangeError():
                 self.reach("a process ended for an offset that is out of range")
+                if any(self.oracle.position(n) >= self.kafka.logs[TOPICS.source, n].start for n in self.numbers):
+                    self.violate(f"{process.id} ends for one partition, though others can be served")
             case ConsumerFailedError():
                 self.reach("a process ended because the group refused it")
                 self.oracle.refused()
             case _:
                 self.broken(error)
+
+    def set_apart(self, process: Process, line: str, **fields: object) -> None:
+        """Be the operator, who is told of a partition whose records were deleted unread, and stops all to decide."""
+        if fields.get("reason") == "overrun":
+            self.reach("a partition was set apart, as records were deleted unread")
+            self.at(self.now + self.pick((5.0, 100.0)), self._stop_all)
+        elif fields.get("reason") == "unreadable":
+            self.reach("a partition was set apart, as its delay partition cannot be read")
+
+    def _stop_all(self) -> None:
+        for process in list(self.processes.values()):
+            if process is not None:
+                self.crash(process, back_after_s=5.0)
 
     def ended(self, process: Process) -> None:
         """A process is over; whoever watches it starts it again."""
@@ -190,6 +208,9 @@ class Scheduler:
                 self.reach("a transaction met a delay topic that was recreated")
             case RecordTooLarge():
                 self.reach("a record was too large")
+            case DeadLetterRefused(write):
+                self.reach("a dead letter was refused again" if write in self.refused else "a dead letter was refused")
+                self.refused.add(write)
             case TransactionAborted(why):
                 self.reach("a commit's outcome was unknown" if "unknown" in why else "a transaction was aborted")
             case Fenced():
@@ -463,6 +484,10 @@ class Scheduler:
             self.kafka.grow(TOPICS.dead_letters)
         self.growing = False
 
+    def take_dead_letters(self) -> None:
+        """Be the operator, and put the dead-letter topic right."""
+        self.kafka.refusal = None
+
     # -- the whole schedule -------------------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -504,6 +529,7 @@ class Scheduler:
         self.healed_at = self.now
         self._faults_left = 0
         self.fail_points.clear()
+        self.take_dead_letters()
         if self.growing:
             self.let_the_group_hear()
             self.grow_relay_topics()
@@ -535,7 +561,9 @@ class Scheduler:
 
 def _idle(process: Process) -> bool:
     relay, journal = process.relay, process.journal
-    if relay._ledger.open or not relay._outbox.empty or journal.backlog or "journal" in process.busy:
+    if relay._ledger.open or relay._refused.count or not relay._outbox.empty:
+        return False
+    if journal.backlog or "journal" in process.busy:
         return False
     return relay._partitions.ours == set(process.source.ownership.assignments)
 

@@ -103,6 +103,9 @@ class SimulatedSource:
         self._process.scheduler.reach("the source was resumed")
         self._requests.append(self.membership.resume)
 
+    def readopt(self, assignment: Assignment) -> None:
+        self._requests.append(lambda consumer: self.membership.readopt(consumer, assignment))
+
     def rejoin(self) -> None:
         self._requests.append(self.membership.rejoin)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -23,7 +24,7 @@ from consumer.events.routing import Router
 from consumer.kafka.facts import Fact
 from consumer.kafka.journal.low_water_mark import Pinning
 from consumer.kafka.parking.read_back import ParkedRecord, ReadBack
-from consumer.kafka.restore import Restored, Restorer
+from consumer.kafka.restore import Restored, Restorer, Unservable
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import lease_of
 from consumer.relay.inbox import Inbox
@@ -61,7 +62,6 @@ def _nothing(*_: object, **__: object) -> None: ...
 # Facts that nobody here looks at; tests/unit has the numbers that come of them.
 METRICS = cast("Metrics", SimpleNamespace(**{name: _nothing for name in vars(Metrics) if not name.startswith("_")}))
 HEARTBEATS = cast("Heartbeats", SimpleNamespace(beat=_nothing, ended=_nothing))
-SILENT = cast("BoundLogger", SimpleNamespace(info=_nothing, warning=_nothing, error=_nothing))
 
 
 class NotedReadBack(ReadBack):
@@ -80,12 +80,14 @@ class NotedRestorer(Restorer):
 
     reach: Callable[[str], None]
 
-    def restore(self, assignments: Iterable[Assignment], room: int | None = None) -> list[Restored]:
-        restored = super().restore(assignments, room)
+    def restore(
+        self, assignments: Iterable[Assignment], patience_s: float | None = None, room: int | None = None
+    ) -> list[Restored | Unservable]:
+        restored = super().restore(assignments, patience_s, room)
         for each in restored:
-            if each.parked:
+            if isinstance(each, Restored) and each.parked:
                 self.reach("a restore left actions parked")
-            if each.again:
+            if isinstance(each, Restored) and each.again:
                 self.reach("a restore found records of events that are still to be read")
         return restored
 
@@ -157,5 +159,8 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         metrics=METRICS,
         heartbeats=HEARTBEATS,
         check_interval_s=CHECK_INTERVAL_S,
-        log=SILENT,
+        log=cast(
+            "BoundLogger",
+            SimpleNamespace(info=_nothing, warning=_nothing, error=partial(scheduler.set_apart, process)),
+        ),
     )

@@ -25,11 +25,13 @@ T = TypeVar("T")
 KINDS = ("action", "action", "action", "action", "action", "unrouted", "misrouted", "garbage", "tombstone", "huge")
 # missing: Engage never knows its job; stale: it never takes a tag for it; forbidden: a firewall lets none of it pass.
 NATURES = ("missing", "stale", "forbidden", "no contact", "late contact", "late contact", *["ordinary"] * 23)
-# Where its tag comes from: a job, the event itself, the order (as it is after some time), a document.
+# Where its tag comes from: a job, the event itself, the order (as it is after some time), a document, a change.
 SOURCES = (
     *('"j":"job-N"', '"v":"tag"', '"d":{"n":N}') * 3,
+    '"c":{"n":N}',
     *('"q":1', '"q":1', '"q":1,"t":"2100-01-01T00:00:00Z"'),
 )
+TRAVELS = 0.2  # of the actions with a document
 CONTACT_IN_S = (5.0, 40.0, 100.0)
 READY_IN_S = (0.0, 0.0, 5.0, 60.0, 900.0)
 AHEAD_S = (0.0, 0.0, 0.0, 3600.0, 1e8)
@@ -41,9 +43,13 @@ ROUTES = {
         version_tag="v",
         job_id="j",
         order="d",
+        change_status="c",
         newer_than="t",
         data="n",
         connection="o=='C' && 'other' || 'default'",
+    ),
+    "with_document": RouteRule(
+        when="k=='w'", action="ConfirmOrder", order_id="o", order="d", send="with_document", data="n"
     ),
     "dead_letter": RouteRule(
         when="k=='b'",
@@ -95,7 +101,9 @@ class Event:
     value: bytes | None
     ready_at: float
     nature: str  # one of NATURES
-    document: bool = False  # it carries its order's document
+    document: bool = False  # it carries its order's document, or a change of it
+    travels: bool = False  # its action travels in the document
+    job_failed: bool = False
     first: Event | None = None  # the one that it repeats: it was redriven
     says_first: bool = True  # where that one lay
     redriven: bool = False  # its dead letter was
@@ -145,7 +153,9 @@ class Event:
     def lie(self, partition: int, offset: int) -> None:
         """It was published, and lies there."""
         self.partition, self.offset = partition, offset
-        self.key = action_key(place_of(0, offset), "resend" if self.resend else "dead_letter")
+        self.key = action_key(
+            place_of(0, offset), "with_document" if self.travels else "resend" if self.resend else "dead_letter"
+        )
 
 
 def redriven(event: Event, number: int, now: float, *, says_first: bool) -> Event:
@@ -160,6 +170,7 @@ def redriven(event: Event, number: int, now: float, *, says_first: bool) -> Even
         value=value,
         ready_at=now,
         document=True,
+        travels=event.travels,
         nature="ordinary",
         first=event.first or event,
         says_first=says_first and event.says_first,
@@ -169,13 +180,14 @@ def redriven(event: Event, number: int, now: float, *, says_first: bool) -> Even
 def with_document(draw: random.Random, number: int, now: float) -> Event:
     """Draw an event that carries its order's document."""
     pick = partial(_pick, draw.random)
-    order = pick("AAAB")
+    order, travels = pick("AAAB"), draw.random() < TRAVELS
     return Event(
         number=number,
         kind="action",
         order=order,
         resend=True,
-        value=b'{"k":"a","o":"%b","d":{"n":%d},"n":%d}' % (order.encode(), number, number),
+        value=b'{"k":"%b","o":"%b","d":{"n":%d},"n":%d}' % (b"w" if travels else b"a", order.encode(), number, number),
+        travels=travels,
         ready_at=now + pick((0.0, 0.0, 0.0, 60.0)),
         document=True,
         nature="ordinary",
@@ -190,8 +202,10 @@ def drawn(draw: random.Random, number: int, now: float, *, orders: str = "AB", k
     resend = draw.random() < 0.7
     dead_letter = "a" if resend else "b"
     source = pick(SOURCES).replace("N", str(number))
-    document = kind == "action" and resend and '"d"' in source
-    value: bytes | None = f'{{"k":"{dead_letter}","o":"{order}",{source},"n":{number}}}'.encode()
+    document = kind == "action" and resend and source.startswith(('"d"', '"c"'))
+    travels = document and '"d"' in source and draw.random() < TRAVELS
+    route = "w" if travels else dead_letter
+    value: bytes | None = f'{{"k":"{route}","o":"{order}",{source},"n":{number}}}'.encode()
     match kind:
         case "unrouted":
             value = b'{"k":"x"}'
@@ -217,6 +231,7 @@ def drawn(draw: random.Random, number: int, now: float, *, orders: str = "AB", k
         value=value,
         ready_at=ready_at,
         document=document,
+        travels=travels,
         nature=nature,
         drawn_at=now,
         contact_at={"no contact": math.inf, "late contact": ready_at + pick(CONTACT_IN_S)}.get(nature, 0.0),

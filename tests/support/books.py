@@ -15,7 +15,8 @@ from typing import Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from consumer.kafka import clients
+from consumer.core.ownership import Assignment
+from consumer.kafka import clients, refused
 from consumer.kafka.topics import committed_offsets, watermarks
 from consumer.simulator.account import AcceptedAction
 from schemas.dead_letter import DeadLetterHeaders, Reason
@@ -55,6 +56,7 @@ class Books:
         self.live: dict[tuple[int, bytes], PendingAction] = {}
         self.dead_letters: list[DeadLetter] = []
         self.history: defaultdict[tuple[int, bytes], list[PendingAction | None]] = defaultdict(list)
+        self.refused: set[tuple[int, bytes]] = set()  # dead letters that wait in the delay topic
         self.max_live = 0
 
     def __enter__(self) -> Self:
@@ -86,6 +88,11 @@ class Books:
         if at[0] == self._sandbox.topics.dead_letters:
             self.dead_letters.append(_dead_letter(record, key, value))
         elif key is not None and key != POSITION_KEY:
+            if refused.read(Assignment(*at, 0), key, value or b"") is not None:
+                self.refused.add((at[1], key))
+                self.live.pop((at[1], key), None)
+                return
+            self.refused.discard((at[1], key))
             pending = None if value is None else PendingAction.model_validate_json(value)
             self.history[at[1], key].append(pending)
             if pending is None:
@@ -99,7 +106,9 @@ class Books:
         with suppress(KafkaException):
             ends = watermarks(self._sandbox.admin, self._source)
             taken = self.taken()
-            return all(taken.get(each, 0) >= end for each, (_, end) in ends.items()) and not self.read().live
+            return all(taken.get(each, 0) >= end for each, (_, end) in ends.items()) and not (
+                self.read().live or self.refused
+            )
         return False
 
     def taken(self) -> dict[tuple[str, int], int]:

@@ -210,6 +210,13 @@ class KafkaBroker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def limit_producers(self, bytes_per_s: int) -> None:
+        """Give every producer this quota. The broker throttles whoever writes more."""
+        arguments = ["--alter", "--add-config", f"producer_byte_rate={bytes_per_s}", "--entity-type", "users"]
+        tool = ("kafka.admin.ConfigCommand", "--bootstrap-server", self.bootstrap_servers, "--entity-default")
+        command = self._java(kafka_jars(self._version), *tool, *arguments)
+        subprocess.run(command, capture_output=True, timeout=START_TIMEOUT_S, check=True)
+
     def _start_again(self) -> None:
         jars = kafka_jars(self._version)
         self._directory = Path(tempfile.mkdtemp(prefix="engage-relay-kafka-"))

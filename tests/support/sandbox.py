@@ -30,7 +30,7 @@ from consumer.kafka.journal.journal import Journal
 from consumer.kafka.journal.low_water_mark import PINNING, Pinning
 from consumer.kafka.journal.writes import DeadLetter, Put, Write
 from consumer.kafka.records import DeadLetterRecord, position_value, without_value
-from consumer.kafka.restore import KafkaReader, Restored, Restorer
+from consumer.kafka.restore import KafkaReader, Restored, Restorer, Unservable
 from consumer.kafka.topics import RelayTopics, create, partition_counts, watermarks
 from schemas.dead_letter import Reason
 from schemas.pending_action import POSITION_KEY, SourceIdentity
@@ -212,7 +212,12 @@ class Sandbox:
                 wanted=self._is_wanted,
                 clock=steady_clock(),
             )
-        return self._restorer.restore(assignments or [self.assignment()])
+        restored: list[Restored] = []
+        for each in self._restorer.restore(assignments or [self.assignment()]):
+            if isinstance(each, Unservable):
+                raise each.error
+            restored.append(each)
+        return restored
 
     def _is_wanted(self, assignment: Assignment) -> bool:
         return self._wanted(assignment)

@@ -25,7 +25,7 @@ from consumer.kafka.facts import Report
 from consumer.kafka.journal.low_water_mark import PINNING, Pinning
 from consumer.kafka.journal.producers import CALL_TIMEOUT_S
 from consumer.kafka.journal.transactions import ReplaceTooLarge, Transactions
-from consumer.kafka.journal.writes import DeadLetter, Item, Put, goes_on
+from consumer.kafka.journal.writes import Item, goes_on, size_of
 from consumer.kafka.topics import RelayTopics
 from schemas.pending_action import SourceIdentity
 
@@ -66,6 +66,7 @@ class Journal:
             pause=self._pause,
             report=report,
             replace_too_large=replace_too_large,
+            timeout_s=clients.transaction_s(properties),
             pinning=pinning,
         )
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -82,7 +83,7 @@ class Journal:
         new = list(items)
         with self._wake:
             self._queue.extend(new)
-            self._queued_bytes += sum(map(_size, new))
+            self._queued_bytes += sum(map(size_of, new))
             self._wake.notify()
 
     @property
@@ -134,7 +135,7 @@ class Journal:
         size = 0
         while self._queue and ((len(items) < MAX_WRITES and size < MAX_BYTES) or goes_on(items)):
             items.append(self._queue.popleft())
-            size += _size(items[-1])
+            size += size_of(items[-1])
         with self._wake:
             self._queued_bytes -= size
             self._settling_bytes = size
@@ -167,13 +168,3 @@ class _Clients:
             return reader.committed(partitions, timeout_s)
         finally:
             reader.close()
-
-
-def _size(item: Item) -> int:
-    match item:
-        case Put(value=value):
-            return len(value)
-        case DeadLetter(record=record):
-            return len(record.value or b"")
-        case _:
-            return 0

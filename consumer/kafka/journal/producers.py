@@ -15,7 +15,8 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +25,9 @@ from typing import Protocol, TypeVar
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from consumer.core.clock import Clock
+from consumer.core.ownership import Partition
 from consumer.kafka import clients
-from consumer.kafka.journal.writes import DeadLetter, Put
+from consumer.kafka.journal.writes import DeadLetter, Keyed, Put
 from consumer.kafka.records import DeadLetterRecord
 
 CALL_TIMEOUT_S = 15.0  # per call: above transaction.timeout.ms (10 s), so that the broker decides before we do
@@ -47,14 +49,101 @@ _FATAL_YET_NOT_FENCED = frozenset(
         KafkaError.GROUP_AUTHORIZATION_FAILED,
     }
 )
+# What is refused whatever the transaction holds: who we are, or the state of the transaction, is what is wrong.
+_OF_THE_TRANSACTION = frozenset(
+    {
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.INVALID_PRODUCER_ID_MAPPING,
+        KafkaError.INVALID_TXN_STATE,
+        KafkaError.UNKNOWN_PRODUCER_ID,
+        KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+        KafkaError.DUPLICATE_SEQUENCE_NUMBER,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.TRANSACTION_ABORTABLE,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+    }
+)
+# A broker says so while it cannot serve a partition; librdkafka tries again, within the transaction's time.
+_FOR_NOW = frozenset(
+    {
+        KafkaError.INVALID_MSG,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.NOT_ENOUGH_REPLICAS,
+        KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        KafkaError.CONCURRENT_TRANSACTIONS,
+        KafkaError.KAFKA_STORAGE_ERROR,
+        KafkaError.THROTTLING_QUOTA_EXCEEDED,
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+    }
+)
+# Every record of the topic is refused.
+_OF_THE_TOPIC = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+    }
+)
+# A batch holds a refused record, and this is another one.
+_FOR_ANOTHER = KafkaError._INVALID_DIFFERENT_RECORD
 
 
 class AbortedError(Exception):
-    """The transaction was aborted: nothing of it is committed."""
+    """The transaction was aborted: nothing of it is committed. `cause`: librdkafka's error, where it is one."""
+
+    def __init__(self, text: str = "", cause: KafkaError | None = None) -> None:
+        super().__init__(text)
+        self.cause = cause
 
 
 class UnknownOutcomeError(AbortedError):
     """The commit was requested, and its answer did not come."""
+
+
+class OverranError(AbortedError):
+    """The broker did not take the records in time. `written`: bytes that it took. `unwritten`: where it took none."""
+
+    def __init__(self, text: str, written: int, unwritten: Collection[Partition]) -> None:
+        super().__init__(text)
+        self.written = written
+        self.unwritten = unwritten
+
+
+class RefusedError(AbortedError):
+    """The broker refuses something, and would refuse it again.
+
+    `topics`: whose records; none where it is the offsets. `suspects`: the dead letters among the refused records.
+    `exact`: each of these is refused for itself. `whole_topic`: so would be every other record of these topics.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        topics: Collection[str] = (),
+        suspects: Collection[DeadLetter] = (),
+        exact: bool = False,
+        whole_topic: bool = False,
+    ) -> None:
+        super().__init__(text)
+        self.topics = frozenset(topics)
+        self.suspects = suspects
+        self.exact = exact
+        self.whole_topic = whole_topic
 
 
 class BatchTooLargeError(AbortedError):
@@ -92,6 +181,15 @@ class Record:
     headers: None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A record that was not written."""
+
+    error: KafkaError
+    at: Partition
+    write: Keyed | None
+
+
 class Producers:
     """The present producer, if there is one, and how it is replaced.
 
@@ -103,7 +201,10 @@ class Producers:
         self._clients = clients
         self._clock = clock
         self._producer: Producer | None = None
-        self._refused: tuple[KafkaError, str, Put | DeadLetter | None] | None = None
+        self._failures: list[_Failure] = []
+        self._written = 0
+        self._unwritten: Counter[Partition] = Counter()
+        self._taken: set[Partition] = set()
         self.one_by_one = False
         self.end_at = math.inf
         self.busy_since: float | None = None
@@ -112,7 +213,9 @@ class Producers:
 
     def begin_transaction(self) -> None:
         """Begin one, with a new producer where there is none."""
-        self._refused = None
+        self._failures, self._written = [], 0
+        self._unwritten.clear()
+        self._taken.clear()
         producer = self._producer or self.build()
         self._call(producer.begin_transaction)
 
@@ -123,10 +226,11 @@ class Producers:
         record: DeadLetterRecord | Record,
         *,
         delivered: Callable[[Message], None] = lambda _: None,
-        write: Put | DeadLetter | None = None,
+        write: Keyed | None = None,
     ) -> None:
-        """Produce a record. `delivered` hears where it lies, within a `flush`; `write` is what may be too large."""
+        """Produce a record. `delivered` hears where it lies, within a `flush`; `write` is what may be refused."""
         producer = self._present()
+        self._unwritten[topic, partition] += 1
         while True:
             try:
                 producer.produce(
@@ -141,8 +245,11 @@ class Producers:
                 self._call(producer.poll, 0.1)
             except KafkaException as exception:
                 error = clients.error_of(exception)
-                if _is_too_large(error) and write is not None:
+                if _is_too_large(error) and isinstance(write, Put | DeadLetter):
                     raise TooLargeError(write) from None
+                if error.code() in _OF_THE_TOPIC:
+                    self._failures.append(_Failure(error, (topic, partition), write))
+                    self._check_delivery()
                 raise _meaning(error, f"writing to {topic}[{partition}]") from None
             else:
                 return
@@ -151,14 +258,19 @@ class Producers:
         """Wait until all is written, or one record is refused: those behind it would stay until their time-out."""
         producer = self._present()
         give_up_at = self._clock() + self._timeout()
-        while self._call(producer.flush, 0.1) and self._refused is None:
+        while self._call(producer.flush, 0.1) and not self._failures:
             if self._clock() > give_up_at:
-                raise AbortedError("the broker did not take the records in time")
+                raise self._overran("the broker did not take the records in time")
         self._check_delivery()
 
     def send_offsets(self, offsets: list[TopicPartition], group_metadata: bytes) -> None:
         """Send the offsets that the transaction settles."""
-        self._call(self._present().send_offsets_to_transaction, offsets, group_metadata, self._timeout())
+        try:
+            self._call(self._present().send_offsets_to_transaction, offsets, group_metadata, self._timeout())
+        except AbortedError as error:
+            if isinstance(error.cause, KafkaError) and error.cause.code() in _OF_THE_TOPIC:
+                raise RefusedError(str(error), whole_topic=True) from None
+            raise
 
     def commit(self) -> None:
         """Commit. Raises UnknownOutcomeError where that fails."""
@@ -214,27 +326,42 @@ class Producers:
 
     def _on_delivery(
         self,
-        write: Put | DeadLetter | None,
+        write: Keyed | None,
         delivered: Callable[[Message], None],
         error: KafkaError | None,
         record: Message,
     ) -> None:
-        """Keep the first refusal, as the others follow from it; the size of a record is always a first one."""
-        if error is None:
-            delivered(record)
-        elif self._refused is None or (_is_too_large(error) and not _is_too_large(self._refused[0])):
-            self._refused = (error, f"writing to {record.topic()}[{record.partition()}]", write)
+        at = (record.topic() or "", record.partition() or 0)
+        if error is not None:
+            self._failures.append(_Failure(error, at, write))
+            return
+        self._written += len(record.value() or b"")
+        self._unwritten[at] -= 1
+        self._taken.add(at)
+        delivered(record)
 
     def _check_delivery(self) -> None:
-        if self._refused is None:
+        """Raise what the records' failures mean: first what the broker said of a record, the others follow from it."""
+        if not self._failures:
             return
-        error, where, write = self._refused
-        if _is_too_large(error):
+        too_large = next((each for each in self._failures if _is_too_large(each.error)), None)
+        if too_large is not None:
             if not self.one_by_one:
-                raise BatchTooLargeError(f"{where}: {error.name()}: {error.str()}")
-            if write is not None:
-                raise TooLargeError(write)
-        raise _meaning(error, where)
+                raise BatchTooLargeError(_text(too_large))
+            if isinstance(too_large.write, Put | DeadLetter):
+                raise TooLargeError(too_large.write)
+        refused = [each for each in self._failures if _is_refusal(each.error)]
+        if refused:
+            raise _refusal(refused)
+        first = self._failures[0]
+        meaning = _meaning(first.error, _where(first.at))
+        if first.error.code() in _FOR_NOW and isinstance(meaning, AbortedError):
+            raise self._overran(str(meaning))
+        raise meaning
+
+    def _overran(self, text: str) -> OverranError:
+        unwritten = {at for at, count in self._unwritten.items() if count and at not in self._taken}
+        return OverranError(text, self._written, unwritten)
 
     def _call(self, method: Callable[..., T], *arguments: object) -> T:
         self.busy_since = self._clock()
@@ -267,7 +394,34 @@ def _meaning(error: KafkaError, where: str) -> AbortedError | FencedError:
     text = f"{where}: {error.name()}: {error.str()}"
     if error.code() in _FENCED or (error.fatal() and error.code() not in _FATAL_YET_NOT_FENCED):
         return FencedError(text)
-    return AbortedError(text)
+    return AbortedError(text, error)
+
+
+def _is_refusal(error: KafkaError) -> bool:
+    """Whether the broker would refuse the record again."""
+    if error.code() in _OF_THE_TOPIC or error.code() == _FOR_ANOTHER:
+        return True
+    return error.code() > 0 and error.code() not in _OF_THE_TRANSACTION | _FOR_NOW
+
+
+def _refusal(refused: Sequence[_Failure]) -> RefusedError:
+    own = [each for each in refused if each.error.code() != _FOR_ANOTHER] or refused
+    topics = {each.at[0] for each in own}
+    return RefusedError(
+        _text(own[0]),
+        topics=topics,
+        suspects=[each.write for each in own if isinstance(each.write, DeadLetter)],
+        exact=len(own) < len(refused),
+        whole_topic=all(each.error.code() in _OF_THE_TOPIC for each in own),
+    )
+
+
+def _where(at: Partition) -> str:
+    return f"writing to {at[0]}[{at[1]}]"
+
+
+def _text(failure: _Failure) -> str:
+    return f"{_where(failure.at)}: {failure.error.name()}: {failure.error.str()}"
 
 
 def _is_too_large(error: KafkaError) -> bool:

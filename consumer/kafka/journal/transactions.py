@@ -17,6 +17,11 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
  5. No open transaction is left behind: the next owner's restore would wait for it.
  6. A delay topic that was deleted and recreated begins at offset 0. Then its low-water mark begins at 0 again, and
     what is pending is written again. The old mark would hide all new records.
+ 7. What the broker refuses stops nothing else. The transaction is cut (cutting.py) until that stands alone. A dead
+    letter that its topic refuses is kept in the delay topic, in place of its action's record: it is safe there, the
+    action has ended, and the position moves on. A partition whose topic is refused (deleted, a right withdrawn) is
+    given up and restored again, where another topic's would wait for it.
+ 8. What does not fit into its time is tried again in smaller transactions (transaction_size.py).
 producers.py decides which producer may be used, and what its errors mean.
 """
 
@@ -24,9 +29,11 @@ from __future__ import annotations
 
 import math
 import uuid
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
 from confluent_kafka import Message, TopicPartition
 
@@ -35,42 +42,52 @@ from consumer.core.ownership import Assignment, Ownership, generation
 from consumer.kafka.facts import (
     Committed,
     DeadLetterAt,
+    DeadLetterRefused,
     DelayTopicRecreated,
     Dropped,
     Fenced,
+    GivenUp,
     Pinned,
     RecordTooLarge,
     Report,
     TransactionAborted,
 )
+from consumer.kafka.journal.cutting import by_partition, fitting, halves
 from consumer.kafka.journal.low_water_mark import PINNING, LowWaterMark, Pinning
 from consumer.kafka.journal.producers import (
     AbortedError,
     BatchTooLargeError,
     Clients,
     FencedError,
+    OverranError,
     Producers,
     Record,
+    RefusedError,
     TooLargeError,
     UnknownOutcomeError,
 )
+from consumer.kafka.journal.transaction_size import TransactionSize
 from consumer.kafka.journal.writes import (
     Barrier,
     Begin,
     DeadLetter,
     Item,
+    Keyed,
     Position,
     Put,
     Tombstone,
     Unparked,
     Write,
+    size_of,
 )
 from consumer.kafka.records import position_value
+from consumer.kafka.refused import kept, smaller
 from consumer.kafka.topics import RelayTopics
 from schemas.pending_action import POSITION_KEY, SourceIdentity
 
+TRANSACTION_S = 10.0
 RETRY_S = (0.05, 0.2, 1.0, 5.0)  # between attempts after an abort
-Keyed = Put | Tombstone | DeadLetter
+HOPELESS_S = 5.0  # a topic that just refused every record is not tried again for so long
 
 
 @dataclass(slots=True)
@@ -152,13 +169,14 @@ class Transactions:
         pause: Callable[[float], None],
         report: Report,
         replace_too_large: ReplaceTooLarge,
+        timeout_s: float = TRANSACTION_S,
         pinning: Pinning = PINNING,
         new_name: Callable[[], str] = _random_name,
     ) -> None:
         """`topics` and `identities` by source topic. `ownership` returns the latest snapshot.
 
-        `pause` waits between two attempts. `new_name` returns a name for a transaction that no other one ever had
-        (rule 3).
+        `pause` waits between two attempts. `timeout_s`: `transaction.timeout.ms`. `new_name` returns a name that
+        nothing else ever had: for a transaction (rule 3), or a refused dead letter.
         """
         self._producers = Producers(clients, clock)
         self._topics = topics
@@ -173,6 +191,8 @@ class Transactions:
         self._partitions: dict[Assignment, _Partition] = {}
         self._given_up: frozenset[Assignment] = frozenset()
         self._ownership_confirmed_at = -math.inf
+        self._size = TransactionSize(timeout_s)
+        self._hopeless: dict[str, float] = {}  # dead-letter topics that take no records, and until when
 
     @property
     def busy_since(self) -> float | None:
@@ -198,40 +218,48 @@ class Transactions:
 
     def settle(self, items: Sequence[Item]) -> None:
         """Settle these: commit them, or drop them because their partition is no longer ours."""
-        writes = self._take_in(items)
+        self._settle(self._take_in(items))
+        if self._producers.one_by_one:
+            self._producers.one_by_one = False
+            self._producers.discard()
+
+    def _settle(self, writes: list[Write]) -> None:
+        parts = deque([writes])
         attempt = 0
-        while writes:
+        while parts:
             ownership = self._ownership()
-            writes = self._keep_covered(writes, ownership)
+            writes, rest = fitting(self._keep_covered(parts.popleft(), ownership), self._size.limit)
+            if rest:
+                parts.appendleft(rest)
             if not writes:
-                break
+                continue
             if self._clock() > self.end_at:
-                self._report(Dropped(writes))
+                self._report(Dropped([*writes, *chain(*parts)]))
                 break
+            writes = self._without_hopeless(writes)
             try:
                 self._transact(writes, ownership)
             except TooLargeError as error:
-                writes[writes.index(error.write)] = self._smaller(error.write)
+                parts.appendleft(self._with_smaller(writes, error.write))
                 self._producers.replace()
             except FencedError as error:
                 self._producers.discard()
                 self._partitions.clear()
                 self._given_up = frozenset(ownership.assignments)
                 self._report(Fenced(str(error)))
-                self._report(Dropped(writes))
+                self._report(Dropped([*writes, *chain(*parts)]))
                 break
             except AbortedError as error:
                 self._report(TransactionAborted(str(error)))
-                if isinstance(error, BatchTooLargeError):
-                    self._producers.one_by_one = True
+                self._learn(writes, error)
                 self._producers.replace()
-                self._pause(RETRY_S[min(attempt, len(RETRY_S) - 1)])
-                attempt += 1
+                cut = self._cut(writes, error) if isinstance(error, RefusedError) else None
+                if cut is None:
+                    self._pause(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                    attempt += 1
+                parts.extendleft(reversed([writes] if cut is None else cut))
             else:
-                break
-        if self._producers.one_by_one:
-            self._producers.one_by_one = False
-            self._producers.discard()
+                attempt = 0
 
     def _take_in(self, items: Sequence[Item]) -> list[Write]:
         """Return what is to be written of these; the others only say something of their partition."""
@@ -245,16 +273,84 @@ class Transactions:
                 writes.append(write)
         return writes
 
-    def _smaller(self, write: Put | DeadLetter) -> DeadLetter:
-        """Return what is written in place of a record that the broker refuses as too large."""
-        replacement = self._replace_too_large(write)
-        if replacement is write:
-            self._report(TransactionAborted("the dead-letter topic refuses even a dead letter without its value"))
+    def _learn(self, writes: Sequence[Write], error: AbortedError) -> None:
+        """Learn from what a transaction came to nothing for."""
+        if isinstance(error, BatchTooLargeError):
+            self._producers.one_by_one = True
+        elif isinstance(error, OverranError):
+            self._size.overran(sum(map(size_of, writes)), error.written)
+
+    def _cut(self, writes: list[Write], error: RefusedError) -> list[list[Write]] | None:
+        """Return the parts to settle instead, in order (rule 7); None where only one partition's offsets are left."""
+        suspects = [
+            write for write in writes if isinstance(write, DeadLetter) and self._dead_letters_of(write) in error.topics
+        ]
+        if not suspects:
+            parts = by_partition(writes)
+            return self._give_up(writes, str(error)) if parts is None else list(parts)
+        if error.whole_topic:
+            self._hopeless.update(dict.fromkeys(error.topics, self._clock() + HOPELESS_S))
+            return [self._kept(writes, suspects, str(error))]
+        named = [write for write in suspects if write in error.suspects] or suspects
+        if error.exact or len(named) == 1:
+            return [self._kept(writes, named, str(error))]
+        return list(halves(writes, set(named)))
+
+    def _give_up(self, writes: list[Write], why: str) -> list[list[Write]] | None:
+        """Drop a partition that the broker refuses, where others wait for it (rule 7); None where none does."""
+        assignment = writes[0].assignment
+        if all(other.topic == assignment.topic for other in self._partitions):
+            return None  # no write is dropped for nothing
+        del self._partitions[assignment]
+        self._report(Dropped(writes))
+        self._report(GivenUp(assignment, why))
+        return []
+
+    def _without_hopeless(self, writes: list[Write]) -> list[Write]:
+        """Keep dead letters at once whose topic took none a moment ago; those that were kept before may try it."""
+        if not self._hopeless:
+            return writes
+        now = self._clock()
+        self._hopeless = {topic: until for topic, until in self._hopeless.items() if until > now}
+        refused = [
+            write
+            for write in writes
+            if isinstance(write, DeadLetter) and not write.is_kept and self._dead_letters_of(write) in self._hopeless
+        ]
+        return self._kept(writes, refused, "the topic takes no records at present") if refused else writes
+
+    def _kept(self, writes: Sequence[Write], refused: Sequence[DeadLetter], why: str) -> list[Write]:
+        """Return the writes with those that keep the refused dead letters in the delay topic, in their places."""
+        result: list[Write] = []
+        for write in writes:
+            if not isinstance(write, DeadLetter) or write not in refused:
+                result.append(write)
+            elif write.is_kept:
+                self._report(DeadLetterRefused(write, why))
+            else:
+                put = kept(write, self._new_name())
+                assert put.keeps is not None  # noqa: S101 - what it is for
+                self._report(DeadLetterRefused(put.keeps, why))
+                result.append(put)
+        return result
+
+    def _dead_letters_of(self, write: Write) -> str:
+        return self._topics[write.assignment.topic].dead_letters
+
+    def _with_smaller(self, writes: list[Write], write: Put | DeadLetter) -> list[Write]:
+        """Return the writes with what is written in place of a record that the broker refuses as too large."""
+        keeps = isinstance(write, Put) and write.keeps is not None
+        replacement = smaller(write) if isinstance(write, Put) and keeps else self._replace_too_large(write)
+        if replacement is None:
+            self._report(TransactionAborted("the delay topic refuses even a dead letter without its value"))
             self._pause(RETRY_S[-1])
-        elif isinstance(write, Put):
+            return writes
+        if replacement is write and isinstance(write, DeadLetter):
+            return self._kept(writes, [write], "its topic refuses even a dead letter without its value")
+        if isinstance(write, Put) and isinstance(replacement, DeadLetter):
             self._partitions[write.assignment].too_large.add(write.key)
             self._report(RecordTooLarge(write, replacement))
-        return replacement
+        return [replacement if each is write else each for each in writes]
 
     def _without_refused(self, write: Write) -> Write | None:
         """Return the write without an action that was dead-lettered because its record is too large.
@@ -263,6 +359,8 @@ class Transactions:
         """
         partition = self._partitions.get(write.assignment)
         if partition is None or isinstance(write, Position | Barrier) or write.key not in partition.too_large:
+            return write
+        if (isinstance(write, Put) and write.keeps) or (isinstance(write, DeadLetter) and write.is_kept):
             return write
         if isinstance(write, Tombstone) or write.next_offset is None:
             return None
@@ -306,11 +404,16 @@ class Transactions:
             state = self._partitions[batch.assignment]
             state.mark.apply(batch.written, batch.end, {write.key for write in batch.parked})
             state.next_offset, state.end, state.recreated = batch.next_offset, batch.end, False
+        seconds = self._clock() - started
+        self._size.committed(sum(map(size_of, writes)), seconds)
+        for write in writes:
+            if isinstance(write, DeadLetter):
+                self._hopeless.pop(self._dead_letters_of(write), None)
         self._report(
             Committed(
                 writes,
                 self._ownership_confirmed_at,
-                self._clock() - started,
+                seconds,
                 dead_letters={write: at for batch in batches for write, at in batch.dead_letters_at.items()},
                 parked={write: batch.offset_of(write) for batch in batches for write in batch.parked},
                 recreated={
@@ -381,10 +484,10 @@ class Transactions:
         topic, partition, _ = batch.assignment
         delay_topic = self._topics[topic].delay
         for key, write in batch.latest.items():
-            put = write if isinstance(write, Put) else None
-            record = Record(key, None if put is None else put.value)
+            record = Record(key, write.value if isinstance(write, Put) else None)
             delivered = partial(self._delivered, batch, write)
-            self._producers.produce(delay_topic, partition, record, delivered=delivered, write=put)
+            too_large = write if isinstance(write, Put) else None  # a tombstone is not
+            self._producers.produce(delay_topic, partition, record, delivered=delivered, write=too_large)
         value = position_value(self._identities[topic], partition, batch.next_offset)
         position = Record(POSITION_KEY, value)
         self._producers.produce(delay_topic, partition, position, delivered=partial(self._delivered, batch, None))

@@ -1,8 +1,9 @@
 """What is submitted to the journal: one frozen type for each thing that it makes safe.
 
 Writes of one partition are written in the order in which they were submitted. Each write comes back, as the same
-object, in the fact `Committed` or `Dropped` (facts.py). There is one exception: after the broker refused an action's
-record as too large, the action's other writes in the queue are left out, and only their position is written.
+object, in the fact `Committed` or `Dropped` (facts.py). There are two exceptions. After the broker refused an action's
+record as too large, the action's other writes in the queue are left out, and only their position is written. A dead
+letter that its topic refuses comes back as another one, in the fact `DeadLetterRefused`.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ class Intent:
 class Put:
     """Write an action's record to the delay topic, in place of the one of the same key.
 
-    `next_offset` moves the partition's position with it. `intent`: the record is that intent. `with_next`: the write
-    that follows goes into the same transaction, for an event of several actions. `parked_for`: the connection for
-    which its action is parked (core/parking.py).
+    `next_offset` moves the partition's position with it. `intent`: the record is that intent. `keeps`: the record is
+    this dead letter, which its topic refused (refused.py). `with_next`: the write that follows goes into the same
+    transaction, for an event of several actions. `parked_for`: the connection for which its action is parked
+    (core/parking.py).
     """
 
     assignment: Assignment
@@ -39,6 +41,7 @@ class Put:
     value: bytes
     next_offset: int | None = None
     intent: Intent | None = None
+    keeps: DeadLetter | None = None
     with_next: bool = False
     parked_for: str | None = None
 
@@ -55,7 +58,8 @@ class Tombstone:
 class DeadLetter:
     """Write a dead letter, and remove the record of `key` in the same transaction.
 
-    `offset`: of the event in the source, None where nobody knows it. `next_offset`: see Put.
+    `offset`: of the event in the source, None where nobody knows it. `next_offset`: see Put. `is_kept`: its topic
+    refused it before, and the delay topic keeps it under `key`.
     """
 
     assignment: Assignment
@@ -64,6 +68,7 @@ class DeadLetter:
     offset: int | None
     key: bytes | None = None
     next_offset: int | None = None
+    is_kept: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +86,7 @@ class Barrier:
     assignment: Assignment
 
 
+Keyed = Put | Tombstone | DeadLetter
 Write = Put | Tombstone | DeadLetter | Position | Barrier
 
 
@@ -115,6 +121,17 @@ class Unparked:
 
 
 Item = Write | Begin | Unparked
+
+
+def size_of(write: Item) -> int:
+    """Return how many bytes it is, as far as that matters for a transaction's size."""
+    match write:
+        case Put(value=value):
+            return len(value)
+        case DeadLetter(record=record):
+            return len(record.value or b"")
+        case _:
+            return 0
 
 
 def goes_on(items: Sequence[Item]) -> bool:

@@ -18,7 +18,7 @@ from consumer.kafka.adoption import AdoptFrom, adopt
 from consumer.kafka.identity import SourceWatch
 from consumer.kafka.initial_offsets import Start, Started, settle_start
 from consumer.kafka.records import action_key, position_value
-from consumer.kafka.restore import KafkaReader, RestoreError, Restorer
+from consumer.kafka.restore import KafkaReader, Restored, RestoreError, Restorer
 from schemas.pending_action import POSITION_KEY, PendingAction, SourceIdentity
 from tests.support.sandbox import Sandbox, SandboxFactory, led
 from tests.support.waiting import PATIENCE_S, until
@@ -96,6 +96,7 @@ def restored(sandbox: Sandbox, partition: int = 0) -> tuple[int, list[tuple[int,
         (one,) = restorer.restore([sandbox.assignment(partition)])
     finally:
         reader.close()
+    assert isinstance(one, Restored)
     return one.next_offset, sorted((each.offset, each.action.order_id) for each in one.actions)
 
 

@@ -32,6 +32,7 @@ from consumer.core.ownership import Ownership, generation
 from consumer.kafka import clients
 from consumer.kafka.facts import (
     Committed,
+    DeadLetterRefused,
     DelayTopicRecreated,
     Dropped,
     Fenced,
@@ -621,18 +622,86 @@ def test_a_dead_letter_that_the_broker_refuses_even_so_is_not_lost(
     sandbox = sandboxes(group=shared_member.group, dead_letters={"max.message.bytes": "1000"})
     bench = bench_of(sandbox)
     dead_letter = DeadLetterRecord(random.Random(0).randbytes(3000), None, [])
-    write = bench.dead_letter(dead_letter, next_offset=1)
-    bench.submit(write)
-    until(
-        lambda: any("even a dead letter without its value" in fact.why for fact in bench.heard.of(TransactionAborted)),
-        "it is said",
-    )
+    bench.submit(bench.dead_letter(dead_letter, next_offset=1))
+    fact = bench.heard.wait_for(DeadLetterRefused)
+    assert "even a dead letter without its value" in fact.why
 
-    entry = ConfigEntry("max.message.bytes", "100000", incremental_operation=AlterConfigOpType.SET)
+    bench.settle(bench.pending(1))
+    assert read_back(bench, 0) == [fact.write.record]
+    allow = ConfigEntry("max.message.bytes", "100000", incremental_operation=AlterConfigOpType.SET)
+    altered(sandbox, allow)
+    bench.settle(fact.write)
+    assert [r.key() for r in sandbox.read(sandbox.topics.dead_letters)] == [dead_letter.key]
+    assert read_back(bench, 0) == []
+
+
+def altered(sandbox: Sandbox, entry: ConfigEntry) -> None:
     resource = ConfigResource(ResourceType.TOPIC, sandbox.topics.dead_letters, incremental_configs=[entry])
     sandbox.admin.incremental_alter_configs([resource])[resource].result(10)
-    bench.heard.wait_until_settled(write)
-    assert [r.key() for r in sandbox.read(sandbox.topics.dead_letters)] == [dead_letter.key]
+
+
+def read_back(bench: Bench, partition: int) -> list[DeadLetterRecord]:
+    """Return the refused dead letters that a restart would find."""
+    bench.sandbox.fill(bench.sandbox.topics.source, 250, partition)  # where the position may be
+    (restored,) = bench.sandbox.restore(bench.sandbox.assignment(partition))
+    return [write.record for write in restored.refused]
+
+
+def test_a_refused_dead_letter_stops_nothing_else(
+    sandboxes: SandboxFactory, shared_member: Member, bench_of: Callable[..., Bench]
+) -> None:
+    """The broker refuses whole produce batches, and a transaction with them."""
+    sandbox = sandboxes(partitions=2, group=shared_member.group, dead_letters={"cleanup.policy": "compact"})
+    bench = bench_of(sandbox)
+    writes: list[Write] = []
+    for n in range(0, 120, 2):
+        writes += [
+            bench.pending(n, partition=n % 4 // 2),
+            bench.dead_letter(
+                DeadLetterRecord(None if n in (20, 68) else b"k", b"%d" % n, [("a", b"1")]),
+                partition=n % 4 // 2,
+                key=b"%d:r" % n,
+            ),
+        ]
+    refused = {20, 68}
+    started = time.monotonic()
+    bench.submit(*writes)
+    last = [bench.pending(200, partition=n) for n in range(2)]
+    bench.settle(*last)
+
+    assert time.monotonic() - started < 15
+    written = {r.value() for n in range(2) for r in sandbox.read(sandbox.topics.dead_letters, n)}
+    assert written == {b"%d" % n for n in range(0, 120, 2) if n not in refused}
+    kept = [record for n in range(2) for record in read_back(bench, n)]
+    assert {record.value for record in kept} == {b"%d" % n for n in refused}
+    assert [sandbox.offset(sandbox.topics.source, n) for n in range(2)] == [201, 201]
+    assert all("INVALID_RECORD" in fact.why for fact in bench.heard.of(DeadLetterRefused))
+    assert len(bench.heard.of(TransactionAborted)) <= 2 * 7  # log2(60), or fewer where the broker names the record
+    print(len(bench.heard.of(TransactionAborted)), "transactions aborted")
+
+
+def test_an_event_whose_dead_letter_is_refused_is_not_passed_over(
+    sandboxes: SandboxFactory, shared_member: Member, bench_of: Callable[..., Bench]
+) -> None:
+    """It never became an action: nothing but its dead letter says that it was there."""
+    sandbox = sandboxes(group=shared_member.group, dead_letters={"cleanup.policy": "compact"})
+    bench = bench_of(sandbox)
+    event = DeadLetterRecord(None, b"\xffgarbage", [("h", None), ("why", b"\xfe")])
+    bench.submit(bench.dead_letter(event, next_offset=1))
+    bench.settle(bench.pending(1))
+
+    assert sandbox.offset(sandbox.topics.source) == 2
+    assert read_back(bench, 0) == [event]
+    refused = bench.heard.wait_for(DeadLetterRefused).write
+    bench.submit(refused)
+    bench.heard.wait_for(DeadLetterRefused, 2)
+    assert read_back(bench, 0) == [event]
+    altered(sandbox, ConfigEntry("cleanup.policy", "delete", incremental_operation=AlterConfigOpType.SET))
+    bench.settle(refused)
+    assert [(r.value(), r.headers()) for r in sandbox.read(sandbox.topics.dead_letters)] == [
+        (event.value, event.headers)
+    ]
+    assert read_back(bench, 0) == []
 
 
 def test_a_delay_topic_that_was_recreated_does_not_hide_what_follows(bench: Bench) -> None:
@@ -676,17 +745,20 @@ def test_a_dead_letter_that_we_may_not_write_is_not_lost(
     (created,) = sandbox.admin.create_acls([AclBinding(*rule)]).values()
     created.result(10)
     bench = bench_of(sandbox, member.metadata())
-    write = bench.dead_letter(DEAD_LETTER, next_offset=1)
-    bench.submit(write)
-    said = bench.heard.wait_for(TransactionAborted, 2).why
+    bench.submit(*(bench.dead_letter(DEAD_LETTER, next_offset=n) for n in range(1, 31)))
+    bench.settle(bench.pending(30))
+    said = bench.heard.wait_for(TransactionAborted).why
+    assert len(bench.heard.of(TransactionAborted)) < 3  # all of the topic at once
     assert sandbox.topics.dead_letters in said
     assert "TOPIC_AUTHORIZATION_FAILED" in said
     assert bench.heard.of(Fenced) == []
 
     (deleted,) = sandbox.admin.delete_acls([AclBindingFilter(*rule)]).values()
     deleted.result(10)
-    bench.heard.wait_until_settled(write)
-    assert len(sandbox.read(sandbox.topics.dead_letters)) == 1
+    assert len(read_back(bench, 0)) == 30
+    bench.settle(*(fact.write for fact in bench.heard.of(DeadLetterRefused)))
+    assert len(sandbox.read(sandbox.topics.dead_letters)) == 30
+    assert read_back(bench, 0) == []
 
 
 # -- the low-water mark -----------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="no bash he
 def test_bash_completes_commands_options_and_values(tmp_path: Path) -> None:
     assert {"run", "status", "pending", "dead-letters"} <= set(completed("engage-relay "))
     assert completed("engage-relay pending list --ord") == ["--order-id"]
-    assert completed("engage-relay pending list --state ") == ["pending", "sending", "unreadable"]
+    assert completed("engage-relay pending list --state ") == ["pending", "sending", "refused", "unreadable"]
     assert completed("engage-relay dead-letters list --reason re") == ["rejected"]
 
 

@@ -20,6 +20,7 @@ from consumer.kafka.journal.writes import DeadLetter, Item, Put, Write
 from consumer.kafka.records import SourceEvent
 from consumer.relay.edges import Source
 from consumer.relay.outbox import Limits, Outbox
+from consumer.relay.refused import RefusedDeadLetters
 from consumer.telemetry.metrics import Metrics
 from schemas.dead_letter import REDRIVE_OF, DeadLetterHeaders
 
@@ -83,6 +84,7 @@ def relayed(record: SourceEvent) -> tuple[object, ...]:
         router=SETTINGS.router,
         source=cast("Source", None),
         journal=journal,
+        refused=RefusedDeadLetters(),
         limits=Limits(100),
         dead_letter_topics=SETTINGS.dead_letter_topics,
         incarnations={OURS.topic: 0},
