@@ -35,6 +35,7 @@ TRAVELS = 0.2  # of the actions with a document
 CONTACT_IN_S = (5.0, 40.0, 100.0)
 READY_IN_S = (0.0, 0.0, 5.0, 60.0, 900.0)
 AHEAD_S = (0.0, 0.0, 0.0, 3600.0, 1e8)
+OF_ORDER = "o=='C' && 'other' || 'default'"
 ROUTES = {
     "resend": RouteRule(
         when="k=='a'",
@@ -46,10 +47,16 @@ ROUTES = {
         change_status="c",
         newer_than="t",
         data="n",
-        connection="o=='C' && 'other' || 'default'",
+        connection=OF_ORDER,
     ),
     "with_document": RouteRule(
-        when="k=='w'", action="ConfirmOrder", order_id="o", order="d", send="with_document", data="n"
+        when="k=='w'",
+        action="ConfirmOrder",
+        order_id="o",
+        order="d",
+        send="with_document",
+        data="n",
+        connection=OF_ORDER,
     ),
     "dead_letter": RouteRule(
         when="k=='b'",
@@ -58,7 +65,7 @@ ROUTES = {
         version_tag="v",
         job_id="j",
         data="n",
-        connection="o=='C' && 'other' || 'default'",
+        connection=OF_ORDER,
         on_unknown="dead_letter",
     ),
 }
