@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 RATE_LIMIT = 5.0
 DEADLINE_S = 600.0
 CONTACT_GRACE_S = 60.0
-MAX_LATE_TRIES = 3  # one is due at the grace's end; a crash may take its answer away
+MAX_LATE_TRIES = 4  # one is due at the grace's end; a crash may take its answer away, as it may the first one's
 MAX_LATE_POLLS = 5  # three in a row without a tag, and the two before a hand-over
 MIN_WAIT_S = 8.0  # before an action in doubt is sent again: 10 s, spread by 20 %
 HEARD_WITHIN_S = 300.0  # by all that is healed, who owns what, and how many partitions there are

@@ -10,6 +10,7 @@ What must hold is oracle.py's.
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ from schemas.pending_action import POSITION_KEY
 from tests.simulation import faults
 from tests.simulation.event_loop import Handle, leave
 from tests.simulation.kafka_model import Kafka, Log
-from tests.simulation.oracle import Oracle
+from tests.simulation.oracle import HEARD_WITHIN_S, Oracle
 from tests.simulation.process import SOURCE, TOPICS, CrashedError, Process
 from tests.simulation.profile import Profile
 from tests.simulation.wiring import relay_of
@@ -74,6 +75,7 @@ class Scheduler:
         self.serials = 0
         self.healing = False
         self.healed_at = START
+        self.grown_at = -math.inf
         self.growing = False  # the source has more partitions than somebody knows
         self.twins = self.profile.twins
         self.fail_points: dict[str, tuple[str, str]] = {}
@@ -167,7 +169,10 @@ class Scheduler:
         match error:
             case OffsetOutOfRangeError():
                 self.reach("a process ended for an offset that is out of range")
-                if any(self.oracle.position(n) >= self.kafka.logs[TOPICS.source, n].start for n in self.numbers):
+                heard_of_all = self.now > self.grown_at + HEARD_WITHIN_S  # it takes a hand-over to end
+                if heard_of_all and any(
+                    self.oracle.position(n) >= self.kafka.logs[TOPICS.source, n].start for n in self.numbers
+                ):
                     self.violate(f"{process.id} ends for one partition, though others can be served")
             case ConsumerFailedError():
                 self.reach("a process ended because the group refused it")
@@ -469,6 +474,7 @@ class Scheduler:
         number = self.kafka.grow(TOPICS.source).partition
         self.oracle.add_partition(number)
         self.numbers.append(number)
+        self.grown_at = self.now
         return number
 
     def let_the_group_hear(self) -> None:
