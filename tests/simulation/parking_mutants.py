@@ -91,17 +91,6 @@ def parked_actions_are_forgotten_by_the_next_owner(patch: Patch) -> None:
 
 
 @mutation_of_parking
-def what_was_read_during_a_hand_over_is_held(patch: Patch) -> None:
-    def may_take_back(self: Ledger, read: ToRead) -> bool:
-        return read.assignment in self._partitions
-
-    patch.setattr(Ledger, "may_take_back", may_take_back)
-    original = Ledger._start
-
-    patch.setattr(Ledger, "_start", original)
-
-
-@mutation_of_parking
 def parked_actions_are_never_read_back(patch: Patch) -> None:
     patch.setattr(ReadingBack, "look", lambda self, now: None)
 
