@@ -512,7 +512,11 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
     for name, text, value in (
         ("overdue_actions", "Polls and actions that are due and could not leave yet.", snapshot.overdue),
         ("in_doubt_actions", "Open actions that Engage may have processed already.", snapshot.in_doubt),
-        ("pending_limit_actions", "How many open actions an instance holds in memory: limits.pending.", snapshot.max_pending),
+        (
+            "pending_limit_actions",
+            "How many open actions an instance holds in memory: limits.pending.",
+            snapshot.max_pending,
+        ),
         ("journal_backlog_writes", "Writes that wait for a transaction.", snapshot.journal_backlog),
         (
             "source_paused",
@@ -613,6 +617,14 @@ def _plan_families(plans: Sequence[tuple[str, PollFigures]]) -> Iterator[Metric]
     yield _gauge(
         "planned_lateness_seconds", "How late a tag is expected to be found.", "connection",
         ((name, each.lateness_s) for name, each in plans),
+    )  # fmt: skip
+    yield _gauge(
+        "found_lateness_seconds", "How late tags were found of late, estimated.", "connection",
+        ((name, each.seen_lateness_s) for name, each in plans if each.seen_lateness_s is not None),
+    )  # fmt: skip
+    yield _gauge(
+        "planned_polls_per_late_second", "What a second of lateness is worth at present, in polls.", "connection",
+        ((name, each.price) for name, each in plans),
     )  # fmt: skip
 
 
