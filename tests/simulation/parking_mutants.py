@@ -5,8 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import replace
-
-import pytest
+from typing import TypeVar
 
 from consumer.core.effects import Effect, LiveAction
 from consumer.core.ledger import Ledger
@@ -16,12 +15,18 @@ from consumer.kafka.journal.low_water_mark import LowWaterMark
 from consumer.kafka.parking.live_records import Kept, LiveRecords
 from consumer.kafka.parking.read_back import ParkedRecord
 from consumer.relay.reading_back import ReadingBack
-from tests.simulation.mutants import mutation_of_parking
+from tests.simulation.mutants import Mutation, Patch
 
-Patch = pytest.MonkeyPatch
+ALL: dict[str, Mutation] = {}
+F = TypeVar("F", bound=Mutation)
 
 
-@mutation_of_parking
+def mutation(function: F) -> F:
+    ALL[function.__name__] = function
+    return function
+
+
+@mutation
 def a_later_action_overtakes_a_parked_one(patch: Patch) -> None:
     def must_park(self: Parking, assignment: Assignment, connection: str, cost: int) -> bool:
         return not self.has_room(connection, cost)
@@ -29,7 +34,7 @@ def a_later_action_overtakes_a_parked_one(patch: Patch) -> None:
     patch.setattr(Parking, "must_park", must_park)
 
 
-@mutation_of_parking
+@mutation
 def parked_actions_come_back_in_the_order_of_their_commits(patch: Patch) -> None:
     def save(self: ParkedRange, place: int, offset: int, size: int) -> None:
         if self._submitted.pop(place, 1) is None:
@@ -38,7 +43,7 @@ def parked_actions_come_back_in_the_order_of_their_commits(patch: Patch) -> None
     patch.setattr(ParkedRange, "save", save)
 
 
-@mutation_of_parking
+@mutation
 def a_restore_parks_the_earlier_ones_and_holds_the_later(patch: Patch) -> None:
     original = LiveRecords.finish
 
@@ -53,7 +58,7 @@ def a_restore_parks_the_earlier_ones_and_holds_the_later(patch: Patch) -> None:
     patch.setattr(LiveRecords, "finish", finish)
 
 
-@mutation_of_parking
+@mutation
 def the_mark_passes_what_was_just_parked(patch: Patch) -> None:
     original = LowWaterMark.apply
 
@@ -65,7 +70,7 @@ def the_mark_passes_what_was_just_parked(patch: Patch) -> None:
     patch.setattr(LowWaterMark, "apply", apply)
 
 
-@mutation_of_parking
+@mutation
 def the_mark_passes_what_is_still_parked(patch: Patch) -> None:
     original = Parking.lowest
 
@@ -75,12 +80,12 @@ def the_mark_passes_what_is_still_parked(patch: Patch) -> None:
     patch.setattr(Parking, "lowest", lowest)
 
 
-@mutation_of_parking
+@mutation
 def the_mark_passes_what_was_read_back(patch: Patch) -> None:
     patch.setattr(LowWaterMark, "_oldest_returned", lambda self, written: None)
 
 
-@mutation_of_parking
+@mutation
 def parked_actions_are_forgotten_by_the_next_owner(patch: Patch) -> None:
     original = LiveRecords.finish
 
@@ -90,12 +95,12 @@ def parked_actions_are_forgotten_by_the_next_owner(patch: Patch) -> None:
     patch.setattr(LiveRecords, "finish", finish)
 
 
-@mutation_of_parking
+@mutation
 def parked_actions_are_never_read_back(patch: Patch) -> None:
     patch.setattr(ReadingBack, "look", lambda self, now: None)
 
 
-@mutation_of_parking
+@mutation
 def what_was_read_back_is_dropped(patch: Patch) -> None:
     original = ReadingBack._take
 
@@ -105,7 +110,7 @@ def what_was_read_back_is_dropped(patch: Patch) -> None:
     patch.setattr(ReadingBack, "_take", take)
 
 
-@mutation_of_parking
+@mutation
 def the_deadline_of_a_parked_action_begins_when_it_is_read_back(patch: Patch) -> None:
     original = Ledger.take_back
 
@@ -115,7 +120,7 @@ def the_deadline_of_a_parked_action_begins_when_it_is_read_back(patch: Patch) ->
     patch.setattr(Ledger, "take_back", take_back)
 
 
-@mutation_of_parking
+@mutation
 def an_intent_that_was_read_back_counts_as_not_sent(patch: Patch) -> None:
     original = Ledger.take_back
 

@@ -16,7 +16,7 @@ from consumer.core.effects import ActionId, Save
 from consumer.core.ownership import Assignment
 from consumer.events.routing import Routed
 from consumer.kafka.records import SourceEvent, new_action, pending_value
-from tests.simulation import mutants, parking_mutants
+from tests.simulation import document_mutants, mutants, parking_mutants
 from tests.simulation.coverage import TO_BE_REACHED
 from tests.simulation.process import TOPICS
 from tests.simulation.profile import Profile
@@ -36,6 +36,8 @@ QUIET = Profile(
     session_s=45.0,
 )
 KINDS = {"documents": Profile.of_documents, "parking": Profile.of_parking}
+OF_KIND = {"documents": document_mutants.ALL, "parking": parking_mutants.ALL}
+MUTATIONS = {**mutants.ALL, **document_mutants.ALL, **parking_mutants.ALL}
 PATIENCE_S = 60.0  # for a mutation to be noticed
 
 
@@ -139,16 +141,13 @@ def test_a_schedule_drives_the_production_code_as_it_is() -> None:
     assert patched == set()
 
 
-assert parking_mutants  # it adds to mutants.ALL
-
-
-@pytest.mark.parametrize("name", mutants.ALL)
+@pytest.mark.parametrize("name", MUTATIONS)
 def test_a_deliberate_error_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = mutants.PROFILES.get(name)
+    kind = next((kind for kind, mutations in OF_KIND.items() if name in mutations), None)
     until = time.monotonic() + PATIENCE_S
     for seed in itertools.count():
         with monkeypatch.context() as patch:
-            mutants.ALL[name](patch)
+            MUTATIONS[name](patch)
             try:
                 schedule(seed, kind).run()
             except ViolationError as violation:
