@@ -85,6 +85,7 @@ class SlowEngage:
         self._documents = 0
         self._replacing = 0
         self._quick_until = 0.0
+        self.asked: dict[str, list[int]] = {}  # the versions that came, in this order, whatever became of them
         self.applied: dict[str, list[int]] = {}
         self.accepted: list[tuple[str, object]] = []
         self.answers: Counter[str] = Counter()
@@ -97,6 +98,8 @@ class SlowEngage:
         if asked.method == "GET":
             return Reply(200, {"status": "Completed", "versionTag": asked.path.rsplit("/", 1)[1]})
         document = json.loads(asked.body)
+        with self._changed:
+            self.asked.setdefault(str(document["orderId"]), []).append(int(document["version"]))
         if asked.method == "POST" and self._exists(document):
             return Reply(409, {"errors": ["exists"]})
         with self._works(replaces=asked.method == "PUT"):
@@ -154,8 +157,9 @@ class SlowEngage:
             return len(self.accepted), self.answers["202"]
 
     def went_back(self) -> dict[str, list[int]]:
-        """Return the orders that an older document was put over."""
-        return {name: each for name, each in self.applied.items() if any(a > b for a, b in pairwise(each))}
+        """Return the orders that an older document was put over, or was sent for after a newer one."""
+        found = ((name, each) for versions in (self.applied, self.asked) for name, each in versions.items())
+        return {name: each for name, each in found if any(a > b for a, b in pairwise(each))}
 
     def applied_twice(self) -> int:
         return sum(len(each) - len(set(each)) for each in self.applied.values())
