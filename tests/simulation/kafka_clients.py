@@ -451,8 +451,9 @@ class SimulatedClients:
         self._process = process
         self._id = transactional_id
 
-    def producer(self, *, one_by_one: bool) -> Producer:
-        return cast("Producer", SimulatedProducer(self._process, self._id, one_by_one=one_by_one))
+    def producer(self, *, one_by_one: bool, successor: int) -> Producer:
+        name = f"{self._id}-{successor}" if successor else self._id
+        return cast("Producer", SimulatedProducer(self._process, name, one_by_one=one_by_one))
 
     def committed(self, partitions: list[TopicPartition], timeout_s: float) -> list[TopicPartition]:
         asked = [(each.topic, each.partition) for each in partitions]
