@@ -539,6 +539,8 @@ class Scheduler:
         self._faults_left = 0
         self.fail_points.clear()
         self.take_dead_letters()
+        if len(self.numbers) > 1 and self.chance(0.1):
+            faults.lose(self)
         self.find_partitions()
         if self.growing:
             self.let_the_group_hear()
