@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from html import escape
@@ -244,21 +245,23 @@ def _connections(status: Status, now: datetime) -> str:
         since = "" if each.since is None else f" for {duration((now - each.since).total_seconds())}"
         rows.append(
             f'<tr><th scope="row">{escape(each.name)}</th>'
-            f'<td><span class="pill{_PILLS[each.state]}">{each.state}{since}</span>{why}</td>'
+            f'<td><div><span class="pill{_PILLS[each.state]}">{each.state}{since}</span>{why}</div></td>'
             f'<td class="number">{rate(each.accepted_per_second)}</td>'
             f'<td class="number">{rate(each.requests_per_second)}</td>'
-            f'<td class="number">{rate(each.rate)} <small>of {number(each.rate_limit)}</small></td>'
+            f'<td class="number"><span>{rate(each.rate)} <small>of {number(each.rate_limit)}</small></span></td>'
             f'<td class="number">{number(each.in_flight)}</td>'
             f'<td class="number">{_processing(each.polling)}</td></tr>'
         )
     head = ("Connection", "State", "Accepted/s", "Requests/s", "Rate limit", "In flight", "Engage takes")
-    return _section("Connections", _table(head, rows, numbers=(2, 3, 4, 5, 6)), none="No connection is at work yet.")
+    return _section(
+        "Connections", _table(head, rows, numbers=(2, 3, 4, 5, 6), stacks="many"), none="No connection is at work yet."
+    )
 
 
 def _processing(polling: Polling | None) -> str:
     if polling is None:
         return ""
-    return f"{duration(polling.median_s)} <small>95 %: {duration(polling.p95_s)}</small>"
+    return f"<span>{duration(polling.median_s)} <small>95 %: {duration(polling.p95_s)}</small></span>"
 
 
 _PILLS: dict[ConnectionState, str] = {"open": "", "cooldown": " warn", "suspended": " bad"}
@@ -300,7 +303,8 @@ def _dead_letters(status: Status, now: datetime) -> str:
         f'<td class="number">{_offset(each.dead_letter_offset)}</td></tr>'
         for each in dead_letters.last
     ]
-    table = _table(("When", "Reason", "Partition", "Source offset", "Dead-letter offset"), rows, numbers=(3, 4))
+    head = ("When", "Reason", "Partition", "Source offset", "Dead-letter offset")
+    table = _table(head, rows, numbers=(3, 4), stacks="few")
     return _section("Dead letters", table and f'<p class="key">{reasons}</p>{table}', none="None since the start.")
 
 
@@ -348,13 +352,24 @@ def _section(title: str, content: str, *, none: str) -> str:
     return f'<section class="panel" aria-label="{title}"><h2>{title}</h2>{inside}</section>'
 
 
-def _table(head: Sequence[str], rows: Iterable[str], *, numbers: Sequence[int]) -> str:
-    body = "".join(rows)
+def _table(head: Sequence[str], rows: Iterable[str], *, numbers: Sequence[int], stacks: str = "") -> str:
+    """Return a table. One that `stacks` becomes a list where it has little room: each cell beside its column's title.
+
+    `stacks`: `few` or `many` columns, which says how little that is (page.css).
+    """
+    body = "".join(_labelled(row, head) if stacks else row for row in rows)
     if not body:
         return ""
     looks = ("number" if index in numbers else "" for index in range(len(head)))
     cells = "".join(f'<th scope="col" class="{look}">{each}</th>' for each, look in zip(head, looks, strict=True))
-    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+    kind = f' class="{stacks}"' if stacks else ""
+    return f"<table{kind}><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _labelled(row: str, head: Sequence[str]) -> str:
+    """Return a row whose cells say which column they are in. What is not ours in it is escaped, so it opens no cell."""
+    titles = iter(head)
+    return re.sub(r"<(td|th)\b", lambda found: f'<{found[1]} data-label="{next(titles)}"', row)
 
 
 def _bar(value: float, most: float) -> str:

@@ -15,6 +15,7 @@ import typer
 
 from consumer.commands import config, dead_letters, output, pending, topics
 from consumer.commands.check_config import check_config
+from consumer.commands.examples import give_examples
 from consumer.commands.exits import EXIT_CODES, exit_codes
 from consumer.commands.options import Config, loaded
 from consumer.commands.route import route
@@ -85,7 +86,7 @@ def demo(
         str | None, typer.Option(help="Use this Engage instead of the simulator.", show_default=False)
     ] = None,
 ) -> None:
-    """Watch the relay work, with a built-in Kafka and a simulated Engage."""
+    """Watch the relay work, with built-in Kafka and Engage."""
     from consumer.demo import run_demo
 
     raise typer.Exit(run_demo(orders=orders, seed=seed, kafka=kafka, base_url=base_url))
@@ -95,8 +96,9 @@ def demo(
 def completion(
     shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell that shall complete.")],
 ) -> None:
-    """Print the script that lets a shell complete commands, options and names.
+    """Print a shell's completion script.
 
+    It completes commands, options and the names in the configuration.
     In an image or a profile: `eval "$(engage-relay completion bash)"`.
     """
     from typer._completion_shared import get_completion_script
@@ -114,6 +116,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(topics.app, name="topics")
 app.add_typer(pending.app, name="pending")
 app.add_typer(dead_letters.app, name="dead-letters")
+give_examples(app)
 
 
 def main() -> None:

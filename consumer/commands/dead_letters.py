@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,11 +23,14 @@ from consumer.commands.options import (
     Config,
     Limit,
     Output,
+    Yes,
     lines_of,
     loaded,
+    look_of,
     reach,
     reasons,
     source_topics,
+    sure,
     without_gaps,
 )
 
@@ -84,9 +89,8 @@ def dead_letters_list(
         output.rows(
             (_dead_letter_row(each) for each in islice(found, limit)),
             _COLUMNS,
-            as_json=as_json or look == "json",
+            look=look_of(look, as_json=as_json),
             optional=("detail", "failed_at", "route", "redriven", "source_topic"),
-            wide=look == "wide",
         )
         raise typer.Exit(int(bool(gaps)))
 
@@ -125,12 +129,14 @@ def dead_letters_redrive(
     only_mark: Annotated[
         bool, typer.Option("--only-mark", help="Send nothing: mark them as dealt with, so that they do not wait.")
     ] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send the events of dead letters back to their own source partition.
+    """Send the events of dead letters back to their source.
 
-    Select them by line, offset, reason or time (all conditions must hold), or say --all. Each dead letter is redriven
-    once: its event and a mark are written in one transaction. Exit code 1 where one of them could not be redriven.
+    Each goes to its own partition. Select them by line, offset, reason or time (all conditions must hold), or say
+    --all. Without lines or offsets, a terminal is asked first, with their number. Each dead letter is redriven once:
+    its event and a mark are written in one transaction. Exit code 1 where one of them could not be redriven.
     """
     with exit_codes():
         settings = loaded(config)
@@ -150,13 +156,17 @@ def dead_letters_redrive(
         if source_offset:
             selection = replace(selection, sources=frozenset(_sources_at(settings, topic, source_offset)))
         reach(settings)
+        if coordinates is None and not source_offset and not dry_run:
+            sure(partial(_question, settings, selection, only_mark=only_mark), yes=yes)
         failed = False
+        counts: Counter[str] = Counter()
         for each in redrive(settings.kafka, settings.topics, selection, dry_run=dry_run, only_mark=only_mark):
             if not isinstance(each, Redrive):
                 failed = True
                 output.notice(each)
                 continue
             failed = failed or each.result == "failed"
+            counts[each.result] += 1
             to = None if each.to is None else f"{each.to[0]}[{each.to[1]}]"
             if as_json:
                 output.json_line({**_named(each.coordinates), "result": each.result, "to": to, "why": each.why})
@@ -164,7 +174,28 @@ def dead_letters_redrive(
                 would = "would be marked" if only_mark else f"would be redriven to {to}"
                 words = {"redriven": f"redriven to {to}", "marked": "marked, nothing was sent", "chosen": would}
                 output.data(f"{each.coordinates}: {words.get(each.result, f'{each.result}: {each.why}')}")
+        if counts.total() > 1:
+            output.notice(", ".join(f"{count} {_COUNTED[result]}" for result, count in counts.items()))
         raise typer.Exit(int(failed))
+
+
+_COUNTED: dict[str, str] = {
+    "chosen": "would be taken",
+    "redriven": "redriven",
+    "marked": "marked",
+    "skipped": "skipped",
+    "failed": "failed",
+}
+
+
+def _question(settings: Settings, selection: Selection, *, only_mark: bool) -> str:
+    """Count what would be taken, and ask."""
+    from consumer.kafka.dead_letters.redrive import Redrive, redrive
+
+    found = redrive(settings.kafka, settings.topics, selection, dry_run=True, only_mark=only_mark)
+    count = sum(isinstance(each, Redrive) and each.result == "chosen" for each in found)
+    what = "1 dead letter" if count == 1 else f"{count} dead letters"
+    return f"Mark {what}, and send nothing?" if only_mark else f"Redrive {what}? Customers may get e-mails."
 
 
 def _named(at: Coordinates) -> dict[str, object]:

@@ -33,10 +33,16 @@ Config = Annotated[
     ),
 ]
 Output = Annotated[
-    Literal["wide", "json"] | None,
-    typer.Option("--output", "-o", help="wide: all columns, on any terminal; json: as --json.", show_default=False),
+    Literal["wide", "json", "yaml"] | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="wide: all columns, on any terminal; json: as --json; yaml: one list.",
+        show_default=False,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, on a terminal, before many are changed.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Print at most this many.", show_default=False)]
 
 
@@ -71,6 +77,25 @@ def reach(settings: Settings) -> None:
 
     check_files(settings)
     reached(settings.kafka, give_up_s=GIVE_UP_S)
+
+
+def look_of(look: Literal["wide", "json", "yaml"] | None, *, as_json: bool) -> output.Look:
+    """Return how a list is to be printed."""
+    return "json" if as_json else look or "table"
+
+
+def sure(question: Callable[[], str], *, yes: bool) -> None:
+    """Ask before many things are changed, where a person is at the terminal. Ends the command where they say no.
+
+    A script, or a pod without a terminal, has named them and is not asked. `question` is called only to be asked.
+    """
+    if not yes and is_a_terminal():
+        typer.confirm(output.shown(question()), abort=True, err=True)
+
+
+def is_a_terminal() -> bool:
+    """Whether somebody may be there to answer a question."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def lines_of(file: Path) -> Iterator[bytes]:

@@ -11,12 +11,14 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Literal
 
 import typer
 
 from consumer.events.numbers import written
 
 Row = Mapping[str, object]
+Look = Literal["table", "wide", "json", "yaml"]
 
 
 def data(line: str) -> None:
@@ -40,22 +42,35 @@ def exact_json_line(row: Row) -> None:
     typer.echo("".join(each if each.isascii() else json.dumps(each)[1:-1] for each in text))
 
 
-def rows(
-    found: Iterable[Row], columns: Sequence[str], *, as_json: bool, optional: Sequence[str] = (), wide: bool = False
-) -> None:
-    """Write rows: whole ones as JSON, else the named columns as a table.
+def rows(found: Iterable[Row], columns: Sequence[str], *, look: Look = "table", optional: Sequence[str] = ()) -> None:
+    """Print rows: all of each as JSON or YAML, or these columns of it. Each appears when it is found.
 
     On a terminal that is too narrow, the `optional` columns are left out, the first ones first, unless it is `wide`.
     """
-    if as_json:
+    if look == "json":
         for row in found:
             json_line(row)
+    elif look == "yaml":
+        _yaml(found)
     elif sys.stdout.isatty():
-        _draw(list(found), columns, () if wide else optional)
+        _draw(list(found), columns, () if look == "wide" else optional)
     else:
         typer.echo("\t".join(columns))
         for row in found:
             typer.echo("\t".join(_cell(row[column]) for column in columns))
+
+
+def _yaml(found: Iterable[Row]) -> None:
+    """Print rows as one YAML list, each when it is found."""
+    import yaml
+
+    empty = True
+    for row in found:
+        empty = False
+        plain = json.loads(json.dumps(row, default=_as_text))
+        typer.echo(yaml.safe_dump([plain], sort_keys=False), nl=False)
+    if empty:
+        typer.echo("[]")
 
 
 def _draw(found: Sequence[Row], columns: Sequence[str], optional: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from consumer.commands import output
 from consumer.commands.exits import exit_codes, refuse
-from consumer.commands.options import AsJson, Config, Limit, Output, connections, loaded, reach, without_gaps
+from consumer.commands.options import AsJson, Config, Limit, Output, connections, loaded, look_of, reach, without_gaps
 
 if TYPE_CHECKING:
     from consumer.kafka.scan import Gap
@@ -59,7 +59,7 @@ def pending_list(
         reach(settings)
         gaps: list[Gap] = []
         removed = removed_sources(
-            settings.kafka, settings.topics, settings.delay.topic, settings.dead_letters.topic, by_name=True
+            settings.kafka, settings.topics, settings.delay.topic, settings.topics_of, by_name=True
         )
         for each in removed:
             output.notice(str(each))
@@ -69,9 +69,8 @@ def pending_list(
         output.rows(
             (asdict(each) for each in islice(found, limit)),
             columns,
-            as_json=as_json or look == "json",
+            look=look_of(look, as_json=as_json),
             optional=("route", "sends", "attempts", "due", "topic"),
-            wide=look == "wide",
         )
         raise typer.Exit(int(bool(gaps)))
 

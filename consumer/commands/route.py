@@ -83,6 +83,9 @@ def route(
             show_default=False,
         ),
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 1 also where no route takes an event, or a note is made.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say of each route why, or why not.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -104,7 +107,7 @@ def route(
             records = records_in(lines_of(file or Path("-")), defaults)
         dead = False
         for verdict in judged(records, settings):
-            dead = dead or verdict.fate in ("dead_letter", "unreadable")
+            dead = dead or verdict.fate in ("dead_letter", "unreadable") or (strict and verdict.is_suspicious)
             if as_json:
                 output.exact_json_line(_verdict_row(verdict))
             else:
@@ -220,6 +223,11 @@ class Verdict:
     detail: str | None = None
     trace: tuple[RouteTrace, ...] = field(default=(), repr=False)
     note: str | None = None
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether no route takes the event, or its action has something that may be an error."""
+        return self.detail == _IGNORED["unrouted"] or self.note is not None
 
     @property
     def action(self) -> Routed | None:

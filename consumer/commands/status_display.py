@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import httpx
@@ -28,6 +29,11 @@ EVERY_S = 1.0
 PLAIN_WIDTH = 120  # where it is no terminal that says how wide it is
 MAX_PARTITIONS = 12
 MAX_DEAD_LETTERS = 5
+MAX_WIDTH = 1000
+# The columns that a narrow terminal does without, the first one first.
+OPTIONAL = ("in flight", "requests/s", "rate limit", "last dead letters", "source offset", "dead-letter offset", "why")
+TEXTS = ("why",)  # columns that may be folded; all else is ids, words and numbers
+BESIDE_BARS = 48  # columns of the names and figures, before a line of bars
 _BARS = "▁▂▃▄▅▆▇█"
 _STYLES = {"running": "green", "open": "green", "stuck": "red", "suspended": "red"}  # all else: yellow
 
@@ -114,11 +120,28 @@ def drawn(status: Status, console: Console, lost: str | None = None) -> Renderab
     parts += [_text(f"! {each}", "yellow") for each in status.attention]
     if not is_known(status):
         return Group(*parts)
-    parts += ["", _figures(status, now), "", _recent(status, bars)]
+    parts += ["", _figures(status, now), "", _fitted(_recent(status, bars, console.width), console)]
     for table in (_connections(status, now), _pending(status), _partitions(status), _dead_letters(status, now)):
         if table is not None:
-            parts += ["", table]
+            parts += ["", _fitted(table, console)]
     return Group(*parts)
+
+
+def _fitted(table: Table, console: Console) -> Table:
+    """Leave out what the terminal has no room for. An id is never folded: it is one word that can be copied."""
+    unlimited = console.options.update(width=MAX_WIDTH)  # a measure is never above the width that it may have
+    for column in table.columns:
+        if column.no_wrap:
+            cells = (console.measure(each, options=unlimited).maximum for each in (column.header, *column.cells))
+            column.width = max(cells)
+    for name in OPTIONAL:
+        if console.measure(table, options=unlimited).minimum <= console.width:
+            break
+        kept = [each for each in table.columns if each.header != name]
+        table.columns = [replace(each, _index=index) for index, each in enumerate(kept)]
+    least = console.measure(table, options=unlimited).minimum
+    table.width = least if least > console.width else None
+    return table
 
 
 def _text(text: str, style: str = "") -> Text:
@@ -162,8 +185,9 @@ def _figures(status: Status, now: datetime) -> Text:
     return text
 
 
-def _recent(status: Status, bars: str) -> Table:
-    recent, moments = status.recent, status.recent.moments
+def _recent(status: Status, bars: str, width: int) -> Table:
+    recent = status.recent
+    moments = recent.moments[-max(0, width - BESIDE_BARS) :] if width > BESIDE_BARS else []
     accepted = sum(each.accepted_per_second for each in status.connections)
     requests = sum(each.requests_per_second for each in status.connections)
     table = _table("", "now", "last ten minutes" if bars else "")
@@ -247,5 +271,10 @@ def _table(*columns: str) -> Table:
     """Return a table with these columns; those that begin with `>` hold numbers."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
-        table.add_column(column.lstrip(">"), overflow="fold", justify="right" if column.startswith(">") else "left")
+        table.add_column(
+            column.lstrip(">"),
+            overflow="fold",
+            no_wrap=column not in TEXTS,
+            justify="right" if column.startswith(">") else "left",
+        )
     return table

@@ -10,7 +10,7 @@ from consumer.commands import output
 from consumer.commands.exits import exit_codes, refuse
 from consumer.commands.options import Config, loaded, reach
 
-app = typer.Typer(help="Create and check the delay and dead-letter topics, or adopt them.", no_args_is_help=True)
+app = typer.Typer(help="Create, check or adopt the topics beside the source.", no_args_is_help=True)
 
 
 @app.command("create")
@@ -18,7 +18,10 @@ def topics_create(
     config: Config = None,
     replication: Annotated[int, typer.Option(help="Replication factor; -1: the brokers' default.")] = -1,
 ) -> None:
-    """Create the delay and dead-letter topics, or repair those that are there: partitions and configuration."""
+    """Create the delay and dead-letter topics, or repair them.
+
+    Those that are there get the partitions and the configuration that they need.
+    """
     with exit_codes():
         settings = loaded(config)
         from confluent_kafka.admin import AdminClient
@@ -45,7 +48,7 @@ def topics_check(config: Config = None) -> None:
         for line in topics.check(admin, settings.topics, settings.topic_rules):
             output.notice(line)
         for each in settings.topics:
-            output.data(f"{each.source}, {each.delay} and {each.dead_letters} fit")
+            output.data(f"{', '.join((each.source, *each.own[:-1]))} and {each.own[-1]} fit")
 
 
 @app.command("adopt")
@@ -61,7 +64,7 @@ def topics_adopt(
     ],
     config: Config = None,
 ) -> None:
-    """Say that this source takes over what its delay topic holds of another one.
+    """Take over what the delay topic holds of another source.
 
     For a source that was recreated, renamed or moved to another cluster, and for a new group.id. Stop all instances
     first. What is pending stays pending and is sent.

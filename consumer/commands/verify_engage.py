@@ -105,7 +105,7 @@ def verify_engage(
         }
         for each in findings
     ]
-    output.rows(rows, ("fact", "expected", "seen", "verdict"), as_json=False)
+    output.rows(rows, ("fact", "expected", "seen", "verdict"))
     if json_file is not None:
         date = datetime.now(UTC).date().isoformat()
         try:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from consumer.admin import server
+from consumer.admin.page import page
 from consumer.admin.server import AdminServer, Health
+from consumer.admin.status import status_of
+from consumer.core.poll_plan import Figures
 from consumer.telemetry.metrics import Snapshot
 from consumer.telemetry.rolling import Flow
 from tests.support.chromium import DARK, LIGHT, asked_by_the_page, chromium, dom, picture
@@ -104,3 +110,50 @@ def test_it_is_light_or_dark_as_the_reader_wants(instance: Instance) -> None:
 
 def test_the_root_leads_to_it(instance: Instance) -> None:
     assert "Connection outlet is suspended" in dom(instance.url.removesuffix("status"))
+
+
+# -- narrow pages -------------------------------------------------------------------------------------------------
+
+# What is wider than the page, and what of a text reaches out of its own box. The page's policy would not run this
+# script, so it is asked of the same document from a file.
+MEASURE = """<script>
+const out = [];
+for (const each of document.querySelectorAll("main *")) {
+  if (each.closest("svg") || each.closest("thead")) continue;
+  const box = each.getBoundingClientRect();
+  const name = each.tagName + " " + each.textContent.trim().slice(0, 30);
+  if (box.right > innerWidth + 1) out.push("beyond the page: " + name);
+  if (each.scrollWidth > each.clientWidth + 1 && each.clientWidth) out.push("cut: " + name);
+}
+const tiles = [...document.querySelectorAll(".figures > div")].map(each => each.getBoundingClientRect());
+const row = document.querySelector(".figures").getBoundingClientRect();
+if (Math.abs(Math.max(...tiles.slice(-1).map(each => each.right)) - row.right) > 3) out.push("an empty tile");
+document.title = "measured:" + JSON.stringify(out);
+</script></body>"""
+
+
+@pytest.mark.parametrize("width", [390, 768, 1024])
+def test_on_a_narrow_page_nothing_is_cut_and_no_tile_is_empty(tmp_path: Path, width: int) -> None:
+    busy = status_sample.snapshot()
+    plan = Figures(median_s=459.0, p95_s=1_234.5, polls=2.0, lateness_s=1.0, price=1.0)
+    slow = replace(busy.connections["nordics"], plan=plan)
+    snapshot = replace(
+        busy,
+        connections={**busy.connections, "a-connection-with-quite-a-long-name": slow},
+        first_seen={int((status_sample.NOW - 459) // 10): 122},
+        dead_letters_waiting={"orders": 1_234},
+    )
+    text = page(status_of((snapshot, status_sample.flow()), version="0.1.0", age_s=0.4))
+    file = tmp_path / "page.html"
+    file.write_text(text.replace("</body>", MEASURE))
+    shown = dom(file.as_uri(), f"--window-size={width},2400")
+    (measured,) = re.findall(r"<title>measured:(.*?)</title>", shown)
+    assert json.loads(html.unescape(measured)) == [], measured
+    assert "7 min 39 s" in shown
+
+
+@pytest.mark.parametrize("scheme", [LIGHT, DARK])
+@pytest.mark.parametrize("width", [390, 768])
+def test_its_picture_is_as_wide_as_the_page(instance: Instance, width: int, scheme: str) -> None:
+    png = picture(instance.url, scheme, size=(width, 800)).png
+    assert int.from_bytes(png[16:20]) == width

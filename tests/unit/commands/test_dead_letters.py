@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
 import pytest
 
 from consumer.errors import ExitCode
+from consumer.kafka.dead_letters.redrive import Coordinates, Redrive, Result
 from tests.unit.commands.calling import called
 
 
@@ -34,3 +39,57 @@ def test_an_offset_alone_is_refused_where_there_are_several_topics(option: str) 
     result = called("dead-letters", "redrive", option, "0:7", ENGAGE_RELAY__SOURCE__TOPICS="a,b")
     assert result.exit_code == ExitCode.CONFIGURATION
     assert "--topic" in result.stderr
+
+
+# -- many at once ---------------------------------------------------------------------------------------------------
+
+
+AT = Coordinates("orders.engage.dead-letters", 0, 3)
+
+
+@pytest.fixture
+def redriven(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Say which redrives were asked for, by whether they were dry runs."""
+    asked: list[bool] = []
+
+    def redrive(*_: object, dry_run: bool, only_mark: bool) -> Iterator[Redrive]:
+        asked.append(dry_run)
+        result: Result = "chosen" if dry_run else "marked" if only_mark else "redriven"
+        yield from (Redrive(replace(AT, offset=offset), result, ("orders", 0)) for offset in (3, 4))
+
+    monkeypatch.setattr("consumer.kafka.dead_letters.redrive.redrive", redrive)
+    monkeypatch.setattr("consumer.commands.dead_letters.reach", lambda _: None)
+    return asked
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumer.commands.options.is_a_terminal", lambda: True)
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_terminal_is_asked_with_their_number_before_many_are_redriven(redriven: list[bool]) -> None:
+    refused = called("dead-letters", "redrive", "--all", stdin="n\n")
+    assert (refused.exit_code, redriven) == (1, [True])
+    assert "Redrive 2 dead letters?" in refused.stderr
+    done = called("dead-letters", "redrive", "--since", "1d", stdin="y\n")
+    assert (done.exit_code, redriven) == (0, [True, True, False])
+    assert "2 redriven" in done.stderr
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(
+    "arguments",
+    [["--all", "--yes"], ["--all", "--dry-run"], ["--source-offset", "0:1"], ["--dead-letter-offset", "0:3"]],
+)
+def test_nobody_is_asked_who_named_them_or_said_yes_or_changes_nothing(
+    redriven: list[bool], arguments: list[str]
+) -> None:
+    done = called("dead-letters", "redrive", *arguments)
+    assert (done.exit_code, len(redriven)) == (0, 1)
+
+
+def test_a_script_is_not_asked_and_its_lines_are_what_they_were(redriven: list[bool]) -> None:
+    done = called("dead-letters", "redrive", "--all", "--json")
+    assert (done.exit_code, redriven) == (0, [False])
+    assert [json.loads(line)["result"] for line in done.stdout.splitlines()] == ["redriven", "redriven"]

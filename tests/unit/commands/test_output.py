@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sys
+from datetime import UTC, datetime
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +16,7 @@ from consumer.commands import output
 
 
 def test_what_a_terminal_would_obey_is_shown_and_not_sent(capsys: pytest.CaptureFixture[str]) -> None:
-    output.rows([{"route": "\x1b[2J\tx\n", "n": None}], ["route", "n"], as_json=False)
+    output.rows([{"route": "\x1b[2J\tx\n", "n": None}], ["route", "n"])
     output.data("\x1b]0;title\x07")
     shown = capsys.readouterr().out
     assert shown.splitlines() == ["route\tn", "\\x1b[2J\\tx\\n\t", "\\x1b]0;title\\x07"]
@@ -31,13 +33,29 @@ def test_json_is_one_printable_line_whatever_it_holds(row: dict[str, str]) -> No
     assert written[0].isprintable()
 
 
+def test_yaml_is_one_list_and_no_terminal_obeys_it(capsys: pytest.CaptureFixture[str]) -> None:
+    found: list[dict[str, object]] = [
+        {"order_id": "\x1b[2J yes", "n": None, "at": datetime(2026, 1, 2, tzinfo=UTC)},
+        {"order_id": "no", "n": 1},
+    ]
+    output.rows(found, ["n"], look="yaml")
+    shown = capsys.readouterr().out
+    assert yaml.safe_load(shown) == [
+        {"order_id": "\x1b[2J yes", "n": None, "at": "2026-01-02T00:00:00Z"},
+        {"order_id": "no", "n": 1},
+    ]
+    assert "\x1b" not in shown
+    output.rows([], ["n"], look="yaml")
+    assert yaml.safe_load(capsys.readouterr().out) == []
+
+
 def test_on_a_terminal_a_table_is_drawn_without_markup_and_without_colour_where_none_is_wanted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     for name, value in {"NO_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": "80"}.items():
         monkeypatch.setenv(name, value)
-    output.rows([{"order_id": "[red]A-1[/red]\x1b[2J"}], ["order_id"], as_json=False)
+    output.rows([{"order_id": "[red]A-1[/red]\x1b[2J"}], ["order_id"])
     shown = capsys.readouterr().out
     assert "order id" in shown
     assert "[red]A-1[/red]\\x1b[2J" in shown
@@ -55,7 +73,7 @@ def drawn(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     for name, value in {"NO_COLOR": "1", "TERM": "xterm", "COLUMNS": str(width)}.items():
         monkeypatch.setenv(name, value)
-    output.rows(ROWS, ["order_id", "detail", "offset"], as_json=False, optional=["detail"], wide=wide)
+    output.rows(ROWS, ["order_id", "detail", "offset"], optional=["detail"], look="wide" if wide else "table")
     captured = capsys.readouterr()
     return captured.out, captured.err
 

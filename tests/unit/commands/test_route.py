@@ -86,6 +86,19 @@ def test_an_event_that_no_route_takes_is_ignored_with_code_0() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ('{"type": "price.changed"}', 1),
+        (json.dumps({**SHIPPED, "type": "order.custom", "action": "ConfirmShipmnt"}), 1),  # a near miss: a note
+        (json.dumps(SHIPPED), 0),
+    ],
+)
+def test_strict_ends_with_1_where_nothing_or_something_odd_becomes_of_an_event(value: str, code: int) -> None:
+    assert called("route", "-", stdin=value).exit_code == 0
+    assert called("route", "-", "--strict", stdin=value).exit_code == code
+
+
+@pytest.mark.parametrize(
     ("event", "reason"),
     [
         ("nonsense", "undecodable"),

@@ -24,7 +24,7 @@ from consumer.admin.status import Status, status_of
 from consumer.commands import status_display
 from consumer.commands.status_display import StatusError
 from consumer.errors import ExitCode
-from consumer.telemetry.metrics import Snapshot
+from consumer.telemetry.metrics import ConnectionFigures, PartitionFigures, Snapshot
 from consumer.telemetry.rolling import Flow
 from tests.unit.admin import status_sample
 from tests.unit.commands.calling import called, json_lines
@@ -145,6 +145,27 @@ def test_without_colour_where_none_is_wanted(instance: Instance) -> None:
     assert code == 0
     assert b"last dead letters" in shown
     assert not COLOUR.search(shown)
+
+
+LONG = "orders.of-the-northern-shops.v2"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_id_is_folded_or_cut_however_narrow_the_terminal_is(width: int) -> None:
+    snapshot = status_sample.snapshot()
+    shown = replace(
+        snapshot,
+        partitions={(LONG, 3): PartitionFigures("open", 3)},
+        connections={**snapshot.connections, "denmark-outlet-and-seconds": ConnectionFigures()},
+        dead_letters=tuple(replace(each, source_topic=LONG) for each in snapshot.dead_letters),
+    )
+    console = Console(file=(screen := io.StringIO()), width=width)
+    console.print(status_display.drawn(status_of((shown, status_sample.flow()), version="0", age_s=0.4), console))
+    text = screen.getvalue()
+    assert len(re.findall(rf"{re.escape(LONG)}\[\d\]", text)) == 6
+    assert "denmark-outlet-and-seconds" in text
+    assert "invalid_event" in text
+    assert max(map(len, text.splitlines())) <= width
 
 
 def test_a_display_shows_what_came_last_when_the_instance_stops_answering() -> None:

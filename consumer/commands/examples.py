@@ -1,0 +1,55 @@
+"""Examples of each command, for the end of its `--help`. A test parses every line."""
+
+from __future__ import annotations
+
+import typer
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "run": (
+        "engage-relay run --config relay.yaml",
+        "engage-relay run --config relay.yaml --from latest --create-topics",
+    ),
+    "demo": ("engage-relay demo", "engage-relay demo --orders 50 --seed 7"),
+    "completion": ("engage-relay completion bash", "engage-relay completion zsh"),
+    "simulate": (
+        "engage-relay simulate --unknown-orders create",
+        "engage-relay simulate --stuck 0.1 --fault unavailable=0.05",
+    ),
+    "status": ("engage-relay status", "engage-relay status --url http://10.0.0.7:8080 --json"),
+    "check-config": (
+        "engage-relay check-config --config relay.yaml",
+        "engage-relay check-config --config relay.yaml --online",
+    ),
+    "route": (
+        "engage-relay route events.jsonl --config relay.yaml",
+        "engage-relay route --offset 0:17 --verbose",
+        "engage-relay route - --strict",
+        "engage-relay route test expectations",
+    ),
+    "verify-engage": ("engage-relay verify-engage --base-url https://acme.staging.voyado.com --order A-1",),
+    "config schema": ("engage-relay config schema",),
+    "topics create": ("engage-relay topics create --config relay.yaml --replication 3",),
+    "topics check": ("engage-relay topics check --config relay.yaml",),
+    "topics adopt": ("engage-relay topics adopt orders --from recorded",),
+    "pending list": ("engage-relay pending list --order-id A-1", "engage-relay pending list --older-than 1h --json"),
+    "dead-letters list": (
+        "engage-relay dead-letters list --since 2d --output wide",
+        "engage-relay dead-letters list --reason rejected --json",
+    ),
+    "dead-letters redrive": (
+        "engage-relay dead-letters redrive --reason rejected --since 1d --dry-run",
+        "engage-relay dead-letters redrive --topic orders --source-offset 0:17",
+        "engage-relay dead-letters list --json | engage-relay dead-letters redrive -",
+    ),
+}
+
+
+def give_examples(app: typer.Typer, path: str = "") -> None:
+    """Put the examples at the end of each command's help."""
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            give_examples(group.typer_instance, f"{group.name} ")
+    for command in app.registered_commands:
+        name = command.name or str(getattr(command.callback, "__name__", ""))
+        lines = "".join(f"  {each}\n" for each in EXAMPLES.get(path + name, ()))
+        command.epilog = f"Examples:\n\n\b\n{lines}" if lines else None
