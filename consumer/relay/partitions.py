@@ -212,7 +212,8 @@ class Partitions:
         self._source.readopt(assignment)
 
     def _set_apart(self, assignment: Assignment, reason: SetApart, why: str) -> None:
-        if assignment not in self._apart:
+        former = self._apart.get(assignment)
+        if former is None or former[0] != reason:
             self._log.error(
                 "partition set apart: it cannot be served, the others go on",
                 topic=assignment.topic,

@@ -403,7 +403,8 @@ def a_transactional_id_that_cannot_be_used_is_waited_for(patch: Patch) -> None:
     original = Producers.build
 
     def build(self: Producers, *, suspect: bool = False) -> Producer:
-        return original(self)
+        self._successor = 0
+        return original(self, suspect=suspect)
 
     patch.setattr(Producers, "build", build)
 

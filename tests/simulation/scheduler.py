@@ -486,14 +486,21 @@ class Scheduler:
         self.kafka.refusal = None
 
     def find_partitions(self) -> None:
-        """Bring partitions back that were lost; when everything is healed, one may stay lost while another is not."""
+        """Bring partitions back that were lost; in the end one may stay so until the others are done."""
         if self.stays_lost:
             return
         self.stays_lost = self.healing and bool(self.kafka.lost) and len(self.numbers) > 1 and self.chance(0.7)
         if self.stays_lost:
             self.reach("a partition stays lost")
+            self.at(self.now + HEALED_WITHIN_S, self._find_last)
         else:
             self.kafka.lost.clear()
+
+    def _find_last(self) -> None:
+        if not self.quiet():
+            self.violate("a partition is lost, and not all has ended in the others")
+        self.stays_lost = False
+        self.kafka.lost.clear()
 
     # -- the whole schedule -------------------------------------------------------------------------------------
 
@@ -521,7 +528,7 @@ class Scheduler:
                 break
             self.step()
         self.heal()
-        until = self.now + HEALED_WITHIN_S
+        until = self.now + HEALED_WITHIN_S * (2 if self.stays_lost else 1)
         looks = 0
         while looks & 1 or not self.quiet():
             looks += 1

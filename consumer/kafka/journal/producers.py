@@ -218,6 +218,7 @@ class Producers:
         self._timeout_s = timeout_s
         self._began_at = -math.inf
         self._successor = 0
+        self._timed_out = 0  # in a row: the calls that begin a producer
         self._producer: Producer | None = None
         self._failures: list[_Failure] = []
         self._written = 0
@@ -320,11 +321,14 @@ class Producers:
             self._call(self._producer.init_transactions, min(timeout_s, self._timeout()))
         except AbortedError as error:
             code = error.cause.code() if isinstance(error.cause, KafkaError) else None
-            if code == KafkaError.CONCURRENT_TRANSACTIONS or (suspect and code == KafkaError._TIMED_OUT):
+            self._timed_out += code in (KafkaError.CONCURRENT_TRANSACTIONS, KafkaError._TIMED_OUT)
+            if self._timed_out >= (1 if suspect else 2):
                 self._successor += 1
+                self._timed_out = 0
             elif code == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
                 self._successor = 0  # the only one that is granted
             raise
+        self._timed_out = 0
         return self._producer
 
     def discard(self) -> None:
@@ -335,10 +339,8 @@ class Producers:
                 self._call(producer.purge)
                 self._call(producer.flush, 0.1)  # what was purged is told here; untold, its callbacks are never freed
 
-    def replace(self, *, suspect: bool = False) -> None:
+    def replace(self) -> None:
         """Rule 1. The old one's transaction ends with it, for which a restore of the partition would wait.
-
-        `suspect`: perhaps it cannot end (rule 4).
 
         The new one would end it as well, but asks again only every half second (librdkafka) until that is done: for so
         long every member would be without its journal, at every rebalance.
@@ -348,7 +350,7 @@ class Producers:
                 self._call(self._producer.abort_transaction, min(ABORT_TIMEOUT_S, self._timeout()))
         self.discard()
         try:
-            self.build(suspect=suspect)
+            self.build(suspect=bool(self._silent()))
         except (AbortedError, FencedError):  # the next transaction meets it again, and says so
             self.discard()
 
@@ -396,8 +398,11 @@ class Producers:
         raise meaning
 
     def _overran(self, text: str) -> OverranError:
-        unwritten = {at for at, count in self._unwritten.items() if count and at not in self._taken}
-        return OverranError(text, self._written, unwritten, others_taken=bool(self._taken))
+        return OverranError(text, self._written, self._silent(), others_taken=bool(self._taken))
+
+    def _silent(self) -> set[Partition]:
+        """The partitions of which nothing was taken."""
+        return {at for at, count in self._unwritten.items() if count and at not in self._taken}
 
     def _is_too_long(self) -> bool:
         return self._clock() - self._began_at >= self._timeout_s

@@ -268,7 +268,7 @@ class Transactions:
             except AbortedError as error:
                 self._report(TransactionAborted(str(error)))
                 self._learn(writes, error)
-                self._producers.replace(suspect=isinstance(error, OverranError) and bool(error.unwritten))
+                self._producers.replace()
                 cut = self._cut(writes, error)
                 if cut is None:
                     self._pause(RETRY_S[min(attempt, len(RETRY_S) - 1)])
@@ -360,7 +360,7 @@ class Transactions:
                 return False  # the next transaction meets it again
             except AbortedError as error:
                 self._report(TransactionAborted(str(error)))
-                self._producers.replace(suspect=isinstance(error, OverranError))
+                self._producers.replace()
             else:
                 return True
         return False
