@@ -546,7 +546,7 @@ class Scheduler:
         self._faults_left = 0
         self.fail_points.clear()
         self.take_dead_letters()
-        if len(self.numbers) > 1 and self.chance(0.1):
+        if len(self.numbers) > 1 and self.chance(0.3):
             faults.lose(self)
         self.find_partitions()
         if self.growing:
