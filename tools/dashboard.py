@@ -23,7 +23,7 @@ SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 Kind = Literal["timeseries", "stat", "heatmap"]
 Json = dict[str, object]
 
-LATE = "namespace_job:engage_relay_event_to_accepted_seconds:late_ratio_rate"
+LATE = "namespace_job_connection:engage_relay_event_to_accepted_seconds:late_ratio_rate"
 ACCEPTED = ',outcome="accepted"'
 WIDTH = 24  # of Grafana's grid
 

@@ -243,7 +243,8 @@ class Dispatch:
         now = self._clock()
         answered = self._sent(connection, send, request.action, outcome, now)
         if isinstance(answered, Accepted):
-            self._metrics.accepted(request.action, _since(event_time_ms, now), now - send.tagged_at)
+            waited_s, trace_id = now - send.tagged_at, self._trace_id(send.payload)
+            self._metrics.accepted(connection.name, request.action, _since(event_time_ms, now), waited_s, trace_id)
 
     async def _send_with_document(self, connection: Connection, send: Send) -> None:
         """Send the document that the action travels in."""
@@ -271,7 +272,12 @@ class Dispatch:
         """Count an action that went with its document."""
         action, event_time_ms = action_of(request.payload)
         self._metrics.action_answered(connection.name, action, Accepted())
-        self._metrics.accepted(action, _since(event_time_ms, now))
+        trace_id = self._trace_id(request.payload)
+        self._metrics.accepted(connection.name, action, _since(event_time_ms, now), trace_id=trace_id)
+
+    def _trace_id(self, payload: bytes) -> str | None:
+        """Return the trace that an action belongs to; None where nothing is traced."""
+        return None if self._tracing is None else self._tracing.trace_id(payload)
 
     def _may_send(self, request: Request) -> bool:
         """Rule 1."""

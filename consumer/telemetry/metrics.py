@@ -38,6 +38,7 @@ from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.progress import Stall, StallReason
 from consumer.engage.http import Endpoint, FailureKind
 from consumer.events.deciding import Ignoring
+from consumer.events.guards import StoppedBy
 from consumer.telemetry.rolling import Flow, History
 from schemas.dead_letter import Reason
 from schemas.engage import DOCUMENTED_ACTIONS
@@ -185,6 +186,12 @@ class Metrics:
             "field",
         )
         self._routed = counter("actions_routed_total", "Events that became an action.", "route", "action")
+        self._stopped = counter(
+            "actions_stopped_total",
+            "Actions that a guard did not let go: withheld, too_old, shadow.",
+            "route",
+            "reason",
+        )
         self._polls = counter(
             "polls_answered_total", "Polls for a versionTag and documents sent, by outcome.", "connection", "outcome"
         )
@@ -198,12 +205,14 @@ class Metrics:
             "event_to_accepted_seconds",
             "Time from the event until Engage accepted its action.",
             _EVENT_TO_ACCEPTED_S,
+            "connection",
             "action",
         )
         self._ready_to_accepted = histogram(
             "tag_ready_to_accepted_seconds",
             "Time from the versionTag until Engage accepted the action.",
             _READY_TO_ACCEPTED_S,
+            "connection",
             "action",
         )
         self._requests = counter(
@@ -286,9 +295,10 @@ class Metrics:
             for series in (self._consumed, self._unrouted, self._tombstones, self._foreign_redrives, self._refused):
                 series.start([(topic,)])
         self._routed.start(routes)
+        self._stopped.start((route, reason) for route, _ in routes for reason in get_args(StoppedBy))
         self._dropped.start((route, field) for route, _ in routes for field in ("language", "data", "event_time"))
         for of_action in (self._event_to_accepted, self._ready_to_accepted):
-            of_action.start((action,) for action in actions)
+            of_action.start((connection, action) for connection in connections for action in actions)
         for connection in connections:
             self._polls.start((connection, outcome) for outcome in polled)
             self._actions.start((connection, action, outcome) for action in actions for outcome in sent)
@@ -320,6 +330,10 @@ class Metrics:
         }[why]
         series[topic,].inc()
 
+    def stopped(self, route: str, reason: StoppedBy) -> None:
+        """Record that a guard stopped an action."""
+        self._stopped[route, reason].inc()
+
     def field_dropped(self, route: str, field: str) -> None:
         """Record that an action went without a field of its event."""
         self._dropped[route, field].inc()
@@ -339,17 +353,24 @@ class Metrics:
             self._history.accepted(connection)
 
     def accepted(
-        self, action: str, event_to_accepted_s: float | None, ready_to_accepted_s: float | None = None
+        self,
+        connection: str,
+        action: str,
+        event_to_accepted_s: float | None,
+        ready_to_accepted_s: float | None = None,
+        trace_id: str | None = None,
     ) -> None:
         """Record how long an accepted action took. A sender's clock that is ahead of ours counts as 0.
 
-        None: nobody knows when the event happened, or the action had no tag to wait for.
+        None: nobody knows when the event happened, or the action had no tag to wait for. `trace_id`: of the event's
+        trace, where there is one; it is the exemplar of both histograms.
         """
         action = self._known(action)
+        exemplar = {"trace_id": trace_id} if trace_id else None
         if event_to_accepted_s is not None:
-            self._event_to_accepted[action,].observe(max(0.0, event_to_accepted_s))
+            self._event_to_accepted[connection, action].observe(max(0.0, event_to_accepted_s), exemplar)
         if ready_to_accepted_s is not None:
-            self._ready_to_accepted[action,].observe(max(0.0, ready_to_accepted_s))
+            self._ready_to_accepted[connection, action].observe(max(0.0, ready_to_accepted_s), exemplar)
         self._history.took(event_to_accepted_s, ready_to_accepted_s)
 
     def request(self, connection: str, call: str, status: str, seconds: float) -> None:
@@ -489,6 +510,7 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
     for name, text, value in (
         ("overdue_actions", "Polls and actions that are due and could not leave yet.", snapshot.overdue),
         ("in_doubt_actions", "Open actions that Engage may have processed already.", snapshot.in_doubt),
+        ("pending_limit_actions", "How many open actions pause the source: limits.pending.", snapshot.max_pending),
         ("journal_backlog_writes", "Writes that wait for a transaction.", snapshot.journal_backlog),
         ("source_paused", "1 while the source is paused because limits.pending is reached.", snapshot.paused),
         (
@@ -528,7 +550,8 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
     stalled = Counted(each.reason for each in snapshot.stalled.values())
     yield _gauge(
         "stalled_partitions",
-        "Owned partitions with a lag of which nothing was read or settled for 5 minutes, by reason.",
+        "Owned partitions with a lag of which nothing was read or settled for 5 minutes, by reason; for"
+        " registry and unknown_schema: at once.",
         "reason",
         ((reason, stalled[reason]) for reason in get_args(StallReason)),
     )

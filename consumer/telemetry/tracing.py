@@ -28,7 +28,14 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace import (
+    Span,
+    SpanKind,
+    StatusCode,
+    format_trace_id,
+    get_current_span,
+    set_span_in_context,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from consumer import __version__, logs
@@ -181,6 +188,12 @@ class Tracing:
         )
         _fail(span, given_up.reason.value)
         self._end(span)
+
+    def trace_id(self, payload: bytes) -> str | None:
+        """Return the id of an action's trace, in hexadecimal; None where it has none."""
+        context = _W3C.extract(trace_context_of(payload) or {}, Context())
+        span = get_current_span(context).get_span_context()
+        return format_trace_id(span.trace_id) if span.is_valid else None
 
     def close(self) -> None:
         """Export the last spans, for CLOSE_S at most, as the receiver may not answer."""

@@ -90,7 +90,9 @@ def test_what_is_made_up_would_be_found(scrape: str) -> None:
 
 
 def test_the_buckets_that_the_objective_needs_exist(scrape: str) -> None:
-    assert 'engage_relay_event_to_accepted_seconds_bucket{action="ConfirmOrder",le="300.0"}' in scrape
+    assert (
+        'engage_relay_event_to_accepted_seconds_bucket{action="ConfirmOrder",connection="default",le="300.0"}' in scrape
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,4 +120,6 @@ def test_every_state_and_every_reason_is_documented() -> None:
 
 def test_every_recorded_series_is_documented() -> None:
     text = REFERENCE.read_text()
-    assert {re.sub(r"\d+[mh]$", "", name) for name in recorded() if re.sub(r"\d+[mh]$", "", name) not in text} == set()
+    assert {
+        re.sub(r"\d+[mhd]$", "", name) for name in recorded() if re.sub(r"\d+[mhd]$", "", name) not in text
+    } == set()

@@ -111,9 +111,9 @@ def test_a_recorded_series_is_named_after_its_labels_its_metric_and_what_was_don
             level, metric, operations = rule.record.split(":")
             assert level.split("_") == re.findall(r"[a-z]+", re.findall(r"by \((.+?)\)", rule.expr)[0])
             assert metric in rule.expr
-            window = re.search(r"(rate|increase)(\d+[mh])$", operations)
+            window = re.search(r"(rate|increase)(\d+[mhd])$", operations)
             assert window is not None
-            assert set(re.findall(r"(rate|increase)\([^[]+\[(\d+[mh])\]", rule.expr)) == {window.groups()}
+            assert set(re.findall(r"(rate|increase)\([^[]+\[(\d+[mhd])\]", rule.expr)) == {window.groups()}
 
 
 def test_no_series_is_recorded_in_vain() -> None:

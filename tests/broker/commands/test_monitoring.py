@@ -24,6 +24,7 @@ from tests.support.waiting import until
 
 CONFIG = ROOT / "deploy" / "compose" / "prometheus.yml"
 FASTER = {"m": "s", "h": "m"}
+ONLY_IN_TROUBLE = "engage_relay_refused_dead_letters"  # a series that a healthy relay does not have
 
 
 @contextmanager
@@ -115,6 +116,6 @@ def empty_panels(prometheus: Prometheus) -> set[str]:
         expression = target.expr
         for variable, value in chosen.items():
             expression = expression.replace(variable, value)
-        if not prometheus.query(expression):
+        if ONLY_IN_TROUBLE not in expression and not prometheus.query(expression):
             empty.add(f"{panel.title}: {expression}")
     return empty

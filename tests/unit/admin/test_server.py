@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import socket
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.admin import server
@@ -118,6 +121,9 @@ class Process:
             answer = connection.getresponse()
             return answer.status, answer.read().decode(), answer.headers
 
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server.port}{path}"
+
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.server.port), timeout=10)
 
@@ -167,6 +173,50 @@ def test_a_scrape_holds_the_registrys_metrics(process: Process) -> None:
     assert (family.name, family.samples[0].value) == ("parcels", 3)
 
 
+def test_a_scrape_is_open_metrics_with_exemplars_for_who_asks_for_it(process: Process) -> None:
+    metrics = Metrics(process.registry)
+    metrics.accepted("default", "ConfirmOrder", 12.0, 0.1, "4bf92f3577b34da6a3ce929d0e0e4736")
+    accept = "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+    with urllib.request.urlopen(urllib.request.Request(process.url("/metrics"), headers={"Accept": accept})) as answer:
+        body = answer.read().decode()
+        assert answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+    exemplars = {
+        (sample.name, sample.exemplar.labels["trace_id"])
+        for family in open_metrics(body)  # type: ignore[no-untyped-call]
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    names = ("event_to_accepted_seconds_bucket", "tag_ready_to_accepted_seconds_bucket")
+    assert exemplars == {(f"engage_relay_{name}", trace_id) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("asked", "packed"),
+    [
+        ("gzip", True),
+        ("br;q=1, GZIP;q=0.5", True),
+        ("*", True),
+        ("gzip;q=0, *", False),
+        ("identity", False),
+        ("", False),
+    ],
+)
+@pytest.mark.parametrize("path", ["/metrics", "/status"])
+def test_what_is_long_is_compressed_for_who_can_read_it(process: Process, path: str, asked: str, packed: bool) -> None:
+    Metrics(process.registry)
+    plain = urllib.request.urlopen(process.url(path)).read()
+    request = urllib.request.Request(process.url(path), headers={"Accept-Encoding": asked})
+    with urllib.request.urlopen(request) as answer:
+        body = answer.read()
+        assert (answer.headers["Content-Encoding"] == "gzip") is packed
+        assert answer.headers["Vary"] == "Accept, Accept-Encoding"
+    if packed:
+        assert len(body) < len(plain) / 3
+        body = gzip.decompress(body)
+    assert body[:300] == plain[:300]
+
+
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/status", "/status.json"])
 def test_head_is_get_without_the_body(process: Process, path: str) -> None:
     Counter("parcels", "Parcels.", registry=process.registry)
@@ -209,7 +259,7 @@ def test_who_names_html_first_gets_html_and_everybody_else_json(process: Process
     assert rather_html(accept) is html
     _, body, headers = process.ask("/status", Accept=accept)
     assert headers["Content-Type"] == ("text/html; charset=utf-8" if html else "application/json")
-    assert headers["Vary"] == "Accept"
+    assert headers["Vary"] == "Accept, Accept-Encoding"
     assert body.startswith("<!doctype html>") if html else Status.model_validate_json(body)
 
 

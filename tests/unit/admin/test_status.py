@@ -117,7 +117,7 @@ def test_metrics_tell_the_history_what_they_are_told() -> None:
     metrics.request("acme", "action", "withdrawn", 0.0)  # never left
     metrics.action_answered("acme", "ConfirmOrder", Accepted())
     metrics.action_answered("acme", "ConfirmOrder", Rejected(400, "no"))
-    metrics.accepted("ConfirmOrder", None, 0.2)
+    metrics.accepted("acme", "ConfirmOrder", None, 0.2)
     metrics.dead_lettered(Reason.REJECTED)
     metrics.publish(Snapshot(at=NOW + 2, pending={"waiting": 4, "due": 3}, overdue=3))
     snapshot, flow = metrics.published()

@@ -110,7 +110,7 @@ def report_everything(metrics: Metrics) -> None:
         metrics.ignored("orders", why)
     metrics.poll_answered("default", Ready("tag"))
     metrics.action_answered("default", ACTION, Accepted())
-    metrics.accepted(ACTION, 12.0, 0.2)
+    metrics.accepted("default", ACTION, 12.0, 0.2)
     metrics.request("default", "action", "202", 0.1)
     metrics.limiter_waited("default", 0.02)
     metrics.poll_started("default", 0.03)
@@ -150,7 +150,7 @@ def test_what_the_configuration_foretells_starts_at_zero(registry: CollectorRegi
     metrics.routed("shipped", ACTION)
     metrics.poll_answered("default", DocumentTaken(None))
     metrics.action_answered("default", ACTION, Accepted())
-    metrics.accepted(ACTION, 1, 1)
+    metrics.accepted("default", ACTION, 1, 1)
     metrics.limiter_waited("default", 1)
     metrics.poll_started("default", 1)
     assert generate_latest(registry).decode().count("\n") == before
@@ -191,18 +191,18 @@ def test_an_outcome_is_named_after_its_class(registry: CollectorRegistry, metric
 
 
 def test_an_event_from_yesterday_differs_from_one_of_an_hour_ago(registry: CollectorRegistry, metrics: Metrics) -> None:
-    metrics.accepted(ACTION, 3500, 0.2)
-    metrics.accepted(ACTION, 80_000, 0.2)
-    assert value(registry, "event_to_accepted_seconds_bucket", action=ACTION, le="3600.0") == 1
-    assert value(registry, "event_to_accepted_seconds_bucket", action=ACTION, le="86400.0") == 2
-    assert value(registry, "tag_ready_to_accepted_seconds_bucket", action=ACTION, le="0.25") == 2
+    metrics.accepted("default", ACTION, 3500, 0.2)
+    metrics.accepted("default", ACTION, 80_000, 0.2)
+    assert value(registry, "event_to_accepted_seconds_bucket", connection="default", action=ACTION, le="3600.0") == 1
+    assert value(registry, "event_to_accepted_seconds_bucket", connection="default", action=ACTION, le="86400.0") == 2
+    assert value(registry, "tag_ready_to_accepted_seconds_bucket", connection="default", action=ACTION, le="0.25") == 2
 
 
 def test_a_sender_whose_clock_is_ahead_does_not_make_a_sum_fall(registry: CollectorRegistry, metrics: Metrics) -> None:
-    metrics.accepted(ACTION, 10, 1)
-    metrics.accepted(ACTION, -3600, -0.001)
-    assert value(registry, "event_to_accepted_seconds_sum", action=ACTION) == 10
-    assert value(registry, "event_to_accepted_seconds_count", action=ACTION) == 2
+    metrics.accepted("default", ACTION, 10, 1)
+    metrics.accepted("default", ACTION, -3600, -0.001)
+    assert value(registry, "event_to_accepted_seconds_sum", connection="default", action=ACTION) == 10
+    assert value(registry, "event_to_accepted_seconds_count", connection="default", action=ACTION) == 2
 
 
 def test_statuses_that_nobody_registered_are_one_series(registry: CollectorRegistry, metrics: Metrics) -> None:
