@@ -502,7 +502,9 @@ class Scheduler:
             self.kafka.lost.clear()
 
     def _find_last(self) -> None:
-        if not self.quiet():
+        # Where a call never returns, as the lost partition's owner tries again, one around it cannot return either.
+        stand = [each for each in self.processes.values() if each is not None and each.busy]
+        if len(stand) <= 1 and not self.quiet():
             self.violate("a partition is lost, and not all has ended in the others")
         self.stays_lost = False
         self.kafka.lost.clear()
