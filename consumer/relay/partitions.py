@@ -14,8 +14,8 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,6 +42,9 @@ from consumer.telemetry.metrics import Metrics, PartitionFigures, SetApart
 from schemas.dead_letter import Reason
 
 RESTORE_RETRY_S = (1.0, 1.0, 2.0, 5.0, 10.0)
+# Of a partition that the journal gave up. Each time that it is given up again, the others wait for up to 20 s.
+READOPT_RETRY_S = (1.0, 10.0, 60.0, 300.0)
+READOPTED_FOR_GOOD_S = 900.0  # one that lasted so long begins with the first wait again
 
 
 @dataclass(slots=True)
@@ -100,7 +103,7 @@ class Partitions:
         self._restoring = ThreadPoolExecutor(1, thread_name_prefix="restore")
         self._reading_facts = ThreadPoolExecutor(1, thread_name_prefix="facts")
         self._restoring_now: set[Assignment] = set()
-        self._readopted: Counter[tuple[str, int]] = Counter()
+        self._given_up: dict[tuple[str, int], tuple[int, float]] = {}  # how often, and when last
         self._apart: dict[Assignment, tuple[SetApart, str]] = {}
         self.ours: set[Assignment] = set()
         self.hand_overs: list[HandOver] = []
@@ -164,7 +167,8 @@ class Partitions:
         self._restoring_now |= asked
         try:
             while assignments := [each for each in assignments if self._stays(each)]:
-                patience_s = GIVE_UP_S if len(self._restoring_now) == 1 else GIVE_UP_SOON_S
+                alone = len(self._restoring_now) == 1 and assignments[0] not in self._apart
+                patience_s = GIVE_UP_S if alone else GIVE_UP_SOON_S
                 restore = partial(self._restorer.restore, assignments, patience_s, self._room_for_restore())
                 try:
                     restored = await loop.run_in_executor(self._restoring, restore)
@@ -218,13 +222,16 @@ class Partitions:
         self._tasks.start(self._readopt(assignment))
 
     async def _readopt(self, assignment: Assignment) -> None:
-        tried = self._readopted[assignment[:2]]
-        self._readopted[assignment[:2]] += 1
-        await asyncio.sleep(RESTORE_RETRY_S[min(tried, len(RESTORE_RETRY_S) - 1)])
+        times, last_at = self._given_up.get(assignment[:2], (0, -math.inf))
+        now = self._clock()
+        times = 0 if now > last_at + READOPTED_FOR_GOOD_S else times
+        self._given_up[assignment[:2]] = times + 1, now
+        await asyncio.sleep(READOPT_RETRY_S[min(times, len(READOPT_RETRY_S) - 1)])
         self._source.readopt(assignment)
 
     def _set_apart(self, assignment: Assignment, reason: SetApart, why: str) -> None:
-        if assignment not in self._apart:
+        former = self._apart.get(assignment)
+        if former is None or former[0] != reason:
             self._log.error(
                 "partition set apart: it cannot be served, the others go on",
                 topic=assignment.topic,

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import TypeVar
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 import consumer.kafka.journal.transactions
 import consumer.kafka.membership
@@ -411,6 +411,22 @@ def a_dead_letter_that_is_refused_is_skipped(patch: Patch) -> None:
 @mutation
 def a_refused_dead_letter_is_not_tried_again(patch: Patch) -> None:
     patch.setattr(RefusedDeadLetters, "take_due", lambda self, now: [])
+
+
+@mutation
+def a_partition_that_takes_nothing_holds_up_all_others(patch: Patch) -> None:
+    patch.setattr(Transactions, "_cut_silent", lambda self, writes, error: None)
+
+
+@mutation
+def a_transactional_id_that_cannot_be_used_is_waited_for(patch: Patch) -> None:
+    original = Producers.build
+
+    def build(self: Producers, *, suspect: bool = False) -> Producer:
+        self._successor = 0
+        return original(self, suspect=suspect)
+
+    patch.setattr(Producers, "build", build)
 
 
 @mutation

@@ -546,7 +546,7 @@ class Oracle:
 
     def close(self) -> None:
         """All has ended: count what readers find in the logs, which is what was counted all along."""
-        for number in self._scheduler.numbers:
+        for number in self._scheduler.found:
             self._balance(number)
             found: dict[bytes | None, Record] = {}
             for record in self._scheduler.delay_log(number).settled():
