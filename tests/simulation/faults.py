@@ -313,6 +313,18 @@ def refuse_dead_letters(scheduler: Scheduler) -> bool:
     return True
 
 
+def lose(scheduler: Scheduler) -> bool:
+    """A delay partition is without a leader for a while."""
+    number = scheduler.pick(scheduler.numbers)
+    at = (TOPICS.delay, number)
+    if at not in scheduler.kafka.logs or scheduler.kafka.lost:
+        return False
+    scheduler.kafka.lost.add(at)
+    scheduler.say(f"{TOPICS.delay}[{number}] is lost")
+    scheduler.at(scheduler.now + scheduler.pick((5.0, 60.0, 600.0)), scheduler.find_partitions)
+    return True
+
+
 def jump(scheduler: Scheduler) -> bool:
     """A machine's wall clock is set an hour forward or back. Its processes do not notice; those after them do."""
     if not scheduler.profile.skew_s:
@@ -355,6 +367,7 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "more partitions": (1, grow),
     "delay topic recreated": (1, recreate),
     "dead letters refused": (2, refuse_dead_letters),
+    "partition lost": (2, lose),
     "clock jump": (1, jump),
     "member refused": (1, refuse),
 }

@@ -19,9 +19,11 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
     what is pending is written again. The old mark would hide all new records.
  7. What the broker refuses stops nothing else. The transaction is cut (cutting.py) until that stands alone. A dead
     letter that its topic refuses is kept in the delay topic, in place of its action's record: it is safe there, the
-    action has ended, and the position moves on. A partition whose topic is refused (deleted, a right withdrawn) is
-    given up and restored again, where another topic's would wait for it.
+    action has ended, and the position moves on. A partition whose records or offsets are refused is given up and
+    restored again, where others would wait for it: a transaction of another one must just have been committed.
  8. What does not fit into its time is tried again in smaller transactions (transaction_size.py).
+ 9. A partition of which the broker takes nothing twice (it has lost its leader, or the copies that it needs) counts as
+    refused. So do its dead letters, where it is the dead-letter topic's.
 producers.py decides which producer may be used, and what its errors mean.
 """
 
@@ -30,7 +32,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -38,7 +40,7 @@ from itertools import chain
 from confluent_kafka import Message, TopicPartition
 
 from consumer.core.clock import Clock
-from consumer.core.ownership import Assignment, Ownership, generation
+from consumer.core.ownership import Assignment, Ownership, Partition, generation
 from consumer.kafka.facts import (
     Committed,
     DeadLetterAt,
@@ -76,6 +78,7 @@ from consumer.kafka.journal.writes import (
     Position,
     Put,
     Tombstone,
+    Unparked,
     Write,
     size_of,
 )
@@ -87,6 +90,7 @@ from schemas.pending_action import POSITION_KEY, SourceIdentity
 
 TRANSACTION_S = 10.0
 RETRY_S = (0.05, 0.2, 1.0, 5.0)  # between attempts after an abort
+MAX_PROBES = 2  # partitions that are asked whether the broker takes anything at all
 HOPELESS_S = 5.0  # a topic that just refused every record is not tried again for so long
 
 
@@ -96,6 +100,9 @@ class _Partition:
     next_offset: int
     end: int
     recreated: bool = False  # the delay topic, since the last transaction that was committed
+    incarnation: int = 0  # how often it was recreated
+    silent: int = 0  # how often the broker took nothing of it, since then
+    committed_at: float = -math.inf
     too_large: set[bytes | None] = field(default_factory=set)  # keys that were dead-lettered for their record's size
 
 
@@ -117,6 +124,16 @@ class _Batch:
     outcomes: list[Ended] = field(default_factory=list)
     written: dict[Hashable, int | None] = field(default_factory=dict)
     dead_letters_at: dict[DeadLetter, DeadLetterAt] = field(default_factory=dict)
+    unknown: set[bytes | None] = field(default_factory=set)  # keys whose record lies somewhere after `start`
+
+    @property
+    def parked(self) -> list[Put]:
+        """Its records of actions that are parked."""
+        return [write for write in self.latest.values() if isinstance(write, Put) and write.parked_for is not None]
+
+    def offset_of(self, write: Put) -> int | None:
+        """Return where its record lies; None where nobody knows."""
+        return None if write.key in self.unknown else self.written.get(write.key)
 
     def add(self, write: Write) -> None:
         match write:
@@ -180,7 +197,7 @@ class Transactions:
         `pause` waits between two attempts. `timeout_s`: `transaction.timeout.ms`. `new_name` returns a name that
         nothing else ever had: for a transaction (rule 3), or a refused dead letter.
         """
-        self._producers = Producers(clients, clock)
+        self._producers = Producers(clients, clock, timeout_s)
         self._topics = topics
         self._identities = identities
         self._ownership = ownership
@@ -220,13 +237,7 @@ class Transactions:
 
     def settle(self, items: Sequence[Item]) -> None:
         """Settle these: commit them, or drop them because their partition is no longer ours."""
-        writes: list[Write] = []
-        for item in items:
-            if isinstance(item, Begin):
-                self._begin(item)
-            elif (write := self._without_refused(item)) is not None:
-                writes.append(write)
-        self._settle(writes)
+        self._settle(self._take_in(items))
         if self._producers.one_by_one:
             self._producers.one_by_one = False
             self._producers.discard()
@@ -264,13 +275,25 @@ class Transactions:
                 self._report(TransactionAborted(str(error)))
                 self._learn(writes, error)
                 self._producers.replace()
-                cut = self._cut(writes, error) if isinstance(error, RefusedError) else None
+                cut = self._cut(writes, error)
                 if cut is None:
                     self._pause(RETRY_S[min(attempt, len(RETRY_S) - 1)])
                     attempt += 1
                 parts.extendleft(reversed([writes] if cut is None else cut))
             else:
                 attempt = 0
+
+    def _take_in(self, items: Sequence[Item]) -> list[Write]:
+        """Return what is to be written of these; the others only say something of their partition."""
+        writes: list[Write] = []
+        for item in items:
+            if isinstance(item, Begin):
+                self._begin(item)
+            elif isinstance(item, Unparked):
+                self._unpark(item)
+            elif (write := self._without_refused(item)) is not None:
+                writes.append(write)
+        return writes
 
     def _learn(self, writes: Sequence[Write], error: AbortedError) -> None:
         """Learn from what a transaction came to nothing for."""
@@ -279,14 +302,25 @@ class Transactions:
         elif isinstance(error, OverranError):
             self._size.overran(sum(map(size_of, writes)), error.written)
 
-    def _cut(self, writes: list[Write], error: RefusedError) -> list[list[Write]] | None:
-        """Return the parts to settle instead, in order (rule 7); None where only one partition's offsets are left."""
+    def _cut(self, writes: list[Write], error: AbortedError) -> list[list[Write]] | None:
+        """Return the parts to settle instead, in order; None where all is to be tried again."""
+        match error:
+            case RefusedError():
+                return self._cut_refused(writes, error)
+            case OverranError():
+                return self._cut_silent(writes, error)
+        return None
+
+    def _cut_refused(self, writes: list[Write], error: RefusedError) -> list[list[Write]] | None:
+        """Rule 7."""
         suspects = [
             write for write in writes if isinstance(write, DeadLetter) and self._dead_letters_of(write) in error.topics
         ]
         if not suspects:
             parts = by_partition(writes)
-            return self._give_up(writes, str(error)) if parts is None else list(parts)
+            if parts is not None:
+                return list(parts)
+            return self._given_up_if_others_are_served(writes, str(error))
         if error.whole_topic:
             self._hopeless.update(dict.fromkeys(error.topics, self._clock() + HOPELESS_S))
             return [self._kept(writes, suspects, str(error))]
@@ -295,15 +329,59 @@ class Transactions:
             return [self._kept(writes, named, str(error))]
         return list(halves(writes, set(named)))
 
-    def _give_up(self, writes: list[Write], why: str) -> list[list[Write]] | None:
-        """Drop a partition that the broker refuses, where others wait for it (rule 7); None where none does."""
+    def _cut_silent(self, writes: list[Write], error: OverranError) -> list[list[Write]] | None:
+        """Rule 9."""
+        silent = [a for a in dict.fromkeys(write.assignment for write in writes) if self._is_silent(a, error)]
+        if not silent:
+            return None
+        for assignment in silent:
+            self._partitions[assignment].silent += 1
+        others = [write for write in writes if write.assignment not in silent]
+        if others or len(silent) > 1:
+            if not error.others_taken and not self._others_are_served(silent):
+                return None
+            alone = [[write for write in writes if write.assignment == each] for each in silent]
+            return [others, *alone] if others else alone
+        if self._partitions[silent[0]].silent < 2:
+            return None
+        letters = [write for write in writes if isinstance(write, DeadLetter) and self._lies_in(write, error.unwritten)]
+        if not letters:
+            return self._given_up_if_others_are_served(writes, str(error))
+        return [self._kept(writes, letters, str(error))] if self._others_are_served(silent) else None
+
+    def _is_silent(self, assignment: Assignment, error: OverranError) -> bool:
+        topics, partition = self._topics[assignment.topic], assignment.partition
+        return not error.unwritten.isdisjoint({(topics.delay, partition), (topics.dead_letters, partition)})
+
+    def _lies_in(self, write: DeadLetter, partitions: Collection[Partition]) -> bool:
+        return (self._dead_letters_of(write), write.assignment.partition) in partitions
+
+    def _given_up_if_others_are_served(self, writes: list[Write], why: str) -> list[list[Write]] | None:
+        """Give a partition up that the broker refuses, where others wait for it (rule 7)."""
         assignment = writes[0].assignment
-        if all(other.topic == assignment.topic for other in self._partitions):
+        if not self._others_are_served([assignment]):
             return None  # no write is dropped for nothing
         del self._partitions[assignment]
         self._report(Dropped(writes))
         self._report(GivenUp(assignment, why))
         return []
+
+    def _others_are_served(self, troubled: Collection[Assignment]) -> bool:
+        """Tell whether a transaction of another partition is committed now: it holds its position once more."""
+        ownership = self._ownership()
+        others = [a for a in self._partitions if a not in troubled and ownership.covers(a)]
+        others.sort(key=lambda a: self._partitions[a].committed_at, reverse=True)
+        for other in others[:MAX_PROBES]:
+            try:
+                self._transact([Position(other, self._partitions[other].next_offset)], ownership)
+            except FencedError:
+                return False  # the next transaction meets it again
+            except AbortedError as error:
+                self._report(TransactionAborted(str(error)))
+                self._producers.replace()
+            else:
+                return True
+        return False
 
     def _without_hopeless(self, writes: list[Write]) -> list[Write]:
         """Keep dead letters at once whose topic took none a moment ago; those that were kept before may try it."""
@@ -388,8 +466,13 @@ class Transactions:
         ownership = self._ownership()
         for gone in [a for a in self._partitions if not ownership.covers(a)]:
             del self._partitions[gone]
-        mark = LowWaterMark(begin.live, begin.end, self._pinning)
+        mark = LowWaterMark(begin.live, begin.end, self._pinning, begin.parked_from)
         self._partitions[begin.assignment] = _Partition(mark, begin.next_offset, begin.end)
+
+    def _unpark(self, unparked: Unparked) -> None:
+        state = self._partitions.get(unparked.assignment)
+        if state is not None and state.incarnation == unparked.incarnation:  # else the records are written again
+            state.mark.unparked(unparked.live, unparked.parked_from, unparked.known)
 
     def _keep_covered(self, writes: list[Write], ownership: Ownership) -> list[Write]:
         """Return the writes that are still ours (rule 1), and report the others as dropped."""
@@ -413,15 +496,28 @@ class Transactions:
                 raise
         for batch in batches:
             state = self._partitions[batch.assignment]
-            state.mark.apply(batch.written, batch.end)
+            state.mark.apply(batch.written, batch.end, {write.key for write in batch.parked})
             state.next_offset, state.end, state.recreated = batch.next_offset, batch.end, False
+            state.silent, state.committed_at = 0, self._clock()
         seconds = self._clock() - started
         self._size.committed(sum(map(size_of, writes)), seconds)
         for write in writes:
             if isinstance(write, DeadLetter):
                 self._hopeless.pop(self._dead_letters_of(write), None)
-        dead_letters = {write: at for batch in batches for write, at in batch.dead_letters_at.items()}
-        self._report(Committed(writes, self._ownership_confirmed_at, seconds, dead_letters))
+        self._report(
+            Committed(
+                writes,
+                self._ownership_confirmed_at,
+                seconds,
+                dead_letters={write: at for batch in batches for write, at in batch.dead_letters_at.items()},
+                parked={write: batch.offset_of(write) for batch in batches for write in batch.parked},
+                recreated={
+                    batch.assignment: self._partitions[batch.assignment].incarnation
+                    for batch in batches
+                    if batch.recreated
+                },
+            )
+        )
         for batch in batches:
             if batch.recreated:
                 self._report(DelayTopicRecreated(batch.assignment))
@@ -498,9 +594,12 @@ class Transactions:
         offset = record.offset()
         if offset is None:  # an earlier try wrote it, and its answer was lost: it lies after the batch's start
             offset = batch.start
+            if write is not None:
+                batch.unknown.add(write.key)
         elif offset < batch.start:  # rule 6
             state = self._partitions[batch.assignment]
             state.recreated = batch.recreated = True  # an abort does not undo it
+            state.incarnation += 1
             state.end = batch.start = batch.end = 0
             batch.written.clear()  # these records were in the deleted topic
         batch.end = max(batch.end, offset + 1)
@@ -509,15 +608,15 @@ class Transactions:
 
     def _was_committed(self, batches: list[_Batch], transaction: str, error: Exception) -> bool:
         """Fence the transaction, which ends it, then look whether it was committed (rule 3)."""
-        why = str(error)
+        why, tries = str(error), 0
         while True:
             self._producers.discard()
             self._report(TransactionAborted(f"outcome of a commit unknown: {why}"))
             try:
-                self._producers.build()
+                self._producers.build(suspect=tries > 0)
                 return transaction in self._committed_transactions(batches)
             except AbortedError as again:
-                why = str(again)
+                why, tries = str(again), tries + 1
             ownership = self._ownership()
             if self._clock() > self.end_at or not any(ownership.covers(batch.assignment) for batch in batches):
                 return False  # nothing of it is written again then
