@@ -19,6 +19,7 @@ from consumer.commands.examples import give_examples
 from consumer.commands.exits import EXIT_CODES, exit_codes, refuse
 from consumer.commands.options import Config, loaded, with_max_age
 from consumer.commands.route import route
+from consumer.commands.send import send
 from consumer.commands.simulate import simulate
 from consumer.commands.status import status
 from consumer.commands.verify_engage import verify_engage
@@ -134,6 +135,7 @@ app.command()(simulate)
 app.command()(status)
 app.command("check-config")(check_config)
 app.command()(route)
+app.command()(send)
 app.command("verify-engage")(verify_engage)
 app.add_typer(config.app, name="config")
 app.add_typer(topics.app, name="topics")
