@@ -6,6 +6,7 @@ What becomes of a request is the scheduler's decision: answered, lost, answered 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -13,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from consumer.core.ownership import Assignment, Partition
 from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.topics import RelayTopics, Watermarks
-from tests.simulation.kafka_model import Headers, Member, Record, error, metadata
+from tests.simulation.kafka_model import TRANSACTION_TIMEOUT_S, Headers, Member, Record, error, metadata
 from tests.simulation.process import TOPICS, Process
 
 LARGEST_RECORD = 2_000  # bytes that the delay topic takes
@@ -306,9 +307,14 @@ class SimulatedProducer:
             case "lost":
                 raise self._time_out(timeout)
             case "answer lost" | "late":
-                self._kafka.init(self._id)
+                with suppress(KafkaException):
+                    self._kafka.init(self._id)
                 raise self._time_out(timeout)
-        self._epoch = self._kafka.init(self._id)
+        try:
+            self._epoch = self._kafka.init(self._id)
+        except KafkaException:  # librdkafka asks again and again
+            self._scheduler.reach("a transactional.id could not be used")
+            raise self._time_out(timeout) from None
 
     def begin_transaction(self) -> None:
         self._scheduler.serials += 1
@@ -332,10 +338,16 @@ class SimulatedProducer:
         refused = any(len(record[1] or b"") > LARGEST_RECORD and "delay" in at[0] for at, record, _ in batch)
         failed: set[Partition] = set()
         refusals = self._refusals(batch)
+        lost = {at for at, _, _ in batch} & self._kafka.lost
+        if lost:
+            self._scheduler.reach("a lost partition took nothing")
+            self._kafka.add(self._id, self._epoch, self._serial, lost)
         for index, (at, record, delivered) in enumerate(batch):
             too_large = len(record[1] or b"") > LARGEST_RECORD and "delay" in at[0]
             if too_large or (refused and not self._one_by_one):
                 delivered(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), message(at, None))
+                continue
+            if at in lost:
                 continue
             if index in refusals:
                 delivered(KafkaError(refusals[index]), message(at, None))
@@ -355,6 +367,11 @@ class SimulatedProducer:
                 self._scheduler.reach("a record's offset stayed unknown")
                 offset = None
             delivered(None, message(at, offset))
+        if lost:
+            self._process.wait(TRANSACTION_TIMEOUT_S)
+        for at, _, delivered in batch:
+            if at in lost:
+                delivered(KafkaError(KafkaError._MSG_TIMED_OUT), message(at, None))
         return 0
 
     def _refusals(self, batch: Sequence[_Produced]) -> dict[int, int]:
@@ -451,8 +468,9 @@ class SimulatedClients:
         self._process = process
         self._id = transactional_id
 
-    def producer(self, *, one_by_one: bool) -> Producer:
-        return cast("Producer", SimulatedProducer(self._process, self._id, one_by_one=one_by_one))
+    def producer(self, *, one_by_one: bool, successor: int) -> Producer:
+        name = f"{self._id}-{successor}" if successor else self._id
+        return cast("Producer", SimulatedProducer(self._process, name, one_by_one=one_by_one))
 
     def committed(self, partitions: list[TopicPartition], timeout_s: float) -> list[TopicPartition]:
         asked = [(each.topic, each.partition) for each in partitions]
@@ -506,6 +524,8 @@ class SimulatedReader:
         if any(at not in logs for at in partitions):
             self._process.scheduler.reach("a restore found no delay partition yet")
             raise error(KafkaError.UNKNOWN_TOPIC_OR_PART)
+        if not self._kafka.lost.isdisjoint(partitions):
+            raise error(KafkaError.LEADER_NOT_AVAILABLE)
         return {at: (logs[at].start, logs[at].end) for at in partitions}
 
     def is_known(self, topics: RelayTopics) -> bool:
@@ -523,6 +543,8 @@ class SimulatedReader:
         found: list[Message] = []
         if not self._process.cut:
             for at, position in self._positions.items():
+                if at in self._kafka.lost:
+                    continue
                 log = self._kafka.logs[at]
                 records, self._positions[at] = log.read(position, 1 + int(8 * self._process.scheduler.random()))
                 for record in records:

@@ -12,7 +12,9 @@ Modelled from the protocol and from what was measured on real brokers:
  6. Offsets that arrive late are taken by whatever transaction their producer's epoch has open by then (brokers from 3.7
     on refuse them where none is open).
  7. A topic may refuse a record, and every batch that holds it; brokers say which record it is, or do not.
- 8. A topic that is deleted takes its records along, also those of open transactions; recreated it begins at 0. Whether
+ 8. A partition without a leader takes nothing. A transaction that it was added to cannot be ended, nor can its
+    transactional.id be used, until it is back.
+ 9. A topic that is deleted takes its records along, also those of open transactions; recreated it begins at 0. Whether
     the group's offsets go with it is a matter of time: its coordinator hears of it later.
 """
 
@@ -167,6 +169,7 @@ class Producers:
 
     epoch: int = 0
     transaction: Transaction | None = None
+    added: set[Partition] = field(default_factory=set)  # that were lost, to transactions that have not ended since
 
 
 class Process(Protocol):
@@ -218,6 +221,7 @@ class Kafka:
         self.members: dict[bytes, Member] = {}
         self._silent: list[Member] = []
         self.refusal: Refusal | None = None  # of the dead-letter topics
+        self.lost: set[Partition] = set()  # without a leader
         self.version = 0  # changes with whatever a member may hear of: nobody looks twice at the same
         self.generation = 0
         self.restless = False
@@ -231,7 +235,15 @@ class Kafka:
         producers = self.producers.setdefault(transactional_id, Producers())
         self._end(producers, commit=False, torn=False)
         producers.epoch += 1
+        producers.added &= self.lost
+        if producers.added:
+            raise error(KafkaError.CONCURRENT_TRANSACTIONS)
         return producers.epoch
+
+    def add(self, transactional_id: str, epoch: int, serial: int, lost: Iterable[Partition]) -> None:
+        """Add partitions to a transaction that cannot take records (rule 8)."""
+        self._open(transactional_id, epoch, serial)
+        self.producers[transactional_id].added.update(lost)
 
     def _open(self, transactional_id: str, epoch: int, serial: int) -> Transaction:
         producers = self.producers[transactional_id]

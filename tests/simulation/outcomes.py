@@ -55,7 +55,7 @@ class Outcomes:
         given_up = [one for one in found if one.outcome is OutcomeName.DEAD_LETTER]
         said = {(_at(one), str(one.reason)) for one in given_up}
         dead_letters = {each for log, r in transaction.records if (each := _dead_letter(log, r)) is not None}
-        if said - dead_letters - self._torn_dead_letters:
+        if any(not bereft(at) for at, _ in said - dead_letters - self._torn_dead_letters):
             return f"a transaction has the dead letters {dead_letters}, and outcomes say {said}"
         tombstones = {
             (log.partition, _offset_of(record))

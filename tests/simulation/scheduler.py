@@ -12,11 +12,12 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TypeVar
 
 from consumer.core.clock import Clock
+from consumer.core.ownership import Partition
 from consumer.errors import ConsumerFailedError, OffsetOutOfRangeError
 from consumer.kafka.facts import (
     DeadLetterRefused,
@@ -74,6 +75,7 @@ class Scheduler:
         self.healing = False
         self.healed_at = START
         self.growing = False  # the source has more partitions than somebody knows
+        self.stays_lost = False  # a partition, though everything is healed
         self.twins = self.profile.twins
         self.fail_points: dict[str, tuple[str, str]] = {}
         self.refused: set[DeadLetter] = set()
@@ -146,6 +148,11 @@ class Scheduler:
         """Let a request arrive later."""
         self._delayed.append(call)
 
+    @property
+    def has_delayed(self) -> bool:
+        """Whether a request is to arrive later."""
+        return bool(self._delayed)
+
     def fate(self, call: str) -> str:
         """What becomes of a request to Kafka."""
         if self.healing or self.random() >= self.profile.unreliable:
@@ -179,6 +186,8 @@ class Scheduler:
             self.at(self.now + self.pick((5.0, 100.0)), self._stop_all)
         elif fields.get("reason") == "unreadable":
             self.reach("a partition was set apart, as its delay partition cannot be read")
+        elif fields.get("reason") == "unwritable":
+            self.reach("a partition was set apart, as the broker takes nothing of it")
 
     def _stop_all(self) -> None:
         for process in list(self.processes.values()):
@@ -481,6 +490,25 @@ class Scheduler:
         """Be the operator, and put the dead-letter topic right."""
         self.kafka.refusal = None
 
+    def find_partitions(self) -> None:
+        """Bring partitions back that were lost; in the end one may stay so until the others are done."""
+        if self.stays_lost:
+            return
+        self.stays_lost = self.healing and bool(self.kafka.lost) and len(self.numbers) > 1 and self.chance(0.7)
+        if self.stays_lost:
+            self.reach("a partition stays lost")
+            self.at(self.now + HEALED_WITHIN_S, self._find_last)
+        else:
+            self.kafka.lost.clear()
+
+    def _find_last(self) -> None:
+        # Where a call never returns, as the lost partition's owner tries again, one around it cannot return either.
+        stand = [each for each in self.processes.values() if each is not None and each.busy]
+        if len(stand) <= 1 and not self.quiet():
+            self.violate("a partition is lost, and not all has ended in the others")
+        self.stays_lost = False
+        self.kafka.lost.clear()
+
     # -- the whole schedule -------------------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -507,8 +535,10 @@ class Scheduler:
                 break
             self.step()
         self.heal()
-        until = self.now + HEALED_WITHIN_S
-        while self.steps & 1 or not self.quiet():
+        until = self.now + HEALED_WITHIN_S * (2 if self.stays_lost else 1)
+        looks = 0
+        while looks & 1 or not self.quiet():
+            looks += 1
             self.step()
             if self.now > until:
                 raise ViolationError(f"seed {self.seed}: healed, and yet not all has ended")
@@ -523,6 +553,9 @@ class Scheduler:
         self._faults_left = 0
         self.fail_points.clear()
         self.take_dead_letters()
+        if len(self.numbers) > 1 and self.chance(0.3):
+            faults.lose(self)
+        self.find_partitions()
         if self.growing:
             self.let_the_group_hear()
             self.grow_relay_topics()
@@ -543,17 +576,24 @@ class Scheduler:
         """All has ended: no event waits, nothing is pending, no process believes otherwise."""
         if self.unpublished or self._delayed:
             return False
-        for number in self.numbers:
+        for number in self.found:
             if self.oracle.positions[number] < self.kafka.logs[TOPICS.source, number].end:
                 return False
             log = self.kafka.logs.get((TOPICS.delay, number))
             if log is None or log.live:
                 return False
-        return all(i is None or _idle(i) for i in self.processes.values())
+        return all(i is None or _idle(i, self.kafka.lost) for i in self.processes.values())
+
+    @property
+    def found(self) -> list[int]:
+        """The partitions that are not lost."""
+        return [number for number in self.numbers if (TOPICS.delay, number) not in self.kafka.lost]
 
 
-def _idle(process: Process) -> bool:
+def _idle(process: Process, lost: Collection[Partition]) -> bool:
     relay, journal = process.relay, process.journal
+    if lost and not any((TOPICS.delay, each.partition) not in lost for each in relay._partitions.ours):
+        return True  # what it holds of lost ones it keeps trying
     if relay._ledger.open or relay._refused.count or not relay._outbox.empty:
         return False
     if journal.backlog or "journal" in process.busy:

@@ -144,8 +144,9 @@ class _Clients:
     properties: clients.Properties
     transactional_id: str
 
-    def producer(self, *, one_by_one: bool) -> Producer:
-        config = clients.producer(self.properties, self.transactional_id)
+    def producer(self, *, one_by_one: bool, successor: int) -> Producer:
+        name = f"{self.transactional_id}-{successor}" if successor else self.transactional_id
+        config = clients.producer(self.properties, name)
         if one_by_one:
             config["batch.num.messages"] = 1
         return Producer(config, logger=clients.LOGGER)

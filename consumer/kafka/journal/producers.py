@@ -9,7 +9,11 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
     discarded the next transaction's records while its offsets were committed.)
  2. The broker refuses whole produce batches. So a record is known to be too large only if it is refused alone.
  3. A fatal error means that we are fenced only if another producer took our transactional.id. A transactional.id that
-    the broker forgot (after 7 idle days) is no reason to crash.
+    the broker forgot (after 7 idle days) is no reason to crash. Nor is a transaction that the broker ended because
+    it lasted too long: it looks as if we were fenced.
+ 4. A transactional.id whose transaction cannot be ended, because a partition of it is lost, is not waited for. A
+    successor's takes its place. What the old one may still have under way is decided: the broker ends it as aborted,
+    or as committed where that was asked for, which rule 3 of transactions.py looks up.
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ from consumer.kafka.records import DeadLetterRecord
 
 CALL_TIMEOUT_S = 15.0  # per call: above transaction.timeout.ms (10 s), so that the broker decides before we do
 ABORT_TIMEOUT_S = 1.0  # what the abort saves
+# For the former transaction to end, where it holds a partition that took nothing: a lost one lets it end never.
+SUSPECT_INIT_TIMEOUT_S = 2.0
 
 T = TypeVar("T")
 
@@ -116,12 +122,16 @@ class UnknownOutcomeError(AbortedError):
 
 
 class OverranError(AbortedError):
-    """The broker did not take the records in time. `written`: bytes that it took. `unwritten`: where it took none."""
+    """The broker did not take the records in time. `written`: bytes that it took. `unwritten`: where it took none.
 
-    def __init__(self, text: str, written: int, unwritten: Collection[Partition]) -> None:
+    `others_taken`: it took records of another partition.
+    """
+
+    def __init__(self, text: str, written: int, unwritten: Collection[Partition], *, others_taken: bool) -> None:
         super().__init__(text)
         self.written = written
-        self.unwritten = unwritten
+        self.unwritten = frozenset(unwritten)
+        self.others_taken = others_taken
 
 
 class RefusedError(AbortedError):
@@ -166,8 +176,11 @@ class FencedError(Exception):
 class Clients(Protocol):
     """The clients that transactions are made with."""
 
-    def producer(self, *, one_by_one: bool) -> Producer:
-        """Build a producer. `one_by_one`: each record is a batch of its own, so a refused size is that record's."""
+    def producer(self, *, one_by_one: bool, successor: int) -> Producer:
+        """Build a producer. `one_by_one`: each record is a batch of its own, so a refused size is that record's.
+
+        `successor`: which one of the transactional.id, 0 the id itself.
+        """
 
     def committed(self, partitions: list[TopicPartition], timeout_s: float) -> list[TopicPartition]:
         """Ask for the group's settled offsets with their metadata."""
@@ -198,9 +211,14 @@ class Producers:
     began. `one_by_one`: for the next producer that is built, see Clients.
     """
 
-    def __init__(self, clients: Clients, clock: Clock) -> None:
+    def __init__(self, clients: Clients, clock: Clock, timeout_s: float) -> None:
+        """`timeout_s`: how long a transaction may last (transaction.timeout.ms)."""
         self._clients = clients
         self._clock = clock
+        self._timeout_s = timeout_s
+        self._began_at = -math.inf
+        self._successor = 0
+        self._timed_out = 0  # in a row: the calls that begin a producer
         self._producer: Producer | None = None
         self._failures: list[_Failure] = []
         self._written = 0
@@ -218,6 +236,7 @@ class Producers:
         self._unwritten.clear()
         self._taken.clear()
         producer = self._producer or self.build()
+        self._began_at = self._clock()
         self._call(producer.begin_transaction)
 
     def produce(
@@ -268,6 +287,8 @@ class Producers:
         """Send the offsets that the transaction settles."""
         try:
             self._call(self._present().send_offsets_to_transaction, offsets, group_metadata, self._timeout())
+        except FencedError as error:
+            raise self._outlasted(error) from None
         except AbortedError as error:
             if isinstance(error.cause, KafkaError) and error.cause.code() in _OF_THE_TOPIC:
                 raise RefusedError(str(error), whole_topic=True) from None
@@ -277,7 +298,9 @@ class Producers:
         """Commit. Raises UnknownOutcomeError where that fails."""
         try:
             self._call(self._present().commit_transaction, self._timeout())
-        except AbortedError as error:
+        except (AbortedError, FencedError) as error:
+            if isinstance(error, FencedError) and not self._is_too_long():
+                raise
             raise UnknownOutcomeError(str(error)) from None
 
     def committed(self, partitions: list[TopicPartition]) -> Sequence[TopicPartition]:
@@ -290,10 +313,22 @@ class Producers:
 
     # -- one after the other ------------------------------------------------------------------------------------
 
-    def build(self) -> Producer:
-        """Build a producer, which ends whatever a former one left open."""
-        self._producer = self._clients.producer(one_by_one=self.one_by_one)
-        self._call(self._producer.init_transactions, self._timeout())
+    def build(self, *, suspect: bool = False) -> Producer:
+        """Build a producer, which ends whatever a former one left open. `suspect`: perhaps it cannot end (rule 4)."""
+        timeout_s = SUSPECT_INIT_TIMEOUT_S if suspect else CALL_TIMEOUT_S
+        self._producer = self._clients.producer(one_by_one=self.one_by_one, successor=self._successor)
+        try:
+            self._call(self._producer.init_transactions, min(timeout_s, self._timeout()))
+        except AbortedError as error:
+            code = error.cause.code() if isinstance(error.cause, KafkaError) else None
+            self._timed_out += code in (KafkaError.CONCURRENT_TRANSACTIONS, KafkaError._TIMED_OUT)
+            if self._timed_out >= (1 if suspect else 2):
+                self._successor += 1
+                self._timed_out = 0
+            elif code == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+                self._successor = 0  # the only one that is granted
+            raise
+        self._timed_out = 0
         return self._producer
 
     def discard(self) -> None:
@@ -315,7 +350,7 @@ class Producers:
                 self._call(self._producer.abort_transaction, min(ABORT_TIMEOUT_S, self._timeout()))
         self.discard()
         try:
-            self.build()
+            self.build(suspect=bool(self._silent()))
         except (AbortedError, FencedError):  # the next transaction meets it again, and says so
             self.discard()
 
@@ -356,13 +391,25 @@ class Producers:
             raise _refusal(refused)
         first = self._failures[0]
         meaning = _meaning(first.error, _where(first.at))
+        if isinstance(meaning, FencedError):
+            raise self._outlasted(meaning)
         if first.error.code() in _FOR_NOW and isinstance(meaning, AbortedError):
             raise self._overran(str(meaning))
         raise meaning
 
     def _overran(self, text: str) -> OverranError:
-        unwritten = {at for at, count in self._unwritten.items() if count and at not in self._taken}
-        return OverranError(text, self._written, unwritten)
+        return OverranError(text, self._written, self._silent(), others_taken=bool(self._taken))
+
+    def _silent(self) -> set[Partition]:
+        """The partitions of which nothing was taken."""
+        return {at for at, count in self._unwritten.items() if count and at not in self._taken}
+
+    def _is_too_long(self) -> bool:
+        return self._clock() - self._began_at >= self._timeout_s
+
+    def _outlasted(self, error: FencedError) -> OverranError | FencedError:
+        """Return what looks as if we were fenced, though the broker may have ended what lasted too long (rule 3)."""
+        return self._overran(str(error)) if self._is_too_long() else error
 
     def _call(self, method: Callable[..., T], *arguments: object) -> T:
         self.busy_since = self._clock()

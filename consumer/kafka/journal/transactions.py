@@ -19,9 +19,11 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
     what is pending is written again. The old mark would hide all new records.
  7. What the broker refuses stops nothing else. The transaction is cut (cutting.py) until that stands alone. A dead
     letter that its topic refuses is kept in the delay topic, in place of its action's record: it is safe there, the
-    action has ended, and the position moves on. A partition whose topic is refused (deleted, a right withdrawn) is
-    given up and restored again, where another topic's would wait for it.
+    action has ended, and the position moves on. A partition whose records or offsets are refused is given up and
+    restored again, where others would wait for it: a transaction of another one must just have been committed.
  8. What does not fit into its time is tried again in smaller transactions (transaction_size.py).
+ 9. A partition of which the broker takes nothing twice (it has lost its leader, or the copies that it needs) counts as
+    refused. So do its dead letters, where it is the dead-letter topic's.
 producers.py decides which producer may be used, and what its errors mean.
 """
 
@@ -30,7 +32,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -38,7 +40,7 @@ from itertools import chain
 from confluent_kafka import Message, TopicPartition
 
 from consumer.core.clock import Clock
-from consumer.core.ownership import Assignment, Ownership, generation
+from consumer.core.ownership import Assignment, Ownership, Partition, generation
 from consumer.kafka.facts import (
     Committed,
     DeadLetterAt,
@@ -87,6 +89,7 @@ from schemas.pending_action import POSITION_KEY, SourceIdentity
 
 TRANSACTION_S = 10.0
 RETRY_S = (0.05, 0.2, 1.0, 5.0)  # between attempts after an abort
+MAX_PROBES = 2  # partitions that are asked whether the broker takes anything at all
 HOPELESS_S = 5.0  # a topic that just refused every record is not tried again for so long
 
 
@@ -96,6 +99,8 @@ class _Partition:
     next_offset: int
     end: int
     recreated: bool = False  # the delay topic, since the last transaction that was committed
+    silent: int = 0  # how often the broker took nothing of it, since then
+    committed_at: float = -math.inf
     too_large: set[bytes | None] = field(default_factory=set)  # keys that were dead-lettered for their record's size
 
 
@@ -180,7 +185,7 @@ class Transactions:
         `pause` waits between two attempts. `timeout_s`: `transaction.timeout.ms`. `new_name` returns a name that
         nothing else ever had: for a transaction (rule 3), or a refused dead letter.
         """
-        self._producers = Producers(clients, clock)
+        self._producers = Producers(clients, clock, timeout_s)
         self._topics = topics
         self._identities = identities
         self._ownership = ownership
@@ -264,7 +269,7 @@ class Transactions:
                 self._report(TransactionAborted(str(error)))
                 self._learn(writes, error)
                 self._producers.replace()
-                cut = self._cut(writes, error) if isinstance(error, RefusedError) else None
+                cut = self._cut(writes, error)
                 if cut is None:
                     self._pause(RETRY_S[min(attempt, len(RETRY_S) - 1)])
                     attempt += 1
@@ -279,14 +284,25 @@ class Transactions:
         elif isinstance(error, OverranError):
             self._size.overran(sum(map(size_of, writes)), error.written)
 
-    def _cut(self, writes: list[Write], error: RefusedError) -> list[list[Write]] | None:
-        """Return the parts to settle instead, in order (rule 7); None where only one partition's offsets are left."""
+    def _cut(self, writes: list[Write], error: AbortedError) -> list[list[Write]] | None:
+        """Return the parts to settle instead, in order; None where all is to be tried again."""
+        match error:
+            case RefusedError():
+                return self._cut_refused(writes, error)
+            case OverranError():
+                return self._cut_silent(writes, error)
+        return None
+
+    def _cut_refused(self, writes: list[Write], error: RefusedError) -> list[list[Write]] | None:
+        """Rule 7."""
         suspects = [
             write for write in writes if isinstance(write, DeadLetter) and self._dead_letters_of(write) in error.topics
         ]
         if not suspects:
             parts = by_partition(writes)
-            return self._give_up(writes, str(error)) if parts is None else list(parts)
+            if parts is not None:
+                return list(parts)
+            return self._given_up_if_others_are_served(writes, str(error))
         if error.whole_topic:
             self._hopeless.update(dict.fromkeys(error.topics, self._clock() + HOPELESS_S))
             return [self._kept(writes, suspects, str(error))]
@@ -295,15 +311,59 @@ class Transactions:
             return [self._kept(writes, named, str(error))]
         return list(halves(writes, set(named)))
 
-    def _give_up(self, writes: list[Write], why: str) -> list[list[Write]] | None:
-        """Drop a partition that the broker refuses, where others wait for it (rule 7); None where none does."""
+    def _cut_silent(self, writes: list[Write], error: OverranError) -> list[list[Write]] | None:
+        """Rule 9."""
+        silent = [a for a in dict.fromkeys(write.assignment for write in writes) if self._is_silent(a, error)]
+        if not silent:
+            return None
+        for assignment in silent:
+            self._partitions[assignment].silent += 1
+        others = [write for write in writes if write.assignment not in silent]
+        if others or len(silent) > 1:
+            if not error.others_taken and not self._others_are_served(silent):
+                return None
+            alone = [[write for write in writes if write.assignment == each] for each in silent]
+            return [others, *alone] if others else alone
+        if self._partitions[silent[0]].silent < 2:
+            return None
+        letters = [write for write in writes if isinstance(write, DeadLetter) and self._lies_in(write, error.unwritten)]
+        if not letters:
+            return self._given_up_if_others_are_served(writes, str(error))
+        return [self._kept(writes, letters, str(error))] if self._others_are_served(silent) else None
+
+    def _is_silent(self, assignment: Assignment, error: OverranError) -> bool:
+        topics, partition = self._topics[assignment.topic], assignment.partition
+        return not error.unwritten.isdisjoint({(topics.delay, partition), (topics.dead_letters, partition)})
+
+    def _lies_in(self, write: DeadLetter, partitions: Collection[Partition]) -> bool:
+        return (self._dead_letters_of(write), write.assignment.partition) in partitions
+
+    def _given_up_if_others_are_served(self, writes: list[Write], why: str) -> list[list[Write]] | None:
+        """Give a partition up that the broker refuses, where others wait for it (rule 7)."""
         assignment = writes[0].assignment
-        if all(other.topic == assignment.topic for other in self._partitions):
+        if not self._others_are_served([assignment]):
             return None  # no write is dropped for nothing
         del self._partitions[assignment]
         self._report(Dropped(writes))
         self._report(GivenUp(assignment, why))
         return []
+
+    def _others_are_served(self, troubled: Collection[Assignment]) -> bool:
+        """Tell whether a transaction of another partition is committed now: it holds its position once more."""
+        ownership = self._ownership()
+        others = [a for a in self._partitions if a not in troubled and ownership.covers(a)]
+        others.sort(key=lambda a: self._partitions[a].committed_at, reverse=True)
+        for other in others[:MAX_PROBES]:
+            try:
+                self._transact([Position(other, self._partitions[other].next_offset)], ownership)
+            except FencedError:
+                return False  # the next transaction meets it again
+            except AbortedError as error:
+                self._report(TransactionAborted(str(error)))
+                self._producers.replace()
+            else:
+                return True
+        return False
 
     def _without_hopeless(self, writes: list[Write]) -> list[Write]:
         """Keep dead letters at once whose topic took none a moment ago; those that were kept before may try it."""
@@ -415,6 +475,7 @@ class Transactions:
             state = self._partitions[batch.assignment]
             state.mark.apply(batch.written, batch.end)
             state.next_offset, state.end, state.recreated = batch.next_offset, batch.end, False
+            state.silent, state.committed_at = 0, self._clock()
         seconds = self._clock() - started
         self._size.committed(sum(map(size_of, writes)), seconds)
         for write in writes:
@@ -509,15 +570,15 @@ class Transactions:
 
     def _was_committed(self, batches: list[_Batch], transaction: str, error: Exception) -> bool:
         """Fence the transaction, which ends it, then look whether it was committed (rule 3)."""
-        why = str(error)
+        why, tries = str(error), 0
         while True:
             self._producers.discard()
             self._report(TransactionAborted(f"outcome of a commit unknown: {why}"))
             try:
-                self._producers.build()
+                self._producers.build(suspect=tries > 0)
                 return transaction in self._committed_transactions(batches)
             except AbortedError as again:
-                why = str(again)
+                why, tries = str(again), tries + 1
             ownership = self._ownership()
             if self._clock() > self.end_at or not any(ownership.covers(batch.assignment) for batch in batches):
                 return False  # nothing of it is written again then
