@@ -21,6 +21,7 @@ from consumer.commands.options import Config, loaded, with_max_age
 from consumer.commands.orders.order import order
 from consumer.commands.orders.reconcile import reconcile
 from consumer.commands.route import route
+from consumer.commands.send import send
 from consumer.commands.simulate import simulate
 from consumer.commands.status import status
 from consumer.commands.verify_engage import verify_engage
@@ -136,6 +137,7 @@ app.command()(simulate)
 app.command()(status)
 app.command("check-config")(check_config)
 app.command()(route)
+app.command()(send)
 app.command()(order)
 app.command()(reconcile)
 app.command("verify-engage")(verify_engage)

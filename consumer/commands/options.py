@@ -61,6 +61,10 @@ def loaded(config: Path | None, log_level: str = "warning", *, only_routes: bool
     for name, value in settings.kafka.items():
         if re.search("password|secret|pem", name) and not name.endswith(".file"):  # its name is no secret
             logs.redact(str(value))
+    if settings.registry is not None:
+        for secret in (settings.registry.password, settings.registry.token):
+            if secret is not None:
+                logs.redact(secret.get_secret_value())
     for connection in settings.engage.connections.values():
         with suppress(OSError, ValueError):  # not readable now: a key that nobody has cannot show
             logs.redact(connection.key().current())
