@@ -242,7 +242,7 @@ def _settle_start(settings: Settings, start: Start | None) -> Ground:
 def _removed(settings: Settings) -> list[Removed]:
     """Look for sources that are no longer configured. Where the group's offsets may not be read, there is no answer."""
     try:
-        return removed_sources(settings.kafka, settings.topics, settings.delay.topic, settings.dead_letters.topic)
+        return removed_sources(settings.kafka, settings.topics, settings.delay.topic, settings.topics_of)
     except KafkaException as error:
         why = clients.error_of(error).str()
         _LOG.warning("nobody knows whether sources that are no longer configured have something pending", why=why)

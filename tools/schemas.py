@@ -18,6 +18,7 @@ from schemas import DIALECT
 from schemas.dead_letter import DeadLetterHeaders
 from schemas.engage import ActionRequest, JobAnswer, OrderAnswer
 from schemas.order_event import OrderEvent
+from schemas.outcome import Outcome
 from schemas.pending_action import PendingAction, RefusedDeadLetter
 
 VERSION = 1
@@ -28,6 +29,7 @@ CONTRACTS: dict[str, type[BaseModel]] = {
     "pending-action": PendingAction,
     "refused-dead-letter": RefusedDeadLetter,
     "dead-letter-headers": DeadLetterHeaders,
+    "outcome": Outcome,
     "engage-action-request": ActionRequest,
     "engage-job-answer": JobAnswer,
     "engage-order-answer": OrderAnswer,

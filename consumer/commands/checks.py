@@ -68,7 +68,10 @@ def summary(settings: Settings) -> list[str]:
     """Say in a few lines what `run` would do. Holds no key."""
     lines = [f"group {settings.kafka['group.id']} at {settings.kafka['bootstrap.servers']}"]
     for each in settings.topics:
-        lines.append(f"topic {each.source}: delay topic {each.delay}, dead letters {each.dead_letters}")
+        outcomes = "none" if each.outcomes is None else each.outcomes
+        lines.append(
+            f"topic {each.source}: delay topic {each.delay}, dead letters {each.dead_letters}, outcomes {outcomes}"
+        )
     for name, connection in settings.engage.connections.items():
         key = f"from {connection.api_key_file}" if connection.api_key_file else "as configured"
         lines.append(
@@ -138,7 +141,7 @@ def _topics(admin: AdminClient, each: topics.RelayTopics, rules: TopicRules) -> 
     else:
         for line in unseen:
             yield Finding("note", f"topics: {line}")
-        yield Finding("ok", f"topics: {each.source}, {each.delay} and {each.dead_letters} fit")
+        yield Finding("ok", f"topics: {', '.join((each.source, *each.own[:-1]))} and {each.own[-1]} fit")
 
 
 def _rights(admin: AdminClient, each: topics.RelayTopics) -> Finding:
@@ -147,6 +150,7 @@ def _rights(admin: AdminClient, each: topics.RelayTopics) -> Finding:
         each.source: {AclOperation.READ},
         each.delay: {AclOperation.READ, AclOperation.WRITE},
         each.dead_letters: {AclOperation.WRITE},
+        **({} if each.outcomes is None else {each.outcomes: {AclOperation.WRITE}}),
     }
     try:
         described = admin.describe_topics(TopicCollection(list(needed)), include_authorized_operations=True)

@@ -59,7 +59,7 @@ def pending_list(
         reach(settings)
         gaps: list[Gap] = []
         removed = removed_sources(
-            settings.kafka, settings.topics, settings.delay.topic, settings.dead_letters.topic, by_name=True
+            settings.kafka, settings.topics, settings.delay.topic, settings.topics_of, by_name=True
         )
         for each in removed:
             output.notice(str(each))

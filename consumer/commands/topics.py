@@ -48,7 +48,7 @@ def topics_check(config: Config = None) -> None:
         for line in topics.check(admin, settings.topics, settings.topic_rules):
             output.notice(line)
         for each in settings.topics:
-            output.data(f"{each.source}, {each.delay} and {each.dead_letters} fit")
+            output.data(f"{', '.join((each.source, *each.own[:-1]))} and {each.own[-1]} fit")
 
 
 @app.command("adopt")

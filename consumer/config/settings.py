@@ -241,6 +241,27 @@ class DeadLetters(_Section):
     )
 
 
+NO_TOPIC = "none"
+
+
+class Outcomes(_Section):
+    """The topic of the outcomes: what became of each action."""
+
+    topic: str = Field(
+        "{source}.engage.outcomes",
+        description="The topic that holds the outcomes. {source} stands for the source topic's name; `none`: no"
+        " outcomes are written, and commands that read them say so.",
+    )
+    retention: PositiveSeconds = Field(
+        90 * UNITS_S["d"],
+        description="How long `topics create` keeps outcomes. A topic with a shorter retention is refused.",
+    )
+
+    def name_for(self, source: str) -> str | None:
+        """Return the topic of a source's outcomes; None where none are written."""
+        return None if self.topic == NO_TOPIC else self.topic.replace(SOURCE, source)
+
+
 # engage: connections
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+")
@@ -499,6 +520,7 @@ class Settings(_Section):
     source: Source = Source()
     delay: Delay = Field(Delay(), validate_default=True)
     dead_letters: DeadLetters = Field(DeadLetters(), validate_default=True)
+    outcomes: Outcomes = Field(Outcomes(), validate_default=True)
     engage: Engage = Field(default_factory=dict, validate_default=True)
     polling: Polling = Polling()
     limits: Limits = Limits()
@@ -535,6 +557,22 @@ class Settings(_Section):
                 raise _errors_at([_wrong("topic", why)])
         return dead_letters
 
+    @field_validator("outcomes")
+    @classmethod
+    def _outcome_topics_apart(cls, outcomes: Outcomes, info: ValidationInfo) -> Outcomes:
+        if outcomes.topic != NO_TOPIC and isinstance(source := info.data.get("source"), Source):
+            taken = {"source": source.topics}
+            if isinstance(delay := info.data.get("delay"), Delay):
+                taken["delay"] = _names(delay.topic, source.topics)
+            if isinstance(dead_letters := info.data.get("dead_letters"), DeadLetters):
+                taken["dead-letter"] = _names(dead_letters.topic, source.topics)
+            why = _template_error(outcomes.topic, source.topics, taken)
+            if why is None and len(source.topics) > 1 and SOURCE not in outcomes.topic:
+                why = f"must hold {SOURCE}: each source topic needs an outcomes topic of its own"
+            if why is not None:
+                raise _errors_at([_wrong("topic", why)])
+        return outcomes
+
     @field_validator("routes")
     @classmethod
     def _with_tables(cls, routes: dict[str, RouteRule | None], info: ValidationInfo) -> dict[str, RouteRule | None]:
@@ -553,15 +591,18 @@ class Settings(_Section):
 
     @property
     def topics(self) -> tuple[RelayTopics, ...]:
-        """Each source topic with the two that belong to it."""
-        delays = _names(self.delay.topic, self.source.topics)
-        dead_letters = _names(self.dead_letters.topic, self.source.topics)
-        return tuple(map(RelayTopics, self.source.topics, delays, dead_letters))
+        """Each source topic with those that belong to it."""
+        return tuple(map(self.topics_of, self.source.topics))
+
+    def topics_of(self, source: str) -> RelayTopics:
+        """Return a source topic, configured or not any more, with those that belong to it."""
+        delay, dead_letters = (each.topic.replace(SOURCE, source) for each in (self.delay, self.dead_letters))
+        return RelayTopics(source, delay, dead_letters, self.outcomes.name_for(source))
 
     @property
     def topic_rules(self) -> TopicRules:
         """What is asked of those topics' configuration."""
-        return TopicRules(self.dead_letters.keep, self.source.compacted == "accept")
+        return TopicRules(self.dead_letters.keep, self.source.compacted == "accept", self.outcomes.retention)
 
     @property
     def effective_routes(self) -> dict[str, RouteRule]:

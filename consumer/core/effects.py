@@ -135,12 +135,27 @@ class Save:
     document_sent: bool = False
 
 
+class Times(NamedTuple):
+    """When what happened to an action, in seconds since 1970. None: it did not happen, or nobody knows when."""
+
+    first_seen: float
+    tag_ready: float | None = None
+    sent: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Write the tombstone: nothing is pending any more."""
+    """Write the tombstone: nothing is pending any more, as Engage accepted the action.
+
+    `payload`: None for a second record of an event, which is no action of its own.
+    """
 
     action_id: ActionId
     route: str
+    payload: bytes | None = field(default=None, repr=False)
+    times: Times | None = None
+    attempts: int = 0
+    sends: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +170,7 @@ class GiveUp:
     errors: str | None
     attempts: int
     sends: int
+    times: Times
 
 
 Effect = Save | Close | GiveUp

@@ -84,6 +84,7 @@ from consumer.core.effects import (
     Request,
     Save,
     Send,
+    Times,
 )
 from consumer.core.newest_documents import Lane, NewestDocuments
 from consumer.core.outcomes import (
@@ -192,6 +193,7 @@ class _Entry:
         "resend",
         "route",
         "sends",
+        "sent_at",
         "since",
         "source",
         "stale",
@@ -228,6 +230,7 @@ class _Entry:
         self.answered = 0  # polls in a row that Engage answered without a tag
         self.failed = 0  # polls in a row that failed
         self.sends = 0
+        self.sent_at: float | None = None  # when it last left, as far as this assignment knows
         self.stale = 0
         self.doubt = False
         self.next = self  # in its lane; the last one's is the head
@@ -500,8 +503,7 @@ class Ledger:
                 return [self._save(entry, sending=entry.doubt)]
             case Accepted() | DocumentTaken():
                 _pass_on_tag(entry)
-                self._remove(entry, now)
-                return [Close(action_id, entry.route)]
+                return [self._accepted(entry, now)]
             case StaleTag() | OrderKept():
                 return self._refresh_tag(entry, now)
             case JobFailed(why, errors):
@@ -597,10 +599,10 @@ class Ledger:
         queue = self._queue(connection)
         return bool(queue.tagged) or _document_first(queue.polls) is not None
 
-    def take(self, connection: str, other_than: object = None) -> Request | None:
+    def take(self, connection: str, other_than: object = None, now: float | None = None) -> Request | None:
         """Take the next request of a connection: the oldest READY action or document, else the oldest DUE poll.
 
-        `other_than`: the id of an action that must not be taken now.
+        `other_than`: the id of an action that must not be taken now. `now`: for the outcome's times.
         """
         queue = self._queue(connection)
         ready = _next(queue.sends, lambda each: each[0], State.READY, other_than)
@@ -617,6 +619,7 @@ class Ledger:
                     due=entry.due,
                     ownership_confirmed_at=ownership_confirmed_at,
                 )
+            entry.sent_at = now
             return Send(
                 action_id=entry.id,
                 order_id=entry.order_id,
@@ -831,8 +834,7 @@ class Ledger:
         if entry.job_id is not None:
             self._learn(entry.queue.connection, entry.job_id, tag)
         if entry.is_taken:
-            self._remove(entry, now)
-            return [Close(entry.id, entry.route)]
+            return [self._accepted(entry, now)]
         if entry.queue.plan is not None and not entry.stale:
             entry.queue.plan.found(entry.asked_at - entry.since, now - entry.since)
         entry.asked_at = now
@@ -1051,6 +1053,10 @@ class Ledger:
             return []
         return [self._end(entry, reason, detail, errors, now=now)]
 
+    def _accepted(self, entry: _Entry, now: float) -> Close:
+        self._remove(entry, now)
+        return Close(entry.id, entry.route, entry.payload, _times(entry), entry.attempts, entry.sends)
+
     def _end(self, entry: _Entry, reason: Reason, detail: str, errors: str | None, *, now: float) -> GiveUp:
         self._remove(entry, now)
         return GiveUp(
@@ -1062,6 +1068,7 @@ class Ledger:
             errors=errors,
             attempts=entry.attempts,
             sends=entry.sends,
+            times=_times(entry),
         )
 
     def _save(self, entry: _Entry, *, sending: bool, before_document: bool = False) -> Save:
@@ -1123,6 +1130,11 @@ def _failure(outcome: Unauthorized | Forbidden | Throttled | Unavailable, elsewh
 
 
 _NO_SERVICE = (Throttled, Unavailable, InDoubt, Unauthorized, Forbidden)
+
+
+def _times(entry: _Entry) -> Times:
+    is_ready = entry.tag is not None or entry.with_document
+    return Times(entry.first_seen, entry.tagged_at if is_ready else None, entry.sent_at if entry.sends else None)
 
 
 def _is_intent(entry: _Entry) -> bool:

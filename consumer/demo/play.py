@@ -96,7 +96,7 @@ async def _play_until_told(
                     raise StageError("with --base-url, ENGAGE_API_KEY must hold the API key")
             url = base_url or simulator.url
             engage = await put_up.enter_async_context(engage_at(url))
-            topics = RelayTopics(name, f"{name}.engage.delay", f"{name}.engage.dead-letters")
+            topics = RelayTopics(name, f"{name}.engage.delay", f"{name}.engage.dead-letters", f"{name}.engage.outcomes")
             brokers = kafka or put_up.enter_context(stage.mock_cluster(topics))
             stage.write_configuration(
                 configuration,

@@ -58,7 +58,7 @@ def mock_cluster(names: topics.RelayTopics) -> Iterator[str]:
     """Run librdkafka's mock cluster with these topics; yields its address. It lives inside the client held here."""
     with _quiet():
         holder = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1}, logger=clients.LOGGER)
-        for name in (names.source, names.delay, names.dead_letters):
+        for name in (names.source, *names.own):
             holder.list_topics(name, timeout=CALL_TIMEOUT_S)  # asked for by name, a topic is made
         brokers = holder.list_topics(timeout=CALL_TIMEOUT_S).brokers.values()
         yield ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
@@ -69,7 +69,7 @@ def real_topics(settings: Settings) -> Iterator[None]:
     """Make the demo's topics on real brokers, and remove them with the group at the end. Raises StageError."""
     with _quiet():
         admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
-        names = [name for each in settings.topics for name in (each.source, each.delay, each.dead_letters)]
+        names = [name for each in settings.topics for name in (each.source, *each.own)]
         try:
             admin.list_topics(timeout=CALL_TIMEOUT_S)
         except KafkaException as error:

@@ -395,11 +395,16 @@ class Unrouted:
 
 @dataclass(frozen=True, slots=True)
 class Misrouted:
-    """A route takes the event and cannot use it: a dead letter."""
+    """A route takes the event and cannot use it: a dead letter.
+
+    `connection` and `order_id`: where the event names both. They say whose it is, and decide nothing.
+    """
 
     reason: Reason
     detail: str
     route: str | None
+    connection: str | None = field(default=None, compare=False)
+    order_id: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -492,7 +497,7 @@ class Router:
                 _check_contract(scope.event)
             return self._action(route, scope)
         except _UnusableError as wrong:
-            return Misrouted(wrong.reason, str(wrong), route.name)
+            return Misrouted(wrong.reason, str(wrong), route.name, *_whose(route, scope))
 
     def _action(self, route: Route, scope: Scope) -> Routed:
         connection = _required("connection", route.connection, _text("connection", route.connection, scope))
@@ -512,6 +517,14 @@ class Router:
             trace_context=trace_context(scope.record.headers),
             dropped=tuple(dropped),
         )
+
+
+def _whose(route: Route, scope: Scope) -> tuple[str | None, str | None]:
+    """Return the connection and the order of an event that cannot be used, where it names both."""
+    try:
+        return _text("connection", route.connection, scope), _identifier("order_id", route.order_id, scope)
+    except _UnusableError:
+        return None, None
 
 
 def _shares_items(first: Route, route: Route) -> bool:

@@ -182,7 +182,7 @@ def pending_value(save: Save) -> bytes:
         progress["contact_until_ms"] = to_ms(save.contact_due)
     if save.document_sent:
         progress["document_sent"] = True
-    return b'%b,"payload":%b}' % (to_json(progress)[:-1], _unpacked(save.payload))
+    return b'%b,"payload":%b}' % (to_json(progress)[:-1], unpacked(save.payload))
 
 
 def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
@@ -234,7 +234,7 @@ def _event_time(ms: int) -> float | None:
 
 def read_payload(payload: bytes) -> RoutedAction:
     """Read what a route made of an event, from `NewAction.payload`."""
-    return _PAYLOAD.validate_json(_unpacked(payload))
+    return _PAYLOAD.validate_json(unpacked(payload))
 
 
 def document_of(payload: bytes) -> dict[str, object]:
@@ -270,18 +270,18 @@ def request_of(payload: bytes, version_tag: str) -> tuple[ActionRequest, int]:
 
 
 def _opened(payload: bytes) -> dict[str, Any]:
-    return cast("dict[str, Any]", read_exactly(_unpacked(payload)))
+    return cast("dict[str, Any]", read_exactly(unpacked(payload)))
 
 
 def action_of(payload: bytes) -> tuple[str, int]:
     """Return an action's name, from `NewAction.payload`, and when its event happened (ms since 1970, UTC)."""
-    fields = from_json(_unpacked(payload))
+    fields = from_json(unpacked(payload))
     return fields["action"], fields["event_time_ms"]
 
 
 def trace_context_of(payload: bytes) -> dict[str, str] | None:
     """Return an action's W3C trace context, from `NewAction.payload`; None where it has none."""
-    context: dict[str, str] | None = from_json(_unpacked(payload)).get("trace_context")
+    context: dict[str, str] | None = from_json(unpacked(payload)).get("trace_context")
     return context
 
 
@@ -354,9 +354,15 @@ def dead_letter_of_unreadable(
     source: tuple[str, int], key: bytes, value: bytes, unreadable: Unreadable, now: float
 ) -> DeadLetterRecord:
     """Return the dead letter of a delay record that this version cannot read: that record itself, as it is."""
+    event = event_of_unreadable_record(source, key, value)
+    return dead_letter_of_event(event, Reason.UNREADABLE_PENDING, unreadable.detail, now)
+
+
+def event_of_unreadable_record(source: tuple[str, int], key: bytes, value: bytes) -> SourceEvent:
+    """Return a delay record that cannot be read in its event's place, as far as its key names that."""
     place = place_of_key(key)
     topic, partition = source
-    event = SourceEvent(
+    return SourceEvent(
         topic=topic,
         partition=partition,
         offset=-1 if place is None else offset_at(place),
@@ -364,7 +370,6 @@ def dead_letter_of_unreadable(
         key=key,
         value=value,
     )
-    return dead_letter_of_event(event, Reason.UNREADABLE_PENDING, unreadable.detail, now)
 
 
 def event_of_unreadable(value: bytes) -> SourceEvent | Unreadable:
@@ -431,7 +436,8 @@ def _packed(payload: bytes) -> bytes:
     return packer.compress(payload) + packer.flush()
 
 
-def _unpacked(payload: bytes) -> bytes:
+def unpacked(payload: bytes) -> bytes:
+    """Return the JSON of `NewAction.payload`."""
     return zlib.decompressobj(_WINDOW_BITS, zdict=_SKELETON).decompress(payload)
 
 

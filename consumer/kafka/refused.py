@@ -20,10 +20,13 @@ _MARK = b'{"version":1,"state":"refused",'
 
 
 def kept(write: DeadLetter, name: str) -> Put:
-    """Return the write that keeps a refused dead letter in the delay topic. `name`: nothing else has it."""
+    """Return the write that keeps a refused dead letter in the delay topic. `name`: nothing else has it.
+
+    The action has ended, so its outcome is written now, and not with the dead letter later.
+    """
     key = write.key if write.key is not None else b"dead-letter:%b" % name.encode()
-    refused = replace(write, key=key, next_offset=None, is_kept=True)
-    return Put(write.assignment, key, _value(refused), write.next_offset, keeps=refused)
+    refused = replace(write, key=key, next_offset=None, is_kept=True, outcome=None)
+    return Put(write.assignment, key, _value(refused), write.next_offset, keeps=refused, outcome=write.outcome)
 
 
 def smaller(put: Put) -> Put | None:

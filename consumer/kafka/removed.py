@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -61,11 +61,13 @@ def removed_sources(
     properties: clients.Properties,
     configured: Iterable[RelayTopics],
     delay: str,
-    dead_letters: str,
+    topics_of: Callable[[str], RelayTopics],
     *,
     by_name: bool = False,
 ) -> list[Removed]:
-    """Look for them. `delay` and `dead_letters`: the topics' configured names, with SOURCE in them or not.
+    """Look for them. `delay`: the delay topics' configured name, with SOURCE in it or not.
+
+    `topics_of`: what the configuration makes of a source's name. Outcomes are written where their topic is there.
 
     `by_name`: also among the topics that are merely named like one (rule 1).
 
@@ -76,7 +78,8 @@ def removed_sources(
     group = str(properties["group.id"])
     found: list[Removed] = []
     with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
-        for name in sorted(_candidates(admin, group, delay if by_name else None) - known):
+        existing = set(admin.list_topics(timeout=CALL_TIMEOUT_S).topics)
+        for name in sorted(_candidates(admin, existing, group, delay if by_name else None) - known):
             try:
                 recorded = recorded_positions(reader, admin, name, GLANCE_S).positions
             except (IdentityError, KafkaException):  # another version's, or somebody else's altogether
@@ -84,16 +87,17 @@ def removed_sources(
             source = _source_of(recorded, group)
             if source is None:
                 continue
-            topics = RelayTopics(source, name, dead_letters.replace(SOURCE, source), drained=True)
+            topics = replace(topics_of(source), delay=name, drained=True)
+            if topics.outcomes not in existing:
+                topics = replace(topics, outcomes=None)
             pending = sum(isinstance(each, Pending) for each in pending_actions(properties, [topics]))
             if pending:
                 found.append(_judged(admin, group, Removed(topics=topics, pending=pending), recorded))
     return found
 
 
-def _candidates(admin: AdminClient, group: str, delay: str | None) -> set[str]:
-    """Return the existing topics that may be delay topics of this group, by its offsets and, if given, by `delay`."""
-    existing = admin.list_topics(timeout=CALL_TIMEOUT_S).topics
+def _candidates(admin: AdminClient, existing: Iterable[str], group: str, delay: str | None) -> set[str]:
+    """Return which existing topics may be delay topics of this group, by its offsets and, if given, by `delay`."""
     pattern = None
     if delay is not None and SOURCE in delay:
         pattern = re.compile(".+".join(map(re.escape, delay.split(SOURCE))))
@@ -113,7 +117,7 @@ def _judged(admin: AdminClient, group: str, found: Removed, recorded: Recorded) 
     """Tell whether it can be delivered (rule 3)."""
     topics = found.topics
     try:
-        kafka_topics.check(admin, [topics], TopicRules(compacted_source=True))
+        kafka_topics.check(admin, [topics], TopicRules(compacted_source=True, keep_outcomes_s=0.0))
         present = present_identities(admin, group, [topics.source])[topics.source]
         return replace(found, identity=verified(topics, recorded, present))
     except (TopicError, IdentityError) as error:

@@ -1,4 +1,4 @@
-"""What the configuration of the three topics must be, so that nothing is lost in them and nothing stops for them.
+"""What the configuration of the topics must be, so that nothing is lost in them and nothing stops for them.
 
 Rules:
  1. The delay topic is compacted, and nothing else: retention would delete pending actions.
@@ -6,10 +6,12 @@ Rules:
     keeps one dead letter per key only.
  3. A dead letter lives until a person has dealt with it: for ever, or at least `dead_letters.keep`. A limit in bytes
     says nothing about time, so there must be none.
- 4. Neither topic refuses a record for its time. Its time is the host's, whose clock may be wrong; the broker's own
-    (LogAppendTime) cannot be. Limits from MIN_CLOCK_LIMIT_MS up are left alone.
+ 4. None of the relay's topics refuses a record for its time. Its time is the host's, whose clock may be wrong; the
+    broker's own (LogAppendTime) cannot be. Limits from MIN_CLOCK_LIMIT_MS up are left alone.
  5. The dead-letter topic takes whatever its source takes, with the headers that say why.
- 6. A compacted source loses events that were not read yet: it is refused unless that is accepted.
+ 6. Outcomes live as long as `outcomes.retention` says. Their topic is not compacted: an action has a record of its own,
+    and some have no key.
+ 7. A compacted source loses events that were not read yet: it is refused unless that is accepted.
 
 All of it is pure: what the broker says goes in as `Entries`, what is wrong comes out as `Misfit`.
 """
@@ -51,13 +53,16 @@ DEAD_LETTERS = {
     "message.timestamp.type": "LogAppendTime",
 }
 
+MIN_OUTCOME_BYTES = 16 * 1024  # names, ids and numbers: an outcome has a few hundred bytes
+
 
 @dataclass(frozen=True, slots=True)
 class TopicRules:
-    """What the operator decides: how long dead letters must live, and whether a source may be compacted."""
+    """What the operator decides: how long dead letters and outcomes live, and whether a source may be compacted."""
 
     keep_dead_letters_s: float = 30 * DAY_S
     compacted_source: bool = False
+    keep_outcomes_s: float = 90 * DAY_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,8 @@ def dead_letter_misfits(topic: str, entries: Entries, source: Entries, rules: To
         )
         found.append(Misfit(topic, why, cure, loses=True))
     elif "delete" in policies:
-        found += _retention_misfits(topic, entries, rules)
+        kept = _Kept("dead letters", rules.keep_dead_letters_s, "dead_letters.keep", DEAD_LETTERS["retention.ms"])
+        found += _retention_misfits(topic, entries, kept)
     found += _clock_misfits(topic, entries)
     taken, needed = _number(entries, "max.message.bytes"), _number(source, "max.message.bytes")
     if taken is not None and needed is not None and taken < (needed := min(needed + HEADERS_BYTES, MAX_MESSAGE_BYTES)):
@@ -107,6 +113,36 @@ def dead_letter_misfits(topic: str, entries: Entries, source: Entries, rules: To
             f"takes records of at most {taken} bytes (max.message.bytes), its source's need {needed}: "
             "a large dead letter would lose its value"
         )
+        found.append(Misfit(topic, why, {"max.message.bytes": str(MAX_MESSAGE_BYTES)}))
+    return found
+
+
+def outcomes_configuration(rules: TopicRules) -> dict[str, str]:
+    """Return the configuration of an outcomes topic that is created."""
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": str(round(rules.keep_outcomes_s * 1000)),
+        "retention.bytes": "-1",
+        "message.timestamp.type": "LogAppendTime",
+    }
+
+
+def outcomes_misfits(topic: str, entries: Entries, rules: TopicRules) -> list[Misfit]:
+    """Return what is wrong with an outcomes topic."""
+    created = outcomes_configuration(rules)
+    found = _clock_misfits(topic, entries)
+    if "compact" in (policies := _policies(entries)):
+        cure = {name: created[name] for name in ("cleanup.policy", "retention.ms", "retention.bytes")}
+        why = (
+            f"has cleanup.policy={','.join(policies)}: it would keep one outcome per key and refuse those without a key"
+        )
+        found.insert(0, Misfit(topic, why, cure, loses=True))
+    elif "delete" in policies:
+        kept = _Kept("outcomes", rules.keep_outcomes_s, "outcomes.retention", created["retention.ms"])
+        found = [*_retention_misfits(topic, entries, kept), *found]
+    taken = _number(entries, "max.message.bytes")
+    if taken is not None and taken < MIN_OUTCOME_BYTES:
+        why = f"takes records of at most {taken} bytes (max.message.bytes): an outcome that is refused stops the relay"
         found.append(Misfit(topic, why, {"max.message.bytes": str(MAX_MESSAGE_BYTES)}))
     return found
 
@@ -132,18 +168,28 @@ def command(topic: str, cure: Mapping[str, str]) -> str:
     )
 
 
-def _retention_misfits(topic: str, entries: Entries, rules: TopicRules) -> list[Misfit]:
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a topic keeps, for how long at least, which setting says so, and the retention that cures it."""
+
+    what: str
+    keep_s: float
+    setting: str
+    retention_ms: str
+
+
+def _retention_misfits(topic: str, entries: Entries, kept: _Kept) -> list[Misfit]:
     found: list[Misfit] = []
     retention_ms, size = _number(entries, "retention.ms"), _number(entries, "retention.bytes")
-    if retention_ms is not None and 0 <= retention_ms < rules.keep_dead_letters_s * 1000:
+    if retention_ms is not None and 0 <= retention_ms < kept.keep_s * 1000:
         why = (
-            f"deletes dead letters after {_days(retention_ms / 1000)} (retention.ms={retention_ms}); they must live "
-            f"at least {_days(rules.keep_dead_letters_s)} (dead_letters.keep)"
+            f"deletes {kept.what} after {_days(retention_ms / 1000)} (retention.ms={retention_ms}); they must live "
+            f"at least {_days(kept.keep_s)} ({kept.setting})"
         )
-        found.append(Misfit(topic, why, {"retention.ms": DEAD_LETTERS["retention.ms"]}))
+        found.append(Misfit(topic, why, {"retention.ms": kept.retention_ms}))
     if size is not None and size >= 0:
-        why = f"deletes dead letters beyond {size} bytes (retention.bytes), however new they are"
-        found.append(Misfit(topic, why, {"retention.bytes": DEAD_LETTERS["retention.bytes"]}))
+        why = f"deletes {kept.what} beyond {size} bytes (retention.bytes), however new they are"
+        found.append(Misfit(topic, why, {"retention.bytes": "-1"}))
     return found
 
 

@@ -32,6 +32,8 @@ from consumer.kafka.topic_rules import (
     command,
     dead_letter_misfits,
     delay_misfits,
+    outcomes_configuration,
+    outcomes_misfits,
     source_misfits,
 )
 
@@ -48,7 +50,7 @@ _AS_BUILT = TopicRules()
 
 @dataclass(frozen=True, slots=True)
 class RelayTopics:
-    """A source topic and the two that belong to it.
+    """A source topic and those that belong to it. `outcomes`: None where no outcomes are written.
 
     `drained`: it is no longer configured. What is pending is delivered, and nothing is read from it (removed.py).
     """
@@ -56,7 +58,13 @@ class RelayTopics:
     source: str
     delay: str
     dead_letters: str
+    outcomes: str | None = None
     drained: bool = False
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The relay's own topics beside the source."""
+        return (self.delay, self.dead_letters, *([] if self.outcomes is None else [self.outcomes]))
 
 
 def partition_counts(admin: AdminClient, names: Iterable[str]) -> dict[str, int]:
@@ -82,7 +90,7 @@ def check(admin: AdminClient, topics: Iterable[RelayTopics], rules: TopicRules =
         if counts is None:
             continue
         wanted = counts[each.source]
-        for name in (each.delay, each.dead_letters):
+        for name in each.own:
             if name not in counts:
                 errors.append(f"topic {name} does not exist")
             elif counts[name] < wanted:  # more: the source was recreated with fewer (adoption.py, rule 5)
@@ -102,7 +110,7 @@ def check(admin: AdminClient, topics: Iterable[RelayTopics], rules: TopicRules =
 def create(
     admin: AdminClient, topics: Iterable[RelayTopics], replication: int = -1, rules: TopicRules = _AS_BUILT
 ) -> list[str]:
-    """Create the delay and dead-letter topics, or repair them.
+    """Create the delay, dead-letter and outcomes topics, or repair them.
 
     Creates what is missing, with the source's partition count. Adds partitions where the source has more. Alters the
     configuration of existing topics, where no record can be lost by that.
@@ -119,7 +127,7 @@ def create(
         if counts is None:
             continue
         wanted = counts[each.source]
-        for name, config in ((each.delay, COMPACTED), (each.dead_letters, DEAD_LETTERS)):
+        for name, config in zip(each.own, (COMPACTED, DEAD_LETTERS, outcomes_configuration(rules)), strict=False):
             try:
                 if name not in counts:
                     new = NewTopic(name, wanted, replication, config=config)
@@ -156,6 +164,8 @@ def _misfits(topics: RelayTopics, entries: Mapping[str, Entries], rules: TopicRu
         found += delay_misfits(topics.delay, entries[topics.delay])
     if topics.dead_letters in entries:
         found += dead_letter_misfits(topics.dead_letters, entries[topics.dead_letters], source, rules)
+    if topics.outcomes is not None and topics.outcomes in entries:
+        found += outcomes_misfits(topics.outcomes, entries[topics.outcomes], rules)
     return found
 
 
@@ -243,7 +253,7 @@ def _counts_of(admin: AdminClient, topics: RelayTopics, errors: list[str]) -> di
     Asks for a source that is not there again for NEW_TOPIC_S: a script that has just made it had its answer from one
     broker, and another one answers here.
     """
-    names = topics.source, topics.delay, topics.dead_letters
+    names = topics.source, *topics.own
     give_up_at = time.monotonic() + NEW_TOPIC_S
     counts, forbidden = _counts(admin, names)
     while not forbidden and topics.source not in counts and time.monotonic() < give_up_at:

@@ -159,7 +159,7 @@ class Dispatch:
                     connection.waiting_since = now
                 return at
             saved = not self._ledger.wants_intents(connection.name)
-            request = self._ledger.take(connection.name, connection.pace.not_as_probe(now))
+            request = self._ledger.take(connection.name, connection.pace.not_as_probe(now), now)
             if request is None:
                 if saved and self._ledger.wants_intents(connection.name):
                     self._tick_soon()  # a document came first instead: its record is to be saved

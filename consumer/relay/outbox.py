@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from consumer.core.clock import Clock
-from consumer.core.effects import ActionId, Close, Effect, GiveUp, LiveAction, Save
+from consumer.core.effects import ActionId, Close, Effect, GiveUp, LiveAction, Save, Times
 from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.places import offset_at, place_of
@@ -23,12 +23,14 @@ from consumer.events.routing import Misrouted, Routed, Router, Several
 from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import DeadLetter, Intent, Item, Position, Put, Tombstone, Write
 from consumer.kafka.membership import MAX_RECORDS
+from consumer.kafka.outcomes import EndedAction, EndedEvent
 from consumer.kafka.records import (
     SourceEvent,
     action_key,
     dead_letter_of_action,
     dead_letter_of_event,
     dead_letter_of_unreadable,
+    event_of_unreadable_record,
     live_action,
     new_action,
     pending_value,
@@ -40,6 +42,7 @@ from consumer.relay.edges import Journal, Source
 from consumer.relay.refused import RefusedDeadLetters
 from consumer.telemetry.metrics import Metrics
 from schemas.dead_letter import Reason
+from schemas.outcome import OutcomeName
 
 if TYPE_CHECKING:
     from consumer.telemetry.tracing import Tracing  # an extra
@@ -143,6 +146,11 @@ class Outbox:
                 reason=Reason.UNREADABLE_PENDING,
                 offset=None if (place := place_of_key(record.key)) is None else offset_at(place),
                 key=record.key,
+                outcome=EndedEvent(
+                    event=event_of_unreadable_record(assignment[:2], record.key, record.value),
+                    reason=Reason.UNREADABLE_PENDING,
+                    ended=now,
+                ),
             )
         )
 
@@ -154,7 +162,7 @@ class Outbox:
             case Ignored(why):
                 self._metrics.ignored(event.topic, why)
                 return [Position(assignment, next_offset)]
-            case Misrouted(reason, detail, route):
+            case Misrouted(reason, detail, route, connection, order_id):
                 if self._tracing is not None:
                     self._tracing.taken(event, decision, now)
                 record = dead_letter_of_event(event, reason, detail, now, route)
@@ -165,6 +173,9 @@ class Outbox:
                         reason=reason,
                         offset=event.offset,
                         next_offset=next_offset,
+                        outcome=EndedEvent(
+                            event=event, reason=reason, ended=now, route=route, connection=connection, order_id=order_id
+                        ),
                     )
                 ]
             case Several(actions):
@@ -192,8 +203,8 @@ class Outbox:
         match effect:
             case Save():
                 return put_of(effect)
-            case Close(action_id, route):
-                return Tombstone(action_id.assignment, action_key(action_id.offset, route))
+            case Close():
+                return tombstone_of(effect, now)
             case GiveUp():
                 if self._tracing is not None:
                     self._tracing.dead_lettered(effect)
@@ -237,6 +248,22 @@ def put_of(save: Save, next_offset: int | None = None, *, is_intent: bool = True
     return Put(assignment, action_key(place, save.route), pending_value(save), next_offset, intent, with_next=with_next)
 
 
+def tombstone_of(closed: Close, now: float) -> Tombstone:
+    """Return the write that ends an accepted action, with its outcome. `now` is seconds since 1970."""
+    assignment, place = closed.action_id
+    outcome = None
+    if closed.payload is not None and closed.times is not None:
+        outcome = EndedAction(
+            outcome=OutcomeName.ACCEPTED,
+            payload=closed.payload,
+            ended=now,
+            times=closed.times,
+            attempts=closed.attempts,
+            sends=closed.sends,
+        )
+    return Tombstone(assignment, action_key(place, closed.route), outcome)
+
+
 def dead_letter_of(given_up: GiveUp, now: float, next_offset: int | None = None) -> DeadLetter:
     """Return the write of an action that was given up. `now` is seconds since 1970."""
     assignment, place = given_up.action_id
@@ -247,6 +274,15 @@ def dead_letter_of(given_up: GiveUp, now: float, next_offset: int | None = None)
         offset=offset_at(place),
         key=action_key(place, given_up.route),
         next_offset=next_offset,
+        outcome=EndedAction(
+            outcome=OutcomeName.DEAD_LETTER,
+            payload=given_up.payload,
+            ended=now,
+            times=given_up.times,
+            attempts=given_up.attempts,
+            sends=given_up.sends,
+            reason=given_up.reason,
+        ),
     )
 
 
@@ -263,6 +299,7 @@ def given_up(assignment: Assignment, live: LiveAction, reason: Reason, detail: s
         errors=None,
         attempts=live.attempts,
         sends=live.sends,
+        times=Times(live.first_seen),
     )
 
 

@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from consumer.kafka import clients
-from consumer.kafka.topic_rules import COMPACTED, DEAD_LETTERS
+from consumer.kafka.topic_rules import COMPACTED, DEAD_LETTERS, TopicRules, outcomes_configuration
 from consumer.kafka.topics import RelayTopics
 from tests.support.broker import KafkaBroker, started
 from tests.support.sandbox import Member, Sandbox, SandboxFactory, TopicFactory, led
@@ -113,12 +113,14 @@ def sandboxes(bootstrap_servers: str) -> Iterator[SandboxFactory]:
         ) -> Sandbox:
             address = bootstrap_servers if broker is None else broker.bootstrap_servers
             name = f"orders-{uuid4().hex[:8]}"
-            topics = RelayTopics(name, f"{name}.engage.delay", f"{name}.engage.dead-letters")
+            outcomes = f"{name}.engage.outcomes"
+            topics = RelayTopics(name, f"{name}.engage.delay", f"{name}.engage.dead-letters", outcomes)
             admin = AdminClient({"bootstrap.servers": address}, logger=clients.LOGGER)
             new = [
                 NewTopic(topics.source, partitions, 1),
                 NewTopic(topics.delay, partitions, 1, config={**COMPACTED, **(delay or {})}),
                 NewTopic(topics.dead_letters, partitions, 1, config={**DEAD_LETTERS, **(dead_letters or {})}),
+                NewTopic(outcomes, partitions, 1, config=outcomes_configuration(TopicRules())),
             ]
             for future in admin.create_topics(new).values():
                 future.result(PATIENCE_S)

@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from consumer.kafka import clients
-from consumer.kafka.topic_rules import COMPACTED, DEAD_LETTERS
+from consumer.kafka.topic_rules import COMPACTED, DEAD_LETTERS, TopicRules, outcomes_configuration
 from consumer.kafka.topics import RelayTopics
 from tests.chaos.stage import EVENTS, Stage, StageFactory
 from tests.support.broker import KafkaBroker, started
@@ -43,8 +43,9 @@ def cluster(lone_broker: KafkaBroker) -> Iterator[KafkaCluster]:
 def replicated(cluster: KafkaCluster, partitions: int) -> Sandbox:
     """Return a place whose topics have a copy on each node."""
     name = f"orders-{uuid4().hex[:8]}"
-    topics = RelayTopics(name, f"{name}.engage.delay", f"{name}.engage.dead-letters")
-    for topic, config in ((topics.source, {}), (topics.delay, COMPACTED), (topics.dead_letters, DEAD_LETTERS)):
+    topics = RelayTopics(name, f"{name}.engage.delay", f"{name}.engage.dead-letters", f"{name}.engage.outcomes")
+    configurations = (COMPACTED, DEAD_LETTERS, outcomes_configuration(TopicRules()))
+    for topic, config in ((topics.source, {}), *zip(topics.own, configurations, strict=True)):
         cluster.create_topic(topic, partitions, config)
     # The first that answers is asked on: a client that knew a frozen node would wait for it.
     properties = clients.base({"bootstrap.servers": cluster.bootstrap_servers, "reconnect.backoff.max.ms": 500})

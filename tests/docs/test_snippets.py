@@ -17,6 +17,7 @@ from consumer.commands.cli import app
 from consumer.config import environment
 from consumer.config.settings import Settings
 from consumer.errors import ExitCode
+from schemas import outcome
 from schemas.dead_letter import Reason
 from schemas.order_event import OrderEvent
 from tests.deploy.commands import accept
@@ -79,6 +80,8 @@ def test_every_block_is_what_it_says(document: Path) -> None:
             case "yaml", "prometheus.yml" | "":  # promtool judges it: tests/deploy/test_rules.py
                 judged = ("# prometheus.yml\n", "# alertmanager.yml\n")
                 assert block.text.startswith(judged), f"whose is this?\n{block.text}"
+            case "json", "" if '"outcome":' in block.text:
+                outcome.Outcome.model_validate(json.loads(block.text))
             case "json", "":
                 OrderEvent.model_validate(json.loads(block.text))
             case "jsonl", "":

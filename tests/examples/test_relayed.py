@@ -46,7 +46,7 @@ def test_engage_accepts_what_the_dry_run_foretells(name: str, tmp_path: Path) ->
     (run,), simulators = original.steps("engage-relay", "run"), original.steps("engage-relay", "simulate")
     (topic,) = yaml.safe_load((original.folder / "relay.yaml").read_text())["source"]["topics"]
     with ExitStack() as stack:
-        topics = RelayTopics(topic, f"{topic}.engage.delay", f"{topic}.engage.dead-letters")
+        topics = RelayTopics(topic, f"{topic}.engage.delay", f"{topic}.engage.dead-letters", f"{topic}.engage.outcomes")
         brokers = stack.enter_context(mock_cluster(topics))
         urls = {url_in_readme(words): stack.enter_context(simulator(words)) for words in simulators}
         copy = copied(original, tmp_path, brokers, urls)

@@ -33,8 +33,10 @@ from consumer.kafka.journal.producers import AbortedError, Producers, UnknownOut
 from consumer.kafka.journal.transactions import Transactions, _Batch
 from consumer.kafka.journal.writes import Barrier, DeadLetter, Keyed, Position, Tombstone, Write
 from consumer.kafka.membership import Membership
+from consumer.kafka.outcomes import Ended, EndedAction
 from consumer.kafka.restore import Restorer, _Reading
 from consumer.kafka.topics import Watermarks
+from consumer.relay import outbox
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.partitions import Partitions
@@ -485,6 +487,70 @@ def the_document_of_a_dead_owner_is_sent_again_at_once(patch: Patch) -> None:
         return original(self, assignment, [replace(each, document_sent=False) for each in restored], now)
 
     patch.setattr(Ledger, "assign", assign)
+
+
+@mutation
+def an_action_whose_record_is_refused_is_cut_in_two(patch: Patch) -> None:
+    patch.setattr(Transactions, "_without_action", lambda self, writes, refused: list(writes))
+
+
+# -- outcomes ----------------------------------------------------------------------------------------------------
+
+
+@mutation
+def an_outcome_is_left_out(patch: Patch) -> None:
+    original = outbox.tombstone_of
+    patch.setattr(outbox, "tombstone_of", lambda closed, now: replace(original(closed, now), outcome=None))
+
+
+@mutation
+def a_dead_letter_has_no_outcome(patch: Patch) -> None:
+    original = _Batch._note
+
+    def note(self: _Batch, outcome: Ended | None) -> None:
+        if isinstance(outcome, EndedAction):
+            original(self, outcome)
+
+    patch.setattr(_Batch, "_note", note)
+
+
+@mutation
+def an_outcome_is_written_in_the_next_transaction(patch: Patch) -> None:
+    original = Transactions._batches
+    late: dict[int, dict[Assignment, list[Ended]]] = {}
+
+    def batches(self: Transactions, writes: list[Write]) -> list[_Batch]:
+        found = original(self, writes)
+        mine = late.setdefault(id(self), {})
+        for batch in found:
+            batch.outcomes, mine[batch.assignment] = mine.get(batch.assignment, []), batch.outcomes
+        return found
+
+    patch.setattr(Transactions, "_batches", batches)
+
+
+@mutation
+def a_transaction_that_is_tried_again_forgets_its_outcomes(patch: Patch) -> None:
+    replace_producer, batches = Producers.replace, Transactions._batches
+    aborted: set[int] = set()
+
+    def replaced(self: Producers) -> None:
+        aborted.add(id(self))
+        replace_producer(self)
+
+    def without(self: Transactions, writes: list[Write]) -> list[_Batch]:
+        found = batches(self, writes)
+        if id(self._producers) in aborted:
+            aborted.discard(id(self._producers))
+            for batch in found:
+                batch.outcomes.clear()
+        return found
+
+    patch.setattr(Producers, "replace", replaced)
+    patch.setattr(Transactions, "_batches", without)
+
+
+# -- what one action alone meets ---------------------------------------------------------------------------------
 
 
 @mutation

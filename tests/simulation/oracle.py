@@ -22,6 +22,8 @@ Rules (each has a mutation of the production code that breaks it, mutants.py):
 
 10. No action whose order has no contact yet is given up before its grace or its deadline is over, and none waits for
     one after that. (Where a wall clock was set, a successor may take the grace for over.)
+11. Each action that ends, and each event that becomes a dead letter, has one outcome, in the same transaction
+    (outcomes.py).
 
 Excused: a dead letter more for each that a delayed request committed without its own offset, and a record that such a
 request made visible ahead of its offset; nothing else of these events.
@@ -43,8 +45,9 @@ from consumer.core.places import offset_at, place_of
 from consumer.kafka.records import place_of_key, read_position
 from schemas.dead_letter import PREFIX
 from schemas.pending_action import POSITION_KEY, Position
-from tests.simulation import faults
+from tests.simulation import faults, outcomes
 from tests.simulation.kafka_model import Log, Member, Record, Transaction
+from tests.simulation.outcomes import Outcomes
 from tests.simulation.process import TOPICS, Process
 from tests.simulation.workload import Event
 
@@ -76,6 +79,7 @@ class Oracle:
         ] = {}  # when a transaction first wrote to a delay partition that was recreated
         self._documents: dict[tuple[int, str], int] = {}  # the version that Engage has, by partition and order
         self._under_way: set[tuple[Process, Assignment, Event]] = set()  # documents without an answer
+        self._outcomes = Outcomes()
         self.positions: dict[int, int] = {}
         self.by_offset: dict[int, list[Event]] = {}
 
@@ -293,16 +297,33 @@ class Oracle:
                 if self._scheduler.chance(0.8 if self._scheduler.profile.documents else 0.1):
                     after_s = self._scheduler.pick((0.1, 5.0, 60.0))
                     self._scheduler.at(self._scheduler.now + after_s, partial(faults.redrive, self._scheduler))
-            elif self._met_recreated.get(log.partition, 0.0) < 0:
+            elif log.topic == TOPICS.delay and self._met_recreated.get(log.partition, 0.0) < 0:
                 self._met_recreated[log.partition] = self._scheduler.now
-        if torn or not written <= settled:
+        torn = torn or not written <= settled
+        if torn:
             self._scheduler.reach("a delayed request committed another transaction")
             for log, record in transaction.records:
                 self._tear(log, record)
+        self._count_outcomes(transaction, torn=torn)
         self.balance(settled | written)
+
+    def _count_outcomes(self, transaction: Transaction, *, torn: bool) -> None:
+        """Take a transaction's outcomes: rule 11."""
+        wrong = self._outcomes.committed(transaction, torn=torn, bereft=lambda at: self.by_offset[at[0]][at[1]].bereft)
+        if wrong is not None:
+            self._scheduler.violate(wrong)
+        for outcome in outcomes.of_transaction(transaction):
+            event = self.by_offset[outcome.place.partition][outcome.place.offset]
+            if (why := outcomes.check(event, outcome)) is not None:
+                self._wrong(event, why)
 
     def _tear(self, log: Log, record: Record) -> None:
         """It is visible, and who wrote it may write it again: a dead letter has no key that would make them one."""
+        if log.topic == outcomes.TOPIC:
+            self._outcomes.tear(log, record)
+            return
+        if log.topic == TOPICS.dead_letters or record.key != POSITION_KEY:
+            self._outcomes.tear(log, record)
         if log.topic == TOPICS.dead_letters:
             self.by_offset[log.partition][_source_offset(record)].torn_dead_letters += 1
         elif record.key != POSITION_KEY:
@@ -478,6 +499,11 @@ class Oracle:
             if event.bereft:
                 return self._bereft(event)
             wrong = "lost: neither pending, nor accepted, nor a dead letter"
+        if wrong is None:
+            is_kept = record is not None and _is_kept(record)
+            is_dead = bool(dead_letters) or is_kept
+            ends = {"read": read, "pending": record is not None and not is_kept, "dead_letter": is_dead}
+            wrong = self._outcomes.what_is_wrong(event, **ends)
         return "in its place" if wrong is None else self._wrong(event, wrong)
 
     def _wrong(self, event: Event, wrong: str) -> str:
@@ -501,6 +527,8 @@ class Oracle:
                 {at: count for at, count in self._dead_letters.items() if at[0] == number and count}
             ):
                 self._scheduler.violate(f"partition {number} has {len(dead_letters)} dead letters, others were counted")
+            if self._outcomes.differs_from(number, self._scheduler.kafka.logs[outcomes.TOPIC, number].settled()):
+                self._scheduler.violate(f"partition {number} has other outcomes than were counted")
             for event in self.by_offset[number]:
                 if event.bereft and not event.accepted and not self._has_dead_letter(event) and self._is_paused(event):
                     self._wrong(event, "lost, though it was in memory when the delay topic was deleted")

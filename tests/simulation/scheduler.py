@@ -84,7 +84,7 @@ class Scheduler:
         self._incarnations = 0
         self._faults_left = self.profile.faults
         self.strikes_left = self.profile.strikes
-        topics = (TOPICS.source, TOPICS.delay, TOPICS.dead_letters)
+        topics = (TOPICS.source, *TOPICS.own)
         self.numbers = list(range(self.profile.partitions))  # the source's partitions
         self._clock: Clock = lambda: self.now
         self.kafka = Kafka(self._clock, TOPICS.source, self.profile.partitions, topics, self.profile.session_s)
@@ -473,8 +473,8 @@ class Scheduler:
     def grow_relay_topics(self) -> None:
         """Be the operator, and run `topics create`."""
         while self.kafka.count(TOPICS.delay) < len(self.numbers):
-            self.kafka.grow(TOPICS.delay)
-            self.kafka.grow(TOPICS.dead_letters)
+            for topic in TOPICS.own:
+                self.kafka.grow(topic)
         self.growing = False
 
     def take_dead_letters(self) -> None:

@@ -288,12 +288,12 @@ class Sandbox:
 
 
 def relay_topics(admin: AdminClient, source: str) -> RelayTopics:
-    """Make the topics beside a source; returns when all three answer (the broker takes a moment to know a new one)."""
-    topics = RelayTopics(source, f"{source}.engage.delay", f"{source}.engage.dead-letters")
+    """Make the topics beside a source; returns when all answer (the broker takes a moment to know a new one)."""
+    topics = RelayTopics(source, f"{source}.engage.delay", f"{source}.engage.dead-letters", f"{source}.engage.outcomes")
     until(lambda: partition_counts(admin, [source]), "the source answers")
     create(admin, [topics])
-    names = [source, topics.delay, topics.dead_letters]
-    until(lambda: len(partition_counts(admin, names)) == len(names), "the three topics answer")
+    names = [source, *topics.own]
+    until(lambda: len(partition_counts(admin, names)) == len(names), "the topics answer")
     return topics
 
 

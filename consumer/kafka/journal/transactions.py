@@ -1,7 +1,7 @@
 """The journal's transactions: what is written together, and what a failure means.
 
-For each partition that it touches, a transaction contains the records and dead letters, the partition's `position`
-record, its source offset and its low-water mark. The last two are committed as offsets of the group.
+For each partition that it touches, a transaction contains the records, dead letters and outcomes, the partition's
+`position` record, its source offset and its low-water mark. The last two are committed as offsets of the group.
 Everything here runs on one thread, the journal's (journal.py). Its clock, its waits and its Kafka clients are
 parameters, so that the simulation (tests/simulation) drives the same rules.
 
@@ -31,7 +31,7 @@ import math
 import uuid
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 
@@ -79,6 +79,7 @@ from consumer.kafka.journal.writes import (
     Write,
     size_of,
 )
+from consumer.kafka.outcomes import Ended, record_of
 from consumer.kafka.records import position_value
 from consumer.kafka.refused import kept, smaller
 from consumer.kafka.topics import RelayTopics
@@ -113,26 +114,39 @@ class _Batch:
     recreated: bool
     latest: dict[bytes, Keyed] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    outcomes: list[Ended] = field(default_factory=list)
     written: dict[Hashable, int | None] = field(default_factory=dict)
     dead_letters_at: dict[DeadLetter, DeadLetterAt] = field(default_factory=dict)
 
     def add(self, write: Write) -> None:
         match write:
-            case Put(key=key, next_offset=next_offset):
+            case Put(key=key, next_offset=next_offset, outcome=outcome):
                 self.latest[key] = write
-            case Tombstone(key=key):
+                self._note(outcome)
+            case Tombstone(key=key, outcome=outcome):
                 self.latest[key] = write
                 next_offset = None
-            case DeadLetter(key=key_, next_offset=next_offset):
+                self._note(outcome)
+            case DeadLetter(key=key_, next_offset=next_offset, outcome=outcome):
                 self.dead_letters.append(write)
+                self._note(outcome)
                 if key_ is not None:
                     self.latest[key_] = write
-            case Position(next_offset=next_offset):
-                pass
+            case Position(next_offset=next_offset, outcomes=outcomes):
+                self.outcomes += outcomes
             case Barrier():
                 next_offset = None
         if next_offset is not None:
             self.next_offset = next_offset
+
+    def _note(self, outcome: Ended | None) -> None:
+        if outcome is not None:
+            self.outcomes.append(outcome)
+
+
+def _is_of(write: Write, refused: Put) -> bool:
+    """Whether it is a write of the refused action."""
+    return isinstance(write, Keyed) and (write.assignment, write.key) == (refused.assignment, refused.key)
 
 
 def _random_name() -> str:
@@ -234,7 +248,10 @@ class Transactions:
             try:
                 self._transact(writes, ownership)
             except TooLargeError as error:
-                parts.appendleft(self._with_smaller(writes, error.write))
+                smaller_ones = self._with_smaller(writes, error.write)
+                if isinstance(error.write, Put) and not error.write.keeps:
+                    parts = deque(self._without_action(part, error.write) for part in parts)
+                parts.appendleft(smaller_ones)
                 self._producers.replace()
             except FencedError as error:
                 self._producers.discard()
@@ -330,9 +347,26 @@ class Transactions:
         if replacement is write and isinstance(write, DeadLetter):
             return self._kept(writes, [write], "its topic refuses even a dead letter without its value")
         if isinstance(write, Put) and isinstance(replacement, DeadLetter):
-            self._partitions[write.assignment].too_large.add(write.key)
-            self._report(RecordTooLarge(write, replacement))
+            return self._dead_lettered(writes, write, replacement)
         return [replacement if each is write else each for each in writes]
+
+    def _dead_lettered(self, writes: Sequence[Write], refused: Put, dead_letter: DeadLetter) -> list[Write]:
+        """Return the writes with the dead letter in place of the first of the refused action's.
+
+        There, no position moves past it, wherever the transaction is cut. Of the action's others only positions count.
+        """
+        first = next(write for write in writes if _is_of(write, refused))
+        position = first.next_offset if isinstance(first, Put) else None
+        dead_letter = replace(dead_letter, next_offset=position)
+        self._partitions[refused.assignment].too_large.add(refused.key)
+        self._report(RecordTooLarge(refused, dead_letter))
+        at = writes.index(first)
+        return [*writes[:at], dead_letter, *self._without_action(writes[at + 1 :], refused)]
+
+    def _without_action(self, writes: Sequence[Write], refused: Put) -> list[Write]:
+        """Return the writes without those of an action that is dead-lettered, of which only the positions count."""
+        left = (self._without_refused(write) if _is_of(write, refused) else write for write in writes)
+        return [write for write in left if write is not None]
 
     def _without_refused(self, write: Write) -> Write | None:
         """Return the write without an action that was dead-lettered because its record is too large.
@@ -447,7 +481,10 @@ class Transactions:
 
     def _produce(self, batch: _Batch) -> None:
         topic, partition, _ = batch.assignment
-        delay_topic = self._topics[topic].delay
+        delay_topic, outcomes = self._topics[topic].delay, self._topics[topic].outcomes
+        if outcomes is not None:
+            for ended in batch.outcomes:
+                self._producers.produce(outcomes, partition, record_of(ended))
         for key, write in batch.latest.items():
             record = Record(key, write.value if isinstance(write, Put) else None)
             delivered = partial(self._delivered, batch, write)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from consumer.core.effects import ActionId
 from consumer.core.ownership import Assignment
+from consumer.kafka.outcomes import Ended
 from consumer.kafka.records import DeadLetterRecord
 from schemas.dead_letter import Reason
 
@@ -42,14 +43,19 @@ class Put:
     intent: Intent | None = None
     keeps: DeadLetter | None = None
     with_next: bool = False
+    outcome: Ended | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tombstone:
-    """Remove an action's record from the delay topic."""
+    """Remove an action's record from the delay topic.
+
+    `outcome`: of the action that ends with it. It is written in the same transaction.
+    """
 
     assignment: Assignment
     key: bytes
+    outcome: Ended | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -57,7 +63,7 @@ class DeadLetter:
     """Write a dead letter, and remove the record of `key` in the same transaction.
 
     `offset`: of the event in the source, None where nobody knows it. `next_offset`: see Put. `is_kept`: its topic
-    refused it before, and the delay topic keeps it under `key`.
+    refused it before, and the delay topic keeps it under `key`. `outcome`: see Tombstone.
     """
 
     assignment: Assignment
@@ -66,15 +72,20 @@ class DeadLetter:
     offset: int | None
     key: bytes | None = None
     next_offset: int | None = None
+    outcome: Ended | None = None
     is_kept: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Position:
-    """Move a partition's position: everything before it is dealt with."""
+    """Move a partition's position: everything before it is dealt with.
+
+    `outcomes`: of the actions of the event right before it that end without having been pending.
+    """
 
     assignment: Assignment
     next_offset: int
+    outcomes: tuple[Ended, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -117,7 +117,7 @@ def test_topics_are_checked_made_and_checked_again(admin: AdminClient, operator:
     assert [f"{source}.engage.{kind}" in missing.stderr for kind in ("delay", "dead-letters")] == [True, True]
     made = operator.calls("topics", "create", "--replication", "1")
     assert made.exit_code == 0
-    assert len(made.stdout.splitlines()) == 2
+    assert len(made.stdout.splitlines()) == 3
     relay_topics(admin, source)  # returns when they answer
     assert operator.calls("topics", "check").exit_code == 0
     assert operator.calls("topics", "create").stdout == "nothing to do\n"

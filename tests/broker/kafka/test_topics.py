@@ -29,9 +29,11 @@ from tests.support.broker import KafkaBroker
 from tests.support.sandbox import Sandbox, SandboxFactory, TopicFactory
 from tests.support.waiting import until
 
+DAY_MS = 24 * 3600 * 1000
+
 
 def topics_of(source: str) -> RelayTopics:
-    return RelayTopics(source, f"{source}.engage.delay", f"{source}.engage.dead-letters")
+    return RelayTopics(source, f"{source}.engage.delay", f"{source}.engage.dead-letters", f"{source}.engage.outcomes")
 
 
 def config(admin: AdminClient, topic: str, name: str) -> str | None:
@@ -41,7 +43,7 @@ def config(admin: AdminClient, topic: str, name: str) -> str | None:
 
 
 def all_there(admin: AdminClient, each: RelayTopics, partitions: int) -> None:
-    wanted = dict.fromkeys((each.source, each.delay, each.dead_letters), partitions)
+    wanted = dict.fromkeys((each.source, *each.own), partitions)
     until(lambda: partition_counts(admin, wanted) == wanted, "the broker knows its topics")
 
 
@@ -68,12 +70,13 @@ def test_what_was_made_fits(admin: AdminClient, topics: TopicFactory) -> None:
     all_there(admin, each, 3)
     check(admin, [each])
 
-    assert [line.split(" with ")[0] for line in done] == [f"created {each.delay}", f"created {each.dead_letters}"]
+    assert [line.split(" with ")[0] for line in done] == [f"created {name}" for name in each.own]
     assert config(admin, each.delay, "cleanup.policy") == "compact"
     assert config(admin, each.dead_letters, "retention.ms") == "-1"
     assert config(admin, each.dead_letters, "message.timestamp.type") == "LogAppendTime"
     assert config(admin, each.delay, "message.timestamp.type") == "LogAppendTime"
     assert config(admin, each.delay, "max.message.bytes") == str(8 * 1024 * 1024)
+    assert config(admin, each.own[-1], "retention.ms") == str(90 * DAY_MS)
 
 
 def test_making_them_again_changes_nothing(admin: AdminClient, topics: TopicFactory) -> None:
@@ -93,15 +96,11 @@ def test_a_source_that_grew_leaves_no_partition_without_a_ledger(admin: AdminCli
     with pytest.raises(TopicError, match="has 1 partitions"):
         check(admin, [each])
 
-    assert create(admin, [each]) == [
-        f"grew {each.delay} from 1 to 3 partitions",
-        f"grew {each.dead_letters} from 1 to 3 partitions",
-    ]
+    assert create(admin, [each]) == [f"grew {name} from 1 to 3 partitions" for name in each.own]
     all_there(admin, each, 3)
     check(admin, [each])
 
 
-DAY_MS = 24 * 3600 * 1000
 WRONG_DEAD_LETTERS = {
     "no key, no dead letter": {"cleanup.policy": "compact"},
     "gone after a week": {"cleanup.policy": "delete", "retention.ms": str(7 * DAY_MS)},

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from consumer.kafka.removed import Removed, removed_sources
+from consumer.kafka.topics import RelayTopics
 from tests.support.engage import Engage
 from tests.support.events import event, order_id, publish
 from tests.support.relay_process import RelayProcess, configuration, written
 from tests.support.sandbox import Sandbox, SandboxFactory
 from tests.support.waiting import until
-
-TEMPLATE = "{source}.engage.delay", "{source}.engage.dead-letters"
 
 
 def relay_of(
@@ -23,8 +22,12 @@ def relay_of(
     return RelayProcess(directory, written(directory, config), "--from", "earliest")
 
 
+def topics_of(source: str) -> RelayTopics:
+    return RelayTopics(source, f"{source}.engage.delay", f"{source}.engage.dead-letters", f"{source}.engage.outcomes")
+
+
 def found(sandbox: Sandbox, configured: Sandbox) -> list[Removed]:
-    return removed_sources(sandbox.properties, [configured.topics], *TEMPLATE)
+    return removed_sources(sandbox.properties, [configured.topics], "{source}.engage.delay", topics_of)
 
 
 def with_pending(old: Sandbox, new: Sandbox, engage: Engage, tmp_path: Path, count: int) -> None:

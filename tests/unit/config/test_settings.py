@@ -106,7 +106,8 @@ def test_three_variables_are_enough() -> None:
 
     connection = settings.engage.connections["default"]
     assert settings.kafka == {"bootstrap.servers": "kafka:9092", "group.id": "engage-relay"}
-    assert settings.topics == (RelayTopics("orders", "orders.engage.delay", "orders.engage.dead-letters"),)
+    own = "orders.engage.delay", "orders.engage.dead-letters", "orders.engage.outcomes"
+    assert settings.topics == (RelayTopics("orders", *own),)
     assert (connection.base_url, connection.key().current()) == ("https://acme.voyado.com", SECRET)
     assert (connection.api_key_header, connection.requests_per_second) == ("apikey", 50)
     assert (connection.timeout, connection.action_timeout) == (10, 30)
@@ -503,9 +504,17 @@ def topics(delay: str, dead_letters: str, *sources: str) -> dict[str, str]:
 
 def test_each_source_topic_has_its_own_delay_topic_and_may_share_its_dead_letters() -> None:
     assert load(None, topics("wait.{source}", "dead", "a", "b")).topics == (
-        RelayTopics("a", "wait.a", "dead"),
-        RelayTopics("b", "wait.b", "dead"),
+        RelayTopics("a", "wait.a", "dead", "a.engage.outcomes"),
+        RelayTopics("b", "wait.b", "dead", "b.engage.outcomes"),
     )
+
+
+def test_outcomes_are_written_unless_there_is_no_topic_for_them() -> None:
+    (off,) = load(None, {**THREE, "ENGAGE_RELAY__OUTCOMES__TOPIC": "none"}).topics
+    (named,) = load(None, {**THREE, "ENGAGE_RELAY__OUTCOMES__TOPIC": "{source}.ends"}).topics
+    assert (off.outcomes, off.own) == (None, (off.delay, off.dead_letters))
+    assert named.outcomes == "orders.ends"
+    assert load(None, THREE).topic_rules.keep_outcomes_s == 90 * 24 * 3600
 
 
 @pytest.mark.parametrize(
@@ -516,10 +525,16 @@ def test_each_source_topic_has_its_own_delay_topic_and_may_share_its_dead_letter
         (topics("{source}.b", "x", "a", "a.b"), "DELAY__TOPIC: must not be a source topic"),
         (topics("d", "a", "a"), "DEAD_LETTERS__TOPIC: must not be a source topic"),
         (topics("d", "d", "a"), "DEAD_LETTERS__TOPIC: must not be a delay topic"),
+        ({**topics("d", "x", "a"), "ENGAGE_RELAY__OUTCOMES__TOPIC": "d"}, "OUTCOMES__TOPIC: must not be a delay topic"),
+        ({**topics("d", "x", "a"), "ENGAGE_RELAY__OUTCOMES__TOPIC": "x"}, "OUTCOMES__TOPIC: must not be a dead-letter"),
+        (
+            {**topics("{source}.d", "x", "a", "b"), "ENGAGE_RELAY__OUTCOMES__TOPIC": "o"},
+            "OUTCOMES__TOPIC: must hold {source}: each source topic needs an outcomes topic of its own",
+        ),
         (topics("{topic}", "x", "a"), "DELAY__TOPIC: must be a topic's name: letters, digits, '.', '_' and '-' (in br"),
         (topics("d", "{source", "a"), "DEAD_LETTERS__TOPIC: must be a topic's name"),
         (topics("d", "{source}", "a" * 250), "SOURCE__TOPICS source.topics[0]: must be at most 249 characters"),
-        (topics("{source}.dd", "x", "a" * 247), "DELAY__TOPIC: must be at most 249 characters"),
+        (topics("{source}." + "d" * 30, "x", "a" * 225), "DELAY__TOPIC: must be at most 249 characters"),
         (topics("d", "x"), "SOURCE__TOPICS: must not be empty"),
         (topics("d", "x", "a", "a"), "SOURCE__TOPICS: must not name a topic twice"),
         (topics("d", "x", "^a"), "SOURCE__TOPICS source.topics[0]: must be a topic's own name: patterns are not"),

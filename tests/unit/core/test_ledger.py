@@ -32,6 +32,7 @@ from consumer.core.effects import (
     Request,
     Save,
     Send,
+    Times,
 )
 from consumer.core.ledger import LEARNT_TAGS, MAX_STALE, MIN_TRIES, SUSPENDED_WAIT_S, Ledger, Policy
 from consumer.core.outcomes import (
@@ -485,6 +486,7 @@ def test_poll_job_failed_is_a_dead_letter_with_engages_errors() -> None:
         errors="[1]",
         attempts=1,
         sends=0,
+        times=Times(0.0),
     )
 
 

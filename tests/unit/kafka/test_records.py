@@ -23,6 +23,7 @@ from consumer.core.effects import (
     Order,
     PollTarget,
     Save,
+    Times,
 )
 from consumer.core.ownership import Assignment
 from consumer.core.places import MAX_OFFSET, incarnation_at, item_at, offset_at, place_of
@@ -142,6 +143,7 @@ def given_up(action: NewAction, errors: str | None = None) -> GiveUp:
         errors=errors,
         attempts=3,
         sends=1,
+        times=Times(0.5),
     )
 
 

@@ -12,6 +12,8 @@ from consumer.kafka.topic_rules import (
     command,
     dead_letter_misfits,
     delay_misfits,
+    outcomes_configuration,
+    outcomes_misfits,
     source_misfits,
 )
 
@@ -125,3 +127,30 @@ def test_the_line_for_a_person_is_one_that_kafkas_tool_reads() -> None:
         "kafka-configs.sh --bootstrap-server BOOTSTRAP --alter --entity-type topics --entity-name orders.engage.delay "
         "--add-config cleanup.policy=[compact,delete],retention.ms=-1"
     )
+
+
+def whys_of_outcomes(**different: str) -> list[str]:
+    made = outcomes_configuration(RULES)
+    entries = with_defaults({**made, **{name.replace("_", "."): value for name, value in different.items()}})
+    return [each.why for each in outcomes_misfits("o", entries, RULES)]
+
+
+def test_an_outcomes_topic_fits_as_it_is_created_and_where_it_keeps_more() -> None:
+    assert whys_of_outcomes() == []
+    assert whys_of_outcomes(retention_ms="-1") == []
+    assert whys_of_outcomes(retention_ms=str(400 * 24 * 3600 * 1000)) == []
+
+
+@pytest.mark.parametrize(
+    ("different", "why"),
+    [
+        ({"retention_ms": "604800000"}, "deletes outcomes after 7 days"),
+        ({"retention_bytes": "1000000"}, "deletes outcomes beyond 1000000 bytes"),
+        ({"cleanup_policy": "compact"}, "would keep one outcome per key and refuse those without a key"),
+        ({"cleanup_policy": "compact,delete"}, "would keep one outcome per key"),
+        ({"max_message_bytes": "1000"}, "an outcome that is refused stops the relay"),
+    ],
+)
+def test_an_outcomes_topic_that_loses_or_refuses_outcomes_does_not_fit(different: dict[str, str], why: str) -> None:
+    (found,) = whys_of_outcomes(**different)
+    assert why in found

@@ -71,6 +71,6 @@ class LateAdmin:
 
 
 def test_a_source_that_was_just_made_is_found_though_the_broker_that_is_asked_learns_of_it_later() -> None:
-    made = RelayTopics("orders", "orders.engage.delay", "orders.engage.dead-letters")
-    admin = LateAdmin((made.source, made.delay, made.dead_letters), asked=3)
-    assert len(check(cast("AdminClient", admin), [made])) == 3  # there, and their configurations may not be read
+    made = RelayTopics("orders", "orders.engage.delay", "orders.engage.dead-letters", "orders.engage.outcomes")
+    admin = LateAdmin((made.source, *made.own), asked=3)
+    assert len(check(cast("AdminClient", admin), [made])) == 4  # there, and their configurations may not be read

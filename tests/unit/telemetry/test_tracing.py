@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 from consumer import __version__, logs
 from consumer.config.settings import Settings, load
-from consumer.core.effects import ActionId, GiveUp, Job, Poll, Send
+from consumer.core.effects import ActionId, GiveUp, Job, Poll, Send, Times
 from consumer.core.outcomes import (
     Accepted,
     ActionOutcome,
@@ -150,6 +150,7 @@ def given_up(action: bytes) -> GiveUp:
         errors=SECRET,
         attempts=5,
         sends=2,
+        times=Times(NOW),
     )
 
 
