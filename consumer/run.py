@@ -17,7 +17,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from prometheus_client import CollectorRegistry
 
 from consumer import __version__, logs
 from consumer.admin.server import AdminServer, Health, Heartbeats
+from consumer.admin.status import Identity
 from consumer.config.files import check_files
 from consumer.config.settings import Connection as ConnectionSettings
 from consumer.config.settings import Polling, Settings
@@ -103,7 +104,9 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool) 
             return Health(heartbeats.ages(), draining=stop.is_set(), waiting=waiting.text)
         return Health(heartbeats.ages(), relay.failed_by, relay.joined, stop.is_set())
 
-    admin = AdminServer((settings.admin.listen.host, settings.admin.listen.port), registry, health, metrics.published)
+    who = Identity(instance_name(settings), str(settings.kafka["group.id"]))
+    listen = (settings.admin.listen.host, settings.admin.listen.port)
+    admin = AdminServer(listen, registry, health, metrics.published, identity=lambda: who)
     try:
         check_files(settings)
         admin.start()
@@ -113,6 +116,7 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool) 
         ground = await _prepare(settings, stop, waiting, start=start, create_topics=create_topics)
         if ground is None:
             return ExitCode.OK
+        who = replace(who, cluster=next((each.cluster_id for each in ground.identities.values()), None))
         relay = _relay(settings, ground, connections, metrics, heartbeats, clock=clock, tracing=tracing)
         counter = WaitingDeadLetters(
             settings.kafka,
@@ -440,6 +444,11 @@ def short_session(settings: Settings) -> str | None:
         f"{session_s - heartbeat_s:g} s (less heartbeat.interval.ms) another instance may own the partition; "
         f"make it at least {math.ceil(enough_s * 1000)}, or action_timeout at most {shorter_s:g}s"
     )
+
+
+def instance_name(settings: Settings) -> str:
+    """Return what tells this instance from the others: its `group.instance.id`, else its host's name (the pod's)."""
+    return str(settings.kafka.get("group.instance.id") or socket.gethostname())
 
 
 def transactional_id(settings: Settings) -> str:

@@ -30,7 +30,7 @@ from prometheus_client.exposition import choose_encoder
 
 from consumer import __version__
 from consumer.admin.page import CONTENT_SECURITY_POLICY, page
-from consumer.admin.status import Status, status_of
+from consumer.admin.status import Identity, Status, status_of
 from consumer.errors import ListenError
 from consumer.telemetry.metrics import Snapshot, Thread
 from consumer.telemetry.rolling import Flow
@@ -113,12 +113,13 @@ class AdminServer:
         health: Callable[[], Health],
         published: Callable[[], tuple[Snapshot, Flow]],
         *,
+        identity: Callable[[], Identity] = Identity,
         connection_s: float = CONNECTION_S,
     ) -> None:
-        """`listen` is (host, port); port 0 takes a free one. `health` and `published` are called on its threads."""
+        """`listen` is (host, port); port 0 takes a free one. The three functions are called on its threads."""
 
         def status() -> Status:
-            return _status(health(), published())
+            return _status(health(), published(), identity())
 
         self._listen = listen
         self._pages: _Pages = {
@@ -180,7 +181,7 @@ def _verdict(wrong: list[str]) -> _Page:
     return _Page(503, "".join(f"{each}\n" for each in wrong).encode()) if wrong else _Page(200, b"ok\n")
 
 
-def _status(health: Health, published: tuple[Snapshot, Flow]) -> Status:
+def _status(health: Health, published: tuple[Snapshot, Flow], identity: Identity) -> Status:
     return status_of(
         published,
         version=__version__,
@@ -189,6 +190,7 @@ def _status(health: Health, published: tuple[Snapshot, Flow]) -> Status:
         joined=health.joined,
         draining=health.draining,
         waiting=health.waiting,
+        identity=identity,
     )
 
 
