@@ -84,7 +84,7 @@ bench: $(READY) ## Measure throughput and restore time against a real broker, an
 
 lock: $(READY) ## Pin the dependencies of pyproject.toml (ARGS=--upgrade for the newest)
 	@set -e; lock() { \
-	  $(BIN)/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes --extra=otel $(ARGS) \
+	  $(BIN)/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes --extra=otel --extra=registry $(ARGS) \
 	    "$$@" pyproject.toml; \
 	}; \
 	lock --output-file=requirements.lock; \

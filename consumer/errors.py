@@ -59,6 +59,16 @@ class StartRefusedError(FatalError):
     advice = "decide with --from earliest (replay all of it) or --from latest (skip it)"
 
 
+class OldEventsError(FatalError):
+    """A start from the beginning would send actions for old events, and the operator has not said whether it may."""
+
+    exit_code = ExitCode.CONFIGURATION
+    advice = (
+        "decide with --max-age, such as --max-age 2d (older ones become dead letters), or --no-max-age (send them "
+        "all); or with max_age in the configuration"
+    )
+
+
 class StartUnknownError(FatalError):
     """There is no committed offset and no position record, and the topic holds records: the operator decides."""
 

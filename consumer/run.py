@@ -15,8 +15,9 @@ import signal
 import socket
 import sys
 import threading
+import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from consumer import __version__, logs
 from consumer.admin.server import AdminServer, Health, Heartbeats
 from consumer.admin.status import Identity
 from consumer.config.files import check_files
+from consumer.config.formats import formats_of
 from consumer.config.settings import Connection as ConnectionSettings
 from consumer.config.settings import Polling, Settings
 from consumer.core.clock import Clock, steady_clock
@@ -38,14 +40,19 @@ from consumer.core.pacing import Pace, PollSchedule
 from consumer.engage.client import EngageClient
 from consumer.engage.http import OnRequest, Origin
 from consumer.errors import ConfigurationError, ExitCode, FatalError
+from consumer.events.deciding import decide
+from consumer.events.guards import Shadow
+from consumer.events.routing import UNKNOWN_TIME_MS, Routed, Several
 from consumer.kafka import clients
 from consumer.kafka import topics as kafka_topics
 from consumer.kafka.dead_letters.waiting import WaitingDeadLetters
 from consumer.kafka.identity import unknown_ids
-from consumer.kafka.initial_offsets import Start, settle_start, start_of
+from consumer.kafka.initial_offsets import Beginnings, Start, settle_start, start_of
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
+from consumer.kafka.old_events import OLD_S, refuse_old_events
 from consumer.kafka.reaching import Waiting, reached
+from consumer.kafka.records import SourceEvent
 from consumer.kafka.removed import Removed, removed_sources
 from consumer.kafka.restore import KafkaReader, Restorer
 from consumer.kafka.source import Source
@@ -69,10 +76,13 @@ USER_AGENT = f"engage-relay/{__version__}"
 _LOG = structlog.stdlib.get_logger(__name__)
 
 
-def run(settings: Settings, *, start: Start | None, create_topics: bool) -> ExitCode:
-    """Run until SIGTERM or SIGINT (a second one ends it at once), or until something ends it."""
+def run(settings: Settings, *, start: Start | None, create_topics: bool, shadow: Shadow | None = None) -> ExitCode:
+    """Run until SIGTERM or SIGINT (a second one ends it at once), or until something ends it.
+
+    `shadow`: send nothing.
+    """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_run(settings, start=start, create_topics=create_topics))
+        return runner.run(_run(settings, start=start, create_topics=create_topics, shadow=shadow))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -83,7 +93,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _run(settings: Settings, *, start: Start | None, create_topics: bool) -> ExitCode:
+async def _run(settings: Settings, *, start: Start | None, create_topics: bool, shadow: Shadow | None) -> ExitCode:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _stop_or_end, stop, number)
@@ -102,22 +112,26 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool) 
     def health() -> Health:
         if relay is None:
             return Health(heartbeats.ages(), draining=stop.is_set(), waiting=waiting.text)
-        return Health(heartbeats.ages(), relay.failed_by, relay.joined, stop.is_set())
+        return Health(heartbeats.ages(), relay.failed_by, relay.joined, stop.is_set(), relay.waiting)
 
     who = Identity(instance_name(settings), str(settings.kafka["group.id"]))
     listen = (settings.admin.listen.host, settings.admin.listen.port)
     admin = AdminServer(listen, registry, health, metrics.published, identity=lambda: who)
     try:
         check_files(settings)
+        formats_of(settings, clock)  # what is not installed ends it here, before it waits for any broker
         admin.start()
         _LOG.info("engage-relay starts", version=__version__, admin_port=admin.port)
         tracing = tracing_asked_for(settings, clock)
         connections = [_connection(name, settings, metrics) for name in settings.engage.connections]
-        ground = await _prepare(settings, stop, waiting, start=start, create_topics=create_topics)
+        settle = partial(_settle_start, settings, start or start_of(settings.kafka), sends=shadow is None)
+        ground = await _prepare(settings, stop, waiting, settle, create_topics=create_topics)
         if ground is None:
             return ExitCode.OK
         who = replace(who, cluster=next((each.cluster_id for each in ground.identities.values()), None))
-        relay = _relay(settings, ground, connections, metrics, heartbeats, clock=clock, tracing=tracing)
+        if shadow is not None:
+            _LOG.warning("shadow run: nothing is sent to Engage", polls=shadow == "polls")
+        relay = _relay(settings, ground, connections, metrics, heartbeats, clock=clock, tracing=tracing, shadow=shadow)
         counter = WaitingDeadLetters(
             settings.kafka,
             ground.topics,
@@ -159,10 +173,14 @@ class Ground:
 
 
 async def _prepare(
-    settings: Settings, stop: asyncio.Event, waiting: Waiting, *, start: Start | None, create_topics: bool
+    settings: Settings,
+    stop: asyncio.Event,
+    waiting: Waiting,
+    settle: Callable[[], Ground],
+    *,
+    create_topics: bool,
 ) -> Ground | None:
     """Check what a relay needs. Returns what it stands on, or None if it was stopped meanwhile."""
-    decided = start or start_of(settings.kafka)
     loop = asyncio.get_running_loop()
     stopped = loop.create_task(stop.wait())
     try:
@@ -177,7 +195,7 @@ async def _prepare(
                 checking.result()
                 waiting.over()
                 # Once begun, finish it: half of a start, once written, would be another start.
-                return await loop.run_in_executor(None, partial(_settle_start, settings, decided))
+                return await loop.run_in_executor(None, settle)
             except KafkaException as error:
                 waiting.say(f"Kafka does not answer as it should, trying again: {clients.error_of(error).str()}")
             await asyncio.wait({stopped}, timeout=BROKER_RETRY_S)
@@ -226,8 +244,9 @@ def _check(settings: Settings, waiting: Waiting, *, stopped: Callable[[], bool],
         raise causes.explained(admin, error) from None
 
 
-def _settle_start(settings: Settings, start: Start | None) -> Ground:
-    started = settle_start(settings.kafka, settings.topics, start)
+def _settle_start(settings: Settings, start: Start | None, *, sends: bool) -> Ground:
+    check = _old_events_check(settings) if sends and start == "earliest" else None
+    started = settle_start(settings.kafka, settings.topics, start, check)
     for line in started.decided:
         _LOG.info(line)
     for each in started.identities.values():
@@ -241,6 +260,25 @@ def _settle_start(settings: Settings, start: Start | None) -> Ground:
             topics[found.topics.source], identities[found.topics.source] = found.topics, found.identity
     admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
     return Ground(topics, kafka_topics.partition_counts(admin, topics), identities)
+
+
+def _old_events_check(settings: Settings) -> Callable[[Sequence[Beginnings]], None] | None:
+    """Return what refuses a start that mails old orders; None where the configuration says how old they may be."""
+    if settings.max_age is not None or all(each.max_age is not None for each in settings.effective_routes.values()):
+        return None
+    router, ours, now = settings.router, settings.dead_letter_topics, time.time()
+
+    def is_old(event: SourceEvent) -> bool:
+        decided = decide(event, router, ours, now=now)
+        actions = decided.actions if isinstance(decided, Several) else (decided,)
+        return any(
+            isinstance(each, Routed)
+            and each.stopped is None
+            and UNKNOWN_TIME_MS < each.event_time_ms < (now - OLD_S) * 1000
+            for each in actions
+        )
+
+    return lambda starting: refuse_old_events(settings.kafka, starting, is_old, now)
 
 
 def _removed(settings: Settings) -> list[Removed]:
@@ -262,6 +300,7 @@ def _relay(
     *,
     clock: Clock,
     tracing: Tracing | None,
+    shadow: Shadow | None,
 ) -> Relay:
     routes = settings.effective_routes
     metrics.expect(
@@ -271,6 +310,7 @@ def _relay(
     )
     polling = settings.polling
     topics = ground.topics
+    formats, schemas = formats_of(settings, clock)
     hand_over_s = hand_over_of(settings)
     if (why := short_session(settings)) is not None:
         _LOG.warning(why)
@@ -309,7 +349,7 @@ def _relay(
         journal=journal,
         restorer=restorer,
         connections=connections,
-        router=settings.router,
+        router=settings.router_of(shadow),
         policy=Policy(
             schedule=_schedule(polling),
             deadline_s=polling.deadline,
@@ -318,6 +358,7 @@ def _relay(
             processing_s=max(
                 max(each.action_timeout, 2 * each.timeout) for each in settings.engage.connections.values()
             ),
+            shadow=shadow is not None,
         ),
         limits=Limits(settings.limits.pending),
         dead_letter_topics=settings.dead_letter_topics,
@@ -330,6 +371,9 @@ def _relay(
         heartbeats=heartbeats,
         hand_over_s=hand_over_s,
         tracing=tracing,
+        formats=formats,
+        schemas=schemas,
+        unknown_schema_grace_s=0.0 if settings.registry is None else settings.registry.unknown_schema_grace,
     )
 
 

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     """Why an event became a dead letter, and who acts."""
 
     UNDECODABLE = "undecodable"  # the sender: not UTF-8, not JSON, too deep, numbers that JSON readers disagree about
+    UNKNOWN_SCHEMA = "unknown_schema"  # the sender: the registry has no schema of this id, also after the grace time
     INVALID_EVENT = "invalid_event"  # the sender: a field that the route needs is missing or wrong
     UNKNOWN_CONNECTION = "unknown_connection"  # the operator: the event names a connection that is not configured
     REJECTED = "rejected"  # the sender: Engage refused the action (400, other 4xx)
@@ -39,6 +40,7 @@ class Reason(StrEnum):
     DEADLINE = "deadline"  # the operator: not ready, or not delivered, within the deadline
     OUTCOME_UNKNOWN = "outcome_unknown"  # a person: it may have been processed, whatever ended it
     UNREADABLE_PENDING = "unreadable_pending"  # the operator: a record of the delay topic that cannot be read
+    TOO_OLD = "too_old"  # a person: the event is older than `max_age`; redriven, it is sent
     TOO_LARGE = "too_large"  # the operator: the broker refuses a pending record of this size
 
 

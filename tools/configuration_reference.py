@@ -16,7 +16,8 @@ from pathlib import Path
 
 from consumer.config import kafka_properties
 from consumer.config.environment import SHORT, variable_for
-from consumer.config.settings import UNITS_S, json_schema
+from consumer.config.settings import json_schema
+from consumer.events.durations import UNITS_S
 from consumer.events.routing import BUILT_IN_ROUTES
 from consumer.kafka import clients
 
@@ -74,13 +75,15 @@ def _section(schema: object, definitions: Mapping[str, Schema]) -> Schema | None
 
 
 def _kind(path: tuple[str, ...], schema: Schema) -> str:
-    choices = schema.get("anyOf", (schema,))
-    assert isinstance(choices, list | tuple)  # noqa: S101 - JSON Schema's own shape
+    choices = list(_choices(schema))
     if any("pattern" in each for each in choices):
-        return " or ".join([*(f"`{each['const']}`" for each in choices if "const" in each), "duration"])
+        return " or ".join([*(f"`{each['const']}`" for each in choices if each.get("const")), "duration"])
+    if path[-1] == "only_for":
+        return "list of text, or JMESPath"
     (choice,) = (each for each in choices if each["type"] != "null")
     match choice:
         case {"enum": names}:
+            assert isinstance(names, list)  # noqa: S101 - JSON Schema's own shape
             return ", ".join(f"`{name}`" for name in names)
         case {"format": "path"}:
             return "path"
@@ -93,6 +96,14 @@ def _kind(path: tuple[str, ...], schema: Schema) -> str:
         case {"type": "string"}:
             return "text"
     return {"boolean": "true or false", "integer": "whole number", "number": "number"}[str(choice["type"])]
+
+
+def _choices(schema: Schema) -> Iterator[Schema]:
+    inner = schema.get("anyOf")
+    for each in inner if isinstance(inner, list) else ():
+        yield from _choices(each)
+    if inner is None:
+        yield schema
 
 
 def _default(schema: Schema, *, required: bool) -> str | None:

@@ -3,7 +3,8 @@
 Rules:
  1. Alive means that this process can still do its work: its threads show life, and no client has failed for good.
     Errors that a restart cannot fix (brokers, Engage, lag, a rebalance) never count.
- 2. Ready means that it has joined the group once and is not draining. It never means "owns a partition".
+ 2. Ready means that it has joined the group once, is not draining, and waits for no Schema Registry. It never means
+    "owns a partition".
  3. No client can make another one wait: each connection has a thread and a short life, and there are only a few
     connections (a new one cuts off the oldest).
  4. Nothing that a client sends is echoed or logged.
@@ -62,7 +63,7 @@ class Health:
     fatal: str | None = None  # the name of a client's error from which it cannot recover
     joined: bool = False  # the group, once
     draining: bool = False
-    waiting: str | None = None  # what the start waits for
+    waiting: str | None = None  # what the start waits for, or partitions whose events nobody can decide on
 
 
 def not_alive(health: Health) -> list[str]:
@@ -78,6 +79,8 @@ def not_alive(health: Health) -> list[str]:
 def not_ready(health: Health) -> list[str]:
     """Say why the process does not count as ready; empty where it does."""
     wrong = [] if health.joined else [health.waiting or "has not joined the consumer group yet"]
+    if health.joined and health.waiting is not None:
+        wrong.append(health.waiting)
     return [*wrong, "draining"] if health.draining else wrong
 
 

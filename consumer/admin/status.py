@@ -310,6 +310,8 @@ _STALLS: dict[StallReason, str] = {
     "foreign_transaction": "a producer's transaction on the source has not ended",
     "suspended": "the source is paused at the limit, and Engage refuses the key of a connection",
     "paused": "the source is paused at the limit",
+    "registry": "the Schema Registry cannot be asked for the schema of its next event; the log says why",
+    "unknown_schema": "the Schema Registry has no schema of the id that its next event names (yet)",
 }
 
 

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from consumer.commands import config, dead_letters, output, pending, topics
 from consumer.commands.check_config import check_config
 from consumer.commands.examples import give_examples
-from consumer.commands.exits import EXIT_CODES, exit_codes
-from consumer.commands.options import Config, loaded
+from consumer.commands.exits import EXIT_CODES, exit_codes, refuse
+from consumer.commands.options import Config, loaded, with_max_age
 from consumer.commands.route import route
 from consumer.commands.simulate import simulate
 from consumer.commands.status import status
 from consumer.commands.verify_engage import verify_engage
 from consumer.errors import ExitCode
+
+if TYPE_CHECKING:
+    from consumer.events.guards import Shadow
 
 app = typer.Typer(
     help="Sends the order events on Kafka to Voyado Engage as order actions.",
@@ -53,20 +56,40 @@ def _engage_relay(
 
 @app.command()
 def run(
+    *,
     config: Config = None,
     start: Annotated[
         Literal["earliest", "latest"] | None,
         typer.Option("--from", help="Where to start a topic that the group has never read.", show_default=False),
     ] = None,
+    max_age: Annotated[
+        str | None,
+        typer.Option(
+            "--max-age",
+            metavar="DURATION",
+            help="Send no action for an older event, such as 2d. It overrides the global max_age.",
+            show_default=False,
+        ),
+    ] = None,
+    no_max_age: Annotated[
+        bool, typer.Option("--no-max-age", help="Send the actions of old events, too: max_age is off.")
+    ] = False,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Send nothing: events are read and routed, and their tags polled for.")
+    ] = False,
+    no_polls: Annotated[bool, typer.Option("--no-polls", help="With --shadow: ask Engage nothing at all.")] = False,
     create_topics: Annotated[bool, typer.Option("--create-topics", help="Create the topics that are missing.")] = False,
     log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option()] = "info",
 ) -> None:
     """Run the relay until SIGTERM or SIGINT. A second signal ends it at once."""
     with exit_codes():
-        settings = loaded(config, log_level)
+        if no_polls and not shadow:
+            refuse("--no-polls: only with --shadow")
+        settings = with_max_age(loaded(config, log_level), max_age, off=no_max_age)
         from consumer import run as running
 
-        code = running.run(settings, start=start, create_topics=create_topics)
+        mode: Shadow | None = None if not shadow else "no_polls" if no_polls else "polls"
+        code = running.run(settings, start=start, create_topics=create_topics, shadow=mode)
     if code is not ExitCode.OK:
         # A call of a client that failed for good may never return from librdkafka (its close, for example). Then its
         # destructor or thread would keep alive a process that relays nothing. All that must be written is written.

@@ -253,7 +253,7 @@ def _selection(
 
 
 def _since_ms(text: str, now: float) -> int:
-    from consumer.config.settings import seconds
+    from consumer.events.durations import seconds
 
     try:
         return round((now - seconds(text)) * 1000)

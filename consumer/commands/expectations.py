@@ -8,17 +8,18 @@ a list with an entry for each record:
     - {action: ConfirmShipment, order: A-1}         this action; only what is named is compared
     - [{order: A-1}, {order: A-2}]                  these actions, in this order
     - {dead_letter: invalid_event, detail: zone}    a dead letter of this reason; its detail has this text
+    - {stopped: withheld}                           a guard stops its action (withheld, too_old)
 
 Of an action, `route`, `connection`, `language`, `data`, `tag` (event, job, order, document, change, with_document),
-`newer_than`, `event_time` and `dropped` may be named, too. `refused: TEXT` in place of the list: such a configuration
-is refused, with this text.
+`newer_than`, `event_time` and `dropped` may be named, too. In place of the list, `refused: TEXT`: such a configuration
+is refused, with this text; or `now: TIME` and the list under `events`: it is decided at this time (`max_age`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 
 import yaml
@@ -29,7 +30,8 @@ from consumer.config.settings import load
 from consumer.errors import ConfigurationError
 from consumer.events.numbers import written
 from consumer.events.routing import UNKNOWN_TIME_MS, Routed
-from consumer.events.times import EPOCH
+from consumer.events.times import EPOCH, read_time
+from consumer.events.times import Unreadable as NoTime
 from consumer.kafka.records import SourceEvent
 
 EXPECTED = "expected.yaml"
@@ -65,10 +67,17 @@ def differences(folder: Path) -> Iterator[Difference]:
         if refused is None or str(refused) not in str(error):
             yield Difference(folder, None, str(refused or "a configuration without errors"), str(error))
         return
+    now = None
+    if isinstance(expected, dict) and "events" in expected:
+        now, expected = read_time(str(expected.get("now")), UTC), expected["events"]
+    if isinstance(now, NoTime):
+        yield Difference(folder, None, "now: a time", now.why)
+        return
     if not isinstance(expected, list):
         yield Difference(folder, None, f"refused: {refused}", "a configuration without errors")
         return
-    verdicts = list(judged(_records(folder, Defaults(settings.source.topics[0])), settings))
+    at = None if now is None else now.timestamp()
+    verdicts = list(judged(_records(folder, Defaults(settings.source.topics[0])), settings, at))
     if len(verdicts) != len(expected):
         yield Difference(folder, None, f"{len(expected)} events", str(len(verdicts)))
     for verdict, entry in zip(verdicts, expected, strict=False):
@@ -88,6 +97,8 @@ def _records(folder: Path, defaults: Defaults) -> Iterator[SourceEvent | Unreada
 def _decision(verdict: Verdict) -> object:
     if verdict.reason is not None:
         return {"dead_letter": verdict.reason.value, "detail": verdict.detail}
+    if verdict.stopped is not None:
+        return {"stopped": verdict.stopped.by, "detail": verdict.detail}
     if not verdict.actions:
         return verdict.fate
     rows = [_action(each) for each in verdict.actions]
@@ -107,6 +118,7 @@ def _action(action: Routed) -> dict[str, object]:
         "tag": action.tag_source.kind,
         "newer_than": newer_than.isoformat() if newer_than else None,
         "event_time": (EPOCH + timedelta(milliseconds=action.event_time_ms)).isoformat() if has_time else None,
+        "stopped": None if action.stopped is None else action.stopped.by,
         "dropped": [each.key for each in action.dropped],
     }
 

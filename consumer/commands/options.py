@@ -67,6 +67,22 @@ def loaded(config: Path | None, log_level: str = "warning", *, only_routes: bool
     return settings
 
 
+def with_max_age(settings: Settings, max_age: str | None, *, off: bool) -> Settings:
+    """Return the settings with what the command line says of `max_age`."""
+    from consumer.events.durations import OFF, positive, seconds
+
+    if off:
+        if max_age is not None:
+            refuse("--max-age and --no-max-age: write one of them")
+        return settings.model_copy(update={"max_age": OFF})
+    if max_age is None:
+        return settings
+    try:
+        return settings.model_copy(update={"max_age": positive(seconds(max_age))})
+    except ValueError as error:
+        refuse(f"--max-age: {error}")
+
+
 def reach(settings: Settings) -> None:
     """See that Kafka answers, before a command asks it something.
 

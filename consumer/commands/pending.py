@@ -76,7 +76,7 @@ def pending_list(
 
 
 def _before(text: str, now: float) -> datetime:
-    from consumer.config.settings import seconds
+    from consumer.events.durations import seconds
 
     try:
         return datetime.fromtimestamp(now - seconds(text), UTC)

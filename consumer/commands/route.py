@@ -7,6 +7,7 @@ tells. Only `--offset` asks a broker.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,13 +22,15 @@ from consumer.commands.options import AsJson, Config, bytes_of, lines_of, loaded
 if TYPE_CHECKING:
     from consumer.commands.exports import Unreadable
     from consumer.config.settings import Settings
-    from consumer.events.deciding import Decision
+    from consumer.events.deciding import Decided
+    from consumer.events.formats.formats import Awaiting
+    from consumer.events.guards import Stopped
     from consumer.events.routing import Routed, RouteTrace
     from consumer.kafka.records import SourceEvent
+    from consumer.kafka.registry.schemas import Schemas
     from schemas.dead_letter import Reason
-    from schemas.pending_action import TagSource
 
-Fate = Literal["routed", "ignored", "dead_letter", "unreadable"]
+Fate = Literal["routed", "stopped", "ignored", "dead_letter", "waiting", "unreadable"]
 
 _TAG_FROM = {
     "event": "the event",
@@ -107,7 +110,8 @@ def route(
             records = records_in(lines_of(file or Path("-")), defaults)
         dead = False
         for verdict in judged(records, settings):
-            dead = dead or verdict.fate in ("dead_letter", "unreadable") or (strict and verdict.is_suspicious)
+            dead = dead or verdict.fate in ("dead_letter", "waiting", "unreadable") or verdict.has_dead_letter
+            dead = dead or (strict and verdict.is_suspicious)
             if as_json:
                 output.exact_json_line(_verdict_row(verdict))
             else:
@@ -158,6 +162,7 @@ def _verdict_row(verdict: Verdict) -> dict[str, object]:
         "fate": verdict.fate,
         "action": None if action is None else _action_row(action),
         "actions": [_action_row(each) for each in verdict.actions],
+        "stopped": None if verdict.stopped is None else verdict.stopped.by,
         "reason": verdict.reason,
         "detail": verdict.detail,
         "note": verdict.note,
@@ -166,18 +171,25 @@ def _verdict_row(verdict: Verdict) -> dict[str, object]:
 
 
 def _action_row(action: Routed) -> dict[str, object]:
-    shown = {name: getattr(action, name) for name in action.__slots__ if name not in ("tag_source", "dropped")}
-    return {**shown, "tag_source": dict(action.tag_source), "dropped": [str(each) for each in action.dropped]}
+    hidden = ("tag_source", "dropped", "ages", "allowed", "stopped")
+    shown = {name: getattr(action, name) for name in action.__slots__ if name not in hidden}
+    stopped = None if action.stopped is None else asdict(action.stopped)
+    return {
+        **shown,
+        "stopped": stopped,
+        "tag_source": dict(action.tag_source),
+        "dropped": [str(each) for each in action.dropped],
+    }
 
 
 def _print_verdict(verdict: Verdict, *, verbose: bool) -> None:
     for action in verdict.actions:
         item = "" if action.item is None else f", item {action.item}"
         to = f"{action.action} of order {action.order_id} on {action.connection}"
-        output.data(f"event {verdict.number}{item}: {to}, {_how(action.tag_source)}")
+        output.data(f"event {verdict.number}{item}: {to}, {_how(action)}")
         _print_contents(action)
     if not verdict.actions:
-        said = {"unreadable": "cannot be read", "ignored": "ignored"}.get(
+        said = {"unreadable": "cannot be read", "ignored": "ignored", "waiting": "waits"}.get(
             verdict.fate, f"dead letter, {verdict.reason}"
         )
         output.data(f"event {verdict.number}: {said}: {verdict.detail}")
@@ -199,8 +211,12 @@ def _print_contents(action: Routed) -> None:
         output.data(f"  left out: {each}")
 
 
-def _how(source: TagSource) -> str:
-    """Say where the action's versionTag comes from."""
+def _how(action: Routed) -> str:
+    """Say where the action's versionTag comes from, or why it is not sent."""
+    if action.stopped is not None:
+        fate = "dead letter" if action.stopped.is_dead_letter else "not sent"
+        return f"{fate}, {action.stopped.by}: {action.stopped.detail}"
+    source = action.tag_source
     if source.kind == "with_document":
         return "in its document"
     return f"versionTag from {_TAG_FROM[source.kind].format(**source.model_dump())}"
@@ -225,6 +241,16 @@ class Verdict:
     note: str | None = None
 
     @property
+    def stopped(self) -> Stopped | None:
+        """What stops the action, where there is one alone."""
+        return None if self.action is None else self.action.stopped
+
+    @property
+    def has_dead_letter(self) -> bool:
+        """Whether one of several actions would be dead-lettered."""
+        return any(each.stopped is not None and each.stopped.is_dead_letter for each in self.actions)
+
+    @property
     def is_suspicious(self) -> bool:
         """Whether no route takes the event, or its action has something that may be an error."""
         return self.detail == _IGNORED["unrouted"] or self.note is not None
@@ -235,23 +261,55 @@ class Verdict:
         return self.actions[0] if len(self.actions) == 1 else None
 
 
-def judged(records: Iterable[SourceEvent | Unreadable], settings: Settings) -> Iterator[Verdict]:
-    """Say of each record what would become of it. Never raises for what it holds."""
+def judged(
+    records: Iterable[SourceEvent | Unreadable], settings: Settings, now: float | None = None
+) -> Iterator[Verdict]:
+    """Say of each record what would become of it. Never raises for what it holds.
+
+    `now`: seconds since 1970, for `max_age`; None: the present time.
+    """
     from consumer.commands.exports import Unreadable
+    from consumer.config.formats import formats_of
     from consumer.events.deciding import decide
+    from consumer.events.formats.formats import Awaiting
 
     router, dead_letter_topics = settings.router, settings.dead_letter_topics
+    formats, schemas = formats_of(settings, time.time)
+    now = time.time() if now is None else now
     for number, record in enumerate(records, 1):
         if isinstance(record, Unreadable):
             yield Verdict(number=number, fate="unreadable", detail=record.why)
-        else:
-            trace: list[RouteTrace] = []
-            yield _verdict(number, decide(record, router, dead_letter_topics, trace), tuple(trace))
+            continue
+        trace: list[RouteTrace] = []
+        decision = decide(record, router, dead_letter_topics, trace, now=now, formats=formats)
+        if isinstance(decision, Awaiting):
+            if (why := _fetched(schemas, decision)) is not None:
+                yield Verdict(number=number, fate="waiting", detail=why)
+                continue
+            decision = decide(record, router, dead_letter_topics, trace, now=now, formats=formats)
+        assert not isinstance(decision, Awaiting)  # noqa: S101 - its schema was fetched
+        yield _verdict(number, decision, tuple(trace))
 
 
-def _verdict(number: int, decision: Decision, trace: tuple[RouteTrace, ...]) -> Verdict:
+def _fetched(schemas: Schemas | None, awaiting: Awaiting) -> str | None:
+    """Fetch a schema that an event needs; returns why that cannot be done, None: it was done."""
+    from consumer.kafka.registry.schemas import RegistryError, UnknownSchemaError, named
+
+    assert schemas is not None  # noqa: S101 - without a registry nothing is ever awaited
+    try:
+        schemas.fetch(awaiting.schema, awaiting.sample)
+    except RegistryError as error:
+        return f"the Schema Registry cannot be asked for schema {named(awaiting.schema)}: {error}"
+    except UnknownSchemaError:
+        grace = "a dead letter, unknown_schema, where it stays so"
+        return f"the Schema Registry has no schema {named(awaiting.schema)}: {grace}"
+    return None
+
+
+def _verdict(number: int, decision: Decided, trace: tuple[RouteTrace, ...]) -> Verdict:
     from consumer.events.deciding import Ignored
     from consumer.events.routing import Misrouted, Several
+    from schemas.dead_letter import Reason
 
     match decision:
         case Ignored(why):
@@ -259,6 +317,11 @@ def _verdict(number: int, decision: Decision, trace: tuple[RouteTrace, ...]) -> 
         case Misrouted(reason, detail):
             return Verdict(number=number, fate="dead_letter", reason=reason, detail=detail, trace=trace)
     actions = decision.actions if isinstance(decision, Several) else (decision,)
+    alone = actions[0].stopped if len(actions) == 1 else None
+    if alone is not None:
+        why_dead = Reason.TOO_OLD if alone.is_dead_letter else None
+        fate: Fate = "dead_letter" if alone.is_dead_letter else "stopped"
+        return Verdict(number=number, fate=fate, actions=actions, reason=why_dead, detail=alone.detail, trace=trace)
     note = next((note for each in actions if (note := _note_on_action(each)) is not None), None)
     return Verdict(number=number, fate="routed", actions=actions, trace=trace, note=note)
 

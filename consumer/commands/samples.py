@@ -5,15 +5,20 @@ A path that is misspelt is no error to JMESPath: it gives null, for ever. Only e
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from consumer.config.formats import formats_of
 from consumer.config.settings import Settings
-from consumer.events.decoding import Undecodable, decode
+from consumer.events.decoding import Undecodable
 from consumer.events.expressions import paths_of
+from consumer.events.formats.formats import Awaiting, Formats
 from consumer.events.routing import BUILT_IN_ROUTES, RouteRule, expressions_of
 from consumer.kafka.records import SourceEvent
+from consumer.kafka.registry.schemas import RegistryError, Schemas, UnknownSchemaError
 
 DECISIVE = frozenset({"when", "order_id", "each"})
 """Keys that no event gets past without."""
@@ -36,7 +41,8 @@ class Unseen:
 
 def unseen(settings: Settings, records: Sequence[SourceEvent]) -> Iterator[Unseen]:
     """Yield each path of the user's routes that no sample has, in the order of the routes."""
-    events = [event for record in records if (event := _event(record.value)) is not None]
+    formats, schemas = formats_of(settings, time.time)
+    events = [event for record in records if (event := _event(record, formats, schemas)) is not None]
     for name, rule in settings.effective_routes.items():
         if rule != BUILT_IN_ROUTES.get(name):
             yield from _unseen_of(name, rule, events)
@@ -52,9 +58,15 @@ def _unseen_of(name: str, rule: RouteRule, events: Sequence[object]) -> Iterator
                 yield Unseen(name, key, ".".join(path), _nearest(path, events), key in DECISIVE and not optional)
 
 
-def _event(value: bytes | None) -> object:
-    event = None if value is None else decode(value)
-    return None if isinstance(event, Undecodable) else event
+def _event(record: SourceEvent, formats: Formats, schemas: Schemas | None) -> object:
+    if record.value is None:
+        return None
+    event = formats.decode(record.topic, record.value, record.headers)
+    if isinstance(event, Awaiting) and schemas is not None:
+        with contextlib.suppress(RegistryError, UnknownSchemaError):
+            schemas.fetch(event.schema, event.sample)
+            event = formats.decode(record.topic, record.value, record.headers)
+    return None if isinstance(event, Undecodable | Awaiting) else event
 
 
 def _has(event: object, path: tuple[str, ...]) -> bool:

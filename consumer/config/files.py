@@ -34,6 +34,10 @@ def unreadable(settings: Settings) -> Iterator[str]:
             yield from _failure(f"{where}.api_key_file", connection.api_key_file, _api_key)
         if connection.ca_file is not None:
             yield from _failure(f"{where}.ca_file", connection.ca_file, _authorities)
+    if settings.registry is not None:
+        for name, file in settings.registry.files():
+            read = _secret if name in ("password_file", "token_file") else _OF_REGISTRY.get(name, Path.read_bytes)
+            yield from _failure(f"registry.{name}", file, read)
     for name, value in settings.kafka.items():
         file = Path(str(value))
         if name.endswith(_SECRETS):
@@ -66,3 +70,6 @@ def _authorities(file: Path) -> None:
 def _secret(file: Path) -> None:
     if not file.read_text().rstrip("\r\n"):
         raise ValueError("is empty")
+
+
+_OF_REGISTRY: dict[str, Callable[[Path], object]] = {"ca_file": _authorities}

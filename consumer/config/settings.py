@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 import ipaddress
-import math
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,9 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
@@ -30,19 +28,25 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
     field_validator,
-    model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownError
+from pydantic_core import InitErrorDetails, PydanticKnownError
 
 from consumer.config import environment, kafka_properties, yaml_file
 from consumer.config.errors import Errors
+from consumer.config.registry import Registry
+from consumer.config.section import Section as _Section
+from consumer.config.section import errors_at as _errors_at
+from consumer.config.section import wrong as _wrong
 from consumer.config.yaml_file import ConfigurationFile, UnreadableFileError
 from consumer.engage import headers as http_headers
 from consumer.engage.api_key import LEGAL_KEY, ApiKey
 from consumer.engage.http import Origin
 from consumer.engage.proxies import DIRECT, Proxy, proxy_at, proxy_for
 from consumer.errors import ConfigurationError
-from consumer.events.expressions import ExpressionError, compile_expression
+from consumer.events.durations import AS_DURATION, OFF, UNITS_S, PositiveSeconds, Seconds, SecondsOrOff, seconds
+from consumer.events.expressions import ExpressionError, Tables, compile_expression
+from consumer.events.formats.formats import TopicFormat
+from consumer.events.guards import Ages, OnlyFor, Shadow, TooOld
 from consumer.events.routing import (
     BUILT_IN_ROUTES,
     TOMBSTONES,
@@ -56,35 +60,7 @@ from consumer.kafka.topic_rules import TopicRules
 from consumer.kafka.topics import RelayTopics
 from schemas import DIALECT
 
-# Durations and numbers
-
-UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-MAX_SECONDS = 365 * UNITS_S["d"]
-_PART = r"[0-9]+(?:\.[0-9]+)?"
-_UNIT = "ms|s|m|h|d"
-_DURATION = re.compile(f"{_PART}|(?:{_PART}(?:{_UNIT}))+")
-_PARTS = re.compile(f"({_PART})({_UNIT})")
-
-
-def seconds(value: object) -> float:
-    """Read a duration: `500ms`, `10s`, `2m`, `1m30s`, `24h`, `1d`; a plain number is seconds. Raises ValueError."""
-    found: float = math.nan
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        found = value
-    elif isinstance(value, str) and _DURATION.fullmatch(text := value.strip()):
-        parts = _PARTS.findall(text)
-        found = sum(float(number) * UNITS_S[unit] for number, unit in parts) if parts else float(text)
-    if not found >= 0:
-        raise ValueError("must be a duration: 500ms, 10s, 2m, 1m30s, 24h or 1d (a plain number is seconds)")
-    if found > MAX_SECONDS:
-        raise ValueError("must be at most 365d")
-    return float(found)
-
-
-def _positive(value: float) -> float:
-    if value <= 0:
-        raise ValueError("must be longer than 0s")
-    return value
+# Numbers
 
 
 def _number(value: object) -> object:
@@ -93,39 +69,11 @@ def _number(value: object) -> object:
     return value
 
 
-_AS_DURATION = [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^(?:{_DURATION.pattern})$"}]
-Seconds = Annotated[float, BeforeValidator(seconds), WithJsonSchema({"anyOf": _AS_DURATION})]
-PositiveSeconds = Annotated[Seconds, AfterValidator(_positive)]
 InitialSeconds = Annotated[
     float | Literal["auto"],
     BeforeValidator(lambda value: value if value == "auto" else seconds(value)),
-    WithJsonSchema({"anyOf": [{"const": "auto"}, *_AS_DURATION]}),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, *AS_DURATION]}),
 ]
-
-
-# What all sections have in common
-
-
-def _errors_at(details: list[InitErrorDetails]) -> ValidationError:
-    """Make the error that a validator raises for keys below its own field; pydantic puts the field's path before."""
-    return ValidationError.from_exception_data("settings", details, hide_input=True)
-
-
-def _wrong(key: str, text: str) -> InitErrorDetails:
-    return InitErrorDetails(type=PydanticCustomError("wrong", "{text}", {"text": text}), loc=(key,), input=None)
-
-
-class _Section(BaseModel):
-    # hide_input: a wrong value may be a secret in the wrong place.
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _nothing_written(cls, values: object) -> object:
-        """A section or key without a value (all of it in comments, say) is one that was left out."""
-        if not isinstance(values, dict):
-            return {} if values is None else values
-        return {key: value for key, value in values.items() if value is not None or key not in cls.model_fields}
 
 
 # kafka
@@ -190,6 +138,10 @@ class Source(_Section):
             json_schema_extra={"minItems": 1, "uniqueItems": True},
         ),
     ] = ("orders",)
+    formats: dict[str, TopicFormat] = Field(
+        default_factory=dict,
+        description="What the values of a topic look like, by its name. Default: JSON.",
+    )
     tombstones: Annotated[tuple[Tombstone, ...], Field(json_schema_extra={"uniqueItems": True})] = Field(
         TOMBSTONES,
         description="Values that stand for a deletion and are ignored: `absent` (none at all), `empty` (no bytes),"
@@ -205,6 +157,17 @@ class Source(_Section):
         description="What to do with actions that are pending of a topic that is not in `topics` any more. `deliver` "
         "sends them, and reads nothing from the topic.",
     )
+
+    @field_validator("formats")
+    @classmethod
+    def _of_its_topics(cls, formats: dict[str, TopicFormat], info: ValidationInfo) -> dict[str, TopicFormat]:
+        topics = info.data.get("topics")
+        if topics is not None and (strange := [_wrong(name, _NO_TOPIC) for name in formats if name not in topics]):
+            raise _errors_at(strange)
+        return formats
+
+
+_NO_TOPIC = "must be one of source.topics"
 
 
 def _names(template: str, sources: tuple[str, ...]) -> tuple[str, ...]:
@@ -301,6 +264,20 @@ def _legal_header_value(value: str) -> str:
 HeaderValue = Annotated[str, AfterValidator(_legal_header_value)]
 
 
+def _only_for(written: object) -> tuple[str, ...] | str:
+    """Read the orders that a connection serves: their ids, or an expression. Raises ValueError."""
+    if isinstance(written, str) and not written.startswith('["'):
+        compile_expression(written)
+        return written
+    if isinstance(written, str):  # a variable's list; as an expression it would be true for every order
+        written = json.loads(written)
+    if not isinstance(written, list | tuple) or any(isinstance(each, bool) for each in written):
+        raise ValueError("must be a list of order ids, or an expression over the event")
+    if not all(isinstance(each, str | int) for each in written):
+        raise ValueError("must be a list of order ids, or an expression over the event")
+    return tuple(map(str, written))
+
+
 class Connection(_Section):
     """One Engage tenant: its address, its key and its rate limit."""
 
@@ -347,6 +324,16 @@ class Connection(_Section):
     )
     ca_file: Path | None = Field(
         None, description="PEM file of the certificate authorities to trust instead of the public ones."
+    )
+    only_for: Annotated[
+        tuple[str, ...] | str | None,
+        PlainValidator(_only_for),
+        WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": ["string", "integer"]}}, {"type": "string"}]}),
+    ] = Field(
+        None,
+        repr=False,  # may hold a person's address
+        description="The only orders that it serves: a list of their ids, or an expression over the event that is true"
+        " for them. Other orders' actions are withheld: a test with production data that mails no customer.",
     )
     proxy: SecretStr | None = Field(
         None,
@@ -417,6 +404,14 @@ class Connection(_Section):
             origin = Origin(self.base_url)
             return proxy_for(origin.host, origin.port, secure=origin.secure, environment=environ)
         return None if self.proxy.get_secret_value() == DIRECT else proxy_at(self.proxy.get_secret_value())
+
+    def orders_served(self, tables: Tables | None) -> OnlyFor | None:
+        """Return which orders it serves; None: all. Raises ExpressionError where a table is missing."""
+        if self.only_for is None:
+            return None
+        if isinstance(self.only_for, str):
+            return OnlyFor(expression=compile_expression(self.only_for, tables, is_condition=True))
+        return OnlyFor(frozenset(self.only_for))
 
     def key(self) -> ApiKey:
         """Return the key's reader."""
@@ -518,6 +513,9 @@ class Settings(_Section):
         description="Any librdkafka property, under its own name. bootstrap.servers is required.",
     )
     source: Source = Source()
+    registry: Registry | None = Field(
+        None, validate_default=True, description="The Schema Registry, for topics whose values are framed."
+    )
     delay: Delay = Field(Delay(), validate_default=True)
     dead_letters: DeadLetters = Field(DeadLetters(), validate_default=True)
     outcomes: Outcomes = Field(Outcomes(), validate_default=True)
@@ -525,8 +523,18 @@ class Settings(_Section):
     polling: Polling = Polling()
     limits: Limits = Limits()
     admin: Admin = Admin()
+    max_age: SecondsOrOff | None = Field(
+        None,
+        description="The oldest event, by a route's `event_time`, whose action is sent. `off`: events may be as old as"
+        " they like, and `run --from earliest` asks no more. A route may have its own.",
+    )
+    too_old: TooOld = Field(
+        "dead_letter",
+        description="What becomes of an older event: `dead_letter`, with the reason `too_old`, or `ignore`.",
+    )
     tables: dict[str, dict[str, str]] = Field(
         default_factory=dict,
+        validate_default=True,
         description="Tables by name, for `lookup('NAME', key)` in the routes: keys and what they stand for.",
     )
     routes: dict[str, RouteRule | None] = Field(
@@ -534,6 +542,15 @@ class Settings(_Section):
         description="Your routes by name. The relay tries them in this order, before the built-in ones; null switches"
         " a built-in route off.",
     )
+
+    @field_validator("registry")
+    @classmethod
+    def _where_it_is_needed(cls, registry: Registry | None, info: ValidationInfo) -> Registry | None:
+        if registry is None and isinstance(source := info.data.get("source"), Source):
+            framed = [name for name, each in source.formats.items() if each.format == "confluent"]
+            if framed:
+                raise ValueError(f"missing: source.formats.{framed[0]} needs the address of a Schema Registry")
+        return registry
 
     @field_validator("delay")
     @classmethod
@@ -610,11 +627,37 @@ class Settings(_Section):
         named = {**self.routes, **{name: rule for name, rule in BUILT_IN_ROUTES.items() if name not in self.routes}}
         return {name: rule for name, rule in named.items() if rule is not None}
 
+    @field_validator("tables")
+    @classmethod
+    def _of_only_for(cls, tables: dict[str, dict[str, str]], info: ValidationInfo) -> dict[str, dict[str, str]]:
+        """Check what an `only_for` alone does not show: whether the tables are there that it looks up."""
+        engage = info.data.get("engage")
+        for name, connection in (engage.connections if isinstance(engage, Engage) else {}).items():
+            try:
+                connection.orders_served(tables)
+            except ExpressionError as error:
+                raise ValueError(f"engage.connections.{name}.only_for: {error}") from None
+        return tables
+
+    @property
+    def ages(self) -> Ages:
+        """How old events may be, where their route says nothing of its own."""
+        return Ages(max_age_s=None if self.max_age in (None, OFF) else float(self.max_age), too_old=self.too_old)
+
     @property
     def router(self) -> Router:
         """What decides over the events: the same for `run` and for a dry run."""
-        routes = compile_routes(self.effective_routes, self.tables)
-        return Router(routes, self.engage.connections, self.source.tombstones)
+        return self.router_of(None)
+
+    def router_of(self, shadow: Shadow | None) -> Router:
+        """Return the router of a run that sends nothing, where it is one (`run --shadow`)."""
+        only_for = {
+            name: served
+            for name, each in self.engage.connections.items()
+            if (served := each.orders_served(self.tables)) is not None
+        }
+        routes = compile_routes(self.effective_routes, self.tables, self.ages)
+        return Router(routes, self.engage.connections, self.source.tombstones, only_for=only_for, shadow=shadow)
 
     @property
     def dead_letter_topics(self) -> frozenset[str]:
@@ -656,16 +699,21 @@ def _wrong_proxies(settings: Settings, environ: Mapping[str, str]) -> tuple[str,
 
 
 def _without_edges(values: Mapping[str, object]) -> dict[str, object]:
-    """Leave out what only `run` needs: of the connections, a decision knows no more than their names."""
+    """Leave out what only `run` needs: of the connections, a decision knows their names and `only_for`."""
     engage = values.get("engage")
     connections = engage.get("connections") if isinstance(engage, dict) else None
-    names = connections if isinstance(connections, dict) and connections else ("default",)
+    named = connections if isinstance(connections, dict) and connections else {"default": None}
     stand_in = {"base_url": "https://localhost", "api_key": "none"}
     return {
         **values,
         "kafka": {"bootstrap.servers": "localhost:9092"},
-        "engage": {"connections": dict.fromkeys(map(str, names), stand_in)},
+        "engage": {"connections": {str(name): stand_in | _only_for_in(each) for name, each in named.items()}},
     }
+
+
+def _only_for_in(connection: object) -> dict[str, object]:
+    written = connection.get("only_for") if isinstance(connection, dict) else None
+    return {} if written is None else {"only_for": written}
 
 
 def json_schema() -> dict[str, Any]:

@@ -197,12 +197,13 @@ def _ambiguous(event: Event) -> str | None:
 
 
 _NUMBER_IN_DIGITS = "YAML programs read such a number differently: write it in plain digits, or in quotes if it is text"
+# `off` is a text here, and false is understood where `off` is: a Helm chart's YAML makes it false.
 # What YAML 1.1 reads differently from YAML 1.2, https://yaml.org/type/ against https://yaml.org/spec/1.2.2/#103-core-schema
 _AMBIGUOUS = tuple(
     (re.compile(pattern), why)
     for pattern, why in (
         (
-            r"(?i:yes|no|on|off|y|n)",
+            r"(?!off\Z)(?i:yes|no|on|off|y|n)",
             "YAML programs read this word differently: write true or false, or in quotes if it is text",
         ),
         (r"[-+]?0[0-9_]+(\.[0-9_]*)?", _NUMBER_IN_DIGITS),  # octal

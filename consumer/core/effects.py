@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from consumer.core.ownership import Assignment, Partition
 from schemas.dead_letter import Reason
+from schemas.outcome import OutcomeName
 
 
 class ActionId(NamedTuple):
@@ -74,7 +75,7 @@ class NewAction:
     carries the order document, which can be sent again. `with_document`: the action travels in it.
 
     `first_offset`: of the event that a redriven one repeats; UNKNOWN where it does not say, None where it was not
-    redriven.
+    redriven. `shadow`: it ends where it would be sent.
     """
 
     route: str
@@ -88,6 +89,7 @@ class NewAction:
     event_time: float | None = None
     with_document: bool = False
     first_offset: int | None = None
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +147,7 @@ class Times(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Write the tombstone: nothing is pending any more, as Engage accepted the action.
+    """Write the tombstone: nothing is pending any more. `outcome` says how it ended.
 
     `payload`: None for a second record of an event, which is no action of its own.
     """
@@ -156,6 +158,7 @@ class Close:
     times: Times | None = None
     attempts: int = 0
     sends: int = 0
+    outcome: OutcomeName = OutcomeName.ACCEPTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

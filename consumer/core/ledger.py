@@ -27,7 +27,9 @@ Rules:
  8. An action that travels in a document needs no tag. It is sent as any action is, under an intent, and may be in
     doubt. Once Engage took it, it keeps its place in the lane, and its job is polled only to learn whether it failed.
     Any other end than the job's leaves it in doubt.
- 9. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
+ 9. An action that was read in a shadow run never leaves: it ends where its intent, or its document's record, would
+    be saved, also in a later run. And a shadow run leaves the actions of other runs alone: they stay pending.
+10. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
     and gets back what to do next. `now` and all times are seconds since 1970 on a clock that never jumps (clock.py).
 
 States (an action behind another one of its lane is QUEUED):
@@ -118,6 +120,7 @@ from consumer.core.places import incarnation_at, offset_at, place_of
 from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.poll_plan import PollPlan
 from schemas.dead_letter import Reason
+from schemas.outcome import OutcomeName
 
 LEARNT_TAGS = 10_000  # jobs whose tag is remembered for the order's next action: about 3 MB
 MAX_STALE = 5  # how often the order is polled for a newer tag before the action's 404 counts as final
@@ -126,6 +129,8 @@ AGE_SLOT_S = 10  # how exactly `first_seen` is told: a day of deadline is 8640 s
 CONTACT_WAITS_S = (10.0, 30.0, 60.0, 120.0)  # contacts are synchronised apart from orders, mostly within a minute
 SUSPENDED_WAIT_S = 1.0  # until an action whose key was refused is due again; then its connection decides
 
+
+NEVER_S = 10 * 365 * 86_400.0  # a run ends before; the next one looks again
 
 T = TypeVar("T")
 
@@ -137,7 +142,7 @@ class Policy:
     `deadline_s` counts from when the event was first read, `not_found_grace_s` from the first 404 in a row,
     `contact_grace_s` from the first 422. `processing_s` is the longest time that Engage may still work on an action
     in doubt, or on a document without an answer. If that action becomes a dead letter, the order's next action waits so
-    long. So does the document, until it is sent again.
+    long. So does the document, until it is sent again. `shadow`: this run sends nothing (rule 9).
     """
 
     schedule: PollSchedule = field(default_factory=PollSchedule)
@@ -145,6 +150,7 @@ class Policy:
     not_found_grace_s: float = 600.0
     contact_grace_s: float = 600.0
     processing_s: float = 30.0
+    shadow: bool = False
 
 
 class State(IntEnum):
@@ -194,6 +200,7 @@ class _Entry:
         "route",
         "sends",
         "sent_at",
+        "shadow",
         "since",
         "source",
         "stale",
@@ -222,6 +229,7 @@ class _Entry:
         self.document = action.document
         self.with_document = action.with_document
         self.first_offset = action.first_offset
+        self.shadow = action.shadow
         self.missing_since: float | None = None  # the first 404 of those that came in a row
         self.contact_due: float | None = None  # by when its order must have a contact; None before its first 422
         self.failed_at: float | None = None  # when it last met a failure; None after an answer of use
@@ -503,7 +511,7 @@ class Ledger:
                 return [self._save(entry, sending=entry.doubt)]
             case Accepted() | DocumentTaken():
                 _pass_on_tag(entry)
-                return [self._accepted(entry, now)]
+                return [self._closed(entry, now)]
             case StaleTag() | OrderKept():
                 return self._refresh_tag(entry, now)
             case JobFailed(why, errors):
@@ -580,6 +588,9 @@ class Ledger:
         while queue.tagged and queue.ahead < ahead:
             entry = queue.tagged.popleft()
             if entry.state is State.TAGGED and not entry.partition.stopping:
+                if entry.shadow:
+                    effects.append(self._closed(entry, entry.due, OutcomeName.SHADOW))
+                    continue
                 if entry.needs_no_tag and not self._may_send_document(entry):
                     self._wait(entry, State.WAITING, entry.due)
                     continue
@@ -587,6 +598,10 @@ class Ledger:
                 self._to(entry, State.SAVING)
                 effects.append(self._save(entry, sending=True))
         while queue.ahead < ahead and (document := _document_first(queue.polls)) is not None:
+            if document.shadow:
+                queue.polls.popleft()
+                effects.append(self._closed(document, document.due, OutcomeName.SHADOW))
+                continue
             if not self._may_send_document(document):
                 continue
             queue.polls.popleft()
@@ -798,6 +813,9 @@ class Ledger:
 
     def _start(self, entry: _Entry, now: float) -> None:
         """Start an action that is the head of its lane now. If it was restored in doubt, it waits before it is sent."""
+        if self._policy.shadow and not entry.shadow:
+            self._wait(entry, State.HOLDING, now + NEVER_S)
+            return
         if entry.ending is not None:
             self._wait(entry, State.HOLDING, now + self._policy.processing_s)
             return
@@ -834,7 +852,7 @@ class Ledger:
         if entry.job_id is not None:
             self._learn(entry.queue.connection, entry.job_id, tag)
         if entry.is_taken:
-            return [self._accepted(entry, now)]
+            return [self._closed(entry, now)]
         if entry.queue.plan is not None and not entry.stale:
             entry.queue.plan.found(entry.asked_at - entry.since, now - entry.since)
         entry.asked_at = now
@@ -1053,9 +1071,17 @@ class Ledger:
             return []
         return [self._end(entry, reason, detail, errors, now=now)]
 
-    def _accepted(self, entry: _Entry, now: float) -> Close:
+    def _closed(self, entry: _Entry, now: float, outcome: OutcomeName = OutcomeName.ACCEPTED) -> Close:
         self._remove(entry, now)
-        return Close(entry.id, entry.route, entry.payload, _times(entry), entry.attempts, entry.sends)
+        return Close(
+            action_id=entry.id,
+            route=entry.route,
+            payload=entry.payload,
+            times=_times(entry),
+            attempts=entry.attempts,
+            sends=entry.sends,
+            outcome=outcome,
+        )
 
     def _end(self, entry: _Entry, reason: Reason, detail: str, errors: str | None, *, now: float) -> GiveUp:
         self._remove(entry, now)

@@ -27,10 +27,14 @@ StallReason = Literal[
     "suspended",  # the source is paused at the limit, and Engage refuses the key of a connection
     "paused",  # the source is paused at the limit
     "journal",  # the source is paused, because what was read waits for a transaction
+    "registry",  # the Schema Registry cannot be asked for the schema of its next event
+    "unknown_schema",  # the Schema Registry has no such schema (yet)
     "unknown",
 ]
 # Nobody meant these, and the relay does not get over them by itself.
 FAULTS: frozenset[StallReason] = frozenset({"journal", "unknown"})
+AT_ONCE: frozenset[StallReason] = frozenset({"registry", "unknown_schema"})
+"""Nothing is read for as long as they hold: no patience is needed to see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ class ProgressWatch:
         self.stalled = {
             each: Stall(at.reason, self._last[each].at)
             for each, at in seen.items()
-            if now - self._last[each].at >= self._patience_s
+            if now - self._last[each].at >= self._patience_s or at.reason in AT_ONCE
         }
         return Changes(
             begun={each: stall for each, stall in self.stalled.items() if before.get(each) != stall},

@@ -7,11 +7,13 @@ happens to it.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from consumer.events.decoding import Undecodable, decode, is_null, kind
-from consumer.events.routing import Misrouted, RecordFacts, Routed, Router, RouteTrace, Several, Unrouted
+from consumer.events.decoding import Undecodable, is_null, kind
+from consumer.events.formats.formats import JSON, Awaiting, Formats
+from consumer.events.guards import stopped
+from consumer.events.routing import Misrouted, RecordFacts, Routed, Router, RouteTrace, Several
 from schemas.dead_letter import REDRIVE_OF, Reason
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -33,7 +35,8 @@ class Ignored:
     why: Ignoring
 
 
-Decision = Routed | Several | Misrouted | Ignored
+Decided = Routed | Several | Misrouted | Ignored
+Decision = Decided | Awaiting
 
 
 def decide(
@@ -41,10 +44,15 @@ def decide(
     router: Router,
     dead_letter_topics: Collection[str],
     trace: list[RouteTrace] | None = None,
+    *,
+    now: float,
+    formats: Formats = JSON,
 ) -> Decision:
     """Say what becomes of a record, and in `trace` what each route said. Never raises for what it holds.
 
-    `dead_letter_topics`: ours. An event that was redriven from another topic is another relay's.
+    `dead_letter_topics`: ours. An event that was redriven from another topic is another relay's. `now`: seconds since
+    1970, for the guards: an action that is `stopped` is not sent. `Awaiting`: its schema must be fetched first; then
+    ask again.
     """
     value = record.value
     if _tombstone(value) in router.tombstones:
@@ -53,15 +61,30 @@ def decide(
         return Ignored("foreign_redrive")
     if value is None:
         return Misrouted(Reason.UNDECODABLE, "the record has no value", None)
-    event = decode(value)
+    event = formats.decode(record.topic, value, record.headers)
+    if isinstance(event, Awaiting):
+        return event
     if isinstance(event, Undecodable):
-        return Misrouted(Reason.UNDECODABLE, event.detail, None)
+        return Misrouted(event.reason, event.detail, None)
+    if event is None and "literal_null" in router.tombstones:
+        return Ignored("tombstone")
     result = router.route(event, record, trace)
-    if not isinstance(result, Unrouted):
-        return result
+    match result:
+        case Routed():
+            return _guarded(result, record, router, now)
+        case Several(actions):
+            return Several(tuple(_guarded(each, record, router, now) for each in actions))
+        case Misrouted():
+            return result
     if not isinstance(event, dict):
         return Misrouted(Reason.UNDECODABLE, f"JSON, but {kind(event)}, not an object{_hint(event)}", None)
     return Ignored("unrouted")
+
+
+def _guarded(action: Routed, record: Record, router: Router, now: float) -> Routed:
+    redriven = redrive_of(record.headers) is not None
+    why = stopped(action, now, router.shadow, redriven=redriven)
+    return action if why is None else replace(action, stopped=why)
 
 
 def _hint(event: object) -> str:

@@ -26,6 +26,7 @@ from typing import cast
 from pydantic_core import from_json, to_json
 
 from consumer.events.numbers import read_exactly
+from schemas.dead_letter import Reason
 
 MAX_NESTING = 64
 """Objects and lists inside each other; System.Text.Json's default, so that Engage's side can be expected to read it.
@@ -50,6 +51,7 @@ class Undecodable:
     """The bytes are no event."""
 
     detail: str
+    reason: Reason = Reason.UNDECODABLE
 
 
 def decode(value: bytes) -> object | Undecodable:
@@ -151,6 +153,16 @@ def _looks_like(value: bytes) -> str | None:
         inside = "JSON" if value[_FRAME_BYTES : _FRAME_BYTES + 1] in (b"{", b"[") else "a value"
         return f"looks like the frame of a Schema Registry (byte 0, schema id {schema_id}) around {inside}"
     return next((what for sign, what in _SIGNS if value.startswith(sign)), None)
+
+
+def begins_like(value: bytes) -> str:
+    """Say what a value looks like that is not what was expected."""
+    if value.removeprefix(_BOM).lstrip(_SPACE)[:1] in (b"{", b"["):
+        return "looks like JSON"
+    return next(
+        (what for sign, what in _SIGNS if value.startswith(sign)),
+        f"begins with byte {value[0]}" if value else "is empty",
+    )
 
 
 def _why_no_json(value: bytes, error: ValueError) -> str:

@@ -13,8 +13,8 @@ Rules:
     (schemas/order_event), unknown versions included; an event of another type that no route takes is unrouted.
  4. Details name keys and expressions, never contents.
  5. What decides nothing stops no mail. Where `language`, `data` or `event_time` gives something unusable, the action
-    goes without it, and `Routed.dropped` says so: it is counted. A time that decides (`newer_than`) must be a time,
-    with its zone.
+    goes without it, and `Routed.dropped` says so: it is counted. A time that decides (`newer_than`, and `event_time`
+    where `max_age` is set) must be a time, with its zone.
 
 Nothing here does I/O or reads a clock.
 """
@@ -27,12 +27,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Annotated, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from consumer.events.decoding import kind
+from consumer.events.durations import OFF, SecondsOrOff
 from consumer.events.expressions import (
     EvaluationError,
     Expression,
@@ -42,6 +44,7 @@ from consumer.events.expressions import (
     paths_of,
     written_keys,
 )
+from consumer.events.guards import Ages, OnlyFor, Shadow, Stopped, TooOld
 from consumer.events.identifiers import MAX_ID_CHARACTERS, why_unusable
 from consumer.events.times import Unreadable, milliseconds, plausible, read_time, zone_of
 from schemas.dead_letter import ITEM, REDRIVE_OF, Reason
@@ -152,6 +155,16 @@ class RouteRule(BaseModel):
         " milliseconds, microseconds or nanoseconds since 1970. Where it is null, unreadable or implausible, the"
         " record's timestamp serves. Default: `occurredAt`.",
     )
+    max_age: SecondsOrOff | None = Field(
+        None,
+        description="The oldest event, by `event_time`, whose action is sent. Then that time must be readable, with its"
+        " zone. Default: the global `max_age`.",
+    )
+    too_old: TooOld | None = Field(
+        None,
+        description="What becomes of an older event: `dead_letter`, with the reason `too_old`, or `ignore`. Default:"
+        " the global `too_old`.",
+    )
     time_zone: TimeZone | None = Field(
         None, description="The time zone of the event's times that name none, such as Europe/Stockholm."
     )
@@ -220,6 +233,7 @@ class Route:
     send: Send
     newer_than: Expression | None
     event_time: Expression
+    ages: Ages
     time_zone: tzinfo | None
     language: Expression | None
     data: Expression | None
@@ -227,11 +241,20 @@ class Route:
 
 
 _OCCURRED_AT = compile_expression("occurredAt")
+_ANY_AGE = Ages()
 
 
-def compile_routes(rules: Mapping[str, RouteRule], tables: Tables | None = None) -> list[Route]:
-    """Compile rules in the order in which they are tried: these and no others (settings adds the built-in ones)."""
-    return [_compiled(name, rule, tables or {}) for name, rule in rules.items()]
+def compile_routes(rules: Mapping[str, RouteRule], tables: Tables | None = None, ages: Ages = _ANY_AGE) -> list[Route]:
+    """Compile rules in the order in which they are tried: these and no others (settings adds the built-in ones).
+
+    `ages`: those of the routes that say nothing of their own.
+    """
+    return [_compiled(name, rule, tables or {}, ages) for name, rule in rules.items()]
+
+
+def _ages(rule: RouteRule, ages: Ages) -> Ages:
+    max_age_s = ages.max_age_s if rule.max_age is None else None if rule.max_age == OFF else rule.max_age
+    return Ages(max_age_s=max_age_s, too_old=rule.too_old or ages.too_old)
 
 
 EXPRESSIONS = (
@@ -246,7 +269,7 @@ def expressions_of(rule: RouteRule) -> dict[str, str]:
     return {key: text for key in EXPRESSIONS if (text := getattr(rule, key)) is not None}
 
 
-def _compiled(name: str, rule: RouteRule, tables: Tables) -> Route:
+def _compiled(name: str, rule: RouteRule, tables: Tables, ages: Ages) -> Route:
     with_item = rule.each is not None
 
     def compiled(text: str) -> Expression:
@@ -275,6 +298,7 @@ def _compiled(name: str, rule: RouteRule, tables: Tables) -> Route:
         send=rule.send,
         newer_than=optional(rule.newer_than),
         event_time=_OCCURRED_AT if rule.event_time is None else compiled(rule.event_time),
+        ages=_ages(rule, ages),
         time_zone=None if rule.time_zone is None else zone_of(rule.time_zone),
         language=optional(rule.language),
         data=optional(rule.data),
@@ -364,7 +388,8 @@ class Dropped:
 class Routed:
     """The event is this action: schemas.pending_action.RoutedAction without its `source`. `dropped` is not kept.
 
-    `item`: for which of the event's items it is (a route's `each`), counted from 0.
+    `item`: for which of the event's items it is (a route's `each`), counted from 0. `ages` and `allowed` are what the
+    guards ask (guards.py), and `stopped` is what they say: the action is not sent.
     """
 
     route: str
@@ -378,6 +403,9 @@ class Routed:
     event_time_ms: int
     trace_context: dict[str, str] | None = field(repr=False)
     item: int | None = None
+    ages: Ages = field(default=_ANY_AGE, repr=False)
+    allowed: bool = field(default=True, repr=False)
+    stopped: Stopped | None = field(default=None, repr=False)
     dropped: tuple[Dropped, ...] = field(default=(), repr=False)
 
 
@@ -431,12 +459,23 @@ class Router:
     """Routes events over compiled routes to the connections that are configured."""
 
     def __init__(
-        self, routes: Sequence[Route], connections: Collection[str], tombstones: Collection[Tombstone] = TOMBSTONES
+        self,
+        routes: Sequence[Route],
+        connections: Collection[str],
+        tombstones: Collection[Tombstone] = TOMBSTONES,
+        *,
+        only_for: Mapping[str, OnlyFor] = MappingProxyType({}),
+        shadow: Shadow | None = None,
     ) -> None:
-        """`tombstones`: which values say that something was deleted; they are never routed."""
+        """`tombstones`: which values say that something was deleted; they are never routed.
+
+        `only_for`: by connection. `shadow`: nothing is sent.
+        """
         self._routes = tuple(routes)
         self._connections = frozenset(connections)
+        self._only_for = dict(only_for)
         self.tombstones = frozenset(tombstones)
+        self.shadow = shadow
 
     def route(
         self, event: object, record: RecordFacts, trace: list[RouteTrace] | None = None
@@ -504,10 +543,12 @@ class Router:
         if connection not in self._connections:
             raise _UnusableError(f"connection: {_quoted(connection)} is not configured", Reason.UNKNOWN_CONNECTION)
         dropped: list[Dropped] = []
+        order_id = _required("order_id", route.order_id, _identifier("order_id", route.order_id, scope))
+        only_for = self._only_for.get(connection)
         return Routed(
             route=route.name,
             connection=connection,
-            order_id=_required("order_id", route.order_id, _identifier("order_id", route.order_id, scope)),
+            order_id=order_id,
             action=_action_name(route, scope),
             language=_language(route, scope, dropped),
             data=_data(route, scope, dropped),
@@ -515,6 +556,8 @@ class Router:
             on_unknown=route.on_unknown,
             event_time_ms=_event_time_ms(route, scope, dropped),
             trace_context=trace_context(scope.record.headers),
+            ages=route.ages,
+            allowed=only_for is None or only_for.allows(order_id, scope),
             dropped=tuple(dropped),
         )
 
@@ -708,8 +751,13 @@ def _object(key: str, expression: Expression | None, scope: Scope) -> dict[str, 
 
 
 def _event_time_ms(route: Route, scope: Scope, dropped: list[Dropped]) -> int:
-    """Return when it happened: a figure for the metrics, so nothing that is wrong with it stops the action."""
+    """Return when it happened: a figure for the metrics, so nothing that is wrong with it stops the action.
+
+    With `max_age` it decides: then it must be readable, and only where the event has none its record's time serves.
+    """
     record_ms = UNKNOWN_TIME_MS if scope.record.timestamp_ms is None else scope.record.timestamp_ms
+    if route.ages.max_age_s is not None:
+        return _deciding_time_ms(route, scope, record_ms)
     value = _optional("event_time", route.event_time, scope, dropped)
     if value is None:
         return record_ms
@@ -719,6 +767,15 @@ def _event_time_ms(route: Route, scope: Scope, dropped: list[Dropped]) -> int:
         return record_ms
     if not plausible(moment, scope.record.timestamp_ms):
         dropped.append(Dropped("event_time", f"{route.event_time} gave an implausible time"))
+        return record_ms
+    return milliseconds(moment)
+
+
+def _deciding_time_ms(route: Route, scope: Scope, record_ms: int) -> int:
+    moment = _moment("event_time", route.event_time, scope, route.time_zone)
+    if moment is None and record_ms == UNKNOWN_TIME_MS:
+        raise _UnusableError(f"event_time: {route.event_time} gave nothing, its record has no time, and max_age asks")
+    if moment is None or not plausible(moment, scope.record.timestamp_ms):  # a clock that is ahead: not old
         return record_ms
     return milliseconds(moment)
 

@@ -19,7 +19,7 @@ Rules:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -135,11 +135,16 @@ class Started:
     decided: list[str]
 
 
-def settle_start(properties: clients.Properties, topics: Iterable[RelayTopics], start: Start | None) -> Started:
+def settle_start(
+    properties: clients.Properties,
+    topics: Iterable[RelayTopics],
+    start: Start | None,
+    check: Callable[[Sequence[Beginnings]], None] | None = None,
+) -> Started:
     """Write down where each topic that nobody has started yet starts.
 
-    Raises IdentityError where a delay topic belongs to another source, StartRefusedError (it says how much would be
-    replayed), KafkaException where the broker does not answer.
+    `check` sees what is about to start, and may raise. Raises IdentityError where a delay topic belongs to another
+    source, StartRefusedError (it says how much would be replayed), KafkaException where the broker does not answer.
     """
     topics = tuple(topics)
     admin = AdminClient(clients.base(properties), logger=clients.LOGGER)
@@ -153,6 +158,8 @@ def settle_start(properties: clients.Properties, topics: Iterable[RelayTopics], 
             producer.init_transactions(CALL_TIMEOUT_S)  # ends the transaction of one that died while it wrote
             found = [beginnings(reader, admin, each, present[each.source]) for each in topics]
             decided = _to_start(found, start, properties)  # rule 4: the look that counts
+            if check is not None:
+                check(decided)
             records = [
                 PositionRecord(each.topics.delay, partition, offset, each.identity, each.ends.get(partition, 0))
                 for each in decided

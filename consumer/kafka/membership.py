@@ -78,6 +78,7 @@ class Membership:
         self._owned: dict[Partition, int] = {}
         self._next: dict[Partition, int] = {}  # the partitions that began, and their next offsets
         self._paused = False
+        self._held: set[Partition] = set()
         self._handed_over = False
         self._metadata: bytes | None = None
         self.ownership = Ownership()
@@ -124,12 +125,28 @@ class Membership:
             consumer.resume([TopicPartition(*at)])
         return True
 
+    def hold(self, consumer: Consumer, assignment: Assignment) -> None:
+        """Read nothing more of one partition."""
+        at = (assignment.topic, assignment.partition)
+        if self._owned.get(at) == assignment.epoch and at in self._next:
+            self._held.add(at)
+            if not self._paused:
+                consumer.pause([TopicPartition(*at)])
+
+    def release(self, consumer: Consumer, assignment: Assignment) -> None:
+        """Continue after `hold`."""
+        at = (assignment.topic, assignment.partition)
+        if self._owned.get(at) == assignment.epoch and at in self._held:
+            self._held.discard(at)
+            if not self._paused:
+                consumer.resume([TopicPartition(*at)])
+
     def readopt(self, consumer: Consumer, assignment: Assignment) -> None:
         """Begin a partition anew, as if it had just been assigned. What its former assignment left is nobody's."""
         at = (assignment.topic, assignment.partition)
         if self._owned.get(at) != assignment.epoch:
             return
-        self._next.pop(at, None)
+        self._forget([at])
         consumer.pause([TopicPartition(*at)])
         self._epoch += 1
         self._owned[at] = self._epoch
@@ -139,14 +156,14 @@ class Membership:
     def pause(self, consumer: Consumer) -> None:
         """Pause everything for back-pressure."""
         self._paused = True
-        if self._next:
-            consumer.pause(self._begun())
+        if begun := self._begun():
+            consumer.pause(begun)
 
     def resume(self, consumer: Consumer) -> None:
         """Continue after `pause`."""
         self._paused = False
-        if self._next:
-            consumer.resume(self._begun())
+        if begun := self._begun():
+            consumer.resume(begun)
 
     def rejoin(self, consumer: Consumer) -> None:
         """Give up every partition at once and join the group again."""
@@ -171,7 +188,13 @@ class Membership:
             self._report(ClientError(f"leaving the group: {type(error).__name__}"))
 
     def _begun(self) -> list[TopicPartition]:
-        return [TopicPartition(*at) for at in self._next]
+        """Return the partitions that back-pressure pauses: those that began and are not held."""
+        return [TopicPartition(*at) for at in self._next if at not in self._held]
+
+    def _forget(self, partitions: Iterable[Partition]) -> None:
+        for at in partitions:
+            self._next.pop(at, None)
+            self._held.discard(at)
 
     def _is_news(self, record: Message) -> bool:
         """Whether it is anything but the end of a partition that was read to its end before."""
@@ -217,7 +240,7 @@ class Membership:
         for each in partitions:
             self._epoch += 1
             self._owned[each.topic, each.partition] = self._epoch
-            self._next.pop((each.topic, each.partition), None)
+            self._forget([(each.topic, each.partition)])
             assigned.append(Assignment(each.topic, each.partition, self._epoch))
         self._publish(consumer)
         if assigned:
@@ -238,8 +261,7 @@ class Membership:
         revoked = [Assignment(*at, self._owned[at]) for at in partitions if at in self._owned]
         if not revoked:
             return
-        for at in partitions:
-            self._next.pop(at, None)
+        self._forget(partitions)
         settled = threading.Event()
         self._report(Revoked(revoked, settled))
         until = self._clock() + self._hand_over_s
@@ -252,8 +274,7 @@ class Membership:
 
     def _give_up(self, partitions: list[Partition]) -> None:
         lost = [Assignment(*at, self._owned.pop(at)) for at in partitions if at in self._owned]
-        for at in partitions:
-            self._next.pop(at, None)
+        self._forget(partitions)
         self.ownership = Ownership(self._metadata, MappingProxyType(dict(self._owned)))
         if lost:
             self._report(Lost(lost))

@@ -118,10 +118,10 @@ def place_of_key(key: bytes) -> int | None:
     return place_of(*map(int, numbers))
 
 
-def new_action(routed: Routed, event: SourceEvent, incarnation: int = 0) -> NewAction:
+def new_action(routed: Routed, event: SourceEvent, incarnation: int = 0, *, shadow: bool = False) -> NewAction:
     """Make the ledger's action of a routed event; everything else about it becomes bytes.
 
-    `incarnation`: of the source topic (core/places.py).
+    `incarnation`: of the source topic (core/places.py). `shadow`: it is not to be sent, in no run.
     """
     tag_source = routed.tag_source
     source = {
@@ -145,6 +145,7 @@ def new_action(routed: Routed, event: SourceEvent, incarnation: int = 0) -> NewA
         "event_time_ms": routed.event_time_ms,
         "trace_context": routed.trace_context,
         "item": routed.item,
+        "shadow": shadow or None,
         "source": _without_absent(source),
     }
     first_offset = _first_offset(event.headers, incarnation)
@@ -161,6 +162,7 @@ def new_action(routed: Routed, event: SourceEvent, incarnation: int = 0) -> NewA
         version_tag=getattr(tag_source, "version_tag", None),
         target=document or _target(tag_source),
         event_time=_event_time(routed.event_time_ms),
+        shadow=shadow,
     )
 
 
@@ -213,6 +215,7 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         version_tag=pending.version_tag or getattr(tag_source, "version_tag", None),
         target=Job(pending.job_id) if pending.job_id else document or _target(tag_source),
         event_time=_event_time(payload.event_time_ms),
+        shadow=payload.shadow,
     )
     return LiveAction(
         offset=place,
@@ -343,6 +346,27 @@ def dead_letter_of_event(
         route=route,
         action=None,
         connection=None,
+        attempts=0,
+        sends=0,
+        failed_at_ms=to_ms(now),
+    )
+    return _dead_letter(event, headers)
+
+
+def dead_letter_of_stopped(action: Routed, event: SourceEvent, detail: str, now: float) -> DeadLetterRecord:
+    """Return the dead letter of an action whose event is too old. `now` is seconds since 1970."""
+    headers = DeadLetterHeaders(
+        reason=Reason.TOO_OLD,
+        detail=detail,
+        errors=None,
+        source_topic=event.topic,
+        source_partition=event.partition,
+        source_offset=event.offset,
+        source_timestamp_ms=event.timestamp_ms,
+        item=action.item,
+        route=action.route,
+        action=action.action,
+        connection=action.connection,
         attempts=0,
         sends=0,
         failed_at_ms=to_ms(now),

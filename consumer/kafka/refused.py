@@ -25,8 +25,16 @@ def kept(write: DeadLetter, name: str) -> Put:
     The action has ended, so its outcome is written now, and not with the dead letter later.
     """
     key = write.key if write.key is not None else b"dead-letter:%b" % name.encode()
-    refused = replace(write, key=key, next_offset=None, is_kept=True, outcome=None)
-    return Put(write.assignment, key, _value(refused), write.next_offset, keeps=refused, outcome=write.outcome)
+    refused = replace(write, key=key, next_offset=None, with_next=False, is_kept=True, outcome=None)
+    return Put(
+        write.assignment,
+        key,
+        _value(refused),
+        write.next_offset,
+        keeps=refused,
+        with_next=write.with_next,
+        outcome=write.outcome,
+    )
 
 
 def smaller(put: Put) -> Put | None:

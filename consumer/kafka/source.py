@@ -117,6 +117,14 @@ class Source:
         """Continue after `pause`."""
         self._requests.append(self._membership.resume)
 
+    def hold(self, assignment: Assignment) -> None:
+        """Read nothing more of one partition; the others continue."""
+        self._requests.append(lambda consumer: self._membership.hold(consumer, assignment))
+
+    def release(self, assignment: Assignment) -> None:
+        """Continue after `hold`."""
+        self._requests.append(lambda consumer: self._membership.release(consumer, assignment))
+
     def readopt(self, assignment: Assignment) -> None:
         """Begin a partition anew, as if it had just been assigned."""
         self._requests.append(lambda consumer: self._membership.readopt(consumer, assignment))

@@ -42,6 +42,12 @@ class Source(Protocol):
     def resume(self) -> None:
         """Continue after `pause`."""
 
+    def hold(self, assignment: Assignment) -> None:
+        """Read nothing more of one partition; the others continue."""
+
+    def release(self, assignment: Assignment) -> None:
+        """Continue after `hold`."""
+
     def readopt(self, assignment: Assignment) -> None:
         """Begin a partition anew, as if it had just been assigned."""
 

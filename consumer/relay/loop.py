@@ -33,6 +33,7 @@ from consumer.core.effects import ActionId
 from consumer.core.ledger import Ledger, Policy
 from consumer.core.ownership import Assignment
 from consumer.core.progress import FAULTS, STALL_S, ProgressWatch, StallReason, by_reason
+from consumer.events.formats.formats import JSON, Formats
 from consumer.events.routing import Router
 from consumer.kafka.facts import (
     Assigned,
@@ -68,6 +69,7 @@ from consumer.relay.log import ThrottledLog
 from consumer.relay.outbox import Limits, Outbox
 from consumer.relay.partitions import Partitions
 from consumer.relay.refused import RefusedDeadLetters
+from consumer.relay.schemas import Schemas, SchemaWaits
 from consumer.relay.tasks import Tasks
 from consumer.telemetry.metrics import DeadLettered, Metrics, Snapshot
 
@@ -112,13 +114,17 @@ class Relay:
         check_interval_s: float = CHECK_INTERVAL_S,
         stall_s: float = STALL_S,
         tracing: Tracing | None = None,
+        formats: Formats = JSON,
+        schemas: Schemas | None = None,
+        unknown_schema_grace_s: float = 0.0,
         log: structlog.stdlib.BoundLogger = _LOG,
     ) -> None:
         """Be ready to `run`.
 
         `inbox`: where source and journal report to. `partition_counts`: by source topic. `lease_s`: see dispatch.py.
         `dead_letter_topics` (ours) and `incarnations`: see outbox.py. `jitter` draws from [0, 1). `hand_over_s`: how
-        long the source waits for a hand-over at most. `stall_s`: see progress.py.
+        long the source waits for a hand-over at most. `stall_s`: see progress.py. `schemas`,
+        `unknown_schema_grace_s`: see schemas.py.
         """
         self._inbox = inbox
         self._source = source
@@ -145,6 +151,17 @@ class Relay:
             incarnations=incarnations,
             metrics=metrics,
             tracing=tracing,
+            formats=formats,
+        )
+        self._waits = SchemaWaits(
+            schemas,
+            source=source,
+            take=self._outbox.take,
+            grace_s=unknown_schema_grace_s,
+            clock=clock,
+            tasks=self._tasks,
+            tick_soon=self._tick_soon,
+            log=self._log,
         )
         self._dispatch = Dispatch(
             connections,
@@ -173,12 +190,14 @@ class Relay:
             tick_soon=self._tick_soon,
             metrics=metrics,
             log=self._log,
+            waits=self._waits,
         )
         self._stopping = False
         self._tick_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._dead_letters: deque[DeadLettered] = deque(maxlen=LAST_DEAD_LETTERS)
         self._failure: BaseException | None = None
+        self.waiting: str | None = None  # what its partitions wait for before anything can be decided
         self._ended: asyncio.Future[None]
         self._loop: asyncio.AbstractEventLoop
 
@@ -215,6 +234,7 @@ class Relay:
             self._tasks.cancel()
             await self._dispatch.aclose()
             self._partitions.close()
+            self._waits.close()
 
     async def _wind_down(self) -> None:
         """Finish what is in flight and hand everything over (rule 2)."""
@@ -278,6 +298,7 @@ class Relay:
         self._outbox.settle_ends()
         now = self._clock()
         self._watch_progress(now)
+        self.waiting = self._waits.why
         self._metrics.publish(self._snapshot(now))
         self._tick_soon()
         self._loop.call_later(self._check_interval_s, self._check)
@@ -378,7 +399,7 @@ class Relay:
     def _consumed(self, batch: Iterable[Read]) -> None:
         now = self._clock()
         for read in batch:
-            self._outbox.take(read, now)
+            self._waits.take(read, now)
         self._outbox.apply_backpressure()  # first: with room, the source would resume
         self._source.batch_done()
         self._tick_soon()

@@ -18,7 +18,8 @@ from consumer.core.effects import ActionId, Close, Effect, GiveUp, LiveAction, S
 from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.places import offset_at, place_of
-from consumer.events.deciding import Ignored, decide
+from consumer.events.deciding import Decided, Ignored, decide
+from consumer.events.formats.formats import JSON, Awaiting, Formats
 from consumer.events.routing import Misrouted, Routed, Router, Several
 from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import DeadLetter, Intent, Item, Position, Put, Tombstone, Write
@@ -29,6 +30,7 @@ from consumer.kafka.records import (
     action_key,
     dead_letter_of_action,
     dead_letter_of_event,
+    dead_letter_of_stopped,
     dead_letter_of_unreadable,
     event_of_unreadable_record,
     live_action,
@@ -77,6 +79,7 @@ class Outbox:
         incarnations: Mapping[str, int],
         metrics: Metrics,
         tracing: Tracing | None,
+        formats: Formats = JSON,
     ) -> None:
         """`dead_letter_topics`: ours. An event that was redriven from another topic is another relay's.
 
@@ -92,6 +95,7 @@ class Outbox:
         self._incarnations = incarnations
         self._metrics = metrics
         self._tracing = tracing
+        self._formats = formats
         self._writes: list[Item] = []
         self._ends: dict[Assignment, int] = {}
         self.paused = False
@@ -121,15 +125,25 @@ class Outbox:
         for save in saves:
             self._writes.append(put_of(save, is_intent=False))
 
-    def take(self, read: Read, now: float) -> None:
-        """Decode and route each consumed event, and give its action to the ledger."""
+    def take(self, read: Read, now: float) -> tuple[Read, Awaiting] | None:
+        """Decode and route each consumed event, and give its action to the ledger.
+
+        Returns what is left where an event's schema must be fetched first: it is to be taken again.
+        """
         assignment, events = read.assignment, read.events
+        for taken, event in enumerate(events):
+            decision = decide(event, self._router, self._dead_letter_topics, now=now, formats=self._formats)
+            if isinstance(decision, Awaiting):
+                if taken:
+                    self._ends.pop(assignment, None)  # it lies before the events that were settled now
+                self._metrics.events_consumed(assignment.topic, taken)
+                return Read(assignment, events[taken:], read.next_offset), decision
+            self._writes += self._taken(assignment, event, decision, now)
         self._metrics.events_consumed(assignment.topic, len(events))
-        for event in events:
-            self._writes += self._taken(assignment, event, now)
         self._ends.pop(assignment, None)
         if not events or events[-1].offset + 1 < read.next_offset:
             self._ends[assignment] = read.next_offset
+        return None
 
     def settle_ends(self) -> None:
         """Move the positions of partitions whose end holds no events (rule 3)."""
@@ -154,10 +168,9 @@ class Outbox:
             )
         )
 
-    def _taken(self, assignment: Assignment, event: SourceEvent, now: float) -> list[Item]:
+    def _taken(self, assignment: Assignment, event: SourceEvent, decision: Decided, now: float) -> list[Item]:
         """Return the writes that settle an event, its position with the last (rule 1)."""
         next_offset = event.offset + 1
-        decision = decide(event, self._router, self._dead_letter_topics)
         match decision:
             case Ignored(why):
                 self._metrics.ignored(event.topic, why)
@@ -179,13 +192,40 @@ class Outbox:
                     )
                 ]
             case Several(actions):
-                saves = [self._accepted(assignment, event, action, now) for action in actions]
+                settled = [self._settled(assignment, event, action, now) for action in actions]
             case Routed():
-                saves = [self._accepted(assignment, event, decision, now)]
-        new = [save for save in saves if save is not None]
-        if not new:
-            return [Position(assignment, next_offset)]
-        return [*(put_of(save, with_next=True) for save in new[:-1]), put_of(new[-1], next_offset)]
+                settled = [self._settled(assignment, event, decision, now)]
+        new = [write for write in settled if isinstance(write, Put | DeadLetter)]
+        outcomes = tuple(each for each in settled if isinstance(each, EndedAction))
+        if outcomes or not new:
+            position = Position(assignment, next_offset, outcomes)
+            return [*(replace(write, with_next=True) for write in new), position]
+        return [*(replace(write, with_next=True) for write in new[:-1]), replace(new[-1], next_offset=next_offset)]
+
+    def _settled(
+        self, assignment: Assignment, event: SourceEvent, action: Routed, now: float
+    ) -> Put | DeadLetter | EndedAction | None:
+        """Return what is to be written of an action, or of what a guard makes of it; None: the ledger has it."""
+        if (stopped := action.stopped) is None:
+            save = self._accepted(assignment, event, action, now)
+            return None if save is None else put_of(save)
+        self._metrics.stopped(action.route, stopped.by)
+        outcome = EndedAction(
+            outcome=OutcomeName.DEAD_LETTER if stopped.is_dead_letter else OutcomeName(stopped.by),
+            payload=new_action(action, event, self._incarnations[assignment.topic]).payload,
+            ended=now,
+            times=Times(now),
+            reason=Reason.TOO_OLD if stopped.is_dead_letter else None,
+        )
+        if not stopped.is_dead_letter:
+            return outcome
+        return DeadLetter(
+            assignment=assignment,
+            record=dead_letter_of_stopped(action, event, stopped.detail, now),
+            reason=Reason.TOO_OLD,
+            offset=event.offset,
+            outcome=outcome,
+        )
 
     def _accepted(self, assignment: Assignment, event: SourceEvent, action: Routed, now: float) -> Save | None:
         """Give an action to the ledger; returns what is to be saved, None where the ledger has it."""
@@ -195,15 +235,17 @@ class Outbox:
         self._metrics.routed(action.route, action.action)
         for each in action.dropped:
             self._metrics.field_dropped(action.route, each.key)
-        incarnation = self._incarnations[assignment.topic]
+        incarnation, shadow = self._incarnations[assignment.topic], self._router.shadow is not None
         place = place_of(incarnation, event.offset, action.item or 0)
-        return self._ledger.accept(assignment, place, new_action(action, event, incarnation), now)
+        return self._ledger.accept(assignment, place, new_action(action, event, incarnation, shadow=shadow), now)
 
     def _write(self, effect: Effect, now: float) -> Write:
         match effect:
             case Save():
                 return put_of(effect)
             case Close():
+                if effect.outcome is OutcomeName.SHADOW:
+                    self._metrics.stopped(effect.route, "shadow")
                 return tombstone_of(effect, now)
             case GiveUp():
                 if self._tracing is not None:
@@ -237,7 +279,7 @@ class Outbox:
             (self._source.pause if full else self._source.resume)()
 
 
-def put_of(save: Save, next_offset: int | None = None, *, is_intent: bool = True, with_next: bool = False) -> Put:
+def put_of(save: Save, *, is_intent: bool = True) -> Put:
     """Return the write of an action's record. `is_intent`: with `sending` it is a new intent.
 
     A document waits for its record's commit as an action does for its intent's.
@@ -245,16 +287,16 @@ def put_of(save: Save, next_offset: int | None = None, *, is_intent: bool = True
     assignment, place = save.action_id
     may_follow = save.sending or save.before_document
     intent = Intent(save.action_id, save.sends, save.doubt) if may_follow and is_intent else None
-    return Put(assignment, action_key(place, save.route), pending_value(save), next_offset, intent, with_next=with_next)
+    return Put(assignment, action_key(place, save.route), pending_value(save), intent=intent)
 
 
 def tombstone_of(closed: Close, now: float) -> Tombstone:
-    """Return the write that ends an accepted action, with its outcome. `now` is seconds since 1970."""
+    """Return the write that ends an action, with its outcome. `now` is seconds since 1970."""
     assignment, place = closed.action_id
     outcome = None
     if closed.payload is not None and closed.times is not None:
         outcome = EndedAction(
-            outcome=OutcomeName.ACCEPTED,
+            outcome=closed.outcome,
             payload=closed.payload,
             ended=now,
             times=closed.times,

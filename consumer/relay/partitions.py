@@ -34,6 +34,7 @@ from consumer.relay.edges import Journal, Restorer, Source, is_dead
 from consumer.relay.log import ThrottledLog
 from consumer.relay.outbox import Outbox, given_up
 from consumer.relay.refused import RefusedDeadLetters
+from consumer.relay.schemas import SchemaWaits
 from consumer.relay.tasks import Tasks
 from consumer.telemetry.metrics import Metrics, PartitionFigures, SetApart
 from schemas.dead_letter import Reason
@@ -73,6 +74,7 @@ class Partitions:
         tick_soon: Callable[[], None],
         metrics: Metrics,
         log: ThrottledLog,
+        waits: SchemaWaits,
     ) -> None:
         """`counts`: how many partitions each source topic has."""
         self._counts = dict(counts)
@@ -88,6 +90,7 @@ class Partitions:
         self._tick_soon = tick_soon
         self._metrics = metrics
         self._log = log
+        self._waits = waits
         self._restoring = ThreadPoolExecutor(1, thread_name_prefix="restore")
         self._restoring_now: set[Assignment] = set()
         self._readopted: Counter[tuple[str, int]] = Counter()
@@ -112,6 +115,8 @@ class Partitions:
             return Seen(reading, pending, "set_apart")
         if pending is None:
             return Seen(reading, None, "restoring")
+        if (waits := self._waits.reason(assignment)) is not None:
+            return Seen(reading, pending, waits)
         return Seen(reading, pending, "foreign_transaction" if reading is not None and reading.held else halted_by)
 
     def close(self) -> None:
@@ -195,6 +200,7 @@ class Partitions:
         if not self._stays(assignment):
             return
         self._set_apart(assignment, "unwritable", why)
+        self._waits.drop([assignment])
         self._ledger.drop(assignment)
         self._refused.forget(assignment)
         self._tasks.start(self._readopt(assignment))
@@ -260,6 +266,7 @@ class Partitions:
     def revoked(self, assignments: Sequence[Assignment], settled: threading.Event) -> None:
         """Start nothing more for these. They are given away when what is in flight has ended (rule 2)."""
         self._metrics.rebalanced("revoked")
+        self._waits.drop(assignments)
         for assignment in assignments:
             self._outbox.apply(self._ledger.stop(assignment), self._clock())
         self.hand_overs.append(HandOver(assignments, settled, set(assignments), set()))
@@ -292,6 +299,7 @@ class Partitions:
         self._forget(assignments)
 
     def _forget(self, assignments: Iterable[Assignment]) -> None:
+        self._waits.drop(assignments)
         for assignment in assignments:
             self._apart.pop(assignment, None)
             self._ledger.drop(assignment)

@@ -38,6 +38,7 @@ from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.progress import Stall, StallReason
 from consumer.engage.http import Endpoint, FailureKind
 from consumer.events.deciding import Ignoring
+from consumer.events.guards import StoppedBy
 from consumer.telemetry.rolling import Flow, History
 from schemas.dead_letter import Reason
 from schemas.engage import DOCUMENTED_ACTIONS
@@ -185,6 +186,12 @@ class Metrics:
             "field",
         )
         self._routed = counter("actions_routed_total", "Events that became an action.", "route", "action")
+        self._stopped = counter(
+            "actions_stopped_total",
+            "Actions that a guard did not let go: withheld, too_old, shadow.",
+            "route",
+            "reason",
+        )
         self._polls = counter(
             "polls_answered_total", "Polls for a versionTag and documents sent, by outcome.", "connection", "outcome"
         )
@@ -288,6 +295,7 @@ class Metrics:
             for series in (self._consumed, self._unrouted, self._tombstones, self._foreign_redrives, self._refused):
                 series.start([(topic,)])
         self._routed.start(routes)
+        self._stopped.start((route, reason) for route, _ in routes for reason in get_args(StoppedBy))
         self._dropped.start((route, field) for route, _ in routes for field in ("language", "data", "event_time"))
         for of_action in (self._event_to_accepted, self._ready_to_accepted):
             of_action.start((connection, action) for connection in connections for action in actions)
@@ -321,6 +329,10 @@ class Metrics:
             "foreign_redrive": self._foreign_redrives,
         }[why]
         series[topic,].inc()
+
+    def stopped(self, route: str, reason: StoppedBy) -> None:
+        """Record that a guard stopped an action."""
+        self._stopped[route, reason].inc()
 
     def field_dropped(self, route: str, field: str) -> None:
         """Record that an action went without a field of its event."""
@@ -538,7 +550,8 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
     stalled = Counted(each.reason for each in snapshot.stalled.values())
     yield _gauge(
         "stalled_partitions",
-        "Owned partitions with a lag of which nothing was read or settled for 5 minutes, by reason.",
+        "Owned partitions with a lag of which nothing was read or settled for 5 minutes, by reason; for"
+        " registry and unknown_schema: at once.",
         "reason",
         ((reason, stalled[reason]) for reason in get_args(StallReason)),
     )

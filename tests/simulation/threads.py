@@ -103,6 +103,12 @@ class SimulatedSource:
         self._process.scheduler.reach("the source was resumed")
         self._requests.append(self.membership.resume)
 
+    def hold(self, assignment: Assignment) -> None:
+        self._requests.append(lambda consumer: self.membership.hold(consumer, assignment))
+
+    def release(self, assignment: Assignment) -> None:
+        self._requests.append(lambda consumer: self.membership.release(consumer, assignment))
+
     def readopt(self, assignment: Assignment) -> None:
         self._requests.append(lambda consumer: self.membership.readopt(consumer, assignment))
 

@@ -66,7 +66,7 @@ class RememberingRouter:
 
     def __init__(self) -> None:
         self._router = Router(compile_routes(ROUTES), ["default"])
-        self.tombstones = self._router.tombstones
+        self.tombstones, self.shadow = self._router.tombstones, self._router.shadow
         self._known: dict[tuple[bytes | None, int | None], Routed | Several | Unrouted | Misrouted] = {}
 
     def route(

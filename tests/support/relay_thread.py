@@ -21,6 +21,7 @@ from consumer.core.ownership import Partition
 from consumer.core.pacing import Pace, PollSchedule
 from consumer.core.progress import STALL_S, Reading
 from consumer.engage.client import EngageClient
+from consumer.events.formats.formats import JSON, Formats
 from consumer.events.routing import BUILT_IN_ROUTES, Router, RouteRule, compile_routes
 from consumer.kafka.facts import Failed
 from consumer.kafka.initial_offsets import Started, settle_start
@@ -33,6 +34,7 @@ from consumer.relay.dispatch import lease_of
 from consumer.relay.inbox import Inbox
 from consumer.relay.loop import Relay
 from consumer.relay.outbox import Limits, replace_too_large
+from consumer.relay.schemas import Schemas
 from consumer.telemetry.metrics import Metrics
 from tests.support.engage import API_KEY
 from tests.support.sandbox import Sandbox
@@ -40,6 +42,7 @@ from tests.support.waiting import PATIENCE_S, deaths, until
 
 IMPATIENT = PollSchedule(initial_s=0.05, max_interval_s=0.3, backoff_s=(0.1, 0.2))
 QUICK = Policy(schedule=IMPATIENT, deadline_s=120.0, not_found_grace_s=1.0, contact_grace_s=1.0, processing_s=0.5)
+GRACE_S = 1.0  # of a schema that a registry does not know
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
@@ -66,6 +69,8 @@ class RelayThread:
         max_pending: int = 100_000,
         stall_s: float = STALL_S,
         api_key: Callable[[], str] = lambda: API_KEY,
+        formats: Formats = JSON,
+        schemas: Schemas | None = None,
     ) -> None:
         started = until(lambda: _settled_start(sandbox), "the start is written down")
         assert started is not None
@@ -132,6 +137,9 @@ class RelayThread:
             metrics=metrics,
             heartbeats=heartbeats,
             stall_s=stall_s,
+            formats=formats,
+            schemas=schemas,
+            unknown_schema_grace_s=GRACE_S,
         )
         self._stop: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
@@ -212,6 +220,11 @@ class RelayThread:
     def readings(self) -> Mapping[Partition, Reading]:
         """How far each partition was read."""
         return self._source.readings
+
+    @property
+    def waiting(self) -> str | None:
+        """What /readyz says that it waits for."""
+        return self._relay.waiting
 
     def metric(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(f"engage_relay_{name}", labels) or 0.0

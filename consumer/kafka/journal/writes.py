@@ -62,8 +62,8 @@ class Tombstone:
 class DeadLetter:
     """Write a dead letter, and remove the record of `key` in the same transaction.
 
-    `offset`: of the event in the source, None where nobody knows it. `next_offset`: see Put. `is_kept`: its topic
-    refused it before, and the delay topic keeps it under `key`. `outcome`: see Tombstone.
+    `offset`: of the event in the source, None where nobody knows it. `next_offset`, `with_next`: see Put. `is_kept`:
+    its topic refused it before, and the delay topic keeps it under `key`. `outcome`: see Tombstone.
     """
 
     assignment: Assignment
@@ -72,6 +72,7 @@ class DeadLetter:
     offset: int | None
     key: bytes | None = None
     next_offset: int | None = None
+    with_next: bool = False
     outcome: Ended | None = None
     is_kept: bool = False
 
@@ -128,4 +129,4 @@ def size_of(write: Write) -> int:
 
 def goes_on(items: Sequence[Item]) -> bool:
     """Tell whether the write after these belongs to their transaction."""
-    return bool(items) and isinstance(last := items[-1], Put) and last.with_next
+    return bool(items) and isinstance(last := items[-1], Put | DeadLetter) and last.with_next

@@ -85,7 +85,7 @@ def test_run_ends_the_process_although_a_client_hangs() -> None:
 import sys, threading
 from consumer import cli, run
 from consumer.errors import ExitCode
-def failing(settings, *, start, create_topics):
+def failing(settings, *, start, create_topics, shadow):
     threading.Thread(target=threading.Event().wait).start()
     print("the last line", file=sys.stderr)
     return ExitCode.OFFSET_OUT_OF_RANGE

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from consumer.config.settings import Address, Settings, json_schema, load, seconds
+from consumer.config.settings import Address, Settings, json_schema, load
 from consumer.errors import ConfigurationError
+from consumer.events.durations import seconds
 from consumer.events.routing import BUILT_IN_ROUTES
 from consumer.kafka.topics import RelayTopics
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from consumer.core.ownership import Assignment
@@ -123,3 +124,57 @@ def test_an_end_is_no_error_and_an_error_is_no_end() -> None:
     assert dict(membership.positions) == {AT: 4}
     polled(membership, fake, record(9, KafkaError._FATAL))
     assert isinstance(facts[-1], Failed)
+
+
+class PausingConsumer(FakeConsumer):
+    """Knows what is paused, and refuses to resume what is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paused: set[tuple[str, int]] = set()
+
+    def pause(self, partitions: object) -> None:
+        self.paused |= {(each.topic, each.partition) for each in cast("list[TopicPartition]", partitions)}
+
+    def resume(self, partitions: object) -> None:
+        resumed = {(each.topic, each.partition) for each in cast("list[TopicPartition]", partitions)}
+        assert resumed <= self.paused
+        self.paused -= resumed
+
+
+@pytest.mark.parametrize("held_first", [True, False])
+def test_a_partition_that_is_held_stays_so_through_back_pressure(held_first: bool) -> None:
+    fake = PausingConsumer()
+    consumer = cast("Consumer", fake)
+    other = ("orders", 1)
+    membership = Membership(
+        [AT[0]],
+        lambda _: None,
+        clock=lambda: 0.0,
+        wait=lambda *_: True,
+        beat=lambda: None,
+        confirm=lambda: None,
+    )
+    membership._on_assign(consumer, [TopicPartition(*AT), TopicPartition(*other)])
+    mine = Assignment(*AT, 1)
+    assert membership.begin(consumer, mine, 0)
+    assert membership.begin(consumer, Assignment(*other, 2), 0)
+    assert fake.paused == set()
+
+    if held_first:
+        membership.hold(consumer, mine)
+    membership.pause(consumer)
+    if not held_first:
+        membership.hold(consumer, mine)
+    assert fake.paused == {AT, other}
+    membership.resume(consumer)
+    assert fake.paused == {AT}
+    membership.pause(consumer)
+    membership.release(consumer, mine)
+    assert fake.paused == {AT, other}
+    membership.resume(consumer)
+    assert fake.paused == set()
+
+    membership.hold(consumer, Assignment(*AT, 7))
+    membership.release(consumer, mine)
+    assert fake.paused == set()

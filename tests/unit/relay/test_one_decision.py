@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from typing import cast
 
+import pytest
 from hypothesis import example, given
+from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from consumer.commands.route import Verdict, judged
+from consumer.config.formats import formats_of
 from consumer.config.settings import Settings
 from consumer.core.ledger import Ledger, Policy
 from consumer.core.ownership import Assignment
+from consumer.events.formats.formats import JSON as JSON_EVERYWHERE
+from consumer.events.formats.formats import Formats
 from consumer.events.routing import Routed
 from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import DeadLetter, Item, Put, Write
@@ -23,8 +30,8 @@ from consumer.relay.outbox import Limits, Outbox
 from consumer.relay.refused import RefusedDeadLetters
 from consumer.telemetry.metrics import Metrics
 from schemas.dead_letter import REDRIVE_OF, DeadLetterHeaders
+from tests.support.registry import TestRegistry, framed
 
-OURS = Assignment("orders", 0, 1)
 SETTINGS = Settings.model_validate(
     {
         "kafka": {"bootstrap.servers": "localhost:9092"},
@@ -74,24 +81,31 @@ class Collecting:
         return True
 
 
-def relayed(record: SourceEvent) -> tuple[object, ...]:
+def relayed(
+    record: SourceEvent, settings: Settings = SETTINGS, formats: Formats = JSON_EVERYWHERE
+) -> tuple[object, ...]:
     """Give the record to the relay's outbox, and tell what it has the journal write."""
     ledger = Ledger(Policy(), jitter=lambda: 0.5)
-    ledger.assign(OURS, [], 0.0)
     journal = Collecting()
     outbox = Outbox(
         ledger=ledger,
-        router=SETTINGS.router,
+        router=settings.router,
         source=cast("Source", None),
         journal=journal,
         refused=RefusedDeadLetters(),
         limits=Limits(100),
         dead_letter_topics=SETTINGS.dead_letter_topics,
-        incarnations={OURS.topic: 0},
+        incarnations={record.topic: 0},
         metrics=Metrics(CollectorRegistry()),
         tracing=None,
+        formats=formats,
     )
-    outbox.take(Read(OURS, [record], record.offset + 1), 0.0)
+    ours = Assignment(record.topic, 0, 1)
+    ledger.assign(ours, [], 0.0)
+    if (left := outbox.take(Read(ours, [record], record.offset + 1), 0.0)) is not None:
+        rest, awaiting = left
+        assert rest == Read(ours, [record], record.offset + 1)
+        return "waiting", awaiting.schema
     outbox.submit()
     *others, write = journal.writes
     assert all(isinstance(each, Put) and each.with_next and each.next_offset is None for each in others)
@@ -118,6 +132,16 @@ def kept(write: Write) -> tuple[object, ...]:
 def dry_run(record: SourceEvent) -> tuple[object, ...]:
     (verdict,) = judged([record], SETTINGS)
     return told(verdict)
+
+
+FORMATS: dict[str, dict[str, str]] = {
+    "events.ce": {"format": "cloudevents"},
+    "events.cdc": {"format": "debezium"},
+    "events.plain": {"format": "plain"},
+    "events.utf16": {"format": "plain", "encoding": "utf-16"},
+    "events.latin": {"format": "plain", "encoding": "latin-1", "compression": "gzip"},
+    "events.framed": {"format": "confluent"},
+}
 
 
 def told(verdict: Verdict) -> tuple[object, ...]:
@@ -196,3 +220,63 @@ def test_a_dry_run_decides_as_the_relay_does(
         headers=headers,
     )
     assert dry_run(record) == relayed(record)
+
+
+ENVELOPES = (MINE | CANONICAL).map(
+    lambda event: {"schema": {"type": "struct", "fields": []}, "payload": {"op": "c", "before": None, "after": event}}
+)
+CLOUDEVENTS = (MINE | CANONICAL).map(
+    lambda event: {"specversion": "1.0", "id": "1", "source": "/", "kind": "parcel", **event, "data": event}
+)
+TEXTS = (ENVELOPES | CLOUDEVENTS | MINE | st.lists(CLOUDEVENTS, max_size=2)).map(json.dumps)
+ENCODED = TEXTS.flatmap(
+    lambda text: st.sampled_from(
+        [
+            *(text.encode(encoding) for encoding in ("utf-8", "utf-16", "utf-16-be")),
+            *(gzip.compress(text.encode()), text.encode()[:-1], framed(2, text.encode()), framed(99, text.encode())),
+        ]
+    )
+)
+FORMAT_HEADERS = st.lists(
+    st.tuples(
+        st.sampled_from(["content-type", "ce_specversion", "ce_id", "ce_type", "ce_source", "__value_schema_id"]),
+        st.none()
+        | st.binary(max_size=6)
+        | st.sampled_from([b"1.0", b"application/json", b"application/cloudevents-batch+json; charset=utf-16"])
+        | st.just(b"\x00\x00\x00\x00\x02"),
+    ),
+    max_size=5,
+)
+
+
+@pytest.fixture(scope="module")
+def of_formats() -> Iterator[tuple[Settings, Formats]]:
+    """Return settings with a topic of each format, and a registry that knows schema 2."""
+    with TestRegistry({2: {"schema": "{}", "schemaType": "JSON"}}) as registry:
+        settings = Settings.model_validate(
+            {
+                **SETTINGS.model_dump(include={"routes"}),
+                "kafka": {"bootstrap.servers": "localhost:9092"},
+                "engage": {"connections": {"default": {"base_url": "https://localhost", "api_key": "none"}}},
+                "source": {"topics": list(FORMATS), "formats": FORMATS},
+                "registry": {"url": registry.url},
+            }
+        )
+        formats, schemas = formats_of(settings, time.time)
+        assert schemas is not None
+        schemas.fetch("2", framed(2, b"{}"))
+        yield settings, formats
+
+
+@settings_of_hypothesis(deadline=None)
+@given(st.sampled_from(list(FORMATS)), VALUES | ENCODED, HEADERS | FORMAT_HEADERS)
+def test_a_dry_run_decides_as_the_relay_does_in_every_format(
+    of_formats: tuple[Settings, Formats],
+    topic: str,
+    value: bytes | None,
+    headers: list[tuple[str, bytes | None]],
+) -> None:
+    settings, formats = of_formats
+    record = SourceEvent(topic=topic, partition=0, offset=17, timestamp_ms=None, key=None, value=value, headers=headers)
+    (verdict,) = judged([record], settings)
+    assert told(verdict) == relayed(record, settings, formats)[: 1 if verdict.fate == "waiting" else None]

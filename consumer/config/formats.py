@@ -1,0 +1,36 @@
+"""The formats of the source topics as they are configured, with the registry that some of them need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from consumer.config.settings import Settings
+from consumer.core.clock import Clock
+from consumer.errors import ConfigurationError
+from consumer.events.formats.formats import Formats
+
+if TYPE_CHECKING:
+    from consumer.kafka.registry.schemas import Schemas
+
+MISSING = "registry: its client is not installed: pip install 'engage-relay[registry]'"
+
+
+def formats_of(settings: Settings, clock: Clock) -> tuple[Formats, Schemas | None]:
+    """Return how each topic's values become events, and the schemas that they need.
+
+    Raises ConfigurationError where a registry is configured and its client is not installed. Nothing is asked here.
+    """
+    schemas = None if settings.registry is None else _schemas(settings, clock)
+    return Formats(settings.source.formats, schemas), schemas
+
+
+def _schemas(settings: Settings, clock: Clock) -> Schemas:
+    from consumer.kafka.registry.schemas import Schemas  # noqa: PLC0415 - an extra
+
+    try:
+        from consumer.kafka.registry.client import ConfluentRegistry  # noqa: PLC0415 - an extra
+        from consumer.kafka.registry.readers import reader_of  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError:
+        raise ConfigurationError((MISSING,)) from None
+    assert settings.registry is not None  # noqa: S101 - it was asked before
+    return Schemas(ConfluentRegistry(settings.registry.properties), clock, reader_of)

@@ -1,0 +1,31 @@
+"""What all sections of the configuration have in common."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+
+class Section(BaseModel):
+    """A section of the file: its keys, and no others."""
+
+    # hide_input: a wrong value may be a secret in the wrong place.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_written(cls, values: object) -> object:
+        """A section or key without a value (all of it in comments, say) is one that was left out."""
+        if not isinstance(values, dict):
+            return {} if values is None else values
+        return {key: value for key, value in values.items() if value is not None or key not in cls.model_fields}
+
+
+def errors_at(details: list[InitErrorDetails]) -> ValidationError:
+    """Make the error that a validator raises for keys below its own field; pydantic puts the field's path before."""
+    return ValidationError.from_exception_data("settings", details, hide_input=True)
+
+
+def wrong(key: str, text: str) -> InitErrorDetails:
+    """Say what is wrong with a key below a validator's own field."""
+    return InitErrorDetails(type=PydanticCustomError("wrong", "{text}", {"text": text}), loc=(key,), input=None)

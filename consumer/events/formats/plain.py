@@ -1,0 +1,23 @@
+"""The format `plain`: JSON or any other text.
+
+What begins as JSON does (`{`, `[` or a quote) must be JSON. All else is one text: the event itself, which a route
+takes apart with `split(event, ';')`, say.
+"""
+
+from __future__ import annotations
+
+from consumer.events.decoding import Undecodable, decode, is_null
+
+_BOM = b"\xef\xbb\xbf"
+_JSON = (b"{", b"[", b'"')
+
+
+def read(text: bytes) -> object | Undecodable:
+    """Read UTF-8 text."""
+    text = text.removeprefix(_BOM)
+    if text.lstrip(b" \t\r\n").startswith(_JSON) or is_null(text):
+        return decode(text)
+    try:
+        return text.decode()
+    except UnicodeDecodeError as wrong:
+        return Undecodable(f"not UTF-8 at byte {wrong.start}")

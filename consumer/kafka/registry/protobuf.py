@@ -1,0 +1,127 @@
+"""Reads Protobuf behind a Schema Registry's frame. No generated class is needed: the schema tells the message."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
+
+import grpc_tools
+from confluent_kafka.schema_registry import Schema
+from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer
+from confluent_kafka.schema_registry.serde import SchemaId
+from google.protobuf.descriptor import Descriptor, FileDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from google.type import latlng_pb2
+
+from consumer.events.decoding import MAX_NESTING, TOO_DEEP, Undecodable
+from consumer.events.formats import debezium
+from consumer.events.formats.formats import Reader
+from consumer.events.formats.values import TooDeepError
+
+COMPILE_S = 30.0
+_FILE = "the-schema-itself.proto"
+# Where the files lie that schemas import and no registry has: google/protobuf, google/type.
+_INCLUDED = (Path(grpc_tools.__file__).parent / "_proto", Path(latlng_pb2.__file__).parents[2])
+_BY_ID = {"subject.name.strategy.type": "TOPIC"}
+
+
+def protobuf_reader(schema: Schema, references: Mapping[str, Schema]) -> Reader:
+    """Return what reads the values of a schema; `references` are by the name under which it imports them.
+
+    Raises ValueError where it cannot be compiled.
+    """
+    descriptor = compiled(schema, references)
+    deserialisers: dict[tuple[int, ...], Callable[[bytes], Message | None]] = {}
+
+    def read(value: bytes, *, as_change: bool) -> object | Undecodable:
+        try:
+            frame = SchemaId("PROTOBUF")
+            frame.from_bytes(BytesIO(value))
+            indexes = tuple(frame.message_indexes or (0,))
+            deserialise = deserialisers.get(indexes)
+            if deserialise is None:
+                deserialise = deserialisers[indexes] = _deserialiser(_message(descriptor, indexes))
+            event = _event(deserialise(value))
+        except TooDeepError:
+            return Undecodable(TOO_DEEP)
+        except Exception as error:  # noqa: BLE001 - the library's decoder, given any bytes
+            return Undecodable(f"its bytes are not what its schema says ({type(error).__name__})")
+        return debezium.unwrapped(event) if as_change else event
+
+    return read
+
+
+def _deserialiser(message: Descriptor) -> Callable[[bytes], Message | None]:
+    # Without a registry: the schema was fetched, and a value needs no other one.
+    return cast("Callable[[bytes], Message | None]", ProtobufDeserializer(GetMessageClass(message), _BY_ID))
+
+
+def compiled(schema: Schema, references: Mapping[str, Schema]) -> FileDescriptor:
+    """Compile a schema. protoc runs as a process of its own: it writes to stderr, and is given what others registered.
+
+    Registries could do it, too (`?format=serialized`), but not all of them.
+    """
+    with TemporaryDirectory() as folder:
+        root, result = Path(folder, "schemas"), Path(folder, "compiled")
+        for name, each in {**references, _FILE: schema}.items():
+            target = (root / name).resolve()
+            if not target.is_relative_to(root.resolve()):
+                raise ValueError("an import leads out of its folder")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(each.schema_str or "")
+        paths = [f"-I{each}" for each in (root, *_INCLUDED)]
+        command = [sys.executable, "-m", "grpc_tools.protoc", *paths, f"-o{result}", "--include_imports", _FILE]
+        done = subprocess.run(command, capture_output=True, timeout=COMPILE_S, check=False)  # noqa: S603 - fixed words
+        if done.returncode:
+            raise ValueError("protoc refuses it")
+        files = FileDescriptorSet.FromString(result.read_bytes())
+    pool = DescriptorPool()
+    for file in files.file:  # each after those that it imports
+        pool.Add(file)
+    return pool.FindFileByName(_FILE)
+
+
+def _message(file: FileDescriptor, indexes: Sequence[int]) -> Descriptor:
+    """Return the message that a frame names: by its place in the file, then in the message around it."""
+    described = FileDescriptorProto()
+    file.CopyToProto(described)
+    top = described.message_type[_within(indexes[0], described.message_type)]
+    found: Descriptor = file.message_types_by_name[top.name]
+    for index in indexes[1:]:
+        found = found.nested_types[_within(index, found.nested_types)]
+    return found
+
+
+def _within(index: int, some: Sequence[object]) -> int:
+    if not 0 <= index < len(some):
+        raise IndexError
+    return index
+
+
+def _event(message: Message | None) -> object:
+    """Return a message as JSON has it, by Protobuf's own mapping (`order_id` is `orderId`), defaults included."""
+    if message is None:
+        return None
+    return _without_empty(MessageToDict(message, always_print_fields_with_no_presence=True))
+
+
+def _without_empty(value: object, depth: int = 0) -> object:
+    """Make an empty text null: without `optional`, Protobuf writes the same for one that was never set."""
+    if value == "":
+        return None
+    if isinstance(value, dict | list) and depth >= MAX_NESTING:
+        raise TooDeepError
+    if isinstance(value, dict):
+        return {name: _without_empty(inner, depth + 1) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [each if each == "" else _without_empty(each, depth + 1) for each in value]
+    return value

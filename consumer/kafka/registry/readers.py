@@ -1,0 +1,132 @@
+"""Readers of values by their schema: Avro, JSON Schema, Protobuf, by confluent-kafka's own deserialisers.
+
+Rules:
+ 1. A reader has all that it needs: its deserialiser asks the schemas that were fetched, and never the network.
+ 2. What a reader returns is JSON: values.py says what becomes of decimals, bytes and times. An enum of Protobuf is its
+    name, and an empty text of Protobuf is null: it cannot tell it from one that was not set.
+ 3. JSON behind a frame is read as all JSON is, so its numbers leave as they came. It is not validated once more.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, cast
+
+from confluent_kafka.schema_registry import Schema
+from confluent_kafka.schema_registry.avro import AvroDeserializer
+from confluent_kafka.schema_registry.error import SchemaParseException, UnknownType
+from confluent_kafka.schema_registry.schema_registry_client import RegisteredSchema
+from confluent_kafka.schema_registry.serde import SchemaId
+from confluent_kafka.serialization import SerializationError
+
+from consumer.events.decoding import TOO_DEEP, Undecodable, decode
+from consumer.events.formats import debezium
+from consumer.events.formats.formats import Reader
+from consumer.events.formats.values import TooDeepError, as_json
+from consumer.kafka.registry.schemas import RegistryError
+
+if TYPE_CHECKING:
+    from confluent_kafka.schema_registry import SchemaRegistryClient
+
+# No subject is needed to read a value, and the default strategy would ask the registry for one.
+_BY_ID = {"subject.name.strategy.type": "TOPIC"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A schema, and those it refers to by subject and version."""
+
+    schema: Schema
+    references: Mapping[tuple[str, int], Schema]
+
+
+class _Known:
+    """What a deserialiser asks in place of a registry's client (rule 1)."""
+
+    def __init__(self, fetched: Fetched) -> None:
+        self._fetched = fetched
+
+    def config(self) -> dict[str, object]:
+        return {}
+
+    def get_schema(self, *_: object) -> Schema:
+        return self._fetched.schema
+
+    get_schema_by_guid = get_schema
+
+    def get_version(self, subject: str, version: int, *_: object) -> RegisteredSchema:
+        schema = self._fetched.references[subject, version]
+        return RegisteredSchema(subject=subject, version=version, schema_id=None, guid=None, schema=schema)
+
+
+def reader_of(fetched: Fetched) -> Reader | Undecodable:
+    """Return what reads the values of a schema, or why nothing does."""
+    kind = fetched.schema.schema_type or "AVRO"
+    try:
+        match kind:
+            case "AVRO":
+                return _avro(fetched)
+            case "JSON":
+                return _json
+            case "PROTOBUF":
+                from consumer.kafka.registry.protobuf import protobuf_reader  # noqa: PLC0415 - an import of 100 ms
+
+                return protobuf_reader(fetched.schema, _by_name(fetched))
+    except (OSError, subprocess.SubprocessError) as error:  # this machine's trouble, not the schema's
+        raise RegistryError(f"its schema could not be compiled ({type(error).__name__})") from None
+    except Exception as error:  # noqa: BLE001 - a library's parser, given whatever somebody registered
+        return Undecodable(f"its schema cannot be used ({type(error).__name__})")
+    return Undecodable("its schema is neither Avro nor JSON Schema nor Protobuf")
+
+
+def _by_name(fetched: Fetched) -> dict[str, Schema]:
+    """Return what a schema refers to, by the names under which it is imported."""
+    found: dict[str, Schema] = {}
+    for schema in (fetched.schema, *fetched.references.values()):
+        for each in schema.references or ():
+            if each.name is not None and each.subject is not None and each.version is not None:
+                found[each.name] = fetched.references[each.subject, each.version]
+    return found
+
+
+def client_of(fetched: Fetched) -> SchemaRegistryClient:
+    """Return a registry's client that knows only what was fetched."""
+    return cast("SchemaRegistryClient", _Known(fetched))
+
+
+def _avro(fetched: Fetched) -> Reader:
+    deserialise = AvroDeserializer(client_of(fetched), conf=_BY_ID)
+    convert = debezium.conversion(json.loads(fetched.schema.schema_str or "null"))
+
+    def read(value: bytes, *, as_change: bool) -> object | Undecodable:
+        try:
+            event = as_json(deserialise(value))
+        except TooDeepError:
+            return Undecodable(TOO_DEEP)
+        except (SchemaParseException, UnknownType) as error:  # it parses the schema with the first value
+            return Undecodable(f"its schema cannot be used ({type(error).__name__})")
+        except Exception as error:  # noqa: BLE001 - the library's decoder, given any bytes
+            return not_its_schema(error)
+        if not as_change:
+            return event
+        return debezium.unwrapped(event if convert is None else convert(event))
+
+    return read
+
+
+def _json(value: bytes, *, as_change: bool) -> object | Undecodable:
+    try:
+        payload = SchemaId("JSON").from_bytes(BytesIO(value)).read()
+    except SerializationError as error:
+        return not_its_schema(error)
+    return debezium.read(payload) if as_change else decode(payload)
+
+
+def not_its_schema(error: Exception) -> Undecodable:
+    """Say that a value is not what its schema says. The library's text may hold contents."""
+    name = type(error).__name__
+    return Undecodable(f"its bytes are not what its schema says ({name})")

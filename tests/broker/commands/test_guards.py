@@ -1,0 +1,94 @@
+"""Guards of a whole relay: a start that would mail old orders, a connection for few, a run that sends nothing."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.support.books import Books
+from tests.support.engage import Engage
+from tests.support.events import Raw, event, order_id, publish, publish_raw
+from tests.support.relay_process import RelayProcess, configuration, written
+from tests.support.sandbox import SandboxFactory
+from tests.support.waiting import until
+
+DAY_MS = 86_400_000
+OLD = datetime.fromtimestamp(time.time() - 3 * 86_400, UTC).isoformat()
+A, B, C = (order_id(name) for name in "ABC")
+
+
+def stopped(relay: RelayProcess, reason: str) -> float:
+    """Return how many actions a guard has stopped."""
+    series = [line for line in relay.get("/metrics")[1].splitlines() if "actions_stopped_total{" in line]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in series if f'reason="{reason}"' in line)
+
+
+def test_a_start_that_would_mail_old_orders_needs_a_decision(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    """An import writes old orders into new records, so the events' own time counts, too."""
+    sandbox = sandboxes()
+    publish(sandbox, [(A, event(A, occurredAt=OLD)), (B, event(B)), (C, event(C, occurredAt=OLD))])
+    with Engage() as engage:
+        for order in (A, B, C):
+            engage.submit(order)
+        config = written(tmp_path, configuration(sandbox, engage.url))
+        with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
+            assert relay.wait() == 2
+            (refusal,) = relay.said("cannot run")
+            assert "2 of 3 records are older than a day" in str(refusal["why"])
+            assert "--no-max-age" in str(refusal["advice"])
+        with RelayProcess(tmp_path, config, "--from", "earliest", "--max-age", "2d") as relay, Books(sandbox) as books:
+            until(lambda: engage.events_of(B) == [1], "the young one is sent")
+            until(lambda: len(books.read().dead_letters) == 2, "the old ones are dead letters")
+            assert {each.reason for each in books.read().dead_letters} == {"too_old"}
+            assert relay.stop() == 0
+        assert len(engage.accepted) == 1
+
+
+def test_old_records_need_a_decision_too(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    sandbox = sandboxes()
+    old_ms = int(time.time() * 1000) - 2 * DAY_MS
+    publish_raw(sandbox, [Raw(A.encode(), event(A), timestamp_ms=old_ms), Raw(B.encode(), event(B))])
+    with Engage() as engage:
+        for order in (A, B):
+            engage.submit(order)
+        config = written(tmp_path, configuration(sandbox, engage.url, kafka={"auto.offset.reset": "earliest"}))
+        with RelayProcess(tmp_path, config) as relay:
+            assert relay.wait() == 2
+            assert "1 of 2 records are older than a day" in relay.text
+        with RelayProcess(tmp_path, config, "--no-max-age") as relay:
+            until(lambda: len(engage.accepted) == 2, "both are sent")
+            assert relay.stop() == 0
+
+
+def test_a_shadow_run_posts_nothing_and_what_it_read_is_never_sent(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    sandbox = sandboxes()
+    document = event(B, order={"orderId": B})
+    publish(sandbox, [(A, event(A)), (B, document), (C, event(C, engage={"versionTag": "tag"}))])
+    with Engage(processing="fixed:1s") as engage:
+        for order in (A, B, C):
+            engage.submit(order)
+        config = written(tmp_path, configuration(sandbox, engage.url))
+        with RelayProcess(tmp_path, config, "--from", "earliest", "--shadow") as relay:
+            until(lambda: stopped(relay, "shadow") == 3, "all three end as shadows")
+            assert relay.stop() == 0
+        assert {call for call, _ in engage.requests} <= {"job", "order"}
+        with RelayProcess(tmp_path, config) as relay:
+            publish(sandbox, [(A, event(A, 2))])
+            until(lambda: engage.events_of(A) == [2], "the next run sends what comes next")
+            assert relay.stop() == 0
+        assert len(engage.accepted) == 1
+
+
+def test_a_connection_for_few_orders_mails_nobody_else(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    sandbox = sandboxes()
+    publish(sandbox, [(A, event(A)), (B, event(B)), (C, event(C))])
+    with Engage() as engage:
+        for order in (A, B, C):
+            engage.submit(order)
+        config = written(tmp_path, configuration(sandbox, engage.url, connection={"only_for": [C]}))
+        with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
+            until(lambda: engage.events_of(C) == [1], "the one is sent")
+            assert stopped(relay, "withheld") == 2
+            assert relay.stop() == 0
+        assert len(engage.accepted) == 1

@@ -1,0 +1,341 @@
+"""What a topic's values look like before they are events, and what is said of a value that does not look so."""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import gzip
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from consumer.events.decoding import Undecodable
+from consumer.events.formats.formats import Awaiting, Formats, TopicFormat
+from consumer.events.formats.text import MAX_UNPACKED_BYTES
+from consumer.events.numbers import written
+
+HERE = "orders"
+CE = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "order.shipped"}
+BATCH = b"application/cloudevents-batch+json"
+CE_HEADERS: list[tuple[str, bytes | None]] = [(f"ce_{name}", value.encode()) for name, value in CE.items()]
+
+
+def read(
+    value: bytes, *, headers: list[tuple[str, bytes | None]] | None = None, **configured: Any
+) -> object | Undecodable | Awaiting:
+    return Formats({HERE: TopicFormat(**configured)}).decode(HERE, value, headers or [])
+
+
+def refused(value: bytes, **how: Any) -> str:
+    event = read(value, **how)
+    assert isinstance(event, Undecodable), event
+    return event.detail
+
+
+def test_a_topic_that_is_not_named_holds_json() -> None:
+    assert Formats({"other": TopicFormat(format="plain")}).decode(HERE, b'{"a":1}', []) == {"a": 1}
+
+
+# plain: encodings and compression
+
+
+@pytest.mark.parametrize(
+    ("encoding", "raw"),
+    [
+        ("utf-8", codecs.BOM_UTF8 + '{"namn":"Åsa"}'.encode()),
+        ("utf-16", '{"namn":"Åsa"}'.encode("utf-16")),
+        ("utf-16", codecs.BOM_UTF16_BE + '{"namn":"Åsa"}'.encode("utf-16-be")),
+        ("utf-16", '{"namn":"Åsa"}'.encode("utf-16-le")),
+        ("utf-16", '{"namn":"Åsa"}'.encode("utf-16-be")),
+        ("latin-1", '{"namn":"Åsa"}'.encode("latin-1")),
+    ],
+)
+@pytest.mark.parametrize("form", ["plain", "json"])
+def test_text_of_every_encoding_is_read(form: str, encoding: str, raw: bytes) -> None:
+    assert read(raw, format=form, encoding=encoding) == {"namn": "Åsa"}
+    assert read(gzip.compress(raw), format=form, encoding=encoding, compression="gzip") == {"namn": "Åsa"}
+
+
+def test_what_is_not_json_is_one_text_in_a_plain_topic() -> None:
+    assert read(b"SHIPPED;A-1001;2026-11-03", format="plain") == "SHIPPED;A-1001;2026-11-03"
+    assert read(b"0012", format="plain") == "0012"
+
+
+def test_a_plain_value_that_begins_as_json_must_be_json() -> None:
+    assert "not JSON" in refused(b'{"a":', format="plain")
+    assert "twice" in refused(b'{"a":1,"a":2}', format="plain")
+
+
+def test_numbers_leave_as_they_came_also_from_other_encodings() -> None:
+    event = read('{"total":199.00}'.encode("utf-16"), format="plain", encoding="utf-16")
+    assert written(event) == b'{"total":199.00}'
+
+
+def test_a_damaged_or_cut_value_is_no_event() -> None:
+    packed = gzip.compress(b'{"a":1}')
+    assert refused(b'{"a":1}', compression="gzip") == "not gzip, or damaged"
+    assert refused(packed[:-3], compression="gzip") == "gzip that ends too early"
+    assert refused(packed + b"rest", compression="gzip") == "not gzip, or damaged"
+    assert refused(b"{\x00\xff", encoding="utf-16") == "not UTF-16 at byte 2"
+    assert refused(b"\x00\xd8\x00", encoding="utf-16").startswith("not UTF-16")
+
+
+def test_gzip_in_several_parts_is_read_as_one() -> None:
+    assert read(gzip.compress(b'{"a":') + gzip.compress(b"1}"), compression="gzip") == {"a": 1}
+
+
+def test_a_bomb_is_not_unpacked() -> None:
+    bomb = gzip.compress(b"0" * (MAX_UNPACKED_BYTES + 1))
+    assert len(bomb) < 20_000
+    assert refused(bomb, compression="gzip") == "gzip of more than 16 MiB"
+    half = gzip.compress(b"0" * (MAX_UNPACKED_BYTES // 2 + 1))
+    assert refused(half + half, compression="gzip") == "gzip of more than 16 MiB"
+
+
+@pytest.mark.parametrize("form", ["confluent", "cloudevents"])
+def test_an_encoding_where_the_format_says_it_itself_is_refused(form: str) -> None:
+    with pytest.raises(ValidationError, match="takes no encoding"):
+        TopicFormat.model_validate({"format": form, "encoding": "latin-1"})
+
+
+# cloudevents
+
+
+@pytest.mark.parametrize(
+    "content_type", [None, "application/cloudevents+json", "Application/CloudEvents+JSON; charset=utf-8"]
+)
+def test_a_structured_event_is_its_attributes_and_data(content_type: str | None) -> None:
+    event = {**CE, "data": {"orderId": "A-1"}}
+    headers: list[tuple[str, bytes | None]] = [] if content_type is None else [("content-type", content_type.encode())]
+    assert read(json.dumps(event).encode(), format="cloudevents", headers=headers) == event
+
+
+@pytest.mark.parametrize(
+    "content_type", [b"application/json", b"application/vnd.shop+json", b"APPLICATION/JSON; charset=UTF-8"]
+)
+def test_a_binary_event_comes_out_like_a_structured_one(content_type: bytes) -> None:
+    event = read(b'{"orderId":"A-1"}', format="cloudevents", headers=[*CE_HEADERS, ("content-type", content_type)])
+    assert event == {**CE, "datacontenttype": content_type.decode(), "data": {"orderId": "A-1"}}
+
+
+def test_a_binary_event_in_another_charset() -> None:
+    headers = [*CE_HEADERS, ("content-type", b"application/json; charset=iso-8859-1")]
+    event = read('{"a":"Å"}'.encode("latin-1"), format="cloudevents", headers=headers)
+    assert isinstance(event, dict)
+    assert event["data"] == {"a": "Å"}
+    headers[-1] = ("content-type", b"application/json; charset=ebcdic")
+    assert refused(b"{}", format="cloudevents", headers=headers) == "a charset that is not supported"
+
+
+def test_data_that_is_no_json_is_text_or_stays_bytes() -> None:
+    text = read(b"A-1;shipped", format="cloudevents", headers=[*CE_HEADERS, ("content-type", b"text/csv")])
+    assert isinstance(text, dict)
+    assert text["data"] == "A-1;shipped"
+    raw = read(b"\xff\xfe", format="cloudevents", headers=[*CE_HEADERS, ("content-type", b"image/png")])
+    assert isinstance(raw, dict)
+    assert raw["data_base64"] == "//4="
+    none = read(b"{}", format="cloudevents", headers=CE_HEADERS)
+    assert isinstance(none, dict)
+    assert none["data"] == {}
+
+
+def test_a_batch_is_a_list_of_events_with_their_data_unpacked() -> None:
+    data = base64.b64encode(b'{"total":199.00}').decode()
+    batch = [{**CE, "data": {"orderId": "A-1"}}, {**CE, "id": "2", "data_base64": data}]
+    headers: list[tuple[str, bytes | None]] = [("content-type", b"application/cloudevents-batch+json; charset=utf-8")]
+    event = read(json.dumps(batch).encode(), format="cloudevents", headers=headers)
+    assert written(event) == written([batch[0], {**CE, "id": "2"}])[:-2] + b',"data":{"total":199.00}}]'
+    assert read(b"[]", format="cloudevents", headers=headers) == []
+
+
+def test_data_in_base64_is_data() -> None:
+    def unpacked(data: bytes, **others: str) -> object:
+        event = {**CE, **others, "data_base64": base64.b64encode(data).decode()}
+        found = read(json.dumps(event).encode(), format="cloudevents")
+        assert isinstance(found, dict), found
+        return found.get("data")
+
+    assert unpacked(b'{"a":1}') == {"a": 1}
+    assert unpacked(b"plain words") == "plain words"
+    assert unpacked(b"<a/>", datacontenttype="application/xml") == "<a/>"
+    assert unpacked(b"\xff\xff") is None
+
+
+@pytest.mark.parametrize("missing", ["specversion", "id", "source", "type"])
+def test_what_lacks_a_required_attribute_is_no_cloudevent(missing: str) -> None:
+    event = {name: value for name, value in CE.items() if name != missing}
+    assert refused(json.dumps(event).encode(), format="cloudevents") == f"no CloudEvent: {missing} is missing or empty"
+    headers = [(name, value) for name, value in CE_HEADERS if name != f"ce_{missing}"]
+    assert (
+        refused(b"{}", format="cloudevents", headers=headers)
+        == f"no CloudEvent: header ce_{missing} is missing or empty"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "content_type", "why"),
+    [
+        (b"{}", b"application/cloudevents+avro", "a CloudEvent in another form than JSON"),
+        (b"{}", BATCH, "no batch of CloudEvents: JSON, but an object"),
+        (b"[]", b"application/cloudevents+json", "no CloudEvent: JSON, but a list"),
+        (
+            b'[{"id":"1"}]',
+            b"application/cloudevents-batch+json",
+            "item 0: no CloudEvent: specversion is missing or empty",
+        ),
+        (b"3", b"", "no CloudEvent: JSON, but a number"),
+        (json.dumps({**CE, "specversion": "9"}).encode(), b"", "a CloudEvent of another version than 1.0 and 0.3"),
+        (
+            json.dumps({**CE, "data": 1, "data_base64": "AA=="}).encode(),
+            b"",
+            "a CloudEvent with both data and data_base64",
+        ),
+        (json.dumps({**CE, "data_base64": "!"}).encode(), b"", "data_base64: not base64"),
+        (json.dumps({**CE, "data_base64": 7}).encode(), b"", "data_base64: not base64"),
+    ],
+)
+def test_what_is_no_cloudevent_says_why(value: bytes, content_type: bytes, why: str) -> None:
+    assert refused(value, format="cloudevents", headers=[("content-type", content_type)]) == why
+
+
+# debezium
+
+
+def field(name: str, kind: str, semantic: str | None = None, **parameters: str) -> dict[str, object]:
+    found: dict[str, object] = {"field": name, "type": kind}
+    if semantic is not None:
+        found["name"] = semantic
+    if parameters:
+        found["parameters"] = parameters
+    return found
+
+
+ROW = [
+    field("id", "int64"),
+    field("total", "bytes", "org.apache.kafka.connect.data.Decimal", scale="2"),
+    field("weight", "struct", "io.debezium.data.VariableScaleDecimal"),
+    field("day", "int32", "io.debezium.time.Date"),
+    field("at_ms", "int64", "io.debezium.time.Timestamp"),
+    field("at_us", "int64", "io.debezium.time.MicroTimestamp"),
+    field("at_ns", "int64", "io.debezium.time.NanoTimestamp"),
+    field("clock", "int64", "io.debezium.time.MicroTime"),
+    field("zoned", "string", "io.debezium.time.ZonedTimestamp"),
+]
+WHOLE = {
+    "type": "struct",
+    "fields": [
+        {"field": "before", "type": "struct", "optional": True, "fields": ROW},
+        {"field": "after", "type": "struct", "optional": True, "fields": ROW},
+        field("op", "string"),
+        field("ts_ms", "int64"),
+    ],
+}
+
+
+def change(after: dict[str, object] | None, op: str = "u", before: dict[str, object] | None = None) -> dict[str, Any]:
+    payload = {"before": before, "after": after, "op": op, "ts_ms": 1_793_698_200_100}
+    event = read(json.dumps({"schema": WHOLE, "payload": payload}).encode(), format="debezium")
+    assert isinstance(event, dict), event
+    return event
+
+
+def unscaled(number: int) -> str:
+    return base64.b64encode(number.to_bytes(8, "big", signed=True)).decode()
+
+
+def test_a_row_with_its_schema_has_numbers_and_times_that_can_be_read() -> None:
+    event = change(
+        {
+            "id": 7,
+            "total": unscaled(19900),
+            "weight": {"scale": 3, "value": unscaled(-1500)},
+            "day": 20_760,
+            "at_ms": 1_793_698_200_123,
+            "at_us": 1_793_698_200_123_456,
+            "at_ns": 1_793_698_200_123_456_789,
+            "clock": 34_200_000_000,
+            "zoned": "2026-11-03T09:30:00Z",
+        }
+    )
+    after = event["after"]
+    assert written(after["total"]) == b"199.00"
+    assert written(after["weight"]) == b"-1.500"
+    assert after["day"] == "2026-11-03"
+    assert after["at_ms"] == "2026-11-03T09:30:00.123000"
+    assert after["at_us"] == after["at_ns"] == "2026-11-03T09:30:00.123456"
+    assert after["clock"] == "09:30:00"
+    assert after["zoned"] == "2026-11-03T09:30:00Z"
+    assert event["ts_ms"] == 1_793_698_200_100
+
+
+@pytest.mark.parametrize("op", ["c", "u", "r"])
+def test_absent_and_null_columns_stay_so(op: str) -> None:
+    assert change({"id": 1, "total": None}, op)["after"] == {"id": 1, "total": None}
+
+
+def test_a_deletion_has_no_row_after_it() -> None:
+    event = change(None, "d", before={"id": 1, "total": unscaled(-1)})
+    assert event["op"] == "d"
+    assert event["after"] is None
+    assert written(event["before"]["total"]) == b"-0.01"
+
+
+@pytest.mark.parametrize("total", ["199.00", 199.5, 12])
+def test_decimals_as_texts_and_doubles_stay_as_they_came(total: object) -> None:
+    assert change({"total": total})["after"] == {"total": total}
+
+
+def test_without_a_schema_an_envelope_stays_as_it_came() -> None:
+    event = {"before": None, "after": {"id": 1, "at": 1_793_698_200_123_456, "total": "TbE="}, "op": "c"}
+    assert read(json.dumps(event).encode(), format="debezium") == event
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"orderId": "A-1"},
+        '{"orderId":"A-1"}',
+        {"schema": {"type": "string", "optional": False}, "payload": '{"orderId":"A-1"}'},
+        {"schema": None, "payload": {"orderId": "A-1"}},
+    ],
+)
+def test_an_outbox_event_is_its_payload_however_it_was_converted(value: object) -> None:
+    assert read(json.dumps(value).encode(), format="debezium") == {"orderId": "A-1"}
+
+
+def test_a_payload_that_is_no_json_stays_text_and_a_cut_one_is_no_event() -> None:
+    assert read(b'"SHIPPED;A-1"', format="debezium") == "SHIPPED;A-1"
+    assert "not JSON" in refused(json.dumps('{"a":').encode(), format="debezium")
+
+
+def test_a_tombstone_in_the_converters_envelope_is_null() -> None:
+    assert read(b'{"schema":null,"payload":null}', format="debezium") is None
+
+
+# confluent
+
+
+def test_a_frame_without_a_registry_is_recognised() -> None:
+    assert "frame of a Schema Registry (byte 0, schema id 17)" in refused(b"\x00\x00\x00\x00\x11\x02x")
+
+
+def test_a_value_waits_for_its_schema() -> None:
+    class Nothing:
+        def reader(self, _: str) -> None:
+            return None
+
+    formats = Formats({HERE: TopicFormat(format="confluent")}, Nothing())
+    assert formats.decode(HERE, b"\x00\x00\x00\x00\x11\x02x", []) == Awaiting("17", b"\x00\x00\x00\x00\x11\x02x")
+    guid = bytes.fromhex("01" + "0123456789abcdef0123456789abcdef")
+    waiting = formats.decode(HERE, b"\x02x", [("__value_schema_id", guid)])
+    assert waiting == Awaiting("01234567-89ab-cdef-0123-456789abcdef", guid + b"\x02x")
+    for value, why in (
+        (b'{"a":1}', "looks like JSON"),
+        (b"\x07", "begins with byte 7"),
+        (b"\x00\x01", "begins with byte 0"),
+    ):
+        found = formats.decode(HERE, value, [])
+        assert isinstance(found, Undecodable)
+        assert found.detail == f"no frame of a Schema Registry (byte 0 and the schema's id): {why}"

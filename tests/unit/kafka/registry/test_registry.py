@@ -1,0 +1,302 @@
+"""Schemas are fetched from a registry, and values are read by them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from typing import Any
+
+import fastavro
+import pytest
+from google.protobuf.message_factory import GetMessageClass
+from pydantic import ValidationError
+
+from consumer.config.registry import Registry
+from consumer.events.decoding import Undecodable
+from consumer.events.formats.formats import Reader
+from consumer.events.numbers import written
+from consumer.kafka.registry.client import ConfluentRegistry
+from consumer.kafka.registry.protobuf import compiled
+from consumer.kafka.registry.readers import reader_of
+from consumer.kafka.registry.schemas import ASK_AGAIN_S, RegistryError, Schemas, UnknownSchemaError
+from schemas.dead_letter import Reason
+from tests.support.registry import TestRegistry, framed
+
+ORDER: dict[str, Any] = {
+    "type": "record",
+    "name": "Order",
+    "namespace": "shop",
+    "fields": [
+        {"name": "orderId", "type": "string"},
+        {"name": "total", "type": {"type": "bytes", "logicalType": "decimal", "precision": 10, "scale": 2}},
+        {"name": "at", "type": {"type": "long", "logicalType": "timestamp-micros"}},
+        {"name": "local", "type": {"type": "long", "logicalType": "local-timestamp-millis"}},
+        {"name": "day", "type": {"type": "int", "logicalType": "date"}},
+        {"name": "clock", "type": {"type": "int", "logicalType": "time-millis"}},
+        {"name": "tag", "type": ["null", "string"]},
+        {"name": "raw", "type": "bytes"},
+        {"name": "weight", "type": "double"},
+        {"name": "lines", "type": {"type": "array", "items": {"type": "map", "values": "long"}}},
+        {"name": "state", "type": {"type": "enum", "name": "State", "symbols": ["SENT", "BACK"]}},
+    ],
+}
+SENT = {
+    "orderId": "A-1",
+    "total": Decimal("199.00"),
+    "at": datetime(2026, 11, 3, 9, 30, 0, 123456, UTC),
+    "local": datetime(2026, 11, 3, 10, 30),  # noqa: DTZ001 - that is what local means
+    "day": date(2026, 11, 3),
+    "clock": time(9, 30),
+    "tag": None,
+    "raw": b"\xff\x00",
+    "weight": float("nan"),
+    "lines": [{"a": 2**62}],
+    "state": "SENT",
+}
+PROTO = """syntax = "proto3"; package shop;
+import "google/protobuf/timestamp.proto"; import "address.proto";
+message Other { string x = 1; message Inner { string y = 1; } }
+message Order { string order_id = 1; uint64 big = 2; google.protobuf.Timestamp at = 3; Address to = 4;
+  enum Kind { CONFIRMED = 0; SHIPPED = 1; } Kind kind = 5; string tag = 6; optional string note = 7;
+  repeated string lines = 8; bool back = 9; }"""
+ADDRESS = 'syntax = "proto3"; package shop; message Address { string city = 1; }'
+
+
+@pytest.fixture
+def registry() -> Iterator[TestRegistry]:
+    with TestRegistry() as found:
+        found.schemas = {
+            1: {"schema": json.dumps(ORDER)},
+            2: {"schema": '{"type":"object"}', "schemaType": "JSON"},
+            3: {
+                "schema": PROTO,
+                "schemaType": "PROTOBUF",
+                "references": [{"name": "address.proto", "subject": "address", "version": 4}],
+            },
+            4: {"schema": '{"type":"nonsense"}'},
+            5: {"schema": "hm", "schemaType": "THRIFT"},
+            6: {"schema": "message {", "schemaType": "PROTOBUF"},
+        }
+        found.versions = {("address", 4): {"schema": ADDRESS, "schemaType": "PROTOBUF"}}
+        yield found
+
+
+def asking(registry: TestRegistry, **configured: Any) -> ConfluentRegistry:
+    return ConfluentRegistry(Registry(url=registry.url, **configured).properties)
+
+
+def reader(registry: TestRegistry, schema: int) -> Reader:
+    found = reader_of(asking(registry).fetch(str(schema)))
+    assert not isinstance(found, Undecodable), found
+    return found
+
+
+def avro(schema: dict[str, Any], value: object) -> bytes:
+    raw = io.BytesIO()
+    fastavro.schemaless_writer(raw, fastavro.parse_schema(schema), value)
+    return raw.getvalue()
+
+
+def test_an_avro_value_is_read_with_what_its_types_mean(registry: TestRegistry) -> None:
+    event = reader(registry, 1)(framed(1, avro(ORDER, SENT)), as_change=False)
+    assert isinstance(event, dict)
+    assert written(event.pop("total")) == b"199.00"
+    assert event == {
+        "orderId": "A-1",
+        "at": "2026-11-03T09:30:00.123456Z",
+        "local": "2026-11-03T10:30:00",
+        "day": "2026-11-03",
+        "clock": "09:30:00",
+        "tag": None,
+        "raw": "/wA=",
+        "weight": None,
+        "lines": [{"a": 2**62}],
+        "state": "SENT",
+    }
+
+
+def test_json_behind_a_frame_keeps_its_numbers(registry: TestRegistry) -> None:
+    read = reader(registry, 2)
+    assert written(read(framed(2, b'{"total":199.00}'), as_change=False)) == b'{"total":199.00}'
+    assert isinstance(read(framed(2, b'{"a":1,"a":2}'), as_change=False), Undecodable)
+
+
+def test_a_protobuf_value_is_read_without_a_generated_class(registry: TestRegistry) -> None:
+    fetched = asking(registry).fetch("3")
+    read = reader_of(fetched)
+    assert not isinstance(read, Undecodable)
+    file = compiled(fetched.schema, {"address.proto": fetched.references["address", 4]})
+    order = GetMessageClass(file.message_types_by_name["Order"])(
+        order_id="A-1", big=2**64 - 1, to={"city": "Lund"}, at=datetime(2026, 11, 3, 9, 30, tzinfo=UTC)
+    )
+    assert read(framed(3, b"\x02\x02" + order.SerializeToString()), as_change=False) == {
+        "orderId": "A-1",
+        "big": "18446744073709551615",
+        "at": "2026-11-03T09:30:00Z",
+        "to": {"city": "Lund"},
+        "kind": "CONFIRMED",
+        "tag": None,
+        "lines": [],
+        "back": False,
+    }
+    inner = framed(3, b"\x04\x00\x00\x0a\x01y")
+    assert read(inner, as_change=False) == {"y": "y"}
+    assert read(framed(3, b"\x00\x0a\x01x"), as_change=False) == {"x": "x"}
+
+
+@pytest.mark.parametrize("schema", [1, 2, 3])
+@pytest.mark.parametrize("value", [b"", b"\x02", b"\xff" * 40, b"\x02\x7e\x01", b"\x00"])
+def test_bytes_that_are_not_what_the_schema_says_are_no_event(
+    registry: TestRegistry, schema: int, value: bytes
+) -> None:
+    event = reader(registry, schema)(framed(schema, value), as_change=False)
+    assert isinstance(event, Undecodable) or (schema, value) == (3, b"\x00")
+
+
+def test_an_avro_row_of_debezium_is_converted_by_the_names_of_its_types(registry: TestRegistry) -> None:
+    row = {
+        "type": "record",
+        "name": "Value",
+        "fields": [
+            {"name": "id", "type": "long"},
+            {
+                "name": "created",
+                "type": ["null", {"type": "long", "connect.name": "io.debezium.time.MicroTimestamp"}],
+            },
+        ],
+    }
+    envelope = {
+        "type": "record",
+        "name": "Envelope",
+        "fields": [
+            {"name": "before", "type": ["null", row]},
+            {"name": "after", "type": ["null", "Value"]},
+            {"name": "op", "type": "string"},
+        ],
+    }
+    registry.schemas[8] = {"schema": json.dumps(envelope)}
+    value = avro(envelope, {"before": None, "after": {"id": 1, "created": 1_793_698_200_123_456}, "op": "c"})
+    event = reader(registry, 8)(framed(8, value), as_change=True)
+    assert event == {"before": None, "after": {"id": 1, "created": "2026-11-03T09:30:00.123456"}, "op": "c"}
+
+
+@pytest.mark.parametrize("schema", [4, 5, 6])
+def test_a_schema_that_cannot_be_used_says_so(registry: TestRegistry, schema: int) -> None:
+    found: object = reader_of(asking(registry).fetch(str(schema)))
+    if callable(found):
+        found = found(framed(schema, b"\x02x"), as_change=False)
+    assert isinstance(found, Undecodable)
+    assert found.detail.startswith(("its schema ", "its bytes "))
+
+
+def test_an_import_leads_nowhere_else(registry: TestRegistry) -> None:
+    registry.schemas[3] = {
+        **registry.schemas[3],
+        "references": [{"name": "../../x.proto", "subject": "address", "version": 4}],
+    }
+    assert isinstance(reader_of(asking(registry).fetch("3")), Undecodable)
+
+
+# asking
+
+
+def test_a_schema_of_a_guid_is_asked_for_by_it(registry: TestRegistry) -> None:
+    guid = "01234567-89ab-cdef-0123-456789abcdef"
+    registry.by_guid[guid] = registry.schemas[1]
+    assert asking(registry).fetch(guid).schema.schema_str == json.dumps(ORDER)
+
+
+def test_only_the_registrys_own_word_makes_a_schema_unknown(registry: TestRegistry) -> None:
+    with pytest.raises(UnknownSchemaError):
+        asking(registry).fetch("999")
+    for status, why in ((401, "credentials"), (403, "let us read"), (404, "address"), (500, "500"), (429, "429")):
+        registry.status = status
+        with pytest.raises(RegistryError, match=why):
+            asking(registry).fetch("999")
+
+
+def test_a_registry_that_is_not_there_or_is_none_is_said() -> None:
+    gone = TestRegistry()
+    with gone:
+        url = gone.url
+    with pytest.raises(RegistryError, match="cannot be reached"):
+        ConfluentRegistry(Registry(url=url).properties).fetch("1")
+
+
+def test_a_registry_that_does_not_answer_is_given_up_after_its_time_out(registry: TestRegistry) -> None:
+    registry.block.clear()
+    with pytest.raises(RegistryError, match="cannot be reached"):
+        asking(registry, timeout=0.2).fetch("1")
+
+
+def test_it_logs_in_by_password_or_token_as_they_are_now(registry: TestRegistry, tmp_path: Any) -> None:
+    asking(registry, username="me", password="secret").fetch("1")
+    assert registry.authorization[-1] == "Basic bWU6c2VjcmV0"
+    file = tmp_path / "token"
+    file.write_text("first\n")
+    by_token = asking(registry, token_file=file)
+    by_token.fetch("1")
+    assert registry.authorization[-1] == "Bearer first"
+    file.write_text("second\n")
+    by_token.fetch("1")
+    assert registry.authorization[-1] == "Bearer second"
+
+
+@pytest.mark.parametrize(
+    ("configured", "why"),
+    [
+        ({"url": "registry:8081"}, "must be https"),
+        ({"url": "https://me:secret@registry"}, "without credentials"),
+        ({"url": "http://registry", "username": "me", "password": "secret"}, "url must be https"),
+        ({"url": "https://registry", "username": "me"}, "belong together"),
+        ({"url": "https://registry", "token": "t", "username": "me", "password": "secret"}, "write one of"),
+        ({"url": "https://registry", "logical_cluster": "lsrc-1"}, "belong to a token"),
+        ({"url": "https://registry", "key_file": "/key"}, "belongs to a certificate_file"),
+    ],
+)
+def test_a_wrong_login_is_refused_without_showing_it(configured: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why) as raised:
+        Registry.model_validate(configured)
+    assert "secret" not in str(raised.value)
+
+
+# what is known
+
+
+class Now:
+    def __init__(self) -> None:
+        self.at = 1000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def test_a_schema_is_fetched_once_and_read_from_then_on(registry: TestRegistry) -> None:
+    schemas = Schemas(asking(registry), Now(), reader_of)
+    assert schemas.reader("1") is None
+    schemas.fetch("1", framed(1, b""))
+    assert registry.asked == ["/schemas/ids/1"]
+    read = schemas.reader("1")
+    assert callable(read)
+    assert isinstance(read(framed(1, avro(ORDER, SENT)), as_change=False), dict)
+    assert registry.asked == ["/schemas/ids/1"]
+
+
+def test_a_schema_that_was_given_up_is_unknown_until_it_is_asked_for_again(registry: TestRegistry) -> None:
+    now = Now()
+    schemas = Schemas(asking(registry), now, reader_of)
+    schemas.give_up("9")
+    found = schemas.reader("9")
+    assert isinstance(found, Undecodable)
+    assert found.reason is Reason.UNKNOWN_SCHEMA
+    assert found.detail == "the Schema Registry has no schema id 9"
+    now.at += ASK_AGAIN_S + 1
+    assert schemas.reader("9") is None
+    assert schemas.was_given_up("9")
+    registry.schemas[9] = registry.schemas[2]
+    schemas.fetch("9", framed(9, b"{}"))
+    assert callable(schemas.reader("9"))
+    assert not schemas.was_given_up("9")
