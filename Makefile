@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GENERATORS := tools.schemas tools.configuration_reference tools.dashboard tools.chart_values
 PYTEST := $(BIN)/python -m pytest --dist worksteal --maxprocesses 4 --numprocesses
+# A test with a broker mostly waits: one more worker than there are cores (but not more than 4) keeps them busy.
+WORKERS := $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
 # Of the long forms of the chaos tests: what time and number add most to.
 LONG_FORMS := join_and_leave_every_second or arrive_late_at_random
 
@@ -17,8 +19,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo check unit test test-long chaos simulate soak endurance lint types docs dist audit bench lock generated
-.PHONY: clean
+.PHONY: help demo check unit test test-long chaos simulate soak endurance lint types docs dist audit bench engines lock
+.PHONY: generated clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -32,7 +34,7 @@ unit: $(READY) ## Run the quick tests: unit and contract (ARGS="-k ledger" for s
 	@$(PYTEST) auto -m "not slow" tests/unit tests/contract $(ARGS)
 
 test: $(READY) ## Run every test, within 15 minutes (ARGS="-k ledger" for some)
-	@$(PYTEST) auto $(ARGS)
+	@$(PYTEST) $(WORKERS) --durations 40 --durations-min 5 $(ARGS)
 
 test-long: $(READY) ## What is longer, within 20 minutes: 400,000 schedules, some long forms of the chaos tests
 	@seq 0 100000 300000 | xargs -n 1 -P 2 $(BIN)/python -m tests.simulation --seeds 100000 --from
@@ -81,6 +83,9 @@ bench: $(READY) ## Measure throughput and restore time against a real broker, an
 	@$(BIN)/python -m benchmarks.restore $(ARGS)
 	@$(BIN)/python -m benchmarks.lateness
 	@$(BIN)/python -m benchmarks.deciding
+
+engines: $(READY) ## Compare the HTTP engine's CPU with that of the commit before (ARGS="--against v0.1.0")
+	@$(BIN)/python -m benchmarks.engines $(ARGS)
 
 lock: $(READY) ## Pin the dependencies of pyproject.toml (ARGS=--upgrade for the newest)
 	@set -e; lock() { \

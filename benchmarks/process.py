@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +24,19 @@ def cpu_s(pid: int) -> float:
     """Return the CPU time that a process has taken, user and system, all threads: seconds, in steps of 10 ms."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def cpu_s_by_thread(pid: int) -> Counter[str]:
+    """Return the CPU time of each kind of thread: `main`, librdkafka's (`rdk:main`, `rdk:broker`), and `others`."""
+    taken: Counter[str] = Counter()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError):  # it ended meanwhile
+            head, _, rest = (task / "stat").read_text().rpartition(")")
+            name = head.partition("(")[2]
+            fields = rest.split()
+            kafka = name.rstrip("0123456789") if name.startswith("rdk") else "others"
+            taken["main" if int(task.name) == pid else kafka] += (int(fields[11]) + int(fields[12])) / _TICKS_PER_S  # type: ignore[assignment]
+    return taken
 
 
 def memory_bytes(pid: int, field: str) -> int:

@@ -54,7 +54,14 @@ class Cost:
 class Relay:
     """The relay's process, on the measured core."""
 
-    def __init__(self, broker: KafkaBroker, engage_url: str, environment: Mapping[str, str], profile: Path | None):
+    def __init__(
+        self,
+        broker: KafkaBroker,
+        engage_url: str,
+        environment: Mapping[str, str],
+        profile: Path | None = None,
+        config: Path | None = None,
+    ) -> None:
         self.port = process.free_port()
         environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("ENGAGE_")},
@@ -69,7 +76,10 @@ class Relay:
         measured, _ = process.cores()
         with process.pinned_to(measured):
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, "run", "--from", "earliest", "--create-topics"],
+                [
+                    *(sys.executable, "-m", module, "run", "--from", "earliest", "--create-topics"),
+                    *(() if config is None else ("--config", str(config))),
+                ],
                 env=environ,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -156,10 +166,14 @@ class Relay:
 
 @contextlib.contextmanager
 def relay_against(
-    broker: KafkaBroker, engage_url: str, environment: Mapping[str, str], profile: Path | None = None
+    broker: KafkaBroker,
+    engage_url: str,
+    environment: Mapping[str, str],
+    profile: Path | None = None,
+    config: Path | None = None,
 ) -> Iterator[Relay]:
-    """Run the relay within."""
-    relay = Relay(broker, engage_url, environment, profile)
+    """Run the relay within. `config`: its file, where the environment does not say all."""
+    relay = Relay(broker, engage_url, environment, profile, config)
     try:
         yield relay
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import os
 import random
@@ -28,6 +29,7 @@ from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
 
 from consumer import __version__, logs
+from consumer.admin.orders import Orders
 from consumer.admin.server import AdminServer, Health, Heartbeats
 from consumer.admin.status import Identity
 from consumer.config.files import check_files
@@ -51,6 +53,7 @@ from consumer.kafka.initial_offsets import Beginnings, Start, settle_start, star
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.old_events import OLD_S, refuse_old_events
+from consumer.kafka.orders.history import Search
 from consumer.kafka.reaching import Waiting, reached
 from consumer.kafka.records import SourceEvent
 from consumer.kafka.removed import Removed, removed_sources
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
 BROKER_RETRY_S = 1.0
 HAND_OVER_SLACK_S = 1.0  # for the journal, when the last outcome is known
 DEFAULT_HEARTBEAT_MS = 3_000  # librdkafka's
+GC_THRESHOLDS = (20_000, 20, 20)
 USER_AGENT = f"engage-relay/{__version__}"
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -81,6 +85,10 @@ def run(settings: Settings, *, start: Start | None, create_topics: bool, shadow:
 
     `shadow`: send nothing.
     """
+    # What is loaded by now stays. The collector need not look at it again, and seldom at pending actions, which are
+    # hardly ever part of a cycle: 8 % of the CPU of an action.
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_run(settings, start=start, create_topics=create_topics, shadow=shadow))
 
@@ -115,8 +123,14 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool, 
         return Health(heartbeats.ages(), relay.failed_by, relay.joined, stop.is_set(), relay.waiting)
 
     who = Identity(instance_name(settings), str(settings.kafka["group.id"]))
-    listen = (settings.admin.listen.host, settings.admin.listen.port)
-    admin = AdminServer(listen, registry, health, metrics.published, identity=lambda: who)
+    admin = AdminServer(
+        (settings.admin.listen.host, settings.admin.listen.port),
+        registry,
+        health,
+        metrics.published,
+        identity=lambda: who,
+        orders=Orders(settings.topics, partial(_search, settings, clock)),
+    )
     try:
         check_files(settings)
         formats_of(settings, clock)  # what is not installed ends it here, before it waits for any broker
@@ -161,6 +175,17 @@ def _stop_or_end(stop: asyncio.Event, number: int) -> None:
         sys.stderr.flush()
         os._exit(128 + number)
     stop.set()
+
+
+def _search(settings: Settings, clock: Clock) -> Search:
+    formats, schemas = formats_of(settings, clock)
+    return Search(
+        properties=settings.kafka,
+        router=settings.router,
+        dead_letter_topics=settings.dead_letter_topics,
+        formats=formats,
+        schemas=schemas,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,16 +72,14 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "connect-src 'self'",
         "img-src data:",
         "base-uri 'none'",
-        "form-action 'none'",
+        "form-action 'self'",
         "frame-ancestors 'none'",
     )
 )
 
 
-def page(status: Status) -> str:
-    """Return the document."""
-    now = now_of(status)
-    title = f"engage-relay: {status.state}" + (f" ({len(status.attention)} to look at)" if status.attention else "")
+def document(title: str, body: str, head: str = "") -> str:
+    """Return an HTML document in the pages' one look. `head`: more of its head."""
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -91,22 +89,39 @@ def page(status: Status) -> str:
 <title>{escape(title)}</title>
 <link rel="icon" href="{_ICON}">
 <style>{_STYLE}</style>
-<noscript><meta http-equiv="refresh" content="{RELOAD_S}"></noscript>
-</head>
+{head}</head>
 <body>
-<p id="lost" role="status">The relay does not answer. These figures are the last that it gave.</p>
+{body}
+</body>
+</html>
+"""
+
+
+def search_form(action: str, order_id: str = "") -> str:
+    """Return the form that asks for an order. `action`: where, as a relative link."""
+    return (
+        f'<form action="{action}" method="get" role="search"><label>Order <input name="id" value="{escape(order_id)}" '
+        'required autocomplete="off" spellcheck="false"></label> <button>Show</button></form>'
+    )
+
+
+def page(status: Status, *, with_search: bool = False) -> str:
+    """Return the document. `with_search`: orders can be looked up here (order_page.py)."""
+    now = now_of(status)
+    title = f"engage-relay: {status.state}" + (f" ({len(status.attention)} to look at)" if status.attention else "")
+    head = f'<noscript><meta http-equiv="refresh" content="{RELOAD_S}"></noscript>\n'
+    body = f"""<p id="lost" role="status">The relay does not answer. These figures are the last that it gave.</p>
 <main>
 {_header(status, now)}
 {_attention(status)}
 {_known(status, now) if is_known(status) else _UNKNOWN}
 </main>
+{search_form("orders") if with_search else ""}
 <footer>This instance only; all of them: <code>engage-relay status --all</code>.
 The same as <a href="status.json">JSON</a>; for Prometheus: <a href="metrics">metrics</a>;
 probes: <a href="healthz">healthz</a>, <a href="readyz">readyz</a>.</footer>
-<script>{_SCRIPT}</script>
-</body>
-</html>
-"""
+<script>{_SCRIPT}</script>"""
+    return document(title, body, head)
 
 
 def _known(status: Status, now: datetime) -> str:
@@ -264,7 +279,10 @@ def _connections(status: Status, now: datetime) -> str:
 def _processing(polling: Polling | None) -> str:
     if polling is None:
         return ""
-    return f"<span>{duration(polling.median_s)} <small>95 %: {duration(polling.p95_s)}</small></span>"
+    late = "" if polling.seen_lateness_s is None else f"found {duration(polling.seen_lateness_s)} late, "
+    told = f"tags: {late}planned {duration(polling.lateness_s)} late, {polling.polls:.1f} polls"
+    times = f"{duration(polling.median_s)} <small>95 %: {duration(polling.p95_s)}</small>"
+    return f'<span title="{told}">{times}</span>'
 
 
 _PILLS: dict[ConnectionState, str] = {"open": "", "cooldown": " warn", "suspended": " bad"}

@@ -1,4 +1,6 @@
-"""EDGE. /metrics, /healthz, /readyz, /status, on threads of their own: they answer even while the event loop is stuck.
+"""EDGE. /metrics, /healthz, /readyz, /status, /orders/ID, on threads of their own.
+
+They answer even while the event loop is stuck.
 
 Rules:
  1. Alive means that this process can still do its work: its threads show life, and no client has failed for good.
@@ -8,12 +10,15 @@ Rules:
  3. No client can make another one wait: each connection has a thread and a short life, and there are only a few
     connections (a new one cuts off the oldest).
  4. Nothing that a client sends is echoed or logged.
- 5. /status is JSON, unless the client prefers HTML, as browsers do. /status.json is always JSON.
+ 5. /status and /orders/ID are JSON, unless the client prefers HTML, as browsers do. /status.json is always JSON.
+ 6. An order is looked up in Kafka, which takes seconds, so that connection may live longer. One is looked up at a time
+    (orders.py): no probe and no scrape ever waits for it.
 """
 
 from __future__ import annotations
 
 import gzip
+import json
 import logging
 import re
 import socket
@@ -21,18 +26,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
+from urllib.parse import parse_qs, unquote
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from consumer import __version__
+from consumer.admin.order_page import order_page
+from consumer.admin.orders import LOOKUP_S, STALLED_S, Answer, NotLookedUp, Orders
 from consumer.admin.page import CONTENT_SECURITY_POLICY, page
 from consumer.admin.status import Identity, Status, status_of
 from consumer.errors import ListenError
+from consumer.kafka.orders.lookup import Nothing
+from consumer.kafka.orders.timeline import Timeline
 from consumer.telemetry.metrics import Snapshot, Thread
 from consumer.telemetry.rolling import Flow
 
@@ -117,9 +127,13 @@ class AdminServer:
         published: Callable[[], tuple[Snapshot, Flow]],
         *,
         identity: Callable[[], Identity] = Identity,
+        orders: Orders | None = None,
         connection_s: float = CONNECTION_S,
     ) -> None:
-        """`listen` is (host, port); port 0 takes a free one. The three functions are called on its threads."""
+        """`listen` is (host, port); port 0 takes a free one. The three functions are called on its threads.
+
+        `orders`: looks orders up, where that is possible.
+        """
 
         def status() -> Status:
             return _status(health(), published(), identity())
@@ -129,10 +143,11 @@ class AdminServer:
             "/metrics": lambda accept: _metrics(registry, accept),
             "/healthz": lambda _: _verdict(not_alive(health())),
             "/readyz": lambda _: _verdict(not_ready(health())),
-            "/status": lambda accept: _html(status()) if rather_html(accept) else _json(status()),
+            "/status": lambda accept: _html(status(), orders) if rather_html(accept) else _json(status()),
             "/status.json": lambda _: _json(status()),
             "/": lambda _: _Page(302, b"status\n", headers=(("Location", "status"),)),
         }
+        self._orders = orders
         self._connection_s = connection_s
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
@@ -141,7 +156,7 @@ class AdminServer:
         """Listen, and answer from now on. Raises ListenError, for example where the port is taken."""
         host, port = self._listen
         try:
-            self._server = _Server(host, port, self._pages, self._connection_s)
+            self._server = _Server(host, port, self._pages, self._orders, self._connection_s)
         except (OSError, OverflowError, UnicodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "not an address"
             raise ListenError(f"cannot listen on {host}:{port}: {why}") from error
@@ -204,10 +219,27 @@ def _json(status: Status) -> _Page:
     )
 
 
-def _html(status: Status) -> _Page:
+def _html(status: Status, orders: Orders | None) -> _Page:
+    return _document(200, page(status, with_search=orders is not None))
+
+
+def _order(order_id: str, answer: Answer, accept: str, up: str) -> _Page:
+    """Return what became of an order, as a page or as JSON."""
+    if isinstance(answer, NotLookedUp):
+        status = answer.status
+    else:
+        status = (504 if answer.gaps else 404) if isinstance(answer, Nothing) else 200
+    if rather_html(accept):
+        return _document(status, order_page(order_id, answer, up=up))
+    told = answer.as_json() if isinstance(answer, Timeline) else asdict(answer)
+    body = json.dumps(told, indent=2).encode() + b"\n"
+    return _Page(status, body, "application/json", (("Vary", "Accept"), ("X-Content-Type-Options", "nosniff")))
+
+
+def _document(status: int, text: str) -> _Page:
     return _Page(
-        200,
-        page(status).encode(),
+        status,
+        text.encode(),
         "text/html; charset=utf-8",
         (
             ("Vary", "Accept, Accept-Encoding"),
@@ -252,8 +284,9 @@ class _Server(ThreadingMixIn, TCPServer):
     allow_reuse_address = True  # what still lingers of an earlier process; a live one keeps the port
     request_queue_size = 64
 
-    def __init__(self, host: str, port: int, pages: _Pages, connection_s: float) -> None:
+    def __init__(self, host: str, port: int, pages: _Pages, orders: Orders | None, connection_s: float) -> None:
         self.pages = pages
+        self.orders = orders
         self._connection_s = connection_s
         self._open: dict[socket.socket, float] = {}  # since when, the oldest first
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -266,6 +299,11 @@ class _Server(ThreadingMixIn, TCPServer):
             _cut(oldest)
         self._open[request] = time.monotonic()
         super().process_request(request, client_address)
+
+    def let_live(self, request: Any, seconds: float) -> None:
+        """Let a connection live so much longer."""
+        if request in self._open:
+            self._open[request] += seconds
 
     def shutdown_request(self, request: Any) -> None:
         self._open.pop(request, None)
@@ -307,13 +345,33 @@ class _Connection(BaseHTTPRequestHandler):
             self._answer()
 
     def _answer(self) -> None:
-        answer = self.server.pages.get(self.path.partition("?")[0])
+        path, _, query = self.path.partition("?")
+        answer = self._order_of(path, query) or self.server.pages.get(path)
         if answer is None:
             self._send(_Page(404, " ".join(self.server.pages).encode() + b"\n"))
         elif self.command not in ("GET", "HEAD"):
             self._send(_Page(405, b"GET and HEAD only\n", headers=(("Allow", "GET, HEAD"),)))
         else:
             self._send(answer(", ".join(self.headers.get_all("Accept", []))))
+
+    def _order_of(self, path: str, query: str) -> Callable[[str], _Page] | None:
+        """Return what answers for an order: /orders/ID, or /orders?id=ID, as the form asks. None: it is none."""
+        orders = self.server.orders
+        asked = parse_qs(query)
+        match path.split("/", 2)[1:]:
+            case ["orders", name] if orders is not None:
+                order_id, up = unquote(name), "../" * (1 + name.count("/"))
+            case ["orders"] if orders is not None and "id" in asked:
+                order_id, up = asked["id"][0].strip(), ""
+            case _:
+                return None
+
+        def answer(accept: str) -> _Page:
+            self.server.let_live(self.request, LOOKUP_S + STALLED_S)
+            found = orders.look_up(order_id, asked.get("connection", [None])[0])
+            return _order(order_id, found, accept, up)
+
+        return answer
 
     def _send(self, page: _Page) -> None:
         encodings = ", ".join(self.headers.get_all("Accept-Encoding", []))

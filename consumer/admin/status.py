@@ -71,12 +71,17 @@ class Source(_Part):
 
 
 class Polling(_Part):
-    """What was learnt of a connection: by when half and 95 % of the tags are there, and what its polls cost."""
+    """What was learnt of a connection: by when half and 95 % of the tags are there, and what its polls cost.
+
+    `lateness_s`: how late a tag is expected to be found; `seen_lateness_s`: how late they were (core/poll_plan.py).
+    """
 
     median_s: float
     p95_s: float
     polls: float
     lateness_s: float
+    seen_lateness_s: float | None
+    price: float
 
 
 class Connection(_Part):
@@ -392,6 +397,8 @@ def _polling(plan: PollFigures) -> Polling:
         p95_s=round(plan.p95_s, 2),
         polls=round(plan.polls, 2),
         lateness_s=round(plan.lateness_s, 2),
+        seen_lateness_s=None if plan.seen_lateness_s is None else round(plan.seen_lateness_s, 2),
+        price=round(plan.price, 2),
     )
 
 

@@ -18,6 +18,8 @@ from consumer.commands.check_config import check_config
 from consumer.commands.examples import give_examples
 from consumer.commands.exits import EXIT_CODES, exit_codes, refuse
 from consumer.commands.options import Config, loaded, with_max_age
+from consumer.commands.orders.order import order
+from consumer.commands.orders.reconcile import reconcile
 from consumer.commands.route import route
 from consumer.commands.simulate import simulate
 from consumer.commands.status import status
@@ -134,6 +136,8 @@ app.command()(simulate)
 app.command()(status)
 app.command("check-config")(check_config)
 app.command()(route)
+app.command()(order)
+app.command()(reconcile)
 app.command("verify-engage")(verify_engage)
 app.add_typer(config.app, name="config")
 app.add_typer(topics.app, name="topics")

@@ -5,6 +5,14 @@ from __future__ import annotations
 import typer
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
+    "order": (
+        "engage-relay order A-4711",
+        "engage-relay order A-4711 --topic orders --partition 3 --json",
+    ),
+    "reconcile": (
+        "engage-relay reconcile --since 1d",
+        "engage-relay reconcile --orders ids.txt",
+    ),
     "run": (
         "engage-relay run --config relay.yaml",
         "engage-relay run --config relay.yaml --from latest --create-topics",

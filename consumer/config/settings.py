@@ -207,6 +207,11 @@ class DeadLetters(_Section):
 NO_TOPIC = "none"
 
 
+def _or_off(schema: dict[str, Any]) -> None:
+    """Let a section's JSON Schema take `off` as well."""
+    schema["anyOf"] = [{"$ref": schema.pop("$ref")}, {"const": "off"}, {"const": False}]
+
+
 class Outcomes(_Section):
     """The topic of the outcomes: what became of each action."""
 
@@ -518,7 +523,7 @@ class Settings(_Section):
     )
     delay: Delay = Field(Delay(), validate_default=True)
     dead_letters: DeadLetters = Field(DeadLetters(), validate_default=True)
-    outcomes: Outcomes = Field(Outcomes(), validate_default=True)
+    outcomes: Outcomes = Field(Outcomes(), validate_default=True, json_schema_extra=_or_off)
     engage: Engage = Field(default_factory=dict, validate_default=True)
     polling: Polling = Polling()
     limits: Limits = Limits()
@@ -573,6 +578,12 @@ class Settings(_Section):
             if (why := _template_error(dead_letters.topic, source.topics, taken)) is not None:
                 raise _errors_at([_wrong("topic", why)])
         return dead_letters
+
+    @field_validator("outcomes", mode="before")
+    @classmethod
+    def _without_outcomes(cls, outcomes: object) -> object:
+        """Read `outcomes: off`; a Helm chart's YAML makes it false."""
+        return {"topic": NO_TOPIC} if outcomes == "off" or outcomes is False else outcomes
 
     @field_validator("outcomes")
     @classmethod

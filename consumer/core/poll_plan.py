@@ -40,10 +40,10 @@ RATIO = (LONGEST_S / SHORTEST_S) ** (1 / (POINTS - 1))
 AGES: tuple[float, ...] = tuple(SHORTEST_S * RATIO**n for n in range(POINTS))
 MIDDLES = tuple((before + age) / 2 for before, age in pairwise((0.0, *AGES)))
 
-HALF_LIFE = 300  # observations, after which an older one counts half
+HALF_LIFE = 500  # observations, after which an older one counts half
 FADING = 0.5 ** (1 / HALF_LIFE)
 PRIOR_MEDIAN_S, PRIOR_SIGMA = 2.0, 1.2
-PRIOR_WEIGHT, TAIL_WEIGHT = 1.0, 0.5  # observations: the guess that serves at first, and the mass at every age
+PRIOR_WEIGHT, TAIL_WEIGHT = 0.5, 0.5  # observations: the guess that serves at first, and the mass at every age
 TELLS_NOTHING = 0.98
 MIN_GAP_S = 0.05
 PLAN_INTERVAL_S = 2.0
@@ -123,13 +123,15 @@ def _first_polls() -> array[int]:
 class Figures:
     """What a plan knows and expects: by when half and 95 % of the tags are there, polls of an action, how late it is.
 
-    `price`: see the module. All times are seconds.
+    `seen_lateness_s`: how late tags were found of late, None before the first; it is an estimate, as nobody knows when
+    between two polls a tag came. `price`: see the module. All times are seconds.
     """
 
     median_s: float
     p95_s: float
     polls: float
     lateness_s: float
+    seen_lateness_s: float | None
     price: float
 
 
@@ -141,7 +143,9 @@ class PollPlan:
         self._max_interval_s = max_interval_s
         self._mass = array("d", bytes(8 * POINTS))
         self._learnt = 0.0  # the mass of all observations together, after their fading
+        self._found = self._late_s = 0.0  # tags that were found, and how late all of them together, after their fading
         self._seen: Counter[tuple[int, int]] = Counter()  # intervals of AGES since the last plan
+        self._seen_ages: Counter[tuple[int, int]] = Counter()  # the ages at which their tags were found, added up
         self._price = self._planned_price = FIRST_PRICE
         self._polls = _first_polls()
         self._figures: Figures | None = None
@@ -160,7 +164,9 @@ class PollPlan:
     def found(self, empty_age: float, age: float) -> None:
         """Learn that a tag came after `empty_age` (0: nobody had asked) and at `age` at the latest. O(1)."""
         first = min(points_until(empty_age), POINTS - 1)
-        self._seen[first, max(first + 1, min(points_until(age) + 1, POINTS))] += 1
+        interval = first, max(first + 1, min(points_until(age) + 1, POINTS))
+        self._seen[interval] += 1
+        self._seen_ages[interval] += age  # type: ignore[assignment] # a Counter of floats
 
     def steer(self, use: float) -> None:
         """Plan again. Takes half a millisecond where something was learnt.
@@ -188,21 +194,27 @@ class PollPlan:
             below = list(accumulate(mass))
             median_s, p95_s = (AGES[bisect_left(below, part * below[-1], hi=POINTS - 1)] for part in (0.5, 0.95))
             expected = expectation(mass, self._polls)
-            self._figures = Figures(median_s, p95_s, expected.polls, expected.lateness_s, self._price)
+            seen_s = self._late_s / self._found if self._found else None
+            self._figures = Figures(median_s, p95_s, expected.polls, expected.lateness_s, seen_s, self._price)
         return self._figures
 
     def _learn(self) -> None:
         estimate = [learnt + prior for learnt, prior in zip(self._mass, PRIOR, strict=True)]
         below = [0.0, *accumulate(estimate)]
+        moment = [0.0, *accumulate(m * middle for m, middle in zip(estimate, MIDDLES, strict=True))]
         weights = [0.0] * (POINTS + 1)  # by how much an age's weight differs from that of the age before
-        observations = 0
+        observations, late_s = 0, 0.0
         for (first, last), count in self._seen.items():
             held = below[last] - below[first]
             if first or held < TELLS_NOTHING * below[POINTS]:
                 weights[first] += count / held
                 weights[last] -= count / held
                 observations += count
+                late_s += self._seen_ages[first, last] - count * (moment[last] - moment[first]) / held
         self._seen.clear()
+        self._seen_ages.clear()
         faded = FADING**observations
+        self._found = self._found * faded + observations
+        self._late_s = self._late_s * faded + max(late_s, 0.0)
         for n, weight in enumerate(accumulate(weights[:POINTS])):
             self._mass[n] = self._mass[n] * faded + estimate[n] * max(weight, 0.0)

@@ -600,6 +600,14 @@ def _plan_families(plans: Sequence[tuple[str, PollFigures]]) -> Iterator[Metric]
         "planned_lateness_seconds", "How late a tag is expected to be found.", "connection",
         ((name, each.lateness_s) for name, each in plans),
     )  # fmt: skip
+    yield _gauge(
+        "found_lateness_seconds", "How late tags were found of late, estimated.", "connection",
+        ((name, each.seen_lateness_s) for name, each in plans if each.seen_lateness_s is not None),
+    )  # fmt: skip
+    yield _gauge(
+        "planned_polls_per_late_second", "What a second of lateness is worth at present, in polls.", "connection",
+        ((name, each.price) for name, each in plans),
+    )  # fmt: skip
 
 
 # librdkafka's counters per broker (STATISTICS.md, "brokers"): its name, ours, and what it says.

@@ -135,7 +135,7 @@ document.title = "measured:" + JSON.stringify(out);
 @pytest.mark.parametrize("width", [390, 768, 1024])
 def test_on_a_narrow_page_nothing_is_cut_and_no_tile_is_empty(tmp_path: Path, width: int) -> None:
     busy = status_sample.snapshot()
-    plan = Figures(median_s=459.0, p95_s=1_234.5, polls=2.0, lateness_s=1.0, price=1.0)
+    plan = Figures(median_s=459.0, p95_s=1_234.5, polls=2.0, lateness_s=1.0, seen_lateness_s=123.4, price=1.0)
     slow = replace(busy.connections["nordics"], plan=plan)
     snapshot = replace(
         busy,

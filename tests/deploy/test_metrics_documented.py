@@ -39,13 +39,16 @@ def scrape() -> str:
     rtt = {"cnt": 1, "p50": 5, "p99": 5}
     metrics.librdkafka_statistics("source", {"brokers": {"b:9092/1": {"nodeid": 1, "source": "learned", "rtt": rtt}}})
     metrics.dead_letters_waiting({"orders": 1})
+    plan = PollPlan(60.0)
+    plan.found(1.0, 2.0)
+    plan.steer(1.0)
     metrics.publish(
         Snapshot(
             pending={state.name.lower(): 0 for state in State if state is not State.GONE},
             lag={("orders", 0): 1},
             partitions={("orders", 0): PartitionFigures("set_apart", 0, "overrun", "why")},
             refused_dead_letters={"orders": (1, "why")},
-            connections={"default": ConnectionFigures(plan=PollPlan(60.0).figures())},
+            connections={"default": ConnectionFigures(plan=plan.figures())},
         )
     )
     return generate_latest(registry).decode()

@@ -44,7 +44,7 @@ POLL_FAULTS = ("404", "401", "403", "429", "503", "timeout", "400", "job failed"
 DOCUMENT_FAULTS = ("401", "403", "429", "503", "400", "502 applied", "502 applied")
 WORKS_S = (0.5, 4.0, 15.0)  # at a document, at the longest: within a hand-over's time, and a session's beside the lease
 WORKS_ON_S = (0.5, 15.0, 25.0)  # at one that a gateway answered: within `processing_s`
-WITH_DOCUMENT_FAULTS = ("401", "403", "429", "400", "answer lost", "request lost")
+WITH_DOCUMENT_FAULTS = ("401", "403", "429", "400", "answer lost", "answer lost", "request lost")
 ACTION_FAULTS = (
     "404", "401", "403", "429", "429 for long", "503", "refused", "400", "500 processed", "500 not processed",
     "answer lost", "request lost", "processed late",
@@ -98,11 +98,12 @@ class SimulatedEngage:
         return await self._poll(None, permit)
 
     async def _poll(self, event: Event | None, permit: Permit) -> PollOutcome:
+        """Answer a poll of a job (`event`), or of an order. A job that failed stays so: Engage works on it no more."""
         client_error = await self._asked(POLL_FAULTS, event)
+        if client_error == "ok" and event is not None and event.job_failed:
+            client_error = "job failed"
         self._scheduler.reach(f"poll: {client_error}")
         match client_error:
-            case "ok" if event is not None and event.job_failed:
-                return JobFailed("failed")
             case "404":
                 return NotFound()
             case "401":
@@ -118,7 +119,7 @@ class SimulatedEngage:
                 return Unavailable("time-out")
             case "400":
                 return Rejected(400, "refused")
-            case "job failed" if event is not None and not event.accepted:
+            case "job failed" if event is not None and not (event.travels and event.accepted):
                 event.job_failed = True
                 return JobFailed("failed")
         if event is not None and event.nature == "missing":
@@ -143,7 +144,7 @@ class SimulatedEngage:
                 return OrderKept()
             if not await self._continues(permit):
                 return Unavailable("not replaced yet")
-            client_error = "ok"
+            client_error = self._scheduler.client_error(DOCUMENT_FAULTS)
         if not may_send():
             self._scheduler.reach("an order was not replaced any more")
             return Withdrawn() if how.exists else OrderExists()
@@ -240,10 +241,10 @@ class SimulatedEngage:
                 return Rejected(400, "refused")
         takes_s = scheduler.pick(WORKS_ON_S)
         if client_error in ("ok", "answer lost"):
-            event.ready_at = max(event.ready_at, scheduler.now + takes_s)
+            event.ready_at = scheduler.now + takes_s  # its newest job's
             event.job_failed = False
             scheduler.at(scheduler.now + takes_s, apply)
-        await self._sleep(scheduler.pick((0.01, 0.5)) if client_error == "ok" else 2 * TIMEOUT_S)
+        await self._sleep(scheduler.pick((0.01, 0.5) if client_error == "ok" else (0.01, 2 * TIMEOUT_S)))
         if client_error == "ok":
             return DocumentTaken(f"job-{event.number}")
         return InDoubt(client_error)

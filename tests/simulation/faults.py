@@ -136,7 +136,20 @@ def reshuffle(scheduler: Scheduler) -> bool:
 
 
 def forget_marks(scheduler: Scheduler) -> bool:
+    """The low-water marks expire; a running process writes them again with its next transaction."""
     _forget(scheduler, TOPICS.delay)
+    return True
+
+
+def forget_marks_meanwhile(scheduler: Scheduler) -> bool:
+    """They expire while nobody runs, so whoever starts must find what is pending without them."""
+    for process in list(scheduler.processes.values()):
+        if process is not None:
+            scheduler.crash(process, back_after_s=scheduler.pick((5.0, 60.0)))
+    _forget(scheduler, TOPICS.delay)
+    pending = any(log.live for (topic, _), log in scheduler.kafka.logs.items() if topic == TOPICS.delay)
+    if pending and not any(topic == TOPICS.delay for topic, _ in scheduler.kafka.committed):
+        scheduler.reach("a mark expired while something was pending, and nobody ran")
     return True
 
 
@@ -262,6 +275,8 @@ def recreate(scheduler: Scheduler) -> bool:
     kafka = scheduler.kafka
     if scheduler.growing or not all(_is_known_elsewhere(scheduler, number) for number in scheduler.numbers):
         return False  # with positions, too, gone: an operator who starts again, with `run --from`
+    if scheduler.has_delayed:
+        return False  # offsets of the former topic that come for the new one: two accidents at once
     for number in scheduler.numbers:
         scheduler.oracle.bereave(number, _holder(scheduler, number))
     kafka.settle_gone(kafka.recreate(TOPICS.delay))
@@ -333,6 +348,7 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "start": (1, start),
     "reshuffle": (1, reshuffle),
     "forget marks": (1, forget_marks),
+    "marks expired meanwhile": (1, forget_marks_meanwhile),
     "forget offsets": (1, forget_offsets),
     "compact": (1, compact),
     "delete records": (1, delete_records),

@@ -18,12 +18,18 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 import consumer.kafka.journal.transactions
 import consumer.kafka.membership
+import consumer.kafka.restore
 from consumer.core import clock, ledger
 from consumer.core.clock import Clock
-from consumer.core.effects import Document, Effect, LiveAction, Poll, Request, Send
+from consumer.core.effects import Effect, LiveAction, Send
 from consumer.core.ledger import Ledger, State, _Entry, _Failure
-from consumer.core.newest_documents import Lane, NewestDocuments
-from consumer.core.outcomes import Forbidden, Outcome, Throttled, Unauthorized, Unavailable
+from consumer.core.outcomes import (
+    Forbidden,
+    Outcome,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+)
 from consumer.core.ownership import Assignment, Ownership, Partition
 from consumer.core.pacing import Pace
 from consumer.errors import OffsetOutOfRangeError
@@ -46,19 +52,12 @@ from schemas.dead_letter import Reason
 Patch = pytest.MonkeyPatch
 Mutation = Callable[[Patch], None]
 ALL: dict[str, Mutation] = {}
-OF_DOCUMENTS: set[str] = set()
 F = TypeVar("F", bound=Mutation)
 
 
 def mutation(function: F) -> F:
     ALL[function.__name__] = function
     return function
-
-
-def mutation_of_documents(function: F) -> F:
-    """Mark one that is looked for in the schedules of documents only (profile.py): it needs many of them."""
-    OF_DOCUMENTS.add(function.__name__)
-    return mutation(function)
 
 
 @mutation
@@ -95,6 +94,23 @@ def a_negative_generation_is_published(patch: Patch) -> None:
 @mutation
 def the_mark_passes_a_live_record(patch: Patch) -> None:
     patch.setattr(LowWaterMark, "after", lambda self, written, end: end)
+
+
+@mutation
+def a_missing_mark_is_read_as_latest(patch: Patch) -> None:
+    original = Restorer._committed
+
+    def committed(self: Restorer, wanted: list[Assignment]) -> dict[Partition, int]:
+        found = original(self, wanted)
+        for each in wanted:
+            at = (self._topics[each.topic].delay, each.partition)
+            with suppress(KafkaException):  # a partition that is not there yet
+                found.setdefault(at, self._reader.watermarks([at])[at][1])
+        return found
+
+    patch.setattr(Restorer, "_committed", committed)
+    # The search for the position record, at the end of the topic, would find all that a short topic holds.
+    patch.setattr(consumer.kafka.restore, "POSITION_BEHIND", 1)
 
 
 @mutation
@@ -401,94 +417,6 @@ def a_partition_that_cannot_be_served_ends_the_process(patch: Patch) -> None:
 # -- documents ---------------------------------------------------------------------------------------------------
 
 
-@mutation_of_documents
-def a_hand_over_does_not_wait_for_a_document(patch: Patch) -> None:
-    original = Ledger.in_flight
-
-    def in_flight(self: Ledger, assignment: Assignment) -> int:
-        partition = self._partitions.get(assignment)
-        entries = partition.entries.values() if partition else ()
-        documents = sum(entry.state is State.SENDING and entry.is_document for entry in entries)
-        return original(self, assignment) - documents
-
-    patch.setattr(Ledger, "in_flight", in_flight)
-
-
-@mutation_of_documents
-def a_document_leaves_after_its_lease(patch: Patch) -> None:
-    original = Dispatch._may_send
-
-    def may_send(self: Dispatch, request: Request) -> bool:
-        return isinstance(request, Poll) or original(self, request)
-
-    patch.setattr(Dispatch, "_may_send", may_send)
-
-
-@mutation_of_documents
-def the_put_after_a_409_is_not_asked_for(patch: Patch) -> None:
-    original = Dispatch._may_send
-    asked: dict[int, Request] = {}
-
-    def may_send(self: Dispatch, request: Request) -> bool:
-        if isinstance(request, Poll):
-            if asked.get(id(request)) is request:
-                return True
-            asked[id(request)] = request
-        return original(self, request)
-
-    patch.setattr(Dispatch, "_may_send", may_send)
-
-
-@mutation_of_documents
-def a_redriven_document_replaces_a_newer_one(patch: Patch) -> None:
-    def how_to_send(self: NewestDocuments, lane: Lane, version: int, *, is_first: bool) -> Document:
-        return Document()
-
-    patch.setattr(NewestDocuments, "how_to_send", how_to_send)
-
-
-@mutation_of_documents
-def a_redriven_document_is_as_new_as_its_event(patch: Patch) -> None:
-    patch.setattr(_Entry, "version", property(lambda self: self.offset))
-
-
-@mutation_of_documents
-def an_unknown_newest_document_is_taken_for_none(patch: Patch) -> None:
-    original = NewestDocuments.how_to_send
-
-    def how_to_send(self: NewestDocuments, lane: Lane, version: int, *, is_first: bool) -> Document | None:
-        return original(self, lane, version, is_first=True)
-
-    patch.setattr(NewestDocuments, "how_to_send", how_to_send)
-
-
-@mutation_of_documents
-def the_newest_document_outlives_its_assignment(patch: Patch) -> None:
-    original = NewestDocuments._known
-    how = NewestDocuments.how_to_send
-
-    def lane_of(lane: Lane) -> Lane:
-        assignment, connection, order = lane
-        return assignment._replace(epoch=0), connection, order
-
-    patch.setattr(NewestDocuments, "_known", lambda self, lane: original(self, lane_of(lane)))
-    patch.setattr(
-        NewestDocuments,
-        "how_to_send",
-        lambda self, lane, version, is_first: how(self, lane_of(lane), version, is_first=is_first),
-    )
-
-
-@mutation_of_documents
-def the_document_of_a_dead_owner_is_sent_again_at_once(patch: Patch) -> None:
-    original = Ledger.assign
-
-    def assign(self: Ledger, assignment: Assignment, restored: Iterable[LiveAction], now: float) -> list[Effect]:
-        return original(self, assignment, [replace(each, document_sent=False) for each in restored], now)
-
-    patch.setattr(Ledger, "assign", assign)
-
-
 @mutation
 def an_action_whose_record_is_refused_is_cut_in_two(patch: Patch) -> None:
     patch.setattr(Transactions, "_without_action", lambda self, writes, refused: list(writes))
@@ -591,8 +519,3 @@ def an_order_without_a_contact_is_tried_for_ever(patch: Patch) -> None:
         return original(self, entry, errors, now)
 
     patch.setattr(Ledger, "_no_contact", no_contact)
-
-
-@mutation_of_documents
-def an_action_that_travelled_in_its_document_is_sent_by_itself_as_well(patch: Patch) -> None:
-    patch.setattr(_Entry, "is_taken", False)

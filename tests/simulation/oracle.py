@@ -14,9 +14,10 @@ Rules (each has a mutation of the production code that breaks it, mutants.py):
     it believes is its own: where these add up to more than one (a zombie; a source that has grown, before all have
     heard), so many times the rate limit, and one more for each process, which rounds its share up.
  7. When everything is healed, everything ends, and soon: no wait outlasts a clock that jumped by an hour.
- 8. An order's document never replaces a newer one: its version is where its event lay when it came for the first
-    time. Engage applies what it was sent although the sender has died meanwhile. A document leaves only from the
-    partition's owner, and the partition is handed over only when none of it is under way.
+ 8. An order's document, or change, never replaces a newer one: its version is where its event lay when it came for
+    the first time. Engage applies what it was sent although the sender has died meanwhile. A document leaves only from
+    the partition's owner, under a committed record that says so. The partition is handed over only when none of it is
+    under way. Once Engage took a document with an action in it, it is not sent again.
  9. What is pending outlives the delay topic's deletion in its owner's memory, and is written again. Only what nobody
     holds any more is gone with it.
 
@@ -162,6 +163,8 @@ class Oracle:
                 )
             if self._scheduler.now - event.sent_at < MIN_WAIT_S:
                 self._scheduler.violate(f"event {event.number} is sent again at once, in doubt")
+        if event.taken:
+            self._scheduler.violate(f"event {event.number} is sent again, though its record says that Engage took it")
         if event.told == (process.id, epoch):
             self._scheduler.violate(f"event {event.number} is sent again, though its acceptance was taken in")
         if event.first is not None and not event.document_applied:
@@ -222,6 +225,13 @@ class Oracle:
             self._scheduler.violate(
                 f"the document of event {event.number} is sent by {process.id}, though {owner and owner.id!r} owns {at}"
             )
+        record = self._scheduler.delay_log(event.partition).live.get(event.key)
+        if (
+            not event.travels
+            and not event.bereft
+            and (record is None or b'"document_sent":true' not in _progress(record))
+        ):
+            self._scheduler.violate(f"the document of event {event.number} is sent under no record that says so")
         under_way = (process, Assignment(*at, epoch), event)
         self._under_way.add(under_way)
         yield
@@ -297,8 +307,11 @@ class Oracle:
                 if self._scheduler.chance(0.8 if self._scheduler.profile.documents else 0.1):
                     after_s = self._scheduler.pick((0.1, 5.0, 60.0))
                     self._scheduler.at(self._scheduler.now + after_s, partial(faults.redrive, self._scheduler))
-            elif log.topic == TOPICS.delay and self._met_recreated.get(log.partition, 0.0) < 0:
-                self._met_recreated[log.partition] = self._scheduler.now
+            elif log.topic == TOPICS.delay:
+                if self._met_recreated.get(log.partition, 0.0) < 0:
+                    self._met_recreated[log.partition] = self._scheduler.now
+                if record.value is not None and (event := self._event_of(log, record)) is not None:
+                    event.taken = event.taken or _is_taken(record, event)
         torn = torn or not written <= settled
         if torn:
             self._scheduler.reach("a delayed request committed another transaction")
@@ -326,10 +339,13 @@ class Oracle:
             self._outcomes.tear(log, record)
         if log.topic == TOPICS.dead_letters:
             self.by_offset[log.partition][_source_offset(record)].torn_dead_letters += 1
-        elif record.key != POSITION_KEY:
-            offset = _offset_of(record)
-            if offset is not None and offset >= self.position(log.partition):
-                self.by_offset[log.partition][offset].torn = True
+        elif (event := self._event_of(log, record)) is not None and event.offset >= self.position(log.partition):
+            event.torn = True
+
+    def _event_of(self, log: Log, record: Record) -> Event | None:
+        """Return whose record of the delay topic it is; None: nobody's, it is the position."""
+        offset = None if record.key == POSITION_KEY else _offset_of(record)
+        return None if offset is None else self.by_offset[log.partition][offset]
 
     def is_known(self, number: int) -> bool:
         """Whether anybody wrote down where it continues: else it begins wherever retention has left it."""
@@ -559,7 +575,12 @@ def _offset_of(record: Record) -> int | None:
 
 def _is_taken(record: Record, event: Event) -> bool:
     """Whether Engage took the document that the event's action travels in: its job is known."""
-    return event.travels and b'"job_id":"' in (record.value or b"").partition(b',"payload":')[0]
+    return event.travels and b'"job_id":"' in _progress(record)
+
+
+def _progress(record: Record) -> bytes:
+    """Return what its value says of the action's progress."""
+    return (record.value or b"").partition(b',"payload":')[0]
 
 
 def _sends_of(record: Record) -> int:

@@ -146,6 +146,11 @@ class Scheduler:
         """Let a request arrive later."""
         self._delayed.append(call)
 
+    @property
+    def has_delayed(self) -> bool:
+        """Whether a request is to arrive later."""
+        return bool(self._delayed)
+
     def fate(self, call: str) -> str:
         """What becomes of a request to Kafka."""
         if self.healing or self.random() >= self.profile.unreliable:

@@ -16,7 +16,7 @@ from consumer.core.effects import ActionId, Save
 from consumer.core.ownership import Assignment
 from consumer.events.routing import Routed
 from consumer.kafka.records import SourceEvent, new_action, pending_value
-from tests.simulation import mutants
+from tests.simulation import document_mutants, mutants
 from tests.simulation.coverage import TO_BE_REACHED
 from tests.simulation.process import TOPICS
 from tests.simulation.profile import Profile
@@ -35,6 +35,7 @@ QUIET = Profile(
     max_pending=1,
     session_s=45.0,
 )
+MUTATIONS = {**mutants.ALL, **document_mutants.ALL}
 PATIENCE_S = 60.0  # for a mutation to be noticed
 
 
@@ -138,13 +139,13 @@ def test_a_schedule_drives_the_production_code_as_it_is() -> None:
     assert patched == set()
 
 
-@pytest.mark.parametrize("name", mutants.ALL)
+@pytest.mark.parametrize("name", MUTATIONS)
 def test_a_deliberate_error_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    documents = name in mutants.OF_DOCUMENTS
+    documents = name in document_mutants.ALL
     until = time.monotonic() + PATIENCE_S
     for seed in itertools.count():
         with monkeypatch.context() as patch:
-            mutants.ALL[name](patch)
+            MUTATIONS[name](patch)
             try:
                 schedule(seed, documents=documents).run()
             except ViolationError as violation:

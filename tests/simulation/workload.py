@@ -97,7 +97,8 @@ class Event:
     nature: str  # one of NATURES
     document: bool = False  # it carries its order's document, or a change of it
     travels: bool = False  # its action travels in the document
-    job_failed: bool = False
+    job_failed: bool = False  # Engage gave its document's job up
+    taken: bool = False  # it travels, and its record says that Engage took its document
     first: Event | None = None  # the one that it repeats: it was redriven
     says_first: bool = True  # where that one lay
     redriven: bool = False  # its dead letter was
@@ -145,9 +146,8 @@ class Event:
     def lie(self, partition: int, offset: int) -> None:
         """It was published, and lies there."""
         self.partition, self.offset = partition, offset
-        self.key = action_key(
-            place_of(0, offset), "with_document" if self.travels else "resend" if self.resend else "dead_letter"
-        )
+        route = "with_document" if self.travels else "resend" if self.resend else "dead_letter"
+        self.key = action_key(place_of(0, offset), route)
 
 
 def redriven(event: Event, number: int, now: float, *, says_first: bool) -> Event:
@@ -170,15 +170,17 @@ def redriven(event: Event, number: int, now: float, *, says_first: bool) -> Even
 
 
 def with_document(draw: random.Random, number: int, now: float) -> Event:
-    """Draw an event that carries its order's document."""
+    """Draw an event that carries its order's document, or a change of it."""
     pick = partial(_pick, draw.random)
-    order, travels = pick("AAAB"), draw.random() < TRAVELS
+    order = pick("AAAB")
+    route, source = pick((("w", "d"), ("w", "d"), ("a", "c"), ("a", "d"), ("a", "d"), ("a", "d"), ("a", "d")))
+    travels = route == "w"
     return Event(
         number=number,
         kind="action",
         order=order,
         resend=True,
-        value=b'{"k":"%b","o":"%b","d":{"n":%d},"n":%d}' % (b"w" if travels else b"a", order.encode(), number, number),
+        value=f'{{"k":"{route}","o":"{order}","{source}":{{"n":{number}}},"n":{number}}}'.encode(),
         travels=travels,
         ready_at=now + pick((0.0, 0.0, 0.0, 60.0)),
         document=True,

@@ -282,7 +282,7 @@ def test_the_page_may_load_and_run_nothing_but_its_own(process: Process) -> None
         "connect-src": "'self'",
         "img-src": "data:",
         "base-uri": "'none'",
-        "form-action": "'none'",
+        "form-action": "'self'",
         "frame-ancestors": "'none'",
     }
     assert (headers["X-Content-Type-Options"], headers["Referrer-Policy"]) == ("nosniff", "no-referrer")

@@ -106,6 +106,8 @@ def test_what_an_instance_says_cannot_command_the_terminal(instance: Instance) -
 def on_a_terminal(url: str, *arguments: str, until: bytes, **environment: str) -> tuple[int, bytes]:
     """Run `status` on a terminal until it shows something, interrupt it, and return its code and all that it wrote."""
     ours, theirs = pty.openpty()
+    # Where we ourselves were started to ignore an interrupt (by a script, with &), it would inherit that.
+    ignored = signal.signal(signal.SIGINT, signal.SIG_DFL)
     where = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     with subprocess.Popen(
         [sys.executable, "-m", "consumer.cli", "status", "--url", url, *arguments],
@@ -114,6 +116,7 @@ def on_a_terminal(url: str, *arguments: str, until: bytes, **environment: str) -
         stdout=theirs,
         start_new_session=True,
     ) as process:
+        signal.signal(signal.SIGINT, ignored)
         os.close(theirs)
         shown, interrupt_at = b"", 0.0
         try:

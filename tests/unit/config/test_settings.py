@@ -510,11 +510,15 @@ def test_each_source_topic_has_its_own_delay_topic_and_may_share_its_dead_letter
     )
 
 
-def test_outcomes_are_written_unless_there_is_no_topic_for_them() -> None:
+def test_outcomes_are_written_unless_there_is_no_topic_for_them(tmp_path: Path) -> None:
     (off,) = load(None, {**THREE, "ENGAGE_RELAY__OUTCOMES__TOPIC": "none"}).topics
     (named,) = load(None, {**THREE, "ENGAGE_RELAY__OUTCOMES__TOPIC": "{source}.ends"}).topics
     assert (off.outcomes, off.own) == (None, (off.delay, off.dead_letters))
     assert named.outcomes == "orders.ends"
+    for text in ("outcomes: off", "outcomes: false", "outcomes: {topic: none}"):
+        path = tmp_path / "relay.yaml"
+        path.write_text(text)
+        assert load(path, THREE).topics == (off,)
     assert load(None, THREE).topic_rules.keep_outcomes_s == 90 * 24 * 3600
 
 

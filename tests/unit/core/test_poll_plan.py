@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -92,7 +93,7 @@ def test_two_kinds_of_orders_are_polled_when_either_is_there_and_hardly_between(
     chance = random.Random(1)
     plan = learnt_from(lambda: 0.5 if chance.random() < 0.9 else 20.0, 1500)
     ages = polls_of(plan, 20.0)
-    assert ages[0] == pytest.approx(0.5, rel=0.2)
+    assert ages[0] == pytest.approx(0.5, rel=0.3)
     assert len([age for age in ages if 1.0 < age < 15.0]) <= 4
     assert ages[-1] == pytest.approx(20.0, rel=0.2)
 
@@ -111,6 +112,24 @@ def test_the_figures_are_those_of_the_times() -> None:
     plan = learnt_from(lambda: chance.lognormvariate(math.log(2.0), 0.8), 2000)
     assert plan.figures().median_s == pytest.approx(2.0, rel=0.2)
     assert plan.figures().p95_s == pytest.approx(2.0 * math.exp(0.8 * 1.645), rel=0.35)
+
+
+def test_the_lateness_that_is_told_is_the_one_that_was() -> None:
+    """Nobody sees when a tag came: it is estimated from between which two polls it did."""
+    chance = random.Random(1)
+    late: list[float] = []
+    plan = PollPlan(60.0)
+    assert plan.figures().seen_lateness_s is None
+    for number in range(3000):
+        ready, age = chance.lognormvariate(math.log(2.0), 0.8), plan.next_age(0.0)
+        empty = 0.0
+        while age < ready:
+            empty, age = age, plan.next_age(age)
+        plan.found(empty, age)
+        late.append(age - ready)
+        if number % 20 == 19:
+            plan.steer(0.85)
+    assert plan.figures().seen_lateness_s == pytest.approx(statistics.fmean(late[-600:]), rel=0.2)
 
 
 def test_a_tag_that_was_there_whenever_anybody_looked_teaches_nothing() -> None:
@@ -177,7 +196,7 @@ def scenario(request: pytest.FixtureRequest) -> Scenario:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("scenario", "ratio"),
-    [("lognormal", 1.15), ("90 %", 1.6), ("four times slower", 1.3), ("short limit", 1.3)],
+    [("lognormal", 1.15), ("90 %", 1.5), ("four times slower", 1.3), ("short limit", 1.3)],
     indirect=["scenario"],
 )
 def test_lateness_is_near_the_least_that_its_requests_allow(scenario: Scenario, ratio: float) -> None:

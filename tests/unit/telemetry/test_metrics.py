@@ -245,12 +245,14 @@ def test_a_scrape_shows_the_last_snapshot(registry: CollectorRegistry, metrics: 
 
 
 def test_what_was_learnt_of_a_connection_is_shown(registry: CollectorRegistry, metrics: Metrics) -> None:
-    plan = Figures(median_s=2.0, p95_s=7.5, polls=2.25, lateness_s=0.75, price=1.5)
+    plan = Figures(median_s=2.0, p95_s=7.5, polls=2.25, lateness_s=0.75, seen_lateness_s=0.8, price=1.5)
     metrics.publish(Snapshot(connections={"acme": ConnectionFigures(plan=plan), "fixed": ConnectionFigures()}))
     assert value(registry, "processing_seconds", connection="acme", percentile="50") == 2.0
     assert value(registry, "processing_seconds", connection="acme", percentile="95") == 7.5
     assert value(registry, "planned_polls", connection="acme") == 2.25
     assert value(registry, "planned_lateness_seconds", connection="acme") == 0.75
+    assert value(registry, "found_lateness_seconds", connection="acme") == 0.8
+    assert value(registry, "planned_polls_per_late_second", connection="acme") == 1.5
     assert series(registry, "planned_polls") == {("acme",)}
 
 

@@ -1,0 +1,231 @@
+"""What the relay costs at rest and at a shop's ordinary rate, where it is never busy, and how late actions are then.
+
+    python -m benchmarks.steady                         at rest for 30 s, then 12 events/s for a minute
+    python -m benchmarks.steady --per-second 60 --connections 100 --partitions 60 --instances 2
+
+Rules:
+ 1. Every event's action must be accepted exactly once, or the benchmark fails.
+ 2. The relay runs as a user runs it, with polls that it learns by itself, and the limit that Engage recommends (50).
+ 3. Lateness counts from when the tag was there until the action was accepted: by the simulator's own account.
+    The first LEARNING events, while the relay learns when to poll, count for CPU and not for lateness.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic_core import to_json
+
+from benchmarks import process
+from benchmarks.events import Publisher, create_topics, event
+from benchmarks.running import (
+    BULK,
+    ENGAGE_LIMIT,
+    LOOK_EVERY_S,
+    BenchmarkError,
+    Relay,
+    get,
+    relay_against,
+    simulator,
+    submit,
+)
+from tests.support.broker import JVM_FOR_LOAD, KafkaBroker
+
+LEARNING = 300
+RATE = 50.0
+TICK_S = 0.05
+PATIENCE_S = 120.0  # for the slowest order: 2 s at the median, sigma 0.8
+PROCESSING = "lognormal:2s,0.8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is played: `seconds` of `per_second` events, spread over all connections, after `rest_s` without any."""
+
+    connections: int = 1
+    partitions: int = 6
+    instances: int = 1
+    per_second: float = 12.0
+    seconds: float = 60.0
+    rest_s: float = 30.0
+    rate: float = RATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steady:
+    """What came of it. CPU is that of all instances together; memory that of the largest. Lateness is in seconds."""
+
+    start_s: float
+    rest_share: float
+    rest_mib: float
+    actions: int
+    cpu_ms: float
+    cpu_ms_by_thread: dict[str, float]
+    peak_mib: float
+    requests: float
+    transactions: float
+    late_mean: float
+    late_p50: float
+    late_p99: float
+    answers_429: int
+
+
+def play(load: Load) -> Steady:
+    """Run it. Raises BenchmarkError."""
+    with ExitStack() as closing:
+        broker = closing.enter_context(KafkaBroker(jvm=JVM_FOR_LOAD))
+        url = closing.enter_context(simulator(PROCESSING, ENGAGE_LIMIT))
+        directory = Path(closing.enter_context(tempfile.TemporaryDirectory()))
+        create_topics(broker.bootstrap_servers, load.partitions)
+        config = directory / "relay.yaml"
+        config.write_bytes(_config(load, url))
+        started = time.monotonic()
+        relays = [closing.enter_context(relay_against(broker, url, {}, config=config)) for _ in range(load.instances)]
+        for relay in relays:
+            relay.await_ready()
+        start_s = max(relay.began_at for relay in relays) - started
+        time.sleep(2.0)  # what belongs to the start is not rest
+        before = _cpu(relays)
+        time.sleep(load.rest_s)
+        rest_share = (_cpu(relays).total() - before.total()) / max(load.rest_s, 1.0) / load.instances
+        rest_mib = max(process.memory_bytes(relay.pid, "VmRSS") for relay in relays) / 2**20
+        transactions, before = _transactions(relays), _cpu(relays)
+        published = _publish(load, broker, url)
+        _await_accepted(url, published, relays)
+        time.sleep(1.0)  # the last tombstone
+        cpu = _cpu(relays)
+        cpu.subtract(before)
+        transactions = _transactions(relays) - transactions
+        peak_mib = max(process.memory_bytes(relay.pid, "VmHWM") for relay in relays) / 2**20
+        account = json.loads(get(f"{url}/simulator/account"))
+    accepted = Counter(entry["orderId"] for entry in account["actions"])
+    if len(accepted) != published or accepted.total() != published:
+        raise BenchmarkError(f"{accepted.total()} actions accepted for {len(accepted)} of {published} orders")
+    number = {entry["orderId"]: int(entry["orderId"].rpartition("-")[2]) for entry in account["actions"]}
+    late = [
+        entry["acceptedAt"] - entry["tagReadyAt"]
+        for entry in account["actions"]
+        if number[entry["orderId"]] >= min(LEARNING, published // 2)
+    ]
+    percentiles = statistics.quantiles(late, n=100)
+    asked = sum(count for call in ("job", "order", "action") for count in account["requests"].get(call, {}).values())
+    return Steady(
+        start_s=start_s,
+        rest_share=rest_share,
+        rest_mib=rest_mib,
+        actions=published,
+        cpu_ms=cpu.total() / published * 1000,
+        cpu_ms_by_thread={kind: taken / published * 1000 for kind, taken in cpu.most_common()},
+        peak_mib=peak_mib,
+        requests=asked / published,
+        transactions=transactions / published,
+        late_mean=statistics.fmean(late),
+        late_p50=percentiles[49],
+        late_p99=percentiles[98],
+        answers_429=sum(statuses.get("429", 0) for statuses in account["requests"].values()),
+    )
+
+
+def _names(load: Load) -> list[str]:
+    return ["default", *(f"shop-{n}" for n in range(1, load.connections))]
+
+
+def _config(load: Load, url: str) -> bytes:
+    connections = {
+        name: {"base_url": url, "api_key": f"benchmark-{name}", "requests_per_second": load.rate}
+        for name in _names(load)
+    }
+    return to_json({"engage": {"connections": connections}})  # JSON is YAML
+
+
+def _publish(load: Load, broker: KafkaBroker, url: str) -> int:
+    publisher, names = Publisher(broker.bootstrap_servers), _names(load)
+    total, published = int(load.per_second * load.seconds), 0
+    started = time.monotonic()
+    while published < total:
+        time.sleep(TICK_S)
+        due = min(total, int((time.monotonic() - started) * load.per_second), published + BULK)
+        numbers = range(published, due)
+        if numbers:
+            jobs = submit(url, [f"order-{n}" for n in numbers])
+            publisher.publish(event(n, f"order-{n}", jobs[f"order-{n}"], names[n % len(names)]) for n in numbers)
+        published = due
+    return published
+
+
+def _await_accepted(url: str, expected: int, relays: Sequence[Relay]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while (account := json.loads(get(f"{url}/simulator/account?summary=1")))["accepted"] < expected:
+        for relay in relays:
+            relay.check_alive()
+        if time.monotonic() > deadline:
+            raise BenchmarkError(f"{account['accepted']} of {expected} actions accepted:\n{relays[0].log}")
+        time.sleep(LOOK_EVERY_S)
+
+
+def _cpu(relays: Sequence[Relay]) -> Counter[str]:
+    taken: Counter[str] = Counter()
+    for relay in relays:
+        taken.update(process.cpu_s_by_thread(relay.pid))
+    return taken
+
+
+def _transactions(relays: Sequence[Relay]) -> float:
+    name = "engage_relay_transaction_duration_seconds_count"
+    families = [family for relay in relays for family in relay.scrape()]
+    return sum(sample.value for family in families for sample in family.samples if sample.name == name)
+
+
+def _say(steady: Steady, load: Load) -> None:
+    print(
+        f"{load.instances} instance(s), {load.connections} connection(s) of {load.rate:g} requests/s, "
+        f"{load.partitions} partitions; processing {PROCESSING}."
+    )
+    print(f"  {steady.start_s:8.2f} s from the start until it reads")
+    print(f"At rest for {load.rest_s:g} s:")
+    print(f"  {steady.rest_share:8.2%} of a core, each instance")
+    print(f"  {steady.rest_mib:8.0f} MiB of memory")
+    print(f"{steady.actions} events, {load.per_second:g} a second, each action accepted exactly once:")
+    print(f"  {steady.cpu_ms:8.2f} ms CPU per action")
+    for kind, taken in steady.cpu_ms_by_thread.items():
+        print(f"  {taken:12.2f} {kind}")
+    print(f"  {steady.peak_mib:8.0f} MiB of memory at the peak")
+    print(f"  {steady.requests:8.2f} requests per action; {steady.answers_429} answers 429")
+    print(f"  {steady.transactions:8.2f} transactions per action")
+    print(
+        f"  {steady.late_mean:8.2f} s from tag ready to accepted on average, "
+        f"{steady.late_p50:.2f} s at the median, {steady.late_p99:.2f} s at the 99th percentile"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run and print. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.steady", description=__doc__.split("\n")[0])
+    for name, default in (("connections", 1), ("partitions", 6), ("instances", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    for name, value in (("per-second", 12.0), ("seconds", 60.0), ("rest-s", 30.0), ("rate", RATE)):
+        parser.add_argument(f"--{name}", type=float, default=value)
+    load = Load(**vars(parser.parse_args(arguments)))
+    process.require_linux()
+    os.sched_setaffinity(0, process.cores()[1])
+    try:
+        _say(play(load), load)
+    except BenchmarkError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""`engage-relay order` and `engage-relay reconcile`: what became of the orders."""

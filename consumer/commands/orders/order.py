@@ -1,0 +1,96 @@
+"""`engage-relay order`: what became of one order, step by step."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from consumer.commands import output
+from consumer.commands.exits import exit_codes, refuse
+from consumer.commands.options import AsJson, Config, connections, loaded, reach, source_topics
+from consumer.commands.orders.searching import chosen, in_words, search_of
+
+if TYPE_CHECKING:
+    from consumer.kafka.orders.lookup import Nothing
+    from consumer.kafka.orders.timeline import Entry, Timeline
+
+
+def order(
+    order_id: Annotated[str, typer.Argument(metavar="ID", help="The order's id, as its events name it.")],
+    *,
+    config: Config = None,
+    connection: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only of this connection.", show_default=False, autocompletion=connections),
+    ] = None,
+    topic: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only this source topic.", show_default=False, autocompletion=source_topics),
+    ] = None,
+    partition: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Search this partition. Without it: the one that the key's hash says (murmur2, then CRC32).",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what became of an order, step by step.
+
+    Its events, polls, sends and answers, its dead letters, and what is pending.
+    Exit code 2 where nothing is found, 1 where not everything could be read.
+    """
+    with exit_codes():
+        settings = loaded(config)
+        from consumer.kafka.orders.lookup import Nothing, WrongQuestionError, look_up
+
+        if connection is not None and connection not in settings.engage.connections:
+            output.notice(f"--connection: {connection} is not configured; {', '.join(settings.engage.connections)}")
+        topics = chosen(settings, topic)
+        reach(settings)
+        try:
+            found = look_up(order_id, topics, search_of(settings), partition=partition, connection=connection)
+        except WrongQuestionError as error:
+            refuse(f"order {order_id}: {error}")
+        for gap in found.gaps:
+            output.notice(gap)
+        if isinstance(found, Nothing):
+            raise _nothing(found)
+        if as_json:
+            output.json_line(found.as_json())
+        else:
+            _print(found)
+        raise typer.Exit(int(bool(found.gaps)))
+
+
+def _nothing(nothing: Nothing) -> typer.Exit:
+    """Say that nothing was found, and return the end: 1 where something could not be read."""
+    output.notice(f"order {nothing.order_id}: nothing found. Searched: {in_words(nothing.searched)}")
+    output.notice(f"Searched were {nothing.how}. If events are keyed otherwise, name the partition (--partition).")
+    return typer.Exit(1 if nothing.gaps else 2)
+
+
+def _print(timeline: Timeline) -> None:
+    output.data(f"order {timeline.order_id}")
+    for entry in timeline.entries:
+        output.data("")
+        output.data(f"{entry.at}  {entry.title}: {_state(entry)}")
+        for step in entry.steps:
+            output.data(f"  {_time(step.at_ms):<24}  {step.text}")
+        if entry.next_due_ms is not None:
+            output.data(f"  {_time(entry.next_due_ms):<24}  next due")
+
+
+def _state(entry: Entry) -> str:
+    state = entry.state.replace("_", " ")
+    return state if entry.reason is None else f"{state} ({entry.reason})"
+
+
+def _time(ms: int | None) -> str:
+    if ms is None:
+        return ""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

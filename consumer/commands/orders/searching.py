@@ -1,0 +1,72 @@
+"""What both commands share: how they search, and what they say meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from consumer.commands import output
+
+if TYPE_CHECKING:
+    from consumer.config.settings import Settings
+    from consumer.core.ownership import Partition
+    from consumer.kafka.orders.history import Search
+    from consumer.kafka.orders.reading import Span
+    from consumer.kafka.orders.timeline import Searched
+    from consumer.kafka.topics import RelayTopics
+
+TELL_S = 2.0
+
+
+def search_of(settings: Settings) -> Search:
+    """Return how a command searches: as `run` decides, and it says how far it is."""
+    from consumer.config.formats import formats_of
+    from consumer.kafka.orders.history import Search
+
+    formats, schemas = formats_of(settings, time.time)
+    return Search(
+        properties=settings.kafka,
+        router=settings.router,
+        dead_letter_topics=settings.dead_letter_topics,
+        formats=formats,
+        schemas=schemas,
+        tell=teller(),
+    )
+
+
+def teller() -> Callable[[Mapping[Partition, Span]], None]:
+    """Return what says how far a reading is, on stderr and not too often."""
+    told_at = time.monotonic()
+
+    def tell(spans: Mapping[Partition, Span]) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at < TELL_S:
+            return
+        told_at = time.monotonic()
+        left = [(at, span) for at, span in spans.items() if span.reached < span.end]
+        progress = (f"{topic}[{n}] at {span.reached:,} of {span.end:,}" for (topic, n), span in left[:4])
+        output.notice(f"reading: {', '.join(progress)}")
+
+    return tell
+
+
+def chosen(settings: Settings, topic: str | None) -> list[RelayTopics]:
+    """Return the sources that are meant, with the topics that belong to them."""
+    from consumer.commands.exits import refuse
+
+    if topic is not None and topic not in settings.source.topics:
+        refuse(f"--topic: {topic} is none of the source topics {', '.join(settings.source.topics)}")
+    return [each for each in settings.topics if topic in (None, each.source)]
+
+
+def in_words(searched: list[Searched]) -> str:
+    """Say what was searched: `1,200 records of orders[3] since 2026-11-28T10:00:00Z`."""
+    from consumer.kafka.scan import moment
+
+    told = []
+    for each in searched:
+        since = None if each.since_ms is None else moment(each.since_ms)
+        when = "" if since is None else f" since {since.isoformat(timespec='seconds').replace('+00:00', 'Z')}"
+        told.append(f"{each.records:,} records of {each.topic}[{each.partition}]{when}")
+    return ", ".join(told)

@@ -1,0 +1,1 @@
+"""What became of an order, read from the topics: its history, and whether everything adds up."""

@@ -1,0 +1,327 @@
+"""EDGE. Whether everything adds up: events of the source against outcomes, pending actions and dead letters.
+
+It works while the relay runs. What is read of a partition is bounded by offsets that are taken in this order, so that
+nothing in between looks lost:
+ 1. up to where the group has read the source: what became of an event before that is committed;
+ 2. the end of the delay partition, which is then read: an action that ended before has its tombstone there, in a
+    transaction that is settled once it was read;
+ 3. the ends of the outcomes and the dead letters: that transaction's outcome lies before them.
+An action that ends between 2 and 3 is pending and has an outcome: it is counted once, as ended.
+
+The same code decides over the events as in `run` (events/deciding.py), with the present routes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+
+from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+from pydantic import ValidationError
+
+from consumer.core.ownership import Assignment, Partition
+from consumer.core.places import incarnation_at, item_at, offset_at
+from consumer.events.deciding import Ignored
+from consumer.events.routing import Misrouted
+from consumer.kafka import clients, refused
+from consumer.kafka.dead_letters.redrive import REDRIVEN
+from consumer.kafka.membership import event_of
+from consumer.kafka.orders.history import Search
+from consumer.kafka.orders.matching import actions_of
+from consumer.kafka.orders.reading import Span, StalledError, read
+from consumer.kafka.orders.timeline import At
+from consumer.kafka.outcomes import read_outcome
+from consumer.kafka.records import place_of_key, read_position
+from consumer.kafka.topics import CALL_TIMEOUT_S, RelayTopics, committed_offsets, partition_counts, watermarks
+from schemas.dead_letter import DeadLetterHeaders
+from schemas.outcome import Outcome, OutcomeName
+from schemas.pending_action import POSITION_KEY, Position
+
+MARGIN_MS = 3600 * 1000  # outcomes and dead letters are read from so much earlier: clocks differ
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What does not add up, about an event or an item of it."""
+
+    at: At
+    what: str
+    order_id: str | None = None
+    action: str | None = None
+
+
+@dataclass(slots=True)
+class Sums:
+    """What was counted. `actions`: how many actions and unusable events became what, by the outcome's name."""
+
+    events: int = 0
+    ignored: int = 0
+    expected: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+    pending: int = 0
+    unread: int = 0
+    problems: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Sums) -> None:
+        """Add another partition's."""
+        self.events += other.events
+        self.ignored += other.ignored
+        self.expected += other.expected
+        self.ends += other.ends
+        self.pending += other.pending
+        self.unread += other.unread
+        self.problems += other.problems
+        self.reasons += other.reasons
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """What an event, or its item, should have become. `action`: None for a dead letter of the event itself."""
+
+    order_id: str | None
+    action: str | None
+    at_ms: int
+
+
+_Place = tuple[int, int]
+"""An event's offset in its source partition, and which of its items."""
+
+
+@dataclass(slots=True)
+class _Found:
+    """What was found of one partition. `events`: the range of offsets that was looked at.
+
+    `kept`: events whose dead letter its topic refuses. `told_from_ms`: the time of the first outcome that is there;
+    None where the outcomes reach back to what was asked for.
+    """
+
+    events: range = range(0)
+    expected: dict[_Place, _Expected] = field(default_factory=dict)
+    ignored: set[int] = field(default_factory=set)
+    live: set[_Place] = field(default_factory=set)
+    kept: set[int] = field(default_factory=set)
+    outcomes: dict[_Place, set[OutcomeName]] = field(default_factory=dict)
+    reasons: dict[_Place, str | None] = field(default_factory=dict)
+    dead_letters: set[_Place] = field(default_factory=set)
+    told_from_ms: int | None = None
+    unread: int = 0
+
+
+def reconcile(
+    topics: RelayTopics, search: Search, *, since_ms: int | None, orders: Collection[str] | None = None
+) -> Iterator[Problem | Sums | Seen | str]:
+    """Compare one source, partition by partition; yields problems, each partition's sums, and what could not be read.
+
+    `since_ms`: only events from then on (ms since 1970). `orders`: only these. Raises KafkaException where the brokers
+    do not answer.
+    """
+    if topics.outcomes is None:
+        yield f"{topics.source}: no outcomes are written (outcomes.topic: none), so nothing can be compared"
+        return
+    admin = AdminClient(clients.base(search.properties), logger=clients.LOGGER)
+    count = partition_counts(admin, (topics.source,)).get(topics.source)
+    if count is None:
+        yield f"{topics.source}: the topic does not exist"
+    with closing(Consumer(clients.reader(search.properties), logger=clients.LOGGER)) as asker:
+        for number in range(count or 0):
+            one = _Partition(topics, number, search, admin, asker, since_ms, orders)
+            try:
+                found = one.read()
+            except StalledError as error:
+                yield str(error)
+                continue
+            yield from one.gaps
+            yield Seen(frozenset(each.order_id for each in found.expected.values() if each.order_id is not None))
+            yield from _compared(topics.source, number, found, with_others=orders is None)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The orders of which there are events."""
+
+    orders: frozenset[str]
+
+
+class _Partition:
+    """Reads one partition, in the order that the module's text says."""
+
+    def __init__(  # noqa: PLR0917 - private, and called once
+        self,
+        topics: RelayTopics,
+        number: int,
+        search: Search,
+        admin: AdminClient,
+        asker: Consumer,
+        since_ms: int | None,
+        orders: Collection[str] | None,
+    ) -> None:
+        self.gaps: list[str] = []
+        self._topics = topics
+        self._number = number
+        self._search = search
+        self._admin = admin
+        self._asker = asker
+        self._since_ms = since_ms
+        self._orders = orders
+        self._found = _Found()
+
+    def read(self) -> _Found:
+        """Read all of it. Raises StalledError, KafkaException."""
+        source: Partition = (self._topics.source, self._number)
+        low, end = watermarks(self._admin, [source])[source]
+        position = committed_offsets(self._asker, [source]).get(source, low)
+        start = self._offset_at(source, self._since_ms, low, end)
+        self._found.unread = max(0, end - max(position, start))
+        self._read_delay()
+        self._read_outcomes(self._topics.outcomes or "")
+        self._read_dead_letters()
+        self._found.events = range(start, max(start, min(position, end)))
+        self._read_events(source)
+        return self._found
+
+    def _records(self, topic: str, span: Span | None = None, since_ms: int | None = None) -> Iterator[Message]:
+        """Yield the records of this partition of a topic: those of the span, or those since then."""
+        at = (topic, self._number)
+        if span is None:
+            low, end = watermarks(self._admin, [at])[at]
+            span = Span(self._offset_at(at, since_ms, low, end), end)
+        search = self._search
+        for _, records in read(search.properties, {at: span}, tell=search.tell, stalled_s=search.stalled_s):
+            yield from records
+        if span.error is not None:
+            self.gaps.append(f"{topic}[{self._number}]: {span.error}")
+
+    def _offset_at(self, at: Partition, ms: int | None, low: int, end: int) -> int:
+        """Return the offset of the first record since then; the end where there is none."""
+        if ms is None:
+            return low
+        (found,) = self._asker.offsets_for_times([TopicPartition(*at, ms)], CALL_TIMEOUT_S)
+        if found.error is not None:
+            raise clients.exception(found.error, f"{at[0]}[{at[1]}]")
+        return max(low, found.offset) if found.offset >= 0 else end
+
+    def _read_delay(self) -> None:
+        live: dict[bytes, bytes] = {}
+        incarnation = 0
+        for record in self._records(self._topics.delay):
+            key, value = clients.raw(record.key()), clients.raw(record.value())
+            if key == POSITION_KEY:
+                position = read_position(value or b"")
+                incarnation = position.source.incarnation if isinstance(position, Position) else incarnation
+            elif key is not None and value is None:
+                live.pop(key, None)
+            elif key is not None and value is not None:
+                live[key] = value
+        for key, value in live.items():
+            dead_letter = refused.read(Assignment(self._topics.source, self._number, 0), key, value)
+            place = place_of_key(key)
+            if dead_letter is not None and dead_letter.offset is not None:
+                self._found.kept.add(dead_letter.offset)
+            elif place is not None and incarnation_at(place) == incarnation:
+                self._found.live.add((offset_at(place), item_at(place)))
+
+    def _read_outcomes(self, topic: str) -> None:
+        since_ms = None if self._since_ms is None else self._since_ms - MARGIN_MS
+        at = (topic, self._number)
+        low, end = watermarks(self._admin, [at])[at]
+        span = Span(self._offset_at(at, since_ms, low, end), end)
+        found = self._found
+        for record in self._records(topic, span):
+            outcome = read_outcome(clients.raw(record.value()) or b"")
+            if isinstance(outcome, Outcome) and outcome.place.topic == self._topics.source:
+                place = (outcome.place.offset, outcome.place.item or 0)
+                found.outcomes.setdefault(place, set()).add(outcome.outcome)
+                found.reasons[place] = outcome.reason
+        if span.start == low:
+            found.told_from_ms = span.since_ms if span.since_ms is not None else int(time.time() * 1000)
+
+    def _read_dead_letters(self) -> None:
+        since_ms = None if self._since_ms is None else self._since_ms - MARGIN_MS
+        for record in self._records(self._topics.dead_letters, since_ms=since_ms):
+            headers = clients.headers_of(record)
+            if any(name == REDRIVEN for name, _ in headers):
+                continue
+            with suppress(ValidationError):
+                why = DeadLetterHeaders.from_kafka(headers)
+                if (why.source_topic, why.source_partition) == (self._topics.source, self._number):
+                    self._found.dead_letters.add((why.source_offset, why.item or 0))
+
+    def _read_events(self, source: Partition) -> None:
+        found, search, orders = self._found, self._search, self._orders
+        span = Span(found.events.start, found.events.stop)
+        for record in self._records(source[0], span):
+            event = event_of(record, source, record.offset() or 0)
+            at_ms = record.timestamp()[1]
+            decision = search.decide(event, at_ms)
+            if isinstance(decision, str):
+                self.gaps.append(f"{At(*source, event.offset)}: {decision}")
+                continue
+            if isinstance(decision, Misrouted):
+                expected = _Expected(decision.order_id, None, at_ms)
+                if orders is None or decision.order_id in orders:
+                    found.expected[event.offset, 0] = expected
+            elif isinstance(decision, Ignored):
+                found.ignored.add(event.offset)
+            for action in actions_of(decision):
+                if orders is None or action.order_id in orders:
+                    place = (event.offset, action.item or 0)
+                    found.expected[place] = _Expected(action.order_id, action.action, at_ms)
+
+
+def _compared(topic: str, number: int, found: _Found, *, with_others: bool) -> Iterator[Problem | Sums]:
+    """Yield what does not add up, then the sums. `with_others`: also what nothing was expected of."""
+    sums = Sums(expected=len(found.expected), unread=found.unread, ignored=len(found.ignored) if with_others else 0)
+    sums.events = len({offset for offset, _ in found.expected}) + sums.ignored
+    problems: list[tuple[_Place, str]] = []
+    for place, expected in found.expected.items():
+        outcomes = found.outcomes.get(place, set())
+        what = _wrong(place, expected, found)
+        if what is not None:
+            problems.append((place, what))
+        elif outcomes:
+            (outcome,) = outcomes
+            sums.ends[outcome] += 1
+            if (reason := found.reasons.get(place)) is not None:
+                sums.reasons[reason] += 1
+        else:
+            sums.pending += 1
+    if with_others:
+        others = {place for place in (*found.outcomes, *found.dead_letters) if place[0] in found.events}
+        problems += [(place, _UNEXPECTED) for place in others - found.expected.keys()]
+    sums.problems = len(problems)
+    for place, what in sorted(problems):
+        known = found.expected.get(place)
+        at = At(topic, number, place[0], place[1] or None)
+        yield Problem(at, what, *((None, None) if known is None else (known.order_id, known.action)))
+    yield sums
+
+
+_UNEXPECTED = "it has an outcome or a dead letter, though the present routes make nothing of its event"
+
+
+def _wrong(place: _Place, expected: _Expected, found: _Found) -> str | None:
+    """Say what does not add up about an event that should have become something."""
+    outcomes = found.outcomes.get(place, set())
+    is_dead = place in found.dead_letters or place[0] in found.kept
+    if len(outcomes) > 1:
+        return f"it has several outcomes: {', '.join(sorted(outcomes))}"
+    if not outcomes and place in found.live:
+        return None
+    if not outcomes and is_dead:
+        return "it is a dead letter, and has no outcome"
+    if not outcomes and found.told_from_ms is not None and expected.at_ms < found.told_from_ms:
+        return "nothing tells what became of it: it is older than the first outcome that is kept"
+    if not outcomes:
+        return "it was read, and is lost: it has no outcome, is not pending and is no dead letter"
+    if OutcomeName.DEAD_LETTER in outcomes and not is_dead:
+        return "its outcome is a dead letter, and the dead-letter topic has none"
+    if OutcomeName.DEAD_LETTER not in outcomes and is_dead:
+        return f"its outcome is {next(iter(outcomes))}, and it is a dead letter, too"
+    if OutcomeName.ACCEPTED in outcomes and expected.action is None:
+        return "it was accepted, though the present routes make no action of its event"
+    return None

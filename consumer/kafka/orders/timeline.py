@@ -1,0 +1,268 @@
+"""An order's history in words: for each event what became of it, step by step. Pure.
+
+A step is told once, by the record that knows it best: the outcome where there is one, else the delay topic's records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
+
+from consumer.events.deciding import Ignored
+from consumer.events.routing import Misrouted
+from consumer.kafka.orders.history import FoundDeadLetter, FoundRecord, History
+from consumer.kafka.orders.matching import actions_of
+from consumer.kafka.topics import RelayTopics
+from schemas.outcome import Outcome, OutcomeName
+
+PENDING, UNREAD, IGNORED, UNTOLD = "pending", "unread", "ignored", "untold"
+
+
+class At(NamedTuple):
+    """Where an event lies, and which of its items is meant."""
+
+    topic: str
+    partition: int
+    offset: int
+    item: int | None = None
+
+    def __str__(self) -> str:
+        item = "" if self.item is None else f", item {self.item}"
+        return f"{self.topic}[{self.partition}] {self.offset}{item}"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What happened at a time (ms since 1970), in words. `at_ms`: None where nobody knows when."""
+
+    at_ms: int | None
+    text: str
+
+
+@dataclass(slots=True)
+class Entry:
+    """An event, or one of its items, and what became of it.
+
+    `state`: an outcome's name, or PENDING, UNREAD, IGNORED; UNTOLD where no record tells.
+    """
+
+    at: At
+    state: str = UNTOLD
+    route: str | None = None
+    action: str | None = None
+    connection: str | None = None
+    reason: str | None = None
+    next_due_ms: int | None = None
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """What it is: `ConfirmShipment (route shipped, connection default)`."""
+        if self.action is None:
+            return "no action" if self.route is None else f"no action (route {self.route})"
+        return f"{self.action} (route {self.route}, connection {self.connection})"
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What was searched of a partition. `since_ms`: the time of its first record."""
+
+    topic: str
+    partition: int
+    records: int
+    since_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """An order's entries, in the order of their events, what was searched, and what could not be."""
+
+    order_id: str
+    entries: list[Entry]
+    searched: list[Searched]
+    gaps: list[str]
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as JSON has it."""
+        entries = [{"place": each.at._asdict(), **asdict(each)} for each in self.entries]
+        for entry in entries:
+            del entry["at"]
+        return {**asdict(self), "entries": entries}
+
+    @property
+    def connections(self) -> list[str]:
+        """The connections that the order's actions are for."""
+        return sorted({each.connection for each in self.entries if each.connection is not None and each.action})
+
+
+def timeline_of(history: History, topics: Iterable[RelayTopics], connection: str | None = None) -> Timeline:
+    """Tell a history. `connection`: only what is for this one, or for none."""
+    entries: dict[At, Entry] = {}
+    _take_events(history, entries)
+    _take_records(history, entries)
+    _take_outcomes(history, entries)
+    _take_dead_letters(history, entries)
+    with_outcomes = {each.source for each in topics if each.outcomes is not None}
+    for entry in entries.values():
+        if entry.state == UNTOLD:
+            entry.steps.append(Step(None, _why_untold(entry, history, with_outcomes)))
+        entry.steps.sort(key=lambda step: (step.at_ms is None, step.at_ms or 0))
+    told = [each for each in entries.values() if connection is None or each.connection in (None, connection)]
+    told.sort(key=lambda each: (_begin(each), each.at[:3], each.at.item or 0))
+    _say_who_waits(told)
+    searched = [Searched(*at, span.records, span.since_ms) for at, span in history.spans.items()]
+    return Timeline(history.order_id, told, searched, history.gaps)
+
+
+def _begin(entry: Entry) -> int:
+    return min((step.at_ms for step in entry.steps if step.at_ms is not None), default=0)
+
+
+def _take_events(history: History, entries: dict[At, Entry]) -> None:
+    for found in history.events:
+        event, decision = found.event, found.decision
+        at = At(event.topic, event.partition, event.offset)
+        position = history.positions.get((event.topic, event.partition))
+        is_unread = position is not None and event.offset >= position
+        arrived = Step(found.at_ms, "the event is in the source")
+        actions = [each for each in actions_of(decision) if each.order_id == history.order_id]
+        for action in actions:
+            entries[at._replace(item=action.item)] = Entry(
+                at=at._replace(item=action.item),
+                state=UNREAD if is_unread else UNTOLD,
+                route=action.route,
+                action=action.action,
+                connection=action.connection,
+                steps=[arrived],
+            )
+        if actions:
+            continue
+        entry = entries[at] = Entry(at=at, state=UNREAD if is_unread else UNTOLD, steps=[arrived])
+        if isinstance(decision, Ignored):
+            entry.state = IGNORED
+            entry.steps.append(Step(None, _IGNORED.get(decision.why, decision.why)))
+        elif isinstance(decision, Misrouted):
+            entry.route, entry.reason, entry.connection = decision.route, decision.reason, decision.connection
+            entry.steps.append(Step(None, f"no action can be made of it: {decision.detail}"))
+
+
+_IGNORED = {
+    "tombstone": "it is ignored: it has no value, which stands for a deletion",
+    "foreign_redrive": "it is ignored: it is a redrive for another relay",
+    "unrouted": "it is ignored: no route takes it",
+}
+
+
+def _take_records(history: History, entries: dict[At, Entry]) -> None:
+    by_key: dict[bytes, list[FoundRecord]] = {}
+    for record in history.records:
+        by_key.setdefault(record.key, []).append(record)
+    for records in by_key.values():
+        first = next((each.pending for each in records if each.pending is not None), None)
+        if first is None:
+            continue
+        payload = first.payload
+        at = At(payload.source.topic, payload.source.partition, payload.source.offset, payload.item)
+        entry = entries.setdefault(at, Entry(at))
+        entry.route, entry.action, entry.connection = payload.route, payload.action, payload.connection
+        entry.steps.append(Step(first.first_seen_ms, "the relay read the event and saved the action as pending"))
+        sends = 0
+        for each in records:
+            if each.pending is not None and each.pending.state == "sending" and each.pending.sends > sends:
+                sends = each.pending.sends
+                entry.steps.append(Step(each.at_ms, f"the intent of send {sends} is saved"))
+        if (last := records[-1].pending) is not None:
+            entry.state, entry.next_due_ms = PENDING, last.due_ms
+            polls = f"{last.attempts} {'poll' if last.attempts == 1 else 'polls'} answered, sent {_times(last.sends)}"
+            doubt = "; the last send has no known outcome yet" if last.state == "sending" else ""
+            entry.steps.append(Step(records[-1].at_ms, f"it is pending: {polls}{doubt}"))
+            if last.contact_until_ms is not None:
+                entry.steps.append(Step(last.contact_until_ms, "until then its order must have a contact"))
+
+
+def _take_outcomes(history: History, entries: dict[At, Entry]) -> None:
+    told: set[tuple[At, str]] = set()
+    for outcome in history.outcomes:
+        place = outcome.place
+        at = At(place.topic, place.partition, place.offset, place.item)
+        if (at, outcome.outcome) in told:
+            continue
+        told.add((at, outcome.outcome))
+        entry = entries.setdefault(at, Entry(at))
+        entry.state, entry.reason, entry.next_due_ms = outcome.outcome, outcome.reason, None
+        entry.route, entry.action = outcome.route or entry.route, outcome.action or entry.action
+        entry.connection = outcome.connection or entry.connection
+        entry.steps = [step for step in entry.steps if not step.text.startswith(("it is pending", "the relay read"))]
+        entry.steps += _steps_of(outcome)
+
+
+def _steps_of(outcome: Outcome) -> list[Step]:
+    by = "" if outcome.asked_by == "event" else f", asked for by {outcome.asked_by}"
+    steps = [Step(outcome.first_seen_ms, f"the relay read the event{by}")]
+    if outcome.event_ms is not None:
+        steps.append(Step(outcome.event_ms, "it happened, says the event"))
+    if outcome.tag_ready_ms is not None:
+        polls = f" after {outcome.attempts} {'poll' if outcome.attempts == 1 else 'polls'}" if outcome.attempts else ""
+        steps.append(Step(outcome.tag_ready_ms, f"its versionTag was known{polls}"))
+    if outcome.sent_ms is not None:
+        steps.append(Step(outcome.sent_ms, f"it was sent{'' if outcome.sends == 1 else ', for the last time'}"))
+    trace = "" if outcome.trace_id is None else f" (trace {outcome.trace_id})"
+    steps.append(Step(outcome.ended_ms, f"{_end(outcome)}{trace}"))
+    return steps
+
+
+def _end(outcome: Outcome) -> str:
+    sent = f"sent {_times(outcome.sends)}"
+    if outcome.outcome is OutcomeName.ACCEPTED:
+        return f"Engage accepted it; {sent}"
+    if outcome.outcome is OutcomeName.DEAD_LETTER:
+        polls = f"{outcome.attempts} {'poll' if outcome.attempts == 1 else 'polls'} answered"
+        return f"it became a dead letter: {outcome.reason}; {polls}, {sent}"
+    reason = "" if outcome.reason is None else f" ({outcome.reason})"
+    return f"nothing was sent: {outcome.outcome.replace('_', ' ')}{reason}"
+
+
+def _take_dead_letters(history: History, entries: dict[At, Entry]) -> None:
+    for found in history.dead_letters:
+        why = found.why
+        at = At(why.source_topic, why.source_partition, why.source_offset, why.item)
+        entry = entries.setdefault(at, Entry(at))
+        if entry.state in (UNTOLD, UNREAD, PENDING):
+            entry.state = OutcomeName.DEAD_LETTER
+        entry.reason = entry.reason or why.reason
+        entry.route, entry.action = entry.route or why.route, entry.action or why.action
+        entry.connection = entry.connection or why.connection
+        entry.steps.append(Step(found.at_ms, f"dead letter {_where(found)}: {why.reason}: {why.detail}"))
+        if (found.topic, found.partition, found.offset) in history.redriven:
+            entry.steps.append(Step(None, "the dead letter was redriven, or marked as dealt with"))
+
+
+def _where(found: FoundDeadLetter) -> str:
+    return f"{found.topic}[{found.partition}] {found.offset}"
+
+
+def _why_untold(entry: Entry, history: History, with_outcomes: set[str]) -> str:
+    if entry.at.topic not in with_outcomes:
+        return "nothing tells what became of it: no outcomes are written for this source (outcomes.topic)"
+    if (entry.at.topic, entry.at.partition) not in history.positions:
+        return "nothing tells what became of it, nor up to where the source was read"
+    return (
+        "the source was read further, and nothing tells what became of it: it ended before outcomes were kept, or the "
+        "group skipped it"
+    )
+
+
+def _say_who_waits(entries: list[Entry]) -> None:
+    """Say which pending action waits for an earlier one of its order."""
+    ahead: dict[str | None, Entry] = {}
+    for entry in entries:
+        if entry.state == PENDING:
+            if (first := ahead.get(entry.connection)) is not None:
+                entry.steps.append(Step(None, f"it waits for the order's earlier action, that of {first.at}"))
+                entry.next_due_ms = None
+            ahead[entry.connection] = entry
+
+
+def _times(count: int) -> str:
+    return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")
