@@ -39,6 +39,7 @@ from consumer.config.settings import Polling, Settings
 from consumer.core.clock import Clock, steady_clock
 from consumer.core.ledger import Policy
 from consumer.core.pacing import Pace, PollSchedule
+from consumer.core.repeats import Repeats
 from consumer.engage.client import EngageClient
 from consumer.engage.http import OnRequest, Origin
 from consumer.errors import ConfigurationError, ExitCode, FatalError
@@ -58,6 +59,7 @@ from consumer.kafka.reaching import Waiting, reached
 from consumer.kafka.records import SourceEvent
 from consumer.kafka.removed import Removed, removed_sources
 from consumer.kafka.restore import KafkaReader, Restorer
+from consumer.kafka.sent_facts import read_facts
 from consumer.kafka.source import Source
 from consumer.kafka.topics import RelayTopics
 from consumer.relay.connections import Connection, ahead_of, slots_of
@@ -292,9 +294,10 @@ def _old_events_check(settings: Settings) -> Callable[[Sequence[Beginnings]], No
     if settings.max_age is not None or all(each.max_age is not None for each in settings.effective_routes.values()):
         return None
     router, ours, now = settings.router, settings.dead_letter_topics, time.time()
+    formats, _ = formats_of(settings, time.time)
 
     def is_old(event: SourceEvent) -> bool:
-        decided = decide(event, router, ours, now=now)
+        decided = decide(event, router, ours, now=now, formats=formats)
         actions = decided.actions if isinstance(decided, Several) else (decided,)
         return any(
             isinstance(each, Routed)
@@ -339,6 +342,7 @@ def _relay(
     hand_over_s = hand_over_of(settings)
     if (why := short_session(settings)) is not None:
         _LOG.warning(why)
+    window_s = settings.longest_repeats_s
     inbox = Inbox()
     source = Source(
         properties=settings.kafka,
@@ -395,6 +399,8 @@ def _relay(
         metrics=metrics,
         heartbeats=heartbeats,
         hand_over_s=hand_over_s,
+        repeats=None if window_s is None else Repeats(window_s),
+        read_facts=None if window_s is None else read_facts(settings.kafka, topics, window_s, clock),
         tracing=tracing,
         formats=formats,
         schemas=schemas,

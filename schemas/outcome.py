@@ -56,7 +56,7 @@ class Outcome(_Contract):
     order_id: str | None = None
     route: str | None = Field(None, description="The route that took the event.")
     action: str | None = None
-    fact: str | None = Field(None, description="What may be sent once only, where the relay watches over that.")
+    fact: str | None = Field(None, description="Digest (hex) of what may be sent once only, where that is watched.")
     place: Place
     event_ms: int | None = Field(None, description="When it happened.")
     first_seen_ms: int = Field(description="When the relay first read the event.")

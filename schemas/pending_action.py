@@ -127,6 +127,7 @@ class RoutedAction(_Contract):
         None, description="W3C traceparent and tracestate: the event's, or with tracing on those of its processing."
     )
     item: int | None = Field(None, description="Which of its event's items it is for, from 0; null: for the event.")
+    fact: str | None = Field(None, description="Digest (hex) of what is sent once only within the window.")
     shadow: bool = Field(False, description="It was read in a shadow run: it ends where it would be sent.")
     source: SourceRecord
 

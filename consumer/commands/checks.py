@@ -94,6 +94,8 @@ def offline(settings: Settings) -> Iterator[Finding]:
         yield Finding("failed", line, ExitCode.CONFIGURATION)
     if (why := short_session(settings)) is not None:
         yield Finding("failed", why, ExitCode.CONFIGURATION)
+    if settings.longest_repeats_s is not None and any(each.outcomes is None for each in settings.topics):
+        yield Finding("note", "repeats: no outcomes are written, so a restart forgets which facts were sent")
     for name, rule in settings.effective_routes.items():
         for note in notes_on(rule):
             yield Finding("note", f"route {name}: {note}")
@@ -150,7 +152,7 @@ def _rights(admin: AdminClient, each: topics.RelayTopics) -> Finding:
         each.source: {AclOperation.READ},
         each.delay: {AclOperation.READ, AclOperation.WRITE},
         each.dead_letters: {AclOperation.WRITE},
-        **({} if each.outcomes is None else {each.outcomes: {AclOperation.WRITE}}),
+        **({} if each.outcomes is None else {each.outcomes: {AclOperation.READ, AclOperation.WRITE}}),
     }
     try:
         described = admin.describe_topics(TopicCollection(list(needed)), include_authorized_operations=True)

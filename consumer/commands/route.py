@@ -187,7 +187,7 @@ def _print_verdict(verdict: Verdict, *, verbose: bool) -> None:
         item = "" if action.item is None else f", item {action.item}"
         to = f"{action.action} of order {action.order_id} on {action.connection}"
         output.data(f"event {verdict.number}{item}: {to}, {_how(action)}")
-        _print_contents(action)
+        _print_contents(action, verbose=verbose)
     if not verdict.actions:
         said = {"unreadable": "cannot be read", "ignored": "ignored", "waiting": "waits"}.get(
             verdict.fate, f"dead letter, {verdict.reason}"
@@ -200,13 +200,15 @@ def _print_verdict(verdict: Verdict, *, verbose: bool) -> None:
             output.data(f"  {each.route:<12} {each.why}")
 
 
-def _print_contents(action: Routed) -> None:
+def _print_contents(action: Routed, *, verbose: bool) -> None:
     from consumer.events.numbers import written
 
     if action.language is not None:
         output.data(f"  language {action.language}")
     if action.data is not None:
         output.data(f"  data {written(action.data).decode()}")
+    if action.fact is not None and (verbose or action.fact != f"{action.action} {action.order_id}"):
+        output.data(f"  fact {action.fact}")
     for each in action.dropped:
         output.data(f"  left out: {each}")
 

@@ -537,6 +537,11 @@ class Settings(_Section):
         "dead_letter",
         description="What becomes of an older event: `dead_letter`, with the reason `too_old`, or `ignore`.",
     )
+    repeats: SecondsOrOff = Field(
+        24 * 3600.0,
+        description="For how long the same fact of an order (a route's `fact`) is not sent again; `off`: each event is"
+        " sent. A route may have its own.",
+    )
     tables: dict[str, dict[str, str]] = Field(
         default_factory=dict,
         validate_default=True,
@@ -651,6 +656,12 @@ class Settings(_Section):
         return tables
 
     @property
+    def longest_repeats_s(self) -> float | None:
+        """The longest window of the routes; None: each event is sent."""
+        named = [self.repeats if each.repeats is None else each.repeats for each in self.effective_routes.values()]
+        return max((each for each in named if isinstance(each, float)), default=None)
+
+    @property
     def ages(self) -> Ages:
         """How old events may be, where their route says nothing of its own."""
         return Ages(max_age_s=None if self.max_age in (None, OFF) else float(self.max_age), too_old=self.too_old)
@@ -667,7 +678,8 @@ class Settings(_Section):
             for name, each in self.engage.connections.items()
             if (served := each.orders_served(self.tables)) is not None
         }
-        routes = compile_routes(self.effective_routes, self.tables, self.ages)
+        repeats_s = None if self.repeats == OFF else float(self.repeats)
+        routes = compile_routes(self.effective_routes, self.tables, self.ages, repeats_s)
         return Router(routes, self.engage.connections, self.source.tombstones, only_for=only_for, shadow=shadow)
 
     @property

@@ -75,7 +75,7 @@ class NewAction:
     carries the order document, which can be sent again. `with_document`: the action travels in it.
 
     `first_offset`: of the event that a redriven one repeats; UNKNOWN where it does not say, None where it was not
-    redriven. `shadow`: it ends where it would be sent.
+    redriven. `shadow`: it ends where it would be sent. `fact`: what it must not say twice (repeats.py).
     """
 
     route: str
@@ -90,6 +90,7 @@ class NewAction:
     with_document: bool = False
     first_offset: int | None = None
     shadow: bool = False
+    fact: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +160,7 @@ class Close:
     attempts: int = 0
     sends: int = 0
     outcome: OutcomeName = OutcomeName.ACCEPTED
+    fact: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +176,7 @@ class GiveUp:
     attempts: int
     sends: int
     times: Times
+    fact: bytes | None = None
 
 
 Effect = Save | Close | GiveUp

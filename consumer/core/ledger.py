@@ -185,6 +185,7 @@ class _Entry:
         "doubt",
         "due",
         "ending",
+        "fact",
         "failed",
         "failed_at",
         "first_offset",
@@ -230,6 +231,7 @@ class _Entry:
         self.with_document = action.with_document
         self.first_offset = action.first_offset
         self.shadow = action.shadow
+        self.fact = action.fact
         self.missing_since: float | None = None  # the first 404 of those that came in a row
         self.contact_due: float | None = None  # by when its order must have a contact; None before its first 422
         self.failed_at: float | None = None  # when it last met a failure; None after an answer of use
@@ -457,14 +459,24 @@ class Ledger:
         entry.queue.sends.append((entry, ownership_confirmed_at))
         return []
 
-    def record_too_large(self, action_id: ActionId, now: float) -> None:
-        """Note that the journal dead-lettered it: the broker refuses its record as too large, so it cannot be kept."""
+    def record_too_large(self, action_id: ActionId, now: float) -> tuple[bytes | None, bool]:
+        """Note that the journal dead-lettered it: the broker refuses its record as too large, so it cannot be kept.
+
+        Returns its fact, and whether it is in doubt.
+        """
         entry = self._find(action_id)
+        ended = (None, False) if entry is None else (entry.fact, entry.doubt)
         if entry is not None:
             self._litter += 1
             if entry.doubt:
                 self._unsettle(entry, now)
             self._remove(entry, now)
+        return ended
+
+    def holds(self, assignment: Assignment, offset: int) -> bool:
+        """Tell whether an event's action is pending here."""
+        partition = self._partitions.get(assignment)
+        return partition is not None and offset in partition.entries
 
     def poll_answered(self, action_id: ActionId, outcome: PollOutcome | DocumentOutcome, now: float) -> list[Effect]:
         """Take the answer to a poll (or to a document or change). A tag learnt for a job is remembered."""
@@ -1081,6 +1093,7 @@ class Ledger:
             attempts=entry.attempts,
             sends=entry.sends,
             outcome=outcome,
+            fact=entry.fact,
         )
 
     def _end(self, entry: _Entry, reason: Reason, detail: str, errors: str | None, *, now: float) -> GiveUp:
@@ -1095,6 +1108,7 @@ class Ledger:
             attempts=entry.attempts,
             sends=entry.sends,
             times=_times(entry),
+            fact=entry.fact,
         )
 
     def _save(self, entry: _Entry, *, sending: bool, before_document: bool = False) -> Save:

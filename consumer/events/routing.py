@@ -33,8 +33,9 @@ from typing import Annotated, Literal, Protocol
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from consumer.events import facts
 from consumer.events.decoding import kind
-from consumer.events.durations import OFF, SecondsOrOff
+from consumer.events.durations import SecondsOrOff
 from consumer.events.expressions import (
     EvaluationError,
     Expression,
@@ -165,6 +166,16 @@ class RouteRule(BaseModel):
         description="What becomes of an older event: `dead_letter`, with the reason `too_old`, or `ignore`. Default:"
         " the global `too_old`.",
     )
+    fact: JMESPath | None = Field(
+        None,
+        description="What tells two facts of an order and action apart, such as data.parcelId: within `repeats` each is"
+        " sent once. Default: the item (`each`) and the parcel that `data` names, such as data.trackingNumber.",
+    )
+    repeats: SecondsOrOff | None = Field(
+        None,
+        description="For how long the same fact is not sent again; `off`: each event is sent. Default: the global"
+        " `repeats`.",
+    )
     time_zone: TimeZone | None = Field(
         None, description="The time zone of the event's times that name none, such as Europe/Stockholm."
     )
@@ -234,6 +245,8 @@ class Route:
     newer_than: Expression | None
     event_time: Expression
     ages: Ages
+    fact: Expression | None
+    repeats_s: float | None
     time_zone: tzinfo | None
     language: Expression | None
     data: Expression | None
@@ -244,22 +257,34 @@ _OCCURRED_AT = compile_expression("occurredAt")
 _ANY_AGE = Ages()
 
 
-def compile_routes(rules: Mapping[str, RouteRule], tables: Tables | None = None, ages: Ages = _ANY_AGE) -> list[Route]:
+def compile_routes(
+    rules: Mapping[str, RouteRule],
+    tables: Tables | None = None,
+    ages: Ages = _ANY_AGE,
+    repeats_s: float | None = None,
+) -> list[Route]:
     """Compile rules in the order in which they are tried: these and no others (settings adds the built-in ones).
 
-    `ages`: those of the routes that say nothing of their own.
+    `ages` and `repeats_s` (None: repeats are sent): those of the routes that say nothing of their own.
     """
-    return [_compiled(name, rule, tables or {}, ages) for name, rule in rules.items()]
+    return [
+        replace(_compiled(name, rule, tables or {}, ages), repeats_s=_limit(rule.repeats, repeats_s))
+        for name, rule in rules.items()
+    ]
+
+
+def _limit(own: float | str | None, default: float | None) -> float | None:
+    """Return a route's own limit; None: there is none."""
+    return default if own is None else None if isinstance(own, str) else own
 
 
 def _ages(rule: RouteRule, ages: Ages) -> Ages:
-    max_age_s = ages.max_age_s if rule.max_age is None else None if rule.max_age == OFF else rule.max_age
-    return Ages(max_age_s=max_age_s, too_old=rule.too_old or ages.too_old)
+    return Ages(max_age_s=_limit(rule.max_age, ages.max_age_s), too_old=rule.too_old or ages.too_old)
 
 
 EXPRESSIONS = (
     *("each", "when", "action_name", "order_id", "version_tag", "job_id", "order", "change_delivery", "change_status"),
-    *("newer_than", "event_time", "language", "data", "connection"),
+    *("newer_than", "event_time", "fact", "language", "data", "connection"),
 )
 """The keys of a route that are expressions."""
 
@@ -299,6 +324,8 @@ def _compiled(name: str, rule: RouteRule, tables: Tables, ages: Ages) -> Route:
         newer_than=optional(rule.newer_than),
         event_time=_OCCURRED_AT if rule.event_time is None else compiled(rule.event_time),
         ages=_ages(rule, ages),
+        fact=optional(rule.fact),
+        repeats_s=None,
         time_zone=None if rule.time_zone is None else zone_of(rule.time_zone),
         language=optional(rule.language),
         data=optional(rule.data),
@@ -389,7 +416,8 @@ class Routed:
     """The event is this action: schemas.pending_action.RoutedAction without its `source`. `dropped` is not kept.
 
     `item`: for which of the event's items it is (a route's `each`), counted from 0. `ages` and `allowed` are what the
-    guards ask (guards.py), and `stopped` is what they say: the action is not sent.
+    guards ask (guards.py), and `stopped` is what they say: the action is not sent. `fact`: facts.py; `repeats_s`: for
+    how long it is not sent again, None: it is.
     """
 
     route: str
@@ -406,6 +434,8 @@ class Routed:
     ages: Ages = field(default=_ANY_AGE, repr=False)
     allowed: bool = field(default=True, repr=False)
     stopped: Stopped | None = field(default=None, repr=False)
+    fact: str | None = field(default=None, repr=False)
+    repeats_s: float | None = field(default=None, repr=False)
     dropped: tuple[Dropped, ...] = field(default=(), repr=False)
 
 
@@ -545,21 +575,33 @@ class Router:
         dropped: list[Dropped] = []
         order_id = _required("order_id", route.order_id, _identifier("order_id", route.order_id, scope))
         only_for = self._only_for.get(connection)
+        action, data = _action_name(route, scope), _data(route, scope, dropped)
         return Routed(
             route=route.name,
             connection=connection,
             order_id=order_id,
-            action=_action_name(route, scope),
+            action=action,
             language=_language(route, scope, dropped),
-            data=_data(route, scope, dropped),
+            data=data,
             tag_source=_tag_source(route, scope),
             on_unknown=route.on_unknown,
             event_time_ms=_event_time_ms(route, scope, dropped),
             trace_context=trace_context(scope.record.headers),
             ages=route.ages,
+            fact=None if route.repeats_s is None else _fact(route, scope, order_id, action, data),
+            repeats_s=route.repeats_s,
             allowed=only_for is None or only_for.allows(order_id, scope),
             dropped=tuple(dropped),
         )
+
+
+def _fact(route: Route, scope: Scope, order_id: str, action: str, data: object) -> str:
+    if route.fact is None:
+        parts = facts.default_parts(scope.items, data)
+    else:
+        value = _value("fact", route.fact, scope)
+        parts = [] if value is None else [value]
+    return facts.text_of(order_id, action, parts)
 
 
 def _whose(route: Route, scope: Scope) -> tuple[str | None, str | None]:
@@ -653,10 +695,23 @@ def notes_on(rule: RouteRule) -> Iterator[str]:
         yield note
     if rule.order is not None and any(map(names_order_action, written_keys(rule.order))):
         yield f"order: the document has an {ORDER_ACTION} of its own: its events become dead letters, not two e-mails"
+    if may_swallow_a_parcel(rule):
+        yield (
+            f"fact: two {rule.action} of one order within `repeats` are one fact, and the second is not sent; if an"
+            " order may have several parcels, name the parcel's id (fact: data.parcelId)"
+        )
     for key, text in expressions_of(rule).items():
         for path, _ in paths_of(text):
             if (meant := nearly_a_record_name(path[0])) is not None:
                 yield f"{key}: {path[0]} is a field of the event; of its record there is `{meant}`"
+
+
+def may_swallow_a_parcel(rule: RouteRule) -> bool:
+    """Tell whether a route sends what an order may have several of, and does not tell them apart."""
+    is_of_parcels = rule.action in ("ConfirmShipment", "ConfirmDelivery")
+    names_one = rule.each is not None or rule.fact is not None or rule.repeats == "off"
+    in_data = rule.data is not None and (rule.data == "data" or any(map(facts.names_a_parcel, written_keys(rule.data))))
+    return is_of_parcels and not names_one and not in_data
 
 
 def nearly_a_record_name(name: str) -> str | None:

@@ -37,7 +37,7 @@ _ANSWERS = frozenset(
 class EndedAction:
     """An action that ended. `payload`: NewAction's. `ended`: when, in seconds since 1970.
 
-    `reason`: see the contract. `fact`: as the route names it.
+    `reason`: see the contract.
     """
 
     outcome: OutcomeName
@@ -47,7 +47,6 @@ class EndedAction:
     attempts: int = 0
     sends: int = 0
     reason: str | None = None
-    fact: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +110,7 @@ def _of_action(ended: EndedAction) -> dict[str, object]:
         "order_id": payload["order_id"],
         "route": payload["route"],
         "action": payload["action"],
-        "fact": ended.fact,
+        "fact": payload.get("fact"),
         "place": place,
         "event_ms": payload["event_time_ms"] or None,
         "first_seen_ms": to_ms(times.first_seen),

@@ -36,6 +36,7 @@ from consumer.core.effects import (
 )
 from consumer.core.places import MAX_ITEMS, incarnation_at, item_at, offset_at, place_of
 from consumer.events.deciding import redrive_of
+from consumer.events.facts import digest_of
 from consumer.events.identifiers import hint_on
 from consumer.events.numbers import read_exactly, written
 from consumer.events.routing import ORDER_ACTION, Routed, names_order_action
@@ -124,6 +125,7 @@ def new_action(routed: Routed, event: SourceEvent, incarnation: int = 0, *, shad
     `incarnation`: of the source topic (core/places.py). `shadow`: it is not to be sent, in no run.
     """
     tag_source = routed.tag_source
+    fact = None if routed.fact is None else digest_of(routed.connection, routed.fact)
     source = {
         "topic": event.topic,
         "partition": event.partition,
@@ -145,6 +147,7 @@ def new_action(routed: Routed, event: SourceEvent, incarnation: int = 0, *, shad
         "event_time_ms": routed.event_time_ms,
         "trace_context": routed.trace_context,
         "item": routed.item,
+        "fact": fact,
         "shadow": shadow or None,
         "source": _without_absent(source),
     }
@@ -163,6 +166,7 @@ def new_action(routed: Routed, event: SourceEvent, incarnation: int = 0, *, shad
         target=document or _target(tag_source),
         event_time=_event_time(routed.event_time_ms),
         shadow=shadow,
+        fact=None if fact is None else bytes.fromhex(fact),
     )
 
 
@@ -216,6 +220,7 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         target=Job(pending.job_id) if pending.job_id else document or _target(tag_source),
         event_time=_event_time(payload.event_time_ms),
         shadow=payload.shadow,
+        fact=_fact_of(payload),
     )
     return LiveAction(
         offset=place,
@@ -229,6 +234,13 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         document_sent=pending.document_sent,
         contact_due=None if pending.contact_until_ms is None else pending.contact_until_ms / 1000,
     )
+
+
+def _fact_of(payload: RoutedAction) -> bytes | None:
+    try:
+        return None if payload.fact is None else bytes.fromhex(payload.fact)
+    except ValueError:
+        return None
 
 
 def _event_time(ms: int) -> float | None:

@@ -33,6 +33,7 @@ from consumer.core.effects import ActionId
 from consumer.core.ledger import Ledger, Policy
 from consumer.core.ownership import Assignment
 from consumer.core.progress import FAULTS, STALL_S, ProgressWatch, StallReason, by_reason
+from consumer.core.repeats import Repeats
 from consumer.events.formats.formats import JSON, Formats
 from consumer.events.routing import Router
 from consumer.kafka.facts import (
@@ -61,6 +62,7 @@ from consumer.kafka.facts import (
 from consumer.kafka.journal.writes import Barrier, DeadLetter, Intent, Put, Write
 from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.records import place_of_key
+from consumer.kafka.sent_facts import ReadFacts
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import Journal, Restorer, Source, is_dead, is_stuck
@@ -113,6 +115,8 @@ class Relay:
         hand_over_s: float = MIN_HAND_OVER_S,
         check_interval_s: float = CHECK_INTERVAL_S,
         stall_s: float = STALL_S,
+        repeats: Repeats | None = None,
+        read_facts: ReadFacts | None = None,
         tracing: Tracing | None = None,
         formats: Formats = JSON,
         schemas: Schemas | None = None,
@@ -123,8 +127,9 @@ class Relay:
 
         `inbox`: where source and journal report to. `partition_counts`: by source topic. `lease_s`: see dispatch.py.
         `dead_letter_topics` (ours) and `incarnations`: see outbox.py. `jitter` draws from [0, 1). `hand_over_s`: how
-        long the source waits for a hand-over at most. `stall_s`: see progress.py. `schemas`,
-        `unknown_schema_grace_s`: see schemas.py.
+        long the source waits for a hand-over at most. `stall_s`: see progress.py. `repeats`: None: each event is sent;
+        `read_facts` reads back what was sent before, None: nothing is known. `schemas`, `unknown_schema_grace_s`: see
+        schemas.py.
         """
         self._inbox = inbox
         self._source = source
@@ -149,6 +154,7 @@ class Relay:
             refused=self._refused,
             dead_letter_topics=dead_letter_topics,
             incarnations=incarnations,
+            repeats=repeats,
             metrics=metrics,
             tracing=tracing,
             formats=formats,
@@ -185,6 +191,8 @@ class Relay:
             outbox=self._outbox,
             refused=self._refused,
             dispatch=self._dispatch,
+            repeats=repeats,
+            read_facts=read_facts,
             clock=clock,
             tasks=self._tasks,
             tick_soon=self._tick_soon,
@@ -192,6 +200,7 @@ class Relay:
             log=self._log,
             waits=self._waits,
         )
+        self._repeats = repeats
         self._stopping = False
         self._tick_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -332,6 +341,7 @@ class Relay:
             pending=self._ledger.counts(),
             overdue=self._ledger.overdue(now),
             in_doubt=self._ledger.in_doubt,
+            facts=0 if self._repeats is None else len(self._repeats),
             journal_backlog=self._journal.backlog,
             paused=self._outbox.paused,
             rate_limit_share=share,
@@ -472,7 +482,10 @@ class Relay:
         """Forget an action that the journal had to dead-letter."""
         place = place_of_key(write.key)
         if place is not None:
-            self._ledger.record_too_large(ActionId(write.assignment, place), self._clock())
+            now = self._clock()
+            fact, in_doubt = self._ledger.record_too_large(ActionId(write.assignment, place), now)
+            if fact is not None:
+                self._outbox.fact_ended(write.assignment, fact, now, sent=in_doubt)
         self._tick_soon()
 
     def _dead_letter_refused(self, write: DeadLetter, why: str) -> None:

@@ -18,7 +18,8 @@ from consumer.core.effects import ActionId, Close, Effect, GiveUp, LiveAction, S
 from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.places import offset_at, place_of
-from consumer.events.deciding import Decided, Ignored, decide
+from consumer.core.repeats import Repeats
+from consumer.events.deciding import Decided, Ignored, decide, redrive_of
 from consumer.events.formats.formats import JSON, Awaiting, Formats
 from consumer.events.routing import Misrouted, Routed, Router, Several
 from consumer.kafka.facts import Read
@@ -77,13 +78,14 @@ class Outbox:
         refused: RefusedDeadLetters,
         dead_letter_topics: Collection[str],
         incarnations: Mapping[str, int],
+        repeats: Repeats | None = None,
         metrics: Metrics,
         tracing: Tracing | None,
         formats: Formats = JSON,
     ) -> None:
         """`dead_letter_topics`: ours. An event that was redriven from another topic is another relay's.
 
-        `incarnations`: of each source topic (core/places.py).
+        `incarnations`: of each source topic (core/places.py). `repeats`: None: each event is sent.
         """
         self._ledger = ledger
         self._router = router
@@ -93,6 +95,7 @@ class Outbox:
         self._refused = refused
         self._dead_letter_topics = dead_letter_topics
         self._incarnations = incarnations
+        self._repeats = repeats
         self._metrics = metrics
         self._tracing = tracing
         self._formats = formats
@@ -116,6 +119,13 @@ class Outbox:
         """Submit what the ledger wants written."""
         for effect in effects:
             self._writes.append(self._write(effect, now))
+            if isinstance(effect, Close | GiveUp) and effect.fact is not None:
+                self.fact_ended(effect.action_id.assignment, effect.fact, now, sent=_was_sent(effect))
+
+    def fact_ended(self, assignment: Assignment, fact: bytes, now: float, *, sent: bool) -> None:
+        """Note that an action of this fact has ended. `sent`: perhaps it was."""
+        if self._repeats is not None:
+            self._repeats.ended(assignment, fact, now, sent=sent)
 
     def write_again(self, saves: Iterable[Save]) -> None:
         """Submit records that were written before.
@@ -207,8 +217,7 @@ class Outbox:
     ) -> Put | DeadLetter | EndedAction | None:
         """Return what is to be written of an action, or of what a guard makes of it; None: the ledger has it."""
         if (stopped := action.stopped) is None:
-            save = self._accepted(assignment, event, action, now)
-            return None if save is None else put_of(save)
+            return self._accepted(assignment, event, action, now)
         self._metrics.stopped(action.route, stopped.by)
         outcome = EndedAction(
             outcome=OutcomeName.DEAD_LETTER if stopped.is_dead_letter else OutcomeName(stopped.by),
@@ -227,8 +236,10 @@ class Outbox:
             outcome=outcome,
         )
 
-    def _accepted(self, assignment: Assignment, event: SourceEvent, action: Routed, now: float) -> Save | None:
-        """Give an action to the ledger; returns what is to be saved, None where the ledger has it."""
+    def _accepted(
+        self, assignment: Assignment, event: SourceEvent, action: Routed, now: float
+    ) -> Put | EndedAction | None:
+        """Give an action to the ledger, if it is no repeat; None where the ledger has it."""
         if self._tracing is not None:
             traced = self._tracing.taken(event, action, now)
             action = traced if isinstance(traced, Routed) else action
@@ -237,7 +248,21 @@ class Outbox:
             self._metrics.field_dropped(action.route, each.key)
         incarnation, shadow = self._incarnations[assignment.topic], self._router.shadow is not None
         place = place_of(incarnation, event.offset, action.item or 0)
-        return self._ledger.accept(assignment, place, new_action(action, event, incarnation, shadow=shadow), now)
+        new = new_action(action, event, incarnation, shadow=shadow)
+        is_held = self._ledger.holds(assignment, place)
+        if new.fact is not None and not is_held and self._is_repeat(assignment, action, event, new.fact, now):
+            self._metrics.stopped(action.route, "repeat")
+            return EndedAction(outcome=OutcomeName.REPEAT, payload=new.payload, ended=now, times=Times(now))
+        save = self._ledger.accept(assignment, place, new, now)
+        if save is not None and self._repeats is not None and new.fact is not None:
+            self._repeats.opened(assignment, new.fact)
+        return None if save is None else put_of(save)
+
+    def _is_repeat(self, assignment: Assignment, action: Routed, event: SourceEvent, fact: bytes, now: float) -> bool:
+        """Tell whether the same was sent, or is pending. What a person redrives is sent all the same."""
+        if self._repeats is None or action.repeats_s is None or redrive_of(event.headers) is not None:
+            return False
+        return self._repeats.is_repeat(assignment, fact, action.repeats_s, now)
 
     def _write(self, effect: Effect, now: float) -> Write:
         match effect:
@@ -288,6 +313,13 @@ def put_of(save: Save, *, is_intent: bool = True) -> Put:
     may_follow = save.sending or save.before_document
     intent = Intent(save.action_id, save.sends, save.doubt) if may_follow and is_intent else None
     return Put(assignment, action_key(place, save.route), pending_value(save), intent=intent)
+
+
+def _was_sent(ended: Close | GiveUp) -> bool:
+    """Tell whether the customer was told, perhaps."""
+    if isinstance(ended, Close):
+        return ended.outcome is OutcomeName.ACCEPTED
+    return ended.reason is Reason.OUTCOME_UNKNOWN
 
 
 def tombstone_of(closed: Close, now: float) -> Tombstone:

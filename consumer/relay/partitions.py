@@ -1,7 +1,8 @@
 """Partitions come and go: an assigned one is restored and begun, a revoked one is handed over.
 
 Rules:
- 1. A partition begins when its delay partition was read. Until then the source reports no event of it.
+ 1. A partition begins when its delay partition was read: then what is pending continues. The source reports its
+    events when it is also known which facts were sent before (sent_facts.py).
  2. A partition is given away when its requests in flight have ended and the journal has committed its last write, or
     when the source's time for a hand-over is over. Then it is forgotten.
  3. The share of every rate limit follows the partitions that we own.
@@ -25,10 +26,12 @@ from consumer.core.effects import LiveAction
 from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.progress import Reading, Seen, StallReason
+from consumer.core.repeats import Repeats
 from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka.journal.writes import Barrier, Begin, Position, Tombstone
 from consumer.kafka.records import action_key
 from consumer.kafka.restore import GIVE_UP_S, GIVE_UP_SOON_S, Restored, RestoreError, Unservable
+from consumer.kafka.sent_facts import FactsLostError, ReadFacts
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import Journal, Restorer, Source, is_dead
 from consumer.relay.log import ThrottledLog
@@ -69,6 +72,8 @@ class Partitions:
         outbox: Outbox,
         refused: RefusedDeadLetters,
         dispatch: Dispatch,
+        repeats: Repeats | None,
+        read_facts: ReadFacts | None,
         clock: Clock,
         tasks: Tasks,
         tick_soon: Callable[[], None],
@@ -85,6 +90,8 @@ class Partitions:
         self._outbox = outbox
         self._refused = refused
         self._dispatch = dispatch
+        self._repeats = repeats
+        self._read_facts = read_facts
         self._clock = clock
         self._tasks = tasks
         self._tick_soon = tick_soon
@@ -92,6 +99,7 @@ class Partitions:
         self._log = log
         self._waits = waits
         self._restoring = ThreadPoolExecutor(1, thread_name_prefix="restore")
+        self._reading_facts = ThreadPoolExecutor(1, thread_name_prefix="facts")
         self._restoring_now: set[Assignment] = set()
         self._readopted: Counter[tuple[str, int]] = Counter()
         self._apart: dict[Assignment, tuple[SetApart, str]] = {}
@@ -122,6 +130,7 @@ class Partitions:
     def close(self) -> None:
         """End the restore's thread as soon as it can."""
         self._restoring.shutdown(wait=False, cancel_futures=True)
+        self._reading_facts.shutdown(wait=False, cancel_futures=True)
 
     def _figures_of(self, assignment: Assignment) -> PartitionFigures:
         pending = self._ledger.open_of(assignment)
@@ -233,8 +242,13 @@ class Partitions:
         if not restored.position_known:
             self._outbox.add(Position(assignment, restored.next_offset))
         known = self._known(restored, now)
+        if self._repeats is not None:
+            self._repeats.assign(assignment, _facts_of(known))
         self._outbox.apply(self._ledger.assign(assignment, known, now), now)
-        self._source.begin(assignment, restored.next_offset)
+        if self._repeats is None or self._read_facts is None:
+            self._source.begin(assignment, restored.next_offset)
+        else:
+            self._tasks.start(self._begin_with_facts(self._repeats, self._read_facts, assignment, restored.next_offset))
         self._metrics.restored(restored.records_read, restored.seconds)
         self._log.info(
             "partition restored",
@@ -244,6 +258,21 @@ class Partitions:
             pending=len(restored.actions),
             seconds=round(restored.seconds, 3),
         )
+
+    async def _begin_with_facts(
+        self, repeats: Repeats, read_facts: ReadFacts, assignment: Assignment, next_offset: int
+    ) -> None:
+        """Let the source report events when it is known what was sent before. What is pending does not wait for it."""
+        try:
+            sent = await asyncio.get_running_loop().run_in_executor(self._reading_facts, read_facts, assignment)
+        except FactsLostError as error:
+            sent = []
+            self._metrics.facts_lost()
+            self._log.error("nobody knows which facts were sent before: their repeats may be sent", why=str(error))
+        if self._stays(assignment):
+            repeats.restore(assignment, sent)
+            self._source.begin(assignment, next_offset)
+            self._tick_soon()
 
     def _known(self, restored: Restored, now: float) -> list[LiveAction]:
         """Return the actions that continue; the others end here."""
@@ -303,6 +332,8 @@ class Partitions:
         for assignment in assignments:
             self._apart.pop(assignment, None)
             self._ledger.drop(assignment)
+            if self._repeats is not None:
+                self._repeats.drop(assignment)
             self._refused.forget(assignment)
             self.ours.discard(assignment)
         self._set_shares()
@@ -318,3 +349,9 @@ class Partitions:
 
     def _set_shares(self) -> None:
         self._dispatch.set_share(self.share, self._clock())
+
+
+def _facts_of(known: Iterable[LiveAction]) -> list[bytes]:
+    """Return the facts of restored actions; an event's second record is no action of its own."""
+    by_place = {live.offset: live.action.fact for live in known}
+    return [fact for fact in by_place.values() if fact is not None]

@@ -132,6 +132,7 @@ class Snapshot:
     pending: Mapping[str, int] = field(default_factory=dict)  # `Ledger.counts()`
     overdue: int = 0
     in_doubt: int = 0
+    facts: int = 0  # that are not sent again
     journal_backlog: int = 0  # writes that wait for a transaction
     paused: bool = False  # the source, for back-pressure
     rate_limit_share: float = 0.0  # 0 to 1, of every connection's rate limit
@@ -188,9 +189,14 @@ class Metrics:
         self._routed = counter("actions_routed_total", "Events that became an action.", "route", "action")
         self._stopped = counter(
             "actions_stopped_total",
-            "Actions that a guard did not let go: withheld, too_old, shadow.",
+            "Actions that were not sent: withheld, too_old, shadow, repeat.",
             "route",
             "reason",
+        )
+        self._facts_lost = Counter(
+            PREFIX + "facts_lost_total",
+            "Restores that could not read which facts were sent: their repeats may be sent.",
+            registry=registry,
         )
         self._polls = counter(
             "polls_answered_total", "Polls for a versionTag and documents sent, by outcome.", "connection", "outcome"
@@ -333,6 +339,10 @@ class Metrics:
     def stopped(self, route: str, reason: StoppedBy) -> None:
         """Record that a guard stopped an action."""
         self._stopped[route, reason].inc()
+
+    def facts_lost(self) -> None:
+        """Record that nobody knows which facts of a partition were sent before."""
+        self._facts_lost.inc()
 
     def field_dropped(self, route: str, field: str) -> None:
         """Record that an action went without a field of its event."""

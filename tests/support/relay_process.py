@@ -42,6 +42,7 @@ def configuration(sandbox: Sandbox, engage_url: str, **sections: Mapping[str, ob
         "engage": {"connections": {"default": connection}},
         "polling": {"initial": "50ms", "max_interval": "300ms", "not_found_grace": "1s", "contact_grace": "1s"},
         "admin": {"listen": "127.0.0.1:0"},
+        "repeats": "off",  # tests send an order's actions again and again
         **sections,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,5 +91,57 @@ def test_a_connection_for_few_orders_mails_nobody_else(sandboxes: SandboxFactory
         with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
             until(lambda: engage.events_of(C) == [1], "the one is sent")
             assert stopped(relay, "withheld") == 2
+            assert relay.stop() == 0
+        assert len(engage.accepted) == 1
+
+
+CDC = {
+    "when": "op == 'u' && after.status == 'SHIPPED' && (before == null || before.status != 'SHIPPED')",
+    "action": "ConfirmShipment",
+    "order_id": "after.order_no",
+    "event_time": "after.updated_at",
+}
+
+
+def changed(order: str, note: str) -> bytes:
+    """Return an order's row as a CDC connector repeats it with each later change."""
+    after = {"order_no": order, "status": "SHIPPED", "updated_at": int(time.time() * 1000), "note": note}
+    return json.dumps({"before": None, "after": after, "op": "u"}).encode()
+
+
+def test_a_state_that_a_producer_repeats_is_mailed_once_also_over_a_restart(
+    sandboxes: SandboxFactory, tmp_path: Path
+) -> None:
+    sandbox = sandboxes(partitions=2)
+    publish(sandbox, [(A, changed(A, "sent")), (A, changed(A, "address corrected")), (B, changed(B, "sent"))])
+    with Engage() as engage:
+        for order in (A, B, C):
+            engage.submit(order)
+        config = written(tmp_path, configuration(sandbox, engage.url, routes={"cdc": CDC}) | {"repeats": "1h"})
+        with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
+            until(lambda: len(engage.accepted) == 2, "each order is told once")
+            until(lambda: stopped(relay, "repeat") == 1, "the repeated state is a repeat")
+            assert relay.stop() == 0
+        publish(sandbox, [(A, changed(A, "gift wrapped")), (C, changed(C, "sent")), (B, changed(B, "again"))])
+        with RelayProcess(tmp_path, config) as relay:
+            until(lambda: engage.accepted_of(C), "what is news is sent")
+            until(lambda: stopped(relay, "repeat") == 2, "what was sent before the restart is known")
+            assert relay.metric("facts_lost_total") == 0
+            assert relay.stop() == 0
+        assert [len(engage.accepted_of(order)) for order in (A, B, C)] == [1, 1, 1]
+
+
+def test_where_nobody_knows_what_was_sent_the_relay_says_so_and_goes_on(
+    sandboxes: SandboxFactory, tmp_path: Path
+) -> None:
+    sandbox = sandboxes()
+    publish(sandbox, [(A, event(A)), (A, event(A))])
+    with Engage() as engage:
+        engage.submit(A)
+        outcomes: dict[str, object] = {"topic": "none"}
+        config = written(tmp_path, configuration(sandbox, engage.url, outcomes=outcomes) | {"repeats": "1h"})
+        with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
+            until(lambda: stopped(relay, "repeat") == 1, "what this instance itself sent is known")
+            assert relay.metric("facts_lost_total") == 1
             assert relay.stop() == 0
         assert len(engage.accepted) == 1

@@ -16,9 +16,10 @@ SHIPPED = {"type": "order.shipped", "orderId": "A-1", "engage": {"jobId": "job-7
 def test_route_says_which_action_an_event_becomes_and_why() -> None:
     result = called("route", "-", "-v", stdin=json.dumps({**SHIPPED, "language": "sv-SE"}))
     assert result.exit_code == 0
-    first, language, data, *why = result.stdout.splitlines()
+    first, language, data, fact, *why = result.stdout.splitlines()
     assert first == "event 1: ConfirmShipment of order A-1 on default, versionTag from job job-7"
     assert (language, data) == ("  language sv-SE", '  data {"carrier":"Nörd"}')
+    assert fact == "  fact ConfirmShipment A-1"
     assert len(why) == 6
     assert any("shipped" in line and "is true" in line for line in why)
 

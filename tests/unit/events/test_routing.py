@@ -58,7 +58,7 @@ PARCEL_SENT: Event = {"kind": "parcel.sent", "number": 1001, "shop": "se"}
 PARCEL_ROUTE = RouteRule(when="kind == 'parcel.sent'", action="ConfirmShipment", order_id="number")
 
 
-NOT_KEPT = ("dropped", "ages", "allowed", "stopped")  # they decide before anything is pending
+NOT_KEPT = ("dropped", "ages", "allowed", "stopped", "fact", "repeats_s")  # they decide before anything is pending
 
 
 def router(**rules: RouteRule) -> Router:

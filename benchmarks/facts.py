@@ -1,0 +1,51 @@
+"""What it takes to know a million facts: memory, and the time to read them back.
+
+`python -m benchmarks.facts [MILLIONS]`: without a broker, so the figures are those of parsing and keeping alone. The
+broker's part is the time that its log takes to travel: some 300 bytes a record.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import tracemalloc
+
+from consumer.core.ownership import Assignment
+from consumer.core.repeats import Repeats
+from consumer.events.facts import digest_of
+from consumer.kafka.sent_facts import sent_fact
+
+OURS = Assignment("orders", 0, 1)
+PARSED = 100_000
+RECORD = (
+    '{{"version":1,"outcome":"accepted","connection":"default","order_id":"A-{0}","route":"shipped","action":'
+    '"ConfirmShipment","fact":"{1}","place":{{"topic":"orders","partition":0,"offset":{0}}},"event_ms":1795000000000,'
+    '"first_seen_ms":1795000000000,"sent_ms":1795000000100,"answered_ms":1795000000200,"ended_ms":1795000000200,'
+    '"attempts":1,"sends":1,"asked_by":"event"}}'
+)
+
+
+def main() -> None:
+    """Print the figures."""
+    count = int(float(sys.argv[1] if len(sys.argv) > 1 else "1") * 1_000_000)
+    values = [RECORD.format(n, digest_of("default", f"ConfirmShipment A-{n}")).encode() for n in range(PARSED)]
+    started = time.perf_counter()
+    for value in values:
+        sent_fact(value)
+    parsing_s = time.perf_counter() - started
+    repeats = Repeats(86_400.0)
+    repeats.assign(OURS, [])
+    started = time.perf_counter()
+    repeats.restore(OURS, ((n.to_bytes(12, "big"), float(n)) for n in range(count)))
+    keeping_s = time.perf_counter() - started
+    tracemalloc.start()
+    measured = Repeats(86_400.0)
+    measured.assign(OURS, [])
+    measured.restore(OURS, ((n.to_bytes(12, "big"), float(n)) for n in range(PARSED)))
+    held = tracemalloc.get_traced_memory()[0] / PARSED
+    print(f"parsing {parsing_s / PARSED * 1e6:.1f} s, keeping {keeping_s / count * 1e6:.1f} s per million facts")
+    print(f"{held:.0f} bytes per fact")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Which facts were sent within the window, so that none is sent twice. PURE.
+
+Rules:
+ 1. A fact is open from when its event is read until its action ends. Meanwhile it is a repeat, however long that takes.
+ 2. An action that Engage accepted, or that ended in doubt, keeps its fact from being sent for the window. One that
+    became a dead letter for another reason frees it: nobody was told.
+ 3. Facts belong to a partition, as their orders do: whoever owns it knows them. They are bounded by the window.
+
+A fact costs 130 bytes (benchmarks/facts.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from consumer.core.ownership import Assignment
+
+
+class _Facts:
+    __slots__ = ("open", "sent")
+
+    def __init__(self) -> None:
+        self.open: Counter[bytes] = Counter()
+        self.sent: dict[bytes, float] = {}  # when, the oldest first
+
+
+class Repeats:
+    """The facts of the owned partitions. Times are seconds since 1970."""
+
+    def __init__(self, window_s: float) -> None:
+        """`window_s`: the longest that a route asks for."""
+        self._window_s = window_s
+        self._partitions: dict[Assignment, _Facts] = {}
+
+    def __len__(self) -> int:
+        return sum(len(each.open) + len(each.sent) for each in self._partitions.values())
+
+    def assign(self, assignment: Assignment, pending: Iterable[bytes]) -> None:
+        """Add a partition, with the facts of its pending actions."""
+        facts = self._partitions[assignment] = _Facts()
+        facts.open.update(pending)
+
+    def restore(self, assignment: Assignment, sent: Iterable[tuple[bytes, float]]) -> None:
+        """Add what was sent before this assignment, in whatever order."""
+        facts = self._partitions.get(assignment)
+        if facts is not None:
+            newest: dict[bytes, float] = {}
+            for fact, at in (*sent, *facts.sent.items()):
+                newest[fact] = max(at, newest.get(fact, at))
+            facts.sent = dict(sorted(newest.items(), key=lambda each: each[1]))
+
+    def drop(self, assignment: Assignment) -> None:
+        """Forget a partition that is another instance's now."""
+        self._partitions.pop(assignment, None)
+
+    def is_repeat(self, assignment: Assignment, fact: bytes, window_s: float, now: float) -> bool:
+        """Tell whether a fact is open, or was sent within the window."""
+        facts = self._partitions.get(assignment)
+        if facts is None:
+            return False
+        sent_at = facts.sent.get(fact)
+        return fact in facts.open or (sent_at is not None and now - sent_at < window_s)
+
+    def opened(self, assignment: Assignment, fact: bytes) -> None:
+        """Note that an action of this fact is pending."""
+        facts = self._partitions.get(assignment)
+        if facts is not None:
+            facts.open[fact] += 1
+
+    def ended(self, assignment: Assignment, fact: bytes, now: float, *, sent: bool) -> None:
+        """Note that an action of this fact has ended: sent, perhaps in doubt, or not (rule 2)."""
+        facts = self._partitions.get(assignment)
+        if facts is None:
+            return
+        facts.open[fact] -= 1
+        if facts.open[fact] <= 0:
+            del facts.open[fact]
+        if sent:
+            facts.sent.pop(fact, None)
+            facts.sent[fact] = now
+        self._forget_old(facts, now)
+
+    def _forget_old(self, facts: _Facts, now: float) -> None:
+        while facts.sent:
+            fact = next(iter(facts.sent))
+            if now - facts.sent[fact] < self._window_s:
+                break
+            del facts.sent[fact]

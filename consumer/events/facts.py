@@ -1,0 +1,62 @@
+"""Facts: what an order's action says to the customer. Within a window, a fact is sent once.
+
+Rules:
+ 1. A fact always has the connection, the order and the action. So a route's own `fact` tells two facts of an order
+    apart, and never makes two orders one.
+ 2. By default it also has the item (`each`: its `id`, else all of it), and the parcel that the route's `data` names.
+    An order may have two parcels in a day, and each of them is news to the customer.
+ 3. What is kept of a fact is a digest: it may hold personal data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import blake2b
+
+from pydantic_core import to_json
+
+from consumer.events.numbers import written
+
+DIGEST_BYTES = 12
+"""Two of a billion facts of a partition are the same by chance once in 10^10 relays."""
+
+PARCEL_NAMES = frozenset(
+    first + last
+    for first in ("tracking", "parcel", "package", "shipment", "fulfillment", "fulfilment", "consignment", "delivery")
+    for last in ("", "id", "number", "no", "code", "reference", "uri", "url")
+)
+"""Fields of `data` that name a parcel: in lower case, without `_` and `-`."""
+
+
+def default_parts(item: tuple[object, ...], data: object) -> list[object]:
+    """Return what tells an action's default fact apart from others of its order (rule 2)."""
+    parts: list[object] = [_identity(each) for each in item]
+    return parts + list(_parcels(data))
+
+
+def text_of(order_id: str, action: str, parts: list[object]) -> str:
+    """Return a fact as a person reads it in a dry run."""
+    return " ".join([action, order_id, *(written(each).decode() for each in parts)])
+
+
+def digest_of(connection: str, fact: str) -> str:
+    """Return what is kept of a fact, in hexadecimal."""
+    return blake2b(to_json([connection, fact]), digest_size=DIGEST_BYTES).hexdigest()
+
+
+def names_a_parcel(field: str) -> bool:
+    """Tell whether a field of `data` names a parcel, in whatever spelling."""
+    return field.replace("_", "").replace("-", "").lower() in PARCEL_NAMES
+
+
+def _identity(item: object) -> object:
+    if isinstance(item, dict) and item.get("id") is not None:
+        return item["id"]
+    return item
+
+
+def _parcels(data: object) -> Iterator[object]:
+    if isinstance(data, dict):
+        for name in sorted(filter(names_a_parcel, data)):
+            if isinstance(data[name], str | int) and data[name] != "":
+                yield data[name]

@@ -1,0 +1,92 @@
+"""What makes two actions of an order one fact, and what tells them apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import pytest
+
+from consumer.commands.route import judged
+from consumer.config.settings import Settings
+from consumer.events.facts import digest_of
+from consumer.events.routing import Routed, RouteRule, notes_on
+from consumer.kafka.records import SourceEvent
+
+Event = Mapping[str, object]
+SHIPPED: Event = {"type": "order.shipped", "orderId": "A-1", "data": {"note": "left at the door"}}
+
+
+def facts(event: Event, **sections: object) -> list[str | None]:
+    engage = {"connections": {"default": {"base_url": "https://localhost", "api_key": "none"}}}
+    settings = Settings.model_validate({"kafka": {"bootstrap.servers": "localhost:9092"}, "engage": engage, **sections})
+    value = json.dumps(event).encode()
+    record = SourceEvent(topic="orders", partition=0, offset=7, timestamp_ms=None, key=None, value=value)
+    (found,) = judged([record], settings)
+    assert all(isinstance(each, Routed) for each in found.actions)
+    return [each.fact for each in found.actions]
+
+
+def fact(event: Event, **sections: object) -> str | None:
+    (found,) = facts(event, **sections)
+    return found
+
+
+def route(**keys: object) -> dict[str, dict[str, object]]:
+    return {"mine": {"when": "type == 'parcel'", "action": "ConfirmShipment", "order_id": "order", **keys}}
+
+
+def test_the_same_news_written_again_is_one_fact() -> None:
+    again = {**SHIPPED, "occurredAt": "2026-11-18T11:00:00Z", "data": {"note": "address corrected"}}
+    assert fact(SHIPPED) == fact(again) == "ConfirmShipment A-1"
+
+
+@pytest.mark.parametrize("field", ["trackingNumber", "tracking_number", "parcelId", "shipment", "fulfillment-id"])
+def test_two_parcels_of_an_order_are_two_facts(field: str) -> None:
+    first, second = ({**SHIPPED, "data": {field: parcel, "note": "x"}} for parcel in ("P-1", "P-2"))
+    assert fact(first) == 'ConfirmShipment A-1 "P-1"'
+    assert fact(first) != fact(second)
+
+
+def test_the_items_of_an_event_are_facts_of_their_own() -> None:
+    routes = route(each="parcels[]", when="item", data="item.text")
+    first = facts({"order": "A", "parcels": [{"id": 1}, {"id": 2}, "plain"]}, routes=routes)
+    later = facts({"order": "A", "parcels": [{"id": 2, "state": "sent"}, {"id": 1}]}, routes=routes)
+    assert first == ["ConfirmShipment A 1", "ConfirmShipment A 2", 'ConfirmShipment A "plain"']
+    assert later == ["ConfirmShipment A 2", "ConfirmShipment A 1"]
+
+
+def test_a_route_names_its_fact_but_never_makes_two_orders_one() -> None:
+    routes = route(fact="parcel")
+    parcel = {"type": "parcel", "order": "A", "parcel": {"n": 1}}
+    assert fact(parcel, routes=routes) == 'ConfirmShipment A {"n":1}'
+    assert fact({**parcel, "order": "B"}, routes=routes) != fact(parcel, routes=routes)
+    assert fact({"type": "parcel", "order": "A"}, routes=routes) == "ConfirmShipment A"
+
+
+def test_where_repeats_are_off_nothing_is_a_fact() -> None:
+    assert fact(SHIPPED, repeats="off") is None
+    assert fact(SHIPPED, repeats=False) is None
+    assert fact({"type": "parcel", "order": "A"}, routes=route(repeats="off")) is None
+
+
+def test_a_digest_tells_connections_apart_and_shows_nothing() -> None:
+    assert digest_of("se", "ConfirmShipment A-1") != digest_of("no", "ConfirmShipment A-1")
+    assert len(digest_of("se", "ConfirmShipment A-1")) == 24
+
+
+@pytest.mark.parametrize(
+    ("keys", "noted"),
+    [
+        ({}, True),
+        ({"data": "{note: note}"}, True),
+        ({"data": "{trackingNumber: tracking}"}, False),
+        ({"fact": "parcel"}, False),
+        ({"each": "parcels[]"}, False),
+        ({"repeats": "off"}, False),
+    ],
+)
+def test_a_route_that_may_take_a_second_parcel_for_a_repeat_is_noted(keys: dict[str, str], noted: bool) -> None:
+    rule = RouteRule.model_validate({"action": "ConfirmShipment", **keys})
+    assert any(note.startswith("fact: ") for note in notes_on(rule)) is noted
+    assert not any(note.startswith("fact: ") for note in notes_on(RouteRule(action="ConfirmOrder")))
