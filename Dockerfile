@@ -7,7 +7,7 @@
 # Rules:
 #  1. Nothing is compiled and nothing is resolved: wheels only, each by its hash, the build's own tools, too.
 #  2. It runs as a numeric user without a name, writes nothing (read-only root file system), and starts no shell.
-#     Probes are HTTP: /healthz and /readyz on port 8080.
+#     Probes are HTTP: /healthz and /readyz on port 8080. HEALTHCHECK asks the former, with the relay's own command.
 #  3. Every command reads /etc/engage-relay/relay.yaml: mount yours there. The image's own is empty, and variables are enough.
 #  4. tests/deploy/test_image.py runs these very steps, without a container engine.
 
@@ -38,9 +38,11 @@ FROM ${PYTHON_IMAGE}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 ARG CREATED=unknown
+ARG SOURCE=unknown
 LABEL org.opencontainers.image.title="engage-relay" \
       org.opencontainers.image.description="Relays a commerce platform's order events from Kafka to Voyado Engage order actions: none lost, none doubled unknowingly." \
       org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
 COPY --from=build /opt/engage-relay /opt/engage-relay
@@ -50,5 +52,7 @@ ENV PATH=/opt/engage-relay/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=
 USER 65532:65532
 WORKDIR /
 EXPOSE 8080
+# For engines without probes of their own (Compose, Podman, ECS); Kubernetes ignores it.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["engage-relay", "status", "--check"]
 ENTRYPOINT ["engage-relay"]
 CMD ["run"]

@@ -19,7 +19,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from prometheus_client import CollectorRegistry
 from consumer import __version__, logs
 from consumer.admin.orders import Orders
 from consumer.admin.server import AdminServer, Health, Heartbeats
+from consumer.admin.status import Identity
 from consumer.config.files import check_files
 from consumer.config.formats import formats_of
 from consumer.config.settings import Connection as ConnectionSettings
@@ -124,11 +125,13 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool, 
             return Health(heartbeats.ages(), draining=stop.is_set(), waiting=waiting.text)
         return Health(heartbeats.ages(), relay.failed_by, relay.joined, stop.is_set(), relay.waiting)
 
+    who = Identity(instance_name(settings), str(settings.kafka["group.id"]))
     admin = AdminServer(
         (settings.admin.listen.host, settings.admin.listen.port),
         registry,
         health,
         metrics.published,
+        identity=lambda: who,
         orders=Orders(settings.topics, partial(_search, settings, clock)),
     )
     try:
@@ -142,6 +145,7 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool, 
         ground = await _prepare(settings, stop, waiting, settle, create_topics=create_topics)
         if ground is None:
             return ExitCode.OK
+        who = replace(who, cluster=next((each.cluster_id for each in ground.identities.values()), None))
         if shadow is not None:
             _LOG.warning("shadow run: nothing is sent to Engage", polls=shadow == "polls")
         relay = _relay(settings, ground, connections, metrics, heartbeats, clock=clock, tracing=tracing, shadow=shadow)
@@ -518,6 +522,11 @@ def short_session(settings: Settings) -> str | None:
         f"{session_s - heartbeat_s:g} s (less heartbeat.interval.ms) another instance may own the partition; "
         f"make it at least {math.ceil(enough_s * 1000)}, or action_timeout at most {shorter_s:g}s"
     )
+
+
+def instance_name(settings: Settings) -> str:
+    """Return what tells this instance from the others: its `group.instance.id`, else its host's name (the pod's)."""
+    return str(settings.kafka.get("group.instance.id") or socket.gethostname())
 
 
 def transactional_id(settings: Settings) -> str:

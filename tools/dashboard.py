@@ -3,13 +3,15 @@
 Rules:
  1. A panel is a line or a few here; how Grafana wants it said is the lower half of this file.
  2. No fixed uid, no data source but the variable: it imports anywhere, twice if need be.
- 3. Every query keeps to the chosen namespace and job ($relay in the queries below). Without Kubernetes there is no
-    namespace, and All matches that, too.
+ 3. Every query keeps to the chosen namespace, job and instance ($relay in the queries below), and to the chosen
+    connection or route where it tells those apart. Without Kubernetes there is no namespace, and All matches that, too.
+ 4. No query needs a recorded series: the dashboard works where the rules are not loaded.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,12 +20,12 @@ from pathlib import Path
 from typing import Literal
 
 FILE = Path(__file__).parents[1] / "helm" / "engage-relay" / "files" / "dashboard.json"
-RELAY = 'namespace=~"$namespace",job=~"$job"'
+RELAY = 'namespace=~"$namespace",job=~"$job"'  # all instances: what is not of one, as an alert
+OF_INSTANCE = f'{RELAY},instance=~"$instance"'
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 Kind = Literal["timeseries", "stat", "heatmap"]
 Json = dict[str, object]
 
-LATE = "namespace_job_connection:engage_relay_event_to_accepted_seconds:late_ratio_rate"
 ACCEPTED = ',outcome="accepted"'
 WIDTH = 24  # of Grafana's grid
 
@@ -40,6 +42,14 @@ class Panel:
     stacked: bool = False
     thresholds: tuple[tuple[float, str], ...] = ()  # (from this value on, colour)
     width: int = 8
+
+
+def late(window: str) -> str:
+    """Return the query of the late share of the accepted actions, of the worst connection. No recorded series."""
+    of = 'engage_relay_event_to_accepted_seconds_%s{$relay,connection=~"$connection"%s}'
+    in_time, every = of % ("bucket", ',le="300.0"'), of % ("count", "")
+    share = "sum by (connection) (rate({}[{}]))"
+    return f"max(1 - {share.format(in_time, window)} / {share.format(every, window)})"
 
 
 def rate(counter: str, by: str = "", where: str = "") -> str:
@@ -74,7 +84,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Accepted in time, last 6 h",
             "Share of the accepted actions that Engage accepted within 5 minutes of their event. Objective: 99 %.",
-            {"": f"1 - max({LATE}6h{{$relay}})"},
+            {"": f"1 - {late('6h')}"},
             unit="percentunit",
             kind="stat",
             thresholds=((0, "red"), (0.94, "orange"), (0.99, "green")),
@@ -83,7 +93,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Alerts firing",
             "How many of engage-relay's alerts fire now. docs/runbook.md has a section for each.",
-            {"": 'count(ALERTS{alertname=~"EngageRelay.*",alertstate="firing",$relay}) or vector(0)'},
+            {"": 'count(ALERTS{alertname=~"EngageRelay.*",alertstate="firing",$all}) or vector(0)'},
             kind="stat",
             thresholds=((0, "green"), (1, "red")),
             width=4,
@@ -92,7 +102,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
             "Accepted late, by window",
             "Share of the actions that Engage accepted later than 5 minutes after their event. "
             "EngageRelaySLOBurnFast fires over 14.4 % in 1 h and 5 m, EngageRelaySLOBurnSlow over 6 % in 6 h and 30 m.",
-            {window: f"max({LATE}{window}{{$relay}})" for window in ("5m", "30m", "1h", "6h")},
+            {window: late(window) for window in ("5m", "30m", "1h", "6h")},
             unit="percentunit",
             thresholds=((0, "transparent"), (0.06, "orange"), (0.144, "red")),
         ),
@@ -388,6 +398,19 @@ def dashboard() -> Json:
                 {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"},
                 _labels("namespace", "Namespace", "engage_relay_build_info"),
                 _labels("job", "Job", 'engage_relay_build_info{namespace=~"$namespace"}'),
+                _labels("instance", "Instance", f"engage_relay_build_info{{{RELAY}}}"),
+                _labels("connection", "Connection", f"engage_relay_connection_suspended{{{RELAY}}}"),
+                _labels("route", "Route", f"engage_relay_actions_routed_total{{{RELAY}}}"),
+            ]
+        },
+        "annotations": {
+            "list": [
+                _annotation(
+                    "Starts", "blue", f"changes(process_start_time_seconds{{{OF_INSTANCE}}}[1m]) > 0", "instance"
+                ),
+                _annotation(
+                    "Alerts", "red", f'ALERTS{{alertname=~"EngageRelay.*",alertstate="firing",{RELAY}}}', "alertname"
+                ),
             ]
         },
         "panels": list(_laid_out()),
@@ -407,6 +430,18 @@ def _labels(name: str, label: str, series: str) -> Json:
         "includeAll": True,
         "allValue": ".*",  # also of series without this label
         "current": {"text": "All", "value": "$__all"},
+    }
+
+
+def _annotation(name: str, colour: str, query: str, title: str) -> Json:
+    return {
+        "name": name,
+        "datasource": SOURCE,
+        "enable": True,
+        "iconColor": colour,
+        "expr": query,
+        "step": "60s",
+        "titleFormat": f"{{{{{title}}}}}",
     }
 
 
@@ -467,13 +502,22 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> Json:
             {
                 "refId": chr(ord("A") + n),
                 "datasource": SOURCE,
-                "expr": query.replace("$relay", RELAY),
+                "expr": _selected(query),
                 "legendFormat": legend,
                 **({"format": "heatmap"} if panel.kind == "heatmap" else {}),
             }
             for n, (legend, query) in enumerate(panel.queries.items())
         ],
     }
+
+
+def _selected(query: str) -> str:
+    """Return a query that keeps to what was chosen, also where it is about connections or routes."""
+    relay = OF_INSTANCE
+    for label in ("connection", "route"):
+        if re.search(rf"by \([^)]*\b{label}\b", query) and f"{label}=~" not in query:
+            relay += f',{label}=~"${label}"'
+    return query.replace("$relay", relay).replace("$all", RELAY)
 
 
 def rendered() -> str:

@@ -117,7 +117,8 @@ def page(status: Status, *, with_search: bool = False) -> str:
 {_known(status, now) if is_known(status) else _UNKNOWN}
 </main>
 {search_form("orders") if with_search else ""}
-<footer>This instance only. The same as <a href="status.json">JSON</a>; for Prometheus: <a href="metrics">metrics</a>;
+<footer>This instance only; all of them: <code>engage-relay status --all</code>.
+The same as <a href="status.json">JSON</a>; for Prometheus: <a href="metrics">metrics</a>;
 probes: <a href="healthz">healthz</a>, <a href="readyz">readyz</a>.</footer>
 <script>{_SCRIPT}</script>"""
     return document(title, body, head)
@@ -149,6 +150,8 @@ def _header(status: Status, now: datetime) -> str:
         *([f"up {duration((now - status.started).total_seconds())}"] if status.started else []),
         *([f"{status.rate_limit_share:.0%} of every rate limit is this instance's"] if is_known(status) else []),
     ]
+    named = (("", status.instance), ("group ", status.group), ("cluster ", status.cluster))
+    told = [f"{what}{escape(name)}" for what, name in named if name] + told
     kind = {"running": "", "stuck": " bad"}.get(status.state, " warn")
     return (
         f'<header><h1>engage-relay <small>{escape(status.version)}</small></h1> <span class="pill{kind}">'

@@ -39,7 +39,7 @@ from consumer import __version__
 from consumer.admin.order_page import order_page
 from consumer.admin.orders import LOOKUP_S, STALLED_S, Answer, NotLookedUp, Orders
 from consumer.admin.page import CONTENT_SECURITY_POLICY, page
-from consumer.admin.status import Status, status_of
+from consumer.admin.status import Identity, Status, status_of
 from consumer.errors import ListenError
 from consumer.kafka.orders.lookup import Nothing
 from consumer.kafka.orders.timeline import Timeline
@@ -126,16 +126,17 @@ class AdminServer:
         health: Callable[[], Health],
         published: Callable[[], tuple[Snapshot, Flow]],
         *,
+        identity: Callable[[], Identity] = Identity,
         orders: Orders | None = None,
         connection_s: float = CONNECTION_S,
     ) -> None:
-        """`listen` is (host, port); port 0 takes a free one. `health` and `published` are called on its threads.
+        """`listen` is (host, port); port 0 takes a free one. The three functions are called on its threads.
 
         `orders`: looks orders up, where that is possible.
         """
 
         def status() -> Status:
-            return _status(health(), published())
+            return _status(health(), published(), identity())
 
         self._listen = listen
         self._pages: _Pages = {
@@ -198,7 +199,7 @@ def _verdict(wrong: list[str]) -> _Page:
     return _Page(503, "".join(f"{each}\n" for each in wrong).encode()) if wrong else _Page(200, b"ok\n")
 
 
-def _status(health: Health, published: tuple[Snapshot, Flow]) -> Status:
+def _status(health: Health, published: tuple[Snapshot, Flow], identity: Identity) -> Status:
     return status_of(
         published,
         version=__version__,
@@ -207,6 +208,7 @@ def _status(health: Health, published: tuple[Snapshot, Flow]) -> Status:
         joined=health.joined,
         draining=health.draining,
         waiting=health.waiting,
+        identity=identity,
     )
 
 

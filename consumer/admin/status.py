@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Literal
@@ -172,10 +173,25 @@ class Recent(_Part):
     tag_ready_to_accepted: Latency
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which instance it is, of which consumer group, on which Kafka cluster (its id; None: not known)."""
+
+    instance: str = ""
+    group: str = ""
+    cluster: str | None = None
+
+
 class Status(_Part):
-    """What one instance does, at the moment `at`, `age_s` seconds ago."""
+    """What one instance does, at the moment `at`, `age_s` seconds ago.
+
+    `instance`: its host's name, or its `group.instance.id`. `cluster`: Kafka's id; None while it is not known.
+    """
 
     version: str
+    instance: str = ""
+    group: str = ""
+    cluster: str | None = None
     state: State
     at: datetime | None
     age_s: float | None
@@ -199,16 +215,22 @@ def status_of(
     joined: bool = True,
     draining: bool = False,
     waiting: str | None = None,
+    identity: Identity | None = None,
 ) -> Status:
     """Say it.
 
     `age_s`: since the event loop last showed life, which is when it published; None: it has not begun, or has ended.
-    `joined`: the group, once. `not_alive`: what liveness says. `waiting`: what a start waits for.
+    `joined`: the group, once. `not_alive`: what liveness says. `waiting`: what a start waits for. `identity`: whose it
+    is.
     """
     snapshot, flow = published
+    who = identity or Identity()
     began = flow.started is not None
     return Status(
         version=version,
+        instance=who.instance,
+        group=who.group,
+        cluster=who.cluster,
         state=_state(began, joined, age_s, draining),
         at=_at(snapshot.at) if began else None,
         age_s=None if age_s is None or not began else round(age_s, 3),

@@ -82,13 +82,21 @@ def run(
     ] = False,
     no_polls: Annotated[bool, typer.Option("--no-polls", help="With --shadow: ask Engage nothing at all.")] = False,
     create_topics: Annotated[bool, typer.Option("--create-topics", help="Create the topics that are missing.")] = False,
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option()] = "info",
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option(envvar="ENGAGE_RELAY_LOG_LEVEL")
+    ] = "info",
+    log_format: Annotated[
+        Literal["text", "json"] | None,
+        typer.Option(
+            envvar="ENGAGE_RELAY_LOG_FORMAT", help="Default: text on a terminal, else json.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Run the relay until SIGTERM or SIGINT. A second signal ends it at once."""
     with exit_codes():
         if no_polls and not shadow:
             refuse("--no-polls: only with --shadow")
-        settings = with_max_age(loaded(config, log_level), max_age, off=no_max_age)
+        settings = with_max_age(loaded(config, log_level, log_format), max_age, off=no_max_age)
         from consumer import run as running
 
         mode: Shadow | None = None if not shadow else "no_polls" if no_polls else "polls"

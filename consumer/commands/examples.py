@@ -23,7 +23,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "engage-relay simulate --unknown-orders create",
         "engage-relay simulate --stuck 0.1 --fault unavailable=0.05",
     ),
-    "status": ("engage-relay status", "engage-relay status --url http://10.0.0.7:8080 --json"),
+    "status": (
+        "engage-relay status",
+        "engage-relay status --url http://10.0.0.7:8080 --json",
+        "engage-relay status --all --url http://engage-relay.shop.svc:8080",
+        "engage-relay status --check",
+    ),
     "check-config": (
         "engage-relay check-config --config relay.yaml",
         "engage-relay check-config --config relay.yaml --online",

@@ -46,15 +46,20 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, on a termina
 Limit = Annotated[int | None, typer.Option(min=1, help="Print at most this many.", show_default=False)]
 
 
-def loaded(config: Path | None, log_level: str = "warning", *, only_routes: bool = False) -> Settings:
-    """Load the configuration and set up the logs, so that no key appears in them. `only_routes`: see `load`."""
+def loaded(
+    config: Path | None, log_level: str = "warning", log_format: str | None = None, *, only_routes: bool = False
+) -> Settings:
+    """Load the configuration and set up the logs, so that no key appears in them. `only_routes`: see `load`.
+
+    `log_format`: `text` or `json`; None: json wherever stderr is no terminal.
+    """
     import structlog
 
     from consumer import logs
     from consumer.config.environment import near_misses
     from consumer.config.settings import load
 
-    logs.configure(log_level)
+    logs.configure(log_level, json=None if log_format is None else log_format == "json")
     for line in near_misses(os.environ):
         structlog.stdlib.get_logger(__name__).warning(line)
     settings = load(config, os.environ, only_routes=only_routes)

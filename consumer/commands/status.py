@@ -1,4 +1,4 @@
-"""`engage-relay status`: what a running relay does."""
+"""`engage-relay status`: what a running relay does, or all of its instances."""
 
 from __future__ import annotations
 
@@ -10,12 +10,28 @@ import typer
 
 from consumer.commands import output
 from consumer.commands.exits import end, refuse
-from consumer.commands.options import AsJson
+from consumer.commands.options import AsJson, Output, look_of
 from consumer.errors import ExitCode
+
+DEFAULT_URL = "http://127.0.0.1:8080"
 
 
 def status(
-    url: Annotated[str, typer.Option(help="A running relay's admin.listen.")] = "http://127.0.0.1:8080",
+    *,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"A running relay's admin.listen. Default: {DEFAULT_URL}. With --all, may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    every: Annotated[
+        bool,
+        typer.Option("--all", help="All instances: each address behind the URL's name, as of a headless service."),
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Print nothing but what is wrong: exit code 1 where it is not alive.")
+    ] = False,
     live: Annotated[
         bool | None,
         typer.Option(
@@ -25,8 +41,55 @@ def status(
         ),
     ] = None,
     as_json: AsJson = False,
+    look: Output = None,
 ) -> None:
     """Show what a running relay does. Exit code 1 where none answers."""
+    urls = url or [DEFAULT_URL]
+    if every:
+        raise typer.Exit(_all(urls, look_of(look, as_json=as_json)))
+    if len(urls) > 1:
+        refuse("--url: give one, or say --all")
+    if look == "yaml":
+        refuse("--output yaml: only with --all")
+    if check:
+        _check(urls[0])
+    else:
+        _show(urls[0], live=live, as_json=as_json or look == "json")
+
+
+def _all(urls: list[str], look: output.Look) -> int:
+    """Print all instances; returns the exit code."""
+    from consumer.commands import fleet
+
+    try:
+        found = fleet.asked(fleet.addresses(urls))
+    except ValueError as error:
+        refuse(f"--url: {error}")
+    if look in ("json", "yaml"):
+        output.rows(map(fleet.whole, found), (), look=look)
+    else:
+        output.rows(map(fleet.row, found), fleet.COLUMNS, look=look, optional=fleet.OPTIONAL)
+    for each in found:
+        if each.status is None:
+            output.notice(each.why)
+    for line in fleet.disagreements(found):
+        output.notice(line)
+    return int(any(each.status is None for each in found))
+
+
+def _check(url: str) -> None:
+    """End with code 1, and say why, where the relay is not alive: what a container's health check asks."""
+    import httpx
+
+    try:
+        answer = httpx.get(f"{url.rstrip('/')}/healthz", timeout=5.0, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        end(ExitCode.FAILED, f"nobody answers at {url}: {error or type(error).__name__}")
+    if answer.status_code != 200:
+        end(ExitCode.FAILED, *answer.text.splitlines())
+
+
+def _show(url: str, *, live: bool | None, as_json: bool) -> None:
     from consumer.commands import status_display as display
 
     try:

@@ -155,13 +155,15 @@ def _styled(word: str, more: str = "") -> Text:
 def _head(status: Status, now: datetime) -> Text:
     up = "" if status.started is None else f"  up {duration((now - status.started).total_seconds())}"
     age = "no figures yet" if status.age_s is None else f"figures {duration(status.age_s)} old"
+    named = (("", status.instance), ("group ", status.group), ("cluster ", status.cluster))
+    who = "".join(f"  {what}{shown(name)}" for what, name in named if name)
     share = f"  {status.rate_limit_share:.0%} of every rate limit" if is_known(status) else ""
     return Text.assemble(
         ("engage-relay ", "bold"),
         shown(status.version),
         "  ",
         _styled(status.state),
-        (f"{up}  {age}{share}", "dim"),
+        (f"{who}{up}  {age}{share}", "dim"),
     )
 
 

@@ -80,7 +80,7 @@ def near_misses(environ: Mapping[str, str]) -> list[str]:
     found = []
     for variable in sorted(environ):
         name = variable.upper()
-        if name in (*SHORT, CONFIG) or name.startswith(PREFIX) or _OF_A_SERVICE.fullmatch(name):
+        if name in (*SHORT, *OF_COMMANDS) or name.startswith(PREFIX) or _OF_A_SERVICE.fullmatch(name):
             continue
         meant = None
         if name.startswith(_ONE_UNDERSCORE):
@@ -92,7 +92,7 @@ def near_misses(environ: Mapping[str, str]) -> list[str]:
     return found
 
 
-CONFIG = "ENGAGE_RELAY_CONFIG"
+OF_COMMANDS = ("ENGAGE_RELAY_CONFIG", "ENGAGE_RELAY_LOG_LEVEL", "ENGAGE_RELAY_LOG_FORMAT")  # options' variables
 _ONE_UNDERSCORE = PREFIX.removesuffix("_")
 _OF_A_SERVICE = re.compile(r"ENGAGE_RELAY(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_[0-9]+_(TCP|UDP)\w*)?)")
 _NEAR = 0.92  # one letter or underscore of a dozen
@@ -100,7 +100,7 @@ _NEAR = 0.92  # one letter or underscore of a dozen
 
 def _nearest(name: str) -> str | None:
     """Return the short variable, or the configuration file's, that differs from this name in next to nothing."""
-    by_letters = {each.replace("_", ""): each for each in (*SHORT, CONFIG)}
+    by_letters = {each.replace("_", ""): each for each in (*SHORT, *OF_COMMANDS)}
     nearest = difflib.get_close_matches(name.replace("_", ""), by_letters, n=1, cutoff=_NEAR)
     return by_letters[nearest[0]] if nearest else None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.deploy.monitoring import DASHBOARD, Panel, Target, dashboard, queries
+from tests.deploy.monitoring import DASHBOARD, Panel, Target, dashboard, queried, queries, recorded
 from tests.deploy.prometheus import promtool
 from tools import dashboard as source
 
@@ -30,7 +30,18 @@ def test_it_imports_anywhere() -> None:
     assert "id" not in text
     assert {panel["datasource"]["uid"] for panel in text["panels"] if "datasource" in panel} == {"${datasource}"}
     variables = {variable.name: variable.type for variable in dashboard().templating.list}
-    assert variables == {"datasource": "datasource", "namespace": "query", "job": "query"}
+    chosen = ("namespace", "job", "instance", "connection", "route")
+    assert variables == {"datasource": "datasource", **dict.fromkeys(chosen, "query")}
+
+
+def test_it_works_without_the_recording_rules() -> None:
+    assert {name for _, target in queries() for name in queried(target.expr)} & recorded() == set()
+
+
+def test_starts_and_alerts_are_marked_in_every_panel(tmp_path: Path) -> None:
+    marks = json.loads(DASHBOARD.read_text())["annotations"]["list"]
+    assert [each["name"] for each in marks] == ["Starts", "Alerts"]
+    assert taken([each["expr"] for each in marks], tmp_path)
 
 
 def test_every_panel_says_what_it_shows() -> None:
@@ -63,15 +74,27 @@ def test_a_query_keeps_to_what_was_chosen_and_its_legend_to_what_it_returns(pane
     assert set(re.findall(r"\{\{(\w+)\}\}", target.legendFormat)) <= kept
 
 
-def test_prometheus_takes_every_query(tmp_path: Path) -> None:
-    def chosen(expression: str) -> str:
-        for variable, value in {"$namespace": ".*", "$job": ".*", "$__rate_interval": "1m"}.items():
-            expression = expression.replace(variable, value)
-        return expression
+CHOSEN = dict.fromkeys(("$namespace", "$job", "$instance", "$connection", "$route"), ".*") | {"$__rate_interval": "1m"}
 
-    # promtool checks rules, so each query becomes one.
-    rules = [{"record": f"panel:query:{n}", "expr": chosen(target.expr)} for n, (_, target) in enumerate(queries())]
-    file = tmp_path / "queries.yaml"
+
+def taken(expressions: list[str], directory: Path) -> bool:
+    """Tell whether Prometheus takes these queries. promtool checks rules, so each becomes one."""
+    for variable, value in CHOSEN.items():
+        expressions = [each.replace(variable, value) for each in expressions]
+    rules = [{"record": f"panel:query:{n}", "expr": each} for n, each in enumerate(expressions)]
+    file = directory / "queries.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
     done = promtool("check", "rules", file)
     assert done.returncode == 0, done.stdout + done.stderr
+    return True
+
+
+def test_prometheus_takes_every_query(tmp_path: Path) -> None:
+    assert taken([target.expr for _, target in queries()], tmp_path)
+
+
+def test_a_query_about_connections_or_routes_keeps_to_the_chosen_ones() -> None:
+    for _, target in queries():
+        for label in ("connection", "route"):
+            if re.search(rf"by \([^)]*\b{label}\b", target.expr):
+                assert f'{label}=~"${label}"' in target.expr

@@ -256,10 +256,17 @@ def test_nothing_is_installed_that_has_no_hash_or_is_no_wheel() -> None:
 def test_it_runs_without_root_and_without_a_shell() -> None:
     (user,) = FINAL.all("USER")
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), "Kubernetes' runAsNonRoot wants a number"
-    assert not FINAL.all("HEALTHCHECK"), "probes are HTTP; a check inside would need a program for it"
     entrypoint, command = (json.loads(FINAL.all(name)[0]) for name in ("ENTRYPOINT", "CMD"))
     assert entrypoint == list(PROJECT["scripts"])
     accept(command)
+
+
+def test_its_health_check_is_the_relays_own_command() -> None:
+    (check,) = FINAL.all("HEALTHCHECK")
+    program, *arguments = json.loads(check.partition("CMD ")[2])
+    assert [program] == list(PROJECT["scripts"])
+    assert arguments == ["status", "--check"]
+    accept(arguments)
 
 
 def test_it_exposes_the_port_that_the_relay_listens_on_by_default() -> None:
@@ -279,7 +286,7 @@ def test_it_writes_no_bytecode_and_buffers_no_log() -> None:
 
 def test_its_labels_are_those_of_the_oci() -> None:
     labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', " ".join(FINAL.all("LABEL"))))
-    assert labels.keys() == {"title", "description", "version", "revision", "created"}
+    assert labels.keys() == {"title", "description", "source", "version", "revision", "created"}
     assert labels["title"] == PROJECT["name"]
     assert labels["description"] == PROJECT["description"]
 

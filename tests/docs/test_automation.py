@@ -51,7 +51,7 @@ def test_nothing_is_released_that_ci_did_not_pass() -> None:
 def test_all_that_is_released_has_an_attestation_and_a_list_of_components() -> None:
     attested = [step["with"] for step in steps("release.yml") if "actions/attest@" in step.get("uses", "")]
     subjects = {subject for each in attested for subject in each.get("subject-path", "").split()}
-    assert subjects == {"dist/*.whl", "dist/*.tar.gz"}
+    assert subjects == {"dist/*.whl", "dist/*.tar.gz", "dist/*.tgz"}
     assert [each["sbom-path"] for each in attested if "sbom-path" in each] == ["dist/engage-relay.cdx.json"]
     assert "--output-file dist/engage-relay.cdx.json" in (ROOT / "Makefile").read_text()
     assert [each["subject-name"] for each in attested if "subject-digest" in each] == ["${{ env.IMAGE }}"]
@@ -60,9 +60,20 @@ def test_all_that_is_released_has_an_attestation_and_a_list_of_components() -> N
     assert "--provenance=mode=max" in image
 
 
+def test_image_and_chart_are_published_side_by_side_for_both_kinds_of_machine() -> None:
+    runs = [step["run"] for step in steps("release.yml") if "run" in step]
+    (image,) = [each for each in runs if "docker buildx build" in each]
+    assert "--platform linux/amd64,linux/arm64" in image
+    (chart,) = [each for each in runs if "helm push" in each]
+    assert 'helm package helm/engage-relay --version "$VERSION" --app-version "$VERSION"' in chart
+    assert "oci://ghcr.io/" in chart
+
+
 def test_the_image_is_told_every_argument_that_its_labels_have() -> None:
     (image,) = [step["run"] for step in steps("release.yml") if "docker buildx build" in step.get("run", "")]
-    labels = set(re.findall(r"^ARG (VERSION|REVISION|CREATED)=", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    labels = set(
+        re.findall(r"^ARG (VERSION|REVISION|CREATED|SOURCE)=", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    )
     assert set(re.findall(r"--build-arg (\w+)=", image)) == labels
 
 

@@ -110,7 +110,8 @@ def test_every_panel_has_an_answer_and_an_alert_fires_when_engage_goes_down(
 
 def empty_panels(prometheus: Prometheus) -> set[str]:
     """Return the dashboard's queries that nothing answers."""
-    chosen = {"$namespace": ".*", "$job": "engage-relay", "$__rate_interval": "10s"}
+    every = dict.fromkeys(("$namespace", "$instance", "$connection", "$route"), ".*")
+    chosen = {**every, "$job": "engage-relay", "$__rate_interval": "10s"}
     empty = set()
     for panel, target in queries():
         expression = target.expr

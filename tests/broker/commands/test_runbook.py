@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
+import yaml
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from consumer.kafka.records import SourceEvent, dead_letter_of_event
 from schemas.dead_letter import Reason
-from tests.deploy.helm import chart
+from tests.deploy.helm import KUBERNETES, RELEASE, Manifest, chart
 from tests.deploy.pod import Pod
 from tests.docs.documents import ROOT, commands
 from tests.support.engage import API_KEY, Engage
@@ -35,6 +39,14 @@ def ours() -> list[list[str]]:
     return found
 
 
+def job_of_the_docs() -> Manifest:
+    """Return the Job that operations.md has for what needs other rights, with the names of the release here."""
+    text = (ROOT / "docs" / "operations.md").read_text()
+    (snippet,) = re.findall(r"^```yaml\n# redrive.yaml\n(.+?)^```$", text, re.MULTILINE | re.DOTALL)
+    job: Manifest = yaml.safe_load(snippet.replace("RELEASE", RELEASE).replace("ACME", "acme-engage"))
+    return job
+
+
 @pytest.fixture
 def source(topics: TopicFactory, admin: AdminClient) -> str:
     name = topics()
@@ -43,8 +55,8 @@ def source(topics: TopicFactory, admin: AdminClient) -> str:
 
 
 @pytest.fixture
-def pod(tmp_path: Path, bootstrap_servers: str, source: str) -> Iterator[Pod]:
-    """Return a pod beside a source with twenty dead letters that Engage refused."""
+def pods(tmp_path: Path, bootstrap_servers: str, source: str) -> Iterator[Callable[[Manifest | None], Pod]]:
+    """Return what makes a pod beside a source with twenty dead letters that Engage refused."""
     producer = Producer({"bootstrap.servers": bootstrap_servers})
     for number in range(20):
         event = SourceEvent(topic=source, partition=0, offset=number, timestamp_ms=None, key=b"A", value=b"{}")
@@ -63,7 +75,14 @@ def pod(tmp_path: Path, bootstrap_servers: str, source: str) -> Iterator[Pod]:
                 }
             }
         )
-        yield Pod(tmp_path, rendered, {"acme-engage": {"api-key": API_KEY}})
+        secrets = {"acme-engage": {"api-key": API_KEY}}
+        yield lambda spec: Pod(tmp_path, rendered, secrets, spec=spec)
+
+
+@pytest.fixture
+def pod(pods: Callable[[Manifest | None], Pod]) -> Pod:
+    """Return the relay's pod there."""
+    return pods(None)
 
 
 def test_there_are_commands_to_run() -> None:
@@ -84,3 +103,13 @@ def test_every_command_of_the_runbook_runs_in_a_pod_as_it_stands(pod: Pod, sourc
 
             assert done.returncode == 0, f"engage-relay {' '.join(arguments)}\n{done.stdout}{done.stderr}"
             assert API_KEY not in done.stdout + done.stderr
+
+
+def test_the_job_for_what_needs_other_rights_redrives_with_the_releases_configuration(
+    pods: Callable[[Manifest | None], Pod],
+) -> None:
+    job = job_of_the_docs()
+    kubernetes_validate.validate(job, KUBERNETES, strict=True)
+    done = pods(job["spec"]["template"]["spec"]).run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [json.loads(line)["result"] for line in done.stdout.splitlines()] == ["redriven"] * 20

@@ -109,3 +109,41 @@ def test_keys_and_passwords_known_at_the_start_never_show_in_logs() -> None:
     result = called("check-config", ENGAGE_RELAY__KAFKA__SASL_PASSWORD="p4ssword-of-kafka")
     assert result.exit_code == 0
     assert {KEY, "p4ssword-of-kafka"} <= set(logs._secrets)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "is_json"),
+    [
+        ((), {}, True),
+        (("--log-format", "text"), {}, False),
+        ((), {"ENGAGE_RELAY_LOG_FORMAT": "text"}, False),
+        (("--log-format", "json"), {"ENGAGE_RELAY_LOG_FORMAT": "text"}, True),
+    ],
+)
+def test_the_logs_are_text_or_json_as_somebody_says(
+    arguments: tuple[str, ...], environment: dict[str, str], is_json: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text("engage: {connections: {default: {api_key_file: /nowhere}}}\n")
+    result = run_alone(*arguments, "--config", str(file), **environment)
+    assert "cannot run" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("{") is is_json
+
+
+def test_the_level_may_be_named_in_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text("engage: {connections: {default: {api_key_file: /nowhere}}}\n")
+    near_miss = {"KAFKA_BOOTSTRAP_SERVER": "x"}  # a warning
+    assert "KAFKA_BOOTSTRAP_SERVER" in run_alone("--config", str(file), **near_miss).stderr
+    usual = run_alone("--config", str(file), ENGAGE_RELAY_LOG_LEVEL="warning", ENGAGE_RELAY_LOG_FORMAT="json").stderr
+    assert "ENGAGE_RELAY_LOG" not in usual  # known, so nothing else was meant
+    quiet = run_alone("--config", str(file), ENGAGE_RELAY_LOG_LEVEL="error", **near_miss).stderr
+    assert "KAFKA_BOOTSTRAP_SERVER" not in quiet
+
+
+def run_alone(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `run` in a process of its own: it ends at once, because a file cannot be read."""
+    where = {**os.environ, **ENVIRONMENT, **environment}
+    where.pop("ENGAGE_API_KEY")
+    command = [sys.executable, "-m", "consumer.cli", "run", *arguments]
+    return subprocess.run(command, env=where, capture_output=True, text=True, timeout=60, check=False)
