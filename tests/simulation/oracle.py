@@ -179,7 +179,7 @@ class Oracle:
 
     def _ended(self, event: Event) -> bool:
         is_kept = event.offset in _kept(self._scheduler.delay_log(event.partition).live)
-        dead = is_kept or self._has_dead_letter(event)
+        dead = is_kept or event.gone_dead_letter or self._has_dead_letter(event)
         return event.deleted or event.accepted > 0 or dead or self._is_gone(event)
 
     def _has_dead_letter(self, event: Event) -> bool:
@@ -400,6 +400,7 @@ class Oracle:
             event.bereft = True
             event.holder = holder if holder is not None and _holds(*holder, event) else None
             event.gone_intent = record if _is_intent(record) else None
+            event.gone_dead_letter = _is_kept(record)
         self._met_recreated[number] = -1.0
 
     def _is_paused(self, event: Event) -> bool:

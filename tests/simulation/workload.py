@@ -137,6 +137,7 @@ class Event:
     deleted: bool = False  # by retention, unread; the operator was told and decided
     bereft: bool = False  # its record was deleted together with the delay topic,
     gone_intent: Record | None = None  # as was this intent,
+    gone_dead_letter: bool = False  # or its dead letter, which was refused and frees its successor all the same,
     holder: tuple[Process, Assignment] | None = None  # and this process has it in memory
     payload: bool = field(init=False)
     is_ignored: bool = field(init=False)
