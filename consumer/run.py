@@ -54,6 +54,7 @@ from consumer.kafka.journal.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.old_events import OLD_S, refuse_old_events
 from consumer.kafka.orders.history import Search
+from consumer.kafka.parking.read_back import ReadBack
 from consumer.kafka.reaching import Waiting, reached
 from consumer.kafka.records import SourceEvent
 from consumer.kafka.removed import Removed, removed_sources
@@ -368,11 +369,13 @@ def _relay(
         wanted=source.owns,
         clock=clock,
     )
+    parked = ReadBack(lambda: KafkaReader(settings.kafka), topics=topics, wanted=source.owns, clock=clock)
     return Relay(
         inbox=inbox,
         source=source,
         journal=journal,
         restorer=restorer,
+        parked=parked,
         connections=connections,
         router=settings.router_of(shadow),
         policy=Policy(

@@ -283,7 +283,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Source paused, writes waiting",
-            "Paused: limits.pending is reached, so the instance reads nothing. "
+            "Paused: no more can be parked, or too much waits for the journal, so the instance reads nothing. "
             "Writes wait for the journal's next transaction.",
             {
                 "instances paused": total("engage_relay_source_paused"),

@@ -170,9 +170,10 @@ def _figures(status: Status, now: datetime) -> str:
     accepted = sum(each.accepted_per_second for each in status.connections)
     requests = sum(each.requests_per_second for each in status.connections)
     oldest = None if pending.oldest is None else (now - pending.oldest).total_seconds()
+    held = f"{number(pending.parked)} parked" if pending.parked else f"of at most {number(pending.limit)}"
     tiles = (
         ("Accepted/s", rate(accepted), f"{rate(requests)} requests/s", ""),
-        ("Pending", number(pending.open), f"of at most {number(pending.limit)}", ""),
+        ("Pending", number(pending.open), held, ""),
         ("Oldest pending", duration(oldest), f"next due {_until(pending.next_due, now)}", ""),
         ("Overdue", number(pending.overdue), "past their time", _bad(pending.overdue)),
         ("In doubt", number(pending.in_doubt), "outcome unknown", _bad(pending.in_doubt)),

@@ -49,10 +49,11 @@ class Age(_Part):
 
 
 class Pending(_Part):
-    """The actions that are not accepted yet."""
+    """The actions that are not accepted yet. `parked`: those of `open` that wait for room in memory (`limit`)."""
 
     open: int
     limit: int
+    parked: int = 0
     in_doubt: int
     overdue: int
     next_due: datetime | None
@@ -279,8 +280,13 @@ def _attention(snapshot: Snapshot, flow: Flow) -> list[str]:
         said.append(
             f"Overdue: {_actions(snapshot.overdue)} whose time has come and whose connection could not take them yet"
         )
+    said += [
+        f"Parked: {_actions(each.parked)} of connection {name} wait for room in memory; no other connection waits"
+        for name, each in sorted(snapshot.connections.items())
+        if each.parked
+    ]
     if snapshot.paused:
-        said.append("The source is paused: too much is pending, or waits for a transaction")
+        said.append("The source is paused: too much is parked, or waits for a transaction")
     return said + _stalled(snapshot, set(_STALLS) - FAULTS)
 
 
@@ -291,8 +297,8 @@ _STALLS: dict[StallReason, str] = {
     "set_apart": "set apart; the log says why",
     "restoring": "the delay partition is being read; the log says what the restore waits for",
     "foreign_transaction": "a producer's transaction on the source has not ended",
-    "suspended": "the source is paused at the limit, and Engage refuses the key of a connection",
-    "paused": "the source is paused at the limit",
+    "suspended": "the source is paused because no more can be parked, and Engage refuses the key of a connection",
+    "paused": "the source is paused because no more can be parked",
     "registry": "the Schema Registry cannot be asked for the schema of its next event; the log says why",
     "unknown_schema": "the Schema Registry has no schema of the id that its next event names (yet)",
 }
@@ -326,11 +332,16 @@ def _actions(count: int) -> str:
     return f"{count} action" if count == 1 else f"{count} actions"
 
 
+def _parked(snapshot: Snapshot) -> int:
+    return sum(each.parked for each in snapshot.connections.values())
+
+
 def _pending(snapshot: Snapshot) -> Pending:
     oldest = min(snapshot.first_seen, default=None)
     return Pending(
-        open=sum(snapshot.pending.values()),
+        open=sum(snapshot.pending.values()) + _parked(snapshot),
         limit=snapshot.max_pending,
+        parked=_parked(snapshot),
         in_doubt=snapshot.in_doubt,
         overdue=snapshot.overdue,
         next_due=_time(snapshot.next_due),

@@ -171,6 +171,7 @@ def _figures(status: Status, now: datetime) -> Text:
     due = None if pending.next_due is None else max(0.0, (pending.next_due - now).total_seconds())
     told = (
         ("pending", f"{number(pending.open)} of {number(pending.limit)}", ""),
+        *([("parked", f"{number(pending.parked)}, waits for room", "")] if pending.parked else []),
         ("oldest", duration(oldest), ""),
         ("next due in", duration(due), ""),
         ("overdue", number(pending.overdue), "red" if pending.overdue else ""),

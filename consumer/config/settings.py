@@ -468,7 +468,11 @@ class Limits(_Section):
 
     pending: Annotated[
         int,
-        Field(ge=1, description="How many open actions an instance holds. At this number it pauses the source."),
+        Field(
+            ge=1,
+            description="How many open actions an instance holds in memory (of 2 KiB each). What a connection has "
+            "beyond its share of them stays in the delay topic until there is room.",
+        ),
         BeforeValidator(_number),
     ] = 100_000
 

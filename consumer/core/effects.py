@@ -119,7 +119,8 @@ class Save:
     """Write the action's record. With `sending` it is the intent: report `intent_saved` once it is committed.
 
     `before_document`: the same for a document or a change, whose record is no intent. `doubt`: an earlier send may
-    have been processed. `contact_due`: as in LiveAction.
+    have been processed. `contact_due`: as in LiveAction. `parked_for`: the connection for which the action is parked
+    (parking.py): the ledger does not hold it.
     """
 
     action_id: ActionId
@@ -136,6 +137,7 @@ class Save:
     doubt: bool = False
     before_document: bool = False
     document_sent: bool = False
+    parked_for: str | None = None
 
 
 class Times(NamedTuple):

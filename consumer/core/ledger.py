@@ -29,7 +29,9 @@ Rules:
     Any other end than the job's leaves it in doubt.
  9. An action that was read in a shadow run never leaves: it ends where its intent, or its document's record, would
     be saved, also in a later run. And a shadow run leaves the actions of other runs alone: they stay pending.
-10. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
+10. Beyond a connection's share of the memory, its new actions are parked: they are saved, and not held here. They
+    come back later, in the order of their events: parking.py.
+11. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
     and gets back what to do next. `now` and all times are seconds since 1970 on a clock that never jumps (clock.py).
 
 States (an action behind another one of its lane is QUEUED):
@@ -61,8 +63,8 @@ from __future__ import annotations
 import heapq
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TypeVar
 
@@ -116,6 +118,7 @@ from consumer.core.outcomes import (
 )
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import PollSchedule, spread
+from consumer.core.parking import Memory, ParkedRecords, Parking, ToRead, cost_of
 from consumer.core.places import incarnation_at, offset_at, place_of
 from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.poll_plan import PollPlan
@@ -340,8 +343,8 @@ class _Queue:
 class Ledger:
     """Every open action of the owned partitions. See the module's rules and states."""
 
-    def __init__(self, policy: Policy, jitter: Callable[[], float]) -> None:
-        """`jitter` draws from [0, 1): growing waits are spread by it."""
+    def __init__(self, policy: Policy, jitter: Callable[[], float], memory: Memory | None = None) -> None:
+        """`jitter` draws from [0, 1): growing waits are spread by it. `memory`: how much may be held (rule 10)."""
         self._policy = policy
         self._jitter = jitter
         self._partitions: dict[Assignment, _Partition] = {}
@@ -350,8 +353,8 @@ class Ledger:
         self._queues: dict[str, _Queue] = {}
         self._tags: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._documents = NewestDocuments()
+        self.parking = Parking(memory)
         self._open = 0
-        self._open_bytes = 0
         self._in_doubt = 0
         self._states = [0] * len(State)
         self._first_seen: dict[int, int] = {}
@@ -359,20 +362,31 @@ class Ledger:
 
     # -- partitions ---------------------------------------------------------------------------------------------
 
-    def assign(self, assignment: Assignment, restored: Iterable[LiveAction], now: float) -> list[Effect]:
-        """Add an assigned partition, with the live records of its delay topic in any order.
+    def assign(
+        self,
+        assignment: Assignment,
+        restored: Iterable[LiveAction],
+        now: float,
+        parked: Mapping[str, ParkedRecords] | None = None,
+    ) -> list[Effect]:
+        """Add an assigned partition, with the live records of its delay topic in any order, and what is parked there.
 
         Returns what ends at once: second records of one event.
         (An event has two where it was read twice, and its route was renamed in between. The one in doubt stays.)
         """
         partition = self._partitions[assignment] = _Partition(assignment)
+        self.parking.begin(assignment, parked or {})
+        return self._restore(partition, restored, now)
+
+    def _restore(self, partition: _Partition, restored: Iterable[LiveAction], now: float) -> list[Effect]:
         effects: list[Effect] = []
-        seen = None
         for record in sorted(restored, key=lambda r: (r.offset, not r.sending)):
-            if record.offset == seen:
-                effects.append(Close(ActionId(assignment, record.offset), record.action.route))
+            held = partition.entries.get(record.offset)
+            if held is not None:
+                if held.route == record.action.route:
+                    continue  # its record was written again since it was parked
+                effects.append(Close(ActionId(partition.assignment, record.offset), record.action.route))
                 continue
-            seen = record.offset
             # Another instance's clock may have been ahead: do not wait until ours gets there.
             entry = self._add(partition, record.offset, record.action, min(record.first_seen, now))
             entry.due = min(record.due, now + self._policy.schedule.max_interval_s)
@@ -407,6 +421,7 @@ class Ledger:
         partition = self._partitions.pop(assignment, None)
         if partition is None:
             return 0
+        self.parking.end(assignment)
         dropped = len(partition.entries)
         for entry in partition.entries.values():
             self._doubt(entry, False)
@@ -430,11 +445,18 @@ class Ledger:
     def accept(self, assignment: Assignment, offset: int, action: NewAction, now: float) -> Save | None:
         """Take an event's action. Returns its record, with which the event's offset may be settled.
 
-        None where the delay topic held it already, or the partition is gone.
+        None where the delay topic held it already, or the partition is gone. Where it says `parked_for`, the action
+        is not held (rule 10).
         """
         partition = self._partitions.get(assignment)
-        if partition is None or offset in partition.entries:
+        connection = action.connection
+        if partition is None or offset in partition.entries or self.parking.knows(assignment, connection, offset):
             return None
+        if self.parking.must_park(assignment, connection, cost_of(action.payload)):
+            self.parking.park(assignment, connection, offset, now)
+            entry = _Entry(partition, self._queue(connection), offset, action, now)
+            entry.due = self._first_poll(entry, now)
+            return replace(self._save(entry, sending=False), parked_for=connection)
         entry = self._add(partition, offset, action, now)
         entry.due = self._first_poll(entry, now)
         if self._is_head(entry):
@@ -557,6 +579,31 @@ class Ledger:
             self._save(entry, sending=entry.doubt or _is_intent(entry), before_document=_is_sent_document(entry))
             for entry in entries
         ]
+
+    # -- parking (rule 10) ---------------------------------------------------------------------------------------
+
+    def to_read_back(self, now: float, connections: Collection[str]) -> ToRead | None:
+        """Return which parked records are to be read now; None: no more fits in.
+
+        Those of a connection that is not one of `connections` need no room: they end at once.
+        """
+
+        def wanted(assignment: Assignment, connection: str) -> bool | None:
+            partition = self._partitions.get(assignment)
+            if partition is None or partition.stopping:
+                return False
+            return True if connection in connections else None
+
+        return self.parking.to_read(now, self._policy.deadline_s, wanted)
+
+    def may_take_back(self, read: ToRead) -> bool:
+        """Whether what was read is still ours to hold, and not in a hand-over."""
+        partition = self._partitions.get(read.assignment)
+        return partition is not None and not partition.stopping and self.parking.is_current(read)
+
+    def take_back(self, assignment: Assignment, actions: Iterable[LiveAction], now: float) -> list[Effect]:
+        """Hold these again: they were read back. Returns what ends at once."""
+        return self._restore(self._partitions[assignment], actions, now)
 
     # -- what to do next ----------------------------------------------------------------------------------------
 
@@ -691,13 +738,8 @@ class Ledger:
 
     @property
     def open(self) -> int:
-        """How many actions are open."""
-        return self._open
-
-    @property
-    def open_bytes(self) -> int:
-        """How many bytes their `payload` hold together."""
-        return self._open_bytes
+        """How many actions are open, those included that are parked."""
+        return self._open + self.parking.count
 
     @property
     def in_doubt(self) -> int:
@@ -709,13 +751,20 @@ class Ledger:
         return {state.name.lower(): self._states[state] for state in State if state is not State.GONE}
 
     def first_seen(self) -> dict[int, int]:
-        """Open actions by when their events were first read: how many in which slot of AGE_SLOT_S since 1970."""
-        return self._first_seen.copy()
+        """Open actions by when their events were first read: how many in which slot of AGE_SLOT_S since 1970.
+
+        Those that are parked count as old as the oldest of them.
+        """
+        found = self._first_seen.copy()
+        for first_seen, count in self.parking.oldest():
+            slot = int(first_seen // AGE_SLOT_S)
+            found[slot] = found.get(slot, 0) + count
+        return found
 
     def open_of(self, assignment: Assignment) -> int | None:
         """Return how many actions of a partition are open; None while it is not ours, or not restored yet."""
         partition = self._partitions.get(assignment)
-        return None if partition is None else len(partition.entries)
+        return None if partition is None else len(partition.entries) + self.parking.count_of(assignment)
 
     def overdue(self, now: float, tolerance_s: float = 1.0) -> int:
         """DUE polls and TAGGED actions that nobody has taken; 0 while the oldest is within the tolerance."""
@@ -748,7 +797,7 @@ class Ledger:
         entry.partition.in_flight += (state in _IN_FLIGHT) - (entry.state in _IN_FLIGHT)
         entry.queue.ahead += (state in _AHEAD) - (entry.state in _AHEAD)
         if state is State.GONE:
-            self._open_bytes -= len(entry.payload)
+            self.parking.hold(entry.queue.connection, -cost_of(entry.payload))
             self._count_age(entry, -1)
         entry.state = state
 
@@ -769,7 +818,7 @@ class Ledger:
         entry = _Entry(partition, queue, offset, action, first_seen)
         partition.entries[offset] = entry
         self._open += 1
-        self._open_bytes += len(entry.payload)
+        self.parking.hold(queue.connection, cost_of(entry.payload))
         self._states[State.QUEUED] += 1
         self._count_age(entry, 1)
         lane = partition.lanes.setdefault(queue.connection, {})

@@ -1,7 +1,7 @@
 """Progress: which owned partitions stand still, since when, and for which reason. Pure; the clock is a parameter.
 
 A partition stands still when it has a lag and, for `patience_s`, nothing of it was read and none of its pending actions
-has ended. That may be meant: the source is paused at the limit, or a producer's transaction is open. Such reasons are
+has ended. That may be meant: no more can be parked, or a producer's transaction is open. Such reasons are
 known, and shown. Without one, something is broken that no error tells of.
 
 Rules:
@@ -24,8 +24,8 @@ StallReason = Literal[
     "restoring",  # its delay partition is being read
     "set_apart",  # it cannot be served, and the relay said so
     "foreign_transaction",  # the next records belong to a transaction that its producer has not ended
-    "suspended",  # the source is paused at the limit, and Engage refuses the key of a connection
-    "paused",  # the source is paused at the limit
+    "suspended",  # no more can be parked, and Engage refuses the key of a connection
+    "paused",  # the source is paused: no more can be parked
     "journal",  # the source is paused, because what was read waits for a transaction
     "registry",  # the Schema Registry cannot be asked for the schema of its next event
     "unknown_schema",  # the Schema Registry has no such schema (yet)

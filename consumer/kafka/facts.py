@@ -112,13 +112,16 @@ class Committed:
     """These writes are safe now; it took `seconds`.
 
     `ownership_confirmed_at`: after that moment the broker took their offsets from a member of the group.
-    `dead_letters`: where each of them lies.
+    `dead_letters`: where each of them lies. `parked`: where each record of a parked action lies, None where nobody
+    knows. `recreated`: partitions whose delay topic was recreated before, and how often it was.
     """
 
     writes: Sequence[Write]
     ownership_confirmed_at: float
     seconds: float
     dead_letters: Mapping[DeadLetter, DeadLetterAt] = field(default_factory=dict)
+    parked: Mapping[Put, int | None] = field(default_factory=dict)
+    recreated: Mapping[Assignment, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from consumer.kafka.records import SourceEvent
 
 POLL_S = 0.1  # how long a request of another thread waits at the most
 MAX_RECORDS = 500  # per batch: some 20 ms of decoding and routing on the event loop
+MAX_BATCH_BYTES = 8 * 1024 * 1024  # of events as large as the batch's first one
 MIN_HAND_OVER_S = 20.0  # one call of the journal (15 s) and the call before it; longer where a request may be longer
 # Before it is let in, a member's generation is -1, and with `group.protocol=consumer` 0.
 FIRST_GENERATION = 1
@@ -102,7 +103,7 @@ class Membership:
         """Take part in the group, and return the records that may be reported."""
         # Wait for the first record, then take only what is there already: a lone event is not kept waiting.
         first = consumer.poll(POLL_S)
-        records = [first, *consumer.consume(MAX_RECORDS - 1, 0)] if first is not None else []
+        records = [first, *consumer.consume(_more(first), 0)] if first is not None else []
         self._publish(consumer)
         self._beat()
         if any(map(self._is_news, records)):
@@ -312,3 +313,8 @@ def event_of(record: Message, at: Partition, offset: int) -> SourceEvent:
         value=clients.raw(record.value()),
         headers=clients.headers_of(record),
     )
+
+
+def _more(first: Message) -> int:
+    """Return how many records a batch has beside its first one."""
+    return max(1, min(MAX_RECORDS - 1, MAX_BATCH_BYTES // max(1, len(first.value() or b""))))

@@ -21,7 +21,7 @@ Rules:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -32,11 +32,13 @@ from confluent_kafka.admin import AdminClient
 from consumer.core.clock import Clock
 from consumer.core.effects import LiveAction
 from consumer.core.ownership import Assignment, Partition
+from consumer.core.parking import ParkedRecords
 from consumer.core.places import incarnation_at, place_of
 from consumer.errors import IdentityError, OffsetOutOfRangeError, StartUnknownError
 from consumer.kafka import clients, refused
 from consumer.kafka.identity import check_ids, recorded_positions, topic_ids, unreadable_position, verified
 from consumer.kafka.journal.writes import DeadLetter
+from consumer.kafka.parking.live_records import LiveRecords, Room
 from consumer.kafka.records import Unreadable, live_action, read_position
 from consumer.kafka.topics import CALL_TIMEOUT_S, RelayTopics, Watermarks, committed_offsets, watermarks
 from schemas.pending_action import POSITION_KEY, Position, SourceIdentity
@@ -66,14 +68,6 @@ class Unservable:
 
 
 @dataclass(frozen=True, slots=True)
-class LiveRecord:
-    """A record of the delay topic that no later one replaced."""
-
-    value: bytes
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
 class UnreadableRecord:
     """A live record that this version cannot read."""
 
@@ -86,21 +80,22 @@ class UnreadableRecord:
 class Restored:
     """A partition was restored: this is its state in Kafka.
 
-    The source continues at `next_offset`. Events from `next_place` to before `end_place` are still to be read from it
-    (core/places.py). `live`: key and offset of each live record of the delay partition, which ends at `end`. What they
-    hold is in `actions`, `refused` (dead letters) and `unreadable`. `position_known`: the delay partition says where
-    the source continues, too. `seconds`: how long it was read.
+    The source continues at `next_offset`. `live`: key and offset of each live record of the delay partition that is not
+    `parked`; it ends at `end`. What they hold is in `actions`, `refused` (dead letters) and `unreadable`, except for
+    what is to be removed: `again` (the source will bring their events again) and `duplicates` (second records of an
+    event). `position_known`: the delay partition says where the source continues, too. `seconds`: how long it was read.
     """
 
     assignment: Assignment
     next_offset: int
-    next_place: int
-    end_place: int
     live: list[tuple[bytes, int]]
     end: int
     actions: list[LiveAction]
     refused: list[DeadLetter]
     unreadable: list[UnreadableRecord]
+    parked: Mapping[str, ParkedRecords] = field(default_factory=dict)
+    again: Sequence[bytes] = ()
+    duplicates: Sequence[bytes] = ()
     position_known: bool
     records_read: int
     seconds: float
@@ -112,7 +107,7 @@ class _Reading:
 
     start: int
     end: int
-    live: dict[bytes, LiveRecord] = field(default_factory=dict)
+    live: LiveRecords
     position: Position | None = None
     unreadable_position: Unreadable | None = None
     next: int = 0
@@ -127,9 +122,9 @@ class _Reading:
         if key == POSITION_KEY:
             self._take_position(value)
         elif value is None:
-            self.live.pop(key, None)
+            self.live.remove(key)
         else:
-            self.live[key] = LiveRecord(value, offset)
+            self.live.put(key, value, offset)
 
     def _take_position(self, value: bytes | None) -> None:
         position = None if value is None else read_position(value)
@@ -191,9 +186,11 @@ class Restorer:
         self._patience_s = GIVE_UP_S
 
     def restore(
-        self, assignments: Iterable[Assignment], patience_s: float | None = None
+        self, assignments: Iterable[Assignment], patience_s: float | None = None, room: int | None = None
     ) -> list[Restored | Unservable]:
         """Restore what is still wanted of these; give up after `patience_s` (GIVE_UP_S) without progress.
+
+        What is more than `room` bytes is parked (core/parking.py).
 
         Raises RestoreError, IdentityError or StartUnknownError.
         """
@@ -211,6 +208,7 @@ class Restorer:
         except KafkaException as error:
             raise RestoreError(clients.error_of(error).str()) from None
         readings: dict[Assignment, _Reading] = {}
+        kept = Room(room)
         for a in wanted:
             low, high = marks[delay[a]]
             mark = committed.get(delay[a])
@@ -222,7 +220,7 @@ class Restorer:
                 mark = None
             if source[a] not in committed:
                 mark = None  # then the position record decides, and it may lie before the mark
-            readings[a] = _Reading(start=low if mark is None else mark, end=high)
+            readings[a] = _Reading(start=low if mark is None else mark, end=high, live=LiveRecords(kept))
         self._read({delay[a]: a for a in wanted}, readings)  # then the records.
         self._read_positions({a: delay[a] for a in wanted}, readings, {a: marks[delay[a]][0] for a in wanted})
         recorded = {a: self._position(a, readings[a]) for a in wanted if self._wanted(a)}
@@ -404,20 +402,24 @@ def _restored(
 
     This empties `reading.live`: two copies of 100,000 records would be 100 MB more.
     """
-    live: list[tuple[bytes, int]] = []
+    next_place, end_place = place_of(identity.incarnation, next_offset), place_of(identity.incarnation, source_end)
+    kept = reading.live.finish(next_place, end_place)
+    live = [*kept.again, *kept.duplicates]
     actions: list[LiveAction] = []
     dead_letters: list[DeadLetter] = []
     unreadable: list[UnreadableRecord] = []
     sources = {(topic, assignment.partition) for topic in (identity.topic, *identity.former_topics)}
-    while reading.live:
-        key, record = reading.live.popitem()
-        live.append((key, record.offset))
-        if (dead_letter := refused.read(assignment, key, record.value)) is not None:
+    held = kept.held + kept.unreadable
+    kept.held.clear()
+    while held:
+        key, value, offset = held.pop()
+        live.append((key, offset))
+        if (dead_letter := refused.read(assignment, key, value)) is not None:
             dead_letters.append(dead_letter)
             continue
-        read = live_action(key, record.value)
+        read = live_action(key, value)
         if isinstance(read, Unreadable):
-            unreadable.append(UnreadableRecord(key, record.value, read))
+            unreadable.append(UnreadableRecord(key, value, read))
             continue
         is_current = incarnation_at(read.offset) == identity.incarnation
         if incarnation_at(read.offset) > identity.incarnation or (is_current and read.source not in sources):
@@ -431,13 +433,14 @@ def _restored(
     return Restored(
         assignment=assignment,
         next_offset=next_offset,
-        next_place=place_of(identity.incarnation, next_offset),
-        end_place=place_of(identity.incarnation, source_end),
         live=live,
         end=reading.end,
         actions=actions,
         refused=dead_letters,
         unreadable=unreadable,
+        parked=kept.parked,
+        again=[key for key, _ in kept.again],
+        duplicates=[key for key, _ in kept.duplicates],
         position_known=reading.position is not None,
         records_read=reading.count,
         seconds=seconds,

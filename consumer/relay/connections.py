@@ -85,8 +85,13 @@ class Connection:
         if self.pace.suspended and self._key() != self.refused_key:
             self.pace.key_changed()
 
-    def figures(self, now: float, plan: PollFigures | None, *, has_share: bool) -> ConnectionFigures:
-        """Return what the metrics and the status page show. `has_share`: any partition is ours."""
+    def figures(
+        self, now: float, plan: PollFigures | None, parked: tuple[int, int] = (0, 0), *, has_share: bool
+    ) -> ConnectionFigures:
+        """Return what the metrics and the status page show.
+
+        `parked`: actions and their records' bytes. `has_share`: any partition is ours.
+        """
         pace, cooling_down = self.pace, self.pace.cooling_down(now)
         return ConnectionFigures(
             requests_per_second=pace.rate(now) if has_share else 0.0,
@@ -97,6 +102,8 @@ class Connection:
             rate_limit=pace.rate_limit,
             in_flight=self.in_flight,
             plan=plan,
+            parked=parked[0],
+            parked_bytes=parked[1],
         )
 
     def _key(self) -> str | None:

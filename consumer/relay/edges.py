@@ -9,6 +9,7 @@ from consumer.core.ownership import Assignment, Partition
 from consumer.core.progress import Reading
 from consumer.kafka.journal.journal import STUCK_S
 from consumer.kafka.journal.writes import Item
+from consumer.kafka.parking.read_back import ParkedRecord
 from consumer.kafka.restore import Restored, Unservable
 
 
@@ -75,6 +76,10 @@ class Journal(Protocol):
     def backlog(self) -> int:
         """How many writes wait for their transaction."""
 
+    @property
+    def backlog_bytes(self) -> int:
+        """How many bytes their records have."""
+
     def start(self) -> None:
         """Start to work."""
 
@@ -91,8 +96,23 @@ class Journal(Protocol):
 class Restorer(Protocol):
     """The reader of delay partitions. It blocks."""
 
-    def restore(self, assignments: Sequence[Assignment], patience_s: float) -> list[Restored | Unservable]:
-        """Restore what is still ours of these. Raises RestoreError where trying again may help."""
+    def restore(
+        self, assignments: Sequence[Assignment], patience_s: float, room: int | None = None
+    ) -> list[Restored | Unservable]:
+        """Restore what is still ours of these; records of more than `room` bytes are parked, not held.
+
+        Raises RestoreError where trying again may help.
+        """
+
+
+class ParkedReader(Protocol):
+    """The reader of parked records. It blocks."""
+
+    def read(self, assignment: Assignment, offsets: Sequence[int]) -> list[ParkedRecord]:
+        """Return the records of a delay partition that lie at these offsets. One that nobody finds was replaced.
+
+        Raises RestoreError where trying again may help.
+        """
 
 
 def is_stuck(journal: Journal) -> bool:

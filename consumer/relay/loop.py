@@ -32,6 +32,7 @@ from consumer.core.clock import Clock
 from consumer.core.effects import ActionId
 from consumer.core.ledger import Ledger, Policy
 from consumer.core.ownership import Assignment
+from consumer.core.parking import Memory
 from consumer.core.progress import FAULTS, STALL_S, ProgressWatch, StallReason, by_reason
 from consumer.core.repeats import Repeats
 from consumer.events.formats.formats import JSON, Formats
@@ -61,15 +62,16 @@ from consumer.kafka.facts import (
 )
 from consumer.kafka.journal.writes import Barrier, DeadLetter, Intent, Put, Write
 from consumer.kafka.membership import MIN_HAND_OVER_S
-from consumer.kafka.records import place_of_key
+from consumer.kafka.records import Unreadable, live_action, place_of_key
 from consumer.kafka.sent_facts import ReadFacts
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
-from consumer.relay.edges import Journal, Restorer, Source, is_dead, is_stuck
+from consumer.relay.edges import Journal, ParkedReader, Restorer, Source, is_dead, is_stuck
 from consumer.relay.inbox import Inbox
 from consumer.relay.log import ThrottledLog
 from consumer.relay.outbox import Limits, Outbox
 from consumer.relay.partitions import Partitions
+from consumer.relay.reading_back import ReadingBack
 from consumer.relay.refused import RefusedDeadLetters
 from consumer.relay.schemas import Schemas, SchemaWaits
 from consumer.relay.tasks import Tasks
@@ -100,6 +102,7 @@ class Relay:
         source: Source,
         journal: Journal,
         restorer: Restorer,
+        parked: ParkedReader,
         connections: Iterable[Connection],
         router: Router,
         policy: Policy,
@@ -143,7 +146,8 @@ class Relay:
         self._progress = ProgressWatch(stall_s)
         self._log = ThrottledLog(log, clock)
         self._tasks = Tasks(self.fail)
-        self._ledger = Ledger(policy, jitter)
+        connections = list(connections)
+        self._ledger = Ledger(policy, jitter, Memory(limits.pending, len(connections), limits.parked))
         self._refused = RefusedDeadLetters()
         self._outbox = Outbox(
             ledger=self._ledger,
@@ -200,6 +204,17 @@ class Relay:
             log=self._log,
             waits=self._waits,
         )
+        self._reading_back = ReadingBack(
+            reader=parked,
+            ledger=self._ledger,
+            outbox=self._outbox,
+            partitions=self._partitions,
+            dispatch=self._dispatch,
+            clock=clock,
+            tasks=self._tasks,
+            tick_soon=self._tick_soon,
+            log=self._log,
+        )
         self._repeats = repeats
         self._stopping = False
         self._tick_handle: asyncio.Handle | None = None
@@ -243,6 +258,7 @@ class Relay:
             self._tasks.cancel()
             await self._dispatch.aclose()
             self._partitions.close()
+            self._reading_back.close()
             self._waits.close()
 
     async def _wind_down(self) -> None:
@@ -289,6 +305,7 @@ class Relay:
             self._outbox.add(write)
         wake_at = min(wake_at, self._refused.next_retry)
         self._partitions.settle_hand_overs()
+        self._reading_back.look(now)
         self._outbox.submit()
         self._outbox.apply_backpressure()
         if wake_at < math.inf:
@@ -337,6 +354,7 @@ class Relay:
 
     def _snapshot(self, now: float) -> Snapshot:
         share = self._partitions.share
+        parked = self._ledger.parking.by_connection()
         return Snapshot(
             pending=self._ledger.counts(),
             overdue=self._ledger.overdue(now),
@@ -349,7 +367,9 @@ class Relay:
             lag={at: each.lag for at, each in self._source.readings.items()},
             stalled={each[:2]: stall for each, stall in self._progress.stalled.items()},
             connections={
-                name: connection.figures(now, self._ledger.poll_figures(name), has_share=share > 0)
+                name: connection.figures(
+                    now, self._ledger.poll_figures(name), parked.get(name, (0, 0)), has_share=share > 0
+                )
                 for name, connection in self._dispatch.connections.items()
             },
             at=now,
@@ -416,6 +436,7 @@ class Relay:
 
     def _committed(self, fact: Committed) -> None:
         now = self._clock()
+        self._reading_back.committed(fact)
         for write in fact.writes:
             match write:
                 case Put(intent=Intent(action_id, sends, _)):
@@ -481,11 +502,16 @@ class Relay:
     def _record_too_large(self, write: Put) -> None:
         """Forget an action that the journal had to dead-letter."""
         place = place_of_key(write.key)
-        if place is not None:
-            now = self._clock()
-            fact, in_doubt = self._ledger.record_too_large(ActionId(write.assignment, place), now)
-            if fact is not None:
-                self._outbox.fact_ended(write.assignment, fact, now, sent=in_doubt)
+        if place is None:
+            return
+        now = self._clock()
+        fact, in_doubt = self._ledger.record_too_large(ActionId(write.assignment, place), now)
+        if write.parked_for is not None:
+            self._ledger.parking.refused(write.assignment, write.parked_for, place)
+            live = live_action(write.key, write.value)
+            fact = None if isinstance(live, Unreadable) else live.action.fact
+        if fact is not None:
+            self._outbox.fact_ended(write.assignment, fact, now, sent=in_doubt)
         self._tick_soon()
 
     def _dead_letter_refused(self, write: DeadLetter, why: str) -> None:

@@ -2,7 +2,8 @@
 
 Rules:
  1. An event's position is submitted together with its record, so one transaction settles both or neither.
- 2. Nothing grows without bound: the source is paused while too much is pending, or too much waits for the journal.
+ 2. Nothing grows without bound: what a connection has pending beyond its share is parked (core/parking.py). The source
+    is paused while too much waits for the journal, or where no more can be parked.
  3. A transaction's marker behind the last event is read, too: without a position of its own, the group's lag would
     never be 0. It may wait for the next event's position, so it costs at most one transaction a second.
 """
@@ -17,6 +18,7 @@ from consumer.core.clock import Clock
 from consumer.core.effects import ActionId, Close, Effect, GiveUp, LiveAction, Save, Times
 from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
+from consumer.core.parking import BYTES_OF_PENDING
 from consumer.core.places import offset_at, place_of
 from consumer.core.repeats import Repeats
 from consumer.events.deciding import Decided, Ignored, decide, redrive_of
@@ -24,7 +26,6 @@ from consumer.events.formats.formats import JSON, Awaiting, Formats
 from consumer.events.routing import Misrouted, Routed, Router, Several
 from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import DeadLetter, Intent, Item, Position, Put, Tombstone, Write
-from consumer.kafka.membership import MAX_RECORDS
 from consumer.kafka.outcomes import EndedAction, EndedEvent
 from consumer.kafka.records import (
     SourceEvent,
@@ -52,16 +53,17 @@ if TYPE_CHECKING:
 
 # Writes that wait for a transaction before the source is paused: ten of the largest, a second's worth at full speed.
 MAX_BACKLOG = 20_000
-# `limits.pending` counts actions of up to so many bytes (packed; an ordinary one has 300): large ones count for more.
-BYTES_OF_PENDING = 4096
+MAX_BACKLOG_BYTES = 32 * 1024 * 1024  # two of the largest transactions
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much may wait before the source is paused: `pending` actions (of 4 KiB each), `backlog` writes."""
+    """How much may be held and parked (core/parking.py), and how many writes may wait before the source is paused."""
 
     pending: int
+    parked: int | None = None
     backlog: int = MAX_BACKLOG
+    backlog_bytes: int = MAX_BACKLOG_BYTES
 
 
 class Outbox:
@@ -290,14 +292,17 @@ class Outbox:
 
         It resumes when there is room for a batch, not for less: what is pending may stay for hours.
         """
-        most = self._limits.pending
-        slack = min(0.1, MAX_RECORDS / most) if self.paused else 0.0
+        slack = 0.9 if self.paused else 1.0
         backlog = self._journal.backlog + len(self._writes)
-        self.journal_is_full = backlog >= (0.9 if self.paused else 1.0) * self._limits.backlog
+        self.journal_is_full = (
+            backlog >= slack * self._limits.backlog or self._journal.backlog_bytes >= slack * self._limits.backlog_bytes
+        )
+        most = slack * self._limits.pending
         full = (
-            self._ledger.open + self._refused.count >= (1 - slack) * most
-            or self._ledger.open_bytes + self._refused.bytes >= (1 - slack) * most * BYTES_OF_PENDING
-            or self.journal_is_full
+            self.journal_is_full
+            or self._ledger.parking.is_full(self.paused)
+            or self._refused.count >= most
+            or self._refused.bytes >= most * BYTES_OF_PENDING
         )
         if full != self.paused:
             self.paused = full
@@ -312,7 +317,8 @@ def put_of(save: Save, *, is_intent: bool = True) -> Put:
     assignment, place = save.action_id
     may_follow = save.sending or save.before_document
     intent = Intent(save.action_id, save.sends, save.doubt) if may_follow and is_intent else None
-    return Put(assignment, action_key(place, save.route), pending_value(save), intent=intent)
+    key, value = action_key(place, save.route), pending_value(save)
+    return Put(assignment, key, value, intent=intent, parked_for=save.parked_for)
 
 
 def _was_sent(ended: Close | GiveUp) -> bool:

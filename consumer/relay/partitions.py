@@ -29,7 +29,6 @@ from consumer.core.progress import Reading, Seen, StallReason
 from consumer.core.repeats import Repeats
 from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka.journal.writes import Barrier, Begin, Position, Tombstone
-from consumer.kafka.records import action_key
 from consumer.kafka.restore import GIVE_UP_S, GIVE_UP_SOON_S, Restored, RestoreError, Unservable
 from consumer.kafka.sent_facts import FactsLostError, ReadFacts
 from consumer.relay.dispatch import Dispatch
@@ -170,7 +169,7 @@ class Partitions:
             while assignments := [each for each in assignments if self._stays(each)]:
                 alone = len(self._restoring_now) == 1 and assignments[0] not in self._apart
                 patience_s = GIVE_UP_S if alone else GIVE_UP_SOON_S
-                restore = partial(self._restorer.restore, assignments, patience_s)
+                restore = partial(self._restorer.restore, assignments, patience_s, self._room_for_restore())
                 try:
                     restored = await loop.run_in_executor(self._restoring, restore)
                 except RestoreError as error:
@@ -190,6 +189,10 @@ class Partitions:
                 return
         finally:
             self._restoring_now -= asked
+
+    def _room_for_restore(self) -> int | None:
+        """Return how many bytes a restore may hold. Where facts count (core/repeats.py), all of them must be known."""
+        return None if self._repeats is not None else self._ledger.parking.room_for_restore
 
     def _restored(self, restored: Restored | Unservable) -> None:
         if isinstance(restored, Unservable):
@@ -242,16 +245,21 @@ class Partitions:
         assignment, now = restored.assignment, self._clock()
         if not self._stays(assignment):
             return
-        self._outbox.add(Begin(assignment, restored.live, restored.end, restored.next_offset))
+        parked_from = min((min(each.offsets) for each in restored.parked.values()), default=None)
+        self._outbox.add(Begin(assignment, restored.live, restored.end, restored.next_offset, parked_from))
+        for key in (*restored.again, *restored.duplicates):
+            # A delayed commit made the record of an event visible that is still to be read, or an operator moved the
+            # offset back. The source will bring it again, perhaps when this action is done and forgotten.
+            self._outbox.add(Tombstone(assignment, key))
         for record in restored.unreadable:
             self._outbox.dead_letter_unreadable(assignment, record, now)
         self._refused.restored(restored.refused, now)
         if not restored.position_known:
             self._outbox.add(Position(assignment, restored.next_offset))
-        known = self._known(restored, now)
+        known = self.known(assignment, restored.actions, now)
         if self._repeats is not None:
             self._repeats.assign(assignment, _facts_of(known))
-        self._outbox.apply(self._ledger.assign(assignment, known, now), now)
+        self._outbox.apply(self._ledger.assign(assignment, known, now, restored.parked), now)
         if self._repeats is None or self._read_facts is None:
             self._source.begin(assignment, restored.next_offset)
         else:
@@ -263,6 +271,7 @@ class Partitions:
             partition=assignment.partition,
             next_offset=restored.next_offset,
             pending=len(restored.actions),
+            parked=sum(len(each.offsets) for each in restored.parked.values()),
             seconds=round(restored.seconds, 3),
         )
 
@@ -281,19 +290,15 @@ class Partitions:
             self._source.begin(assignment, next_offset)
             self._tick_soon()
 
-    def _known(self, restored: Restored, now: float) -> list[LiveAction]:
+    def known(self, assignment: Assignment, restored: Iterable[LiveAction], now: float) -> list[LiveAction]:
         """Return the actions that continue; the others end here."""
         known: list[LiveAction] = []
-        for live in restored.actions:
-            if restored.next_place <= live.offset < restored.end_place and not live.sending:
-                # A delayed commit made its record visible without its offset, or an operator moved the offset back.
-                # The source will bring the event again, perhaps when this action is done and forgotten.
-                self._outbox.add(Tombstone(restored.assignment, action_key(live.offset, live.action.route)))
-            elif live.action.connection in self._dispatch.connections:
+        for live in restored:
+            if live.action.connection in self._dispatch.connections:
                 known.append(live)
             else:
                 gone = "its connection is no longer configured"
-                effect = given_up(restored.assignment, live, Reason.UNKNOWN_CONNECTION, gone, in_doubt=live.sending)
+                effect = given_up(assignment, live, Reason.UNKNOWN_CONNECTION, gone, in_doubt=live.sending)
                 self._outbox.apply([effect], now)
         return known
 

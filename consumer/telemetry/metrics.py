@@ -123,6 +123,8 @@ class ConnectionFigures:
     rate_limit: float = 0.0  # the key's requests per second, for all instances
     in_flight: int = 0
     plan: PollFigures | None = None  # what was learnt of its processing times, where that decides when to poll
+    parked: int = 0  # open actions that are not held in memory
+    parked_bytes: int = 0  # of their records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +147,7 @@ class Snapshot:
     at: float = 0.0  # when it was taken
     first_seen: Mapping[int, int] = field(default_factory=dict)  # `Ledger.first_seen()`
     next_due: float | None = None
-    max_pending: int = 0  # above it the source is paused
+    max_pending: int = 0  # above it actions are parked
     partitions: Mapping[Partition, PartitionFigures] = field(default_factory=dict)
     dead_letters: tuple[DeadLettered, ...] = ()  # the last ones
     refused_dead_letters: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # by source topic; the last why
@@ -520,9 +522,17 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
     for name, text, value in (
         ("overdue_actions", "Polls and actions that are due and could not leave yet.", snapshot.overdue),
         ("in_doubt_actions", "Open actions that Engage may have processed already.", snapshot.in_doubt),
-        ("pending_limit_actions", "How many open actions pause the source: limits.pending.", snapshot.max_pending),
+        (
+            "pending_limit_actions",
+            "How many open actions an instance holds in memory: limits.pending.",
+            snapshot.max_pending,
+        ),
         ("journal_backlog_writes", "Writes that wait for a transaction.", snapshot.journal_backlog),
-        ("source_paused", "1 while the source is paused because limits.pending is reached.", snapshot.paused),
+        (
+            "source_paused",
+            "1 while the source is paused: too much waits for the journal, or is parked.",
+            snapshot.paused,
+        ),
         (
             "rate_limit_share_ratio",
             "This instance's share of every connection's rate limit, 0 to 1.",
@@ -574,6 +584,14 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge(
         "connection_cooling_down", "1 while the connection is in cooldown after failures or a 429.", "connection",
         ((name, each.cooling_down) for name, each in connections),
+    )  # fmt: skip
+    yield _gauge(
+        "parked_actions", "Open actions that are in the delay topic alone, and wait for room in memory.", "connection",
+        ((name, each.parked) for name, each in connections),
+    )  # fmt: skip
+    yield _gauge(
+        "parked_bytes", "Bytes of the records of parked actions.", "connection",
+        ((name, each.parked_bytes) for name, each in connections),
     )  # fmt: skip
     yield _gauge(
         "connection_requests_per_second", "How many requests per second this instance may send now.", "connection",

@@ -64,7 +64,7 @@ class Scene:
 
 
 # What is under way is applied when another instance has had the partitions for seconds.
-KILLED = Scene(moves=("kill",), timeout_s=4.0, slow_s=(1.0, 2.5), works_on_s=SESSION_S + 6.0, quick_s=SESSION_S + 6.0)
+KILLED = Scene(moves=("kill",), timeout_s=6.0, slow_s=(1.0, 2.5), works_on_s=SESSION_S + 9.0, quick_s=SESSION_S + 9.0)
 # The rate limit is used up, so documents wait for it under a committed record. When the instance wakes up, another one
 # has sent newer ones.
 FROZEN = Scene(
@@ -85,6 +85,7 @@ class SlowEngage:
         self._documents = 0
         self._replacing = 0
         self._quick_until = 0.0
+        self.asked: dict[str, list[int]] = {}  # the versions that came, in this order, whatever became of them
         self.applied: dict[str, list[int]] = {}
         self.accepted: list[tuple[str, object]] = []
         self.answers: Counter[str] = Counter()
@@ -97,6 +98,8 @@ class SlowEngage:
         if asked.method == "GET":
             return Reply(200, {"status": "Completed", "versionTag": asked.path.rsplit("/", 1)[1]})
         document = json.loads(asked.body)
+        with self._changed:
+            self.asked.setdefault(str(document["orderId"]), []).append(int(document["version"]))
         if asked.method == "POST" and self._exists(document):
             return Reply(409, {"errors": ["exists"]})
         with self._works(replaces=asked.method == "PUT"):
@@ -154,8 +157,9 @@ class SlowEngage:
             return len(self.accepted), self.answers["202"]
 
     def went_back(self) -> dict[str, list[int]]:
-        """Return the orders that an older document was put over."""
-        return {name: each for name, each in self.applied.items() if any(a > b for a, b in pairwise(each))}
+        """Return the orders that an older document was put over, or was sent for after a newer one."""
+        found = ((name, each) for versions in (self.applied, self.asked) for name, each in versions.items())
+        return {name: each for name, each in found if any(a > b for a, b in pairwise(each))}
 
     def applied_twice(self) -> int:
         return sum(len(each) - len(set(each)) for each in self.applied.values())
@@ -169,7 +173,8 @@ class Instances:
         self._directory = directory
         self._file = file
         self._engage = engage
-        self._frozen: tuple[RelayProcess, float] | None = None
+        self._frozen: list[RelayProcess] = []
+        self._frozen_until = 0.0
         self._leaving: list[RelayProcess] = []
         self._quiet_until = 0.0
         self.all: list[RelayProcess] = []
@@ -186,7 +191,7 @@ class Instances:
         self._thaw()
         owning = [each for each in self.running if each.partitions]
         all_owned = sum(each.partitions for each in owning) == PARTITIONS
-        if self._frozen is not None or time.monotonic() < self._quiet_until or not all_owned:
+        if self._frozen or time.monotonic() < self._quiet_until or not all_owned:
             return False
         if len(owning) < 3 or self._engage.under_way() < MIN_UNDER_WAY:
             if len(self.running) < 3:
@@ -202,9 +207,11 @@ class Instances:
                 self._quiet_until = time.monotonic() + scene.quick_s
             case "freeze":
                 self._engage.be_slow(scene.works_on_s, scene.quick_s)
-                chosen.freeze()
-                self.running.remove(chosen)
-                self._frozen = chosen, time.monotonic() + scene.freezes_s
+                self._frozen = draw.sample(owning, len(owning) - 1)
+                self._frozen_until = time.monotonic() + scene.freezes_s
+                for each in self._frozen:
+                    each.freeze()
+                    self.running.remove(each)
             case "go":
                 self._engage.be_slow(LEAVES_S, 2 * LEAVES_S)
                 chosen.terminate()
@@ -217,23 +224,24 @@ class Instances:
         return True
 
     def _thaw(self, *, at_once: bool = False) -> None:
-        if self._frozen is not None and (at_once or time.monotonic() >= self._frozen[1]):
-            self._frozen[0].thaw()
-            self.running.append(self._frozen[0])
-            self._frozen = None
-            self._quiet_until = time.monotonic() + 3.0  # in which it learns what it lost
+        if self._frozen and (at_once or time.monotonic() >= self._frozen_until):
+            for each in self._frozen:
+                each.thaw()
+            self.running += self._frozen
+            self._frozen = []
+            self._quiet_until = time.monotonic() + 3.0  # in which they learn what they lost
 
     @property
     def at_rest(self) -> bool:
         """Whether nobody is frozen any more, and what woke up had its time."""
         self._thaw()
-        return self._frozen is None and time.monotonic() >= self._quiet_until
+        return not self._frozen and time.monotonic() >= self._quiet_until
 
     def stop(self) -> None:
         for each in self._leaving:
             assert each.wait() == 0, each.text[-4000:]
         for each in self.running:
-            assert each.stop() == 0, each.text[-4000:]
+            assert each.wait_until_ready().stop() == 0, each.text[-4000:]
 
     def end(self) -> None:
         self._thaw(at_once=True)
@@ -315,7 +323,7 @@ def delivered(played: Played) -> set[tuple[str, object]]:
 def test_no_order_goes_back_to_an_older_document(
     scene: Scene, send: str, sandboxes: SandboxFactory, tmp_path: Path, scale: Scale, figures: Figures
 ) -> None:
-    if scale is Scale.SHORT and send == "with_document":
+    if scale is Scale.SHORT and (scene is FROZEN or send == "with_document"):
         pytest.skip("the long form plays it: make chaos")
     orders, moves = scale.of(24, 1000), scale.of(1, 1000)
     played = play(sandboxes(partitions=PARTITIONS), tmp_path, scene, orders=orders, moves=moves, send=send)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from consumer.config.settings import load
-from consumer.core import pacing, poll_plan
+from consumer.core import pacing, parking, poll_plan
 from consumer.kafka import clients
 from consumer.kafka.topic_rules import COMPACTED
-from consumer.relay import dispatch, loop, outbox
+from consumer.relay import dispatch, loop
 from consumer.run import hand_over_of
 from tests.docs.documents import ROOT
 from tests.support.broker import DEFAULT_VERSION
@@ -32,7 +32,7 @@ PRODUCER = clients.producer({"bootstrap.servers": "b:9092"}, "t")
         ("tuning", f"it aims at {poll_plan.TARGET_USE * 100:g} % of your share"),
         ("tuning", f"spread by {pacing.JITTER * 100:g} %"),
         ("tuning", f"it grows back by 1/{1 / pacing.GROWTH_PER_S:g} of the rate limit per second"),
-        ("tuning", f"(above {outbox.BYTES_OF_PENDING >> 10} KiB, packed)"),
+        ("tuning", f"(above {parking.BYTES_OF_PENDING >> 10} KiB, packed)"),
         ("tuning", f"`max.message.bytes` ({int(COMPACTED['max.message.bytes']) >> 20} MiB as"),
         ("tuning", f"| `transaction.timeout.ms` | {PRODUCER['transaction.timeout.ms']} |"),
         ("tuning", f"| `socket.timeout.ms` | {clients.member({'bootstrap.servers': 'b:9092'})['socket.timeout.ms']} |"),

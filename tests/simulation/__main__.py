@@ -15,6 +15,8 @@ from tests.simulation.coverage import TO_BE_REACHED
 from tests.simulation.profile import Profile
 from tests.simulation.scheduler import Scheduler, ViolationError
 
+PROFILES = {"short": Profile.short, "documents": Profile.of_documents, "parking": Profile.of_parking}
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
@@ -23,6 +25,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="only this one")
     parser.add_argument("--short", action="store_true", help="one process, one or two events, one fault at the most")
     parser.add_argument("--documents", action="store_true", help="events that carry their order's document")
+    parser.add_argument("--parking", action="store_true", help="little memory for the actions of two connections")
     parser.add_argument("--trace", action="store_true", help="print every step of it")
     arguments = parser.parse_args()
     first, count = (arguments.first, arguments.seeds) if arguments.seed is None else (arguments.seed, 1)
@@ -30,16 +33,15 @@ def main() -> int:
     steps = 0
     started = time.perf_counter()
     for seed in range(first, first + count):
-        profile = None
-        if arguments.short or arguments.documents:
-            profile = (Profile.short if arguments.short else Profile.of_documents)(random.Random(seed))
+        drawn = next((draw for name, draw in PROFILES.items() if getattr(arguments, name)), None)
+        profile = None if drawn is None else drawn(random.Random(seed))
         scheduler = Scheduler(seed, profile=profile, trace=print if arguments.trace else None)
         try:
             scheduler.run()
         except ViolationError as violation:
             print(
                 f"{violation}\n  again: python -m tests.simulation --seed {seed} --trace"
-                f"{' --short' * arguments.short}{' --documents' * arguments.documents}",
+                + "".join(f" --{name}" for name in PROFILES if getattr(arguments, name)),
                 file=sys.stderr,
             )
             return 1

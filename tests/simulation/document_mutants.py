@@ -24,7 +24,7 @@ from consumer.core.outcomes import (
 )
 from consumer.core.ownership import Assignment
 from consumer.relay.dispatch import Dispatch
-from tests.simulation.mutants import Mutation, Patch
+from tests.simulation.mutants import Mutation, Parked, Patch
 
 ALL: dict[str, Mutation] = {}
 F = TypeVar("F", bound=Mutation)
@@ -127,8 +127,10 @@ def a_document_without_an_answer_is_sent_again_at_once(patch: Patch) -> None:
 def the_document_of_a_dead_owner_is_sent_again_at_once(patch: Patch) -> None:
     original = Ledger.assign
 
-    def assign(self: Ledger, assignment: Assignment, restored: Iterable[LiveAction], now: float) -> list[Effect]:
-        return original(self, assignment, [replace(each, document_sent=False) for each in restored], now)
+    def assign(
+        self: Ledger, assignment: Assignment, restored: Iterable[LiveAction], now: float, *parked: Parked
+    ) -> list[Effect]:
+        return original(self, assignment, [replace(each, document_sent=False) for each in restored], now, *parked)
 
     patch.setattr(Ledger, "assign", assign)
 
@@ -142,12 +144,14 @@ def an_action_that_travelled_in_its_document_is_sent_by_itself_as_well(patch: Pa
 def a_restored_document_with_its_action_is_sent_again_though_engage_took_it(patch: Patch) -> None:
     original = Ledger.assign
 
-    def assign(self: Ledger, assignment: Assignment, restored: Iterable[LiveAction], now: float) -> list[Effect]:
+    def assign(
+        self: Ledger, assignment: Assignment, restored: Iterable[LiveAction], now: float, *parked: Parked
+    ) -> list[Effect]:
         forgotten = [
             replace(each, action=replace(each.action, target=each.action.document or each.action.target))
             for each in restored
         ]
-        return original(self, assignment, forgotten, now)
+        return original(self, assignment, forgotten, now, *parked)
 
     patch.setattr(Ledger, "assign", assign)
 

@@ -54,8 +54,9 @@ ACTION_FAULTS = (
 class SimulatedEngage:
     """One process's client."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, connection: str) -> None:
         self._process = process
+        self._connection = connection
         self._scheduler: Scheduler = process.scheduler
 
     async def _sleep(self, seconds: float) -> None:
@@ -66,7 +67,7 @@ class SimulatedEngage:
 
     async def _asked(self, errors: tuple[str, ...], event: Event | None = None) -> str:
         """Make a request; returns what goes wrong with it. A firewall lets none pass that is about one event."""
-        self._scheduler.oracle.requested(self._process)
+        self._scheduler.oracle.requested(self._process, self._connection)
         client_error = self._scheduler.client_error(errors)
         if event is not None and event.nature == "forbidden":
             client_error = "403"
@@ -125,6 +126,7 @@ class SimulatedEngage:
         if event is not None and event.nature == "missing":
             return NotFound()
         if event is not None and self._scheduler.now < event.ready_at:
+            self._scheduler.oracle.not_ready(self._process, event)
             return NotReady()
         return Ready(f"tag {self._scheduler.now}") if await self._continues(permit) else NotReady()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
@@ -32,6 +32,7 @@ from consumer.core.outcomes import (
 )
 from consumer.core.ownership import Assignment, Ownership, Partition
 from consumer.core.pacing import Pace
+from consumer.core.parking import ParkedRecords
 from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka import clients
 from consumer.kafka.journal.low_water_mark import LowWaterMark
@@ -51,6 +52,7 @@ from schemas.dead_letter import Reason
 
 Patch = pytest.MonkeyPatch
 Mutation = Callable[[Patch], None]
+Parked = Mapping[str, ParkedRecords] | None
 ALL: dict[str, Mutation] = {}
 F = TypeVar("F", bound=Mutation)
 
@@ -345,10 +347,12 @@ def an_older_offset_counts_before_a_later_position(patch: Patch) -> None:
 def another_clocks_due_times_are_trusted(patch: Patch) -> None:
     original = Ledger.assign
 
-    def assign(self: Ledger, assignment: Assignment, restored: Iterable[LiveAction], now: float) -> list[Effect]:
+    def assign(
+        self: Ledger, assignment: Assignment, restored: Iterable[LiveAction], now: float, *parked: Parked
+    ) -> list[Effect]:
         records = list(restored)
         due = {record.offset: record.due for record in records}
-        effects = original(self, assignment, records, now)
+        effects = original(self, assignment, records, now, *parked)
         for entry in self._partitions[assignment].entries.values():
             if entry.state in (State.QUEUED, State.WAITING):
                 entry.due = due[entry.offset]

@@ -19,12 +19,14 @@ Rules (each has a mutation of the production code that breaks it, mutants.py):
     the partition's owner, under a committed record that says so. The partition is handed over only when none of it is
     under way. Once Engage took a document with an action in it, it is not sent again.
  9. What is pending outlives the delay topic's deletion in its owner's memory, and is written again. Only what nobody
-    holds any more is gone with it.
+    holds any more is gone with it, and what is parked.
 
 10. No action whose order has no contact yet is given up before its grace or its deadline is over, and none waits for
     one after that. (Where a wall clock was set, a successor may take the grace for over.)
 11. Each action that ends, and each event that becomes a dead letter, has one outcome, in the same transaction
     (outcomes.py).
+
+12. The deadline counts from when an event was first read, however often its action was restored or parked since.
 
 Excused: a dead letter more for each that a delayed request committed without its own offset, and a record that such a
 request made visible ahead of its offset; nothing else of these events.
@@ -34,7 +36,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -58,7 +60,8 @@ if TYPE_CHECKING:
 RATE_LIMIT = 5.0
 DEADLINE_S = 600.0
 CONTACT_GRACE_S = 60.0
-MAX_LATE_TRIES = 3  # one is due at the grace's end; a crash may take its answer away
+MAX_LATE_TRIES = 4  # one is due at the grace's end; a crash may take its answer away, as it may the first one's
+MAX_LATE_POLLS = 5  # three in a row without a tag, and the two before a hand-over
 MIN_WAIT_S = 8.0  # before an action in doubt is sent again: 10 s, spread by 20 %
 HEARD_WITHIN_S = 300.0  # by all that is healed, who owns what, and how many partitions there are
 REWRITE_AFTER_S = 60.0  # after the first transaction that met a new delay topic
@@ -72,7 +75,8 @@ class Oracle:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        self._recent: deque[tuple[float, str, float, float]] = deque()  # requests: when, whose, its share, all shares
+        # Requests of each connection: when, whose, its share, all shares.
+        self._recent: defaultdict[str, deque[tuple[float, str, float, float]]] = defaultdict(deque)
         self._refused_at = -math.inf
         self._dead_letters: dict[tuple[int, int], int] = {}  # how many, by partition and source offset
         self._met_recreated: dict[
@@ -97,9 +101,9 @@ class Oracle:
         """
         self._refused_at = self._scheduler.now
 
-    def requested(self, process: Process) -> None:
+    def requested(self, process: Process, connection: str) -> None:
         """A request goes to Engage: rule 6."""
-        now, recent = self._scheduler.now, self._recent
+        now, recent = self._scheduler.now, self._recent[connection]
         while recent and recent[0][0] <= now - 1.0:
             recent.popleft()
         shares = [i.relay._partitions.share for i in self._scheduler.processes.values() if i is not None]
@@ -185,6 +189,14 @@ class Oracle:
         event.unanswered = False
         if isinstance(outcome, Accepted):
             event.told = (process.id, epoch)
+
+    def not_ready(self, process: Process, event: Event) -> None:
+        """Engage answers a poll that there is no tag yet: rule 12."""
+        scheduler = self._scheduler
+        if scheduler.healing and not scheduler.profile.skew_s and scheduler.now > event.first_seen + DEADLINE_S:
+            event.late_polls[process.id] += 1
+            if event.late_polls[process.id] > MAX_LATE_POLLS:
+                scheduler.violate(f"event {event.number} is still polled, long after its deadline")
 
     def without_contact(self, event: Event) -> None:
         """Engage says that the order has no contact: rule 10."""
@@ -297,6 +309,10 @@ class Oracle:
         settled = {at[1] for at in transaction.offsets}
         written = {log.partition for log, _ in transaction.records}
         for log, record in transaction.records:
+            times = _TIMES.search(record.value) if log.topic == TOPICS.delay and record.value else None
+            if times is not None and (place := place_of_key(record.key or b"")) is not None:
+                of = self.by_offset[log.partition][offset_at(place)]
+                of.first_seen = min(of.first_seen, int(times[1]) / 1000)
             if log.topic == TOPICS.dead_letters:
                 at = (log.partition, _source_offset(record))
                 self._dead_letters[at] = self._dead_letters.get(at, 0) + 1
@@ -382,7 +398,7 @@ class Oracle:
         for record in records.values():
             event = self.by_offset[number][_offset_of(record) or 0]
             event.bereft = True
-            event.holder = holder
+            event.holder = holder if holder is not None and _holds(*holder, event) else None
             event.gone_intent = record if _is_intent(record) else None
         self._met_recreated[number] = -1.0
 
@@ -548,6 +564,12 @@ class Oracle:
             for event in self.by_offset[number]:
                 if event.bereft and not event.accepted and not self._has_dead_letter(event) and self._is_paused(event):
                     self._wrong(event, "lost, though it was in memory when the delay topic was deleted")
+
+
+def _holds(process: Process, assignment: Assignment, event: Event) -> bool:
+    """Whether a process has its action in memory: one that is parked is in the delay topic alone."""
+    partition = process.relay._ledger._partitions.get(assignment)
+    return partition is not None and place_of(0, event.offset) in partition.entries
 
 
 def _is_intent(record: Record) -> bool:

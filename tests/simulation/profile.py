@@ -11,6 +11,7 @@ class Profile:
     """What a schedule is drawn from. `twins`: two processes were given the same transactional.id.
 
     `documents`: each event carries its order's document. `strikes`: what goes wrong while one is under way.
+    `parking`: three orders on two connections, which have no room for most of their actions.
     """
 
     processes: int
@@ -26,6 +27,7 @@ class Profile:
     twins: bool = False
     documents: bool = False
     strikes: int = 0
+    parking: bool = False
 
     @classmethod
     def drawn(cls, draw: random.Random) -> Profile:
@@ -34,6 +36,8 @@ class Profile:
             return cls.storm(draw)
         if size > 0.95:
             return cls.of_documents(draw)
+        if size > 0.9:
+            return cls.of_parking(draw)
         small = size < 0.85
         return cls(
             processes=1 if small else draw.randint(1, 3),
@@ -80,6 +84,24 @@ class Profile:
             twins=draw.random() < 0.15,
             documents=True,
             strikes=draw.choice((0, 1, 2, 5)),
+        )
+
+    @classmethod
+    def of_parking(cls, draw: random.Random) -> Profile:
+        """Little memory for the actions of three orders on two connections, and all that may go wrong meanwhile."""
+        processes = draw.choice((1, 1, 2))
+        return cls(
+            processes=processes,
+            partitions=draw.randint(1, processes),
+            events=draw.randint(3, 9),
+            faults=draw.choice((0, 1, 2, 4)),
+            client_error=draw.choice((0.0, 0.2, 0.4)),
+            unreliable=draw.choice((0.0, 0.1, 0.25)),
+            nesting=draw.choice((0.0, 0.2, 0.5)),
+            max_pending=draw.choice((1, 2, 4)),
+            session_s=draw.choice((45.0, 6.0)),
+            skew_s=draw.choice((0.0, 0.0, 300.0)),
+            parking=True,
         )
 
     @classmethod

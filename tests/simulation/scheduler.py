@@ -10,6 +10,7 @@ What must hold is oracle.py's.
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
@@ -20,6 +21,7 @@ from consumer.core.clock import Clock
 from consumer.core.ownership import Partition
 from consumer.errors import ConsumerFailedError, OffsetOutOfRangeError
 from consumer.kafka.facts import (
+    Committed,
     DeadLetterRefused,
     DelayTopicRecreated,
     Dropped,
@@ -35,7 +37,7 @@ from schemas.pending_action import POSITION_KEY
 from tests.simulation import faults
 from tests.simulation.event_loop import Handle, leave
 from tests.simulation.kafka_model import Kafka, Log
-from tests.simulation.oracle import Oracle
+from tests.simulation.oracle import HEARD_WITHIN_S, Oracle
 from tests.simulation.process import SOURCE, TOPICS, CrashedError, Process
 from tests.simulation.profile import Profile
 from tests.simulation.wiring import relay_of
@@ -74,6 +76,7 @@ class Scheduler:
         self.serials = 0
         self.healing = False
         self.healed_at = START
+        self.grown_at = -math.inf
         self.growing = False  # the source has more partitions than somebody knows
         self.stays_lost = False  # a partition, though everything is healed
         self.twins = self.profile.twins
@@ -96,7 +99,9 @@ class Scheduler:
         for number in self.numbers:
             self.oracle.add_partition(number)
             self.delay_log(number).append(POSITION_KEY, position_value(SOURCE, number, 0), self.now)
-        draw_event = with_document if self.profile.documents else drawn
+        draw_event: Callable[[random.Random, int, float], Event] = with_document if self.profile.documents else drawn
+        if self.profile.parking:
+            draw_event = partial(drawn, orders="AABC", kinds=("action", "action", "action", "action", "huge"))
         self.events = [draw_event(self.draw, n, START) for n in range(self.profile.events)]
         self.unpublished = deque(self.events)
         self.names = [f"relay-{index}" for index in range(self.profile.processes)]
@@ -171,7 +176,10 @@ class Scheduler:
         match error:
             case OffsetOutOfRangeError():
                 self.reach("a process ended for an offset that is out of range")
-                if any(self.oracle.position(n) >= self.kafka.logs[TOPICS.source, n].start for n in self.numbers):
+                heard_of_all = self.now > self.grown_at + HEARD_WITHIN_S  # it takes a hand-over to end
+                if heard_of_all and any(
+                    self.oracle.position(n) >= self.kafka.logs[TOPICS.source, n].start for n in self.numbers
+                ):
                     self.violate(f"{process.id} ends for one partition, though others can be served")
             case ConsumerFailedError():
                 self.reach("a process ended because the group refused it")
@@ -202,6 +210,10 @@ class Scheduler:
     def note(self, fact: Fact) -> None:
         """Note the rarer facts of a journal."""
         match fact:
+            case Committed(parked=parked) if parked:
+                self.reach("an action was parked")
+                if any(offset is None for offset in parked.values()):
+                    self.reach("a parked record's offset stayed unknown")
             case Dropped():
                 self.reach("the journal dropped what was no longer owned")
             case Pinned():
@@ -471,6 +483,7 @@ class Scheduler:
         number = self.kafka.grow(TOPICS.source).partition
         self.oracle.add_partition(number)
         self.numbers.append(number)
+        self.grown_at = self.now
         return number
 
     def let_the_group_hear(self) -> None:

@@ -16,7 +16,7 @@ from consumer.core.effects import ActionId, Save
 from consumer.core.ownership import Assignment
 from consumer.events.routing import Routed
 from consumer.kafka.records import SourceEvent, new_action, pending_value
-from tests.simulation import document_mutants, mutants
+from tests.simulation import document_mutants, mutants, parking_mutants
 from tests.simulation.coverage import TO_BE_REACHED
 from tests.simulation.process import TOPICS
 from tests.simulation.profile import Profile
@@ -35,22 +35,24 @@ QUIET = Profile(
     max_pending=1,
     session_s=45.0,
 )
-MUTATIONS = {**mutants.ALL, **document_mutants.ALL}
+KINDS = {"documents": Profile.of_documents, "parking": Profile.of_parking}
+OF_KIND = {"documents": document_mutants.ALL, "parking": parking_mutants.ALL}
+MUTATIONS = {**mutants.ALL, **document_mutants.ALL, **parking_mutants.ALL}
 PATIENCE_S = 60.0  # for a mutation to be noticed
 
 
-def play(seed: int, *, documents: bool = False) -> Scheduler:
-    scheduler = schedule(seed, documents=documents)
+def play(seed: int, kind: str | None = None) -> Scheduler:
+    scheduler = schedule(seed, kind)
     try:
         scheduler.run()
     except ViolationError as violation:
-        again = f"python -m tests.simulation --seed {seed} --trace{' --documents' * documents}"
+        again = f"python -m tests.simulation --seed {seed} --trace{f' --{kind}' if kind else ''}"
         pytest.fail(f"{violation}; again: {again}", pytrace=False)
     return scheduler
 
 
-def schedule(seed: int, *, documents: bool) -> Scheduler:
-    return Scheduler(seed, profile=Profile.of_documents(random.Random(seed)) if documents else None)
+def schedule(seed: int, kind: str | None) -> Scheduler:
+    return Scheduler(seed, profile=KINDS[kind](random.Random(seed)) if kind else None)
 
 
 def test_no_schedule_breaks_the_promise_and_each_rare_state_is_reached() -> None:
@@ -141,15 +143,15 @@ def test_a_schedule_drives_the_production_code_as_it_is() -> None:
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_deliberate_error_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    documents = name in document_mutants.ALL
+    kind = next((kind for kind, mutations in OF_KIND.items() if name in mutations), None)
     until = time.monotonic() + PATIENCE_S
     for seed in itertools.count():
         with monkeypatch.context() as patch:
             MUTATIONS[name](patch)
             try:
-                schedule(seed, documents=documents).run()
+                schedule(seed, kind).run()
             except ViolationError as violation:
                 print(f"schedule {seed}: {violation}")
                 break
         assert time.monotonic() < until, f"{name} was not noticed in {seed + 1} schedules"
-    play(seed, documents=documents)  # without the error, nothing is wrong with it
+    play(seed, kind)  # without the error, nothing is wrong with it

@@ -193,6 +193,10 @@ class SimulatedJournal:
     def backlog(self) -> int:
         return len(self._queue)
 
+    @property
+    def backlog_bytes(self) -> int:
+        return 0
+
     def stuck_for(self) -> float:
         return 0.0
 

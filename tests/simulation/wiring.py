@@ -5,6 +5,7 @@ Everything comes in as a parameter: nothing of the production code is overwritte
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -16,12 +17,14 @@ from consumer.admin.server import Heartbeats
 from consumer.core import clock
 from consumer.core.clock import Clock
 from consumer.core.ledger import Policy
+from consumer.core.ownership import Assignment
 from consumer.core.pacing import Pace, PollSchedule
 from consumer.engage.client import EngageClient
 from consumer.events.routing import Router
 from consumer.kafka.facts import Fact
 from consumer.kafka.journal.low_water_mark import Pinning
-from consumer.kafka.restore import Restorer
+from consumer.kafka.parking.read_back import ParkedRecord, ReadBack
+from consumer.kafka.restore import Restored, Restorer, Unservable
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import lease_of
 from consumer.relay.inbox import Inbox
@@ -33,7 +36,7 @@ from tests.simulation.kafka_clients import SimulatedReader
 from tests.simulation.oracle import CONTACT_GRACE_S, DEADLINE_S, RATE_LIMIT
 from tests.simulation.process import TOPICS, Process
 from tests.simulation.threads import SimulatedJournal, SimulatedSource
-from tests.simulation.workload import ROUTER
+from tests.simulation.workload import CONNECTIONS, ROUTER
 
 if TYPE_CHECKING:
     from tests.simulation.scheduler import Scheduler
@@ -48,6 +51,7 @@ LEARNING = replace(POLICY, schedule=PollSchedule(learns=True, max_interval_s=150
 LEARNS_IN = 8  # of so many schedules one: to plan takes longer than all the rest of a schedule
 # Of production's sizes, what fits schedules of a few events.
 MAX_BACKLOG = 20
+MAX_PARKED = 4
 PINNING = Pinning(span=12, rewrites=4)
 CHECK_INTERVAL_S = 300.0
 
@@ -58,6 +62,34 @@ def _nothing(*_: object, **__: object) -> None: ...
 # Facts that nobody here looks at; tests/unit has the numbers that come of them.
 METRICS = cast("Metrics", SimpleNamespace(**{name: _nothing for name in vars(Metrics) if not name.startswith("_")}))
 HEARTBEATS = cast("Heartbeats", SimpleNamespace(beat=_nothing, ended=_nothing))
+
+
+class NotedReadBack(ReadBack):
+    """Says what it does."""
+
+    reach: Callable[[str], None]
+
+    def read(self, assignment: Assignment, offsets: Sequence[int]) -> list[ParkedRecord]:
+        found = super().read(assignment, offsets)
+        self.reach("parked actions were read back" if len(found) == len(offsets) else "a parked record was not found")
+        return found
+
+
+class NotedRestorer(Restorer):
+    """Says what it does."""
+
+    reach: Callable[[str], None]
+
+    def restore(
+        self, assignments: Iterable[Assignment], patience_s: float | None = None, room: int | None = None
+    ) -> list[Restored | Unservable]:
+        restored = super().restore(assignments, patience_s, room)
+        for each in restored:
+            if isinstance(each, Restored) and each.parked:
+                self.reach("a restore left actions parked")
+            if isinstance(each, Restored) and each.again:
+                self.reach("a restore found records of events that are still to be read")
+        return restored
 
 
 def clock_of(scheduler: Scheduler, name: str) -> Clock:
@@ -84,7 +116,7 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
 
     is_twin = scheduler.twins and process.name == "relay-1"
     process.journal = journal = SimulatedJournal(process, "relay-0" if is_twin else process.name, PINNING, noted)
-    restorer = Restorer(
+    restorer = NotedRestorer(
         SimulatedReader(process),
         topics={TOPICS.source: TOPICS},
         identities={TOPICS.source: process.identity},
@@ -92,23 +124,32 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         wanted=source.owns,
         clock=process.clock,
     )
-    connection = Connection(
-        name="default",
-        client=cast("EngageClient", SimulatedEngage(process)),
-        pace=Pace(RATE_LIMIT),
-        api_key=lambda: "key",
-        slots=10,
-        ahead=3,
+    parked = NotedReadBack(
+        lambda: SimulatedReader(process), topics={TOPICS.source: TOPICS}, wanted=source.owns, clock=process.clock
     )
+    parked.reach = scheduler.reach
+    restorer.reach = scheduler.reach
+    connections = [
+        Connection(
+            name=name,
+            client=cast("EngageClient", SimulatedEngage(process, name)),
+            pace=Pace(RATE_LIMIT),
+            api_key=lambda: "key",
+            slots=10,
+            ahead=3,
+        )
+        for name in CONNECTIONS
+    ]
     return Relay(
         inbox=inbox,
         source=source,
         journal=journal,
         restorer=restorer,
-        connections=[connection],
+        parked=parked,
+        connections=connections,
         router=cast("Router", ROUTER),
         policy=POLICY if scheduler.seed % LEARNS_IN else LEARNING,
-        limits=Limits(scheduler.profile.max_pending, MAX_BACKLOG),
+        limits=Limits(scheduler.profile.max_pending, MAX_PARKED, MAX_BACKLOG),
         dead_letter_topics={TOPICS.dead_letters},
         incarnations={TOPICS.source: process.identity.incarnation},
         partition_counts={TOPICS.source: len(scheduler.numbers)},

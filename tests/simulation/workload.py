@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,6 +35,7 @@ TRAVELS = 0.2  # of the actions with a document
 CONTACT_IN_S = (5.0, 40.0, 100.0)
 READY_IN_S = (0.0, 0.0, 5.0, 60.0, 900.0)
 AHEAD_S = (0.0, 0.0, 0.0, 3600.0, 1e8)
+OF_ORDER = "o=='C' && 'other' || 'default'"
 ROUTES = {
     "resend": RouteRule(
         when="k=='a'",
@@ -45,9 +47,16 @@ ROUTES = {
         change_status="c",
         newer_than="t",
         data="n",
+        connection=OF_ORDER,
     ),
     "with_document": RouteRule(
-        when="k=='w'", action="ConfirmOrder", order_id="o", order="d", send="with_document", data="n"
+        when="k=='w'",
+        action="ConfirmOrder",
+        order_id="o",
+        order="d",
+        send="with_document",
+        data="n",
+        connection=OF_ORDER,
     ),
     "dead_letter": RouteRule(
         when="k=='b'",
@@ -56,16 +65,20 @@ ROUTES = {
         version_tag="v",
         job_id="j",
         data="n",
+        connection=OF_ORDER,
         on_unknown="dead_letter",
     ),
 }
+
+
+CONNECTIONS = ("default", "other")
 
 
 class RememberingRouter:
     """The Router, which is a function of the event, and of its record's time alone here."""
 
     def __init__(self) -> None:
-        self._router = Router(compile_routes(ROUTES), ["default"])
+        self._router = Router(compile_routes(ROUTES), CONNECTIONS)
         self.tombstones, self.shadow = self._router.tombstones, self._router.shadow
         self._known: dict[tuple[bytes | None, int | None], Routed | Several | Unrouted | Misrouted] = {}
 
@@ -105,6 +118,8 @@ class Event:
     document_applied: bool = False
     drawn_at: float = 0.0  # before it was published
     contact_at: float = 0.0  # when its order gets a contact
+    first_seen: float = math.inf  # when it was first read, as its records say
+    late_polls: Counter[str] = field(default_factory=Counter)  # by process: how often it was polled after its deadline
     refused_late: int = 0  # how often Engage said so after the grace
     refused_at: float | None = None  # when Engage first said that its order has no contact
     ahead_s: float = 0.0  # how far its own clock was ahead
@@ -188,11 +203,11 @@ def with_document(draw: random.Random, number: int, now: float) -> Event:
     )
 
 
-def drawn(draw: random.Random, number: int, now: float) -> Event:
+def drawn(draw: random.Random, number: int, now: float, *, orders: str = "AB", kinds: Sequence[str] = KINDS) -> Event:
     """Draw an event."""
     pick = partial(_pick, draw.random)
-    order = pick("AB")
-    kind = pick(KINDS)
+    order = pick(orders)
+    kind = pick(kinds)
     resend = draw.random() < 0.7
     dead_letter = "a" if resend else "b"
     source = pick(SOURCES).replace("N", str(number))

@@ -27,6 +27,7 @@ from consumer.kafka.facts import Failed
 from consumer.kafka.initial_offsets import Started, settle_start
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.membership import MIN_HAND_OVER_S
+from consumer.kafka.parking.read_back import ReadBack
 from consumer.kafka.restore import KafkaReader, Restorer
 from consumer.kafka.source import Source
 from consumer.relay.connections import Connection, ahead_of, slots_of
@@ -67,6 +68,7 @@ class RelayThread:
         requests_per_second: float = 400.0,
         timeout_s: float = 20.0,
         max_pending: int = 100_000,
+        max_parked: int | None = None,
         stall_s: float = STALL_S,
         api_key: Callable[[], str] = lambda: API_KEY,
         formats: Formats = JSON,
@@ -124,13 +126,14 @@ class RelayThread:
             source=source,
             journal=journal,
             restorer=Restorer(reader, topics=topics, identities=identities, say=print, wanted=source.owns, clock=clock),
+            parked=ReadBack(lambda: KafkaReader(sandbox.properties), topics=topics, wanted=source.owns, clock=clock),
             incarnations={topic: each.incarnation for topic, each in identities.items()},
             partition_counts={sandbox.topics.source: sandbox.partitions},
             lease_s=lease_of(sandbox.properties),
             connections=[connection(name, url) for name, url in urls.items()],
             router=Router(compile_routes(rules), urls),
             policy=policy,
-            limits=Limits(max_pending),
+            limits=Limits(max_pending, max_parked),
             dead_letter_topics={sandbox.topics.dead_letters},
             clock=clock,
             jitter=random.Random(1).random,

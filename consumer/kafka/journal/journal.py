@@ -25,7 +25,7 @@ from consumer.kafka.facts import Report
 from consumer.kafka.journal.low_water_mark import PINNING, Pinning
 from consumer.kafka.journal.producers import CALL_TIMEOUT_S
 from consumer.kafka.journal.transactions import ReplaceTooLarge, Transactions
-from consumer.kafka.journal.writes import Begin, Item, goes_on, size_of
+from consumer.kafka.journal.writes import Item, goes_on, size_of
 from consumer.kafka.topics import RelayTopics
 from schemas.pending_action import SourceIdentity
 
@@ -53,6 +53,8 @@ class Journal:
         """`topics` and `identities` by source topic; `ownership` returns the latest snapshot."""
         self._clock = clock
         self._queue: deque[Item] = deque()
+        self._queued_bytes = 0
+        self._settling_bytes = 0
         self._wake = threading.Condition()
         self._stopping = threading.Event()
         self._transactions = Transactions(
@@ -78,14 +80,21 @@ class Journal:
 
     def submit(self, items: Iterable[Item]) -> None:
         """Save these in this order. The fact `Committed` reports when they are safe."""
+        new = list(items)
         with self._wake:
-            self._queue.extend(items)
+            self._queue.extend(new)
+            self._queued_bytes += sum(map(size_of, new))
             self._wake.notify()
 
     @property
     def backlog(self) -> int:
         """How many writes wait for their transaction."""
         return len(self._queue)
+
+    @property
+    def backlog_bytes(self) -> int:
+        """How many bytes the records have that wait for their transaction, or are in the present one."""
+        return self._queued_bytes + self._settling_bytes
 
     def stop(self, timeout_s: float) -> bool:
         """Commit what was submitted, then end. Returns whether that was done in time.
@@ -126,7 +135,10 @@ class Journal:
         size = 0
         while self._queue and ((len(items) < MAX_WRITES and size < MAX_BYTES) or goes_on(items)):
             items.append(self._queue.popleft())
-            size += 0 if isinstance(items[-1], Begin) else size_of(items[-1])
+            size += size_of(items[-1])
+        with self._wake:
+            self._queued_bytes -= size
+            self._settling_bytes = size
         return items
 
     def _pause(self, seconds: float) -> None:

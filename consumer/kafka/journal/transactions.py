@@ -78,6 +78,7 @@ from consumer.kafka.journal.writes import (
     Position,
     Put,
     Tombstone,
+    Unparked,
     Write,
     size_of,
 )
@@ -99,6 +100,7 @@ class _Partition:
     next_offset: int
     end: int
     recreated: bool = False  # the delay topic, since the last transaction that was committed
+    incarnation: int = 0  # how often it was recreated
     silent: int = 0  # how often the broker took nothing of it, since then
     committed_at: float = -math.inf
     too_large: set[bytes | None] = field(default_factory=set)  # keys that were dead-lettered for their record's size
@@ -122,6 +124,16 @@ class _Batch:
     outcomes: list[Ended] = field(default_factory=list)
     written: dict[Hashable, int | None] = field(default_factory=dict)
     dead_letters_at: dict[DeadLetter, DeadLetterAt] = field(default_factory=dict)
+    unknown: set[bytes | None] = field(default_factory=set)  # keys whose record lies somewhere after `start`
+
+    @property
+    def parked(self) -> list[Put]:
+        """Its records of actions that are parked."""
+        return [write for write in self.latest.values() if isinstance(write, Put) and write.parked_for is not None]
+
+    def offset_of(self, write: Put) -> int | None:
+        """Return where its record lies; None where nobody knows."""
+        return None if write.key in self.unknown else self.written.get(write.key)
 
     def add(self, write: Write) -> None:
         match write:
@@ -226,13 +238,7 @@ class Transactions:
 
     def settle(self, items: Sequence[Item]) -> None:
         """Settle these: commit them, or drop them because their partition is no longer ours."""
-        writes: list[Write] = []
-        for item in items:
-            if isinstance(item, Begin):
-                self._begin(item)
-            elif (write := self._without_refused(item)) is not None:
-                writes.append(write)
-        self._settle(writes)
+        self._settle(self._take_in(items))
         if self._producers.one_by_one:
             self._producers.one_by_one = False
             self._producers.discard()
@@ -277,6 +283,18 @@ class Transactions:
                 parts.extendleft(reversed([writes] if cut is None else cut))
             else:
                 attempt = 0
+
+    def _take_in(self, items: Sequence[Item]) -> list[Write]:
+        """Return what is to be written of these; the others only say something of their partition."""
+        writes: list[Write] = []
+        for item in items:
+            if isinstance(item, Begin):
+                self._begin(item)
+            elif isinstance(item, Unparked):
+                self._unpark(item)
+            elif (write := self._without_refused(item)) is not None:
+                writes.append(write)
+        return writes
 
     def _learn(self, writes: Sequence[Write], error: AbortedError) -> None:
         """Learn from what a transaction came to nothing for."""
@@ -456,8 +474,13 @@ class Transactions:
         for gone in [a for a in self._partitions if not ownership.covers(a)]:
             del self._partitions[gone]
         self._refused.discard((begin.assignment.topic, begin.assignment.partition))
-        mark = LowWaterMark(begin.live, begin.end, self._pinning)
+        mark = LowWaterMark(begin.live, begin.end, self._pinning, begin.parked_from)
         self._partitions[begin.assignment] = _Partition(mark, begin.next_offset, begin.end)
+
+    def _unpark(self, unparked: Unparked) -> None:
+        state = self._partitions.get(unparked.assignment)
+        if state is not None and state.incarnation == unparked.incarnation:  # else the records are written again
+            state.mark.unparked(unparked.live, unparked.parked_from, unparked.known)
 
     def _keep_covered(self, writes: list[Write], ownership: Ownership) -> list[Write]:
         """Return the writes that are still ours (rule 1), and report the others as dropped."""
@@ -481,7 +504,7 @@ class Transactions:
                 raise
         for batch in batches:
             state = self._partitions[batch.assignment]
-            state.mark.apply(batch.written, batch.end)
+            state.mark.apply(batch.written, batch.end, {write.key for write in batch.parked})
             state.next_offset, state.end, state.recreated = batch.next_offset, batch.end, False
             state.silent, state.committed_at = 0, self._clock()
         seconds = self._clock() - started
@@ -489,8 +512,20 @@ class Transactions:
         for write in writes:
             if isinstance(write, DeadLetter):
                 self._hopeless.pop(self._dead_letters_of(write), None)
-        dead_letters = {write: at for batch in batches for write, at in batch.dead_letters_at.items()}
-        self._report(Committed(writes, self._ownership_confirmed_at, seconds, dead_letters))
+        self._report(
+            Committed(
+                writes,
+                self._ownership_confirmed_at,
+                seconds,
+                dead_letters={write: at for batch in batches for write, at in batch.dead_letters_at.items()},
+                parked={write: batch.offset_of(write) for batch in batches for write in batch.parked},
+                recreated={
+                    batch.assignment: self._partitions[batch.assignment].incarnation
+                    for batch in batches
+                    if batch.recreated
+                },
+            )
+        )
         for batch in batches:
             if batch.recreated:
                 self._report(DelayTopicRecreated(batch.assignment))
@@ -567,9 +602,12 @@ class Transactions:
         offset = record.offset()
         if offset is None:  # an earlier try wrote it, and its answer was lost: it lies after the batch's start
             offset = batch.start
+            if write is not None:
+                batch.unknown.add(write.key)
         elif offset < batch.start:  # rule 6
             state = self._partitions[batch.assignment]
             state.recreated = batch.recreated = True  # an abort does not undo it
+            state.incarnation += 1
             state.end = batch.start = batch.end = 0
             batch.written.clear()  # these records were in the deleted topic
         batch.end = max(batch.end, offset + 1)

@@ -33,7 +33,8 @@ class Put:
 
     `next_offset` moves the partition's position with it. `intent`: the record is that intent. `keeps`: the record is
     this dead letter, which its topic refused (refused.py). `with_next`: the write that follows goes into the same
-    transaction, for an event of several actions.
+    transaction, for an event of several actions. `parked_for`: the connection for which its action is parked
+    (core/parking.py).
     """
 
     assignment: Assignment
@@ -44,6 +45,7 @@ class Put:
     keeps: DeadLetter | None = None
     with_next: bool = False
     outcome: Ended | None = None
+    parked_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,19 +106,36 @@ Write = Put | Tombstone | DeadLetter | Position | Barrier
 class Begin:
     """Accept this partition's writes from here on. Its delay partition ends at `end` and holds `live`.
 
-    `live`: key and offset of each. The source continues at `next_offset`.
+    `live`: key and offset of each that is not parked. No parked one lies before `parked_from` (None: there is none).
+    The source continues at `next_offset`.
     """
 
     assignment: Assignment
     live: Iterable[tuple[Hashable, int]]
     end: int
     next_offset: int
+    parked_from: int | None = None
 
 
-Item = Write | Begin
+@dataclass(frozen=True, slots=True, eq=False)
+class Unparked:
+    """These records were read back: from here on they are live as all others are.
+
+    Of the parked ones up to the offset `known`, none lies before `parked_from` now (None: there is none).
+    `incarnation`: of the delay topic whose offsets these are.
+    """
+
+    assignment: Assignment
+    live: Sequence[tuple[Hashable, int]]
+    parked_from: int | None
+    known: int
+    incarnation: int = 0
 
 
-def size_of(write: Write) -> int:
+Item = Write | Begin | Unparked
+
+
+def size_of(write: Item) -> int:
     """Return how many bytes it is, as far as that matters for a transaction's size."""
     match write:
         case Put(value=value):

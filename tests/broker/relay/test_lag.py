@@ -132,8 +132,11 @@ def test_records_of_an_open_transaction_are_lag_and_its_reason_is_known(sandboxe
 def test_a_source_that_grows_while_it_is_paused_has_a_lag(sandboxes: SandboxFactory) -> None:
     """A paused consumer fetches nothing, so it learns nothing of the end."""
     sandbox = sandboxes()
-    with Engage(processing="fixed:60m") as engage, RelayThread(sandbox, engage.url, max_pending=3) as relay:
-        publish(sandbox, [ready(engage, f"open-{n}") for n in range(3)])
+    with (
+        Engage(processing="fixed:60m") as engage,
+        RelayThread(sandbox, engage.url, max_pending=3, max_parked=1) as relay,
+    ):
+        publish(sandbox, [ready(engage, f"open-{n}") for n in range(4)])
         until(lambda: relay.metric("source_paused") == 1, "the source is paused")
         publish(sandbox, [ready(engage, f"waits-{n}") for n in range(7)])
         started = time.monotonic()

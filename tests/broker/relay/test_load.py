@@ -118,16 +118,19 @@ def test_while_everything_is_paused_the_partitions_stay_past_the_max_poll_interv
         for slow, protocol in ((order_id("classic"), CLASSIC), (order_id("consumer"), CONSUMER)):
             sandbox = sandboxes()
             sandbox.properties.update({**protocol, "max.poll.interval.ms": int(max_poll_s * 1000)})
-            relays[slow] = sandbox, closing.enter_context(RelayThread(sandbox, engage.url, max_pending=1))
+            relay = RelayThread(sandbox, engage.url, max_pending=1, max_parked=1)
+            relays[slow] = sandbox, closing.enter_context(relay)
         for _, relay in relays.values():
             relay.wait_until_restored()
         for slow, (sandbox, _) in relays.items():
+            parked = waiting[0]
             publish(sandbox, [(slow, event(slow, engage={"jobId": engage.submit(slow, takes_s=job_s)}))])
+            publish(sandbox, [(parked, event(parked, engage={"versionTag": tags[parked]}))])
         paused_at = {}
         for slow, (sandbox, relay) in relays.items():
             until(lambda: relay.metric("source_paused"), "the source is paused")  # noqa: B023
             paused_at[slow] = time.time()
-            publish(sandbox, [(order, event(order, engage={"versionTag": tags[order]})) for order in waiting])
+            publish(sandbox, [(order, event(order, engage={"versionTag": tags[order]})) for order in waiting[1:]])
         for slow, (sandbox, relay) in relays.items():
             closing.enter_context(Books(sandbox)).wait_until_settled()
             (accepted,) = engage.accepted_of(slow)

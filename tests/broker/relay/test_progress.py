@@ -63,12 +63,12 @@ def test_the_known_reasons_are_told_apart(sandboxes: SandboxFactory) -> None:
     sandbox = sandboxes()
     with (
         Engage(processing="fixed:60m") as engage,
-        RelayThread(sandbox, engage.url, stall_s=STALL_S, max_pending=3) as relay,
+        RelayThread(sandbox, engage.url, stall_s=STALL_S, max_pending=3, max_parked=1) as relay,
     ):
-        publish(sandbox, orders(engage, range(3)))
-        until(lambda: relay.metric("source_paused"), "the limit is reached")
-        publish(sandbox, orders(engage, range(3, 5)))
-        until(partial(stands_still, relay, "paused", sandbox), "paused at the limit")
+        publish(sandbox, orders(engage, range(4)))
+        until(lambda: relay.metric("source_paused"), "no more can be parked")
+        publish(sandbox, orders(engage, range(4, 6)))
+        until(partial(stands_still, relay, "paused", sandbox), "no more can be parked")
         engage.set_keys("another")
         until(partial(stands_still, relay, "suspended", sandbox), "and the key is refused")
 

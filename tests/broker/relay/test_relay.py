@@ -257,19 +257,19 @@ def test_an_action_goes_to_the_connection_that_the_event_names(sandboxes: Sandbo
 
 def test_back_pressure_bounds_what_is_open_and_loses_nothing(sandboxes: SandboxFactory) -> None:
     sandbox = sandboxes(partitions=2)
-    limit, waiting = 50, 2000
+    limit, parked, waiting = 50, 100, 2000
     orders = [order_id(number) for number in range(waiting)]
     with Engage() as engage, Books(sandbox) as books:
         for order in orders:
             engage.submit(order)
         publish(sandbox, [(order, event(order)) for order in orders])
         engage.down()  # so that nothing leaves while the source would bring everything
-        with RelayThread(sandbox, engage.url, max_pending=limit, requests_per_second=2000) as relay:
+        with RelayThread(sandbox, engage.url, max_pending=limit, max_parked=parked, requests_per_second=2000) as relay:
             until(lambda: relay.metric("source_paused"), "the source is paused")
             engage.up()
             books.wait_until_settled()
             assert (
                 relay.metric("rebalances_total", kind="lost") == relay.metric("rebalances_total", kind="revoked") == 0
             )
-        assert books.max_live <= limit + 2 * MAX_RECORDS
+        assert books.max_live <= limit + parked + 2 * MAX_RECORDS
         assert sorted(each.order_id for each in engage.accepted) == sorted(orders)

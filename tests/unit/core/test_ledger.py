@@ -62,6 +62,7 @@ from consumer.core.outcomes import (
 )
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import PollSchedule
+from consumer.core.parking import ENTRY_BYTES
 from consumer.core.places import offset_at, place_of
 from schemas.dead_letter import Reason
 
@@ -1042,11 +1043,11 @@ def test_large_actions_are_counted_by_their_bytes() -> None:
     large = replace(action(), payload=b"x" * 5000)
     driver.event(0, large)
     driver.event(1, replace(large, order_id="B"))
-    assert driver.ledger.open_bytes == 10_000
+    assert driver.ledger.parking.held == 2 * (5000 + ENTRY_BYTES)
     driver.answer(0, Ready("tag"), Accepted())
-    assert driver.ledger.open_bytes == 5000
+    assert driver.ledger.parking.held == 5000 + ENTRY_BYTES
     driver.ledger.drop(OURS)
-    assert driver.ledger.open_bytes == 0
+    assert driver.ledger.parking.held == 0
 
 
 def test_when_the_delay_topic_was_recreated_all_is_written_again() -> None:

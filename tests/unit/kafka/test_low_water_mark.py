@@ -80,3 +80,47 @@ def test_the_mark_is_always_the_oldest_live_record_whatever_was_committed(
             mark.apply(written, end)
             live = after
         assert mark.after({}, end) == min(live.values(), default=end)
+
+
+def test_a_parked_record_holds_the_mark_until_it_was_read_back_and_ended() -> None:
+    mark = LowWaterMark(end=10)
+    mark.apply({"p": 10, "q": 11, "a": 12}, 13, parked={"p", "q"})
+    assert mark.after({"a": None}, 14) == 10
+    mark.unparked([("p", 10)], parked_from=11, known=11)
+    assert mark.after({}, 14) == 10
+    assert mark.after({"p": None}, 14) == 11
+    mark.apply({"p": None}, 14)
+    mark.unparked([("q", 11)], parked_from=None, known=11)
+    assert mark.after({"a": None}, 15) == 11
+    mark.apply({"q": 15, "a": None}, 16)
+    assert mark.after({}, 16) == 15
+
+
+def test_what_was_parked_and_is_not_yet_known_holds_the_mark() -> None:
+    mark = LowWaterMark(end=10)
+    mark.apply({"p": 10}, 11, parked={"p"})
+    mark.apply({"q": 11}, 12, parked={"q"})
+    mark.unparked([("p", 10)], parked_from=None, known=10)
+    assert mark.after({"p": None}, 12) == 11
+
+
+def test_what_a_restore_left_parked_holds_the_mark() -> None:
+    mark = LowWaterMark([("a", 20)], end=30, parked_from=15)
+    assert mark.after({}, 30) == 15
+    mark.unparked([("p", 15)], parked_from=18, known=25)
+    assert mark.after({"p": None}, 31) == 18
+
+
+def test_a_transaction_that_ended_what_was_read_back_and_came_to_nothing_leaves_no_trace() -> None:
+    mark = LowWaterMark(end=30, parked_from=15)
+    mark.unparked([("p", 15), ("q", 16)], parked_from=None, known=25)
+    assert mark.after({"p": None}, 31) == 16
+    assert mark.after({"q": None}, 31) == 15
+
+
+def test_no_record_is_written_again_where_a_parked_one_holds_the_mark() -> None:
+    mark = LowWaterMark([("a", 20)], end=30, parked_from=15)
+    mark.apply({"b": 15 + PINNING.span + 30}, 15 + PINNING.span + 31)
+    assert mark.pinned() == []
+    mark.unparked([("p", 15)], parked_from=None, known=25)
+    assert mark.pinned() == ["p", "a", "b"]

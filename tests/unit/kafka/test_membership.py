@@ -11,13 +11,13 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from consumer.core.ownership import Assignment
 from consumer.kafka.facts import ClientError, Fact, Failed, Read
-from consumer.kafka.membership import Membership
+from consumer.kafka.membership import MAX_BATCH_BYTES, MAX_RECORDS, Membership
 
 AT = ("orders", 0)
 CONFIRMED = ClientError("confirmed")  # stands for the look whether the source is still the same
 
 
-def record(offset: int, error: int | None = None) -> Message:
+def record(offset: int, error: int | None = None, *, value: bytes = b"{}") -> Message:
     said = {
         "topic": AT[0],
         "partition": AT[1],
@@ -25,7 +25,7 @@ def record(offset: int, error: int | None = None) -> Message:
         "error": None if error is None else KafkaError(error),
         "timestamp": (0, 0),
         "key": None,
-        "value": b"{}",
+        "value": value,
         "headers": None,
     }
     return cast("Message", SimpleNamespace(**{name: lambda value=value: value for name, value in said.items()}))
@@ -44,8 +44,8 @@ class FakeConsumer:
     def poll(self, _: float) -> Message | None:
         return self.records.pop(0) if self.records else None
 
-    def consume(self, _: int, __: float) -> list[Message]:
-        rest, self.records = self.records, []
+    def consume(self, most: int, __: float) -> list[Message]:
+        rest, self.records = self.records[:most], self.records[most:]
         return rest
 
     def consumer_group_metadata(self) -> bytes:
@@ -124,6 +124,16 @@ def test_an_end_is_no_error_and_an_error_is_no_end() -> None:
     assert dict(membership.positions) == {AT: 4}
     polled(membership, fake, record(9, KafkaError._FATAL))
     assert isinstance(facts[-1], Failed)
+
+
+def test_a_batch_of_large_events_has_fewer_of_them() -> None:
+    membership, fake, _ = begun_at(0)
+    ((small, _),) = polled(membership, fake, *map(record, range(2 * MAX_RECORDS)))
+    assert len(small) == MAX_RECORDS
+    membership, fake, _ = begun_at(0)
+    large = b"x" * (MAX_BATCH_BYTES // 10)
+    ((offsets, _),) = polled(membership, fake, *(record(offset, value=large) for offset in range(MAX_RECORDS)))
+    assert len(offsets) == 11
 
 
 class PausingConsumer(FakeConsumer):

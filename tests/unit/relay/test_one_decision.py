@@ -63,7 +63,7 @@ SETTINGS = Settings.model_validate(
 class Collecting:
     """A journal that keeps what it is given."""
 
-    backlog = 0
+    backlog = backlog_bytes = 0
     failed = None
 
     def __init__(self) -> None:
