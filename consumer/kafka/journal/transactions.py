@@ -209,6 +209,7 @@ class Transactions:
         self._new_name = new_name
         self._partitions: dict[Assignment, _Partition] = {}
         self._given_up: frozenset[Assignment] = frozenset()
+        self._refused: set[Partition] = set()  # those that were given up alone, until they begin again
         self._ownership_confirmed_at = -math.inf
         self._size = TransactionSize(timeout_s)
         self._hopeless: dict[str, float] = {}  # dead-letter topics that take no records, and until when
@@ -362,12 +363,17 @@ class Transactions:
         if not self._others_are_served([assignment]):
             return None  # no write is dropped for nothing
         del self._partitions[assignment]
+        self._refused.add((assignment.topic, assignment.partition))
         self._report(Dropped(writes))
         self._report(GivenUp(assignment, why))
         return []
 
     def _others_are_served(self, troubled: Collection[Assignment]) -> bool:
-        """Tell whether a transaction of another partition is committed now: it holds its position once more."""
+        """Tell whether a transaction of another partition is committed now: it holds its position once more.
+
+        Where no other one has begun, those count that were assigned meanwhile: they wait in the queue, behind this
+        one's writes.
+        """
         ownership = self._ownership()
         others = [a for a in self._partitions if a not in troubled and ownership.covers(a)]
         others.sort(key=lambda a: self._partitions[a].committed_at, reverse=True)
@@ -381,7 +387,8 @@ class Transactions:
                 self._producers.replace()
             else:
                 return True
-        return False
+        waiting = {a for a in ownership.assignments if (a.topic, a.partition) not in self._refused}
+        return not others and not waiting <= {*self._partitions, *troubled}
 
     def _without_hopeless(self, writes: list[Write]) -> list[Write]:
         """Keep dead letters at once whose topic took none a moment ago; those that were kept before may try it."""
@@ -466,6 +473,7 @@ class Transactions:
         ownership = self._ownership()
         for gone in [a for a in self._partitions if not ownership.covers(a)]:
             del self._partitions[gone]
+        self._refused.discard((begin.assignment.topic, begin.assignment.partition))
         mark = LowWaterMark(begin.live, begin.end, self._pinning, begin.parked_from)
         self._partitions[begin.assignment] = _Partition(mark, begin.next_offset, begin.end)
 
