@@ -465,15 +465,19 @@ class Ledger:
             self._hasten_check(entry, now)
         return self._save(entry, sending=False)
 
-    def intent_saved(self, action_id: ActionId, sends: int, ownership_confirmed_at: float) -> list[Effect]:
+    def intent_saved(
+        self, action_id: ActionId, sends: int, ownership_confirmed_at: float, *, before_document: bool = False
+    ) -> list[Effect]:
         """Note that its intent, the one with this count of sends, is committed: it may be sent (rule 1).
 
-        For a document: that its record is committed again (rule 7).
-        An older record of an action in doubt says `sending`, too. Its commit does not allow a send.
+        `before_document`: that the record of its document or change is committed, which may leave then (rule 7).
+        An older record of an action in doubt says `sending`, too. Its commit does not allow a send, and no document.
         `ownership_confirmed_at` is when the ownership was read that this commit proved.
         """
         entry = self._find(action_id)
         if entry is None or entry.state is not State.SAVING or entry.sends != sends:
+            return []
+        if entry.is_document != before_document:
             return []
         self._to(entry, State.READY)
         if entry.partition.stopping:

@@ -439,8 +439,11 @@ class Relay:
         self._reading_back.committed(fact)
         for write in fact.writes:
             match write:
-                case Put(intent=Intent(action_id, sends, _)):
-                    self._outbox.apply(self._ledger.intent_saved(action_id, sends, fact.ownership_confirmed_at), now)
+                case Put(intent=Intent(action_id, sends, _, before_document)):
+                    saved = self._ledger.intent_saved(
+                        action_id, sends, fact.ownership_confirmed_at, before_document=before_document
+                    )
+                    self._outbox.apply(saved, now)
                 case DeadLetter():
                     self._refused.committed(write, now)
                     self._dead_lettered(write, fact.dead_letters.get(write), now)

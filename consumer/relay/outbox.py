@@ -316,7 +316,7 @@ def put_of(save: Save, *, is_intent: bool = True) -> Put:
     """
     assignment, place = save.action_id
     may_follow = save.sending or save.before_document
-    intent = Intent(save.action_id, save.sends, save.doubt) if may_follow and is_intent else None
+    intent = Intent(save.action_id, save.sends, save.doubt, save.before_document) if may_follow and is_intent else None
     key, value = action_key(place, save.route), pending_value(save)
     return Put(assignment, key, value, intent=intent, parked_for=save.parked_for)
 

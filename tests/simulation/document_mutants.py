@@ -187,7 +187,7 @@ def a_change_is_sent_before_its_record_is_committed(patch: Patch) -> None:
         for effect in effects:
             entry = self._find(effect.action_id)
             if entry is not None and isinstance(entry.source, Change):
-                self.intent_saved(effect.action_id, entry.sends, math.inf)
+                self.intent_saved(effect.action_id, entry.sends, math.inf, before_document=True)
         return effects
 
     patch.setattr(Ledger, "save_intents", save_intents)

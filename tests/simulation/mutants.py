@@ -69,7 +69,8 @@ def send_before_the_intents_commit(patch: Patch) -> None:
     def save_intents(self: Ledger, connection: str, ahead: int) -> list[Effect]:
         effects = original(self, connection, ahead)
         for effect in effects:
-            self.intent_saved(effect.action_id, getattr(effect, "sends", 0), math.inf)
+            before_document = getattr(effect, "before_document", False)
+            self.intent_saved(effect.action_id, getattr(effect, "sends", 0), math.inf, before_document=before_document)
         return effects
 
     patch.setattr(Ledger, "save_intents", save_intents)

@@ -20,11 +20,15 @@ from schemas.dead_letter import Reason
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """Says which of the action's intents a record is. `doubt`: an earlier send may have been processed."""
+    """Says which of the action's intents a record is. `doubt`: an earlier send may have been processed.
+
+    `before_document`: it is the record of a document or a change that is sent next, which is no intent.
+    """
 
     action_id: ActionId
     sends: int
     doubt: bool = False
+    before_document: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

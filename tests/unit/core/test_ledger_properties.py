@@ -474,7 +474,12 @@ class Relays(RuleBasedStateMachine):
 
     def intent_saved(self, save: Save) -> None:
         now = self.now
-        self.submit(self.ledger.do(lambda ledger: ledger.intent_saved(save.action_id, save.sends, now)))
+        before_document = save.before_document
+        self.submit(
+            self.ledger.do(
+                lambda ledger: ledger.intent_saved(save.action_id, save.sends, now, before_document=before_document)
+            )
+        )
 
     def submit(self, effects: list[Effect]) -> None:
         self.queue += [(effect, None) for effect in effects]

@@ -58,7 +58,7 @@ def end(of: Ledger, offset: int) -> None:
         of.poll_answered(request.action_id, Ready("tag"), NOW + 100)
     for effect in of.save_intents("hanging", 1000):
         assert isinstance(effect, Save)
-        of.intent_saved(effect.action_id, effect.sends, NOW + 100)
+        of.intent_saved(effect.action_id, effect.sends, NOW + 100, before_document=effect.before_document)
     while of.take("hanging") is not None:
         pass
     of.action_answered(ActionId(OURS, offset), Accepted(), NOW + 100)
