@@ -607,9 +607,12 @@ class Scheduler:
 
 def _idle(process: Process, lost: Collection[Partition]) -> bool:
     relay, journal = process.relay, process.journal
-    if lost and not any((TOPICS.delay, each.partition) not in lost for each in relay._partitions.ours):
+    found = [each for each in relay._partitions.ours if (TOPICS.delay, each.partition) not in lost]
+    if lost and not found:
         return True  # what it holds of lost ones it keeps trying
-    if relay._ledger.open or relay._refused.count or not relay._outbox.empty:
+    # Whether a partition takes nothing shows where others' transactions commit: it may be the last one at work.
+    is_open = any(map(relay._ledger.open_of, found)) if lost else relay._ledger.open
+    if is_open or relay._refused.count or not relay._outbox.empty:
         return False
     if journal.backlog or "journal" in process.busy:
         return False
