@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from pydantic_core import to_json
 
-from consumer.kafka import topics
+from consumer.kafka.topics import topics
 
 TOPIC = "orders"
 TOPICS = topics.RelayTopics(TOPIC, f"{TOPIC}.engage.delay", f"{TOPIC}.engage.dead-letters")

@@ -13,7 +13,7 @@ import tracemalloc
 from consumer.core.ownership import Assignment
 from consumer.core.repeats import Repeats
 from consumer.events.facts import digest_of
-from consumer.kafka.sent_facts import sent_fact
+from consumer.kafka.outcomes.sent_facts import sent_fact
 
 OURS = Assignment("orders", 0, 1)
 PARSED = 100_000

@@ -47,22 +47,22 @@ from consumer.events.deciding import decide
 from consumer.events.guards import Shadow
 from consumer.events.routing import UNKNOWN_TIME_MS, Routed, Several
 from consumer.kafka import clients
-from consumer.kafka import topics as kafka_topics
 from consumer.kafka.dead_letters.waiting import WaitingDeadLetters
-from consumer.kafka.identity import unknown_ids
-from consumer.kafka.initial_offsets import Beginnings, Start, settle_start, start_of
+from consumer.kafka.identity.identity import unknown_ids
+from consumer.kafka.identity.removed import Removed, removed_sources
 from consumer.kafka.journal.journal import Journal
-from consumer.kafka.membership import MIN_HAND_OVER_S
-from consumer.kafka.old_events import OLD_S, refuse_old_events
 from consumer.kafka.orders.history import Search
+from consumer.kafka.outcomes.sent_facts import read_facts
 from consumer.kafka.parking.read_back import ReadBack
 from consumer.kafka.reaching import Waiting, reached
 from consumer.kafka.records import SourceEvent
-from consumer.kafka.removed import Removed, removed_sources
 from consumer.kafka.restore import KafkaReader, Restorer
-from consumer.kafka.sent_facts import read_facts
-from consumer.kafka.source import Source
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.source.initial_offsets import Beginnings, Start, settle_start, start_of
+from consumer.kafka.source.membership import MIN_HAND_OVER_S
+from consumer.kafka.source.old_events import OLD_S, refuse_old_events
+from consumer.kafka.source.source import Source
+from consumer.kafka.topics import topics as kafka_topics
+from consumer.kafka.topics.topics import RelayTopics
 from consumer.relay.connections import Connection, ahead_of, slots_of
 from consumer.relay.dispatch import LEASE_OF_SESSION, MAX_LEASE_S, lease_of
 from consumer.relay.inbox import Inbox

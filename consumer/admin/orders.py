@@ -16,7 +16,7 @@ from consumer.kafka import clients
 from consumer.kafka.orders.history import Search
 from consumer.kafka.orders.lookup import Nothing, WrongQuestionError, look_up
 from consumer.kafka.orders.timeline import Timeline
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.topics.topics import RelayTopics
 
 LOOKUP_S = 20.0
 STALLED_S = 10.0

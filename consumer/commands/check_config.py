@@ -46,8 +46,8 @@ def check_config(
 
 def _sampled(settings: Settings, file: Path) -> Iterator[Finding]:
     from consumer.commands.checks import Finding
-    from consumer.commands.exports import Defaults, records_in
-    from consumer.commands.samples import unseen
+    from consumer.commands.routing.exports import Defaults, records_in
+    from consumer.commands.routing.samples import unseen
     from consumer.errors import ExitCode
     from consumer.kafka.records import SourceEvent
 

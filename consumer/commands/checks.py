@@ -34,11 +34,12 @@ from consumer.core.outcomes import (
 )
 from consumer.errors import ConfigurationError, ExitCode, IdentityError, KafkaUnreachableError, TopicError
 from consumer.events.routing import notes_on
-from consumer.kafka import clients, topics
-from consumer.kafka.identity import present_identities
-from consumer.kafka.initial_offsets import beginnings, start_of
+from consumer.kafka import clients
+from consumer.kafka.identity.identity import present_identities
 from consumer.kafka.reaching import GIVE_UP_S, reached
-from consumer.kafka.topic_rules import TopicRules
+from consumer.kafka.source.initial_offsets import beginnings, start_of
+from consumer.kafka.topics import topics
+from consumer.kafka.topics.rules import TopicRules
 from consumer.run import engage_client, short_session
 
 CALL_TIMEOUT_S = 15.0

@@ -20,10 +20,10 @@ from consumer.commands.exits import EXIT_CODES, exit_codes, refuse
 from consumer.commands.options import Config, loaded, with_max_age
 from consumer.commands.orders.order import order
 from consumer.commands.orders.reconcile import reconcile
-from consumer.commands.route import route
+from consumer.commands.routing.route import route
 from consumer.commands.send import send
 from consumer.commands.simulate import simulate
-from consumer.commands.status import status
+from consumer.commands.status.status import status
 from consumer.commands.verify_engage import verify_engage
 from consumer.errors import ExitCode
 

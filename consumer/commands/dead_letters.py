@@ -37,7 +37,7 @@ from consumer.commands.options import (
 if TYPE_CHECKING:
     from consumer.config.settings import Settings
     from consumer.kafka.dead_letters.redrive import Coordinates, DeadLetter, Selection
-    from consumer.kafka.scan import Gap
+    from consumer.kafka.topics.scan import Gap
 
 
 app = typer.Typer(help="List and redrive dead letters.", no_args_is_help=True)
@@ -218,7 +218,7 @@ _COLUMNS = (
 
 
 def _dead_letter_row(dead_letter: DeadLetter) -> dict[str, object]:
-    from consumer.kafka.scan import moment
+    from consumer.kafka.topics.scan import moment
 
     return {
         **_named(dead_letter.coordinates),

@@ -18,7 +18,7 @@ from consumer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from consumer.config.settings import Settings
-    from consumer.kafka.scan import Gap
+    from consumer.kafka.topics.scan import Gap
 
 T = TypeVar("T")
 
@@ -139,7 +139,7 @@ def bytes_of(file: Path) -> bytes:
 
 def without_gaps(found: Iterator[T | Gap], gaps: list[Gap]) -> Iterator[T]:
     """Say what is missing, and remember it, while the other work continues."""
-    from consumer.kafka.scan import Gap
+    from consumer.kafka.topics.scan import Gap
 
     for each in found:
         if isinstance(each, Gap):

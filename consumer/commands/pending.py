@@ -15,7 +15,7 @@ from consumer.commands.exits import exit_codes, refuse
 from consumer.commands.options import AsJson, Config, Limit, Output, connections, loaded, look_of, reach, without_gaps
 
 if TYPE_CHECKING:
-    from consumer.kafka.scan import Gap
+    from consumer.kafka.topics.scan import Gap
 
 
 app = typer.Typer(help="List the actions that are still pending.", no_args_is_help=True)
@@ -50,8 +50,8 @@ def pending_list(
     """List what the delay topics hold now. Exit code 1 where the list is not complete."""
     with exit_codes():
         settings = loaded(config)
+        from consumer.kafka.identity.removed import removed_sources
         from consumer.kafka.pending import Filter, Pending, pending_actions
-        from consumer.kafka.removed import removed_sources
 
         if connection is not None and connection not in settings.engage.connections:
             output.notice(f"--connection: {connection} is not configured; {', '.join(settings.engage.connections)}")

@@ -26,7 +26,8 @@ def topics_create(
         settings = loaded(config)
         from confluent_kafka.admin import AdminClient
 
-        from consumer.kafka import clients, topics
+        from consumer.kafka import clients
+        from consumer.kafka.topics import topics
 
         reach(settings)
         admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
@@ -41,7 +42,8 @@ def topics_check(config: Config = None) -> None:
         settings = loaded(config)
         from confluent_kafka.admin import AdminClient
 
-        from consumer.kafka import clients, topics
+        from consumer.kafka import clients
+        from consumer.kafka.topics import topics
 
         reach(settings)
         admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
@@ -71,7 +73,7 @@ def topics_adopt(
     """
     with exit_codes():
         settings = loaded(config)
-        from consumer.kafka.adoption import adopt
+        from consumer.kafka.identity.adoption import adopt
 
         chosen = [each for each in settings.topics if each.source == source]
         if not chosen:

@@ -56,8 +56,8 @@ from consumer.events.routing import (
     compile_routes,
     expressions_of,
 )
-from consumer.kafka.topic_rules import TopicRules
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.topics.rules import TopicRules
+from consumer.kafka.topics.topics import RelayTopics
 from schemas import DIALECT
 
 # Numbers

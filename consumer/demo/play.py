@@ -31,7 +31,7 @@ from consumer.engage.transport import async_client
 from consumer.errors import ConfigurationError
 from consumer.kafka import clients as kafka_clients
 from consumer.kafka.dead_letters.redrive import DeadLetter, Selection, dead_letters
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.topics.topics import RelayTopics
 from consumer.simulator import Simulator
 
 # The simulator takes 200 requests/s, and a real Engage recommends 50 at the most. An event costs about two.

@@ -28,7 +28,8 @@ from confluent_kafka.cimpl import NewTopic
 from consumer.config.settings import Settings, load
 from consumer.demo.story import ROUTES
 from consumer.errors import TopicError
-from consumer.kafka import clients, topics
+from consumer.kafka import clients
+from consumer.kafka.topics import topics
 
 PARTITIONS = 4  # what the mock cluster gives to each topic
 CALL_TIMEOUT_S = 10.0

@@ -22,8 +22,8 @@ from consumer.core.ownership import Assignment
 from consumer.core.places import offset_at
 from consumer.kafka import clients, refused
 from consumer.kafka.records import place_of_key
-from consumer.kafka.scan import Gap, StalledError, moment, records_between
-from consumer.kafka.topics import RelayTopics, committed_offsets, partition_counts, watermarks
+from consumer.kafka.topics.scan import Gap, StalledError, moment, records_between
+from consumer.kafka.topics.topics import RelayTopics, committed_offsets, partition_counts, watermarks
 from schemas.pending_action import POSITION_KEY, PendingAction
 
 State = Literal["pending", "sending", "refused", "unreadable"]

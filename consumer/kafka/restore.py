@@ -36,11 +36,11 @@ from consumer.core.parking import ParkedRecords
 from consumer.core.places import incarnation_at, place_of
 from consumer.errors import IdentityError, OffsetOutOfRangeError, StartUnknownError
 from consumer.kafka import clients, refused
-from consumer.kafka.identity import check_ids, recorded_positions, topic_ids, unreadable_position, verified
+from consumer.kafka.identity.identity import check_ids, recorded_positions, topic_ids, unreadable_position, verified
 from consumer.kafka.journal.writes import DeadLetter
 from consumer.kafka.parking.live_records import LiveRecords, Room
 from consumer.kafka.records import Unreadable, live_action, read_position
-from consumer.kafka.topics import CALL_TIMEOUT_S, RelayTopics, Watermarks, committed_offsets, watermarks
+from consumer.kafka.topics.topics import CALL_TIMEOUT_S, RelayTopics, Watermarks, committed_offsets, watermarks
 from schemas.pending_action import POSITION_KEY, Position, SourceIdentity
 
 SAY_AFTER_S = 5.0  # of waiting, the log says what the restore waits for

@@ -61,9 +61,9 @@ from consumer.kafka.facts import (
     TransactionAborted,
 )
 from consumer.kafka.journal.writes import Barrier, DeadLetter, Intent, Put, Write
-from consumer.kafka.membership import MIN_HAND_OVER_S
+from consumer.kafka.outcomes.sent_facts import ReadFacts
 from consumer.kafka.records import Unreadable, live_action, place_of_key
-from consumer.kafka.sent_facts import ReadFacts
+from consumer.kafka.source.membership import MIN_HAND_OVER_S
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import Journal, ParkedReader, Restorer, Source, is_dead, is_stuck

@@ -26,7 +26,7 @@ from consumer.events.formats.formats import JSON, Awaiting, Formats
 from consumer.events.routing import Misrouted, Routed, Router, Several
 from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import DeadLetter, Intent, Item, Position, Put, Tombstone, Write
-from consumer.kafka.outcomes import EndedAction, EndedEvent
+from consumer.kafka.outcomes.outcomes import EndedAction, EndedEvent
 from consumer.kafka.records import (
     SourceEvent,
     action_key,

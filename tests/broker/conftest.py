@@ -18,8 +18,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from consumer.kafka import clients
-from consumer.kafka.topic_rules import COMPACTED, DEAD_LETTERS, TopicRules, outcomes_configuration
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.topics.rules import COMPACTED, DEAD_LETTERS, TopicRules, outcomes_configuration
+from consumer.kafka.topics.topics import RelayTopics
 from tests.support.broker import KafkaBroker, started
 from tests.support.sandbox import Member, Sandbox, SandboxFactory, TopicFactory, led
 from tests.support.waiting import PATIENCE_S, until

@@ -13,8 +13,8 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from consumer.kafka import clients
-from consumer.kafka.topic_rules import COMPACTED, DEAD_LETTERS, TopicRules, outcomes_configuration
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.topics.rules import COMPACTED, DEAD_LETTERS, TopicRules, outcomes_configuration
+from consumer.kafka.topics.topics import RelayTopics
 from tests.chaos.stage import EVENTS, Stage, StageFactory
 from tests.support.broker import KafkaBroker, started
 from tests.support.cluster import KafkaCluster

@@ -24,7 +24,7 @@ from consumer.kafka.facts import Committed, Fact
 from consumer.kafka.journal.transactions import Transactions
 from consumer.kafka.journal.writes import Begin, DeadLetter
 from consumer.kafka.records import DeadLetterRecord
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.dead_letter import Reason
 from schemas.pending_action import SourceIdentity
 from tests.chaos.kafka_proxy import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import NewTopic
 
-from consumer.kafka.topic_rules import COMPACTED
+from consumer.kafka.topics.rules import COMPACTED
 from tests.chaos.test_broker_faults import replicated
 from tests.support.cluster import KafkaCluster
 from tests.support.engage import Engage

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.kafka.membership import MIN_HAND_OVER_S
+from consumer.kafka.source.membership import MIN_HAND_OVER_S
 from consumer.relay.loop import JOURNAL_AFTER_HAND_OVER_S, MIN_STOP_S, STOP_S
 from consumer.run import HAND_OVER_SLACK_S
 from tests.deploy.helm import VALUE_SETS, Manifest, Rendered, Values, chart, each_value_set, refusal, value_set

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from consumer.commands.exports import Defaults
-from consumer.commands.route import judged
+from consumer.commands.routing.exports import Defaults
+from consumer.commands.routing.route import judged
 from consumer.commands.simulate import simulate
 from consumer.config.environment import PREFIX, SHORT
 from consumer.config.settings import Settings, load

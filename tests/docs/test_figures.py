@@ -9,7 +9,7 @@ import pytest
 from consumer.config.settings import load
 from consumer.core import pacing, parking, poll_plan
 from consumer.kafka import clients
-from consumer.kafka.topic_rules import COMPACTED
+from consumer.kafka.topics.rules import COMPACTED
 from consumer.relay import dispatch, loop
 from consumer.run import hand_over_of
 from tests.docs.documents import ROOT

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from consumer.demo.stage import mock_cluster
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.topics.topics import RelayTopics
 from tests.examples.readme import Example, example, output_of
 from tests.examples.running import ACCOUNT, Row, accepted, copied, publish, simulator, url_in_readme
 from tests.support.relay_process import RelayProcess

@@ -12,8 +12,8 @@ from typing import cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from consumer.core.ownership import Assignment, Partition
-from consumer.kafka.membership import MIN_HAND_OVER_S
-from consumer.kafka.topics import RelayTopics, Watermarks
+from consumer.kafka.source.membership import MIN_HAND_OVER_S
+from consumer.kafka.topics.topics import RelayTopics, Watermarks
 from tests.simulation.kafka_model import TRANSACTION_TIMEOUT_S, Headers, Member, Record, error, metadata
 from tests.simulation.process import TOPICS, Process
 

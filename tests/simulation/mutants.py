@@ -17,8 +17,8 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 import consumer.kafka.journal.transactions
-import consumer.kafka.membership
 import consumer.kafka.restore
+import consumer.kafka.source.membership
 from consumer.core import clock, ledger
 from consumer.core.clock import Clock
 from consumer.core.effects import Effect, LiveAction, Send
@@ -39,10 +39,10 @@ from consumer.kafka.journal.low_water_mark import LowWaterMark
 from consumer.kafka.journal.producers import AbortedError, Producers, UnknownOutcomeError
 from consumer.kafka.journal.transactions import Transactions, _Batch
 from consumer.kafka.journal.writes import Barrier, DeadLetter, Keyed, Position, Tombstone, Write
-from consumer.kafka.membership import Membership
-from consumer.kafka.outcomes import Ended, EndedAction
+from consumer.kafka.outcomes.outcomes import Ended, EndedAction
 from consumer.kafka.restore import Restorer, _Reading
-from consumer.kafka.topics import Watermarks
+from consumer.kafka.source.membership import Membership
+from consumer.kafka.topics.topics import Watermarks
 from consumer.relay import outbox
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
@@ -209,12 +209,12 @@ def a_partition_is_resumed_that_was_not_paused(patch: Patch) -> None:
 
 @mutation
 def a_fatal_error_is_logged_and_forgotten(patch: Patch) -> None:
-    patch.setattr(consumer.kafka.membership, "is_fatal", lambda error: False)
+    patch.setattr(consumer.kafka.source.membership, "is_fatal", lambda error: False)
 
 
 @mutation
 def a_member_is_ready_before_the_group_let_it_in(patch: Patch) -> None:
-    patch.setattr(consumer.kafka.membership, "FIRST_GENERATION", 0)
+    patch.setattr(consumer.kafka.source.membership, "FIRST_GENERATION", 0)
 
 
 @mutation

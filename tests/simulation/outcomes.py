@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from consumer.core.places import offset_at
-from consumer.kafka.outcomes import key_of, read_outcome
+from consumer.kafka.outcomes.outcomes import key_of, read_outcome
 from consumer.kafka.records import place_of_key
 from schemas.dead_letter import PREFIX
 from schemas.outcome import Outcome, OutcomeName

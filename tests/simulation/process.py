@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.topics.topics import RelayTopics
 from consumer.relay.loop import Relay
 from schemas.pending_action import SourceIdentity
 from tests.simulation.event_loop import Handle, VirtualLoop

@@ -22,13 +22,13 @@ from consumer.core.progress import Reading
 from consumer.kafka import clients
 from consumer.kafka.clients import Properties
 from consumer.kafka.facts import Consumed, Failed, PartitionsCounted, Report
-from consumer.kafka.identity import check_ids
+from consumer.kafka.identity.identity import check_ids
 from consumer.kafka.journal.journal import MAX_WRITES
 from consumer.kafka.journal.low_water_mark import Pinning
 from consumer.kafka.journal.transactions import Transactions
 from consumer.kafka.journal.writes import Item, goes_on
-from consumer.kafka.membership import Membership
-from consumer.kafka.source import BATCHES_AHEAD
+from consumer.kafka.source.membership import Membership
+from consumer.kafka.source.source import BATCHES_AHEAD
 from consumer.relay.outbox import replace_too_large
 from tests.simulation.kafka_clients import SimulatedClients, SimulatedConsumer
 from tests.simulation.process import TOPICS, Process
@@ -37,7 +37,7 @@ _NAMES = count()
 
 
 class SimulatedSource:
-    """consumer/kafka/source.py without its thread."""
+    """consumer/kafka/source/source.py without its thread."""
 
     def __init__(self, process: Process, properties: Properties, report: Report) -> None:
         self._process = process

@@ -24,12 +24,12 @@ from consumer.engage.client import EngageClient
 from consumer.events.formats.formats import JSON, Formats
 from consumer.events.routing import BUILT_IN_ROUTES, Router, RouteRule, compile_routes
 from consumer.kafka.facts import Failed
-from consumer.kafka.initial_offsets import Started, settle_start
 from consumer.kafka.journal.journal import Journal
-from consumer.kafka.membership import MIN_HAND_OVER_S
 from consumer.kafka.parking.read_back import ReadBack
 from consumer.kafka.restore import KafkaReader, Restorer
-from consumer.kafka.source import Source
+from consumer.kafka.source.initial_offsets import Started, settle_start
+from consumer.kafka.source.membership import MIN_HAND_OVER_S
+from consumer.kafka.source.source import Source
 from consumer.relay.connections import Connection, ahead_of, slots_of
 from consumer.relay.dispatch import lease_of
 from consumer.relay.inbox import Inbox

@@ -25,13 +25,13 @@ from consumer.core.clock import steady_clock
 from consumer.core.ownership import Assignment, Ownership
 from consumer.kafka import clients
 from consumer.kafka.facts import Committed, Dropped, Fact, TransactionAborted
-from consumer.kafka.identity import present_identities
+from consumer.kafka.identity.identity import present_identities
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.journal.low_water_mark import PINNING, Pinning
 from consumer.kafka.journal.writes import DeadLetter, Put, Write
 from consumer.kafka.records import DeadLetterRecord, position_value, without_value
 from consumer.kafka.restore import KafkaReader, Restored, Restorer, Unservable
-from consumer.kafka.topics import RelayTopics, create, partition_counts, watermarks
+from consumer.kafka.topics.topics import RelayTopics, create, partition_counts, watermarks
 from schemas.dead_letter import Reason
 from schemas.pending_action import POSITION_KEY, SourceIdentity
 from tests.support.waiting import PATIENCE_S, until

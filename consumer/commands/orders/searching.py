@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from consumer.kafka.orders.history import Search
     from consumer.kafka.orders.reading import Span
     from consumer.kafka.orders.timeline import Searched
-    from consumer.kafka.topics import RelayTopics
+    from consumer.kafka.topics.topics import RelayTopics
 
 TELL_S = 2.0
 
@@ -62,7 +62,7 @@ def chosen(settings: Settings, topic: str | None) -> list[RelayTopics]:
 
 def in_words(searched: list[Searched]) -> str:
     """Say what was searched: `1,200 records of orders[3] since 2026-11-28T10:00:00Z`."""
-    from consumer.kafka.scan import moment
+    from consumer.kafka.topics.scan import moment
 
     told = []
     for each in searched:

@@ -36,8 +36,8 @@ from pydantic import ValidationError
 
 from consumer.kafka import clients
 from consumer.kafka.records import SourceEvent, Unreadable, event_of_unreadable
-from consumer.kafka.scan import Gap, StalledError, records_between
-from consumer.kafka.topics import RelayTopics, partition_counts, watermarks
+from consumer.kafka.topics.scan import Gap, StalledError, records_between
+from consumer.kafka.topics.topics import RelayTopics, partition_counts, watermarks
 from schemas.dead_letter import FIRST_OFFSET, ITEM, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
 
 REDRIVEN = PREFIX + "redriven"

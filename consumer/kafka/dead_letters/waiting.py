@@ -26,8 +26,8 @@ from confluent_kafka.admin import AdminClient
 from consumer.core.ownership import Partition
 from consumer.kafka import clients
 from consumer.kafka.dead_letters.redrive import REDRIVEN
-from consumer.kafka.scan import StalledError, records_between
-from consumer.kafka.topics import RelayTopics, watermarks
+from consumer.kafka.topics.scan import StalledError, records_between
+from consumer.kafka.topics.topics import RelayTopics, watermarks
 from schemas.dead_letter import PREFIX
 
 LOOK_INTERVAL_S = 15.0  # as often as Prometheus scrapes

@@ -26,7 +26,7 @@ from consumer.kafka.journal.low_water_mark import PINNING, Pinning
 from consumer.kafka.journal.producers import CALL_TIMEOUT_S
 from consumer.kafka.journal.transactions import ReplaceTooLarge, Transactions
 from consumer.kafka.journal.writes import Item, goes_on, size_of
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.pending_action import SourceIdentity
 
 MAX_WRITES = 2000  # per transaction: it takes 3-25 ms

@@ -82,10 +82,10 @@ from consumer.kafka.journal.writes import (
     Write,
     size_of,
 )
-from consumer.kafka.outcomes import Ended, record_of
+from consumer.kafka.outcomes.outcomes import Ended, record_of
 from consumer.kafka.records import position_value
 from consumer.kafka.refused import kept, smaller
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.pending_action import POSITION_KEY, SourceIdentity
 
 TRANSACTION_S = 10.0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from consumer.core.effects import ActionId
 from consumer.core.ownership import Assignment
-from consumer.kafka.outcomes import Ended
+from consumer.kafka.outcomes.outcomes import Ended
 from consumer.kafka.records import DeadLetterRecord
 from schemas.dead_letter import Reason
 

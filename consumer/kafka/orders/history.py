@@ -20,13 +20,13 @@ from consumer.events.formats.formats import JSON, Awaiting, Formats
 from consumer.events.routing import Misrouted, Router
 from consumer.kafka import clients
 from consumer.kafka.dead_letters.redrive import REDRIVEN
-from consumer.kafka.membership import event_of
 from consumer.kafka.orders.matching import Contains, holder_of, is_about
 from consumer.kafka.orders.reading import STALLED_S, Span, StalledError, Tell, read
-from consumer.kafka.outcomes import read_outcome
+from consumer.kafka.outcomes.outcomes import read_outcome
 from consumer.kafka.records import SourceEvent
 from consumer.kafka.registry.schemas import RegistryError, Schemas, UnknownSchemaError
-from consumer.kafka.topics import RelayTopics, committed_offsets, partition_counts, watermarks
+from consumer.kafka.source.membership import event_of
+from consumer.kafka.topics.topics import RelayTopics, committed_offsets, partition_counts, watermarks
 from schemas.dead_letter import DeadLetterHeaders, Reason
 from schemas.outcome import Outcome
 from schemas.pending_action import POSITION_KEY, PendingAction

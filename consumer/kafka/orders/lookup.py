@@ -11,7 +11,7 @@ from consumer.events import partitioners
 from consumer.kafka import clients
 from consumer.kafka.orders.history import Search, history_of
 from consumer.kafka.orders.timeline import Searched, Timeline, timeline_of
-from consumer.kafka.topics import RelayTopics, partition_counts
+from consumer.kafka.topics.topics import RelayTopics, partition_counts
 
 MAX_ID_CHARACTERS = 1024
 

@@ -13,7 +13,7 @@ from consumer.events.deciding import Ignored
 from consumer.events.routing import Misrouted
 from consumer.kafka.orders.history import FoundDeadLetter, FoundRecord, History
 from consumer.kafka.orders.matching import actions_of
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.outcome import Outcome, OutcomeName
 
 PENDING, UNREAD, IGNORED, UNTOLD = "pending", "unread", "ignored", "untold"

@@ -15,7 +15,7 @@ from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Partition
 from consumer.kafka import clients
 from consumer.kafka.restore import GIVE_UP_S, Reader, RestoreError
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.topics.topics import RelayTopics
 
 GAP = 1000  # records that are rather read than skipped
 

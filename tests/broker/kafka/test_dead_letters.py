@@ -15,7 +15,7 @@ from consumer.core.effects import ActionId, Save
 from consumer.core.ownership import Assignment
 from consumer.core.places import place_of
 from consumer.events.routing import Routed
-from consumer.kafka import clients, scan
+from consumer.kafka import clients
 from consumer.kafka.dead_letters.redrive import Coordinates, DeadLetter, Redrive, Selection, redrive
 from consumer.kafka.dead_letters.redrive import dead_letters as list_dead_letters
 from consumer.kafka.dead_letters.waiting import WaitingDeadLetters
@@ -30,8 +30,9 @@ from consumer.kafka.records import (
     new_action,
     pending_value,
 )
-from consumer.kafka.scan import Gap, records_between
-from consumer.kafka.topics import watermarks
+from consumer.kafka.topics import scan
+from consumer.kafka.topics.scan import Gap, records_between
+from consumer.kafka.topics.topics import watermarks
 from schemas.dead_letter import FIRST_OFFSET, REDRIVE_OF, Reason
 from schemas.pending_action import FromJob
 from tests.support.sandbox import TopicFactory, relay_topics

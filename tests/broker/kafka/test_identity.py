@@ -13,12 +13,12 @@ from confluent_kafka.admin import NewTopic
 
 from consumer.core.places import place_of
 from consumer.errors import AdoptionRefusedError, FatalError, IdentityError, StartRefusedError
-from consumer.kafka import identity
-from consumer.kafka.adoption import AdoptFrom, adopt
-from consumer.kafka.identity import SourceWatch
-from consumer.kafka.initial_offsets import Start, Started, settle_start
+from consumer.kafka.identity import identity
+from consumer.kafka.identity.adoption import AdoptFrom, adopt
+from consumer.kafka.identity.identity import SourceWatch
 from consumer.kafka.records import action_key, position_value
 from consumer.kafka.restore import KafkaReader, Restored, RestoreError, Restorer
+from consumer.kafka.source.initial_offsets import Start, Started, settle_start
 from schemas.pending_action import POSITION_KEY, PendingAction, SourceIdentity
 from tests.support.sandbox import Sandbox, SandboxFactory, led
 from tests.support.waiting import PATIENCE_S, until

@@ -13,8 +13,8 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from consumer.errors import StartRefusedError, StartUnknownError
-from consumer.kafka.initial_offsets import Start, settle_start, start_id
-from consumer.kafka.topics import Watermarks, watermarks
+from consumer.kafka.source.initial_offsets import Start, settle_start, start_id
+from consumer.kafka.topics.topics import Watermarks, watermarks
 from schemas.pending_action import POSITION_KEY
 from tests.support.sandbox import Sandbox, SandboxFactory
 
@@ -161,7 +161,7 @@ def frozen_before(step: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Frozen
             super().commit_transaction(timeout)
 
     with monkeypatch.context() as patched:
-        patched.setattr("consumer.kafka.initial_offsets.Producer", Freezing)
+        patched.setattr("consumer.kafka.source.initial_offsets.Producer", Freezing)
         yield frozen
         frozen.woken.set()
 
@@ -184,7 +184,7 @@ def test_an_instance_that_was_frozen_before_it_wrote_its_start_does_not_skip_wha
         starts_late = elsewhere.submit(settle_start, sandbox.properties, [topics], "latest")
         assert b.reached.wait(30)
         with monkeypatch.context() as patched:
-            patched.setattr("consumer.kafka.initial_offsets.watermarks", watermarks_of_then(topics.source))
+            patched.setattr("consumer.kafka.source.initial_offsets.watermarks", watermarks_of_then(topics.source))
             settle_start(sandbox.properties, [topics], "latest")  # A looked when there were 5
         assert starts(sandbox) == [5, 0, 2]
         sandbox.write(topics.delay, [sandbox.position(9)])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Producer
 
-from consumer.kafka.topics import watermarks
+from consumer.kafka.topics.topics import watermarks
 from tests.support.cluster import TRANSACTIONS, KafkaCluster, partition_of
 from tests.support.downloads import needed
 

@@ -12,11 +12,12 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from consumer.core.places import place_of
-from consumer.kafka import clients, scan
+from consumer.kafka import clients
 from consumer.kafka.pending import EVERY_ONE, Filter, Pending, pending_actions
 from consumer.kafka.records import action_key, position_value
-from consumer.kafka.scan import Gap, moment, records_between
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.topics import scan
+from consumer.kafka.topics.scan import Gap, moment, records_between
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.pending_action import POSITION_KEY, FromJob, PendingAction, RoutedAction, SourceIdentity, SourceRecord
 from tests.support.sandbox import TopicFactory, relay_topics
 

@@ -23,8 +23,8 @@ from confluent_kafka.admin import (
 
 from consumer.errors import TopicError
 from consumer.kafka import clients
-from consumer.kafka.topic_rules import TopicRules
-from consumer.kafka.topics import RelayTopics, check, create, partition_counts, watermarks
+from consumer.kafka.topics.rules import TopicRules
+from consumer.kafka.topics.topics import RelayTopics, check, create, partition_counts, watermarks
 from tests.support.broker import KafkaBroker
 from tests.support.sandbox import Sandbox, SandboxFactory, TopicFactory
 from tests.support.waiting import until

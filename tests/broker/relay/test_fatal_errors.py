@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError
 
 from consumer.errors import ConsumerFailedError, ExitCode
 from consumer.kafka.facts import Fact, Failed
-from consumer.kafka.membership import Membership
+from consumer.kafka.source.membership import Membership
 from tests.support.engage import Engage
 from tests.support.events import event, order_id, publish
 from tests.support.relay_process import RelayProcess, configuration, written

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.running import get, instant_engage
-from consumer.kafka.membership import MAX_RECORDS
-from consumer.kafka.source import BATCHES_AHEAD
+from consumer.kafka.source.membership import MAX_RECORDS
+from consumer.kafka.source.source import BATCHES_AHEAD
 from consumer.relay.connections import slots_of
 from schemas.dead_letter import Reason
 from tests.support.books import Books

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from consumer.kafka.outcomes import read_outcome
+from consumer.kafka.outcomes.outcomes import read_outcome
 from schemas.outcome import Outcome
 from tests.support.books import Books
 from tests.support.engage import Engage

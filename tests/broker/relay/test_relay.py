@@ -11,9 +11,9 @@ from confluent_kafka import Producer
 
 from consumer.kafka import clients
 from consumer.kafka.dead_letters.redrive import Redrive, Selection, redrive
-from consumer.kafka.membership import MAX_RECORDS
 from consumer.kafka.records import SourceEvent, dead_letter_of_event
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.source.membership import MAX_RECORDS
+from consumer.kafka.topics.topics import RelayTopics
 from consumer.simulator import Moods
 from schemas.dead_letter import Reason
 from tests.support.books import Books

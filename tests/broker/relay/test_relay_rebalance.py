@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 from confluent_kafka.admin import NewPartitions
 
-from consumer.kafka.topics import create
+from consumer.kafka.topics.topics import create
 from tests.support.books import Books, doubled
 from tests.support.engage import Asked, Engage, Reply, ScriptedEngage, tagged_order
 from tests.support.events import event, order_id, partition_of, publish

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from consumer.kafka.removed import Removed, removed_sources
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.identity.removed import Removed, removed_sources
+from consumer.kafka.topics.topics import RelayTopics
 from tests.support.engage import Engage
 from tests.support.events import event, order_id, publish
 from tests.support.relay_process import RelayProcess, configuration, written

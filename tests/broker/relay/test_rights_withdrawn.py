@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.kafka.membership import MIN_HAND_OVER_S
+from consumer.kafka.source.membership import MIN_HAND_OVER_S
 from tests.broker.relay.test_security import rights
 from tests.support.broker import started
 from tests.support.engage import Engage

@@ -5,7 +5,7 @@ from __future__ import annotations
 from consumer.kafka.orders.history import FoundDeadLetter, FoundRecord, History
 from consumer.kafka.orders.reading import Span
 from consumer.kafka.orders.timeline import Timeline, timeline_of
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.dead_letter import DeadLetterHeaders, Reason
 from schemas.outcome import Outcome, OutcomeName, Place
 from schemas.pending_action import FromJob, PendingAction, RoutedAction, SourceRecord

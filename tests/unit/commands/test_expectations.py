@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.commands.expectations import differences, folders_below
+from consumer.commands.routing.expectations import differences, folders_below
 from tests.unit.commands.calling import called
 
 CASES = Path(__file__).parent / "cases"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.commands.exports import Defaults, Unreadable, records_in
+from consumer.commands.routing.exports import Defaults, Unreadable, records_in
 from consumer.kafka.records import SourceEvent, dead_letter_of_event
 from schemas.dead_letter import Reason
 

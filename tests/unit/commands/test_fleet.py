@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from consumer.admin import server
 from consumer.admin.server import AdminServer, Health
 from consumer.admin.status import Identity
-from consumer.commands import fleet
+from consumer.commands.status import fleet
 from tests.unit.admin import status_sample
 from tests.unit.commands.calling import called, json_lines
 

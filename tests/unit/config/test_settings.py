@@ -17,7 +17,7 @@ from consumer.config.settings import Address, Settings, json_schema, load
 from consumer.errors import ConfigurationError
 from consumer.events.durations import seconds
 from consumer.events.routing import BUILT_IN_ROUTES
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.topics.topics import RelayTopics
 
 SECRET = "hunter2!"
 THREE = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from consumer.commands.route import judged
+from consumer.commands.routing.route import judged
 from consumer.config.settings import Settings
 from consumer.events.facts import digest_of
 from consumer.events.routing import Routed, RouteRule, notes_on

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from consumer.commands.route import Verdict, judged
+from consumer.commands.routing.route import Verdict, judged
 from consumer.config.settings import Settings
 from consumer.errors import ConfigurationError
 from consumer.kafka.records import SourceEvent

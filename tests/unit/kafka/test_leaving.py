@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from consumer.kafka.facts import ClientError, Fact
-from consumer.kafka.membership import Membership
+from consumer.kafka.source.membership import Membership
 
 
 class Closing:

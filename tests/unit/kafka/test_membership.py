@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from consumer.core.ownership import Assignment
 from consumer.kafka.facts import ClientError, Fact, Failed, Read
-from consumer.kafka.membership import MAX_BATCH_BYTES, MAX_RECORDS, Membership
+from consumer.kafka.source.membership import MAX_BATCH_BYTES, MAX_RECORDS, Membership
 
 AT = ("orders", 0)
 CONFIRMED = ClientError("confirmed")  # stands for the look whether the source is still the same

@@ -12,7 +12,7 @@ from consumer.kafka.orders.history import FoundDeadLetter, FoundEvent, FoundReco
 from consumer.kafka.orders.matching import holder_of, is_about
 from consumer.kafka.orders.timeline import Timeline, timeline_of
 from consumer.kafka.records import SourceEvent
-from consumer.kafka.topics import RelayTopics
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.dead_letter import DeadLetterHeaders, Reason
 from schemas.outcome import Outcome, OutcomeName, Place
 from schemas.pending_action import FromJob, PendingAction, RoutedAction, SourceRecord

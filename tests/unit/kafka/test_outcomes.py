@@ -6,7 +6,7 @@ import pytest
 
 from consumer.core.effects import Times
 from consumer.events.routing import Routed
-from consumer.kafka.outcomes import Ended, EndedAction, EndedEvent, OutcomeRecord, read_outcome, record_of
+from consumer.kafka.outcomes.outcomes import Ended, EndedAction, EndedEvent, OutcomeRecord, read_outcome, record_of
 from consumer.kafka.records import SourceEvent, Unreadable, new_action
 from schemas.dead_letter import REDRIVE_OF, Reason
 from schemas.outcome import Outcome, OutcomeName, Place

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.kafka.topic_rules import (
+from consumer.kafka.topics.rules import (
     COMPACTED,
     DAY_S,
     DEAD_LETTERS,

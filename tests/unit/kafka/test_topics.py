@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
 
-from consumer.kafka.topics import RelayTopics, check, watermarks
+from consumer.kafka.topics.topics import RelayTopics, check, watermarks
 
 NO_OFFSET = -1001  # librdkafka's RD_KAFKA_OFFSET_INVALID
 

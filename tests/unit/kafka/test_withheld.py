@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from consumer.kafka.withheld import LOOKS, Look, Withheld
+from consumer.kafka.source.withheld import LOOKS, Look, Withheld
 
 WITHHELD = Look(stable=True, unowned=3, names=["relay-1", "relay-0"])
 

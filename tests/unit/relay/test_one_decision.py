@@ -14,7 +14,7 @@ from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from consumer.commands.route import Verdict, judged
+from consumer.commands.routing.route import Verdict, judged
 from consumer.config.formats import formats_of
 from consumer.config.settings import Settings
 from consumer.core.ledger import Ledger, Policy

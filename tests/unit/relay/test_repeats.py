@@ -18,9 +18,9 @@ from consumer.events.facts import digest_of
 from consumer.events.routing import BUILT_IN_ROUTES, Router, RouteRule, compile_routes
 from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import Position, Put, Write
-from consumer.kafka.outcomes import EndedAction, record_of
+from consumer.kafka.outcomes.outcomes import EndedAction, record_of
+from consumer.kafka.outcomes.sent_facts import sent_fact
 from consumer.kafka.records import SourceEvent
-from consumer.kafka.sent_facts import sent_fact
 from consumer.relay.edges import Source
 from consumer.relay.outbox import Limits, Outbox
 from consumer.relay.refused import RefusedDeadLetters

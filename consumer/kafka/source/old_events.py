@@ -18,11 +18,11 @@ from confluent_kafka import Consumer, TopicPartition
 from consumer.core.ownership import Partition
 from consumer.errors import OldEventsError
 from consumer.kafka import clients
-from consumer.kafka.initial_offsets import Beginnings
-from consumer.kafka.membership import event_of
 from consumer.kafka.records import SourceEvent
-from consumer.kafka.scan import StalledError, records_between
-from consumer.kafka.topics import CALL_TIMEOUT_S, Watermarks
+from consumer.kafka.source.initial_offsets import Beginnings
+from consumer.kafka.source.membership import event_of
+from consumer.kafka.topics.scan import StalledError, records_between
+from consumer.kafka.topics.topics import CALL_TIMEOUT_S, Watermarks
 
 OLD_S = 86_400.0
 READ_S = 10.0

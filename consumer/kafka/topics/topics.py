@@ -23,7 +23,7 @@ from confluent_kafka.admin import (
 
 from consumer.errors import TopicError
 from consumer.kafka import clients
-from consumer.kafka.topic_rules import (
+from consumer.kafka.topics.rules import (
     COMPACTED,
     DEAD_LETTERS,
     Entries,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import httpx
 
 from consumer.admin.status import Status, duration, now_of, number
-from consumer.commands.status_display import StatusError, fetch
+from consumer.commands.status.display import StatusError, fetch
 
 MAX_AT_ONCE = 32
 

@@ -22,11 +22,11 @@ from confluent_kafka.admin import AdminClient
 
 from consumer.errors import IdentityError, TopicError
 from consumer.kafka import clients
-from consumer.kafka import topics as kafka_topics
-from consumer.kafka.identity import Recorded, present_identities, recorded_positions, verified
+from consumer.kafka.identity.identity import Recorded, present_identities, recorded_positions, verified
 from consumer.kafka.pending import Pending, pending_actions
-from consumer.kafka.topic_rules import TopicRules
-from consumer.kafka.topics import CALL_TIMEOUT_S, RelayTopics
+from consumer.kafka.topics import topics as kafka_topics
+from consumer.kafka.topics.rules import TopicRules
+from consumer.kafka.topics.topics import CALL_TIMEOUT_S, RelayTopics
 from schemas.pending_action import SourceIdentity
 
 SOURCE = "{source}"

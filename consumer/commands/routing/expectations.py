@@ -24,8 +24,8 @@ from pathlib import Path
 
 import yaml
 
-from consumer.commands.exports import Defaults, Unreadable, records_in
-from consumer.commands.route import Verdict, judged
+from consumer.commands.routing.exports import Defaults, Unreadable, records_in
+from consumer.commands.routing.route import Verdict, judged
 from consumer.config.settings import load
 from consumer.errors import ConfigurationError
 from consumer.events.numbers import written

@@ -59,7 +59,7 @@ def status(
 
 def _all(urls: list[str], look: output.Look) -> int:
     """Print all instances; returns the exit code."""
-    from consumer.commands import fleet
+    from consumer.commands.status import fleet
 
     try:
         found = fleet.asked(fleet.addresses(urls))
@@ -90,7 +90,7 @@ def _check(url: str) -> None:
 
 
 def _show(url: str, *, live: bool | None, as_json: bool) -> None:
-    from consumer.commands import status_display as display
+    from consumer.commands.status import display
 
     try:
         first = display.fetch(url)

@@ -19,8 +19,8 @@ from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment
 from consumer.errors import ConfigurationError
 from consumer.kafka import clients
-from consumer.kafka.scan import StalledError, records_between
-from consumer.kafka.topics import CALL_TIMEOUT_S, RelayTopics, watermarks
+from consumer.kafka.topics.scan import StalledError, records_between
+from consumer.kafka.topics.topics import CALL_TIMEOUT_S, RelayTopics, watermarks
 from schemas.dead_letter import Reason
 from schemas.outcome import OutcomeName
 

@@ -29,11 +29,11 @@ from confluent_kafka.admin import AdminClient
 from consumer.core.places import incarnation_at, item_at, offset_at, place_of
 from consumer.errors import AdoptionRefusedError
 from consumer.kafka import clients
-from consumer.kafka.identity import Recorded, differ, differences, present_identities, recorded_positions
-from consumer.kafka.initial_offsets import PositionRecord, start_id, write_positions
+from consumer.kafka.identity.identity import Recorded, differ, differences, present_identities, recorded_positions
 from consumer.kafka.records import action_key, place_of_key
-from consumer.kafka.scan import records_between
-from consumer.kafka.topics import (
+from consumer.kafka.source.initial_offsets import PositionRecord, start_id, write_positions
+from consumer.kafka.topics.scan import records_between
+from consumer.kafka.topics.topics import (
     CALL_TIMEOUT_S,
     RelayTopics,
     Watermarks,

@@ -27,11 +27,11 @@ from consumer.core.ownership import Assignment, Ownership, Partition
 from consumer.core.progress import Reading
 from consumer.errors import ConsumerFailedError
 from consumer.kafka import clients
-from consumer.kafka.ends import EndWatch
 from consumer.kafka.facts import ClientError, Consumed, Failed, PartitionsCounted, Report, Statistics
-from consumer.kafka.identity import SourceWatch
-from consumer.kafka.membership import POLL_S, Membership, is_fatal
-from consumer.kafka.withheld import GroupWatch
+from consumer.kafka.identity.identity import SourceWatch
+from consumer.kafka.source.membership import POLL_S, Membership, is_fatal
+from consumer.kafka.source.withheld import GroupWatch
+from consumer.kafka.topics.ends import EndWatch
 from schemas.pending_action import SourceIdentity
 
 BATCHES_AHEAD = 2  # one that the event loop works on and one that waits

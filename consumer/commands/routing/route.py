@@ -20,7 +20,7 @@ from consumer.commands.exits import exit_codes, refuse
 from consumer.commands.options import AsJson, Config, bytes_of, lines_of, loaded
 
 if TYPE_CHECKING:
-    from consumer.commands.exports import Unreadable
+    from consumer.commands.routing.exports import Unreadable
     from consumer.config.settings import Settings
     from consumer.events.deciding import Decided
     from consumer.events.formats.formats import Awaiting
@@ -98,7 +98,7 @@ def route(
             raise typer.Exit(_test(folder))
         if (file is None) == (offset is None) or folder is not None:
             refuse("name the events: FILE or --offset")
-        from consumer.commands.exports import Defaults, records_in
+        from consumer.commands.routing.exports import Defaults, records_in
 
         settings = loaded(config, only_routes=offset is None)
         defaults = Defaults(topic or settings.source.topics[0], None if key is None else key.encode(), _headers(header))
@@ -121,7 +121,7 @@ def route(
 
 def _test(folder: Path) -> int:
     """Compare every folder below this one with what it expects; returns the exit code."""
-    from consumer.commands.expectations import differences, folders_below
+    from consumer.commands.routing.expectations import differences, folders_below
 
     folders = folders_below(folder)
     if not folders:
@@ -143,8 +143,8 @@ def _headers(given: list[str] | None) -> list[tuple[str, bytes | None]]:
 
 
 def _from_broker(settings: Settings, topic: str, text: str) -> SourceEvent | Unreadable:
-    from consumer.commands.exports import original
-    from consumer.kafka.scan import record_at
+    from consumer.commands.routing.exports import original
+    from consumer.kafka.topics.scan import record_at
 
     match = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,18})", text)
     if match is None:
@@ -270,7 +270,7 @@ def judged(
 
     `now`: seconds since 1970, for `max_age`; None: the present time.
     """
-    from consumer.commands.exports import Unreadable
+    from consumer.commands.routing.exports import Unreadable
     from consumer.config.formats import formats_of
     from consumer.events.deciding import decide
     from consumer.events.formats.formats import Awaiting

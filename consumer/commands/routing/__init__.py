@@ -1,0 +1,1 @@
+"""`route`: what would become of an event."""

@@ -1,0 +1,1 @@
+"""`status`: what an instance says of itself."""

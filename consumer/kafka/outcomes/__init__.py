@@ -1,0 +1,1 @@
+"""The outcomes topic: its records, and which facts they say were sent."""

@@ -1,0 +1,1 @@
+"""Reading the source: the consumer, its membership of the group, and where it starts."""
