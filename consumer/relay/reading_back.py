@@ -62,7 +62,7 @@ class ReadingBack:
         self._log = log
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="read-back")
         self._is_reading = False
-        self._failures: dict[Assignment, tuple[int, float]] = {}  # how many in a row, and until when it waits
+        self._failures: dict[Assignment, tuple[int, float]] = {}  # in a row, and until when
 
     def close(self) -> None:
         """End its thread as soon as it can."""
