@@ -586,15 +586,18 @@ class Ledger:
 
     # -- parking (rule 10) ---------------------------------------------------------------------------------------
 
-    def to_read_back(self, now: float, connections: Collection[str]) -> ToRead | None:
+    def to_read_back(
+        self, now: float, connections: Collection[str], waiting: Collection[Assignment] = ()
+    ) -> ToRead | None:
         """Return which parked records are to be read now; None: no more fits in.
 
-        Those of a connection that is not one of `connections` need no room: they end at once.
+        Those of a connection that is not one of `connections` need no room: they end at once. Nothing is read of the
+        partitions that are `waiting`: they could not be read a moment ago.
         """
 
         def wanted(assignment: Assignment, connection: str) -> bool | None:
             partition = self._partitions.get(assignment)
-            if partition is None or partition.stopping:
+            if partition is None or partition.stopping or assignment in waiting:
                 return False
             return True if connection in connections else None
 

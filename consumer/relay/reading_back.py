@@ -1,7 +1,8 @@
 """Parked actions come back: their records are read, and the ledger holds them again (core/parking.py).
 
 Rules:
- 1. One thing is read at a time. While the journal is full, nothing is.
+ 1. One thing is read at a time. While the journal is full, nothing is. A partition that cannot be read waits, longer
+    each time: the others are read meanwhile.
  2. What was read counts only where the partition is still ours and not in a hand-over. Otherwise its next owner finds
     the record where it was.
  3. The journal learns of it first: from then on the records hold the low-water mark themselves.
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from consumer.core.clock import Clock
 from consumer.core.effects import LiveAction
 from consumer.core.ledger import Ledger
+from consumer.core.ownership import Assignment
 from consumer.core.parking import ToRead
 from consumer.kafka.facts import Committed
 from consumer.kafka.journal.writes import Put, Unparked
@@ -30,7 +32,7 @@ from consumer.relay.outbox import Outbox
 from consumer.relay.partitions import Partitions
 from consumer.relay.tasks import Tasks
 
-READ_RETRY_S = 1.0
+READ_RETRY_S = (5.0, 15.0, 60.0)
 
 
 class ReadingBack:
@@ -61,6 +63,7 @@ class ReadingBack:
         self._log = log
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="read-back")
         self._is_reading = False
+        self._failures: dict[Assignment, tuple[int, float]] = {}  # in a row, and until when
 
     def close(self) -> None:
         """End its thread as soon as it can."""
@@ -70,7 +73,9 @@ class ReadingBack:
         """Begin to read where there is room (rule 1)."""
         if self._is_reading or not self._ledger.parking.count or self._outbox.journal_is_full:
             return
-        read = self._ledger.to_read_back(now, self._dispatch.connections)
+        self._failures = {each: of for each, of in self._failures.items() if each in self._partitions.ours}
+        waiting = {assignment for assignment, (_, until) in self._failures.items() if until > now}
+        read = self._ledger.to_read_back(now, self._dispatch.connections, waiting)
         if read is not None:
             self._is_reading = True
             self._tasks.start(self._read(read))
@@ -83,8 +88,12 @@ class ReadingBack:
         except RestoreError as error:
             if self._ledger.parking.is_current(read):
                 self._log.throttled("parked actions cannot be read back yet", why=str(error))
-                await asyncio.sleep(READ_RETRY_S)
+            failures, _ = self._failures.get(read.assignment, (0, 0.0))
+            wait_s = READ_RETRY_S[min(failures, len(READ_RETRY_S) - 1)]
+            self._failures[read.assignment] = (failures + 1, self._clock() + wait_s)
+            asyncio.get_running_loop().call_later(wait_s, self._tick_soon)
         else:
+            self._failures.pop(read.assignment, None)
             self._take(read, records, self._clock())
         self._is_reading = False
         self._tick_soon()

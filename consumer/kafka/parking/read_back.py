@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Partition
 from consumer.kafka import clients
-from consumer.kafka.restore import GIVE_UP_S, Reader, RestoreError
+from consumer.kafka.restore import GIVE_UP_SOON_S, Reader, RestoreError
 from consumer.kafka.topics.topics import RelayTopics
 
 GAP = 1000  # records that are rather read than skipped
@@ -66,7 +66,7 @@ class ReadBack:
         self, reader: Reader, assignment: Assignment, at: Partition, stretch: range, asked: set[int]
     ) -> list[ParkedRecord]:
         found: list[ParkedRecord] = []
-        give_up_at = self._clock() + GIVE_UP_S
+        give_up_at = self._clock() + GIVE_UP_SOON_S
         why = "the broker does not answer"
         reader.start({at: stretch.start})
         try:
@@ -87,7 +87,7 @@ class ReadBack:
                 if not self._wanted(assignment):
                     raise RestoreError("no longer owned")
                 if self._clock() > give_up_at:
-                    raise RestoreError(f"gave up after {GIVE_UP_S:g} s of reading {at[0]}[{at[1]}]: {why}")
+                    raise RestoreError(f"gave up after {GIVE_UP_SOON_S:g} s of reading {at[0]}[{at[1]}]: {why}")
         finally:
             reader.stop()
 
