@@ -42,7 +42,6 @@ TO_BE_REACHED = (
     "a parked record was not found",
     "a parked record's offset stayed unknown",
     "a restore left actions parked",
-    "a restore found records of events that are still to be read",
     "compacted",
     "a restore met an open transaction",
     "a restore knew no offset of orders",

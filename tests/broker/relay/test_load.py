@@ -33,8 +33,9 @@ from tests.support.waiting import PATIENCE_S, until
 
 LIMIT = 500
 OVERSHOOT = BATCHES_AHEAD * MAX_RECORDS  # what may be on its way when the source is paused
-# What is pending takes about 1 KB (`python -m benchmarks.restore`): all that waits would be 60 MB and more.
-FLAT_BYTES = 12 << 20
+# What is pending takes about 1 KB (`python -m benchmarks.restore`): all that waits would be 200 MB and more. Work at full
+# speed takes some 70 MB, whatever waits: batches, transactions and librdkafka's buffers.
+FLAT_BYTES = 112 << 20
 
 
 # Back-pressure
@@ -44,11 +45,11 @@ def test_memory_stays_flat_while_very_many_events_wait_in_the_source(
     sandboxes: SandboxFactory, tmp_path: Path, scale: Scale, figures: Figures
 ) -> None:
     sandbox = sandboxes()
-    waiting = scale.of(60_000, 1_000_000)
-    marks = range(1000, scale.of(5001, waiting + 1), scale.of(1000, 27_000))  # the short form stops at the last
+    waiting = scale.of(200_000, 1_000_000)
+    marks = range(1000, scale.of(13_001, waiting + 1), scale.of(3000, 27_000))  # the short form stops at the last
     rate_limit = scale.of(1000, 20_000)
     resident: list[float] = []
-    paused = False
+    parked = 0.0
     with instant_engage(waiting) as url:
         file = written(
             tmp_path,
@@ -59,16 +60,15 @@ def test_memory_stays_flat_while_very_many_events_wait_in_the_source(
                 if number < 2:  # nothing waits before the first mark, everything from then on
                     _publish(sandbox, range(marks[0]) if number == 0 else range(marks[0], waiting))
                 until(lambda: _account(url)["orders"] >= mark, f"{mark} are accepted", PATIENCE_S * len(marks))  # noqa: B023
-                consumed = relay.metric("events_consumed_total")
-                assert consumed - _account(url)["orders"] <= LIMIT + OVERSHOOT
-                assert relay.metric("pending_actions") <= LIMIT + OVERSHOOT
-                paused = paused or relay.metric("source_paused") == 1
+                held = relay.metric("pending_actions")
+                assert held <= LIMIT + OVERSHOOT, "what is beyond the limit is parked, not held"
+                parked = max(parked, relay.metric("parked_actions"))
                 resident.append(_resident_bytes(relay))
             assert relay.stop() == 0
         account = _account(url)
     assert max(resident) - resident[0] < FLAT_BYTES, [int(each) >> 20 for each in resident]
-    assert paused
-    assert account["orders"] >= marks[-1] > LIMIT + OVERSHOOT, "the source was resumed"
+    assert parked > LIMIT + OVERSHOOT
+    assert account["orders"] >= marks[-1] > LIMIT + OVERSHOOT, "parked actions came back"
     assert account["repeated"] == account["wrong"] == 0
     growth = f"{(max(resident) - resident[0]) / (1 << 20):.1f} MiB"
     figures(events_waiting=waiting, limit=LIMIT, accepted=account["orders"], memory_growth=growth)
@@ -77,7 +77,6 @@ def test_memory_stays_flat_while_very_many_events_wait_in_the_source(
         return
     with Books(sandbox) as books:
         books.read()
-        assert books.max_live <= LIMIT + OVERSHOOT
         assert books.dead_letters == []
         # Stopped in the middle, nothing is lost: what was taken is accepted or pending.
         assert sandbox.offset(sandbox.topics.source) == account["orders"] + len(books.live) < waiting
