@@ -33,8 +33,8 @@ from tests.support.waiting import PATIENCE_S, until
 
 LIMIT = 500
 OVERSHOOT = BATCHES_AHEAD * MAX_RECORDS  # what may be on its way when the source is paused
-# What is pending takes about 1 KB (`python -m benchmarks.restore`): all that waits would be 200 MB and more. Work at full
-# speed takes some 70 MB, whatever waits: batches, transactions and librdkafka's buffers.
+# What is pending takes about 1 KB (`python -m benchmarks.restore`): all that waits would be 200 MB and more. Work at
+# full speed takes some 70 MB, whatever waits: batches, transactions and librdkafka's buffers.
 FLAT_BYTES = 112 << 20
 
 
