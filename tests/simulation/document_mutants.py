@@ -227,17 +227,3 @@ def a_redriven_change_replaces_a_newer_one(patch: Patch) -> None:
         return isinstance(entry.source, Change) or original(self, entry)
 
     patch.setattr(Ledger, "_may_send_document", may_send_document)
-
-
-@mutation
-def a_repeat_of_a_document_with_its_action_follows_at_once(patch: Patch) -> None:
-    original = Ledger._in_doubt_now
-
-    def in_doubt_now(self: Ledger, entry: _Entry, why: str, retry_after_s: float | None, now: float) -> list[Effect]:
-        effects = original(self, entry, why, retry_after_s, now)
-        if entry.needs_no_tag and entry.state is State.HOLDING and entry.ending is None:
-            entry.due = now + 11.0  # as an action by itself, but Engage may still be at work on the document
-            self._heap.sort()
-        return effects
-
-    patch.setattr(Ledger, "_in_doubt_now", in_doubt_now)
