@@ -29,6 +29,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
 COPY pyproject.toml README.md requirements-dev.lock ./
 COPY schemas ./schemas
 COPY consumer ./consumer
+COPY examples/06-platforms ./examples/06-platforms
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv build --wheel --require-hashes --build-constraints requirements-dev.lock --out-dir /dist
 RUN uv pip install --python /opt/engage-relay --compile-bytecode --no-cache \

@@ -179,6 +179,15 @@ def test_it_says_the_version_that_its_label_has(image: Image) -> None:
     assert f"VERSION={PROJECT['version']}" in FINAL.all("ARG")
 
 
+def test_the_routes_of_the_platforms_came_along(image: Image, tmp_path: Path) -> None:
+    platforms = {path.parent.name for path in (ROOT / "examples" / "06-platforms").glob("*/relay.yaml")}
+    assert platforms
+    for platform in platforms:
+        written = tmp_path / f"{platform}.yaml"
+        done = image.run("config", "init", platform, "--file", str(written))
+        assert (done.returncode, written.is_file()) == (0, True), done.stderr
+
+
 def test_an_error_in_the_configuration_ends_as_documented(image: Image) -> None:
     done = image.run("check-config")
     assert done.returncode == 2

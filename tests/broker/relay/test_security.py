@@ -57,16 +57,20 @@ def secured(certificates: Certificates) -> Iterator[SecuredBroker]:
 
 @cache
 def _table_of_rights() -> list[list[str]]:
-    rows = re.findall(r"^\| `([a-z -]+)` \| ([a-z, ]+) \| `([\w.-]+)` \| ([\w, ]+) \|$", _security_md(), re.MULTILINE)
-    return [list(row) for row in rows]
+    """Return who needs which rights, and what for: nothing is named where he does not go on without."""
+    row = r"^\| `([a-z -]+)`(?:, for `([a-z]+)`)? \| ([a-z, ]+) \| `([\w.-]+)` \| ([\w, ]+) \|$"
+    return [list(found) for found in re.findall(row, _security_md(), re.MULTILINE)]
 
 
 def _security_md() -> str:
     return (ROOT / "SECURITY.md").read_text()
 
 
-def rights(command: str, sandbox: Sandbox) -> list[Right]:
-    """Return what SECURITY.md grants for a command, with the place's names for those of its example."""
+def rights(command: str, sandbox: Sandbox, *, only_for: str | None = None) -> list[Right]:
+    """Return what SECURITY.md grants for a command, with the place's names for those of its example.
+
+    `only_for`: the rights that the command goes on without, of this row.
+    """
     group = str(sandbox.properties["group.id"])
     found = [
         Right(
@@ -75,8 +79,8 @@ def rights(command: str, sandbox: Sandbox) -> list[Right]:
             operation.upper(),
             resource.endswith(", prefix"),
         )
-        for who, resource, name, operations in _table_of_rights()
-        if who == command
+        for who, purpose, resource, name, operations in _table_of_rights()
+        if who == command and only_for in (None, purpose)
         for operation in operations.split(", ")
     ]
     assert found, f"SECURITY.md says nothing of `{command}`"
@@ -189,6 +193,8 @@ UNSERVED = re.compile(
     "cannot run|waiting for Kafka at|Kafka does not answer as it should|transaction aborted, trying again|"
     "restoring .*authorization failed"
 )
+# What he reads of one that may not read what was sent.
+FACTS_LOST = "nobody knows which facts were sent before: their repeats may be sent"
 
 
 def unserved(relay: RelayProcess) -> bool:
@@ -223,12 +229,39 @@ def test_whoever_lacks_a_proof_or_a_right_says_so_and_sends_nothing(
             sandbox = sandboxes(broker=secured.broker)
             lacks = rights("run", sandbox)
             left_out = lacks.pop(number)
+            if [left_out] == rights("run", sandbox, only_for="repeats"):
+                continue  # the next test
             secured.grant(*lacks)
             start(f"no {left_out.operation} on {left_out.resource} {number}", sandbox, secured.scram(PASSWORD))
 
         for name, relay in relays.items():
             until(partial(unserved, relay), f"{name}: it says that it is not served")
         assert engage.actions_asked() == 0
+
+
+def test_without_the_right_to_read_what_was_sent_it_says_so_and_goes_on(
+    secured: SecuredBroker, sandboxes: SandboxFactory, tmp_path: Path
+) -> None:
+    assert FACTS_LOST in _security_md()
+    sandbox = sandboxes(broker=secured.broker)
+    (left_out,) = rights("run", sandbox, only_for="repeats")
+    assert (left_out.name, left_out.operation) == (sandbox.topics.outcomes, "READ")
+    secured.grant(*(each for each in rights("run", sandbox) if each != left_out))
+    with Engage() as engage, Books(sandbox) as books:
+        kafka = secured.scram(PASSWORD)
+        config = written(tmp_path, configuration(sandbox, engage.url, kafka=kafka) | {"repeats": "24h"})
+        engage.submit(ORDER)
+        for number in (1, 2):  # one fact; the second run does not know of the first one's
+            with RelayProcess(tmp_path, config, *(["--from", "earliest"] if number == 1 else [])) as relay:
+                publish(sandbox, [(ORDER, personal(number))])
+                books.wait_until_settled()
+                lost = [line for line in relay.text.splitlines() if FACTS_LOST in line]
+                assert len(lost) == relay.metric("facts_lost_total") == number - 1
+                assert all(f"{left_out.name}[" in line and "authorization failed" in line for line in lost)
+                assert all(json.loads(line)["level"] == "error" for line in lost)
+                assert relay.stop() == 0
+        assert engage.events_of(ORDER) == [1, 2]
+        assert books.dead_letters == []
 
 
 def test_check_config_names_each_right_that_is_missing(
