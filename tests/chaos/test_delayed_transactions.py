@@ -23,7 +23,8 @@ from consumer.core.ownership import Assignment, Ownership
 from consumer.kafka.facts import Committed, Fact
 from consumer.kafka.journal.transactions import Transactions
 from consumer.kafka.journal.writes import Begin, DeadLetter
-from consumer.kafka.records import DeadLetterRecord
+from consumer.kafka.outcomes.outcomes import EndedEvent
+from consumer.kafka.records import DeadLetterRecord, SourceEvent
 from consumer.kafka.topics.topics import RelayTopics
 from schemas.dead_letter import Reason
 from schemas.pending_action import SourceIdentity
@@ -201,25 +202,52 @@ def test_a_commit_that_arrives_late_does_not_cost_the_partitions(line: Line) -> 
         assert relay.metric("rebalances_total") == 1, "the assignment that it began with"
 
 
+@dataclass(frozen=True)
+class Written:
+    """A record as its delivery tells of it."""
+
+    of: str
+    within: int
+    content: bytes | None
+
+    def topic(self) -> str:
+        return self.of
+
+    def partition(self) -> int:
+        return self.within
+
+    def value(self) -> bytes | None:
+        return self.content
+
+    def offset(self) -> int:
+        return 0
+
+
 class Noted:
     """A producer that notes what is asked of it; whatever is flushed was written at offset 0."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self._unwritten: list[Callable[[None, Noted], None]] = []
+        self._unwritten: list[tuple[Callable[[None, Written], None], Written]] = []
 
-    def produce(self, topic: str, *_: object, on_delivery: Callable[[None, Noted], None], **more: object) -> None:
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int,
+        *,
+        on_delivery: Callable[[None, Written], None],
+        **more: object,
+    ) -> None:
         self.asked.append(topic)
-        self._unwritten.append(on_delivery)
+        self._unwritten.append((on_delivery, Written(topic, partition, value)))
 
     def flush(self, timeout_s: float) -> int:
         self.asked.append("flush")
-        for delivered in self._unwritten:
-            delivered(None, self)
+        for delivered, record in self._unwritten:
+            delivered(None, record)
         self._unwritten.clear()
-        return 0
-
-    def offset(self) -> int:
         return 0
 
     def __getattr__(self, name: str) -> Callable[..., None]:
@@ -232,7 +260,7 @@ def test_a_dead_letter_is_safe_before_the_position_that_stands_for_it() -> None:
     facts: list[Fact] = []
     transactions = Transactions(
         clients,
-        topics={"orders": RelayTopics("orders", "delay", "dead-letters")},
+        topics={"orders": RelayTopics("orders", "delay", "dead-letters", "outcomes")},
         identities={"orders": SourceIdentity(group="g", topic="orders")},
         ownership=lambda: Ownership(b"CGMDv2:" + (1).to_bytes(4, sys.byteorder), {("orders", 0): 1}),
         clock=steady_clock(),
@@ -241,10 +269,22 @@ def test_a_dead_letter_is_safe_before_the_position_that_stands_for_it() -> None:
         replace_too_large=Mock(),
     )
     dead_letter = DeadLetterRecord(b"key", b"garbage", [])
-    write = DeadLetter(assignment=assignment, record=dead_letter, reason=Reason.UNDECODABLE, offset=0, next_offset=1)
+    garbage = SourceEvent(topic="orders", partition=0, offset=0, timestamp_ms=None, key=b"key", value=b"garbage")
+    write = DeadLetter(
+        assignment=assignment,
+        record=dead_letter,
+        reason=Reason.UNDECODABLE,
+        offset=0,
+        next_offset=1,
+        outcome=EndedEvent(event=garbage, reason=Reason.UNDECODABLE, ended=1.0),
+    )
     transactions.settle([Begin(assignment, [], 0, 0), write])
     written = producer.asked[producer.asked.index("begin_transaction") + 1 :]
-    assert written[:5] == ["dead-letters", "flush", "delay", "flush", "send_offsets_to_transaction"]
+    assert written == [
+        *("dead-letters", "flush"),
+        *("outcomes", "delay", "flush"),
+        *("send_offsets_to_transaction", "commit_transaction"),
+    ]
     assert [type(fact) for fact in facts] == [Committed]
 
 
