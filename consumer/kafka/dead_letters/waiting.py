@@ -20,20 +20,20 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from consumer.core.ownership import Partition
 from consumer.kafka import clients
 from consumer.kafka.dead_letters.redrive import REDRIVEN
 from consumer.kafka.topics.scan import StalledError, records_between
-from consumer.kafka.topics.topics import RelayTopics, watermarks
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.dead_letter import PREFIX
 
 LOOK_INTERVAL_S = 15.0  # as often as Prometheus scrapes
 UNOWNED_INTERVAL_S = 1.0  # while there is nothing to count: an assignment is counted soon
 # What is read ahead takes memory, and nobody waits for this.
 LITTLE_AHEAD = {"queued.min.messages": 1000, "queued.max.messages.kbytes": 4096}
+ANSWER_S = 10.0
 STOP_S = 2.0  # a call to a broker that does not answer is not waited for
 _REASON, _SOURCE = PREFIX + "reason", PREFIX + "source-topic"
 
@@ -97,12 +97,11 @@ class WaitingDeadLetters:
             self._thread.join(STOP_S)
 
     def _run(self) -> None:
-        admin = AdminClient(clients.base(self._properties), logger=clients.LOGGER)
         properties = {**clients.reader(self._properties), **LITTLE_AHEAD}
         with closing(Consumer(properties, logger=clients.LOGGER)) as reader:
             while not self._stopping.is_set():
                 try:
-                    self._look(reader, admin)
+                    self._look(reader)
                 except (KafkaException, StalledError) as error:
                     self._say(error)
                 else:
@@ -110,13 +109,14 @@ class WaitingDeadLetters:
                     self._said = ""
                 self._stopping.wait(self._interval_s if self._counts else min(self._interval_s, UNOWNED_INTERVAL_S))
 
-    def _look(self, reader: Consumer, admin: AdminClient) -> None:
+    def _look(self, reader: Consumer) -> None:
         owned = {each for each in self._owned() if each[0] in self._topics}
         self._counts = {each: self._counts.get(each, Count(each[0])) for each in owned}
         places = {each: (self._topics[each[0]].dead_letters, each[1]) for each in owned}
-        ends = watermarks(admin, set(places.values()))
         for each, count in self._counts.items():
-            low, end = ends[places[each]]
+            # Not by the admin client: librdkafka 2.16 aborts the process (`eonce->refcnt > 0`) now and then where the
+            # offsets of a partition are asked for while its leader goes away.
+            low, end = reader.get_watermark_offsets(TopicPartition(*places[each]), timeout=ANSWER_S)
             if end < count.next:  # the topic was recreated
                 count.next, count.waiting = 0, set()
             count.forget_before(low)
