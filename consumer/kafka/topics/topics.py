@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
+    AclOperation,
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
@@ -81,7 +82,8 @@ def partition_counts(admin: AdminClient, names: Iterable[str]) -> dict[str, int]
 def check(admin: AdminClient, topics: Iterable[RelayTopics], rules: TopicRules = _AS_BUILT) -> list[str]:
     """Check that all topics are there and fit; returns what could not be checked, a line each.
 
-    Raises TopicError where a topic is missing, has too few partitions or does not fit (topic_rules.py).
+    Raises TopicError where a topic is missing, has too few partitions, does not fit (topic_rules.py) or may not be
+    written: an action whose end cannot be recorded must not be sent.
     """
     errors: list[str] = []
     unseen: list[str] = []
@@ -95,6 +97,9 @@ def check(admin: AdminClient, topics: Iterable[RelayTopics], rules: TopicRules =
                 errors.append(f"topic {name} does not exist")
             elif counts[name] < wanted:  # more: the source was recreated with fewer (adoption.py, rule 5)
                 errors.append(f"topic {name} has {counts[name]} partitions, its source {each.source} has {wanted}")
+        # What the others refuse is known before an action is sent. An outcome is written when it has been.
+        unwritable = _unwritable(admin, [name for name in each.own if name in counts and name == each.outcomes])
+        errors += [f"topic {name} may not be written: its rights do not include Write" for name in unwritable]
         entries = _configurations(admin, counts)
         errors += [str(misfit) for misfit in _misfits(each, entries, rules)]
         unseen += [
@@ -290,6 +295,24 @@ def _counts(admin: AdminClient, names: Iterable[str]) -> tuple[dict[str, int], l
             elif code != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise
     return counts, forbidden
+
+
+def _unwritable(admin: AdminClient, names: list[str]) -> list[str]:
+    """Return the topics that we may read or describe, but not write. Where the broker does not say, we may."""
+    if not names:
+        return []
+    described = admin.describe_topics(
+        TopicCollection(names), include_authorized_operations=True, request_timeout=CALL_TIMEOUT_S
+    )
+    found: list[str] = []
+    for name, future in described.items():
+        try:
+            granted = future.result(CALL_TIMEOUT_S).authorized_operations
+        except KafkaException:
+            continue  # it is read and written later, and says so then
+        if granted and AclOperation.WRITE not in granted:
+            found.append(name)
+    return found
 
 
 def _await_visible(admin: AdminClient, made: dict[str, int], altered: dict[str, dict[str, str]]) -> None:
