@@ -154,7 +154,17 @@ class Relay:
         self._started = time.monotonic()
         with process.pinned_to(process.cores()[0]), self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "consumer.cli", "run", "--config", str(file), "--from", "earliest"],
+                [
+                    sys.executable,
+                    "-m",
+                    "consumer.cli",
+                    "run",
+                    "--config",
+                    str(file),
+                    "--from",
+                    "earliest",
+                    "--no-max-age",
+                ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={name: value for name, value in os.environ.items() if not name.startswith("ENGAGE_")},
