@@ -6,12 +6,12 @@ Rules:
     became a dead letter for another reason frees it: nobody was told.
  3. Facts belong to a partition, as their orders do: whoever owns it knows them. They are bounded by the window.
 
-A fact costs 130 bytes (benchmarks/facts.py).
+A fact costs 180 bytes (benchmarks/facts.py).
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 
 from consumer.core.ownership import Assignment
@@ -22,7 +22,8 @@ class _Facts:
 
     def __init__(self) -> None:
         self.open: Counter[bytes] = Counter()
-        self.sent: dict[bytes, float] = {}  # when, the oldest first
+        # When, the oldest first. A dict would look past all that it has forgotten to find its oldest.
+        self.sent: OrderedDict[bytes, float] = OrderedDict()
 
 
 class Repeats:
@@ -48,7 +49,7 @@ class Repeats:
             newest: dict[bytes, float] = {}
             for fact, at in (*sent, *facts.sent.items()):
                 newest[fact] = max(at, newest.get(fact, at))
-            facts.sent = dict(sorted(newest.items(), key=lambda each: each[1]))
+            facts.sent = OrderedDict(sorted(newest.items(), key=lambda each: each[1]))
 
     def drop(self, assignment: Assignment) -> None:
         """Forget a partition that is another instance's now."""
@@ -77,8 +78,8 @@ class Repeats:
         if facts.open[fact] <= 0:
             del facts.open[fact]
         if sent:
-            facts.sent.pop(fact, None)
             facts.sent[fact] = now
+            facts.sent.move_to_end(fact)
         self._forget_old(facts, now)
 
     def _forget_old(self, facts: _Facts, now: float) -> None:
