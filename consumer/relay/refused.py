@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from consumer.core.ownership import Assignment
 from consumer.kafka.journal.writes import DeadLetter, Put, size_of
@@ -94,7 +95,7 @@ class RefusedDeadLetters:
         due: list[DeadLetter] = []
         for topic in self._topics.values():
             if topic.retry_at <= now and not topic.under_way:
-                first = list(topic.waiting)[:MAX_AT_ONCE]
+                first = list(islice(topic.waiting, MAX_AT_ONCE))
                 topic.under_way.update(first)
                 due += [topic.waiting[at] for at in first]
         return due
@@ -109,9 +110,12 @@ class RefusedDeadLetters:
         topic = self._topics.get(assignment.topic)
         if topic is None:
             return []
-        asked = {at for at in topic.waiting if at[0] == assignment and key in (None, at[1])}
-        topic.to_rewrite |= asked & topic.under_way
-        return [put_of(write) for at, write in topic.waiting.items() if at in asked - topic.under_way]
+        if key is None:
+            asked = [at for at in topic.waiting if at[0] == assignment]
+        else:
+            asked = [at for at in ((assignment, key),) if at in topic.waiting]
+        topic.to_rewrite.update(at for at in asked if at in topic.under_way)
+        return [put_of(topic.waiting[at]) for at in asked if at not in topic.under_way]
 
     def figures(self) -> Mapping[str, tuple[int, str]]:
         """Return how many there are of each source topic, and why the last one was refused."""
