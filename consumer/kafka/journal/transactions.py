@@ -502,23 +502,27 @@ class Transactions:
         except UnknownOutcomeError as error:
             if not self._was_committed(batches, transaction, error):
                 raise
+        parked: dict[Put, int | None] = {}
         for batch in batches:
             state = self._partitions[batch.assignment]
-            state.mark.apply(batch.written, batch.end, {write.key for write in batch.parked})
+            of_batch = {write: batch.offset_of(write) for write in batch.parked}
+            parked |= of_batch
+            state.mark.apply(batch.written, batch.end, {write.key for write in of_batch})
             state.next_offset, state.end, state.recreated = batch.next_offset, batch.end, False
             state.silent, state.committed_at = 0, self._clock()
         seconds = self._clock() - started
         self._size.committed(sum(map(size_of, writes)), seconds)
-        for write in writes:
-            if isinstance(write, DeadLetter):
-                self._hopeless.pop(self._dead_letters_of(write), None)
+        if self._hopeless:
+            for write in writes:
+                if isinstance(write, DeadLetter):
+                    self._hopeless.pop(self._dead_letters_of(write), None)
         self._report(
             Committed(
                 writes,
                 self._ownership_confirmed_at,
                 seconds,
                 dead_letters={write: at for batch in batches for write, at in batch.dead_letters_at.items()},
-                parked={write: batch.offset_of(write) for batch in batches for write in batch.parked},
+                parked=parked,
                 recreated={
                     batch.assignment: self._partitions[batch.assignment].incarnation
                     for batch in batches
