@@ -83,7 +83,7 @@ def partition_counts(admin: AdminClient, names: Iterable[str]) -> dict[str, int]
 def check(admin: AdminClient, topics: Iterable[RelayTopics], rules: TopicRules = _AS_BUILT) -> list[str]:
     """Check that all topics are there and fit; returns what could not be checked, a line each.
 
-    Raises TopicError where a topic is missing, has too few partitions, does not fit (topic_rules.py) or may not be
+    Raises TopicError where a topic is missing, has too few partitions, does not fit (rules.py) or may not be
     written: an action whose end cannot be recorded must not be sent.
     """
     errors: list[str] = []
@@ -99,8 +99,8 @@ def check(admin: AdminClient, topics: Iterable[RelayTopics], rules: TopicRules =
             elif counts[name] < wanted:  # more: the source was recreated with fewer (adoption.py, rule 5)
                 errors.append(f"topic {name} has {counts[name]} partitions, its source {each.source} has {wanted}")
         # What the others refuse is known before an action is sent. An outcome is written when it has been.
-        unwritable = _unwritable(admin, [name for name in each.own if name in counts and name == each.outcomes])
-        errors += [f"topic {name} may not be written: its rights do not include Write" for name in unwritable]
+        if each.outcomes in counts and not _may_write(admin, each.outcomes):
+            errors.append(f"topic {each.outcomes} may not be written: its rights do not include Write")
         entries = _configurations(admin, counts)
         errors += [str(misfit) for misfit in _misfits(each, entries, rules)]
         unseen += [
@@ -298,23 +298,17 @@ def _counts(admin: AdminClient, names: Iterable[str]) -> tuple[dict[str, int], l
     return counts, forbidden
 
 
-def _unwritable(admin: AdminClient, names: list[str]) -> list[str]:
-    """Return the topics that we may read or describe, but not write. Where the broker does not say, we may."""
-    if not names:
-        return []
+def _may_write(admin: AdminClient, name: str) -> bool:
+    """Tell whether we may write a topic. Where the broker does not say, we may: a write says so later."""
     # librdkafka's mock cluster never answers this.
     described = admin.describe_topics(
-        TopicCollection(names), include_authorized_operations=True, request_timeout=RIGHTS_TIMEOUT_S
+        TopicCollection([name]), include_authorized_operations=True, request_timeout=RIGHTS_TIMEOUT_S
     )
-    found: list[str] = []
-    for name, future in described.items():
-        try:
-            granted = future.result(CALL_TIMEOUT_S).authorized_operations
-        except (KafkaException, TimeoutError):
-            continue  # it is read and written later, and says so then
-        if granted and AclOperation.WRITE not in granted:
-            found.append(name)
-    return found
+    try:
+        granted = described[name].result(CALL_TIMEOUT_S).authorized_operations
+    except (KafkaException, TimeoutError):
+        return True
+    return not granted or AclOperation.WRITE in granted
 
 
 def _await_visible(admin: AdminClient, made: dict[str, int], altered: dict[str, dict[str, str]]) -> None:
