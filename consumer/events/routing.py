@@ -267,10 +267,7 @@ def compile_routes(
 
     `ages` and `repeats_s` (None: repeats are sent): those of the routes that say nothing of their own.
     """
-    return [
-        replace(_compiled(name, rule, tables or {}, ages), repeats_s=_limit(rule.repeats, repeats_s))
-        for name, rule in rules.items()
-    ]
+    return [_compiled(name, rule, tables or {}, ages, repeats_s) for name, rule in rules.items()]
 
 
 def _limit(own: float | str | None, default: float | None) -> float | None:
@@ -294,7 +291,7 @@ def expressions_of(rule: RouteRule) -> dict[str, str]:
     return {key: text for key in EXPRESSIONS if (text := getattr(rule, key)) is not None}
 
 
-def _compiled(name: str, rule: RouteRule, tables: Tables, ages: Ages) -> Route:
+def _compiled(name: str, rule: RouteRule, tables: Tables, ages: Ages, repeats_s: float | None) -> Route:
     with_item = rule.each is not None
 
     def compiled(text: str) -> Expression:
@@ -325,7 +322,7 @@ def _compiled(name: str, rule: RouteRule, tables: Tables, ages: Ages) -> Route:
         event_time=_OCCURRED_AT if rule.event_time is None else compiled(rule.event_time),
         ages=_ages(rule, ages),
         fact=optional(rule.fact),
-        repeats_s=None,
+        repeats_s=_limit(rule.repeats, repeats_s),
         time_zone=None if rule.time_zone is None else zone_of(rule.time_zone),
         language=optional(rule.language),
         data=optional(rule.data),
