@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 from consumer.commands import output
 from consumer.commands.exits import exit_codes, refuse
 from consumer.commands.options import AsJson, Config, connections, loaded, reach, source_topics
-from consumer.commands.orders.searching import chosen, in_words, search_of
+from consumer.commands.orders.searching import chosen, in_words, teller
 
 if TYPE_CHECKING:
     from consumer.kafka.orders.lookup import Nothing
@@ -46,6 +47,7 @@ def order(
     """
     with exit_codes():
         settings = loaded(config)
+        from consumer.config.searching import search_of
         from consumer.kafka.orders.lookup import Nothing, WrongQuestionError, look_up
 
         if connection is not None and connection not in settings.engage.connections:
@@ -53,7 +55,8 @@ def order(
         topics = chosen(settings, topic)
         reach(settings)
         try:
-            found = look_up(order_id, topics, search_of(settings), partition=partition, connection=connection)
+            search = search_of(settings, time.time, teller())
+            found = look_up(order_id, topics, search, partition=partition, connection=connection)
         except WrongQuestionError as error:
             refuse(f"order {order_id}: {error}")
         for gap in found.gaps:

@@ -11,7 +11,7 @@ import typer
 from consumer.commands import output
 from consumer.commands.exits import exit_codes, refuse
 from consumer.commands.options import AsJson, Config, lines_of, loaded, reach, source_topics
-from consumer.commands.orders.searching import chosen, search_of
+from consumer.commands.orders.searching import chosen, teller
 
 if TYPE_CHECKING:
     from consumer.kafka.orders.reconciling import Problem, Sums
@@ -51,6 +51,7 @@ def reconcile(
     """
     with exit_codes():
         settings = loaded(config)
+        from consumer.config.searching import search_of
         from consumer.kafka.orders.reconciling import Problem, Seen, Sums
         from consumer.kafka.orders.reconciling import reconcile as compare
 
@@ -60,8 +61,9 @@ def reconcile(
         reach(settings)
         total, seen, gaps = Sums(), set[str](), 0
         problems: list[Problem] = []
+        search = search_of(settings, time.time, teller())
         for each in topics:
-            for found in compare(each, search_of(settings), since_ms=since_ms, orders=ids):
+            for found in compare(each, search, since_ms=since_ms, orders=ids):
                 match found:
                     case Problem():
                         problems.append(found)

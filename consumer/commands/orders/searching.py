@@ -1,4 +1,4 @@
-"""What both commands share: how they search, and what they say meanwhile."""
+"""What both commands share: which topics they search, and what they say meanwhile."""
 
 from __future__ import annotations
 
@@ -11,28 +11,11 @@ from consumer.commands import output
 if TYPE_CHECKING:
     from consumer.config.settings import Settings
     from consumer.core.ownership import Partition
-    from consumer.kafka.orders.history import Search
     from consumer.kafka.orders.reading import Span
     from consumer.kafka.orders.timeline import Searched
     from consumer.kafka.topics.topics import RelayTopics
 
 TELL_S = 2.0
-
-
-def search_of(settings: Settings) -> Search:
-    """Return how a command searches: as `run` decides, and it says how far it is."""
-    from consumer.config.formats import formats_of
-    from consumer.kafka.orders.history import Search
-
-    formats, schemas = formats_of(settings, time.time)
-    return Search(
-        properties=settings.kafka,
-        router=settings.router,
-        dead_letter_topics=settings.dead_letter_topics,
-        formats=formats,
-        schemas=schemas,
-        tell=teller(),
-    )
 
 
 def teller() -> Callable[[Mapping[Partition, Span]], None]:
