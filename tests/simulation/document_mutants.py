@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TypeVar
 
 from consumer.core.effects import ActionId, Change, Document, Effect, LiveAction, Poll, Request
 from consumer.core.ledger import Ledger, State, _Entry, _Failure
@@ -24,15 +23,10 @@ from consumer.core.outcomes import (
 )
 from consumer.core.ownership import Assignment
 from consumer.relay.dispatch import Dispatch
-from tests.simulation.mutants import Mutation, Parked, Patch
+from tests.simulation.mutants import Mutation, Parked, Patch, noting_in
 
 ALL: dict[str, Mutation] = {}
-F = TypeVar("F", bound=Mutation)
-
-
-def mutation(function: F) -> F:
-    ALL[function.__name__] = function
-    return function
+mutation = noting_in(ALL)
 
 
 @mutation

@@ -11,7 +11,6 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import TypeVar
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -54,12 +53,19 @@ Patch = pytest.MonkeyPatch
 Mutation = Callable[[Patch], None]
 Parked = Mapping[str, ParkedRecords] | None
 ALL: dict[str, Mutation] = {}
-F = TypeVar("F", bound=Mutation)
 
 
-def mutation(function: F) -> F:
-    ALL[function.__name__] = function
-    return function
+def noting_in(mutations: dict[str, Mutation]) -> Callable[[Mutation], Mutation]:
+    """Return a decorator that notes a mutation there, by its name."""
+
+    def mutation(function: Mutation) -> Mutation:
+        mutations[function.__name__] = function
+        return function
+
+    return mutation
+
+
+mutation = noting_in(ALL)
 
 
 @mutation

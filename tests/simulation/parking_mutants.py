@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import replace
-from typing import TypeVar
 
 from consumer.core.effects import Effect, LiveAction
 from consumer.core.ledger import Ledger
@@ -15,15 +14,10 @@ from consumer.kafka.journal.low_water_mark import LowWaterMark
 from consumer.kafka.parking.live_records import Kept, LiveRecords
 from consumer.kafka.parking.read_back import ParkedRecord
 from consumer.relay.reading_back import ReadingBack
-from tests.simulation.mutants import Mutation, Patch
+from tests.simulation.mutants import Mutation, Patch, noting_in
 
 ALL: dict[str, Mutation] = {}
-F = TypeVar("F", bound=Mutation)
-
-
-def mutation(function: F) -> F:
-    ALL[function.__name__] = function
-    return function
+mutation = noting_in(ALL)
 
 
 @mutation
