@@ -1,8 +1,7 @@
 """An Engage that answers at once, so that all the time that passes is the relay's. Run as a process of its own.
 
 It answers what a relay of canonical events with a job asks (GET job, POST action), checks that each action bears its
-own order's tag, and counts. It prints its port. No framework: an asyncio.Protocol on uvloop that knows as much HTTP
-as it needs.
+own order's tag, and counts. It prints its port. No framework: plain_http.py on uvloop.
 
 Job `job-x` belongs to order `order-x`, whose versionTag is `tag-x`.
 
@@ -17,11 +16,11 @@ import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import cast
 
 import uvloop
 from pydantic_core import to_json
 
+from benchmarks.plain_http import Served, response
 from benchmarks.process import cpu_s
 
 _JOB = b"/api/v3/orders/jobs/job-"
@@ -61,7 +60,7 @@ class Engage:
         if method == b"GET" and target.startswith(_JOB):
             self.account.jobs += 1
             x = target[len(_JOB) :]
-            return _response(
+            return response(
                 b"200 OK",
                 b'{"jobId":"job-%b","status":"Completed","orderId":"order-%b","versionTag":"tag-%b"}' % (x, x, x),
             )
@@ -69,62 +68,35 @@ class Engage:
             return self._act(target[len(_ORDER) : -len(_ACTION)], body)
         if method == b"POST" and target.startswith(b"/watch?"):
             self.watched = int(target.partition(b"?")[2])
-            return _response(b"200 OK", b"{}")
+            return response(b"200 OK", b"{}")
         if target == b"/account":
             self.account.orders = len(self.accepted)
             self.account.repeated = self.accepted.total() - len(self.accepted)
-            return _response(b"200 OK", to_json(asdict(self.account)))
+            return response(b"200 OK", to_json(asdict(self.account)))
         self.account.wrong += 1
-        return _response(b"404 Not Found", b"{}")
+        return response(b"404 Not Found", b"{}")
 
     def _act(self, x: bytes, body: bytes) -> bytes:
         account = self.account
         account.actions += 1
         if b'"tag-%b"' % x not in body:
             account.wrong += 1
-            return _response(b"404 Not Found", b"{}")
+            return response(b"404 Not Found", b"{}")
         self.accepted[x] += 1
         if account.first_at == 0.0:
             account.first_at, account.first_cpu_s = time.monotonic(), self._cpu_s()
         account.last_at = time.monotonic()
         if len(self.accepted) == self.expected and account.last_cpu_s == 0.0:
             account.last_cpu_s = self._cpu_s()
-        return _response(b"202 Accepted", b'{"status":"Accepted"}')
+        return response(b"202 Accepted", b'{"status":"Accepted"}')
 
     def _cpu_s(self) -> float:
         return 0.0 if self.watched is None else cpu_s(self.watched)
 
 
-def _response(status: bytes, body: bytes) -> bytes:
-    return b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
-
-
-class _Connection(asyncio.Protocol):
-    def __init__(self, engage: Engage) -> None:
-        self._engage = engage
-        self._received = b""
-        self._transport: asyncio.Transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        while (end := self._received.find(b"\r\n\r\n")) >= 0:
-            head = self._received[:end]
-            start = head.lower().find(b"\r\ncontent-length:")
-            length = int(head[start + 17 :].partition(b"\r\n")[0]) if start >= 0 else 0
-            if len(self._received) < end + 4 + length:
-                return
-            body = self._received[end + 4 : end + 4 + length]
-            self._received = self._received[end + 4 + length :]
-            method, target, _ = head.split(b" ", 2)
-            self._transport.write(self._engage.answer(method, target, body))
-
-
 async def _serve(expected: int) -> None:
     engage = Engage(expected)
-    server = await asyncio.get_running_loop().create_server(lambda: _Connection(engage), "127.0.0.1", 0, backlog=1024)
+    server = await asyncio.get_running_loop().create_server(lambda: Served(engage.answer), "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

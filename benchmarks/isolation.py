@@ -22,12 +22,10 @@ import math
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -39,6 +37,8 @@ import uvloop
 
 from benchmarks import process
 from benchmarks.events import Publisher, create_topics, event
+from benchmarks.plain_http import Served, response
+from benchmarks.running import Relay, relay_against
 from tests.support.broker import JVM_FOR_LOAD, KafkaBroker
 
 GOAL = 1.5
@@ -48,7 +48,7 @@ PENDING = 1500
 PER_SECOND = 120.0
 EVENTS_OF_ORDER = 3
 MEDIAN_S, SIGMA = 2.0, 0.5
-START_TIMEOUT_S, SETTLE_TIMEOUT_S = 120.0, 400.0
+SETTLE_TIMEOUT_S = 400.0
 MODES = ("hanging", "suspended", "never ready")
 _JOB = b"/api/v3/orders/jobs/"
 _ORDER = b"/api/v3/orders/"
@@ -68,49 +68,22 @@ class Engages:
         if mode == "hanging":
             return None
         if mode == "suspended":
-            return _response(b"401 Unauthorized", b"{}")
+            return response(b"401 Unauthorized", b"{}")
         if method == b"GET" and target.startswith(_JOB):
             job = target[len(_JOB) :]
             order, _, ready_ms = job[4:].rpartition(b"-")
             if mode == "never ready" or time.time() * 1000 < int(ready_ms):
-                return _response(b"200 OK", b'{"jobId":"%b","status":"Processing"}' % job)
+                return response(b"200 OK", b'{"jobId":"%b","status":"Processing"}' % job)
             tag = b"%b-%b" % (order, ready_ms)
             done = b'{"jobId":"%b","status":"Completed","orderId":"%b","versionTag":"%b"}' % (job, order, tag)
-            return _response(b"200 OK", done)
+            return response(b"200 OK", done)
         if method == b"POST" and target.startswith(_ORDER) and target.endswith(b"/action"):
             tag = json.loads(body)["versionTag"]
             self.accepted[name].append(tag)
             if name.startswith("good"):
                 self.late.append(time.time() - int(tag.rpartition("-")[2]) / 1000)
-            return _response(b"202 Accepted", b'{"status":"Accepted"}')
-        return _response(b"404 Not Found", b"{}")
-
-
-def _response(status: bytes, body: bytes) -> bytes:
-    return b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
-
-
-class _Connection(asyncio.Protocol):
-    def __init__(self, engages: Engages, name: str) -> None:
-        self._engages, self._name, self._received = engages, name, b""
-        self._transport: asyncio.Transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        while (end := self._received.find(b"\r\n\r\n")) >= 0:
-            head = self._received[:end]
-            start = head.lower().find(b"\r\ncontent-length:")
-            length = int(head[start + 17 :].partition(b"\r\n")[0]) if start >= 0 else 0
-            if len(self._received) < end + 4 + length:
-                return
-            body, self._received = self._received[end + 4 : end + 4 + length], self._received[end + 4 + length :]
-            method, target, _ = head.split(b" ", 2)
-            answer = self._engages.answer(self._name, method, target, body)
-            if answer is not None:
-                self._transport.write(answer)
+            return response(b"202 Accepted", b'{"status":"Accepted"}')
+        return response(b"404 Not Found", b"{}")
 
 
 @contextlib.contextmanager
@@ -121,7 +94,7 @@ def served(engages: Engages, names: list[str]) -> Iterator[dict[str, int]]:
 
     async def serve() -> None:
         for name in names:
-            server = await loop.create_server(partial(_Connection, engages, name), "127.0.0.1", 0)
+            server = await loop.create_server(partial(Served, partial(engages.answer, name)), "127.0.0.1", 0)
             ports[name] = cast("asyncio.Server", server).sockets[0].getsockname()[1]
         started.set()
 
@@ -135,70 +108,18 @@ def served(engages: Engages, names: list[str]) -> Iterator[dict[str, int]]:
     loop.call_soon_threadsafe(loop.stop)
 
 
-class Relay:
-    """The relay as a user runs it, with a connection for each name."""
+def config_for(ports: dict[str, int]) -> str:
+    """Return the relay's file: a connection for each name."""
+    connections = "".join(
+        f"    {name}: {{base_url: 'http://127.0.0.1:{port}', api_key: k, requests_per_second: 50, timeout: 10s}}\n"
+        for name, port in ports.items()
+    )
+    return f"limits: {{pending: {PENDING}}}\nengage:\n  connections:\n{connections}"
 
-    def __init__(self, broker: KafkaBroker, ports: dict[str, int], folder: Path) -> None:
-        self.port = process.free_port()
-        connections = "".join(
-            f"    {name}: {{base_url: 'http://127.0.0.1:{port}', api_key: k, requests_per_second: 50, timeout: 10s}}\n"
-            for name, port in ports.items()
-        )
-        file = folder / "relay.yaml"
-        file.write_text(
-            f"kafka: {{bootstrap.servers: '{broker.bootstrap_servers}', group.id: isolation}}\n"
-            f"admin: {{listen: '127.0.0.1:{self.port}'}}\nlimits: {{pending: {PENDING}}}\n"
-            f"engage:\n  connections:\n{connections}"
-        )
-        self.log = folder / "relay.log"
-        self._started = time.monotonic()
-        with process.pinned_to(process.cores()[0]), self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "consumer.cli",
-                    "run",
-                    "--config",
-                    str(file),
-                    "--from",
-                    "earliest",
-                    "--no-max-age",
-                ],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={name: value for name, value in os.environ.items() if not name.startswith("ENGAGE_")},
-            )
 
-    def await_restored(self) -> float:
-        """Wait until it works; returns the seconds since its start."""
-        while b'"partition restored"' not in self.log.read_bytes():
-            if self._process.poll() is not None or time.monotonic() > self._started + START_TIMEOUT_S:
-                sys.exit(f"the relay did not start:\n{self.log.read_text()[-3000:]}")
-            time.sleep(0.05)
-        return time.monotonic() - self._started
-
-    def figure(self, name: str) -> float:
-        """Return one of its metrics, summed over its labels."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=60) as answer:
-            lines = answer.read().decode().splitlines()
-        prefixes = (f"engage_relay_{name}{{", f"engage_relay_{name} ")
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(prefixes))
-
-    @property
-    def cpu_s(self) -> float:
-        """CPU seconds that it took so far."""
-        return process.cpu_s(self._process.pid)
-
-    @property
-    def peak_mib(self) -> float:
-        """The most memory that it had."""
-        return process.memory_bytes(self._process.pid, "VmHWM") / 2**20
-
-    def stop(self) -> None:
-        """End it as an operator does."""
-        self._process.terminate()
-        self._process.wait(60.0)
+def peak_mib(relay: Relay) -> float:
+    """Return the most memory that it had."""
+    return process.memory_bytes(relay.pid, "VmHWM") / 2**20
 
 
 @dataclass(slots=True)
@@ -275,7 +196,7 @@ def measure(mode: str, seconds: float, relay: Relay, engages: Engages, load: Loa
     engages.mode = dict.fromkeys(load.bad, mode) if with_bad else {}
     engages.late.clear()
     load.run(seconds, with_bad=with_bad)
-    parked = int(relay.figure("parked_actions"))
+    parked = int(relay.figures()["parked_actions"])
     late = sorted(engages.late)
     recovered_at = time.monotonic()
     engages.mode = {}
@@ -307,25 +228,28 @@ def main() -> int:
         tempfile.TemporaryDirectory() as folder,
     ):
         create_topics(broker.bootstrap_servers, 6)
-        relay = Relay(broker, ports, Path(folder))
-        try:
-            started_s = relay.await_restored()
-            print(f"{given.connections} connections: started in {started_s:.1f} s, {relay.peak_mib:.0f} MiB")
+        config = Path(folder) / "relay.yaml"
+        config.write_text(config_for(ports))
+        started = time.monotonic()
+        with relay_against(broker, None, {}, config=config) as relay:
+            relay.await_ready()
+            print(
+                f"{given.connections} connections: started in {relay.began_at - started:.1f} s, "
+                f"{peak_mib(relay):.0f} MiB"
+            )
             load = Load(Publisher(broker.bootstrap_servers), good, bad)
             load.run(5.0, with_bad=False)  # the polls' times are learnt
             results = []
             for mode in ("none", *MODES):
-                cpu_s = relay.cpu_s
+                cpu_s = process.cpu_s(relay.pid)
                 result = measure(mode, given.seconds, relay, engages, load)
                 results.append(result)
                 print(
                     f"  {mode:12} p50 {result.p50:5.2f} s, p99 {result.p99:5.2f} s late, of {result.actions:,}; "
                     f"{result.parked:,} parked at the end; the bad ones delivered {result.recovered_in_s:.0f} s after "
-                    f"they recovered; {relay.cpu_s - cpu_s:.1f} s of CPU, peak {relay.peak_mib:.0f} MiB",
+                    f"they recovered; {process.cpu_s(relay.pid) - cpu_s:.1f} s of CPU, peak {peak_mib(relay):.0f} MiB",
                     flush=True,
                 )
-        finally:
-            relay.stop()
     worst = max(result.p99 for result in results[1:]) / results[0].p99
     print(f"the others' p99 lateness is at most {worst:.2f} times that without bad ones (goal: {GOAL:g})")
     return 1 if given.check and worst > GOAL else 0

@@ -17,7 +17,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from tests.support.broker import KafkaBroker
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 LOOK_EVERY_S = 0.05
+STALLED_S = 90.0  # nothing accepted for so long: more than any wait between two tries of the relay's
 ENGAGE_LIMIT = 200  # requests per second over which Engage answers 429
 BULK = 1000  # orders that are submitted at once
 
@@ -57,7 +58,7 @@ class Relay:
     def __init__(
         self,
         broker: KafkaBroker,
-        engage_url: str,
+        engage_url: str | None,
         environment: Mapping[str, str],
         profile: Path | None = None,
         config: Path | None = None,
@@ -66,8 +67,7 @@ class Relay:
         environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("ENGAGE_")},
             "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
-            "ENGAGE_BASE_URL": engage_url,
-            "ENGAGE_API_KEY": "benchmark",
+            **({} if engage_url is None else {"ENGAGE_BASE_URL": engage_url, "ENGAGE_API_KEY": "benchmark"}),
             "ENGAGE_RELAY__ADMIN__LISTEN": f"127.0.0.1:{self.port}",
             **({} if profile is None else {PROFILE: str(profile)}),
             **environment,
@@ -128,7 +128,7 @@ class Relay:
         """Wait until all is settled; return what it took."""
         deadline = time.monotonic() + STOP_TIMEOUT_S
         # The figures are as old as the last tick (1 s): an idle second costs a few milliseconds.
-        while (figures := self._figures())["pending_actions"] or figures["journal_backlog_writes"]:
+        while (figures := self.figures())["pending_actions"] or figures["journal_backlog_writes"]:
             if time.monotonic() > deadline:
                 raise BenchmarkError(f"the relay still holds actions that were accepted:\n{self.log}")
             time.sleep(LOOK_EVERY_S)
@@ -146,7 +146,7 @@ class Relay:
         """Return what its /metrics says now."""
         return list(text_string_to_metric_families(get(f"http://127.0.0.1:{self.port}/metrics").decode()))
 
-    def _figures(self) -> Counter[str]:
+    def figures(self) -> Counter[str]:
         """Return its metrics without their prefix, each summed over its labels."""
         figures: Counter[str] = Counter()
         for family in self.scrape():
@@ -167,17 +167,32 @@ class Relay:
 @contextlib.contextmanager
 def relay_against(
     broker: KafkaBroker,
-    engage_url: str,
+    engage_url: str | None,
     environment: Mapping[str, str],
     profile: Path | None = None,
     config: Path | None = None,
 ) -> Iterator[Relay]:
-    """Run the relay within. `config`: its file, where the environment does not say all."""
+    """Run the relay within. `config`: its file, where the environment does not say all, or has no `engage_url`."""
     relay = Relay(broker, engage_url, environment, profile, config)
     try:
         yield relay
     finally:
         relay.stop()
+
+
+def await_accepted(url: str, count: str, expected: int, relays: Sequence[Relay]) -> None:
+    """Look at an account until as many were accepted. Raises BenchmarkError where nothing moves."""
+    most, moved_at = -1, time.monotonic()
+    while (accepted := int(json.loads(get(url))[count])) < expected:
+        for relay in relays:
+            relay.check_alive()
+        if accepted > most:
+            most, moved_at = accepted, time.monotonic()
+        elif time.monotonic() - moved_at > STALLED_S:
+            raise BenchmarkError(
+                f"{accepted} of {expected} actions accepted, no more for {STALLED_S:g} s:\n{relays[0].log}"
+            )
+        time.sleep(LOOK_EVERY_S)
 
 
 @contextlib.contextmanager

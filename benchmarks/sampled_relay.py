@@ -33,30 +33,24 @@ EVENT_LOOP = "event loop"
 HTTP = "HTTP engine"
 OTHER = "everything else"
 LIBRDKAFKA = "librdkafka"
-COMPONENTS = {
-    "http": HTTP,
-    "connection": HTTP,
-    "connecting": HTTP,
-    "answers": HTTP,
-    "engage": "Engage's API",
-    "journal": "journal",
-    "low_water_mark": "journal",
-    "ledger": "ledger",
-    "effects": "ledger",
-    "decoding": "decoding and routing",
-    "routing": "decoding and routing",
-    "expressions": "decoding and routing",
-    "identifiers": "decoding and routing",
-    "records": "records",
-    "pending_action": "records",
-    "order_event": "decoding and routing",
-    "relay": "relay (ticks and tasks)",
-    "pacing": "pacing",
-    "metrics": "metrics",
+COMPONENTS = {  # by the beginning of a module's path: the first that fits
+    "consumer/engage/client": "Engage's API",
+    "consumer/engage": HTTP,
+    "consumer/events": "decoding and routing",
+    "schemas/order_event": "decoding and routing",
+    "consumer/core/pacing": "pacing",
+    "consumer/core": "ledger",
+    "consumer/kafka/journal": "journal",
+    "consumer/kafka/records": "records",
+    "consumer/kafka/outcomes": "records",
+    "schemas": "records",
+    "consumer/relay": "relay (ticks and tasks)",
+    "consumer/telemetry": "metrics",
 }
 THREADS = {"journal": "journal", "source": "source"}
 _HTTP_LIBRARIES = ("httptools", "aiohappyeyeballs", "httpx")
-_OURS = tuple(f"{Path(__file__).parent.parent / package}/" for package in ("consumer", "schemas"))
+_ROOT = Path(__file__).parent.parent
+_OURS = tuple(f"{_ROOT / package}/" for package in ("consumer", "schemas"))
 
 _LINUX_THREAD_CPUTIME = 3  # CLOCK_THREAD_CPUTIME_ID
 _SIGEV_THREAD_ID = 4
@@ -142,9 +136,13 @@ class _Sampler:
         if code not in self._known:
             file = Path(code.co_filename)
             ours = str(file).startswith(_OURS)
-            where = (COMPONENTS.get(file.stem, OTHER), f"{file.stem}.{code.co_qualname}")
-            self._known[code] = where if ours else None
+            self._known[code] = (_component(file), f"{file.stem}.{code.co_qualname}") if ours else None
         return self._known[code]
+
+
+def _component(file: Path) -> str:
+    module = file.relative_to(_ROOT).as_posix()
+    return next((name for begins, name in COMPONENTS.items() if module.startswith(begins)), OTHER)
 
 
 def _not_begun(frame: FrameType) -> bool:

@@ -32,9 +32,9 @@ from benchmarks.events import Publisher, create_topics, event
 from benchmarks.running import (
     BULK,
     ENGAGE_LIMIT,
-    LOOK_EVERY_S,
     BenchmarkError,
     Relay,
+    await_accepted,
     get,
     relay_against,
     simulator,
@@ -45,7 +45,6 @@ from tests.support.broker import JVM_FOR_LOAD, KafkaBroker
 LEARNING = 300
 RATE = 50.0
 TICK_S = 0.05
-PATIENCE_S = 120.0  # for the slowest order: 2 s at the median, sigma 0.8
 PROCESSING = "lognormal:2s,0.8"
 
 
@@ -102,7 +101,7 @@ def play(load: Load) -> Steady:
         rest_mib = max(process.memory_bytes(relay.pid, "VmRSS") for relay in relays) / 2**20
         transactions, before = _transactions(relays), _cpu(relays)
         published = _publish(load, broker, url)
-        _await_accepted(url, published, relays)
+        await_accepted(f"{url}/simulator/account?summary=1", "accepted", published, relays)
         time.sleep(1.0)  # the last tombstone
         cpu = _cpu(relays)
         cpu.subtract(before)
@@ -164,16 +163,6 @@ def _publish(load: Load, broker: KafkaBroker, url: str) -> int:
     return published
 
 
-def _await_accepted(url: str, expected: int, relays: Sequence[Relay]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while (account := json.loads(get(f"{url}/simulator/account?summary=1")))["accepted"] < expected:
-        for relay in relays:
-            relay.check_alive()
-        if time.monotonic() > deadline:
-            raise BenchmarkError(f"{account['accepted']} of {expected} actions accepted:\n{relays[0].log}")
-        time.sleep(LOOK_EVERY_S)
-
-
 def _cpu(relays: Sequence[Relay]) -> Counter[str]:
     taken: Counter[str] = Counter()
     for relay in relays:
@@ -182,9 +171,7 @@ def _cpu(relays: Sequence[Relay]) -> Counter[str]:
 
 
 def _transactions(relays: Sequence[Relay]) -> float:
-    name = "engage_relay_transaction_duration_seconds_count"
-    families = [family for relay in relays for family in relay.scrape()]
-    return sum(sample.value for family in families for sample in family.samples if sample.name == name)
+    return sum(relay.figures()["transaction_duration_seconds_count"] for relay in relays)
 
 
 def _say(steady: Steady, load: Load) -> None:

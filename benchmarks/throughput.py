@@ -31,7 +31,7 @@ from benchmarks.running import (
     START_TIMEOUT_S,
     BenchmarkError,
     Cost,
-    Relay,
+    await_accepted,
     get,
     instant_engage,
     relay_against,
@@ -41,7 +41,6 @@ from benchmarks.running import (
 from benchmarks.sampled_relay import EVENT_LOOP
 from tests.support.broker import JVM_FOR_LOAD, KafkaBroker
 
-STALLED_S = 90.0  # nothing accepted for so long: more than any wait between two tries of the relay's
 MAX_FUNCTIONS = 15
 PROFILED_EVENTS = 10_000
 NO_LIMIT = 20_000.0  # requests per second: more than one core can make
@@ -121,7 +120,7 @@ def run_instant(options: Options, profile: Path | None = None) -> Instant:
         with relay_against(broker, url, environment, profile) as relay:
             get(f"{url}/watch?{relay.pid}", b"{}")
             relay.await_ready()
-            _await_accepted(f"{url}/account", "orders", options.events, relay)
+            await_accepted(f"{url}/account", "orders", options.events, [relay])
             cost = relay.cost(options.events)
             account = json.loads(get(f"{url}/account"))
             if profile is not None:
@@ -152,7 +151,7 @@ def run_slow(options: Options) -> Slow:
             relay.await_ready()
             started = time.monotonic()
             _submit_and_publish(broker, url, options.events)
-            _await_accepted(f"{url}/simulator/account?summary=1", "accepted", options.events, relay)
+            await_accepted(f"{url}/simulator/account?summary=1", "accepted", options.events, [relay])
             seconds = time.monotonic() - started
             cost = relay.cost(options.events)
         summary = json.loads(get(f"{url}/simulator/account"))
@@ -204,24 +203,6 @@ def run_profiled(options: Options) -> Profile:
             components[f"{thread} (thread)"] += seconds / total  # type: ignore[assignment]
     ordered = sorted(functions.items(), key=lambda item: -item[1])
     return Profile(taken, dict(components.most_common()), dict(ordered[:MAX_FUNCTIONS]))
-
-
-def _await_accepted(url: str, count: str, expected: int, relay: Relay) -> dict[str, int | float]:
-    """Look at the account until as many were accepted. Raises BenchmarkError where nothing moves."""
-    most, moved_at = -1, time.monotonic()
-    while True:
-        account: dict[str, int | float] = json.loads(get(url))
-        accepted = int(account[count])
-        if accepted >= expected:
-            return account
-        relay.check_alive()
-        if accepted > most:
-            most, moved_at = accepted, time.monotonic()
-        elif time.monotonic() - moved_at > STALLED_S:
-            raise BenchmarkError(
-                f"{accepted} of {expected} actions accepted, no more for {STALLED_S:g} s:\n{relay.log}"
-            )
-        time.sleep(LOOK_EVERY_S)
 
 
 # -- what is said -----------------------------------------------------------------------------------------------
