@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from confluent_kafka import KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -19,13 +20,16 @@ Event = tuple[str, bytes]
 
 
 def event(number: int, order_id: str, job_id: str, connection: str | None = None) -> Event:
-    """Return the key and the value of one event. `connection`: another one than the route's."""
+    """Return the key and the value of one event, of now. `connection`: another one than the route's.
+
+    Of now, because Engage's time for an order counts from its event's: an old date would spoil what is learnt of it.
+    """
     engage = {"jobId": job_id} if connection is None else {"jobId": job_id, "connection": connection}
     value = {
         "version": 1,
         "type": _TYPES[number % len(_TYPES)],
         "orderId": order_id,
-        "occurredAt": "2025-03-14T09:26:53.589Z",
+        "occurredAt": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "language": "sv-SE",
         "engage": engage,
         "data": {

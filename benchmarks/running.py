@@ -77,7 +77,7 @@ class Relay:
         with process.pinned_to(measured):
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", module, "run", "--from", "earliest", "--no-max-age", "--create-topics"),
+                    *(sys.executable, "-m", module, "run", "--from", "earliest", "--create-topics"),
                     *(() if config is None else ("--config", str(config))),
                 ],
                 env=environ,
