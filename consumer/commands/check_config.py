@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def check_config(
     config: Config = None,
-    online: Annotated[bool, typer.Option("--online", help="Ask the brokers and Engage, too.")] = False,
+    online: Annotated[bool, typer.Option("--online", help="Ask brokers, Schema Registry and Engage, too.")] = False,
     sample: Annotated[
         Path | None,
         typer.Option(

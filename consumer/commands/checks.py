@@ -19,6 +19,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AclOperation, AdminClient
 
 from consumer.config.files import unreadable
+from consumer.config.formats import client_of
+from consumer.config.registry import Registry
 from consumer.config.settings import Connection, Settings
 from consumer.core.outcomes import (
     Forbidden,
@@ -37,6 +39,7 @@ from consumer.events.routing import notes_on
 from consumer.kafka import clients
 from consumer.kafka.identity.identity import present_identities
 from consumer.kafka.reaching import GIVE_UP_S, reached
+from consumer.kafka.registry.schemas import RegistryError
 from consumer.kafka.source.initial_offsets import beginnings, start_of
 from consumer.kafka.topics import topics
 from consumer.kafka.topics.rules import TopicRules
@@ -103,9 +106,11 @@ def offline(settings: Settings) -> Iterator[Finding]:
 
 
 def online(settings: Settings) -> Iterator[Finding]:
-    """Ask the brokers, then each Engage connection."""
+    """Ask the brokers, the Schema Registry, then each Engage connection."""
     yield from _kafka(settings)
     told = list(unreadable(settings))  # by `offline`
+    if settings.registry is not None and not any(line.startswith("registry.") for line in told):
+        yield _registry(settings.registry)
     for name, connection in settings.engage.connections.items():
         if not any(line.startswith(f"engage.connections.{name}.") for line in told):
             yield _engage(name, connection)
@@ -232,6 +237,17 @@ def _transactions(properties: clients.Properties) -> Finding:
 
 def _kafka_failed(what: str, error: KafkaException) -> Finding:
     return Finding("failed", f"{what}: {clients.error_of(error).str()}", ExitCode.FAILED)
+
+
+def _registry(registry: Registry) -> Finding:
+    try:
+        client_of(registry).check()
+    except ConfigurationError as error:
+        return Finding("failed", str(error), error.exit_code)
+    except RegistryError as error:
+        return Finding("failed", f"registry {registry.url}: {error}", ExitCode.FAILED)
+    login = "" if registry.username is None and not registry.has_token else ", and accepts our credentials"
+    return Finding("ok", f"registry {registry.url}: answers{login}")
 
 
 def _engage(name: str, connection: Connection) -> Finding:

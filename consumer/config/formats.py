@@ -10,6 +10,8 @@ from consumer.errors import ConfigurationError
 from consumer.events.formats.formats import Formats
 
 if TYPE_CHECKING:
+    from consumer.config.registry import Registry
+    from consumer.kafka.registry.client import ConfluentRegistry
     from consumer.kafka.registry.schemas import Schemas
 
 MISSING = "registry: its client is not installed: pip install 'engage-relay[registry]'"
@@ -27,10 +29,17 @@ def formats_of(settings: Settings, clock: Clock) -> tuple[Formats, Schemas | Non
 def _schemas(settings: Settings, clock: Clock) -> Schemas:
     from consumer.kafka.registry.schemas import Schemas  # noqa: PLC0415 - an extra
 
+    assert settings.registry is not None  # noqa: S101 - it was asked before
+    client = client_of(settings.registry)
+    from consumer.kafka.registry.readers import reader_of  # noqa: PLC0415 - an extra
+
+    return Schemas(client, clock, reader_of)
+
+
+def client_of(registry: Registry) -> ConfluentRegistry:
+    """Return what asks a registry. Raises ConfigurationError where its client is not installed. Nothing is asked."""
     try:
         from consumer.kafka.registry.client import ConfluentRegistry  # noqa: PLC0415 - an extra
-        from consumer.kafka.registry.readers import reader_of  # noqa: PLC0415 - an extra
     except ModuleNotFoundError:
         raise ConfigurationError((MISSING,)) from None
-    assert settings.registry is not None  # noqa: S101 - it was asked before
-    return Schemas(ConfluentRegistry(settings.registry.properties), clock, reader_of)
+    return ConfluentRegistry(registry.properties)

@@ -75,6 +75,11 @@ class Registry(Section):
             )
         return self
 
+    @property
+    def has_token(self) -> bool:
+        """Whether it logs in by a bearer token."""
+        return self.token is not None or self.token_file is not None
+
     def files(self) -> Iterator[tuple[str, Path]]:
         """Return the files that it names, by their keys."""
         for name in ("password_file", "token_file", "ca_file", "certificate_file", "key_file"):
@@ -86,7 +91,7 @@ class Registry(Section):
         found: dict[str, object] = {"url": self.url, "timeout": self.timeout}
         if self.username is not None:
             found["basic.auth.user.info"] = f"{self.username}:{_secret(self.password, self.password_file)}"
-        if self.token is not None or self.token_file is not None:
+        if self.has_token:
             found |= {
                 "bearer.auth.credentials.source": "STATIC_TOKEN",
                 "bearer.auth.token": _secret(self.token, self.token_file),

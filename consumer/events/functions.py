@@ -14,7 +14,8 @@ from jmespath.functions import Functions, signature
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from consumer.events.decoding import Undecodable, decode, kind
-from consumer.events.numbers import read_exactly, written
+from consumer.events.formats.values import base64_number
+from consumer.events.numbers import Number, read_exactly, written
 from consumer.events.times import NANOSECONDS, Unit, Unreadable, read_time, zone_of
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -97,6 +98,15 @@ class RouteFunctions(Functions):
             number = None
         if isinstance(number, bool) or not isinstance(number, int | float) or number in (float("inf"), -float("inf")):
             raise FunctionError("number() was given a text that is not a number")
+        return number
+
+    @_takes("string", "number")
+    def _func_decimal(self, unscaled: str | None, scale: float | None) -> Number | None:
+        if unscaled is None or scale is None:
+            return None
+        number = base64_number(unscaled, int(scale)) if isinstance(scale, int) else None
+        if number is None:
+            raise FunctionError("decimal() was given no base64 of a decimal's digits, or no whole number as its scale")
         return number
 
     @_takes("object", "string|number|boolean")

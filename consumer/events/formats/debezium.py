@@ -16,13 +16,11 @@ Rules:
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from consumer.events.decoding import Undecodable, decode
-from consumer.events.formats.values import unscaled_number
+from consumer.events.formats.values import base64_number
 
 Convert = Callable[[object], object]
 
@@ -139,11 +137,7 @@ def _decimal(value: object, scale: int) -> object:
     """Return an exact number. Where the bytes are none (a converter wrote the number itself), what came."""
     if not isinstance(value, str):
         return value
-    try:
-        unscaled = base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError):
-        return value
-    number = unscaled_number(unscaled, scale)
+    number = base64_number(value, scale)
     return value if number is None else number
 
 

@@ -50,11 +50,20 @@ def decimal_number(value: Decimal) -> Number | None:
     return number if math.isfinite(number) else None
 
 
+def base64_number(text: str, scale: int) -> Number | None:
+    """Return a decimal whose unscaled digits are bytes in base64, as Debezium writes it. None: it is none."""
+    try:
+        unscaled = base64.b64decode(text, validate=True)
+    except ValueError:
+        return None
+    return unscaled_number(unscaled, scale)
+
+
 def unscaled_number(unscaled: bytes, scale: int) -> Number | None:
     """Return a decimal that is written as its digits (two's complement, big-endian) and where its point is."""
-    digits = int.from_bytes(unscaled, "big", signed=True)
-    if len(unscaled) > MAX_UNSCALED_BYTES or abs(scale) > MAX_SCALE:
+    if len(unscaled) > MAX_UNSCALED_BYTES or abs(scale) > MAX_SCALE:  # before any digit is made
         return None
+    digits = int.from_bytes(unscaled, "big", signed=True)
     sign, magnitude = int(digits < 0), str(abs(digits))
     return decimal_number(Decimal((sign, tuple(map(int, magnitude)), -scale)))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from consumer.errors import ExitCode
+from tests.support.registry import TestRegistry
 from tests.unit.commands.calling import KEY, called, shell
 
 
@@ -65,6 +66,39 @@ def test_check_config_says_why_kafka_does_not_answer() -> None:
     (line,) = [line for line in result.stdout.splitlines() if "brokers" in line]
     assert line.startswith("failed  brokers: Kafka does not answer at 127.0.0.1:1: connection refused; nobody.invalid")
     assert "nobody.invalid:9092: unknown host (" in line
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (None, "ok      registry {url}: answers, and accepts our credentials"),
+        (401, "failed  registry {url}: it refuses our credentials (401)"),
+        (403, "failed  registry {url}: it does not let us read schemas (403)"),
+        (404, "failed  registry {url}: its address is wrong: what answers there is no Schema Registry (404)"),
+        (503, "failed  registry {url}: it answered 503"),
+    ],
+)
+def test_check_config_asks_the_registry_and_tells_a_wrong_login_apart(
+    status: int | None, said: str, tmp_path: Path
+) -> None:
+    with TestRegistry() as registry:
+        registry.status = status
+        result = called("check-config", "--online", "--config", str(with_registry(registry.url, tmp_path)))
+        assert registry.authorization == ["Basic bWU6b3Blbi1zZXNhbWU="]
+    assert [line for line in result.stdout.splitlines() if "registry" in line] == [said.format(url=registry.url)]
+    assert "open-sesame" not in result.output
+
+
+def test_check_config_says_that_a_registry_cannot_be_reached(tmp_path: Path) -> None:
+    result = called("check-config", "--online", "--config", str(with_registry("http://127.0.0.1:1", tmp_path)))
+    assert result.exit_code == ExitCode.FAILED
+    assert "failed  registry http://127.0.0.1:1: it cannot be reached (ConnectError)" in result.stdout
+
+
+def with_registry(url: str, folder: Path) -> Path:
+    file = folder / "relay.yaml"
+    file.write_text(f"registry: {{url: {url}, username: me, password: open-sesame}}\n")
+    return file
 
 
 @pytest.mark.parametrize(

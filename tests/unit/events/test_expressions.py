@@ -130,6 +130,10 @@ def found(text: str, event: object, tables: dict[str, dict[str, str]] | None = N
         ("json(payload).orderId", "A-1"),
         ("json(payload).total", 199.0),
         ("number(amount)", 199.0),
+        ("decimal('TZA=', `3`)", 19.856),
+        ("decimal('/w==', `0`)", -1),
+        ("decimal(absent, `2`)", None),
+        ("decimal('TZA=', absent)", None),
         ("lookup('languages', country)", "sv-SE"),
         ("lookup('languages', `7`)", "seven"),
         ("lookup('languages', absent)", None),
@@ -157,6 +161,10 @@ def test_numbers_keep_their_text_through_functions_and_projections() -> None:
     assert written(found(text, event)) == b'{"prices":[199.00,1E3],"max":1E3,"inner":0.10,"amount":2.50}'
 
 
+def test_a_decimal_of_debezium_is_written_with_all_its_digits() -> None:
+    assert written(found("decimal(total, `2`)", {"total": "TbwA"})) == b"50944.00"
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -164,6 +172,9 @@ def test_numbers_keep_their_text_through_functions_and_projections() -> None:
         ("number(secret)", "failed: number() was given a text that is not a number"),
         ("time(secret)", "failed: time() was given a text that is not a time"),
         ("time(local)", "failed: time() was given a text that is a time without a zone"),
+        ("decimal(secret, `2`)", "failed: decimal() was given no base64"),
+        ("decimal('TZA=', `2.5`)", "failed: decimal() was given no base64"),
+        ("decimal('TZA=', `20000`)", "failed: decimal() was given no base64"),
         ("split(secret, '')", "failed: split() needs a separator"),
         ("lower(`7`)", "failed: lower() was given a wrong number"),
     ],

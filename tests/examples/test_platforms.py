@@ -1,0 +1,28 @@
+"""Each platform that the documentation promises routes for has them, with the variants that really come."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.docs.documents import ROOT
+
+PLATFORMS = (
+    "bigcommerce",
+    "centra",
+    "commercetools",
+    "debezium-outbox",
+    "magento",
+    "medusa",
+    "norce",
+    "saleor",
+    "scayle",
+    "shopify",
+    "woocommerce",
+)
+MIN_VARIANTS = 5
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_platform_has_at_least_five_different_events(platform: str) -> None:
+    events = (ROOT / "examples" / "06-platforms" / platform / "events.jsonl").read_text().splitlines()
+    assert len(set(events)) >= MIN_VARIANTS
