@@ -1,4 +1,4 @@
-"""What it takes to know a million facts: memory, and the time to read them back.
+"""What it takes to know a million facts, sent ones and open ones: memory, and the time to read them back.
 
 `python -m benchmarks.facts [MILLIONS]`: without a broker, so the figures are those of parsing and keeping alone. The
 broker's part is the time that its log takes to travel.
@@ -43,8 +43,19 @@ def main() -> None:
     measured.assign(OURS, [])
     measured.restore(OURS, ((n.to_bytes(12, "big"), float(n)) for n in range(PARSED)))
     held = tracemalloc.get_traced_memory()[0] / PARSED
+    digests = (bytes.fromhex(digest_of("default", f"ConfirmShipment A-{n}")) for n in range(count))
+    parked = bytearray().join(digests)
+    tracemalloc.stop()
+    started = time.perf_counter()
+    Repeats(86_400.0).assign(OURS, [], [parked])
+    opening_s = time.perf_counter() - started
+    tracemalloc.start()
+    measured = Repeats(86_400.0)
+    measured.assign(OURS, [], [parked])
+    held_open = tracemalloc.get_traced_memory()[0] / count
     print(f"parsing {parsing_s / PARSED * 1e6:.1f} s, keeping {keeping_s / count * 1e6:.1f} s per million facts")
     print(f"{held:.0f} bytes of memory per fact, {len(values[-1])} bytes of a record to read")
+    print(f"opening {opening_s / count * 1e6:.1f} s per million parked facts, {held_open:.0f} bytes of memory for each")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@
 
 The delay topic is filled as the journal fills it: the same records, in transactions of the same size, with positions
 and committed offsets. Then a fresh process does what the relay does with an assignment (partitions.py): Restorer,
-live_action, LowWaterMark, Ledger.assign, with the default of limits.pending. A second fresh process does it again under
-tracemalloc, which is slow, where nothing is parked.
+live_action, LowWaterMark, Repeats.assign, Ledger.assign, with the defaults of limits.pending and repeats. A second
+fresh process does it again under tracemalloc, which is slow, where nothing is parked.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from consumer.core.ledger import Ledger, Policy
 from consumer.core.ownership import Assignment
 from consumer.core.parking import Memory
 from consumer.core.places import place_of
+from consumer.core.repeats import Repeats
 from consumer.events.decoding import decode
 from consumer.events.routing import BUILT_IN_ROUTES, Routed, Router, compile_routes
 from consumer.kafka import clients
@@ -59,6 +60,7 @@ PENDING = 100_000  # limits.pending's default
 GROUP = "engage-relay"
 SOURCE = SourceIdentity(group=GROUP, topic=TOPIC)
 CALL_TIMEOUT_S = 30.0
+WINDOW_S = 86_400.0  # of `repeats`, its default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,7 @@ class Restart:
     parse_s: float
     ledger_s: float
     total_s: float
+    cpu_s: float
     resident_bytes: float
     peak_bytes: float
     traced_bytes: float
@@ -112,7 +115,7 @@ def fill(bootstrap_servers: str, actions: int, partitions: int) -> float:
 
 def _batches(reader: Consumer, actions: int, partitions: int) -> Iterator[list[tuple[SourceEvent, NewAction]]]:
     """Read the events back and route them, as many at a time as fit into one transaction."""
-    router = Router(compile_routes(BUILT_IN_ROUTES), ["default"])
+    router = Router(compile_routes(BUILT_IN_ROUTES, repeats_s=WINDOW_S), ["default"])
     reader.assign([TopicPartition(TOPIC, partition, 0) for partition in range(partitions)])
     read = 0
     while read < actions:
@@ -175,13 +178,14 @@ def restart(bootstrap_servers: str, actions: int, partitions: int, *, traced: bo
     )
     assignments = [Assignment(TOPIC, partition, 1) for partition in range(partitions)]
     ledger = Ledger(Policy(), random.random, Memory(PENDING))
+    repeats = Repeats(WINDOW_S)
     kept: list[object] = []
     gc.collect()
     before = process.memory_bytes(os.getpid(), "VmRSS")
     if traced:
         tracemalloc.start()
 
-    started = time.monotonic()
+    started, cpu_before_s = time.monotonic(), time.process_time()
     results = restorer.restore(assignments, room=ledger.parking.room_for_restore)
     restored = [each for each in results if isinstance(each, Restored)]
     del results
@@ -190,12 +194,17 @@ def restart(bootstrap_servers: str, actions: int, partitions: int, *, traced: bo
     for each in restored:
         parked_from = min((min(parked.offsets) for parked in each.parked.values()), default=None)
         kept.append(LowWaterMark(each.live, each.end, parked_from=parked_from))
+        facts = [action.action.fact for action in each.actions if action.action.fact is not None]
+        repeats.assign(each.assignment, facts, [parked.facts for parked in each.parked.values()])
         ledger.assign(each.assignment, each.actions, time.time(), each.parked)
     ended_at = time.monotonic()
+    cpu_s = time.process_time() - cpu_before_s
 
     if ledger.open != actions:
         raise RuntimeError(f"{ledger.open} of {actions} pending actions came back")
-    del restored, each
+    if len(repeats) != actions:
+        raise RuntimeError(f"{len(repeats)} facts of {actions} pending actions are known")
+    del restored, each, facts
     gc.collect()
     return Restart(
         actions=actions,
@@ -204,6 +213,7 @@ def restart(bootstrap_servers: str, actions: int, partitions: int, *, traced: bo
         parse_s=parsed_at - started - read_s,
         ledger_s=ended_at - parsed_at,
         total_s=ended_at - started,
+        cpu_s=cpu_s,
         resident_bytes=(process.memory_bytes(os.getpid(), "VmRSS") - before) / actions,
         peak_bytes=(process.memory_bytes(os.getpid(), "VmHWM") - before) / actions,
         traced_bytes=tracemalloc.get_traced_memory()[0] / actions if traced else 0.0,
@@ -238,9 +248,10 @@ def _say(runs: list[Restart], traced: Restart | None, record_bytes: float) -> No
     for field, what in (
         ("read_s", "reading from the broker"),
         ("parse_s", "parsing the records"),
-        ("ledger_s", "ledger and low-water mark"),
+        ("ledger_s", "ledger, facts and low-water mark"),
     ):
         print(f"  {middle(field):8.2f} s {what}")
+    print(f"  {middle('cpu_s'):8.2f} s of CPU, which other work on the machine does not lengthen as it does the rest")
     if traced is not None:
         print(f"  {traced.traced_bytes:8.0f} bytes per pending action held (tracemalloc; goal: under {GOAL_BYTES})")
     print(f"  {middle('resident_bytes'):8.0f} bytes per pending action that the process stays larger by (VmRSS)")

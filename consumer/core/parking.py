@@ -6,8 +6,8 @@ Rules:
  2. While a connection has something parked of a partition, all its new actions of that partition are parked. They are
     read back in the order of their events. So what is parked is never earlier than what is held: within an order
     nothing overtakes.
- 3. Of each parked action its record's offset in the delay topic is kept: eight bytes. They count as memory, too. When
-    that is used up, parking cannot go on, and the source is paused.
+ 3. Of each parked action its record's offset in the delay topic is kept, and its fact (repeats.py): PARKED_BYTES at
+    most. They count as memory, too. When that is used up, parking cannot go on, and the source is paused.
  4. A record can be read back once its transaction is committed. Until all are, and all were read back, rule 2 holds.
  5. An action past its deadline is read back even where there is no room, a few at a time: only what is held can end.
 """
@@ -26,7 +26,7 @@ from consumer.core.ownership import Assignment
 # payload is ENTRY_BYTES. An ordinary payload has 300 bytes, packed; larger ones count for more than one action.
 BYTES_OF_PENDING = 2048
 ENTRY_BYTES = 1024
-OFFSET_BYTES = 8
+PARKED_BYTES = 8 + 32  # an offset, and a fact where the table of them was just enlarged
 GUARANTEED = 1 / 3  # of the memory is divided equally among the connections; the rest goes to who needs it
 BLOCK = 1024  # offsets for which one lowest is known
 MAX_READ = 500  # actions that are read back at a time, of all connections of a partition
@@ -42,7 +42,7 @@ def cost_of(payload: bytes) -> int:
 class Memory:
     """What an instance may hold: `actions` of BYTES_OF_PENDING, for so many connections.
 
-    `parked`: how many it may park; None: so many that their offsets take half as much as may be held (rule 3).
+    `parked`: how many it may park; None: so many that what is kept of them takes half as much as may be held (rule 3).
     """
 
     actions: int
@@ -67,11 +67,13 @@ class ParkedRecords:
     """What a restore leaves in the delay topic of one connection: offsets in the order of the events.
 
     `bytes` of the records and `oldest` (when the first event was seen, in seconds since 1970) are estimates.
+    `facts`: of those that have one (repeats.py), FACT_BYTES each, one behind the other.
     """
 
     offsets: array[int]
     bytes: int
     oldest: float
+    facts: bytearray = field(default_factory=bytearray)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +227,7 @@ class Parking:
         """Whether parking cannot go on (rule 3). It can again once there is room for a tenth."""
         if self._memory is None:
             return False
-        most = self._memory.bytes / 2 / OFFSET_BYTES if self._memory.parked is None else self._memory.parked
+        most = self._memory.bytes / 2 / PARKED_BYTES if self._memory.parked is None else self._memory.parked
         return self.count >= (0.9 if was_full else 1.0) * most
 
     @property

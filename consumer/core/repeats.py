@@ -6,14 +6,15 @@ Rules:
     became a dead letter for another reason frees it: nobody was told.
  3. Facts belong to a partition, as their orders do: whoever owns it knows them. They are bounded by the window.
 
-A fact costs 180 bytes (benchmarks/facts.py).
+A fact that was sent costs 180 bytes (benchmarks/facts.py), one that is open 16 to 32 (open_facts.py).
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable
 
+from consumer.core.open_facts import OpenFacts
 from consumer.core.ownership import Assignment
 
 
@@ -21,7 +22,7 @@ class _Facts:
     __slots__ = ("open", "sent")
 
     def __init__(self) -> None:
-        self.open: Counter[bytes] = Counter()
+        self.open = OpenFacts()
         # When, the oldest first. A dict would look past all that it has forgotten to find its oldest.
         self.sent: OrderedDict[bytes, float] = OrderedDict()
 
@@ -37,10 +38,13 @@ class Repeats:
     def __len__(self) -> int:
         return sum(len(each.open) + len(each.sent) for each in self._partitions.values())
 
-    def assign(self, assignment: Assignment, pending: Iterable[bytes]) -> None:
-        """Add a partition, with the facts of its pending actions."""
+    def assign(self, assignment: Assignment, pending: Iterable[bytes], parked: Iterable[bytearray] = ()) -> None:
+        """Add a partition, with the facts of its pending actions: `parked` are many at once (open_facts.py)."""
         facts = self._partitions[assignment] = _Facts()
-        facts.open.update(pending)
+        for fact in pending:
+            facts.open.add(fact)
+        for packed in parked:
+            facts.open.extend(packed)
 
     def restore(self, assignment: Assignment, sent: Iterable[tuple[bytes, float]]) -> None:
         """Add what was sent before this assignment, in whatever order."""
@@ -67,16 +71,14 @@ class Repeats:
         """Note that an action of this fact is pending."""
         facts = self._partitions.get(assignment)
         if facts is not None:
-            facts.open[fact] += 1
+            facts.open.add(fact)
 
     def ended(self, assignment: Assignment, fact: bytes, now: float, *, sent: bool) -> None:
         """Note that an action of this fact has ended: sent, perhaps in doubt, or not (rule 2)."""
         facts = self._partitions.get(assignment)
         if facts is None:
             return
-        facts.open[fact] -= 1
-        if facts.open[fact] <= 0:
-            del facts.open[fact]
+        facts.open.discard(fact)
         if sent:
             facts.sent[fact] = now
             facts.sent.move_to_end(fact)

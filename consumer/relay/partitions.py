@@ -169,7 +169,9 @@ class Partitions:
             while assignments := [each for each in assignments if self._stays(each)]:
                 alone = len(self._restoring_now) == 1 and assignments[0] not in self._apart
                 patience_s = GIVE_UP_S if alone else GIVE_UP_SOON_S
-                restore = partial(self._restorer.restore, assignments, patience_s, self._room_for_restore())
+                restore = partial(
+                    self._restorer.restore, assignments, patience_s, self._ledger.parking.room_for_restore
+                )
                 try:
                     restored = await loop.run_in_executor(self._restoring, restore)
                 except RestoreError as error:
@@ -189,10 +191,6 @@ class Partitions:
                 return
         finally:
             self._restoring_now -= asked
-
-    def _room_for_restore(self) -> int | None:
-        """Return how many bytes a restore may hold. Where facts count (core/repeats.py), all of them must be known."""
-        return None if self._repeats is not None else self._ledger.parking.room_for_restore
 
     def _restored(self, restored: Restored | Unservable) -> None:
         if isinstance(restored, Unservable):
@@ -258,7 +256,7 @@ class Partitions:
             self._outbox.add(Position(assignment, restored.next_offset))
         known = self.known(assignment, restored.actions, now)
         if self._repeats is not None:
-            self._repeats.assign(assignment, _facts_of(known))
+            self._repeats.assign(assignment, _facts_of(known), [each.facts for each in restored.parked.values()])
         self._outbox.apply(self._ledger.assign(assignment, known, now, restored.parked), now)
         if self._repeats is None or self._read_facts is None:
             self._source.begin(assignment, restored.next_offset)

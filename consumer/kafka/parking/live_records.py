@@ -1,7 +1,8 @@
 """The live records of delay partitions while they are restored, in bounded memory.
 
 Of each live record its key and its place in the delay topic are kept. Its value is kept as long as there is room. When
-there is none, the connection with the most gives its latest values up: their actions are parked (core/parking.py).
+there is none, the connection with the most gives its latest values up: their actions are parked (core/parking.py), and
+only their facts (core/repeats.py) are kept.
 
 Rules:
  1. The latest record per key wins.
@@ -17,6 +18,7 @@ import re
 from array import array
 from dataclasses import dataclass, field
 
+from consumer.core.open_facts import FACT_BYTES
 from consumer.core.parking import ENTRY_BYTES, ParkedRecords
 from consumer.kafka.records import Unreadable, live_action, place_of_key
 
@@ -25,8 +27,11 @@ _HEAD = re.compile(
     rb'\{"version":2,"state":"(pending|sending)","first_seen_ms":(\d+),[^{}\\]*"payload":'
     rb'\{"route":"[^"\\]*","connection":"([^"\\]*)",'
 )
-_SIZES, _NUMBERS = 24, 20  # bits
+_SOURCE, _FACT = b',"source":{"topic":', b'"fact"'
+_FACT_BEFORE = re.compile(rb',"fact":"([0-9a-f]{24})"(?:,"shadow":true)?\Z')
+_OFFSETS, _SIZES, _NUMBERS = 63, 24, 20  # bits
 _NUMBER = (1 << _NUMBERS) - 1
+_BELOW_FACT = 1 + _NUMBERS + _SIZES + _OFFSETS
 
 
 class Room:
@@ -72,7 +77,7 @@ class _Connection:
         """Give up the value of its latest event that has one. Returns its bytes; None where none may go."""
         while self.latest:
             place, key = heapq.heappop(self.latest)
-            size = self.records.forget_value(key, self)
+            size = self.records.give_up_value(key, self)
             if size is not None:
                 self.parked_from = min(self.parked_from, -place)
                 return size
@@ -100,7 +105,8 @@ class LiveRecords:
     def __init__(self, room: Room) -> None:
         """Keep values as far as there is room."""
         self._room = room
-        # Key -> offset, size, connection and whether it is an intent, in one number: a tuple would take twice as much.
+        # Key -> fact, offset, size, connection and whether it is an intent, in one number: a tuple would take twice as
+        # much. The fact is there once the value is not: 0 for none, else one more than its bytes as a number.
         self._records: dict[bytes, int] = {}
         self._values: dict[bytes, bytes] = {}
         self._connections: dict[bytes, _Connection] = {}
@@ -129,6 +135,8 @@ class LiveRecords:
             if not is_intent:
                 heapq.heappush(connection.latest, (-place, key))
             self._room.taken(connection, ENTRY_BYTES + size)
+        else:
+            self._records[key] |= _fact_of(key, value)
 
     def remove(self, key: bytes) -> None:
         """Take a tombstone."""
@@ -138,6 +146,13 @@ class LiveRecords:
             self.forget_value(key, connection)
             del self._records[key]
         self._unreadable.pop(key, None)
+
+    def give_up_value(self, key: bytes, connection: _Connection) -> int | None:
+        """Keep only the fact of a record's value. Returns its bytes; None where it was not kept."""
+        value = self._values.get(key)
+        if value is not None:
+            self._records[key] |= _fact_of(key, value)
+        return self.forget_value(key, connection)
 
     def forget_value(self, key: bytes, connection: _Connection) -> int | None:
         """Keep a record's value no longer. Returns its bytes; None where it was not kept."""
@@ -155,20 +170,19 @@ class LiveRecords:
         The source will bring the events from `next_place` to before `end_place`. Their intents are held.
         """
         again: list[tuple[bytes, int]] = []
-        places: list[list[tuple[int, bool, int, int, bytes]]] = [[] for _ in self._names]
+        places: list[list[tuple[int, bool, bytes]]] = [[] for _ in self._names]
         parked_from = [self._connections[name].parked_from for name in self._names]
         for key, record in self._records.items():
             place = place_of_key(key)
             assert place is not None  # noqa: S101 - `put` takes no other
             is_intent = bool(record & 1)
-            number, offset = record >> 1 & _NUMBER, _offset(record)
-            size = record >> 1 + _NUMBERS & (1 << _SIZES) - 1
+            number = record >> 1 & _NUMBER
             if next_place <= place < end_place and not is_intent:
-                again.append((key, offset))
+                again.append((key, _offset(record)))
             elif place < parked_from[number] or next_place <= place < end_place:
                 continue
             else:
-                places[number].append((place, not is_intent, offset, size, key))
+                places[number].append((place, not is_intent, key))
         for key, _ in again:
             self._values.pop(key, None)
         kept = Kept([], [(key, value, at) for key, (value, at) in self._unreadable.items()], again, [], {})
@@ -183,22 +197,44 @@ class LiveRecords:
         self._connections.clear()
         return kept
 
-    def _parked(self, records: list[tuple[int, bool, int, int, bytes]], oldest: float, kept: Kept) -> ParkedRecords:
+    def _parked(self, records: list[tuple[int, bool, bytes]], oldest: float, kept: Kept) -> ParkedRecords:
         records.sort()
-        offsets, size, last = array("q"), 0, -1
-        for place, _, offset, bytes_, key in records:
-            self._values.pop(key, None)
+        offsets, size, facts, last = array("q"), 0, bytearray(), -1
+        for place, _, key in records:
+            record = self._records[key]
+            value = self._values.pop(key, None)
             if place == last:
-                kept.duplicates.append((key, offset))
+                kept.duplicates.append((key, _offset(record)))
                 continue
             last = place
-            size += bytes_
-            offsets.append(offset)
-        return ParkedRecords(offsets=offsets, bytes=size, oldest=oldest)
+            size += record >> 1 + _NUMBERS & (1 << _SIZES) - 1
+            offsets.append(_offset(record))
+            fact = (record if value is None else _fact_of(key, value)) >> _BELOW_FACT
+            if fact:
+                facts += (fact - 1).to_bytes(FACT_BYTES)
+        return ParkedRecords(offsets=offsets, bytes=size, oldest=oldest, facts=facts)
 
 
 def _offset(record: int) -> int:
-    return record >> 1 + _NUMBERS + _SIZES
+    return record >> 1 + _NUMBERS + _SIZES & (1 << _OFFSETS) - 1
+
+
+def _fact_of(key: bytes, value: bytes) -> int:
+    """Return a record's fact as the highest bits of what is kept of it; 0 where it has none.
+
+    What the relay writes has it last before the source, which comes last. A quote inside a JSON string is always
+    escaped, so an event that imitates that is not taken for it. Another record is read as a whole.
+    """
+    if _FACT not in value:
+        return 0
+    source = value.rfind(_SOURCE)
+    before = _FACT_BEFORE.search(value, max(0, source - 64), source) if source >= 0 and _HEAD.match(value) else None
+    if before is not None:
+        fact: bytes | None = bytes.fromhex(before[1].decode())
+    else:
+        read = live_action(key, value)
+        fact = None if isinstance(read, Unreadable) else read.action.fact
+    return 0 if fact is None else int.from_bytes(fact[:FACT_BYTES].ljust(FACT_BYTES, b"\0")) + 1 << _BELOW_FACT
 
 
 def _read(key: bytes, value: bytes) -> tuple[bytes, bool, float] | None:

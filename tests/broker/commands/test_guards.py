@@ -131,6 +131,29 @@ def test_a_state_that_a_producer_repeats_is_mailed_once_also_over_a_restart(
         assert [len(engage.accepted_of(order)) for order in (A, B, C)] == [1, 1, 1]
 
 
+def test_what_waits_parked_is_parked_again_by_a_restart_that_knows_its_repeats(
+    sandboxes: SandboxFactory, tmp_path: Path
+) -> None:
+    """With `repeats`, the default, a restart held all that was pending, whatever memory that took."""
+    sandbox = sandboxes()
+    orders = [order_id(number) for number in range(30)]
+    with Engage(faults=("hang=1,calls=job",)) as engage:
+        events = [(order, event(order, engage={"jobId": engage.submit(order)})) for order in orders]
+        publish(sandbox, events)
+        config = written(tmp_path, configuration(sandbox, engage.url, limits={"pending": 10}) | {"repeats": "1h"})
+        with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
+            until(lambda: relay.metric("parked_actions") == 20, "what is beyond the limit is parked")
+            assert relay.stop() == 0
+        publish(sandbox, events)
+        with RelayProcess(tmp_path, config) as relay:
+            until(lambda: stopped(relay, "repeat") == len(orders), "all of them are known")
+            assert relay.metric("parked_actions") > 0, "it held what has room, and no more"
+            engage.set_faults()
+            until(lambda: len(engage.accepted) == len(orders), "what was parked comes back")
+            assert relay.stop() == 0
+        assert [len(engage.accepted_of(order)) for order in orders] == [1] * len(orders)
+
+
 def test_where_nobody_knows_what_was_sent_the_relay_says_so_and_goes_on(
     sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from consumer.core.effects import ActionId, LiveAction, NewAction, Save
 from consumer.core.ledger import Ledger, Policy
 from consumer.core.outcomes import Accepted, Ready
 from consumer.core.ownership import Assignment
-from consumer.core.parking import BLOCK, BYTES_OF_PENDING, Memory, ParkedRange, ParkedRecords, ToRead
+from consumer.core.parking import BLOCK, BYTES_OF_PENDING, PARKED_BYTES, Memory, ParkedRange, ParkedRecords, ToRead
 
 OURS = Assignment("orders", 0, 1)
 NOW = 1_700_000_000.0
@@ -243,9 +243,9 @@ def test_the_lowest_offset_of_what_is_parked_is_known() -> None:
     assert parked.first(10) == []
 
 
-def test_parking_cannot_go_on_when_its_offsets_take_half_as_much_as_may_be_held() -> None:
+def test_parking_cannot_go_on_when_what_is_kept_takes_half_as_much_as_may_be_held() -> None:
     of = ledger(actions=1, connections=1)
-    fill(of, BYTES_OF_PENDING // 16)
+    fill(of, BYTES_OF_PENDING // 2 // PARKED_BYTES + 1)
     assert not of.parking.is_full(False)
     accept(of, 500, HANGING)
     assert of.parking.is_full(False)

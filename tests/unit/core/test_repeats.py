@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumer.core.open_facts import FACT_BYTES
 from consumer.core.ownership import Assignment
 from consumer.core.repeats import Repeats
 
@@ -77,3 +78,13 @@ def test_memory_is_bounded_by_the_window(ends: list[tuple[bytes, float]]) -> Non
         found.opened(OURS, fact)
         found.ended(OURS, fact, now, sent=True)
         assert len(found) == sum(found.is_repeat(OURS, each, DAY, now) for each in (FACT, ANOTHER, b"third"))
+
+
+def test_what_waits_parked_is_a_repeat_until_it_ended() -> None:
+    parked = b"a fact that is parked"[:FACT_BYTES]
+    found = Repeats(DAY)
+    found.assign(OURS, [FACT], [bytearray(parked)])
+    assert found.is_repeat(OURS, FACT, DAY, now=0)
+    assert found.is_repeat(OURS, parked, DAY, now=10 * DAY)
+    found.ended(OURS, parked, 10 * DAY, sent=False)
+    assert not found.is_repeat(OURS, parked, DAY, now=10 * DAY)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
+
 from consumer.core.effects import ActionId, NewAction, Save
+from consumer.core.open_facts import FACT_BYTES
 from consumer.core.ownership import Assignment
 from consumer.core.parking import ENTRY_BYTES
 from consumer.core.places import place_of
+from consumer.events.facts import digest_of
 from consumer.events.routing import Routed
 from consumer.kafka.parking.live_records import Kept, LiveRecords, Room
 from consumer.kafka.records import SourceEvent, action_key, new_action, pending_value
@@ -15,7 +21,9 @@ NOW = 1_700_000_000.0
 BEYOND = place_of(0, 1 << 40)
 
 
-def action(offset: int, connection: str = "default") -> NewAction:
+def action(
+    offset: int, connection: str = "default", fact: str | None = None, data: object = None, *, shadow: bool = False
+) -> NewAction:
     event = SourceEvent(topic="orders", partition=0, offset=offset, timestamp_ms=1, key=b"k", value=b"{}")
     routed = Routed(
         route="r",
@@ -23,13 +31,14 @@ def action(offset: int, connection: str = "default") -> NewAction:
         order_id="A-1",
         action="ConfirmShipment",
         language=None,
-        data=None,
+        data=data,
         tag_source=FromJob(job_id="job-7"),
         on_unknown="resend",
         event_time_ms=1,
         trace_context=None,
+        fact=fact,
     )
-    return new_action(routed, event)
+    return new_action(routed, event, shadow=shadow)
 
 
 def key(offset: int) -> bytes:
@@ -37,7 +46,10 @@ def key(offset: int) -> bytes:
 
 
 def value(offset: int, connection: str = "default", *, sending: bool = False) -> bytes:
-    each = action(offset, connection)
+    return value_of(action(offset, connection), offset, sending=sending)
+
+
+def value_of(each: NewAction, offset: int, *, sending: bool = False) -> bytes:
     return pending_value(
         Save(
             action_id=ActionId(Assignment("orders", 0, 1), place_of(0, offset)),
@@ -148,3 +160,35 @@ def test_what_cannot_be_read_is_kept() -> None:
     records.remove(key(12))
     of = kept(records)
     assert sorted(of.unreadable) == [(key(11), b"{}", 1), (b"odd", value(10), 0)]
+
+
+IMITATION = {"fact": "0" * 24, "source": {"topic": "orders"}}
+
+
+@pytest.mark.parametrize("data", [None, IMITATION, {"x": json.dumps(IMITATION)}], ids=["none", "imitated", "in a text"])
+@pytest.mark.parametrize("shadow", [False, True])
+@pytest.mark.parametrize("is_compact", [True, False], ids=["ours", "another version's"])
+@pytest.mark.parametrize("is_given_up_later", [True, False])
+def test_a_parked_actions_fact_is_known_after_a_restart(
+    data: object, shadow: bool, is_compact: bool, is_given_up_later: bool
+) -> None:
+    """Where it was not known, the same was sent twice: so with `repeats` nothing was parked, in unbounded memory."""
+    records = LiveRecords(Room(2 * SIZE if is_given_up_later else 0))
+    facts = ["parcel 1", None, "parcel 2", "parcel 1"]
+    for offset, fact in enumerate(facts):
+        written = value_of(action(offset, fact=fact, data=data, shadow=shadow), offset)
+        records.put(key(offset), written if is_compact else json.dumps(json.loads(written)).encode(), offset)
+    of = kept(records)
+    held_facts = [fact for offset, fact in enumerate(facts) if key(offset) in held(of)]
+    expected = [bytes.fromhex(digest_of("default", fact)) for fact in facts[len(held_facts) :] if fact is not None]
+    packed = of.parked["default"].facts
+    assert [bytes(packed[at : at + FACT_BYTES]) for at in range(0, len(packed), FACT_BYTES)] == expected
+
+
+def test_the_fact_of_an_intent_that_is_parked_is_known_once() -> None:
+    records = LiveRecords(Room(0))
+    records.put(key(1), value_of(action(1, fact="f"), 1), 1)
+    records.put(action_key(place_of(0, 1), "other"), value_of(action(1, fact="f"), 1, sending=True), 2)
+    of = kept(records)
+    assert list(of.parked["default"].offsets) == [2]
+    assert bytes(of.parked["default"].facts).hex() == digest_of("default", "f")
