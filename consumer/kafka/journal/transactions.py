@@ -441,8 +441,8 @@ class Transactions:
         There, no position moves past it, wherever the transaction is cut. Of the action's others only positions count.
         """
         first = next(write for write in writes if _is_of(write, refused))
-        position = first.next_offset if isinstance(first, Put) else None
-        dead_letter = replace(dead_letter, next_offset=position)
+        position, with_next = (first.next_offset, first.with_next) if isinstance(first, Put) else (None, False)
+        dead_letter = replace(dead_letter, next_offset=position, with_next=with_next)
         self._partitions[refused.assignment].too_large.add(refused.key)
         self._report(RecordTooLarge(refused, dead_letter))
         at = writes.index(first)
