@@ -1,4 +1,4 @@
-"""`engage-relay dead-letters`: list dead letters, and send their events back."""
+"""`engage-relay dead-letters`: list and show dead letters, and send their events back."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from consumer.commands.options import (
     sure,
     without_gaps,
 )
+from consumer.commands.single.dead_letter import dead_letters_show
 
 if TYPE_CHECKING:
     from consumer.config.settings import Settings
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from consumer.kafka.topics.scan import Gap
 
 
-app = typer.Typer(help="List and redrive dead letters.", no_args_is_help=True)
+app = typer.Typer(help="List, show and redrive dead letters.", no_args_is_help=True)
 
 SourceTopic = Annotated[
     str | None,
@@ -93,6 +94,9 @@ def dead_letters_list(
             optional=("detail", "failed_at", "route", "redriven", "source_topic"),
         )
         raise typer.Exit(int(bool(gaps)))
+
+
+app.command("show")(dead_letters_show)
 
 
 @app.command("redrive")

@@ -48,9 +48,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "topics check": ("engage-relay topics check --config relay.yaml",),
     "topics adopt": ("engage-relay topics adopt orders --from recorded",),
     "pending list": ("engage-relay pending list --order-id A-1", "engage-relay pending list --older-than 1h --json"),
+    "pending show": ("engage-relay pending show 0:17", "engage-relay pending show orders/0/17 --item 1 --json"),
     "dead-letters list": (
         "engage-relay dead-letters list --since 2d --output wide",
         "engage-relay dead-letters list --reason rejected --json",
+    ),
+    "dead-letters show": (
+        "engage-relay dead-letters show 0:3",
+        "engage-relay dead-letters show orders.engage.dead-letters/0/3 --value --json",
     ),
     "dead-letters redrive": (
         "engage-relay dead-letters redrive --reason rejected --since 1d --dry-run",

@@ -1,4 +1,4 @@
-"""`engage-relay pending`: what the delay topics hold."""
+"""`engage-relay pending`: what the delay topics hold, and all that is known of one action."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ import typer
 from consumer.commands import output
 from consumer.commands.exits import exit_codes, refuse
 from consumer.commands.options import AsJson, Config, Limit, Output, connections, loaded, look_of, reach, without_gaps
+from consumer.commands.single.ids import coordinates_of
+from consumer.commands.single.pending_action import facts_of
 
 if TYPE_CHECKING:
+    from consumer.config.settings import Settings
+    from consumer.kafka.pending import Open
     from consumer.kafka.topics.scan import Gap
+    from consumer.kafka.topics.topics import RelayTopics
 
 
-app = typer.Typer(help="List the actions that are still pending.", no_args_is_help=True)
+app = typer.Typer(help="List and show the actions that are still pending.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -50,7 +55,6 @@ def pending_list(
     """List what the delay topics hold now. Exit code 1 where the list is not complete."""
     with exit_codes():
         settings = loaded(config)
-        from consumer.kafka.identity.removed import removed_sources
         from consumer.kafka.pending import Filter, Pending, pending_actions
 
         if connection is not None and connection not in settings.engage.connections:
@@ -58,12 +62,7 @@ def pending_list(
         wanted = Filter(order_id, connection, state, None if older_than is None else _before(older_than, time.time()))
         reach(settings)
         gaps: list[Gap] = []
-        removed = removed_sources(
-            settings.kafka, settings.topics, settings.delay.topic, settings.topics_of, by_name=True
-        )
-        for each in removed:
-            output.notice(str(each))
-        topics = [*settings.topics, *(each.topics for each in removed)]
+        topics = _searched(settings)
         found = without_gaps(pending_actions(settings.kafka, topics, wanted), gaps)
         columns = [name for name in Pending.__dataclass_fields__ if name not in ("connection", "first_seen")]
         output.rows(
@@ -73,6 +72,73 @@ def pending_list(
             optional=("route", "sends", "attempts", "due", "topic"),
         )
         raise typer.Exit(int(bool(gaps)))
+
+
+@app.command("show")
+def pending_show(
+    identifier: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="Where its event is in the source: TOPIC/PARTITION/OFFSET or PARTITION:OFFSET."
+        ),
+    ],
+    *,
+    config: Config = None,
+    item: Annotated[
+        int | None, typer.Option(min=0, help="Which of its event's items (a route's `each`).", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one pending action: its order, route and times, and why it waits.
+
+    Exit code 2 where none is pending or several are, 1 where not everything could be read.
+    """
+    with exit_codes():
+        settings = loaded(config)
+        from consumer.kafka.pending import open_at
+
+        coordinates_of(identifier, settings.source.topics, others=True)  # before a broker is asked
+        reach(settings)
+        topics = _searched(settings)
+        at = coordinates_of(identifier, [each.source for each in topics])
+        gaps: list[Gap] = []
+        opened = list(without_gaps(open_at(settings.kafka, topics, at.topic, at.partition, at.offset), gaps))
+        if not opened and gaps:
+            raise typer.Exit(1)
+        shown = dict(facts_of(_only(opened, str(at), item), round(time.time() * 1000), settings.polling.deadline))
+        if as_json:
+            output.json_line(shown)
+        else:
+            for name, fact in shown.items():
+                if fact is not None:
+                    output.data(f"{name.replace('_', ' '):<16}{fact}")
+        raise typer.Exit(int(bool(gaps)))
+
+
+def _only(opened: list[Open], at: str, item: int | None) -> Open:
+    """Return the one that is meant; else end with exit code 2."""
+    chosen = [each for each in opened if item is None or (each.record is not None and each.record.payload.item == item)]
+    if len(chosen) == 1:
+        return chosen[0]
+    if not opened:
+        refuse(f"{at}: nothing is pending of this event; `engage-relay pending list` shows what is")
+    items = [each.record.payload.item for each in opened if each.record is not None]
+    numbers = ", ".join(str(each) for each in items if each is not None)
+    if numbers:
+        return refuse(f"{at}: name one of its items with --item: {numbers}")
+    if item is not None:
+        return refuse(f"{at}: its event has no items; leave --item out")
+    return refuse(f"{at}: one of each topic that had this name is pending; see `pending list --json`")
+
+
+def _searched(settings: Settings) -> list[RelayTopics]:
+    """Return the topics to read, with those of removed sources, which it names."""
+    from consumer.kafka.identity.removed import removed_sources
+
+    removed = removed_sources(settings.kafka, settings.topics, settings.delay.topic, settings.topics_of, by_name=True)
+    for each in removed:
+        output.notice(str(each))
+    return [*settings.topics, *(each.topics for each in removed)]
 
 
 def _before(text: str, now: float) -> datetime:

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from consumer.core.places import place_of
 from consumer.kafka import clients
-from consumer.kafka.pending import EVERY_ONE, Filter, Pending, pending_actions
+from consumer.kafka.pending import EVERY_ONE, Filter, Open, Pending, open_at, pending_actions
 from consumer.kafka.records import action_key, position_value
 from consumer.kafka.topics import scan
 from consumer.kafka.topics.scan import Gap, moment, records_between
@@ -208,3 +208,28 @@ def test_a_topic_that_does_not_exist_is_reported(delay: Delay) -> None:
     assert list(pending_actions(delay.properties, [missing])) == [
         Gap("nobody.engage.delay", 0, "the topic does not exist")
     ]
+
+
+def test_one_action_is_shown_whole_with_the_action_of_its_order_that_it_waits_for(delay: Delay) -> None:
+    for offset, order_id in ((7, "A-1"), (8, "B-2"), (9, "A-1")):
+        delay.write(action_key(place_of(0, offset), "shipped"), pending(order_id, attempts=offset))
+    delay.write(action_key(place_of(0, 10), "shipped"), b"what is this?")
+    delay.write(action_key(place_of(0, 7), "shipped"), None)
+    delay.write(action_key(place_of(0, 7), "shipped"), pending("A-1"), partition=1)
+
+    def opened(offset: int, topic: str = "orders") -> list[Open | Gap]:
+        return list(open_at(delay.properties, [delay.topics], topic, 0, offset))
+
+    assert opened(7) == []  # it ended; what has its offset in the other partition is another one
+    (last,) = opened(9)
+    assert isinstance(last, Open)
+    assert last.record is not None
+    assert (last.record.payload.order_id, last.record.attempts, last.ahead) == ("A-1", 9, None)
+    delay.write(action_key(place_of(0, 7), "shipped"), pending("A-1"))
+    (last,) = opened(9)
+    assert isinstance(last, Open)
+    assert last.ahead == "orders/0/7"
+    (unreadable,) = opened(10, delay.topics.source)
+    assert isinstance(unreadable, Open)
+    assert (unreadable.record, unreadable.line.state) == (None, "unreadable")
+    assert opened(9, "another topic") == []
