@@ -26,3 +26,10 @@ MIN_VARIANTS = 5
 def test_a_platform_has_at_least_five_different_events(platform: str) -> None:
     events = (ROOT / "examples" / "06-platforms" / platform / "events.jsonl").read_text().splitlines()
     assert len(set(events)) >= MIN_VARIANTS
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_platform_has_an_event_with_a_null_and_one_with_an_empty_text(platform: str) -> None:
+    text = (ROOT / "examples" / "06-platforms" / platform / "events.jsonl").read_text().replace("\\", "")  # in a text
+    assert ": null" in text
+    assert ': ""' in text

@@ -135,6 +135,7 @@ def dry_run(record: SourceEvent) -> tuple[object, ...]:
 
 
 FORMATS: dict[str, dict[str, str]] = {
+    "events.json": {"format": "json", "compression": "gzip"},
     "events.ce": {"format": "cloudevents"},
     "events.cdc": {"format": "debezium"},
     "events.plain": {"format": "plain"},
@@ -228,12 +229,25 @@ ENVELOPES = (MINE | CANONICAL).map(
 CLOUDEVENTS = (MINE | CANONICAL).map(
     lambda event: {"specversion": "1.0", "id": "1", "source": "/", "kind": "parcel", **event, "data": event}
 )
+AVRO = {
+    "type": "record",
+    "name": "Parcel",
+    "fields": [{"name": "kind", "type": "string"}, {"name": "number", "type": "long"}],
+}
+AVRO_PARCEL = framed(3, b"\x0cparcel\x22")
 TEXTS = (ENVELOPES | CLOUDEVENTS | MINE | st.lists(CLOUDEVENTS, max_size=2)).map(json.dumps)
 ENCODED = TEXTS.flatmap(
     lambda text: st.sampled_from(
         [
             *(text.encode(encoding) for encoding in ("utf-8", "utf-16", "utf-16-be")),
-            *(gzip.compress(text.encode()), text.encode()[:-1], framed(2, text.encode()), framed(99, text.encode())),
+            *(
+                AVRO_PARCEL,
+                AVRO_PARCEL[:-1],
+                gzip.compress(text.encode()),
+                text.encode()[:-1],
+                framed(2, text.encode()),
+                framed(99, text.encode()),
+            ),
         ]
     )
 )
@@ -251,8 +265,8 @@ FORMAT_HEADERS = st.lists(
 
 @pytest.fixture(scope="module")
 def of_formats() -> Iterator[tuple[Settings, Formats]]:
-    """Return settings with a topic of each format, and a registry that knows schema 2."""
-    with TestRegistry({2: {"schema": "{}", "schemaType": "JSON"}}) as registry:
+    """Return settings with a topic of each format, and a registry that knows schemas 2 (JSON) and 3 (Avro)."""
+    with TestRegistry({2: {"schema": "{}", "schemaType": "JSON"}, 3: {"schema": json.dumps(AVRO)}}) as registry:
         settings = Settings.model_validate(
             {
                 **SETTINGS.model_dump(include={"routes"}),
@@ -265,11 +279,16 @@ def of_formats() -> Iterator[tuple[Settings, Formats]]:
         formats, schemas = formats_of(settings, time.time)
         assert schemas is not None
         schemas.fetch("2", framed(2, b"{}"))
+        schemas.fetch("3", AVRO_PARCEL)
         yield settings, formats
 
 
 @settings_of_hypothesis(deadline=None)
 @given(st.sampled_from(list(FORMATS)), VALUES | ENCODED, HEADERS | FORMAT_HEADERS)
+@example("events.framed", AVRO_PARCEL, [])
+@example("events.cdc", AVRO_PARCEL, [])
+@example("events.json", gzip.compress(b'{"kind":"parcel","number":17}'), [])
+@example("events.ce", b"[]", [("content-type", b"application/cloudevents-batch+json")])
 def test_a_dry_run_decides_as_the_relay_does_in_every_format(
     of_formats: tuple[Settings, Formats],
     topic: str,

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from consumer.events.decoding import Undecodable
 from consumer.events.formats.formats import Awaiting, Formats, TopicFormat
-from consumer.events.formats.text import MAX_UNPACKED_BYTES
+from consumer.events.formats.text import MAX_GZIP_PARTS, MAX_UNPACKED_BYTES
 from consumer.events.numbers import written
 
 HERE = "orders"
@@ -84,6 +84,14 @@ def test_a_damaged_or_cut_value_is_no_event() -> None:
 
 def test_gzip_in_several_parts_is_read_as_one() -> None:
     assert read(gzip.compress(b'{"a":') + gzip.compress(b"1}"), compression="gzip") == {"a": 1}
+
+
+def test_thousands_of_empty_parts_do_not_hold_up_the_event_loop() -> None:
+    empty = gzip.compress(b"")
+    fits = read(empty * (MAX_GZIP_PARTS - 1) + gzip.compress(b"{}"), compression="gzip")
+    assert fits == {}
+    over = empty * MAX_GZIP_PARTS + gzip.compress(b"{}")
+    assert refused(over, compression="gzip") == "gzip of more than 1000 parts"
 
 
 def test_a_bomb_is_not_unpacked() -> None:
