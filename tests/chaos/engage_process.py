@@ -125,3 +125,8 @@ class EngageProcess:
     def max_in_a_second(self, key: str = API_KEY) -> int:
         """Return the most requests with this key in any sliding second."""
         return cast("int", self._call("max_in_a_second", key))
+
+    @property
+    def stood_still_s(self) -> float:
+        """The longest time for which this server was not given the processor: what came meanwhile arrives at once."""
+        return self._get("stood_still_s")

@@ -112,7 +112,10 @@ class Stage:
     shares: float = 1.0
     """The sum of the instances' shares of the rate limit; above 1 while not all know that the source has grown."""
     bunching: float = 1.5
-    """How many times the rate limit may arrive in a second: a busy machine may bunch requests."""
+    """How many times the rate limit may arrive in a second: a busy machine may bunch requests.
+
+    To this comes what may arrive at once after Engage's process got no processor for a while (`stood_still_s`).
+    """
     _closing: ExitStack = field(default_factory=ExitStack)
 
     # -- before and meanwhile -----------------------------------------------------------------------------------
@@ -224,7 +227,8 @@ class Stage:
         assert not balance.out_of_order, f"out of order {balance.out_of_order[:5]}: {said}"
         assert balance.unasked == 0, said
         assert balance.max_leaving_in_a_second <= self.shares * self.rate_limit, said
-        assert balance.max_arriving_in_a_second <= self.shares * self.bunching * self.rate_limit, said
+        bunching = self.bunching + self.engage.stood_still_s
+        assert balance.max_arriving_in_a_second <= self.shares * bunching * self.rate_limit, said
         if not fresh_doubt:
             assert balance.resends <= kills * slots_of(self.rate_limit), said
         return balance

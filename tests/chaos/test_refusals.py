@@ -104,6 +104,7 @@ def noise(length: int) -> str:
     return "".join(random.Random(3).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=length))
 
 
+@pytest.mark.long
 def test_rights_that_are_withdrawn_and_given_back_cost_nothing_but_time(
     broker: KafkaBroker, sandboxes: SandboxFactory, stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
@@ -136,6 +137,7 @@ def test_rights_that_are_withdrawn_and_given_back_cost_nothing_but_time(
     stage.stop_all()
 
 
+@pytest.mark.long
 def test_records_that_a_topic_has_no_room_for_are_dead_lettered_or_wait(
     broker: KafkaBroker, sandboxes: SandboxFactory, stages: StageFactory, figures: Figures
 ) -> None:

@@ -299,6 +299,7 @@ def test_a_group_whose_offsets_are_gone_continues_from_its_own_positions(
     stage.stop_all()
 
 
+@pytest.mark.long
 def test_a_source_that_retention_overran_ends_the_relay_and_continues_where_the_operator_says(
     stages: StageFactory, figures: Figures
 ) -> None:

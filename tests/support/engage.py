@@ -21,6 +21,7 @@ from tests.support.events import number_of
 from tests.support.waiting import PATIENCE_S
 
 API_KEY = "key-that-must-never-be-logged-4711"
+STANDSTILL_LOOK_S = 0.05
 T = TypeVar("T")
 
 
@@ -49,6 +50,8 @@ class Engage:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="engage", daemon=True)
         self._thread.start()
+        self._stood_still_s = 0.0
+        self._loop.call_soon_threadsafe(self._look_for_standstill, time.monotonic())
         self._up = False
         defaults: EngageOptions = {"processing": "instant", "requests_per_second": 0}
         chosen: EngageOptions = {**defaults, **options}
@@ -144,6 +147,16 @@ class Engage:
 
     def max_in_a_second(self, key: str = API_KEY) -> int:
         return self._on_loop(lambda: self._simulator.world.account.max_in_a_second(key))
+
+    def _look_for_standstill(self, due: float) -> None:
+        now = time.monotonic()
+        self._stood_still_s = max(self._stood_still_s, now - due)
+        self._loop.call_later(STANDSTILL_LOOK_S, self._look_for_standstill, now + STANDSTILL_LOOK_S)
+
+    @property
+    def stood_still_s(self) -> float:
+        """The longest time for which this server was not given the processor: what came meanwhile arrives at once."""
+        return self._stood_still_s
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class RelayProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, "run", *given, *arguments],
                 cwd=ROOT,
-                env={**clean, **(environ or {})},
+                env={**clean, "PYTHONFAULTHANDLER": "1", **(environ or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -181,8 +181,13 @@ class RelayProcess:
         return self.wait()
 
     def wait(self, patience_s: float = PATIENCE_S) -> int:
-        """Wait for the end; returns the exit code."""
-        return self._process.wait(patience_s)
+        """Wait for the end; returns the exit code. One that does not end says where its threads stand."""
+        try:
+            return self._process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGABRT)  # faulthandler's
+            self._process.wait(PATIENCE_S)
+            raise AssertionError(f"it does not end: {self.text[-12000:]}") from None
 
     def freeze(self) -> None:
         self._send(signal.SIGSTOP)

@@ -192,7 +192,8 @@ def test_what_follows_a_call_is_within_the_rate_limit_as_well(sandboxes: Sandbox
         assert len(engage.accepted) == len(events)
         assert engage.requests["order", "200"] >= len(redirected)
         assert engage.requests["document", "202"] == engage.requests["document", "409"] == len(existing)
-        assert engage.max_in_a_second() <= rate_limit + 2  # counted where they arrive
+        # Counted where they arrive: what Engage had no processor for falls into the next second.
+        assert engage.max_in_a_second() <= (1 + engage.stood_still_s) * rate_limit + 2
 
 
 def test_events_that_no_route_wants_and_tombstones_are_ignored_and_counted(sandboxes: SandboxFactory) -> None:

@@ -83,6 +83,7 @@ def survived(
         assert time.monotonic() - since <= (SERVED_WITHIN_S if relay.starts == 1 else ENDED_WITHIN_S)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("member", MEMBERS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -103,6 +104,7 @@ OTHERS = [
 ]
 
 
+@pytest.mark.long
 def test_so_is_every_other_right(
     secured: SecuredBroker, sandboxes: SandboxFactory, tmp_path: Path, scale: Scale
 ) -> None:

@@ -16,6 +16,7 @@ from tests.support.waiting import until
 EVENTS, EVENT_BYTES, QUOTA = 400, 8000, 100_000  # all at once: 32 s, where a transaction has 10 s
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_transaction_that_does_not_fit_into_its_time_is_not_tried_again_unchanged(sandboxes: SandboxFactory) -> None:
     broker = started(KafkaBroker())
