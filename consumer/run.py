@@ -333,6 +333,7 @@ def _relay(
     if (why := short_session(settings)) is not None:
         _LOG.warning(why)
     window_s = settings.longest_repeats_s
+    drained = {name for name, each in topics.items() if each.drained}
     inbox = Inbox()
     source = Source(
         properties=settings.kafka,
@@ -342,7 +343,7 @@ def _relay(
         clock=clock,
         hand_over_s=hand_over_s,
         beat=lambda: heartbeats.beat("consumer"),
-        drained={name for name, each in topics.items() if each.drained},
+        drained=drained,
     )
     journal = Journal(
         properties=settings.kafka,
@@ -397,6 +398,7 @@ def _relay(
         formats=formats,
         schemas=schemas,
         unknown_schema_grace_s=0.0 if settings.registry is None else settings.registry.unknown_schema_grace,
+        drained=drained,
     )
 
 

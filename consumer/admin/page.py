@@ -345,7 +345,8 @@ def _partitions(status: Status) -> str:
         key=lambda each: (each.stalled is None, each.holding == "open", -(each.lag or 0), each.topic, each.partition),
     )
     rows = [
-        f'<tr><th scope="row">{escape(each.topic)}[{each.partition}]</th><td>{each.holding}{_stalled(each)}</td>'
+        f'<tr><th scope="row">{escape(each.topic)}[{each.partition}]</th>'
+        f"<td>{each.holding}{_drained(each)}{_stalled(each)}</td>"
         f'<td class="number">{number(each.pending)}</td>'
         f'<td class="number">{duration(None) if each.lag is None else number(each.lag)}</td></tr>'
         for each in shown[:MAX_PARTITIONS]
@@ -355,6 +356,11 @@ def _partitions(status: Status) -> str:
         rows.append(f'<tr><td colspan="4" class="quiet">and {number(hidden)} more, with less lag</td></tr>')
     table = _table(("Partition", "State", "Pending", "Lag"), rows, numbers=(2, 3))
     return _section(f"Partitions owned: {number(len(owned))}", table, none="None: other instances have them.")
+
+
+def _drained(partition: Partition) -> str:
+    """Mark what belongs to a removed source."""
+    return ' <span class="pill">drained only</span>' if partition.drained else ""
 
 
 def _stalled(partition: Partition) -> str:

@@ -105,7 +105,8 @@ class Partition(_Part):
     """A partition of the source that this instance owns.
 
     `why`: the reason for which it is set apart. `lag` is None until it was measured. `stalled`: why it stands still
-    (core/progress.py), with `stalled_since`; None: it does not.
+    (core/progress.py), with `stalled_since`; None: it does not. `drained`: its topic is not in `source.topics` any
+    more; what is pending is delivered, and nothing is read.
     """
 
     topic: str
@@ -116,6 +117,7 @@ class Partition(_Part):
     lag: int | None
     stalled: StallReason | None = None
     stalled_since: datetime | None = None
+    drained: bool = False
 
 
 class DeadLetter(_Part):
@@ -250,6 +252,7 @@ def status_of(
                 lag=snapshot.lag.get((topic, number)),
                 stalled=stall.reason if (stall := snapshot.stalled.get((topic, number))) else None,
                 stalled_since=_time(stall.since) if stall else None,
+                drained=each.drained,
             )
             for (topic, number), each in sorted(snapshot.partitions.items())
         ],

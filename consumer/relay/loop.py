@@ -124,6 +124,7 @@ class Relay:
         formats: Formats = JSON,
         schemas: Schemas | None = None,
         unknown_schema_grace_s: float = 0.0,
+        drained: Collection[str] = (),
         log: structlog.stdlib.BoundLogger = _LOG,
     ) -> None:
         """Be ready to `run`.
@@ -132,7 +133,7 @@ class Relay:
         `dead_letter_topics` (ours) and `incarnations`: see outbox.py. `jitter` draws from [0, 1). `hand_over_s`: how
         long the source waits for a hand-over at most. `stall_s`: see progress.py. `repeats`: None: each event is sent;
         `read_facts` reads back what was sent before, None: nothing is known. `schemas`, `unknown_schema_grace_s`: see
-        schemas.py.
+        schemas.py. `drained`: the source topics that are no longer configured (removed.py).
         """
         self._inbox = inbox
         self._source = source
@@ -203,6 +204,7 @@ class Relay:
             metrics=metrics,
             log=self._log,
             waits=self._waits,
+            drained=drained,
         )
         self._reading_back = ReadingBack(
             reader=parked,

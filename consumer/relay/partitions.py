@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -82,8 +82,9 @@ class Partitions:
         metrics: Metrics,
         log: ThrottledLog,
         waits: SchemaWaits,
+        drained: Collection[str],
     ) -> None:
-        """`counts`: how many partitions each source topic has."""
+        """`counts`: how many partitions each source topic has. `drained`: topics from which nothing is read."""
         self._counts = dict(counts)
         self._source = source
         self._journal = journal
@@ -100,6 +101,7 @@ class Partitions:
         self._metrics = metrics
         self._log = log
         self._waits = waits
+        self._drained = drained
         self._restoring = ThreadPoolExecutor(1, thread_name_prefix="restore")
         self._reading_facts = ThreadPoolExecutor(1, thread_name_prefix="facts")
         self._restoring_now: set[Assignment] = set()
@@ -135,12 +137,12 @@ class Partitions:
         self._reading_facts.shutdown(wait=False, cancel_futures=True)
 
     def _figures_of(self, assignment: Assignment) -> PartitionFigures:
-        pending = self._ledger.open_of(assignment)
+        pending, drained = self._ledger.open_of(assignment), assignment.topic in self._drained
         if (apart := self._apart.get(assignment)) is not None and self._stays(assignment):
-            return PartitionFigures("set_apart", pending or 0, *apart)
+            return PartitionFigures("set_apart", pending or 0, *apart, drained=drained)
         if pending is None:
-            return PartitionFigures("restoring")
-        return PartitionFigures("open" if self._stays(assignment) else "leaving", pending)
+            return PartitionFigures("restoring", drained=drained)
+        return PartitionFigures("open" if self._stays(assignment) else "leaving", pending, drained=drained)
 
     def _stays(self, assignment: Assignment) -> bool:
         """Whether it is ours and not in a hand-over: if it began after its hand-over, it would never be forgotten."""

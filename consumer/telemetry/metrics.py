@@ -103,12 +103,13 @@ class DeadLettered:
 
 @dataclass(frozen=True, slots=True)
 class PartitionFigures:
-    """An owned partition at one moment."""
+    """An owned partition at one moment. `drained`: its source is no longer configured, and nothing is read from it."""
 
     holding: Holding = "open"
     pending: int = 0
     apart: SetApart | None = None
     why: str | None = None
+    drained: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,6 +59,7 @@ TO_BE_REACHED = (
     "a partition was set apart, as its delay partition cannot be read",
     "a partition was set apart, as the broker takes nothing of it",
     "a lost partition took nothing",
+    "a lost outcomes partition took nothing",
     "a partition stays lost",
     "a transactional.id could not be used",
     "a process refused to start: the delay topic has too few partitions",

@@ -314,13 +314,18 @@ def refuse_dead_letters(scheduler: Scheduler) -> bool:
 
 
 def lose(scheduler: Scheduler) -> bool:
-    """A delay partition is without a leader for a while."""
+    """A delay partition is without a leader for a while, or a partition of the outcomes.
+
+    A lost outcomes partition holds up all others of its instance until it is back: that comes only before the end.
+    """
     number = scheduler.pick(scheduler.numbers)
     at = (TOPICS.delay, number)
+    if TOPICS.outcomes is not None and not scheduler.healing and scheduler.chance(0.2):
+        at = (TOPICS.outcomes, number)
     if at not in scheduler.kafka.logs or scheduler.kafka.lost:
         return False
     scheduler.kafka.lost.add(at)
-    scheduler.say(f"{TOPICS.delay}[{number}] is lost")
+    scheduler.say(f"{at[0]}[{number}] is lost")
     scheduler.at(scheduler.now + scheduler.pick((5.0, 60.0, 600.0)), scheduler.find_partitions)
     return True
 

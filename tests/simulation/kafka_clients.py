@@ -340,7 +340,8 @@ class SimulatedProducer:
         refusals = self._refusals(batch)
         lost = {at for at, _, _ in batch} & self._kafka.lost
         if lost:
-            self._scheduler.reach("a lost partition took nothing")
+            what = "outcomes partition" if any("outcomes" in topic for topic, _ in lost) else "partition"
+            self._scheduler.reach(f"a lost {what} took nothing")
             self._kafka.add(self._id, self._epoch, self._serial, lost)
         for index, (at, record, delivered) in enumerate(batch):
             too_large = len(record[1] or b"") > LARGEST_RECORD and "delay" in at[0]

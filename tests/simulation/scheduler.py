@@ -509,7 +509,8 @@ class Scheduler:
         """Bring partitions back that were lost; in the end one may stay so until the others are done."""
         if self.stays_lost:
             return
-        self.stays_lost = self.healing and bool(self.kafka.lost) and len(self.numbers) > 1 and self.chance(0.7)
+        may_stay = any(topic == TOPICS.delay for topic, _ in self.kafka.lost)
+        self.stays_lost = self.healing and may_stay and len(self.numbers) > 1 and self.chance(0.7)
         if self.stays_lost:
             self.reach("a partition stays lost")
             self.at(self.now + HEALED_WITHIN_S, self._find_last)

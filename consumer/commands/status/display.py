@@ -252,7 +252,9 @@ def _partitions(status: Status) -> Table | None:
     owned = sorted(status.partitions, key=lambda each: (each.stalled is None, each.holding == "open", -(each.lag or 0)))
     for each in owned[:MAX_PARTITIONS]:
         lag = duration(None) if each.lag is None else number(each.lag)
-        holding = each.holding if each.stalled is None else _text(f"no progress: {each.stalled}", "red")
+        drained = ", drained only" if each.drained else ""  # of a removed source
+        state = (each.holding, "") if each.stalled is None else (f"no progress: {each.stalled}", "red")
+        holding = _text(state[0] + drained, state[1])
         table.add_row(_text(f"{each.topic}[{each.partition}]", "bold"), holding, number(each.pending), lag)
     if len(owned) > MAX_PARTITIONS:
         table.add_row(f"and {len(owned) - MAX_PARTITIONS} more")

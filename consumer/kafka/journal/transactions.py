@@ -23,7 +23,8 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
     restored again, where others would wait for it: a transaction of another one must just have been committed.
  8. What does not fit into its time is tried again in smaller transactions (transaction_size.py).
  9. A partition of which the broker takes nothing twice (it has lost its leader, or the copies that it needs) counts as
-    refused. So do its dead letters, where it is the dead-letter topic's.
+    refused. So do its dead letters, where it is the dead-letter topic's. Where it is the outcomes topic's, all wait for
+    it: actions that Engage accepted cannot end without it, and a partition that is given up would send them again.
 producers.py decides which producer may be used, and what its errors mean.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,6 +55,11 @@ def test_what_is_pending_of_a_removed_source_is_delivered_and_nothing_more_is_re
         with relay_of(old, engage, tmp_path, new.topics.source) as relay:
             relay.wait_until_ready().wait_until_owning(3)
             assert f"{old.topics.source} is not in source.topics any more" in relay.text
+            partitions = json.loads(relay.get("/status.json")[1])["partitions"]
+            assert {each["topic"]: each["drained"] for each in partitions} == {
+                old.topics.source: True,
+                new.topics.source: False,
+            }
             until(lambda: len(engage.accepted) == 7, "what was pending is accepted")
             until(lambda: relay.metric("pending_actions") == 0, "nothing is pending")
             assert relay.stop() == 0

@@ -147,6 +147,13 @@ def test_figures_are_shown_from_the_first_partition_on() -> None:
     assert "orders[0] restoring" in section(root, "Partitions owned: 1")
 
 
+def test_a_partition_of_a_removed_source_is_no_ordinary_one() -> None:
+    partitions = {("orders", 0): PartitionFigures("open", 3), ("old", 0): PartitionFigures("open", 2, drained=True)}
+    text = section(read(told(Snapshot(at=NOW, partitions=partitions))), "Partitions owned: 2")
+    assert "old[0] open drained only 2" in text
+    assert text.count("drained only") == 1
+
+
 def test_a_stuck_event_loop_is_the_first_thing_that_is_said() -> None:
     root = read(told(status_sample.snapshot(), age_s=47.0))
     assert root.all("ul")[0].text.startswith("The event loop has not shown life for 47 s")

@@ -171,6 +171,16 @@ def test_no_id_is_folded_or_cut_however_narrow_the_terminal_is(width: int) -> No
     assert max(map(len, text.splitlines())) <= width
 
 
+def test_a_partition_of_a_removed_source_is_no_ordinary_one() -> None:
+    partitions = {("orders", 0): PartitionFigures("open", 3), ("old", 0): PartitionFigures("open", 2, drained=True)}
+    snapshot = replace(status_sample.snapshot(), partitions=partitions)
+    console = Console(file=(screen := io.StringIO()), width=120)
+    console.print(status_display.drawn(status_of((snapshot, status_sample.flow()), version="0", age_s=0.4), console))
+    (old,) = [line for line in screen.getvalue().splitlines() if "old[0]" in line]
+    assert "open, drained only" in old
+    assert screen.getvalue().count("drained only") == 1
+
+
 def test_a_display_shows_what_came_last_when_the_instance_stops_answering() -> None:
     first = status_sample.status()
     newer = first.model_copy(update={"version": "0.2.0"})
