@@ -256,7 +256,7 @@ def _check(settings: Settings, waiting: Waiting, *, stopped: Callable[[], bool],
             for line in kafka_topics.create(admin, settings.topics, rules=settings.topic_rules):
                 _LOG.info(line)
         for line in kafka_topics.check(admin, settings.topics, settings.topic_rules):
-            _LOG.info(line)
+            _LOG.warning(line)
     except KafkaException as error:
         raise causes.explained(admin, error) from None
 

@@ -140,14 +140,14 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
 
 def _topics(admin: AdminClient, each: topics.RelayTopics, rules: TopicRules) -> Iterator[Finding]:
     try:
-        unseen = topics.check(admin, [each], rules)
+        notes = topics.check(admin, [each], rules)
     except TopicError as error:
         for line in str(error).splitlines():
             yield Finding("failed", f"topics: {line}", ExitCode.TOPICS)
     except KafkaException as error:
         yield _kafka_failed(f"topics of {each.source}", error)
     else:
-        for line in unseen:
+        for line in notes:
             yield Finding("note", f"topics: {line}")
         yield Finding("ok", f"topics: {', '.join((each.source, *each.own[:-1]))} and {each.own[-1]} fit")
 

@@ -639,7 +639,8 @@ class Settings(_Section):
     @property
     def topic_rules(self) -> TopicRules:
         """What is asked of those topics' configuration."""
-        return TopicRules(self.dead_letters.keep, self.source.compacted == "accept", self.outcomes.retention)
+        accepted = self.source.compacted == "accept"
+        return TopicRules(self.dead_letters.keep, accepted, self.outcomes.retention, self.longest_repeats_s)
 
     @property
     def effective_routes(self) -> dict[str, RouteRule]:

@@ -11,7 +11,9 @@ Rules:
  5. The dead-letter topic takes whatever its source takes, with the headers that say why.
  6. Outcomes live as long as `outcomes.retention` says. Their topic is not compacted: an action has a record of its own,
     and some have no key.
- 7. A compacted source loses events that were not read yet: it is refused unless that is accepted.
+ 7. Outcomes that live shorter than the window of `repeats` void that promise after a restart, and no other: it is said,
+    and the topic is not refused.
+ 8. A compacted source loses events that were not read yet: it is refused unless that is accepted.
 
 All of it is pure: what the broker says goes in as `Entries`, what is wrong comes out as `Misfit`.
 """
@@ -58,11 +60,15 @@ MIN_OUTCOME_BYTES = 16 * 1024  # names, ids and numbers: an outcome has a few hu
 
 @dataclass(frozen=True, slots=True)
 class TopicRules:
-    """What the operator decides: how long dead letters and outcomes live, and whether a source may be compacted."""
+    """What the operator decides: how long dead letters and outcomes live, and whether a source may be compacted.
+
+    `repeats_s`: the longest window in which a fact is sent once; None: each event is sent.
+    """
 
     keep_dead_letters_s: float = 30 * DAY_S
     compacted_source: bool = False
     keep_outcomes_s: float = 90 * DAY_S
+    repeats_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +151,19 @@ def outcomes_misfits(topic: str, entries: Entries, rules: TopicRules) -> list[Mi
         why = f"takes records of at most {taken} bytes (max.message.bytes): an outcome that is refused stops the relay"
         found.append(Misfit(topic, why, {"max.message.bytes": str(MAX_MESSAGE_BYTES)}))
     return found
+
+
+def forgotten_facts(topic: str, entries: Entries, rules: TopicRules) -> str | None:
+    """Return what a restart forgets of an outcomes topic whose retention is shorter than the window; None: nothing."""
+    retention_ms = _number(entries, "retention.ms")
+    if rules.repeats_s is None or retention_ms is None or not 0 <= retention_ms < rules.repeats_s * 1000:
+        return None
+    if "delete" not in _policies(entries):
+        return None
+    return (
+        f"topic {topic} deletes outcomes after {_days(retention_ms / 1000)} (retention.ms={retention_ms}), the longest "
+        f"window of repeats is {_days(rules.repeats_s)}: after a restart, repeats of facts in between are sent"
+    )
 
 
 def source_misfits(topic: str, entries: Entries, rules: TopicRules) -> list[Misfit]:

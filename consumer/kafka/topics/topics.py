@@ -33,6 +33,7 @@ from consumer.kafka.topics.rules import (
     command,
     dead_letter_misfits,
     delay_misfits,
+    forgotten_facts,
     outcomes_configuration,
     outcomes_misfits,
     source_misfits,
@@ -81,13 +82,15 @@ def partition_counts(admin: AdminClient, names: Iterable[str]) -> dict[str, int]
 
 
 def check(admin: AdminClient, topics: Iterable[RelayTopics], rules: TopicRules = _AS_BUILT) -> list[str]:
-    """Check that all topics are there and fit; returns what could not be checked, a line each.
+    """Check that all topics are there and fit; returns what a person should know nevertheless, a line each.
+
+    Those are what could not be checked, and a promise that the topics do not keep (rules.py, rule 7).
 
     Raises TopicError where a topic is missing, has too few partitions, does not fit (rules.py) or may not be
     written: an action whose end cannot be recorded must not be sent.
     """
     errors: list[str] = []
-    unseen: list[str] = []
+    notes: list[str] = []
     for each in topics:
         counts = _counts_of(admin, each, errors)
         if counts is None:
@@ -103,14 +106,16 @@ def check(admin: AdminClient, topics: Iterable[RelayTopics], rules: TopicRules =
             errors.append(f"topic {each.outcomes} may not be written: its rights do not include Write")
         entries = _configurations(admin, counts)
         errors += [str(misfit) for misfit in _misfits(each, entries, rules)]
-        unseen += [
+        if each.outcomes in entries and (why := forgotten_facts(each.outcomes, entries[each.outcomes], rules)):
+            notes.append(why)
+        notes += [
             f"topic {name}: its configuration was not checked, as its rights do not include DescribeConfigs"
             for name in counts
             if name not in entries
         ]
     if errors:
         raise TopicError("\n".join(errors))
-    return unseen
+    return notes
 
 
 def create(

@@ -522,6 +522,12 @@ def test_outcomes_are_written_unless_there_is_no_topic_for_them(tmp_path: Path) 
     assert load(None, THREE).topic_rules.keep_outcomes_s == 90 * 24 * 3600
 
 
+def test_the_topics_are_held_against_the_longest_window_of_repeats() -> None:
+    rules = load(None, {**THREE, "ENGAGE_RELAY__REPEATS": "3h"}).topic_rules
+    none = load(None, {**THREE, "ENGAGE_RELAY__REPEATS": "off"}).topic_rules
+    assert (rules.repeats_s, none.repeats_s) == (3 * 3600, None)
+
+
 @pytest.mark.parametrize(
     ("environ", "text"),
     [

@@ -12,6 +12,7 @@ from consumer.kafka.topics.rules import (
     command,
     dead_letter_misfits,
     delay_misfits,
+    forgotten_facts,
     outcomes_configuration,
     outcomes_misfits,
     source_misfits,
@@ -154,3 +155,24 @@ def test_an_outcomes_topic_fits_as_it_is_created_and_where_it_keeps_more() -> No
 def test_an_outcomes_topic_that_loses_or_refuses_outcomes_does_not_fit(different: dict[str, str], why: str) -> None:
     (found,) = whys_of_outcomes(**different)
     assert why in found
+
+
+@pytest.mark.parametrize(
+    ("retention_s", "policy", "repeats_s", "forgets"),
+    [
+        (DAY_S, "delete", DAY_S, False),
+        (DAY_S - 1, "delete", DAY_S, True),
+        (DAY_S, "delete", None, False),  # each event is sent
+        (None, "delete", DAY_S, False),  # for ever
+        (DAY_S - 1, "compact", DAY_S, False),  # refused for another reason; its retention deletes nothing
+    ],
+)
+def test_outcomes_that_go_before_the_window_is_over_are_told_of(
+    retention_s: float | None, policy: str, repeats_s: float | None, forgets: bool
+) -> None:
+    """Otherwise a restart mails repeats, and nobody knew that it would."""
+    retention_ms = -1 if retention_s is None else round(retention_s * 1000)
+    entries = with_defaults({"cleanup.policy": policy, "retention.ms": str(retention_ms)})
+    why = forgotten_facts("o", entries, TopicRules(repeats_s=repeats_s))
+    assert (why is not None) == forgets
+    assert forgotten_facts("o", {}, TopicRules(repeats_s=DAY_S)) is None  # without the right to look

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
 
+from consumer.kafka.topics.rules import COMPACTED, DAY_S, DEAD_LETTERS, TopicRules, outcomes_configuration
 from consumer.kafka.topics.topics import RelayTopics, check, watermarks
 
 NO_OFFSET = -1001  # librdkafka's RD_KAFKA_OFFSET_INVALID
@@ -74,3 +75,31 @@ def test_a_source_that_was_just_made_is_found_though_the_broker_that_is_asked_le
     made = RelayTopics("orders", "orders.engage.delay", "orders.engage.dead-letters", "orders.engage.outcomes")
     admin = LateAdmin((made.source, *made.own), asked=3)
     assert len(check(cast("AdminClient", admin), [made])) == 4  # there, and their configurations may not be read
+
+
+class ConfiguredAdmin(LateAdmin):
+    """An AdminClient whose topics are there, with these configurations."""
+
+    def __init__(self, configured: Mapping[str, Mapping[str, str]]) -> None:
+        super().__init__(tuple(configured), asked=0)
+        self._configured = configured
+
+    def describe_configs(self, resources: list[ConfigResource], **_: object) -> dict[ConfigResource, Future[object]]:
+        answers: dict[ConfigResource, Future[object]] = {}
+        for each in resources:
+            answers[each] = Future()
+            entries = self._configured[each.name].items()
+            answers[each].set_result({name: SimpleNamespace(value=value) for name, value in entries})
+        return answers
+
+
+def test_topics_that_fit_and_forget_facts_within_the_window_are_told_of_and_not_refused() -> None:
+    topics = RelayTopics("orders", "orders.engage.delay", "orders.engage.dead-letters", "orders.engage.outcomes")
+    rules = TopicRules(keep_outcomes_s=DAY_S, repeats_s=7 * DAY_S)
+    configurations: tuple[dict[str, str], ...] = ({}, COMPACTED, DEAD_LETTERS, outcomes_configuration(rules))
+    configured = dict(zip((topics.source, *topics.own), configurations, strict=True))
+    admin = cast("AdminClient", ConfiguredAdmin(configured))
+    (note,) = check(admin, [topics], rules)
+    assert "orders.engage.outcomes deletes outcomes after 1 days" in note
+    assert "the longest window of repeats is 7 days" in note
+    assert check(admin, [topics], TopicRules(keep_outcomes_s=DAY_S, repeats_s=DAY_S)) == []
