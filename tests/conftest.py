@@ -22,9 +22,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give the long form its time."""
-    if config.getoption("--long"):
-        for item in items:
+    """Give the long form, and what is marked as long, its time."""
+    for item in items:
+        if config.getoption("--long") or item.get_closest_marker("long") is not None:
             item.add_marker(pytest.mark.timeout(LONG_TIMEOUT_S))
 
 
