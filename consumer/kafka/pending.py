@@ -95,14 +95,13 @@ def pending_actions(
     A Gap follows what could be read of its partition. Raises KafkaException where the broker does not answer or a
     topic does not exist.
     """
-    for each in topics:
-        for live in _live_of(properties, each, None):
-            if isinstance(live, Gap):
-                yield live
-                continue
-            for found in live.sorted():
-                if wanted.takes(found):
-                    yield found
+    for live in _live_of(properties, topics):
+        if isinstance(live, Gap):
+            yield live
+            continue
+        for found in live.sorted():
+            if wanted.takes(found):
+                yield found
 
 
 def open_at(
@@ -112,12 +111,11 @@ def open_at(
 
     Raises as `pending_actions`.
     """
-    for each in topics:
-        for live in _live_of(properties, each, partition, offset):
-            if isinstance(live, Gap):
-                yield live
-            else:
-                yield from live.whole(source)
+    for live in _live_of(properties, topics, partition, offset):
+        if isinstance(live, Gap):
+            yield live
+        else:
+            yield from live.whole(source)
 
 
 def _low_water_marks(reader: Consumer, partitions: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
@@ -177,31 +175,43 @@ class _Live:
 
 
 def _live_of(
-    properties: clients.Properties, topics: RelayTopics, only: int | None, offset: int | None = None
+    properties: clients.Properties, topics: Iterable[RelayTopics], only: int | None = None, offset: int | None = None
 ) -> Iterator[_Live | Gap]:
     """Yield what is live in each partition, or in the `only` one; a Gap behind one that was not read to its end."""
     admin = AdminClient(clients.base(properties), logger=clients.LOGGER)
     with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
-        count = partition_counts(admin, (topics.delay,)).get(topics.delay)
-        if count is None:
-            yield Gap(topics.delay, 0, "the topic does not exist")
-            return
-        partitions = [(topics.delay, number) for number in range(count) if only in (None, number)]
-        marks = _low_water_marks(reader, partitions)  # before the ends: a mark never lies behind its end, then
-        ends = watermarks(admin, partitions)
-        for partition in partitions:
-            low, end = ends[partition]
-            mark = marks.get(partition, low)
-            live = _Live(topics.source, partition[1], offset)
-            gap: Gap | None = None
-            try:
-                for record in records_between(reader, partition, mark if low <= mark <= end else low, end):
-                    live.take(record)
-            except StalledError as error:
-                gap = Gap(*partition, str(error))
-            yield live
-            if gap is not None:
-                yield gap
+        for each in topics:
+            count = partition_counts(admin, (each.delay,)).get(each.delay)
+            if count is None:
+                yield Gap(each.delay, 0, "the topic does not exist")
+                continue
+            partitions = [(each.delay, number) for number in range(count) if only in (None, number)]
+            marks = _low_water_marks(reader, partitions)  # before the ends: a mark never lies behind its end, then
+            ends = watermarks(admin, partitions)
+            for partition in partitions:
+                low, end = ends[partition]
+                mark = marks.get(partition, low)
+                yield from _of_partition(
+                    reader,
+                    _Live(each.source, partition[1], offset),
+                    partition,
+                    mark if low <= mark <= end else low,
+                    end,
+                )
+
+
+def _of_partition(
+    reader: Consumer, live: _Live, partition: tuple[str, int], start: int, end: int
+) -> Iterator[_Live | Gap]:
+    gap: Gap | None = None
+    try:
+        for record in records_between(reader, partition, start, end):
+            live.take(record)
+    except StalledError as error:
+        gap = Gap(*partition, str(error))
+    yield live
+    if gap is not None:
+        yield gap
 
 
 def _pending(topic: str, partition: int, key: bytes, value: bytes) -> Pending:
