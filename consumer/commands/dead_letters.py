@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -34,6 +33,7 @@ from consumer.commands.options import (
     without_gaps,
 )
 from consumer.commands.single.dead_letter import dead_letters_show
+from consumer.commands.single.ids import place_in
 
 if TYPE_CHECKING:
     from consumer.config.settings import Settings
@@ -285,12 +285,12 @@ def _coordinates_at(option: str, topics: list[str], offsets: list[str]) -> Itera
     from consumer.kafka.dead_letters.redrive import Coordinates
 
     for text in offsets:
-        match = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,18})", text)
-        if match is None:
+        place = place_in(text)
+        if place is None:
             refuse(f"{option}: {text}: must be partition:offset, as in 0:17")
         if len(topics) != 1:
             refuse(f"{option}: say of which source topic, with --topic")
-        yield Coordinates(topics[0], int(match[1]), int(match[2]))
+        yield Coordinates(topics[0], *place)
 
 
 def _coordinates_in(lines: Iterable[bytes]) -> Iterator[Coordinates]:

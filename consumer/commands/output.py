@@ -42,6 +42,16 @@ def exact_json_line(row: Row) -> None:
     typer.echo("".join(each if each.isascii() else json.dumps(each)[1:-1] for each in text))
 
 
+def facts(known: Row, *, as_json: bool) -> None:
+    """Print what is known of one thing: as a JSON object, or the facts that there are, one to a line."""
+    if as_json:
+        json_line(known)
+        return
+    for name, fact in known.items():
+        if fact is not None:
+            data(f"{name.replace('_', ' '):<{NAMES}}{_as_text(fact)}")
+
+
 def rows(found: Iterable[Row], columns: Sequence[str], *, look: Look = "table", optional: Sequence[str] = ()) -> None:
     """Print rows: all of each as JSON or YAML, or these columns of it. Each appears when it is found.
 
@@ -99,6 +109,7 @@ def _draw(found: Sequence[Row], columns: Sequence[str], optional: Sequence[str])
         notice(f"left out, because the terminal is too narrow: {', '.join(left_out)} (-o wide shows them)")
 
 
+NAMES = 18  # columns for a fact's name
 BETWEEN = 3  # columns, at the most, between two cells
 
 
@@ -108,8 +119,13 @@ def _cell(value: object) -> str:
 
 def _as_text(value: object) -> str:
     if isinstance(value, datetime):
-        return value.isoformat(timespec="seconds").replace("+00:00", "Z")
+        return time_of(value)
     return str(value)
+
+
+def time_of(moment: datetime) -> str:
+    """Return a time in UTC as RFC 3339 writes it, to the second."""
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def shown(text: str) -> str:

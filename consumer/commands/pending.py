@@ -106,12 +106,7 @@ def pending_show(
         if not opened and gaps:
             raise typer.Exit(1)
         shown = dict(facts_of(_only(opened, str(at), item), round(time.time() * 1000), settings.polling.deadline))
-        if as_json:
-            output.json_line(shown)
-        else:
-            for name, fact in shown.items():
-                if fact is not None:
-                    output.data(f"{name.replace('_', ' '):<16}{fact}")
+        output.facts(shown, as_json=as_json)
         raise typer.Exit(int(bool(gaps)))
 
 

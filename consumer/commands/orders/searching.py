@@ -50,6 +50,6 @@ def in_words(searched: list[Searched]) -> str:
     told = []
     for each in searched:
         since = None if each.since_ms is None else moment(each.since_ms)
-        when = "" if since is None else f" since {since.isoformat(timespec='seconds').replace('+00:00', 'Z')}"
+        when = "" if since is None else f" since {output.time_of(since)}"
         told.append(f"{each.records:,} records of {each.topic}[{each.partition}]{when}")
     return ", ".join(told)

@@ -6,7 +6,6 @@ tells. Only `--offset` asks a broker.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ import typer
 from consumer.commands import output
 from consumer.commands.exits import exit_codes, refuse
 from consumer.commands.options import AsJson, Config, bytes_of, lines_of, loaded
+from consumer.commands.single.ids import place_in
 
 if TYPE_CHECKING:
     from consumer.commands.routing.exports import Unreadable
@@ -146,10 +146,10 @@ def _from_broker(settings: Settings, topic: str, text: str) -> SourceEvent | Unr
     from consumer.commands.routing.exports import original
     from consumer.kafka.topics.scan import record_at
 
-    match = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,18})", text)
-    if match is None:
+    place = place_in(text)
+    if place is None:
         refuse(f"--offset: {text}: must be partition:offset, as in 0:17")
-    record = record_at(settings.kafka, topic, int(match[1]), int(match[2]))
+    record = record_at(settings.kafka, topic, *place)
     if record is None:
         refuse(f"--offset: {topic} has no record at {text}: it was deleted, or was not written yet")
     return original(record)

@@ -62,7 +62,7 @@ def dead_letters_show(
     """
     with exit_codes():
         settings = loaded(config)
-        from consumer.kafka.dead_letters.redrive import Selection, dead_letter_topics, dead_letters
+        from consumer.kafka.dead_letters.redrive import Selection, dead_letter_topics, dead_letters, own_headers
 
         at = coordinates_of(identifier, dead_letter_topics(settings.topics))
         reach(settings)
@@ -76,14 +76,9 @@ def dead_letters_show(
             refuse(f"{at}: there is no dead letter; `engage-relay dead-letters list` shows those that there are")
         shown = dict(facts_of(found, settings.source.topics))
         if value:
-            shown["headers"] = {name: _text(each) for name, each in _headers(found)}
+            shown["headers"] = {name: _text(each) for name, each in own_headers(found.headers)}
             shown["value"] = _text(found.value)
-        if as_json:
-            output.json_line(shown)
-            return
-        for name, fact in shown.items():
-            if fact is not None:
-                output.data(f"{name.replace('_', ' '):<18}{fact}")
+        output.facts(shown, as_json=as_json)
 
 
 def facts_of(found: DeadLetter, sources: Collection[str]) -> Iterator[tuple[str, object]]:
@@ -91,6 +86,7 @@ def facts_of(found: DeadLetter, sources: Collection[str]) -> Iterator[tuple[str,
 
     `sources`: the source topics that it may be redriven to.
     """
+    from consumer.kafka.dead_letters.redrive import own_headers
     from consumer.kafka.topics.scan import moment
 
     why = found.why
@@ -112,7 +108,7 @@ def facts_of(found: DeadLetter, sources: Collection[str]) -> Iterator[tuple[str,
     yield "failed_at", moment(why.failed_at_ms)
     yield "event_timestamp", None if why.source_timestamp_ms is None else moment(why.source_timestamp_ms)
     yield "key", _text(found.key)
-    yield "header_names", [name for name, _ in _headers(found)]
+    yield "header_names", [name for name, _ in own_headers(found.headers)]
     yield "value_bytes", None if found.value is None else len(found.value)
 
 
@@ -125,13 +121,6 @@ def _obstacle(found: DeadLetter, sources: Collection[str]) -> str | None:
     if found.why.source_topic not in sources:
         return "its source topic is none of this configuration: redrive it with the relay that it belongs to"
     return None
-
-
-def _headers(found: DeadLetter) -> list[tuple[str, bytes | None]]:
-    """Return its event's own headers."""
-    from schemas.dead_letter import PREFIX
-
-    return [(name, each) for name, each in found.headers if not name.startswith(PREFIX)]
 
 
 def _text(raw: bytes | None) -> str | None:

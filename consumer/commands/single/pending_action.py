@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from consumer.commands import output
 
 if TYPE_CHECKING:
     from consumer.kafka.pending import Open
@@ -75,7 +76,7 @@ def _why(found: Open, record: PendingAction, now_ms: int) -> str:
 
 
 def _time(ms: int) -> str:
-    try:
-        return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    except (ValueError, OverflowError, OSError):  # the record comes from outside
-        return str(ms)
+    from consumer.kafka.topics.scan import moment
+
+    found = moment(ms)
+    return str(ms) if found is None else output.time_of(found)

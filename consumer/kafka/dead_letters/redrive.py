@@ -335,7 +335,12 @@ class _Sender:
                     event.key,
                     event.partition,
                     on_delivery=delivered,
-                    headers=[*_original(event), (REDRIVE_OF, str(at).encode()), *_first_offset(event), *_item(event)],
+                    headers=[
+                        *own_headers(event.headers),
+                        (REDRIVE_OF, str(at).encode()),
+                        *_first_offset(event),
+                        *_item(event),
+                    ],
                 )
         except KafkaException as error:
             failure = clients.error_of(error)
@@ -364,8 +369,9 @@ class _Sender:
         return producer
 
 
-def _original(event: SourceEvent) -> Headers:
-    return [(name, value) for name, value in event.headers if not name.startswith(PREFIX)]
+def own_headers(headers: Iterable[tuple[str, bytes | None]]) -> Headers:
+    """Return the event's own headers of those of its dead letter."""
+    return [(name, value) for name, value in headers if not name.startswith(PREFIX)]
 
 
 def _item(event: SourceEvent) -> Headers:
