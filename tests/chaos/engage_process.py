@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context
@@ -44,6 +45,8 @@ class EngageProcess:
     """harness.Engage, elsewhere. See there."""
 
     def __init__(self, **options: Unpack[EngageOptions]) -> None:
+        self._frozen_at: float | None = None
+        self._frozen_s = 0.0
         self._manager = _Manager(ctx=get_context("spawn"))
         self._manager.start(signal.signal, (signal.SIGINT, signal.SIG_IGN))
         try:
@@ -82,10 +85,14 @@ class EngageProcess:
     def freeze(self) -> None:
         """Hang: the kernel takes connections, and nobody answers. Nor must anything else be asked here until `thaw`."""
         self._signal(signal.SIGSTOP)
+        self._frozen_at = time.monotonic()
 
     def thaw(self) -> None:
         """Continue."""
         self._signal(signal.SIGCONT)
+        if self._frozen_at is not None:
+            self._frozen_s = max(self._frozen_s, time.monotonic() - self._frozen_at)
+            self._frozen_at = None
 
     def _signal(self, number: signal.Signals) -> None:
         process = vars(self._manager)["_process"]  # multiprocessing shows it nowhere else
@@ -128,5 +135,6 @@ class EngageProcess:
 
     @property
     def stood_still_s(self) -> float:
-        """The longest time for which this server was not given the processor: what came meanwhile arrives at once."""
-        return self._get("stood_still_s")
+        """The longest time for which it got no processor, as in tests/support/engage.py; `freeze` is none of it."""
+        stood_still_s: float = self._get("stood_still_s")
+        return max(0.0, stood_still_s - self._frozen_s)
