@@ -444,6 +444,11 @@ def a_partition_that_cannot_be_served_ends_the_process(patch: Patch) -> None:
 # -- documents ---------------------------------------------------------------------------------------------------
 
 
+@mutation
+def an_action_whose_record_is_refused_is_cut_in_two(patch: Patch) -> None:
+    patch.setattr(Transactions, "_without_action", lambda self, writes, refused: list(writes))
+
+
 # -- outcomes ----------------------------------------------------------------------------------------------------
 
 

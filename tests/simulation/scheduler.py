@@ -44,7 +44,7 @@ from tests.simulation.wiring import relay_of
 from tests.simulation.workload import Event, drawn, with_document
 
 START = 1_700_000_000.0  # offsets of clocks are whole seconds, so that sums with these are exact
-MAX_STEPS = 60_000
+MAX_STEPS = 20_000
 MAX_STEPS_UNHEALED = 4_000
 MAX_NESTED = 10
 ALL = 100  # callbacks that are ready, those included that they make ready
