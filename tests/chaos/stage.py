@@ -291,6 +291,7 @@ class Stage:
         """Stop every relay that runs, by the rules."""
         for relay in self.relays:
             if relay.running:
+                relay.wait_until_started()  # before, nothing of ours takes the signal: it ends by it, at once
                 assert relay.stop() == 0, relay.text[-4000:]
 
     def close(self) -> None:

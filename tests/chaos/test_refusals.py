@@ -46,17 +46,21 @@ Rule = tuple[ResourceType, str, ResourcePatternType, str, str, AclOperation, Acl
 
 
 @pytest.fixture(scope="module")
-def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
-    """Return a file system of little room; None where we may not mount one."""
-    disk = tmp_path_factory.mktemp("disk")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        yield None
-        return
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
+def small_disk() -> Iterator[Path | None]:
+    """Return a file system of little room; None where we may not mount one.
+
+    Not in pytest's own directory: the broker's data lie there, which are no logs (test_security.py reads those).
+    """
+    with tempfile.TemporaryDirectory(prefix="engage-relay-disk-") as directory:
+        disk = Path(directory)
+        mount = ["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", directory]
+        if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+            yield None
+            return
+        try:
+            yield disk
+        finally:
+            subprocess.run(["umount", "-l", directory], check=True)
 
 
 @pytest.fixture(scope="module")

@@ -116,6 +116,11 @@ class RelayProcess:
     def _alive(self) -> None:
         assert self._process.poll() is None, f"it ended with {self._process.returncode}: {self.text[-4000:]}"
 
+    def wait_until_started(self) -> Self:
+        """Wait until it takes signals, and its admin server answers."""
+        assert self.admin_port
+        return self
+
     @property
     def admin_port(self) -> int:
         def port() -> object:
