@@ -49,6 +49,7 @@ class SimulatedSource:
             wait=self._wait,
             beat=lambda: None,
             confirm=self._confirm,
+            incarnations={TOPICS.source: process.identity.incarnation},
         )
         self._requests: deque[Callable[[Consumer], None]] = deque()
         self._room = BATCHES_AHEAD
