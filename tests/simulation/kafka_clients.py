@@ -578,7 +578,8 @@ def read_facts(process: Process, assignment: Assignment) -> Sent:
     def is_readable() -> bool:
         return not process.cut and at not in kafka.lost and log.stable_end >= end
 
-    if not process.wait(STALLED_S, is_readable):
+    is_refused = not process.scheduler.healing and process.scheduler.chance(0.05)  # the right to Read is missing
+    if is_refused or not process.wait(STALLED_S, is_readable):
         process.scheduler.reach("a restore knew nothing of what was sent before")
         process.scheduler.oracle.repeats.are_lost(assignment.partition, process.scheduler.now)
         raise FactsLostError("nothing came")

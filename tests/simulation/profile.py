@@ -38,11 +38,11 @@ class Profile:
             return cls.storm(draw)
         if size > 0.95:
             return cls.of_documents(draw)
-        if size > 0.93:
-            return cls.of_repeats(draw)
         if size > 0.9:
             return cls.of_parking(draw)
-        small = size < 0.85
+        if size > 0.88:
+            return cls.of_repeats(draw)
+        small = size < 0.83
         return cls(
             processes=1 if small else draw.randint(1, 3),
             partitions=1 if small else draw.randint(1, 3),
