@@ -1,4 +1,4 @@
-"""Deliberate errors about whose offsets these are (consumer/kafka/identity): rule 13 of the oracle."""
+"""Deliberate errors about whose offsets these are (consumer/kafka/identity): rule 14 of the oracle."""
 
 from __future__ import annotations
 
