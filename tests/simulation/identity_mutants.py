@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import consumer.kafka.restore
 from consumer.core.places import place_of
 from consumer.kafka.identity import adoption
 from consumer.kafka.identity.adoption import AdoptFrom
-from consumer.kafka.restore import Restorer
 from consumer.kafka.source import membership
 from consumer.kafka.source.membership import Membership
 from consumer.relay import outbox
@@ -25,13 +22,6 @@ def what_has_just_come_is_taken_for_the_sources_without_a_look(patch: Patch) -> 
         return False
 
     patch.setattr(Membership, "_is_news", is_news)
-
-
-@mutation
-def a_restore_does_not_look_which_topic_the_source_is(patch: Patch) -> None:
-    def check_ids(self: Restorer, topics: Iterable[str]) -> None: ...
-
-    patch.setattr(Restorer, "_check_ids", check_ids)
 
 
 @mutation
