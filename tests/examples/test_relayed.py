@@ -47,7 +47,7 @@ def test_engage_accepts_what_the_dry_run_foretells(name: str, tmp_path: Path) ->
     (topic,) = yaml.safe_load((original.folder / "relay.yaml").read_text())["source"]["topics"]
     with ExitStack() as stack:
         topics = RelayTopics(topic, f"{topic}.engage.delay", f"{topic}.engage.dead-letters", f"{topic}.engage.outcomes")
-        brokers = stack.enter_context(mock_cluster(topics))
+        brokers = stack.enter_context(mock_cluster(topics, "engage-relay.engage.control"))
         urls = {url_in_readme(words): stack.enter_context(simulator(words)) for words in simulators}
         copy = copied(original, tmp_path, brokers, urls)
         config = copy.folder / "relay.yaml"

@@ -11,7 +11,7 @@ class Profile:
     """What a schedule is drawn from. `twins`: two processes were given the same transactional.id.
 
     `documents`: each event carries its order's document. `strikes`: what goes wrong while one is under way.
-    `parking`: three orders on two connections, which have no room for most of their actions.
+    `parking`: three orders on two connections, which have no room for most of their actions. `pauses`: how many.
     """
 
     processes: int
@@ -28,6 +28,7 @@ class Profile:
     documents: bool = False
     strikes: int = 0
     parking: bool = False
+    pauses: int = 0
 
     @classmethod
     def drawn(cls, draw: random.Random) -> Profile:
@@ -38,6 +39,8 @@ class Profile:
             return cls.of_documents(draw)
         if size > 0.9:
             return cls.of_parking(draw)
+        if size > 0.87:
+            return cls.of_pauses(draw)
         small = size < 0.85
         return cls(
             processes=1 if small else draw.randint(1, 3),
@@ -102,6 +105,23 @@ class Profile:
             session_s=draw.choice((45.0, 6.0)),
             skew_s=draw.choice((0.0, 0.0, 300.0)),
             parking=True,
+        )
+
+    @classmethod
+    def of_pauses(cls, draw: random.Random) -> Profile:
+        """Somebody pauses and resumes actions while all may go wrong."""
+        processes = draw.choice((1, 1, 2))
+        return cls(
+            processes=processes,
+            partitions=draw.randint(1, processes),
+            events=draw.randint(1, 6),
+            faults=draw.choice((0, 0, 1, 3)),
+            client_error=draw.choice((0.0, 0.2, 0.4)),
+            unreliable=draw.choice((0.0, 0.1)),
+            nesting=draw.choice((0.0, 0.2)),
+            max_pending=draw.choice((2, 1000)),
+            session_s=draw.choice((45.0, 6.0)),
+            pauses=draw.randint(1, 3),
         )
 
     @classmethod

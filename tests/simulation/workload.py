@@ -115,6 +115,7 @@ class Event:
     first: Event | None = None  # the one that it repeats: it was redriven
     says_first: bool = True  # where that one lay
     redriven: bool = False  # its dead letter was
+    withheld: bool = False  # its outcome says so
     document_applied: bool = False
     drawn_at: float = 0.0  # before it was published
     contact_at: float = 0.0  # when its order gets a contact
