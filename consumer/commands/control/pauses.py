@@ -71,7 +71,8 @@ def pause(
 ) -> None:
     """Put actions on hold, on all instances.
 
-    All of them, or those of a connection, a route or a name. What is under way goes its way. It is kept over restarts, until `resume` or --until.
+    All of them, or those of a connection, a route or a name. What is under way goes its way.
+    A pause is kept over restarts, until `resume` or --until.
     """
     with exit_codes():
         now = time.time()
