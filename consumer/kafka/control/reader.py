@@ -85,9 +85,18 @@ class ControlReader:
                     self._report(ControlRead(controls.pauses, controls.unreadable))
                 if time.monotonic() - looked_at >= LOOK_INTERVAL_S:
                     looked_at = time.monotonic()
-                    _, now_end = watermarks(admin, [self._at])[self._at]
-                    if now_end < reached:
-                        raise clients.exception(KafkaError(KafkaError.OFFSET_OUT_OF_RANGE), f"{self._at[0]} recreated")
+                    self._look(admin, reached)
+
+    def _look(self, admin: AdminClient, reached: int) -> None:
+        """Raise KafkaException where the topic was recreated, or may not be read any more. Brokers may be away."""
+        try:
+            _, end = watermarks(admin, [self._at])[self._at]
+        except KafkaException as error:
+            if clients.error_of(error).code() in _DO_NOT_PASS:
+                raise
+            return
+        if end < reached:
+            raise clients.exception(KafkaError(KafkaError.OFFSET_OUT_OF_RANGE), f"{self._at[0]} was recreated")
 
 
 _DO_NOT_PASS = frozenset(
