@@ -143,6 +143,8 @@ def resume(
         write_controls(settings.kafka, topic, [*_forgotten(controls, now, settings.polling.deadline), *ended])
         for each in chosen:
             output.data(f"{each.id}: {each.what} is resumed")
+        if not chosen:
+            output.notice("nothing is paused")
 
 
 def pauses(
@@ -242,7 +244,7 @@ def _chosen(on: Sequence[Pause], ids: Sequence[str], scope: tuple[str | None, st
     if unknown := set(ids) - {each.id for each in on}:
         refuse(f"{', '.join(sorted(unknown))}: no such pause is on; there are: {listed}")
     chosen = [each for each in on if (each.id in ids if ids else _is_of(each, scope))]
-    if not chosen:
+    if not chosen and (on or any(scope)):
         refuse(f"no such pause is on; there are: {listed}")
     return chosen
 

@@ -81,7 +81,7 @@ def test_one_that_discards_says_so(topic: Topic) -> None:
         (("pause", *WHY, "--until", "2020-01-01T00:00Z"), "--until: 2020-01-01T00:00Z is in the past"),
         (("pause", *WHY, "--until", "0s"), "--until: 0s is in the past"),
         (("pause", *WHY, "--until", "soon"), "--until: soon: must be a duration"),
-        (("resume", *WHY), "no such pause is on; there are: none"),
+        (("resume", *WHY, "--route", "shipped"), "no such pause is on; there are: none"),
         (("resume", *WHY, "p9"), "p9: no such pause is on"),
         (("resume", *WHY, "p9", "--route", "shipped"), "by their ids, or by what they cover, not both"),
     ],
@@ -113,6 +113,11 @@ def test_resume_ends_all_or_those_that_are_meant(topic: Topic, arguments: tuple[
     assert called("resume", *WHY, *arguments).exit_code == 0
     assert [each.id for each in topic.on()] == left
     assert {each.id for each in topic.controls.pauses.known} == {"all", "shipped", "old"}, "time on hold counts later"
+
+
+def test_to_resume_what_nobody_paused_is_no_error(topic: Topic) -> None:
+    result = called("resume", *WHY)
+    assert (result.exit_code, result.stderr, topic.written) == (0, "nothing is paused\n", [])
 
 
 def test_a_part_of_what_a_pause_covers_is_not_resumed(topic: Topic) -> None:
