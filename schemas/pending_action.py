@@ -187,3 +187,6 @@ class Position(_Contract):
     next_offset: int
     partition: int
     source: SourceIdentity
+    outcomes_topic_id: str | None = Field(
+        None, description="Of the topic that says which facts were sent. Null where nobody knows."
+    )

@@ -302,9 +302,14 @@ def trace_context_of(payload: bytes) -> dict[str, str] | None:
     return context
 
 
-def position_value(source: SourceIdentity, partition: int, next_offset: int) -> bytes:
+def position_value(
+    source: SourceIdentity, partition: int, next_offset: int, outcomes_topic_id: str | None = None
+) -> bytes:
     """Return the value of a partition's position record."""
-    return b'{"version":2,"next_offset":%d,"partition":%d,"source":%b}' % (next_offset, partition, _as_json(source))
+    outcomes = b"" if outcomes_topic_id is None else b',"outcomes_topic_id":"%b"' % outcomes_topic_id.encode()
+    return b'{"version":2,"next_offset":%d,"partition":%d,"source":%b%b}' % (
+        next_offset, partition, _as_json(source), outcomes,
+    )  # fmt: skip
 
 
 @lru_cache(64)

@@ -11,7 +11,8 @@ class Profile:
     """What a schedule is drawn from. `twins`: two processes were given the same transactional.id.
 
     `documents`: each event carries its order's document. `strikes`: what goes wrong while one is under way.
-    `parking`: three orders on two connections, which have no room for most of their actions. `pauses`: how many.
+    `parking`: three orders on two connections, which have no room for most of their actions. `repeats`: a fact is sent
+    once within a window, and the producer writes most events again. `pauses`: how many.
     """
 
     processes: int
@@ -29,6 +30,7 @@ class Profile:
     strikes: int = 0
     parking: bool = False
     pauses: int = 0
+    repeats: bool = False
 
     @classmethod
     def drawn(cls, draw: random.Random) -> Profile:
@@ -39,9 +41,11 @@ class Profile:
             return cls.of_documents(draw)
         if size > 0.9:
             return cls.of_parking(draw)
-        if size > 0.87:
+        if size > 0.88:
+            return cls.of_repeats(draw)
+        if size > 0.86:
             return cls.of_pauses(draw)
-        small = size < 0.85
+        small = size < 0.82
         return cls(
             processes=1 if small else draw.randint(1, 3),
             partitions=1 if small else draw.randint(1, 3),
@@ -122,6 +126,23 @@ class Profile:
             max_pending=draw.choice((2, 1000)),
             session_s=draw.choice((45.0, 6.0)),
             pauses=draw.randint(1, 3),
+        )
+
+    @classmethod
+    def of_repeats(cls, draw: random.Random) -> Profile:
+        """Events that are written again within the window and after it, redriven dead letters, hand-overs, restarts."""
+        processes = draw.choice((1, 1, 2))
+        return cls(
+            processes=processes,
+            partitions=draw.randint(1, processes),
+            events=draw.randint(1, 4),
+            faults=draw.choice((0, 1, 2, 4)),
+            client_error=draw.choice((0.0, 0.2, 0.4)),
+            unreliable=draw.choice((0.0, 0.0, 0.1, 0.25)),
+            nesting=draw.choice((0.0, 0.2, 0.5)),
+            max_pending=draw.choice((1, 2, 1000, 1000)),
+            session_s=draw.choice((45.0, 6.0)),
+            repeats=True,
         )
 
     @classmethod
