@@ -418,3 +418,10 @@ def test_a_dead_letter_without_its_value_says_so() -> None:
     smaller = without_value(dead_letter)
     assert (smaller.key, smaller.value) == (dead_letter.key, None)
     assert "why; its value of 3000 bytes was left out" in str(dict(smaller.headers)["engage-relay-detail"])
+
+
+def test_actions_read_the_same_however_many_came_since() -> None:
+    given = [{"number": number, "text": "x" * (number % 100) * 100} for number in range(1500)]
+    payloads = [new_action(routed(each), event()).payload for each in given]
+    for _ in range(2):
+        assert [read_payload(each).data for each in payloads] == given
