@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pytest
 
@@ -13,18 +14,25 @@ ORDERED = Scope("acme", "ordered", "ConfirmOrder")
 
 
 def pause(
-    name: str = "p", *, begun: float = 0.0, until: float | None = None, ended: float | None = None, **scope: str
+    name: str = "p",
+    *,
+    begun: float = 0.0,
+    until: float | None = None,
+    ended: float | None = None,
+    discard: bool = False,
+    scope: Mapping[str, str] | None = None,
 ) -> Pause:
+    named = scope or {}
     return Pause(
         id=name,
         begun=begun,
         reason="a test",
         until=until,
         ended=ended,
-        connection=scope.get("connection"),
-        route=scope.get("route"),
-        action=scope.get("action"),
-        discard="discard" in scope,
+        connection=named.get("connection"),
+        route=named.get("route"),
+        action=named.get("action"),
+        discard=discard,
     )
 
 
@@ -41,7 +49,7 @@ def pause(
     ],
 )
 def test_it_covers_what_all_that_it_names_have_in_common(scope: dict[str, str], covered: set[Scope]) -> None:
-    pauses = Pauses([pause(**scope)])
+    pauses = Pauses([pause(scope=scope)])
     assert {each for each in (SHIPPED, ORDERED) if pauses.holding(each, 1.0)} == covered
 
 
@@ -60,7 +68,7 @@ def test_it_holds_at_once_though_whoever_began_it_has_a_clock_that_is_ahead() ->
 
 @pytest.mark.parametrize("order", [("held", "discarded"), ("discarded", "held")])
 def test_what_one_holds_and_another_discards_is_held(order: tuple[str, str]) -> None:
-    made = {"held": pause("held", begun=5.0), "discarded": pause("discarded", discard="yes")}
+    made = {"held": pause("held", begun=5.0), "discarded": pause("discarded", discard=True)}
     found = Pauses([made[name] for name in order]).holding(SHIPPED, 9.0)
     assert found is not None
     assert found.id == "held"
@@ -79,7 +87,7 @@ def test_overlapping_pauses_count_once_and_others_not_at_all() -> None:
             pause("a", begun=10.0, ended=20.0),
             pause("b", begun=15.0, ended=30.0),
             pause("c", begun=12.0, ended=14.0),
-            pause("d", begun=0.0, ended=100.0, route="ordered"),
+            pause("d", begun=0.0, ended=100.0, scope={"route": "ordered"}),
             pause("e", begun=90.0),
         ]
     )
