@@ -8,7 +8,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-GENERATORS := tools.schemas tools.configuration_reference tools.dashboard tools.chart_values tools.log_reference
+GENERATORS := tools.schemas tools.configuration_reference tools.dashboard tools.chart_values tools.log_reference tools.version
 PYTEST := $(BIN)/python -m pytest --dist worksteal --maxprocesses 4 --numprocesses
 # A test with a broker mostly waits: one more worker than there are cores (but not more than 4) keeps them busy.
 WORKERS := $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
