@@ -20,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo check unit test test-long chaos simulate soak endurance lint types docs dist audit bench engines lock
-.PHONY: generated clean
+.PHONY: generated screenshots clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -98,6 +98,9 @@ lock: $(READY) ## Pin the dependencies of pyproject.toml (ARGS=--upgrade for the
 
 generated: $(READY) ## Write what is generated: JSON schemas, the references of configuration, chart values and log lines, the dashboard
 	@for each in $(GENERATORS); do $(BIN)/python -m $$each || exit 1; done
+
+screenshots: $(READY) ## Take the pictures in docs/images again (Debian: apt-get install chromium)
+	@$(BIN)/python -m tools.screenshots
 
 clean: ## Remove the environment, caches and build results (not the downloaded test broker)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

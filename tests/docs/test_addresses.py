@@ -58,7 +58,8 @@ def configurations() -> Iterator[dict[str, Any]]:
         whole = [text] if file.suffix == ".yaml" else [each.text for each in blocks(text) if each.file == "relay.yaml"]
         for each in whole:
             loaded: dict[str, Any] = yaml.safe_load(each) or {}
-            yield loaded["config"] if "config" in loaded else loaded
+            config: dict[str, Any] = loaded.get("config", loaded)
+            yield config
 
 
 def test_no_port_is_two_things() -> None:
