@@ -41,10 +41,15 @@ class Bytes(_Contract):
     @classmethod
     def of(cls, raw: bytes) -> Bytes:
         """Wrap `raw`, whatever it is."""
+        return cls(**cls.fields_of(raw))
+
+    @staticmethod
+    def fields_of(raw: bytes) -> dict[str, str]:
+        """Return what `raw` is in JSON."""
         try:
-            return cls(text=raw.decode())
+            return {"text": raw.decode()}
         except UnicodeDecodeError:
-            return cls(base64=base64.b64encode(raw).decode("ascii"))
+            return {"base64": base64.b64encode(raw).decode("ascii")}
 
     def raw(self) -> bytes:
         """Return the very bytes that were wrapped."""
@@ -187,3 +192,6 @@ class Position(_Contract):
     next_offset: int
     partition: int
     source: SourceIdentity
+    outcomes_topic_id: str | None = Field(
+        None, description="Of the topic that says which facts were sent. Null where nobody knows."
+    )

@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from hashlib import blake2b
 
 from pydantic_core import to_json
@@ -44,6 +45,7 @@ def digest_of(connection: str, fact: str) -> str:
     return blake2b(to_json([connection, fact]), digest_size=DIGEST_BYTES).hexdigest()
 
 
+@lru_cache(maxsize=1024)
 def names_a_parcel(field: str) -> bool:
     """Tell whether a field of `data` names a parcel, in whatever spelling."""
     return field.replace("_", "").replace("-", "").lower() in PARCEL_NAMES

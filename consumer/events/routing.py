@@ -517,12 +517,12 @@ class Router:
                 continue
             if route.each is None:
                 result = self._ask(route, scope)
-                _note(trace, route, took=result is not None, why=_why(route, result))
+                if trace is not None:
+                    _note(trace, route, took=result is not None, why=_why(route, result))
                 if result is None:
                     continue
-                if trace is None:
-                    return result
-                self._note_later(trace, route)
+                if trace is not None:
+                    self._note_later(trace, route)
                 return result
             items = self._ask_each(route, scope, actions)
             if isinstance(items, Misrouted):

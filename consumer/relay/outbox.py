@@ -129,6 +129,12 @@ class Outbox:
         if self._repeats is not None:
             self._repeats.ended(assignment, fact, now, sent=sent)
 
+    def parked_are_gone(self, assignment: Assignment) -> None:
+        """Note that parked actions are gone from the delay topic. Call it when the ledger holds what was read back."""
+        if self._repeats is not None:
+            self._repeats.parked_are_gone(assignment, self._ledger.facts(assignment))
+            self._metrics.facts_lost()
+
     def write_again(self, saves: Iterable[Save]) -> None:
         """Submit records that were written before.
 
@@ -380,6 +386,7 @@ def given_up(assignment: Assignment, live: LiveAction, reason: Reason, detail: s
         attempts=live.attempts,
         sends=live.sends,
         times=Times(live.first_seen),
+        fact=live.action.fact,
     )
 
 

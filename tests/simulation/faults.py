@@ -176,13 +176,17 @@ def compact(scheduler: Scheduler) -> bool:
 
 
 def redrive(scheduler: Scheduler) -> None:
-    """Somebody redrives the dead letter of an event that carries its order's document, where there is one."""
+    """Somebody redrives the dead letter of an event that has its order's document, or a fact, where there is one."""
     fitting = [each for each in scheduler.events if scheduler.oracle.can_be_redriven(each)]
     if not fitting or scheduler.healing:
         return
     scheduler.reach("a dead letter was redriven")
     event = scheduler.pick(fitting)
-    again = workload.redriven(event, len(scheduler.events), scheduler.now, says_first=scheduler.chance(0.9))
+    number, now = len(scheduler.events), scheduler.now
+    if event.document:
+        again = workload.redriven(event, number, now, says_first=scheduler.chance(0.9))
+    else:
+        again = workload.again(event, number, now, nature="ordinary", redriven=True)
     scheduler.events.append(again)
     scheduler.put(again, event.partition)
 

@@ -27,6 +27,8 @@ Rules (each has a mutation of the production code that breaks it, mutants.py):
     (outcomes.py).
 
 12. The deadline counts from when an event was first read, however often its action was restored or parked since.
+13. Within the window a fact is accepted once, unless a person redrove it. Nothing is dropped that is no repeat
+    (repeats.py).
 
 Excused: a dead letter more for each that a delayed request committed without its own offset, and a record that such a
 request made visible ahead of its offset; nothing else of these events.
@@ -52,6 +54,7 @@ from tests.simulation import faults, outcomes
 from tests.simulation.kafka_model import Log, Member, Record, Transaction
 from tests.simulation.outcomes import Outcomes
 from tests.simulation.process import TOPICS, Process
+from tests.simulation.repeats import RepeatsOracle
 from tests.simulation.workload import Event
 
 if TYPE_CHECKING:
@@ -85,6 +88,7 @@ class Oracle:
         self._documents: dict[tuple[int, str], int] = {}  # the version that Engage has, by partition and order
         self._under_way: set[tuple[Process, Assignment, Event]] = set()  # documents without an answer
         self._outcomes = Outcomes()
+        self.repeats = RepeatsOracle(self._is_gone, scheduler.reach)
         self.positions: dict[int, int] = {}
         self.by_offset: dict[int, list[Event]] = {}
 
@@ -171,7 +175,7 @@ class Oracle:
             self._scheduler.violate(f"event {event.number} is sent again, though its record says that Engage took it")
         if event.told == (process.id, epoch):
             self._scheduler.violate(f"event {event.number} is sent again, though its acceptance was taken in")
-        if event.first is not None and not event.document_applied:
+        if event.first is not None and event.document and not event.document_applied:
             self._scheduler.reach("a redriven action was sent without its document")
         event.unanswered = event.ever_in_doubt = True
         event.sent_at = self._scheduler.now
@@ -180,7 +184,7 @@ class Oracle:
     def _ended(self, event: Event) -> bool:
         is_kept = event.offset in _kept(self._scheduler.delay_log(event.partition).live)
         dead = is_kept or event.gone_dead_letter or self._has_dead_letter(event)
-        return event.deleted or event.accepted > 0 or dead or self._is_gone(event)
+        return event.deleted or event.accepted > 0 or event.is_repeat or dead or self._is_gone(event)
 
     def _has_dead_letter(self, event: Event) -> bool:
         return (event.partition, event.offset) in self._dead_letters
@@ -224,6 +228,8 @@ class Oracle:
         self._scheduler.say(f"Engage accepts event {event.number}")
         if event.accepted > 1:
             self._scheduler.reach("an action was accepted twice, in doubt")
+        if (wrong := self.repeats.accepted(event)) is not None:
+            self._scheduler.violate(wrong)
         self.balance((event.partition,))
 
     @contextmanager
@@ -276,8 +282,9 @@ class Oracle:
         event.document_applied = True
 
     def can_be_redriven(self, event: Event) -> bool:
-        """Whether it has a document, and a dead letter that nobody has redriven yet."""
-        return event.document and not event.redriven and self._has_dead_letter(event)
+        """Whether it has a document or a fact, and a dead letter that nobody has redriven yet."""
+        is_of_use = event.document or event.fact is not None
+        return is_of_use and not event.redriven and self._has_dead_letter(event)
 
     def restored(self, process: Process, record: Record) -> None:
         """A restore reads a record: note what another clock wrote."""
@@ -320,7 +327,8 @@ class Oracle:
                 self._scheduler.reach(f"dead letter: {reason}")
                 if reason == "no_contact":
                     self._given_up_without_contact(self.by_offset[log.partition][at[1]])
-                if self._scheduler.chance(0.8 if self._scheduler.profile.documents else 0.1):
+                profile = self._scheduler.profile
+                if self._scheduler.chance(0.8 if profile.documents else 0.4 if profile.repeats else 0.1):
                     after_s = self._scheduler.pick((0.1, 5.0, 60.0))
                     self._scheduler.at(self._scheduler.now + after_s, partial(faults.redrive, self._scheduler))
             elif log.topic == TOPICS.delay:
@@ -343,8 +351,10 @@ class Oracle:
             self._scheduler.violate(wrong)
         for outcome in outcomes.of_transaction(transaction):
             event = self.by_offset[outcome.place.partition][outcome.place.offset]
-            if (why := outcomes.check(event, outcome)) is not None:
+            if (why := outcomes.check(event, outcome) or self.repeats.ended(event, outcome)) is not None:
                 self._wrong(event, why)
+            if event.is_repeat:
+                self._scheduler.reach("a repeat was not sent")
 
     def _tear(self, log: Log, record: Record) -> None:
         """It is visible, and who wrote it may write it again: a dead letter has no key that would make them one."""
@@ -397,7 +407,8 @@ class Oracle:
                     records[record.key] = record
         for record in records.values():
             event = self.by_offset[number][_offset_of(record) or 0]
-            event.bereft = True
+            event.bereft = event.ever_bereft = True
+            event.bereft_at = self._scheduler.now
             event.holder = holder if holder is not None and _holds(*holder, event) else None
             event.gone_intent = record if _is_intent(record) else None
             event.gone_dead_letter = _is_kept(record)
@@ -457,7 +468,7 @@ class Oracle:
                 scheduler.violate(f"the low-water mark of {number} is {mark[0]}, behind a live record")
         unknown = len(live)
         kept = _kept(live)
-        pending = dead_letters = ignored = accepted = both = gone = 0
+        pending = dead_letters = ignored = accepted = both = gone = repeats = 0
         for event in self.by_offset[number]:
             record = live.get(event.key)
             if record is None and event.offset in kept:
@@ -475,17 +486,18 @@ class Oracle:
                 # what both count, and what the operator took away
                 both += event.accepted > 0 and (has_dead_letter or record is not None)
                 gone += what in ("deleted", "gone", "in memory")
+                repeats += what == "a repeat"
         if unknown:
             scheduler.violate(f"{unknown} pending records of no event")
-        if position != accepted + dead_letters + pending + ignored - both + gone:
+        if position != accepted + dead_letters + pending + ignored - both + gone + repeats:
             scheduler.violate(
                 f"partition {number}: {position} events read, {accepted} accepted, {dead_letters} dead letters, "
-                f"{pending} pending, {ignored} ignored, {both} in doubt, {gone} gone"
+                f"{pending} pending, {ignored} ignored, {both} in doubt, {gone} gone, {repeats} repeats"
             )
         if scheduler.trace is not None:
             scheduler.say(
                 f"partition {number}: {position} read = {accepted} accepted + {dead_letters} dead letters + {pending} "
-                f"pending + {ignored} ignored - {both} in doubt + {gone} gone"
+                f"pending + {ignored} ignored - {both} in doubt + {gone} gone + {repeats} repeats"
             )
 
     def _what_became(self, event: Event, read: bool, record: Record | None, log: Log | None) -> str:
@@ -528,16 +540,22 @@ class Oracle:
         elif dead_letters:
             if event.accepted and not event.ever_in_doubt:
                 wrong = "accepted and a dead letter, never in doubt"
+        elif event.is_repeat and not event.accepted:
+            event.bereft = False
         elif not event.accepted:
             if event.bereft:
                 return self._bereft(event)
             wrong = "lost: neither pending, nor accepted, nor a dead letter"
+        is_repeat = event.is_repeat and read and record is None and not dead_letters and not event.accepted
         if wrong is None:
             is_kept = record is not None and _is_kept(record)
             is_dead = bool(dead_letters) or is_kept
-            ends = {"read": read, "pending": record is not None and not is_kept, "dead_letter": is_dead}
+            is_pending = record is not None and not is_kept
+            ends = {"read": read, "pending": is_pending, "dead_letter": is_dead, "repeat": is_repeat}
             wrong = self._outcomes.what_is_wrong(event, **ends)
-        return "in its place" if wrong is None else self._wrong(event, wrong)
+        if wrong is not None:
+            return self._wrong(event, wrong)
+        return "a repeat" if is_repeat else "in its place"
 
     def _wrong(self, event: Event, wrong: str) -> str:
         self._scheduler.violate(

@@ -62,15 +62,16 @@ class Outcomes:
             for log, record in transaction.records
             if log.topic == TOPICS.delay and record.value is None
         }
-        alone = {_at(one) for one in found if one not in given_up} - tombstones - self._ended_unheard
+        of_pending = [one for one in found if one not in given_up and one.outcome is not OutcomeName.REPEAT]
+        alone = set(map(_at, of_pending)) - tombstones - self._ended_unheard
         alone = {at for at in alone if not bereft(at)}
         return f"outcomes of {alone} without their tombstones" if alone else None
 
-    def what_is_wrong(self, event: Event, *, read: bool, pending: bool, dead_letter: bool) -> str | None:
+    def what_is_wrong(self, event: Event, *, read: bool, pending: bool, dead_letter: bool, repeat: bool) -> str | None:
         """Say what is wrong with an event's outcomes."""
         at = event.partition, event.offset
         count, torn = self.counted[at], self._torn[at]
-        has_ended = read and not pending and (dead_letter or (event.payload and event.accepted > 0))
+        has_ended = read and not pending and (dead_letter or repeat or (event.payload and event.accepted > 0))
         most = torn + has_ended
         least = int(has_ended and not event.bereft and at not in self._ended_unheard)
         return None if least <= count <= most else f"{count} outcomes, of at least {least} and at most {most}"

@@ -41,12 +41,13 @@ from tests.simulation.oracle import HEARD_WITHIN_S, Oracle
 from tests.simulation.process import SOURCE, TOPICS, CrashedError, Process
 from tests.simulation.profile import Profile
 from tests.simulation.wiring import relay_of
-from tests.simulation.workload import Event, drawn, with_document
+from tests.simulation.workload import AGAIN_IN_S, FACTS, NATURES_AGAIN, Event, again, drawn, with_document, with_fact
 
 START = 1_700_000_000.0  # offsets of clocks are whole seconds, so that sums with these are exact
 MAX_STEPS = 20_000
 MAX_STEPS_UNHEALED = 4_000
 MAX_NESTED = 10
+MAX_EVENTS = 12  # of a schedule whose events are written again
 ALL = 100  # callbacks that are ready, those included that they make ready
 HEALED_WITHIN_S = 2_400.0
 
@@ -102,7 +103,12 @@ class Scheduler:
         draw_event: Callable[[random.Random, int, float], Event] = with_document if self.profile.documents else drawn
         if self.profile.parking:
             draw_event = partial(drawn, orders="AABC", kinds=("action", "action", "action", "action", "huge"))
+        if self.profile.repeats:
+            draw_event = partial(drawn, orders="AAAC", kinds=("action",))
+        self._to_come = 0  # events that are written again later
         self.events = [draw_event(self.draw, n, START) for n in range(self.profile.events)]
+        if self.profile.repeats:
+            self.events = [with_fact(event, self.pick(range(FACTS))) for event in self.events]
         self.unpublished = deque(self.events)
         self.names = [f"relay-{index}" for index in range(self.profile.processes)]
         skew = int(self.profile.skew_s)
@@ -191,7 +197,9 @@ class Scheduler:
 
     def set_apart(self, process: Process, line: str, **fields: object) -> None:
         """Be the operator, who is told of a partition whose records were deleted unread, and stops all to decide."""
-        if fields.get("reason") == "overrun":
+        if "are gone" in line:
+            self.oracle.repeats.parked_are_gone(int(str(fields["partition"])), self.now)
+        elif fields.get("reason") == "overrun":
             self.reach("a partition was set apart, as records were deleted unread")
             self.at(self.now + self.pick((5.0, 100.0)), self._stop_all)
         elif fields.get("reason") == "unreadable":
@@ -391,6 +399,20 @@ class Scheduler:
     def publish(self) -> None:
         event = self.unpublished.popleft()
         self.put(event, ord(event.order) % len(self.numbers))
+        self._write_again_later(event)
+
+    def _write_again_later(self, event: Event) -> None:
+        """Be a producer that writes most events twice, and some more often."""
+        if self.profile.repeats and event.fact is not None and len(self.events) < MAX_EVENTS and self.chance(0.8):
+            self._to_come += 1
+            self.at(self.now + self.pick(AGAIN_IN_S), partial(self._write_again, event))
+
+    def _write_again(self, event: Event) -> None:
+        self._to_come -= 1
+        twin = again(event, len(self.events), self.now, nature=self.pick(NATURES_AGAIN), redriven=False)
+        self.events.append(twin)
+        self.put(twin, event.partition)
+        self._write_again_later(twin)
 
     def put(self, event: Event, partition: int) -> None:
         log = self.kafka.logs[TOPICS.source, partition]
@@ -398,6 +420,7 @@ class Scheduler:
         event.lie(partition, log.append(b"key", event.value, self.now + event.ahead_s, event.headers).offset)
         self.kafka.version += 1
         self.oracle.by_offset[event.partition].append(event)
+        self.oracle.repeats.published(event)
         self.say(f"event {event.number}: {event.kind} of {event.order} at {event.partition}:{event.offset}")
 
     def rebalance(self, *, shuffled: bool = False) -> None:
@@ -590,7 +613,7 @@ class Scheduler:
 
     def quiet(self) -> bool:
         """All has ended: no event waits, nothing is pending, no process believes otherwise."""
-        if self.unpublished or self._delayed:
+        if self.unpublished or self._delayed or self._to_come:
             return False
         for number in self.found:
             if self.oracle.positions[number] < self.kafka.logs[TOPICS.source, number].end:

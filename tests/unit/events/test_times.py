@@ -126,3 +126,13 @@ def test_what_a_moment_is_written_as_is_read(moment: datetime) -> None:
 )
 def test_a_time_is_plausible_beside_its_records(moment: datetime, record_ms: int | None, is_plausible: bool) -> None:
     assert plausible(moment, record_ms) is is_plausible
+
+
+@given(
+    st.from_regex(
+        r"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9](\.[0-9]{1,9})?(Z|[+-][0-2][0-9]:[0-9]{2})",
+        fullmatch=True,
+    )
+)
+def test_rfc_3339_is_read_as_its_relatives_are(text: str) -> None:
+    assert read_time(text) == read_time(text.replace("T", " "))

@@ -344,6 +344,11 @@ def test_a_position_says_whose_it_is(source: SourceIdentity) -> None:
     assert read_position(position_value(source, 3, 17)) == Position(next_offset=17, partition=3, source=source)
 
 
+def test_a_position_says_which_outcomes_topic_it_had() -> None:
+    position = Position(next_offset=17, partition=3, source=SOURCE, outcomes_topic_id="id-2")
+    assert read_position(position_value(SOURCE, 3, 17, "id-2")) == position
+
+
 def test_the_position_of_an_older_version_is_not_guessed_at() -> None:
     unreadable = read_position(b'{"version":1,"next_offset":17}')
     assert isinstance(unreadable, Unreadable)
@@ -413,3 +418,10 @@ def test_a_dead_letter_without_its_value_says_so() -> None:
     smaller = without_value(dead_letter)
     assert (smaller.key, smaller.value) == (dead_letter.key, None)
     assert "why; its value of 3000 bytes was left out" in str(dict(smaller.headers)["engage-relay-detail"])
+
+
+def test_actions_read_the_same_however_many_came_since() -> None:
+    given = [{"number": number, "text": "x" * (number % 100) * 100} for number in range(1500)]
+    payloads = [new_action(routed(each), event()).payload for each in given]
+    for _ in range(2):
+        assert [read_payload(each).data for each in payloads] == given
