@@ -45,7 +45,7 @@ class RepeatsOracle:
         """Say what is wrong when Engage accepts an event's action."""
         for first in self._others(event):
             for one, two in ((first, event), (event, first)):
-                if one.offset < two.offset and one.accepted and two.accepted and not self._may_both(one, two):
+                if one.place < two.place and one.accepted and two.accepted and not self._may_both(one, two):
                     return f"event {two.number} is accepted, a repeat of event {one.number} within the window"
         return None
 

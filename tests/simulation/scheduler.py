@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from consumer.core.clock import Clock
 from consumer.core.ownership import Partition
-from consumer.errors import ConsumerFailedError, OffsetOutOfRangeError
+from consumer.errors import ConsumerFailedError, IdentityError, OffsetOutOfRangeError
 from consumer.kafka.facts import (
     Committed,
     DeadLetterRefused,
@@ -31,9 +31,12 @@ from consumer.kafka.facts import (
     RecordTooLarge,
     TransactionAborted,
 )
+from consumer.kafka.identity import adoption
+from consumer.kafka.identity.adoption import AdoptFrom
+from consumer.kafka.identity.identity import verified
 from consumer.kafka.journal.writes import DeadLetter
-from consumer.kafka.records import position_value
-from schemas.pending_action import POSITION_KEY
+from consumer.kafka.records import position_value, read_position
+from schemas.pending_action import POSITION_KEY, Position, SourceIdentity
 from tests.simulation import faults
 from tests.simulation.event_loop import Handle, leave
 from tests.simulation.kafka_model import Kafka, Log
@@ -79,6 +82,7 @@ class Scheduler:
         self.healed_at = START
         self.grown_at = -math.inf
         self.growing = False  # the source has more partitions than somebody knows
+        self.source_recreated = False  # and nobody has adopted it yet
         self.stays_lost = False  # a partition, though everything is healed
         self.twins = self.profile.twins
         self.fail_points: dict[str, tuple[str, str]] = {}
@@ -192,6 +196,8 @@ class Scheduler:
             case ConsumerFailedError():
                 self.reach("a process ended because the group refused it")
                 self.oracle.refused()
+            case IdentityError() if self.source_recreated:
+                self.reach("a process ended because its source was recreated")
             case _:
                 self.broken(error)
 
@@ -249,7 +255,7 @@ class Scheduler:
         position = self.oracle.position(number)
         at_work = any(i is not None and i.source.membership.ownership.owned.get(at) for i in self.processes.values())
         if position < log.start and not at_work and not self.kafka.undecided([at]):
-            for event in self.oracle.by_offset[number][position : log.start]:
+            for event in self.oracle.between(number, position, log.start):
                 event.deleted = True
             self.kafka.committed[at] = (log.start, None)
             self.oracle.positions[number] = log.start
@@ -416,10 +422,11 @@ class Scheduler:
 
     def put(self, event: Event, partition: int) -> None:
         log = self.kafka.logs[TOPICS.source, partition]
-        event.partition = partition
-        event.lie(partition, log.append(b"key", event.value, self.now + event.ahead_s, event.headers).offset)
+        incarnation = self.oracle.incarnation + self.source_recreated
+        record = log.append(b"key", event.value, self.now + event.ahead_s, event.headers)
+        event.lie(partition, incarnation, record.offset)
         self.kafka.version += 1
-        self.oracle.by_offset[event.partition].append(event)
+        self.oracle.published(event)
         self.oracle.repeats.published(event)
         self.say(f"event {event.number}: {event.kind} of {event.order} at {event.partition}:{event.offset}")
 
@@ -444,17 +451,23 @@ class Scheduler:
     # -- processes ----------------------------------------------------------------------------------------------
 
     def start_again(self, name: str) -> None:
-        """Start a process where none runs; it refuses where the topics do not fit (topics.check)."""
+        """Start a process where none runs; it refuses where the topics do not fit (topics.check, identity.verified)."""
         if self.processes[name] is not None:
             return
         if self.kafka.count(TOPICS.delay) < len(self.numbers):
             self.reach("a process refused to start: the delay topic has too few partitions")
             self.at(self.now + 10.0, partial(self.start_again, name))
             return
+        try:
+            identity = verified(TOPICS, self.recorded_positions, self.source) or self.source
+        except IdentityError:
+            self.reach("a process refused to start: its source was recreated")
+            self.at(self.now + 10.0, partial(self.start_again, name))
+            return
         for number in self.numbers:
             self._decide(number)
         self._incarnations += 1
-        process = Process(self, name, self._incarnations)
+        process = Process(self, name, self._incarnations, identity)
         self.processes[name] = process
         self._running.append(process)
         self.say(f"{process.id} starts")
@@ -523,6 +536,48 @@ class Scheduler:
             for topic in TOPICS.own:
                 self.kafka.grow(topic)
         self.growing = False
+
+    @property
+    def source(self) -> SourceIdentity:
+        """Return the source as it is now."""
+        return SOURCE.model_copy(update={"topic_id": self.kafka.topic_id})
+
+    @property
+    def recorded_positions(self) -> dict[int, Position]:
+        """Return the position records of the delay topic."""
+        found = {}
+        for number in self.numbers:
+            log = self.kafka.logs.get((TOPICS.delay, number))
+            record = None if log is None else log.latest.get(POSITION_KEY)
+            position = None if record is None else read_position(record.value or b"")
+            if isinstance(position, Position):
+                found[number] = position
+        return found
+
+    def adopt_source(self) -> None:
+        """Be the operator, who stops all processes, and lets the recreated source take its former topic's place."""
+        for process in list(self.processes.values()):
+            if process is not None:
+                self.crash(process, back_after_s=5.0)
+        kafka, source = self.kafka, [(TOPICS.source, number) for number in self.numbers]
+        is_open = any(log.open for log in kafka.logs.values())
+        if kafka.members or is_open or kafka.undecided(source) or self._delayed:
+            self.at(self.now + 5.0, self.adopt_source)
+            return
+        recorded = self.recorded_positions
+        start: AdoptFrom = "earliest" if self.chance(0.8) else "latest"
+        marks = {number: (kafka.logs[at].start, kafka.logs[at].end) for number, at in enumerate(source)}
+        next_offsets = adoption._next_offsets(recorded, marks, TOPICS.source, start)
+        latest = adoption._latest(recorded)
+        assert latest is not None
+        identity = adoption._adopted(latest, self.source, start, kafka.count(TOPICS.delay), len(self.numbers))
+        self.say(f"the recreated source is adopted, from {next_offsets}")
+        self.oracle.adopted(next_offsets)
+        for number, offset in next_offsets.items():
+            self.delay_log(number).append(POSITION_KEY, position_value(identity, number, offset), self.now)
+            kafka.committed[TOPICS.source, number] = (offset, adoption.ADOPTED)
+        self.source_recreated = False
+        self.reach("a recreated source was adopted")
 
     def take_dead_letters(self) -> None:
         """Be the operator, and put the dead-letter topic right."""
@@ -613,7 +668,7 @@ class Scheduler:
 
     def quiet(self) -> bool:
         """All has ended: no event waits, nothing is pending, no process believes otherwise."""
-        if self.unpublished or self._delayed or self._to_come:
+        if self.unpublished or self._delayed or self._to_come or self.source_recreated:
             return False
         for number in self.found:
             if self.oracle.positions[number] < self.kafka.logs[TOPICS.source, number].end:

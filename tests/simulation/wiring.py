@@ -155,7 +155,6 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         policy=POLICY if scheduler.seed % LEARNS_IN else LEARNING,
         limits=Limits(scheduler.profile.max_pending, MAX_PARKED, MAX_BACKLOG),
         dead_letter_topics={TOPICS.dead_letters},
-        incarnations={TOPICS.source: process.identity.incarnation},
         partition_counts={TOPICS.source: len(scheduler.numbers)},
         lease_s=lease_of(properties),
         clock=process.clock,

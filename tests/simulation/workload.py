@@ -140,6 +140,8 @@ class Event:
     ahead_s: float = 0.0  # how far its own clock was ahead
     partition: int = -1
     offset: int = -1
+    place: int = -1
+    index: int = -1  # how many events came before it in its partition, those of the former topic included
     key: bytes = b""  # its action's in the delay topic
     accepted: int = 0
     sent_under: int = 0  # which of its intents it was last sent under: they are numbered by `sends`
@@ -164,7 +166,7 @@ class Event:
     @property
     def version(self) -> int:
         """Its document's: where it lay when it came for the first time."""
-        return (self.first or self).offset
+        return (self.first or self).place
 
     @property
     def headers(self) -> list[tuple[str, bytes | str | None]]:
@@ -172,13 +174,13 @@ class Event:
         if self.first is None:
             return []
         named: tuple[str, bytes | str | None] = (REDRIVE_OF, f"{TOPICS.dead_letters}/{self.partition}/0".encode())
-        return [named, (FIRST_OFFSET, b"%d" % self.version)] if self.says_first else [named]
+        return [named, (FIRST_OFFSET, b"%d" % (self.first or self).offset)] if self.says_first else [named]
 
-    def lie(self, partition: int, offset: int) -> None:
-        """It was published, and lies there."""
-        self.partition, self.offset = partition, offset
+    def lie(self, partition: int, incarnation: int, offset: int) -> None:
+        """It was published, and lies there, in the source of this incarnation."""
+        self.partition, self.offset, self.place = partition, offset, place_of(incarnation, offset)
         route = "with_document" if self.travels else "resend" if self.resend else "dead_letter"
-        self.key = action_key(place_of(0, offset), route)
+        self.key = action_key(self.place, route)
 
 
 def redriven(event: Event, number: int, now: float, *, says_first: bool) -> Event:

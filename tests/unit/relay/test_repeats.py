@@ -53,7 +53,6 @@ class Relayed:
             journal=self.journal,
             limits=Limits(100),
             dead_letter_topics={"orders.dead"},
-            incarnations={OURS.topic: 0},
             repeats=self.repeats,
             refused=RefusedDeadLetters(),
             metrics=Metrics(CollectorRegistry()),
