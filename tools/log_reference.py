@@ -58,8 +58,8 @@ ADVICE: Mapping[str, str] = {
     "resumed": NOTHING,
     "records of the control topic cannot be read, and are ignored": "run one version everywhere, and pause again "
     "([EngageRelayControlUnreadable](runbook.md#engagerelaycontrolunreadable))",
-    "the control topic cannot be read; the pauses that are known hold on": "see `why`: a right is missing, or the topic "
-    "is gone (`engage-relay check-config --online`)",
+    "the control topic cannot be read; the pauses that are known hold on": "see `why`: a right is missing, or the "
+    "topic is gone (`engage-relay check-config --online`)",
     "interrupted": NOTHING,
     "an event became a dead letter": "see its `reason` ([EngageRelayDeadLetters](runbook.md#engagerelaydeadletters))",
     "an action is in doubt": "nothing where the route resends; else a person decides "
