@@ -92,7 +92,7 @@ class Signer:
         now = self._now()
         if why != self._said[0] or now - self._said[1] >= LOG_INTERVAL_S:
             self._said = why, now
-            _LOG.warning(why)
+            _LOG.warning("no token for MSK could be signed; connections that are open stay", why=why)
         if self._last[1] - now > MIN_LEFT_S:
             return self._last
         raise TokenError(why) from None
