@@ -54,6 +54,12 @@ ADVICE: Mapping[str, str] = {
     "this instance held is not lost",
     "a schema stayed unknown; its events become dead letters": "register the schema, then redrive `unknown_schema`",
     "partitions stand still": "see `reason` ([EngageRelayStalled](runbook.md#engagerelaystalled))",
+    "paused": "a person asked for it: `engage-relay pauses` says why ([quiet mode](quiet-mode.md))",
+    "resumed": NOTHING,
+    "records of the control topic cannot be read, and are ignored": "run one version everywhere, and pause again "
+    "([EngageRelayControlUnreadable](runbook.md#engagerelaycontrolunreadable))",
+    "the control topic cannot be read; the pauses that are known hold on": "see `why`: a right is missing, or the "
+    "topic is gone (`engage-relay check-config --online`)",
     "interrupted": NOTHING,
     "an event became a dead letter": "see its `reason` ([EngageRelayDeadLetters](runbook.md#engagerelaydeadletters))",
     "an action is in doubt": "nothing where the route resends; else a person decides "
