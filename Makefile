@@ -8,7 +8,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-GENERATORS := tools.schemas tools.configuration_reference tools.dashboard tools.chart_values
+GENERATORS := tools.schemas tools.configuration_reference tools.cookbook tools.dashboard tools.chart_values
 PYTEST := $(BIN)/python -m pytest --dist worksteal --maxprocesses 4 --numprocesses
 # A test with a broker mostly waits: one more worker than there are cores (but not more than 4) keeps them busy.
 WORKERS := $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
@@ -96,7 +96,7 @@ lock: $(READY) ## Pin the dependencies of pyproject.toml (ARGS=--upgrade for the
 	lock --output-file=requirements.lock; \
 	lock --group=dev --constraints=requirements.lock --output-file=requirements-dev.lock
 
-generated: $(READY) ## Write what is generated: JSON schemas, the configuration reference, the chart's values table, the dashboard
+generated: $(READY) ## Write what is generated: JSON schemas, the configuration reference, the cookbook, the chart's values table, the dashboard
 	@for each in $(GENERATORS); do $(BIN)/python -m $$each || exit 1; done
 
 clean: ## Remove the environment, caches and build results (not the downloaded test broker)

@@ -384,7 +384,6 @@ def _relay(
         ),
         limits=Limits(settings.limits.pending),
         dead_letter_topics=settings.dead_letter_topics,
-        incarnations={topic: each.incarnation for topic, each in ground.identities.items()},
         partition_counts=ground.counts,
         lease_s=lease_of(settings.kafka),
         clock=clock,

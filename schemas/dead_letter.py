@@ -55,6 +55,9 @@ class DeadLetterHeaders(BaseModel):
     source_topic: str
     source_partition: int
     source_offset: int
+    source_incarnation: int | None = Field(
+        None, description="How many topics were the source before the one of this offset; absent: none."
+    )
     source_timestamp_ms: int | None = Field(
         None, description="The source record's own time: milliseconds since 1970 (UTC). The dead letter's is its own."
     )

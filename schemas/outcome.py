@@ -43,6 +43,7 @@ class Place(_Contract):
     topic: str
     partition: int
     offset: int = Field(description="-1 where nobody knows it.")
+    incarnation: int = Field(0, description="How many topics were the source before the one of this offset.")
     item: int | None = Field(None, description="Which of its event's items, from 0 (a route's `each`).")
 
 

@@ -62,6 +62,7 @@ class SourceRecord(_Contract):
     topic: str
     partition: int
     offset: int
+    incarnation: int = Field(0, description="How many topics were the source before the one of this offset.")
     timestamp_ms: int | None = Field(None, description="Milliseconds since 1970 (UTC); null where the broker had none.")
     key: Bytes | None = None
     value: Bytes | None = None
@@ -192,3 +193,6 @@ class Position(_Contract):
     next_offset: int
     partition: int
     source: SourceIdentity
+    outcomes_topic_id: str | None = Field(
+        None, description="Of the topic that says which facts were sent. Null where nobody knows."
+    )

@@ -30,7 +30,8 @@ PAGES = (
     "SECURITY.md",
     "CHANGELOG.md",
     "docs/*.md",
-    "examples/**/*.md",
+    "examples/*.md",
+    "examples/*/*.md",
     "helm/*/README.md",
 )
 

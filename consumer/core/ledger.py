@@ -504,6 +504,12 @@ class Ledger:
         partition = self._partitions.get(assignment)
         return partition is not None and offset in partition.entries
 
+    def facts(self, assignment: Assignment) -> list[bytes]:
+        """Return the facts of a partition's actions that are held."""
+        partition = self._partitions.get(assignment)
+        entries = partition.entries.values() if partition else ()
+        return [entry.fact for entry in entries if entry.fact is not None]
+
     def poll_answered(self, action_id: ActionId, outcome: PollOutcome | DocumentOutcome, now: float) -> list[Effect]:
         """Take the answer to a poll (or to a document or change). A tag learnt for a job is remembered."""
         entry = self._find(action_id)

@@ -5,6 +5,8 @@ Rules:
  2. An action that Engage accepted, or that ended in doubt, keeps its fact from being sent for the window. One that
     became a dead letter for another reason frees it: nobody was told.
  3. Facts belong to a partition, as their orders do: whoever owns it knows them. They are bounded by the window.
+ 4. Nobody remembers which of the open facts belongs to which parked action. Where parked actions are gone, all that
+    were parked are forgotten: a fact that stays open for ever would cost an e-mail, a repeat is one too many.
 
 A fact that was sent costs 180 bytes (benchmarks/facts.py), one that is open 16 to 32 (open_facts.py).
 """
@@ -72,6 +74,14 @@ class Repeats:
         facts = self._partitions.get(assignment)
         if facts is not None:
             facts.open.add(fact)
+
+    def parked_are_gone(self, assignment: Assignment, held: Iterable[bytes]) -> None:
+        """Note that parked actions will never end: only these facts, of what the ledger holds, are open (rule 4)."""
+        facts = self._partitions.get(assignment)
+        if facts is not None:
+            facts.open = OpenFacts()
+            for fact in held:
+                facts.open.add(fact)
 
     def ended(self, assignment: Assignment, fact: bytes, now: float, *, sent: bool) -> None:
         """Note that an action of this fact has ended: sent, perhaps in doubt, or not (rule 2)."""

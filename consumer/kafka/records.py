@@ -68,7 +68,7 @@ _PAYLOAD: TypeAdapter[RoutedAction] = TypeAdapter(RoutedAction)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceEvent:
-    """A record of the source topic as it was consumed."""
+    """A record of the source topic as it was consumed. `incarnation`: of that topic (core/places.py)."""
 
     topic: str
     partition: int
@@ -77,6 +77,7 @@ class SourceEvent:
     key: bytes | None
     value: bytes | None
     headers: KafkaHeaders = ()
+    incarnation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +121,10 @@ def place_of_key(key: bytes) -> int | None:
     return place_of(*map(int, numbers))
 
 
-def new_action(routed: Routed, event: SourceEvent, incarnation: int = 0, *, shadow: bool = False) -> NewAction:
+def new_action(routed: Routed, event: SourceEvent, *, shadow: bool = False) -> NewAction:
     """Make the ledger's action of a routed event; everything else about it becomes bytes.
 
-    `incarnation`: of the source topic (core/places.py). `shadow`: it is not to be sent, in no run.
+    `shadow`: it is not to be sent, in no run.
     """
     tag_source = routed.tag_source
     fact = None if routed.fact is None else digest_of(routed.connection, routed.fact)
@@ -131,6 +132,7 @@ def new_action(routed: Routed, event: SourceEvent, incarnation: int = 0, *, shad
         "topic": event.topic,
         "partition": event.partition,
         "offset": event.offset,
+        "incarnation": event.incarnation or None,
         "timestamp_ms": event.timestamp_ms,
         "key": _wrapped(event.key),
         "value": _wrapped(event.value),
@@ -152,7 +154,7 @@ def new_action(routed: Routed, event: SourceEvent, incarnation: int = 0, *, shad
         "shadow": shadow or None,
         "source": _without_absent(source),
     }
-    first_offset = _first_offset(event.headers, incarnation)
+    first_offset = _first_offset(event.headers, event.incarnation)
     document = _document(tag_source, first_offset)
     payload = written(_without_absent(record))
     packed = _packed(payload)
@@ -304,9 +306,14 @@ def trace_context_of(payload: bytes) -> dict[str, str] | None:
     return context
 
 
-def position_value(source: SourceIdentity, partition: int, next_offset: int) -> bytes:
+def position_value(
+    source: SourceIdentity, partition: int, next_offset: int, outcomes_topic_id: str | None = None
+) -> bytes:
     """Return the value of a partition's position record."""
-    return b'{"version":2,"next_offset":%d,"partition":%d,"source":%b}' % (next_offset, partition, _as_json(source))
+    outcomes = b"" if outcomes_topic_id is None else b',"outcomes_topic_id":"%b"' % outcomes_topic_id.encode()
+    return b'{"version":2,"next_offset":%d,"partition":%d,"source":%b%b}' % (
+        next_offset, partition, _as_json(source), outcomes,
+    )  # fmt: skip
 
 
 @lru_cache(64)
@@ -335,6 +342,7 @@ def dead_letter_of_action(given_up: GiveUp, now: float) -> DeadLetterRecord:
             source_topic=source.topic,
             source_partition=source.partition,
             source_offset=source.offset,
+            source_incarnation=source.incarnation or None,
             source_timestamp_ms=source.timestamp_ms,
             item=payload.item,
             route=payload.route,
@@ -358,6 +366,7 @@ def dead_letter_of_event(
         source_topic=event.topic,
         source_partition=event.partition,
         source_offset=event.offset,
+        source_incarnation=event.incarnation or None,
         source_timestamp_ms=event.timestamp_ms,
         route=route,
         action=None,
@@ -378,6 +387,7 @@ def dead_letter_of_stopped(action: Routed, event: SourceEvent, detail: str, now:
         source_topic=event.topic,
         source_partition=event.partition,
         source_offset=event.offset,
+        source_incarnation=event.incarnation or None,
         source_timestamp_ms=event.timestamp_ms,
         item=action.item,
         route=action.route,
@@ -409,6 +419,7 @@ def event_of_unreadable_record(source: tuple[str, int], key: bytes, value: bytes
         timestamp_ms=None,
         key=key,
         value=value,
+        incarnation=0 if place is None else incarnation_at(place),
     )
 
 
@@ -432,6 +443,7 @@ def _event_of(source: SourceRecord) -> SourceEvent:
         key=source.key.raw() if source.key else None,
         value=source.value.raw() if source.value else None,
         headers=[(name, value.raw() if value else None) for name, value in source.headers],
+        incarnation=source.incarnation,
     )
 
 

@@ -16,6 +16,8 @@ Rules:
  5. An offset that the source does not hold (any more, or yet) is an error with a name, never a silent reset.
  6. Offsets and records are used only if the position record names the very source that is there now (identity.py). It
     may lie before the low-water mark: then it is looked for.
+ 7. It also names the outcomes topic, which says what was sent. Where that is another one by now, nobody knows that:
+    it is told, and no more (core/repeats.py).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -84,6 +86,7 @@ class Restored:
     `parked`; it ends at `end`. What they hold is in `actions`, `refused` (dead letters) and `unreadable`, except for
     what is to be removed: `again` (the source will bring their events again) and `duplicates` (second records of an
     event). `position_known`: the delay partition says where the source continues, too. `seconds`: how long it was read.
+    `outcomes_topic_id`: None where nobody knows. `outcomes_lost`: why that topic does not say what was sent (rule 7).
     """
 
     assignment: Assignment
@@ -99,6 +102,8 @@ class Restored:
     position_known: bool
     records_read: int
     seconds: float
+    outcomes_topic_id: str | None = None
+    outcomes_lost: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -205,7 +210,7 @@ class Restorer:
         delay = {a: (self._topics[a.topic].delay, a.partition) for a in wanted}
         try:
             marks = self._reader.watermarks([*source.values(), *delay.values()])  # then the end,
-            self._check_ids({a.topic for a in wanted})  # of the topics that have these ends,
+            ids = self._check_ids({a.topic for a in wanted})  # of the topics that have these ends,
         except KafkaException as error:
             raise RestoreError(clients.error_of(error).str()) from None
         readings: dict[Assignment, _Reading] = {}
@@ -245,7 +250,7 @@ class Restorer:
                 source_end=marks[source[a]][1],
                 seconds=self._clock() - started,
             )
-            found.append(restored)
+            found.append(self._with_outcomes(restored, readings[a].position, ids))
         return found
 
     def _committed(self, wanted: list[Assignment]) -> dict[Partition, int]:
@@ -321,11 +326,27 @@ class Restorer:
             del open_[tp]
         return None
 
-    def _check_ids(self, topics: Iterable[str]) -> None:
-        """Raise IdentityError where a source is another topic by now. Raises KafkaException."""
+    def _check_ids(self, topics: Iterable[str]) -> dict[str, str]:
+        """Return the ids of the sources and their outcomes topics.
+
+        Raises IdentityError where a source is another topic by now. Raises KafkaException.
+        """
         known = [topic for topic in topics if self._identities[topic].topic_id is not None]
-        if known:
-            check_ids(self._identities, self._reader.topic_ids(known))
+        if not known:
+            return {}
+        outcomes = [name for topic in known if (name := self._topics[topic].outcomes) is not None]
+        ids = self._reader.topic_ids([*known, *outcomes])
+        check_ids(self._identities, ids)
+        return ids
+
+    def _with_outcomes(self, restored: Restored, position: Position | None, ids: Mapping[str, str]) -> Restored:
+        """Say which outcomes topic there is, and whether it is the one that the partition had (rule 7)."""
+        name = self._topics[restored.assignment.topic].outcomes or ""
+        recorded, present = None if position is None else position.outcomes_topic_id, ids.get(name)
+        if recorded is None or present is None or recorded == present:
+            return replace(restored, outcomes_topic_id=present or recorded)
+        why = f"{name}[{restored.assignment.partition}] was deleted and created again"
+        return replace(restored, outcomes_topic_id=present, outcomes_lost=why)
 
     def _read_positions(
         self,

@@ -108,7 +108,6 @@ class Relay:
         policy: Policy,
         limits: Limits,
         dead_letter_topics: Collection[str],
-        incarnations: Mapping[str, int],
         partition_counts: Mapping[str, int],
         lease_s: float,
         clock: Clock,
@@ -130,7 +129,7 @@ class Relay:
         """Be ready to `run`.
 
         `inbox`: where source and journal report to. `partition_counts`: by source topic. `lease_s`: see dispatch.py.
-        `dead_letter_topics` (ours) and `incarnations`: see outbox.py. `jitter` draws from [0, 1). `hand_over_s`: how
+        `dead_letter_topics`: ours, see outbox.py. `jitter` draws from [0, 1). `hand_over_s`: how
         long the source waits for a hand-over at most. `stall_s`: see progress.py. `repeats`: None: each event is sent;
         `read_facts` reads back what was sent before, None: nothing is known. `schemas`, `unknown_schema_grace_s`: see
         schemas.py. `drained`: the source topics that are no longer configured (removed.py).
@@ -158,7 +157,6 @@ class Relay:
             limits=limits,
             refused=self._refused,
             dead_letter_topics=dead_letter_topics,
-            incarnations=incarnations,
             repeats=repeats,
             metrics=metrics,
             tracing=tracing,

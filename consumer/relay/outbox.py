@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -79,7 +79,6 @@ class Outbox:
         limits: Limits,
         refused: RefusedDeadLetters,
         dead_letter_topics: Collection[str],
-        incarnations: Mapping[str, int],
         repeats: Repeats | None = None,
         metrics: Metrics,
         tracing: Tracing | None,
@@ -87,7 +86,7 @@ class Outbox:
     ) -> None:
         """`dead_letter_topics`: ours. An event that was redriven from another topic is another relay's.
 
-        `incarnations`: of each source topic (core/places.py). `repeats`: None: each event is sent.
+        `repeats`: None: each event is sent.
         """
         self._ledger = ledger
         self._router = router
@@ -96,7 +95,6 @@ class Outbox:
         self._limits = limits
         self._refused = refused
         self._dead_letter_topics = dead_letter_topics
-        self._incarnations = incarnations
         self._repeats = repeats
         self._metrics = metrics
         self._tracing = tracing
@@ -128,6 +126,12 @@ class Outbox:
         """Note that an action of this fact has ended. `sent`: perhaps it was."""
         if self._repeats is not None:
             self._repeats.ended(assignment, fact, now, sent=sent)
+
+    def parked_are_gone(self, assignment: Assignment) -> None:
+        """Note that parked actions are gone from the delay topic. Call it when the ledger holds what was read back."""
+        if self._repeats is not None:
+            self._repeats.parked_are_gone(assignment, self._ledger.facts(assignment))
+            self._metrics.facts_lost()
 
     def write_again(self, saves: Iterable[Save]) -> None:
         """Submit records that were written before.
@@ -223,7 +227,7 @@ class Outbox:
         self._metrics.stopped(action.route, stopped.by)
         outcome = EndedAction(
             outcome=OutcomeName.DEAD_LETTER if stopped.is_dead_letter else OutcomeName(stopped.by),
-            payload=new_action(action, event, self._incarnations[assignment.topic]).payload,
+            payload=new_action(action, event).payload,
             ended=now,
             times=Times(now),
             reason=Reason.TOO_OLD if stopped.is_dead_letter else None,
@@ -248,9 +252,8 @@ class Outbox:
         self._metrics.routed(action.route, action.action)
         for each in action.dropped:
             self._metrics.field_dropped(action.route, each.key)
-        incarnation, shadow = self._incarnations[assignment.topic], self._router.shadow is not None
-        place = place_of(incarnation, event.offset, action.item or 0)
-        new = new_action(action, event, incarnation, shadow=shadow)
+        place = place_of(event.incarnation, event.offset, action.item or 0)
+        new = new_action(action, event, shadow=self._router.shadow is not None)
         is_held = self._ledger.holds(assignment, place)
         if new.fact is not None and not is_held and self._is_repeat(assignment, action, event, new.fact, now):
             self._metrics.stopped(action.route, "repeat")
@@ -380,6 +383,7 @@ def given_up(assignment: Assignment, live: LiveAction, reason: Reason, detail: s
         attempts=live.attempts,
         sends=live.sends,
         times=Times(live.first_seen),
+        fact=live.action.fact,
     )
 
 

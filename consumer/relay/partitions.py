@@ -218,6 +218,8 @@ class Partitions:
         self._set_apart(assignment, "unwritable", why)
         self._waits.drop([assignment])
         self._ledger.drop(assignment)
+        if self._repeats is not None:
+            self._repeats.drop(assignment)
         self._refused.forget(assignment)
         self._tasks.start(self._readopt(assignment))
 
@@ -246,7 +248,11 @@ class Partitions:
         if not self._stays(assignment):
             return
         parked_from = min((min(each.offsets) for each in restored.parked.values()), default=None)
-        self._outbox.add(Begin(assignment, restored.live, restored.end, restored.next_offset, parked_from))
+        self._outbox.add(
+            Begin(
+                assignment, restored.live, restored.end, restored.next_offset, parked_from, restored.outcomes_topic_id
+            )
+        )
         for key in (*restored.again, *restored.duplicates):
             # A delayed commit made the record of an event visible that is still to be read, or an operator moved the
             # offset back. The source will bring it again, perhaps when this action is done and forgotten.
@@ -254,16 +260,20 @@ class Partitions:
         for record in restored.unreadable:
             self._outbox.dead_letter_unreadable(assignment, record, now)
         self._refused.restored(restored.refused, now)
-        if not restored.position_known:
+        if not restored.position_known or restored.outcomes_lost is not None:
             self._outbox.add(Position(assignment, restored.next_offset))
-        known = self.known(assignment, restored.actions, now)
         if self._repeats is not None:
-            self._repeats.assign(assignment, _facts_of(known), [each.facts for each in restored.parked.values()])
-        self._outbox.apply(self._ledger.assign(assignment, known, now, restored.parked), now)
+            self._repeats.assign(assignment, (), [each.facts for each in restored.parked.values()])
+        known = self.known(assignment, restored.actions, now)
+        effects = self._ledger.assign(assignment, known, now, restored.parked)
+        if self._repeats is not None:
+            for fact in self._ledger.facts(assignment):
+                self._repeats.opened(assignment, fact)
+        self._outbox.apply(effects, now)
         if self._repeats is None or self._read_facts is None:
             self._source.begin(assignment, restored.next_offset)
         else:
-            self._tasks.start(self._begin_with_facts(self._repeats, self._read_facts, assignment, restored.next_offset))
+            self._tasks.start(self._begin_with_facts(self._repeats, self._read_facts, restored))
         self._metrics.restored(restored.records_read, restored.seconds)
         self._log.info(
             "partition restored",
@@ -275,19 +285,19 @@ class Partitions:
             seconds=round(restored.seconds, 3),
         )
 
-    async def _begin_with_facts(
-        self, repeats: Repeats, read_facts: ReadFacts, assignment: Assignment, next_offset: int
-    ) -> None:
+    async def _begin_with_facts(self, repeats: Repeats, read_facts: ReadFacts, restored: Restored) -> None:
         """Let the source report events when it is known what was sent before. What is pending does not wait for it."""
+        assignment, lost = restored.assignment, restored.outcomes_lost
         try:
             sent = await asyncio.get_running_loop().run_in_executor(self._reading_facts, read_facts, assignment)
         except FactsLostError as error:
-            sent = []
+            sent, lost = [], str(error)
+        if lost is not None:
             self._metrics.facts_lost()
-            self._log.error("nobody knows which facts were sent before: their repeats may be sent", why=str(error))
+            self._log.error("nobody knows which facts were sent before: their repeats may be sent", why=lost)
         if self._stays(assignment):
             repeats.restore(assignment, sent)
-            self._source.begin(assignment, next_offset)
+            self._source.begin(assignment, restored.next_offset)
             self._tick_soon()
 
     def known(self, assignment: Assignment, restored: Iterable[LiveAction], now: float) -> list[LiveAction]:
@@ -361,9 +371,3 @@ class Partitions:
 
     def _set_shares(self) -> None:
         self._dispatch.set_share(self.share, self._clock())
-
-
-def _facts_of(known: Iterable[LiveAction]) -> list[bytes]:
-    """Return the facts of restored actions; an event's second record is no action of its own."""
-    by_place = {live.offset: live.action.fact for live in known}
-    return [fact for fact in by_place.values() if fact is not None]

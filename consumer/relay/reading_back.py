@@ -129,6 +129,8 @@ class ReadingBack:
             self._outbox.dead_letter_unreadable(assignment, each, now)
         known_actions = self._partitions.known(assignment, actions, now)
         self._outbox.apply(self._ledger.take_back(assignment, known_actions, now), now)
+        if missing or unreadable:
+            self._outbox.parked_are_gone(assignment)
 
     # -- what the journal reports -------------------------------------------------------------------------------
 
@@ -143,6 +145,7 @@ class ReadingBack:
                     partition=assignment.partition,
                     actions=gone,
                 )
+                self._outbox.parked_are_gone(assignment)
         for put, offset in fact.parked.items():
             if offset is None:  # the broker's answer was lost: written again, it lies where we know
                 self._outbox.add(Put(put.assignment, put.key, put.value, parked_for=put.parked_for))

@@ -198,7 +198,7 @@ class Metrics:
         )
         self._facts_lost = Counter(
             PREFIX + "facts_lost_total",
-            "Restores that could not read which facts were sent: their repeats may be sent.",
+            "Restores that could not read which facts were sent, and losses of parked actions: repeats may be sent.",
             registry=registry,
         )
         self._polls = counter(
@@ -344,7 +344,7 @@ class Metrics:
         self._stopped[route, reason].inc()
 
     def facts_lost(self) -> None:
-        """Record that nobody knows which facts of a partition were sent before."""
+        """Record that nobody knows which facts of a partition were sent before, or which are parked."""
         self._facts_lost.inc()
 
     def field_dropped(self, route: str, field: str) -> None:

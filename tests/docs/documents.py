@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 CHART_README = ROOT / "helm" / "engage-relay" / "README.md"
 DOCUMENTS = [ROOT / "README.md", *DOCS, CHART_README]
-EXAMPLES = sorted((ROOT / "examples").rglob("README.md"))
+# The READMEs of recipes, a level deeper, are in the cookbook.
+EXAMPLES = sorted([*(ROOT / "examples").glob("*.md"), *(ROOT / "examples").glob("*/*.md")])
 LINKING = [
     *DOCUMENTS,
     *EXAMPLES,

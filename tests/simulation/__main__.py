@@ -15,7 +15,12 @@ from tests.simulation.coverage import TO_BE_REACHED
 from tests.simulation.profile import Profile
 from tests.simulation.scheduler import Scheduler, ViolationError
 
-PROFILES = {"short": Profile.short, "documents": Profile.of_documents, "parking": Profile.of_parking}
+PROFILES = {
+    "short": Profile.short,
+    "documents": Profile.of_documents,
+    "parking": Profile.of_parking,
+    "repeats": Profile.of_repeats,
+}
 
 
 def main() -> int:
@@ -26,6 +31,7 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="one process, one or two events, one fault at the most")
     parser.add_argument("--documents", action="store_true", help="events that carry their order's document")
     parser.add_argument("--parking", action="store_true", help="little memory for the actions of two connections")
+    parser.add_argument("--repeats", action="store_true", help="events that are written twice, within a window")
     parser.add_argument("--trace", action="store_true", help="print every step of it")
     arguments = parser.parse_args()
     first, count = (arguments.first, arguments.seeds) if arguments.seed is None else (arguments.seed, 1)

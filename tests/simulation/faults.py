@@ -157,7 +157,7 @@ def forget_offsets(scheduler: Scheduler) -> bool:
     recorded = all(
         scheduler.oracle.recorded_position(n) == position for n, position in scheduler.oracle.positions.items()
     )
-    if scheduler.kafka.members or not recorded:
+    if scheduler.kafka.members or not recorded or scheduler.source_recreated:
         return False  # what an operator has decided is recorded with the next transaction
     _forget(scheduler, TOPICS.source)
     return True
@@ -176,13 +176,17 @@ def compact(scheduler: Scheduler) -> bool:
 
 
 def redrive(scheduler: Scheduler) -> None:
-    """Somebody redrives the dead letter of an event that carries its order's document, where there is one."""
+    """Somebody redrives the dead letter of an event that has its order's document, or a fact, where there is one."""
     fitting = [each for each in scheduler.events if scheduler.oracle.can_be_redriven(each)]
-    if not fitting or scheduler.healing:
-        return
+    if not fitting or scheduler.healing or scheduler.source_recreated or scheduler.oracle.incarnation:
+        return  # a redrive does not say in which topic its event lay at first
     scheduler.reach("a dead letter was redriven")
     event = scheduler.pick(fitting)
-    again = workload.redriven(event, len(scheduler.events), scheduler.now, says_first=scheduler.chance(0.9))
+    number, now = len(scheduler.events), scheduler.now
+    if event.document:
+        again = workload.redriven(event, number, now, says_first=scheduler.chance(0.9))
+    else:
+        again = workload.again(event, number, now, nature="ordinary", redriven=True)
     scheduler.events.append(again)
     scheduler.put(again, event.partition)
 
@@ -230,6 +234,8 @@ def _move_partitions(scheduler: Scheduler) -> None:
 
 def delete_records(scheduler: Scheduler) -> bool:
     log = scheduler.kafka.logs[TOPICS.source, scheduler.pick(scheduler.numbers)]
+    if scheduler.source_recreated:
+        return False
     if not scheduler.chance(0.3) or log.end == log.start or not scheduler.oracle.is_known(log.partition):
         return False
     log.delete_before(scheduler.draw.randint(log.start + 1, log.end))
@@ -245,7 +251,7 @@ def delete_records(scheduler: Scheduler) -> bool:
 
 def grow(scheduler: Scheduler) -> bool:
     """The source gets a partition. The group, the processes and the operator of the delay topic hear of it later."""
-    if len(scheduler.numbers) >= MAX_PARTITIONS or scheduler.growing:
+    if len(scheduler.numbers) >= MAX_PARTITIONS or scheduler.growing or scheduler.source_recreated:
         return False
     scheduler.growing = True
     number = scheduler.add_source_partition()
@@ -273,6 +279,8 @@ def _counted(scheduler: Scheduler, process: Process) -> None:
 def recreate(scheduler: Scheduler) -> bool:
     """The delay topic is deleted and created again: all that is pending is in the processes' memory now, or nowhere."""
     kafka = scheduler.kafka
+    if scheduler.oracle.incarnation or scheduler.source_recreated:
+        return False  # both topics recreated: two accidents at once
     if scheduler.growing or not all(_is_known_elsewhere(scheduler, number) for number in scheduler.numbers):
         return False  # with positions, too, gone: an operator who starts again, with `run --from`
     if scheduler.has_delayed:
@@ -284,6 +292,37 @@ def recreate(scheduler: Scheduler) -> bool:
         _forget(scheduler, TOPICS.delay)
     scheduler.say(f"{TOPICS.delay} was deleted and recreated")
     return True
+
+
+def recreate_source(scheduler: Scheduler) -> bool:
+    """The source is deleted and created again, under the processes. Some time later a person adopts it."""
+    kafka = scheduler.kafka
+    if scheduler.growing or scheduler.source_recreated or kafka.is_recreated(TOPICS.delay):
+        return False
+    if any(event.bereft for event in scheduler.events):
+        return False  # both topics recreated: two accidents at once
+    if not all(scheduler.oracle.recorded_position(n) == scheduler.oracle.position(n) for n in scheduler.numbers):
+        return False  # what an operator has decided is recorded with the next transaction
+    scheduler.source_recreated = True
+    kafka.topic_id = f"topic-{scheduler.oracle.incarnation + 1}"
+    kafka.recreate(TOPICS.source)
+    kafka.version += 1
+    scheduler.say(f"{TOPICS.source} was deleted and recreated")
+    if scheduler.chance(0.5):  # the group's coordinator has heard of it
+        _forget(scheduler, TOPICS.source)
+    for process in scheduler.processes.values():
+        if process is not None:
+            scheduler.at(scheduler.now + scheduler.pick((0.1, 5.0)), partial(_looked, scheduler, process))
+    scheduler.at(scheduler.now + scheduler.pick((5.0, 60.0)), scheduler.adopt_source)
+    return True
+
+
+def _looked(scheduler: Scheduler, process: Process) -> None:
+    """The process looks which topic its source is now (SourceWatch.look)."""
+    if process.responsive:
+        process.source.look()
+    elif process.alive:
+        scheduler.at(scheduler.now + 5.0, partial(_looked, scheduler, process))
 
 
 def _is_known_elsewhere(scheduler: Scheduler, number: int) -> bool:
@@ -371,6 +410,7 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "delete records": (1, delete_records),
     "more partitions": (1, grow),
     "delay topic recreated": (1, recreate),
+    "source recreated": (1, recreate_source),
     "dead letters refused": (2, refuse_dead_letters),
     "partition lost": (2, lose),
     "clock jump": (1, jump),

@@ -12,10 +12,13 @@ from typing import cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from consumer.core.ownership import Assignment, Partition
+from consumer.kafka.outcomes.sent_facts import FactsLostError, Sent, sent_fact
 from consumer.kafka.source.membership import MIN_HAND_OVER_S
+from consumer.kafka.topics.scan import STALLED_S
 from consumer.kafka.topics.topics import RelayTopics, Watermarks
 from tests.simulation.kafka_model import TRANSACTION_TIMEOUT_S, Headers, Member, Record, error, metadata
 from tests.simulation.process import TOPICS, Process
+from tests.simulation.workload import WINDOW_S
 
 LARGEST_RECORD = 2_000  # bytes that the delay topic takes
 
@@ -563,3 +566,23 @@ class SimulatedReader:
 
     def stop(self) -> None:
         self._positions = {}
+
+
+def read_facts(process: Process, assignment: Assignment) -> Sent:
+    """Be sent_facts.read_facts: read what a partition's outcomes say of the window, up to its end as it is now."""
+    kafka, at = process.scheduler.kafka, (TOPICS.outcomes or "", assignment.partition)
+    process.meanwhile("facts")
+    log = kafka.logs[at]
+    end, since = log.end, process.clock() - WINDOW_S
+
+    def is_readable() -> bool:
+        return not process.cut and at not in kafka.lost and log.stable_end >= end
+
+    is_refused = not process.scheduler.healing and process.scheduler.chance(0.05)  # the right to Read is missing
+    if is_refused or not process.wait(STALLED_S, is_readable):
+        process.scheduler.reach("a restore knew nothing of what was sent before")
+        process.scheduler.oracle.repeats.are_lost(assignment.partition, process.scheduler.now)
+        raise FactsLostError("nothing came")
+    records, _ = log.read(log.start, log.end)
+    found = [sent_fact(record.value) for record in records if record.offset < end and record.at >= since]
+    return [each for each in found if each is not None]

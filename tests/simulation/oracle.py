@@ -27,6 +27,10 @@ Rules (each has a mutation of the production code that breaks it, mutants.py):
     (outcomes.py).
 
 12. The deadline counts from when an event was first read, however often its action was restored or parked since.
+13. Within the window a fact is accepted once, unless a person redrove it. Nothing is dropped that is no repeat
+    (repeats.py).
+14. A source that is deleted and recreated brings other events at the same offsets. Once a person has adopted it, what
+    was pending is still sent, and each new event is an event of its own. Before that nobody reads it.
 
 Excused: a dead letter more for each that a delayed request committed without its own offset, and a record that such a
 request made visible ahead of its offset; nothing else of these events.
@@ -44,14 +48,14 @@ from typing import TYPE_CHECKING
 
 from consumer.core.outcomes import Accepted, ActionOutcome
 from consumer.core.ownership import Assignment, Partition
-from consumer.core.places import offset_at, place_of
+from consumer.core.places import incarnation_at, place_of
 from consumer.kafka.records import place_of_key, read_position
-from schemas.dead_letter import PREFIX
-from schemas.pending_action import POSITION_KEY, Position
+from schemas.pending_action import POSITION_KEY, Position, RefusedDeadLetter
 from tests.simulation import faults, outcomes
 from tests.simulation.kafka_model import Log, Member, Record, Transaction
-from tests.simulation.outcomes import Outcomes
+from tests.simulation.outcomes import Outcomes, header, raw, source_place
 from tests.simulation.process import TOPICS, Process
+from tests.simulation.repeats import RepeatsOracle
 from tests.simulation.workload import Event
 
 if TYPE_CHECKING:
@@ -66,12 +70,11 @@ MIN_WAIT_S = 8.0  # before an action in doubt is sent again: 10 s, spread by 20 
 HEARD_WITHIN_S = 300.0  # by all that is healed, who owns what, and how many partitions there are
 REWRITE_AFTER_S = 60.0  # after the first transaction that met a new delay topic
 _SENDS = re.compile(rb'"sends":(\d+)')
-_OFFSET = re.compile(rb'"offset":(\d+)')
 _TIMES = re.compile(rb'"first_seen_ms":(\d+),"due_ms":(\d+)')
 
 
 class Oracle:
-    """The two counters and the rules of the module. `by_offset`: what was published, by partition."""
+    """The two counters and the rules of the module. `events`: what was published, by partition."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -85,12 +88,41 @@ class Oracle:
         self._documents: dict[tuple[int, str], int] = {}  # the version that Engage has, by partition and order
         self._under_way: set[tuple[Process, Assignment, Event]] = set()  # documents without an answer
         self._outcomes = Outcomes()
+        self.repeats = RepeatsOracle(self._is_gone, scheduler.reach)
         self.positions: dict[int, int] = {}
-        self.by_offset: dict[int, list[Event]] = {}
+        self.incarnation = 0  # of the source that the group's positions are of
+        self.events: dict[int, list[Event]] = {}
+        self._by_place: dict[tuple[int, int], Event] = {}
 
     def add_partition(self, number: int) -> None:
         self.positions[number] = 0
-        self.by_offset[number] = []
+        self.events[number] = []
+
+    def published(self, event: Event) -> None:
+        """An event came."""
+        event.index = len(self.events[event.partition])
+        self.events[event.partition].append(event)
+        self._by_place[event.partition, event.place] = event
+
+    def between(self, number: int, start: int, end: int) -> list[Event]:
+        """Return the events of the source that lie from the one offset to before the other."""
+        at = range(start, end)
+        return [e for e in self.events[number] if incarnation_at(e.place) == self.incarnation and e.offset in at]
+
+    def adopted(self, positions: Mapping[int, int]) -> None:
+        """The operator let the recreated source take its former topic's place: rule 14. It continues there."""
+        for number in self.positions:
+            was = place_of(self.incarnation, self.position(number))
+            log = self._scheduler.delay_log(number)
+            kept = _kept(log.live)
+            for event in self.events[number]:
+                is_new = incarnation_at(event.place) > self.incarnation
+                is_unread = event.offset < positions[number] if is_new else event.place >= was
+                acted_upon = event.accepted or event.key in log.live or event.place in kept
+                if is_unread and not acted_upon and not self._has_dead_letter(event):
+                    event.deleted = True
+        self.incarnation += 1
+        self.positions.update(positions)
 
     # -- requests -----------------------------------------------------------------------------------------------
 
@@ -156,7 +188,7 @@ class Oracle:
             self._scheduler.violate(
                 f"event {event.number} is sent by {process.id}, though {owner and owner.id!r} owns {at}"
             )
-        for earlier in self.by_offset[event.partition][: event.offset]:
+        for earlier in self.events[event.partition][: event.index]:
             if earlier.order == event.order and earlier.payload and not self._ended(earlier):
                 self._scheduler.violate(f"event {event.number} overtakes event {earlier.number}")
         if event.unanswered:
@@ -171,19 +203,19 @@ class Oracle:
             self._scheduler.violate(f"event {event.number} is sent again, though its record says that Engage took it")
         if event.told == (process.id, epoch):
             self._scheduler.violate(f"event {event.number} is sent again, though its acceptance was taken in")
-        if event.first is not None and not event.document_applied:
+        if event.first is not None and event.document and not event.document_applied:
             self._scheduler.reach("a redriven action was sent without its document")
         event.unanswered = event.ever_in_doubt = True
         event.sent_at = self._scheduler.now
         return epoch
 
     def _ended(self, event: Event) -> bool:
-        is_kept = event.offset in _kept(self._scheduler.delay_log(event.partition).live)
+        is_kept = event.place in _kept(self._scheduler.delay_log(event.partition).live)
         dead = is_kept or event.gone_dead_letter or self._has_dead_letter(event)
-        return event.deleted or event.accepted > 0 or dead or self._is_gone(event)
+        return event.deleted or event.accepted > 0 or event.is_repeat or dead or self._is_gone(event)
 
     def _has_dead_letter(self, event: Event) -> bool:
-        return (event.partition, event.offset) in self._dead_letters
+        return (event.partition, event.place) in self._dead_letters
 
     def answered(self, process: Process, event: Event, epoch: int, outcome: ActionOutcome) -> None:
         event.unanswered = False
@@ -224,6 +256,8 @@ class Oracle:
         self._scheduler.say(f"Engage accepts event {event.number}")
         if event.accepted > 1:
             self._scheduler.reach("an action was accepted twice, in doubt")
+        if (wrong := self.repeats.accepted(event)) is not None:
+            self._scheduler.violate(wrong)
         self.balance((event.partition,))
 
     @contextmanager
@@ -276,8 +310,9 @@ class Oracle:
         event.document_applied = True
 
     def can_be_redriven(self, event: Event) -> bool:
-        """Whether it has a document, and a dead letter that nobody has redriven yet."""
-        return event.document and not event.redriven and self._has_dead_letter(event)
+        """Whether it has a document or a fact, and a dead letter that nobody has redriven yet."""
+        is_of_use = event.document or event.fact is not None
+        return is_of_use and not event.redriven and self._has_dead_letter(event)
 
     def restored(self, process: Process, record: Record) -> None:
         """A restore reads a record: note what another clock wrote."""
@@ -311,16 +346,17 @@ class Oracle:
         for log, record in transaction.records:
             times = _TIMES.search(record.value) if log.topic == TOPICS.delay and record.value else None
             if times is not None and (place := place_of_key(record.key or b"")) is not None:
-                of = self.by_offset[log.partition][offset_at(place)]
+                of = self._by_place[log.partition, place]
                 of.first_seen = min(of.first_seen, int(times[1]) / 1000)
             if log.topic == TOPICS.dead_letters:
-                at = (log.partition, _source_offset(record))
+                at = (log.partition, source_place(record.headers))
                 self._dead_letters[at] = self._dead_letters.get(at, 0) + 1
-                reason = _header(record, "reason")
+                reason = header(record.headers, "reason")
                 self._scheduler.reach(f"dead letter: {reason}")
                 if reason == "no_contact":
-                    self._given_up_without_contact(self.by_offset[log.partition][at[1]])
-                if self._scheduler.chance(0.8 if self._scheduler.profile.documents else 0.1):
+                    self._given_up_without_contact(self._by_place[at])
+                profile = self._scheduler.profile
+                if self._scheduler.chance(0.8 if profile.documents else 0.4 if profile.repeats else 0.1):
                     after_s = self._scheduler.pick((0.1, 5.0, 60.0))
                     self._scheduler.at(self._scheduler.now + after_s, partial(faults.redrive, self._scheduler))
             elif log.topic == TOPICS.delay:
@@ -338,13 +374,15 @@ class Oracle:
 
     def _count_outcomes(self, transaction: Transaction, *, torn: bool) -> None:
         """Take a transaction's outcomes: rule 11."""
-        wrong = self._outcomes.committed(transaction, torn=torn, bereft=lambda at: self.by_offset[at[0]][at[1]].bereft)
+        wrong = self._outcomes.committed(transaction, torn=torn, bereft=lambda at: self._by_place[at].bereft)
         if wrong is not None:
             self._scheduler.violate(wrong)
         for outcome in outcomes.of_transaction(transaction):
-            event = self.by_offset[outcome.place.partition][outcome.place.offset]
-            if (why := outcomes.check(event, outcome)) is not None:
+            event = self._by_place[outcomes.event_at(outcome)]
+            if (why := outcomes.check(event, outcome) or self.repeats.ended(event, outcome)) is not None:
                 self._wrong(event, why)
+            if event.is_repeat:
+                self._scheduler.reach("a repeat was not sent")
 
     def _tear(self, log: Log, record: Record) -> None:
         """It is visible, and who wrote it may write it again: a dead letter has no key that would make them one."""
@@ -354,14 +392,17 @@ class Oracle:
         if log.topic == TOPICS.dead_letters or record.key != POSITION_KEY:
             self._outcomes.tear(log, record)
         if log.topic == TOPICS.dead_letters:
-            self.by_offset[log.partition][_source_offset(record)].torn_dead_letters += 1
-        elif (event := self._event_of(log, record)) is not None and event.offset >= self.position(log.partition):
+            self._by_place[log.partition, source_place(record.headers)].torn_dead_letters += 1
+        elif (event := self._event_of(log, record)) is not None and not self._is_read(event):
             event.torn = True
+
+    def _is_read(self, event: Event) -> bool:
+        return event.place < place_of(self.incarnation, self.position(event.partition))
 
     def _event_of(self, log: Log, record: Record) -> Event | None:
         """Return whose record of the delay topic it is; None: nobody's, it is the position."""
-        offset = None if record.key == POSITION_KEY else _offset_of(record)
-        return None if offset is None else self.by_offset[log.partition][offset]
+        place = None if record.key == POSITION_KEY else _place_of(record)
+        return None if place is None else self._by_place[log.partition, place]
 
     def is_known(self, number: int) -> bool:
         """Whether anybody wrote down where it continues: else it begins wherever retention has left it."""
@@ -396,8 +437,9 @@ class Oracle:
                 if of is log and record.key is not None and record.key != POSITION_KEY and record.value is not None:
                     records[record.key] = record
         for record in records.values():
-            event = self.by_offset[number][_offset_of(record) or 0]
-            event.bereft = True
+            event = self._by_place[number, _place_of(record) or 0]
+            event.bereft = event.ever_bereft = True
+            event.bereft_at = self._scheduler.now
             event.holder = holder if holder is not None and _holds(*holder, event) else None
             event.gone_intent = record if _is_intent(record) else None
             event.gone_dead_letter = _is_kept(record)
@@ -425,7 +467,7 @@ class Oracle:
         process, assignment = event.holder or (None, None)
         paused = process.relay._ledger._partitions.get(assignment) if process and assignment else None
         # A partition that was given up is nobody's to write again.
-        entry = paused and paused.entries.get(place_of(0, event.offset))
+        entry = paused and paused.entries.get(event.place)
         if (
             entry
             and scheduler.healing
@@ -457,14 +499,16 @@ class Oracle:
                 scheduler.violate(f"the low-water mark of {number} is {mark[0]}, behind a live record")
         unknown = len(live)
         kept = _kept(live)
-        pending = dead_letters = ignored = accepted = both = gone = 0
-        for event in self.by_offset[number]:
+        pending = dead_letters = ignored = accepted = both = gone = repeats = former = 0
+        read = place_of(self.incarnation, position)
+        for event in self.events[number]:
             record = live.get(event.key)
-            if record is None and event.offset in kept:
-                record = kept[event.offset]
+            if record is None and event.place in kept:
+                record = kept[event.place]
             unknown -= record is not None
-            what = self._what_became(event, event.offset < position, record, log)
-            if event.offset < position:
+            what = self._what_became(event, event.place < read, record, log)
+            former += incarnation_at(event.place) < self.incarnation
+            if event.place < read:
                 # Kafka's side
                 has_dead_letter = self._has_dead_letter(event)
                 pending += record is not None
@@ -475,21 +519,23 @@ class Oracle:
                 # what both count, and what the operator took away
                 both += event.accepted > 0 and (has_dead_letter or record is not None)
                 gone += what in ("deleted", "gone", "in memory")
+                repeats += what == "a repeat"
         if unknown:
             scheduler.violate(f"{unknown} pending records of no event")
-        if position != accepted + dead_letters + pending + ignored - both + gone:
+        count = former + position
+        if count != accepted + dead_letters + pending + ignored - both + gone + repeats:
             scheduler.violate(
-                f"partition {number}: {position} events read, {accepted} accepted, {dead_letters} dead letters, "
-                f"{pending} pending, {ignored} ignored, {both} in doubt, {gone} gone"
+                f"partition {number}: {count} events read, {accepted} accepted, {dead_letters} dead letters, "
+                f"{pending} pending, {ignored} ignored, {both} in doubt, {gone} gone, {repeats} repeats"
             )
         if scheduler.trace is not None:
             scheduler.say(
-                f"partition {number}: {position} read = {accepted} accepted + {dead_letters} dead letters + {pending} "
-                f"pending + {ignored} ignored - {both} in doubt + {gone} gone"
+                f"partition {number}: {count} read = {accepted} accepted + {dead_letters} dead letters + {pending} "
+                f"pending + {ignored} ignored - {both} in doubt + {gone} gone + {repeats} repeats"
             )
 
     def _what_became(self, event: Event, read: bool, record: Record | None, log: Log | None) -> str:
-        dead_letters = self._dead_letters.get((event.partition, event.offset), 0)
+        dead_letters = self._dead_letters.get((event.partition, event.place), 0)
         if event.deleted:
             return "deleted"
         wrong: str | None = None
@@ -528,16 +574,22 @@ class Oracle:
         elif dead_letters:
             if event.accepted and not event.ever_in_doubt:
                 wrong = "accepted and a dead letter, never in doubt"
+        elif event.is_repeat and not event.accepted:
+            event.bereft = False
         elif not event.accepted:
             if event.bereft:
                 return self._bereft(event)
             wrong = "lost: neither pending, nor accepted, nor a dead letter"
+        is_repeat = event.is_repeat and read and record is None and not dead_letters and not event.accepted
         if wrong is None:
             is_kept = record is not None and _is_kept(record)
             is_dead = bool(dead_letters) or is_kept
-            ends = {"read": read, "pending": record is not None and not is_kept, "dead_letter": is_dead}
+            is_pending = record is not None and not is_kept
+            ends = {"read": read, "pending": is_pending, "dead_letter": is_dead, "repeat": is_repeat}
             wrong = self._outcomes.what_is_wrong(event, **ends)
-        return "in its place" if wrong is None else self._wrong(event, wrong)
+        if wrong is not None:
+            return self._wrong(event, wrong)
+        return "a repeat" if is_repeat else "in its place"
 
     def _wrong(self, event: Event, wrong: str) -> str:
         self._scheduler.violate(
@@ -556,13 +608,13 @@ class Oracle:
             if left:
                 self._scheduler.violate(f"partition {number} ends with {len(left)} pending records")
             dead_letters = self._scheduler.kafka.logs[TOPICS.dead_letters, number].settled()
-            if Counter((number, _source_offset(r)) for r in dead_letters) != Counter(
+            if Counter((number, source_place(r.headers)) for r in dead_letters) != Counter(
                 {at: count for at, count in self._dead_letters.items() if at[0] == number and count}
             ):
                 self._scheduler.violate(f"partition {number} has {len(dead_letters)} dead letters, others were counted")
             if self._outcomes.differs_from(number, self._scheduler.kafka.logs[outcomes.TOPIC, number].settled()):
                 self._scheduler.violate(f"partition {number} has other outcomes than were counted")
-            for event in self.by_offset[number]:
+            for event in self.events[number]:
                 if event.bereft and not event.accepted and not self._has_dead_letter(event) and self._is_paused(event):
                     self._wrong(event, "lost, though it was in memory when the delay topic was deleted")
 
@@ -570,7 +622,7 @@ class Oracle:
 def _holds(process: Process, assignment: Assignment, event: Event) -> bool:
     """Whether a process has its action in memory: one that is parked is in the delay topic alone."""
     partition = process.relay._ledger._partitions.get(assignment)
-    return partition is not None and place_of(0, event.offset) in partition.entries
+    return partition is not None and event.place in partition.entries
 
 
 def _is_intent(record: Record) -> bool:
@@ -583,17 +635,15 @@ def _is_kept(record: Record) -> bool:
 
 
 def _kept(live: Mapping[bytes, Record]) -> dict[int, Record]:
-    """Return the refused dead letters by the offset of their event."""
-    return {_offset_of(record) or 0: record for record in live.values() if _is_kept(record)}
+    """Return the refused dead letters by the place of their event."""
+    return {_place_of(record) or 0: record for record in live.values() if _is_kept(record)}
 
 
-def _offset_of(record: Record) -> int | None:
-    """Return the offset of the event that a record of the delay topic is about."""
+def _place_of(record: Record) -> int | None:
+    """Return the place of the event that a record of the delay topic is about."""
     if not _is_kept(record):
-        place = place_of_key(record.key or b"")
-        return None if place is None else offset_at(place)
-    found = _OFFSET.search(record.value or b"")
-    return int(found[1]) if found else None
+        return place_of_key(record.key or b"")
+    return source_place(raw(RefusedDeadLetter.model_validate_json(record.value or b"")))
 
 
 def _is_taken(record: Record, event: Event) -> bool:
@@ -615,12 +665,3 @@ def _sends_of(record: Record) -> int:
 def _position_of(value: bytes) -> int | None:
     position = read_position(value)
     return position.next_offset if isinstance(position, Position) else None
-
-
-def _header(record: Record, name: str) -> str:
-    value = next(value for key, value in record.headers if key == PREFIX + name)
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _source_offset(record: Record) -> int:
-    return int(_header(record, "source-offset"))

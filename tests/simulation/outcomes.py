@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from consumer.core.places import offset_at
+from consumer.core.places import place_of
 from consumer.kafka.outcomes.outcomes import key_of, read_outcome
 from consumer.kafka.records import place_of_key
 from schemas.dead_letter import PREFIX
 from schemas.outcome import Outcome, OutcomeName
 from schemas.pending_action import POSITION_KEY, RefusedDeadLetter
-from tests.simulation.kafka_model import Log, Record, Transaction
+from tests.simulation.kafka_model import Headers, Log, Record, Transaction
 from tests.simulation.process import TOPICS
 from tests.simulation.workload import Event
 
 TOPIC = TOPICS.outcomes or ""
 At = tuple[int, int]
-"""A partition and the source offset of an event in it."""
+"""A partition, and the place of an event in it (core/places.py)."""
 
 
 class Outcomes:
@@ -36,12 +36,12 @@ class Outcomes:
     def tear(self, log: Log, record: Record) -> None:
         """It is visible although its transaction is not committed as its writer meant it."""
         if log.topic == TOPIC:
-            self._torn[_at(_read(record))] += 1
+            self._torn[event_at(_read(record))] += 1
         elif (dead_letter := _dead_letter(log, record)) is not None:
             self._torn_dead_letters.add(dead_letter)
             self._ended_unheard.add(dead_letter[0])
         elif log.topic == TOPICS.delay and record.value is None:
-            self._ended_unheard.add((log.partition, _offset_of(record)))
+            self._ended_unheard.add((log.partition, _place_of(record)))
 
     def committed(self, transaction: Transaction, *, torn: bool, bereft: Callable[[At], bool]) -> str | None:
         """Count a transaction's outcomes. Returns what is wrong with it as a whole.
@@ -49,28 +49,29 @@ class Outcomes:
         `bereft`: whether the delay topic took an event's tombstone along when it was deleted.
         """
         found = [_read(record) for log, record in transaction.records if log.topic == TOPIC]
-        self.counted.update(map(_at, found))
+        self.counted.update(map(event_at, found))
         if torn:
             return None
         given_up = [one for one in found if one.outcome is OutcomeName.DEAD_LETTER]
-        said = {(_at(one), str(one.reason)) for one in given_up}
+        said = {(event_at(one), str(one.reason)) for one in given_up}
         dead_letters = {each for log, r in transaction.records if (each := _dead_letter(log, r)) is not None}
         if any(not bereft(at) for at, _ in said - dead_letters - self._torn_dead_letters):
             return f"a transaction has the dead letters {dead_letters}, and outcomes say {said}"
         tombstones = {
-            (log.partition, _offset_of(record))
+            (log.partition, _place_of(record))
             for log, record in transaction.records
             if log.topic == TOPICS.delay and record.value is None
         }
-        alone = {_at(one) for one in found if one not in given_up} - tombstones - self._ended_unheard
+        of_pending = [one for one in found if one not in given_up and one.outcome is not OutcomeName.REPEAT]
+        alone = set(map(event_at, of_pending)) - tombstones - self._ended_unheard
         alone = {at for at in alone if not bereft(at)}
         return f"outcomes of {alone} without their tombstones" if alone else None
 
-    def what_is_wrong(self, event: Event, *, read: bool, pending: bool, dead_letter: bool) -> str | None:
+    def what_is_wrong(self, event: Event, *, read: bool, pending: bool, dead_letter: bool, repeat: bool) -> str | None:
         """Say what is wrong with an event's outcomes."""
-        at = event.partition, event.offset
+        at = event.partition, event.place
         count, torn = self.counted[at], self._torn[at]
-        has_ended = read and not pending and (dead_letter or (event.payload and event.accepted > 0))
+        has_ended = read and not pending and (dead_letter or repeat or (event.payload and event.accepted > 0))
         most = torn + has_ended
         least = int(has_ended and not event.bereft and at not in self._ended_unheard)
         return None if least <= count <= most else f"{count} outcomes, of at least {least} and at most {most}"
@@ -78,7 +79,7 @@ class Outcomes:
     def differs_from(self, number: int, settled: Iterable[Record]) -> bool:
         """Whether a partition's log holds others than were counted."""
         counted = Counter({at: count for at, count in self.counted.items() if at[0] == number})
-        return Counter(_at(_read(record)) for record in settled) != counted
+        return Counter(event_at(_read(record)) for record in settled) != counted
 
 
 def check(event: Event, outcome: Outcome) -> str | None:
@@ -102,27 +103,39 @@ def _read(record: Record) -> Outcome:
     return outcome
 
 
-def _at(outcome: Outcome) -> At:
-    return outcome.place.partition, outcome.place.offset
+def event_at(outcome: Outcome) -> At:
+    """Return where its event is."""
+    return outcome.place.partition, place_of(outcome.place.incarnation, outcome.place.offset)
 
 
 def _dead_letter(log: Log, record: Record) -> tuple[At, str] | None:
     """Return the event and the reason of a dead letter, also of one that its topic refused; None for other records."""
     if log.topic == TOPICS.dead_letters:
-        return (log.partition, int(_header(record, "source-offset"))), _header(record, "reason")
+        return (log.partition, source_place(record.headers)), header(record.headers, "reason")
     if log.topic == TOPICS.delay and b'"state":"refused"' in (record.value or b"")[:40]:
         refused = RefusedDeadLetter.model_validate_json(record.value or b"")
-        return (log.partition, refused.offset or 0), refused.reason
+        return (log.partition, source_place(raw(refused))), refused.reason
     return None
 
 
-def _offset_of(record: Record) -> int:
-    """Return the offset of a tombstone's action; -1 for a dead letter's that was none."""
+def _place_of(record: Record) -> int:
+    """Return the place of a tombstone's action; -1 for a dead letter's that was none."""
     assert record.key != POSITION_KEY
     place = place_of_key(record.key or b"")
-    return -1 if place is None else offset_at(place)
+    return -1 if place is None else place
 
 
-def _header(record: Record, name: str) -> str:
-    value = next(value for key, value in record.headers if key == PREFIX + name)
+def raw(refused: RefusedDeadLetter) -> Headers:
+    """Return the headers of a dead letter that its topic refused."""
+    return [(name, None if value is None else value.raw()) for name, value in refused.headers]
+
+
+def source_place(headers: Headers) -> int:
+    """Return the place of a dead letter's event."""
+    return place_of(int(header(headers, "source-incarnation", "0")), int(header(headers, "source-offset")))
+
+
+def header(headers: Headers, name: str, absent: str | None = None) -> str:
+    """Return a header that a dead letter adds."""
+    value = next((value for key, value in headers if key == PREFIX + name), absent)
     return value.decode() if isinstance(value, bytes) else str(value)

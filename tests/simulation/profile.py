@@ -11,7 +11,8 @@ class Profile:
     """What a schedule is drawn from. `twins`: two processes were given the same transactional.id.
 
     `documents`: each event carries its order's document. `strikes`: what goes wrong while one is under way.
-    `parking`: three orders on two connections, which have no room for most of their actions.
+    `parking`: three orders on two connections, which have no room for most of their actions. `repeats`: a fact is sent
+    once within a window, and the producer writes most events again.
     """
 
     processes: int
@@ -28,6 +29,7 @@ class Profile:
     documents: bool = False
     strikes: int = 0
     parking: bool = False
+    repeats: bool = False
 
     @classmethod
     def drawn(cls, draw: random.Random) -> Profile:
@@ -38,7 +40,9 @@ class Profile:
             return cls.of_documents(draw)
         if size > 0.9:
             return cls.of_parking(draw)
-        small = size < 0.85
+        if size > 0.88:
+            return cls.of_repeats(draw)
+        small = size < 0.83
         return cls(
             processes=1 if small else draw.randint(1, 3),
             partitions=1 if small else draw.randint(1, 3),
@@ -102,6 +106,23 @@ class Profile:
             session_s=draw.choice((45.0, 6.0)),
             skew_s=draw.choice((0.0, 0.0, 300.0)),
             parking=True,
+        )
+
+    @classmethod
+    def of_repeats(cls, draw: random.Random) -> Profile:
+        """Events that are written again within the window and after it, redriven dead letters, hand-overs, restarts."""
+        processes = draw.choice((1, 1, 2))
+        return cls(
+            processes=processes,
+            partitions=draw.randint(1, processes),
+            events=draw.randint(1, 4),
+            faults=draw.choice((0, 1, 2, 4)),
+            client_error=draw.choice((0.0, 0.2, 0.4)),
+            unreliable=draw.choice((0.0, 0.0, 0.1, 0.25)),
+            nesting=draw.choice((0.0, 0.2, 0.5)),
+            max_pending=draw.choice((1, 2, 1000, 1000)),
+            session_s=draw.choice((45.0, 6.0)),
+            repeats=True,
         )
 
     @classmethod

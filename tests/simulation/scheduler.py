@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from consumer.core.clock import Clock
 from consumer.core.ownership import Partition
-from consumer.errors import ConsumerFailedError, OffsetOutOfRangeError
+from consumer.errors import ConsumerFailedError, IdentityError, OffsetOutOfRangeError
 from consumer.kafka.facts import (
     Committed,
     DeadLetterRefused,
@@ -31,9 +31,12 @@ from consumer.kafka.facts import (
     RecordTooLarge,
     TransactionAborted,
 )
+from consumer.kafka.identity import adoption
+from consumer.kafka.identity.adoption import AdoptFrom
+from consumer.kafka.identity.identity import verified
 from consumer.kafka.journal.writes import DeadLetter
-from consumer.kafka.records import position_value
-from schemas.pending_action import POSITION_KEY
+from consumer.kafka.records import position_value, read_position
+from schemas.pending_action import POSITION_KEY, Position, SourceIdentity
 from tests.simulation import faults
 from tests.simulation.event_loop import Handle, leave
 from tests.simulation.kafka_model import Kafka, Log
@@ -41,12 +44,13 @@ from tests.simulation.oracle import HEARD_WITHIN_S, Oracle
 from tests.simulation.process import SOURCE, TOPICS, CrashedError, Process
 from tests.simulation.profile import Profile
 from tests.simulation.wiring import relay_of
-from tests.simulation.workload import Event, drawn, with_document
+from tests.simulation.workload import AGAIN_IN_S, FACTS, NATURES_AGAIN, Event, again, drawn, with_document, with_fact
 
 START = 1_700_000_000.0  # offsets of clocks are whole seconds, so that sums with these are exact
 MAX_STEPS = 20_000
 MAX_STEPS_UNHEALED = 4_000
 MAX_NESTED = 10
+MAX_EVENTS = 12  # of a schedule whose events are written again
 ALL = 100  # callbacks that are ready, those included that they make ready
 HEALED_WITHIN_S = 2_400.0
 
@@ -78,6 +82,7 @@ class Scheduler:
         self.healed_at = START
         self.grown_at = -math.inf
         self.growing = False  # the source has more partitions than somebody knows
+        self.source_recreated = False  # and nobody has adopted it yet
         self.stays_lost = False  # a partition, though everything is healed
         self.twins = self.profile.twins
         self.fail_points: dict[str, tuple[str, str]] = {}
@@ -102,7 +107,12 @@ class Scheduler:
         draw_event: Callable[[random.Random, int, float], Event] = with_document if self.profile.documents else drawn
         if self.profile.parking:
             draw_event = partial(drawn, orders="AABC", kinds=("action", "action", "action", "action", "huge"))
+        if self.profile.repeats:
+            draw_event = partial(drawn, orders="AAAC", kinds=("action",))
+        self._to_come = 0  # events that are written again later
         self.events = [draw_event(self.draw, n, START) for n in range(self.profile.events)]
+        if self.profile.repeats:
+            self.events = [with_fact(event, self.pick(range(FACTS))) for event in self.events]
         self.unpublished = deque(self.events)
         self.names = [f"relay-{index}" for index in range(self.profile.processes)]
         skew = int(self.profile.skew_s)
@@ -186,12 +196,16 @@ class Scheduler:
             case ConsumerFailedError():
                 self.reach("a process ended because the group refused it")
                 self.oracle.refused()
+            case IdentityError() if self.source_recreated:
+                self.reach("a process ended because its source was recreated")
             case _:
                 self.broken(error)
 
     def set_apart(self, process: Process, line: str, **fields: object) -> None:
         """Be the operator, who is told of a partition whose records were deleted unread, and stops all to decide."""
-        if fields.get("reason") == "overrun":
+        if "are gone" in line:
+            self.oracle.repeats.parked_are_gone(int(str(fields["partition"])), self.now)
+        elif fields.get("reason") == "overrun":
             self.reach("a partition was set apart, as records were deleted unread")
             self.at(self.now + self.pick((5.0, 100.0)), self._stop_all)
         elif fields.get("reason") == "unreadable":
@@ -241,7 +255,7 @@ class Scheduler:
         position = self.oracle.position(number)
         at_work = any(i is not None and i.source.membership.ownership.owned.get(at) for i in self.processes.values())
         if position < log.start and not at_work and not self.kafka.undecided([at]):
-            for event in self.oracle.by_offset[number][position : log.start]:
+            for event in self.oracle.between(number, position, log.start):
                 event.deleted = True
             self.kafka.committed[at] = (log.start, None)
             self.oracle.positions[number] = log.start
@@ -391,13 +405,29 @@ class Scheduler:
     def publish(self) -> None:
         event = self.unpublished.popleft()
         self.put(event, ord(event.order) % len(self.numbers))
+        self._write_again_later(event)
+
+    def _write_again_later(self, event: Event) -> None:
+        """Be a producer that writes most events twice, and some more often."""
+        if self.profile.repeats and event.fact is not None and len(self.events) < MAX_EVENTS and self.chance(0.8):
+            self._to_come += 1
+            self.at(self.now + self.pick(AGAIN_IN_S), partial(self._write_again, event))
+
+    def _write_again(self, event: Event) -> None:
+        self._to_come -= 1
+        twin = again(event, len(self.events), self.now, nature=self.pick(NATURES_AGAIN), redriven=False)
+        self.events.append(twin)
+        self.put(twin, event.partition)
+        self._write_again_later(twin)
 
     def put(self, event: Event, partition: int) -> None:
         log = self.kafka.logs[TOPICS.source, partition]
-        event.partition = partition
-        event.lie(partition, log.append(b"key", event.value, self.now + event.ahead_s, event.headers).offset)
+        incarnation = self.oracle.incarnation + self.source_recreated
+        record = log.append(b"key", event.value, self.now + event.ahead_s, event.headers)
+        event.lie(partition, incarnation, record.offset)
         self.kafka.version += 1
-        self.oracle.by_offset[event.partition].append(event)
+        self.oracle.published(event)
+        self.oracle.repeats.published(event)
         self.say(f"event {event.number}: {event.kind} of {event.order} at {event.partition}:{event.offset}")
 
     def rebalance(self, *, shuffled: bool = False) -> None:
@@ -421,17 +451,23 @@ class Scheduler:
     # -- processes ----------------------------------------------------------------------------------------------
 
     def start_again(self, name: str) -> None:
-        """Start a process where none runs; it refuses where the topics do not fit (topics.check)."""
+        """Start a process where none runs; it refuses where the topics do not fit (topics.check, identity.verified)."""
         if self.processes[name] is not None:
             return
         if self.kafka.count(TOPICS.delay) < len(self.numbers):
             self.reach("a process refused to start: the delay topic has too few partitions")
             self.at(self.now + 10.0, partial(self.start_again, name))
             return
+        try:
+            identity = verified(TOPICS, self.recorded_positions, self.source) or self.source
+        except IdentityError:
+            self.reach("a process refused to start: its source was recreated")
+            self.at(self.now + 10.0, partial(self.start_again, name))
+            return
         for number in self.numbers:
             self._decide(number)
         self._incarnations += 1
-        process = Process(self, name, self._incarnations)
+        process = Process(self, name, self._incarnations, identity)
         self.processes[name] = process
         self._running.append(process)
         self.say(f"{process.id} starts")
@@ -500,6 +536,48 @@ class Scheduler:
             for topic in TOPICS.own:
                 self.kafka.grow(topic)
         self.growing = False
+
+    @property
+    def source(self) -> SourceIdentity:
+        """Return the source as it is now."""
+        return SOURCE.model_copy(update={"topic_id": self.kafka.topic_id})
+
+    @property
+    def recorded_positions(self) -> dict[int, Position]:
+        """Return the position records of the delay topic."""
+        found = {}
+        for number in self.numbers:
+            log = self.kafka.logs.get((TOPICS.delay, number))
+            record = None if log is None else log.latest.get(POSITION_KEY)
+            position = None if record is None else read_position(record.value or b"")
+            if isinstance(position, Position):
+                found[number] = position
+        return found
+
+    def adopt_source(self) -> None:
+        """Be the operator, who stops all processes, and lets the recreated source take its former topic's place."""
+        for process in list(self.processes.values()):
+            if process is not None:
+                self.crash(process, back_after_s=5.0)
+        kafka, source = self.kafka, [(TOPICS.source, number) for number in self.numbers]
+        is_open = any(log.open for log in kafka.logs.values())
+        if kafka.members or is_open or kafka.undecided(source) or self._delayed:
+            self.at(self.now + 5.0, self.adopt_source)
+            return
+        recorded = self.recorded_positions
+        start: AdoptFrom = "earliest" if self.chance(0.8) else "latest"
+        marks = {number: (kafka.logs[at].start, kafka.logs[at].end) for number, at in enumerate(source)}
+        next_offsets = adoption._next_offsets(recorded, marks, TOPICS.source, start)
+        latest = adoption._latest(recorded)
+        assert latest is not None
+        identity = adoption._adopted(latest, self.source, start, kafka.count(TOPICS.delay), len(self.numbers))
+        self.say(f"the recreated source is adopted, from {next_offsets}")
+        self.oracle.adopted(next_offsets)
+        for number, offset in next_offsets.items():
+            self.delay_log(number).append(POSITION_KEY, position_value(identity, number, offset), self.now)
+            kafka.committed[TOPICS.source, number] = (offset, adoption.ADOPTED)
+        self.source_recreated = False
+        self.reach("a recreated source was adopted")
 
     def take_dead_letters(self) -> None:
         """Be the operator, and put the dead-letter topic right."""
@@ -590,7 +668,7 @@ class Scheduler:
 
     def quiet(self) -> bool:
         """All has ended: no event waits, nothing is pending, no process believes otherwise."""
-        if self.unpublished or self._delayed:
+        if self.unpublished or self._delayed or self._to_come or self.source_recreated:
             return False
         for number in self.found:
             if self.oracle.positions[number] < self.kafka.logs[TOPICS.source, number].end:

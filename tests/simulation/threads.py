@@ -19,6 +19,7 @@ from confluent_kafka import Consumer
 from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Ownership, Partition
 from consumer.core.progress import Reading
+from consumer.errors import IdentityError
 from consumer.kafka import clients
 from consumer.kafka.clients import Properties
 from consumer.kafka.facts import Consumed, Failed, PartitionsCounted, Report
@@ -49,6 +50,7 @@ class SimulatedSource:
             wait=self._wait,
             beat=lambda: None,
             confirm=self._confirm,
+            incarnations={TOPICS.source: process.identity.incarnation},
         )
         self._requests: deque[Callable[[Consumer], None]] = deque()
         self._room = BATCHES_AHEAD
@@ -79,6 +81,14 @@ class SimulatedSource:
     def _confirm(self) -> None:
         """Be SourceWatch.confirm."""
         check_ids({TOPICS.source: self._process.identity}, {TOPICS.source: self._process.scheduler.kafka.topic_id})
+
+    def look(self) -> None:
+        """Be SourceWatch.look."""
+        try:
+            self._confirm()
+        except IdentityError as error:
+            self._report(Failed(error))
+            self.left = True
 
     def start(self) -> None:
         self.started = True

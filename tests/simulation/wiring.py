@@ -19,6 +19,7 @@ from consumer.core.clock import Clock
 from consumer.core.ledger import Policy
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import Pace, PollSchedule
+from consumer.core.repeats import Repeats
 from consumer.engage.client import EngageClient
 from consumer.events.routing import Router
 from consumer.kafka.facts import Fact
@@ -32,11 +33,11 @@ from consumer.relay.loop import Relay
 from consumer.relay.outbox import Limits
 from consumer.telemetry.metrics import Metrics
 from tests.simulation.engage_model import SimulatedEngage
-from tests.simulation.kafka_clients import SimulatedReader
+from tests.simulation.kafka_clients import SimulatedReader, read_facts
 from tests.simulation.oracle import CONTACT_GRACE_S, DEADLINE_S, RATE_LIMIT
 from tests.simulation.process import TOPICS, Process
 from tests.simulation.threads import SimulatedJournal, SimulatedSource
-from tests.simulation.workload import CONNECTIONS, ROUTER
+from tests.simulation.workload import CONNECTIONS, ROUTER, ROUTER_ONCE, WINDOW_S
 
 if TYPE_CHECKING:
     from tests.simulation.scheduler import Scheduler
@@ -140,6 +141,7 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         )
         for name in CONNECTIONS
     ]
+    once = scheduler.profile.repeats
     return Relay(
         inbox=inbox,
         source=source,
@@ -147,11 +149,12 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         restorer=restorer,
         parked=parked,
         connections=connections,
-        router=cast("Router", ROUTER),
+        router=cast("Router", ROUTER_ONCE if once else ROUTER),
+        repeats=Repeats(WINDOW_S) if once else None,
+        read_facts=partial(read_facts, process) if once else None,
         policy=POLICY if scheduler.seed % LEARNS_IN else LEARNING,
         limits=Limits(scheduler.profile.max_pending, MAX_PARKED, MAX_BACKLOG),
         dead_letter_topics={TOPICS.dead_letters},
-        incarnations={TOPICS.source: process.identity.incarnation},
         partition_counts={TOPICS.source: len(scheduler.numbers)},
         lease_s=lease_of(properties),
         clock=process.clock,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ ROUTES = {
         change_status="c",
         newer_than="t",
         data="n",
+        fact="f",
         connection=OF_ORDER,
     ),
     "with_document": RouteRule(
@@ -56,6 +58,7 @@ ROUTES = {
         order="d",
         send="with_document",
         data="n",
+        fact="f",
         connection=OF_ORDER,
     ),
     "dead_letter": RouteRule(
@@ -65,6 +68,7 @@ ROUTES = {
         version_tag="v",
         job_id="j",
         data="n",
+        fact="f",
         connection=OF_ORDER,
         on_unknown="dead_letter",
     ),
@@ -72,13 +76,17 @@ ROUTES = {
 
 
 CONNECTIONS = ("default", "other")
+WINDOW_S = 100.0  # of repeats
+AGAIN_IN_S = (0.0, 0.1, 5.0, 40.0, 90.0, 99.0, 101.0, 110.0, 150.0, 210.0)
+NATURES_AGAIN = ("missing", "stale", *["ordinary"] * 6)
+FACTS = 2  # that an order has of each action
 
 
 class RememberingRouter:
     """The Router, which is a function of the event, and of its record's time alone here."""
 
-    def __init__(self) -> None:
-        self._router = Router(compile_routes(ROUTES), CONNECTIONS)
+    def __init__(self, repeats_s: float | None = None) -> None:
+        self._router = Router(compile_routes(ROUTES, repeats_s=repeats_s), CONNECTIONS)
         self.tombstones, self.shadow = self._router.tombstones, self._router.shadow
         self._known: dict[tuple[bytes | None, int | None], Routed | Several | Unrouted | Misrouted] = {}
 
@@ -95,6 +103,7 @@ class RememberingRouter:
 
 
 ROUTER = RememberingRouter()
+ROUTER_ONCE = RememberingRouter(WINDOW_S)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -116,6 +125,12 @@ class Event:
     says_first: bool = True  # where that one lay
     redriven: bool = False  # its dead letter was
     document_applied: bool = False
+    fact: tuple[str, str, int] | None = None  # of those that are sent once: order, action and what tells it apart
+    ended_at: float | None = None  # as its outcome says
+    is_repeat: bool = False  # as its outcome says
+    frees_fact: bool = False  # as its outcome says
+    ever_bereft: bool = False
+    bereft_at: float = -math.inf
     drawn_at: float = 0.0  # before it was published
     contact_at: float = 0.0  # when its order gets a contact
     first_seen: float = math.inf  # when it was first read, as its records say
@@ -125,6 +140,8 @@ class Event:
     ahead_s: float = 0.0  # how far its own clock was ahead
     partition: int = -1
     offset: int = -1
+    place: int = -1
+    index: int = -1  # how many events came before it in its partition, those of the former topic included
     key: bytes = b""  # its action's in the delay topic
     accepted: int = 0
     sent_under: int = 0  # which of its intents it was last sent under: they are numbered by `sends`
@@ -149,7 +166,7 @@ class Event:
     @property
     def version(self) -> int:
         """Its document's: where it lay when it came for the first time."""
-        return (self.first or self).offset
+        return (self.first or self).place
 
     @property
     def headers(self) -> list[tuple[str, bytes | str | None]]:
@@ -157,13 +174,13 @@ class Event:
         if self.first is None:
             return []
         named: tuple[str, bytes | str | None] = (REDRIVE_OF, f"{TOPICS.dead_letters}/{self.partition}/0".encode())
-        return [named, (FIRST_OFFSET, b"%d" % self.version)] if self.says_first else [named]
+        return [named, (FIRST_OFFSET, b"%d" % (self.first or self).offset)] if self.says_first else [named]
 
-    def lie(self, partition: int, offset: int) -> None:
-        """It was published, and lies there."""
-        self.partition, self.offset = partition, offset
+    def lie(self, partition: int, incarnation: int, offset: int) -> None:
+        """It was published, and lies there, in the source of this incarnation."""
+        self.partition, self.offset, self.place = partition, offset, place_of(incarnation, offset)
         route = "with_document" if self.travels else "resend" if self.resend else "dead_letter"
-        self.key = action_key(place_of(0, offset), route)
+        self.key = action_key(self.place, route)
 
 
 def redriven(event: Event, number: int, now: float, *, says_first: bool) -> Event:
@@ -180,8 +197,39 @@ def redriven(event: Event, number: int, now: float, *, says_first: bool) -> Even
         document=True,
         travels=event.travels,
         nature="ordinary",
+        fact=event.fact,
         first=event.first or event,
         says_first=says_first and event.says_first,
+    )
+
+
+def with_fact(event: Event, number: int) -> Event:
+    """Let an event be of this fact of its order."""
+    if event.kind == "action" and event.value is not None:
+        event.value = event.value.replace(b',"n":', b',"f":%d,"n":' % number)
+        event.fact = (event.order, "ConfirmShipment" if event.value.startswith(b'{"k":"a"') else "ConfirmOrder", number)
+    return event
+
+
+def again(event: Event, number: int, now: float, *, nature: str, redriven: bool) -> Event:
+    """Return what a producer writes who writes an event twice, or a person who redrives its dead letter.
+
+    The number is its own: Engage tells events apart by it.
+    """
+    event.redriven |= redriven
+    return Event(
+        number=number,
+        kind=event.kind,
+        order=event.order,
+        resend=event.resend,
+        value=re.sub(rb'("n":|"job-)%d\b' % event.number, rb"\g<1>%d" % number, event.value or b""),
+        ready_at=now,
+        document=event.document,
+        travels=event.travels,
+        nature=nature,
+        drawn_at=now,
+        fact=event.fact,
+        first=(event.first or event) if redriven else None,
     )
 
 

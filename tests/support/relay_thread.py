@@ -127,7 +127,6 @@ class RelayThread:
             journal=journal,
             restorer=Restorer(reader, topics=topics, identities=identities, say=print, wanted=source.owns, clock=clock),
             parked=ReadBack(lambda: KafkaReader(sandbox.properties), topics=topics, wanted=source.owns, clock=clock),
-            incarnations={topic: each.incarnation for topic, each in identities.items()},
             partition_counts={sandbox.topics.source: sandbox.partitions},
             lease_s=lease_of(sandbox.properties),
             connections=[connection(name, url) for name, url in urls.items()],

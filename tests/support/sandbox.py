@@ -19,7 +19,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from consumer.core.clock import steady_clock
 from consumer.core.ownership import Assignment, Ownership
@@ -302,3 +302,22 @@ def led(admin: AdminClient, partitions: Sequence[tuple[str, int]]) -> bool:
         return bool(watermarks(admin, partitions))
     except KafkaException:
         return False
+
+
+def recreate(sandbox: Sandbox, records: int = 0, partitions: int | None = None) -> None:
+    """Delete the source and make it again; it holds so many records then."""
+    topic = sandbox.topics.source
+    sandbox.admin.delete_topics([topic])[topic].result(PATIENCE_S)
+    count = partitions or sandbox.partitions
+
+    def made() -> bool:
+        try:
+            sandbox.admin.create_topics([NewTopic(topic, count, 1)])[topic].result(PATIENCE_S)
+        except KafkaException:
+            return False
+        return True
+
+    until(made, "the source is recreated")
+    until(lambda: led(sandbox.admin, [(topic, n) for n in range(count)]), "it has leaders")
+    if records:
+        sandbox.fill(topic, records)

@@ -9,6 +9,7 @@ a list with an entry for each record:
     - [{order: A-1}, {order: A-2}]                  these actions, in this order
     - {dead_letter: invalid_event, detail: zone}    a dead letter of this reason; its detail has this text
     - {stopped: withheld}                           a guard stops its action (withheld, too_old)
+    - {about: a return, becomes: ignored}           any of them may say what the event is about
 
 Of an action, `route`, `connection`, `language`, `data`, `tag` (event, job, order, document, change, with_document),
 `newer_than`, `event_time` and `dropped` may be named, too. In place of the list, `refused: TEXT`: such a configuration
@@ -26,7 +27,7 @@ import yaml
 
 from consumer.commands.routing.exports import Defaults, Unreadable, records_in
 from consumer.commands.routing.route import Verdict, judged
-from consumer.config.settings import load
+from consumer.config.settings import Settings, load
 from consumer.errors import ConfigurationError
 from consumer.events.numbers import written
 from consumer.events.routing import UNKNOWN_TIME_MS, Routed
@@ -39,15 +40,20 @@ EXPECTED = "expected.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A decision that is another one than was expected. `number`: of the event, None: it is about the folder."""
+    """A decision that is another one than was expected. `number`: of the event, None: it is about the folder.
+
+    `about`: what the expectation says of the event.
+    """
 
     folder: Path
     number: int | None
     expected: str
     found: str
+    about: str = ""
 
     def __str__(self) -> str:
         place = str(self.folder) if self.number is None else f"{self.folder} event {self.number}"
+        place += f" ({self.about})" if self.about else ""
         return f"{place}: expected {self.expected}, found {self.found}"
 
 
@@ -60,9 +66,8 @@ def differences(folder: Path) -> Iterator[Difference]:
     """Compare what would become of a folder's events with what is expected. Raises OSError, yaml.YAMLError."""
     expected: object = yaml.safe_load((folder / EXPECTED).read_text())
     refused = expected.get("refused") if isinstance(expected, dict) else None
-    relay = folder / "relay.yaml"
     try:
-        settings = load(relay if relay.exists() else None, {}, only_routes=True)
+        settings = _settings(folder)
     except ConfigurationError as error:
         if refused is None or str(refused) not in str(error):
             yield Difference(folder, None, str(refused or "a configuration without errors"), str(error))
@@ -77,13 +82,39 @@ def differences(folder: Path) -> Iterator[Difference]:
         yield Difference(folder, None, f"refused: {refused}", "a configuration without errors")
         return
     at = None if now is None else now.timestamp()
-    verdicts = list(judged(_records(folder, Defaults(settings.source.topics[0])), settings, at))
+    verdicts = _verdicts(folder, settings, at)
     if len(verdicts) != len(expected):
         yield Difference(folder, None, f"{len(expected)} events", str(len(verdicts)))
     for verdict, entry in zip(verdicts, expected, strict=False):
         found = _decision(verdict)
-        if not _agrees(found, entry):
-            yield Difference(folder, verdict.number, written(entry).decode(), written(found).decode())
+        about, wanted = about_and_decision(entry)
+        if not _agrees(found, wanted):
+            yield Difference(folder, verdict.number, written(wanted).decode(), written(found).decode(), about)
+
+
+def verdicts_of(folder: Path) -> list[Verdict]:
+    """Return what would become of a folder's events now. Raises OSError, ConfigurationError."""
+    return _verdicts(folder, _settings(folder), None)
+
+
+def _settings(folder: Path) -> Settings:
+    relay = folder / "relay.yaml"
+    return load(relay if relay.exists() else None, {}, only_routes=True)
+
+
+def _verdicts(folder: Path, settings: Settings, now: float | None) -> list[Verdict]:
+    return list(judged(_records(folder, Defaults(settings.source.topics[0])), settings, now))
+
+
+def about_and_decision(entry: object) -> tuple[str, object]:
+    """Return what an entry says of its event, and the decision that it expects."""
+    if isinstance(entry, list):
+        told = [about_and_decision(each) for each in entry]
+        return "; ".join(about for about, _ in told if about), [wanted for _, wanted in told]
+    if not isinstance(entry, dict):
+        return "", entry
+    wanted = {key: value for key, value in entry.items() if key != "about"}
+    return str(entry.get("about", "")), wanted["becomes"] if [*wanted] == ["becomes"] else wanted
 
 
 def _records(folder: Path, defaults: Defaults) -> Iterator[SourceEvent | Unreadable]:

@@ -100,6 +100,7 @@ class _Partition:
     mark: LowWaterMark
     next_offset: int
     end: int
+    outcomes_topic_id: str | None = None
     recreated: bool = False  # the delay topic, since the last transaction that was committed
     incarnation: int = 0  # how often it was recreated
     silent: int = 0  # how often the broker took nothing of it, since then
@@ -476,7 +477,7 @@ class Transactions:
             del self._partitions[gone]
         self._refused.discard((begin.assignment.topic, begin.assignment.partition))
         mark = LowWaterMark(begin.live, begin.end, self._pinning, begin.parked_from)
-        self._partitions[begin.assignment] = _Partition(mark, begin.next_offset, begin.end)
+        self._partitions[begin.assignment] = _Partition(mark, begin.next_offset, begin.end, begin.outcomes_topic_id)
 
     def _unpark(self, unparked: Unparked) -> None:
         state = self._partitions.get(unparked.assignment)
@@ -599,7 +600,8 @@ class Transactions:
             delivered = partial(self._delivered, batch, write)
             too_large = write if isinstance(write, Put) else None  # a tombstone is not
             self._producers.produce(delay_topic, partition, record, delivered=delivered, write=too_large)
-        value = position_value(self._identities[topic], partition, batch.next_offset)
+        outcomes_topic_id = self._partitions[batch.assignment].outcomes_topic_id
+        value = position_value(self._identities[topic], partition, batch.next_offset, outcomes_topic_id)
         position = Record(POSITION_KEY, value)
         self._producers.produce(delay_topic, partition, position, delivered=partial(self._delivered, batch, None))
 

@@ -111,7 +111,7 @@ class Begin:
     """Accept this partition's writes from here on. Its delay partition ends at `end` and holds `live`.
 
     `live`: key and offset of each that is not parked. No parked one lies before `parked_from` (None: there is none).
-    The source continues at `next_offset`.
+    The source continues at `next_offset`. `outcomes_topic_id`: what its positions say of the outcomes topic.
     """
 
     assignment: Assignment
@@ -119,6 +119,7 @@ class Begin:
     end: int
     next_offset: int
     parked_from: int | None = None
+    outcomes_topic_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

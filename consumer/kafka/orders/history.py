@@ -23,13 +23,13 @@ from consumer.kafka.dead_letters.redrive import REDRIVEN
 from consumer.kafka.orders.matching import Contains, holder_of, is_about
 from consumer.kafka.orders.reading import STALLED_S, Span, StalledError, Tell, read
 from consumer.kafka.outcomes.outcomes import read_outcome
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records import SourceEvent, read_position
 from consumer.kafka.registry.schemas import RegistryError, Schemas, UnknownSchemaError
 from consumer.kafka.source.membership import event_of
 from consumer.kafka.topics.topics import RelayTopics, committed_offsets, partition_counts, watermarks
 from schemas.dead_letter import DeadLetterHeaders, Reason
 from schemas.outcome import Outcome
-from schemas.pending_action import POSITION_KEY, PendingAction
+from schemas.pending_action import POSITION_KEY, PendingAction, Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,8 @@ class FoundDeadLetter:
 class History:
     """What was found. `spans`: what was searched. `positions`: up to where each source partition was read.
 
+    `incarnations`: which of its topics a source is now, by its partitions (core/places.py).
+
     `gaps`: what could not be read, a line each.
     """
 
@@ -76,6 +78,7 @@ class History:
     redriven: set[tuple[str, int, int]] = field(default_factory=set)
     spans: Mapping[Partition, Span] = field(default_factory=dict)
     positions: Mapping[Partition, int] = field(default_factory=dict)
+    incarnations: dict[Partition, int] = field(default_factory=dict)
     gaps: list[str] = field(default_factory=list)
 
     @property
@@ -189,9 +192,14 @@ def _decided(decision: Decision | str) -> Decision:
 def _record(reader: _Reader, at: Partition, records: list[Message]) -> None:  # noqa: ARG001 - as its siblings
     for record in records:
         key, value = clients.raw(record.key()), clients.raw(record.value())
-        if key is None or key == POSITION_KEY:
+        if key is None:
             continue
-        if value is None:
+        if key == POSITION_KEY:
+            position = read_position(value or b"")
+            if isinstance(position, Position):
+                source = position.source
+                reader.found.incarnations[source.topic, position.partition] = source.incarnation
+        elif value is None:
             if key in reader.keys:
                 reader.found.records.append(FoundRecord(key, None, record.timestamp()[1]))
         elif key in reader.keys or reader.contains(value):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
@@ -39,7 +39,7 @@ from consumer.kafka.source.membership import event_of
 from consumer.kafka.topics.topics import CALL_TIMEOUT_S, RelayTopics, committed_offsets, partition_counts, watermarks
 from schemas.dead_letter import DeadLetterHeaders
 from schemas.outcome import Outcome, OutcomeName
-from schemas.pending_action import POSITION_KEY, Position
+from schemas.pending_action import POSITION_KEY, Position, SourceIdentity
 
 MARGIN_MS = 3600 * 1000  # outcomes and dead letters are read from so much earlier: clocks differ
 
@@ -96,7 +96,7 @@ _Place = tuple[int, int]
 class _Found:
     """What was found of one partition. `events`: the range of offsets that was looked at.
 
-    `kept`: events whose dead letter its topic refuses. `told_from_ms`: the time of the first outcome that is there;
+    `dead_letters`: also those that their topic refuses. `told_from_ms`: the time of the first outcome that is there;
     None where the outcomes reach back to what was asked for.
     """
 
@@ -104,7 +104,6 @@ class _Found:
     expected: dict[_Place, _Expected] = field(default_factory=dict)
     ignored: set[int] = field(default_factory=set)
     live: set[_Place] = field(default_factory=set)
-    kept: set[int] = field(default_factory=set)
     outcomes: dict[_Place, set[OutcomeName]] = field(default_factory=dict)
     reasons: dict[_Place, str | None] = field(default_factory=dict)
     dead_letters: set[_Place] = field(default_factory=set)
@@ -169,6 +168,7 @@ class _Partition:
         self._since_ms = since_ms
         self._orders = orders
         self._found = _Found()
+        self._source = SourceIdentity(group="", topic=topics.source)  # as the delay topic names it, once that was read
 
     def read(self) -> _Found:
         """Read all of it. Raises StalledError, KafkaException."""
@@ -206,13 +206,13 @@ class _Partition:
         return max(low, found.offset) if found.offset >= 0 else end
 
     def _read_delay(self) -> None:
-        live: dict[bytes, bytes] = {}
-        incarnation = 0
+        found, live = self._found, dict[bytes, bytes]()
         for record in self._records(self._topics.delay):
             key, value = clients.raw(record.key()), clients.raw(record.value())
             if key == POSITION_KEY:
                 position = read_position(value or b"")
-                incarnation = position.source.incarnation if isinstance(position, Position) else incarnation
+                if isinstance(position, Position):
+                    self._source = position.source
             elif key is not None and value is None:
                 live.pop(key, None)
             elif key is not None and value is not None:
@@ -220,10 +220,13 @@ class _Partition:
         for key, value in live.items():
             dead_letter = refused.read(Assignment(self._topics.source, self._number, 0), key, value)
             place = place_of_key(key)
-            if dead_letter is not None and dead_letter.offset is not None:
-                self._found.kept.add(dead_letter.offset)
-            elif place is not None and incarnation_at(place) == incarnation:
-                self._found.live.add((offset_at(place), item_at(place)))
+            if dead_letter is not None:
+                self._take_dead_letter(
+                    (name, each.encode() if isinstance(each, str) else each)
+                    for name, each in dead_letter.record.headers
+                )
+            elif place is not None and incarnation_at(place) == self._source.incarnation:
+                found.live.add((offset_at(place), item_at(place)))
 
     def _read_outcomes(self, topic: str) -> None:
         since_ms = None if self._since_ms is None else self._since_ms - MARGIN_MS
@@ -233,8 +236,11 @@ class _Partition:
         found = self._found
         for record in self._records(topic, span):
             outcome = read_outcome(clients.raw(record.value()) or b"")
-            if isinstance(outcome, Outcome) and outcome.place.topic == self._topics.source:
-                place = (outcome.place.offset, outcome.place.item or 0)
+            if not isinstance(outcome, Outcome):
+                continue
+            of = outcome.place
+            if self._is_of_source(of.topic, of.partition, of.incarnation):
+                place = (of.offset, of.item or 0)
                 found.outcomes.setdefault(place, set()).add(outcome.outcome)
                 found.reasons[place] = outcome.reason
         if span.start == low:
@@ -246,10 +252,18 @@ class _Partition:
             headers = clients.headers_of(record)
             if any(name == REDRIVEN for name, _ in headers):
                 continue
-            with suppress(ValidationError):
-                why = DeadLetterHeaders.from_kafka(headers)
-                if (why.source_topic, why.source_partition) == (self._topics.source, self._number):
-                    self._found.dead_letters.add((why.source_offset, why.item or 0))
+            self._take_dead_letter(headers)
+
+    def _take_dead_letter(self, headers: Iterable[tuple[str, bytes | None]]) -> None:
+        with suppress(ValidationError):
+            why = DeadLetterHeaders.from_kafka(headers)
+            if self._is_of_source(why.source_topic, why.source_partition, why.source_incarnation or 0):
+                self._found.dead_letters.add((why.source_offset, why.item or 0))
+
+    def _is_of_source(self, topic: str, partition: int, incarnation: int) -> bool:
+        """Tell whether an offset is one of the source that is there now, also under a former name (identity.py)."""
+        names = (self._source.topic, *self._source.former_topics)
+        return topic in names and (partition, incarnation) == (self._number, self._source.incarnation)
 
     def _read_events(self, source: Partition) -> None:
         found, search, orders = self._found, self._search, self._orders
@@ -307,7 +321,7 @@ _UNEXPECTED = "it has an outcome or a dead letter, though the present routes mak
 def _wrong(place: _Place, expected: _Expected, found: _Found) -> str | None:
     """Say what does not add up about an event that should have become something."""
     outcomes = found.outcomes.get(place, set())
-    is_dead = place in found.dead_letters or place[0] in found.kept
+    is_dead = place in found.dead_letters
     if len(outcomes) > 1:
         return f"it has several outcomes: {', '.join(sorted(outcomes))}"
     if not outcomes and place in found.live:

@@ -20,16 +20,18 @@ PENDING, UNREAD, IGNORED, UNTOLD = "pending", "unread", "ignored", "untold"
 
 
 class At(NamedTuple):
-    """Where an event lies, and which of its items is meant."""
+    """Where an event lies, and which of its items is meant. `incarnation`: of its topic (core/places.py)."""
 
     topic: str
     partition: int
     offset: int
     item: int | None = None
+    incarnation: int = 0
 
     def __str__(self) -> str:
         item = "" if self.item is None else f", item {self.item}"
-        return f"{self.topic}[{self.partition}] {self.offset}{item}"
+        incarnation = f", incarnation {self.incarnation}" if self.incarnation else ""
+        return f"{self.topic}[{self.partition}] {self.offset}{item}{incarnation}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +124,9 @@ def _begin(entry: Entry) -> int:
 def _take_events(history: History, entries: dict[At, Entry]) -> None:
     for found in history.events:
         event, decision = found.event, found.decision
-        at = At(event.topic, event.partition, event.offset)
-        position = history.positions.get((event.topic, event.partition))
+        partition = (event.topic, event.partition)
+        at = At(*partition, event.offset, incarnation=history.incarnations.get(partition, 0))
+        position = history.positions.get(partition)
         is_unread = position is not None and event.offset >= position
         arrived = Step(found.at_ms, "the event is in the source")
         actions = [each for each in actions_of(decision) if each.order_id == history.order_id]
@@ -163,7 +166,8 @@ def _take_records(history: History, entries: dict[At, Entry]) -> None:
         if first is None:
             continue
         payload = first.payload
-        at = At(payload.source.topic, payload.source.partition, payload.source.offset, payload.item)
+        source = payload.source
+        at = At(source.topic, source.partition, source.offset, payload.item, source.incarnation)
         entry = entries.setdefault(at, Entry(at))
         entry.route, entry.action, entry.connection = payload.route, payload.action, payload.connection
         entry.steps.append(Step(first.first_seen_ms, "the relay read the event and saved the action as pending"))
@@ -185,7 +189,7 @@ def _take_outcomes(history: History, entries: dict[At, Entry]) -> None:
     told: set[tuple[At, str]] = set()
     for outcome in history.outcomes:
         place = outcome.place
-        at = At(place.topic, place.partition, place.offset, place.item)
+        at = At(place.topic, place.partition, place.offset, place.item, place.incarnation)
         if (at, outcome.outcome) in told:
             continue
         told.add((at, outcome.outcome))
@@ -226,7 +230,7 @@ def _end(outcome: Outcome) -> str:
 def _take_dead_letters(history: History, entries: dict[At, Entry]) -> None:
     for found in history.dead_letters:
         why = found.why
-        at = At(why.source_topic, why.source_partition, why.source_offset, why.item)
+        at = At(why.source_topic, why.source_partition, why.source_offset, why.item, why.source_incarnation or 0)
         entry = entries.setdefault(at, Entry(at))
         if entry.state in (UNTOLD, UNREAD, PENDING):
             entry.state = OutcomeName.DEAD_LETTER

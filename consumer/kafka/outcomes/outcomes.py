@@ -97,7 +97,7 @@ def read_outcome(value: bytes) -> Outcome | Unreadable:
 def _of_action(ended: EndedAction) -> dict[str, object]:
     payload = from_json(unpacked(ended.payload))
     source, times = payload["source"], ended.times
-    place = {name: source[name] for name in ("topic", "partition", "offset")}
+    place = {name: source[name] for name in ("topic", "partition", "offset", "incarnation") if name in source}
     if (item := payload.get("item")) is not None:
         place["item"] = item
     answered = ended.outcome is OutcomeName.ACCEPTED or ended.reason in _ANSWERS
@@ -127,6 +127,9 @@ def _of_action(ended: EndedAction) -> dict[str, object]:
 
 def _of_event(ended: EndedEvent) -> dict[str, object]:
     event, ended_ms = ended.event, to_ms(ended.ended)
+    place = {"topic": event.topic, "partition": event.partition, "offset": event.offset}
+    if event.incarnation:
+        place["incarnation"] = event.incarnation
     redriven = redrive_of(event.headers)
     return {
         "version": 1,
@@ -135,7 +138,7 @@ def _of_event(ended: EndedEvent) -> dict[str, object]:
         "connection": ended.connection,
         "order_id": ended.order_id,
         "route": ended.route,
-        "place": {"topic": event.topic, "partition": event.partition, "offset": event.offset},
+        "place": place,
         "first_seen_ms": ended_ms,
         "ended_ms": ended_ms,
         "asked_by": "event" if redriven is None else f"redrive of {redriven.decode(errors='replace')}",

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -58,14 +58,15 @@ class Membership:
         wait: Callable[[threading.Event, float], bool],
         beat: Callable[[], None],
         confirm: Callable[[], None],
+        incarnations: Mapping[str, int],
         drained: Collection[str] = (),
     ) -> None:
         """Own nothing yet.
 
         `hand_over_s` must be longer than any request, so that its outcome is known and saved. `wait` waits for an
         event for a number of seconds. `beat` is called whenever the thread is seen alive. `confirm` looks whether the
-        sources are still the same topics; where one is not, it raises IdentityError. `drained`: the topics from which
-        nothing is read. Their partitions stay paused.
+        sources are still the same topics; where one is not, it raises IdentityError. `incarnations`: of each topic
+        (core/places.py). `drained`: the topics from which nothing is read. Their partitions stay paused.
         """
         self._topics = list(topics)
         self._report = report
@@ -74,6 +75,7 @@ class Membership:
         self._wait = wait
         self._beat = beat
         self._confirm = confirm
+        self._incarnations = incarnations
         self._drained = drained
         self._epoch = 0
         self._owned: dict[Partition, int] = {}
@@ -218,7 +220,7 @@ class Membership:
                     by_partition.setdefault(at, [])
             elif offset >= self._next.get(at, offset + 1):
                 self._next[at] = offset + 1
-                by_partition.setdefault(at, []).append(event_of(record, at, offset))
+                by_partition.setdefault(at, []).append(event_of(record, at, offset, self._incarnations[at[0]]))
         return [Read(Assignment(*at, self._owned[at]), events, self._next[at]) for at, events in by_partition.items()]
 
     def _publish(self, consumer: Consumer) -> None:
@@ -301,8 +303,8 @@ def is_fatal(error: KafkaError) -> bool:
     return error.fatal() or error.code() == KafkaError._FATAL
 
 
-def event_of(record: Message, at: Partition, offset: int) -> SourceEvent:
-    """Return a consumed record as what the relay knows it by."""
+def event_of(record: Message, at: Partition, offset: int, incarnation: int = 0) -> SourceEvent:
+    """Return a consumed record as what the relay knows it by. `incarnation`: of its topic (core/places.py)."""
     kind, milliseconds = record.timestamp()
     return SourceEvent(
         topic=at[0],
@@ -312,6 +314,7 @@ def event_of(record: Message, at: Partition, offset: int) -> SourceEvent:
         key=clients.raw(record.key()),
         value=clients.raw(record.value()),
         headers=clients.headers_of(record),
+        incarnation=incarnation,
     )
 
 

@@ -70,6 +70,7 @@ class Source:
             wait=threading.Event.wait,
             beat=beat,
             confirm=self._watch.confirm,
+            incarnations={topic: each.incarnation for topic, each in identities.items()},
             drained=drained,
         )
         self._requests: deque[Callable[[Consumer], None]] = deque()

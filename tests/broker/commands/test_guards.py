@@ -7,11 +7,12 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from consumer.kafka.topics.topics import partition_counts
 from tests.support.books import Books
 from tests.support.engage import Engage
 from tests.support.events import Raw, event, order_id, publish, publish_raw
 from tests.support.relay_process import RelayProcess, configuration, written
-from tests.support.sandbox import SandboxFactory
+from tests.support.sandbox import SandboxFactory, relay_topics
 from tests.support.waiting import until
 
 DAY_MS = 86_400_000
@@ -168,3 +169,33 @@ def test_where_nobody_knows_what_was_sent_the_relay_says_so_and_goes_on(
             assert relay.metric("facts_lost_total") == 1
             assert relay.stop() == 0
         assert len(engage.accepted) == 1
+
+
+def test_an_outcomes_topic_that_was_created_again_is_said_once(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    """It is empty: what it said was sent would be sent again, and nobody would know why."""
+    sandbox = sandboxes()
+    topic = sandbox.topics.outcomes or ""
+    publish(sandbox, [(A, event(A))])
+    with Engage() as engage:
+        for order in (A, B):
+            engage.submit(order)
+        config = written(tmp_path, configuration(sandbox, engage.url) | {"repeats": "1h"})
+        with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
+            until(lambda: engage.accepted_of(A), "it is sent")
+            assert relay.stop() == 0
+        sandbox.admin.delete_topics([topic])[topic].result(10)
+        until(lambda: not partition_counts(sandbox.admin, [topic]), "the topic is deleted")
+        relay_topics(sandbox.admin, sandbox.topics.source)
+        with RelayProcess(tmp_path, config) as relay:
+            until(lambda: relay.metric("facts_lost_total") == 1, "the loss is counted")
+            (said,) = relay.said("nobody knows which facts were sent before: their repeats may be sent")
+            assert said["why"] == f"{topic}[0] was deleted and created again"
+            publish(sandbox, [(A, event(A)), (B, event(B))])
+            until(lambda: len(engage.accepted_of(A)) == 2, "the promise is void, the relay goes on")
+            until(lambda: engage.accepted_of(B), "what is news is sent")
+            assert relay.stop() == 0
+        publish(sandbox, [(B, event(B))])
+        with RelayProcess(tmp_path, config) as relay:
+            until(lambda: stopped(relay, "repeat") == 1, "what was sent since is known")
+            assert relay.metric("facts_lost_total") == 0
+            assert relay.stop() == 0

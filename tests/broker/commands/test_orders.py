@@ -9,14 +9,16 @@ from typer.testing import CliRunner, Result
 
 from consumer.admin.orders import Orders
 from consumer.commands.cli import app
+from consumer.errors import AdoptionRefusedError
 from consumer.events.routing import BUILT_IN_ROUTES, Router, compile_routes
+from consumer.kafka.identity.adoption import adopt
 from consumer.kafka.orders.history import Search
 from consumer.kafka.orders.timeline import Timeline
 from tests.support.books import Books
 from tests.support.engage import Engage
 from tests.support.events import event, order_id, partition_of, publish
 from tests.support.relay_thread import QUICK, RelayThread
-from tests.support.sandbox import Sandbox, SandboxFactory
+from tests.support.sandbox import Sandbox, SandboxFactory, recreate
 from tests.support.waiting import until
 
 
@@ -179,6 +181,31 @@ def test_what_does_not_add_up_is_named(sandboxes: SandboxFactory) -> None:
     assert [(each["order_id"], each["problem"]) for each in problems] == [("nobody", "no event of it was read")]
     code, problems, _ = reconciled(sandbox, "--orders", "-", stdin=f"{told}\n")
     assert (code, problems) == (0, [])
+
+
+def test_a_recreated_sources_events_are_not_compared_with_what_its_former_topic_left(
+    sandboxes: SandboxFactory,
+) -> None:
+    sandbox, former, new = sandboxes(), order_id("former"), order_id("new")
+    with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
+        publish(sandbox, [(former, event(former, engage={"connection": "nobody"}))])
+        books.wait_until_settled()
+    recreate(sandbox)
+    until(lambda: adopted(sandbox), "the group has no members")
+    with Engage() as engage, RelayThread(sandbox, engage.url):
+        publish(sandbox, [(new, event(new, engage={"jobId": engage.submit(new)}))])
+        until(lambda: engage.requests["action", "202"] == 1, "the new topic's event is accepted")
+    code, problems, sums = reconciled(sandbox)
+    assert (code, problems, sums["ends"]) == (0, [], {"accepted": 1})
+    assert [each["place"]["incarnation"] for each in entries(order(sandbox, new))] == [1]
+    assert states(order(sandbox, former)) == [(None, "dead_letter", "unknown_connection")]
+
+
+def adopted(sandbox: Sandbox) -> bool:
+    try:
+        return bool(adopt(sandbox.properties, sandbox.topics, "earliest"))
+    except AdoptionRefusedError:
+        return False
 
 
 def test_a_time_that_is_none_and_an_empty_list_are_the_operators_errors(sandboxes: SandboxFactory) -> None:

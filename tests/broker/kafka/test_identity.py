@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import NewTopic
 
 from consumer.core.places import place_of
 from consumer.errors import AdoptionRefusedError, FatalError, IdentityError, StartRefusedError
@@ -20,8 +19,8 @@ from consumer.kafka.records import action_key, position_value
 from consumer.kafka.restore import KafkaReader, Restored, RestoreError, Restorer
 from consumer.kafka.source.initial_offsets import Start, Started, settle_start
 from schemas.pending_action import POSITION_KEY, PendingAction, SourceIdentity
-from tests.support.sandbox import Sandbox, SandboxFactory, led
-from tests.support.waiting import PATIENCE_S, until
+from tests.support.sandbox import Sandbox, SandboxFactory, recreate
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -38,25 +37,6 @@ def other(sandbox: Sandbox, *, group: str | None = None, source: str | None = No
     properties = {**sandbox.properties, "group.id": group or sandbox.properties["group.id"]}
     topics = replace(sandbox.topics, source=source or sandbox.topics.source)
     return Sandbox(properties, topics, sandbox.admin, sandbox.partitions)
-
-
-def recreate(sandbox: Sandbox, records: int = 0, partitions: int | None = None) -> None:
-    """Delete the source and make it again; it holds so many records then."""
-    topic = sandbox.topics.source
-    sandbox.admin.delete_topics([topic])[topic].result(PATIENCE_S)
-    count = partitions or sandbox.partitions
-
-    def made() -> bool:
-        try:
-            sandbox.admin.create_topics([NewTopic(topic, count, 1)])[topic].result(PATIENCE_S)
-        except KafkaException:
-            return False
-        return True
-
-    until(made, "the source is recreated")
-    until(lambda: led(sandbox.admin, [(topic, n) for n in range(count)]), "it has leaders")
-    if records:
-        sandbox.fill(topic, records)
 
 
 def pending(sandbox: Sandbox, offset: int, *, incarnation: int = 0, partition: int = 0) -> tuple[bytes, bytes]:

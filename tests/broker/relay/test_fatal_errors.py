@@ -109,6 +109,7 @@ def test_a_fatal_error_is_one_by_its_code_whatever_its_flag_says(fatal: bool) ->
         wait=lambda *_: True,
         beat=lambda: None,
         confirm=lambda: None,
+        incarnations={"orders": 0},
     )
     record = FatalRecord()
     error = KafkaError(KafkaError._FATAL, "the broker does not take this member", fatal)

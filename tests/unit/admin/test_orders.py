@@ -96,7 +96,7 @@ def test_a_program_gets_json_and_a_browser_a_page_in_which_everything_is_escaped
     found = json.loads(server.ask("/orders/A-1")[1])
     (entry,) = found["entries"]
     assert entry["state"] == "dead_letter"
-    assert entry["place"] == {"topic": "orders", "partition": 3, "offset": 17, "item": None}
+    assert entry["place"] == {"topic": "orders", "partition": 3, "offset": 17, "item": None, "incarnation": 0}
     page = server.ask("/orders/A-1", BROWSER)[1]
     assert "ConfirmShipment (route shipped, connection default)" in page
     assert "dead letter (rejected)" in page

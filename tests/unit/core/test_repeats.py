@@ -42,6 +42,14 @@ def test_a_dead_letter_frees_the_fact() -> None:
     assert not found.is_repeat(OURS, FACT, DAY, now=1)
 
 
+def test_parked_actions_that_are_gone_do_not_keep_their_facts_open_for_ever() -> None:
+    found = Repeats(DAY)
+    found.assign(OURS, [FACT], [bytearray(b"parked and g")])
+    found.parked_are_gone(OURS, [FACT])
+    assert not found.is_repeat(OURS, b"parked and g", DAY, now=1)
+    assert found.is_repeat(OURS, FACT, DAY, now=1)
+
+
 def test_a_redriven_one_that_fails_does_not_free_what_was_sent_before() -> None:
     found = repeats(FACT)
     found.ended(OURS, FACT, 1, sent=True)

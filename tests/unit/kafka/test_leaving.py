@@ -33,7 +33,13 @@ def test_a_stop_is_no_failure_where_a_callback_fails_while_the_client_closes(err
     """Partitions that are lost just then are called back for: what was owned has been handed over before."""
     facts: list[Fact] = []
     membership = Membership(
-        ["orders"], facts.append, clock=lambda: 0.0, wait=lambda *_: True, beat=lambda: None, confirm=lambda: None
+        ["orders"],
+        facts.append,
+        clock=lambda: 0.0,
+        wait=lambda *_: True,
+        beat=lambda: None,
+        confirm=lambda: None,
+        incarnations={"orders": 0},
     )
     membership.leave(cast("Consumer", Closing(error)))
     assert facts == [ClientError(f"leaving the group: {type(error).__name__}")]

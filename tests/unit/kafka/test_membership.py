@@ -68,6 +68,7 @@ def begun_at(offset: int | None) -> tuple[Membership, FakeConsumer, list[Fact]]:
         wait=lambda *_: True,
         beat=lambda: None,
         confirm=lambda: facts.append(CONFIRMED),
+        incarnations={AT[0]: 0},
     )
     membership._on_assign(cast("Consumer", fake), [TopicPartition(*AT)])
     if offset is not None:
@@ -164,6 +165,7 @@ def test_a_partition_that_is_held_stays_so_through_back_pressure(held_first: boo
         wait=lambda *_: True,
         beat=lambda: None,
         confirm=lambda: None,
+        incarnations={AT[0]: 0},
     )
     membership._on_assign(consumer, [TopicPartition(*AT), TopicPartition(*other)])
     mine = Assignment(*AT, 1)

@@ -141,6 +141,17 @@ def test_the_same_outcome_twice_is_told_once() -> None:
     assert len(texts(told(History("A-1", outcomes=[outcome(), outcome()])))) == 2
 
 
+def test_what_became_of_a_former_topics_event_is_not_told_of_the_one_that_lies_at_its_offset_now() -> None:
+    """A source that was recreated, and adopted: its offsets begin again."""
+    former = outcome(place=Place(topic="orders", partition=0, offset=5, incarnation=0))
+    arrived = FoundEvent(event(offset=5), routed(), 9_000)
+    history = History("A-1", events=[arrived], outcomes=[former], incarnations={("orders", 0): 1})
+    assert [(str(each.at), each.state) for each in told(history).entries] == [
+        ("orders[0] 5", "accepted"),
+        ("orders[0] 5, incarnation 1", "untold"),
+    ]
+
+
 def test_what_is_pending_says_what_it_waits_for() -> None:
     records = [
         FoundRecord(b"0:5:shipped", pending(5), 1_000),
@@ -191,5 +202,5 @@ def test_an_event_that_cannot_be_used_says_why() -> None:
 def test_the_json_of_a_timeline_names_the_place_of_each_entry() -> None:
     found = json.loads(json.dumps(told(History("A-1", outcomes=[outcome()])).as_json()))
     assert [each["place"] for each in found["entries"]] == [
-        {"topic": "orders", "partition": 0, "offset": 5, "item": None}
+        {"topic": "orders", "partition": 0, "offset": 5, "item": None, "incarnation": 0}
     ]

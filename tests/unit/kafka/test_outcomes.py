@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from consumer.core.effects import Times
+from consumer.core.effects import ActionId, GiveUp, Times
+from consumer.core.ownership import Assignment
+from consumer.core.places import place_of
 from consumer.events.routing import Routed
 from consumer.kafka.outcomes.outcomes import Ended, EndedAction, EndedEvent, OutcomeRecord, read_outcome, record_of
-from consumer.kafka.records import SourceEvent, Unreadable, new_action
-from schemas.dead_letter import REDRIVE_OF, Reason
+from consumer.kafka.records import (
+    SourceEvent,
+    Unreadable,
+    dead_letter_of_action,
+    dead_letter_of_event,
+    new_action,
+)
+from schemas.dead_letter import REDRIVE_OF, DeadLetterHeaders, Reason
 from schemas.outcome import Outcome, OutcomeName, Place
 from schemas.pending_action import FromJob
 
@@ -86,6 +96,27 @@ def test_an_accepted_action_tells_where_when_and_how_often() -> None:
         sends=1,
         trace_id=TRACE,
     )
+
+
+def test_an_outcome_and_a_dead_letter_say_which_of_the_sources_topics_the_offset_is_one_of() -> None:
+    """A source that was recreated has other events at the same offsets."""
+    read = replace(event(), incarnation=2)
+    unusable = EndedEvent(event=read, reason=Reason.UNDECODABLE, ended=1.0)
+    assert {told(accepted(payload(read))).place.incarnation, told(unusable).place.incarnation} == {2}
+    given_up = GiveUp(
+        action_id=ActionId(Assignment("orders", 3, 1), place_of(2, 17)),
+        route="shipped",
+        payload=payload(read),
+        reason=Reason.REJECTED,
+        detail="",
+        errors=None,
+        attempts=1,
+        sends=1,
+        times=Times(2.5),
+    )
+    for dead_letter in (dead_letter_of_action(given_up, 1.0), dead_letter_of_event(read, Reason.UNDECODABLE, "", 1.0)):
+        headers = [(name, each) for name, each in dead_letter.headers if isinstance(each, bytes)]
+        assert DeadLetterHeaders.from_kafka(headers).source_incarnation == 2
 
 
 def test_an_outcome_is_keyed_by_connection_and_order() -> None:

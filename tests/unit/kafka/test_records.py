@@ -344,6 +344,11 @@ def test_a_position_says_whose_it_is(source: SourceIdentity) -> None:
     assert read_position(position_value(source, 3, 17)) == Position(next_offset=17, partition=3, source=source)
 
 
+def test_a_position_says_which_outcomes_topic_it_had() -> None:
+    position = Position(next_offset=17, partition=3, source=SOURCE, outcomes_topic_id="id-2")
+    assert read_position(position_value(SOURCE, 3, 17, "id-2")) == position
+
+
 def test_the_position_of_an_older_version_is_not_guessed_at() -> None:
     unreadable = read_position(b'{"version":1,"next_offset":17}')
     assert isinstance(unreadable, Unreadable)

@@ -95,7 +95,6 @@ def relayed(
         refused=RefusedDeadLetters(),
         limits=Limits(100),
         dead_letter_topics=SETTINGS.dead_letter_topics,
-        incarnations={record.topic: 0},
         metrics=Metrics(CollectorRegistry()),
         tracing=None,
         formats=formats,

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 from prometheus_client import CollectorRegistry
 
-from consumer.core.effects import ActionId, Close, GiveUp, Times
+from consumer.core.effects import ActionId, Close, GiveUp, LiveAction, Times
 from consumer.core.ledger import Ledger, Policy
 from consumer.core.ownership import Assignment
 from consumer.core.places import place_of
@@ -20,9 +20,9 @@ from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import Position, Put, Write
 from consumer.kafka.outcomes.outcomes import EndedAction, record_of
 from consumer.kafka.outcomes.sent_facts import sent_fact
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records import SourceEvent, live_action
 from consumer.relay.edges import Source
-from consumer.relay.outbox import Limits, Outbox
+from consumer.relay.outbox import Limits, Outbox, given_up
 from consumer.relay.refused import RefusedDeadLetters
 from consumer.telemetry.metrics import Metrics
 from schemas.dead_letter import REDRIVE_OF, Reason
@@ -53,7 +53,6 @@ class Relayed:
             journal=self.journal,
             limits=Limits(100),
             dead_letter_topics={"orders.dead"},
-            incarnations={OURS.topic: 0},
             repeats=self.repeats,
             refused=RefusedDeadLetters(),
             metrics=Metrics(CollectorRegistry()),
@@ -155,6 +154,20 @@ def test_of_two_items_of_one_fact_in_one_event_the_first_is_sent() -> None:
     assert isinstance(position, Position)
     assert len(position.outcomes) == 1
     assert position.next_offset == 1
+
+
+def test_an_action_whose_connection_is_gone_frees_its_fact_unless_it_is_in_doubt() -> None:
+    relayed = Relayed()
+    for offset, in_doubt in enumerate((False, True)):
+        (write,) = relayed.event(offset, SHIPPED)
+        assert isinstance(write, Put)
+        live = live_action(write.key, write.value)
+        assert isinstance(live, LiveAction)
+        gone = given_up(OURS, live, Reason.UNKNOWN_CONNECTION, "", in_doubt=in_doubt)
+        relayed.ledger.drop(OURS)
+        relayed.ledger.assign(OURS, [], relayed.now)
+        relayed.outbox.apply([gone], relayed.now)
+    assert not relayed.sends(2, SHIPPED)
 
 
 def test_an_outcome_tells_the_next_owner_what_was_sent() -> None:
