@@ -169,6 +169,17 @@ def connections(ctx: typer.Context, incomplete: str) -> list[str]:
     return [each for each in _configured(ctx, lambda found: found.engage.connections) if each.startswith(incomplete)]
 
 
+def routes(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete a route's name."""
+    return [each for each in _configured(ctx, lambda found: found.effective_routes) if each.startswith(incomplete)]
+
+
+def actions(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete an action's name."""
+    named = _configured(ctx, lambda found: sorted({each.action for each in found.effective_routes.values()}))
+    return [each for each in named if each.startswith(incomplete)]
+
+
 def _configured(ctx: typer.Context, names: Callable[[Settings], Iterable[str]]) -> Iterable[str]:
     """Return names of the configuration that the line under completion uses; none where it cannot be read."""
     from consumer.config.settings import load

@@ -198,8 +198,8 @@ def _curl(words: list[str]) -> None:
 
 
 def _docker(words: list[str]) -> None:
-    assert words[1:3] == ["compose", "up"]
-    assert (ROOT / "compose.yaml").is_file()
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    assert words[1:3] == ["compose", "up"] or (words[1:4] == ["compose", "run", "--rm"] and words[4] in services)
 
 
 def _files(words: list[str]) -> None:

@@ -23,6 +23,7 @@ FAIL_POINTS = (
 IN_A_TRANSACTION = ("between two records", "offsets")  # written, and the offsets not sent yet
 HOUR_S = 3600
 MAX_PARTITIONS = 4
+MAX_PAUSES = 3
 
 
 def _running(scheduler: Scheduler) -> Process | None:
@@ -381,6 +382,14 @@ def jump(scheduler: Scheduler) -> bool:
     return True
 
 
+def pause(scheduler: Scheduler) -> bool:
+    """Somebody puts actions on hold for a while, or discards them."""
+    if scheduler.healing or len(scheduler.control.pauses) >= MAX_PAUSES:
+        return False
+    scheduler.control.pause()
+    return True
+
+
 def refuse(scheduler: Scheduler) -> bool:
     """The group does not take a member any more: another one has its name, or a right was withdrawn."""
     process = _running(scheduler)
@@ -415,6 +424,7 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "partition lost": (2, lose),
     "clock jump": (1, jump),
     "member refused": (1, refuse),
+    "pause": (2, pause),
 }
 _DRAWN = [name for name, (weight, _) in FAULTS.items() for _ in range(weight)]
 

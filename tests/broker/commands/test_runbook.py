@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
@@ -50,7 +49,7 @@ def job_of_the_docs() -> Manifest:
 @pytest.fixture
 def source(topics: TopicFactory, admin: AdminClient) -> str:
     name = topics()
-    relay_topics(admin, name)
+    relay_topics(admin, name, name)
     return name
 
 
@@ -69,7 +68,7 @@ def pods(tmp_path: Path, bootstrap_servers: str, source: str) -> Iterator[Callab
         rendered = chart(
             {
                 "config": {
-                    "kafka": {"bootstrap.servers": bootstrap_servers, "group.id": f"relay-{uuid4().hex[:8]}"},
+                    "kafka": {"bootstrap.servers": bootstrap_servers, "group.id": source},
                     "source": {"topics": [source]},
                     "engage": {"connections": {"default": {"base_url": engage.url}}},
                 }
