@@ -91,7 +91,7 @@ engines: $(READY) ## Compare the HTTP engine's CPU with that of the commit befor
 
 lock: $(READY) ## Pin the dependencies of pyproject.toml (ARGS=--upgrade for the newest)
 	@set -e; lock() { \
-	  $(BIN)/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes --extra=otel --extra=registry $(ARGS) \
+	  $(BIN)/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes --extra=msk --extra=otel --extra=registry $(ARGS) \
 	    "$$@" pyproject.toml; \
 	}; \
 	lock --output-file=requirements.lock; \

@@ -43,7 +43,7 @@ from consumer.core.pacing import Pace, PollSchedule
 from consumer.core.repeats import Repeats
 from consumer.engage.client import EngageClient
 from consumer.engage.http import OnRequest, Origin
-from consumer.errors import ConfigurationError, ExitCode, FatalError
+from consumer.errors import ConfigurationError, ExitCode, FatalError, KafkaUnreachableError
 from consumer.events.deciding import decide
 from consumer.events.guards import Shadow
 from consumer.events.routing import UNKNOWN_TIME_MS, Routed, Several
@@ -249,7 +249,12 @@ def _in_daemon_thread(work: Callable[[], None]) -> asyncio.Future[None]:
 
 
 def _check(settings: Settings, waiting: Waiting, *, stopped: Callable[[], bool], create_topics: bool) -> None:
-    admin, causes = reached(settings.kafka, say=waiting.say, stopped=stopped)
+    try:
+        admin, causes = reached(settings.kafka, say=waiting.say, stopped=stopped)
+    except KafkaUnreachableError:
+        if stopped():
+            return
+        raise
     if stopped():
         return
     try:

@@ -73,6 +73,7 @@ ADVICE: Mapping[str, str] = {
     "restore continues": "nothing: it is tried again; see the brokers if it stays",
     "the Schema Registry cannot be asked; partitions wait": "see the registry, its URL and login",
     "the Schema Registry has no such schema yet; partitions wait": "register the schema, within 5 minutes",
+    "no token for MSK could be signed; connections that are open stay": "do what `why` says",
     "transaction aborted, trying again": "nothing during a rebalance "
     "([EngageRelayTransactionsAborting](runbook.md#engagerelaytransactionsaborting) if it stays)",
     "Kafka": "nothing once; `why` is the client library's own error: see the brokers if it stays",
@@ -87,6 +88,7 @@ ADVICE: Mapping[str, str] = {
     "stopped": NOTHING,
     "stopping: handing partitions over": NOTHING,
     "traces are exported": NOTHING,
+    "AWS signs tokens for MSK again": NOTHING,
     "Kafka answers": NOTHING,
     "partition restored": NOTHING,
     "partition served again": NOTHING,

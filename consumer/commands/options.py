@@ -41,6 +41,10 @@ Output = Annotated[
         show_default=False,
     ),
 ]
+OutputOfObjects = Annotated[
+    Literal["json", "yaml"] | None,
+    typer.Option("--output", "-o", help="json: as --json; yaml: one list.", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, on a terminal, before many are changed.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Print at most this many.", show_default=False)]

@@ -31,7 +31,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticKnownError
 
-from consumer.config import environment, kafka_properties, yaml_file
+from consumer.config import environment, kafka_properties, login, yaml_file
 from consumer.config.errors import Errors
 from consumer.config.registry import Registry
 from consumer.config.section import Section as _Section
@@ -88,6 +88,8 @@ def _properties(written: object) -> object:
         for name, value in properties.items()
         if (text := kafka_properties.error(name, value)) is not None
     ]
+    if not wrong:
+        wrong = [_wrong(name, text) for name, text in login.errors(properties)]
     if "bootstrap.servers" not in properties:
         wrong.append(InitErrorDetails(type="missing", loc=("bootstrap.servers",), input=None))
     if wrong:
