@@ -128,6 +128,7 @@ def reader(kafka: Properties) -> Config:
     return {
         "group.id": "engage-relay",
         "fetch.wait.max.ms": 50,
+        "queued.max.messages.kbytes": 16 * 1024,  # a restore takes no longer for it, and 48 MiB less
         **base(kafka),
         "isolation.level": "read_committed",
         "enable.auto.commit": False,

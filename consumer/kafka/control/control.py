@@ -7,13 +7,16 @@ Rules:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 
+from consumer.core.pauses import NO_PAUSES, Pause, Pauses, Scope
 from consumer.kafka import clients
 from consumer.kafka.control.reader import PARTITION
 from consumer.kafka.control.records import Controls
@@ -46,6 +49,30 @@ def read_controls(properties: clients.Properties, topic: str) -> Controls:
         except StalledError as error:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{topic}[{PARTITION}]: {error}")) from None
     return controls
+
+
+class CurrentPauses:
+    """What holds actions now. It is read when it is first asked for; `gaps` says why it could not be."""
+
+    def __init__(self, properties: clients.Properties, topic: str | None) -> None:
+        """`topic`: None where there is none, so nothing is paused."""
+        self.gaps: list[str] = []
+        self._properties = properties
+        self._topic = topic
+
+    def holding(self, scope: Scope) -> Pause | None:
+        """Return what holds such actions; None: nothing does, as far as is known."""
+        return self._read.holding(scope, time.time())
+
+    @cached_property
+    def _read(self) -> Pauses:
+        if self._topic is None:
+            return NO_PAUSES
+        try:
+            return read_controls(self._properties, self._topic).pauses
+        except KafkaException as error:
+            self.gaps.append(f"{self._topic}: {clients.error_of(error).str()}")
+            return NO_PAUSES
 
 
 def write_controls(properties: clients.Properties, topic: str, records: Sequence[Record]) -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
-from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from consumer.core.pauses import NO_PAUSES, Pause, Pauses, Scope
 from consumer.events import partitioners
 from consumer.kafka import clients
-from consumer.kafka.control.control import read_controls
+from consumer.kafka.control.control import CurrentPauses
 from consumer.kafka.orders.history import Search, history_of
 from consumer.kafka.orders.timeline import Searched, Timeline, timeline_of
 from consumer.kafka.topics.topics import RelayTopics, partition_counts
@@ -54,7 +50,7 @@ def look_up(
     rounds, how = _rounds(order_id, topics, counts, partition)
     searched: list[Searched] = []
     gaps: list[str] = []
-    pauses = _Pauses(search)
+    pauses = CurrentPauses(search.properties, search.control)
     for wanted in rounds:
         history = history_of(order_id, wanted, search)
         timeline = timeline_of(history, topics, connection, pauses.holding)
@@ -64,28 +60,6 @@ def look_up(
         if timeline.entries:
             return _judged(timeline, connection)
     return Nothing(order_id, how, searched, gaps)
-
-
-class _Pauses:
-    """What holds actions now: read when it is first asked for."""
-
-    def __init__(self, search: Search) -> None:
-        self.gaps: list[str] = []
-        self._search = search
-
-    def holding(self, scope: Scope) -> Pause | None:
-        """Return what holds such actions."""
-        return self._read.holding(scope, time.time())
-
-    @cached_property
-    def _read(self) -> Pauses:
-        if self._search.control is None:
-            return NO_PAUSES
-        try:
-            return read_controls(self._search.properties, self._search.control).pauses
-        except KafkaException as error:
-            self.gaps.append(f"{self._search.control}: {clients.error_of(error).str()}")
-            return NO_PAUSES
 
 
 def _judged(timeline: Timeline, connection: str | None) -> Timeline:

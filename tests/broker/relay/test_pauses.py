@@ -65,6 +65,7 @@ def test_what_is_on_hold_waits_over_a_restart_and_is_sent_when_it_is_resumed(
             assert shown["paused"] == f"pause {pause['id']}: a wrong template"
             told = shop.calls("order", orders[0]).stdout
             assert f"it is on hold by pause {pause['id']}: a wrong template" in told
+            assert "3 pending (3 on hold), 0 that do not add up" in shop.calls("reconcile").stdout
             shop.calls("resume", "--reason", "it is right again")
             until(lambda: len(engage.accepted) == 3, "what was on hold is sent")
             until(lambda: relay.metric("pauses") == 0, "the relay knows of no pause")
