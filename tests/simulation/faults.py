@@ -418,11 +418,11 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "compact": (1, compact),
     "delete records": (1, delete_records),
     "more partitions": (1, grow),
-    "delay topic recreated": (1, recreate),
+    "delay topic recreated": (2, recreate),
     "source recreated": (1, recreate_source),
     "dead letters refused": (2, refuse_dead_letters),
     "partition lost": (2, lose),
-    "clock jump": (1, jump),
+    "clock jump": (2, jump),
     "member refused": (1, refuse),
     "pause": (2, pause),
 }

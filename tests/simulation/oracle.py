@@ -383,7 +383,7 @@ class Oracle:
                 if reason == "no_contact":
                     self._given_up_without_contact(self._by_place[at])
                 profile = self._scheduler.profile
-                if self._scheduler.chance(0.8 if profile.documents else 0.4 if profile.repeats else 0.1):
+                if self._scheduler.chance(0.8 if profile.documents else 0.8 if profile.repeats else 0.1):
                     after_s = self._scheduler.pick((0.1, 5.0, 60.0))
                     self._scheduler.at(self._scheduler.now + after_s, partial(faults.redrive, self._scheduler))
             elif log.topic == TOPICS.delay:

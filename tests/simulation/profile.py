@@ -39,13 +39,13 @@ class Profile:
             return cls.storm(draw)
         if size > 0.95:
             return cls.of_documents(draw)
-        if size > 0.9:
-            return cls.of_parking(draw)
         if size > 0.88:
-            return cls.of_repeats(draw)
+            return cls.of_parking(draw)
         if size > 0.86:
+            return cls.of_repeats(draw)
+        if size > 0.84:
             return cls.of_pauses(draw)
-        small = size < 0.82
+        small = size < 0.76
         return cls(
             processes=1 if small else draw.randint(1, 3),
             partitions=1 if small else draw.randint(1, 3),
