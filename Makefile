@@ -8,7 +8,8 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-GENERATORS := tools.schemas tools.configuration_reference tools.cookbook tools.dashboard tools.chart_values
+GENERATORS := tools.schemas tools.configuration_reference tools.cookbook tools.dashboard tools.chart_values \
+              tools.log_reference tools.version
 PYTEST := $(BIN)/python -m pytest --dist worksteal --maxprocesses 4 --numprocesses
 # A test with a broker mostly waits: one more worker than there are cores (but not more than 4) keeps them busy.
 WORKERS := $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
@@ -20,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo check unit test test-long chaos simulate soak endurance lint types docs dist audit bench engines lock
-.PHONY: generated clean
+.PHONY: generated screenshots clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -90,14 +91,17 @@ engines: $(READY) ## Compare the HTTP engine's CPU with that of the commit befor
 
 lock: $(READY) ## Pin the dependencies of pyproject.toml (ARGS=--upgrade for the newest)
 	@set -e; lock() { \
-	  $(BIN)/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes --extra=otel --extra=registry $(ARGS) \
+	  $(BIN)/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes --extra=msk --extra=otel --extra=registry $(ARGS) \
 	    "$$@" pyproject.toml; \
 	}; \
 	lock --output-file=requirements.lock; \
 	lock --group=dev --constraints=requirements.lock --output-file=requirements-dev.lock
 
-generated: $(READY) ## Write what is generated: JSON schemas, the configuration reference, the cookbook, the chart's values table, the dashboard
+generated: $(READY) ## Write what is generated: schemas, references (configuration, chart values, log lines), the cookbook, the dashboard
 	@for each in $(GENERATORS); do $(BIN)/python -m $$each || exit 1; done
+
+screenshots: $(READY) ## Take the pictures in docs/images again (Debian: apt-get install chromium)
+	@$(BIN)/python -m tools.screenshots
 
 clean: ## Remove the environment, caches and build results (not the downloaded test broker)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

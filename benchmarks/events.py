@@ -46,7 +46,7 @@ def create_topics(bootstrap_servers: str, partitions: int) -> None:
     """Make the source topic and the two beside it. Raises KafkaException or TopicError."""
     admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})  # it outlives the broker
     admin.create_topics([NewTopic(TOPIC, partitions, 1)])[TOPIC].result()
-    topics.create(admin, [TOPICS])
+    topics.create(admin, [TOPICS], control="engage-relay.engage.control")
 
 
 class Publisher:

@@ -1,7 +1,7 @@
 """What more connections, more partitions and more instances cost: the same load in different shapes, one after another.
 
-    python -m benchmarks.scale                   a quarter of an hour
-    python -m benchmarks.scale --seconds 10      a short look
+    python -m benchmarks.scale                               eight minutes
+    python -m benchmarks.scale --seconds 10 --rest-s 5       a short look
 
 Each line is a run of benchmarks/steady.py at PER_SECOND events. Linear growth is judged by what each further connection
 or partition adds to memory, to the start and to CPU at rest: it should be the same for the tenth and the thousandth.
@@ -65,8 +65,8 @@ def growth(runs: Sequence[tuple[Load, Steady]]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all and print a line for each. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.split("\n")[0])
-    parser.add_argument("--seconds", type=float, default=40.0)
-    parser.add_argument("--rest-s", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--rest-s", type=float, default=10.0)
     options = parser.parse_args(arguments)
     process.require_linux()
     os.sched_setaffinity(0, process.cores()[1])

@@ -43,11 +43,12 @@ from consumer.core.pacing import Pace, PollSchedule
 from consumer.core.repeats import Repeats
 from consumer.engage.client import EngageClient
 from consumer.engage.http import OnRequest, Origin
-from consumer.errors import ConfigurationError, ExitCode, FatalError
+from consumer.errors import ConfigurationError, ExitCode, FatalError, KafkaUnreachableError
 from consumer.events.deciding import decide
 from consumer.events.guards import Shadow
 from consumer.events.routing import UNKNOWN_TIME_MS, Routed, Several
 from consumer.kafka import clients
+from consumer.kafka.control.reader import ControlReader
 from consumer.kafka.dead_letters.waiting import WaitingDeadLetters
 from consumer.kafka.identity.identity import unknown_ids
 from consumer.kafka.identity.removed import Removed, removed_sources
@@ -248,14 +249,20 @@ def _in_daemon_thread(work: Callable[[], None]) -> asyncio.Future[None]:
 
 
 def _check(settings: Settings, waiting: Waiting, *, stopped: Callable[[], bool], create_topics: bool) -> None:
-    admin, causes = reached(settings.kafka, say=waiting.say, stopped=stopped)
+    try:
+        admin, causes = reached(settings.kafka, say=waiting.say, stopped=stopped)
+    except KafkaUnreachableError:
+        if stopped():
+            return
+        raise
     if stopped():
         return
     try:
         if create_topics:
-            for line in kafka_topics.create(admin, settings.topics, rules=settings.topic_rules):
+            rules, control = settings.topic_rules, settings.control_topic
+            for line in kafka_topics.create(admin, settings.topics, rules=rules, control=control):
                 _LOG.info(line)
-        for line in kafka_topics.check(admin, settings.topics, settings.topic_rules):
+        for line in kafka_topics.check(admin, settings.topics, settings.topic_rules, settings.control_topic):
             _LOG.warning(line)
     except KafkaException as error:
         raise causes.explained(admin, error) from None
@@ -363,6 +370,7 @@ def _relay(
         wanted=source.owns,
         clock=clock,
     )
+    control = settings.control_topic
     parked = ReadBack(lambda: KafkaReader(settings.kafka), topics=topics, wanted=source.owns, clock=clock)
     return Relay(
         inbox=inbox,
@@ -398,6 +406,7 @@ def _relay(
         schemas=schemas,
         unknown_schema_grace_s=0.0 if settings.registry is None else settings.registry.unknown_schema_grace,
         drained=drained,
+        control=None if control is None else ControlReader(settings.kafka, control, inbox.put),
     )
 
 

@@ -49,6 +49,7 @@ _STATE_WORDS = {
     "ready": "its intent is saved",
     "sending": "sent, no answer yet",
     "holding": "waits before it is sent again",
+    "paused": "on hold: a person paused it",
 }
 
 _STYLE = Path(__file__).with_suffix(".css").read_text()

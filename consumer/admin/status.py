@@ -19,6 +19,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from consumer.core.ledger import AGE_SLOT_S
+from consumer.core.pauses import Pause as Paused
 from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.progress import FAULTS, StallReason
 from consumer.telemetry.metrics import ConnectionFigures, Holding, Snapshot
@@ -120,6 +121,22 @@ class Partition(_Part):
     drained: bool = False
 
 
+class Pause(_Part):
+    """What a person has put on hold, or discards, on all instances. Names that are None: of all of them.
+
+    `since`: when it was asked for; `until`: when it ends by itself.
+    """
+
+    id: str
+    mode: Literal["hold", "discard"]
+    connection: str | None = None
+    route: str | None = None
+    action: str | None = None
+    reason: str
+    since: datetime | None
+    until: datetime | None = None
+
+
 class DeadLetter(_Part):
     """Where a dead letter lies and where its event was, in the same partition of two topics, and why."""
 
@@ -199,6 +216,7 @@ class Status(_Part):
     age_s: float | None
     started: datetime | None
     attention: list[str]
+    pauses: list[Pause] = []
     rate_limit_share: float
     pending: Pending
     source: Source
@@ -238,6 +256,7 @@ def status_of(
         age_s=None if age_s is None or not began else round(age_s, 3),
         started=_time(flow.started),
         attention=[*not_alive, *([waiting[:1].upper() + waiting[1:]] if waiting else []), *_attention(snapshot, flow)],
+        pauses=[_pause(each) for each in snapshot.pauses],
         rate_limit_share=round(snapshot.rate_limit_share, 4),
         pending=_pending(snapshot),
         source=Source(lag=sum(snapshot.lag.values()), paused=snapshot.paused, journal_backlog=snapshot.journal_backlog),
@@ -283,6 +302,15 @@ def _attention(snapshot: Snapshot, flow: Flow) -> list[str]:
         if each.suspended
     ]
     said += [
+        f"Paused since {_written(each.begun)}, {_how(each)}: {each.what} ({each.reason}); `engage-relay resume` ends it"
+        for each in snapshot.pauses
+    ]
+    if snapshot.control_unreadable:
+        said.append(
+            f"Records of the control topic that cannot be read, and are ignored: {snapshot.control_unreadable}; what "
+            "they ask for is not done"
+        )
+    said += [
         f"{topic}[{number}] is set apart, the others are served: {each.why}"
         for (topic, number), each in sorted(snapshot.partitions.items())
         if each.holding == "set_apart"
@@ -293,7 +321,7 @@ def _attention(snapshot: Snapshot, flow: Flow) -> list[str]:
         for topic, (count, why) in sorted(snapshot.refused_dead_letters.items())
         if count
     ]
-    if (why := _nothing_accepted(flow)) is not None:
+    if not snapshot.pauses and (why := _nothing_accepted(flow)) is not None:
         said.append(why)
     if snapshot.oldest_pending_age_s >= OLD_S:
         said.append(
@@ -351,6 +379,28 @@ def _nothing_accepted(flow: Flow) -> str | None:
     if seconds < MIN_SILENCE_S or grown < MIN_GROWTH or any(sum(each.accepted.values()) for each in slices):
         return None
     return f"Nothing was accepted for {duration(seconds)}, and {_actions(grown)} more are pending than before"
+
+
+def _pause(pause: Paused) -> Pause:
+    return Pause(
+        id=pause.id,
+        mode="discard" if pause.discard else "hold",
+        connection=pause.connection,
+        route=pause.route,
+        action=pause.action,
+        reason=pause.reason,
+        since=_time(pause.begun),
+        until=_time(pause.until),
+    )
+
+
+def _how(pause: Paused) -> str:
+    until = "until it is ended" if pause.until is None else f"until {_written(pause.until)}"
+    return f"{'what comes is discarded' if pause.discard else 'on hold'} {until}"
+
+
+def _written(seconds: float) -> str:
+    return _at(seconds).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _actions(count: int) -> str:

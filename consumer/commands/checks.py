@@ -76,6 +76,7 @@ def summary(settings: Settings) -> list[str]:
         lines.append(
             f"topic {each.source}: delay topic {each.delay}, dead letters {each.dead_letters}, outcomes {outcomes}"
         )
+    lines.append(f"control topic {settings.control_topic or 'none: nothing can be paused'}")
     for name, connection in settings.engage.connections.items():
         key = f"from {connection.api_key_file}" if connection.api_key_file else "as configured"
         lines.append(
@@ -128,6 +129,8 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
         yield _kafka_failed("brokers", causes.explained(admin, error))
         return
     yield Finding("ok", f"brokers: {nodes} answer")
+    if settings.control_topic is not None:
+        yield from _control(admin, settings.control_topic)
     for each in settings.topics:
         found = list(_topics(admin, each, settings.topic_rules))
         yield from found
@@ -152,23 +155,43 @@ def _topics(admin: AdminClient, each: topics.RelayTopics, rules: TopicRules) -> 
         yield Finding("ok", f"topics: {', '.join((each.source, *each.own[:-1]))} and {each.own[-1]} fit")
 
 
+def _control(admin: AdminClient, topic: str) -> Iterator[Finding]:
+    try:
+        notes = topics.check(admin, (), control=topic)
+    except TopicError as error:
+        for line in str(error).splitlines():
+            yield Finding("failed", f"topics: {line}", ExitCode.TOPICS)
+        return
+    except KafkaException as error:
+        yield _kafka_failed(f"topic {topic}", error)
+        return
+    for line in notes:
+        yield Finding("note", f"topics: {line}")
+    yield Finding("ok", f"topics: {topic} fits")
+    yield _granted(admin, {topic: {AclOperation.READ}}, f"read {topic}", topic)
+
+
 def _rights(admin: AdminClient, each: topics.RelayTopics) -> Finding:
-    """Ask what we may do with the topics (KIP-430). A topic that we may describe may still be closed to our reads."""
     needed = {
         each.source: {AclOperation.READ},
         each.delay: {AclOperation.READ, AclOperation.WRITE},
         each.dead_letters: {AclOperation.WRITE},
         **({} if each.outcomes is None else {each.outcomes: {AclOperation.READ, AclOperation.WRITE}}),
     }
+    return _granted(admin, needed, f"read and write what {each.source} needs", f"the topics of {each.source}")
+
+
+def _granted(admin: AdminClient, needed: dict[str, set[AclOperation]], what: str, on: str) -> Finding:
+    """Ask what we may do with topics (KIP-430). A topic that we may describe may still be closed to our reads."""
     try:
         described = admin.describe_topics(TopicCollection(list(needed)), include_authorized_operations=True)
         granted = {name: set(future.result(CALL_TIMEOUT_S).authorized_operations) for name, future in described.items()}
     except KafkaException as error:
-        return _kafka_failed(f"rights on the topics of {each.source}", error)
+        return _kafka_failed(f"rights on {on}", error)
     missing = [f"{_operations(ops - granted[name])} {name}" for name, ops in needed.items() if ops - granted[name]]
     if missing:
         return Finding("failed", f"rights: may not {', nor '.join(missing)}", ExitCode.FAILED)
-    return Finding("ok", f"rights: may read and write what {each.source} needs")
+    return Finding("ok", f"rights: may {what}")
 
 
 def _group_rights(admin: AdminClient, group: str) -> Finding:

@@ -22,6 +22,7 @@ from consumer.commands.options import (
     Config,
     Limit,
     Output,
+    OutputOfObjects,
     Yes,
     lines_of,
     loaded,
@@ -135,6 +136,7 @@ def dead_letters_redrive(
     ] = False,
     yes: Yes = False,
     as_json: AsJson = False,
+    look: OutputOfObjects = None,
 ) -> None:
     """Send the events of dead letters back to their source.
 
@@ -164,6 +166,7 @@ def dead_letters_redrive(
             sure(partial(_question, settings, selection, only_mark=only_mark), yes=yes)
         failed = False
         counts: Counter[str] = Counter()
+        listed = output.YamlList() if look == "yaml" else None
         for each in redrive(settings.kafka, settings.topics, selection, dry_run=dry_run, only_mark=only_mark):
             if not isinstance(each, Redrive):
                 failed = True
@@ -172,12 +175,17 @@ def dead_letters_redrive(
             failed = failed or each.result == "failed"
             counts[each.result] += 1
             to = None if each.to is None else f"{each.to[0]}[{each.to[1]}]"
-            if as_json:
-                output.json_line({**_named(each.coordinates), "result": each.result, "to": to, "why": each.why})
+            row = {**_named(each.coordinates), "result": each.result, "to": to, "why": each.why}
+            if listed is not None:
+                listed.add(row)
+            elif as_json or look == "json":
+                output.json_line(row)
             else:
                 would = "would be marked" if only_mark else f"would be redriven to {to}"
                 words = {"redriven": f"redriven to {to}", "marked": "marked, nothing was sent", "chosen": would}
                 output.data(f"{each.coordinates}: {words.get(each.result, f'{each.result}: {each.why}')}")
+        if listed is not None:
+            listed.end()
         if counts.total() > 1:
             output.notice(", ".join(f"{count} {_COUNTED[result]}" for result, count in counts.items()))
         raise typer.Exit(int(failed))

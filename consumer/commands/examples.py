@@ -13,6 +13,16 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "engage-relay reconcile --since 1d",
         "engage-relay reconcile --orders ids.txt",
     ),
+    "pause": (
+        'engage-relay pause --reason "the mail template is wrong"',
+        'engage-relay pause --route shipped --until 2h --reason "carrier outage"',
+        'engage-relay pause --connection acme --action ConfirmOrder --discard --yes --reason "an import of old orders"',
+    ),
+    "resume": (
+        'engage-relay resume --reason "the template is right again"',
+        'engage-relay resume 3f0a9c1e --reason "the carrier is back"',
+    ),
+    "pauses": ("engage-relay pauses", "engage-relay pauses --ended --json"),
     "run": (
         "engage-relay run --config relay.yaml",
         "engage-relay run --config relay.yaml --from latest --create-topics",

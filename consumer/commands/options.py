@@ -41,6 +41,10 @@ Output = Annotated[
         show_default=False,
     ),
 ]
+OutputOfObjects = Annotated[
+    Literal["json", "yaml"] | None,
+    typer.Option("--output", "-o", help="json: as --json; yaml: one list.", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, on a terminal, before many are changed.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Print at most this many.", show_default=False)]
@@ -167,6 +171,17 @@ def source_topics(ctx: typer.Context, incomplete: str) -> list[str]:
 def connections(ctx: typer.Context, incomplete: str) -> list[str]:
     """Complete a connection's name."""
     return [each for each in _configured(ctx, lambda found: found.engage.connections) if each.startswith(incomplete)]
+
+
+def routes(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete a route's name."""
+    return [each for each in _configured(ctx, lambda found: found.effective_routes) if each.startswith(incomplete)]
+
+
+def actions(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete an action's name."""
+    named = _configured(ctx, lambda found: sorted({each.action for each in found.effective_routes.values()}))
+    return [each for each in named if each.startswith(incomplete)]
 
 
 def _configured(ctx: typer.Context, names: Callable[[Settings], Iterable[str]]) -> Iterable[str]:

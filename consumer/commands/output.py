@@ -11,14 +11,16 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Literal
 
 import typer
 
-from consumer.events.numbers import written
+from consumer.events.numbers import Number, read_exactly, written
 
 Row = Mapping[str, object]
 Look = Literal["table", "wide", "json", "yaml"]
+FLOAT = "tag:yaml.org,2002:float"
 
 
 def data(line: str) -> None:
@@ -70,17 +72,35 @@ def rows(found: Iterable[Row], columns: Sequence[str], *, look: Look = "table", 
             typer.echo("\t".join(_cell(row[column]) for column in columns))
 
 
-def _yaml(found: Iterable[Row]) -> None:
-    """Print rows as one YAML list, each when it is found."""
-    import yaml
+class YamlList:
+    """One YAML list, each of its objects printed when it is found, numbers as they came. `end` it."""
 
-    empty = True
+    def __init__(self) -> None:
+        import yaml
+
+        class Dumper(yaml.SafeDumper):
+            """The safe one, which writes a number as it came."""
+
+        Dumper.add_representer(Number, lambda dumper, number: dumper.represent_scalar(FLOAT, number.text))
+        self._dump = partial(yaml.dump, Dumper=Dumper, sort_keys=False)
+        self._empty = True
+
+    def add(self, row: Row) -> None:
+        """Print the next object."""
+        self._empty = False
+        typer.echo(self._dump([read_exactly(written(dict(row)))]), nl=False)
+
+    def end(self) -> None:
+        """Print what a list without objects looks like, where there was none."""
+        if self._empty:
+            typer.echo("[]")
+
+
+def _yaml(found: Iterable[Row]) -> None:
+    listed = YamlList()
     for row in found:
-        empty = False
-        plain = json.loads(json.dumps(row, default=_as_text))
-        typer.echo(yaml.safe_dump([plain], sort_keys=False), nl=False)
-    if empty:
-        typer.echo("[]")
+        listed.add(json.loads(json.dumps(row, default=_as_text)))
+    listed.end()
 
 
 def _draw(found: Sequence[Row], columns: Sequence[str], optional: Sequence[str]) -> None:

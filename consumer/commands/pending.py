@@ -18,6 +18,7 @@ from consumer.commands.single.pending_action import facts_of
 
 if TYPE_CHECKING:
     from consumer.config.settings import Settings
+    from consumer.core.pauses import Pauses
     from consumer.kafka.pending import Open
     from consumer.kafka.topics.scan import Gap
     from consumer.kafka.topics.topics import RelayTopics
@@ -105,9 +106,27 @@ def pending_show(
         opened = list(without_gaps(open_at(settings.kafka, topics, at.topic, at.partition, at.offset), gaps))
         if not opened and gaps:
             raise typer.Exit(1)
-        shown = dict(facts_of(_only(opened, str(at), item), round(time.time() * 1000), settings.polling.deadline))
+        only, now_ms = _only(opened, str(at), item), round(time.time() * 1000)
+        shown = dict(facts_of(only, now_ms, settings.polling.deadline, _pauses(settings)))
         output.facts(shown, as_json=as_json)
         raise typer.Exit(int(bool(gaps)))
+
+
+def _pauses(settings: Settings) -> Pauses:
+    """Return which pauses there are; none, and a notice, where they cannot be read."""
+    from confluent_kafka import KafkaException
+
+    from consumer.core.pauses import NO_PAUSES
+    from consumer.kafka import clients
+    from consumer.kafka.control.control import read_controls
+
+    if settings.control_topic is None:
+        return NO_PAUSES
+    try:
+        return read_controls(settings.kafka, settings.control_topic).pauses
+    except KafkaException as error:
+        output.notice(f"whether it is paused cannot be said: {clients.error_of(error).str()}")
+        return NO_PAUSES
 
 
 def _only(opened: list[Open], at: str, item: int | None) -> Open:

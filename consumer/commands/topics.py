@@ -18,7 +18,7 @@ def topics_create(
     config: Config = None,
     replication: Annotated[int, typer.Option(help="Replication factor; -1: the brokers' default.")] = -1,
 ) -> None:
-    """Create the delay and dead-letter topics, or repair them.
+    """Create the relay's own topics, or repair them.
 
     Those that are there get the partitions and the configuration that they need.
     """
@@ -31,7 +31,8 @@ def topics_create(
 
         reach(settings)
         admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
-        for line in topics.create(admin, settings.topics, replication, settings.topic_rules) or ["nothing to do"]:
+        rules, control = settings.topic_rules, settings.control_topic
+        for line in topics.create(admin, settings.topics, replication, rules, control) or ["nothing to do"]:
             output.data(line)
 
 
@@ -47,10 +48,12 @@ def topics_check(config: Config = None) -> None:
 
         reach(settings)
         admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
-        for line in topics.check(admin, settings.topics, settings.topic_rules):
+        for line in topics.check(admin, settings.topics, settings.topic_rules, settings.control_topic):
             output.notice(line)
         for each in settings.topics:
             output.data(f"{', '.join((each.source, *each.own[:-1]))} and {each.own[-1]} fit")
+        if settings.control_topic is not None:
+            output.data(f"{settings.control_topic} fits")
 
 
 @app.command("adopt")

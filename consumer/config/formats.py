@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from consumer.config.settings import Settings
@@ -33,7 +34,7 @@ def _schemas(settings: Settings, clock: Clock) -> Schemas:
     client = client_of(settings.registry)
     from consumer.kafka.registry.readers import reader_of  # noqa: PLC0415 - an extra
 
-    return Schemas(client, clock, reader_of)
+    return Schemas(client, clock, partial(reader_of, is_validated=settings.registry.validate_json))
 
 
 def client_of(registry: Registry) -> ConfluentRegistry:

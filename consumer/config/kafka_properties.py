@@ -11,7 +11,7 @@ import re
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka import libversion as librdkafka_version
 
-from consumer.kafka import clients
+from consumer.kafka import clients, msk
 
 _OFFSETS = "offsets are committed in the delay topic's transactions"
 # What kafka/clients.py sets anyway: the same value is welcome, another would be ignored in silence.
@@ -47,7 +47,7 @@ _WELL_KNOWN = re.findall(
     queued.max.messages.kbytes queued.min.messages receive.message.max.bytes socket.timeout.ms socket.keepalive.enable
     socket.connection.setup.timeout.ms connections.max.idle.ms reconnect.backoff.ms reconnect.backoff.max.ms
     retry.backoff.ms metadata.max.age.ms topic.metadata.refresh.interval.ms broker.address.family
-    statistics.interval.ms allow.auto.create.topics log.connection.close
+    statistics.interval.ms allow.auto.create.topics log.connection.close aws.region
     """,
 )
 # librdkafka takes a client's properties in their order and stops at the first that it doesn't know: at this one,
@@ -64,6 +64,9 @@ def error(name: str, value: object) -> str | None:
         return "must not be empty"
     if name in _SECRET_FILES:
         return None if isinstance(value, str) and value else "must be the path of a file that holds the secret"
+    if name == msk.REGION:
+        known = isinstance(value, str) and re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", value)
+        return None if known else "must be a region of AWS, such as eu-north-1"
     if not isinstance(value, str | int | float):
         return "must be text, a number, true or false"
     return _in_our_words(name, _said_by_librdkafka(name, value))

@@ -44,6 +44,11 @@ class Registry(Section):
     certificate_file: Path | None = Field(None, description="PEM file of the client's certificate, for mutual TLS.")
     key_file: Path | None = Field(None, description="PEM file of that certificate's key.")
     timeout: PositiveSeconds = Field(10.0, description="How long an answer may take.")
+    validate_json: bool = Field(
+        True,
+        description="Hold values of JSON Schema to it; one that breaks it becomes a dead letter `undecodable`."
+        " `false` where producers do not keep to what they registered.",
+    )
     unknown_schema_grace: Seconds = Field(
         300.0,
         description="How long a partition waits while the registry says that it has no schema of an event's id. Then"

@@ -19,4 +19,5 @@ def search_of(settings: Settings, clock: Clock, tell: Tell = lambda _: None) -> 
         formats=formats,
         schemas=schemas,
         tell=tell,
+        control=settings.control_topic,
     )

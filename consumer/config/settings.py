@@ -31,7 +31,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticKnownError
 
-from consumer.config import environment, kafka_properties, yaml_file
+from consumer.config import environment, kafka_properties, login, yaml_file
 from consumer.config.errors import Errors
 from consumer.config.registry import Registry
 from consumer.config.section import Section as _Section
@@ -88,6 +88,8 @@ def _properties(written: object) -> object:
         for name, value in properties.items()
         if (text := kafka_properties.error(name, value)) is not None
     ]
+    if not wrong:
+        wrong = [_wrong(name, text) for name, text in login.errors(properties)]
     if "bootstrap.servers" not in properties:
         wrong.append(InitErrorDetails(type="missing", loc=("bootstrap.servers",), input=None))
     if wrong:
@@ -170,6 +172,10 @@ class Source(_Section):
 _NO_TOPIC = "must be one of source.topics"
 
 
+def _of_group(template: str, kafka: Mapping[str, object]) -> str:
+    return template.replace(GROUP, str(kafka["group.id"]))
+
+
 def _names(template: str, sources: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(template.replace(SOURCE, source) for source in sources)
 
@@ -228,6 +234,19 @@ class Outcomes(_Section):
     def name_for(self, source: str) -> str | None:
         """Return the topic of a source's outcomes; None where none are written."""
         return None if self.topic == NO_TOPIC else self.topic.replace(SOURCE, source)
+
+
+GROUP = "{group}"
+
+
+class Control(_Section):
+    """The topic through which a person tells all instances something: quiet mode."""
+
+    topic: str = Field(
+        "{group}.engage.control",
+        description="The topic that holds the pauses (`engage-relay pause`). {group} stands for kafka.group.id; `none`:"
+        " there is no such topic, and nothing can be paused.",
+    )
 
 
 # engage: connections
@@ -528,6 +547,7 @@ class Settings(_Section):
     delay: Delay = Field(Delay(), validate_default=True)
     dead_letters: DeadLetters = Field(DeadLetters(), validate_default=True)
     outcomes: Outcomes = Field(Outcomes(), validate_default=True, json_schema_extra=_or_off)
+    control: Control = Field(Control(), validate_default=True)
     engage: Engage = Field(default_factory=dict, validate_default=True)
     polling: Polling = Polling()
     limits: Limits = Limits()
@@ -610,6 +630,26 @@ class Settings(_Section):
                 raise _errors_at([_wrong("topic", why)])
         return outcomes
 
+    @field_validator("control")
+    @classmethod
+    def _control_topic_apart(cls, control: Control, info: ValidationInfo) -> Control:
+        kafka, source = info.data.get("kafka"), info.data.get("source")
+        if control.topic == NO_TOPIC or kafka is None or not isinstance(source, Source):
+            return control
+        name = _of_group(control.topic, kafka)
+        why = _topic_error(name)
+        if why is not None and GROUP in control.topic:
+            why = f"{why}, with kafka.group.id in the place of {GROUP}: write a topic's name, or {NO_TOPIC}"
+        taken = {"source": source.topics}
+        for kind in ("delay", "dead_letters", "outcomes"):
+            if (section := info.data.get(kind)) is not None:
+                taken[kind.replace("_", "-")] = _names(section.topic, source.topics)
+        if why is None:
+            why = next((f"must not be a {kind} topic" for kind, others in taken.items() if name in others), None)
+        if why is not None:
+            raise _errors_at([_wrong("topic", why)])
+        return control
+
     @field_validator("routes")
     @classmethod
     def _with_tables(cls, routes: dict[str, RouteRule | None], info: ValidationInfo) -> dict[str, RouteRule | None]:
@@ -635,6 +675,11 @@ class Settings(_Section):
         """Return a source topic, configured or not any more, with those that belong to it."""
         delay, dead_letters = (each.topic.replace(SOURCE, source) for each in (self.delay, self.dead_letters))
         return RelayTopics(source, delay, dead_letters, self.outcomes.name_for(source))
+
+    @property
+    def control_topic(self) -> str | None:
+        """The control topic; None where there is none."""
+        return None if self.control.topic == NO_TOPIC else _of_group(self.control.topic, self.kafka)
 
     @property
     def topic_rules(self) -> TopicRules:

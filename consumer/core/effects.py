@@ -69,7 +69,7 @@ class NewAction:
 
     `target`: what to ask for the versionTag, where `version_tag` is none or proves to be stale.
 
-    `event_time`: when the event happened (seconds since 1970), where that is known.
+    `event_time`: when the event happened (seconds since 1970), where that is known. `action`: its name.
 
     `resend`: what the route wants for an unknown outcome, to send again or to dead-letter. `document`: the event
     carries the order document, which can be sent again. `with_document`: the action travels in it.
@@ -91,6 +91,7 @@ class NewAction:
     first_offset: int | None = None
     shadow: bool = False
     fact: bytes | None = None
+    action: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +151,7 @@ class Times(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Write the tombstone: nothing is pending any more. `outcome` says how it ended.
+    """Write the tombstone: nothing is pending any more. `outcome` says how it ended, `reason` why nothing was sent.
 
     `payload`: None for a second record of an event, which is no action of its own.
     """
@@ -163,6 +164,7 @@ class Close:
     sends: int = 0
     outcome: OutcomeName = OutcomeName.ACCEPTED
     fact: bytes | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,11 @@ Rules:
     be saved, also in a later run. And a shadow run leaves the actions of other runs alone: they stay pending.
 10. Beyond a connection's share of the memory, its new actions are parked: they are saved, and not held here. They
     come back later, in the order of their events: parking.py.
-11. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
+11. What a pause holds is not polled and not sent (pauses.py). An intent that is saved ahead is withdrawn. What is
+    SENDING goes its way, and so does the poll of a job that has the action already. An action on hold keeps its place
+    in its lane, so the order's next one waits behind it. Time on hold counts for no deadline and no grace. Where the
+    pause discards, an action ends as `withheld`; in doubt it ends as rule 5 says.
+12. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
     and gets back what to do next. `now` and all times are seconds since 1970 on a clock that never jumps (clock.py).
 
 States (an action behind another one of its lane is QUEUED):
@@ -54,6 +58,8 @@ States (an action behind another one of its lane is QUEUED):
     SENDING, with the document, --sent--> WAITING, to poll its job --done--> (gone)
     SENDING --no contact--> HOLDING; with the event's own document: WAITING, to send it again
     any --gave up--> (dead letter); in doubt: HOLDING --wait over--> (dead letter)
+    what would be DUE or TAGGED: PAUSED --resumed--> DUE, TAGGED
+                                        --discarded--> (gone); in doubt: as given up
 
 Effects (effects.py) go to the journal, in the order in which they are returned; requests are fetched with `take`.
 """
@@ -61,6 +67,7 @@ Effects (effects.py) go to the journal, in the order in which they are returned;
 from __future__ import annotations
 
 import heapq
+import math
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -119,6 +126,7 @@ from consumer.core.outcomes import (
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import PollSchedule, spread
 from consumer.core.parking import Memory, ParkedRecords, Parking, ToRead, cost_of
+from consumer.core.pauses import NO_PAUSES, Pause, Pauses, Scope
 from consumer.core.places import incarnation_at, offset_at, place_of
 from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.poll_plan import PollPlan
@@ -168,7 +176,8 @@ class State(IntEnum):
     READY = 6
     SENDING = 7
     HOLDING = 8
-    GONE = 9
+    PAUSED = 9
+    GONE = 10
 
 
 _AHEAD = (State.SAVING, State.READY)  # an intent that is saved ahead of its sending
@@ -180,6 +189,7 @@ class _Entry:
     """One open action. Slots and shared strings keep it near 400 bytes with all references to it, without `payload`."""
 
     __slots__ = (
+        "action",
         "answered",
         "asked_at",
         "attempts",
@@ -219,6 +229,7 @@ class _Entry:
         self.queue = queue
         self.offset = offset
         self.route = sys.intern(action.route)
+        self.action = sys.intern(action.action)
         self.order_id = action.order_id
         self.payload = action.payload
         self.resend = action.resend
@@ -254,6 +265,10 @@ class _Entry:
     @property
     def id(self) -> ActionId:
         return ActionId(self.partition.assignment, self.offset)
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.queue.connection, self.route, self.action)
 
     @property
     def job_id(self) -> str | None:
@@ -343,9 +358,25 @@ class _Queue:
 class Ledger:
     """Every open action of the owned partitions. See the module's rules and states."""
 
-    def __init__(self, policy: Policy, jitter: Callable[[], float], memory: Memory | None = None) -> None:
-        """`jitter` draws from [0, 1): growing waits are spread by it. `memory`: how much may be held (rule 10)."""
+    def __init__(
+        self,
+        policy: Policy,
+        jitter: Callable[[], float],
+        memory: Memory | None = None,
+        pauses: Pauses = NO_PAUSES,
+    ) -> None:
+        """`jitter` draws from [0, 1): growing waits are spread by it. `memory`: how much may be held (rule 10).
+
+        `pauses`: which there are, as far as is known (rule 11).
+        """
         self._policy = policy
+        self.pauses = pauses
+        self._paused: deque[_Entry] = deque()  # PAUSED; GONE ones are skipped
+        self._discarded: deque[_Entry] = deque()  # PAUSED, to be ended; GONE ones are skipped
+        self._resume_at = math.inf  # when the next pause ends by itself
+        self._holding: dict[Scope, Pause | None] = {}  # what is known of each scope until then
+        self._now = 0.0  # when that was found out
+        self._may_hold = pauses.may_hold(0.0)
         self._jitter = jitter
         self._partitions: dict[Assignment, _Partition] = {}
         self._heap: list[_Entry] = []  # WAITING and HOLDING, the next due first; GONE ones are skipped
@@ -480,7 +511,7 @@ class Ledger:
         if entry.is_document != before_document:
             return []
         self._to(entry, State.READY)
-        if entry.partition.stopping:
+        if entry.partition.stopping or self._pause_of(entry) is not None:
             return self._take_back(entry)
         entry.queue.sends.append((entry, ownership_confirmed_at))
         return []
@@ -618,11 +649,92 @@ class Ledger:
         """Hold these again: they were read back. Returns what ends at once."""
         return self._restore(self._partitions[assignment], actions, now)
 
+    # -- pauses (rule 11) ---------------------------------------------------------------------------------------
+
+    def pause(self, pauses: Pauses, now: float) -> list[Effect]:
+        """Take which pauses there are. Holds what they cover, resumes what they do not, and withdraws intents."""
+        self.pauses, self._resume_at = pauses, pauses.next_end(now)
+        self._holding, self._now = {}, now
+        self._may_hold = pauses.may_hold(now)
+        resumed = [*self._paused, *self._discarded]
+        self._paused.clear()
+        self._discarded.clear()
+        effects: list[Effect] = []
+        for queue in self._queues.values():
+            tagged, sends, polls = queue.tagged, queue.sends, queue.polls
+            queue.tagged, queue.sends, queue.polls = deque(), deque(), deque()
+            for entry in tagged:
+                self._hold_or_keep(entry, State.TAGGED, queue.tagged)
+            for entry in polls:
+                self._hold_or_keep(entry, State.DUE, queue.polls)
+            for each in sends:
+                entry = each[0]
+                if entry.state is State.READY and self._pause_of(entry) is not None:
+                    effects += self._take_back(entry)
+                else:
+                    queue.sends.append(each)
+        for entry in resumed:
+            if entry.state is State.PAUSED:
+                self._resume(entry, now)
+        return effects
+
+    def is_paused(self, action_id: ActionId) -> bool:
+        """Whether an action that was taken may not leave after all."""
+        entry = self._find(action_id)
+        return entry is not None and self._pause_of(entry) is not None
+
+    def _hold_or_keep(self, entry: _Entry, state: State, queue: deque[_Entry]) -> None:
+        if entry.state is state and self._pause_of(entry) is not None:
+            self._hold(entry)
+        elif entry.state is not State.GONE:
+            queue.append(entry)
+
+    def _pause_of(self, entry: _Entry) -> Pause | None:
+        """Return what holds an action. The poll of a job that has the action already goes its way."""
+        if not self._may_hold or entry.is_taken:
+            return None
+        scope = entry.scope
+        if scope not in self._holding:
+            self._holding[scope] = self.pauses.holding(scope, self._now)
+        return self._holding[scope]
+
+    def _hold(self, entry: _Entry) -> None:
+        self._to(entry, State.PAUSED)
+        pause = self._pause_of(entry)
+        (self._discarded if pause is not None and pause.discard else self._paused).append(entry)
+
+    def _resume(self, entry: _Entry, now: float) -> None:
+        """Continue with an action that was on hold, or hold it on."""
+        entry.due = now
+        if entry.tag is None and not entry.needs_no_tag:
+            self._due(entry)
+        else:
+            self._tagged(entry, now)
+
+    def _discard(self, entry: _Entry, now: float) -> list[Effect]:
+        """End an action as withheld, if it is still to be discarded."""
+        if entry.state is not State.PAUSED or entry.partition.stopping:
+            return []
+        pause = self._pause_of(entry)
+        if pause is None or not pause.discard:
+            self._resume(entry, now)
+            return []
+        why = f"pause {pause.id}: {pause.reason}"
+        if entry.doubt:
+            return self._give_up(entry, Reason.OUTCOME_UNKNOWN, f"discarded, {why}", now)
+        return [replace(self._closed(entry, now, OutcomeName.WITHHELD), reason=why)]
+
+    def _elapsed_s(self, entry: _Entry, since: float, now: float) -> float:
+        """Return the seconds since then, without those on hold."""
+        return now - since - self.pauses.held_s(entry.scope, since, now)
+
     # -- what to do next ----------------------------------------------------------------------------------------
 
     def wake(self, now: float, most: int = 1000) -> list[Effect]:
         """Move up to `most` actions whose time has come: polls become DUE, held actions may be sent again, or end."""
-        effects: list[Effect] = []
+        effects = self.pause(self.pauses, now) if now >= self._resume_at else []
+        for _ in range(min(most, len(self._discarded))):
+            effects += self._discard(self._discarded.popleft(), now)
         while most and self._checks and self._checks[0][0] <= now:
             due, entry = heapq.heappop(self._checks)
             if entry.state is State.WAITING and entry.due == due and not entry.partition.stopping:
@@ -639,13 +751,16 @@ class Ledger:
             elif entry.state is State.HOLDING:
                 self._tagged(entry, now)
             else:
-                self._to(entry, State.DUE)
-                entry.queue.polls.append(entry)
+                self._due(entry)
         return effects
 
     def next_wake(self) -> float | None:
         """When `wake` has something to do next."""
         first = [self._heap[0].due] if self._heap else []
+        if self._discarded:
+            first.append(0.0)  # at once
+        if self._resume_at < math.inf:
+            first.append(self._resume_at)
         if self._checks:
             first.append(self._checks[0][0])
         return min(first, default=None)
@@ -871,6 +986,7 @@ class Ledger:
         heapq.heapify(self._heap)
         self._checks = [(due, entry) for due, entry in self._checks if entry.state is not State.GONE]
         heapq.heapify(self._checks)
+        self._paused, self._discarded = _live(self._paused), _live(self._discarded)
         for queue in self._queues.values():
             queue.tagged = _live(queue.tagged)
             queue.sends = deque(each for each in queue.sends if each[0].state is not State.GONE)
@@ -916,7 +1032,17 @@ class Ledger:
         else:
             heapq.heappush(self._heap, entry)
 
+    def _due(self, entry: _Entry) -> None:
+        if self._pause_of(entry) is not None:
+            self._hold(entry)
+            return
+        self._to(entry, State.DUE)
+        entry.queue.polls.append(entry)
+
     def _tagged(self, entry: _Entry, now: float) -> None:
+        if self._pause_of(entry) is not None:
+            self._hold(entry)
+            return
         self._to(entry, State.TAGGED)
         entry.due = now
         entry.queue.tagged.append(entry)
@@ -927,7 +1053,7 @@ class Ledger:
             self._learn(entry.queue.connection, entry.job_id, tag)
         if entry.is_taken:
             return [self._closed(entry, now)]
-        if entry.queue.plan is not None and not entry.stale:
+        if entry.queue.plan is not None and not entry.stale and not self.pauses.held_s(entry.scope, entry.since, now):
             entry.queue.plan.found(entry.asked_at - entry.since, now - entry.since)
         entry.asked_at = now
         entry.tag, entry.tagged_at = tag, now
@@ -941,7 +1067,7 @@ class Ledger:
         entry.answered, entry.failed = entry.answered + 1, 0
         if entry.answered >= MIN_TRIES:
             grace_s = self._policy.not_found_grace_s
-            if entry.missing_since is not None and now - entry.missing_since >= grace_s:
+            if entry.missing_since is not None and self._elapsed_s(entry, entry.missing_since, now) >= grace_s:
                 return self._give_up(entry, Reason.NOT_FOUND, f"Engage did not know it for {grace_s:g} s", now)
             if self._overran(entry, now):
                 return self._too_late(entry, now, why)
@@ -1021,14 +1147,16 @@ class Ledger:
         """
         if entry.contact_due is None:
             entry.contact_due = now + self._policy.contact_grace_s
-        if now >= entry.contact_due or (entry.sends >= MIN_TRIES and self._overran(entry, now)):
+        until = entry.contact_due
+        until += self.pauses.held_s(entry.scope, until - self._policy.contact_grace_s, now)
+        if now >= until or (entry.sends >= MIN_TRIES and self._overran(entry, now)):
             return self._give_up(entry, Reason.NO_CONTACT, "the order had no contact within contact_grace", now, errors)
         wait_s = spread(CONTACT_WAITS_S[min(_failed_sends(entry), len(CONTACT_WAITS_S)) - 1], self._jitter())
         state = State.HOLDING
         if entry.document:
             entry.tag, entry.source, entry.stale = None, entry.document, 0
             state = State.HOLDING if entry.with_document else State.WAITING
-        self._wait(entry, state, min(now + wait_s, entry.contact_due))
+        self._wait(entry, state, min(now + wait_s, until))
         return [self._save(entry, sending=entry.doubt)]
 
     def _forget_order(self, entry: _Entry) -> None:
@@ -1096,13 +1224,17 @@ class Ledger:
 
         A document, too.
         """
-        if entry.is_document:
+        is_document = entry.is_document
+        if not is_document:
+            entry.sends -= 1
+        if self._pause_of(entry) is not None:
+            self._hold(entry)
+        elif is_document:
             self._to(entry, State.DUE)
             entry.queue.polls.appendleft(entry)
-            return [self._save(entry, sending=entry.doubt)]
-        entry.sends -= 1
-        self._to(entry, State.TAGGED)
-        entry.queue.tagged.appendleft(entry)
+        else:
+            self._to(entry, State.TAGGED)
+            entry.queue.tagged.appendleft(entry)
         return [self._save(entry, sending=entry.doubt)]
 
     def _may_send_document(self, entry: _Entry) -> bool:
@@ -1126,7 +1258,8 @@ class Ledger:
             self._documents.sent(_lane(entry), entry.version)
 
     def _overran(self, entry: _Entry, now: float) -> bool:
-        return now - entry.first_seen > self._policy.deadline_s
+        deadline_s = self._policy.deadline_s
+        return now - entry.first_seen > deadline_s and self._elapsed_s(entry, entry.first_seen, now) > deadline_s
 
     def _too_late(self, entry: _Entry, now: float, why: str, reason: Reason = Reason.DEADLINE) -> list[Effect]:
         return self._give_up(entry, reason, f"not delivered within {self._policy.deadline_s:g} s: {why}", now)

@@ -97,7 +97,7 @@ async def _play_until_told(
             url = base_url or simulator.url
             engage = await put_up.enter_async_context(engage_at(url))
             topics = RelayTopics(name, f"{name}.engage.delay", f"{name}.engage.dead-letters", f"{name}.engage.outcomes")
-            brokers = kafka or put_up.enter_context(stage.mock_cluster(topics))
+            brokers = kafka or put_up.enter_context(stage.mock_cluster(topics, f"{name}.engage.control"))
             stage.write_configuration(
                 configuration,
                 bootstrap_servers=brokers,

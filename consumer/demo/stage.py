@@ -55,11 +55,14 @@ class Relay:
 
 
 @contextlib.contextmanager
-def mock_cluster(names: topics.RelayTopics) -> Iterator[str]:
-    """Run librdkafka's mock cluster with these topics; yields its address. It lives inside the client held here."""
+def mock_cluster(names: topics.RelayTopics, control: str) -> Iterator[str]:
+    """Run librdkafka's mock cluster with these topics, the control topic among them; yields its address.
+
+    It lives inside the client held here.
+    """
     with _quiet():
         holder = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1}, logger=clients.LOGGER)
-        for name in (names.source, *names.own):
+        for name in (names.source, *names.own, control):
             holder.list_topics(name, timeout=CALL_TIMEOUT_S)  # asked for by name, a topic is made
         brokers = holder.list_topics(timeout=CALL_TIMEOUT_S).brokers.values()
         yield ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
@@ -71,6 +74,7 @@ def real_topics(settings: Settings) -> Iterator[None]:
     with _quiet():
         admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
         names = [name for each in settings.topics for name in (each.source, *each.own)]
+        names += [] if settings.control_topic is None else [settings.control_topic]
         try:
             admin.list_topics(timeout=CALL_TIMEOUT_S)
         except KafkaException as error:
@@ -80,7 +84,7 @@ def real_topics(settings: Settings) -> Iterator[None]:
                 new = [NewTopic(each.source, PARTITIONS, -1) for each in settings.topics]
                 for made in admin.create_topics(new, request_timeout=CALL_TIMEOUT_S).values():
                     made.result(2 * CALL_TIMEOUT_S)
-                topics.create(admin, settings.topics)
+                topics.create(admin, settings.topics, control=settings.control_topic)
             except KafkaException as error:
                 raise StageError(f"cannot make the demo's topics: {clients.error_of(error).str()}") from None
             except (TopicError, TimeoutError) as error:

@@ -1,9 +1,10 @@
 """The one reader of times: what platforms write for a moment, as a moment, or that it is none.
 
 A text may be RFC 3339 or one of its relatives (no seconds, a comma, seven or nine digits, `+0100`, a zone's name in
-brackets or behind a space, ISO 8601's basic form), an e-mail's date, .NET's `/Date(…)/`, or a number in quotes. A
-number counts seconds, milliseconds, microseconds or nanoseconds since 1970: its size tells which. Protobuf's
-`{seconds, nanos}` and Java's `[year, month, day, hour, minute, second, nanosecond]` are moments, too.
+brackets or behind a space, ISO 8601's basic form, also without its T), an e-mail's date, .NET's `/Date(…)/`, or a
+number in quotes. A number counts seconds, milliseconds, microseconds or nanoseconds since 1970: its size tells which.
+Protobuf's `{seconds, nanos}`, Firestore's and PHP's objects, and Java's `[year, month, day, hour, minute, second,
+nanosecond]` are moments, too.
 
 Rules:
  1. A time without a zone is no moment yet. It becomes one by the zone that the route names, and nothing guesses it.
@@ -42,14 +43,15 @@ _ZONE = r"(?P<zone>[Zz]|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?(?::?[0-9]{2})?)?"
 _ISO = re.compile(
     r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})"
     r"(?:(?:[Tt]| )(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?)?)?"
-    rf" ?{_ZONE}(?:\[(?P<name>[A-Za-z][A-Za-z0-9_+/-]*)\])?",
+    # Go's own form has the zone's letters behind its offset: `+0100 CET`.
+    rf" ?{_ZONE}(?:(?<=[+-][0-9]{{4}}) [A-Z]{{3,4}})?(?:(?:\[| (?=[A-Za-z]+/))(?P<name>[A-Za-z][A-Za-z0-9_+/-]*)\]?)?",
     re.ASCII,
 )
 # RFC 3339, as most platforms write it: for this, Python's own reader says the same, in a third of the time.
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT[0-2]\d:\d\d:[0-5]\d(?:\.\d{1,6})?(?:Z|[+-][0-2]\d:[0-5]\d)", re.ASCII)
 _BASIC = re.compile(
     r"(?P<year>[0-9]{4})(?P<month>[0-9]{2})(?P<day>[0-9]{2})"
-    r"[Tt](?P<hour>[0-9]{2})(?P<minute>[0-9]{2})(?:(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?)?"
+    r"[Tt]?(?P<hour>[0-9]{2})(?P<minute>[0-9]{2})(?:(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?)?"
     rf" ?{_ZONE}(?P<name>(?!))?",
     re.ASCII,
 )
@@ -187,7 +189,10 @@ def _read_object(value: dict[str, object], zone: tzinfo | None) -> datetime | Un
         return read_time(value["$date"], zone, "ms" if isinstance(value["$date"], int) else None)
     if isinstance(value.get("$numberLong"), str):
         return _counted(int(str(value["$numberLong"])), "ms")
-    seconds, nanoseconds = value.get("seconds"), value.get("nanos", 0)
+    if isinstance(value.get("timezone"), str) and isinstance(value.get("date"), str):  # PHP's
+        return read_time(f"{value['date']} {value['timezone']}", zone)
+    seconds = value.get("seconds", value.get("_seconds"))  # Protobuf's; Firestore's
+    nanoseconds = value.get("nanos", value.get("_nanoseconds", 0))
     if isinstance(seconds, str) and _COUNT.fullmatch(seconds):
         seconds = int(seconds)  # Protobuf's JSON writes 64 bits in quotes
     if not (_is_integer(seconds) and _is_integer(nanoseconds)):

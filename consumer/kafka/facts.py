@@ -1,8 +1,8 @@
 """What the Kafka edges report: facts as data.
 
-The source and the journal run on threads of their own. They know nothing of who reads their facts. Each
-is given a `Report`, gives it one frozen fact after the other, and continues. Only a hand-over waits for
-an answer: for `Revoked.settled`.
+The source, the journal and the control topic's reader run on threads of their own. They know nothing of
+who reads their facts. Each is given a `Report`, gives it one frozen fact after the other, and continues.
+Only a hand-over waits for an answer: for `Revoked.settled`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from consumer.core.ownership import Assignment
+from consumer.core.pauses import Pauses
 from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka.journal.writes import DeadLetter, Put, Write
 from consumer.kafka.records import SourceEvent
@@ -184,6 +185,24 @@ class Fenced:
     why: str
 
 
+# -- of the control topic's reader ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ControlRead:
+    """All that the control topic says now. `unreadable`: how many of its records this version cannot read."""
+
+    pauses: Pauses
+    unreadable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ControlNotRead:
+    """The control topic cannot be read now. What was read before holds on."""
+
+    why: str
+
+
 Fact = (
     Assigned
     | Revoked
@@ -203,6 +222,8 @@ Fact = (
     | DeadLetterRefused
     | TransactionAborted
     | Fenced
+    | ControlRead
+    | ControlNotRead
 )
 Report = Callable[[Fact], None]
 """Takes a fact from any thread and returns at once."""

@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient
 
 from consumer.errors import ConfigurationError, KafkaUnreachableError
 from consumer.kafka import clients
+from consumer.kafka.msk import Signer
 
 FIRST_TRY_S = 1.0  # a broker at hand answers in milliseconds; after this somebody should know what we wait for
 NEXT_TRY_S = 5.0
@@ -53,15 +54,21 @@ def cause_of(text: str) -> tuple[str, str] | None:
 
 
 class Causes:
-    """Why connections failed: the last cause of each address. Told by a client when somebody polls it."""
+    """Why connections failed: the last cause of each address. Told by a client when somebody polls it.
 
-    def __init__(self) -> None:
+    `signer`: whose failure to log in is a cause, too.
+    """
+
+    def __init__(self, signer: Signer | None = None) -> None:
         self._by_address: dict[str, str] = {}
+        self._signer = signer
 
     def note(self, error: KafkaError) -> None:
         """Take what a client says."""
         if (found := cause_of(error.str())) is not None:
             self._by_address[found[0]] = found[1]
+        elif error.code() == KafkaError._AUTHENTICATION:  # before there is any connection: no token could be had
+            self._by_address["login"] = error.str()[:MAX_CAUSE]
 
     def explained(self, admin: AdminClient, error: KafkaException) -> KafkaException:
         """Return an error of a call with the causes before it, where there are any."""
@@ -69,16 +76,28 @@ class Causes:
         return clients.exception(clients.error_of(error), str(self)) if self._by_address else error
 
     def __str__(self) -> str:
-        return "; ".join(f"{address}: {why}" for address, why in sorted(self._by_address.items()))
+        signing = None if self._signer is None else self._signer.failure
+        return signing or "; ".join(f"{address}: {why}" for address, why in sorted(self._by_address.items()))
+
+
+class NoTokenError(Exception):
+    """A client could not be made, because nobody gave it a token. The text says why."""
 
 
 def watched(kafka: clients.Properties) -> tuple[AdminClient, Causes]:
-    """Return an admin client, and why its connections fail. Raises ConfigurationError where none can be made."""
+    """Return an admin client, and why its connections fail.
+
+    Raises ConfigurationError where none can be made, NoTokenError where one can be made later.
+    """
     causes = Causes()
     try:
-        properties: dict[str, Any] = {**clients.base(kafka), "error_cb": causes.note}
+        properties: dict[str, Any] = {**clients.base(kafka)}
+        causes = Causes(properties.get("oauth_cb"))
+        properties["error_cb"] = causes.note
         return AdminClient(properties, logger=_QUIET), causes
     except KafkaException as error:  # a file that cannot be read or holds something else; properties that do not fit
+        if clients.error_of(error).code() == KafkaError.SASL_AUTHENTICATION_FAILED:
+            raise NoTokenError(str(causes) or clients.error_of(error).str()) from None
         text = clients.error_of(error).str().removeprefix("Failed to create admin client: ")
         raise ConfigurationError((f"kafka: {text}",)) from None
 
@@ -95,8 +114,11 @@ def reached(
     `say` is told again and again what the wait is for. Ends without an answer when `stopped`.
     Raises KafkaUnreachableError after `give_up_s`, ConfigurationError where no client can be made.
     """
-    admin, causes = watched(kafka)
     begun, patience_s = time.monotonic(), FIRST_TRY_S
+    while (found := _made(kafka, say)) is None:
+        if stopped() or time.monotonic() - begun >= give_up_s:
+            raise KafkaUnreachableError("Kafka was not asked: nobody gave us a token to log in with")
+    admin, causes = found
     while not stopped():
         try:
             admin.list_topics(timeout=patience_s)  # of all calls the one that no missing right and no controller fails
@@ -111,6 +133,15 @@ def reached(
         else:
             break
     return admin, causes
+
+
+def _made(kafka: clients.Properties, say: Callable[[str], None]) -> tuple[AdminClient, Causes] | None:
+    """Return what `watched` returns; None, and say so: nobody gives us a token yet. That takes confluent-kafka 10 s."""
+    try:
+        return watched(kafka)
+    except NoTokenError as error:
+        say(f"waiting for a login to Kafka: {error}")
+        return None
 
 
 class Waiting:

@@ -173,6 +173,7 @@ def new_action(routed: Routed, event: SourceEvent, *, shadow: bool = False) -> N
         event_time=_event_time(routed.event_time_ms),
         shadow=shadow,
         fact=None if fact is None else bytes.fromhex(fact),
+        action=routed.action,
     )
 
 
@@ -227,6 +228,7 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         event_time=_event_time(payload.event_time_ms),
         shadow=payload.shadow,
         fact=_fact_of(payload),
+        action=payload.action,
     )
     return LiveAction(
         offset=place,

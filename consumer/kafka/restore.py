@@ -120,8 +120,9 @@ class _Reading:
 
     def take(self, record: Message) -> None:
         key, value, offset = record.key(), record.value(), record.offset() or 0
-        self.next = max(self.next, offset + 1)
         self.count += 1
+        if offset >= self.next:
+            self.next = offset + 1
         if key is None:
             return
         if key == POSITION_KEY:

@@ -280,10 +280,11 @@ class Dispatch:
         return None if self._tracing is None else self._tracing.trace_id(payload)
 
     def _may_send(self, request: Request) -> bool:
-        """Rule 1."""
+        """Rule 1. What was paused meanwhile does not leave, either."""
         is_ours = self._source.owns(request.action_id.assignment)
         confirmed_at = request.ownership_confirmed_at
-        return is_ours and confirmed_at is not None and self._clock() < confirmed_at + self._lease_s
+        in_time = confirmed_at is not None and self._clock() < confirmed_at + self._lease_s
+        return is_ours and in_time and not self._ledger.is_paused(request.action_id)
 
     def _count_word(self, connection: Connection, status: str) -> None:
         """Count the status of a job that is not ready. Each word is logged once, because no document lists them."""

@@ -115,6 +115,16 @@ class ParkedReader(Protocol):
         """
 
 
+class Control(Protocol):
+    """The reader of the control topic. It never blocks; it reports what kafka/facts.py lists."""
+
+    def start(self) -> None:
+        """Begin to read."""
+
+    def stop(self) -> None:
+        """End."""
+
+
 def is_stuck(journal: Journal) -> bool:
     """Whether a call of the journal's will never return (librdkafka issues 5456, 5511)."""
     return journal.stuck_for() > STUCK_S

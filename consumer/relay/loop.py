@@ -33,6 +33,7 @@ from consumer.core.effects import ActionId
 from consumer.core.ledger import Ledger, Policy
 from consumer.core.ownership import Assignment
 from consumer.core.parking import Memory
+from consumer.core.pauses import NO_PAUSES, UNKNOWN_PAUSES, Pauses
 from consumer.core.progress import FAULTS, STALL_S, ProgressWatch, StallReason, by_reason
 from consumer.core.repeats import Repeats
 from consumer.events.formats.formats import JSON, Formats
@@ -42,6 +43,8 @@ from consumer.kafka.facts import (
     ClientError,
     Committed,
     Consumed,
+    ControlNotRead,
+    ControlRead,
     DeadLetterAt,
     DeadLetterRefused,
     DelayTopicRecreated,
@@ -66,7 +69,7 @@ from consumer.kafka.records import Unreadable, live_action, place_of_key
 from consumer.kafka.source.membership import MIN_HAND_OVER_S
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
-from consumer.relay.edges import Journal, ParkedReader, Restorer, Source, is_dead, is_stuck
+from consumer.relay.edges import Control, Journal, ParkedReader, Restorer, Source, is_dead, is_stuck
 from consumer.relay.inbox import Inbox
 from consumer.relay.log import ThrottledLog
 from consumer.relay.outbox import Limits, Outbox
@@ -124,6 +127,7 @@ class Relay:
         schemas: Schemas | None = None,
         unknown_schema_grace_s: float = 0.0,
         drained: Collection[str] = (),
+        control: Control | None = None,
         log: structlog.stdlib.BoundLogger = _LOG,
     ) -> None:
         """Be ready to `run`.
@@ -132,7 +136,8 @@ class Relay:
         `dead_letter_topics`: ours, see outbox.py. `jitter` draws from [0, 1). `hand_over_s`: how
         long the source waits for a hand-over at most. `stall_s`: see progress.py. `repeats`: None: each event is sent;
         `read_facts` reads back what was sent before, None: nothing is known. `schemas`, `unknown_schema_grace_s`: see
-        schemas.py. `drained`: the source topics that are no longer configured (removed.py).
+        schemas.py. `drained`: the source topics that are no longer configured (removed.py). `control`: reads which
+        pauses there are; until it has, nothing is asked of Engage. None: there are none.
         """
         self._inbox = inbox
         self._source = source
@@ -147,7 +152,11 @@ class Relay:
         self._log = ThrottledLog(log, clock)
         self._tasks = Tasks(self.fail)
         connections = list(connections)
-        self._ledger = Ledger(policy, jitter, Memory(limits.pending, len(connections), limits.parked))
+        self._control = control
+        self._control_waits = None if control is None else "the control topic is not read yet"
+        self._control_unreadable = 0
+        pauses = NO_PAUSES if control is None else UNKNOWN_PAUSES
+        self._ledger = Ledger(policy, jitter, Memory(limits.pending, len(connections), limits.parked), pauses)
         self._refused = RefusedDeadLetters()
         self._outbox = Outbox(
             ledger=self._ledger,
@@ -244,6 +253,8 @@ class Relay:
         self._ended = self._loop.create_future()
         self._inbox.open(self._take)
         self._journal.start()
+        if self._control is not None:
+            self._control.start()
         self._source.start()
         self._check()
         stopped = self._loop.create_task(stop.wait())
@@ -274,6 +285,8 @@ class Relay:
         )  # only where the source could not hand its partitions over any more
         left_s = 0.0 if is_dead(self._journal) else until - self._clock()
         await self._loop.run_in_executor(None, self._journal.stop, max(MIN_STOP_S, left_s))
+        if self._control is not None:
+            await self._loop.run_in_executor(None, self._control.stop)
 
     def _uncaught(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """End when a callback fails: without its next step the relay would stand still in silence."""
@@ -324,7 +337,7 @@ class Relay:
         self._outbox.settle_ends()
         now = self._clock()
         self._watch_progress(now)
-        self.waiting = self._waits.why
+        self.waiting = self._waits.why or self._control_waits
         self._metrics.publish(self._snapshot(now))
         self._tick_soon()
         self._loop.call_later(self._check_interval_s, self._check)
@@ -379,6 +392,8 @@ class Relay:
             partitions=self._partitions.figures(),
             dead_letters=tuple(self._dead_letters),
             refused_dead_letters=self._refused.figures(),
+            pauses=self._ledger.pauses.on(now),
+            control_unreadable=self._control_unreadable,
         )
 
     # -- facts --------------------------------------------------------------------------------------------------
@@ -416,6 +431,11 @@ class Relay:
                 self._source.rejoin()
             case Statistics(figures):
                 self._metrics.librdkafka_statistics("source", figures)
+            case ControlRead(pauses, unreadable):
+                self._controlled(pauses, unreadable)
+            case ControlNotRead(why):
+                self._control_waits = f"the control topic cannot be read: {why}"
+                self._log.throttled("the control topic cannot be read; the pauses that are known hold on", why=why)
             case ClientError(why):
                 self._log.throttled("Kafka", why=why)
             case GivenUp(assignment, why):
@@ -425,6 +445,25 @@ class Relay:
                     self.fail(error)
             case Failed(error):
                 self.fail(error)
+
+    def _controlled(self, pauses: Pauses, unreadable: int) -> None:
+        """Take what the control topic says."""
+        now = self._clock()
+        before = {each.id: each for each in self._ledger.pauses.on(now)}
+        after = {each.id: each for each in pauses.on(now)}
+        for each in after.values():
+            if each.id not in before:
+                self._log.warning(
+                    "paused", id=each.id, what=each.what, mode="discard" if each.discard else "hold", why=each.reason
+                )
+        for each in before.values():
+            if each.id not in after:
+                self._log.info("resumed", id=each.id, what=each.what)
+        if unreadable != self._control_unreadable:
+            self._log.error("records of the control topic cannot be read, and are ignored", records=unreadable)
+        self._control_waits, self._control_unreadable = None, unreadable
+        self._outbox.apply(self._ledger.pause(pauses, now), now)
+        self._tick_soon()
 
     def _consumed(self, batch: Iterable[Read]) -> None:
         now = self._clock()

@@ -276,6 +276,8 @@ class Outbox:
             case Close():
                 if effect.outcome is OutcomeName.SHADOW:
                     self._metrics.stopped(effect.route, "shadow")
+                elif effect.outcome is OutcomeName.WITHHELD:
+                    self._metrics.stopped(effect.route, "withheld")
                 return tombstone_of(effect, now)
             case GiveUp():
                 if self._tracing is not None:
@@ -343,6 +345,7 @@ def tombstone_of(closed: Close, now: float) -> Tombstone:
             times=closed.times,
             attempts=closed.attempts,
             sends=closed.sends,
+            reason=closed.reason,
         )
     return Tombstone(assignment, action_key(place, closed.route), outcome)
 

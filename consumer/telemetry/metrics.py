@@ -34,6 +34,7 @@ from prometheus_client.registry import Collector
 from consumer.core.ledger import AGE_SLOT_S
 from consumer.core.outcomes import Accepted, DocumentOutcome, PollOutcome, SendOutcome
 from consumer.core.ownership import Partition
+from consumer.core.pauses import Pause
 from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.progress import Stall, StallReason
 from consumer.engage.http import Endpoint, FailureKind
@@ -152,6 +153,8 @@ class Snapshot:
     partitions: Mapping[Partition, PartitionFigures] = field(default_factory=dict)
     dead_letters: tuple[DeadLettered, ...] = ()  # the last ones
     refused_dead_letters: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # by source topic; the last why
+    pauses: tuple[Pause, ...] = ()  # that are on
+    control_unreadable: int = 0  # records of the control topic
 
     @property
     def oldest_pending_age_s(self) -> float:
@@ -561,6 +564,17 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
         "refused_dead_letters", "Dead letters that wait in the delay topic: their topic refuses them.", "topic",
         ((topic, count) for topic, (count, _) in snapshot.refused_dead_letters.items()),
     )  # fmt: skip
+    yield _gauge(
+        "pauses",
+        "Pauses that are on, by mode (hold, discard): what they cover is not sent.",
+        "mode",
+        ((mode, sum(each.discard is (mode == "discard") for each in snapshot.pauses)) for mode in ("hold", "discard")),
+    )
+    yield _gauge(
+        "control_records_unreadable",
+        "Records of the control topic that this version cannot read, and ignores.",
+        values=[("", snapshot.control_unreadable)],
+    )
     yield _gauge(
         "dead_letters_waiting",
         "Dead letters that wait for a redrive, of the owned partitions; absent while nobody counted them.",

@@ -18,10 +18,10 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from consumer.kafka import clients
-from consumer.kafka.topics.rules import COMPACTED, DEAD_LETTERS, TopicRules, outcomes_configuration
+from consumer.kafka.topics.rules import COMPACTED, CONTROL, DEAD_LETTERS, TopicRules, outcomes_configuration
 from consumer.kafka.topics.topics import RelayTopics
 from tests.support.broker import KafkaBroker, started
-from tests.support.sandbox import Member, Sandbox, SandboxFactory, TopicFactory, led
+from tests.support.sandbox import Member, Sandbox, SandboxFactory, TopicFactory, control_topic, led
 from tests.support.waiting import PATIENCE_S, until
 
 HERE = Path(__file__).parent
@@ -122,9 +122,12 @@ def sandboxes(bootstrap_servers: str) -> Iterator[SandboxFactory]:
                 NewTopic(topics.dead_letters, partitions, 1, config={**DEAD_LETTERS, **(dead_letters or {})}),
                 NewTopic(outcomes, partitions, 1, config=outcomes_configuration(TopicRules())),
             ]
+            control = control_topic(group or f"{name}-group")
+            if control not in admin.list_topics(timeout=PATIENCE_S).topics:  # a group may have several sources
+                new.append(NewTopic(control, 1, 1, config=CONTROL))
             for future in admin.create_topics(new).values():
                 future.result(PATIENCE_S)
-            made_partitions = [(each.topic, n) for each in new for n in range(partitions)]
+            made_partitions = [(each.topic, n) for each in new for n in range(each.num_partitions)]
             until(lambda: led(admin, made_partitions), "the new partitions have leaders")
             properties: dict[str, str | int | float | bool] = {
                 "bootstrap.servers": address,

@@ -13,14 +13,14 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from consumer.kafka import clients
-from consumer.kafka.topics.rules import COMPACTED, DEAD_LETTERS, TopicRules, outcomes_configuration
+from consumer.kafka.topics.rules import COMPACTED, CONTROL, DEAD_LETTERS, TopicRules, outcomes_configuration
 from consumer.kafka.topics.topics import RelayTopics
 from tests.chaos.stage import EVENTS, Stage, StageFactory
 from tests.support.broker import KafkaBroker, started
 from tests.support.cluster import KafkaCluster
 from tests.support.figures import Figures, Scale
 from tests.support.relay_process import RelayProcess
-from tests.support.sandbox import Sandbox, SandboxFactory
+from tests.support.sandbox import Sandbox, SandboxFactory, control_topic
 
 OPEN = 100  # events at the least, lest it run out of work
 WHILE_AWAY = 30  # actions that are accepted while it is away
@@ -47,6 +47,7 @@ def replicated(cluster: KafkaCluster, partitions: int) -> Sandbox:
     configurations = (COMPACTED, DEAD_LETTERS, outcomes_configuration(TopicRules()))
     for topic, config in ((topics.source, {}), *zip(topics.own, configurations, strict=True)):
         cluster.create_topic(topic, partitions, config)
+    cluster.create_topic(control_topic(f"{name}-group"), 1, CONTROL)
     # The first that answers is asked on: a client that knew a frozen node would wait for it.
     properties = clients.base({"bootstrap.servers": cluster.bootstrap_servers, "reconnect.backoff.max.ms": 500})
     admin = AdminClient({**properties, "socket.timeout.ms": 5000}, logger=clients.LOGGER)

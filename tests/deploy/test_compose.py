@@ -200,7 +200,8 @@ def test_the_broker_alone_is_where_getting_started_looks_for_it() -> None:
     (address,) = re.findall(r"export KAFKA_BOOTSTRAP_SERVERS=(\S+)", text)
     kafka = SERVICES["kafka"]
 
-    assert "docker compose up --detach kafka" in text
+    assert "docker compose run --rm source-topic" in text
+    assert list(SERVICES["source-topic"].depends_on) == ["kafka"]
     assert f"OUTSIDE://{address}" in kafka.environment["KAFKA_ADVERTISED_LISTENERS"].split(",")
     assert kafka.depends_on == []
     assert [each.split(":")[1] for each in kafka.ports] == [address.rpartition(":")[2]]

@@ -65,12 +65,16 @@ def sections(text: str) -> dict[str, str]:
 
 def commands(text: str) -> list[list[str]]:
     """Return the words of each command in a code line, pipes taken apart."""
-    found = []
+    return [words for line in lines(text) for words in _words(line) if words]
+
+
+def lines(text: str) -> list[str]:
+    """Return the code lines as they stand, for a shell; a continued one is one."""
+    found: list[str] = []
     for paragraph in _code(_FENCE.sub("", text)):
         if not _DRAWING.search(paragraph):
-            for line in paragraph.replace("\\\n", " ").splitlines():
-                found.extend(_words(line))
-    return [words for words in found if words]
+            found.extend(line.strip() for line in paragraph.replace("\\\n", " ").splitlines())
+    return [line for line in found if line]
 
 
 def _code(text: str) -> Iterator[str]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.docs.documents import ROOT
+from tests.docs.documents import ROOT, links
 
 GITHUB = ROOT / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
@@ -67,6 +70,30 @@ def test_image_and_chart_are_published_side_by_side_for_both_kinds_of_machine() 
     (chart,) = [each for each in runs if "helm push" in each]
     assert 'helm package helm/engage-relay --version "$VERSION" --app-version "$VERSION"' in chart
     assert "oci://ghcr.io/" in chart
+
+
+def test_every_link_of_the_packaged_charts_readme_leads_somewhere(tmp_path: Path) -> None:
+    (run,) = [step["run"] for step in steps("release.yml") if "helm push" in step.get("run", "")]
+    before, _, _ = run.partition("helm package")
+    chart = tmp_path / "helm" / "engage-relay"
+    shutil.copytree(ROOT / "helm" / "engage-relay", chart)
+    where = {
+        "GITHUB_SERVER_URL": "https://git.acme.com",
+        "GITHUB_REPOSITORY": "shop/relay",
+        "GITHUB_REF_NAME": "v1.2.3",
+    }
+    script = before.partition("--password-stdin\n")[2]
+    subprocess.run(["bash", "-euc", script], cwd=tmp_path, env={**os.environ, **where}, check=True)
+
+    ignored = (chart / ".helmignore").read_text().splitlines()
+    found = links((chart / "README.md").read_text())
+    for link in found:
+        assert link.startswith("https://") or ((chart / link).is_file() and f"{link.split('/')[0]}/" not in ignored), (
+            link
+        )
+    assert "https://git.acme.com/shop/relay/blob/v1.2.3/docs/runbook.md" in found
+    meta = yaml.safe_load((chart / "Chart.yaml").read_text())
+    assert (meta["home"], meta["sources"]) == ("https://git.acme.com/shop/relay", ["https://git.acme.com/shop/relay"])
 
 
 def test_the_image_is_told_every_argument_that_its_labels_have() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,18 @@ PRODUCER = clients.producer({"bootstrap.servers": "b:9092"}, "t")
 def test_it_says_what_the_program_does(document: str, text: str) -> None:
     said = " ".join((ROOT / "docs" / Path(document).with_suffix(".md")).read_text().split())
     assert text in said
+
+
+def test_the_capacity_is_what_the_pace_allows() -> None:
+    rows = re.findall(
+        r"^\| (\d+) \| (\d+) \| ([\d.]+) \| ([\d,]+) \|$", (ROOT / "docs" / "tuning.md").read_text(), re.M
+    )
+    assert rows
+    for limit, instances, per_second, per_hour in rows:
+        share = int(limit) / int(instances)
+        used = max(pacing.RESERVE * share - pacing.FENCEPOST, pacing.MIN_OF_SHARE * share) * int(instances)
+        assert float(per_second) == round(used / 2, 2)  # a poll and an action
+        assert per_hour == f"{used / 2 * 3600:,.0f}"
 
 
 def test_half_of_a_small_share_is_used() -> None:

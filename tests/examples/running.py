@@ -54,7 +54,7 @@ def copied(example: Example, into: Path, brokers: str, urls: Mapping[str, str], 
         text = text.replace("api_key_file: ", f"api_key_file: {copy.folder}/")
         text = re.sub(r"http://[\d.:]+\d", lambda url: urls[url[0]], text)
         if topic is not None:
-            text = text.replace("topics: [orders]", f"topics: [{topic}]")
+            text = re.sub(r"(?<=topics: )\[[\w-]+\]", f"[{topic}]", text)
         file.write_text(text + "admin:\n  listen: 127.0.0.1:0\n")
     return copy
 

@@ -44,10 +44,11 @@ def by_order(actions: Iterable[Row], order_id: str) -> dict[object, list[tuple[o
 def test_engage_accepts_what_the_dry_run_foretells(name: str, tmp_path: Path) -> None:
     original = example(name)
     (run,), simulators = original.steps("engage-relay", "run"), original.steps("engage-relay", "simulate")
-    (topic,) = yaml.safe_load((original.folder / "relay.yaml").read_text())["source"]["topics"]
+    configured = yaml.safe_load((original.folder / "relay.yaml").read_text())
+    (topic,), group = configured["source"]["topics"], configured["kafka"]["group.id"]
     with ExitStack() as stack:
         topics = RelayTopics(topic, f"{topic}.engage.delay", f"{topic}.engage.dead-letters", f"{topic}.engage.outcomes")
-        brokers = stack.enter_context(mock_cluster(topics))
+        brokers = stack.enter_context(mock_cluster(topics, f"{group}.engage.control"))
         urls = {url_in_readme(words): stack.enter_context(simulator(words)) for words in simulators}
         copy = copied(original, tmp_path, brokers, urls)
         config = copy.folder / "relay.yaml"

@@ -77,7 +77,7 @@ class SimulatedEngage:
 
     async def _continues(self, permit: Permit) -> bool:
         """Tell whether the call takes another request: a redirect, an order behind its job, a PUT after a POST."""
-        if not self._scheduler.chance(0.2):
+        if not self._scheduler.chance(0.5):
             return True
         may = await permit()
         self._scheduler.reach("a call continued" if may else "a call was not to continue")

@@ -23,6 +23,7 @@ FAIL_POINTS = (
 IN_A_TRANSACTION = ("between two records", "offsets")  # written, and the offsets not sent yet
 HOUR_S = 3600
 MAX_PARTITIONS = 4
+MAX_PAUSES = 3
 
 
 def _running(scheduler: Scheduler) -> Process | None:
@@ -381,6 +382,14 @@ def jump(scheduler: Scheduler) -> bool:
     return True
 
 
+def pause(scheduler: Scheduler) -> bool:
+    """Somebody puts actions on hold for a while, or discards them."""
+    if scheduler.healing or len(scheduler.control.pauses) >= MAX_PAUSES:
+        return False
+    scheduler.control.pause()
+    return True
+
+
 def refuse(scheduler: Scheduler) -> bool:
     """The group does not take a member any more: another one has its name, or a right was withdrawn."""
     process = _running(scheduler)
@@ -409,12 +418,13 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "compact": (1, compact),
     "delete records": (1, delete_records),
     "more partitions": (1, grow),
-    "delay topic recreated": (1, recreate),
+    "delay topic recreated": (2, recreate),
     "source recreated": (1, recreate_source),
     "dead letters refused": (2, refuse_dead_letters),
     "partition lost": (2, lose),
-    "clock jump": (1, jump),
+    "clock jump": (2, jump),
     "member refused": (1, refuse),
+    "pause": (2, pause),
 }
 _DRAWN = [name for name, (weight, _) in FAULTS.items() for _ in range(weight)]
 

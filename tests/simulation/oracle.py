@@ -32,6 +32,8 @@ Rules (each has a mutation of the production code that breaks it, mutants.py):
 14. A source that is deleted and recreated brings other events at the same offsets. Once a person has adopted it, what
     was pending is still sent, and each new event is an event of its own. Before that nobody reads it.
 
+15. What a pause holds stays where it is, and loses nothing by it (control.py).
+
 Excused: a dead letter more for each that a delayed request committed without its own offset, and a record that such a
 request made visible ahead of its offset; nothing else of these events.
 """
@@ -50,6 +52,7 @@ from consumer.core.outcomes import Accepted, ActionOutcome
 from consumer.core.ownership import Assignment, Partition
 from consumer.core.places import incarnation_at, place_of
 from consumer.kafka.records import place_of_key, read_position
+from schemas.outcome import OutcomeName
 from schemas.pending_action import POSITION_KEY, Position, RefusedDeadLetter
 from tests.simulation import faults, outcomes
 from tests.simulation.kafka_model import Log, Member, Record, Transaction
@@ -176,6 +179,7 @@ class Oracle:
         at = (TOPICS.source, event.partition)
         epoch = process.source.ownership.owned.get(at, -1)
         self._scheduler.say(f"{process.id} sends event {event.number} (epoch {epoch})")
+        self._scheduler.control.sent(process, event)
         record = self._scheduler.delay_log(event.partition).live.get(event.key) or event.gone_intent
         if record is None or not _is_intent(record):
             self._scheduler.violate(f"event {event.number} is sent without a saved intent")
@@ -212,7 +216,14 @@ class Oracle:
     def _ended(self, event: Event) -> bool:
         is_kept = event.place in _kept(self._scheduler.delay_log(event.partition).live)
         dead = is_kept or event.gone_dead_letter or self._has_dead_letter(event)
-        return event.deleted or event.accepted > 0 or event.is_repeat or dead or self._is_gone(event)
+        gone = event.deleted or self._is_gone(event)
+        return gone or event.accepted > 0 or dead or event.is_repeat or self._is_withheld(event)
+
+    def _is_withheld(self, event: Event) -> bool:
+        """Whether it was discarded, as its outcome says, or as a tombstone may mean that became visible without it."""
+        at = (event.partition, event.place)
+        unheard = at in self._outcomes.ended_unheard and self._scheduler.control.may_be_withheld(event)
+        return event.withheld or unheard
 
     def _has_dead_letter(self, event: Event) -> bool:
         return (event.partition, event.place) in self._dead_letters
@@ -225,7 +236,9 @@ class Oracle:
     def not_ready(self, process: Process, event: Event) -> None:
         """Engage answers a poll that there is no tag yet: rule 12."""
         scheduler = self._scheduler
-        if scheduler.healing and not scheduler.profile.skew_s and scheduler.now > event.first_seen + DEADLINE_S:
+        held_s = scheduler.control.held_s(event, event.first_seen)
+        late = scheduler.now > event.first_seen + DEADLINE_S + held_s
+        if scheduler.healing and not scheduler.profile.skew_s and late:
             event.late_polls[process.id] += 1
             if event.late_polls[process.id] > MAX_LATE_POLLS:
                 scheduler.violate(f"event {event.number} is still polled, long after its deadline")
@@ -235,18 +248,29 @@ class Oracle:
         now = self._scheduler.now
         if event.refused_at is None:
             event.refused_at = now
-        event.refused_late += now > event.refused_at + CONTACT_GRACE_S
+        held_s = self._scheduler.control.held_s(event, event.refused_at)
+        event.refused_late += now > event.refused_at + CONTACT_GRACE_S + held_s
         if event.refused_late > MAX_LATE_TRIES and not self._scheduler.profile.skew_s:
             self._scheduler.violate(f"event {event.number} is still tried, long after its grace for a contact")
 
     def _given_up_without_contact(self, event: Event) -> None:
         """Check a dead letter `no_contact`: rule 10."""
         now = self._scheduler.now
-        waited_s = math.inf if event.refused_at is None else now - event.refused_at
+        control = self._scheduler.control
+        waited_s = math.inf
+        if event.refused_at is not None:
+            waited_s = now - event.refused_at - control.held_s(event, event.refused_at)
         overran = now > event.drawn_at + DEADLINE_S
         # A record holds milliseconds: who restores it may count one more.
         if waited_s < CONTACT_GRACE_S - 0.001 and not overran and not self._scheduler.profile.skew_s:
             self._scheduler.violate(f"event {event.number} was given up {waited_s:g} s after its order had no contact")
+
+    def _given_up_for_its_deadline(self, event: Event) -> None:
+        """Check a dead letter `deadline`: the time on hold does not count (control.py, rule 2)."""
+        scheduler = self._scheduler
+        waited_s = scheduler.now - event.first_seen - scheduler.control.held_s(event, event.first_seen)
+        if waited_s < DEADLINE_S - 0.001 and not scheduler.profile.skew_s:
+            self._wrong(event, f"given up for its deadline after {waited_s:g} s that were not on hold")
 
     def accepted(self, event: Event) -> None:
         """Engage processed an action."""
@@ -266,6 +290,7 @@ class Oracle:
         at = (TOPICS.source, event.partition)
         epoch = process.source.ownership.owned.get(at, -1)
         self._scheduler.say(f"{process.id} sends the document of event {event.number} (epoch {epoch})")
+        self._scheduler.control.sent(process, event)
         if not self.is_owner(process, at):
             owner = self._owner(at)
             self._scheduler.violate(
@@ -353,10 +378,12 @@ class Oracle:
                 self._dead_letters[at] = self._dead_letters.get(at, 0) + 1
                 reason = header(record.headers, "reason")
                 self._scheduler.reach(f"dead letter: {reason}")
+                if reason == "deadline":
+                    self._given_up_for_its_deadline(self._by_place[at])
                 if reason == "no_contact":
                     self._given_up_without_contact(self._by_place[at])
                 profile = self._scheduler.profile
-                if self._scheduler.chance(0.8 if profile.documents else 0.4 if profile.repeats else 0.1):
+                if self._scheduler.chance(0.8 if profile.documents else 0.8 if profile.repeats else 0.1):
                     after_s = self._scheduler.pick((0.1, 5.0, 60.0))
                     self._scheduler.at(self._scheduler.now + after_s, partial(faults.redrive, self._scheduler))
             elif log.topic == TOPICS.delay:
@@ -381,8 +408,19 @@ class Oracle:
             event = self._by_place[outcomes.event_at(outcome)]
             if (why := outcomes.check(event, outcome) or self.repeats.ended(event, outcome)) is not None:
                 self._wrong(event, why)
+            if outcome.outcome is OutcomeName.WITHHELD:
+                self._withheld(event)
             if event.is_repeat:
                 self._scheduler.reach("a repeat was not sent")
+
+    def _withheld(self, event: Event) -> None:
+        """Note that an action was discarded (control.py, rule 4)."""
+        self._scheduler.reach("an action was withheld")
+        if not self._scheduler.control.may_be_withheld(event):
+            self._wrong(event, "withheld, though nobody discards it")
+        if event.unanswered or (event.accepted and not event.withheld):
+            self._wrong(event, "withheld, though Engage may have it")
+        event.withheld = True
 
     def _tear(self, log: Log, record: Record) -> None:
         """It is visible, and who wrote it may write it again: a dead letter has no key that would make them one."""
@@ -518,7 +556,7 @@ class Oracle:
                 accepted += event.accepted > 0
                 # what both count, and what the operator took away
                 both += event.accepted > 0 and (has_dead_letter or record is not None)
-                gone += what in ("deleted", "gone", "in memory")
+                gone += what in ("deleted", "gone", "in memory", "withheld")
                 repeats += what == "a repeat"
         if unknown:
             scheduler.violate(f"{unknown} pending records of no event")
@@ -576,6 +614,9 @@ class Oracle:
                 wrong = "accepted and a dead letter, never in doubt"
         elif event.is_repeat and not event.accepted:
             event.bereft = False
+        elif not event.accepted and self._is_withheld(event):
+            wrong = self._outcomes.what_is_wrong(event, read=read, pending=False, dead_letter=False, repeat=False)
+            return "withheld" if wrong is None else self._wrong(event, wrong)
         elif not event.accepted:
             if event.bereft:
                 return self._bereft(event)
@@ -615,7 +656,8 @@ class Oracle:
             if self._outcomes.differs_from(number, self._scheduler.kafka.logs[outcomes.TOPIC, number].settled()):
                 self._scheduler.violate(f"partition {number} has other outcomes than were counted")
             for event in self.events[number]:
-                if event.bereft and not event.accepted and not self._has_dead_letter(event) and self._is_paused(event):
+                ended = event.accepted or self._has_dead_letter(event) or self._is_withheld(event)
+                if event.bereft and not ended and self._is_paused(event):
                     self._wrong(event, "lost, though it was in memory when the delay topic was deleted")
 
 

@@ -30,7 +30,7 @@ class Outcomes:
     def __init__(self) -> None:
         self.counted: Counter[At] = Counter()
         self._torn: Counter[At] = Counter()
-        self._ended_unheard: set[At] = set()  # a tombstone became visible, perhaps without its outcome
+        self.ended_unheard: set[At] = set()  # a tombstone became visible, perhaps without its outcome
         self._torn_dead_letters: set[tuple[At, str]] = set()
 
     def tear(self, log: Log, record: Record) -> None:
@@ -39,9 +39,9 @@ class Outcomes:
             self._torn[event_at(_read(record))] += 1
         elif (dead_letter := _dead_letter(log, record)) is not None:
             self._torn_dead_letters.add(dead_letter)
-            self._ended_unheard.add(dead_letter[0])
+            self.ended_unheard.add(dead_letter[0])
         elif log.topic == TOPICS.delay and record.value is None:
-            self._ended_unheard.add((log.partition, _place_of(record)))
+            self.ended_unheard.add((log.partition, _place_of(record)))
 
     def committed(self, transaction: Transaction, *, torn: bool, bereft: Callable[[At], bool]) -> str | None:
         """Count a transaction's outcomes. Returns what is wrong with it as a whole.
@@ -63,7 +63,7 @@ class Outcomes:
             if log.topic == TOPICS.delay and record.value is None
         }
         of_pending = [one for one in found if one not in given_up and one.outcome is not OutcomeName.REPEAT]
-        alone = set(map(event_at, of_pending)) - tombstones - self._ended_unheard
+        alone = set(map(event_at, of_pending)) - tombstones - self.ended_unheard
         alone = {at for at in alone if not bereft(at)}
         return f"outcomes of {alone} without their tombstones" if alone else None
 
@@ -71,9 +71,10 @@ class Outcomes:
         """Say what is wrong with an event's outcomes."""
         at = event.partition, event.place
         count, torn = self.counted[at], self._torn[at]
-        has_ended = read and not pending and (dead_letter or repeat or (event.payload and event.accepted > 0))
+        accepted = event.payload and (event.accepted > 0 or event.withheld)
+        has_ended = read and not pending and (dead_letter or repeat or accepted)
         most = torn + has_ended
-        least = int(has_ended and not event.bereft and at not in self._ended_unheard)
+        least = int(has_ended and not event.bereft and at not in self.ended_unheard)
         return None if least <= count <= most else f"{count} outcomes, of at least {least} and at most {most}"
 
     def differs_from(self, number: int, settled: Iterable[Record]) -> bool:

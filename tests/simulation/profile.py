@@ -12,7 +12,7 @@ class Profile:
 
     `documents`: each event carries its order's document. `strikes`: what goes wrong while one is under way.
     `parking`: three orders on two connections, which have no room for most of their actions. `repeats`: a fact is sent
-    once within a window, and the producer writes most events again.
+    once within a window, and the producer writes most events again. `pauses`: how many.
     """
 
     processes: int
@@ -29,6 +29,7 @@ class Profile:
     documents: bool = False
     strikes: int = 0
     parking: bool = False
+    pauses: int = 0
     repeats: bool = False
 
     @classmethod
@@ -38,11 +39,13 @@ class Profile:
             return cls.storm(draw)
         if size > 0.95:
             return cls.of_documents(draw)
-        if size > 0.9:
-            return cls.of_parking(draw)
         if size > 0.88:
+            return cls.of_parking(draw)
+        if size > 0.86:
             return cls.of_repeats(draw)
-        small = size < 0.83
+        if size > 0.84:
+            return cls.of_pauses(draw)
+        small = size < 0.76
         return cls(
             processes=1 if small else draw.randint(1, 3),
             partitions=1 if small else draw.randint(1, 3),
@@ -106,6 +109,23 @@ class Profile:
             session_s=draw.choice((45.0, 6.0)),
             skew_s=draw.choice((0.0, 0.0, 300.0)),
             parking=True,
+        )
+
+    @classmethod
+    def of_pauses(cls, draw: random.Random) -> Profile:
+        """Somebody pauses and resumes actions while all may go wrong."""
+        processes = draw.choice((1, 1, 2))
+        return cls(
+            processes=processes,
+            partitions=draw.randint(1, processes),
+            events=draw.randint(1, 6),
+            faults=draw.choice((0, 0, 1, 3)),
+            client_error=draw.choice((0.0, 0.2, 0.4)),
+            unreliable=draw.choice((0.0, 0.1)),
+            nesting=draw.choice((0.0, 0.2)),
+            max_pending=draw.choice((2, 1000)),
+            session_s=draw.choice((45.0, 6.0)),
+            pauses=draw.randint(1, 3),
         )
 
     @classmethod

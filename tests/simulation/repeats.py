@@ -53,7 +53,8 @@ class RepeatsOracle:
         """Take an event's outcome. Say what is wrong with it."""
         if outcome.outcome is not OutcomeName.REPEAT:
             event.ended_at = outcome.ended_ms / 1000
-            event.frees_fact = outcome.outcome is OutcomeName.DEAD_LETTER and outcome.reason != Reason.OUTCOME_UNKNOWN
+            dead = outcome.outcome is OutcomeName.DEAD_LETTER and outcome.reason != Reason.OUTCOME_UNKNOWN
+            event.frees_fact = dead or outcome.outcome is OutcomeName.WITHHELD
             return None
         event.is_repeat = True
         if event.first is not None:

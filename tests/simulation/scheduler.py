@@ -38,6 +38,7 @@ from consumer.kafka.journal.writes import DeadLetter
 from consumer.kafka.records import position_value, read_position
 from schemas.pending_action import POSITION_KEY, Position, SourceIdentity
 from tests.simulation import faults
+from tests.simulation.control import ControlTopic
 from tests.simulation.event_loop import Handle, leave
 from tests.simulation.kafka_model import Kafka, Log
 from tests.simulation.oracle import HEARD_WITHIN_S, Oracle
@@ -94,10 +95,12 @@ class Scheduler:
         self._incarnations = 0
         self._faults_left = self.profile.faults
         self.strikes_left = self.profile.strikes
+        self._pauses_left = self.profile.pauses
         topics = (TOPICS.source, *TOPICS.own)
         self.numbers = list(range(self.profile.partitions))  # the source's partitions
         self._clock: Clock = lambda: self.now
         self.kafka = Kafka(self._clock, TOPICS.source, self.profile.partitions, topics, self.profile.session_s)
+        self.control = ControlTopic(self)
         self.oracle = Oracle(self)
         self.kafka.on_offsets = self.oracle.offsets_sent
         self.kafka.on_committed = self.oracle.committed
@@ -267,7 +270,10 @@ class Scheduler:
         self.steps += 1
         if self.steps > MAX_STEPS:
             raise ViolationError(f"seed {self.seed}: no end in sight after {MAX_STEPS} steps")
-        if self._faults_left and self.random() < 0.03:
+        if self._pauses_left and self.random() < 0.05:
+            self._pauses_left -= 1
+            faults.pause(self)
+        elif self._faults_left and self.random() < 0.03:
             self._faults_left -= 1
             faults.strike(self)
         elif not (
@@ -644,9 +650,10 @@ class Scheduler:
         self.say("everything is healed")
         self.healing = True
         self.healed_at = self.now
-        self._faults_left = 0
+        self._faults_left = self._pauses_left = 0
         self.fail_points.clear()
         self.take_dead_letters()
+        self.control.resume_all()
         if len(self.numbers) > 1 and self.chance(0.3):
             faults.lose(self)
         self.find_partitions()

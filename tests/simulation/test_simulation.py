@@ -16,7 +16,14 @@ from consumer.core.effects import ActionId, Save
 from consumer.core.ownership import Assignment
 from consumer.events.routing import Routed
 from consumer.kafka.records import SourceEvent, new_action, pending_value
-from tests.simulation import document_mutants, identity_mutants, mutants, parking_mutants, repeat_mutants
+from tests.simulation import (
+    document_mutants,
+    identity_mutants,
+    mutants,
+    parking_mutants,
+    pause_mutants,
+    repeat_mutants,
+)
 from tests.simulation.coverage import TO_BE_REACHED
 from tests.simulation.process import TOPICS
 from tests.simulation.profile import Profile
@@ -35,8 +42,18 @@ QUIET = Profile(
     max_pending=1,
     session_s=45.0,
 )
-KINDS = {"documents": Profile.of_documents, "parking": Profile.of_parking, "repeats": Profile.of_repeats}
-OF_KIND = {"documents": document_mutants.ALL, "parking": parking_mutants.ALL, "repeats": repeat_mutants.ALL}
+KINDS = {
+    "documents": Profile.of_documents,
+    "parking": Profile.of_parking,
+    "pauses": Profile.of_pauses,
+    "repeats": Profile.of_repeats,
+}
+OF_KIND = {
+    "documents": document_mutants.ALL,
+    "parking": parking_mutants.ALL,
+    "pauses": pause_mutants.ALL,
+    "repeats": repeat_mutants.ALL,
+}
 OF_ANY_KIND = (mutants.ALL, identity_mutants.ALL)
 MUTATIONS = {name: each for mutations in (*OF_ANY_KIND, *OF_KIND.values()) for name, each in mutations.items()}
 PATIENCE_S = 60.0  # of CPU, for a mutation to be noticed: on a busy machine that is longer

@@ -32,6 +32,7 @@ from consumer.relay.inbox import Inbox
 from consumer.relay.loop import Relay
 from consumer.relay.outbox import Limits
 from consumer.telemetry.metrics import Metrics
+from tests.simulation.control import SimulatedControl
 from tests.simulation.engage_model import SimulatedEngage
 from tests.simulation.kafka_clients import SimulatedReader, read_facts
 from tests.simulation.oracle import CONTACT_GRACE_S, DEADLINE_S, RATE_LIMIT
@@ -162,6 +163,7 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         metrics=METRICS,
         heartbeats=HEARTBEATS,
         check_interval_s=CHECK_INTERVAL_S,
+        control=SimulatedControl(process, inbox.put),
         log=cast(
             "BoundLogger",
             SimpleNamespace(info=_nothing, warning=_nothing, error=partial(scheduler.set_apart, process)),

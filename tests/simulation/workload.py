@@ -124,6 +124,7 @@ class Event:
     first: Event | None = None  # the one that it repeats: it was redriven
     says_first: bool = True  # where that one lay
     redriven: bool = False  # its dead letter was
+    withheld: bool = False  # its outcome says so
     document_applied: bool = False
     fact: tuple[str, str, int] | None = None  # of those that are sent once: order, action and what tells it apart
     ended_at: float | None = None  # as its outcome says

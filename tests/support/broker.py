@@ -40,6 +40,7 @@ from confluent_kafka.admin import AdminClient
 from tests.support.downloads import UnavailableError, kept, last_line, needed, said
 
 DEFAULT_VERSION = "4.2.0"
+BROKER = "kafka_2.13"  # the artifact; its name says for which Scala
 DOWNLOAD_TIMEOUT_S = 300.0
 START_TIMEOUT_S = 60.0  # ~5 s on an idle machine; ten times that for a busy one
 STOP_TIMEOUT_S = 20.0
@@ -299,23 +300,24 @@ class KafkaBroker:
             process.wait()
 
 
-def kafka_jars(version: str = DEFAULT_VERSION) -> Path:
-    """Return the directory of the broker's jars; fetches them where they aren't there yet.
+def kafka_jars(version: str = DEFAULT_VERSION, artifact: str = BROKER) -> Path:
+    """Return the directory of an artifact's jars, the broker's; fetches them where they aren't there yet.
 
     Raises BrokerUnavailableError.
     """
     if shutil.which("java") is None:
         raise BrokerUnavailableError("no `java` on the PATH (Java 17 or newer)")
-    return kept(f"kafka-{version}", partial(_fetch, version))
+    name = "kafka" if artifact == BROKER else artifact
+    return kept(f"{name}-{version}", partial(_fetch, version, artifact))
 
 
-def _fetch(version: str, directory: Path) -> Path:
+def _fetch(version: str, artifact: str, directory: Path) -> Path:
     if shutil.which("mvn") is None:
-        raise BrokerUnavailableError("no `mvn` on the PATH (it fetches the broker from Maven Central)")
+        raise BrokerUnavailableError("no `mvn` on the PATH (it fetches Kafka from Maven Central)")
     jars = directory / "libs"
     command: list[str | Path] = ["mvn", "-q", "-B", "-f", Path(__file__).with_name("pom.xml")]
-    command += ["dependency:copy-dependencies", f"-Dkafka.version={version}", f"-DoutputDirectory={jars}"]
-    code, text = said(command, cwd=directory, timeout_s=DOWNLOAD_TIMEOUT_S)
+    command += ["dependency:copy-dependencies", f"-Dkafka.version={version}", f"-Dkafka.artifact={artifact}"]
+    code, text = said([*command, f"-DoutputDirectory={jars}"], cwd=directory, timeout_s=DOWNLOAD_TIMEOUT_S)
     if code != 0:
         reason = next((line for line in text.splitlines() if "ERROR" in line), last_line(text))
         raise BrokerUnavailableError(f"Maven could not fetch Kafka {version}: {reason.strip()[:500]}")

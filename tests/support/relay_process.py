@@ -65,8 +65,12 @@ class RelayProcess:
         environ: Mapping[str, str] | None = None,
         impatient: bool = False,
         program: str | None = None,
+        tree: Path = ROOT,
     ) -> None:
-        """`impatient`: waits between retries of a fraction of a second instead of 10 s and more (`program` decides)."""
+        """`impatient`: waits between retries of a fraction of a second instead of 10 s and more (`program` decides).
+
+        `tree`: another checkout, whose code it runs.
+        """
         self._log = directory / f"relay-{random.randrange(1 << 32):08x}.log"
         module = program or ("tests.support.relay_process" if impatient else "consumer.cli")
         given = [] if config is None else ["--config", str(config)]
@@ -74,7 +78,7 @@ class RelayProcess:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, "run", *given, *arguments],
-                cwd=ROOT,
+                cwd=tree,
                 env={**clean, "PYTHONFAULTHANDLER": "1", **(environ or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -287,12 +287,21 @@ class Sandbox:
         self._closing.close()
 
 
-def relay_topics(admin: AdminClient, source: str) -> RelayTopics:
-    """Make the topics beside a source; returns when all answer (the broker takes a moment to know a new one)."""
+def control_topic(group: object) -> str:
+    """Return the control topic's name, as the configuration has it by default."""
+    return f"{group}.engage.control"
+
+
+def relay_topics(admin: AdminClient, source: str, group: str | None = None) -> RelayTopics:
+    """Make the topics beside a source; returns when all answer (the broker takes a moment to know a new one).
+
+    `group`: its control topic, too.
+    """
     topics = RelayTopics(source, f"{source}.engage.delay", f"{source}.engage.dead-letters", f"{source}.engage.outcomes")
     until(lambda: partition_counts(admin, [source]), "the source answers")
-    create(admin, [topics])
-    names = [source, *topics.own]
+    control = None if group is None else control_topic(group)
+    create(admin, [topics], control=control)
+    names = [source, *topics.own, *([] if control is None else [control])]
     until(lambda: len(partition_counts(admin, names)) == len(names), "the topics answer")
     return topics
 

@@ -10,14 +10,14 @@ import typer
 
 from consumer.commands import output
 from consumer.commands.exits import exit_codes, refuse
-from consumer.commands.options import AsJson, Config, lines_of, loaded, reach, source_topics
+from consumer.commands.options import AsJson, Config, Output, lines_of, loaded, look_of, reach, source_topics
 from consumer.commands.orders.searching import chosen, teller
 
 if TYPE_CHECKING:
     from consumer.kafka.orders.reconciling import Problem, Sums
 
 DEFAULT_SINCE = "1d"
-NUMBERS = ("events", "ignored", "expected", "pending", "unread")
+NUMBERS = ("events", "ignored", "expected", "pending", "on_hold", "unread")
 COLUMNS = ("topic", "partition", "offset", "item", "order_id", "action", "problem")
 
 
@@ -43,6 +43,7 @@ def reconcile(
         typer.Option(metavar="NAME", help="Only this source topic.", show_default=False, autocompletion=source_topics),
     ] = None,
     as_json: AsJson = False,
+    look: Output = None,
 ) -> None:
     """Check that each event of the source is accounted for.
 
@@ -75,7 +76,7 @@ def reconcile(
                         output.notice(found)
                         gaps += 1
         missing = sorted((ids or set()) - seen)
-        _print(problems, missing, total, as_json=as_json)
+        _print(problems, missing, total, look_of(look, as_json=as_json))
         raise typer.Exit(int(bool(problems or missing or gaps)))
 
 
@@ -97,23 +98,25 @@ def _since_ms(text: str | None) -> int | None:
         refuse(f"--since: {error}")
 
 
-def _print(problems: list[Problem], missing: list[str], total: Sums, *, as_json: bool) -> None:
+def _print(problems: list[Problem], missing: list[str], total: Sums, look: output.Look) -> None:
     rows = [
         {**each.at._asdict(), "order_id": each.order_id, "action": each.action, "problem": each.what}
         for each in problems
     ]
     rows += [{**dict.fromkeys(COLUMNS), "order_id": each, "problem": "no event of it was read"} for each in missing]
-    if rows or as_json:
-        output.rows(rows, COLUMNS, look="json" if as_json else "table", optional=("item", "action"))
-    if as_json:
+    if look in ("json", "yaml"):
         numbers = {name: getattr(total, name) for name in NUMBERS}
         ended = {"ends": dict(total.ends), "reasons": dict(total.reasons)}
-        output.json_line({"sums": {**numbers, **ended, "problems": len(rows)}})
+        sums = {"sums": {**numbers, **ended, "problems": len(rows)}}
+        output.rows([*rows, sums], COLUMNS, look=look)
         return
+    if rows:
+        output.rows(rows, COLUMNS, look=look, optional=("item", "action"))
     ends = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in sorted(total.ends.items()))
     reasons = ", ".join(f"{count:,} {name}" for name, count in sorted(total.reasons.items()))
     output.data(f"{total.events:,} events were read: {total.ignored:,} ignored, {total.expected:,} to be accounted for")
-    output.data(f"{ends or '0 ended'}, {total.pending:,} pending, {len(rows):,} that do not add up")
+    on_hold = f" ({total.on_hold:,} on hold)" if total.on_hold else ""
+    output.data(f"{ends or '0 ended'}, {total.pending:,} pending{on_hold}, {len(rows):,} that do not add up")
     if reasons:
         output.data(f"not sent, or given up, because: {reasons}")
     if total.unread:

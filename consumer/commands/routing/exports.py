@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +31,7 @@ _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 # What an exported record has beside its value; nothing else may be beside it.
 _COORDINATES = frozenset({"partition", "offset"})
-_VALUES = ("payload", "value")
+_VALUES = ("payload", "value", "content")
 _BESIDE = frozenset(
     {
         *("topic", "broker", "tstype", "ts", "timestamp", "timestampType", "timestamp_type", "leaderEpoch", "headers"),
@@ -38,6 +39,7 @@ _BESIDE = frozenset(
         *("keySerde", "valueSerde", "keyDeserializeProperties", "valueDeserializeProperties", "headersSize"),
     }
 )
+_LAMBDAS = frozenset({"aws:kafka", "SelfManagedKafka"})
 _LISTED = frozenset({"source_topic", "source_offset", "reason", "redriven"})
 # kafka-console-consumer's fields, in its order; then headers, key and value, without a name.
 _NAMED_FIELD = re.compile(rb"(CreateTime|LogAppendTime|Partition|Offset|Delivery|Epoch):(-?[0-9]+|NOT_PRESENT)")
@@ -123,11 +125,14 @@ def _documents(text: bytes) -> list[bytes]:
 
 def _record(text: bytes, number: int, defaults: Defaults) -> SourceEvent | Unreadable:
     parsed = _parsed(text)
+    if isinstance(parsed, list) and parsed and all(map(_is_exported, parsed)):
+        return Unreadable("a list of exported records: write each of them on a line of its own (`jq -c '.[]'`)")
     if isinstance(parsed, dict):
-        if parsed.keys() >= _COORDINATES and any(name in parsed for name in _VALUES):
-            if not parsed.keys() - _BESIDE - _COORDINATES - set(_VALUES):
-                return _original(_enveloped(text, defaults))
-        elif parsed.keys() >= _LISTED:
+        if isinstance(parsed.get("records"), dict) and parsed.get("eventSource") in _LAMBDAS:
+            return Unreadable("what AWS Lambda is given, records with values in base64: read the topic itself")
+        if _is_exported(parsed):
+            return _original(_enveloped(text, defaults))
+        if parsed.keys() >= _LISTED:
             return Unreadable(
                 "a line of `dead-letters list` has no value: read the dead letter itself (--topic, --offset)"
             )
@@ -145,11 +150,29 @@ def _record(text: bytes, number: int, defaults: Defaults) -> SourceEvent | Unrea
 # A JSON object for each record
 
 
+def _is_exported(parsed: object) -> bool:
+    """Tell whether an object is a record with its place, and nothing else; some tools write names with a capital."""
+    if not isinstance(parsed, dict):
+        return False
+    names = {name[:1].lower() + name[1:] for name in parsed}
+    return names >= _COORDINATES and bool(names & set(_VALUES)) and not names - _BESIDE - _COORDINATES - set(_VALUES)
+
+
+def _is_base64_of_json(value: object) -> bool:
+    try:
+        return isinstance(value, str) and _parsed(base64.b64decode(value, validate=True)) not in (_NOTHING, value)
+    except ValueError:
+        return False
+
+
 def _enveloped(text: bytes, defaults: Defaults) -> SourceEvent | Unreadable:
-    fields = cast("dict[str, object]", read_exactly(text.removeprefix(_BOM)))
+    written_fields = cast("dict[str, object]", read_exactly(text.removeprefix(_BOM)))
+    fields = {name[:1].lower() + name[1:]: value for name, value in written_fields.items()}
     if "�" in text.decode():
         return Unreadable("the export replaced bytes that are not UTF-8: read the topic itself (--topic, --offset)")
     raw = fields[next(name for name in _VALUES if name in fields)]
+    if isinstance(raw, str) and _parsed(raw.encode()) is _NOTHING and _is_base64_of_json(raw):
+        return Unreadable("the export wrote the value in base64: export it as text, or read the topic itself")
     timestamp = fields.get("ts", fields.get("timestamp"))
     partition, offset = fields["partition"], fields["offset"]
     headers = _headers_of(fields.get("headers"))

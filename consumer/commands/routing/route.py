@@ -16,7 +16,7 @@ import typer
 
 from consumer.commands import output
 from consumer.commands.exits import exit_codes, refuse
-from consumer.commands.options import AsJson, Config, bytes_of, lines_of, loaded
+from consumer.commands.options import AsJson, Config, OutputOfObjects, bytes_of, lines_of, loaded
 from consumer.commands.single.ids import place_in
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def route(
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say of each route why, or why not.")] = False,
     as_json: AsJson = False,
+    look: OutputOfObjects = None,
 ) -> None:
     """Say what would become of events. Exit code 1 where one would be dead-lettered, or cannot be read."""
     with exit_codes():
@@ -109,13 +110,18 @@ def route(
         else:
             records = records_in(lines_of(file or Path("-")), defaults)
         dead = False
+        listed = output.YamlList() if look == "yaml" else None
         for verdict in judged(records, settings):
             dead = dead or verdict.fate in ("dead_letter", "waiting", "unreadable") or verdict.has_dead_letter
             dead = dead or (strict and verdict.is_suspicious)
-            if as_json:
+            if listed is not None:
+                listed.add(_verdict_row(verdict))
+            elif as_json or look == "json":
                 output.exact_json_line(_verdict_row(verdict))
             else:
                 _print_verdict(verdict, verbose=verbose)
+        if listed is not None:
+            listed.end()
         raise typer.Exit(int(dead))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from consumer.commands import output
+from consumer.core.pauses import NO_PAUSES, Pause, Pauses, Scope
 
 if TYPE_CHECKING:
     from consumer.kafka.pending import Open
@@ -25,7 +26,7 @@ _IN_DOUBT = {
 }
 
 
-def facts_of(found: Open, now_ms: int, deadline_s: float) -> Iterator[tuple[str, object]]:
+def facts_of(found: Open, now_ms: int, deadline_s: float, pauses: Pauses = NO_PAUSES) -> Iterator[tuple[str, object]]:
     """Yield what is known of an open action, by name. `deadline_s`: seconds since its event was first read."""
     line, record = found.line, found.record
     yield "event", f"{line.topic}/{line.partition}/{line.offset}"
@@ -34,13 +35,16 @@ def facts_of(found: Open, now_ms: int, deadline_s: float) -> Iterator[tuple[str,
         yield "why", _WITHOUT_RECORD[line.state]
         return
     payload = record.payload
+    scope, now = Scope(payload.connection, payload.route, payload.action), now_ms / 1000
+    pause, held_s = pauses.holding(scope, now), pauses.held_s(scope, record.first_seen_ms / 1000, now)
     yield "item", payload.item
     yield "order_id", payload.order_id
     yield "action", payload.action
     yield "route", payload.route
     yield "connection", payload.connection
     yield "shadow", payload.shadow
-    yield "why", _why(found, record, now_ms)
+    yield "paused", None if pause is None else f"pause {pause.id}: {pause.reason}"
+    yield "why", _why(found, record, now_ms, pause)
     yield "event_time", _time(payload.event_time_ms)
     yield "first_seen", _time(record.first_seen_ms)
     yield "saved", None if found.saved_ms is None else _time(found.saved_ms)
@@ -48,7 +52,8 @@ def facts_of(found: Open, now_ms: int, deadline_s: float) -> Iterator[tuple[str,
     yield "sends", record.sends
     yield "next_due", _time(record.due_ms)
     yield "contact_until", None if record.contact_until_ms is None else _time(record.contact_until_ms)
-    yield "deadline", _time(record.first_seen_ms + round(deadline_s * 1000))
+    yield "on_hold_s", round(held_s) if held_s else None
+    yield "deadline", _time(record.first_seen_ms + round((deadline_s + held_s) * 1000))
     yield "tag", "known" if record.version_tag is not None else _TAG_SOURCES[payload.tag_source.kind]
 
 
@@ -58,11 +63,15 @@ _WITHOUT_RECORD = {
 }
 
 
-def _why(found: Open, record: PendingAction, now_ms: int) -> str:
+def _why(found: Open, record: PendingAction, now_ms: int, pause: Pause | None) -> str:
     """Say why the action waits, as far as its record tells."""
     if record.state == "sending":
         sent = f"send {record.sends} has no known answer yet: it is under way, or its relay ended meanwhile"
         return f"{sent}. {_IN_DOUBT[record.payload.on_unknown]}"
+    if pause is not None:
+        ends = "until a person ends it" if pause.until is None else f"until {_time(round(pause.until * 1000))}"
+        does = "it ends as withheld when its turn comes" if pause.discard else f"it is on hold {ends}"
+        return f"{does}: pause {pause.id} of {pause.what} ({pause.reason})"
     if found.ahead is not None:
         return f"it waits for the order's earlier action, that of {found.ahead}"
     if record.contact_until_ms is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Annotated
 
@@ -30,7 +31,8 @@ def status(
         typer.Option("--all", help="All instances: each address behind the URL's name, as of a headless service."),
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Print nothing but what is wrong: exit code 1 where it is not alive.")
+        bool,
+        typer.Option("--check", help="Print nothing but what is wrong or paused: exit code 1 where it is not alive."),
     ] = False,
     live: Annotated[
         bool | None,
@@ -87,6 +89,19 @@ def _check(url: str) -> None:
         end(ExitCode.FAILED, f"nobody answers at {url}: {error or type(error).__name__}")
     if answer.status_code != 200:
         end(ExitCode.FAILED, *answer.text.splitlines())
+    for each in _pauses(url):
+        output.notice(each)
+
+
+def _pauses(url: str) -> Iterator[str]:
+    """Yield what is paused: the relay is well, and yet nobody gets an e-mail."""
+    import httpx
+
+    with suppress(httpx.HTTPError, ValueError, TypeError, KeyError):  # an older relay, or one that has just gone
+        found = httpx.get(f"{url.rstrip('/')}/status.json", timeout=5.0, trust_env=False).json()["pauses"]
+        for each in found:
+            named = [f"{name} {each[name]}" for name in ("connection", "route", "action") if each[name]]
+            yield f"paused ({each['mode']}): {', '.join(named) or 'everything'}: {each['reason']}"
 
 
 def _show(url: str, *, live: bool | None, as_json: bool) -> None:

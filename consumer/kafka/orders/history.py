@@ -89,7 +89,10 @@ class History:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """How to search. `router`, `dead_letter_topics`, `formats` and `schemas`: as `run` decides over the events."""
+    """How to search. `router`, `dead_letter_topics`, `formats` and `schemas`: as `run` decides over the events.
+
+    `control`: the control topic, which says what is on hold.
+    """
 
     properties: clients.Properties
     router: Router
@@ -100,6 +103,7 @@ class Search:
     stalled_s: float = STALLED_S
     give_up_s: float | None = None
     gentle: bool = False
+    control: str | None = None
 
     def decide(self, event: SourceEvent, at_ms: int) -> Decision | str:
         """Say what becomes of an event that came then; a text where its schema cannot be had, which says why."""

@@ -9,6 +9,7 @@ from confluent_kafka.admin import AdminClient
 
 from consumer.events import partitioners
 from consumer.kafka import clients
+from consumer.kafka.control.control import CurrentPauses
 from consumer.kafka.orders.history import Search, history_of
 from consumer.kafka.orders.timeline import Searched, Timeline, timeline_of
 from consumer.kafka.topics.topics import RelayTopics, partition_counts
@@ -49,11 +50,13 @@ def look_up(
     rounds, how = _rounds(order_id, topics, counts, partition)
     searched: list[Searched] = []
     gaps: list[str] = []
+    pauses = CurrentPauses(search.properties, search.control)
     for wanted in rounds:
         history = history_of(order_id, wanted, search)
-        timeline = timeline_of(history, topics, connection)
+        timeline = timeline_of(history, topics, connection, pauses.holding)
         searched += timeline.searched
         gaps += timeline.gaps
+        timeline.gaps.extend(pauses.gaps)
         if timeline.entries:
             return _judged(timeline, connection)
     return Nothing(order_id, how, searched, gaps)

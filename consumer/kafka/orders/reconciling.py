@@ -24,10 +24,12 @@ from confluent_kafka.admin import AdminClient
 from pydantic import ValidationError
 
 from consumer.core.ownership import Assignment, Partition
+from consumer.core.pauses import Scope
 from consumer.core.places import incarnation_at, item_at, offset_at
 from consumer.events.deciding import Ignored
 from consumer.events.routing import Misrouted
 from consumer.kafka import clients, refused
+from consumer.kafka.control.control import CurrentPauses
 from consumer.kafka.dead_letters.redrive import REDRIVEN
 from consumer.kafka.orders.history import Search
 from consumer.kafka.orders.matching import actions_of
@@ -56,13 +58,17 @@ class Problem:
 
 @dataclass(slots=True)
 class Sums:
-    """What was counted. `actions`: how many actions and unusable events became what, by the outcome's name."""
+    """What was counted. `actions`: how many actions and unusable events became what, by the outcome's name.
+
+    `on_hold`: of those that are pending, what a pause covers now.
+    """
 
     events: int = 0
     ignored: int = 0
     expected: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     pending: int = 0
+    on_hold: int = 0
     unread: int = 0
     problems: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -74,6 +80,7 @@ class Sums:
         self.expected += other.expected
         self.ends += other.ends
         self.pending += other.pending
+        self.on_hold += other.on_hold
         self.unread += other.unread
         self.problems += other.problems
         self.reasons += other.reasons
@@ -96,14 +103,16 @@ _Place = tuple[int, int]
 class _Found:
     """What was found of one partition. `events`: the range of offsets that was looked at.
 
-    `dead_letters`: also those that their topic refuses. `told_from_ms`: the time of the first outcome that is there;
-    None where the outcomes reach back to what was asked for.
+    `paused`: what is pending, and a pause covers it. `dead_letters`: also those that their topic refuses.
+    `told_from_ms`: the time of the first outcome that is there; None where the outcomes reach back to what was asked
+    for.
     """
 
     events: range = range(0)
     expected: dict[_Place, _Expected] = field(default_factory=dict)
     ignored: set[int] = field(default_factory=set)
     live: set[_Place] = field(default_factory=set)
+    paused: set[_Place] = field(default_factory=set)
     outcomes: dict[_Place, set[OutcomeName]] = field(default_factory=dict)
     reasons: dict[_Place, str | None] = field(default_factory=dict)
     dead_letters: set[_Place] = field(default_factory=set)
@@ -168,6 +177,7 @@ class _Partition:
         self._since_ms = since_ms
         self._orders = orders
         self._found = _Found()
+        self._pauses = CurrentPauses(search.properties, search.control)
         self._source = SourceIdentity(group="", topic=topics.source)  # as the delay topic names it, once that was read
 
     def read(self) -> _Found:
@@ -182,6 +192,7 @@ class _Partition:
         self._read_dead_letters()
         self._found.events = range(start, max(start, min(position, end)))
         self._read_events(source)
+        self.gaps += self._pauses.gaps
         return self._found
 
     def _records(self, topic: str, span: Span | None = None, since_ms: int | None = None) -> Iterator[Message]:
@@ -285,6 +296,9 @@ class _Partition:
                 if orders is None or action.order_id in orders:
                     place = (event.offset, action.item or 0)
                     found.expected[place] = _Expected(action.order_id, action.action, at_ms)
+                    scope = Scope(action.connection, action.route, action.action)
+                    if place in found.live and self._pauses.holding(scope) is not None:
+                        found.paused.add(place)
 
 
 def _compared(topic: str, number: int, found: _Found, *, with_others: bool) -> Iterator[Problem | Sums]:
@@ -304,6 +318,7 @@ def _compared(topic: str, number: int, found: _Found, *, with_others: bool) -> I
                 sums.reasons[reason] += 1
         else:
             sums.pending += 1
+            sums.on_hold += place in found.paused
     if with_others:
         others = {place for place in (*found.outcomes, *found.dead_letters) if place[0] in found.events}
         problems += [(place, _UNEXPECTED) for place in others - found.expected.keys()]

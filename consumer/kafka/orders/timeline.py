@@ -5,10 +5,11 @@ A step is told once, by the record that knows it best: the outcome where there i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
+from consumer.core.pauses import Pause, Scope
 from consumer.events.deciding import Ignored
 from consumer.events.routing import Misrouted
 from consumer.kafka.orders.history import FoundDeadLetter, FoundRecord, History
@@ -16,6 +17,8 @@ from consumer.kafka.orders.matching import actions_of
 from consumer.kafka.topics.topics import RelayTopics
 from schemas.outcome import Outcome, OutcomeName
 
+IsPaused = Callable[[Scope], Pause | None]
+"""Returns what holds such actions now; None: nothing does."""
 PENDING, UNREAD, IGNORED, UNTOLD = "pending", "unread", "ignored", "untold"
 
 
@@ -98,8 +101,10 @@ class Timeline:
         return sorted({each.connection for each in self.entries if each.connection is not None and each.action})
 
 
-def timeline_of(history: History, topics: Iterable[RelayTopics], connection: str | None = None) -> Timeline:
-    """Tell a history. `connection`: only what is for this one, or for none."""
+def timeline_of(
+    history: History, topics: Iterable[RelayTopics], connection: str | None = None, paused: IsPaused = lambda _: None
+) -> Timeline:
+    """Tell a history. `connection`: only what is for this one, or for none. `paused`: what holds such actions now."""
     entries: dict[At, Entry] = {}
     _take_events(history, entries)
     _take_records(history, entries)
@@ -113,6 +118,8 @@ def timeline_of(history: History, topics: Iterable[RelayTopics], connection: str
     told = [each for each in entries.values() if connection is None or each.connection in (None, connection)]
     told.sort(key=lambda each: (_begin(each), each.at[:3], each.at.item or 0))
     _say_who_waits(told)
+    for entry in told:
+        _say_what_is_paused(entry, paused)
     searched = [Searched(*at, span.records, span.since_ms) for at, span in history.spans.items()]
     return Timeline(history.order_id, told, searched, history.gaps)
 
@@ -266,6 +273,16 @@ def _say_who_waits(entries: list[Entry]) -> None:
                 entry.steps.append(Step(None, f"it waits for the order's earlier action, that of {first.at}"))
                 entry.next_due_ms = None
             ahead[entry.connection] = entry
+
+
+def _say_what_is_paused(entry: Entry, paused: IsPaused) -> None:
+    if entry.state != PENDING or entry.connection is None or entry.route is None or entry.action is None:
+        return
+    pause = paused(Scope(entry.connection, entry.route, entry.action))
+    if pause is not None:
+        does = "it is to be discarded" if pause.discard else "it is on hold"
+        entry.steps.append(Step(None, f"{does} by pause {pause.id}: {pause.reason}"))
+        entry.next_due_ms = None
 
 
 def _times(count: int) -> str:

@@ -1,8 +1,8 @@
 """The live records of delay partitions while they are restored, in bounded memory.
 
-Of each live record its key and its place in the delay topic are kept. Its value is kept as long as there is room. When
-there is none, the connection with the most gives its latest values up: their actions are parked (core/parking.py), and
-only their facts (core/repeats.py) are kept.
+Of each record a row is kept (rows.py). Its value is kept as long as there is room. When there is none, the connection
+with the most gives its latest values up: their actions are parked (core/parking.py), and only their facts
+(core/repeats.py) are kept.
 
 Rules:
  1. The latest record per key wins.
@@ -17,10 +17,12 @@ import math
 import re
 from array import array
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from consumer.core.open_facts import FACT_BYTES
-from consumer.core.parking import ENTRY_BYTES, ParkedRecords
-from consumer.kafka.records import Unreadable, live_action, place_of_key
+from consumer.core.parking import ParkedRecords, cost_of
+from consumer.kafka.parking.rows import Rows
+from consumer.kafka.records import Unreadable, live_action
 
 # What this version writes begins so (records.pending_value). Another record is read as a whole.
 _HEAD = re.compile(
@@ -29,9 +31,7 @@ _HEAD = re.compile(
 )
 _SOURCE, _FACT = b',"source":{"topic":', b'"fact"'
 _FACT_BEFORE = re.compile(rb',"fact":"([0-9a-f]{24})"(?:,"shadow":true)?\Z')
-_OFFSETS, _SIZES, _NUMBERS = 63, 24, 20  # bits
-_NUMBER = (1 << _NUMBERS) - 1
-_BELOW_FACT = 1 + _NUMBERS + _SIZES + _OFFSETS
+_FACT_LENGTH = len(b',"fact":"","shadow":true') + 2 * FACT_BYTES
 
 
 class Room:
@@ -77,7 +77,7 @@ class _Connection:
         """Give up the value of its latest event that has one. Returns its bytes; None where none may go."""
         while self.latest:
             place, key = heapq.heappop(self.latest)
-            size = self.records.give_up_value(key, self)
+            size = self.records.forget_value(key)
             if size is not None:
                 self.parked_from = min(self.parked_from, -place)
                 return size
@@ -99,69 +99,68 @@ class Kept:
     parked: dict[str, ParkedRecords]
 
 
+class _Value(NamedTuple):
+    """A value that is kept."""
+
+    value: bytes
+    offset: int
+    place: int
+    connection: _Connection
+    is_intent: bool
+
+
 class LiveRecords:
     """The live records of one delay partition."""
 
     def __init__(self, room: Room) -> None:
         """Keep values as far as there is room."""
         self._room = room
-        # Key -> fact, offset, size, connection and whether it is an intent, in one number: a tuple would take twice as
-        # much. The fact is there once the value is not: 0 for none, else one more than its bytes as a number.
-        self._records: dict[bytes, int] = {}
-        self._values: dict[bytes, bytes] = {}
+        self._rows = Rows()
+        self._values: dict[bytes, _Value] = {}
         self._connections: dict[bytes, _Connection] = {}
-        self._names: list[bytes] = []
         self._unreadable: dict[bytes, tuple[bytes, int]] = {}
 
     def put(self, key: bytes, value: bytes, offset: int) -> None:
         """Take a record: it is the latest of its key (rule 1)."""
-        self.remove(key)
-        place = place_of_key(key)
-        read = None if place is None else _read(key, value)
-        if place is None or read is None:
+        name = self._rows.name(key)
+        read = None if name is None else _read(key, value)
+        if name is None or read is None:
+            self.remove(key)
             self._unreadable[key] = (value, offset)
             return
-        name, is_intent, first_seen = read
-        connection = self._connections.get(name)
+        self.forget_value(key)
+        self._unreadable.pop(key, None)
+        connection_name, is_intent, first_seen, fact = read
+        connection = self._connections.get(connection_name)
         if connection is None:
-            connection = self._connections[name] = _Connection(len(self._names), self)
-            self._names.append(name)
-        size = min(len(value), (1 << _SIZES) - 1)
-        self._records[key] = ((offset << _SIZES | size) << _NUMBERS | connection.number) << 1 | is_intent
+            connection = self._connections[connection_name] = _Connection(len(self._connections), self)
         connection.oldest = min(connection.oldest, first_seen)
+        self._rows.add(name, offset, len(value), connection.number, is_intent=is_intent, fact=fact)
+        place = self._rows.place(name)
         if is_intent or place < connection.parked_from:
-            self._values[key] = value
-            connection.kept_bytes += ENTRY_BYTES + size
+            size = cost_of(value)
+            self._values[key] = _Value(value, offset, place, connection, is_intent)
+            connection.kept_bytes += size
             if not is_intent:
                 heapq.heappush(connection.latest, (-place, key))
-            self._room.taken(connection, ENTRY_BYTES + size)
-        else:
-            self._records[key] |= _fact_of(key, value)
+            self._room.taken(connection, size)
 
     def remove(self, key: bytes) -> None:
         """Take a tombstone."""
-        record = self._records.get(key)
-        if record is not None:
-            connection = self._connections[self._names[record >> 1 & _NUMBER]]
-            self.forget_value(key, connection)
-            del self._records[key]
+        self.forget_value(key)
         self._unreadable.pop(key, None)
+        name = self._rows.name(key)
+        if name is not None:
+            self._rows.end(name)
 
-    def give_up_value(self, key: bytes, connection: _Connection) -> int | None:
-        """Keep only the fact of a record's value. Returns its bytes; None where it was not kept."""
-        value = self._values.get(key)
-        if value is not None:
-            self._records[key] |= _fact_of(key, value)
-        return self.forget_value(key, connection)
-
-    def forget_value(self, key: bytes, connection: _Connection) -> int | None:
+    def forget_value(self, key: bytes) -> int | None:
         """Keep a record's value no longer. Returns its bytes; None where it was not kept."""
-        value = self._values.pop(key, None)
-        if value is None:
+        kept = self._values.pop(key, None)
+        if kept is None:
             return None
-        size = ENTRY_BYTES + min(len(value), (1 << _SIZES) - 1)
-        connection.kept_bytes -= size
-        self._room.taken(connection, -size)
+        size = cost_of(kept.value)
+        kept.connection.kept_bytes -= size
+        self._room.taken(kept.connection, -size)
         return size
 
     def finish(self, next_place: int, end_place: int) -> Kept:
@@ -169,80 +168,64 @@ class LiveRecords:
 
         The source will bring the events from `next_place` to before `end_place`. Their intents are held.
         """
-        again: list[tuple[bytes, int]] = []
-        places: list[list[tuple[int, bool, bytes]]] = [[] for _ in self._names]
-        parked_from = [self._connections[name].parked_from for name in self._names]
-        for key, record in self._records.items():
-            place = place_of_key(key)
-            assert place is not None  # noqa: S101 - `put` takes no other
-            is_intent = bool(record & 1)
-            number = record >> 1 & _NUMBER
-            if next_place <= place < end_place and not is_intent:
-                again.append((key, _offset(record)))
-            elif place < parked_from[number] or next_place <= place < end_place:
+        kept = Kept([], [(key, value, at) for key, (value, at) in self._unreadable.items()], [], [], {})
+        for key, (value, offset, place, connection, is_intent) in self._values.items():
+            if is_intent if next_place <= place < end_place else place < connection.parked_from:
+                kept.held.append((key, value, offset))
+        self._values.clear()
+        parked: list[list[int]] = [[] for _ in self._connections]
+        parked_from = [each.parked_from for each in self._connections.values()]
+        rows = self._rows
+        for place, live in rows.live():
+            if next_place <= place < end_place:
+                kept.again += [(rows.key(row), rows.offsets[row]) for row in live if not rows.is_intent(row)]
                 continue
-            else:
-                places[number].append((place, not is_intent, key))
-        for key, _ in again:
-            self._values.pop(key, None)
-        kept = Kept([], [(key, value, at) for key, (value, at) in self._unreadable.items()], again, [], {})
-        for name, those in zip(self._names, places, strict=True):
+            seen: set[int] = set()
+            for row in live:
+                number = rows.connection(row)
+                if number in seen:
+                    kept.duplicates.append((rows.key(row), rows.offsets[row]))
+                elif place >= parked_from[number]:
+                    seen.add(number)
+                    parked[number].append(row)
+        for (name, connection), those in zip(self._connections.items(), parked, strict=True):
             if those:
-                kept.parked[name.decode()] = self._parked(those, self._connections[name].oldest, kept)
-        while self._values:
-            key, value = self._values.popitem()
-            kept.held.append((key, value, _offset(self._records[key])))
-        self._records.clear()
+                kept.parked[name.decode()] = ParkedRecords(
+                    offsets=array("q", [rows.offsets[row] for row in those]),
+                    bytes=sum(rows.sizes[row] for row in those),
+                    oldest=connection.oldest,
+                    facts=rows.facts(those),
+                )
+        self._rows = Rows()
         self._unreadable.clear()
         self._connections.clear()
         return kept
 
-    def _parked(self, records: list[tuple[int, bool, bytes]], oldest: float, kept: Kept) -> ParkedRecords:
-        records.sort()
-        offsets, size, facts, last = array("q"), 0, bytearray(), -1
-        for place, _, key in records:
-            record = self._records[key]
-            value = self._values.pop(key, None)
-            if place == last:
-                kept.duplicates.append((key, _offset(record)))
-                continue
-            last = place
-            size += record >> 1 + _NUMBERS & (1 << _SIZES) - 1
-            offsets.append(_offset(record))
-            fact = (record if value is None else _fact_of(key, value)) >> _BELOW_FACT
-            if fact:
-                facts += (fact - 1).to_bytes(FACT_BYTES)
-        return ParkedRecords(offsets=offsets, bytes=size, oldest=oldest, facts=facts)
+
+class _Read(NamedTuple):
+    """What a restore needs of a value. `first_seen`: when its event was."""
+
+    connection: bytes
+    is_intent: bool
+    first_seen: float
+    fact: bytes | None
 
 
-def _offset(record: int) -> int:
-    return record >> 1 + _NUMBERS + _SIZES & (1 << _OFFSETS) - 1
+def _read(key: bytes, value: bytes) -> _Read | None:
+    """Return what is needed of a value; None: it cannot be read.
 
-
-def _fact_of(key: bytes, value: bytes) -> int:
-    """Return a record's fact as the highest bits of what is kept of it; 0 where it has none.
-
-    What the relay writes has it last before the source, which comes last. A quote inside a JSON string is always
+    What the relay writes has its fact last before the source, which comes last. A quote inside a JSON string is always
     escaped, so an event that imitates that is not taken for it. Another record is read as a whole.
     """
-    if _FACT not in value:
-        return 0
-    source = value.rfind(_SOURCE)
-    before = _FACT_BEFORE.search(value, max(0, source - 64), source) if source >= 0 and _HEAD.match(value) else None
-    if before is not None:
-        fact: bytes | None = bytes.fromhex(before[1].decode())
-    else:
-        read = live_action(key, value)
-        fact = None if isinstance(read, Unreadable) else read.action.fact
-    return 0 if fact is None else int.from_bytes(fact[:FACT_BYTES].ljust(FACT_BYTES, b"\0")) + 1 << _BELOW_FACT
-
-
-def _read(key: bytes, value: bytes) -> tuple[bytes, bool, float] | None:
-    """Return its connection, whether it is an intent, and when its event was seen. None: it cannot be read."""
     head = _HEAD.match(value)
-    if head is not None:
-        return head[3], head[1] == b"sending", int(head[2]) / 1000
+    source = value.rfind(_SOURCE)
+    if head is not None and source >= 0:
+        before = _FACT_BEFORE.search(value, max(0, source - _FACT_LENGTH), source)
+        if before is not None or _FACT not in value:
+            fact = None if before is None else bytes.fromhex(before[1].decode())
+            return _Read(head[3], head[1] == b"sending", int(head[2]) / 1000, fact)
     read = live_action(key, value)
     if isinstance(read, Unreadable):
         return None
-    return read.action.connection.encode(), read.sending, read.first_seen
+    fact = None if read.action.fact is None else read.action.fact[:FACT_BYTES].ljust(FACT_BYTES, b"\0")
+    return _Read(read.action.connection.encode(), read.sending, read.first_seen, fact)

@@ -4,7 +4,6 @@ Rules:
  1. A reader has all that it needs: its deserialiser asks the schemas that were fetched, and never the network.
  2. What a reader returns is JSON: values.py says what becomes of decimals, bytes and times. An enum of Protobuf is its
     name, and an empty text of Protobuf is null: it cannot tell it from one that was not set.
- 3. JSON behind a frame is read as all JSON is, so its numbers leave as they came. It is not validated once more.
 """
 
 from __future__ import annotations
@@ -13,17 +12,14 @@ import json
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TYPE_CHECKING, cast
 
 from confluent_kafka.schema_registry import Schema
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.schema_registry.error import SchemaParseException, UnknownType
 from confluent_kafka.schema_registry.schema_registry_client import RegisteredSchema
-from confluent_kafka.schema_registry.serde import SchemaId
-from confluent_kafka.serialization import SerializationError
 
-from consumer.events.decoding import TOO_DEEP, Undecodable, decode
+from consumer.events.decoding import TOO_DEEP, Undecodable
 from consumer.events.formats import debezium
 from consumer.events.formats.formats import Reader
 from consumer.events.formats.values import TooDeepError, as_json
@@ -63,15 +59,20 @@ class _Known:
         return RegisteredSchema(subject=subject, version=version, schema_id=None, guid=None, schema=schema)
 
 
-def reader_of(fetched: Fetched) -> Reader | Undecodable:
-    """Return what reads the values of a schema, or why nothing does."""
+def reader_of(fetched: Fetched, *, is_validated: bool = True) -> Reader | Undecodable:
+    """Return what reads the values of a schema, or why nothing does.
+
+    `is_validated`: JSON is held to its schema; Avro and Protobuf cannot be read otherwise.
+    """
     kind = fetched.schema.schema_type or "AVRO"
     try:
         match kind:
             case "AVRO":
                 return _avro(fetched)
             case "JSON":
-                return _json
+                from consumer.kafka.registry.json_schema import json_reader  # noqa: PLC0415 - an import of 100 ms
+
+                return json_reader(fetched.schema, _by_name(fetched), client_of(fetched), is_validated=is_validated)
             case "PROTOBUF":
                 from consumer.kafka.registry.protobuf import protobuf_reader  # noqa: PLC0415 - an import of 100 ms
 
@@ -116,14 +117,6 @@ def _avro(fetched: Fetched) -> Reader:
         return debezium.unwrapped(event if convert is None else convert(event))
 
     return read
-
-
-def _json(value: bytes, *, as_change: bool) -> object | Undecodable:
-    try:
-        payload = SchemaId("JSON").from_bytes(BytesIO(value)).read()
-    except SerializationError as error:
-        return not_its_schema(error)
-    return debezium.read(payload) if as_change else decode(payload)
 
 
 def not_its_schema(error: Exception) -> Undecodable:

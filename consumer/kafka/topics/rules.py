@@ -13,7 +13,8 @@ Rules:
     and some have no key.
  7. Outcomes that live shorter than the window of `repeats` void that promise after a restart, and no other: it is said,
     and the topic is not refused.
- 8. A compacted source loses events that were not read yet: it is refused unless that is accepted.
+ 8. The control topic is compacted, and nothing else: retention would end pauses that nobody ended.
+ 9. A compacted source loses events that were not read yet: it is refused unless that is accepted.
 
 All of it is pure: what the broker says goes in as `Entries`, what is wrong comes out as `Misfit`.
 """
@@ -38,6 +39,13 @@ _CLOCK_LIMITS = {
     "message.timestamp.difference.max.ms": "away from",
 }
 
+CONTROL = {
+    "cleanup.policy": "compact",
+    # Whoever reads it from its beginning must still see that a pause was forgotten.
+    "delete.retention.ms": str(24 * 3600 * 1000),
+    "segment.ms": str(24 * 3600 * 1000),
+    "message.timestamp.type": "LogAppendTime",
+}
 COMPACTED = {
     "cleanup.policy": "compact",
     # Tombstones stay readable for a day: a reader that started before one must still see it.
@@ -93,6 +101,16 @@ def delay_misfits(topic: str, entries: Entries) -> list[Misfit]:
     found = _clock_misfits(topic, entries)
     if policy is not None and policy != "compact":
         why = f"has cleanup.policy={policy}: it would lose pending actions"
+        found.insert(0, Misfit(topic, why, {"cleanup.policy": "compact"}, loses=True))
+    return found
+
+
+def control_misfits(topic: str, entries: Entries) -> list[Misfit]:
+    """Return what is wrong with the control topic."""
+    policy = entries.get("cleanup.policy")
+    found = _clock_misfits(topic, entries)
+    if policy is not None and policy != "compact":
+        why = f"has cleanup.policy={policy}: it would forget pauses that nobody ended"
         found.insert(0, Misfit(topic, why, {"cleanup.policy": "compact"}, loses=True))
     return found
 

@@ -26,11 +26,13 @@ from consumer.errors import TopicError
 from consumer.kafka import clients
 from consumer.kafka.topics.rules import (
     COMPACTED,
+    CONTROL,
     DEAD_LETTERS,
     Entries,
     Misfit,
     TopicRules,
     command,
+    control_misfits,
     dead_letter_misfits,
     delay_misfits,
     forgotten_facts,
@@ -81,8 +83,12 @@ def partition_counts(admin: AdminClient, names: Iterable[str]) -> dict[str, int]
     return counts
 
 
-def check(admin: AdminClient, topics: Iterable[RelayTopics], rules: TopicRules = _AS_BUILT) -> list[str]:
+def check(
+    admin: AdminClient, topics: Iterable[RelayTopics], rules: TopicRules = _AS_BUILT, control: str | None = None
+) -> list[str]:
     """Check that all topics are there and fit; returns what a person should know nevertheless, a line each.
+
+    `control`: the control topic, where there is one.
 
     Those are what could not be checked, and a promise that the topics do not keep (rules.py, rule 7).
 
@@ -108,23 +114,42 @@ def check(admin: AdminClient, topics: Iterable[RelayTopics], rules: TopicRules =
         errors += [str(misfit) for misfit in _misfits(each, entries, rules)]
         if each.outcomes in entries and (why := forgotten_facts(each.outcomes, entries[each.outcomes], rules)):
             notes.append(why)
-        notes += [
-            f"topic {name}: its configuration was not checked, as its rights do not include DescribeConfigs"
-            for name in counts
-            if name not in entries
-        ]
+        notes += [_unchecked(name) for name in counts if name not in entries]
+    if control is not None:
+        notes += _check_control(admin, control, errors)
     if errors:
         raise TopicError("\n".join(errors))
     return notes
 
 
-def create(
-    admin: AdminClient, topics: Iterable[RelayTopics], replication: int = -1, rules: TopicRules = _AS_BUILT
-) -> list[str]:
-    """Create the delay, dead-letter and outcomes topics, or repair them.
+def _unchecked(name: str) -> str:
+    return f"topic {name}: its configuration was not checked, as its rights do not include DescribeConfigs"
 
-    Creates what is missing, with the source's partition count. Adds partitions where the source has more. Alters the
-    configuration of existing topics, where no record can be lost by that.
+
+def _check_control(admin: AdminClient, control: str, errors: list[str]) -> list[str]:
+    counts, forbidden = _counts(admin, (control,))
+    errors += [clients.error_of(error).str() for error in forbidden]
+    if control not in counts:
+        errors += [] if forbidden else [f"topic {control} does not exist"]
+        return []
+    entries = _configurations(admin, (control,))
+    if control not in entries:
+        return [_unchecked(control)]
+    errors += [str(misfit) for misfit in control_misfits(control, entries[control])]
+    return []
+
+
+def create(
+    admin: AdminClient,
+    topics: Iterable[RelayTopics],
+    replication: int = -1,
+    rules: TopicRules = _AS_BUILT,
+    control: str | None = None,
+) -> list[str]:
+    """Create the delay, dead-letter, outcomes and control topics, or repair them.
+
+    Creates what is missing, with the source's partition count (the `control` topic with one). Adds partitions where the
+    source has more. Alters the configuration of existing topics, where no record can be lost by that.
 
     Returns what was done, a line each. Raises TopicError for what cannot be done. Its text says what was done, and
     which command of Kafka's own tools a person has to run.
@@ -141,10 +166,8 @@ def create(
         for name, config in zip(each.own, (COMPACTED, DEAD_LETTERS, outcomes_configuration(rules)), strict=False):
             try:
                 if name not in counts:
-                    new = NewTopic(name, wanted, replication, config=config)
-                    _wait(admin.create_topics([new], operation_timeout=CALL_TIMEOUT_S)[name], name)
+                    done.append(_create(admin, name, wanted, replication, config))
                     made[name] = wanted
-                    done.append(f"created {name} with {wanted} partitions, cleanup.policy={config['cleanup.policy']}")
                 elif counts[name] < wanted:
                     _grow(admin, name, wanted)
                     made[name] = wanted
@@ -152,19 +175,57 @@ def create(
             except KafkaException as error:
                 if clients.error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     errors.append(clients.error_of(error).str())
-        for misfit in _misfits(each, _configurations(admin, counts), rules):
-            if not misfit.cure:
-                continue  # a source is its owner's
-            refused = _cure(admin, misfit, counts[misfit.topic])
-            if refused is None:
-                altered.setdefault(misfit.topic, {}).update(misfit.cure)
-            else:
-                errors.append(f"{misfit}. {refused}")
+        misfits = _misfits(each, _configurations(admin, counts), rules)
+        errors += _cured(admin, misfits, counts, altered)
+    if control is not None:
+        counts, forbidden = _counts(admin, (control,))
+        errors += [clients.error_of(error).str() for error in forbidden]
+        if control not in counts and not forbidden:
+            errors += _create_control(admin, control, replication, done, made)
+        for name, entries in _configurations(admin, counts).items():
+            errors += _cured(admin, control_misfits(name, entries), counts, altered)
     done += [f"altered {name}: {', '.join(f'{k}={v}' for k, v in config.items())}" for name, config in altered.items()]
     if errors:
         raise TopicError("\n".join([*done, *errors]))
     _await_visible(admin, made, altered)
     return done
+
+
+def _create(admin: AdminClient, name: str, partitions: int, replication: int, config: Mapping[str, str]) -> str:
+    """Create a topic; returns what was done."""
+    new = NewTopic(name, partitions, replication, config=dict(config))
+    _wait(admin.create_topics([new], operation_timeout=CALL_TIMEOUT_S)[name], name)
+    count = "1 partition" if partitions == 1 else f"{partitions} partitions"
+    return f"created {name} with {count}, cleanup.policy={config['cleanup.policy']}"
+
+
+def _create_control(
+    admin: AdminClient, control: str, replication: int, done: list[str], made: dict[str, int]
+) -> list[str]:
+    """Create the control topic; returns why it cannot be created."""
+    try:
+        done.append(_create(admin, control, 1, replication, CONTROL))
+        made[control] = 1
+    except KafkaException as error:
+        if clients.error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            return [clients.error_of(error).str()]
+    return []
+
+
+def _cured(
+    admin: AdminClient, misfits: Iterable[Misfit], counts: Mapping[str, int], altered: dict[str, dict[str, str]]
+) -> list[str]:
+    """Alter what does not fit, and note it in `altered`; returns what cannot be altered."""
+    errors = []
+    for misfit in misfits:
+        if not misfit.cure:
+            continue  # a source is its owner's
+        refused = _cure(admin, misfit, counts[misfit.topic])
+        if refused is None:
+            altered.setdefault(misfit.topic, {}).update(misfit.cure)
+        else:
+            errors.append(f"{misfit}. {refused}")
+    return errors
 
 
 def _misfits(topics: RelayTopics, entries: Mapping[str, Entries], rules: TopicRules) -> list[Misfit]:

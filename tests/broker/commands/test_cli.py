@@ -78,6 +78,10 @@ class Operator:
             "ENGAGE_RELAY__KAFKA__GROUP_ID": f"relay-{uuid4().hex[:8]}",
         }
 
+    @property
+    def group(self) -> str:
+        return self.environment["ENGAGE_RELAY__KAFKA__GROUP_ID"]
+
     def calls(self, *arguments: str, stdin: str = "", **environment: str) -> Result:
         result = CliRunner().invoke(app, arguments, input=stdin, env={**self.environment, **environment})
         assert KEY not in result.output
@@ -118,8 +122,8 @@ def test_topics_are_checked_made_and_checked_again(admin: AdminClient, operator:
     assert [f"{source}.engage.{kind}" in missing.stderr for kind in ("delay", "dead-letters")] == [True, True]
     made = operator.calls("topics", "create", "--replication", "1")
     assert made.exit_code == 0
-    assert len(made.stdout.splitlines()) == 3
-    relay_topics(admin, source)  # returns when they answer
+    assert len(made.stdout.splitlines()) == 4
+    relay_topics(admin, source, operator.group)  # returns when they answer
     assert operator.calls("topics", "check").exit_code == 0
     assert operator.calls("topics", "create").stdout == "nothing to do\n"
 
@@ -133,7 +137,7 @@ def test_topics_without_a_source_are_the_operators_error(operator: Operator) -> 
 def test_what_dead_letters_list_prints_redrive_reads(
     bootstrap_servers: str, admin: AdminClient, operator: Operator, source: str
 ) -> None:
-    relay_topics(admin, source)
+    relay_topics(admin, source, operator.group)
     put_dead_letters(bootstrap_servers, source, 3)
     listed = operator.calls("dead-letters", "list", "--json", "--limit", "2")
     assert listed.exit_code == 0
@@ -158,7 +162,7 @@ def test_what_dead_letters_list_prints_redrive_reads(
 def test_a_dead_letter_that_was_named_by_offset_and_is_not_there_gives_code_1(
     bootstrap_servers: str, admin: AdminClient, operator: Operator, source: str
 ) -> None:
-    relay_topics(admin, source)
+    relay_topics(admin, source, operator.group)
     put_dead_letters(bootstrap_servers, source, 1)
     result = operator.calls("dead-letters", "redrive", "--dead-letter-offset", "1:0", "--dead-letter-offset", "1:7")
     assert result.exit_code == ExitCode.FAILED
@@ -170,7 +174,7 @@ def test_a_dead_letter_that_was_named_by_offset_and_is_not_there_gives_code_1(
 def test_a_dead_letter_is_named_by_the_offset_of_its_event_too(
     bootstrap_servers: str, admin: AdminClient, operator: Operator, source: str
 ) -> None:
-    relay_topics(admin, source)
+    relay_topics(admin, source, operator.group)
     put_dead_letters(bootstrap_servers, source, 2)
 
     result = operator.calls("dead-letters", "redrive", "--source-offset", "1:201", "--source-offset", "1:1")
@@ -183,7 +187,7 @@ def test_a_dead_letter_is_named_by_the_offset_of_its_event_too(
 def test_tables_for_pipes_are_separated_by_tabs(
     bootstrap_servers: str, admin: AdminClient, operator: Operator, source: str
 ) -> None:
-    relay_topics(admin, source)
+    relay_topics(admin, source, operator.group)
     put_dead_letters(bootstrap_servers, source, 1)
     names, row = (line.split("\t") for line in operator.calls("dead-letters", "list").stdout.splitlines())
     assert dict(zip(names, row, strict=True)) == {
@@ -216,7 +220,7 @@ def findings(result: Result) -> dict[str, str]:
 
 
 def test_check_config_online_finds_that_all_is_well(admin: AdminClient, operator: Operator, source: str) -> None:
-    relay_topics(admin, source)
+    relay_topics(admin, source, operator.group)
     with engage(SimulatorOptions(valid_keys=frozenset({KEY}))) as url:
         result = operator.calls("check-config", "--online", ENGAGE_BASE_URL=url)
     assert result.exit_code == 0
@@ -228,7 +232,7 @@ def test_check_config_online_finds_that_all_is_well(admin: AdminClient, operator
 def test_check_config_online_says_that_run_will_need_from(
     bootstrap_servers: str, admin: AdminClient, operator: Operator, source: str
 ) -> None:
-    relay_topics(admin, source)
+    relay_topics(admin, source, operator.group)
     producer = Producer({"bootstrap.servers": bootstrap_servers})
     producer.produce(source, b"{}")
     assert producer.flush(30) == 0
@@ -242,7 +246,7 @@ def test_check_config_online_says_that_run_will_need_from(
 def test_check_config_online_names_the_partitions_of_which_the_group_knows_nothing(
     bootstrap_servers: str, admin: AdminClient, operator: Operator, source: str
 ) -> None:
-    relay_topics(admin, source)
+    relay_topics(admin, source, operator.group)
     producer = Producer({"bootstrap.servers": bootstrap_servers})
     for partition in (0, 1, 1):
         producer.produce(source, b"{}", partition=partition)
@@ -264,7 +268,7 @@ def test_check_config_online_names_the_partitions_of_which_the_group_knows_nothi
 def test_every_check_refuses_a_dead_letter_topic_that_loses_dead_letters_and_names_the_way_out(
     admin: AdminClient, operator: Operator, source: str
 ) -> None:
-    each = relay_topics(admin, source)
+    each = relay_topics(admin, source, operator.group)
     week = ConfigEntry("retention.ms", str(7 * 24 * 3600 * 1000), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, each.dead_letters, incremental_configs=[week])
     admin.incremental_alter_configs([resource])[resource].result(30)
@@ -316,7 +320,7 @@ def test_check_config_online_continues_behind_what_failed_and_ends_with_the_firs
 def test_check_config_online_says_why_a_connection_cannot_work(
     admin: AdminClient, operator: Operator, source: str, environment: dict[str, str], told: str, code: ExitCode
 ) -> None:
-    relay_topics(admin, source)
+    relay_topics(admin, source, operator.group)
     url = {"ENGAGE_BASE_URL": "https://127.0.0.1:9"}
     result = operator.calls("check-config", "--online", **{**url, **environment})
     assert result.exit_code == code

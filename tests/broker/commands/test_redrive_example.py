@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from tests.examples.readme import example, output_of
@@ -25,8 +26,7 @@ def test_dead_letters_become_actions_once_their_cause_is_fixed(
     with simulator(simulate) as url:
         copy = copied(EXAMPLE, tmp_path, bootstrap_servers, {url_in_readme(simulate): url}, source)
         for file in copy.folder.glob("*.yaml"):
-            group = f"group.id: engage-relay-{source}"
-            file.write_text(file.read_text().replace("group.id: engage-relay", group))
+            file.write_text(re.sub(r"(group\.id: [\w-]+)", rf"\1-{source}", file.read_text()))
 
         def call(words: list[str]) -> list[str]:
             return output_of(" ".join(words), copy.folder).splitlines()

@@ -15,12 +15,13 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from confluent_kafka.cimpl import NewTopic
 
+from consumer.kafka.topics.rules import CONTROL
 from consumer.kafka.topics.topics import RelayTopics
 from tests.support.books import Books
 from tests.support.engage import API_KEY, Engage
 from tests.support.events import Raw, event, order_id, publish, publish_raw
 from tests.support.relay_process import RelayProcess, configuration, written
-from tests.support.sandbox import Sandbox, SandboxFactory, TopicFactory
+from tests.support.sandbox import Sandbox, SandboxFactory, TopicFactory, control_topic
 from tests.support.waiting import PATIENCE_S, until
 
 ORDER = order_id("run")
@@ -77,7 +78,8 @@ def test_a_partition_count_that_differs_is_refused(
 ) -> None:
     source = topics(partitions=3)
     others = [NewTopic(f"{source}.engage.delay", 2, 1, config={"cleanup.policy": "compact"}),
-              NewTopic(f"{source}.engage.dead-letters", 3, 1)]  # fmt: skip
+              NewTopic(f"{source}.engage.dead-letters", 3, 1),
+              NewTopic(control_topic(source), 1, 1, config=CONTROL)]  # fmt: skip
     for future in admin.create_topics(others).values():
         future.result(PATIENCE_S)
     config = around(bootstrap_servers, source, "http://127.0.0.1:1")
@@ -179,7 +181,7 @@ def test_an_admin_port_that_is_taken_is_refused(sandboxes: SandboxFactory, tmp_p
 def test_three_environment_variables_are_enough(admin: AdminClient, bootstrap_servers: str, tmp_path: Path) -> None:
     if "KAFKA_BOOTSTRAP_SERVERS" in os.environ:
         pytest.skip("its topic is called `orders`: only on a broker of our own")
-    names = ["orders", "orders.engage.delay", "orders.engage.dead-letters"]
+    names = ["orders", "orders.engage.delay", "orders.engage.dead-letters", control_topic("engage-relay")]
     admin.create_topics([NewTopic("orders", 2, 1)])["orders"].result(PATIENCE_S)
     try:
         with Engage() as engage:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
@@ -18,14 +20,17 @@ from consumer.kafka.records import SourceEvent, dead_letter_of_event
 from schemas.dead_letter import Reason
 from tests.deploy.helm import KUBERNETES, RELEASE, Manifest, chart
 from tests.deploy.pod import Pod
-from tests.docs.documents import ROOT, commands
+from tests.docs.documents import ROOT, commands, lines
 from tests.support.engage import API_KEY, Engage
+from tests.support.kafka_tools import kafka_tools
 from tests.support.relay_process import RelayProcess
 from tests.support.sandbox import TopicFactory, relay_topics
+from tests.support.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.timeout(900)  # the first one may have to build Helm
 
 EVENT = '{"type": "order.shipped", "orderId": "A-1"}\n'
+ANY_PORT = {"ENGAGE_RELAY__ADMIN__LISTEN": "127.0.0.1:0"}  # 8080 of this machine may be another program's
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 
 
@@ -50,7 +55,7 @@ def job_of_the_docs() -> Manifest:
 @pytest.fixture
 def source(topics: TopicFactory, admin: AdminClient) -> str:
     name = topics()
-    relay_topics(admin, name)
+    relay_topics(admin, name, name)
     return name
 
 
@@ -69,7 +74,7 @@ def pods(tmp_path: Path, bootstrap_servers: str, source: str) -> Iterator[Callab
         rendered = chart(
             {
                 "config": {
-                    "kafka": {"bootstrap.servers": bootstrap_servers, "group.id": f"relay-{uuid4().hex[:8]}"},
+                    "kafka": {"bootstrap.servers": bootstrap_servers, "group.id": source},
                     "source": {"topics": [source]},
                     "engage": {"connections": {"default": {"base_url": engage.url}}},
                 }
@@ -92,8 +97,7 @@ def test_there_are_commands_to_run() -> None:
 
 
 def test_every_command_of_the_runbook_runs_in_a_pod_as_it_stands(pod: Pod, source: str, tmp_path: Path) -> None:
-    free = {"ENGAGE_RELAY__ADMIN__LISTEN": "127.0.0.1:0"}  # 8080 of this machine may be another program's
-    with RelayProcess(tmp_path, pod.config, "--from", "latest", environ=free) as relay:
+    with RelayProcess(tmp_path, pod.config, "--from", "latest", environ=ANY_PORT) as relay:
         relay.wait_until_ready()
         for arguments in ours():
             words = [source if each == "orders" else each for each in arguments]
@@ -103,6 +107,50 @@ def test_every_command_of_the_runbook_runs_in_a_pod_as_it_stands(pod: Pod, sourc
 
             assert done.returncode == 0, f"engage-relay {' '.join(arguments)}\n{done.stdout}{done.stderr}"
             assert API_KEY not in done.stdout + done.stderr
+
+
+def kafkas_own() -> list[str]:
+    """Return the lines of runbook and operations that run one of Kafka's own tools, once each."""
+    text = RUNBOOK + (ROOT / "docs" / "operations.md").read_text()
+    return list(dict.fromkeys(line for line in lines(text) if line.startswith("kafka-")))
+
+
+@pytest.mark.long  # a Java virtual machine for each line
+def test_every_line_with_a_tool_of_kafkas_runs_as_it_stands(
+    pod: Pod, source: str, bootstrap_servers: str, tmp_path: Path
+) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap_servers})
+    group = yaml.safe_load(pod.config.read_text())["kafka"]["group.id"]
+    with RelayProcess(tmp_path, pod.config, "--from", "latest", environ=ANY_PORT) as relay:
+        relay.wait_until_ready()
+        assert relay.stop() == 0  # the position is moved while nobody runs
+    path = os.pathsep.join([str(kafka_tools(tmp_path / "bin")), os.environ["PATH"]])
+    assert len(kafkas_own()) > 8
+    for line in kafkas_own():
+        own = re.sub(r"--group engage-relay\b", f"--group {group}", line.replace("BOOTSTRAP", bootstrap_servers))
+        own = re.sub(r"\borders(?=$|[ .])", source, own).partition(" | ")[0]
+        with subprocess.Popen(
+            ["bash", "-c", own],
+            env={**os.environ, "PATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process:
+
+            def ended(process: subprocess.Popen[str] = process) -> bool:
+                producer.produce(source, EVENT, "A-1")  # a console consumer waits for what comes from now on
+                producer.poll(0.2)
+                return process.poll() is not None
+
+            try:
+                until(ended, line, PATIENCE_S * 2)
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+            assert process.stdout is not None
+            said = process.stdout.read()
+            assert (process.returncode, "Error:" in said) == (0, False), f"{line}\n{said}"
 
 
 def test_the_job_for_what_needs_other_rights_redrives_with_the_releases_configuration(

@@ -106,3 +106,24 @@ def test_a_schema_that_it_has_not_is_unknown_and_another_address_is_none(apicuri
     with pytest.raises(RegistryError, match="address is wrong"):
         ConfluentRegistry(Registry(url=elsewhere).properties).fetch("1")
     ConfluentRegistry(Registry(url=apicurio.url).properties).check()
+
+
+def test_json_is_held_to_its_schema_and_to_those_that_it_refers_to(
+    apicurio: Apicurio, client: SchemaRegistryClient
+) -> None:
+    address = '{"$schema":"http://json-schema.org/draft-07/schema#","type":"object","required":["city"]}'
+    order = (
+        '{"$schema":"http://json-schema.org/draft-07/schema#","type":"object",'
+        '"properties":{"total":{"type":"number"},"to":{"$ref":"address.json"}}}'
+    )
+    client.register_schema("address.json", Schema(address, "JSON"))
+    number = client.register_schema(
+        "orders-json-2", Schema(order, "JSON", [SchemaReference("address.json", "address.json", 1)])
+    )
+    assert read(apicurio, framed(number, b'{"total":12.5,"to":{"city":"Lund"}}')) == {
+        "total": 12.5,
+        "to": {"city": "Lund"},
+    }
+    wrong = read(apicurio, framed(number, b'{"to":{"zip":"22100"}}'))
+    assert isinstance(wrong, Undecodable)
+    assert wrong.detail == "it is not what its schema says: to: `required`, without city"

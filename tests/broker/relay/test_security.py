@@ -163,6 +163,15 @@ def test_the_commands_need_no_more_than_security_md_says(
         say(tmp_path, "check-config", online.stdout)
         assert engage_relay(tmp_path, config, "pending", "list").returncode == 0
 
+        # A relay that only runs cannot pause anything. Who may, needs nothing of what is sent.
+        why = ("--reason", "a test of rights")
+        assert engage_relay(tmp_path, config, "pauses").returncode == 0
+        assert engage_relay(tmp_path, config, "pause", *why).returncode == 1
+        secured.grant(*rights("pause", sandbox))
+        for command in ("pause", "resume"):
+            done = engage_relay(tmp_path, config, command, *why)
+            assert done.returncode == 0, done.stderr
+
         # A relay that only runs cannot read what was dead-lettered, nor write events.
         assert engage_relay(tmp_path, config, "dead-letters", "list", "--json").returncode == 1
         secured.grant(*rights("dead-letters", sandbox))

@@ -17,8 +17,9 @@ from consumer.core.effects import ActionId, LiveAction, NewAction, Poll, Send
 from consumer.core.ledger import AGE_SLOT_S, Ledger, Policy
 from consumer.core.outcomes import Accepted, NotReady, Ready, Rejected
 from consumer.core.ownership import Assignment
+from consumer.core.pauses import Pause
 from consumer.telemetry.metrics import ConnectionFigures, DeadLettered, Halt, Metrics, PartitionFigures, Snapshot
-from consumer.telemetry.rolling import GROWTH, SLICE_S, SLICES, Flow, History, quantile
+from consumer.telemetry.rolling import GROWTH, SLICE_S, SLICES, Flow, History, Slice, quantile
 from schemas.dead_letter import Reason
 from tests.unit.admin import status_sample
 
@@ -310,6 +311,30 @@ def test_what_an_operator_should_look_at_is_said_in_words() -> None:
     assert [each.split(":")[0] for each in said] == ["In doubt", "Overdue", "The source is paused"]
     assert "1 action " in said[0]
     assert "2 actions " in said[1]
+
+
+def test_a_pause_is_said_with_its_reason_and_silence_is_no_news_then() -> None:
+    silent = Flow(
+        started=NOW - 900,
+        slices=tuple(Slice(start=NOW - 900 + 300 * n, seconds=300, events=60, pending=60 * n) for n in range(3)),
+    )
+    pauses = (
+        Pause(id="p1", begun=NOW - 7200, reason="a wrong template", route="shipped"),
+        Pause(id="p2", begun=NOW, reason="a replay", until=NOW + 3600, discard=True),
+    )
+    assert any("Nothing was accepted" in line for line in told(Snapshot(at=NOW), silent).attention)
+    status = told(Snapshot(at=NOW, pauses=pauses, control_unreadable=2), silent)
+    assert status.attention == [
+        "Paused since 2026-11-25 10:00 UTC, on hold until it is ended: route shipped (a wrong template); "
+        "`engage-relay resume` ends it",
+        "Paused since 2026-11-25 12:00 UTC, what comes is discarded until 2026-11-25 13:00 UTC: everything (a replay); "
+        "`engage-relay resume` ends it",
+        "Records of the control topic that cannot be read, and are ignored: 2; what they ask for is not done",
+    ]
+    assert [(each.id, each.mode, each.route, each.until) for each in status.pauses] == [
+        ("p1", "hold", "shipped", None),
+        ("p2", "discard", None, NOON + timedelta(hours=1)),
+    ]
 
 
 @pytest.mark.parametrize("moment", [-1e18, 1e18, math.inf])

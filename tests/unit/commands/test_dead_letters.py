@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from consumer.errors import ExitCode
 from consumer.kafka.dead_letters.redrive import Coordinates, Redrive, Result
@@ -93,3 +94,6 @@ def test_a_script_is_not_asked_and_its_lines_are_what_they_were(redriven: list[b
     done = called("dead-letters", "redrive", "--all", "--json")
     assert (done.exit_code, redriven) == (0, [False])
     assert [json.loads(line)["result"] for line in done.stdout.splitlines()] == ["redriven", "redriven"]
+    assert called("dead-letters", "redrive", "--all", "-o", "json").stdout == done.stdout
+    listed = called("dead-letters", "redrive", "--all", "-o", "yaml").stdout
+    assert yaml.safe_load(listed) == [json.loads(line) for line in done.stdout.splitlines()]

@@ -59,6 +59,44 @@ def test_kcat_prints_records_and_their_values_are_unwrapped() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"Partition": 3, "Offset": 17, "Key": "A-1", "Value": VALUE, "Timestamp": "2026-11-03T09:30:00Z"},  # kafkactl
+        {
+            "partition": 3,
+            "offset": 17,
+            "key": "A-1",
+            "headers": {},
+            "content": VALUE,
+            "valueSerde": "String",
+        },  # Kafka UI
+        {"partition": 3, "offset": 17, "key": "A-1", "headers": [], "value": EVENT},  # Conduktor
+    ],
+)
+def test_other_tools_records_are_unwrapped_too(record: dict[str, object]) -> None:
+    found = one(json.dumps(record))
+    assert (found.partition, found.offset, found.key) == (3, 17, b"A-1")
+    assert json.loads(found.value or b"") == EVENT
+
+
+_BASE64 = base64.b64encode(VALUE.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("exported", "why"),
+    [
+        ([{"partition": 3, "offset": 17, "value": VALUE}], "a list of exported records"),
+        ({"topic": "sales", "partition": 3, "offset": 17, "key": "QQ==", "value": _BASE64}, "in base64"),  # REST Proxy
+        ({"eventSource": "aws:kafka", "records": {"sales-3": [{"offset": 17, "value": _BASE64}]}}, "AWS Lambda"),
+    ],
+)
+def test_an_export_that_cannot_be_unwrapped_is_no_event(exported: object, why: str) -> None:
+    (found,) = read(json.dumps(exported))
+    assert isinstance(found, Unreadable)
+    assert why in found.why
+
+
 def test_a_tombstone_is_exported_as_null() -> None:
     assert one(json.dumps({**KCAT, "payload": None, "key": None})) == SourceEvent(
         topic="sales",

@@ -47,5 +47,15 @@ def test_every_command_has_examples_that_it_takes(command: str) -> None:
         accept(each)
 
 
+LISTS = ("status", "route", "reconcile", "pending list", "dead-letters list", "dead-letters redrive")
+
+
+@pytest.mark.parametrize("command", LISTS)
+def test_what_lists_things_prints_them_as_lines_or_as_yaml(command: str) -> None:
+    shown = called(*command.split(), "--help").stdout
+    assert re.search(r"-o, --output <(wide\|)?json\|yaml>", shown)
+    assert "--json" in shown
+
+
 def test_no_example_is_of_a_command_that_is_gone() -> None:
     assert EXAMPLES.keys() == set(COMMANDS)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from consumer.errors import ExitCode
 from tests.unit.commands.calling import called, json_lines
@@ -150,6 +151,16 @@ def test_numbers_are_shown_as_they_leave() -> None:
     shown = '{"total":199.00,"big":18446744073709551615,"e":1E3}'
     assert f"  data {shown}" in called("route", "-", stdin=event).stdout.splitlines()
     assert f'"data":{shown}' in called("route", "-", "--json", stdin=event).stdout
+
+
+def test_as_yaml_it_is_one_list_whose_numbers_are_as_they_came() -> None:
+    event = {**SHIPPED, "data": {"total": 0}}
+    lines = "\n".join(json.dumps(event).replace('"total": 0', f'"total": {number}') for number in ("199.00", "7"))
+    shown = called("route", "-", "-o", "yaml", stdin=lines).stdout
+    assert [row["action"]["data"]["total"] for row in yaml.safe_load(shown)] == [199.0, 7]
+    assert "total: 199.00\n" in shown
+    assert called("route", "-", "-o", "json", stdin=lines).stdout == called("route", "-", "--json", stdin=lines).stdout
+    assert yaml.safe_load(called("route", "-", "-o", "yaml", stdin="\n").stdout) == []
 
 
 def test_a_field_that_is_left_out_is_named() -> None:

@@ -522,6 +522,13 @@ def test_outcomes_are_written_unless_there_is_no_topic_for_them(tmp_path: Path) 
     assert load(None, THREE).topic_rules.keep_outcomes_s == 90 * 24 * 3600
 
 
+def test_the_control_topic_is_the_groups_unless_there_is_none() -> None:
+    named = {**THREE, "ENGAGE_RELAY__KAFKA__GROUP_ID": "shop", "ENGAGE_RELAY__SOURCE__TOPICS": "a,b"}
+    assert load(None, named).control_topic == "shop.engage.control"
+    assert load(None, {**named, "ENGAGE_RELAY__CONTROL__TOPIC": "quiet"}).control_topic == "quiet"
+    assert load(None, {**named, "ENGAGE_RELAY__CONTROL__TOPIC": "none"}).control_topic is None
+
+
 def test_the_topics_are_held_against_the_longest_window_of_repeats() -> None:
     rules = load(None, {**THREE, "ENGAGE_RELAY__REPEATS": "3h"}).topic_rules
     none = load(None, {**THREE, "ENGAGE_RELAY__REPEATS": "off"}).topic_rules
@@ -541,6 +548,11 @@ def test_the_topics_are_held_against_the_longest_window_of_repeats() -> None:
         (
             {**topics("{source}.d", "x", "a", "b"), "ENGAGE_RELAY__OUTCOMES__TOPIC": "o"},
             "OUTCOMES__TOPIC: must hold {source}: each source topic needs an outcomes topic of its own",
+        ),
+        ({**topics("d", "x", "a"), "ENGAGE_RELAY__CONTROL__TOPIC": "x"}, "CONTROL__TOPIC: must not be a dead-letter"),
+        (
+            {**topics("d", "x", "a"), "ENGAGE_RELAY__CONTROL__TOPIC": "{source}"},
+            "CONTROL__TOPIC: must be a topic's name",
         ),
         (topics("{topic}", "x", "a"), "DELAY__TOPIC: must be a topic's name: letters, digits, '.', '_' and '-' (in br"),
         (topics("d", "{source", "a"), "DEAD_LETTERS__TOPIC: must be a topic's name"),

@@ -27,6 +27,10 @@ SECONDS = int(MOMENT.timestamp())
         *(SECONDS, SECONDS * 10**3, SECONDS * 10**6, SECONDS * 10**9, float(SECONDS)),
         *(str(SECONDS), str(SECONDS * 10**3), str(SECONDS * 10**6), f"{SECONDS}.0"),
         *(f"/Date({SECONDS * 1000})/", f"/Date({SECONDS * 1000}+0100)/"),
+        *("2026-11-03 09:30:00 +0000 UTC", "2026-11-03 10:30:00 +0100 CET", "2026-11-03T10:30:00 Europe/Stockholm"),
+        *("20261103093000Z", "20261103103000+0100", {"_seconds": SECONDS, "_nanoseconds": 0}),
+        {"date": "2026-11-03 10:30:00.000000", "timezone_type": 3, "timezone": "Europe/Stockholm"},
+        {"date": "2026-11-03 10:30:00.000000", "timezone_type": 1, "timezone": "+01:00"},
         *({"seconds": SECONDS, "nanos": 0}, {"seconds": str(SECONDS)}, {"$date": "2026-11-03T09:30:00Z"}),
         *({"$date": SECONDS * 1000}, {"$date": {"$numberLong": str(SECONDS * 1000)}}),
     ],
@@ -39,6 +43,7 @@ def test_one_moment_in_every_form(value: object) -> None:
     "value",
     [
         *("2026-11-03T10:30:00", "2026-11-03 10:30:00", "2026-11-03T10:30", "20261103T103000"),
+        "20261103103000",
         [2026, 11, 3, 10, 30],
         [2026, 11, 3, 10, 30, 0, 0],
     ],
@@ -68,6 +73,7 @@ def test_the_edges_of_a_clock(value: str, moment: datetime) -> None:
 @pytest.mark.parametrize(
     "value",
     [
+        *("2026-11-03 10:30:00 CET", {"date": "2026-11-03", "timezone": "Nowhere/Land"}),  # letters are no zone
         *(None, True, "", " ", "soon", "2026-13-03T09:30:00Z", "2026-02-30T09:30:00Z", "2026-11-03T25:00:00Z"),
         *("-999999999-01-01T00:00:00Z", "99999-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "2026-11-03T09:30:00+99"),
         *("2026-11-03T09:30:00[Europe/Nowhere]", "2026-11-03T09:30:00[../../etc/passwd]", "9" * 10_000, "3" * 20),

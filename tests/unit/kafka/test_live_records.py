@@ -9,7 +9,7 @@ import pytest
 from consumer.core.effects import ActionId, NewAction, Save
 from consumer.core.open_facts import FACT_BYTES
 from consumer.core.ownership import Assignment
-from consumer.core.parking import ENTRY_BYTES
+from consumer.core.parking import cost_of
 from consumer.core.places import place_of
 from consumer.events.facts import digest_of
 from consumer.events.routing import Routed
@@ -66,7 +66,7 @@ def value_of(each: NewAction, offset: int, *, sending: bool = False) -> bytes:
     )
 
 
-SIZE = ENTRY_BYTES + len(value(10))
+SIZE = cost_of(value(10))
 
 
 def kept(records: LiveRecords, next_offset: int = 1 << 40) -> Kept:

@@ -6,10 +6,12 @@ import pytest
 
 from consumer.kafka.topics.rules import (
     COMPACTED,
+    CONTROL,
     DAY_S,
     DEAD_LETTERS,
     TopicRules,
     command,
+    control_misfits,
     dead_letter_misfits,
     delay_misfits,
     forgotten_facts,
@@ -43,6 +45,7 @@ def cures_of_dead_letters(**different: str) -> list[dict[str, str]]:
 
 def test_what_topics_create_makes_fits_whatever_the_brokers_defaults_are() -> None:
     assert delay_misfits("d", with_defaults(COMPACTED)) == []
+    assert control_misfits("c", with_defaults(CONTROL)) == []
     assert dead_letter_misfits("d", with_defaults(DEAD_LETTERS), DEFAULTS, RULES) == []
 
 
@@ -176,3 +179,10 @@ def test_outcomes_that_go_before_the_window_is_over_are_told_of(
     why = forgotten_facts("o", entries, TopicRules(repeats_s=repeats_s))
     assert (why is not None) == forgets
     assert forgotten_facts("o", {}, TopicRules(repeats_s=DAY_S)) is None  # without the right to look
+
+
+@pytest.mark.parametrize("policy", ["delete", "compact,delete"])
+def test_a_control_topic_with_retention_ends_pauses_that_nobody_ended(policy: str) -> None:
+    (found,) = control_misfits("c", with_defaults({**CONTROL, "cleanup.policy": policy}))
+    assert "would forget pauses" in str(found)
+    assert (found.cure, found.loses) == ({"cleanup.policy": "compact"}, True)

@@ -1,0 +1,1 @@
+"""Commands that tell all instances something through the control topic."""

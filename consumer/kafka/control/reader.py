@@ -1,0 +1,111 @@
+"""EDGE. Follows the control topic: a thread with a consumer without membership, from `start` to `stop`.
+
+Rules:
+ 1. The topic is read from its beginning at each start, and nothing is reported before its end at that time was
+    reached: a pause is kept over restarts, and holds the first poll, too.
+ 2. Then every change is reported, all that it says now. So a report that is lost with its process is no loss.
+ 3. What keeps the topic from being read is reported, too. What was read before holds until it can be read again.
+ 4. A topic that was recreated is read from its beginning again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import closing
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from consumer.errors import ConfigurationError
+from consumer.kafka import clients
+from consumer.kafka.control.records import Controls
+from consumer.kafka.dead_letters.waiting import LITTLE_AHEAD
+from consumer.kafka.facts import ControlNotRead, ControlRead, Report
+from consumer.kafka.topics.topics import watermarks
+
+POLL_S = 0.5  # how soon the thread sees that it is to end
+RETRY_S = 2.0
+LOOK_INTERVAL_S = 30.0  # for a topic that was recreated, or may not be read any more
+STOP_S = 2.0  # a call to a broker that does not answer is not waited for
+PARTITION = 0  # the one that counts
+
+
+class ControlReader:
+    """Reads on a thread of its own."""
+
+    def __init__(self, properties: clients.Properties, topic: str, report: Report) -> None:
+        self._properties = properties
+        self._at = (topic, PARTITION)
+        self._report = report
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End. What a broker does not answer now is not waited for."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(STOP_S)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._follow()
+            except (KafkaException, ConfigurationError) as error:
+                why = clients.error_of(error).str() if isinstance(error, KafkaException) else str(error)
+                self._report(ControlNotRead(why))
+            self._stopping.wait(RETRY_S)
+
+    def _follow(self) -> None:
+        """Read from the beginning and on, until it is to end. Raises KafkaException, also for a recreated topic."""
+        admin = AdminClient(clients.base(self._properties), logger=clients.LOGGER)
+        controls, reached, told = Controls(), 0, False
+        _, end = watermarks(admin, [self._at])[self._at]
+        properties = {**clients.reader(self._properties), **LITTLE_AHEAD}
+        with closing(Consumer(properties, logger=clients.LOGGER)) as reader:
+            reader.assign([TopicPartition(*self._at, 0)])
+            looked_at = time.monotonic()
+            while not self._stopping.is_set():
+                record = reader.poll(POLL_S) if told or reached < end else None
+                error = None if record is None else record.error()
+                news = False
+                if record is not None and error is None:
+                    controls.take(clients.raw(record.key()), clients.raw(record.value()))
+                    reached, news = (record.offset() or 0) + 1, True
+                elif record is not None and error is not None and error.code() == KafkaError._PARTITION_EOF:
+                    reached = max(reached, record.offset() or 0)
+                elif error is not None and (error.fatal() or error.code() in _DO_NOT_PASS):
+                    raise KafkaException(error)
+                if reached >= end and (news or not told):
+                    told = True
+                    self._report(ControlRead(controls.pauses, controls.unreadable))
+                if time.monotonic() - looked_at >= LOOK_INTERVAL_S:
+                    looked_at = time.monotonic()
+                    self._look(admin, reached)
+
+    def _look(self, admin: AdminClient, reached: int) -> None:
+        """Raise KafkaException where the topic was recreated, or may not be read any more. Brokers may be away."""
+        try:
+            _, end = watermarks(admin, [self._at])[self._at]
+        except KafkaException as error:
+            if clients.error_of(error).code() in _DO_NOT_PASS:
+                raise
+            return
+        if end < reached:
+            raise clients.exception(KafkaError(KafkaError.OFFSET_OUT_OF_RANGE), f"{self._at[0]} was recreated")
+
+
+_DO_NOT_PASS = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.OFFSET_OUT_OF_RANGE,
+        KafkaError._AUTO_OFFSET_RESET,
+    }
+)
