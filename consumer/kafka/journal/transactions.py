@@ -10,7 +10,8 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
     others are committed with the snapshot's metadata. A stale generation aborts the transaction; what is still owned
     is tried again.
  2. Dead letters are flushed before the records, and records before the offsets are sent. Each record is true and
-    idempotent by key on its own. So is the position record: everything before its offset is dealt with.
+    idempotent by key on its own. So is the position record: everything before its offset is dealt with. So the
+    outcomes of actions that were never pending, which nothing else tells of, are flushed before it, too.
  3. Where a commit's outcome is unknown, a new producer ends the transaction, committed or aborted. The metadata of
     the committed offset names the transaction, so it shows which of the two. Nothing is written twice.
  4. A fenced producer gives up every partition and rejoins the group.
@@ -112,8 +113,8 @@ class _Partition:
 class _Batch:
     """The writes of one partition in one transaction, and their offsets in the delay topic.
 
-    `latest` is by key: group commit writes only the latest state of an action. `recreated`: the delay topic was
-    recreated since the last transaction.
+    `latest` is by key: group commit writes only the latest state of an action. `outcomes_alone`: of actions that were
+    never pending. `recreated`: the delay topic was recreated since the last transaction.
     """
 
     assignment: Assignment
@@ -124,6 +125,7 @@ class _Batch:
     latest: dict[bytes, Keyed] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     outcomes: list[Ended] = field(default_factory=list)
+    outcomes_alone: list[Ended] = field(default_factory=list)
     written: dict[Hashable, int | None] = field(default_factory=dict)
     dead_letters_at: dict[DeadLetter, DeadLetterAt] = field(default_factory=dict)
     unknown: set[bytes | None] = field(default_factory=set)  # keys whose record lies somewhere after `start`
@@ -152,7 +154,7 @@ class _Batch:
                 if key_ is not None:
                     self.latest[key_] = write
             case Position(next_offset=next_offset, outcomes=outcomes):
-                self.outcomes += outcomes
+                self.outcomes_alone += outcomes
             case Barrier():
                 next_offset = None
         if next_offset is not None:
@@ -559,7 +561,7 @@ class Transactions:
         if ownership.group_metadata is None or generation(ownership.group_metadata) < 0:
             raise AbortedError("not a member of the group yet")  # the broker would not check it: no fencing
         self._producers.begin_transaction()
-        if sum(self._produce_dead_letters(batch) for batch in batches):
+        if sum(self._produce_first(batch) for batch in batches):
             self._producers.flush()
         for batch in batches:
             self._produce(batch)
@@ -577,14 +579,17 @@ class Transactions:
         self._producers.send_offsets(offsets, ownership.group_metadata)
         self._producers.commit()
 
-    def _produce_dead_letters(self, batch: _Batch) -> int:
-        """Produce the batch's dead letters; returns how many there are."""
+    def _produce_first(self, batch: _Batch) -> int:
+        """Produce the batch's dead letters, and outcomes that stand alone (rule 2); returns how many there are."""
         topic, partition, _ = batch.assignment
-        to = self._topics[topic].dead_letters
+        to, outcomes = self._topics[topic].dead_letters, self._topics[topic].outcomes
+        alone = batch.outcomes_alone if outcomes is not None else []
+        for ended in alone:
+            self._producers.produce(outcomes or "", partition, record_of(ended))
         for write in batch.dead_letters:
             lies = partial(self._dead_letter_lies, batch, write, to)
             self._producers.produce(to, partition, write.record, delivered=lies, write=write)
-        return len(batch.dead_letters)
+        return len(alone) + len(batch.dead_letters)
 
     def _dead_letter_lies(self, batch: _Batch, write: DeadLetter, topic: str, record: Message) -> None:
         batch.dead_letters_at[write] = DeadLetterAt(topic, record.offset())
