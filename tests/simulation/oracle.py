@@ -266,8 +266,13 @@ class Oracle:
             self._scheduler.violate(f"event {event.number} was given up {waited_s:g} s after its order had no contact")
 
     def _given_up_for_its_deadline(self, event: Event) -> None:
-        """Check a dead letter `deadline`: the time on hold does not count (control.py, rule 2)."""
+        """Check a dead letter `deadline`: the time on hold does not count (control.py, rule 2).
+
+        Where no record says when it was first read, it was given up in the transaction that would have written that.
+        """
         scheduler = self._scheduler
+        if math.isinf(event.first_seen):
+            return
         waited_s = scheduler.now - event.first_seen - scheduler.control.held_s(event, event.first_seen)
         if waited_s < DEADLINE_S - 0.001 and not scheduler.profile.skew_s:
             self._wrong(event, f"given up for its deadline after {waited_s:g} s that were not on hold")
