@@ -3,8 +3,8 @@
 Rules:
  1. A pause covers the actions of a connection, a route, an action's name, or what all that it names have in common.
     One that names nothing covers everything.
- 2. It holds from when it is known until it is ended, or until its own end has passed. Its beginning by a person's
-    clock decides nothing about that: their clock may be ahead of ours.
+ 2. It holds from when it is known until it is known to be ended, or until its own end has passed. When a person began
+    or ended it decides nothing about that: their clock is not ours. An hour may lie between them.
  3. Where one pause holds an action and another one discards it, it is held: what is discarded does not come back.
  4. Time on hold is not the action's: no deadline and no grace counts it. So ended pauses stay known for a while. What
     counts them needs no memory of its own, and is the same after a restart.
@@ -50,6 +50,10 @@ class Pause:
         ends = [each for each in (self.until, self.ended) if each is not None]
         return min(ends, default=math.inf)
 
+    def is_on(self, now: float) -> bool:
+        """Whether it holds (rule 2)."""
+        return self.ended is None and (self.until is None or now < self.until)
+
     @property
     def what(self) -> str:
         """What it covers, in words."""
@@ -82,7 +86,7 @@ class Pauses:
 
     def on(self, now: float) -> tuple[Pause, ...]:
         """Return those that are on, the earliest first."""
-        return tuple(each for each in self._all if now < each.end)
+        return tuple(each for each in self._all if each.is_on(now))
 
     def may_hold(self, now: float) -> bool:
         """Whether anything is held at all."""
@@ -96,7 +100,7 @@ class Pauses:
         """Return the pause that holds such an action, or discards it (rule 3); None: it may leave."""
         if not self._is_known:
             return NOT_READ
-        found = [each for each in self._all if now < each.end and each.covers(scope)]
+        found = [each for each in self._all if each.is_on(now) and each.covers(scope)]
         return min(found, key=lambda each: each.discard, default=None)
 
     def held_s(self, scope: Scope, since: float, now: float) -> float:

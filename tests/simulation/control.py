@@ -53,7 +53,7 @@ class SimulatedControl:
             scheduler.at(scheduler.now + RETRY_S, self._hear)
             return
         told = tuple(scheduler.control.pauses.values())
-        if any(scheduler.now < each.end for each in told):
+        if any(each.is_on(scheduler.now) for each in told):
             scheduler.reach("an instance heard of a pause")
         self._report(ControlRead(Pauses(told)))
         scheduler.at(scheduler.now + 1.0, self._look)
@@ -94,7 +94,7 @@ class ControlTopic:
     def resume(self, pause_id: str) -> None:
         """Be the operator, and end a pause."""
         pause = self.pauses[pause_id]
-        if self._scheduler.now < pause.end:
+        if pause.is_on(self._scheduler.now):
             self._scheduler.say(f"resumed: {pause.what}")
             self.pauses[pause_id] = replace(pause, ended=self._scheduler.now)
             self._tell()
@@ -115,7 +115,7 @@ class ControlTopic:
         if relay._control_waits is not None:
             self._scheduler.violate(f"event {event.number} is sent before {process.id} knows which pauses there are")
         for each in relay._ledger.pauses.known:
-            if now < each.end and covers(each, event):
+            if each.is_on(now) and covers(each, event):
                 self._scheduler.violate(f"event {event.number} is sent, though {process.id} knows of a pause")
 
     def held_s(self, event: Event, since: float) -> float:

@@ -179,7 +179,6 @@ OPTIONAL = ("ended", "connection", "action")
 
 
 def _row(pause: Pause, now: float) -> dict[str, object]:
-    end = pause.end
     return {
         "id": pause.id,
         "mode": "discard" if pause.discard else "hold",
@@ -188,7 +187,7 @@ def _row(pause: Pause, now: float) -> dict[str, object]:
         "action": pause.action,
         "since": _utc(pause.begun),
         "until": None if pause.until is None else _utc(pause.until),
-        "ended": _utc(end) if end <= now else None,
+        "ended": None if pause.is_on(now) else _utc(pause.end),
         "reason": pause.reason,
     }
 

@@ -62,6 +62,12 @@ def test_it_ends_by_itself_or_by_a_person_whatever_is_first() -> None:
     assert pauses.holding(SHIPPED, 9.0) is None
 
 
+def test_one_that_a_person_ended_holds_nothing_though_our_clock_is_behind_theirs() -> None:
+    ended = Pauses([pause(begun=3600.0, ended=3660.0)])
+    assert ended.holding(SHIPPED, 1.0) is None
+    assert (ended.may_hold(1.0), ended.next_end(1.0)) == (False, math.inf)
+
+
 def test_it_holds_at_once_though_whoever_began_it_has_a_clock_that_is_ahead() -> None:
     assert Pauses([pause(begun=3600.0)]).holding(SHIPPED, 1.0) is not None
 
