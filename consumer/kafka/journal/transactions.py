@@ -645,7 +645,10 @@ class Transactions:
     def _committed_transactions(self, batches: list[_Batch]) -> set[str | None]:
         """Return which transactions committed these partitions' offsets last.
 
-        All partitions are asked for, because some of them may have a new owner since.
+        All partitions are asked for, because some of them may have a new owner since. So are the low-water marks,
+        because the group forgets the offsets of a topic that was deleted.
         """
-        asked = [TopicPartition(batch.assignment.topic, batch.assignment.partition) for batch in batches]
+        partitions = [batch.assignment[:2] for batch in batches]
+        asked = [TopicPartition(*each) for each in partitions]
+        asked += [TopicPartition(self._topics[topic].delay, number) for topic, number in partitions]
         return {each.metadata for each in self._producers.committed(asked)}
