@@ -239,8 +239,9 @@ class Oracle:
         held_s = scheduler.control.held_s(event, event.first_seen)
         late = scheduler.now > event.first_seen + DEADLINE_S + held_s
         if scheduler.healing and not scheduler.profile.skew_s and late:
-            event.late_polls[process.id] += 1
-            if event.late_polls[process.id] > MAX_LATE_POLLS:
+            epoch = process.source.ownership.owned.get((TOPICS.source, event.partition), -1)
+            event.late_polls[process.id, epoch] += 1
+            if event.late_polls[process.id, epoch] > MAX_LATE_POLLS:
                 scheduler.violate(f"event {event.number} is still polled, long after its deadline")
 
     def without_contact(self, event: Event) -> None:

@@ -135,7 +135,8 @@ class Event:
     drawn_at: float = 0.0  # before it was published
     contact_at: float = 0.0  # when its order gets a contact
     first_seen: float = math.inf  # when it was first read, as its records say
-    late_polls: Counter[str] = field(default_factory=Counter)  # by process: how often it was polled after its deadline
+    # By process and epoch: how often it was polled after its deadline. Who restores it begins to count again.
+    late_polls: Counter[tuple[str, int]] = field(default_factory=Counter)
     refused_late: int = 0  # how often Engage said so after the grace
     refused_at: float | None = None  # when Engage first said that its order has no contact
     ahead_s: float = 0.0  # how far its own clock was ahead
