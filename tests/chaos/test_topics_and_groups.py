@@ -21,7 +21,7 @@ from tests.chaos.stage import EVENTS, Event, Stage, StageFactory
 from tests.support.events import number_of
 from tests.support.figures import Figures, Scale
 from tests.support.relay_process import ROOT, RelayProcess
-from tests.support.sandbox import Sandbox
+from tests.support.sandbox import Sandbox, control_topic
 from tests.support.waiting import until
 
 QUICK = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300, "topic.metadata.refresh.interval.ms": 500}
@@ -234,6 +234,7 @@ def test_a_second_group_on_the_delay_topic_sends_nothing(stages: StageFactory, f
     stage.publish(20)
     stage.until_accepted(20)
     group = str(stage.sandbox.properties["group.id"])
+    create(stage.sandbox.admin, [stage.sandbox.topics], control=control_topic(f"{group}-staging"))
     second = stage.relay("staging", kafka={"group.id": f"{group}-staging"})
     told = ended(stage, second, ExitCode.IDENTITY)
     assert f"belongs to group {group}" in told
