@@ -167,6 +167,7 @@ def test_where_nobody_knows_what_was_sent_the_relay_says_so_and_goes_on(
         with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
             until(lambda: stopped(relay, "repeat") == 1, "what this instance itself sent is known")
             assert relay.metric("facts_lost_total") == 1
+            until(lambda: engage.accepted, "the first one is sent")
             assert relay.stop() == 0
         assert len(engage.accepted) == 1
 
