@@ -50,9 +50,15 @@ def test_a_consumer_that_fetches_nothing_and_reports_nothing_is_found(
         relay.on_consumer(lambda consumer: consumer.pause(consumer.assignment()))
         publish(sandbox, orders(engage, range(5)))
         until(partial(stands_still, relay, "unknown", sandbox), "it is named")
-        said = [line for line in capsys.readouterr().out.splitlines() if "partitions stand still" in line]
-        assert len(said) == 1
-        assert f"{sandbox.topics.source}[0]" in said[0]
+        lines: list[str] = []
+
+        def said() -> list[str]:
+            lines.extend(capsys.readouterr().out.splitlines())
+            return [line for line in lines if "partitions stand still" in line]
+
+        until(said, "the log says it")
+        (only,) = said()
+        assert f"{sandbox.topics.source}[0]" in only
         relay.on_consumer(lambda consumer: consumer.resume(consumer.assignment()))
         until(lambda: len(engage.accepted) == 6, "it continues")
         until(lambda: stalled(relay) == {}, "it is named no more")
