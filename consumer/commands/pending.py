@@ -114,19 +114,13 @@ def pending_show(
 
 def _pauses(settings: Settings) -> Pauses:
     """Return which pauses there are; none, and a notice, where they cannot be read."""
-    from confluent_kafka import KafkaException
+    from consumer.kafka.control.control import CurrentPauses
 
-    from consumer.core.pauses import NO_PAUSES
-    from consumer.kafka import clients
-    from consumer.kafka.control.control import read_controls
-
-    if settings.control_topic is None:
-        return NO_PAUSES
-    try:
-        return read_controls(settings.kafka, settings.control_topic).pauses
-    except KafkaException as error:
-        output.notice(f"whether it is paused cannot be said: {clients.error_of(error).str()}")
-        return NO_PAUSES
+    current = CurrentPauses(settings.kafka, settings.control_topic)
+    found = current.pauses
+    for why in current.gaps:
+        output.notice(f"whether it is paused cannot be said: {why}")
+    return found
 
 
 def _only(opened: list[Open], at: str, item: int | None) -> Open:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
@@ -334,25 +334,20 @@ def read_position(value: bytes) -> Position | Unreadable:
 def dead_letter_of_action(given_up: GiveUp, now: float) -> DeadLetterRecord:
     """Return the dead letter of an action that was given up. `now` is seconds since 1970."""
     payload = read_payload(given_up.payload)
-    source, hint = payload.source, hint_on(payload.order_id)
+    event, hint = _event_of(payload.source), hint_on(payload.order_id)
     return _dead_letter(
-        _event_of(source),
+        event,
         DeadLetterHeaders(
             reason=given_up.reason,
             detail=given_up.detail if hint is None else f"{given_up.detail}; the order's id {hint}",
             errors=given_up.errors,
-            source_topic=source.topic,
-            source_partition=source.partition,
-            source_offset=source.offset,
-            source_incarnation=source.incarnation or None,
-            source_timestamp_ms=source.timestamp_ms,
             item=payload.item,
             route=payload.route,
             action=payload.action,
             connection=payload.connection,
             attempts=given_up.attempts,
             sends=given_up.sends,
-            failed_at_ms=to_ms(now),
+            **_source_of(event, now),
         ),
     )
 
@@ -361,23 +356,7 @@ def dead_letter_of_event(
     event: SourceEvent, reason: Reason, detail: str, now: float, route: str | None = None
 ) -> DeadLetterRecord:
     """Return the dead letter of an event that never became an action."""
-    headers = DeadLetterHeaders(
-        reason=reason,
-        detail=detail,
-        errors=None,
-        source_topic=event.topic,
-        source_partition=event.partition,
-        source_offset=event.offset,
-        source_incarnation=event.incarnation or None,
-        source_timestamp_ms=event.timestamp_ms,
-        route=route,
-        action=None,
-        connection=None,
-        attempts=0,
-        sends=0,
-        failed_at_ms=to_ms(now),
-    )
-    return _dead_letter(event, headers)
+    return _dead_letter(event, DeadLetterHeaders(reason=reason, detail=detail, route=route, **_source_of(event, now)))
 
 
 def dead_letter_of_stopped(action: Routed, event: SourceEvent, detail: str, now: float) -> DeadLetterRecord:
@@ -385,21 +364,35 @@ def dead_letter_of_stopped(action: Routed, event: SourceEvent, detail: str, now:
     headers = DeadLetterHeaders(
         reason=Reason.TOO_OLD,
         detail=detail,
-        errors=None,
-        source_topic=event.topic,
-        source_partition=event.partition,
-        source_offset=event.offset,
-        source_incarnation=event.incarnation or None,
-        source_timestamp_ms=event.timestamp_ms,
         item=action.item,
         route=action.route,
         action=action.action,
         connection=action.connection,
-        attempts=0,
-        sends=0,
-        failed_at_ms=to_ms(now),
+        **_source_of(event, now),
     )
     return _dead_letter(event, headers)
+
+
+class _Source(TypedDict):
+    """What a dead letter says of the record that it was, and when it became one."""
+
+    source_topic: str
+    source_partition: int
+    source_offset: int
+    source_incarnation: int | None
+    source_timestamp_ms: int | None
+    failed_at_ms: int
+
+
+def _source_of(event: SourceEvent, now: float) -> _Source:
+    return {
+        "source_topic": event.topic,
+        "source_partition": event.partition,
+        "source_offset": event.offset,
+        "source_incarnation": event.incarnation or None,
+        "source_timestamp_ms": event.timestamp_ms,
+        "failed_at_ms": to_ms(now),
+    }
 
 
 def dead_letter_of_unreadable(

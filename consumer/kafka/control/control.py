@@ -62,10 +62,11 @@ class CurrentPauses:
 
     def holding(self, scope: Scope) -> Pause | None:
         """Return what holds such actions; None: nothing does, as far as is known."""
-        return self._read.holding(scope, time.time())
+        return self.pauses.holding(scope, time.time())
 
     @cached_property
-    def _read(self) -> Pauses:
+    def pauses(self) -> Pauses:
+        """All that there are; none where they cannot be read."""
         if self._topic is None:
             return NO_PAUSES
         try:

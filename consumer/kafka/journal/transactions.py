@@ -582,24 +582,30 @@ class Transactions:
     def _produce_first(self, batch: _Batch) -> int:
         """Produce the batch's dead letters, and outcomes that stand alone (rule 2); returns how many there are."""
         topic, partition, _ = batch.assignment
-        to, outcomes = self._topics[topic].dead_letters, self._topics[topic].outcomes
-        alone = batch.outcomes_alone if outcomes is not None else []
-        for ended in alone:
-            self._producers.produce(outcomes or "", partition, record_of(ended))
+        to = self._topics[topic].dead_letters
+        count = self._produce_outcomes(batch, batch.outcomes_alone) + len(batch.dead_letters)
         for write in batch.dead_letters:
             lies = partial(self._dead_letter_lies, batch, write, to)
             self._producers.produce(to, partition, write.record, delivered=lies, write=write)
-        return len(alone) + len(batch.dead_letters)
+        return count
+
+    def _produce_outcomes(self, batch: _Batch, ended: Sequence[Ended]) -> int:
+        """Produce outcomes, where they are written; returns how many."""
+        topic, partition, _ = batch.assignment
+        outcomes = self._topics[topic].outcomes
+        if outcomes is None:
+            return 0
+        for each in ended:
+            self._producers.produce(outcomes, partition, record_of(each))
+        return len(ended)
 
     def _dead_letter_lies(self, batch: _Batch, write: DeadLetter, topic: str, record: Message) -> None:
         batch.dead_letters_at[write] = DeadLetterAt(topic, record.offset())
 
     def _produce(self, batch: _Batch) -> None:
         topic, partition, _ = batch.assignment
-        delay_topic, outcomes = self._topics[topic].delay, self._topics[topic].outcomes
-        if outcomes is not None:
-            for ended in batch.outcomes:
-                self._producers.produce(outcomes, partition, record_of(ended))
+        delay_topic = self._topics[topic].delay
+        self._produce_outcomes(batch, batch.outcomes)
         for key, write in batch.latest.items():
             record = Record(key, write.value if isinstance(write, Put) else None)
             delivered = partial(self._delivered, batch, write)

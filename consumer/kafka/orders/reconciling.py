@@ -135,9 +135,10 @@ def reconcile(
     count = partition_counts(admin, (topics.source,)).get(topics.source)
     if count is None:
         yield f"{topics.source}: the topic does not exist"
+    pauses = CurrentPauses(search.properties, search.control)
     with closing(Consumer(clients.reader(search.properties), logger=clients.LOGGER)) as asker:
         for number in range(count or 0):
-            one = _Partition(topics, number, search, admin, asker, since_ms, orders)
+            one = _Partition(topics, number, search, admin, asker, pauses, since_ms, orders)
             try:
                 found = one.read()
             except StalledError as error:
@@ -146,6 +147,7 @@ def reconcile(
             yield from one.gaps
             yield Seen(frozenset(each.order_id for each in found.expected.values() if each.order_id is not None))
             yield from _compared(topics.source, number, found, with_others=orders is None)
+    yield from pauses.gaps
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,7 @@ class _Partition:
         search: Search,
         admin: AdminClient,
         asker: Consumer,
+        pauses: CurrentPauses,
         since_ms: int | None,
         orders: Collection[str] | None,
     ) -> None:
@@ -177,7 +180,7 @@ class _Partition:
         self._since_ms = since_ms
         self._orders = orders
         self._found = _Found()
-        self._pauses = CurrentPauses(search.properties, search.control)
+        self._pauses = pauses
         self._source = SourceIdentity(group="", topic=topics.source)  # as the delay topic names it, once that was read
 
     def read(self) -> _Found:
@@ -192,7 +195,6 @@ class _Partition:
         self._read_dead_letters()
         self._found.events = range(start, max(start, min(position, end)))
         self._read_events(source)
-        self.gaps += self._pauses.gaps
         return self._found
 
     def _records(self, topic: str, span: Span | None = None, since_ms: int | None = None) -> Iterator[Message]:
