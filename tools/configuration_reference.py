@@ -20,6 +20,7 @@ from consumer.config.settings import json_schema
 from consumer.events.durations import UNITS_S
 from consumer.events.routing import BUILT_IN_ROUTES
 from consumer.kafka import clients
+from tools.generated import write_or_check
 
 FILE = Path(__file__).parents[1] / "docs" / "configuration.md"
 NAME = "NAME"  # what the user calls a connection, a route or a property
@@ -185,14 +186,7 @@ def current(document: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the tables, or check them."""
-    document = FILE.read_text()
-    made = current(document)
-    if arguments != ["--check"]:
-        FILE.write_text(made)
-    elif made != document:
-        sys.stderr.write(f"{FILE} is not current: python -m tools.configuration_reference\n")
-        return 1
-    return 0
+    return write_or_check(FILE, current, arguments, by="tools.configuration_reference")
 
 
 if __name__ == "__main__":

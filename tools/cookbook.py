@@ -20,6 +20,7 @@ from consumer.commands.routing.expectations import about_and_decision, differenc
 from consumer.commands.routing.route import Verdict
 from consumer.events.numbers import written
 from consumer.events.routing import Routed
+from tools.generated import write_or_check
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docs" / "cookbook.md"
@@ -101,14 +102,7 @@ def current(document: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the recipes, or check them."""
-    document = FILE.read_text()
-    made = current(document)
-    if arguments != ["--check"]:
-        FILE.write_text(made)
-    elif made != document:
-        sys.stderr.write(f"{FILE} is not current: python -m tools.cookbook\n")
-        return 1
-    return 0
+    return write_or_check(FILE, current, arguments, by="tools.cookbook")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.generated import write_or_check
+
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docs" / "logs.md"
 BEGIN, END = "<!-- lines: begin -->\n", "<!-- lines: end -->\n"
@@ -171,14 +173,7 @@ def document(current: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the file, or check it."""
-    current = FILE.read_text()
-    made = document(current)
-    if arguments == ["--check"]:
-        if made != current:
-            sys.stderr.write(f"{FILE} is not current: python -m tools.log_reference\n")
-        return int(made != current)
-    FILE.write_text(made)
-    return 0
+    return write_or_check(FILE, document, arguments, by="tools.log_reference")
 
 
 if __name__ == "__main__":
