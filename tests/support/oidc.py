@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote
 
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
+
+from tests.support.local_server import LocalServer, answer_json
 
 CLIENT = "engage-relay"
 SECRET = "client-secret-that-must-never-be-logged"
@@ -26,7 +26,7 @@ def _encoded(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-class IdentityProvider:
+class IdentityProvider(LocalServer):
     """`lives_s`: how long its tokens live; `is_down`: it answers 503; `tokens`: those that it gave."""
 
     def __init__(self, lives_s: float = 60.0) -> None:
@@ -34,20 +34,7 @@ class IdentityProvider:
         self.is_down = False
         self.tokens: list[str] = []
         self._key = generate_private_key(public_exponent=65537, key_size=2048)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(self._handler())
 
     def token(self) -> tuple[str, float]:
         """Return a new token and when it expires, in seconds since 1970."""
@@ -70,28 +57,20 @@ class IdentityProvider:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                self._answer(200, provider._keys())
+                answer_json(self, 200, provider._keys())
 
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length", "0")))
                 scheme, _, shown = (self.headers.get("Authorization") or "").partition(" ")
                 user, _, password = base64.b64decode(shown).decode().partition(":")
                 if provider.is_down:
-                    self._answer(503, {"error": "temporarily_unavailable"})
+                    answer_json(self, 503, {"error": "temporarily_unavailable"})
                 elif (scheme, unquote(user), unquote(password)) != ("Basic", CLIENT, SECRET):
-                    self._answer(401, {"error": "invalid_client"})
+                    answer_json(self, 401, {"error": "invalid_client"})
                 else:
                     token, _ = provider.token()
                     lives = int(provider.lives_s)
-                    self._answer(200, {"access_token": token, "token_type": "Bearer", "expires_in": lives})
-
-            def _answer(self, status: int, body: object) -> None:
-                text = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
+                    answer_json(self, 200, {"access_token": token, "token_type": "Bearer", "expires_in": lives})
 
             def log_message(self, *_: object) -> None: ...
 

@@ -5,17 +5,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from http.server import BaseHTTPRequestHandler
+
+from tests.support.local_server import LocalServer, answer_json
 
 NO_SCHEMA = {"error_code": 40403, "message": "Schema not found"}
 
 
-class TestRegistry:
+class TestRegistry(LocalServer):
     """Schemas by id, those of subjects by version. `status`: what it answers instead; `block`: it does not answer."""
 
     __test__ = False
@@ -29,21 +29,11 @@ class TestRegistry:
         self.block.set()
         self.asked: list[str] = []
         self.authorization: list[str | None] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+        super().__init__(self._handler())
 
     def __exit__(self, *_: object) -> None:
         self.block.set()
-        self._server.shutdown()
-        self._server.server_close()
+        super().__exit__()
 
     def answer(self, path: str) -> tuple[int, object]:
         """Return what is answered to a path."""
@@ -72,13 +62,7 @@ class TestRegistry:
                 path = self.path.partition("?")[0]
                 registry.asked.append(path)
                 registry.authorization.append(self.headers.get("Authorization"))
-                status, body = registry.answer(path)
-                text = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/vnd.schemaregistry.v1+json")
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
+                answer_json(self, *registry.answer(path), kind="application/vnd.schemaregistry.v1+json")
 
             def log_message(self, *_: object) -> None: ...
 
