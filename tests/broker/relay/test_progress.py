@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import get_args
 
-import pytest
+import structlog.testing
 
 from consumer.core.progress import StallReason
 from tests.support.engage import Engage
@@ -39,22 +39,22 @@ def stands_still(relay: RelayThread, reason: StallReason, sandbox: Sandbox) -> b
     )
 
 
-def test_a_consumer_that_fetches_nothing_and_reports_nothing_is_found(
-    sandboxes: SandboxFactory, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_consumer_that_fetches_nothing_and_reports_nothing_is_found(sandboxes: SandboxFactory) -> None:
     """The group is joined, the partition is ours, no error comes: only the missing progress tells."""
     sandbox = sandboxes()
-    with Engage() as engage, RelayThread(sandbox, engage.url, stall_s=STALL_S) as relay:
+    with (
+        Engage() as engage,
+        structlog.testing.capture_logs() as logs,
+        RelayThread(sandbox, engage.url, stall_s=STALL_S) as relay,
+    ):
         publish(sandbox, orders(engage, ["first"]))
         until(lambda: engage.accepted, "the first action is accepted")
         relay.on_consumer(lambda consumer: consumer.pause(consumer.assignment()))
         publish(sandbox, orders(engage, range(5)))
         until(partial(stands_still, relay, "unknown", sandbox), "it is named")
-        lines: list[str] = []
 
         def said() -> list[str]:
-            lines.extend(capsys.readouterr().out.splitlines())
-            return [line for line in lines if "partitions stand still" in line]
+            return [str(each["partitions"]) for each in logs if each["event"] == "partitions stand still"]
 
         until(said, "the log says it")
         (only,) = said()
