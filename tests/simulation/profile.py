@@ -12,7 +12,7 @@ class Profile:
 
     `documents`: each event carries its order's document. `strikes`: what goes wrong while one is under way.
     `parking`: three orders on two connections, which have no room for most of their actions. `repeats`: a fact is sent
-    once within a window, and the producer writes most events again. `pauses`: how many.
+    once within a window, and the producer writes most events again. `pauses`, `requests`: how many.
     """
 
     processes: int
@@ -31,6 +31,7 @@ class Profile:
     parking: bool = False
     pauses: int = 0
     repeats: bool = False
+    requests: int = 0
 
     @classmethod
     def drawn(cls, draw: random.Random) -> Profile:
@@ -45,7 +46,9 @@ class Profile:
             return cls.of_repeats(draw)
         if size > 0.84:
             return cls.of_pauses(draw)
-        small = size < 0.76
+        if size > 0.82:
+            return cls.of_requests(draw)
+        small = size < 0.74
         return cls(
             processes=1 if small else draw.randint(1, 3),
             partitions=1 if small else draw.randint(1, 3),
@@ -126,6 +129,23 @@ class Profile:
             max_pending=draw.choice((2, 1000)),
             session_s=draw.choice((45.0, 6.0)),
             pauses=draw.randint(1, 3),
+        )
+
+    @classmethod
+    def of_requests(cls, draw: random.Random) -> Profile:
+        """Somebody has actions sent again, hastened and dropped, while partitions change hands and commits are unsure."""
+        processes = draw.choice((1, 2, 2))
+        return cls(
+            processes=processes,
+            partitions=draw.randint(1, processes),
+            events=draw.randint(1, 5),
+            faults=draw.choice((0, 1, 2, 4)),
+            client_error=draw.choice((0.0, 0.2, 0.4)),
+            unreliable=draw.choice((0.0, 0.0, 0.1, 0.25)),
+            nesting=draw.choice((0.0, 0.2, 0.5)),
+            max_pending=draw.choice((2, 1000)),
+            session_s=draw.choice((45.0, 6.0)),
+            requests=draw.randint(2, 7),
         )
 
     @classmethod

@@ -18,8 +18,7 @@ from confluent_kafka.admin import AdminClient
 
 from consumer.core.pauses import NO_PAUSES, Pause, Pauses, Scope
 from consumer.kafka import clients
-from consumer.kafka.control.reader import PARTITION
-from consumer.kafka.control.records import Controls
+from consumer.kafka.control.records import PARTITION, Controls
 from consumer.kafka.topics.scan import StalledError, records_between
 from consumer.kafka.topics.topics import partition_counts, watermarks
 

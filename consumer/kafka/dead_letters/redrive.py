@@ -25,9 +25,9 @@ letter in the same partition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
@@ -35,12 +35,11 @@ from confluent_kafka.admin import AdminClient
 from pydantic import ValidationError
 
 from consumer.kafka import clients
-from consumer.kafka.records import SourceEvent, Unreadable, event_of_unreadable
+from consumer.kafka.records import REDRIVEN, SourceEvent, Unreadable, event_of_unreadable
 from consumer.kafka.topics.scan import Gap, StalledError, records_between
 from consumer.kafka.topics.topics import RelayTopics, partition_counts, watermarks
 from schemas.dead_letter import FIRST_OFFSET, ITEM, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
 
-REDRIVEN = PREFIX + "redriven"
 CALL_TIMEOUT_S = 15.0  # above transaction.timeout.ms (10 s), so that the broker decides before we do
 
 Headers = list[tuple[str, bytes | None]]
@@ -221,9 +220,8 @@ class _Marks:
     def read_to(self, reader: Consumer, end: int) -> None:
         """Read on. Raises StalledError, KafkaException."""
         for record in records_between(reader, self.partition, self.next, end):
-            mark = _header(record, REDRIVEN)
-            if mark is not None and mark.isdigit() and len(mark) < 20:
-                self.redriven.add(int(mark))
+            if (mark := mark_in(record)) is not None:
+                self.redriven.add(mark)
         self.next = max(self.next, end)
 
     def read(self, properties: clients.Properties) -> None:
@@ -244,7 +242,7 @@ def _dead_letters_between(
     for record in records_between(reader, marks.partition, start, end):
         if _header(record, REDRIVEN) is not None:
             continue
-        dead_letter = _dead_letter(record, marks.redriven)
+        dead_letter = dead_letter_in(record, marks.redriven)
         if dead_letter is None:
             if selection.reasons is None and selection.coordinates is None:
                 yield Gap(*marks.partition, f"offset {record.offset()} is no dead letter that this version can read")
@@ -252,9 +250,17 @@ def _dead_letters_between(
             yield dead_letter
 
 
-def _dead_letter(record: Message, redriven: set[int]) -> DeadLetter | None:
-    """Read a dead letter; None for what somebody else put there."""
+def mark_in(record: Message) -> int | None:
+    """Return the offset of the dead letter that a record marks as redriven; None: it is no mark."""
+    mark = _header(record, REDRIVEN)
+    return int(mark) if mark is not None and mark.isdigit() and len(mark) < 20 else None
+
+
+def dead_letter_in(record: Message, redriven: Collection[int]) -> DeadLetter | None:
+    """Read a dead letter; None for what somebody else put there, and for a mark."""
     headers = clients.headers_of(record)
+    if _header(record, REDRIVEN) is not None:
+        return None
     try:
         why = DeadLetterHeaders.from_kafka(headers)
     except ValidationError:
@@ -276,7 +282,7 @@ def _header(record: Message, name: str) -> bytes | None:
     return next((value for each, value in reversed(clients.headers_of(record)) if each == name), None)
 
 
-def _event_of(dead_letter: DeadLetter, sources: set[tuple[str, str]]) -> SourceEvent | str:
+def _event_of(dead_letter: DeadLetter, sources: Collection[tuple[str, str]]) -> SourceEvent | str:
     """Return the event to send back, or why there is none."""
     why = dead_letter.why
     if dead_letter.value is None:
@@ -304,6 +310,22 @@ def _event_of(dead_letter: DeadLetter, sources: set[tuple[str, str]]) -> SourceE
     if event.value is None or (event.topic, event.partition) != (why.source_topic, why.source_partition):
         return "holds a pending record of another partition: publish its event again"
     return event
+
+
+def event_to_redrive(dead_letter: DeadLetter, sources: Collection[tuple[str, str]]) -> SourceEvent | str:
+    """Return a dead letter's event with the headers of a redrive, or why there is none.
+
+    `sources`: dead-letter topic and source topic of each source of this configuration.
+    """
+    event = _event_of(dead_letter, sources)
+    if isinstance(event, str):
+        return event
+    incarnation = dead_letter.why.source_incarnation or 0
+    return replace(event, headers=_headers_of(dead_letter.coordinates, event), incarnation=incarnation)
+
+
+def _headers_of(at: Coordinates, event: SourceEvent) -> Headers:
+    return [*own_headers(event.headers), (REDRIVE_OF, str(at).encode()), *_first_offset(event), *_item(event)]
 
 
 class _Sender:
@@ -335,12 +357,7 @@ class _Sender:
                     event.key,
                     event.partition,
                     on_delivery=delivered,
-                    headers=[
-                        *own_headers(event.headers),
-                        (REDRIVE_OF, str(at).encode()),
-                        *_first_offset(event),
-                        *_item(event),
-                    ],
+                    headers=[*_headers_of(at, event)],
                 )
         except KafkaException as error:
             failure = clients.error_of(error)

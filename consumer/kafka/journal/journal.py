@@ -48,9 +48,13 @@ class Journal:
         clock: Clock,
         report: Report,
         replace_too_large: ReplaceTooLarge,
+        control: str | None = None,
         pinning: Pinning = PINNING,
     ) -> None:
-        """`topics` and `identities` by source topic; `ownership` returns the latest snapshot."""
+        """`topics` and `identities` by source topic; `ownership` returns the latest snapshot.
+
+        `control`: the control topic, None where there is none.
+        """
         self._clock = clock
         self._queue: deque[Item] = deque()
         self._queued_bytes = 0
@@ -66,6 +70,7 @@ class Journal:
             pause=self._pause,
             report=report,
             replace_too_large=replace_too_large,
+            control=control,
             timeout_s=clients.transaction_s(properties),
             pinning=pinning,
         )

@@ -30,13 +30,12 @@ from consumer.events.deciding import Ignored
 from consumer.events.routing import Misrouted
 from consumer.kafka import clients, refused
 from consumer.kafka.control.control import CurrentPauses
-from consumer.kafka.dead_letters.redrive import REDRIVEN
 from consumer.kafka.orders.history import Search
 from consumer.kafka.orders.matching import actions_of
 from consumer.kafka.orders.reading import Span, StalledError, read
 from consumer.kafka.orders.timeline import At
 from consumer.kafka.outcomes.outcomes import read_outcome
-from consumer.kafka.records import place_of_key, read_position
+from consumer.kafka.records import REDRIVEN, place_of_key, read_position
 from consumer.kafka.source.membership import event_of
 from consumer.kafka.topics.topics import CALL_TIMEOUT_S, RelayTopics, committed_offsets, partition_counts, watermarks
 from schemas.dead_letter import DeadLetterHeaders
