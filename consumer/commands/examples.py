@@ -59,6 +59,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "topics adopt": ("engage-relay topics adopt orders --from recorded",),
     "pending list": ("engage-relay pending list --order-id A-1", "engage-relay pending list --older-than 1h --json"),
     "pending show": ("engage-relay pending show 0:17", "engage-relay pending show orders/0/17 --item 1 --json"),
+    "pending retry-now": ('engage-relay pending retry-now 0:17 --reason "the contact is there now"',),
+    "pending drop": ('engage-relay pending drop 0:17 --reason "the order was a test"',),
     "dead-letters list": (
         "engage-relay dead-letters list --since 2d --output wide",
         "engage-relay dead-letters list --reason rejected --json",

@@ -242,6 +242,7 @@ class Relay:
                 ledger=self._ledger,
                 repeats=repeats,
                 outbox=self._outbox,
+                refused_dead_letters=self._refused,
                 partitions=self._partitions,
                 clock=clock,
                 tasks=self._tasks,
@@ -524,7 +525,7 @@ class Relay:
                     self._refused.committed(write, now)
                     self._dead_lettered(write, fact.dead_letters.get(write), now)
                 case Barrier():
-                    self._partitions.reached(write)
+                    self._reached(write)
         self._tick_soon()
 
     def _dead_lettered(self, write: DeadLetter, at: DeadLetterAt | None, now: float) -> None:
@@ -551,11 +552,16 @@ class Relay:
             dead_letter_offset=dead_letter.dead_letter_offset,
         )
 
+    def _reached(self, barrier: Barrier) -> None:
+        self._partitions.reached(barrier)
+        if self._requests is not None:
+            self._requests.reached(barrier)
+
     def _dropped(self, writes: Sequence[Write]) -> None:
         """Do nothing for dropped writes: the partition's next owner finds what it needs in Kafka."""
         for write in writes:
             if isinstance(write, Barrier):
-                self._partitions.reached(write)
+                self._reached(write)
             elif isinstance(write, PutAnswer) and self._requests is not None:
                 self._requests.dropped(write)
         self._tick_soon()

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from consumer.core.clock import Clock
-from consumer.core.effects import ActionId, LiveAction
+from consumer.core.effects import ActionId, LiveAction, NewAction
 from consumer.core.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.repeats import Repeats
@@ -29,7 +29,7 @@ from consumer.events.formats.formats import JSON, Awaiting, Formats
 from consumer.events.routing import Misrouted, Routed, Router
 from consumer.kafka.control.records import request_key, request_value
 from consumer.kafka.facts import AnswersRefused
-from consumer.kafka.journal.writes import Put, PutAnswer
+from consumer.kafka.journal.writes import Barrier, Put, PutAnswer
 from consumer.kafka.records import Asked, SourceEvent, live_action, new_action
 from consumer.kafka.registry.schemas import RegistryError, UnknownSchemaError
 from consumer.kafka.restore import RestoreError
@@ -37,13 +37,17 @@ from consumer.relay.edges import AskedFor, Control
 from consumer.relay.log import ThrottledLog
 from consumer.relay.outbox import Outbox, put_of
 from consumer.relay.partitions import Partitions
+from consumer.relay.refused import RefusedDeadLetters
 from consumer.relay.schemas import Schemas
 from consumer.relay.tasks import Tasks
 
 MAX_PENDING = 20  # actions that are sent again at a time: a connection's ordinary slots
-RETRY_S = 1.0  # of what has no room, or waits for something
+RETRY_S = 2.0  # of what has no room, or waits for something
 RETRY_FAILED_S = 5.0  # of what could not be read
 RETRY_REFUSED_S = 60.0  # of all, where no answer can be written
+
+_New = tuple[int, NewAction]
+"""An action that begins, and its place."""
 
 
 class Requests:
@@ -62,6 +66,7 @@ class Requests:
         ledger: Ledger,
         repeats: Repeats | None,
         outbox: Outbox,
+        refused_dead_letters: RefusedDeadLetters,
         partitions: Partitions,
         clock: Clock,
         tasks: Tasks,
@@ -79,6 +84,7 @@ class Requests:
         self._ledger = ledger
         self._repeats = repeats
         self._outbox = outbox
+        self._refused_dead_letters = refused_dead_letters
         self._partitions = partitions
         self._clock = clock
         self._tasks = tasks
@@ -94,6 +100,7 @@ class Requests:
         self._pending: set[ActionId] = set()  # what was asked for (rule 4)
         self._refused_until = 0.0
         self._is_reading = False
+        self._barriers: dict[Barrier, asyncio.Future[None]] = {}
 
     def close(self) -> None:
         """End its thread as soon as it can."""
@@ -161,19 +168,61 @@ class Requests:
         self._outbox.apply(effects, now)
 
     async def _send_again(self, request: Request, assignment: Assignment) -> None:
+        found: list[_New] | Answer | NotYet
         try:
-            event = await self._event_of(request)
-            decision = event if isinstance(event, Answer) else await self._decide(request, event)
+            found = await self._actions_of(request)
+            if not isinstance(found, Answer) and isinstance(found := self._if_free(assignment, found), list):
+                await self._all_before_is_safe(assignment)
+                # Meanwhile another request may have redriven the same dead letter, or had the same action sent.
+                event = None if request.dead_letter is None else await self._event_of(request)
+                found = event if isinstance(event, Answer) else self._if_free(assignment, found)
         except (RestoreError, RegistryError, UnknownSchemaError) as error:
             self._log.throttled("a request cannot be carried out yet", id=request.id, why=str(error))
             self._wait(request, RETRY_FAILED_S, self._clock())
         else:
             if self._ledger.serves(assignment):
-                self._begin(request, assignment, event, decision)
+                self._begin(request, assignment, found)
         if self._under_way.get(request.id) is None:
             self._under_way.pop(request.id, None)
         self._is_reading = False
         self._tick_soon()
+
+    async def _actions_of(self, request: Request) -> list[_New] | Answer:
+        """Make the actions again, or say why not. Raises RestoreError, RegistryError, UnknownSchemaError."""
+        event = await self._event_of(request)
+        if isinstance(event, Answer):
+            return event
+        decision = await self._decide(request, event)
+        if isinstance(decision, Answer):
+            return decision
+        again = request.dead_letter is None
+        by = f"{request.asked_by} {request.id}" if again else f"redrive of {request.dead_letter}"
+        asked, shadow = Asked(by, request.reason, again=again), self._router.shadow is not None
+        return [
+            (replace(request, item=each.item).place, new_action(each, event, shadow=shadow, asked=asked))
+            for each in decision
+        ]
+
+    def _if_free(self, assignment: Assignment, actions: list[_New]) -> list[_New] | Answer | NotYet:
+        """Return the actions if all of them may begin."""
+        for place, new in actions:
+            if self._ledger.holds(assignment, place):
+                return refused("it is still pending: `engage-relay pending retry-now` hastens it")
+            if self._refused_dead_letters.keeps(assignment, place):
+                return refused("its dead letter is not written yet: the dead-letter topic refuses it")
+            if self._is_under_way(assignment, place):
+                return NotYet("another request for it is being carried out")
+            if not self._ledger.has_room_for(assignment, new, self._clock()):
+                return NotYet("its connection has no room beside what came with events")
+        return actions
+
+    async def _all_before_is_safe(self, assignment: Assignment) -> None:
+        """Wait for the journal: what ended an action that is not held any more is written then, or kept."""
+        barrier = Barrier(assignment)
+        self._barriers[barrier] = asyncio.get_running_loop().create_future()
+        self._outbox.add(barrier)
+        self._tick_soon()
+        await self._barriers[barrier]
 
     async def _event_of(self, request: Request) -> SourceEvent | Answer:
         loop = asyncio.get_running_loop()
@@ -217,39 +266,17 @@ class Requests:
             return refused("the present routes make no such action of its event")
         return next((why for each in actions if (why := _obstacle(request, each)) is not None), actions)
 
-    def _begin(
-        self, request: Request, assignment: Assignment, event: SourceEvent | Answer, actions: list[Routed] | Answer
-    ) -> None:
+    def _begin(self, request: Request, assignment: Assignment, found: list[_New] | Answer | NotYet) -> None:
         """Submit the records of the actions with the answer, or the answer alone."""
         now = self._clock()
-        if isinstance(event, Answer) or isinstance(actions, Answer):
-            answer = event if isinstance(event, Answer) else actions
-            assert isinstance(answer, Answer)  # noqa: S101 - one of them is
-            self._settle(request, assignment, answer, now)
+        if not isinstance(found, list):
+            self._settle(request, assignment, found, now)
             return
-        puts: list[Put] = []
-        for each in actions:
-            place = replace(request, item=each.item).place
-            if self._ledger.holds(assignment, place) or self._is_under_way(assignment, place):
-                self._settle(request, assignment, refused("it is still pending: `pending retry-now` hastens it"), now)
-                return
-            asked = Asked(
-                f"{request.asked_by} {request.id}"
-                if request.dead_letter is None
-                else f"redrive of {request.dead_letter}",
-                request.reason,
-                again=request.dead_letter is None,
-            )
-            new = new_action(each, event, shadow=self._router.shadow is not None, asked=asked)
-            if not self._ledger.has_room_for(assignment, new, now):
-                self._wait(request, RETRY_S, now)
-                return
-            save = self._ledger.record_of(assignment, place, new, now)
-            puts.append(replace(put_of(save), requested=True, with_next=True))
         answer = done("it is saved, and its versionTag is polled for next")
         self._settle(request, assignment, answer, now, with_next=True)
-        for put in (*puts[:-1], replace(puts[-1], with_next=False)):
-            self._outbox.add(put)
+        for number, (place, new) in enumerate(found, 1):
+            put = put_of(self._ledger.record_of(assignment, place, new, now))
+            self._outbox.add(replace(put, requested=True, with_next=number < len(found)))
         self._log.info("sent again, as a person asked", id=request.id, by=request.asked_by, why=request.reason)
 
     def _is_under_way(self, assignment: Assignment, place: int) -> bool:
@@ -286,6 +313,12 @@ class Requests:
         asyncio.get_running_loop().call_later(seconds, self._tick_soon)
 
     # -- what the journal reports -------------------------------------------------------------------------------
+
+    def reached(self, barrier: Barrier) -> None:
+        """Take in that all before this barrier is safe, or nobody's any more."""
+        waiting = self._barriers.pop(barrier, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
 
     def committed(self, answer: PutAnswer) -> None:
         """Note that an answer is written."""

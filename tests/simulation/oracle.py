@@ -394,7 +394,10 @@ class Oracle:
         saved = [each for each in begun if _is_saved(each, transaction)]
         for each in begun:
             if each not in saved:
-                self._begin_again(each)  # and it ended at once: its record is too large
+                # It ended at once, as its record is too large; or that went with the delay topic, and is in memory.
+                is_bereft = each.bereft
+                self._begin_again(each)
+                each.bereft = is_bereft
         for log, record in transaction.records:
             if log.topic == CONTROL or is_mark(record):
                 continue
@@ -441,7 +444,8 @@ class Oracle:
 
     def _begin_again(self, event: Event) -> None:
         at = (event.partition, event.place)
-        if not (self._outcomes.counted[at] or at in self._outcomes.ended_unheard or event.ever_bereft):
+        never_pending = event.deleted or event.ever_bereft
+        if not (self._outcomes.counted[at] or at in self._outcomes.ended_unheard or never_pending):
             self._wrong(event, "sent again, though it had not ended")
         self._past_dead_letters[at] += self._dead_letters.pop(at, 0)
         self._outcomes.begin_again(at)

@@ -133,7 +133,7 @@ class Profile:
 
     @classmethod
     def of_requests(cls, draw: random.Random) -> Profile:
-        """Somebody has actions sent again, hastened and dropped, while partitions change hands and commits are unsure."""
+        """Somebody has actions sent again, hastened and dropped, while partitions change hands and commits fail."""
         processes = draw.choice((1, 2, 2))
         return cls(
             processes=processes,
@@ -145,6 +145,7 @@ class Profile:
             nesting=draw.choice((0.0, 0.2, 0.5)),
             max_pending=draw.choice((2, 1000)),
             session_s=draw.choice((45.0, 6.0)),
+            documents=draw.random() < 0.3,
             requests=draw.randint(2, 7),
         )
 

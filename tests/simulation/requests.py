@@ -1,9 +1,9 @@
 """People's requests in a schedule, and what must hold (mutations of the production code: request_mutants.py).
 
- 1. A request is answered once. What it asks for is done in the transaction of its answer, or not at all.
- 2. Only an action that had ended is sent again, once for each request that is answered so; a dead letter once at all.
- 3. Only what somebody asked to drop is dropped, and nothing that Engage may have.
- 4. In the end each request is answered.
+1. A request is answered once. What it asks for is done in the transaction of its answer, or not at all.
+2. Only an action that had ended is sent again, once for each request that is answered so; a dead letter once at all.
+3. Only what somebody asked to drop is dropped, and nothing that Engage may have.
+4. In the end each request is answered.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from consumer.core.places import incarnation_at
 from consumer.core.requests import DeadLetterId, Request, What
 from consumer.kafka.control.records import PARTITION, Answered, read_request, request_key, request_value
-from schemas.dead_letter import DeadLetterHeaders
 from schemas.control import REQUEST
+from schemas.dead_letter import DeadLetterHeaders
 from tests.simulation.kafka_model import Record
 from tests.simulation.outcomes import is_mark
 from tests.simulation.process import CONTROL, TOPICS

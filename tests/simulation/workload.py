@@ -183,7 +183,9 @@ class Event:
         """A person has it sent again: nothing of its former life counts, save what Engage was given of its document."""
         self.round += 1
         self.accepted = self.sent_under = self.refused_late = self.torn_dead_letters = 0
-        self.unanswered = self.ever_in_doubt = self.withheld = self.torn = self.taken = self.bereft = False
+        self.unanswered = self.ever_in_doubt = self.withheld = self.torn = self.taken = self.bereft = self.deleted = (
+            False
+        )
         self.told = self.refused_at = self.ended_at = self.gone_intent = self.holder = None
         self.gone_dead_letter = False
         self.sent_at, self.first_seen = 0.0, math.inf

@@ -35,6 +35,11 @@ class Record:
 
 def read_controls(properties: clients.Properties, topic: str) -> Controls:
     """Read all that the topic says now. Raises KafkaException, also where the topic does not exist or hangs."""
+    return read_to_end(properties, topic)[0]
+
+
+def read_to_end(properties: clients.Properties, topic: str) -> tuple[Controls, int]:
+    """Read all that the topic says, and return where it ended. Raises as `read_controls`."""
     admin = AdminClient(clients.base(properties), logger=clients.LOGGER)
     at = (topic, PARTITION)
     if topic not in partition_counts(admin, (topic,)):
@@ -47,7 +52,7 @@ def read_controls(properties: clients.Properties, topic: str) -> Controls:
                 controls.take(clients.raw(record.key()), clients.raw(record.value()))
         except StalledError as error:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{topic}[{PARTITION}]: {error}")) from None
-    return controls
+    return controls, end
 
 
 class CurrentPauses:
