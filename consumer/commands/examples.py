@@ -23,6 +23,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'engage-relay resume 3f0a9c1e --reason "the carrier is back"',
     ),
     "pauses": ("engage-relay pauses", "engage-relay pauses --ended --json"),
+    "resend": (
+        'engage-relay resend A-4711 --reason "the customer deleted the e-mail"',
+        'engage-relay resend A-4711 --action ConfirmShipment --reason "the first one had a wrong link"',
+        'engage-relay resend A-4711 --event orders/3/4711 --item 1 --reason "the second parcel"',
+    ),
     "run": (
         "engage-relay run --config relay.yaml",
         "engage-relay run --config relay.yaml --from latest --create-topics",

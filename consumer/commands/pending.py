@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from consumer.kafka.topics.topics import RelayTopics
 
 
-app = typer.Typer(help="List and show the actions that are still pending; hasten or drop one.", no_args_is_help=True)
+app = typer.Typer(help="List, show, hasten and drop pending actions.", no_args_is_help=True)
 
 
 Identifier = Annotated[
@@ -88,7 +88,7 @@ def pending_list(
 
 @app.command("show")
 def pending_show(identifier: Identifier, *, config: Config = None, item: Item = None, as_json: AsJson = False) -> None:
-    """Show one pending action: its order, route and times, and why it waits.
+    """Show one pending action, and why it waits.
 
     Exit code 2 where none is pending or several are, 1 where not everything could be read.
     """
@@ -147,7 +147,7 @@ def _ask(
         settings = loaded(config)
         control_topic(settings)
         from consumer.core.requests import Request
-        from consumer.kafka.control.asking import new_id
+        from consumer.kafka.control.control import new_id
         from consumer.kafka.pending import open_at
 
         coordinates_of(identifier, settings.source.topics, others=True)

@@ -335,7 +335,7 @@ def _kept(target: PollTarget) -> str | Order | Document | Change:
 
 
 class _Partition:
-    __slots__ = ("assignment", "entries", "in_flight", "lanes", "stopping", "unsettled")
+    __slots__ = ("assignment", "entries", "in_flight", "lanes", "stopping", "unanswered", "unsettled")
 
     def __init__(self, assignment: Assignment) -> None:
         self.assignment = assignment
@@ -344,6 +344,7 @@ class _Partition:
         self.in_flight = 0  # actions under way, to the journal or to Engage
         self.unsettled: dict[tuple[str, str], float] = {}  # lanes for which Engage may still be at work -> until when
         self.stopping = False
+        self.unanswered: set[int] = set()  # places of actions that ended while they were polled for
 
 
 class _Queue:
@@ -550,6 +551,15 @@ class Ledger:
 
     def poll_answered(self, action_id: ActionId, outcome: PollOutcome | DocumentOutcome, now: float) -> list[Effect]:
         """Take the answer to a poll (or to a document or change). A tag learnt for a job is remembered."""
+        effects = self._take_poll_answer(action_id, outcome, now)
+        partition = self._partitions.get(action_id.assignment)
+        if partition is not None and partition.unanswered:
+            partition.unanswered.discard(action_id.offset)
+        return effects
+
+    def _take_poll_answer(
+        self, action_id: ActionId, outcome: PollOutcome | DocumentOutcome, now: float
+    ) -> list[Effect]:
         entry = self._find(action_id)
         if entry is None or entry.state is not (State.SENDING if entry.is_document else State.POLLING):
             return []
@@ -663,9 +673,15 @@ class Ledger:
         partition = self._partitions.get(assignment)
         return partition is not None and not partition.stopping
 
-    def has_room_for(self, assignment: Assignment, action: NewAction, now: float) -> bool:
-        """Whether an action that a person asks for may begin: it waits for whatever came with events."""
+    def has_room_for(self, assignment: Assignment, place: int, action: NewAction, now: float) -> bool:
+        """Whether an action that a person asks for may begin: it waits for whatever came with events.
+
+        And for the answer to what was asked when it ended, which would be taken for an answer to it.
+        """
         connection, parking = action.connection, self.parking
+        partition = self._partitions.get(assignment)
+        if partition is None or place in partition.unanswered:
+            return False
         if parking.count_of(assignment) or parking.must_park(assignment, connection, cost_of(action.payload)):
             return False
         queue = self._queue(connection)
@@ -1048,6 +1064,8 @@ class Ledger:
     def _remove(self, entry: _Entry, now: float) -> None:
         """Take an ended action out of its lane. If it was the head, its successor starts."""
         partition = entry.partition
+        if entry.state is State.POLLING:
+            partition.unanswered.add(entry.offset)
         self._doubt(entry, False)
         self._to(entry, State.GONE)
         self._open -= 1

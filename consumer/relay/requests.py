@@ -44,7 +44,7 @@ from consumer.relay.tasks import Tasks
 MAX_PENDING = 20  # actions that are sent again at a time: a connection's ordinary slots
 RETRY_S = 2.0  # of what has no room, or waits for something
 RETRY_FAILED_S = 5.0  # of what could not be read
-RETRY_REFUSED_S = 60.0  # of all, where no answer can be written
+RETRY_REFUSED_S = (10.0, 30.0, 60.0, 300.0)  # of all, where no answer can be written
 
 _New = tuple[int, NewAction]
 """An action that begins, and its place."""
@@ -99,6 +99,7 @@ class Requests:
         self._not_before: dict[str, float] = {}
         self._pending: set[ActionId] = set()  # what was asked for (rule 4)
         self._refused_until = 0.0
+        self._refusals = 0  # in a row
         self._is_reading = False
         self._barriers: dict[Barrier, asyncio.Future[None]] = {}
 
@@ -136,7 +137,9 @@ class Requests:
             if not self._is_current(assignment) or self._not_before.get(request_id, 0.0) > now:
                 continue
             if request.what == "send_again":
-                if not self._has_room(assignment):
+                is_present = request.incarnation == self._incarnations.get(request.topic, 0)
+                is_unread = is_present and not self._outbox.has_read(assignment, request.offset)
+                if is_unread or not self._has_room(assignment):
                     self._wait(request, RETRY_S, now)
                     continue
                 self._is_reading = True
@@ -212,7 +215,7 @@ class Requests:
                 return refused("its dead letter is not written yet: the dead-letter topic refuses it")
             if self._is_under_way(assignment, place):
                 return NotYet("another request for it is being carried out")
-            if not self._ledger.has_room_for(assignment, new, self._clock()):
+            if not self._ledger.has_room_for(assignment, place, new, self._clock()):
                 return NotYet("its connection has no room beside what came with events")
         return actions
 
@@ -323,6 +326,7 @@ class Requests:
     def committed(self, answer: PutAnswer) -> None:
         """Note that an answer is written."""
         self._under_way.pop(answer.request_id, None)
+        self._refusals = 0
         self._answered.add(answer.request_id)
         self._tick_soon()
 
@@ -334,8 +338,10 @@ class Requests:
         """Note that answers cannot be written (rule 5)."""
         for each in fact.answers:
             self._under_way.pop(each.request_id, None)
-        self._refused_until = self._clock() + RETRY_REFUSED_S
-        asyncio.get_running_loop().call_later(RETRY_REFUSED_S, self._tick_soon)
+        wait_s = RETRY_REFUSED_S[min(self._refusals, len(RETRY_REFUSED_S) - 1)]
+        self._refusals += 1
+        self._refused_until = self._clock() + wait_s
+        asyncio.get_running_loop().call_later(wait_s, self._tick_soon)
         self._log.error("requests cannot be carried out: their answers are refused", why=fact.why)
 
     def saved(self, put: Put, now: float) -> None:

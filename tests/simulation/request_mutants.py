@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from consumer.core.effects import THE_DOCUMENT, ActionId, Document, Effect, LiveAction
-from consumer.core.ledger import Ledger, State
+from consumer.core.ledger import Ledger, State, _Entry
 from consumer.core.ownership import Assignment
 from consumer.core.requests import Answer, NotYet, Request, done
 from consumer.kafka.control import asked_for
@@ -139,6 +139,17 @@ def a_document_that_is_sent_again_counts_as_new(patch: Patch) -> None:
         return replace(live, action=replace(live.action, first_offset=None, document=document, target=target))
 
     patch.setattr(requests, "live_action", as_new)
+
+
+@mutation
+def an_answer_to_what_was_asked_before_counts_for_what_is_sent_again(patch: Patch) -> None:
+    original = Ledger._remove
+
+    def remove(self: Ledger, entry: _Entry, now: float) -> None:
+        original(self, entry, now)
+        entry.partition.unanswered.clear()
+
+    patch.setattr(Ledger, "_remove", remove)
 
 
 @mutation

@@ -57,17 +57,15 @@ class Requests:
 
     def _of_event(self) -> Request | None:
         scheduler = self._scheduler
-        read = [
+        there = [
             event
-            for number, events in scheduler.oracle.events.items()
+            for events in scheduler.oracle.events.values()
             for event in events
-            if event.payload
-            and incarnation_at(event.place) == scheduler.oracle.incarnation
-            and event.offset < scheduler.oracle.position(number)
+            if event.payload and incarnation_at(event.place) == scheduler.oracle.incarnation
         ]
-        if not read:
+        if not there:
             return None
-        event, what = scheduler.pick(read), scheduler.pick(WHAT)
+        event, what = scheduler.pick(there), scheduler.pick(WHAT)
         return self._new(what, event.partition, event.offset, incarnation_at(event.place))
 
     def _redrive(self) -> Request | None:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from consumer.kafka.control.asking import Told
 
 WAIT_S = 30.0
+NOBODY = (
+    f"nobody answered for {WAIT_S:g} s: no relay of this version runs, it may not write to the control topic, or it "
+    "has more urgent things to do (`engage-relay status`); what was asked for stays so"
+)
 
 Why = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for everybody who looks at it.")]
 NoWait = Annotated[
@@ -23,15 +27,15 @@ NoWait = Annotated[
 ]
 
 
-def checked_reason(reason: str) -> str:
+def checked_reason(reason: str, option: str = "--reason") -> str:
     """Return the reason as it is written; else ends with exit code 2."""
     from schemas.control import MAX_REASON
 
     reason = reason.strip()
     if not reason:
-        refuse("--reason: say why; whoever finds it will ask")
+        refuse(f"{option}: say why; whoever finds it will ask")
     if len(reason) > MAX_REASON:
-        refuse(f"--reason: must be at most {MAX_REASON} characters")
+        refuse(f"{option}: must be at most {MAX_REASON} characters")
     return reason
 
 
@@ -55,10 +59,7 @@ def asked(settings: Settings, requests: Sequence[Request], *, no_wait: bool) -> 
         counts["waiting" if told.answer is None else "done" if told.answer.is_done else "refused"] += 1
         output.data(_line(told, no_wait=no_wait))
     if counts["waiting"] and not no_wait:
-        output.notice(
-            f"nobody answered for {WAIT_S:g} s: no relay of this version runs, it may not write to the control topic, "
-            "or it has more urgent things to do (`engage-relay status`); what was asked for stays so"
-        )
+        output.notice(NOBODY)
     if len(requests) > 1:
         output.notice(", ".join(f"{count} {what}" for what, count in counts.items() if count))
     return int(bool(counts["refused"] or (counts["waiting"] and not no_wait)))

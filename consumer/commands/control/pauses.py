@@ -80,7 +80,7 @@ def pause(
         until_s = None if until is None else _moment_in(until, now)
         settings = loaded(config)
         topic = control_topic(settings)
-        _check_names(settings, connection, route, action)
+        check_names(settings, connection, route, action)
         from consumer.core.pauses import Pause
         from consumer.kafka.control.control import Record, read_controls, write_controls
         from consumer.kafka.control.records import pause_key, pause_value
@@ -192,7 +192,8 @@ def _row(pause: Pause, now: float) -> dict[str, object]:
     }
 
 
-def _check_names(settings: Settings, connection: str | None, route: str | None, action: str | None) -> None:
+def check_names(settings: Settings, connection: str | None, route: str | None, action: str | None) -> None:
+    """See that what is named is configured; else end with exit code 2."""
     rules = settings.effective_routes
     for option, name, known in (
         ("--connection", connection, list(settings.engage.connections)),

@@ -8,7 +8,6 @@ Rules:
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -32,11 +31,6 @@ class Told:
 
     request: Request
     answer: Answer | None
-
-
-def new_id(now: float) -> str:
-    """Return an id that nothing else ever had. Later ones sort behind earlier ones. `now`: seconds since 1970."""
-    return f"{int(now * 1000):012x}{secrets.token_hex(4)}"
 
 
 def ask(properties: clients.Properties, topic: str, requests: Sequence[Request], *, wait_s: float) -> Iterator[Told]:

@@ -7,6 +7,7 @@ Rules:
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -23,6 +24,11 @@ from consumer.kafka.topics.scan import StalledError, records_between
 from consumer.kafka.topics.topics import partition_counts, watermarks
 
 WRITE_S = 15.0
+
+
+def new_id(now: float) -> str:
+    """Return an id that nothing else ever had. Later ones sort behind earlier ones. `now`: seconds since 1970."""
+    return f"{int(now * 1000):012x}{secrets.token_hex(4)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,9 @@
 """EDGE. Dead letters, listed and redriven.
 
+There are two ways to redrive. By default the relay that owns the dead letter's partition is asked (`requests_for`): it
+makes the action again, and no other reader of the source sees the event twice. Or the event goes back to the source
+(`redrive`), for which these rules hold.
+
 Rules:
  1. Nothing is redriven unless it was chosen, and never twice. One transaction writes the
     redriven event and, beside its dead letter, a *mark*: the mark is there exactly when the
@@ -34,7 +38,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 from pydantic import ValidationError
 
+from consumer.core.requests import DeadLetterId, Request
 from consumer.kafka import clients
+from consumer.kafka.control.control import new_id
 from consumer.kafka.records import REDRIVEN, SourceEvent, Unreadable, event_of_unreadable
 from consumer.kafka.topics.scan import Gap, StalledError, records_between
 from consumer.kafka.topics.topics import RelayTopics, partition_counts, watermarks
@@ -43,7 +49,7 @@ from schemas.dead_letter import FIRST_OFFSET, ITEM, PREFIX, REDRIVE_OF, DeadLett
 CALL_TIMEOUT_S = 15.0  # above transaction.timeout.ms (10 s), so that the broker decides before we do
 
 Headers = list[tuple[str, bytes | None]]
-Result = Literal["redriven", "marked", "chosen", "skipped", "failed"]
+Result = Literal["redriven", "marked", "chosen", "asked", "skipped", "failed"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -104,7 +110,7 @@ class Selection:
 class Redrive:
     """What became of a dead letter; `why` where it was skipped or failed. `chosen`: a dry run would redrive it.
 
-    `marked`: it counts as redriven, and its event was not sent.
+    `marked`: it counts as redriven, and its event was not sent. `asked`: the relay was asked to.
     """
 
     coordinates: Coordinates
@@ -175,6 +181,55 @@ def redrive(
         else:
             marks[at.topic, at.partition].read(properties)  # rule 2
             yield Redrive(at, "failed", to, refused)
+    yield from _not_found(missing, missing_sources)
+
+
+def requests_for(
+    properties: clients.Properties, topics: Iterable[RelayTopics], selection: Selection, why: str | None, now: float
+) -> Iterator[Request | Redrive | Gap]:
+    """Yield the requests to redrive the dead letters that are meant; a Redrive says why there is none for one.
+
+    `why`: the person's reason; None: the dead letter's own. `now`: seconds since 1970. Raises KafkaException.
+    """
+    topics = tuple(topics)
+    sources = {(each.dead_letters, each.source) for each in topics}
+    missing, missing_sources = set(selection.coordinates or ()), set(selection.sources or ())
+    for found in dead_letters(properties, topics, selection):
+        if isinstance(found, Gap):
+            yield found
+            continue
+        missing.discard(found.coordinates)
+        missing_sources.discard(found.source)
+        yield _request_for(found, sources, why, now)
+    yield from _not_found(missing, missing_sources)
+
+
+def _request_for(
+    found: DeadLetter, sources: Collection[tuple[str, str]], why: str | None, now: float
+) -> Request | Redrive:
+    at, of = found.coordinates, found.why
+    if found.redriven:
+        return Redrive(at, "skipped", (of.source_topic, of.source_partition), "was redriven before")
+    if isinstance(event := _event_of(found, sources), str):
+        return Redrive(at, "failed", None, event)
+    if of.source_offset < 0:
+        return Redrive(at, "failed", None, "nobody knows where its event lay: redrive it with --to-source")
+    return Request(
+        id=new_id(now),
+        what="send_again",
+        topic=of.source_topic,
+        partition=of.source_partition,
+        offset=of.source_offset,
+        incarnation=of.source_incarnation or 0,
+        item=of.item,
+        dead_letter=DeadLetterId(at.topic, at.partition, at.offset),
+        reason=why or f"it was a dead letter: {of.reason}",
+        asked_by="redrive",
+        asked=now,
+    )
+
+
+def _not_found(missing: Collection[Coordinates], missing_sources: Collection[Coordinates]) -> Iterator[Redrive | Gap]:
     for coordinates in sorted(missing):
         yield Redrive(coordinates, "failed", None, "no such dead letter, or another condition excludes it")
     for source in sorted(missing_sources):

@@ -293,7 +293,7 @@ class Transactions:
                 self._report(TransactionAborted(str(error)))
                 self._learn(writes, error)
                 self._producers.replace()
-                cut = self._cut(writes, error)
+                cut = self._cut(writes, error, attempt)
                 if cut is None:
                     self._pause(RETRY_S[min(attempt, len(RETRY_S) - 1)])
                     attempt += 1
@@ -320,7 +320,7 @@ class Transactions:
         elif isinstance(error, OverranError):
             self._size.overran(sum(map(size_of, writes)), error.written)
 
-    def _cut(self, writes: list[Write], error: AbortedError) -> list[list[Write]] | None:
+    def _cut(self, writes: list[Write], error: AbortedError, attempt: int) -> list[list[Write]] | None:
         """Return the parts to settle instead, in order; None where all is to be tried again."""
         match error:
             case RefusedError():
@@ -330,10 +330,11 @@ class Transactions:
                 silent = {topic for topic, number in error.unwritten if topic == self._control}
                 parts = self._without_answers(writes, silent, str(error))
                 return self._cut_silent(writes, error) if parts is None else parts
-        return None
+        # A right that is missing to add a partition to the transaction looks like any other abort.
+        return self._without_answers(writes, {self._control}, str(error)) if attempt else None
 
     def _without_answers(
-        self, writes: Sequence[Write], refusing: Collection[str], why: str
+        self, writes: Sequence[Write], refusing: Collection[str | None], why: str
     ) -> list[list[Write]] | None:
         """Leave the answers out that these topics do not take (rule 10); None: there are none."""
         answers = [
