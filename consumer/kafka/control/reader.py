@@ -74,7 +74,8 @@ class ControlReader:
     def _follow(self) -> None:
         """Read from the beginning and on, until it is to end. Raises KafkaException, also for a recreated topic."""
         admin = AdminClient(clients.base(self._properties), logger=clients.LOGGER)
-        controls, reached, told, news, told_at = Controls(), 0, False, False, 0.0
+        controls, told, news, told_at = Controls(), False, False, 0.0
+        reached = -1  # also of an empty topic it is the reading that tells
         asked = self._asked  # before it is looked where the topic ends
         _, end = watermarks(admin, [self._at])[self._at]
         properties = {**clients.reader(self._properties), **LITTLE_AHEAD}

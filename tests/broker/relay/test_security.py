@@ -203,7 +203,7 @@ def test_topics_are_made_with_the_right_to_create_them(
 # What an operator reads of a relay that Kafka does not serve.
 UNSERVED = re.compile(
     "cannot run|waiting for Kafka at|Kafka does not answer as it should|transaction aborted, trying again|"
-    "restoring .*authorization failed"
+    "restoring .*authorization failed|the control topic cannot be read"
 )
 # What he reads of one that may not read what was sent.
 REFUSED = "requests cannot be carried out: their answers are refused"  # of one that may not answer
