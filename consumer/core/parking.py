@@ -67,13 +67,15 @@ class ParkedRecords:
     """What a restore leaves in the delay topic of one connection: offsets in the order of the events.
 
     `bytes` of the records and `oldest` (when the first event was seen, in seconds since 1970) are estimates.
-    `facts`: of those that have one (repeats.py), FACT_BYTES each, one behind the other.
+    `facts`: of those that have one (repeats.py), FACT_BYTES each, one behind the other. `marks`: of those that
+    supersede others (sequences.py), in the same way.
     """
 
     offsets: array[int]
     bytes: int
     oldest: float
     facts: bytearray = field(default_factory=bytearray)
+    marks: bytearray = field(default_factory=bytearray)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,12 +284,14 @@ class Parking:
             of = self._partitions[assignment]
             of.last_offset = max(of.last_offset, offset)
 
-    def refused(self, assignment: Assignment, connection: str, place: int) -> None:
-        """Note that an action's record was not written: it became a dead letter."""
+    def refused(self, assignment: Assignment, connection: str, place: int) -> bool:
+        """Note that an action's record was not written: it became a dead letter. Tells whether it was parked."""
         parked = self._range(assignment, connection)
-        if parked is not None and parked.refuse(place):
-            self.count -= 1
-            self._forget_empty(assignment, connection)
+        if parked is None or not parked.refuse(place):
+            return False
+        self.count -= 1
+        self._forget_empty(assignment, connection)
+        return True
 
     def recreated(self, assignment: Assignment, incarnation: int) -> int:
         """Forget what lay in a delay topic that was deleted. Returns how many actions are gone with it."""

@@ -128,6 +128,8 @@ class Event:
     document_applied: bool = False
     fact: tuple[str, str, int] | None = None  # of those that are sent once: order, action and what tells it apart
     ended_at: float | None = None  # as its outcome says
+    sent_and_ended_at: float | None = None  # where its outcome says that it was sent, perhaps in doubt
+    says_sending: bool = False  # the last record of its action is an intent
     is_repeat: bool = False  # as its outcome says
     frees_fact: bool = False  # as its outcome says
     ever_bereft: bool = False
