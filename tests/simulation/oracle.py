@@ -58,6 +58,7 @@ from consumer.kafka.records import place_of_key, read_position
 from schemas.outcome import OutcomeName
 from schemas.pending_action import POSITION_KEY, Position, RefusedDeadLetter
 from tests.simulation import faults, outcomes
+from tests.simulation.control import HEARD_AFTER_S
 from tests.simulation.kafka_model import Log, Member, Record, Transaction
 from tests.simulation.outcomes import Outcomes, header, raw, source_place
 from tests.simulation.process import TOPICS, Process
@@ -268,7 +269,7 @@ class Oracle:
         control = self._scheduler.control
         waited_s = math.inf
         if event.refused_at is not None:
-            waited_s = now - event.refused_at - control.held_s(event, event.refused_at)
+            waited_s = now - event.refused_at - control.held_s(event, event.refused_at, max(HEARD_AFTER_S))
         overran = now > event.drawn_at + DEADLINE_S
         # A record holds milliseconds: who restores it may count one more.
         if waited_s < CONTACT_GRACE_S - 0.001 and not overran and not self._scheduler.profile.skew_s:
@@ -282,7 +283,8 @@ class Oracle:
         scheduler = self._scheduler
         if math.isinf(event.first_seen):
             return
-        waited_s = scheduler.now - event.first_seen - scheduler.control.held_s(event, event.first_seen)
+        held_s = scheduler.control.held_s(event, event.first_seen, max(HEARD_AFTER_S))
+        waited_s = scheduler.now - event.first_seen - held_s
         if waited_s < DEADLINE_S - 0.001 and not scheduler.profile.skew_s:
             self._wrong(event, f"given up for its deadline after {waited_s:g} s that were not on hold")
 
@@ -453,7 +455,10 @@ class Oracle:
             self._scheduler.violate(wrong)
         written = {record.key for _, record in transaction.records}
         for outcome in outcomes.of_transaction(transaction):  # in one transaction, their order says nothing
-            self.sequences.sent(self._by_place[outcomes.event_at(outcome)], outcome)
+            event = self._by_place[outcomes.event_at(outcome)]
+            self.sequences.sent(event, outcome)
+            if self.sequences.leaves_steps_behind(event, self.events[event.partition]):
+                self._scheduler.crash_after_commit(event)
         for outcome in outcomes.of_transaction(transaction):
             event = self._by_place[outcomes.event_at(outcome)]
             if (why := outcomes.check(event, outcome) or self.repeats.ended(event, outcome)) is not None:

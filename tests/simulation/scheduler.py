@@ -46,7 +46,17 @@ from tests.simulation.process import SOURCE, TOPICS, CrashedError, Process
 from tests.simulation.profile import Profile
 from tests.simulation.sequences import sequences_of
 from tests.simulation.wiring import relay_of
-from tests.simulation.workload import AGAIN_IN_S, FACTS, NATURES_AGAIN, Event, again, drawn, with_document, with_fact
+from tests.simulation.workload import (
+    AGAIN_IN_S,
+    FACTS,
+    NATURES_AGAIN,
+    Event,
+    again,
+    drawn,
+    superseding,
+    with_document,
+    with_fact,
+)
 
 START = 1_700_000_000.0  # offsets of clocks are whole seconds, so that sums with these are exact
 MAX_STEPS = 20_000
@@ -431,6 +441,21 @@ class Scheduler:
     def _come(self, event: Event) -> None:
         self._to_come -= 1
         self._publish(event)
+
+    def supersede(self, event: Event) -> None:
+        """Let a document come that supersedes this one, which Engage is still at work on."""
+        if self.profile.supersedes and not event.travels and len(self.events) < MAX_EVENTS and self.chance(0.5):
+            later = superseding(event, len(self.events), self.now)
+            self.events.append(later)
+            self._to_come += 1
+            self.at(self.now + self.pick((0.1, 1.0)), partial(self._come, later))
+
+    def crash_after_commit(self, event: Event) -> None:
+        """Let the process that owns an event's partition crash as soon as its transaction is committed."""
+        at = (TOPICS.source, event.partition)
+        for process in self._running:
+            if self.oracle.is_owner(process, at) and not self.healing and self.chance(0.3):
+                self.fail_points[process.name] = ("crash", "after commit")
 
     def _publish(self, event: Event) -> None:
         self.put(event, ord(event.order) % len(self.numbers))

@@ -98,6 +98,12 @@ class SequencesOracle:
                 return earlier
         return None
 
+    def leaves_steps_behind(self, event: Event, events: list[Event]) -> bool:
+        """Whether an earlier step of an order that was sent waits behind it."""
+        if event.sent_and_ended_at is None:
+            return False
+        return any(self._is_later_step(event, later) for later in self._later_of_order(event, events))
+
     def _is_later_step(self, one: Event, other: Event) -> bool:
         steps = self._rules.steps
         first, second = (steps.get(scope_of(each).action or "", -1) for each in (one, other))

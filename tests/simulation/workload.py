@@ -237,6 +237,22 @@ def again(event: Event, number: int, now: float, *, nature: str, redriven: bool)
     )
 
 
+def superseding(event: Event, number: int, now: float) -> Event:
+    """Return a document with an action in it, of the same order as this event's."""
+    return Event(
+        number=number,
+        kind="action",
+        order=event.order,
+        resend=True,
+        value=f'{{"k":"w","o":"{event.order}","d":{{"n":{number}}},"n":{number}}}'.encode(),
+        travels=True,
+        ready_at=now,
+        document=True,
+        nature="ordinary",
+        drawn_at=now,
+    )
+
+
 def with_document(draw: random.Random, number: int, now: float) -> Event:
     """Draw an event that carries its order's document, or a change of it."""
     pick = partial(_pick, draw.random)
