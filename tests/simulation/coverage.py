@@ -50,7 +50,6 @@ TO_BE_REACHED = (
     "a redriven event was sent beside its repeats",
     "an action was superseded",
     "an action was superseded by one that is parked",
-    "an action that was not processed was superseded",
     "an action whose intent was saved was superseded",
     "a step backwards was withdrawn",
     "a step backwards was not taken",
