@@ -90,8 +90,8 @@ LAST_DEAD_LETTERS = 20  # that the status page shows
 # then. The pod's grace period must be longer than Kubernetes' default of 30 s (the chart sets it).
 STOP_S = 25.0
 JOURNAL_AFTER_HAND_OVER_S = 4.0
-# uvloop's timers are rounded to a millisecond and count from its beginning. A tick that came so much too early would find
-# nothing and set its timer again, ten times in a row.
+# uvloop's timers are rounded to a millisecond and count from its beginning. A tick that came so much too early would
+# find nothing and set its timer again, ten times in a row.
 TIMER_S = 0.0015
 MIN_STOP_S = 2.0
 
