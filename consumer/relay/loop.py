@@ -91,6 +91,9 @@ LAST_DEAD_LETTERS = 20  # that the status page shows
 # then. The pod's grace period must be longer than Kubernetes' default of 30 s (the chart sets it).
 STOP_S = 25.0
 JOURNAL_AFTER_HAND_OVER_S = 4.0
+# uvloop's timers are rounded to a millisecond and count from its beginning. A tick that came so much too early would
+# find nothing and set its timer again, ten times in a row.
+TIMER_S = 0.0015
 MIN_STOP_S = 2.0
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -326,7 +329,8 @@ class Relay:
         self._outbox.submit()
         self._outbox.apply_backpressure()
         if wake_at < math.inf:
-            self._timer = self._loop.call_later(max(0.0, wake_at - self._clock()), self._tick)
+            left_s = wake_at - self._clock()
+            self._timer = self._loop.call_later(0.0 if left_s <= 0 else left_s + TIMER_S, self._tick)
 
     def _check(self) -> None:
         """Look for what nothing reports (rule 3), and publish the figures for the metrics."""
