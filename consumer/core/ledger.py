@@ -103,7 +103,6 @@ from consumer.core.effects import (
     Times,
 )
 from consumer.core.newest_documents import Lane, NewestDocuments
-from consumer.core.open_facts import OpenFacts
 from consumer.core.outcomes import (
     Accepted,
     DocumentOutcome,
@@ -342,7 +341,6 @@ class _Partition:
         "entries",
         "in_flight",
         "lanes",
-        "marks",
         "steps",
         "stopping",
         "superseding",
@@ -354,7 +352,6 @@ class _Partition:
         self.steps = steps
         # Where the order's latest action of each route lies that supersedes others. By connection, order and `shadow`.
         self.superseding: dict[tuple[str, str, bool], dict[str, int]] = {}
-        self.marks: OpenFacts | None = None  # of those that are parked
         self.entries: dict[int, _Entry] = {}
         self.lanes: dict[str, dict[str, _Entry]] = {}  # connection -> order id -> the lane's last entry
         self.in_flight = 0  # actions under way, to the journal or to Engage
@@ -432,10 +429,6 @@ class Ledger:
         steps = SentSteps(self._sequences, known=not self._sequences.steps)
         partition = self._partitions[assignment] = _Partition(assignment, steps)
         self.parking.begin(assignment, parked or {})
-        if self._sequences.superseding:
-            partition.marks = OpenFacts()
-            for each in (parked or {}).values():
-                partition.marks.extend(each.marks)
         return self._restore(partition, restored, now)
 
     def _restore(
@@ -443,8 +436,8 @@ class Ledger:
     ) -> list[Effect]:
         effects: list[Effect] = []
         for record in sorted(restored, key=lambda r: (r.offset, not r.sending)):
-            if were_parked and partition.marks is not None and self._sequences.supersedes(record.action):
-                partition.marks.discard(mark_of_action(record.action))
+            if were_parked and self._sequences.supersedes(record.action):
+                self.parking.unmark(partition.assignment, mark_of_action(record.action))
             held = partition.entries.get(record.offset)
             if held is not None:
                 if held.route == record.action.route:
@@ -518,9 +511,8 @@ class Ledger:
         if partition is None or offset in partition.entries or self.parking.knows(assignment, connection, offset):
             return None
         if self.parking.must_park(assignment, connection, cost_of(action.payload)):
-            self.parking.park(assignment, connection, offset, now)
-            if partition.marks is not None and self._sequences.supersedes(action):
-                partition.marks.add(mark_of_action(action))
+            mark = mark_of_action(action) if self._sequences.supersedes(action) else None
+            self.parking.park(assignment, connection, offset, now, mark)
             entry = _Entry(partition, self._queue(connection), offset, action, now)
             entry.due = self._first_poll(entry, now)
             return replace(self._save(entry, sending=False), parked_for=connection)
@@ -602,16 +594,9 @@ class Ledger:
 
     def parked_too_large(self, assignment: Assignment, action: NewAction, place: int) -> None:
         """Note that the journal dead-lettered an action that is parked."""
-        partition = self._partitions.get(assignment)
         was_parked = self.parking.refused(assignment, action.connection, place)
-        if was_parked and partition is not None and partition.marks is not None and self._sequences.supersedes(action):
-            partition.marks.discard(mark_of_action(action))
-
-    def parked_are_gone(self, assignment: Assignment) -> None:
-        """Note that parked actions will never be read back: nobody knows which of them would supersede others."""
-        partition = self._partitions.get(assignment)
-        if partition is not None and partition.marks is not None:
-            partition.marks = OpenFacts()
+        if was_parked and self._sequences.supersedes(action):
+            self.parking.unmark(assignment, mark_of_action(action))
 
     def holds(self, assignment: Assignment, offset: int) -> bool:
         """Tell whether an event's action is pending here."""
@@ -1157,9 +1142,10 @@ class Ledger:
         for route, place in partition.superseding.get((connection, entry.order_id, entry.shadow), {}).items():
             if route in by and place > entry.offset:
                 return f"by route {route}, offset {offset_at(place)}"
-        if partition.marks is not None and len(partition.marks):
+        if self.parking.marks:
             for route in by:
-                if mark_of(connection, entry.order_id, route, shadow=entry.shadow) in partition.marks:
+                mark = mark_of(connection, entry.order_id, route, shadow=entry.shadow)
+                if self.parking.is_marked(partition.assignment, mark):
                     return f"by route {route}"
         return None
 

@@ -137,7 +137,7 @@ class Outbox:
 
     def parked_are_gone(self, assignment: Assignment) -> None:
         """Note that parked actions are gone from the delay topic. Call it when the ledger holds what was read back."""
-        self._ledger.parked_are_gone(assignment)
+        self._ledger.parking.forget_marks(assignment)
         if self._repeats is not None:
             self._repeats.parked_are_gone(assignment, self._ledger.facts(assignment))
             self._metrics.facts_lost()

@@ -297,10 +297,12 @@ def read_back(driver: SequenceDriver, *records: LiveAction) -> None:
 def test_what_is_read_back_is_withdrawn_though_what_supersedes_it_is_still_parked() -> None:
     driver = parked()
     assert driver.event(2, CANCEL) == ["save 2"]
+    assert driver.ledger.parking.marks == 1
     read_back(driver, restored(1, CONFIRMED))
     assert driver.ends() == superseded(1)
     assert driver.last(Close).reason == "by route cancelled"
     read_back(driver, restored(2, CANCEL), restored(3, CONFIRMED))
+    assert driver.ledger.parking.marks == 0
     assert driver.ends() == superseded(1)  # it is read back: what came later is not superseded
 
 
@@ -316,14 +318,23 @@ def test_what_could_not_be_parked_supersedes_nothing() -> None:
     driver.event(2, CANCEL)
     driver.ledger.parked_too_large(OURS, CANCEL, place_of(0, 2))
     driver.ledger.parked_too_large(OURS, CANCEL, place_of(0, 2))
+    assert driver.ledger.parking.marks == 0
     read_back(driver, restored(1, CONFIRMED))
     assert driver.ends() == []
+
+
+def test_what_is_dropped_with_its_partition_has_no_marks() -> None:
+    driver = parked()
+    driver.event(2, CANCEL)
+    driver.ledger.drop(OURS)
+    assert driver.ledger.parking.marks == 0
 
 
 def test_where_parked_actions_are_gone_they_supersede_nothing() -> None:
     driver = parked()
     driver.event(2, CANCEL)
-    driver.ledger.parked_are_gone(OURS)
+    driver.ledger.parking.forget_marks(OURS)
+    assert driver.ledger.parking.marks == 0
     read_back(driver, restored(1, CONFIRMED))
     assert driver.ends() == []
 
