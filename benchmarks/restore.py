@@ -39,8 +39,8 @@ from consumer.core.repeats import Repeats
 from consumer.events.decoding import decode
 from consumer.events.routing import BUILT_IN_ROUTES, Routed, Router, compile_routes
 from consumer.kafka import clients
-from consumer.kafka.journal.journal import MAX_WRITES
 from consumer.kafka.journal.low_water_mark import LowWaterMark
+from consumer.kafka.journal.waiting_writes import MAX_WRITES
 from consumer.kafka.records import (
     SourceEvent,
     action_key,

@@ -36,6 +36,7 @@ from consumer.core.parking import Memory
 from consumer.core.pauses import NO_PAUSES, UNKNOWN_PAUSES, Pauses
 from consumer.core.progress import FAULTS, STALL_S, ProgressWatch, StallReason, by_reason
 from consumer.core.repeats import Repeats
+from consumer.core.sequences import NO_SEQUENCES, Sequences
 from consumer.events.formats.formats import JSON, Formats
 from consumer.events.routing import Router
 from consumer.kafka.facts import (
@@ -92,6 +93,9 @@ LAST_DEAD_LETTERS = 20  # that the status page shows
 # then. The pod's grace period must be longer than Kubernetes' default of 30 s (the chart sets it).
 STOP_S = 25.0
 JOURNAL_AFTER_HAND_OVER_S = 4.0
+# uvloop's timers are rounded to a millisecond and count from its beginning. A tick that came so much too early would
+# find nothing and set its timer again, ten times in a row.
+TIMER_S = 0.0015
 MIN_STOP_S = 2.0
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -123,6 +127,7 @@ class Relay:
         check_interval_s: float = CHECK_INTERVAL_S,
         stall_s: float = STALL_S,
         repeats: Repeats | None = None,
+        sequences: Sequences = NO_SEQUENCES,
         read_facts: ReadFacts | None = None,
         tracing: Tracing | None = None,
         formats: Formats = JSON,
@@ -139,10 +144,11 @@ class Relay:
         `inbox`: where source and journal report to. `partition_counts`: by source topic. `lease_s`: see dispatch.py.
         `dead_letter_topics`: ours, see outbox.py. `jitter` draws from [0, 1). `hand_over_s`: how
         long the source waits for a hand-over at most. `stall_s`: see progress.py. `repeats`: None: each event is sent;
-        `read_facts` reads back what was sent before, None: nothing is known. `schemas`, `unknown_schema_grace_s`: see
-        schemas.py. `drained`: the source topics that are no longer configured (removed.py). `control`: reads which
-        pauses and requests there are; until it has, nothing is asked of Engage. None: there are none. `asked_for` reads
-        what requests are about; None: they stay open. `incarnations`: of the source topics.
+        `sequences`: see core/sequences.py. `read_facts` reads back what was sent before, None: nothing is known.
+        `schemas`, `unknown_schema_grace_s`: see schemas.py. `drained`: the source topics that are no longer configured
+        (removed.py). `control`: reads which pauses and requests there are; until it has, nothing is asked of Engage.
+        None: there are none. `asked_for` reads what requests are about; None: they stay open. `incarnations`: of the
+        source topics.
         """
         self._inbox = inbox
         self._source = source
@@ -161,7 +167,8 @@ class Relay:
         self._control_waits = None if control is None else "the control topic is not read yet"
         self._control_unreadable = 0
         pauses = NO_PAUSES if control is None else UNKNOWN_PAUSES
-        self._ledger = Ledger(policy, jitter, Memory(limits.pending, len(connections), limits.parked), pauses)
+        memory = Memory(limits.pending, len(connections), limits.parked)
+        self._ledger = Ledger(policy, jitter, memory, pauses, sequences)
         self._refused = RefusedDeadLetters()
         self._outbox = Outbox(
             ledger=self._ledger,
@@ -351,7 +358,8 @@ class Relay:
         self._outbox.submit()
         self._outbox.apply_backpressure()
         if wake_at < math.inf:
-            self._timer = self._loop.call_later(max(0.0, wake_at - self._clock()), self._tick)
+            left_s = wake_at - self._clock()
+            self._timer = self._loop.call_later(0.0 if left_s <= 0 else left_s + TIMER_S, self._tick)
 
     def _check(self) -> None:
         """Look for what nothing reports (rule 3), and publish the figures for the metrics."""
@@ -594,9 +602,10 @@ class Relay:
         now = self._clock()
         fact, in_doubt = self._ledger.record_too_large(ActionId(write.assignment, place), now)
         if write.parked_for is not None:
-            self._ledger.parking.refused(write.assignment, write.parked_for, place)
             live = live_action(write.key, write.value)
-            fact = None if isinstance(live, Unreadable) else live.action.fact
+            assert not isinstance(live, Unreadable)  # noqa: S101 - we wrote it ourselves a moment ago
+            self._ledger.parked_too_large(write.assignment, live.action, place)
+            fact = live.action.fact
         if fact is not None:
             self._outbox.fact_ended(write.assignment, fact, now, sent=in_doubt)
         self._tick_soon()

@@ -24,6 +24,7 @@ from tests.simulation import (
     pause_mutants,
     repeat_mutants,
     request_mutants,
+    sequence_mutants,
 )
 from tests.simulation.coverage import TO_BE_REACHED
 from tests.simulation.process import TOPICS
@@ -49,6 +50,7 @@ KINDS = {
     "pauses": Profile.of_pauses,
     "repeats": Profile.of_repeats,
     "requests": Profile.of_requests,
+    "sequences": Profile.of_sequences,
 }
 OF_KIND = {
     "documents": document_mutants.ALL,
@@ -56,6 +58,7 @@ OF_KIND = {
     "pauses": pause_mutants.ALL,
     "repeats": repeat_mutants.ALL,
     "requests": request_mutants.ALL,
+    "sequences": sequence_mutants.ALL,
 }
 OF_ANY_KIND = (mutants.ALL, identity_mutants.ALL)
 MUTATIONS = {name: each for mutations in (*OF_ANY_KIND, *OF_KIND.values()) for name, each in mutations.items()}

@@ -24,9 +24,9 @@ from consumer.kafka import clients
 from consumer.kafka.clients import Properties
 from consumer.kafka.facts import Consumed, Failed, PartitionsCounted, Report
 from consumer.kafka.identity.identity import check_ids
-from consumer.kafka.journal.journal import MAX_WRITES
 from consumer.kafka.journal.low_water_mark import Pinning
 from consumer.kafka.journal.transactions import Transactions
+from consumer.kafka.journal.waiting_writes import MAX_WRITES
 from consumer.kafka.journal.writes import Item, goes_on
 from consumer.kafka.source.membership import Membership
 from consumer.kafka.source.source import BATCHES_AHEAD

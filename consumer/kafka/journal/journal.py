@@ -1,18 +1,15 @@
 """EDGE. The journal: the delay topic, written in transactions by the one thread that owns the producer.
 
-Group commit: all writes that were submitted during one transaction go into the next one. transactions.py decides what
-a transaction contains and what happens when it fails. This module holds the queue, the thread and its clients.
+waiting_writes.py says which writes go into one transaction, and how long they wait for it. transactions.py decides
+what is written for them and what happens when it fails. This module holds the thread and its clients.
 
-Rules:
- 1. Writes are settled in the order in which they were submitted, in transactions of a bounded size.
- 2. A call that ignores its time-out (librdkafka issues 5456, 5511) ends the process: see `stuck_for`.
+Rule: a call that ignores its time-out (librdkafka issues 5456, 5511) ends the process: see `stuck_for`.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -25,12 +22,11 @@ from consumer.kafka.facts import Report
 from consumer.kafka.journal.low_water_mark import PINNING, Pinning
 from consumer.kafka.journal.producers import CALL_TIMEOUT_S
 from consumer.kafka.journal.transactions import ReplaceTooLarge, Transactions
-from consumer.kafka.journal.writes import Item, goes_on, size_of
+from consumer.kafka.journal.waiting_writes import WaitingWrites
+from consumer.kafka.journal.writes import Item
 from consumer.kafka.topics.topics import RelayTopics
 from schemas.pending_action import SourceIdentity
 
-MAX_WRITES = 2000  # per transaction: it takes 3-25 ms
-MAX_BYTES = 16 * 1024 * 1024  # per transaction: it must be written within transaction.timeout.ms, or never is
 STUCK_S = 2 * CALL_TIMEOUT_S  # any one call returns after CALL_TIMEOUT_S, however slow the machine
 
 
@@ -56,10 +52,7 @@ class Journal:
         `control`: the control topic, None where there is none.
         """
         self._clock = clock
-        self._queue: deque[Item] = deque()
-        self._queued_bytes = 0
-        self._settling_bytes = 0
-        self._wake = threading.Condition()
+        self._waiting = WaitingWrites(clock)
         self._stopping = threading.Event()
         self._transactions = Transactions(
             _Clients(properties, transactional_id),
@@ -85,38 +78,33 @@ class Journal:
 
     def submit(self, items: Iterable[Item]) -> None:
         """Save these in this order. The fact `Committed` reports when they are safe."""
-        new = list(items)
-        with self._wake:
-            self._queue.extend(new)
-            self._queued_bytes += sum(map(size_of, new))
-            self._wake.notify()
+        self._waiting.submit(items)
 
     @property
     def backlog(self) -> int:
         """How many writes wait for their transaction."""
-        return len(self._queue)
+        return len(self._waiting)
 
     @property
     def backlog_bytes(self) -> int:
         """How many bytes the records have that wait for their transaction, or are in the present one."""
-        return self._queued_bytes + self._settling_bytes
+        return self._waiting.bytes
 
     def stop(self, timeout_s: float) -> bool:
         """Commit what was submitted, then end. Returns whether that was done in time.
 
         What is not safe by then is dropped: the source has the event, or the delay topic has the older record.
         """
-        with self._wake:
-            self._transactions.end_by(self._clock() + timeout_s)
-            self._stopping.set()
-            self._wake.notify()
+        self._transactions.end_by(self._clock() + timeout_s)
+        self._stopping.set()
+        self._waiting.close()
         if self._thread.ident is None:
-            return not self._queue
+            return not self._waiting
         self._thread.join(timeout_s)
-        return not self._thread.is_alive() and not self._queue
+        return not self._thread.is_alive() and not self._waiting
 
     def stuck_for(self) -> float:
-        """Seconds that the present call into librdkafka has taken: above STUCK_S it will never return (rule 2)."""
+        """Seconds that the present call into librdkafka has taken: above STUCK_S it will never return."""
         since = self._transactions.busy_since
         return 0.0 if since is None else self._clock() - since
 
@@ -125,26 +113,11 @@ class Journal:
     def _run(self) -> None:
         try:
             self._transactions.begin()
-            while items := self._next_items():
+            while items := self._waiting.take():
                 self._transactions.settle(items)
             self._transactions.end()
         except BaseException as error:  # noqa: BLE001 - the thread's edge: whoever watches it ends the process
             self.failed = error
-
-    def _next_items(self) -> list[Item]:
-        """Wait for the next transaction's; none at the end."""
-        with self._wake:
-            while not self._queue and not self._stopping.is_set():
-                self._wake.wait()
-        items: list[Item] = []
-        size = 0
-        while self._queue and ((len(items) < MAX_WRITES and size < MAX_BYTES) or goes_on(items)):
-            items.append(self._queue.popleft())
-            size += size_of(items[-1])
-        with self._wake:
-            self._queued_bytes -= size
-            self._settling_bytes = size
-        return items
 
     def _pause(self, seconds: float) -> None:
         """Wait between two attempts; a stop cuts it short."""

@@ -27,6 +27,7 @@ from confluent_kafka.admin import (
 )
 
 import consumer.kafka.journal.journal
+import consumer.kafka.journal.waiting_writes
 from consumer.core.effects import ActionId
 from consumer.core.ownership import Ownership, generation
 from consumer.kafka import clients
@@ -40,8 +41,9 @@ from consumer.kafka.facts import (
     RecordTooLarge,
     TransactionAborted,
 )
-from consumer.kafka.journal.journal import MAX_WRITES, Journal
+from consumer.kafka.journal.journal import Journal
 from consumer.kafka.journal.low_water_mark import PINNING, Pinning
+from consumer.kafka.journal.waiting_writes import MAX_WRITES
 from consumer.kafka.journal.writes import Begin, DeadLetter, Intent, Position, Put, Tombstone, Write
 from consumer.kafka.records import DeadLetterRecord
 from consumer.kafka.restore import Restored
@@ -228,7 +230,7 @@ def test_a_large_batch_is_not_torn(
 
 
 def test_what_cannot_be_written_in_time_is_not_one_transaction(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer.kafka.journal.journal, "MAX_BYTES", 1000)
+    monkeypatch.setattr(consumer.kafka.journal.waiting_writes, "MAX_BYTES", 1000)
     writes = [bench.pending(n, b"v" * 400) for n in range(30)]
     bench.settle(*writes)
 
@@ -806,7 +808,7 @@ def test_an_old_record_does_not_pin_the_mark_for_ever(
 
 
 def test_a_stop_loses_nothing_that_was_submitted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer.kafka.journal.journal, "MAX_WRITES", 10)
+    monkeypatch.setattr(consumer.kafka.journal.waiting_writes, "MAX_WRITES", 10)
     writes = [bench.pending(n) for n in range(100)]
     bench.submit(*writes)
 
