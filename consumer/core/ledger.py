@@ -321,6 +321,15 @@ class _Entry:
 _BEFORE = (Document, Change)  # what is sent before the action
 
 
+def _sequence(record: LiveAction) -> tuple[bool, float, int, bool]:
+    """Return what restored records are sorted by: the events' order, then what people asked for, as they did.
+
+    In its place, an action that is sent again would overtake what its order had pending when it was asked for.
+    """
+    asked = record.action.asked
+    return asked, record.first_seen if asked else 0.0, record.offset, not record.sending
+
+
 def _pass_on_tag(entry: _Entry) -> None:
     """Give the tag that the order had when it was polled to the order's next action, if that waited then already.
 
@@ -443,7 +452,7 @@ class Ledger:
         self, partition: _Partition, restored: Iterable[LiveAction], now: float, *, were_parked: bool = False
     ) -> list[Effect]:
         effects: list[Effect] = []
-        for record in sorted(restored, key=lambda r: (r.offset, not r.sending)):
+        for record in sorted(restored, key=_sequence):
             if were_parked and self._sequences.supersedes(record.action):
                 self.parking.unmark(partition.assignment, mark_of_action(record.action))
             held = partition.entries.get(record.offset)

@@ -196,6 +196,7 @@ def new_action(routed: Routed, event: SourceEvent, *, shadow: bool = False, aske
         shadow=shadow,
         fact=None if fact is None else bytes.fromhex(fact),
         action=routed.action,
+        asked=asked is not None,
     )
 
 
@@ -253,6 +254,7 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         shadow=payload.shadow,
         fact=_fact_of(payload),
         action=payload.action,
+        asked=payload.asked_by is not None,
     )
     return LiveAction(
         offset=place,

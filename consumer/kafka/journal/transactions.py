@@ -346,16 +346,18 @@ class Transactions:
         if not answers:
             return None
         left: list[Write] = []
+        kept: list[DeadLetter] = []
         is_answered = False  # what comes next is written with a refused answer
         for write in writes:
-            if (isinstance(write, PutAnswer) and write in answers) or (
-                is_answered and isinstance(write, Put | DeadLetter) and write.requested
-            ):
-                is_answered = write.with_next
+            is_new = is_answered and isinstance(write, Put | DeadLetter) and write.requested
+            if is_new or (isinstance(write, PutAnswer) and write in answers):
+                is_answered = isinstance(write, Put | DeadLetter | PutAnswer) and write.with_next
+                if isinstance(write, Put) and write.keeps is not None:
+                    kept.append(write.keeps)
             else:
                 is_answered = False
                 left.append(write)
-        self._report(AnswersRefused(answers, why))
+        self._report(AnswersRefused(answers, why, kept))
         return [left] if left else []
 
     def _cut_refused(self, writes: list[Write], error: RefusedError) -> list[list[Write]] | None:
