@@ -176,13 +176,11 @@ class DeadLetterRefused:
 class AnswersRefused:
     """The control topic does not take these answers, or the dead-letter topic their marks.
 
-    What they would have been written with is not written, save where it ends an action. `kept`: the dead letters among
-    that which were reported as refused.
+    What they would have been written with is not written, save where it ends an action.
     """
 
     answers: Sequence[PutAnswer]
     why: str
-    kept: Sequence[DeadLetter] = ()
 
 
 @dataclass(frozen=True, slots=True)

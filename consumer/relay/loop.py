@@ -473,8 +473,6 @@ class Relay:
                 if self._requests is not None:
                     self._requests.heard(requests, asked)
             case AnswersRefused():
-                for write in fact.kept:
-                    self._refused.withdrawn(write)
                 if self._requests is not None:
                     self._requests.refused(fact)
             case ControlNotRead(why):

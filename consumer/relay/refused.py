@@ -81,14 +81,6 @@ class RefusedDeadLetters:
         topic.failures = 0
         topic.retry_at = now if topic.waiting else math.inf  # rule 1
 
-    def withdrawn(self, write: DeadLetter) -> None:
-        """Forget one that is not to be written after all."""
-        topic = self._topics.get(write.assignment.topic)
-        if topic is not None:
-            self._forget(topic, _id(write))
-            if not topic.waiting:
-                topic.retry_at = math.inf
-
     def forget(self, assignment: Assignment) -> None:
         """Leave a partition's to its next owner."""
         topic = self._topics.get(assignment.topic)

@@ -346,18 +346,15 @@ class Transactions:
         if not answers:
             return None
         left: list[Write] = []
-        kept: list[DeadLetter] = []
         is_answered = False  # what comes next is written with a refused answer
         for write in writes:
             is_new = is_answered and isinstance(write, Put | DeadLetter) and write.requested
             if is_new or (isinstance(write, PutAnswer) and write in answers):
                 is_answered = isinstance(write, Put | DeadLetter | PutAnswer) and write.with_next
-                if isinstance(write, Put) and write.keeps is not None:
-                    kept.append(write.keeps)
             else:
                 is_answered = False
                 left.append(write)
-        self._report(AnswersRefused(answers, why, kept))
+        self._report(AnswersRefused(answers, why))
         return [left] if left else []
 
     def _cut_refused(self, writes: list[Write], error: RefusedError) -> list[list[Write]] | None:
@@ -464,7 +461,8 @@ class Transactions:
             else:
                 put = kept(write, self._new_name())
                 assert put.keeps is not None  # noqa: S101 - what it is for
-                self._report(DeadLetterRefused(put.keeps, why))
+                if not put.requested:  # else it is perhaps not written, and reported when it is
+                    self._report(DeadLetterRefused(put.keeps, why))
                 result.append(put)
         return result
 
@@ -585,6 +583,9 @@ class Transactions:
                 },
             )
         )
+        for write in writes:
+            if isinstance(write, Put) and write.requested and write.keeps is not None:
+                self._report(DeadLetterRefused(write.keeps, "its topic refuses it"))
         for batch in batches:
             if batch.recreated:
                 self._report(DelayTopicRecreated(batch.assignment))
