@@ -36,6 +36,7 @@ from consumer.core.effects import LiveAction
 from consumer.core.ownership import Assignment, Partition
 from consumer.core.parking import ParkedRecords
 from consumer.core.places import incarnation_at, place_of
+from consumer.core.sequences import NO_SEQUENCES, Sequences
 from consumer.errors import IdentityError, OffsetOutOfRangeError, StartUnknownError
 from consumer.kafka import clients, refused
 from consumer.kafka.identity.identity import check_ids, recorded_positions, topic_ids, unreadable_position, verified
@@ -178,11 +179,13 @@ class Restorer:
         say: Callable[[str], None],
         wanted: Callable[[Assignment], bool],
         clock: Clock,
+        sequences: Sequences = NO_SEQUENCES,
     ) -> None:
         """`topics` and `identities` by source topic. `say` takes a line for the operator.
 
-        `wanted` tells whether an assignment is still ours.
+        `wanted` tells whether an assignment is still ours. `sequences`: of what is parked, which supersedes others.
         """
+        self._sequences = sequences
         self._reader = reader
         self._topics = topics
         self._identities = identities
@@ -226,7 +229,9 @@ class Restorer:
                 mark = None
             if source[a] not in committed:
                 mark = None  # then the position record decides, and it may lie before the mark
-            readings[a] = _Reading(start=low if mark is None else mark, end=high, live=LiveRecords(kept))
+            readings[a] = _Reading(
+                start=low if mark is None else mark, end=high, live=LiveRecords(kept, self._sequences)
+            )
         self._read({delay[a]: a for a in wanted}, readings)  # then the records.
         self._read_positions({a: delay[a] for a in wanted}, readings, {a: marks[delay[a]][0] for a in wanted})
         recorded = {a: self._position(a, readings[a]) for a in wanted if self._wanted(a)}

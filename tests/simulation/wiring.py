@@ -125,6 +125,7 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         say=_nothing,
         wanted=source.owns,
         clock=process.clock,
+        sequences=scheduler.sequences,
     )
     parked = NotedReadBack(
         lambda: SimulatedReader(process), topics={TOPICS.source: TOPICS}, wanted=source.owns, clock=process.clock
@@ -152,7 +153,8 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         connections=connections,
         router=cast("Router", ROUTER_ONCE if once else ROUTER),
         repeats=Repeats(WINDOW_S) if once else None,
-        read_facts=partial(read_facts, process) if once else None,
+        sequences=scheduler.sequences,
+        read_facts=partial(read_facts, process) if once or scheduler.profile.steps else None,
         policy=POLICY if scheduler.seed % LEARNS_IN else LEARNING,
         limits=Limits(scheduler.profile.max_pending, MAX_PARKED, MAX_BACKLOG),
         dead_letter_topics={TOPICS.dead_letters},
