@@ -53,7 +53,8 @@ from schemas.pending_action import POSITION_KEY, SourceIdentity
 from tests.support.broker import JVM_FOR_LOAD, KafkaBroker
 
 GOAL_S = 5.0
-GOAL_S_MANY = 10.0  # where some are parked: so soon the first that are due are served
+GOAL_S_MANY = 30.0  # where some are parked,
+GOAL_FIRST_S = 10.0  # and so soon the first that are due are served
 GOAL_BYTES = 1024
 GOAL_MIB = 512
 PENDING = 100_000  # limits.pending's default
@@ -69,6 +70,7 @@ class Restart:
 
     actions: int
     parked: int
+    first_s: float
     read_s: float
     parse_s: float
     ledger_s: float
@@ -186,17 +188,24 @@ def restart(bootstrap_servers: str, actions: int, partitions: int, *, traced: bo
         tracemalloc.start()
 
     started, cpu_before_s = time.monotonic(), time.process_time()
-    results = restorer.restore(assignments, room=ledger.parking.room_for_restore)
-    restored = [each for each in results if isinstance(each, Restored)]
-    del results
-    parsed_at = time.monotonic()
-    read_s = max(each.seconds for each in restored)  # what their records hold is read behind that
-    for each in restored:
-        parked_from = min((min(parked.offsets) for parked in each.parked.values()), default=None)
-        kept.append(LowWaterMark(each.live, each.end, parked_from=parked_from))
-        facts = [action.action.fact for action in each.actions if action.action.fact is not None]
-        repeats.assign(each.assignment, facts, [parked.facts for parked in each.parked.values()])
-        ledger.assign(each.assignment, each.actions, time.time(), each.parked)
+    read_s = parse_s = 0.0
+    first_s: float | None = None
+    while assignments:  # as relay/partitions.py does
+        asked = time.monotonic()
+        results = restorer.restore(assignments, room=ledger.parking.room_for_restore)
+        restored = [each for each in results if isinstance(each, Restored)]
+        del results
+        reading_s = max(each.seconds for each in restored)  # what their records hold is read behind that
+        read_s, parse_s = read_s + reading_s, parse_s + time.monotonic() - asked - reading_s
+        for each in restored:
+            parked_from = min((min(parked.offsets) for parked in each.parked.values()), default=None)
+            kept.append(LowWaterMark(each.live, each.end, parked_from=parked_from))
+            facts = [action.action.fact for action in each.actions if action.action.fact is not None]
+            repeats.assign(each.assignment, facts, [parked.facts for parked in each.parked.values()])
+            ledger.assign(each.assignment, each.actions, time.time(), each.parked)
+            assignments.remove(each.assignment)
+        del restored, each, facts
+        first_s = first_s or time.monotonic() - started
     ended_at = time.monotonic()
     cpu_s = time.process_time() - cpu_before_s
 
@@ -204,14 +213,14 @@ def restart(bootstrap_servers: str, actions: int, partitions: int, *, traced: bo
         raise RuntimeError(f"{ledger.open} of {actions} pending actions came back")
     if len(repeats) != actions:
         raise RuntimeError(f"{len(repeats)} facts of {actions} pending actions are known")
-    del restored, each, facts
     gc.collect()
     return Restart(
         actions=actions,
         parked=ledger.parking.count,
+        first_s=first_s or 0.0,
         read_s=read_s,
-        parse_s=parsed_at - started - read_s,
-        ledger_s=ended_at - parsed_at,
+        parse_s=parse_s,
+        ledger_s=ended_at - started - read_s - parse_s,
         total_s=ended_at - started,
         cpu_s=cpu_s,
         resident_bytes=(process.memory_bytes(os.getpid(), "VmRSS") - before) / actions,
@@ -245,6 +254,7 @@ def _say(runs: list[Restart], traced: Restart | None, record_bytes: float) -> No
     print(f"{runs[0].actions} pending actions, records of {record_bytes:.0f} bytes; medians of {len(runs)} restarts.")
     print(f"  {runs[0].actions - parked:8d} held, {parked} parked")
     print(f"  {middle('total_s'):8.2f} s in total (goal: under {_goal_s(runs):g} s), of which")
+    print(f"  {middle('first_s'):8.2f} s until the first of them are served (goal: under {GOAL_FIRST_S:g} s)")
     for field, what in (
         ("read_s", "reading from the broker"),
         ("parse_s", "parsing the records"),
@@ -291,6 +301,7 @@ def main() -> int:
     total_s = statistics.median(run.total_s for run in runs)
     missed = (
         total_s >= _goal_s(runs)
+        or statistics.median(run.first_s for run in runs) >= GOAL_FIRST_S
         or max(run.peak_mib for run in runs) >= GOAL_MIB
         or (traced is not None and traced.traced_bytes >= GOAL_BYTES)
     )

@@ -85,7 +85,10 @@ class NotedRestorer(Restorer):
     def restore(
         self, assignments: Iterable[Assignment], patience_s: float | None = None, room: int | None = None
     ) -> list[Restored | Unservable]:
+        assignments = list(assignments)
         restored = super().restore(assignments, patience_s, room)
+        if 0 < len(restored) < sum(map(self._wanted, assignments)):
+            self.reach("a restore left partitions for later")
         for each in restored:
             if isinstance(each, Restored) and each.parked:
                 self.reach("a restore left actions parked")
@@ -125,6 +128,7 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         say=_nothing,
         wanted=source.owns,
         clock=process.clock,
+        at_a_time=4,
     )
     parked = NotedReadBack(
         lambda: SimulatedReader(process), topics={TOPICS.source: TOPICS}, wanted=source.owns, clock=process.clock
