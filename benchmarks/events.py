@@ -13,6 +13,7 @@ from consumer.kafka.topics import topics
 
 TOPIC = "orders"
 TOPICS = topics.RelayTopics(TOPIC, f"{TOPIC}.engage.delay", f"{TOPIC}.engage.dead-letters")
+MAX_QUEUED = 50_000  # librdkafka refuses what is more than twice as much
 FLUSH_TIMEOUT_S = 60.0
 
 _TYPES = ("order.confirmed", "order.shipped", "order.delivered")
@@ -61,6 +62,8 @@ class Publisher:
     def publish(self, events: Iterable[Event]) -> None:
         """Publish all of them, by key. Raises RuntimeError where one was not written."""
         for key, value in events:
+            while len(self._producer) >= MAX_QUEUED:
+                self._producer.poll(0.1)
             self._producer.produce(TOPIC, value, key, on_delivery=self._delivered)
             self._producer.poll(0)
         if self._producer.flush(FLUSH_TIMEOUT_S) or self._refused:

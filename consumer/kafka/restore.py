@@ -426,14 +426,14 @@ class Restorer:
 
 def _first(held: Mapping[Assignment, range], at_a_time: int) -> list[Assignment]:
     """Return those that are read first: the ones with the fewest records, and no more than that, but one at least."""
-    first: list[Assignment] = []
+    first: set[Assignment] = set()
     records = 0
     for assignment in sorted(held, key=lambda each: len(held[each])):
         records += len(held[assignment])
         if first and records > at_a_time:
             break
-        first.append(assignment)
-    return first
+        first.add(assignment)
+    return [each for each in held if each in first]
 
 
 def _restored(
