@@ -2,6 +2,7 @@
 
     python -m benchmarks.restore                      figures
     python -m benchmarks.restore --actions 1000000    of so many, most of which are parked (core/parking.py)
+    python -m benchmarks.restore --actions 20000 --document-bytes 70000    whose events bring the order's document
     python -m benchmarks.restore --check              exit code 1 where a goal is missed
 
 The delay topic is filled as the journal fills it: the same records, in transactions of the same size, with positions
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -37,10 +38,10 @@ from consumer.core.parking import Memory
 from consumer.core.places import place_of
 from consumer.core.repeats import Repeats
 from consumer.events.decoding import decode
-from consumer.events.routing import BUILT_IN_ROUTES, Routed, Router, compile_routes
+from consumer.events.routing import BUILT_IN_ROUTES, Routed, Router, RouteRule, compile_routes
 from consumer.kafka import clients
 from consumer.kafka.journal.low_water_mark import LowWaterMark
-from consumer.kafka.journal.waiting_writes import MAX_WRITES
+from consumer.kafka.journal.waiting_writes import MAX_BYTES, MAX_WRITES
 from consumer.kafka.records import (
     SourceEvent,
     action_key,
@@ -61,6 +62,7 @@ PENDING = 100_000  # limits.pending's default
 GROUP = "engage-relay"
 SOURCE = SourceIdentity(group=GROUP, topic=TOPIC)
 CALL_TIMEOUT_S = 30.0
+DOCUMENT_ROUTES = {"documents": RouteRule(action="ConfirmOrder", order="order", data="data")}
 WINDOW_S = 86_400.0  # of `repeats`, its default
 
 
@@ -85,10 +87,16 @@ class Restart:
 # -- filling the delay topic ------------------------------------------------------------------------------------
 
 
-def fill(bootstrap_servers: str, actions: int, partitions: int) -> float:
-    """Publish the events, and write their pending records as the journal does. Returns a record's bytes on average."""
+def fill(bootstrap_servers: str, actions: int, partitions: int, document_bytes: int | None) -> float:
+    """Publish the events, and write their pending records as the journal does. Returns a record's bytes on average.
+
+    `document_bytes`: each event brings its order's document, of so many bytes.
+    """
     create_topics(bootstrap_servers, partitions)
-    publish(bootstrap_servers, (event(n, f"order-{n}", f"job-{n}") for n in range(actions)))
+    publish(
+        bootstrap_servers,
+        (event(n, f"order-{n}", f"job-{n}", document_bytes=document_bytes) for n in range(actions)),
+    )
     producer = Producer(clients.producer({"bootstrap.servers": bootstrap_servers}, "benchmark"), logger=clients.LOGGER)
     producer.init_transactions(CALL_TIMEOUT_S)
     # Not a member of the group: its generation is negative, which the broker does not check.
@@ -96,7 +104,8 @@ def fill(bootstrap_servers: str, actions: int, partitions: int) -> float:
         clients.reader({"bootstrap.servers": bootstrap_servers, "group.id": GROUP}), logger=clients.LOGGER
     )
     sizes = 0
-    for batch in _batches(reader, actions, partitions):
+    rules = BUILT_IN_ROUTES if document_bytes is None else DOCUMENT_ROUTES
+    for batch in _batches(reader, rules, actions, partitions, MAX_BYTES // ((document_bytes or 0) + 1000)):
         producer.begin_transaction()
         positions: dict[int, int] = {}
         for each, action in batch:
@@ -115,14 +124,16 @@ def fill(bootstrap_servers: str, actions: int, partitions: int) -> float:
     return sizes / actions
 
 
-def _batches(reader: Consumer, actions: int, partitions: int) -> Iterator[list[tuple[SourceEvent, NewAction]]]:
+def _batches(
+    reader: Consumer, rules: Mapping[str, RouteRule], actions: int, partitions: int, most: int
+) -> Iterator[list[tuple[SourceEvent, NewAction]]]:
     """Read the events back and route them, as many at a time as fit into one transaction."""
-    router = Router(compile_routes(BUILT_IN_ROUTES, repeats_s=WINDOW_S), ["default"])
+    router = Router(compile_routes(rules, repeats_s=WINDOW_S), ["default"])
     reader.assign([TopicPartition(TOPIC, partition, 0) for partition in range(partitions)])
     read = 0
     while read < actions:
         batch: list[tuple[SourceEvent, NewAction]] = []
-        for record in reader.consume(MAX_WRITES, 1.0):
+        for record in reader.consume(min(MAX_WRITES, most), 1.0):
             if record.error() is not None:
                 continue
             key, value = record.key(), record.value()
@@ -275,6 +286,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.restore", description=__doc__.split("\n")[0])
     parser.add_argument("--actions", type=int, default=100_000)
     parser.add_argument("--partitions", type=int, default=6)
+    parser.add_argument("--document-bytes", type=int, help="each event brings its order's document, of so many bytes")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--check", action="store_true", help="exit code 1 where a goal is missed")
     parser.add_argument("--json", action="store_true")
@@ -289,7 +301,7 @@ def main() -> int:
     os.sched_setaffinity(0, others)  # inherited by the broker
     with KafkaBroker(jvm=JVM_FOR_LOAD) as broker:
         servers = broker.bootstrap_servers
-        record_bytes = fill(servers, given.actions, given.partitions)
+        record_bytes = fill(servers, given.actions, given.partitions, given.document_bytes)
         runs = [_restart_elsewhere(servers, given.actions, given.partitions, traced=False) for _ in range(given.runs)]
         traced = None
         if not any(run.parked for run in runs):
