@@ -339,7 +339,7 @@ def _relay(
     hand_over_s = hand_over_of(settings)
     if (why := short_session(settings)) is not None:
         _LOG.warning(why)
-    window_s = settings.longest_repeats_s
+    repeats_s, window_s, sequences = settings.longest_repeats_s, settings.longest_window_s, settings.sequences
     drained = {name for name, each in topics.items() if each.drained}
     inbox = Inbox()
     source = Source(
@@ -369,6 +369,7 @@ def _relay(
         say=_LOG.warning,
         wanted=source.owns,
         clock=clock,
+        sequences=sequences,
     )
     control = settings.control_topic
     parked = ReadBack(lambda: KafkaReader(settings.kafka), topics=topics, wanted=source.owns, clock=clock)
@@ -399,8 +400,9 @@ def _relay(
         metrics=metrics,
         heartbeats=heartbeats,
         hand_over_s=hand_over_s,
-        repeats=None if window_s is None else Repeats(window_s),
-        read_facts=None if window_s is None else read_facts(settings.kafka, topics, window_s, clock),
+        repeats=None if repeats_s is None else Repeats(repeats_s),
+        sequences=sequences,
+        read_facts=None if window_s is None else read_facts(settings.kafka, topics, window_s, clock, sequences.steps),
         tracing=tracing,
         formats=formats,
         schemas=schemas,

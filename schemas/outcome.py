@@ -52,7 +52,7 @@ class Outcome(_Contract):
 
     version: Literal[1] = 1
     outcome: OutcomeName
-    reason: str | None = Field(None, description="Why: of a dead letter, its own reason.")
+    reason: str | None = Field(None, description="Why: of a dead letter, its own reason; else in words.")
     connection: str | None = None
     order_id: str | None = None
     route: str | None = Field(None, description="The route that took the event.")

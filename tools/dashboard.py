@@ -1,7 +1,7 @@
 """Writes the Grafana dashboard: `python -m tools.dashboard` (`--check`: only compare).
 
 Rules:
- 1. A panel is a line or a few here; how Grafana wants it said is the lower half of this file.
+ 1. A panel is a line or a few here. How Grafana wants it said is the lower half of this file, which its builders write.
  2. No fixed uid, no data source but the variable: it imports anywhere, twice if need be.
  3. Every query keeps to the chosen namespace, job and instance ($relay in the queries below), and to the chosen
     connection or route where it tells those apart. Without Kubernetes there is no namespace, and All matches that, too.
@@ -10,21 +10,30 @@ Rules:
 
 from __future__ import annotations
 
-import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Literal
 
+from grafana_foundation_sdk.builders import common as shared
+from grafana_foundation_sdk.builders import dashboard as board
+from grafana_foundation_sdk.builders import heatmap, prometheus, stat, timeseries
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import common
+from grafana_foundation_sdk.models import dashboard as model
+from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+from tools.generated import write_or_check
+
 FILE = Path(__file__).parents[1] / "helm" / "engage-relay" / "files" / "dashboard.json"
 RELAY = 'namespace=~"$namespace",job=~"$job"'  # all instances: what is not of one, as an alert
 OF_INSTANCE = f'{RELAY},instance=~"$instance"'
-SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+SOURCE = common.DataSourceRef("prometheus", "${datasource}")
 Kind = Literal["timeseries", "stat", "heatmap"]
-Json = dict[str, object]
 
 ACCEPTED = ',outcome="accepted"'
 WIDTH = 24  # of Grafana's grid
@@ -381,134 +390,137 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
 # How Grafana wants it said
 
 
-def dashboard() -> Json:
-    """Return Grafana's model of it (schema 39, Grafana 10.4 and newer)."""
-    return {
-        "title": "engage-relay",
-        "description": "Relays order events from Kafka to Voyado Engage as order actions.",
-        "tags": ["engage-relay"],
-        "editable": True,
-        "graphTooltip": 1,  # one crosshair for all panels
-        "refresh": "30s",
-        "schemaVersion": 39,
-        "time": {"from": "now-6h", "to": "now"},
-        "timezone": "browser",
-        "templating": {
-            "list": [
-                {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"},
-                _labels("namespace", "Namespace", "engage_relay_build_info"),
-                _labels("job", "Job", 'engage_relay_build_info{namespace=~"$namespace"}'),
-                _labels("instance", "Instance", f"engage_relay_build_info{{{RELAY}}}"),
-                _labels("connection", "Connection", f"engage_relay_connection_suspended{{{RELAY}}}"),
-                _labels("route", "Route", f"engage_relay_actions_routed_total{{{RELAY}}}"),
-            ]
-        },
-        "annotations": {
-            "list": [
-                _annotation(
-                    "Starts", "blue", f"changes(process_start_time_seconds{{{OF_INSTANCE}}}[1m]) > 0", "instance"
-                ),
-                _annotation(
-                    "Alerts", "red", f'ALERTS{{alertname=~"EngageRelay.*",alertstate="firing",{RELAY}}}', "alertname"
-                ),
-            ]
-        },
-        "panels": list(_laid_out()),
-    }
-
-
-def _labels(name: str, label: str, series: str) -> Json:
-    return {
-        "name": name,
-        "label": label,
-        "type": "query",
-        "datasource": SOURCE,
-        "query": {"query": f"label_values({series}, {name})", "refId": name},
-        "refresh": 2,  # with the time range: relays come and go
-        "sort": 1,
-        "multi": True,
-        "includeAll": True,
-        "allValue": ".*",  # also of series without this label
-        "current": {"text": "All", "value": "$__all"},
-    }
-
-
-def _annotation(name: str, colour: str, query: str, title: str) -> Json:
-    return {
-        "name": name,
-        "datasource": SOURCE,
-        "enable": True,
-        "iconColor": colour,
-        "expr": query,
-        "step": "60s",
-        "titleFormat": f"{{{{{title}}}}}",
-    }
-
-
-def _laid_out() -> Iterator[Json]:
+def dashboard() -> model.Dashboard:
+    """Return Grafana's model of it (Grafana 10.4 and newer)."""
+    made = (
+        board.Dashboard("engage-relay")
+        .description("Relays order events from Kafka to Voyado Engage as order actions.")
+        .tags(["engage-relay"])
+        .editable()
+        .tooltip(model.DashboardCursorSync.CROSSHAIR)  # one for all panels
+        .refresh("30s")
+        .time("now-6h", "now")
+        .timezone(common.TimeZoneBrowser)
+        .with_variable(board.DatasourceVariable("datasource").label("Data source").type("prometheus"))
+        .with_variable(_labels("namespace", "Namespace", "engage_relay_build_info"))
+        .with_variable(_labels("job", "Job", 'engage_relay_build_info{namespace=~"$namespace"}'))
+        .with_variable(_labels("instance", "Instance", f"engage_relay_build_info{{{RELAY}}}"))
+        .with_variable(_labels("connection", "Connection", f"engage_relay_connection_suspended{{{RELAY}}}"))
+        .with_variable(_labels("route", "Route", f"engage_relay_actions_routed_total{{{RELAY}}}"))
+        .annotation(
+            _annotation("Starts", "blue", f"changes(process_start_time_seconds{{{OF_INSTANCE}}}[1m]) > 0", "instance")
+        )
+        .annotation(
+            _annotation(
+                "Alerts", "red", f'ALERTS{{alertname=~"EngageRelay.*",alertstate="firing",{RELAY}}}', "alertname"
+            )
+        )
+    )
     numbers = count(1)
-    y = 0
     for title, panels in SECTIONS.items():
-        yield {
-            "id": next(numbers),
-            "type": "row",
-            "title": title,
-            "collapsed": False,
-            "panels": [],
-            "gridPos": {"x": 0, "y": y, "w": WIDTH, "h": 1},
-        }
-        x, y = 0, y + 1
+        made.with_row(board.Row(title).id(next(numbers)))
         for panel in panels:
-            if x + panel.width > WIDTH:
-                x, y = 0, y + 8
-            yield _panel(panel, next(numbers), {"x": x, "y": y, "w": panel.width, "h": 8})
-            x += panel.width
-        y += 8
+            made.with_panel(_panel(panel, next(numbers)))
+    built = made.build()
+    built.schema_version = 39  # Grafana 10.4's; newer ones raise it by themselves
+    return built
 
 
-def _panel(panel: Panel, number: int, place: dict[str, int]) -> Json:
-    defaults: Json = {"unit": panel.unit, "min": 0}
+def _labels(name: str, label: str, series: str) -> board.QueryVariable:
+    return (
+        board.QueryVariable(name)
+        .label(label)
+        .datasource(SOURCE)
+        .query({"query": f"label_values({series}, {name})", "refId": name})
+        .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)  # relays come and go
+        .sort(model.VariableSort.ALPHABETICAL_ASC)
+        .multi(True)
+        .include_all(True)
+        .all_value(".*")  # also of series without this label
+        .current(model.VariableOption(text="All", value="$__all"))
+    )
+
+
+def _annotation(name: str, colour: str, query: str, title: str) -> board.AnnotationQuery:
+    return (
+        board.AnnotationQuery()
+        .name(name)
+        .datasource(SOURCE)
+        .enable(True)
+        .icon_color(colour)
+        .expr(query)
+        .step("60s")
+        .title_format(f"{{{{{title}}}}}")
+        .placement("")  # in sight, above the panels: the SDK would have it in a menu
+    )
+
+
+def _panel(panel: Panel, number: int) -> timeseries.Panel | stat.Panel | heatmap.Panel:
+    drawn: timeseries.Panel | stat.Panel | heatmap.Panel
+    match panel.kind:
+        case "timeseries":
+            drawn = _timeseries(panel).unit(panel.unit).min(0)
+        case "stat":
+            drawn = _stat().unit(panel.unit).min(0)
+        case "heatmap":
+            drawn = _heatmap(panel)
+    drawn.id(number).title(panel.title).description(panel.description).datasource(SOURCE).span(panel.width).height(8)
     if panel.thresholds:
         # Grafana wants the lowest step without a value.
-        steps = [{"value": value or None, "color": colour} for value, colour in panel.thresholds]
-        defaults["thresholds"] = {"mode": "absolute", "steps": steps}
-    options: Json = {}
-    if panel.kind == "timeseries":
-        defaults["custom"] = {
-            "fillOpacity": 30 if panel.stacked else 10,
-            "showPoints": "never",
-            "stacking": {"mode": "normal" if panel.stacked else "none", "group": "A"},
-            "thresholdsStyle": {"mode": "line" if panel.thresholds else "off"},
-        }
-        options = {
-            "legend": {"displayMode": "list", "placement": "bottom"},
-            "tooltip": {"mode": "multi", "sort": "desc"},
-        }
-    elif panel.kind == "heatmap":
-        defaults = {}
-        options = {"calculate": False, "yAxis": {"unit": panel.unit}, "color": {"scheme": "Blues", "mode": "scheme"}}
-    else:
-        options = {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value", "graphMode": "area"}
-    return {
-        "id": number,
-        "type": panel.kind,
-        "title": panel.title,
-        "description": panel.description,
-        "datasource": SOURCE,
-        "gridPos": place,
-        "fieldConfig": {"defaults": defaults, "overrides": []},
-        "options": options,
-        "targets": [
-            {
-                "refId": chr(ord("A") + n),
-                "datasource": SOURCE,
-                "expr": _selected(query),
-                "legendFormat": legend,
-                **({"format": "heatmap"} if panel.kind == "heatmap" else {}),
-            }
-            for n, (legend, query) in enumerate(panel.queries.items())
-        ],
-    }
+        steps = [model.Threshold(value or None, colour) for value, colour in panel.thresholds]
+        drawn.thresholds(board.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(steps))
+    for n, (legend, query) in enumerate(panel.queries.items()):
+        target = prometheus.Dataquery().ref_id(chr(ord("A") + n)).datasource(SOURCE)
+        target.expr(_selected(query)).legend_format(legend)
+        if panel.kind == "heatmap":
+            target.format(PromQueryFormat.HEATMAP)
+        drawn.with_target(target)
+    return drawn
+
+
+def _timeseries(panel: Panel) -> timeseries.Panel:
+    stacking = common.StackingMode.NORMAL if panel.stacked else common.StackingMode.NONE
+    line = common.GraphThresholdsStyleMode.LINE if panel.thresholds else common.GraphThresholdsStyleMode.OFF
+    return (
+        timeseries.Panel()
+        .fill_opacity(30 if panel.stacked else 10)
+        .show_points(common.VisibilityMode.NEVER)
+        .stacking(shared.StackingConfig().mode(stacking).group("A"))
+        .thresholds_style(shared.GraphThresholdsStyleConfig().mode(line))
+        .legend(
+            shared.VizLegendOptions()
+            .show_legend(True)
+            .display_mode(common.LegendDisplayMode.LIST)
+            .placement(common.LegendPlacement.BOTTOM)
+        )
+        .tooltip(shared.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING))
+    )
+
+
+def _stat() -> stat.Panel:
+    return (
+        stat.Panel()
+        .reduce_options(shared.ReduceDataOptions().calcs(["lastNotNull"]))
+        .color_mode(common.BigValueColorMode.VALUE)
+        .graph_mode(common.BigValueGraphMode.AREA)
+    )
+
+
+def _heatmap(panel: Panel) -> heatmap.Panel:
+    return (
+        heatmap.Panel()
+        .calculate(False)
+        .y_axis(heatmap.YAxisConfig().unit(panel.unit))
+        .color(
+            heatmap.HeatmapColorOptions()
+            .mode(HeatmapColorMode.SCHEME)
+            .scheme("Blues")
+            # Grafana's own defaults: the SDK would write 0.
+            .steps(64)
+            .exponent(0.5)
+            .fill("dark-orange")
+        )
+    )
 
 
 def _selected(query: str) -> str:
@@ -522,19 +534,12 @@ def _selected(query: str) -> str:
 
 def rendered() -> str:
     """Return the file's text."""
-    return json.dumps(dashboard(), indent=2) + "\n"
+    return JSONEncoder(indent=2).encode(dashboard()) + "\n"
 
 
 def main(arguments: list[str]) -> int:
     """Write the file, or with `--check` say that it has drifted (exit code 1)."""
-    text = rendered()
-    if "--check" in arguments:
-        current = FILE.exists() and FILE.read_text(encoding="utf-8") == text
-        if not current:
-            sys.stderr.write(f"{FILE.name}: differs from its source; run `python -m tools.dashboard`\n")
-        return int(not current)
-    FILE.write_text(text, encoding="utf-8")
-    return 0
+    return write_or_check(FILE, lambda _: rendered(), arguments, by="tools.dashboard")
 
 
 if __name__ == "__main__":

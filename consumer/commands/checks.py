@@ -36,6 +36,7 @@ from consumer.core.outcomes import (
 )
 from consumer.errors import ConfigurationError, ExitCode, IdentityError, KafkaUnreachableError, TopicError
 from consumer.events.routing import notes_on
+from consumer.events.sequences import may_lose_a_parcel
 from consumer.kafka import clients
 from consumer.kafka.identity.identity import present_identities
 from consumer.kafka.reaching import GIVE_UP_S, reached
@@ -101,6 +102,14 @@ def offline(settings: Settings) -> Iterator[Finding]:
         yield Finding("failed", why, ExitCode.CONFIGURATION)
     if settings.longest_repeats_s is not None and any(each.outcomes is None for each in settings.topics):
         yield Finding("note", "repeats: no outcomes are written, so a restart forgets which facts were sent")
+    if settings.steps and any(each.outcomes is None for each in settings.topics):
+        yield Finding("note", "steps: no outcomes are written, so a restart forgets which step was sent")
+    if may_lose_a_parcel(settings.steps):
+        yield Finding(
+            "note",
+            "steps: once one parcel of an order is delivered, the shipment of its next one is not sent; if an order may"
+            " have several parcels, leave ConfirmShipment out",
+        )
     for name, rule in settings.effective_routes.items():
         for note in notes_on(rule):
             yield Finding("note", f"route {name}: {note}")

@@ -38,6 +38,7 @@ from consumer.config.section import Section as _Section
 from consumer.config.section import errors_at as _errors_at
 from consumer.config.section import wrong as _wrong
 from consumer.config.yaml_file import ConfigurationFile, UnreadableFileError
+from consumer.core.sequences import Sequences
 from consumer.engage import headers as http_headers
 from consumer.engage.api_key import LEGAL_KEY, ApiKey
 from consumer.engage.http import Origin
@@ -56,9 +57,13 @@ from consumer.events.routing import (
     compile_routes,
     expressions_of,
 )
+from consumer.events.sequences import wrong_steps, wrong_superseding
 from consumer.kafka.topics.rules import TopicRules
 from consumer.kafka.topics.topics import RelayTopics
 from schemas import DIALECT
+from schemas.engage import ActionName
+
+STEPS_WINDOW_S = UNITS_S["d"]  # where no route has `repeats`
 
 # Numbers
 
@@ -576,6 +581,12 @@ class Settings(_Section):
         description="Your routes by name. The relay tries them in this order, before the built-in ones; null switches"
         " a built-in route off.",
     )
+    steps: tuple[ActionName, ...] = Field(
+        (),
+        description="An order's actions in their sequence, such as [ConfirmOrder, ConfirmDelivery]. An action is not"
+        " sent after a later one of the same order was sent, for as long as `repeats` says (24h where that is off)."
+        " Default: actions are sent as their events come.",
+    )
 
     @field_validator("registry")
     @classmethod
@@ -662,9 +673,21 @@ class Settings(_Section):
                     compile_expression(text, tables)
                 except ExpressionError as error:
                     wrong.append({**_wrong(key, str(error)), "loc": (name, key)})
+        wrong += [
+            {**_wrong("superseded_by", why), "loc": (name, "superseded_by")}
+            for name, why in wrong_superseding(_effective(routes))
+        ]
         if wrong:
             raise _errors_at(wrong)
         return routes
+
+    @field_validator("steps")
+    @classmethod
+    def _of_known_actions(cls, steps: tuple[ActionName, ...], info: ValidationInfo) -> tuple[ActionName, ...]:
+        routes = info.data.get("routes")
+        if routes is not None and (why := wrong_steps(steps, _effective(routes))) is not None:
+            raise ValueError(why)
+        return steps
 
     @property
     def topics(self) -> tuple[RelayTopics, ...]:
@@ -685,13 +708,12 @@ class Settings(_Section):
     def topic_rules(self) -> TopicRules:
         """What is asked of those topics' configuration."""
         accepted = self.source.compacted == "accept"
-        return TopicRules(self.dead_letters.keep, accepted, self.outcomes.retention, self.longest_repeats_s)
+        return TopicRules(self.dead_letters.keep, accepted, self.outcomes.retention, self.longest_window_s)
 
     @property
     def effective_routes(self) -> dict[str, RouteRule]:
         """The routes in the order in which they are tried: the user's, then what is left of the built-in ones."""
-        named = {**self.routes, **{name: rule for name, rule in BUILT_IN_ROUTES.items() if name not in self.routes}}
-        return {name: rule for name, rule in named.items() if rule is not None}
+        return _effective(self.routes)
 
     @field_validator("tables")
     @classmethod
@@ -710,6 +732,17 @@ class Settings(_Section):
         """The longest window of the routes; None: each event is sent."""
         named = [self.repeats if each.repeats is None else each.repeats for each in self.effective_routes.values()]
         return max((each for each in named if isinstance(each, float)), default=None)
+
+    @property
+    def sequences(self) -> Sequences:
+        """What an order's later actions do to its earlier ones."""
+        superseded_by = {name: rule.superseded_by for name, rule in self.effective_routes.items()}
+        return Sequences(superseded_by, self.steps, self.longest_window_s or 0.0)
+
+    @property
+    def longest_window_s(self) -> float | None:
+        """How long what was sent is remembered, for `repeats` and `steps`; None: it is not."""
+        return self.longest_repeats_s or (STEPS_WINDOW_S if self.steps else None)
 
     @property
     def ages(self) -> Ages:
@@ -736,6 +769,11 @@ class Settings(_Section):
     def dead_letter_topics(self) -> frozenset[str]:
         """The topics of our own dead letters."""
         return frozenset(each.dead_letters for each in self.topics)
+
+
+def _effective(routes: Mapping[str, RouteRule | None]) -> dict[str, RouteRule]:
+    named = {**routes, **{name: rule for name, rule in BUILT_IN_ROUTES.items() if name not in routes}}
+    return {name: rule for name, rule in named.items() if rule is not None}
 
 
 def load(path: Path | None, environ: Mapping[str, str], *, only_routes: bool = False) -> Settings:

@@ -35,7 +35,11 @@ Rules:
     SENDING goes its way, and so does the poll of a job that has the action already. An action on hold keeps its place
     in its lane, so the order's next one waits behind it. Time on hold counts for no deadline and no grace. Where the
     pause discards, an action ends as `withheld`; in doubt it ends as rule 5 says.
-12. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
+12. What waits and was surely not sent is withdrawn once a later action of its order supersedes it, and ends as
+    `out_of_sequence` where a later step of its order was sent before it (sequences.py). It ends where it is next to
+    leave, at the latest: its intent is not saved, and an intent that is saved ahead is not used. What is in doubt goes
+    its way. Where a document of its own may be under way, it waits first until Engage must be done with that.
+13. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
     and gets back what to do next. `now` and all times are seconds since 1970 on a clock that never jumps (clock.py).
 
 States (an action behind another one of its lane is QUEUED):
@@ -60,6 +64,7 @@ States (an action behind another one of its lane is QUEUED):
     any --gave up--> (dead letter); in doubt: HOLDING --wait over--> (dead letter)
     what would be DUE or TAGGED: PAUSED --resumed--> DUE, TAGGED
                                         --discarded--> (gone); in doubt: as given up
+    what was surely not sent, and is not SAVING or SENDING: --superseded, out of sequence--> (gone)
 
 Effects (effects.py) go to the journal, in the order in which they are returned; requests are fetched with `take`.
 """
@@ -130,6 +135,7 @@ from consumer.core.pauses import NO_PAUSES, Pause, Pauses, Scope
 from consumer.core.places import incarnation_at, offset_at, place_of
 from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.poll_plan import PollPlan
+from consumer.core.sequences import NO_SEQUENCES, SentStep, SentSteps, Sequences, mark_of, mark_of_action
 from schemas.dead_letter import Reason
 from schemas.outcome import OutcomeName
 
@@ -138,6 +144,7 @@ MAX_STALE = 5  # how often the order is polled for a newer tag before the action
 MIN_TRIES = 3  # answered polls in a row, or sends, that an action gets before time ends it, even after an outage
 AGE_SLOT_S = 10  # how exactly `first_seen` is told: a day of deadline is 8640 slots at the most
 CONTACT_WAITS_S = (10.0, 30.0, 60.0, 120.0)  # contacts are synchronised apart from orders, mostly within a minute
+UNKNOWN_STEPS_WAIT_S = 1.0  # until it is looked again whether it is known which steps were sent before a restart
 SUSPENDED_WAIT_S = 1.0  # until an action whose key was refused is due again; then its connection decides
 
 
@@ -329,10 +336,22 @@ def _kept(target: PollTarget) -> str | Order | Document | Change:
 
 
 class _Partition:
-    __slots__ = ("assignment", "entries", "in_flight", "lanes", "stopping", "unsettled")
+    __slots__ = (
+        "assignment",
+        "entries",
+        "in_flight",
+        "lanes",
+        "steps",
+        "stopping",
+        "superseding",
+        "unsettled",
+    )
 
-    def __init__(self, assignment: Assignment) -> None:
+    def __init__(self, assignment: Assignment, steps: SentSteps) -> None:
         self.assignment = assignment
+        self.steps = steps
+        # Where the order's latest action of each route lies that supersedes others. By connection, order and `shadow`.
+        self.superseding: dict[tuple[str, str, bool], dict[str, int]] = {}
         self.entries: dict[int, _Entry] = {}
         self.lanes: dict[str, dict[str, _Entry]] = {}  # connection -> order id -> the lane's last entry
         self.in_flight = 0  # actions under way, to the journal or to Engage
@@ -364,12 +383,14 @@ class Ledger:
         jitter: Callable[[], float],
         memory: Memory | None = None,
         pauses: Pauses = NO_PAUSES,
+        sequences: Sequences = NO_SEQUENCES,
     ) -> None:
         """`jitter` draws from [0, 1): growing waits are spread by it. `memory`: how much may be held (rule 10).
 
-        `pauses`: which there are, as far as is known (rule 11).
+        `pauses`: which there are, as far as is known (rule 11). `sequences`: what rule 12 asks.
         """
         self._policy = policy
+        self._sequences = sequences
         self.pauses = pauses
         self._paused: deque[_Entry] = deque()  # PAUSED; GONE ones are skipped
         self._discarded: deque[_Entry] = deque()  # PAUSED, to be ended; GONE ones are skipped
@@ -405,13 +426,18 @@ class Ledger:
         Returns what ends at once: second records of one event.
         (An event has two where it was read twice, and its route was renamed in between. The one in doubt stays.)
         """
-        partition = self._partitions[assignment] = _Partition(assignment)
+        steps = SentSteps(self._sequences, known=not self._sequences.steps)
+        partition = self._partitions[assignment] = _Partition(assignment, steps)
         self.parking.begin(assignment, parked or {})
         return self._restore(partition, restored, now)
 
-    def _restore(self, partition: _Partition, restored: Iterable[LiveAction], now: float) -> list[Effect]:
+    def _restore(
+        self, partition: _Partition, restored: Iterable[LiveAction], now: float, *, were_parked: bool = False
+    ) -> list[Effect]:
         effects: list[Effect] = []
         for record in sorted(restored, key=lambda r: (r.offset, not r.sending)):
+            if were_parked and self._sequences.supersedes(record.action):
+                self.parking.unmark(partition.assignment, mark_of_action(record.action))
             held = partition.entries.get(record.offset)
             if held is not None:
                 if held.route == record.action.route:
@@ -433,6 +459,7 @@ class Ledger:
                 self._start(entry, now)
             else:
                 self._hasten_check(entry, now)
+            effects += self.supersede(partition.assignment, record.action, now)
         return effects
 
     def stop(self, assignment: Assignment) -> list[Effect]:
@@ -477,14 +504,15 @@ class Ledger:
         """Take an event's action. Returns its record, with which the event's offset may be settled.
 
         None where the delay topic held it already, or the partition is gone. Where it says `parked_for`, the action
-        is not held (rule 10).
+        is not held (rule 10). Call `supersede` next.
         """
         partition = self._partitions.get(assignment)
         connection = action.connection
         if partition is None or offset in partition.entries or self.parking.knows(assignment, connection, offset):
             return None
         if self.parking.must_park(assignment, connection, cost_of(action.payload)):
-            self.parking.park(assignment, connection, offset, now)
+            mark = mark_of_action(action) if self._sequences.supersedes(action) else None
+            self.parking.park(assignment, connection, offset, now, mark)
             entry = _Entry(partition, self._queue(connection), offset, action, now)
             entry.due = self._first_poll(entry, now)
             return replace(self._save(entry, sending=False), parked_for=connection)
@@ -495,6 +523,39 @@ class Ledger:
         else:
             self._hasten_check(entry, now)
         return self._save(entry, sending=False)
+
+    def supersede(self, assignment: Assignment, action: NewAction, now: float) -> list[Effect]:
+        """Withdraw what this action supersedes, which was accepted just now (rule 12).
+
+        What is not the next of its order ends when it would be.
+        """
+        partition = self._partitions.get(assignment)
+        if partition is None or partition.stopping or not self._sequences.supersedes(action):
+            return []
+        effects: list[Effect] = []
+        while (last := partition.lanes.get(action.connection, {}).get(action.order_id)) is not None:
+            head = last.next
+            is_sent_first = isinstance(head.source, _BEFORE) and head.state in (State.WAITING, State.HOLDING)
+            if head.state in _IN_FLIGHT or is_sent_first or not self._superseded_by(head):
+                break
+            effects.append(self._withdraw(head, OutcomeName.SUPERSEDED, now))
+            self._litter += 1
+        if self._litter > self._open:
+            self._sweep()
+        return effects
+
+    def later_step(self, assignment: Assignment, action: NewAction, now: float) -> str | None:
+        """Return the later step of an action's order that was sent before it; None: none was, or it does not count."""
+        partition = self._partitions.get(assignment)
+        if partition is None or action.first_offset is not None:
+            return None
+        return partition.steps.later(action.connection, action.order_id, action.action, now)
+
+    def steps_sent(self, assignment: Assignment, sent: Iterable[SentStep]) -> None:
+        """Learn which steps were sent before this assignment: from then on what could be out of sequence is sent."""
+        partition = self._partitions.get(assignment)
+        if partition is not None:
+            partition.steps.restore(sent)
 
     def intent_saved(
         self, action_id: ActionId, sends: int, ownership_confirmed_at: float, *, before_document: bool = False
@@ -511,7 +572,7 @@ class Ledger:
         if entry.is_document != before_document:
             return []
         self._to(entry, State.READY)
-        if entry.partition.stopping or self._pause_of(entry) is not None:
+        if entry.partition.stopping or self._pause_of(entry) is not None or self._superseded_by(entry):
             return self._take_back(entry)
         entry.queue.sends.append((entry, ownership_confirmed_at))
         return []
@@ -527,8 +588,15 @@ class Ledger:
             self._litter += 1
             if entry.doubt:
                 self._unsettle(entry, now)
+                self._note_step(entry, now)
             self._remove(entry, now)
         return ended
+
+    def parked_too_large(self, assignment: Assignment, action: NewAction, place: int) -> None:
+        """Note that the journal dead-lettered an action that is parked."""
+        was_parked = self.parking.refused(assignment, action.connection, place)
+        if was_parked and self._sequences.supersedes(action):
+            self.parking.unmark(assignment, mark_of_action(action))
 
     def holds(self, assignment: Assignment, offset: int) -> bool:
         """Tell whether an event's action is pending here."""
@@ -647,7 +715,7 @@ class Ledger:
 
     def take_back(self, assignment: Assignment, actions: Iterable[LiveAction], now: float) -> list[Effect]:
         """Hold these again: they were read back. Returns what ends at once."""
-        return self._restore(self._partitions[assignment], actions, now)
+        return self._restore(self._partitions[assignment], actions, now, were_parked=True)
 
     # -- pauses (rule 11) ---------------------------------------------------------------------------------------
 
@@ -748,6 +816,8 @@ class Ledger:
             most -= 1
             if entry.ending is not None:
                 effects.append(self._end(entry, Reason.OUTCOME_UNKNOWN, *entry.ending, now=now))
+            elif (stopped_by := self._stopped_by(entry, now)) is not None:
+                effects.append(self._withdraw(entry, stopped_by, now))
             elif entry.state is State.HOLDING:
                 self._tagged(entry, now)
             else:
@@ -765,10 +835,11 @@ class Ledger:
             first.append(self._checks[0][0])
         return min(first, default=None)
 
-    def save_intents(self, connection: str, ahead: int) -> list[Effect]:
+    def save_intents(self, connection: str, ahead: int, now: float | None = None) -> list[Effect]:
         """Save the intents of the oldest TAGGED actions until `ahead` of the connection wait to be sent (rule 2).
 
-        Then the records of the documents and changes that are the next of its polls (rule 7).
+        Then the records of the documents and changes that are the next of its polls (rule 7). `now`: None where no
+        steps are configured.
         """
         queue = self._queue(connection)
         effects: list[Effect] = []
@@ -777,6 +848,8 @@ class Ledger:
             if entry.state is State.TAGGED and not entry.partition.stopping:
                 if entry.shadow:
                     effects.append(self._closed(entry, entry.due, OutcomeName.SHADOW))
+                    continue
+                if self._is_out_of_turn(entry, entry.due if now is None else now, effects):
                     continue
                 if entry.needs_no_tag and not self._may_send_document(entry):
                     self._wait(entry, State.WAITING, entry.due)
@@ -788,6 +861,9 @@ class Ledger:
             if document.shadow:
                 queue.polls.popleft()
                 effects.append(self._closed(document, document.due, OutcomeName.SHADOW))
+                continue
+            if self._is_out_of_turn(document, document.due if now is None else now, effects):
+                queue.polls.popleft()
                 continue
             if not self._may_send_document(document):
                 continue
@@ -954,6 +1030,9 @@ class Ledger:
         if last is not None:
             entry.next, last.next = last.next, entry
         lane[entry.order_id] = entry
+        if self._sequences.supersedes(action):
+            order = (queue.connection, entry.order_id, entry.shadow)
+            partition.superseding.setdefault(order, {})[entry.route] = offset
         return entry
 
     def _is_head(self, entry: _Entry) -> bool:
@@ -976,9 +1055,31 @@ class Ledger:
             before.next = entry.next
             if last is entry:
                 lane[entry.order_id] = before
-            if before is last and not partition.stopping:
-                self._start(before.next, now)
+        if entry.route in self._sequences.superseding:
+            self._supersedes_no_more(entry)
+        if before is last and before is not entry and not partition.stopping:
+            self._start(before.next, now)
         del entry.next  # it would keep others alive, and itself
+
+    def _supersedes_no_more(self, entry: _Entry) -> None:
+        """Let an earlier action of its order and route, if there is one, stand where one lay that was removed."""
+        order = (entry.queue.connection, entry.order_id, entry.shadow)
+        latest = entry.partition.superseding.get(order, {})
+        if latest.get(entry.route) != entry.offset:
+            return
+        del latest[entry.route]
+        last = entry.partition.lanes[entry.queue.connection].get(entry.order_id)
+        each = last
+        while last is not None and each is not None:  # ends at once, unless the action was not the head: rare
+            each = each.next
+            if each.offset > entry.offset:
+                break
+            if each.route == entry.route and each.shadow == entry.shadow and each.first_offset is None:
+                latest[each.route] = each.offset
+            if each is last:
+                break
+        if not latest:
+            del entry.partition.superseding[order]
 
     def _sweep(self) -> None:
         """Forget what is GONE. `drop` calls it when more is GONE than open: O(1) per dropped action."""
@@ -1015,14 +1116,72 @@ class Ledger:
         earliest = max(now + self._doubt_wait(entry, now) if entry.doubt else now, unsettled_until)
         if entry.doubt and entry.needs_no_tag:
             earliest = max(earliest, now + self._policy.processing_s)
+        is_stopped = self._stopped_by(entry, now) is not None  # then `wake` ends it
         if entry.tag is None and not entry.needs_no_tag:
-            self._wait(entry, State.WAITING, max(entry.due, earliest))
+            ends_now = is_stopped and not entry.is_document
+            self._wait(entry, State.WAITING, earliest if ends_now else max(entry.due, earliest))
             return
         entry.tagged_at = now
-        if earliest > now:
+        if earliest > now or is_stopped:
             self._wait(entry, State.HOLDING, earliest)
         else:
             self._tagged(entry, now)
+
+    def _stopped_by(self, entry: _Entry, now: float) -> OutcomeName | None:
+        """Return why an action that is next is not to be sent (rule 12); None: it is."""
+        if self._superseded_by(entry) is not None:
+            return OutcomeName.SUPERSEDED
+        return OutcomeName.OUT_OF_SEQUENCE if self._later_step(entry, now) is not None else None
+
+    def _superseded_by(self, entry: _Entry) -> str | None:
+        """Return, in words, what supersedes an action; None: nothing does, or it goes its way all the same."""
+        by = self._sequences.superseded_by.get(entry.route)
+        if by is None or not self._may_be_stopped(entry):
+            return None
+        partition, connection = entry.partition, entry.queue.connection
+        for route, place in partition.superseding.get((connection, entry.order_id, entry.shadow), {}).items():
+            if route in by and place > entry.offset:
+                return f"by route {route}, offset {offset_at(place)}"
+        if self.parking.marks:
+            for route in by:
+                mark = mark_of(connection, entry.order_id, route, shadow=entry.shadow)
+                if self.parking.is_marked(partition.assignment, mark):
+                    return f"by route {route}"
+        return None
+
+    def _later_step(self, entry: _Entry, now: float) -> str | None:
+        if not self._sequences.has_later(entry.action) or not self._may_be_stopped(entry):
+            return None
+        return entry.partition.steps.later(entry.queue.connection, entry.order_id, entry.action, now)
+
+    def _may_be_stopped(self, entry: _Entry) -> bool:
+        """Whether an action was surely not sent, and nobody asked for it, and it is not another run's (rule 9)."""
+        others = self._policy.shadow and not entry.shadow
+        return not (entry.doubt or entry.is_taken or entry.first_offset is not None or others)
+
+    def _is_out_of_turn(self, entry: _Entry, now: float, effects: list[Effect]) -> bool:
+        """End an action that is next to be sent and is not to be, or let it wait until that is known."""
+        if (stopped_by := self._stopped_by(entry, now)) is not None:
+            effects.append(self._withdraw(entry, stopped_by, now))
+            return True
+        if entry.partition.steps.known or not self._sequences.has_later(entry.action):
+            return False
+        if not self._may_be_stopped(entry):
+            return False
+        self._wait(entry, State.WAITING if entry.is_document else State.HOLDING, now + UNKNOWN_STEPS_WAIT_S)
+        return True
+
+    def _withdraw(self, entry: _Entry, stopped_by: OutcomeName, now: float) -> Close:
+        """End an action that is not sent (rule 12)."""
+        if entry.state is State.READY and not entry.is_document:
+            entry.sends -= 1  # its intent was not used
+        why = self._superseded_by(entry) or f"{self._later_step(entry, now)} was sent before"
+        return replace(self._closed(entry, now, stopped_by), reason=why)
+
+    def _note_step(self, entry: _Entry, now: float) -> None:
+        """Note that an action was sent, perhaps in doubt, and ends."""
+        if entry.action in self._sequences.steps:
+            entry.partition.steps.sent(SentStep(entry.queue.connection, entry.order_id, entry.action, now))
 
     def _wait(self, entry: _Entry, state: State, due: float) -> None:
         self._to(entry, state)
@@ -1279,6 +1438,8 @@ class Ledger:
         return [self._end(entry, reason, detail, errors, now=now)]
 
     def _closed(self, entry: _Entry, now: float, outcome: OutcomeName = OutcomeName.ACCEPTED) -> Close:
+        if outcome is OutcomeName.ACCEPTED:
+            self._note_step(entry, now)
         self._remove(entry, now)
         return Close(
             action_id=entry.id,
@@ -1292,6 +1453,8 @@ class Ledger:
         )
 
     def _end(self, entry: _Entry, reason: Reason, detail: str, errors: str | None, *, now: float) -> GiveUp:
+        if reason is Reason.OUTCOME_UNKNOWN:
+            self._note_step(entry, now)
         self._remove(entry, now)
         return GiveUp(
             action_id=entry.id,

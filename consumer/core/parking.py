@@ -7,7 +7,8 @@ Rules:
     read back in the order of their events. So what is parked is never earlier than what is held: within an order
     nothing overtakes.
  3. Of each parked action its record's offset in the delay topic is kept, and its fact (repeats.py): PARKED_BYTES at
-    most. They count as memory, too. When that is used up, parking cannot go on, and the source is paused.
+    most. The mark of one that supersedes others (sequences.py) counts as another action. They count as memory, too.
+    When that is used up, parking cannot go on, and the source is paused.
  4. A record can be read back once its transaction is committed. Until all are, and all were read back, rule 2 holds.
  5. An action past its deadline is read back even where there is no room, a few at a time: only what is held can end.
 """
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
+from consumer.core.open_facts import FACT_BYTES, OpenFacts
 from consumer.core.ownership import Assignment
 
 # `limits.pending` counts actions of up to so many bytes. What the ledger and the journal keep of each beside its packed
@@ -67,13 +69,15 @@ class ParkedRecords:
     """What a restore leaves in the delay topic of one connection: offsets in the order of the events.
 
     `bytes` of the records and `oldest` (when the first event was seen, in seconds since 1970) are estimates.
-    `facts`: of those that have one (repeats.py), FACT_BYTES each, one behind the other.
+    `facts`: of those that have one (repeats.py), FACT_BYTES each, one behind the other. `marks`: of those that
+    supersede others (sequences.py), in the same way.
     """
 
     offsets: array[int]
     bytes: int
     oldest: float
     facts: bytearray = field(default_factory=bytearray)
+    marks: bytearray = field(default_factory=bytearray)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +199,7 @@ class _OfPartition:
     ranges: dict[str, ParkedRange] = field(default_factory=dict)
     incarnation: int = 0
     last_offset: int = -1  # the highest that is known of a committed record
+    marks: OpenFacts | None = None
 
 
 class Parking:
@@ -210,6 +215,8 @@ class Parking:
         """Bytes that all connections hold together."""
         self.count = 0
         """Parked actions."""
+        self.marks = 0
+        """Those of them that supersede others."""
 
     # -- what is held -------------------------------------------------------------------------------------------
 
@@ -228,7 +235,7 @@ class Parking:
         if self._memory is None:
             return False
         most = self._memory.bytes / 2 / PARKED_BYTES if self._memory.parked is None else self._memory.parked
-        return self.count >= (0.9 if was_full else 1.0) * most
+        return self.count + self.marks >= (0.9 if was_full else 1.0) * most
 
     @property
     def room_for_restore(self) -> int | None:
@@ -249,12 +256,17 @@ class Parking:
             parked_range.bytes = records.bytes
             of.last_offset = max(of.last_offset, *records.offsets)
             self.count += parked_range.count
+            if records.marks:
+                of.marks = OpenFacts() if of.marks is None else of.marks
+                of.marks.extend(records.marks)
+                self.marks += len(records.marks) // FACT_BYTES
 
     def end(self, assignment: Assignment) -> None:
         """Forget a partition."""
         of = self._partitions.pop(assignment, None)
         if of is not None:
             self.count -= sum(each.all for each in of.ranges.values())
+            self._forget_marks(of)
 
     def knows(self, assignment: Assignment, connection: str, place: int) -> bool:
         """Whether this place was parked already."""
@@ -265,14 +277,42 @@ class Parking:
         """Whether a new action is parked (rules 1 and 2)."""
         return self._range(assignment, connection) is not None or not self.has_room(connection, cost)
 
-    def park(self, assignment: Assignment, connection: str, place: int, now: float) -> None:
-        """Note that an action's record is submitted, and the action is not held."""
-        ranges = self._partitions[assignment].ranges
+    def park(self, assignment: Assignment, connection: str, place: int, now: float, mark: bytes | None = None) -> None:
+        """Note that an action's record is submitted, and it is not held. `mark`: of one that supersedes others."""
+        of = self._partitions[assignment]
+        if mark is not None:
+            of.marks = OpenFacts() if of.marks is None else of.marks
+            of.marks.add(mark)
+            self.marks += 1
+        ranges = of.ranges
         parked = ranges.get(connection)
         if parked is None:
             parked = ranges[connection] = ParkedRange(now)
         parked.submit(place)
         self.count += 1
+
+    def is_marked(self, assignment: Assignment, mark: bytes) -> bool:
+        """Whether an action with this mark is parked."""
+        of = self._partitions.get(assignment)
+        return of is not None and of.marks is not None and mark in of.marks
+
+    def unmark(self, assignment: Assignment, mark: bytes) -> None:
+        """Note that an action with this mark is parked no more."""
+        of = self._partitions.get(assignment)
+        if of is not None and of.marks is not None and mark in of.marks:
+            of.marks.discard(mark)
+            self.marks -= 1
+
+    def forget_marks(self, assignment: Assignment) -> None:
+        """Note that parked actions will never be read back: nobody knows which of them had marks."""
+        of = self._partitions.get(assignment)
+        if of is not None:
+            self._forget_marks(of)
+
+    def _forget_marks(self, of: _OfPartition) -> None:
+        if of.marks is not None:
+            self.marks -= len(of.marks)
+            of.marks = None
 
     def saved(self, assignment: Assignment, connection: str, place: int, offset: int, size: int) -> None:
         """Note where the record of an action that is parked lies, and how many bytes it has."""
@@ -282,12 +322,14 @@ class Parking:
             of = self._partitions[assignment]
             of.last_offset = max(of.last_offset, offset)
 
-    def refused(self, assignment: Assignment, connection: str, place: int) -> None:
-        """Note that an action's record was not written: it became a dead letter."""
+    def refused(self, assignment: Assignment, connection: str, place: int) -> bool:
+        """Note that an action's record was not written: it became a dead letter. Tells whether it was parked."""
         parked = self._range(assignment, connection)
-        if parked is not None and parked.refuse(place):
-            self.count -= 1
-            self._forget_empty(assignment, connection)
+        if parked is None or not parked.refuse(place):
+            return False
+        self.count -= 1
+        self._forget_empty(assignment, connection)
+        return True
 
     def recreated(self, assignment: Assignment, incarnation: int) -> int:
         """Forget what lay in a delay topic that was deleted. Returns how many actions are gone with it."""

@@ -2,8 +2,8 @@
 
 Rules:
  1. A fact is open from when its event is read until its action ends. Meanwhile it is a repeat, however long that takes.
- 2. An action that Engage accepted, or that ended in doubt, keeps its fact from being sent for the window. One that
-    became a dead letter for another reason frees it: nobody was told.
+ 2. An action that Engage accepted, or that ended in doubt, keeps its fact from being sent for the window. So does one
+    that was superseded: it is no news any more. One that ended otherwise frees it: nobody was told.
  3. Facts belong to a partition, as their orders do: whoever owns it knows them. They are bounded by the window.
  4. Nobody remembers which of the open facts belongs to which parked action. Where parked actions are gone, all that
     were parked are forgotten: a fact that stays open for ever would cost an e-mail, a repeat is one too many.

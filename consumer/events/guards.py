@@ -18,7 +18,7 @@ from consumer.events.expressions import EvaluationError, Expression, is_true
 if TYPE_CHECKING:
     from consumer.events.routing import Routed, Scope
 
-StoppedBy = Literal["withheld", "too_old", "shadow", "repeat"]
+StoppedBy = Literal["withheld", "too_old", "shadow", "repeat", "superseded", "out_of_sequence"]
 TooOld = Literal["dead_letter", "ignore"]
 Shadow = Literal["polls", "no_polls"]
 """A run that sends nothing: with the polls that would come before, or without."""

@@ -176,6 +176,11 @@ class RouteRule(BaseModel):
         description="For how long the same fact is not sent again; `off`: each event is sent. Default: the global"
         " `repeats`.",
     )
+    superseded_by: tuple[str, ...] = Field(
+        (),
+        description="Names of routes. While an action of this route waits, and one of these routes takes a later event"
+        " of the same order, it is withdrawn, and only the later one is sent. Default: both are sent.",
+    )
     time_zone: TimeZone | None = Field(
         None, description="The time zone of the event's times that name none, such as Europe/Stockholm."
     )

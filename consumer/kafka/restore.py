@@ -36,6 +36,7 @@ from consumer.core.effects import LiveAction
 from consumer.core.ownership import Assignment, Partition
 from consumer.core.parking import ParkedRecords
 from consumer.core.places import incarnation_at, place_of
+from consumer.core.sequences import NO_SEQUENCES, Sequences
 from consumer.errors import IdentityError, OffsetOutOfRangeError, StartUnknownError
 from consumer.kafka import clients, refused
 from consumer.kafka.identity.identity import check_ids, recorded_positions, topic_ids, unreadable_position, verified
@@ -179,12 +180,15 @@ class Restorer:
         say: Callable[[str], None],
         wanted: Callable[[Assignment], bool],
         clock: Clock,
+        sequences: Sequences = NO_SEQUENCES,
         at_a_time: int = AT_A_TIME,
     ) -> None:
         """`topics` and `identities` by source topic. `say` takes a line for the operator.
 
-        `wanted` tells whether an assignment is still ours. `at_a_time`: see `restore`.
+        `wanted` tells whether an assignment is still ours. `sequences`: of what is parked, which supersedes others.
+        `at_a_time`: see `restore`.
         """
+        self._sequences = sequences
         self._reader = reader
         self._topics = topics
         self._identities = identities
@@ -223,7 +227,9 @@ class Restorer:
         wanted = _first(held, self._at_a_time)
         share = 1.0 if not all_held else sum(len(held[a]) for a in wanted) / all_held
         kept = Room(None if room is None else int(share * room))
-        readings = {a: _Reading(start=held[a].start, end=held[a].stop, live=LiveRecords(kept)) for a in wanted}
+        readings = {
+            a: _Reading(start=held[a].start, end=held[a].stop, live=LiveRecords(kept, self._sequences)) for a in wanted
+        }
         self._read({delay[a]: a for a in wanted}, readings)  # then the records.
         self._read_positions({a: delay[a] for a in wanted}, readings, {a: marks[delay[a]][0] for a in wanted})
         recorded = {a: self._position(a, readings[a]) for a in wanted if self._wanted(a)}

@@ -144,7 +144,7 @@ class Dispatch:
         if connection.in_flight < connection.slots:
             # An action that waits for its permit longer than its lease lasts is withdrawn, again and again.
             in_time = max(1, int(connection.pace.rate(now) * self._lease_s / 2))
-            effects = self._ledger.save_intents(connection.name, min(connection.ahead, in_time))
+            effects = self._ledger.save_intents(connection.name, min(connection.ahead, in_time), now)
             self._outbox.apply(effects, now)
         return math.inf
 

@@ -36,6 +36,7 @@ from consumer.core.parking import Memory
 from consumer.core.pauses import NO_PAUSES, UNKNOWN_PAUSES, Pauses
 from consumer.core.progress import FAULTS, STALL_S, ProgressWatch, StallReason, by_reason
 from consumer.core.repeats import Repeats
+from consumer.core.sequences import NO_SEQUENCES, Sequences
 from consumer.events.formats.formats import JSON, Formats
 from consumer.events.routing import Router
 from consumer.kafka.facts import (
@@ -124,6 +125,7 @@ class Relay:
         check_interval_s: float = CHECK_INTERVAL_S,
         stall_s: float = STALL_S,
         repeats: Repeats | None = None,
+        sequences: Sequences = NO_SEQUENCES,
         read_facts: ReadFacts | None = None,
         tracing: Tracing | None = None,
         formats: Formats = JSON,
@@ -138,9 +140,10 @@ class Relay:
         `inbox`: where source and journal report to. `partition_counts`: by source topic. `lease_s`: see dispatch.py.
         `dead_letter_topics`: ours, see outbox.py. `jitter` draws from [0, 1). `hand_over_s`: how
         long the source waits for a hand-over at most. `stall_s`: see progress.py. `repeats`: None: each event is sent;
-        `read_facts` reads back what was sent before, None: nothing is known. `schemas`, `unknown_schema_grace_s`: see
-        schemas.py. `drained`: the source topics that are no longer configured (removed.py). `control`: reads which
-        pauses there are; until it has, nothing is asked of Engage. None: there are none.
+        `sequences`: see core/sequences.py. `read_facts` reads back what was sent before, None: nothing is known.
+        `schemas`, `unknown_schema_grace_s`: see schemas.py. `drained`: the source topics that are no longer configured
+        (removed.py). `control`: reads which pauses there are; until it has, nothing is asked of Engage. None: there
+        are none.
         """
         self._inbox = inbox
         self._source = source
@@ -159,7 +162,8 @@ class Relay:
         self._control_waits = None if control is None else "the control topic is not read yet"
         self._control_unreadable = 0
         pauses = NO_PAUSES if control is None else UNKNOWN_PAUSES
-        self._ledger = Ledger(policy, jitter, Memory(limits.pending, len(connections), limits.parked), pauses)
+        memory = Memory(limits.pending, len(connections), limits.parked)
+        self._ledger = Ledger(policy, jitter, memory, pauses, sequences)
         self._refused = RefusedDeadLetters()
         self._outbox = Outbox(
             ledger=self._ledger,
@@ -553,9 +557,10 @@ class Relay:
         now = self._clock()
         fact, in_doubt = self._ledger.record_too_large(ActionId(write.assignment, place), now)
         if write.parked_for is not None:
-            self._ledger.parking.refused(write.assignment, write.parked_for, place)
             live = live_action(write.key, write.value)
-            fact = None if isinstance(live, Unreadable) else live.action.fact
+            assert not isinstance(live, Unreadable)  # noqa: S101 - we wrote it ourselves a moment ago
+            self._ledger.parked_too_large(write.assignment, live.action, place)
+            fact = live.action.fact
         if fact is not None:
             self._outbox.fact_ended(write.assignment, fact, now, sent=in_doubt)
         self._tick_soon()

@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from consumer.core.places import offset_at, place_of
 from consumer.core.repeats import Repeats
 from consumer.events.deciding import Decided, Ignored, decide, redrive_of
 from consumer.events.formats.formats import JSON, Awaiting, Formats
+from consumer.events.guards import StoppedBy
 from consumer.events.routing import Misrouted, Routed, Router, Several
 from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import DeadLetter, Intent, Item, Position, Put, Tombstone, Write
@@ -53,6 +54,12 @@ if TYPE_CHECKING:
 
 # Writes that wait for a transaction before the source is paused: ten of the largest, a second's worth at full speed.
 MAX_BACKLOG = 20_000
+_STOPPED_BY: Mapping[OutcomeName, StoppedBy] = {
+    OutcomeName.SHADOW: "shadow",
+    OutcomeName.WITHHELD: "withheld",
+    OutcomeName.SUPERSEDED: "superseded",
+    OutcomeName.OUT_OF_SEQUENCE: "out_of_sequence",
+}
 MAX_BACKLOG_BYTES = 32 * 1024 * 1024  # two of the largest transactions
 
 
@@ -101,6 +108,7 @@ class Outbox:
         self._formats = formats
         self._writes: list[Item] = []
         self._ends: dict[Assignment, int] = {}
+        self._superseded: list[Effect] = []  # by the event that is taken just now
         self.paused = False
         self.journal_is_full = False
 
@@ -129,6 +137,7 @@ class Outbox:
 
     def parked_are_gone(self, assignment: Assignment) -> None:
         """Note that parked actions are gone from the delay topic. Call it when the ledger holds what was read back."""
+        self._ledger.parking.forget_marks(assignment)
         if self._repeats is not None:
             self._repeats.parked_are_gone(assignment, self._ledger.facts(assignment))
             self._metrics.facts_lost()
@@ -155,6 +164,9 @@ class Outbox:
                 self._metrics.events_consumed(assignment.topic, taken)
                 return Read(assignment, events[taken:], read.next_offset), decision
             self._writes += self._taken(assignment, event, decision, now)
+            if self._superseded:  # behind the record of what supersedes it
+                self.apply(self._superseded, now)
+                self._superseded = []
         self._metrics.events_consumed(assignment.topic, len(events))
         self._ends.pop(assignment, None)
         if not events or events[-1].offset + 1 < read.next_offset:
@@ -258,9 +270,20 @@ class Outbox:
         if new.fact is not None and not is_held and self._is_repeat(assignment, action, event, new.fact, now):
             self._metrics.stopped(action.route, "repeat")
             return EndedAction(outcome=OutcomeName.REPEAT, payload=new.payload, ended=now, times=Times(now))
+        if not is_held and (later := self._ledger.later_step(assignment, new, now)) is not None:
+            self._metrics.stopped(action.route, "out_of_sequence")
+            return EndedAction(
+                outcome=OutcomeName.OUT_OF_SEQUENCE,
+                payload=new.payload,
+                ended=now,
+                times=Times(now),
+                reason=f"{later} was sent before",
+            )
         save = self._ledger.accept(assignment, place, new, now)
         if save is not None and self._repeats is not None and new.fact is not None:
             self._repeats.opened(assignment, new.fact)
+        if save is not None:
+            self._superseded += self._ledger.supersede(assignment, new, now)
         return None if save is None else put_of(save)
 
     def _is_repeat(self, assignment: Assignment, action: Routed, event: SourceEvent, fact: bytes, now: float) -> bool:
@@ -274,10 +297,8 @@ class Outbox:
             case Save():
                 return put_of(effect)
             case Close():
-                if effect.outcome is OutcomeName.SHADOW:
-                    self._metrics.stopped(effect.route, "shadow")
-                elif effect.outcome is OutcomeName.WITHHELD:
-                    self._metrics.stopped(effect.route, "withheld")
+                if (stopped_by := _STOPPED_BY.get(effect.outcome)) is not None:
+                    self._metrics.stopped(effect.route, stopped_by)
                 return tombstone_of(effect, now)
             case GiveUp():
                 if self._tracing is not None:
@@ -327,9 +348,9 @@ def put_of(save: Save, *, is_intent: bool = True) -> Put:
 
 
 def _was_sent(ended: Close | GiveUp) -> bool:
-    """Tell whether the customer was told, perhaps."""
+    """Tell whether the customer was told, perhaps, or needs to be told no more."""
     if isinstance(ended, Close):
-        return ended.outcome is OutcomeName.ACCEPTED
+        return ended.outcome in (OutcomeName.ACCEPTED, OutcomeName.SUPERSEDED)
     return ended.reason is Reason.OUTCOME_UNKNOWN
 
 

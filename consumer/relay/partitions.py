@@ -29,7 +29,7 @@ from consumer.core.progress import Reading, Seen, StallReason
 from consumer.core.repeats import Repeats
 from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka.journal.writes import Barrier, Begin, Position, Tombstone
-from consumer.kafka.outcomes.sent_facts import FactsLostError, ReadFacts
+from consumer.kafka.outcomes.sent_facts import FactsLostError, ReadFacts, SentBefore
 from consumer.kafka.restore import GIVE_UP_S, GIVE_UP_SOON_S, Restored, RestoreError, Unservable
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import Journal, Restorer, Source, is_dead
@@ -272,10 +272,11 @@ class Partitions:
             for fact in self._ledger.facts(assignment):
                 self._repeats.opened(assignment, fact)
         self._outbox.apply(effects, now)
-        if self._repeats is None or self._read_facts is None:
+        if self._read_facts is None:
+            self._ledger.steps_sent(assignment, ())
             self._source.begin(assignment, restored.next_offset)
         else:
-            self._tasks.start(self._begin_with_facts(self._repeats, self._read_facts, restored))
+            self._tasks.start(self._begin_with_facts(self._read_facts, restored))
         self._metrics.restored(restored.records_read, restored.seconds)
         self._log.info(
             "partition restored",
@@ -287,18 +288,23 @@ class Partitions:
             seconds=round(restored.seconds, 3),
         )
 
-    async def _begin_with_facts(self, repeats: Repeats, read_facts: ReadFacts, restored: Restored) -> None:
-        """Let the source report events when it is known what was sent before. What is pending does not wait for it."""
+    async def _begin_with_facts(self, read_facts: ReadFacts, restored: Restored) -> None:
+        """Let the source report events when it is known what was sent before.
+
+        What is pending does not wait for it, except for a step that a later one may have left behind.
+        """
         assignment, lost = restored.assignment, restored.outcomes_lost
         try:
             sent = await asyncio.get_running_loop().run_in_executor(self._reading_facts, read_facts, assignment)
         except FactsLostError as error:
-            sent, lost = [], str(error)
+            sent, lost = SentBefore(), str(error)
         if lost is not None:
             self._metrics.facts_lost()
             self._log.error("nobody knows which facts were sent before: their repeats may be sent", why=lost)
         if self._stays(assignment):
-            repeats.restore(assignment, sent)
+            if self._repeats is not None:
+                self._repeats.restore(assignment, sent.facts)
+            self._ledger.steps_sent(assignment, sent.steps)
             self._source.begin(assignment, restored.next_offset)
             self._tick_soon()
 

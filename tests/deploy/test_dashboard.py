@@ -44,6 +44,15 @@ def test_starts_and_alerts_are_marked_in_every_panel(tmp_path: Path) -> None:
     assert taken([each["expr"] for each in marks], tmp_path)
 
 
+def test_what_the_builders_write_by_themselves_hides_nothing() -> None:
+    text = json.loads(DASHBOARD.read_text())
+    assert {mark["placement"] for mark in text["annotations"]["list"]} == {""}, "above the panels, not in a menu"
+    graphs = [panel for panel in text["panels"] if panel["type"] == "timeseries"]
+    assert all(panel["options"]["legend"]["showLegend"] for panel in graphs)
+    (heatmap,) = (panel["options"]["color"] for panel in text["panels"] if panel["type"] == "heatmap")
+    assert heatmap["steps"] > 1, "colours to tell apart"
+
+
 def test_every_panel_says_what_it_shows() -> None:
     panels = [panel for panel in dashboard().panels if panel.type != "row"]
     assert all(panel.description.endswith((".", ".)")) for panel in panels)

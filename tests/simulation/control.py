@@ -118,11 +118,11 @@ class ControlTopic:
             if each.is_on(now) and covers(each, event):
                 self._scheduler.violate(f"event {event.number} is sent, though {process.id} knows of a pause")
 
-    def held_s(self, event: Event, since: float) -> float:
-        """Return for how long a pause covered an event since then."""
+    def held_s(self, event: Event, since: float, heard_after_s: float = 0.0) -> float:
+        """Return for how long a pause covered an event since then, if everybody heard of each pause so much later."""
         now, held_s, counted_to = self._scheduler.now, 0.0, since
         for each in sorted(self.pauses.values(), key=lambda pause: pause.begun):
-            begun, end = max(each.begun, counted_to), min(each.end, now)
+            begun, end = max(each.begun + heard_after_s, counted_to), min(each.end, now)
             if covers(each, event) and end > begun:
                 held_s += end - begun
                 counted_to = end

@@ -169,6 +169,8 @@ class SimulatedEngage:
             faults.strike_document(scheduler, self._process, answered=client_error == "502 applied")
             if client_error in ("ok", "502 applied"):
                 scheduler.at(scheduler.now + takes_s, apply)
+            if client_error == "502 applied":
+                scheduler.supersede(event)
             await self._sleep(0.01 if client_error == "502 applied" else takes_s)
         match client_error:
             case "401":

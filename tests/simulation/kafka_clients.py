@@ -12,7 +12,7 @@ from typing import cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from consumer.core.ownership import Assignment, Partition
-from consumer.kafka.outcomes.sent_facts import FactsLostError, Sent, sent_fact
+from consumer.kafka.outcomes.sent_facts import FactsLostError, SentBefore
 from consumer.kafka.source.membership import MIN_HAND_OVER_S
 from consumer.kafka.topics.scan import STALLED_S
 from consumer.kafka.topics.topics import RelayTopics, Watermarks
@@ -568,10 +568,12 @@ class SimulatedReader:
         self._positions = {}
 
 
-def read_facts(process: Process, assignment: Assignment) -> Sent:
+def read_facts(process: Process, assignment: Assignment) -> SentBefore:
     """Be sent_facts.read_facts: read what a partition's outcomes say of the window, up to its end as it is now."""
     kafka, at = process.scheduler.kafka, (TOPICS.outcomes or "", assignment.partition)
     process.meanwhile("facts")
+    if process.scheduler.profile.steps and process.scheduler.chance(0.3):
+        process.wait(process.scheduler.pick((1.0, 5.0)), lambda: False)  # there is much to read
     log = kafka.logs[at]
     end, since = log.end, process.clock() - WINDOW_S
 
@@ -582,7 +584,11 @@ def read_facts(process: Process, assignment: Assignment) -> Sent:
     if is_refused or not process.wait(STALLED_S, is_readable):
         process.scheduler.reach("a restore knew nothing of what was sent before")
         process.scheduler.oracle.repeats.are_lost(assignment.partition, process.scheduler.now)
+        process.scheduler.oracle.sequences.are_lost(assignment.partition, process.scheduler.now)
         raise FactsLostError("nothing came")
     records, _ = log.read(log.start, log.end)
-    found = [sent_fact(record.value) for record in records if record.offset < end and record.at >= since]
-    return [each for each in found if each is not None]
+    found = SentBefore()
+    for record in records:
+        if record.offset < end and record.at >= since:
+            found.take(record.value, process.scheduler.sequences.steps)
+    return found

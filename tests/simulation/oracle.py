@@ -34,6 +34,9 @@ Rules (each has a mutation of the production code that breaks it, mutants.py):
 
 15. What a pause holds stays where it is, and loses nothing by it (control.py).
 
+16. What a later action of its order supersedes is not sent, nor is a step backwards; nothing else is dropped for it
+    (sequences.py).
+
 Excused: a dead letter more for each that a delayed request committed without its own offset, and a record that such a
 request made visible ahead of its offset; nothing else of these events.
 """
@@ -55,10 +58,12 @@ from consumer.kafka.records import place_of_key, read_position
 from schemas.outcome import OutcomeName
 from schemas.pending_action import POSITION_KEY, Position, RefusedDeadLetter
 from tests.simulation import faults, outcomes
+from tests.simulation.control import HEARD_AFTER_S
 from tests.simulation.kafka_model import Log, Member, Record, Transaction
 from tests.simulation.outcomes import Outcomes, header, raw, source_place
 from tests.simulation.process import TOPICS, Process
 from tests.simulation.repeats import RepeatsOracle
+from tests.simulation.sequences import SequencesOracle
 from tests.simulation.workload import Event
 
 if TYPE_CHECKING:
@@ -92,6 +97,8 @@ class Oracle:
         self._under_way: set[tuple[Process, Assignment, Event]] = set()  # documents without an answer
         self._outcomes = Outcomes()
         self.repeats = RepeatsOracle(self._is_gone, scheduler.reach)
+        exact_clocks = not scheduler.profile.skew_s
+        self.sequences = SequencesOracle(scheduler.sequences, scheduler.reach, exact_clocks=exact_clocks)
         self.positions: dict[int, int] = {}
         self.incarnation = 0  # of the source that the group's positions are of
         self.events: dict[int, list[Event]] = {}
@@ -222,8 +229,10 @@ class Oracle:
     def _is_withheld(self, event: Event) -> bool:
         """Whether it was discarded, as its outcome says, or as a tombstone may mean that became visible without it."""
         at = (event.partition, event.place)
-        unheard = at in self._outcomes.ended_unheard and self._scheduler.control.may_be_withheld(event)
-        return event.withheld or unheard
+        may_be = self._scheduler.control.may_be_withheld(event) or self.sequences.may_be_stopped(
+            event, self.events[event.partition]
+        )
+        return event.withheld or (at in self._outcomes.ended_unheard and may_be)
 
     def _has_dead_letter(self, event: Event) -> bool:
         return (event.partition, event.place) in self._dead_letters
@@ -260,7 +269,7 @@ class Oracle:
         control = self._scheduler.control
         waited_s = math.inf
         if event.refused_at is not None:
-            waited_s = now - event.refused_at - control.held_s(event, event.refused_at)
+            waited_s = now - event.refused_at - control.held_s(event, event.refused_at, max(HEARD_AFTER_S))
         overran = now > event.drawn_at + DEADLINE_S
         # A record holds milliseconds: who restores it may count one more.
         if waited_s < CONTACT_GRACE_S - 0.001 and not overran and not self._scheduler.profile.skew_s:
@@ -274,7 +283,8 @@ class Oracle:
         scheduler = self._scheduler
         if math.isinf(event.first_seen):
             return
-        waited_s = scheduler.now - event.first_seen - scheduler.control.held_s(event, event.first_seen)
+        held_s = scheduler.control.held_s(event, event.first_seen, max(HEARD_AFTER_S))
+        waited_s = scheduler.now - event.first_seen - held_s
         if waited_s < DEADLINE_S - 0.001 and not scheduler.profile.skew_s:
             self._wrong(event, f"given up for its deadline after {waited_s:g} s that were not on hold")
 
@@ -309,6 +319,8 @@ class Oracle:
             and (record is None or b'"document_sent":true' not in _progress(record))
         ):
             self._scheduler.violate(f"the document of event {event.number} is sent under no record that says so")
+        if record is not None and not _is_intent(record):
+            self._look_for_superseder(event, record, "its document is sent")
         under_way = (process, Assignment(*at, epoch), event)
         self._under_way.add(under_way)
         yield
@@ -402,20 +414,65 @@ class Oracle:
             self._scheduler.reach("a delayed request committed another transaction")
             for log, record in transaction.records:
                 self._tear(log, record)
+        self._look_for_new_intents(transaction, torn=torn)
         self._count_outcomes(transaction, torn=torn)
         self.balance(settled | written)
+
+    def _look_for_new_intents(self, transaction: Transaction, *, torn: bool) -> None:
+        """Judge the intents of a transaction: rule 16."""
+        if not self._scheduler.sequences.superseding and not self._scheduler.sequences.steps:
+            return
+        records = [each for each in transaction.records if each[0].topic == TOPICS.delay]
+        first = min((record.offset for _, record in records), default=0)
+        events: dict[Event, Log] = {}
+        for log, record in records:
+            event = self._event_of(log, record) if record.value is not None else None
+            if event is None or log is not self._scheduler.kafka.logs.get((log.topic, log.partition)):
+                continue
+            events[event] = log
+            if _is_intent(record) and not event.says_sending and not torn:
+                self._look_for_superseder(event, record, "an intent of it is saved", before=first)
+                all_of_it = self.events[event.partition]
+                step = self.sequences.later_step_sent(event, all_of_it, self._scheduler.now)
+                if step is not None:
+                    self._wrong(event, f"an intent of it is saved after event {step.number}, a later step, was sent")
+        for event, log in events.items():
+            latest = log.live.get(event.key)
+            event.says_sending = latest is not None and _is_intent(latest)
+
+    def _look_for_superseder(self, event: Event, record: Record, what: str, before: int | None = None) -> None:
+        read = place_of(self.incarnation, self.position(event.partition))
+        live = self._scheduler.delay_log(event.partition).live
+        before = record.offset if before is None else before
+        later = self.sequences.saved_superseder(event, self.events[event.partition], live, before, read)
+        if later is not None:
+            self._wrong(event, f"{what}, though event {later.number} superseded it")
 
     def _count_outcomes(self, transaction: Transaction, *, torn: bool) -> None:
         """Take a transaction's outcomes: rule 11."""
         wrong = self._outcomes.committed(transaction, torn=torn, bereft=lambda at: self._by_place[at].bereft)
         if wrong is not None:
             self._scheduler.violate(wrong)
+        written = {record.key for _, record in transaction.records}
+        for outcome in outcomes.of_transaction(transaction):  # in one transaction, their order says nothing
+            event = self._by_place[outcomes.event_at(outcome)]
+            self.sequences.sent(event, outcome)
+            if self.sequences.leaves_steps_behind(event, self.events[event.partition]):
+                self._scheduler.crash_after_commit(event)
         for outcome in outcomes.of_transaction(transaction):
             event = self._by_place[outcomes.event_at(outcome)]
             if (why := outcomes.check(event, outcome) or self.repeats.ended(event, outcome)) is not None:
                 self._wrong(event, why)
+            events, there = (
+                self.events[event.partition],
+                written | self._scheduler.delay_log(event.partition).live.keys(),
+            )
+            if (why := self.sequences.ended(event, outcome, events, there, torn=torn)) is not None:
+                self._wrong(event, why)
             if outcome.outcome is OutcomeName.WITHHELD:
                 self._withheld(event)
+            elif outcome.outcome in (OutcomeName.SUPERSEDED, OutcomeName.OUT_OF_SEQUENCE):
+                self._stopped(event, outcome.outcome)
             if event.is_repeat:
                 self._scheduler.reach("a repeat was not sent")
 
@@ -426,6 +483,12 @@ class Oracle:
             self._wrong(event, "withheld, though nobody discards it")
         if event.unanswered or (event.accepted and not event.withheld):
             self._wrong(event, "withheld, though Engage may have it")
+        event.withheld = True
+
+    def _stopped(self, event: Event, outcome: OutcomeName) -> None:
+        """Note that an action was superseded, or is a step backwards."""
+        if event.unanswered or (event.accepted and not event.withheld):
+            self._wrong(event, f"{outcome}, though Engage may have it")
         event.withheld = True
 
     def _tear(self, log: Log, record: Record) -> None:
@@ -482,7 +545,7 @@ class Oracle:
                     records[record.key] = record
         for record in records.values():
             event = self._by_place[number, _place_of(record) or 0]
-            event.bereft = event.ever_bereft = True
+            event.bereft = event.ever_bereft = event.says_sending = True
             event.bereft_at = self._scheduler.now
             event.holder = holder if holder is not None and _holds(*holder, event) else None
             event.gone_intent = record if _is_intent(record) else None

@@ -62,7 +62,8 @@ class Outcomes:
             for log, record in transaction.records
             if log.topic == TOPICS.delay and record.value is None
         }
-        of_pending = [one for one in found if one not in given_up and one.outcome is not OutcomeName.REPEAT]
+        ends_when_read = (OutcomeName.REPEAT, OutcomeName.OUT_OF_SEQUENCE)
+        of_pending = [one for one in found if one not in given_up and one.outcome not in ends_when_read]
         alone = set(map(event_at, of_pending)) - tombstones - self.ended_unheard
         alone = {at for at in alone if not bereft(at)}
         return f"outcomes of {alone} without their tombstones" if alone else None

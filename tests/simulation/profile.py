@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,7 +12,8 @@ class Profile:
 
     `documents`: each event carries its order's document. `strikes`: what goes wrong while one is under way.
     `parking`: three orders on two connections, which have no room for most of their actions. `repeats`: a fact is sent
-    once within a window, and the producer writes most events again. `pauses`: how many.
+    once within a window, and the producer writes most events again. `pauses`: how many. `supersedes`: later actions of
+    an order supersede earlier ones that wait. `steps`: an order's steps do not go backwards.
     """
 
     processes: int
@@ -31,6 +32,8 @@ class Profile:
     parking: bool = False
     pauses: int = 0
     repeats: bool = False
+    supersedes: bool = False
+    steps: bool = False
 
     @classmethod
     def drawn(cls, draw: random.Random) -> Profile:
@@ -45,6 +48,8 @@ class Profile:
             return cls.of_repeats(draw)
         if size > 0.84:
             return cls.of_pauses(draw)
+        if size > 0.82:
+            return cls.of_sequences(draw)
         small = size < 0.76
         return cls(
             processes=1 if small else draw.randint(1, 3),
@@ -143,6 +148,29 @@ class Profile:
             max_pending=draw.choice((1, 2, 1000, 1000)),
             session_s=draw.choice((45.0, 6.0)),
             repeats=True,
+        )
+
+    @classmethod
+    def of_sequences(cls, draw: random.Random) -> Profile:
+        """Orders whose actions supersede each other, or come backwards, in whatever else may be."""
+        kinds = (cls.of_documents, cls.of_parking, cls.of_pauses, cls.of_repeats, cls.of_hand_overs)
+        both = draw.choice((False, False, True))
+        supersedes = draw.random() < 0.5
+        return replace(draw.choice(kinds)(draw), supersedes=supersedes or both, steps=not supersedes or both)
+
+    @classmethod
+    def of_hand_overs(cls, draw: random.Random) -> Profile:
+        """A few orders with several actions each, whose partitions change hands."""
+        return cls(
+            processes=draw.randint(1, 3),
+            partitions=draw.randint(1, 2),
+            events=draw.randint(3, 7),
+            faults=draw.choice((0, 1, 3, 5)),
+            client_error=draw.choice((0.0, 0.2, 0.4)),
+            unreliable=draw.choice((0.0, 0.05, 0.25)),
+            nesting=draw.choice((0.0, 0.2, 0.5)),
+            max_pending=1000,
+            session_s=draw.choice((45.0, 6.0, 3.0)),
         )
 
     @classmethod

@@ -54,7 +54,7 @@ class RepeatsOracle:
         if outcome.outcome is not OutcomeName.REPEAT:
             event.ended_at = outcome.ended_ms / 1000
             dead = outcome.outcome is OutcomeName.DEAD_LETTER and outcome.reason != Reason.OUTCOME_UNKNOWN
-            event.frees_fact = dead or outcome.outcome is OutcomeName.WITHHELD
+            event.frees_fact = dead or outcome.outcome in (OutcomeName.WITHHELD, OutcomeName.OUT_OF_SEQUENCE)
             return None
         event.is_repeat = True
         if event.first is not None:

@@ -44,13 +44,25 @@ from tests.simulation.kafka_model import Kafka, Log
 from tests.simulation.oracle import HEARD_WITHIN_S, Oracle
 from tests.simulation.process import SOURCE, TOPICS, CrashedError, Process
 from tests.simulation.profile import Profile
+from tests.simulation.sequences import sequences_of
 from tests.simulation.wiring import relay_of
-from tests.simulation.workload import AGAIN_IN_S, FACTS, NATURES_AGAIN, Event, again, drawn, with_document, with_fact
+from tests.simulation.workload import (
+    AGAIN_IN_S,
+    FACTS,
+    NATURES_AGAIN,
+    Event,
+    again,
+    drawn,
+    superseding,
+    with_document,
+    with_fact,
+)
 
 START = 1_700_000_000.0  # offsets of clocks are whole seconds, so that sums with these are exact
 MAX_STEPS = 20_000
 MAX_STEPS_UNHEALED = 4_000
 MAX_NESTED = 10
+LATER_S = (0.2, 1.0, 3.0, 10.0, 30.0, 70.0)
 MAX_EVENTS = 12  # of a schedule whose events are written again
 ALL = 100  # callbacks that are ready, those included that they make ready
 HEALED_WITHIN_S = 2_400.0
@@ -101,6 +113,7 @@ class Scheduler:
         self._clock: Clock = lambda: self.now
         self.kafka = Kafka(self._clock, TOPICS.source, self.profile.partitions, topics, self.profile.session_s)
         self.control = ControlTopic(self)
+        self.sequences = sequences_of(supersedes=self.profile.supersedes, steps=self.profile.steps)
         self.oracle = Oracle(self)
         self.kafka.on_offsets = self.oracle.offsets_sent
         self.kafka.on_committed = self.oracle.committed
@@ -108,6 +121,10 @@ class Scheduler:
             self.oracle.add_partition(number)
             self.delay_log(number).append(POSITION_KEY, position_value(SOURCE, number, 0), self.now)
         draw_event: Callable[[random.Random, int, float], Event] = with_document if self.profile.documents else drawn
+        if self.profile.supersedes or self.profile.steps:
+            draw_event = partial(drawn, orders="AAAC", kinds=(*["action"] * 7, "huge"))
+            if self.profile.documents:
+                draw_event = with_document
         if self.profile.parking:
             draw_event = partial(drawn, orders="AABC", kinds=("action", "action", "action", "action", "huge"))
         if self.profile.repeats:
@@ -208,6 +225,7 @@ class Scheduler:
         """Be the operator, who is told of a partition whose records were deleted unread, and stops all to decide."""
         if "are gone" in line:
             self.oracle.repeats.parked_are_gone(int(str(fields["partition"])), self.now)
+            self.oracle.sequences.parked_are_gone(int(str(fields["partition"])), self.now)
         elif fields.get("reason") == "overrun":
             self.reach("a partition was set apart, as records were deleted unread")
             self.at(self.now + self.pick((5.0, 100.0)), self._stop_all)
@@ -410,6 +428,36 @@ class Scheduler:
 
     def publish(self) -> None:
         event = self.unpublished.popleft()
+        if self._comes_later(event):
+            self._to_come += 1
+            self.at(self.now + self.pick(LATER_S), partial(self._come, event))
+        else:
+            self._publish(event)
+
+    def _comes_later(self, event: Event) -> bool:
+        """Whether an order's earlier actions are under way when this one comes."""
+        return (self.profile.supersedes or self.profile.steps) and event is not self.events[0] and self.chance(0.5)
+
+    def _come(self, event: Event) -> None:
+        self._to_come -= 1
+        self._publish(event)
+
+    def supersede(self, event: Event) -> None:
+        """Let a document come that supersedes this one, which Engage is still at work on."""
+        if self.profile.supersedes and not event.travels and len(self.events) < MAX_EVENTS and self.chance(0.5):
+            later = superseding(event, len(self.events), self.now)
+            self.events.append(later)
+            self._to_come += 1
+            self.at(self.now + self.pick((0.1, 1.0)), partial(self._come, later))
+
+    def crash_after_commit(self, event: Event) -> None:
+        """Let the process that owns an event's partition crash as soon as its transaction is committed."""
+        at = (TOPICS.source, event.partition)
+        for process in self._running:
+            if self.oracle.is_owner(process, at) and not self.healing and self.chance(0.3):
+                self.fail_points[process.name] = ("crash", "after commit")
+
+    def _publish(self, event: Event) -> None:
         self.put(event, ord(event.order) % len(self.numbers))
         self._write_again_later(event)
 

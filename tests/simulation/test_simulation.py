@@ -23,6 +23,7 @@ from tests.simulation import (
     parking_mutants,
     pause_mutants,
     repeat_mutants,
+    sequence_mutants,
 )
 from tests.simulation.coverage import TO_BE_REACHED
 from tests.simulation.process import TOPICS
@@ -47,12 +48,14 @@ KINDS = {
     "parking": Profile.of_parking,
     "pauses": Profile.of_pauses,
     "repeats": Profile.of_repeats,
+    "sequences": Profile.of_sequences,
 }
 OF_KIND = {
     "documents": document_mutants.ALL,
     "parking": parking_mutants.ALL,
     "pauses": pause_mutants.ALL,
     "repeats": repeat_mutants.ALL,
+    "sequences": sequence_mutants.ALL,
 }
 OF_ANY_KIND = (mutants.ALL, identity_mutants.ALL)
 MUTATIONS = {name: each for mutations in (*OF_ANY_KIND, *OF_KIND.values()) for name, each in mutations.items()}

@@ -129,6 +129,7 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         wanted=source.owns,
         clock=process.clock,
         at_a_time=4,
+        sequences=scheduler.sequences,
     )
     parked = NotedReadBack(
         lambda: SimulatedReader(process), topics={TOPICS.source: TOPICS}, wanted=source.owns, clock=process.clock
@@ -156,7 +157,8 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         connections=connections,
         router=cast("Router", ROUTER_ONCE if once else ROUTER),
         repeats=Repeats(WINDOW_S) if once else None,
-        read_facts=partial(read_facts, process) if once else None,
+        sequences=scheduler.sequences,
+        read_facts=partial(read_facts, process) if once or scheduler.profile.steps else None,
         policy=POLICY if scheduler.seed % LEARNS_IN else LEARNING,
         limits=Limits(scheduler.profile.max_pending, MAX_PARKED, MAX_BACKLOG),
         dead_letter_topics={TOPICS.dead_letters},

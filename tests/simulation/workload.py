@@ -128,6 +128,8 @@ class Event:
     document_applied: bool = False
     fact: tuple[str, str, int] | None = None  # of those that are sent once: order, action and what tells it apart
     ended_at: float | None = None  # as its outcome says
+    sent_and_ended_at: float | None = None  # where its outcome says that it was sent, perhaps in doubt
+    says_sending: bool = False  # the last record of its action is an intent
     is_repeat: bool = False  # as its outcome says
     frees_fact: bool = False  # as its outcome says
     ever_bereft: bool = False
@@ -232,6 +234,22 @@ def again(event: Event, number: int, now: float, *, nature: str, redriven: bool)
         drawn_at=now,
         fact=event.fact,
         first=(event.first or event) if redriven else None,
+    )
+
+
+def superseding(event: Event, number: int, now: float) -> Event:
+    """Return a document with an action in it, of the same order as this event's."""
+    return Event(
+        number=number,
+        kind="action",
+        order=event.order,
+        resend=True,
+        value=f'{{"k":"w","o":"{event.order}","d":{{"n":{number}}},"n":{number}}}'.encode(),
+        travels=True,
+        ready_at=now,
+        document=True,
+        nature="ordinary",
+        drawn_at=now,
     )
 
 

@@ -22,6 +22,7 @@ from consumer.commands.single.ids import place_in
 if TYPE_CHECKING:
     from consumer.commands.routing.exports import Unreadable
     from consumer.config.settings import Settings
+    from consumer.core.sequences import Sequences
     from consumer.events.deciding import Decided
     from consumer.events.formats.formats import Awaiting
     from consumer.events.guards import Stopped
@@ -119,7 +120,7 @@ def route(
             elif as_json or look == "json":
                 output.exact_json_line(_verdict_row(verdict))
             else:
-                _print_verdict(verdict, verbose=verbose)
+                _print_verdict(verdict, settings.sequences if verbose else None)
         if listed is not None:
             listed.end()
         raise typer.Exit(int(dead))
@@ -188,12 +189,16 @@ def _action_row(action: Routed) -> dict[str, object]:
     }
 
 
-def _print_verdict(verdict: Verdict, *, verbose: bool) -> None:
+def _print_verdict(verdict: Verdict, sequences: Sequences | None) -> None:
+    """Print it; with `sequences` all that is to be said of it."""
+    verbose = sequences is not None
     for action in verdict.actions:
         item = "" if action.item is None else f", item {action.item}"
         to = f"{action.action} of order {action.order_id} on {action.connection}"
         output.data(f"event {verdict.number}{item}: {to}, {_how(action)}")
         _print_contents(action, verbose=verbose)
+        for line in () if sequences is None else _place_in_sequence(action, sequences):
+            output.data(f"  {line}")
     if not verdict.actions:
         said = {"unreadable": "cannot be read", "ignored": "ignored", "waiting": "waits"}.get(
             verdict.fate, f"dead letter, {verdict.reason}"
@@ -217,6 +222,16 @@ def _print_contents(action: Routed, *, verbose: bool) -> None:
         output.data(f"  fact {action.fact}")
     for each in action.dropped:
         output.data(f"  left out: {each}")
+
+
+def _place_in_sequence(action: Routed, sequences: Sequences) -> Iterator[str]:
+    """Say what the order's other actions do to this one, and this one to them (docs/guards.md)."""
+    if by := sequences.superseded_by.get(action.route):
+        yield f"superseded by {', '.join(sorted(by))}"
+    if supersedes := sorted(name for name, by in sequences.superseded_by.items() if action.route in by):
+        yield f"supersedes {', '.join(supersedes)}"
+    if (step := sequences.steps.get(action.action)) is not None:
+        yield f"step {step + 1} of {len(sequences.steps)}"
 
 
 def _how(action: Routed) -> str:

@@ -1,4 +1,6 @@
-"""EDGE. Reads back from the outcomes topic which facts were sent within the window (core/repeats.py).
+"""EDGE. Reads back from the outcomes topic what was sent within the window.
+
+That is the facts (core/repeats.py), and the steps of orders (core/sequences.py).
 
 Rules:
  1. It is read after the delay partition was restored. What its former owner ended is settled then.
@@ -8,8 +10,10 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -17,6 +21,7 @@ from pydantic_core import from_json
 
 from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment
+from consumer.core.sequences import SentStep
 from consumer.errors import ConfigurationError
 from consumer.kafka import clients
 from consumer.kafka.topics.scan import StalledError, records_between
@@ -24,9 +29,31 @@ from consumer.kafka.topics.topics import CALL_TIMEOUT_S, RelayTopics, watermarks
 from schemas.dead_letter import Reason
 from schemas.outcome import OutcomeName
 
-Sent = list[tuple[bytes, float]]
-ReadFacts = Callable[[Assignment], Sent]
-"""Returns the facts that a partition's outcomes say were sent, and when. Raises FactsLostError."""
+
+@dataclass(frozen=True, slots=True)
+class SentBefore:
+    """The facts that were sent and when, in seconds since 1970, and the steps of orders."""
+
+    facts: list[tuple[bytes, float]] = field(default_factory=list)
+    steps: list[SentStep] = field(default_factory=list)
+
+    def take(self, value: bytes | None, steps: Collection[str]) -> None:
+        """Add what an outcome says. `steps`: the actions that are steps."""
+        try:
+            outcome = from_json(value or b"")
+            is_sent = outcome["outcome"] == OutcomeName.ACCEPTED or outcome.get("reason") == Reason.OUTCOME_UNKNOWN
+            fact = _fact_in(outcome, is_sent=is_sent)
+            step = _step_in(outcome) if is_sent and outcome.get("action") in steps else None
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return
+        if fact is not None:
+            self.facts.append(fact)
+        if step is not None:
+            self.steps.append(step)
+
+
+ReadFacts = Callable[[Assignment], SentBefore]
+"""Returns what a partition's outcomes say was sent. Raises FactsLostError."""
 
 
 class FactsLostError(Exception):
@@ -34,17 +61,21 @@ class FactsLostError(Exception):
 
 
 def read_facts(
-    properties: clients.Properties, topics: Mapping[str, RelayTopics], window_s: float, clock: Clock
+    properties: clients.Properties,
+    topics: Mapping[str, RelayTopics],
+    window_s: float,
+    clock: Clock,
+    steps: Collection[str] = (),
 ) -> ReadFacts:
-    """Return what reads a partition's facts. For a thread of its own."""
+    """Return what reads a partition's facts and steps. For a thread of its own."""
 
-    def read(assignment: Assignment) -> Sent:
+    def read(assignment: Assignment) -> SentBefore:
         topic = topics[assignment.topic].outcomes
         if topic is None:
             raise FactsLostError("no outcomes are written (outcomes.topic: none)")
         at = topic, assignment.partition
         since_ms = max(0, int((clock() - window_s) * 1000))
-        found: Sent = []
+        found = SentBefore()
         try:
             admin = AdminClient(clients.base(properties), logger=clients.LOGGER)
             low, high = watermarks(admin, [at])[at]
@@ -53,9 +84,7 @@ def read_facts(
                 if start.error is not None:
                     raise clients.exception(start.error, topic)
                 for record in records_between(reader, at, high if start.offset < 0 else max(low, start.offset), high):
-                    sent = sent_fact(clients.raw(record.value()))
-                    if sent is not None:
-                        found.append(sent)
+                    found.take(clients.raw(record.value()), steps)
         except KafkaException as error:
             raise FactsLostError(f"{topic}[{assignment.partition}]: {clients.error_of(error).str()}") from None
         except (StalledError, ConfigurationError) as error:
@@ -66,10 +95,23 @@ def read_facts(
 
 
 def sent_fact(value: bytes | None) -> tuple[bytes, float] | None:
-    """Return the fact that an outcome says was sent, perhaps in doubt, and when it ended; None: none was."""
-    try:
-        outcome = from_json(value or b"")
-        is_sent = outcome["outcome"] == OutcomeName.ACCEPTED or outcome.get("reason") == Reason.OUTCOME_UNKNOWN
-        return (bytes.fromhex(outcome["fact"]), outcome["ended_ms"] / 1000) if is_sent else None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    """Return the fact that an outcome says is not to be sent again, and when it ended; None: there is none."""
+    sent = SentBefore()
+    sent.take(value, ())
+    return next(iter(sent.facts), None)
+
+
+def _fact_in(outcome: dict[str, Any], *, is_sent: bool) -> tuple[bytes, float] | None:
+    if not is_sent and outcome["outcome"] != OutcomeName.SUPERSEDED:
         return None
+    try:
+        return bytes.fromhex(outcome["fact"]), outcome["ended_ms"] / 1000
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _step_in(outcome: dict[str, Any]) -> SentStep | None:
+    connection, order_id, action = (outcome.get(name) for name in ("connection", "order_id", "action"))
+    if not (isinstance(connection, str) and isinstance(order_id, str) and isinstance(action, str)):
+        return None
+    return SentStep(connection, order_id, action, outcome["ended_ms"] / 1000)

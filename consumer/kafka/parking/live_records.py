@@ -2,7 +2,7 @@
 
 Of each record a row is kept (rows.py). Its value is kept as long as there is room. When there is none, the connection
 with the most gives its latest values up: their actions are parked (core/parking.py), and only their facts
-(core/repeats.py) are kept.
+(core/repeats.py) are kept, and the marks of those that supersede others (core/sequences.py).
 
 Rules:
  1. The latest record per key wins.
@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 from consumer.core.open_facts import FACT_BYTES
 from consumer.core.parking import ParkedRecords, cost_of
-from consumer.kafka.parking.rows import Rows
+from consumer.core.sequences import NO_SEQUENCES, Sequences, mark_of_action
+from consumer.kafka.parking.rows import Name, Rows
 from consumer.kafka.records import Unreadable, live_action
 
 # What this version writes begins so (records.pending_value). Another record is read as a whole.
@@ -112,9 +113,12 @@ class _Value(NamedTuple):
 class LiveRecords:
     """The live records of one delay partition."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, sequences: Sequences = NO_SEQUENCES) -> None:
         """Keep values as far as there is room."""
         self._room = room
+        self._sequences = sequences
+        self._superseding = {route.encode() for route in sequences.superseding}
+        self._marks: dict[bytes, bytes] = {}  # by key
         self._rows = Rows()
         self._values: dict[bytes, _Value] = {}
         self._connections: dict[bytes, _Connection] = {}
@@ -136,6 +140,7 @@ class LiveRecords:
             connection = self._connections[connection_name] = _Connection(len(self._connections), self)
         connection.oldest = min(connection.oldest, first_seen)
         self._rows.add(name, offset, len(value), connection.number, is_intent=is_intent, fact=fact)
+        self._mark(name, key, value)
         place = self._rows.place(name)
         if is_intent or place < connection.parked_from:
             size = cost_of(value)
@@ -149,9 +154,18 @@ class LiveRecords:
         """Take a tombstone."""
         self.forget_value(key)
         self._unreadable.pop(key, None)
+        self._marks.pop(key, None)
         name = self._rows.name(key)
         if name is not None:
             self._rows.end(name)
+
+    def _mark(self, name: Name, key: bytes, value: bytes) -> None:
+        """Note the mark of an action that supersedes others. Only then its value is read as a whole."""
+        if not self._superseding or self._rows.route(name) not in self._superseding or key in self._marks:
+            return
+        read = live_action(key, value)
+        if not isinstance(read, Unreadable) and self._sequences.supersedes(read.action):
+            self._marks[key] = mark_of_action(read.action)
 
     def forget_value(self, key: bytes) -> int | None:
         """Keep a record's value no longer. Returns its bytes; None where it was not kept."""
@@ -195,8 +209,10 @@ class LiveRecords:
                     bytes=sum(rows.sizes[row] for row in those),
                     oldest=connection.oldest,
                     facts=rows.facts(those),
+                    marks=bytearray(b"".join(self._marks.get(rows.key(row), b"") for row in those if self._marks)),
                 )
         self._rows = Rows()
+        self._marks.clear()
         self._unreadable.clear()
         self._connections.clear()
         return kept

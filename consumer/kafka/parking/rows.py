@@ -73,6 +73,10 @@ class Rows:
         """Return the place of what a key names (core/places.py)."""
         return self._kinds[name.kind].first_place + name.event * MAX_ITEMS
 
+    def route(self, name: Name) -> bytes:
+        """Return the route of what a key names."""
+        return self._kinds[name.kind].route
+
     def add(self, name: Name, offset: int, size: int, connection: int, *, is_intent: bool, fact: bytes | None) -> None:
         """Add a record: its offset in the delay partition, its bytes, its connection's number and its fact."""
         flags = _LIVE | (_INTENT if is_intent else 0) | (0 if fact is None else _HAS_FACT)

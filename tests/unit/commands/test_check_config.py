@@ -29,6 +29,16 @@ def test_check_config_says_what_run_would_do_and_never_the_key(tmp_path: Path) -
     assert KEY not in result.output
 
 
+def test_check_config_notes_steps_that_may_lose_a_parcel_or_are_forgotten_at_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text("steps: [ConfirmShipment, ConfirmDelivery]\noutcomes: off\n")
+    noted = [line for line in called("check-config", "--config", str(file)).stdout.splitlines() if "steps: " in line]
+    assert [line.partition(": ")[2].partition(",")[0] for line in noted] == [
+        "no outcomes are written",
+        "once one parcel of an order is delivered",
+    ]
+
+
 def test_check_config_says_from_which_file_the_key_comes_and_not_the_key(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(KEY)

@@ -25,6 +25,20 @@ def test_route_says_which_action_an_event_becomes_and_why() -> None:
     assert any("shipped" in line and "is true" in line for line in why)
 
 
+def test_route_says_which_step_an_action_is_and_what_supersedes_what(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text(
+        "steps: [ConfirmOrder, ConfirmShipment]\n"
+        "routes:\n"
+        "  mine: {when: \"type == 'mine'\", action: ConfirmOrder, superseded_by: [shipped, cancelled]}\n"
+    )
+    mine = called("route", "--config", str(file), "-", "-v", stdin=json.dumps({"type": "mine", "orderId": "A"}))
+    assert mine.stdout.splitlines()[2:4] == ["  superseded by cancelled, shipped", "  step 1 of 2"]
+    shipped = called("route", "--config", str(file), "-", "-v", stdin=json.dumps(SHIPPED))
+    assert shipped.stdout.splitlines()[3:5] == ["  supersedes mine", "  step 2 of 2"]
+    assert "supersedes" not in called("route", "--config", str(file), "-", stdin=json.dumps(SHIPPED)).stdout
+
+
 @pytest.mark.parametrize(
     ("route", "said"),
     [

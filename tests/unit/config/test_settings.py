@@ -533,6 +533,9 @@ def test_the_topics_are_held_against_the_longest_window_of_repeats() -> None:
     rules = load(None, {**THREE, "ENGAGE_RELAY__REPEATS": "3h"}).topic_rules
     none = load(None, {**THREE, "ENGAGE_RELAY__REPEATS": "off"}).topic_rules
     assert (rules.repeats_s, none.repeats_s) == (3 * 3600, None)
+    steps = {**THREE, "ENGAGE_RELAY__STEPS": '["ConfirmOrder", "ConfirmDelivery"]'}
+    assert load(None, {**steps, "ENGAGE_RELAY__REPEATS": "off"}).topic_rules.repeats_s == 24 * 3600
+    assert load(None, {**steps, "ENGAGE_RELAY__REPEATS": "3h"}).sequences.window_s == 3 * 3600
 
 
 @pytest.mark.parametrize(
@@ -821,6 +824,21 @@ def test_the_users_routes_come_first_and_null_switches_a_built_in_off(relay: Wor
     left = [name for name in BUILT_IN_ROUTES if name not in ("shipped", "confirmed")]
     assert list(effective) == ["vip", "confirmed", *left]
     assert effective["confirmed"].action == "Custom"
+
+
+def test_what_is_wrong_with_an_orders_sequence_is_told_at_its_place(relay: Workspace) -> None:
+    routes = "routes:\n  mine: {action: ConfirmOrder, superseded_by: [canceled]}\n"
+    (error,) = relay.errors(routes, THREE)
+    assert error.endswith("2:32 routes.mine.superseded_by: name 1 is no route's; did you mean cancelled?")
+    (error,) = relay.errors("steps: [ConfirmOrder, ConfirmOrder]", THREE)
+    assert error.endswith("1:1 steps: name 2 was named before: each action is one step")
+
+
+def test_a_route_that_is_switched_off_supersedes_nothing(relay: Workspace) -> None:
+    routes = "routes: {mine: {action: ConfirmOrder, superseded_by: [cancelled]}, cancelled: null}"
+    assert "name 1 is no route's" in relay.errors(routes, THREE)[0]
+    sequences = relay.load(routes.replace(", cancelled: null", ""), THREE).sequences
+    assert sequences.superseded_by == {"mine": frozenset({"cancelled"})}
 
 
 # JSON Schema

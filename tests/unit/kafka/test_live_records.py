@@ -11,6 +11,7 @@ from consumer.core.open_facts import FACT_BYTES
 from consumer.core.ownership import Assignment
 from consumer.core.parking import cost_of
 from consumer.core.places import place_of
+from consumer.core.sequences import Sequences, mark_of
 from consumer.events.facts import digest_of
 from consumer.events.routing import Routed
 from consumer.kafka.parking.live_records import Kept, LiveRecords, Room
@@ -192,3 +193,19 @@ def test_the_fact_of_an_intent_that_is_parked_is_known_once() -> None:
     of = kept(records)
     assert list(of.parked["default"].offsets) == [2]
     assert bytes(of.parked["default"].facts).hex() == digest_of("default", "f")
+
+
+@pytest.mark.parametrize("room", [0, 3 * SIZE, None], ids=["none", "for some", "for all"])
+def test_a_parked_action_that_supersedes_others_is_marked(room: int | None) -> None:
+    """Where it was not known after a restart, what it supersedes was sent, for it is read back first."""
+    records = LiveRecords(Room(room), Sequences({"earlier": ["r"]}))
+    records.put(key(1), value(1), 1)
+    records.put(action_key(place_of(0, 2), "earlier"), value(2), 2)
+    records.put(key(3), value(3), 3)
+    records.put(key(4), value_of(action(4, shadow=True), 4), 4)
+    records.put(key(5), value(5), 5)
+    records.remove(key(5))
+    of = kept(records).parked
+    marks = of["default"].marks if of else bytearray()
+    mine = [mark_of("default", "A-1", "r", shadow=shadow) for shadow in (False, False, True)]
+    assert bytes(marks) == b"".join(mine[{0: 0, 3 * SIZE: 2, None: 3}[room] :])
