@@ -190,7 +190,9 @@ class Partitions:
                 for result in restored:
                     self._restored(result)
                 self._tick_soon()
-                return
+                done = {each.assignment for each in restored}
+                self._restoring_now -= done
+                assignments = [each for each in assignments if each not in done]
         finally:
             self._restoring_now -= asked
 

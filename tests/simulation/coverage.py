@@ -49,6 +49,7 @@ TO_BE_REACHED = (
     "a parked record was not found",
     "a parked record's offset stayed unknown",
     "a restore left actions parked",
+    "a restore left partitions for later",
     "a repeat was not sent",
     "a fact was accepted again after the window",
     "a redriven event was sent beside its repeats",

@@ -86,7 +86,10 @@ class NotedRestorer(Restorer):
     def restore(
         self, assignments: Iterable[Assignment], patience_s: float | None = None, room: int | None = None
     ) -> list[Restored | Unservable]:
+        assignments = list(assignments)
         restored = super().restore(assignments, patience_s, room)
+        if 0 < len(restored) < sum(map(self._wanted, assignments)):
+            self.reach("a restore left partitions for later")
         for each in restored:
             if isinstance(each, Restored) and each.parked:
                 self.reach("a restore left actions parked")
@@ -126,6 +129,7 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         say=_nothing,
         wanted=source.owns,
         clock=process.clock,
+        at_a_time=4,
         sequences=scheduler.sequences,
     )
     parked = NotedReadBack(

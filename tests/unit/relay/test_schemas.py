@@ -105,8 +105,8 @@ def played(play: Callable[[World], Awaitable[None]]) -> World:
     world = World()
     sleep = asyncio.sleep
 
-    async def at_once(_: float) -> None:
-        world.now += 1.0
+    async def at_once(delay_s: float) -> None:
+        world.now += min(delay_s, 1.0)  # `until` lets none pass, however slow another thread is
         await sleep(0)
 
     async def scene() -> None:
