@@ -1072,10 +1072,11 @@ class Ledger:
         each = last
         while last is not None and each is not None:  # ends at once, unless the action was not the head: rare
             each = each.next
-            if each.offset > entry.offset:
-                break
-            if each.route == entry.route and each.shadow == entry.shadow and each.first_offset is None:
-                latest[each.route] = each.offset
+            if each.first_offset is None:
+                if each.offset > entry.offset:
+                    break
+                if each.route == entry.route and each.shadow == entry.shadow:
+                    latest[each.route] = each.offset
             if each is last:
                 break
         if not latest:

@@ -3,7 +3,8 @@
 What must hold (mutations of the production code that break it: sequence_mutants.py):
  1. Once the record of an action that supersedes an earlier one of its order is committed, no intent of the earlier one
     is committed any more, and its document does not leave under a record that was written later. Excused is one that
-    may have been sent: an intent of it was the last that was written.
+    may have been sent: an intent of it was the last that was written. And one whose later action was parked when
+    parked actions were found to be gone: with their marks.
  2. An action is superseded only by a later one of its order that is pending then, and only if it was surely not sent.
  3. Once it is committed that a step of an order was sent, no intent of an earlier step that came after it is committed
     within the window. Excused is what may have been sent, and what nobody can know: where a restore could not read the
@@ -75,7 +76,7 @@ class SequencesOracle:
                 and self._supersedes(later, event)
             ):
                 gone_at = self._gone_at.get(event.partition, -math.inf)
-                return None if later.first_seen <= gone_at else later
+                return None if later.first_seen <= gone_at + SLACK_S else later
         return None
 
     def _supersedes(self, later: Event, earlier: Event) -> bool:
