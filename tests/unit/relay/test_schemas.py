@@ -105,8 +105,8 @@ def played(play: Callable[[World], Awaitable[None]]) -> World:
     world = World()
     sleep = asyncio.sleep
 
-    async def at_once(_: float) -> None:
-        world.now += 1.0
+    async def at_once(delay_s: float) -> None:
+        world.now += 1.0 if delay_s else 0.0  # to look at something again (`until`) is no time
         await sleep(0)
 
     async def scene() -> None:
