@@ -194,7 +194,8 @@ def _why_no_argument(name: str, value: str) -> str | None:
 
 
 def _check_traps(tree: _Node, text: str) -> None:
-    found = trees.trap(tree, _quoted_names(text))
+    quoted = _quoted_names(text)
+    found = trees.needless_quotes(tree, quoted) or trees.trap(tree, quoted)
     if found is not None:
         name, why = found
         raise ExpressionError(f"{why} (column {max(text.rfind(name), 0) + 1}): `{shown(text)}`")
@@ -204,7 +205,7 @@ def _check_traps(tree: _Node, text: str) -> None:
 
 
 def _quoted_names(text: str) -> frozenset[str]:
-    """Return the names in double quotes that need none: who quotes such a name means a text."""
+    """Return the names in double quotes."""
     tokens = cast("Iterator[dict[str, Any]]", Lexer().tokenize(text))
     return frozenset(str(token["value"]) for token in tokens if token["type"] == "quoted_identifier")
 
@@ -258,7 +259,7 @@ def _search(tree: _Node) -> Search:
     found = _closure(tree)
     if found is not None:
         return found
-    run = _part(tree)
+    run, compares_order = _part(tree), trees.compares_order(tree)
 
     def search(event: object) -> object:
         try:
@@ -268,6 +269,10 @@ def _search(tree: _Node) -> Search:
         except JMESPathTypeError as error:  # its own text repeats the value
             raise EvaluationError(f"failed: {error.function_name}() was given a wrong {error.actual_type}") from None
         except _FAILURES as error:
+            if compares_order and isinstance(error, TypeError):
+                raise EvaluationError(
+                    "failed: it compares a text with a number; number() makes one of a text"
+                ) from None
             raise EvaluationError(f"failed ({type(error).__name__})") from None
         if not _is_json(found):
             raise EvaluationError("gave something that is not JSON")

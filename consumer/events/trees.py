@@ -9,6 +9,7 @@ Names of the record stand beside the event's fields: `headers`, `key`, `meta`, a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -26,6 +27,10 @@ _BEGINNING = frozenset(
     }
 )
 _ALTERNATIVES = frozenset({"or_expression"})
+# Nodes in which a text may stand beside a field.
+_OF_VALUES = frozenset({"function_expression", "multi_select_list", "key_val_pair", "or_expression", "and_expression"})
+_PLAIN_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+_NUMBER = re.compile(r"\s*[+-]?[0-9]+([.,][0-9]+)?\s*")
 
 
 def children(node: Node) -> list[Node]:
@@ -37,6 +42,12 @@ def _with_roots(node: Node, at_root: bool) -> Iterator[tuple[Node, bool]]:
     begins = node["type"] in _BEGINNING
     for index, child in enumerate(children(node)):
         yield child, at_root and not (begins and index) and node["type"] != "expref"
+
+
+def compares_order(node: Node) -> bool:
+    """Tell whether it asks which of two values is greater."""
+    is_order = node["type"] == "comparator" and node["value"] not in ("eq", "ne")
+    return is_order or any(map(compares_order, children(node)))
 
 
 def root_names(node: Node, at_root: bool = True) -> Iterator[str]:
@@ -119,13 +130,42 @@ def _with_children(node: Node, changed: list[Node]) -> Node:
 
 
 def trap(node: Node, quoted: Collection[str], at_root: bool = True) -> tuple[str, str] | None:
-    """Find a field where a text must be meant. Returns its name and what is wrong. `quoted`: names in double quotes."""
+    """Find a field where a text or a number must be meant. Returns its name and what is wrong.
+
+    `quoted`: names in double quotes.
+    """
     found = None
-    if node["type"] == "comparator" and node["value"] in ("eq", "ne"):
-        found = _trap_in_comparison(children(node), quoted, at_root)
+    if node["type"] == "comparator":
+        trap_in = _trap_in_comparison if node["value"] in ("eq", "ne") else _trap_in_order
+        found = trap_in(children(node), quoted, at_root)
+    elif node["type"] in _OF_VALUES:
+        found = _needless_quotes(children(node), quoted, at_root)
     for child, is_root in _with_roots(node, at_root):
         found = found or trap(child, quoted, is_root)
     return found
+
+
+def needless_quotes(node: Node, quoted: Collection[str]) -> tuple[str, str] | None:
+    """Find a text in double quotes that is the whole expression. Returns its name and what is wrong."""
+    return _needless_quotes([node], quoted, at_root=True)
+
+
+def _needless_quotes(nodes: list[Node], quoted: Collection[str], at_root: bool) -> tuple[str, str] | None:
+    """Find a name whose quotes change nothing, and that stands where a text may: no path, no comparison."""
+    for node in nodes:
+        if node["type"] == "field" and node["value"] in quoted and _PLAIN_NAME.fullmatch(str(node["value"])):
+            return str(node["value"]), meant_as_text(str(node["value"]), at_root)
+    return None
+
+
+def _trap_in_order(sides: list[Node], quoted: Collection[str], _: bool) -> tuple[str, str] | None:
+    """Find a number that is written as a text, where `<` and `>` compare: texts are compared letter by letter."""
+    for side in sides:
+        value = side["value"] if side["type"] in ("field", "literal") else None
+        if isinstance(value, str) and (side["type"] == "literal" or value in quoted) and _NUMBER.fullmatch(value):
+            number = value.strip().replace(",", ".")
+            return value, f"{value} is no number here: a number stands in backticks, `{number}`, and number() makes one"
+    return None
 
 
 def _trap_in_comparison(sides: list[Node], quoted: Collection[str], at_root: bool) -> tuple[str, str] | None:

@@ -56,6 +56,7 @@ ASK_RETRY_S = 0.5
 POLL_S = 0.2
 POSITION_BEHIND = 64  # records before the low-water mark that are read first to find the position record
 AT_ONCE = 1000
+AT_A_TIME = 100_000  # records of several partitions: they are read in a few seconds
 
 
 class RestoreError(Exception):
@@ -180,10 +181,12 @@ class Restorer:
         wanted: Callable[[Assignment], bool],
         clock: Clock,
         sequences: Sequences = NO_SEQUENCES,
+        at_a_time: int = AT_A_TIME,
     ) -> None:
         """`topics` and `identities` by source topic. `say` takes a line for the operator.
 
         `wanted` tells whether an assignment is still ours. `sequences`: of what is parked, which supersedes others.
+        `at_a_time`: see `restore`.
         """
         self._sequences = sequences
         self._reader = reader
@@ -192,6 +195,7 @@ class Restorer:
         self._say = say
         self._wanted = wanted
         self._clock = clock
+        self._at_a_time = at_a_time
         self._patience_s = GIVE_UP_S
 
     def restore(
@@ -199,7 +203,9 @@ class Restorer:
     ) -> list[Restored | Unservable]:
         """Restore what is still wanted of these; give up after `patience_s` (GIVE_UP_S) without progress.
 
-        What is more than `room` bytes is parked (core/parking.py).
+        Where they hold more than `at_a_time` records, only some are restored, those with the fewest first: whoever
+        serves them need not wait for all. Ask again for the others. What is more than `room` bytes is parked
+        (core/parking.py): those that are restored get their part of it.
 
         Raises RestoreError, IdentityError or StartUnknownError.
         """
@@ -216,22 +222,14 @@ class Restorer:
             ids = self._check_ids({a.topic for a in wanted})  # of the topics that have these ends,
         except KafkaException as error:
             raise RestoreError(clients.error_of(error).str()) from None
-        readings: dict[Assignment, _Reading] = {}
-        kept = Room(room)
-        for a in wanted:
-            low, high = marks[delay[a]]
-            mark = committed.get(delay[a])
-            if mark is not None and not low <= mark <= high:
-                self._say(
-                    f"{delay[a][0]}[{a.partition}] holds {low} to {high}, its low-water mark is {mark}: the topic was "
-                    "deleted or cut, and what was pending there is gone"
-                )
-                mark = None
-            if source[a] not in committed:
-                mark = None  # then the position record decides, and it may lie before the mark
-            readings[a] = _Reading(
-                start=low if mark is None else mark, end=high, live=LiveRecords(kept, self._sequences)
-            )
+        held = {a: self._held(delay[a], marks[delay[a]], committed, source[a]) for a in wanted}
+        all_held = sum(map(len, held.values()))
+        wanted = _first(held, self._at_a_time)
+        share = 1.0 if not all_held else sum(len(held[a]) for a in wanted) / all_held
+        kept = Room(None if room is None else int(share * room))
+        readings = {
+            a: _Reading(start=held[a].start, end=held[a].stop, live=LiveRecords(kept, self._sequences)) for a in wanted
+        }
         self._read({delay[a]: a for a in wanted}, readings)  # then the records.
         self._read_positions({a: delay[a] for a in wanted}, readings, {a: marks[delay[a]][0] for a in wanted})
         recorded = {a: self._position(a, readings[a]) for a in wanted if self._wanted(a)}
@@ -257,6 +255,22 @@ class Restorer:
             )
             found.append(self._with_outcomes(restored, readings[a].position, ids))
         return found
+
+    def _held(
+        self, delay: Partition, marks: Watermarks, committed: Mapping[Partition, int], source: Partition
+    ) -> range:
+        """Return the offsets of a delay partition that are to be read (rule 3)."""
+        low, high = marks
+        mark = committed.get(delay)
+        if mark is not None and not low <= mark <= high:
+            self._say(
+                f"{delay[0]}[{delay[1]}] holds {low} to {high}, its low-water mark is {mark}: the topic was "
+                "deleted or cut, and what was pending there is gone"
+            )
+            mark = None
+        if source not in committed:
+            mark = None  # then the position record decides, and it may lie before the mark
+        return range(low if mark is None else mark, high)
 
     def _committed(self, wanted: list[Assignment]) -> dict[Partition, int]:
         source = [(a.topic, a.partition) for a in wanted]
@@ -414,6 +428,18 @@ class Restorer:
             return self._reader.is_known(self._topics[topic])
         except KafkaException as error:
             raise RestoreError(clients.error_of(error).str()) from None
+
+
+def _first(held: Mapping[Assignment, range], at_a_time: int) -> list[Assignment]:
+    """Return those that are read first: the ones with the fewest records, and no more than that, but one at least."""
+    first: set[Assignment] = set()
+    records = 0
+    for assignment in sorted(held, key=lambda each: len(held[each])):
+        records += len(held[assignment])
+        if first and records > at_a_time:
+            break
+        first.add(assignment)
+    return [each for each in held if each in first]
 
 
 def _restored(

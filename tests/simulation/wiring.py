@@ -22,6 +22,7 @@ from consumer.core.pacing import Pace, PollSchedule
 from consumer.core.repeats import Repeats
 from consumer.engage.client import EngageClient
 from consumer.events.routing import Router
+from consumer.kafka.control.asked_for import AskedFor
 from consumer.kafka.facts import Fact
 from consumer.kafka.journal.low_water_mark import Pinning
 from consumer.kafka.parking.read_back import ParkedRecord, ReadBack
@@ -85,7 +86,10 @@ class NotedRestorer(Restorer):
     def restore(
         self, assignments: Iterable[Assignment], patience_s: float | None = None, room: int | None = None
     ) -> list[Restored | Unservable]:
+        assignments = list(assignments)
         restored = super().restore(assignments, patience_s, room)
+        if 0 < len(restored) < sum(map(self._wanted, assignments)):
+            self.reach("a restore left partitions for later")
         for each in restored:
             if isinstance(each, Restored) and each.parked:
                 self.reach("a restore left actions parked")
@@ -125,6 +129,7 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         say=_nothing,
         wanted=source.owns,
         clock=process.clock,
+        at_a_time=4,
         sequences=scheduler.sequences,
     )
     parked = NotedReadBack(
@@ -166,6 +171,8 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         heartbeats=HEARTBEATS,
         check_interval_s=CHECK_INTERVAL_S,
         control=SimulatedControl(process, inbox.put),
+        asked_for=AskedFor(lambda: SimulatedReader(process), topics={TOPICS.source: TOPICS}, clock=process.clock),
+        incarnations={TOPICS.source: process.identity.incarnation},
         log=cast(
             "BoundLogger",
             SimpleNamespace(info=_nothing, warning=_nothing, error=partial(scheduler.set_apart, process)),

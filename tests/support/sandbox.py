@@ -30,7 +30,7 @@ from consumer.kafka.journal.journal import Journal
 from consumer.kafka.journal.low_water_mark import PINNING, Pinning
 from consumer.kafka.journal.writes import DeadLetter, Put, Write
 from consumer.kafka.records import DeadLetterRecord, position_value, without_value
-from consumer.kafka.restore import KafkaReader, Restored, Restorer, Unservable
+from consumer.kafka.restore import AT_A_TIME, KafkaReader, Restored, Restorer, Unservable
 from consumer.kafka.topics.topics import RelayTopics, create, partition_counts, watermarks
 from schemas.dead_letter import Reason
 from schemas.pending_action import POSITION_KEY, SourceIdentity
@@ -197,9 +197,13 @@ class Sandbox:
         return producer
 
     def restore(
-        self, *assignments: Assignment, wanted: Callable[[Assignment], bool] = lambda _: True
+        self,
+        *assignments: Assignment,
+        wanted: Callable[[Assignment], bool] = lambda _: True,
+        room: int | None = None,
+        at_a_time: int = AT_A_TIME,
     ) -> list[Restored]:
-        """Restore as the relay does; what it says for the operator is in `said`."""
+        """Restore as the relay does; what it says for the operator is in `said`. `at_a_time`: of the first call."""
         self._wanted = wanted
         if self._restorer is None:
             reader = KafkaReader(self.properties)
@@ -211,9 +215,10 @@ class Sandbox:
                 say=self.said.append,
                 wanted=self._is_wanted,
                 clock=steady_clock(),
+                at_a_time=at_a_time,
             )
         restored: list[Restored] = []
-        for each in self._restorer.restore(assignments or [self.assignment()]):
+        for each in self._restorer.restore(assignments or [self.assignment()], room=room):
             if isinstance(each, Unservable):
                 raise each.error
             restored.append(each)

@@ -5,8 +5,8 @@ Rules:
  2. Group commit: what is submitted during one transaction goes into the next one. Where nobody waits for it, a write
     waits for company as well, for PATIENCE_S at the most. At a shop's ordinary rate an action is three writes, seconds
     apart, and a transaction of one record costs as much as one of ten.
- 3. What others wait for never waits: an intent, a tombstone (until it is there, a crash leaves its action in doubt), a
-    dead letter, a barrier. It takes along what was submitted before it.
+ 3. What others wait for never waits: an intent, what ends one (until it is there, a crash leaves its action in doubt),
+    a dead letter, a barrier. It takes along what was submitted before it.
 """
 
 from __future__ import annotations
@@ -89,10 +89,13 @@ class WaitingWrites:
 
 
 def may_wait(write: Item) -> bool:
-    """Tell whether nobody waits for it: a new action is polled before it is safe, and a position is only progress."""
+    """Tell whether nobody waits for it: a new action is polled before it is safe, and a position is only progress.
+
+    A record without a position, even of no intent, takes the place of an intent: its action was surely not processed.
+    """
     match write:
         case Put(intent=None, keeps=None, outcome=None):
-            return True
+            return write.next_offset is not None or write.with_next
         case Position(outcomes=()):
             return True
         case _:

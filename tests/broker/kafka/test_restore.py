@@ -224,6 +224,21 @@ def test_a_new_partition_of_a_known_topic_loses_no_first_events(sandboxes: Sandb
     assert (new.next_offset, new.position_known) == (0, False)
 
 
+def test_the_partitions_with_the_fewest_records_are_served_while_others_are_still_read(
+    sandboxes: SandboxFactory,
+) -> None:
+    sandbox = sandboxes(partitions=3)
+    for partition, records in enumerate((40, 2, 3)):
+        sandbox.write(sandbox.topics.delay, [(b"0:%d:r" % n, b"pending") for n in range(records)], partition)
+        sandbox.write(sandbox.topics.delay, [sandbox.position(0, partition)], partition)
+    many, few, some = map(sandbox.assignment, range(3))
+    first = sandbox.restore(many, few, some, at_a_time=10)
+    then = sandbox.restore(many)
+
+    assert {each.assignment for each in first} == {few, some}
+    assert [(each.assignment, each.records_read) for each in then] == [(many, 41)]
+
+
 def test_a_failover_does_not_stop_restores(strict_broker: KafkaBroker, sandboxes: SandboxFactory) -> None:
     """librdkafka's admin client keeps asking the leaders that it remembers, and does not renew them."""
     sandbox = sandboxes(broker=strict_broker)

@@ -121,7 +121,7 @@ ARROWS = {
     State.QUEUED: {State.WAITING, State.TAGGED, State.HOLDING},
     State.WAITING: {State.DUE},
     State.DUE: {State.POLLING, State.SAVING},
-    State.POLLING: {State.WAITING, State.TAGGED},
+    State.POLLING: {State.WAITING, State.TAGGED, State.HOLDING},  # to HOLDING: given up in doubt
     State.TAGGED: {State.SAVING},
     State.SAVING: {State.READY},
     State.READY: {State.SENDING, State.TAGGED, State.DUE},
@@ -465,7 +465,9 @@ class Relays(RuleBasedStateMachine):
         effects = self.ledger.do(lambda ledger: ledger.poll_answered(poll.action_id, outcome, now))
         if any(isinstance(effect, Close) for effect in effects):
             assert isinstance(poll.target, Job), "ended by another answer than its job's"
-            self.process(poll)
+            # Asked again after a crash, the job says once more what Engage did once.
+            if poll.action_id.offset not in self.partitions[poll.action_id.assignment.partition].processed:
+                self.process(poll)
         self.submit(effects)
 
     def action_answered(self, send: Send, outcome: SendOutcome) -> None:

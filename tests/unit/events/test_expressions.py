@@ -84,11 +84,54 @@ def test_an_error_is_found_when_it_is_compiled_and_says_where(text: str, why: st
     assert str(raised.value) == why
 
 
+NAMES_A_FIELD = "`{0}` names a field here: a text stands in single quotes, '{0}' (the field is event.{0})"
+NO_NUMBER = "{0} is no number here: a number stands in backticks, `{1}`, and number() makes one"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('contains("shipped", status)', NAMES_A_FIELD.format("shipped")),
+        ('not_null(status, "unknown")', NAMES_A_FIELD.format("unknown")),
+        ('status || "unknown"', NAMES_A_FIELD.format("unknown")),
+        ("['a', \"b\"]", NAMES_A_FIELD.format("b")),
+        ('{language: "sv"}', NAMES_A_FIELD.format("sv")),
+        ('"sv"', NAMES_A_FIELD.format("sv")),
+        ('total > "100"', NO_NUMBER.format("100", "100")),
+        ("total >= '99.50'", NO_NUMBER.format("99.50", "99.50")),
+        ("'1,5' < total", NO_NUMBER.format("1,5", "1.5")),
+        ("lines[?quantity > '1']", NO_NUMBER.format("1", "1")),
+    ],
+)
+def test_what_cannot_mean_what_it_says_is_refused(text: str, why: str) -> None:
+    with pytest.raises(ExpressionError) as raised:
+        compile_expression(text)
+    assert str(raised.value).startswith(why)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\"status\" == 'shipped'",
+        'order."status"',
+        '"order".status',
+        '"order-id"',
+        'lines[?"shipped"]',
+        '{"language": locale}',
+        "day > '2026-01-01'",
+        "total > `100`",
+        "number(total) > `100`",
+    ],
+)
+def test_quotes_where_only_a_name_can_be_meant_are_none_of_them(text: str) -> None:
+    compile_expression(text)
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
         ("length(a)", "failed: length() was given a wrong number"),
-        ("a < b", "failed (TypeError)"),
+        ("a < b", "failed: it compares a text with a number; number() makes one of a text"),
         ("to_number('1e999')", "gave something that is not JSON"),
         ("{x: [to_number('-1e999')]}", "gave something that is not JSON"),
         ("&a", "gave something that is not JSON"),

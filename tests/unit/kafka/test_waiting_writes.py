@@ -121,7 +121,8 @@ def test_what_is_left_of_a_long_queue_is_as_urgent_as_its_writes(queue: Queue) -
     [
         intent(0),
         Tombstone(ASSIGNMENT, b"0:0:r"),
-        Put(ASSIGNMENT, b"0:0:r", b"progress", outcome=ENDED),
+        Put(ASSIGNMENT, b"0:0:r", b"withdrawn"),
+        Put(ASSIGNMENT, b"0:0:r", b"a second record", next_offset=1, outcome=ENDED),
         Position(ASSIGNMENT, 1, outcomes=(ENDED,)),
         Barrier(ASSIGNMENT),
     ],
@@ -136,3 +137,7 @@ def test_what_others_wait_for_never_waits(queue: Queue, write: Item) -> None:
 
 def test_a_position_alone_is_only_progress() -> None:
     assert may_wait(Position(ASSIGNMENT, 1))
+
+
+def test_all_new_actions_of_one_event_may_wait() -> None:
+    assert may_wait(Put(ASSIGNMENT, b"0:0:r", b"pending", with_next=True))

@@ -106,7 +106,7 @@ def played(play: Callable[[World], Awaitable[None]]) -> World:
     sleep = asyncio.sleep
 
     async def at_once(delay_s: float) -> None:
-        world.now += 1.0 if delay_s else 0.0  # to look at something again (`until`) is no time
+        world.now += min(delay_s, 1.0)  # `until` lets none pass, however slow another thread is
         await sleep(0)
 
     async def scene() -> None:
