@@ -138,7 +138,8 @@ class Requests:
                 continue
             if request.what == "send_again":
                 is_present = request.incarnation == self._incarnations.get(request.topic, 0)
-                is_unread = is_present and not self._outbox.has_read(assignment, request.offset)
+                is_read = request.dead_letter is not None or self._outbox.has_read(assignment, request.offset)
+                is_unread = is_present and not is_read
                 if is_unread or not self._has_room(assignment):
                     self._wait(request, RETRY_S, now)
                     continue

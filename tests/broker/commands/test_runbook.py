@@ -64,7 +64,7 @@ def pods(tmp_path: Path, bootstrap_servers: str, source: str) -> Iterator[Callab
     """Return what makes a pod beside a source with twenty dead letters that Engage refused."""
     producer = Producer({"bootstrap.servers": bootstrap_servers})
     for number in range(20):
-        event = SourceEvent(topic=source, partition=0, offset=number, timestamp_ms=None, key=b"A", value=b"{}")
+        event = SourceEvent(topic=source, partition=0, offset=number, timestamp_ms=None, key=b"A", value=EVENT.encode())
         dead_letter = dead_letter_of_event(event, Reason.REJECTED, "not there", 1_762_257_600.0, "shipped")
         producer.produce(
             f"{source}.engage.dead-letters", dead_letter.value, dead_letter.key, 0, headers=dead_letter.headers
