@@ -48,6 +48,7 @@ from consumer.events.deciding import decide
 from consumer.events.guards import Shadow
 from consumer.events.routing import UNKNOWN_TIME_MS, Routed, Several
 from consumer.kafka import clients
+from consumer.kafka.control.asked_for import AskedFor
 from consumer.kafka.control.reader import ControlReader
 from consumer.kafka.dead_letters.waiting import WaitingDeadLetters
 from consumer.kafka.identity.identity import unknown_ids
@@ -361,6 +362,7 @@ def _relay(
         clock=clock,
         report=inbox.put,
         replace_too_large=partial(replace_too_large, clock=clock, tracing=tracing),
+        control=settings.control_topic,
     )
     restorer = Restorer(
         KafkaReader(settings.kafka),
@@ -409,6 +411,8 @@ def _relay(
         unknown_schema_grace_s=0.0 if settings.registry is None else settings.registry.unknown_schema_grace,
         drained=drained,
         control=None if control is None else ControlReader(settings.kafka, control, inbox.put),
+        asked_for=AskedFor(lambda: KafkaReader(settings.kafka), topics=topics, clock=clock),
+        incarnations={name: each.incarnation for name, each in ground.identities.items()},
     )
 
 

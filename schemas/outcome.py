@@ -30,7 +30,7 @@ class OutcomeName(StrEnum):
     SUPERSEDED = "superseded"  # a later event of its order took its place while it waited
     WITHHELD = "withheld"  # its connection is for other orders, or a person discards what is paused
     SHADOW = "shadow"  # the relay runs without sending
-    DISCARDED = "discarded"  # a person dropped it
+    DROPPED = "dropped"  # a person ended it while it was pending
 
 
 class _Contract(BaseModel):
@@ -69,5 +69,8 @@ class Outcome(_Contract):
     sends: int = Field(0, description="Times that the action was sent.")
     trace_id: str | None = Field(None, description="The W3C trace id of its processing, or of its event.")
     asked_by: str = Field(
-        "event", description="`event`; or who had it sent again: `redrive of TOPIC/PARTITION/OFFSET`."
+        "event",
+        description="`event`; or who had it sent again: `resend ID`, with the request's id, or `redrive of "
+        "TOPIC/PARTITION/OFFSET`.",
     )
+    why_asked: str | None = Field(None, description="Why it was asked for, in that person's words.")

@@ -134,6 +134,10 @@ class RoutedAction(_Contract):
     )
     item: int | None = Field(None, description="Which of its event's items it is for, from 0; null: for the event.")
     fact: str | None = Field(None, description="Digest (hex) of what is sent once only within the window.")
+    asked_by: str | None = Field(
+        None, description="A person asked for it: the command and the request's id; null: it came with its event."
+    )
+    why_asked: str | None = Field(None, description="Why, in that person's words.")
     shadow: bool = Field(False, description="It was read in a shadow run: it ends where it would be sent.")
     source: SourceRecord
 

@@ -58,6 +58,11 @@ ADVICE: Mapping[str, str] = {
     "partitions stand still": "see `reason` ([EngageRelayStalled](runbook.md#engagerelaystalled))",
     "paused": "a person asked for it: `engage-relay pauses` says why ([quiet mode](quiet-mode.md))",
     "resumed": NOTHING,
+    "sent again, as a person asked": NOTHING,
+    "a request was refused": "what asked for it has the same answer: see `why`",
+    "a request cannot be carried out yet": "see `why`; it is tried again every few seconds",
+    "requests cannot be carried out: their answers are refused": "give the relay Write on the control topic "
+    "([SECURITY.md](https://github.com/voyado/engage-relay/blob/main/SECURITY.md)); mail goes on meanwhile",
     "records of the control topic cannot be read, and are ignored": "run one version everywhere, and pause again "
     "([EngageRelayControlUnreadable](runbook.md#engagerelaycontrolunreadable))",
     "the control topic cannot be read; the pauses that are known hold on": "see `why`: a right is missing, or the "

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from schemas import DIALECT
-from schemas.control import PauseRecord
+from schemas.control import PauseRecord, RequestRecord
 from schemas.dead_letter import DeadLetterHeaders
 from schemas.engage import ActionRequest, JobAnswer, OrderAnswer
 from schemas.order_event import OrderEvent
@@ -32,6 +32,7 @@ CONTRACTS: dict[str, type[BaseModel]] = {
     "dead-letter-headers": DeadLetterHeaders,
     "outcome": Outcome,
     "pause-record": PauseRecord,
+    "request-record": RequestRecord,
     "engage-action-request": ActionRequest,
     "engage-job-answer": JobAnswer,
     "engage-order-answer": OrderAnswer,

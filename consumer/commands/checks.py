@@ -178,6 +178,7 @@ def _control(admin: AdminClient, topic: str) -> Iterator[Finding]:
         yield Finding("note", f"topics: {line}")
     yield Finding("ok", f"topics: {topic} fits")
     yield _granted(admin, {topic: {AclOperation.READ}}, f"read {topic}", topic)
+    yield _granted(admin, {topic: {AclOperation.WRITE}}, f"answer requests in {topic}", topic)
 
 
 def _rights(admin: AdminClient, each: topics.RelayTopics) -> Finding:

@@ -16,6 +16,7 @@ import typer
 from consumer.commands import config, dead_letters, output, pending, topics
 from consumer.commands.check_config import check_config
 from consumer.commands.control.pauses import pause, pauses, resume
+from consumer.commands.control.resend import resend
 from consumer.commands.examples import give_examples
 from consumer.commands.exits import EXIT_CODES, exit_codes, refuse
 from consumer.commands.options import Config, loaded, with_max_age
@@ -152,6 +153,7 @@ app.command()(reconcile)
 app.command()(pause)
 app.command()(resume)
 app.command()(pauses)
+app.command()(resend)
 app.command("verify-engage")(verify_engage)
 app.add_typer(config.app, name="config")
 app.add_typer(topics.app, name="topics")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from consumer.commands import output
+from consumer.commands.control.asking import NOBODY, WAIT_S, NoWait, checked_reason, control_topic
 from consumer.commands.exits import exit_codes, refuse
 from consumer.commands.options import (
     AsJson,
@@ -38,7 +39,7 @@ from consumer.commands.single.ids import place_in
 
 if TYPE_CHECKING:
     from consumer.config.settings import Settings
-    from consumer.kafka.dead_letters.redrive import Coordinates, DeadLetter, Selection
+    from consumer.kafka.dead_letters.redrive import Coordinates, DeadLetter, Redrive, Selection
     from consumer.kafka.topics.scan import Gap
 
 
@@ -134,20 +135,34 @@ def dead_letters_redrive(
     only_mark: Annotated[
         bool, typer.Option("--only-mark", help="Send nothing: mark them as dealt with, so that they do not wait.")
     ] = False,
+    why: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Why, for everybody who looks at the order.", show_default=False),
+    ] = None,
+    to_source: Annotated[
+        bool,
+        typer.Option(
+            "--to-source", help="Send the events back to their source, where its other readers see them, too."
+        ),
+    ] = False,
     yes: Yes = False,
+    no_wait: NoWait = False,
     as_json: AsJson = False,
     look: OutputOfObjects = None,
 ) -> None:
-    """Send the events of dead letters back to their source.
+    """Send the events of dead letters once more.
 
-    Each goes to its own partition. Select them by line, offset, reason or time (all conditions must hold), or say
-    --all. Without lines or offsets, a terminal is asked first, with their number. Each dead letter is redriven once:
-    its event and a mark are written in one transaction. Exit code 1 where one of them could not be redriven.
+    The relay that owns a dead letter's partition makes its action again. With --to-source the event goes back to its
+    source instead. Select them by line, offset, reason or time (all conditions must hold), or say --all. Without lines
+    or offsets, a terminal is asked first, with their number. Each dead letter is redriven once: that it was is written
+    in one transaction with what is sent. Exit code 1 where one of them could not be redriven, or nobody answers.
     """
     with exit_codes():
         settings = loaded(config)
-        from consumer.kafka.dead_letters.redrive import Redrive, redrive
+        from consumer.kafka.dead_letters.redrive import redrive
 
+        asks = not (to_source or only_mark)
+        _check_way(settings, why, asks=asks, no_wait=no_wait)
         if not (file or source_offset or dead_letter_offset or reason or since or every):
             refuse("name the dead letters: FILE, --source-offset, --dead-letter-offset, --reason or --since; or --all")
         coordinates = None
@@ -164,40 +179,92 @@ def dead_letters_redrive(
         reach(settings)
         if coordinates is None and not source_offset and not dry_run:
             sure(partial(_question, settings, selection, only_mark=only_mark), yes=yes)
-        failed = False
-        counts: Counter[str] = Counter()
-        listed = output.YamlList() if look == "yaml" else None
-        for each in redrive(settings.kafka, settings.topics, selection, dry_run=dry_run, only_mark=only_mark):
-            if not isinstance(each, Redrive):
-                failed = True
-                output.notice(each)
-                continue
-            failed = failed or each.result == "failed"
-            counts[each.result] += 1
-            to = None if each.to is None else f"{each.to[0]}[{each.to[1]}]"
-            row = {**_named(each.coordinates), "result": each.result, "to": to, "why": each.why}
-            if listed is not None:
-                listed.add(row)
-            elif as_json or look == "json":
-                output.json_line(row)
-            else:
-                would = "would be marked" if only_mark else f"would be redriven to {to}"
-                words = {"redriven": f"redriven to {to}", "marked": "marked, nothing was sent", "chosen": would}
-                output.data(f"{each.coordinates}: {words.get(each.result, f'{each.result}: {each.why}')}")
+        if asks and not dry_run:
+            found = _asked(settings, selection, why, no_wait=no_wait)
+        else:
+            found = redrive(settings.kafka, settings.topics, selection, dry_run=dry_run, only_mark=only_mark)
+        counts = _shown(found, only_mark=only_mark, look="json" if as_json else look)
+        nobody = bool(counts["asked"]) and not no_wait
+        if nobody:
+            output.notice(NOBODY)
+        raise typer.Exit(int(nobody or bool(counts["failed"] or counts["gap"])))
+
+
+def _check_way(settings: Settings, why: str | None, *, asks: bool, no_wait: bool) -> None:
+    """See that what was said fits the way that was chosen; else end with exit code 2."""
+    if asks:
+        control_topic(settings)
+    if why is not None:
+        checked_reason(why, "--why")
+    if not asks and (why is not None or no_wait):
+        refuse("--why and --no-wait: not with --to-source or --only-mark, which ask nobody")
+
+
+def _shown(found: Iterable[Redrive | Gap], *, only_mark: bool, look: str | None) -> Counter[str]:
+    """Print what became of each, and return how many became what; what could not be read is a `gap`."""
+    from consumer.kafka.dead_letters.redrive import Redrive
+
+    counts: Counter[str] = Counter()
+    listed = output.YamlList() if look == "yaml" else None
+    for each in found:
+        if not isinstance(each, Redrive):
+            counts["gap"] += 1
+            output.notice(each)
+            continue
+        counts[each.result] += 1
+        to = None if each.to is None else f"{each.to[0]}[{each.to[1]}]"
+        row = {**_named(each.coordinates), "result": each.result, "to": to, "why": each.why}
         if listed is not None:
-            listed.end()
-        if counts.total() > 1:
-            output.notice(", ".join(f"{count} {_COUNTED[result]}" for result, count in counts.items()))
-        raise typer.Exit(int(failed))
+            listed.add(row)
+        elif look == "json":
+            output.json_line(row)
+        else:
+            words = {
+                "redriven": f"redriven to {to}" if each.why is None else f"redriven: {each.why}",
+                "marked": "marked, nothing was sent",
+                "chosen": "would be marked" if only_mark else f"would be redriven to {to}",
+                "asked": f"asked for: {each.why}",
+            }
+            output.data(f"{each.coordinates}: {words.get(each.result, f'{each.result}: {each.why}')}")
+    if listed is not None:
+        listed.end()
+    if sum(counts[result] for result in _COUNTED) > 1:
+        output.notice(", ".join(f"{count} {_COUNTED[name]}" for name, count in counts.items() if name in _COUNTED))
+    return counts
 
 
 _COUNTED: dict[str, str] = {
     "chosen": "would be taken",
     "redriven": "redriven",
+    "asked": "not answered yet",
     "marked": "marked",
     "skipped": "skipped",
     "failed": "failed",
 }
+
+
+def _asked(settings: Settings, selection: Selection, why: str | None, *, no_wait: bool) -> Iterator[Redrive | Gap]:
+    """Ask the relay to redrive them, and yield what became of each."""
+    from consumer.core.requests import Request
+    from consumer.kafka.control.asking import MAX_OPEN, ask
+    from consumer.kafka.dead_letters.redrive import Coordinates, Redrive, requests_for
+
+    requests: list[Request] = []
+    for each in requests_for(settings.kafka, settings.topics, selection, why, time.time()):
+        if isinstance(each, Request):
+            requests.append(each)
+        else:
+            yield each
+    if no_wait and len(requests) > MAX_OPEN:
+        refuse(f"--no-wait: only for up to {MAX_OPEN} dead letters; these are {len(requests)}")
+    for told in ask(settings.kafka, control_topic(settings), requests, wait_s=0.0 if no_wait else WAIT_S):
+        request = told.request
+        assert request.dead_letter is not None  # noqa: S101 - of each of them
+        at, to = Coordinates(*request.dead_letter), (request.topic, request.partition)
+        if told.answer is None:
+            yield Redrive(at, "asked", to, f"request {request.id}")
+        else:
+            yield Redrive(at, "redriven" if told.answer.is_done else "failed", to, told.answer.detail)
 
 
 def _question(settings: Settings, selection: Selection, *, only_mark: bool) -> str:

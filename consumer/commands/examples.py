@@ -23,6 +23,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'engage-relay resume 3f0a9c1e --reason "the carrier is back"',
     ),
     "pauses": ("engage-relay pauses", "engage-relay pauses --ended --json"),
+    "resend": (
+        'engage-relay resend A-4711 --reason "the customer deleted the e-mail"',
+        'engage-relay resend A-4711 --action ConfirmShipment --reason "the first one had a wrong link"',
+        'engage-relay resend A-4711 --event orders/3/4711 --item 1 --reason "the second parcel"',
+    ),
     "run": (
         "engage-relay run --config relay.yaml",
         "engage-relay run --config relay.yaml --from latest --create-topics",
@@ -59,6 +64,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "topics adopt": ("engage-relay topics adopt orders --from recorded",),
     "pending list": ("engage-relay pending list --order-id A-1", "engage-relay pending list --older-than 1h --json"),
     "pending show": ("engage-relay pending show 0:17", "engage-relay pending show orders/0/17 --item 1 --json"),
+    "pending retry-now": ('engage-relay pending retry-now 0:17 --reason "the contact is there now"',),
+    "pending drop": ('engage-relay pending drop 0:17 --reason "the order was a test"',),
     "dead-letters list": (
         "engage-relay dead-letters list --since 2d --output wide",
         "engage-relay dead-letters list --reason rejected --json",

@@ -6,11 +6,13 @@ import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from consumer.commands import output
+from consumer.commands.control.asking import NoWait, Why, asked, checked_reason, control_topic
 from consumer.commands.exits import exit_codes, refuse
 from consumer.commands.options import AsJson, Config, Limit, Output, connections, loaded, look_of, reach, without_gaps
 from consumer.commands.single.ids import coordinates_of
@@ -24,7 +26,16 @@ if TYPE_CHECKING:
     from consumer.kafka.topics.topics import RelayTopics
 
 
-app = typer.Typer(help="List and show the actions that are still pending.", no_args_is_help=True)
+app = typer.Typer(help="List, show, hasten and drop pending actions.", no_args_is_help=True)
+
+
+Identifier = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="Where its event is in the source: TOPIC/PARTITION/OFFSET or PARTITION:OFFSET."),
+]
+Item = Annotated[
+    int | None, typer.Option(min=0, help="Which of its event's items (a route's `each`).", show_default=False)
+]
 
 
 @app.command("list")
@@ -76,21 +87,8 @@ def pending_list(
 
 
 @app.command("show")
-def pending_show(
-    identifier: Annotated[
-        str,
-        typer.Argument(
-            metavar="ID", help="Where its event is in the source: TOPIC/PARTITION/OFFSET or PARTITION:OFFSET."
-        ),
-    ],
-    *,
-    config: Config = None,
-    item: Annotated[
-        int | None, typer.Option(min=0, help="Which of its event's items (a route's `each`).", show_default=False)
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show one pending action: its order, route and times, and why it waits.
+def pending_show(identifier: Identifier, *, config: Config = None, item: Item = None, as_json: AsJson = False) -> None:
+    """Show one pending action, and why it waits.
 
     Exit code 2 where none is pending or several are, 1 where not everything could be read.
     """
@@ -110,6 +108,73 @@ def pending_show(
         shown = dict(facts_of(only, now_ms, settings.polling.deadline, _pauses(settings)))
         output.facts(shown, as_json=as_json)
         raise typer.Exit(int(bool(gaps)))
+
+
+@app.command("retry-now")
+def pending_retry_now(
+    identifier: Identifier, *, reason: Why, config: Config = None, item: Item = None, no_wait: NoWait = False
+) -> None:
+    """Let an action's next poll or send be due now.
+
+    Nothing is repeated that Engage may be at work on. Exit code 1 where it is refused or nobody answers.
+    """
+    _ask("retry_now", identifier, reason, config, item, no_wait=no_wait)
+
+
+@app.command("drop")
+def pending_drop(
+    identifier: Identifier, *, reason: Why, config: Config = None, item: Item = None, no_wait: NoWait = False
+) -> None:
+    """End a pending action, and send nothing: its outcome is `dropped`.
+
+    What is under way is waited for. If Engage may have it, it becomes a dead letter `outcome_unknown`.
+    Exit code 1 where it is refused or nobody answers.
+    """
+    _ask("drop", identifier, reason, config, item, no_wait=no_wait)
+
+
+def _ask(
+    what: Literal["retry_now", "drop"],
+    identifier: str,
+    reason: str,
+    config: Path | None,
+    item: int | None,
+    *,
+    no_wait: bool,
+) -> None:
+    with exit_codes():
+        reason = checked_reason(reason)
+        settings = loaded(config)
+        control_topic(settings)
+        from consumer.core.requests import Request
+        from consumer.kafka.control.control import new_id
+        from consumer.kafka.pending import open_at
+
+        coordinates_of(identifier, settings.source.topics, others=True)
+        reach(settings)
+        topics = _searched(settings)
+        at = coordinates_of(identifier, [each.source for each in topics])
+        gaps: list[Gap] = []
+        opened = list(without_gaps(open_at(settings.kafka, topics, at.topic, at.partition, at.offset), gaps))
+        if not opened and gaps:
+            raise typer.Exit(1)
+        only, now = _only(opened, str(at), item), time.time()
+        if only.record is None:
+            refuse(f"{at}: it is {only.line.state}, and is no pending action any more")
+        source = only.record.payload.source
+        request = Request(
+            id=new_id(now),
+            what=what,
+            topic=at.topic,
+            partition=at.partition,
+            offset=at.offset,
+            incarnation=source.incarnation,
+            item=only.record.payload.item,
+            reason=reason,
+            asked_by="pending",
+            asked=now,
+        )
+        raise typer.Exit(asked(settings, [request], no_wait=no_wait))
 
 
 def _pauses(settings: Settings) -> Pauses:

@@ -75,7 +75,8 @@ class NewAction:
     carries the order document, which can be sent again. `with_document`: the action travels in it.
 
     `first_offset`: of the event that a redriven one repeats; UNKNOWN where it does not say, None where it was not
-    redriven. `shadow`: it ends where it would be sent. `fact`: what it must not say twice (repeats.py).
+    redriven, or sent again by a person. `shadow`: it ends where it would be sent. `fact`: what it must not say twice
+    (repeats.py). `asked`: a person asks for it, in the place that it had before.
     """
 
     route: str
@@ -92,6 +93,7 @@ class NewAction:
     shadow: bool = False
     fact: bytes | None = None
     action: str = ""
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

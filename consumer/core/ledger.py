@@ -39,7 +39,10 @@ Rules:
     `out_of_sequence` where a later step of its order was sent before it (sequences.py). It ends where it is next to
     leave, at the latest: its intent is not saved, and an intent that is saved ahead is not used. What is in doubt goes
     its way. Where a document of its own may be under way, it waits first until Engage must be done with that.
-13. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
+13. What a person asks for one action (requests.py): its next step is due now, but nothing that may be processed is
+    repeated any sooner (rules 5 and 7). It is dropped, where it is not under way; in doubt it ends as rule 5 says. An
+    action that is sent again begins as a new one, in its former place, when its record is committed.
+14. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
     and gets back what to do next. `now` and all times are seconds since 1970 on a clock that never jumps (clock.py).
 
 States (an action behind another one of its lane is QUEUED):
@@ -62,6 +65,7 @@ States (an action behind another one of its lane is QUEUED):
     SENDING, with the document, --sent--> WAITING, to poll its job --done--> (gone)
     SENDING --no contact--> HOLDING; with the event's own document: WAITING, to send it again
     any --gave up--> (dead letter); in doubt: HOLDING --wait over--> (dead letter)
+    any but SAVING and SENDING --dropped--> (gone); in doubt: as given up
     what would be DUE or TAGGED: PAUSED --resumed--> DUE, TAGGED
                                         --discarded--> (gone); in doubt: as given up
     what was surely not sent, and is not SAVING or SENDING: --superseded, out of sequence--> (gone)
@@ -135,6 +139,7 @@ from consumer.core.pauses import NO_PAUSES, Pause, Pauses, Scope
 from consumer.core.places import incarnation_at, offset_at, place_of
 from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.poll_plan import PollPlan
+from consumer.core.requests import Answer, NotYet, done, refused
 from consumer.core.sequences import NO_SEQUENCES, SentStep, SentSteps, Sequences, mark_of, mark_of_action
 from schemas.dead_letter import Reason
 from schemas.outcome import OutcomeName
@@ -144,6 +149,7 @@ MAX_STALE = 5  # how often the order is polled for a newer tag before the action
 MIN_TRIES = 3  # answered polls in a row, or sends, that an action gets before time ends it, even after an outage
 AGE_SLOT_S = 10  # how exactly `first_seen` is told: a day of deadline is 8640 slots at the most
 CONTACT_WAITS_S = (10.0, 30.0, 60.0, 120.0)  # contacts are synchronised apart from orders, mostly within a minute
+BEHIND_S = 1.0  # for so long a connection's next step is due, and not taken: then it has no room for more
 UNKNOWN_STEPS_WAIT_S = 1.0  # until it is looked again whether it is known which steps were sent before a restart
 SUSPENDED_WAIT_S = 1.0  # until an action whose key was refused is due again; then its connection decides
 
@@ -301,7 +307,7 @@ class _Entry:
         """Its document's or change's (newest_documents.py)."""
         if self.first_offset is None:
             return self.offset
-        if not 0 <= self.first_offset < offset_at(self.offset):
+        if not 0 <= self.first_offset <= offset_at(self.offset):
             return UNKNOWN
         return place_of(incarnation_at(self.offset), self.first_offset)
 
@@ -313,6 +319,15 @@ class _Entry:
 
 
 _BEFORE = (Document, Change)  # what is sent before the action
+
+
+def _sequence(record: LiveAction) -> tuple[bool, float, int, bool]:
+    """Return what restored records are sorted by: the events' order, then what people asked for, as they did.
+
+    In its place, an action that is sent again would overtake what its order had pending when it was asked for.
+    """
+    asked = record.action.asked
+    return asked, record.first_seen if asked else 0.0, record.offset, not record.sending
 
 
 def _pass_on_tag(entry: _Entry) -> None:
@@ -344,6 +359,7 @@ class _Partition:
         "steps",
         "stopping",
         "superseding",
+        "unanswered",
         "unsettled",
     )
 
@@ -357,6 +373,7 @@ class _Partition:
         self.in_flight = 0  # actions under way, to the journal or to Engage
         self.unsettled: dict[tuple[str, str], float] = {}  # lanes for which Engage may still be at work -> until when
         self.stopping = False
+        self.unanswered: set[int] = set()  # places of actions that ended while they were polled for
 
 
 class _Queue:
@@ -435,7 +452,7 @@ class Ledger:
         self, partition: _Partition, restored: Iterable[LiveAction], now: float, *, were_parked: bool = False
     ) -> list[Effect]:
         effects: list[Effect] = []
-        for record in sorted(restored, key=lambda r: (r.offset, not r.sending)):
+        for record in sorted(restored, key=_sequence):
             if were_parked and self._sequences.supersedes(record.action):
                 self.parking.unmark(partition.assignment, mark_of_action(record.action))
             held = partition.entries.get(record.offset)
@@ -449,6 +466,7 @@ class Ledger:
             entry.due = min(record.due, now + self._policy.schedule.max_interval_s)
             entry.attempts, entry.sends = record.attempts, record.sends
             if record.document_sent:
+                entry.failed = 1  # as far as anybody knows
                 entry.due = max(entry.due, now + self._policy.processing_s)
             if record.contact_due is not None:
                 entry.contact_due = min(record.contact_due, now + self._policy.contact_grace_s)
@@ -611,6 +629,15 @@ class Ledger:
 
     def poll_answered(self, action_id: ActionId, outcome: PollOutcome | DocumentOutcome, now: float) -> list[Effect]:
         """Take the answer to a poll (or to a document or change). A tag learnt for a job is remembered."""
+        effects = self._take_poll_answer(action_id, outcome, now)
+        partition = self._partitions.get(action_id.assignment)
+        if partition is not None and partition.unanswered:
+            partition.unanswered.discard(action_id.offset)
+        return effects
+
+    def _take_poll_answer(
+        self, action_id: ActionId, outcome: PollOutcome | DocumentOutcome, now: float
+    ) -> list[Effect]:
         entry = self._find(action_id)
         if entry is None or entry.state is not (State.SENDING if entry.is_document else State.POLLING):
             return []
@@ -716,6 +743,91 @@ class Ledger:
     def take_back(self, assignment: Assignment, actions: Iterable[LiveAction], now: float) -> list[Effect]:
         """Hold these again: they were read back. Returns what ends at once."""
         return self._restore(self._partitions[assignment], actions, now, were_parked=True)
+
+    # -- requests (rule 13) --------------------------------------------------------------------------------------
+
+    def serves(self, assignment: Assignment) -> bool:
+        """Whether a partition is restored, and not in a hand-over."""
+        partition = self._partitions.get(assignment)
+        return partition is not None and not partition.stopping
+
+    def has_room_for(self, assignment: Assignment, place: int, action: NewAction, now: float) -> bool:
+        """Whether an action that a person asks for may begin: it waits for whatever came with events.
+
+        And for the answer to what was asked when it ended, which would be taken for an answer to it.
+        """
+        connection, parking = action.connection, self.parking
+        partition = self._partitions.get(assignment)
+        if partition is None or place in partition.unanswered:
+            return False
+        if parking.count_of(assignment) or parking.must_park(assignment, connection, cost_of(action.payload)):
+            return False
+        queue = self._queue(connection)
+        first = [each[0] for each in (queue.tagged, queue.polls) if each]
+        return not any(each.state in (State.TAGGED, State.DUE) and each.due < now - BEHIND_S for each in first)
+
+    def record_of(self, assignment: Assignment, place: int, action: NewAction, now: float) -> Save:
+        """Return the record with which an action begins that a person asks for. It is held once that is committed."""
+        entry = _Entry(self._partitions[assignment], self._queue(action.connection), place, action, now)
+        return self._save(entry, sending=False)
+
+    def retry_now(self, action_id: ActionId, now: float) -> Answer | NotYet:
+        """Let an action's next step be due now, where that repeats nothing that may be processed."""
+        entry = self._find(action_id)
+        if entry is None:
+            return self._not_held(action_id)
+        if entry.state is State.QUEUED:
+            return refused("it waits for the order's earlier action")
+        if entry.state is State.PAUSED:
+            return refused("a pause holds it; `engage-relay pauses` lists them")
+        if entry.state not in (State.WAITING, State.HOLDING):
+            return done("it is due already")
+        if self._policy.shadow and not entry.shadow:
+            return refused("a shadow run sends nothing")
+        unsettled_until = entry.partition.unsettled.get((entry.queue.connection, entry.order_id), 0.0)
+        if entry.ending is not None or entry.doubt or entry.is_document or unsettled_until > now:
+            return refused("Engage may be at work on it, or on what its order sent before; that is waited for")
+        if entry.is_taken:
+            entry.due = now
+            heapq.heappush(self._checks, (now, entry))
+            return done("its job is polled now")
+        self._take_from_heap(entry)
+        entry.due = now
+        if entry.state is State.HOLDING:
+            self._tagged(entry, now)
+            return done("it is sent now")
+        self._due(entry)
+        return done("its versionTag is polled for now")
+
+    def drop_action(self, action_id: ActionId, why: str, now: float) -> tuple[Answer | NotYet, list[Effect]]:
+        """End an action because a person wants that, and return what is to be written of it."""
+        entry = self._find(action_id)
+        if entry is None:
+            return self._not_held(action_id), []
+        if entry.state in _IN_FLIGHT:
+            return NotYet("it is under way"), []
+        if entry.ending is not None:
+            return NotYet("Engage may have it: it ends when Engage cannot be at work on it any more"), []
+        if entry.state in (State.WAITING, State.HOLDING) and not entry.is_taken:
+            self._take_from_heap(entry)
+        if entry.doubt or entry.is_taken:
+            return NotYet("Engage may have it"), self._give_up(entry, Reason.OUTCOME_UNKNOWN, f"dropped, {why}", now)
+        if entry.is_document and entry.failed:
+            self._unsettle(entry, now)
+        entry.sends -= entry.state is State.READY and not entry.is_document
+        self._litter += 1
+        ended = self._closed(entry, now, OutcomeName.DROPPED)
+        return done("it was dropped, and nothing is sent"), [replace(ended, reason=why)]
+
+    def _not_held(self, action_id: ActionId) -> Answer | NotYet:
+        if self.parking.count_of(action_id.assignment):
+            return NotYet("it may be one of the actions that are parked: it is looked for when all are read back")
+        return refused("it is not pending: it has ended, or it never was")
+
+    def _take_from_heap(self, entry: _Entry) -> None:
+        """Take an entry out whose time is to change. That looks at all entries: it is for what a person asks."""
+        self._heap.remove(entry)
+        heapq.heapify(self._heap)
 
     # -- pauses (rule 11) ---------------------------------------------------------------------------------------
 
@@ -1041,6 +1153,8 @@ class Ledger:
     def _remove(self, entry: _Entry, now: float) -> None:
         """Take an ended action out of its lane. If it was the head, its successor starts."""
         partition = entry.partition
+        if entry.state is State.POLLING:
+            partition.unanswered.add(entry.offset)
         self._doubt(entry, False)
         self._to(entry, State.GONE)
         self._open -= 1
@@ -1105,6 +1219,8 @@ class Ledger:
 
     def _start(self, entry: _Entry, now: float) -> None:
         """Start an action that is the head of its lane now. If it was restored in doubt, it waits before it is sent."""
+        if entry.state is State.HOLDING:
+            return  # it was dropped before its turn came, and ends soon
         if self._policy.shadow and not entry.shadow:
             self._wait(entry, State.HOLDING, now + NEVER_S)
             return

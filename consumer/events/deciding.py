@@ -47,12 +47,13 @@ def decide(
     *,
     now: float,
     formats: Formats = JSON,
+    asked: bool = False,
 ) -> Decision:
     """Say what becomes of a record, and in `trace` what each route said. Never raises for what it holds.
 
     `dead_letter_topics`: ours. An event that was redriven from another topic is another relay's. `now`: seconds since
-    1970, for the guards: an action that is `stopped` is not sent. `Awaiting`: its schema must be fetched first; then
-    ask again.
+    1970, for the guards: an action that is `stopped` is not sent. `asked`: a person asks for its action.
+    `Awaiting`: its schema must be fetched first; then ask again.
     """
     value = record.value
     if _tombstone(value) in router.tombstones:
@@ -71,9 +72,9 @@ def decide(
     result = router.route(event, record, trace)
     match result:
         case Routed():
-            return _guarded(result, record, router, now)
+            return _guarded(result, record, router, now, asked)
         case Several(actions):
-            return Several(tuple(_guarded(each, record, router, now) for each in actions))
+            return Several(tuple(_guarded(each, record, router, now, asked) for each in actions))
         case Misrouted():
             return result
     if not isinstance(event, dict):
@@ -81,8 +82,8 @@ def decide(
     return Ignored("unrouted")
 
 
-def _guarded(action: Routed, record: Record, router: Router, now: float) -> Routed:
-    redriven = redrive_of(record.headers) is not None
+def _guarded(action: Routed, record: Record, router: Router, now: float, asked: bool) -> Routed:
+    redriven = asked or redrive_of(record.headers) is not None
     why = stopped(action, now, router.shadow, redriven=redriven)
     return action if why is None else replace(action, stopped=why)
 

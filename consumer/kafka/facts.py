@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 
 from consumer.core.ownership import Assignment
 from consumer.core.pauses import Pauses
+from consumer.core.requests import Request
 from consumer.errors import OffsetOutOfRangeError
-from consumer.kafka.journal.writes import DeadLetter, Put, Write
+from consumer.kafka.journal.writes import DeadLetter, Put, PutAnswer, Write
 from consumer.kafka.records import SourceEvent
 
 # -- of the source ----------------------------------------------------------------------------------------------
@@ -172,6 +173,17 @@ class DeadLetterRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswersRefused:
+    """The control topic does not take these answers, or the dead-letter topic their marks.
+
+    What they would have been written with is not written, save where it ends an action.
+    """
+
+    answers: Sequence[PutAnswer]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class TransactionAborted:
     """A transaction was aborted. It is tried again."""
 
@@ -190,10 +202,16 @@ class Fenced:
 
 @dataclass(frozen=True, slots=True)
 class ControlRead:
-    """All that the control topic says now. `unreadable`: how many of its records this version cannot read."""
+    """All that the control topic says now. `unreadable`: how many of its records this version cannot read.
+
+    `requests`: those that are open, by id. `asked`: which question (Control.ask) had been asked when the topic ended
+    where it was read to now.
+    """
 
     pauses: Pauses
     unreadable: int = 0
+    requests: Mapping[str, Request] = field(default_factory=dict)
+    asked: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +238,7 @@ Fact = (
     | DelayTopicRecreated
     | RecordTooLarge
     | DeadLetterRefused
+    | AnswersRefused
     | TransactionAborted
     | Fenced
     | ControlRead

@@ -59,6 +59,7 @@ from schemas.pending_action import (
     WithDocument,
 )
 
+REDRIVEN = PREFIX + "redriven"
 _OF_REDRIVES = (REDRIVE_OF, FIRST_OFFSET)
 KafkaHeaders = Sequence[tuple[str, bytes | None]]
 
@@ -95,6 +96,11 @@ class DeadLetterRecord:
         return found.decode() if isinstance(found, bytes) else found
 
 
+def redriven_mark(offset: int) -> DeadLetterRecord:
+    """Return the mark of the dead letter at this offset of the mark's partition: it was redriven."""
+    return DeadLetterRecord(None, None, [(REDRIVEN, b"%d" % offset)])
+
+
 @dataclass(frozen=True, slots=True)
 class Unreadable:
     """A record of the delay topic that this version cannot read. `detail` names the field, never its contents."""
@@ -121,12 +127,24 @@ def place_of_key(key: bytes) -> int | None:
     return place_of(*map(int, numbers))
 
 
-def new_action(routed: Routed, event: SourceEvent, *, shadow: bool = False) -> NewAction:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks for an action that its event does not bring by itself, and why. `again`: it was sent before, perhaps."""
+
+    by: str
+    why: str
+    again: bool
+
+
+def new_action(routed: Routed, event: SourceEvent, *, shadow: bool = False, asked: Asked | None = None) -> NewAction:
     """Make the ledger's action of a routed event; everything else about it becomes bytes.
 
-    `shadow`: it is not to be sent, in no run.
+    `shadow`: it is not to be sent, in no run. `asked`: a person asks for it. Sent again, it needs a tag of now, which
+    only the order has.
     """
     tag_source = routed.tag_source
+    if asked is not None and asked.again and isinstance(tag_source, FromEvent | FromJob):
+        tag_source = FromOrder()
     fact = None if routed.fact is None else digest_of(routed.connection, routed.fact)
     source = {
         "topic": event.topic,
@@ -150,11 +168,15 @@ def new_action(routed: Routed, event: SourceEvent, *, shadow: bool = False) -> N
         "event_time_ms": routed.event_time_ms,
         "trace_context": routed.trace_context,
         "item": routed.item,
+        "asked_by": None if asked is None else asked.by,
+        "why_asked": None if asked is None else asked.why,
         "fact": fact,
         "shadow": shadow or None,
         "source": _without_absent(source),
     }
     first_offset = _first_offset(event.headers, event.incarnation)
+    if first_offset is None and asked is not None:
+        first_offset = event.offset
     document = _document(tag_source, first_offset)
     payload = written(_without_absent(record))
     packed = _packed(payload)
@@ -170,10 +192,11 @@ def new_action(routed: Routed, event: SourceEvent, *, shadow: bool = False) -> N
         first_offset=first_offset,
         version_tag=_tag_of(tag_source),
         target=document or _target(tag_source),
-        event_time=_event_time(routed.event_time_ms),
+        event_time=None if asked is not None else _event_time(routed.event_time_ms),
         shadow=shadow,
         fact=None if fact is None else bytes.fromhex(fact),
         action=routed.action,
+        asked=asked is not None,
     )
 
 
@@ -212,6 +235,8 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
     headers = payload.source.headers
     of_redrives = [(name, each.raw()) for name, each in headers if each and name in _OF_REDRIVES]
     first_offset = _first_offset(of_redrives, incarnation_at(place))
+    if first_offset is None and payload.asked_by is not None:
+        first_offset = offset_at(place)
     document = _document(tag_source, first_offset)
     action = NewAction(
         route=payload.route,
@@ -225,10 +250,11 @@ def live_action(key: bytes, value: bytes) -> LiveAction | Unreadable:
         first_offset=first_offset,
         version_tag=pending.version_tag or _tag_of(tag_source),
         target=Job(pending.job_id) if pending.job_id else document or _target(tag_source),
-        event_time=_event_time(payload.event_time_ms),
+        event_time=None if payload.asked_by is not None else _event_time(payload.event_time_ms),
         shadow=payload.shadow,
         fact=_fact_of(payload),
         action=payload.action,
+        asked=payload.asked_by is not None,
     )
     return LiveAction(
         offset=place,

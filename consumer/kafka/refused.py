@@ -25,7 +25,7 @@ def kept(write: DeadLetter, name: str) -> Put:
     The action has ended, so its outcome is written now, and not with the dead letter later.
     """
     key = write.key if write.key is not None else b"dead-letter:%b" % name.encode()
-    refused = replace(write, key=key, next_offset=None, with_next=False, is_kept=True, outcome=None)
+    refused = replace(write, key=key, next_offset=None, with_next=False, is_kept=True, outcome=None, requested=False)
     return Put(
         write.assignment,
         key,
@@ -34,6 +34,7 @@ def kept(write: DeadLetter, name: str) -> Put:
         keeps=refused,
         with_next=write.with_next,
         outcome=write.outcome,
+        requested=write.requested,
     )
 
 

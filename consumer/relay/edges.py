@@ -7,9 +7,11 @@ from typing import Protocol
 
 from consumer.core.ownership import Assignment, Partition
 from consumer.core.progress import Reading
+from consumer.core.requests import DeadLetterId
 from consumer.kafka.journal.journal import STUCK_S
 from consumer.kafka.journal.writes import Item
 from consumer.kafka.parking.read_back import ParkedRecord
+from consumer.kafka.records import SourceEvent
 from consumer.kafka.restore import Restored, Unservable
 
 
@@ -115,11 +117,24 @@ class ParkedReader(Protocol):
         """
 
 
+class AskedFor(Protocol):
+    """The reader of what requests are about. It blocks. Both raise RestoreError where trying again may help."""
+
+    def event(self, topic: str, partition: int, offset: int, incarnation: int) -> SourceEvent | None:
+        """Return an event of a source; None: it is not there any more."""
+
+    def dead_letter(self, which: DeadLetterId) -> SourceEvent | str:
+        """Return a dead letter's event as it is redriven; a text says why it cannot be."""
+
+
 class Control(Protocol):
     """The reader of the control topic. It never blocks; it reports what kafka/facts.py lists."""
 
     def start(self) -> None:
         """Begin to read."""
+
+    def ask(self) -> int:
+        """Ask what the topic says up to where it ends now. `ControlRead.asked` will be this number, or a later one."""
 
     def stop(self) -> None:
         """End."""

@@ -40,6 +40,7 @@ from consumer.core.sequences import NO_SEQUENCES, Sequences
 from consumer.events.formats.formats import JSON, Formats
 from consumer.events.routing import Router
 from consumer.kafka.facts import (
+    AnswersRefused,
     Assigned,
     ClientError,
     Committed,
@@ -64,19 +65,20 @@ from consumer.kafka.facts import (
     Statistics,
     TransactionAborted,
 )
-from consumer.kafka.journal.writes import Barrier, DeadLetter, Intent, Put, Write
+from consumer.kafka.journal.writes import Barrier, DeadLetter, Intent, Put, PutAnswer, Write
 from consumer.kafka.outcomes.sent_facts import ReadFacts
 from consumer.kafka.records import Unreadable, live_action, place_of_key
 from consumer.kafka.source.membership import MIN_HAND_OVER_S
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
-from consumer.relay.edges import Control, Journal, ParkedReader, Restorer, Source, is_dead, is_stuck
+from consumer.relay.edges import AskedFor, Control, Journal, ParkedReader, Restorer, Source, is_dead, is_stuck
 from consumer.relay.inbox import Inbox
 from consumer.relay.log import ThrottledLog
 from consumer.relay.outbox import Limits, Outbox
 from consumer.relay.partitions import Partitions
 from consumer.relay.reading_back import ReadingBack
 from consumer.relay.refused import RefusedDeadLetters
+from consumer.relay.requests import Requests
 from consumer.relay.schemas import Schemas, SchemaWaits
 from consumer.relay.tasks import Tasks
 from consumer.telemetry.metrics import DeadLettered, Metrics, Snapshot
@@ -133,6 +135,8 @@ class Relay:
         unknown_schema_grace_s: float = 0.0,
         drained: Collection[str] = (),
         control: Control | None = None,
+        asked_for: AskedFor | None = None,
+        incarnations: Mapping[str, int] | None = None,
         log: structlog.stdlib.BoundLogger = _LOG,
     ) -> None:
         """Be ready to `run`.
@@ -142,8 +146,9 @@ class Relay:
         long the source waits for a hand-over at most. `stall_s`: see progress.py. `repeats`: None: each event is sent;
         `sequences`: see core/sequences.py. `read_facts` reads back what was sent before, None: nothing is known.
         `schemas`, `unknown_schema_grace_s`: see schemas.py. `drained`: the source topics that are no longer configured
-        (removed.py). `control`: reads which pauses there are; until it has, nothing is asked of Engage. None: there
-        are none.
+        (removed.py). `control`: reads which pauses and requests there are; until it has, nothing is asked of Engage.
+        None: there are none. `asked_for` reads what requests are about; None: they stay open. `incarnations`: of the
+        source topics.
         """
         self._inbox = inbox
         self._source = source
@@ -231,6 +236,26 @@ class Relay:
             tick_soon=self._tick_soon,
             log=self._log,
         )
+        self._requests: Requests | None = None
+        if control is not None and asked_for is not None:
+            self._requests = Requests(
+                control=control,
+                records=asked_for,
+                incarnations=incarnations or {},
+                router=router,
+                formats=formats,
+                schemas=schemas,
+                dead_letter_topics=dead_letter_topics,
+                ledger=self._ledger,
+                repeats=repeats,
+                outbox=self._outbox,
+                refused_dead_letters=self._refused,
+                partitions=self._partitions,
+                clock=clock,
+                tasks=self._tasks,
+                tick_soon=self._tick_soon,
+                log=self._log,
+            )
         self._repeats = repeats
         self._stopping = False
         self._tick_handle: asyncio.Handle | None = None
@@ -277,6 +302,8 @@ class Relay:
             await self._dispatch.aclose()
             self._partitions.close()
             self._reading_back.close()
+            if self._requests is not None:
+                self._requests.close()
             self._waits.close()
 
     async def _wind_down(self) -> None:
@@ -326,6 +353,8 @@ class Relay:
         wake_at = min(wake_at, self._refused.next_retry)
         self._partitions.settle_hand_overs()
         self._reading_back.look(now)
+        if self._requests is not None:
+            self._requests.look(now)
         self._outbox.submit()
         self._outbox.apply_backpressure()
         if wake_at < math.inf:
@@ -406,7 +435,7 @@ class Relay:
 
     # -- facts --------------------------------------------------------------------------------------------------
 
-    def _take(self, fact: Fact) -> None:  # noqa: C901, PLR0912 - one line for each fact
+    def _take(self, fact: Fact) -> None:  # noqa: C901, PLR0912, PLR0915 - one line for each fact
         match fact:
             case Assigned(assignments):
                 self._partitions.assigned(assignments)
@@ -439,8 +468,13 @@ class Relay:
                 self._source.rejoin()
             case Statistics(figures):
                 self._metrics.librdkafka_statistics("source", figures)
-            case ControlRead(pauses, unreadable):
+            case ControlRead(pauses, unreadable, requests, asked):
                 self._controlled(pauses, unreadable)
+                if self._requests is not None:
+                    self._requests.heard(requests, asked)
+            case AnswersRefused():
+                if self._requests is not None:
+                    self._requests.refused(fact)
             case ControlNotRead(why):
                 self._control_waits = f"the control topic cannot be read: {why}"
                 self._log.throttled("the control topic cannot be read; the pauses that are known hold on", why=why)
@@ -491,11 +525,15 @@ class Relay:
                         action_id, sends, fact.ownership_confirmed_at, before_document=before_document
                     )
                     self._outbox.apply(saved, now)
+                case Put(requested=True, keeps=None) if self._requests is not None:
+                    self._requests.saved(write, now)
+                case PutAnswer() if self._requests is not None:
+                    self._requests.committed(write)
                 case DeadLetter():
                     self._refused.committed(write, now)
                     self._dead_lettered(write, fact.dead_letters.get(write), now)
                 case Barrier():
-                    self._partitions.reached(write)
+                    self._reached(write)
         self._tick_soon()
 
     def _dead_lettered(self, write: DeadLetter, at: DeadLetterAt | None, now: float) -> None:
@@ -522,11 +560,18 @@ class Relay:
             dead_letter_offset=dead_letter.dead_letter_offset,
         )
 
+    def _reached(self, barrier: Barrier) -> None:
+        self._partitions.reached(barrier)
+        if self._requests is not None:
+            self._requests.reached(barrier)
+
     def _dropped(self, writes: Sequence[Write]) -> None:
         """Do nothing for dropped writes: the partition's next owner finds what it needs in Kafka."""
         for write in writes:
             if isinstance(write, Barrier):
-                self._partitions.reached(write)
+                self._reached(write)
+            elif isinstance(write, PutAnswer) and self._requests is not None:
+                self._requests.dropped(write)
         self._tick_soon()
 
     def _pinned(self, assignment: Assignment, keys: Iterable[Hashable]) -> None:

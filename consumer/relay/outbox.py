@@ -108,6 +108,7 @@ class Outbox:
         self._formats = formats
         self._writes: list[Item] = []
         self._ends: dict[Assignment, int] = {}
+        self._read_to: dict[Assignment, int] = {}
         self._superseded: list[Effect] = []  # by the event that is taken just now
         self.paused = False
         self.journal_is_full = False
@@ -142,6 +143,18 @@ class Outbox:
             self._repeats.parked_are_gone(assignment, self._ledger.facts(assignment))
             self._metrics.facts_lost()
 
+    def begun(self, assignment: Assignment, next_offset: int) -> None:
+        """Note where the source of a restored partition continues."""
+        self._read_to[assignment] = next_offset
+
+    def forget(self, assignment: Assignment) -> None:
+        """Forget a partition that is another instance's now."""
+        self._read_to.pop(assignment, None)
+
+    def has_read(self, assignment: Assignment, offset: int) -> bool:
+        """Whether the event at this offset was read and decided on."""
+        return offset < self._read_to.get(assignment, 0)
+
     def write_again(self, saves: Iterable[Save]) -> None:
         """Submit records that were written before.
 
@@ -161,6 +174,7 @@ class Outbox:
             if isinstance(decision, Awaiting):
                 if taken:
                     self._ends.pop(assignment, None)  # it lies before the events that were settled now
+                self._read_to[assignment] = event.offset
                 self._metrics.events_consumed(assignment.topic, taken)
                 return Read(assignment, events[taken:], read.next_offset), decision
             self._writes += self._taken(assignment, event, decision, now)
@@ -168,6 +182,7 @@ class Outbox:
                 self.apply(self._superseded, now)
                 self._superseded = []
         self._metrics.events_consumed(assignment.topic, len(events))
+        self._read_to[assignment] = read.next_offset
         self._ends.pop(assignment, None)
         if not events or events[-1].offset + 1 < read.next_offset:
             self._ends[assignment] = read.next_offset

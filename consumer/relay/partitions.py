@@ -223,6 +223,7 @@ class Partitions:
         if self._repeats is not None:
             self._repeats.drop(assignment)
         self._refused.forget(assignment)
+        self._outbox.forget(assignment)
         self._tasks.start(self._readopt(assignment))
 
     async def _readopt(self, assignment: Assignment) -> None:
@@ -249,6 +250,7 @@ class Partitions:
         assignment, now = restored.assignment, self._clock()
         if not self._stays(assignment):
             return
+        self._outbox.begun(assignment, restored.next_offset)
         parked_from = min((min(each.offsets) for each in restored.parked.values()), default=None)
         self._outbox.add(
             Begin(
@@ -365,6 +367,7 @@ class Partitions:
             if self._repeats is not None:
                 self._repeats.drop(assignment)
             self._refused.forget(assignment)
+            self._outbox.forget(assignment)
             self.ours.discard(assignment)
         self._set_shares()
 

@@ -18,6 +18,7 @@ from itertools import islice
 
 from consumer.core.ownership import Assignment
 from consumer.kafka.journal.writes import DeadLetter, Put, size_of
+from consumer.kafka.records import place_of_key
 from consumer.kafka.refused import put_of
 
 MAX_AT_ONCE = 50  # each that is refused again costs some transactions
@@ -116,6 +117,12 @@ class RefusedDeadLetters:
             asked = [at for at in ((assignment, key),) if at in topic.waiting]
         topic.to_rewrite.update(at for at in asked if at in topic.under_way)
         return [put_of(topic.waiting[at]) for at in asked if at not in topic.under_way]
+
+    def keeps(self, assignment: Assignment, place: int) -> bool:
+        """Whether the dead letter of the action at this place waits here."""
+        topic = self._topics.get(assignment.topic)
+        waiting = () if topic is None else topic.waiting
+        return any(at == assignment and place_of_key(key) == place for at, key in waiting)
 
     def figures(self) -> Mapping[str, tuple[int, str]]:
         """Return how many there are of each source topic, and why the last one was refused."""

@@ -208,7 +208,7 @@ def test_the_readmes_smallest_values_install() -> None:
 
 
 @pytest.mark.parametrize("workload", ["Deployment", "StatefulSet"])
-def test_the_notes_end_with_the_next_three_commands(workload: str, tmp_path: Path) -> None:
+def test_the_notes_end_with_the_next_commands(workload: str, tmp_path: Path) -> None:
     """Helm shows notes only with a cluster: here they are rendered as an object of a copy of the chart."""
     copy = tmp_path / "engage-relay"
     copy.mkdir()
@@ -230,8 +230,11 @@ def test_the_notes_end_with_the_next_three_commands(workload: str, tmp_path: Pat
     said = yaml.safe_load(done.stdout)["text"]
     commands = [line.strip() for line in said.splitlines() if re.match(r"  (kubectl|helm) ", line)]
     target = f"{workload.lower()}/{RELEASE}-engage-relay"
+    in_a_pod = f"kubectl --namespace {NAMESPACE} exec {target} -- "
+    every = f"{in_a_pod}engage-relay status --all --url http://{RELEASE}-engage-relay:8080"
     assert commands == [
         f"kubectl --namespace {NAMESPACE} rollout status {target}",
         f"helm --namespace {NAMESPACE} test {RELEASE} --logs",
         f"kubectl --namespace {NAMESPACE} port-forward {target} 8080:8080",
+        *([every] if workload == "StatefulSet" else []),  # which has the Service whose name stands for all pods
     ]

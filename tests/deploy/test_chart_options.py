@@ -284,6 +284,26 @@ def test_the_policy_opens_the_admin_port_to_the_scrapers_alone() -> None:
     assert ingress([])[0]["from"] == [{"namespaceSelector": {}}]
 
 
+WITH_SERVICE: list[Values] = [
+    {"service": {"enabled": True}},
+    {"workload": "StatefulSet"},
+    {"monitoring": {"serviceMonitor": {"enabled": True}}},
+]
+
+
+@pytest.mark.parametrize("values", WITH_SERVICE, ids=lambda values: next(iter(values)))
+def test_one_name_stands_for_all_pods_also_those_that_are_not_ready_and_they_may_ask_each_other(values: Values) -> None:
+    rendered = chart({**values, "networkPolicy": {"enabled": True, "scrapers": [{"namespaceSelector": {}}]}})
+    service = rendered.one("Service")["spec"]
+    assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
+    assert service["selector"].items() <= rendered.pod["metadata"]["labels"].items()
+    policy = rendered.one("NetworkPolicy")["spec"]
+    pods = {"podSelector": {"matchLabels": service["selector"]}}
+    ports = [{"protocol": "TCP", "port": "admin"}]
+    assert pods in policy["ingress"][0]["from"]
+    assert {"ports": ports, "to": [pods]} in policy["egress"]
+
+
 def test_the_policy_covers_the_hooks_and_the_tests_pods_too() -> None:
     rendered = chart({"networkPolicy": {"enabled": True}, "topicsHook": {"enabled": True}})
     selector = rendered.one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"]

@@ -24,7 +24,6 @@ from tests.support.waiting import until
 
 COMMAND_TIMEOUT_S = 1800.0  # `pip install`, where the network is slow; all others take seconds
 STOP_TIMEOUT_S = 60.0
-RELAY_URL = "http://localhost:8080"
 _ENDLESS = re.compile(r"engage-relay (run|simulate)\b|engage-relay status(?!.*--(once|json|check))")
 _READER_S = ("ENGAGE_", "KAFKA_", "OTEL_")  # variables of this machine's user, which a newcomer has not
 
@@ -32,12 +31,18 @@ _READER_S = ("ENGAGE_", "KAFKA_", "OTEL_")  # variables of this machine's user, 
 class Terminals:
     """Terminals side by side, in one directory."""
 
-    def __init__(self, directory: Path, logs: Path, path: Sequence[Path], reader: Mapping[str, str]) -> None:
-        """`path` comes before this machine's own PATH; `logs`: where the output of what keeps running goes."""
+    def __init__(
+        self, directory: Path, logs: Path, path: Sequence[Path], reader: Mapping[str, str], *, relay_port: int = 8080
+    ) -> None:
+        """`path` comes before this machine's own PATH; `logs`: where the output of what keeps running goes.
+
+        `relay_port`: where a relay that is started listens.
+        """
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_READER_S)}
         self._environ = {**kept, "PATH": os.pathsep.join([*map(str, path), os.environ["PATH"]])}
         self._directory, self._logs = directory, logs
         self._reader = reader
+        self._relay = f"http://localhost:{relay_port}"
         self._running: list[tuple[str, subprocess.Popen[bytes], IO[bytes]]] = []
         self._entered = 0
 
@@ -110,7 +115,7 @@ class Terminals:
 
         def there() -> bool:
             assert process.poll() is None, f"$ {line}\n{self._said()}"
-            return _ready() if relay else output.stat().st_size > 0
+            return _ready(self._relay) if relay else output.stat().st_size > 0
 
         until(there, f"{line} is there")
 
@@ -118,9 +123,9 @@ class Terminals:
         return "".join(f"\n$ {line}\n{Path(file.name).read_text()[-3000:]}" for line, _, file in self._running)
 
 
-def _ready() -> bool:
+def _ready(relay: str) -> bool:
     try:
-        return httpx.get(f"{RELAY_URL}/readyz", trust_env=False).status_code == httpx.codes.OK
+        return httpx.get(f"{relay}/readyz", trust_env=False).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
 

@@ -28,11 +28,3 @@ def test_every_folder_of_tests_has_its_line() -> None:
     table = sections(TEXT)["Tests"]
     described = set(re.findall(r"^\| `tests/(\w+)`", table, re.MULTILINE))
     assert described == {folder.name for folder in (ROOT / "tests").iterdir() if (folder / "__init__.py").exists()}
-
-
-def test_the_glossary_explains_a_word_once() -> None:
-    glossary = sections(TEXT)["Glossary"].split("### Not these")[0]
-    words = [word for row in re.findall(r"^\| ([^|]+) \|", glossary, re.MULTILINE) for word in row.split(", ")]
-    explained = [word for word in words if word not in ("word", "---")]
-    assert len(explained) > 35
-    assert len(explained) == len(set(explained))

@@ -21,6 +21,7 @@ PROFILES = {
     "parking": Profile.of_parking,
     "pauses": Profile.of_pauses,
     "repeats": Profile.of_repeats,
+    "requests": Profile.of_requests,
     "sequences": Profile.of_sequences,
 }
 
@@ -35,6 +36,7 @@ def main() -> int:
     parser.add_argument("--parking", action="store_true", help="little memory for the actions of two connections")
     parser.add_argument("--pauses", action="store_true", help="somebody pauses actions, again and again")
     parser.add_argument("--repeats", action="store_true", help="events that are written twice, within a window")
+    parser.add_argument("--requests", action="store_true", help="somebody has actions sent again, hastened, dropped")
     parser.add_argument("--sequences", action="store_true", help="actions that supersede others, and steps backwards")
     parser.add_argument("--trace", action="store_true", help="print every step of it")
     arguments = parser.parse_args()

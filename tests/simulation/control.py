@@ -14,7 +14,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from consumer.core.pauses import Pause, Pauses, Scope
+from consumer.kafka.control.records import PARTITION
 from consumer.kafka.facts import ControlRead, Report
+from tests.simulation.process import CONTROL
 from tests.simulation.workload import Event
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class SimulatedControl:
         self._process = process
         self._report = report
         self._stopped = False
+        self._asked = 0
 
     def start(self) -> None:
         self._process.scheduler.control.readers.append(self)
@@ -40,6 +43,11 @@ class SimulatedControl:
 
     def stop(self) -> None:
         self._stopped = True
+
+    def ask(self) -> int:
+        self._asked += 1
+        self.hear_soon()
+        return self._asked
 
     def hear_soon(self) -> None:
         scheduler = self._process.scheduler
@@ -49,13 +57,14 @@ class SimulatedControl:
         scheduler, process = self._process.scheduler, self._process
         if self._stopped or not process.alive or process.ended:
             return
-        if process.frozen or process.cut:
+        log = scheduler.kafka.logs[CONTROL, PARTITION]
+        if process.frozen or process.cut or log.open:  # settled records alone are read, up to the end
             scheduler.at(scheduler.now + RETRY_S, self._hear)
             return
         told = tuple(scheduler.control.pauses.values())
         if any(each.is_on(scheduler.now) for each in told):
             scheduler.reach("an instance heard of a pause")
-        self._report(ControlRead(Pauses(told)))
+        self._report(ControlRead(Pauses(told), 0, scheduler.requests.open, self._asked))
         scheduler.at(scheduler.now + 1.0, self._look)
 
     def _look(self) -> None:
@@ -87,7 +96,7 @@ class ControlTopic:
         )
         scheduler.say(f"paused: {pause.what}, {'discard' if pause.discard else 'hold'}, until {pause.until}")
         self.pauses[pause.id] = pause
-        self._tell()
+        self.tell()
         if pause.until is None:
             scheduler.at(scheduler.now + scheduler.pick(LASTS_S), lambda: self.resume(pause.id))
 
@@ -97,13 +106,13 @@ class ControlTopic:
         if pause.ended is None:  # also where its own end has passed: not by the clock of an instance that is behind
             self._scheduler.say(f"resumed: {pause.what}")
             self.pauses[pause_id] = replace(pause, ended=self._scheduler.now)
-            self._tell()
+            self.tell()
 
     def resume_all(self) -> None:
         for each in list(self.pauses):
             self.resume(each)
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         for reader in self.readers:
             reader.hear_soon()
 

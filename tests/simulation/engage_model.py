@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from consumer.core.effects import Document
@@ -216,23 +217,23 @@ class SimulatedEngage:
                 return Unavailable("not replaced yet")
             if not may_send():
                 return OrderExists()
-        epoch = scheduler.oracle.posted(self._process, event)
+        post = scheduler.oracle.posted(self._process, event)
         with scheduler.oracle.document_under_way(self._process, event):
             outcome = await self._with_document(event, client_error)
         scheduler.reach(f"with document: {client_error}")
         if isinstance(outcome, DocumentTaken):
-            scheduler.oracle.answered(self._process, event, epoch, Accepted())
+            scheduler.oracle.answered(self._process, event, post, Accepted())
         elif not isinstance(outcome, InDoubt):
-            scheduler.oracle.answered(self._process, event, epoch, Rejected(0, client_error))
+            scheduler.oracle.answered(self._process, event, post, Rejected(0, client_error))
         return outcome
 
     async def _with_document(self, event: Event, client_error: str) -> WithDocumentOutcome:
-        scheduler = self._scheduler
+        scheduler, sent_in = self._scheduler, event.round
 
         def apply() -> None:
             if not event.job_failed:
                 scheduler.oracle.document_applied(self._process, event)
-                scheduler.oracle.accepted(event)
+                scheduler.oracle.accepted(event, sent_in)
 
         match client_error:
             case "401":
@@ -261,7 +262,7 @@ class SimulatedEngage:
         if not may_send():
             self._scheduler.reach("an action was withdrawn")
             return Withdrawn()
-        epoch = self._scheduler.oracle.posted(self._process, event)
+        post = self._scheduler.oracle.posted(self._process, event)
         if event.nature == "stale":
             client_error = "404"
         if client_error == "ok" and self._scheduler.now < event.contact_at:
@@ -269,14 +270,14 @@ class SimulatedEngage:
         outcome = await self._answer(event, client_error)
         self._scheduler.reach(f"action: {client_error}")
         if not isinstance(outcome, InDoubt):
-            self._scheduler.oracle.answered(self._process, event, epoch, outcome)
+            self._scheduler.oracle.answered(self._process, event, post, outcome)
         return outcome
 
     async def _answer(self, event: Event, client_error: str) -> ActionOutcome:
         scheduler, short = self._scheduler, self._scheduler.pick((0.0, 0.05, 0.5))
 
         def process(after: float) -> None:
-            scheduler.at(scheduler.now + after, lambda: scheduler.oracle.accepted(event))
+            scheduler.at(scheduler.now + after, partial(scheduler.oracle.accepted, event, event.round))
 
         match client_error:
             case "ok":

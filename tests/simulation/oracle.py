@@ -33,9 +33,10 @@ Rules (each has a mutation of the production code that breaks it, mutants.py):
     was pending is still sent, and each new event is an event of its own. Before that nobody reads it.
 
 15. What a pause holds stays where it is, and loses nothing by it (control.py).
-
 16. What a later action of its order supersedes is not sent, nor is a step backwards; nothing else is dropped for it
     (sequences.py).
+17. A request of a person is carried out once or refused, and in the end one of the two (requests.py). An action that
+    is sent again begins a new life in its place, for which all these rules hold anew.
 
 Excused: a dead letter more for each that a delayed request committed without its own offset, and a record that such a
 request made visible ahead of its offset; nothing else of these events.
@@ -46,10 +47,10 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from consumer.core.outcomes import Accepted, ActionOutcome
 from consumer.core.ownership import Assignment, Partition
@@ -60,8 +61,8 @@ from schemas.pending_action import POSITION_KEY, Position, RefusedDeadLetter
 from tests.simulation import faults, outcomes
 from tests.simulation.control import HEARD_AFTER_S
 from tests.simulation.kafka_model import Log, Member, Record, Transaction
-from tests.simulation.outcomes import Outcomes, header, raw, source_place
-from tests.simulation.process import TOPICS, Process
+from tests.simulation.outcomes import Outcomes, header, is_mark, raw, source_place
+from tests.simulation.process import CONTROL, TOPICS, Process
 from tests.simulation.repeats import RepeatsOracle
 from tests.simulation.sequences import SequencesOracle
 from tests.simulation.workload import Event
@@ -81,6 +82,13 @@ _SENDS = re.compile(rb'"sends":(\d+)')
 _TIMES = re.compile(rb'"first_seen_ms":(\d+),"due_ms":(\d+)')
 
 
+class Post(NamedTuple):
+    """An action that was sent: under which epoch, and in which of its rounds (rule 17)."""
+
+    epoch: int
+    round: int
+
+
 class Oracle:
     """The two counters and the rules of the module. `events`: what was published, by partition."""
 
@@ -96,6 +104,7 @@ class Oracle:
         self._documents: dict[tuple[int, str], int] = {}  # the version that Engage has, by partition and order
         self._under_way: set[tuple[Process, Assignment, Event]] = set()  # documents without an answer
         self._outcomes = Outcomes()
+        self._past_dead_letters: Counter[tuple[int, int]] = Counter()  # of actions that began again since
         self.repeats = RepeatsOracle(self._is_gone, scheduler.reach)
         exact_clocks = not scheduler.profile.skew_s
         self.sequences = SequencesOracle(scheduler.sequences, scheduler.reach, exact_clocks=exact_clocks)
@@ -181,8 +190,8 @@ class Oracle:
                 return member
         return None
 
-    def posted(self, process: Process, event: Event) -> int:
-        """An action is sent: rules 2 and 3. Returns the epoch under which."""
+    def posted(self, process: Process, event: Event) -> Post:
+        """An action is sent: rules 2 and 3."""
         at = (TOPICS.source, event.partition)
         epoch = process.source.ownership.owned.get(at, -1)
         self._scheduler.say(f"{process.id} sends event {event.number} (epoch {epoch})")
@@ -200,7 +209,8 @@ class Oracle:
                 f"event {event.number} is sent by {process.id}, though {owner and owner.id!r} owns {at}"
             )
         for earlier in self.events[event.partition][: event.index]:
-            if earlier.order == event.order and earlier.payload and not self._ended(earlier):
+            is_first = earlier.order == event.order and earlier.payload and not earlier.round
+            if is_first and not self._ended(earlier):
                 self._scheduler.violate(f"event {event.number} overtakes event {earlier.number}")
         if event.unanswered:
             self._scheduler.reach("an action in doubt was sent again")
@@ -218,7 +228,7 @@ class Oracle:
             self._scheduler.reach("a redriven action was sent without its document")
         event.unanswered = event.ever_in_doubt = True
         event.sent_at = self._scheduler.now
-        return epoch
+        return Post(epoch, event.round)
 
     def _ended(self, event: Event) -> bool:
         is_kept = event.place in _kept(self._scheduler.delay_log(event.partition).live)
@@ -237,10 +247,12 @@ class Oracle:
     def _has_dead_letter(self, event: Event) -> bool:
         return (event.partition, event.place) in self._dead_letters
 
-    def answered(self, process: Process, event: Event, epoch: int, outcome: ActionOutcome) -> None:
+    def answered(self, process: Process, event: Event, post: Post, outcome: ActionOutcome) -> None:
+        if post.round != event.round:
+            return
         event.unanswered = False
         if isinstance(outcome, Accepted):
-            event.told = (process.id, epoch)
+            event.told = (process.id, post.epoch)
 
     def not_ready(self, process: Process, event: Event) -> None:
         """Engage answers a poll that there is no tag yet: rule 12."""
@@ -288,8 +300,11 @@ class Oracle:
         if waited_s < DEADLINE_S - 0.001 and not scheduler.profile.skew_s:
             self._wrong(event, f"given up for its deadline after {waited_s:g} s that were not on hold")
 
-    def accepted(self, event: Event) -> None:
-        """Engage processed an action."""
+    def accepted(self, event: Event, sent_in: int) -> None:
+        """Engage processed an action. `sent_in`: the round in which it was sent."""
+        if sent_in != event.round:
+            self._scheduler.reach("an action was accepted after a person had it sent again")
+            return
         event.accepted += 1
         if event.refused_at is not None:
             self._scheduler.reach("an action was accepted once its order had a contact")
@@ -385,8 +400,18 @@ class Oracle:
 
     def committed(self, transaction: Transaction, torn: bool) -> None:
         settled = {at[1] for at in transaction.offsets}
-        written = {log.partition for log, _ in transaction.records}
+        written = {log.partition for log, _ in transaction.records if log.topic != CONTROL}
+        begun = self._answers_in(transaction)
+        saved = [each for each in begun if _is_saved(each, transaction)]
+        for each in begun:
+            if each not in saved:
+                # It ended at once, as its record is too large; or that went with the delay topic, and is in memory.
+                is_bereft = each.bereft
+                self._begin_again(each)
+                each.bereft = is_bereft
         for log, record in transaction.records:
+            if log.topic == CONTROL or is_mark(record):
+                continue
             times = _TIMES.search(record.value) if log.topic == TOPICS.delay and record.value else None
             if times is not None and (place := place_of_key(record.key or b"")) is not None:
                 of = self._by_place[log.partition, place]
@@ -415,8 +440,28 @@ class Oracle:
             for log, record in transaction.records:
                 self._tear(log, record)
         self._look_for_new_intents(transaction, torn=torn)
-        self._count_outcomes(transaction, torn=torn)
+        self._count_outcomes(transaction, torn=torn, begun={(each.partition, each.place) for each in saved})
+        for each in saved:
+            self._begin_again(each)
+            each.first_seen = _saved_first_seen(each, transaction)
         self.balance(settled | written)
+
+    def _answers_in(self, transaction: Transaction) -> list[Event]:
+        """Take the answers to requests: rule 17. Returns the events whose actions begin again."""
+        begun: list[Event] = []
+        for log, record in transaction.records:
+            if log.topic == CONTROL and (at := self._scheduler.requests.answered(record)) is not None:
+                begun.append(self._by_place[at])
+        return begun
+
+    def _begin_again(self, event: Event) -> None:
+        at = (event.partition, event.place)
+        never_pending = event.deleted or event.ever_bereft
+        if not (self._outcomes.counted[at] or at in self._outcomes.ended_unheard or never_pending):
+            self._wrong(event, "sent again, though it had not ended")
+        self._past_dead_letters[at] += self._dead_letters.pop(at, 0)
+        self._outcomes.begin_again(at)
+        event.begin_again()
 
     def _look_for_new_intents(self, transaction: Transaction, *, torn: bool) -> None:
         """Judge the intents of a transaction: rule 16."""
@@ -448,9 +493,11 @@ class Oracle:
         if later is not None:
             self._wrong(event, f"{what}, though event {later.number} superseded it")
 
-    def _count_outcomes(self, transaction: Transaction, *, torn: bool) -> None:
-        """Take a transaction's outcomes: rule 11."""
-        wrong = self._outcomes.committed(transaction, torn=torn, bereft=lambda at: self._by_place[at].bereft)
+    def _count_outcomes(self, transaction: Transaction, *, torn: bool, begun: Collection[tuple[int, int]]) -> None:
+        """Take a transaction's outcomes: rule 11. `begun`: what begins again in it, so that no tombstone is there."""
+        wrong = self._outcomes.committed(
+            transaction, torn=torn, excused=lambda at: at in begun or self._by_place[at].bereft
+        )
         if wrong is not None:
             self._scheduler.violate(wrong)
         written = {record.key for _, record in transaction.records}
@@ -471,6 +518,8 @@ class Oracle:
                 self._wrong(event, why)
             if outcome.outcome is OutcomeName.WITHHELD:
                 self._withheld(event)
+            elif outcome.outcome is OutcomeName.DROPPED:
+                self._dropped(event)
             elif outcome.outcome in (OutcomeName.SUPERSEDED, OutcomeName.OUT_OF_SEQUENCE):
                 self._stopped(event, outcome.outcome)
             if event.is_repeat:
@@ -483,6 +532,15 @@ class Oracle:
             self._wrong(event, "withheld, though nobody discards it")
         if event.unanswered or (event.accepted and not event.withheld):
             self._wrong(event, "withheld, though Engage may have it")
+        event.withheld = True
+
+    def _dropped(self, event: Event) -> None:
+        """Note that an action was dropped: rule 17."""
+        self._scheduler.reach("an action was dropped")
+        if not self._scheduler.requests.may_be_dropped(event):
+            self._wrong(event, "dropped, though nobody asked for that")
+        if event.unanswered or event.accepted:
+            self._wrong(event, "dropped, though Engage may have it")
         event.withheld = True
 
     def _stopped(self, event: Event, outcome: OutcomeName) -> None:
@@ -719,9 +777,11 @@ class Oracle:
             left = [r for key, r in found.items() if key != POSITION_KEY and r.value is not None]
             if left:
                 self._scheduler.violate(f"partition {number} ends with {len(left)} pending records")
-            dead_letters = self._scheduler.kafka.logs[TOPICS.dead_letters, number].settled()
+            found_there = self._scheduler.kafka.logs[TOPICS.dead_letters, number].settled()
+            dead_letters = [each for each in found_there if not is_mark(each)]
+            counted = Counter(self._dead_letters) + self._past_dead_letters
             if Counter((number, source_place(r.headers)) for r in dead_letters) != Counter(
-                {at: count for at, count in self._dead_letters.items() if at[0] == number and count}
+                {at: count for at, count in counted.items() if at[0] == number and count}
             ):
                 self._scheduler.violate(f"partition {number} has {len(dead_letters)} dead letters, others were counted")
             if self._outcomes.differs_from(number, self._scheduler.kafka.logs[outcomes.TOPIC, number].settled()):
@@ -730,6 +790,22 @@ class Oracle:
                 ended = event.accepted or self._has_dead_letter(event) or self._is_withheld(event)
                 if event.bereft and not ended and self._is_paused(event):
                     self._wrong(event, "lost, though it was in memory when the delay topic was deleted")
+
+
+def _saved(event: Event, transaction: Transaction) -> Record | None:
+    """Return the record of the event's action in a transaction."""
+    of_event = (r for log, r in transaction.records if (log.topic, log.partition) == (TOPICS.delay, event.partition))
+    return next((each for each in of_event if each.key == event.key and each.value is not None), None)
+
+
+def _is_saved(event: Event, transaction: Transaction) -> bool:
+    return (record := _saved(event, transaction)) is not None and not _is_kept(record)
+
+
+def _saved_first_seen(event: Event, transaction: Transaction) -> float:
+    record = _saved(event, transaction)
+    times = None if record is None else _TIMES.search(record.value or b"")
+    return math.inf if times is None else int(times[1]) / 1000
 
 
 def _holds(process: Process, assignment: Assignment, event: Event) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from consumer.core.places import place_of
 from consumer.kafka.outcomes.outcomes import key_of, read_outcome
-from consumer.kafka.records import place_of_key
+from consumer.kafka.records import REDRIVEN, place_of_key
 from schemas.dead_letter import PREFIX
 from schemas.outcome import Outcome, OutcomeName
 from schemas.pending_action import POSITION_KEY, RefusedDeadLetter
@@ -29,6 +29,7 @@ class Outcomes:
 
     def __init__(self) -> None:
         self.counted: Counter[At] = Counter()
+        self._past: Counter[At] = Counter()  # of actions that began again since
         self._torn: Counter[At] = Counter()
         self.ended_unheard: set[At] = set()  # a tombstone became visible, perhaps without its outcome
         self._torn_dead_letters: set[tuple[At, str]] = set()
@@ -43,10 +44,17 @@ class Outcomes:
         elif log.topic == TOPICS.delay and record.value is None:
             self.ended_unheard.add((log.partition, _place_of(record)))
 
-    def committed(self, transaction: Transaction, *, torn: bool, bereft: Callable[[At], bool]) -> str | None:
+    def begin_again(self, at: At) -> None:
+        """An action begins again: the outcomes that it had count no more."""
+        self._past[at] += self.counted.pop(at, 0)
+        self._torn.pop(at, None)
+        self.ended_unheard.discard(at)
+
+    def committed(self, transaction: Transaction, *, torn: bool, excused: Callable[[At], bool]) -> str | None:
         """Count a transaction's outcomes. Returns what is wrong with it as a whole.
 
-        `bereft`: whether the delay topic took an event's tombstone along when it was deleted.
+        `excused`: whether an event's tombstone need not be there: the delay topic took it along when it was deleted, or
+        its action begins again in the same transaction.
         """
         found = [_read(record) for log, record in transaction.records if log.topic == TOPIC]
         self.counted.update(map(event_at, found))
@@ -55,7 +63,7 @@ class Outcomes:
         given_up = [one for one in found if one.outcome is OutcomeName.DEAD_LETTER]
         said = {(event_at(one), str(one.reason)) for one in given_up}
         dead_letters = {each for log, r in transaction.records if (each := _dead_letter(log, r)) is not None}
-        if any(not bereft(at) for at, _ in said - dead_letters - self._torn_dead_letters):
+        if any(not excused(at) for at, _ in said - dead_letters - self._torn_dead_letters):
             return f"a transaction has the dead letters {dead_letters}, and outcomes say {said}"
         tombstones = {
             (log.partition, _place_of(record))
@@ -65,7 +73,7 @@ class Outcomes:
         ends_when_read = (OutcomeName.REPEAT, OutcomeName.OUT_OF_SEQUENCE)
         of_pending = [one for one in found if one not in given_up and one.outcome not in ends_when_read]
         alone = set(map(event_at, of_pending)) - tombstones - self.ended_unheard
-        alone = {at for at in alone if not bereft(at)}
+        alone = {at for at in alone if not excused(at)}
         return f"outcomes of {alone} without their tombstones" if alone else None
 
     def what_is_wrong(self, event: Event, *, read: bool, pending: bool, dead_letter: bool, repeat: bool) -> str | None:
@@ -80,7 +88,7 @@ class Outcomes:
 
     def differs_from(self, number: int, settled: Iterable[Record]) -> bool:
         """Whether a partition's log holds others than were counted."""
-        counted = Counter({at: count for at, count in self.counted.items() if at[0] == number})
+        counted = Counter({at: count for at, count in (self.counted + self._past).items() if at[0] == number})
         return Counter(event_at(_read(record)) for record in settled) != counted
 
 
@@ -113,6 +121,8 @@ def event_at(outcome: Outcome) -> At:
 def _dead_letter(log: Log, record: Record) -> tuple[At, str] | None:
     """Return the event and the reason of a dead letter, also of one that its topic refused; None for other records."""
     if log.topic == TOPICS.dead_letters:
+        if is_mark(record):
+            return None
         return (log.partition, source_place(record.headers)), header(record.headers, "reason")
     if log.topic == TOPICS.delay and b'"state":"refused"' in (record.value or b"")[:40]:
         refused = RefusedDeadLetter.model_validate_json(record.value or b"")
@@ -125,6 +135,11 @@ def _place_of(record: Record) -> int:
     assert record.key != POSITION_KEY
     place = place_of_key(record.key or b"")
     return -1 if place is None else place
+
+
+def is_mark(record: Record) -> bool:
+    """Whether it says of a dead letter that it was redriven."""
+    return any(name == REDRIVEN for name, _ in record.headers)
 
 
 def raw(refused: RefusedDeadLetter) -> Headers:

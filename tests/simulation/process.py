@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.simulation.threads import SimulatedJournal, SimulatedSource
 
 TOPICS = RelayTopics("orders", "orders.delay", "orders.dead-letters", "orders.outcomes")
+CONTROL = "relay.engage.control"
 SOURCE = SourceIdentity(group="relay", cluster_id="cluster", topic=TOPICS.source, topic_id="topic-0")
 HANGS_S = 60.0  # after that a process is killed: its threads wait for each other
 

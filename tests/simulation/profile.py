@@ -12,8 +12,8 @@ class Profile:
 
     `documents`: each event carries its order's document. `strikes`: what goes wrong while one is under way.
     `parking`: three orders on two connections, which have no room for most of their actions. `repeats`: a fact is sent
-    once within a window, and the producer writes most events again. `pauses`: how many. `supersedes`: later actions of
-    an order supersede earlier ones that wait. `steps`: an order's steps do not go backwards.
+    once within a window, and the producer writes most events again. `pauses`, `requests`: how many. `supersedes`: later
+    actions of an order supersede earlier ones that wait. `steps`: an order's steps do not go backwards.
     """
 
     processes: int
@@ -32,6 +32,7 @@ class Profile:
     parking: bool = False
     pauses: int = 0
     repeats: bool = False
+    requests: int = 0
     supersedes: bool = False
     steps: bool = False
 
@@ -50,7 +51,9 @@ class Profile:
             return cls.of_pauses(draw)
         if size > 0.82:
             return cls.of_sequences(draw)
-        small = size < 0.76
+        if size > 0.8:
+            return cls.of_requests(draw)
+        small = size < 0.73
         return cls(
             processes=1 if small else draw.randint(1, 3),
             partitions=1 if small else draw.randint(1, 3),
@@ -131,6 +134,24 @@ class Profile:
             max_pending=draw.choice((2, 1000)),
             session_s=draw.choice((45.0, 6.0)),
             pauses=draw.randint(1, 3),
+        )
+
+    @classmethod
+    def of_requests(cls, draw: random.Random) -> Profile:
+        """Somebody has actions sent again, hastened and dropped, while partitions change hands and commits fail."""
+        processes = draw.choice((1, 2, 2))
+        return cls(
+            processes=processes,
+            partitions=draw.randint(1, processes),
+            events=draw.randint(1, 5),
+            faults=draw.choice((0, 1, 2, 4)),
+            client_error=draw.choice((0.0, 0.2, 0.4)),
+            unreliable=draw.choice((0.0, 0.0, 0.1, 0.25)),
+            nesting=draw.choice((0.0, 0.2, 0.5)),
+            max_pending=draw.choice((2, 1000)),
+            session_s=draw.choice((45.0, 6.0)),
+            documents=draw.random() < 0.3,
+            requests=draw.randint(2, 7),
         )
 
     @classmethod

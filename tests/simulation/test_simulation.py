@@ -23,6 +23,7 @@ from tests.simulation import (
     parking_mutants,
     pause_mutants,
     repeat_mutants,
+    request_mutants,
     sequence_mutants,
 )
 from tests.simulation.coverage import TO_BE_REACHED
@@ -48,6 +49,7 @@ KINDS = {
     "parking": Profile.of_parking,
     "pauses": Profile.of_pauses,
     "repeats": Profile.of_repeats,
+    "requests": Profile.of_requests,
     "sequences": Profile.of_sequences,
 }
 OF_KIND = {
@@ -55,6 +57,7 @@ OF_KIND = {
     "parking": parking_mutants.ALL,
     "pauses": pause_mutants.ALL,
     "repeats": repeat_mutants.ALL,
+    "requests": request_mutants.ALL,
     "sequences": sequence_mutants.ALL,
 }
 OF_ANY_KIND = (mutants.ALL, identity_mutants.ALL)

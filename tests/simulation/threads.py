@@ -32,7 +32,7 @@ from consumer.kafka.source.membership import Membership
 from consumer.kafka.source.source import BATCHES_AHEAD
 from consumer.relay.outbox import replace_too_large
 from tests.simulation.kafka_clients import SimulatedClients, SimulatedConsumer
-from tests.simulation.process import TOPICS, Process
+from tests.simulation.process import CONTROL, TOPICS, Process
 
 _NAMES = count()
 
@@ -183,6 +183,7 @@ class SimulatedJournal:
             pause=self._pause,
             report=report,
             replace_too_large=partial(replace_too_large, clock=process.clock, tracing=None),
+            control=CONTROL,
             pinning=pinning,
             new_name=lambda: f"transaction {next(_NAMES)}",
         )

@@ -22,6 +22,7 @@ from consumer.core.pacing import Pace, PollSchedule
 from consumer.core.repeats import Repeats
 from consumer.engage.client import EngageClient
 from consumer.events.routing import Router
+from consumer.kafka.control.asked_for import AskedFor
 from consumer.kafka.facts import Fact
 from consumer.kafka.journal.low_water_mark import Pinning
 from consumer.kafka.parking.read_back import ParkedRecord, ReadBack
@@ -170,6 +171,8 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         heartbeats=HEARTBEATS,
         check_interval_s=CHECK_INTERVAL_S,
         control=SimulatedControl(process, inbox.put),
+        asked_for=AskedFor(lambda: SimulatedReader(process), topics={TOPICS.source: TOPICS}, clock=process.clock),
+        incarnations={TOPICS.source: process.identity.incarnation},
         log=cast(
             "BoundLogger",
             SimpleNamespace(info=_nothing, warning=_nothing, error=partial(scheduler.set_apart, process)),

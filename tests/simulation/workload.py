@@ -124,7 +124,8 @@ class Event:
     first: Event | None = None  # the one that it repeats: it was redriven
     says_first: bool = True  # where that one lay
     redriven: bool = False  # its dead letter was
-    withheld: bool = False  # its outcome says so
+    withheld: bool = False  # its outcome says so, or that it was dropped
+    round: int = 0  # how often it was sent again, as a person asked
     document_applied: bool = False
     fact: tuple[str, str, int] | None = None  # of those that are sent once: order, action and what tells it apart
     ended_at: float | None = None  # as its outcome says
@@ -179,6 +180,18 @@ class Event:
             return []
         named: tuple[str, bytes | str | None] = (REDRIVE_OF, f"{TOPICS.dead_letters}/{self.partition}/0".encode())
         return [named, (FIRST_OFFSET, b"%d" % (self.first or self).offset)] if self.says_first else [named]
+
+    def begin_again(self) -> None:
+        """A person has it sent again: nothing of its former life counts, save what Engage was given of its document."""
+        self.round += 1
+        self.accepted = self.sent_under = self.refused_late = self.torn_dead_letters = 0
+        self.unanswered = self.ever_in_doubt = self.withheld = self.torn = self.taken = self.bereft = self.deleted = (
+            False
+        )
+        self.told = self.refused_at = self.ended_at = self.gone_intent = self.holder = None
+        self.gone_dead_letter = False
+        self.sent_at, self.first_seen = 0.0, math.inf
+        self.late_polls.clear()
 
     def lie(self, partition: int, incarnation: int, offset: int) -> None:
         """It was published, and lies there, in the source of this incarnation."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from consumer.commands import output
+from consumer.commands.control.asking import Why, checked_reason, control_topic
 from consumer.commands.exits import exit_codes, refuse
 from consumer.commands.options import AsJson, Config, Output, Yes, actions, connections, loaded, look_of, reach, routes
 from consumer.commands.options import sure as confirmed
@@ -45,7 +46,6 @@ OfAction = Annotated[
         "--action", metavar="NAME", help="Only actions of this name.", show_default=False, autocompletion=actions
     ),
 ]
-Why = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for everybody who looks at it.")]
 
 
 def pause(
@@ -76,11 +76,11 @@ def pause(
     """
     with exit_codes():
         now = time.time()
-        _checked_reason(reason)
+        checked_reason(reason)
         until_s = None if until is None else _moment_in(until, now)
         settings = loaded(config)
-        topic = _control_topic(settings)
-        _check_names(settings, connection, route, action)
+        topic = control_topic(settings)
+        check_names(settings, connection, route, action)
         from consumer.core.pauses import Pause
         from consumer.kafka.control.control import Record, read_controls, write_controls
         from consumer.kafka.control.records import pause_key, pause_value
@@ -124,9 +124,9 @@ def resume(
     """
     with exit_codes():
         now = time.time()
-        _checked_reason(reason)
+        checked_reason(reason)
         settings = loaded(config)
-        topic = _control_topic(settings)
+        topic = control_topic(settings)
         from consumer.kafka.control.control import Record, read_controls, write_controls
         from consumer.kafka.control.records import pause_key, pause_value
 
@@ -159,7 +159,7 @@ def pauses(
     """List the pauses that are on. Exit code 1 where a record cannot be read."""
     with exit_codes():
         settings = loaded(config)
-        topic = _control_topic(settings)
+        topic = control_topic(settings)
         from consumer.kafka.control.control import read_controls
 
         reach(settings)
@@ -192,22 +192,8 @@ def _row(pause: Pause, now: float) -> dict[str, object]:
     }
 
 
-def _checked_reason(reason: str) -> None:
-    from schemas.control import MAX_REASON
-
-    if not reason.strip():
-        refuse("--reason: say why; whoever finds the pause will ask")
-    if len(reason.strip()) > MAX_REASON:
-        refuse(f"--reason: must be at most {MAX_REASON} characters")
-
-
-def _control_topic(settings: Settings) -> str:
-    if settings.control_topic is None:
-        refuse("control.topic is none: without a control topic nothing can be paused")
-    return settings.control_topic
-
-
-def _check_names(settings: Settings, connection: str | None, route: str | None, action: str | None) -> None:
+def check_names(settings: Settings, connection: str | None, route: str | None, action: str | None) -> None:
+    """See that what is named is configured; else end with exit code 2."""
     rules = settings.effective_routes
     for option, name, known in (
         ("--connection", connection, list(settings.engage.connections)),

@@ -11,10 +11,9 @@ import typer
 from consumer.commands import output
 from consumer.commands.exits import exit_codes, refuse
 from consumer.commands.options import AsJson, Config, connections, loaded, reach, source_topics
-from consumer.commands.orders.searching import chosen, in_words, teller
+from consumer.commands.orders.searching import chosen, nothing_found, teller
 
 if TYPE_CHECKING:
-    from consumer.kafka.orders.lookup import Nothing
     from consumer.kafka.orders.timeline import Entry, Timeline
 
 
@@ -62,19 +61,12 @@ def order(
         for gap in found.gaps:
             output.notice(gap)
         if isinstance(found, Nothing):
-            raise _nothing(found)
+            raise nothing_found(found)
         if as_json:
             output.json_line(found.as_json())
         else:
             _print(found)
         raise typer.Exit(int(bool(found.gaps)))
-
-
-def _nothing(nothing: Nothing) -> typer.Exit:
-    """Say that nothing was found, and return the end: 1 where something could not be read."""
-    output.notice(f"order {nothing.order_id}: nothing found. Searched: {in_words(nothing.searched)}")
-    output.notice(f"Searched were {nothing.how}. If events are keyed otherwise, name the partition (--partition).")
-    return typer.Exit(1 if nothing.gaps else 2)
 
 
 def _print(timeline: Timeline) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from consumer.kafka.orders.reconciling import Problem, Sums
 
 DEFAULT_SINCE = "1d"
-NUMBERS = ("events", "ignored", "expected", "pending", "on_hold", "unread")
+NUMBERS = ("events", "ignored", "expected", "pending", "on_hold", "again", "unread")
 COLUMNS = ("topic", "partition", "offset", "item", "order_id", "action", "problem")
 
 
@@ -116,7 +116,8 @@ def _print(problems: list[Problem], missing: list[str], total: Sums, look: outpu
     reasons = ", ".join(f"{count:,} {name}" for name, count in sorted(total.reasons.items()))
     output.data(f"{total.events:,} events were read: {total.ignored:,} ignored, {total.expected:,} to be accounted for")
     on_hold = f" ({total.on_hold:,} on hold)" if total.on_hold else ""
-    output.data(f"{ends or '0 ended'}, {total.pending:,} pending{on_hold}, {len(rows):,} that do not add up")
+    again = f", {total.again:,} of them sent again" if total.again else ""
+    output.data(f"{ends or '0 ended'}{again}, {total.pending:,} pending{on_hold}, {len(rows):,} that do not add up")
     if reasons:
         output.data(f"not sent, or given up, because: {reasons}")
     if total.unread:

@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import typer
+
 from consumer.commands import output
 
 if TYPE_CHECKING:
     from consumer.config.settings import Settings
     from consumer.core.ownership import Partition
+    from consumer.kafka.orders.lookup import Nothing
     from consumer.kafka.orders.reading import Span
     from consumer.kafka.orders.timeline import Searched
     from consumer.kafka.topics.topics import RelayTopics
@@ -53,3 +56,10 @@ def in_words(searched: list[Searched]) -> str:
         when = "" if since is None else f" since {output.time_of(since)}"
         told.append(f"{each.records:,} records of {each.topic}[{each.partition}]{when}")
     return ", ".join(told)
+
+
+def nothing_found(nothing: Nothing) -> typer.Exit:
+    """Say that nothing was found, and return the end: 1 where something could not be read."""
+    output.notice(f"order {nothing.order_id}: nothing found. Searched: {in_words(nothing.searched)}")
+    output.notice(f"Searched were {nothing.how}. If events are keyed otherwise, name the partition (--partition).")
+    return typer.Exit(1 if nothing.gaps else 2)

@@ -105,10 +105,38 @@ def whole(instance: Instance) -> dict[str, object]:
     return {"address": instance.address, "why": instance.why, "status": status}
 
 
-def disagreements(found: Iterable[Instance]) -> list[str]:
-    """Say what should be the same of all instances, and is not."""
+def together(found: Iterable[Instance]) -> str:
+    """Say what all instances that answer have together."""
     known = [each.status for each in found if each.status is not None]
-    said = []
+    partitions, pending = sum(len(each.partitions) for each in known), sum(each.pending.open for each in known)
+    return (
+        f"{len(known)} instances own {partitions} partitions; {number(pending)} actions are pending, "
+        f"lag {number(sum(each.source.lag for each in known))}"
+    )
+
+
+def attention(found: Iterable[Instance]) -> list[str]:
+    """Say what to look at, each thing once, with the instances that say it. What most of them say comes first."""
+    said: dict[str, list[str]] = {}
+    for each in found:
+        if each.status is not None:
+            for what in each.status.attention:
+                said.setdefault(what, []).append(each.status.instance or each.address)
+    return [f"{', '.join(who)}: {what}" for what, who in sorted(said.items(), key=lambda item: -len(item[1]))]
+
+
+def disagreements(found: Sequence[Instance]) -> list[str]:
+    """Say what should be the same of all instances and is not, and which partitions more than one of them own."""
+    known = [each.status for each in found if each.status is not None]
+    owners: dict[tuple[str, str, int], list[str]] = {}
+    for status in known:
+        for each in status.partitions:
+            owners.setdefault((status.group, each.topic, each.partition), []).append(status.instance)
+    said = [
+        f"{topic}[{partition}] is owned by {' and by '.join(names)}: it changes hands now, or one of them is stuck"
+        for (_, topic, partition), names in sorted(owners.items())
+        if len(names) > 1
+    ]
     for name in ("version", "group", "cluster"):
         different = sorted({str(value) for each in known if (value := getattr(each, name))})
         if len(different) > 1:

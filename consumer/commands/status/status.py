@@ -48,6 +48,8 @@ def status(
     """Show what a running relay does. Exit code 1 where none answers."""
     urls = url or [DEFAULT_URL]
     if every:
+        if check or live:
+            refuse(f"{'--check' if check else '--watch'}: of one instance only, without --all")
         raise typer.Exit(_all(urls, look_of(look, as_json=as_json)))
     if len(urls) > 1:
         refuse("--url: give one, or say --all")
@@ -71,6 +73,8 @@ def _all(urls: list[str], look: output.Look) -> int:
         output.rows(map(fleet.whole, found), (), look=look)
     else:
         output.rows(map(fleet.row, found), fleet.COLUMNS, look=look, optional=fleet.OPTIONAL)
+        for line in (*fleet.attention(found), fleet.together(found)):
+            output.notice(line)
     for each in found:
         if each.status is None:
             output.notice(each.why)

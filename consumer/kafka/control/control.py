@@ -7,6 +7,7 @@ Rules:
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -18,12 +19,16 @@ from confluent_kafka.admin import AdminClient
 
 from consumer.core.pauses import NO_PAUSES, Pause, Pauses, Scope
 from consumer.kafka import clients
-from consumer.kafka.control.reader import PARTITION
-from consumer.kafka.control.records import Controls
+from consumer.kafka.control.records import PARTITION, Controls
 from consumer.kafka.topics.scan import StalledError, records_between
 from consumer.kafka.topics.topics import partition_counts, watermarks
 
 WRITE_S = 15.0
+
+
+def new_id(now: float) -> str:
+    """Return an id that nothing else ever had. Later ones sort behind earlier ones. `now`: seconds since 1970."""
+    return f"{int(now * 1000):012x}{secrets.token_hex(4)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,11 @@ class Record:
 
 def read_controls(properties: clients.Properties, topic: str) -> Controls:
     """Read all that the topic says now. Raises KafkaException, also where the topic does not exist or hangs."""
+    return read_to_end(properties, topic)[0]
+
+
+def read_to_end(properties: clients.Properties, topic: str) -> tuple[Controls, int]:
+    """Read all that the topic says, and return where it ended. Raises as `read_controls`."""
     admin = AdminClient(clients.base(properties), logger=clients.LOGGER)
     at = (topic, PARTITION)
     if topic not in partition_counts(admin, (topic,)):
@@ -48,7 +58,7 @@ def read_controls(properties: clients.Properties, topic: str) -> Controls:
                 controls.take(clients.raw(record.key()), clients.raw(record.value()))
         except StalledError as error:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{topic}[{PARTITION}]: {error}")) from None
-    return controls
+    return controls, end
 
 
 class CurrentPauses:

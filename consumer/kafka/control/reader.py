@@ -1,11 +1,15 @@
 """EDGE. Follows the control topic: a thread with a consumer without membership, from `start` to `stop`.
 
+It says which pauses there are, and which requests are open.
+
 Rules:
  1. The topic is read from its beginning at each start, and nothing is reported before its end at that time was
     reached: a pause is kept over restarts, and holds the first poll, too.
  2. Then every change is reported, all that it says now. So a report that is lost with its process is no loss.
  3. What keeps the topic from being read is reported, too. What was read before holds until it can be read again.
  4. A topic that was recreated is read from its beginning again.
+ 5. Who asks (`ask`) hears what the topic says up to where it ends then, or later. Settled records alone are read, so a
+    transaction that is open there is waited for.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from confluent_kafka.admin import AdminClient
 
 from consumer.errors import ConfigurationError
 from consumer.kafka import clients
-from consumer.kafka.control.records import Controls
+from consumer.kafka.control.records import PARTITION, Controls
 from consumer.kafka.dead_letters.waiting import LITTLE_AHEAD
 from consumer.kafka.facts import ControlNotRead, ControlRead, Report
 from consumer.kafka.topics.topics import watermarks
@@ -28,7 +32,6 @@ POLL_S = 0.5  # how soon the thread sees that it is to end
 RETRY_S = 2.0
 LOOK_INTERVAL_S = 30.0  # for a topic that was recreated, or may not be read any more
 STOP_S = 2.0  # a call to a broker that does not answer is not waited for
-PARTITION = 0  # the one that counts
 
 
 class ControlReader:
@@ -40,10 +43,18 @@ class ControlReader:
         self._report = report
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._asked = 0
+        self._asking = threading.Lock()
 
     def start(self) -> None:
         """Begin to read."""
         self._thread.start()
+
+    def ask(self) -> int:
+        """Ask what the topic says up to where it ends now (rule 5)."""
+        with self._asking:
+            self._asked += 1
+            return self._asked
 
     def stop(self) -> None:
         """End. What a broker does not answer now is not waited for."""
@@ -63,16 +74,19 @@ class ControlReader:
     def _follow(self) -> None:
         """Read from the beginning and on, until it is to end. Raises KafkaException, also for a recreated topic."""
         admin = AdminClient(clients.base(self._properties), logger=clients.LOGGER)
-        controls, reached, told = Controls(), 0, False
+        controls, told, news, told_at = Controls(), False, False, 0.0
+        reached = -1  # also of an empty topic it is the reading that tells
+        asked = self._asked  # before it is looked where the topic ends
         _, end = watermarks(admin, [self._at])[self._at]
         properties = {**clients.reader(self._properties), **LITTLE_AHEAD}
         with closing(Consumer(properties, logger=clients.LOGGER)) as reader:
             reader.assign([TopicPartition(*self._at, 0)])
             looked_at = time.monotonic()
             while not self._stopping.is_set():
+                if told and asked < (now_asked := self._asked) and (now_end := self._end(admin)) is not None:
+                    asked, end, told = now_asked, now_end, False
                 record = reader.poll(POLL_S) if told or reached < end else None
                 error = None if record is None else record.error()
-                news = False
                 if record is not None and error is None:
                     controls.take(clients.raw(record.key()), clients.raw(record.value()))
                     reached, news = (record.offset() or 0) + 1, True
@@ -80,22 +94,30 @@ class ControlReader:
                     reached = max(reached, record.offset() or 0)
                 elif error is not None and (error.fatal() or error.code() in _DO_NOT_PASS):
                     raise KafkaException(error)
-                if reached >= end and (news or not told):
-                    told = True
-                    self._report(ControlRead(controls.pauses, controls.unreadable))
-                if time.monotonic() - looked_at >= LOOK_INTERVAL_S:
-                    looked_at = time.monotonic()
+                now = time.monotonic()
+                # What comes in one go is told at once: a bulk of requests is thousands of records.
+                is_news = news and (record is None or error is not None or now - told_at > POLL_S)
+                if reached >= end and (is_news or not told):
+                    told, news, told_at = True, False, now
+                    requests = dict(controls.requests)
+                    self._report(ControlRead(controls.pauses, controls.unreadable, requests, asked))
+                if now - looked_at >= LOOK_INTERVAL_S:
+                    looked_at = now
                     self._look(admin, reached)
 
-    def _look(self, admin: AdminClient, reached: int) -> None:
-        """Raise KafkaException where the topic was recreated, or may not be read any more. Brokers may be away."""
+    def _end(self, admin: AdminClient) -> int | None:
+        """Return where the topic ends; None: brokers are away. Raises KafkaException where that does not pass."""
         try:
-            _, end = watermarks(admin, [self._at])[self._at]
+            return watermarks(admin, [self._at])[self._at][1]
         except KafkaException as error:
             if clients.error_of(error).code() in _DO_NOT_PASS:
                 raise
-            return
-        if end < reached:
+            return None
+
+    def _look(self, admin: AdminClient, reached: int) -> None:
+        """Raise KafkaException where the topic was recreated, or may not be read any more. Brokers may be away."""
+        end = self._end(admin)
+        if end is not None and end < reached:
             raise clients.exception(KafkaError(KafkaError.OFFSET_OUT_OF_RANGE), f"{self._at[0]} was recreated")
 
 

@@ -6,12 +6,17 @@ replaces a record that was read ends that one: nobody knows whether it still hol
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydantic import ValidationError
 from pydantic_core import to_json
 
 from consumer.core.clock import to_ms
 from consumer.core.pauses import Pause, Pauses
-from schemas.control import PAUSE, PauseRecord
+from consumer.core.requests import Answer, DeadLetterId, Request
+from schemas.control import PAUSE, REQUEST, ActionAt, PauseRecord, RecordAt, RequestRecord
+
+PARTITION = 0  # the one that counts
 
 
 def pause_key(pause: Pause) -> bytes:
@@ -54,12 +59,81 @@ def read_pause(pause_id: str, value: bytes) -> Pause | None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A request that was answered, and when (seconds since 1970)."""
+
+    request: Request
+    answer: Answer
+    at: float
+
+
+def request_key(request: Request) -> bytes:
+    """Return the key of a request."""
+    return f"{REQUEST}{request.id}".encode()
+
+
+def request_value(request: Request, answer: Answer | None = None, at: float | None = None) -> bytes:
+    """Return the value of a request, or of its answer. `at`: when it was answered."""
+    dead_letter = request.dead_letter
+    record = RequestRecord(
+        what=request.what,
+        action=ActionAt(
+            topic=request.topic,
+            partition=request.partition,
+            offset=request.offset,
+            incarnation=request.incarnation,
+            item=request.item,
+        ),
+        route=request.route,
+        dead_letter=None if dead_letter is None else RecordAt(**dead_letter._asdict()),
+        reason=request.reason,
+        asked_by=request.asked_by,
+        asked_ms=to_ms(request.asked),
+        answer=None if answer is None else "done" if answer.is_done else "refused",
+        detail=None if answer is None else answer.detail,
+        answered_ms=None if at is None else to_ms(at),
+    )
+    return to_json(record, exclude_none=True)
+
+
+def read_request(request_id: str, value: bytes) -> Request | Answered | None:
+    """Read a request; None where this version cannot."""
+    try:
+        record = RequestRecord.model_validate_json(value)
+    except ValidationError:
+        return None
+    at, dead_letter = record.action, record.dead_letter
+    request = Request(
+        id=request_id,
+        what=record.what,
+        topic=at.topic,
+        partition=at.partition,
+        offset=at.offset,
+        incarnation=at.incarnation,
+        item=at.item,
+        route=record.route,
+        dead_letter=None if dead_letter is None else DeadLetterId(**dead_letter.model_dump()),
+        reason=record.reason,
+        asked_by=record.asked_by,
+        asked=record.asked_ms / 1000,
+    )
+    if record.answer is None:
+        return request
+    at_ms = record.asked_ms if record.answered_ms is None else record.answered_ms
+    return Answered(request, Answer(record.answer == "done", record.detail or ""), at_ms / 1000)
+
+
 class Controls:
     """What the topic says, as far as it was read."""
 
     def __init__(self) -> None:
         self._pauses: dict[str, Pause] = {}
         self._unreadable: set[bytes | None] = set()
+        self.requests: dict[str, Request] = {}
+        """Those that are open, by id."""
+        self.answered: dict[str, Answered] = {}
+        """Those that were answered."""
 
     @property
     def pauses(self) -> Pauses:
@@ -74,17 +148,30 @@ class Controls:
     def take(self, key: bytes | None, value: bytes | None) -> None:
         """Take the next record."""
         name = None if key is None else key.decode(errors="replace")
-        if name is None or not name.startswith(PAUSE):
-            if value is not None and key is None:
+        if name is None:
+            if value is not None:
                 self._unreadable.add(key)
             return
-        pause_id = name.removeprefix(PAUSE)
-        self._pauses.pop(pause_id, None)
-        self._unreadable.discard(key)
-        if value is None:
+        if not name.startswith((PAUSE, REQUEST)):
             return
-        pause = read_pause(pause_id, value)
-        if pause is None:
+        self._unreadable.discard(key)
+        take = self._take_pause if name.startswith(PAUSE) else self._take_request
+        if not take(name.partition("/")[2], value):
             self._unreadable.add(key)
-        else:
+
+    def _take_pause(self, pause_id: str, value: bytes | None) -> bool:
+        self._pauses.pop(pause_id, None)
+        pause = None if value is None else read_pause(pause_id, value)
+        if pause is not None:
             self._pauses[pause_id] = pause
+        return value is None or pause is not None
+
+    def _take_request(self, request_id: str, value: bytes | None) -> bool:
+        self.requests.pop(request_id, None)
+        self.answered.pop(request_id, None)
+        request = None if value is None else read_request(request_id, value)
+        if isinstance(request, Request):
+            self.requests[request_id] = request
+        elif request is not None:
+            self.answered[request_id] = request
+        return value is None or request is not None

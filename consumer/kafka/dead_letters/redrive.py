@@ -1,5 +1,9 @@
 """EDGE. Dead letters, listed and redriven.
 
+There are two ways to redrive. By default the relay that owns the dead letter's partition is asked (`requests_for`): it
+makes the action again, and no other reader of the source sees the event twice. Or the event goes back to the source
+(`redrive`), for which these rules hold.
+
 Rules:
  1. Nothing is redriven unless it was chosen, and never twice. One transaction writes the
     redriven event and, beside its dead letter, a *mark*: the mark is there exactly when the
@@ -25,26 +29,27 @@ letter in the same partition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 from pydantic import ValidationError
 
+from consumer.core.requests import DeadLetterId, Request
 from consumer.kafka import clients
-from consumer.kafka.records import SourceEvent, Unreadable, event_of_unreadable
+from consumer.kafka.control.control import new_id
+from consumer.kafka.records import REDRIVEN, SourceEvent, Unreadable, event_of_unreadable
 from consumer.kafka.topics.scan import Gap, StalledError, records_between
 from consumer.kafka.topics.topics import RelayTopics, partition_counts, watermarks
 from schemas.dead_letter import FIRST_OFFSET, ITEM, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
 
-REDRIVEN = PREFIX + "redriven"
 CALL_TIMEOUT_S = 15.0  # above transaction.timeout.ms (10 s), so that the broker decides before we do
 
 Headers = list[tuple[str, bytes | None]]
-Result = Literal["redriven", "marked", "chosen", "skipped", "failed"]
+Result = Literal["redriven", "marked", "chosen", "asked", "skipped", "failed"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -105,7 +110,7 @@ class Selection:
 class Redrive:
     """What became of a dead letter; `why` where it was skipped or failed. `chosen`: a dry run would redrive it.
 
-    `marked`: it counts as redriven, and its event was not sent.
+    `marked`: it counts as redriven, and its event was not sent. `asked`: the relay was asked to.
     """
 
     coordinates: Coordinates
@@ -176,6 +181,55 @@ def redrive(
         else:
             marks[at.topic, at.partition].read(properties)  # rule 2
             yield Redrive(at, "failed", to, refused)
+    yield from _not_found(missing, missing_sources)
+
+
+def requests_for(
+    properties: clients.Properties, topics: Iterable[RelayTopics], selection: Selection, why: str | None, now: float
+) -> Iterator[Request | Redrive | Gap]:
+    """Yield the requests to redrive the dead letters that are meant; a Redrive says why there is none for one.
+
+    `why`: the person's reason; None: the dead letter's own. `now`: seconds since 1970. Raises KafkaException.
+    """
+    topics = tuple(topics)
+    sources = {(each.dead_letters, each.source) for each in topics}
+    missing, missing_sources = set(selection.coordinates or ()), set(selection.sources or ())
+    for found in dead_letters(properties, topics, selection):
+        if isinstance(found, Gap):
+            yield found
+            continue
+        missing.discard(found.coordinates)
+        missing_sources.discard(found.source)
+        yield _request_for(found, sources, why, now)
+    yield from _not_found(missing, missing_sources)
+
+
+def _request_for(
+    found: DeadLetter, sources: Collection[tuple[str, str]], why: str | None, now: float
+) -> Request | Redrive:
+    at, of = found.coordinates, found.why
+    if found.redriven:
+        return Redrive(at, "skipped", (of.source_topic, of.source_partition), "was redriven before")
+    if isinstance(event := _event_of(found, sources), str):
+        return Redrive(at, "failed", None, event)
+    if of.source_offset < 0:
+        return Redrive(at, "failed", None, "nobody knows where its event lay: redrive it with --to-source")
+    return Request(
+        id=new_id(now),
+        what="send_again",
+        topic=of.source_topic,
+        partition=of.source_partition,
+        offset=of.source_offset,
+        incarnation=of.source_incarnation or 0,
+        item=of.item,
+        dead_letter=DeadLetterId(at.topic, at.partition, at.offset),
+        reason=why or f"it was a dead letter: {of.reason}",
+        asked_by="redrive",
+        asked=now,
+    )
+
+
+def _not_found(missing: Collection[Coordinates], missing_sources: Collection[Coordinates]) -> Iterator[Redrive | Gap]:
     for coordinates in sorted(missing):
         yield Redrive(coordinates, "failed", None, "no such dead letter, or another condition excludes it")
     for source in sorted(missing_sources):
@@ -221,9 +275,8 @@ class _Marks:
     def read_to(self, reader: Consumer, end: int) -> None:
         """Read on. Raises StalledError, KafkaException."""
         for record in records_between(reader, self.partition, self.next, end):
-            mark = _header(record, REDRIVEN)
-            if mark is not None and mark.isdigit() and len(mark) < 20:
-                self.redriven.add(int(mark))
+            if (mark := mark_in(record)) is not None:
+                self.redriven.add(mark)
         self.next = max(self.next, end)
 
     def read(self, properties: clients.Properties) -> None:
@@ -244,7 +297,7 @@ def _dead_letters_between(
     for record in records_between(reader, marks.partition, start, end):
         if _header(record, REDRIVEN) is not None:
             continue
-        dead_letter = _dead_letter(record, marks.redriven)
+        dead_letter = dead_letter_in(record, marks.redriven)
         if dead_letter is None:
             if selection.reasons is None and selection.coordinates is None:
                 yield Gap(*marks.partition, f"offset {record.offset()} is no dead letter that this version can read")
@@ -252,9 +305,17 @@ def _dead_letters_between(
             yield dead_letter
 
 
-def _dead_letter(record: Message, redriven: set[int]) -> DeadLetter | None:
-    """Read a dead letter; None for what somebody else put there."""
+def mark_in(record: Message) -> int | None:
+    """Return the offset of the dead letter that a record marks as redriven; None: it is no mark."""
+    mark = _header(record, REDRIVEN)
+    return int(mark) if mark is not None and mark.isdigit() and len(mark) < 20 else None
+
+
+def dead_letter_in(record: Message, redriven: Collection[int]) -> DeadLetter | None:
+    """Read a dead letter; None for what somebody else put there, and for a mark."""
     headers = clients.headers_of(record)
+    if _header(record, REDRIVEN) is not None:
+        return None
     try:
         why = DeadLetterHeaders.from_kafka(headers)
     except ValidationError:
@@ -276,7 +337,7 @@ def _header(record: Message, name: str) -> bytes | None:
     return next((value for each, value in reversed(clients.headers_of(record)) if each == name), None)
 
 
-def _event_of(dead_letter: DeadLetter, sources: set[tuple[str, str]]) -> SourceEvent | str:
+def _event_of(dead_letter: DeadLetter, sources: Collection[tuple[str, str]]) -> SourceEvent | str:
     """Return the event to send back, or why there is none."""
     why = dead_letter.why
     if dead_letter.value is None:
@@ -304,6 +365,22 @@ def _event_of(dead_letter: DeadLetter, sources: set[tuple[str, str]]) -> SourceE
     if event.value is None or (event.topic, event.partition) != (why.source_topic, why.source_partition):
         return "holds a pending record of another partition: publish its event again"
     return event
+
+
+def event_to_redrive(dead_letter: DeadLetter, sources: Collection[tuple[str, str]]) -> SourceEvent | str:
+    """Return a dead letter's event with the headers of a redrive, or why there is none.
+
+    `sources`: dead-letter topic and source topic of each source of this configuration.
+    """
+    event = _event_of(dead_letter, sources)
+    if isinstance(event, str):
+        return event
+    incarnation = dead_letter.why.source_incarnation or 0
+    return replace(event, headers=_headers_of(dead_letter.coordinates, event), incarnation=incarnation)
+
+
+def _headers_of(at: Coordinates, event: SourceEvent) -> Headers:
+    return [*own_headers(event.headers), (REDRIVE_OF, str(at).encode()), *_first_offset(event), *_item(event)]
 
 
 class _Sender:
@@ -335,12 +412,7 @@ class _Sender:
                     event.key,
                     event.partition,
                     on_delivery=delivered,
-                    headers=[
-                        *own_headers(event.headers),
-                        (REDRIVE_OF, str(at).encode()),
-                        *_first_offset(event),
-                        *_item(event),
-                    ],
+                    headers=[*_headers_of(at, event)],
                 )
         except KafkaException as error:
             failure = clients.error_of(error)

@@ -44,9 +44,13 @@ class Journal:
         clock: Clock,
         report: Report,
         replace_too_large: ReplaceTooLarge,
+        control: str | None = None,
         pinning: Pinning = PINNING,
     ) -> None:
-        """`topics` and `identities` by source topic; `ownership` returns the latest snapshot."""
+        """`topics` and `identities` by source topic; `ownership` returns the latest snapshot.
+
+        `control`: the control topic, None where there is none.
+        """
         self._clock = clock
         self._waiting = WaitingWrites(clock)
         self._stopping = threading.Event()
@@ -59,6 +63,7 @@ class Journal:
             pause=self._pause,
             report=report,
             replace_too_large=replace_too_large,
+            control=control,
             timeout_s=clients.transaction_s(properties),
             pinning=pinning,
         )

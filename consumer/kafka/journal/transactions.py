@@ -26,6 +26,8 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
  9. A partition of which the broker takes nothing twice (it has lost its leader, or the copies that it needs) counts as
     refused. So do its dead letters, where it is the dead-letter topic's. Where it is the outcomes topic's, all wait for
     it: actions that Engage accepted cannot end without it, and a partition that is given up would send them again.
+10. A request is answered in the transaction that carries it out, so it is carried out once. Where the control topic
+    does not take the answer, nothing waits for it: the request stays open, and only what ends an action is written.
 producers.py decides which producer may be used, and what its errors mean.
 """
 
@@ -43,7 +45,9 @@ from confluent_kafka import Message, TopicPartition
 
 from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Ownership, Partition, generation
+from consumer.kafka.control.records import PARTITION as CONTROL_PARTITION
 from consumer.kafka.facts import (
+    AnswersRefused,
     Committed,
     DeadLetterAt,
     DeadLetterRefused,
@@ -79,13 +83,14 @@ from consumer.kafka.journal.writes import (
     Keyed,
     Position,
     Put,
+    PutAnswer,
     Tombstone,
     Unparked,
     Write,
     size_of,
 )
 from consumer.kafka.outcomes.outcomes import Ended, record_of
-from consumer.kafka.records import position_value
+from consumer.kafka.records import position_value, redriven_mark
 from consumer.kafka.refused import kept, smaller
 from consumer.kafka.topics.topics import RelayTopics
 from schemas.pending_action import POSITION_KEY, SourceIdentity
@@ -126,6 +131,7 @@ class _Batch:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     outcomes: list[Ended] = field(default_factory=list)
     outcomes_alone: list[Ended] = field(default_factory=list)
+    answers: list[PutAnswer] = field(default_factory=list)
     written: dict[Hashable, int | None] = field(default_factory=dict)
     dead_letters_at: dict[DeadLetter, DeadLetterAt] = field(default_factory=dict)
     unknown: set[bytes | None] = field(default_factory=set)  # keys whose record lies somewhere after `start`
@@ -155,6 +161,9 @@ class _Batch:
                     self.latest[key_] = write
             case Position(next_offset=next_offset, outcomes=outcomes):
                 self.outcomes_alone += outcomes
+            case PutAnswer():
+                self.answers.append(write)
+                next_offset = None
             case Barrier():
                 next_offset = None
         if next_offset is not None:
@@ -192,14 +201,15 @@ class Transactions:
         pause: Callable[[float], None],
         report: Report,
         replace_too_large: ReplaceTooLarge,
+        control: str | None = None,
         timeout_s: float = TRANSACTION_S,
         pinning: Pinning = PINNING,
         new_name: Callable[[], str] = _random_name,
     ) -> None:
         """`topics` and `identities` by source topic. `ownership` returns the latest snapshot.
 
-        `pause` waits between two attempts. `timeout_s`: `transaction.timeout.ms`. `new_name` returns a name that
-        nothing else ever had: for a transaction (rule 3), or a refused dead letter.
+        `control`: the control topic. `pause` waits between two attempts. `timeout_s`: `transaction.timeout.ms`.
+        `new_name` returns a name that nothing else ever had: for a transaction (rule 3), or a refused dead letter.
         """
         self._producers = Producers(clients, clock, timeout_s)
         self._topics = topics
@@ -209,6 +219,7 @@ class Transactions:
         self._pause = pause
         self._report = report
         self._replace_too_large = replace_too_large
+        self._control = control
         self._pinning = pinning
         self._new_name = new_name
         self._partitions: dict[Assignment, _Partition] = {}
@@ -261,6 +272,8 @@ class Transactions:
                 self._report(Dropped([*writes, *chain(*parts)]))
                 break
             writes = self._without_hopeless(writes)
+            if not writes:
+                continue
             try:
                 self._transact(writes, ownership)
             except TooLargeError as error:
@@ -280,7 +293,7 @@ class Transactions:
                 self._report(TransactionAborted(str(error)))
                 self._learn(writes, error)
                 self._producers.replace()
-                cut = self._cut(writes, error)
+                cut = self._cut(writes, error, attempt)
                 if cut is None:
                     self._pause(RETRY_S[min(attempt, len(RETRY_S) - 1)])
                     attempt += 1
@@ -307,14 +320,42 @@ class Transactions:
         elif isinstance(error, OverranError):
             self._size.overran(sum(map(size_of, writes)), error.written)
 
-    def _cut(self, writes: list[Write], error: AbortedError) -> list[list[Write]] | None:
+    def _cut(self, writes: list[Write], error: AbortedError, attempt: int) -> list[list[Write]] | None:
         """Return the parts to settle instead, in order; None where all is to be tried again."""
         match error:
             case RefusedError():
-                return self._cut_refused(writes, error)
+                parts = self._without_answers(writes, error.topics, str(error))
+                return self._cut_refused(writes, error) if parts is None else parts
             case OverranError():
-                return self._cut_silent(writes, error)
-        return None
+                silent = {topic for topic, number in error.unwritten if topic == self._control}
+                parts = self._without_answers(writes, silent, str(error))
+                return self._cut_silent(writes, error) if parts is None else parts
+        # A right that is missing to add a partition to the transaction looks like any other abort.
+        return self._without_answers(writes, {self._control}, str(error)) if attempt else None
+
+    def _without_answers(
+        self, writes: Sequence[Write], refusing: Collection[str | None], why: str
+    ) -> list[list[Write]] | None:
+        """Leave the answers out that these topics do not take (rule 10); None: there are none."""
+        answers = [
+            write
+            for write in writes
+            if isinstance(write, PutAnswer)
+            and (self._control in refusing or (write.redriven is not None and write.redriven.topic in refusing))
+        ]
+        if not answers:
+            return None
+        left: list[Write] = []
+        is_answered = False  # what comes next is written with a refused answer
+        for write in writes:
+            is_new = is_answered and isinstance(write, Put | DeadLetter) and write.requested
+            if is_new or (isinstance(write, PutAnswer) and write in answers):
+                is_answered = isinstance(write, Put | DeadLetter | PutAnswer) and write.with_next
+            else:
+                is_answered = False
+                left.append(write)
+        self._report(AnswersRefused(answers, why))
+        return [left] if left else []
 
     def _cut_refused(self, writes: list[Write], error: RefusedError) -> list[list[Write]] | None:
         """Rule 7."""
@@ -400,6 +441,8 @@ class Transactions:
             return writes
         now = self._clock()
         self._hopeless = {topic: until for topic, until in self._hopeless.items() if until > now}
+        answered = self._without_answers(writes, self._hopeless, "the topic takes no records at present")
+        writes = writes if answered is None else [write for part in answered for write in part]
         refused = [
             write
             for write in writes
@@ -418,7 +461,8 @@ class Transactions:
             else:
                 put = kept(write, self._new_name())
                 assert put.keeps is not None  # noqa: S101 - what it is for
-                self._report(DeadLetterRefused(put.keeps, why))
+                if not put.requested:  # else it is perhaps not written, and reported when it is
+                    self._report(DeadLetterRefused(put.keeps, why))
                 result.append(put)
         return result
 
@@ -446,7 +490,8 @@ class Transactions:
         """
         first = next(write for write in writes if _is_of(write, refused))
         position, with_next = (first.next_offset, first.with_next) if isinstance(first, Put) else (None, False)
-        dead_letter = replace(dead_letter, next_offset=position, with_next=with_next)
+        requested = isinstance(first, Put) and first.requested
+        dead_letter = replace(dead_letter, next_offset=position, with_next=with_next, requested=requested)
         self._partitions[refused.assignment].too_large.add(refused.key)
         self._report(RecordTooLarge(refused, dead_letter))
         at = writes.index(first)
@@ -463,7 +508,11 @@ class Transactions:
         Its earlier writes may still be in the queue. They would dead-letter it again, so only their position counts.
         """
         partition = self._partitions.get(write.assignment)
-        if partition is None or isinstance(write, Position | Barrier) or write.key not in partition.too_large:
+        if partition is None or isinstance(write, Position | Barrier | PutAnswer):
+            return write
+        if isinstance(write, Put) and write.requested:
+            partition.too_large.discard(write.key)  # it begins again
+        if write.key not in partition.too_large:
             return write
         if (isinstance(write, Put) and write.keeps) or (isinstance(write, DeadLetter) and write.is_kept):
             return write
@@ -534,6 +583,9 @@ class Transactions:
                 },
             )
         )
+        for write in writes:
+            if isinstance(write, Put) and write.requested and write.keeps is not None:
+                self._report(DeadLetterRefused(write.keeps, "its topic refuses it"))
         for batch in batches:
             if batch.recreated:
                 self._report(DelayTopicRecreated(batch.assignment))
@@ -615,6 +667,15 @@ class Transactions:
         value = position_value(self._identities[topic], partition, batch.next_offset, outcomes_topic_id)
         position = Record(POSITION_KEY, value)
         self._producers.produce(delay_topic, partition, position, delivered=partial(self._delivered, batch, None))
+        self._produce_answers(batch)
+
+    def _produce_answers(self, batch: _Batch) -> None:
+        """Answer requests, and mark the dead letters that were redriven."""
+        for answer in batch.answers:
+            assert self._control is not None  # noqa: S101 - they were read there
+            if (of := answer.redriven) is not None:
+                self._producers.produce(of.topic, of.partition, redriven_mark(of.offset))
+            self._producers.produce(self._control, CONTROL_PARTITION, Record(answer.key, answer.value))
 
     def _delivered(self, batch: _Batch, write: Keyed | None, record: Message) -> None:
         offset = record.offset()

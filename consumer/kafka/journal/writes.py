@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from consumer.core.effects import ActionId
 from consumer.core.ownership import Assignment
+from consumer.core.requests import DeadLetterId
 from consumer.kafka.outcomes.outcomes import Ended
 from consumer.kafka.records import DeadLetterRecord
 from schemas.dead_letter import Reason
@@ -38,7 +39,7 @@ class Put:
     `next_offset` moves the partition's position with it. `intent`: the record is that intent. `keeps`: the record is
     this dead letter, which its topic refused (refused.py). `with_next`: the write that follows goes into the same
     transaction, for an event of several actions. `parked_for`: the connection for which its action is parked
-    (core/parking.py).
+    (core/parking.py). `requested`: a person asked for the action, which begins with this record.
     """
 
     assignment: Assignment
@@ -50,6 +51,7 @@ class Put:
     with_next: bool = False
     outcome: Ended | None = None
     parked_for: str | None = None
+    requested: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +71,8 @@ class DeadLetter:
     """Write a dead letter, and remove the record of `key` in the same transaction.
 
     `offset`: of the event in the source, None where nobody knows it. `next_offset`, `with_next`: see Put. `is_kept`:
-    its topic refused it before, and the delay topic keeps it under `key`. `outcome`: see Tombstone.
+    its topic refused it before, and the delay topic keeps it under `key`. `outcome`: see Tombstone. `requested`: it
+    stands for a record that a person asked for, which is too large.
     """
 
     assignment: Assignment
@@ -81,6 +84,7 @@ class DeadLetter:
     with_next: bool = False
     outcome: Ended | None = None
     is_kept: bool = False
+    requested: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,8 +106,24 @@ class Barrier:
     assignment: Assignment
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PutAnswer:
+    """Answer a person's request: replace its record in the control topic.
+
+    `redriven`: the dead letter that counts as redriven from then on. `with_next`: what carries the request out
+    follows, and goes into the same transaction.
+    """
+
+    assignment: Assignment
+    request_id: str
+    key: bytes
+    value: bytes
+    redriven: DeadLetterId | None = None
+    with_next: bool = False
+
+
 Keyed = Put | Tombstone | DeadLetter
-Write = Put | Tombstone | DeadLetter | Position | Barrier
+Write = Put | Tombstone | DeadLetter | Position | Barrier | PutAnswer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,10 +167,12 @@ def size_of(write: Item) -> int:
             return len(value)
         case DeadLetter(record=record):
             return len(record.value or b"")
+        case PutAnswer(value=value):
+            return len(value)
         case _:
             return 0
 
 
 def goes_on(items: Sequence[Item]) -> bool:
     """Tell whether the write after these belongs to their transaction."""
-    return bool(items) and isinstance(last := items[-1], Put | DeadLetter) and last.with_next
+    return bool(items) and isinstance(last := items[-1], Put | DeadLetter | PutAnswer) and last.with_next

@@ -19,11 +19,10 @@ from consumer.events.deciding import Decision, decide
 from consumer.events.formats.formats import JSON, Awaiting, Formats
 from consumer.events.routing import Misrouted, Router
 from consumer.kafka import clients
-from consumer.kafka.dead_letters.redrive import REDRIVEN
 from consumer.kafka.orders.matching import Contains, holder_of, is_about
 from consumer.kafka.orders.reading import STALLED_S, Span, StalledError, Tell, read
 from consumer.kafka.outcomes.outcomes import read_outcome
-from consumer.kafka.records import SourceEvent, read_position
+from consumer.kafka.records import REDRIVEN, SourceEvent, read_position
 from consumer.kafka.registry.schemas import RegistryError, Schemas, UnknownSchemaError
 from consumer.kafka.source.membership import event_of
 from consumer.kafka.topics.topics import RelayTopics, committed_offsets, partition_counts, watermarks

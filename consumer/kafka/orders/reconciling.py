@@ -30,13 +30,12 @@ from consumer.events.deciding import Ignored
 from consumer.events.routing import Misrouted
 from consumer.kafka import clients, refused
 from consumer.kafka.control.control import CurrentPauses
-from consumer.kafka.dead_letters.redrive import REDRIVEN
 from consumer.kafka.orders.history import Search
 from consumer.kafka.orders.matching import actions_of
 from consumer.kafka.orders.reading import Span, StalledError, read
 from consumer.kafka.orders.timeline import At
 from consumer.kafka.outcomes.outcomes import read_outcome
-from consumer.kafka.records import place_of_key, read_position
+from consumer.kafka.records import REDRIVEN, place_of_key, read_position
 from consumer.kafka.source.membership import event_of
 from consumer.kafka.topics.topics import CALL_TIMEOUT_S, RelayTopics, committed_offsets, partition_counts, watermarks
 from schemas.dead_letter import DeadLetterHeaders
@@ -60,7 +59,8 @@ class Problem:
 class Sums:
     """What was counted. `actions`: how many actions and unusable events became what, by the outcome's name.
 
-    `on_hold`: of those that are pending, what a pause covers now.
+    `on_hold`: of those that are pending, what a pause covers now. `again`: of those that ended, what a person had sent
+    again; what it came to last counts.
     """
 
     events: int = 0
@@ -69,6 +69,7 @@ class Sums:
     ends: Counter[str] = field(default_factory=Counter)
     pending: int = 0
     on_hold: int = 0
+    again: int = 0
     unread: int = 0
     problems: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -81,6 +82,7 @@ class Sums:
         self.ends += other.ends
         self.pending += other.pending
         self.on_hold += other.on_hold
+        self.again += other.again
         self.unread += other.unread
         self.problems += other.problems
         self.reasons += other.reasons
@@ -105,7 +107,7 @@ class _Found:
 
     `paused`: what is pending, and a pause covers it. `dead_letters`: also those that their topic refuses.
     `told_from_ms`: the time of the first outcome that is there; None where the outcomes reach back to what was asked
-    for.
+    for. `outcomes`: by who asked for the action, the latest last: its event, then perhaps a person, again and again.
     """
 
     events: range = range(0)
@@ -113,7 +115,7 @@ class _Found:
     ignored: set[int] = field(default_factory=set)
     live: set[_Place] = field(default_factory=set)
     paused: set[_Place] = field(default_factory=set)
-    outcomes: dict[_Place, set[OutcomeName]] = field(default_factory=dict)
+    outcomes: dict[_Place, dict[str, set[OutcomeName]]] = field(default_factory=dict)
     reasons: dict[_Place, str | None] = field(default_factory=dict)
     dead_letters: set[_Place] = field(default_factory=set)
     told_from_ms: int | None = None
@@ -254,7 +256,7 @@ class _Partition:
             of = outcome.place
             if self._is_of_source(of.topic, of.partition, of.incarnation):
                 place = (of.offset, of.item or 0)
-                found.outcomes.setdefault(place, set()).add(outcome.outcome)
+                found.outcomes.setdefault(place, {}).setdefault(outcome.asked_by, set()).add(outcome.outcome)
                 found.reasons[place] = outcome.reason
         if span.start == low:
             found.told_from_ms = span.since_ms if span.since_ms is not None else int(time.time() * 1000)
@@ -309,13 +311,14 @@ def _compared(topic: str, number: int, found: _Found, *, with_others: bool) -> I
     sums.events = len({offset for offset, _ in found.expected}) + sums.ignored
     problems: list[tuple[_Place, str]] = []
     for place, expected in found.expected.items():
-        outcomes = found.outcomes.get(place, set())
+        outcomes = found.outcomes.get(place, {})
         what = _wrong(place, expected, found)
         if what is not None:
             problems.append((place, what))
         elif outcomes:
-            (outcome,) = outcomes
+            (outcome,) = list(outcomes.values())[-1]
             sums.ends[outcome] += 1
+            sums.again += len(outcomes) > 1
             if (reason := found.reasons.get(place)) is not None:
                 sums.reasons[reason] += 1
         else:
@@ -337,10 +340,12 @@ _UNEXPECTED = "it has an outcome or a dead letter, though the present routes mak
 
 def _wrong(place: _Place, expected: _Expected, found: _Found) -> str | None:
     """Say what does not add up about an event that should have become something."""
-    outcomes = found.outcomes.get(place, set())
+    by_asker = found.outcomes.get(place, {})
+    doubled = next((each for each in by_asker.values() if len(each) > 1), None)
+    if doubled is not None:
+        return f"it has several outcomes: {', '.join(sorted(doubled))}"
+    outcomes = {name for each in by_asker.values() for name in each}
     is_dead = place in found.dead_letters
-    if len(outcomes) > 1:
-        return f"it has several outcomes: {', '.join(sorted(outcomes))}"
     if not outcomes and place in found.live:
         return None
     if not outcomes and is_dead:
@@ -352,7 +357,7 @@ def _wrong(place: _Place, expected: _Expected, found: _Found) -> str | None:
     if OutcomeName.DEAD_LETTER in outcomes and not is_dead:
         return "its outcome is a dead letter, and the dead-letter topic has none"
     if OutcomeName.DEAD_LETTER not in outcomes and is_dead:
-        return f"its outcome is {next(iter(outcomes))}, and it is a dead letter, too"
+        return f"its outcome is {', '.join(sorted(outcomes))}, and it is a dead letter, too"
     if OutcomeName.ACCEPTED in outcomes and expected.action is None:
         return "it was accepted, though the present routes make no action of its event"
     return None

@@ -5,7 +5,7 @@ A step is told once, by the record that knows it best: the outcome where there i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
@@ -49,7 +49,8 @@ class Step:
 class Entry:
     """An event, or one of its items, and what became of it.
 
-    `state`: an outcome's name, or PENDING, UNREAD, IGNORED; UNTOLD where no record tells.
+    `state`: an outcome's name, or PENDING, UNREAD, IGNORED; UNTOLD where no record tells. `in_source`: its event is
+    still there. `redriven`: its dead letter was, or is marked as dealt with.
     """
 
     at: At
@@ -59,6 +60,8 @@ class Entry:
     connection: str | None = None
     reason: str | None = None
     next_due_ms: int | None = None
+    in_source: bool = False
+    redriven: bool = False
     steps: list[Step] = field(default_factory=list)
 
     @property
@@ -107,8 +110,8 @@ def timeline_of(
     """Tell a history. `connection`: only what is for this one, or for none. `paused`: what holds such actions now."""
     entries: dict[At, Entry] = {}
     _take_events(history, entries)
-    _take_records(history, entries)
-    _take_outcomes(history, entries)
+    pending_since = _take_records(history, entries)
+    _take_outcomes(history, entries, pending_since)
     _take_dead_letters(history, entries)
     with_outcomes = {each.source for each in topics if each.outcomes is not None}
     for entry in entries.values():
@@ -144,11 +147,12 @@ def _take_events(history: History, entries: dict[At, Entry]) -> None:
                 route=action.route,
                 action=action.action,
                 connection=action.connection,
+                in_source=True,
                 steps=[arrived],
             )
         if actions:
             continue
-        entry = entries[at] = Entry(at=at, state=UNREAD if is_unread else UNTOLD, steps=[arrived])
+        entry = entries[at] = Entry(at=at, state=UNREAD if is_unread else UNTOLD, in_source=True, steps=[arrived])
         if isinstance(decision, Ignored):
             entry.state = IGNORED
             entry.steps.append(Step(None, _IGNORED.get(decision.why, decision.why)))
@@ -164,7 +168,9 @@ _IGNORED = {
 }
 
 
-def _take_records(history: History, entries: dict[At, Entry]) -> None:
+def _take_records(history: History, entries: dict[At, Entry]) -> dict[At, int]:
+    """Take the delay topic's records; returns since when (ms since 1970) what is pending is so."""
+    pending_since: dict[At, int] = {}
     by_key: dict[bytes, list[FoundRecord]] = {}
     for record in history.records:
         by_key.setdefault(record.key, []).append(record)
@@ -177,40 +183,80 @@ def _take_records(history: History, entries: dict[At, Entry]) -> None:
         at = At(source.topic, source.partition, source.offset, payload.item, source.incarnation)
         entry = entries.setdefault(at, Entry(at))
         entry.route, entry.action, entry.connection = payload.route, payload.action, payload.connection
-        entry.steps.append(Step(first.first_seen_ms, "the relay read the event and saved the action as pending"))
-        sends = 0
-        for each in records:
-            if each.pending is not None and each.pending.state == "sending" and each.pending.sends > sends:
-                sends = each.pending.sends
-                entry.steps.append(Step(each.at_ms, f"the intent of send {sends} is saved"))
+        for life in _lives(records):
+            _take_life(life, entry)
         if (last := records[-1].pending) is not None:
             entry.state, entry.next_due_ms = PENDING, last.due_ms
+            pending_since[at] = last.first_seen_ms
             polls = f"{last.attempts} {'poll' if last.attempts == 1 else 'polls'} answered, sent {_times(last.sends)}"
             doubt = "; the last send has no known outcome yet" if last.state == "sending" else ""
             entry.steps.append(Step(records[-1].at_ms, f"it is pending: {polls}{doubt}"))
             if last.contact_until_ms is not None:
                 entry.steps.append(Step(last.contact_until_ms, "until then its order must have a contact"))
+    return pending_since
 
 
-def _take_outcomes(history: History, entries: dict[At, Entry]) -> None:
-    told: set[tuple[At, str]] = set()
+def _lives(records: list[FoundRecord]) -> Iterator[list[FoundRecord]]:
+    """Yield what a key's records say of each time that the action was pending: a person may have it sent again."""
+    life: list[FoundRecord] = []
+    for each in records:
+        begins_again = bool(life) and each.pending is not None and life[-1].pending is None
+        if begins_again or (life and _asker(each) not in (None, _asker(life[0]))):
+            yield life
+            life = []
+        life.append(each)
+    yield life
+
+
+def _asker(record: FoundRecord) -> str | None:
+    return None if record.pending is None else record.pending.payload.asked_by or "event"
+
+
+def _take_life(records: list[FoundRecord], entry: Entry) -> None:
+    first = next((each.pending for each in records if each.pending is not None), None)
+    if first is None:
+        return
+    asked_by, why = first.payload.asked_by, first.payload.why_asked
+    begun = "the relay read the event and saved the action as pending"
+    if asked_by is not None:
+        begun = f"{asked_by} was asked for ({why}), and the action is saved as pending"
+    entry.steps.append(Step(first.first_seen_ms, begun))
+    sends = 0
+    for each in records:
+        if each.pending is not None and each.pending.state == "sending" and each.pending.sends > sends:
+            sends = each.pending.sends
+            entry.steps.append(Step(each.at_ms, f"the intent of send {sends} is saved"))
+
+
+def _take_outcomes(history: History, entries: dict[At, Entry], pending_since: Mapping[At, int]) -> None:
+    told: set[tuple[At, str, str]] = set()
     for outcome in history.outcomes:
         place = outcome.place
         at = At(place.topic, place.partition, place.offset, place.item, place.incarnation)
-        if (at, outcome.outcome) in told:
+        if (at, outcome.outcome, outcome.asked_by) in told:
             continue
-        told.add((at, outcome.outcome))
+        told.add((at, outcome.outcome, outcome.asked_by))
         entry = entries.setdefault(at, Entry(at))
+        if pending_since.get(at, 0) > outcome.ended_ms:
+            entry.steps += _steps_of(outcome)  # it is pending again
+            continue
         entry.state, entry.reason, entry.next_due_ms = outcome.outcome, outcome.reason, None
         entry.route, entry.action = outcome.route or entry.route, outcome.action or entry.action
         entry.connection = outcome.connection or entry.connection
-        entry.steps = [step for step in entry.steps if not step.text.startswith(("it is pending", "the relay read"))]
+        begun = ("it is pending", "the relay read", f"{outcome.asked_by} was")
+        entry.steps = [step for step in entry.steps if not step.text.startswith(begun) or _is_former(step, outcome)]
         entry.steps += _steps_of(outcome)
+
+
+def _is_former(step: Step, outcome: Outcome) -> bool:
+    """Whether a step belongs to what the action was before a person had it sent again."""
+    return step.at_ms is not None and step.at_ms < outcome.first_seen_ms
 
 
 def _steps_of(outcome: Outcome) -> list[Step]:
     by = "" if outcome.asked_by == "event" else f", asked for by {outcome.asked_by}"
-    steps = [Step(outcome.first_seen_ms, f"the relay read the event{by}")]
+    why = "" if outcome.why_asked is None else f" ({outcome.why_asked})"
+    steps = [Step(outcome.first_seen_ms, f"the relay read the event{by}{why}")]
     if outcome.event_ms is not None:
         steps.append(Step(outcome.event_ms, "it happened, says the event"))
     if outcome.tag_ready_ms is not None:
@@ -246,6 +292,7 @@ def _take_dead_letters(history: History, entries: dict[At, Entry]) -> None:
         entry.connection = entry.connection or why.connection
         entry.steps.append(Step(found.at_ms, f"dead letter {_where(found)}: {why.reason}: {why.detail}"))
         if (found.topic, found.partition, found.offset) in history.redriven:
+            entry.redriven = True
             entry.steps.append(Step(None, "the dead letter was redriven, or marked as dealt with"))
 
 

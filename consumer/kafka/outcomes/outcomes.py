@@ -121,7 +121,8 @@ def _of_action(ended: EndedAction) -> dict[str, object]:
         "attempts": ended.attempts,
         "sends": ended.sends,
         "trace_id": _trace_id(payload.get("trace_context")),
-        "asked_by": _asked_by(source.get("headers", ())),
+        "asked_by": payload.get("asked_by") or _asked_by(source.get("headers", ())),
+        "why_asked": payload.get("why_asked"),
     }
 
 

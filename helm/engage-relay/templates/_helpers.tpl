@@ -109,3 +109,8 @@ metricRelabelings:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
+
+{{/* Not empty where there is the headless Service. */}}
+{{- define "engage-relay.hasService" -}}
+{{- if or .Values.service.enabled .Values.monitoring.serviceMonitor.enabled (eq .Values.workload "StatefulSet") }}yes{{ end }}
+{{- end }}

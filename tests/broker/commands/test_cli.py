@@ -145,7 +145,7 @@ def test_what_dead_letters_list_prints_redrive_reads(
         (200, "A-0", False),
         (201, "A-1", False),
     ]
-    redriven = operator.calls("dead-letters", "redrive", "-", "--json", stdin=listed.stdout)
+    redriven = operator.calls("dead-letters", "redrive", "-", "--to-source", "--json", stdin=listed.stdout)
     assert redriven.exit_code == 0
     assert [(row["dead_letter_offset"], row["result"], row["to"]) for row in json_lines(redriven)] == [
         (0, "redriven", f"{source}[1]"),
@@ -164,7 +164,9 @@ def test_a_dead_letter_that_was_named_by_offset_and_is_not_there_gives_code_1(
 ) -> None:
     relay_topics(admin, source, operator.group)
     put_dead_letters(bootstrap_servers, source, 1)
-    result = operator.calls("dead-letters", "redrive", "--dead-letter-offset", "1:0", "--dead-letter-offset", "1:7")
+    result = operator.calls(
+        "dead-letters", "redrive", "--to-source", "--dead-letter-offset", "1:0", "--dead-letter-offset", "1:7"
+    )
     assert result.exit_code == ExitCode.FAILED
     first, second = result.stdout.splitlines()
     assert first == f"{source}.engage.dead-letters/1/0: redriven to {source}[1]"
@@ -177,7 +179,9 @@ def test_a_dead_letter_is_named_by_the_offset_of_its_event_too(
     relay_topics(admin, source, operator.group)
     put_dead_letters(bootstrap_servers, source, 2)
 
-    result = operator.calls("dead-letters", "redrive", "--source-offset", "1:201", "--source-offset", "1:1")
+    result = operator.calls(
+        "dead-letters", "redrive", "--to-source", "--source-offset", "1:201", "--source-offset", "1:1"
+    )
 
     assert result.exit_code == ExitCode.FAILED
     assert result.stdout == f"{source}.engage.dead-letters/1/1: redriven to {source}[1]\n"

@@ -2,7 +2,8 @@
 
 Rules:
  1. The lines are taken from the documents. What a reader is told to put in place of a word is in `READER`.
- 2. The addresses are the documents' own: one walk at a time, and only where no other program has them.
+ 2. The addresses are the documents' own where they can be: one walk at a time, and only where no other program has
+    them. Else the reader puts own ones in their place, and names them to the commands whose defaults they are.
  3. No test has a container engine or a cluster. `docker compose run` is played by the tests' broker, at the port that
     compose.yaml publishes, and by the command that compose.yaml has; `helm install` renders, and the pods that end by
     themselves are run (the hooks', the test's).
@@ -10,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import inspect
 import os
 import shlex
 import shutil
@@ -19,11 +21,15 @@ import sys
 import time
 import venv
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
+from consumer.commands.simulate import simulate
+from consumer.config.settings import Settings
 from tests.deploy.helm import KUBERNETES, Manifest, Rendered, helm
 from tests.deploy.pod import Pod
 from tests.deploy.test_compose import SERVICES
@@ -35,7 +41,6 @@ from tests.support.figures import Figures
 from tests.support.kafka_tools import kafka_tools
 from tests.support.waiting import until
 
-PORTS = {"Kafka": 9092, "the simulator": 9900, "the relay": 8080}
 GETTING_STARTED = sections((ROOT / "docs" / "getting-started.md").read_text())
 README = (ROOT / "README.md").read_text()
 FIVE_MINUTES_S = 300.0
@@ -47,43 +52,85 @@ SOON = {  # what a reader sees "after some seconds"
 NOT_NOW = ("make", "make test", "make chaos", "make soak", "make endurance", "make bench")  # minutes and hours
 
 
-def reader(directory: Path) -> dict[str, str]:
-    """Return the documents' words in whose place a reader puts own ones."""
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where Kafka, the simulator and the relay listen on this machine."""
+
+    kafka: int
+    simulator: int
+    relay: int
+
+
+DOCUMENTED = Ports(kafka=9092, simulator=9900, relay=8080)
+
+
+def reader(directory: Path, ports: Ports) -> dict[str, str]:
+    """Return the documents' words in whose place a reader puts own ones, in this sequence."""
     key = directory / "engage-api-key"
     key.write_text("anything\n")
-    return {
+    words = {
         "https://acme.voyado.com": "http://127.0.0.1:9900",  # "You have no Engage? `engage-relay simulate ...`"
         "ENGAGE_API_KEY=...": "ENGAGE_API_KEY=anything",
         "/run/secrets/engage-api-key": str(key),
         "broker-1:9092": "localhost:9092",
         "kafka:9092": "localhost:9092",
     }
+    return words if ports == DOCUMENTED else words | elsewhere(ports)
 
 
-@pytest.fixture
-def _addresses() -> Iterator[None]:
-    """Have the documents' addresses for this test alone."""
+def elsewhere(ports: Ports) -> dict[str, str]:
+    """Return what somebody writes who has to use other ports: in place of an address, beside what has it by default."""
+    return {
+        "localhost:9092": f"localhost:{ports.kafka}",
+        "127.0.0.1:9900": f"127.0.0.1:{ports.simulator}",
+        "localhost:8080": f"localhost:{ports.relay}",
+        "engage-relay simulate": f"engage-relay simulate --listen 127.0.0.1:{ports.simulator}",
+        "engage-relay status": f"engage-relay status --url http://127.0.0.1:{ports.relay}",
+    }
+
+
+def own_ports() -> Ports:
+    """Return ports that no program has."""
+    return Ports(*free_ports(("kafka", "simulator", "relay")).values())
+
+
+@contextmanager
+def documented_ports() -> Iterator[Ports]:
+    """Have the documents' own ports for this walk alone; others where another program has one of them."""
     with alone("documents-addresses"):
-        for what, port in PORTS.items():
-            with socket.socket() as tried:
-                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    tried.bind(("127.0.0.1", port))
-                except OSError:
-                    pytest.skip(f"port {port}, {what}'s in the documents, is another program's")
-        yield
+        yield own_ports() if any(map(taken, astuple(DOCUMENTED))) else DOCUMENTED
 
 
-@pytest.fixture
-def broker(_addresses: None) -> Iterator[KafkaBroker]:
+def taken(port: int) -> bool:
+    """Tell whether a program listens there."""
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+@contextmanager
+def broker_at(port: int) -> Iterator[KafkaBroker]:
     """Return the broker of compose.yaml, which is not started yet."""
-    published, _ = SERVICES["kafka"].ports[0].split(":")[1:]
-    ports = {"PLAINTEXT": int(published), **free_ports(("CONTROLLER",))}
+    ports = {"PLAINTEXT": port, **free_ports(("CONTROLLER",))}
     made = KafkaBroker(seat=Seat(1, ports, new_cluster_id(), f"1@127.0.0.1:{ports['CONTROLLER']}"))
     try:
         yield made
     finally:
         made.close()
+
+
+@contextmanager
+def terminals_at(ports: Ports, directory: Path, scratch: Path, path: list[Path]) -> Iterator[Terminals]:
+    """Return terminals in a directory, whose relay listens where it shall."""
+    words = reader(scratch, ports)
+    with Terminals(directory, scratch, path, words, relay_port=ports.relay) as terminals:
+        if ports != DOCUMENTED:
+            terminals.enter(f"export ENGAGE_RELAY__ADMIN__LISTEN=127.0.0.1:{ports.relay}")
+        yield terminals
 
 
 class Newcomer:
@@ -162,10 +209,22 @@ def hooks(manifest: Manifest) -> list[str]:
     return found.split(",")
 
 
+def test_the_ports_of_the_documents_are_those_that_programs_have_by_default() -> None:
+    published, _ = SERVICES["kafka"].ports[0].split(":")[1:]
+    simulator = inspect.signature(simulate).parameters["listen"].default
+    relay = Settings.model_fields["admin"].get_default(call_default_factory=True).listen
+    ports = (published, simulator.rpartition(":")[2], str(relay).rpartition(":")[2])
+    assert Ports(*map(int, ports)) == DOCUMENTED
+
+
 @pytest.mark.timeout(600)  # half a minute, where a machine does nothing else; Java starts several times
-def test_getting_started_leads_to_an_accepted_action(broker: KafkaBroker, tmp_path: Path) -> None:
+def test_getting_started_leads_to_an_accepted_action_wherever_all_of_it_listens(tmp_path: Path) -> None:
     path = [Path(sys.executable).parent, kafka_tools(tmp_path / "bin")]
-    with Terminals(tmp_path, tmp_path, path, reader(tmp_path)) as terminals:
+    ports = own_ports()
+    with (
+        broker_at(ports.kafka) as broker,
+        terminals_at(ports, tmp_path, tmp_path, path) as terminals,
+    ):
         newcomer = Newcomer(terminals, broker, tmp_path, tmp_path)
         newcomer.read(GETTING_STARTED["3. Relay against your own broker"])
         terminals.stop("engage-relay run")
@@ -173,12 +232,16 @@ def test_getting_started_leads_to_an_accepted_action(broker: KafkaBroker, tmp_pa
 
 @pytest.mark.long
 def test_from_a_fresh_checkout_all_documents_can_be_followed_one_after_the_other(
-    broker: KafkaBroker, tmp_path: Path, figures: Figures
+    tmp_path: Path, figures: Figures
 ) -> None:
     checkout = copied_into(tmp_path / "engage-relay")
     venv.create(tmp_path / "venv", with_pip=True)
     path = [tmp_path / "venv" / "bin", kafka_tools(tmp_path / "bin")]
-    with Terminals(checkout, tmp_path, path, reader(tmp_path)) as terminals:
+    with (
+        documented_ports() as ports,
+        broker_at(ports.kafka) as broker,
+        terminals_at(ports, checkout, tmp_path, path) as terminals,
+    ):
         newcomer = Newcomer(terminals, broker, checkout, tmp_path)
         newcomer.read(GETTING_STARTED["1. Watch it"])  # the way without a broker and without a container
         newcomer.read(GETTING_STARTED["2. Install it"])

@@ -42,7 +42,7 @@ def test_dead_letters_become_actions_once_their_cause_is_fixed(
         with RelayProcess(tmp_path, copy.folder / second_run[3], *second_run[4:]) as relay:
             relay.wait_until_ready()
             assert ["would be redriven" in line for line in call(dry_run)] == [True, True]
-            assert ["redriven to" in line for line in call(redrive)] == [True, True]
+            assert ["redriven: it is saved" in line for line in call(redrive)] == [True, True]
             until(lambda: len(accepted(url)) == 3, "the redriven events' actions")
             assert ["was redriven before" in line for line in call(again)] == [True, True]
             assert [line.endswith("True") for line in call(second_list)[1:]] == [True, True]

@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import cache, partial
@@ -19,13 +20,15 @@ import trustme
 
 from consumer.commands import checks
 from consumer.config.settings import load
+from consumer.core.requests import Request
+from consumer.kafka.control.records import request_key, request_value
 from schemas.dead_letter import Reason
 from tests.support.books import Books
 from tests.support.broker import started
 from tests.support.engage import API_KEY, Engage
 from tests.support.events import CUSTOMER, SECRET_ID, event, order_id, publish
 from tests.support.relay_process import ROOT, RelayProcess, configuration, written
-from tests.support.sandbox import Sandbox, SandboxFactory
+from tests.support.sandbox import Sandbox, SandboxFactory, control_topic
 from tests.support.secured import Certificates, Right, SecuredBroker, behind_tls
 from tests.support.waiting import until
 
@@ -163,21 +166,21 @@ def test_the_commands_need_no_more_than_security_md_says(
         say(tmp_path, "check-config", online.stdout)
         assert engage_relay(tmp_path, config, "pending", "list").returncode == 0
 
-        # A relay that only runs cannot pause anything. Who may, needs nothing of what is sent.
+        # Who may pause needs nothing of what is sent.
         why = ("--reason", "a test of rights")
         assert engage_relay(tmp_path, config, "pauses").returncode == 0
-        assert engage_relay(tmp_path, config, "pause", *why).returncode == 1
-        secured.grant(*rights("pause", sandbox))
+        secured.grant(*rights("pause", sandbox))  # also to write: by the table a relay's own user may
         for command in ("pause", "resume"):
             done = engage_relay(tmp_path, config, command, *why)
             assert done.returncode == 0, done.stderr
 
-        # A relay that only runs cannot read what was dead-lettered, nor write events.
-        assert engage_relay(tmp_path, config, "dead-letters", "list", "--json").returncode == 1
+        # A relay that only runs cannot write events.
         secured.grant(*rights("dead-letters", sandbox))
         listed = engage_relay(tmp_path, config, "dead-letters", "list", "--json")
         assert (listed.returncode, json.loads(listed.stdout)["reason"]) == (0, "no_contact")
-        assert engage_relay(tmp_path, config, "dead-letters", "redrive", "--all").returncode == 0
+        assert engage_relay(tmp_path, config, "dead-letters", "redrive", "--all", "--to-source").returncode == 1
+        secured.grant(*rights("redrive --to-source", sandbox))
+        assert engage_relay(tmp_path, config, "dead-letters", "redrive", "--all", "--to-source").returncode == 0
 
 
 def test_topics_are_made_with_the_right_to_create_them(
@@ -200,9 +203,10 @@ def test_topics_are_made_with_the_right_to_create_them(
 # What an operator reads of a relay that Kafka does not serve.
 UNSERVED = re.compile(
     "cannot run|waiting for Kafka at|Kafka does not answer as it should|transaction aborted, trying again|"
-    "restoring .*authorization failed"
+    "restoring .*authorization failed|the control topic cannot be read"
 )
 # What he reads of one that may not read what was sent.
+REFUSED = "requests cannot be carried out: their answers are refused"  # of one that may not answer
 FACTS_LOST = "nobody knows which facts were sent before: their repeats may be sent"
 
 
@@ -238,8 +242,8 @@ def test_whoever_lacks_a_proof_or_a_right_says_so_and_sends_nothing(
             sandbox = sandboxes(broker=secured.broker)
             lacks = rights("run", sandbox)
             left_out = lacks.pop(number)
-            if [left_out] == rights("run", sandbox, only_for="repeats"):
-                continue  # the next test
+            if left_out in (rights("run", sandbox, only_for="repeats") + rights("run", sandbox, only_for="requests")):
+                continue  # the next tests
             secured.grant(*lacks)
             start(f"no {left_out.operation} on {left_out.resource} {number}", sandbox, secured.scram(PASSWORD))
 
@@ -270,6 +274,39 @@ def test_without_the_right_to_read_what_was_sent_it_says_so_and_goes_on(
                 assert all(json.loads(line)["level"] == "error" for line in lost)
                 assert relay.stop() == 0
         assert engage.events_of(ORDER) == [1, 2]
+        assert books.dead_letters == []
+
+
+def test_without_the_right_to_answer_requests_it_says_so_and_goes_on(
+    secured: SecuredBroker, sandboxes: SandboxFactory, tmp_path: Path
+) -> None:
+    assert REFUSED in _security_md()
+    sandbox = sandboxes(broker=secured.broker)
+    left_out = rights("run", sandbox, only_for="requests")
+    secured.grant(*(each for each in rights("run", sandbox) if each not in left_out))
+    with Engage() as engage, Books(sandbox) as books:
+        config = written(tmp_path, configuration(sandbox, engage.url, kafka=secured.scram(PASSWORD)))
+        engage.submit(ORDER)
+        with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
+            publish(sandbox, [(ORDER, personal(1))])
+            books.wait_until_settled()
+            request = Request(
+                id="1",
+                what="send_again",
+                topic=sandbox.topics.source,
+                partition=0,
+                offset=0,
+                reason="a test",
+                asked_by="resend",
+                asked=time.time(),
+            )
+            control = control_topic(sandbox.properties["group.id"])
+            sandbox.write(control, [(request_key(request), request_value(request))])  # by somebody else
+            until(lambda: REFUSED in relay.text, "it says that it may not answer")
+            publish(sandbox, [(ORDER, personal(2))])
+            books.wait_until_settled()
+            assert engage.events_of(ORDER) == [1, 2]
+            assert relay.stop() == 0
         assert books.dead_letters == []
 
 

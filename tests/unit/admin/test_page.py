@@ -113,6 +113,20 @@ def test_it_says_what_the_status_holds() -> None:
     assert "orders[2] open 44 11" in section(root, "Partitions owned: 4")
 
 
+def test_what_a_suspended_connection_cannot_take_is_laid_to_it_and_not_to_the_rate_limit() -> None:
+    refused = status_sample.snapshot().connections["outlet"]
+    idle = ConnectionFigures(requests_per_second=47, rate_limit=50)  # there is room, and for others it would do
+    waits = Snapshot(at=NOW, pending={"due": 905, "tagged": 7}, overdue=905, connections={"a": idle, "b": refused})
+    root = read(told(waits))
+    states = section(root, "Pending by state")
+    assert "due may be polled, waits for its connection 905" in states
+    assert "tagged has its tag, waits for its connection 7" in states
+    suspended, overdue = (each.text for each in root.all("ul")[0].all("li"))
+    assert suspended.startswith("Connection b is suspended: Engage refuses its API key")
+    assert overdue == "Overdue: 905 actions whose time has come and whose connection could not take them yet"
+    assert not re.search("budget|rate limit|nobody could", states + suspended + overdue)
+
+
 def test_what_an_operator_should_look_at_comes_before_all_figures() -> None:
     root = read(status_sample.status())
     main = root.all("main")[0]

@@ -9,7 +9,9 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from consumer.core.requests import Answer, DeadLetterId, Request, done, refused
 from consumer.errors import ExitCode
+from consumer.kafka.control.asking import Told
 from consumer.kafka.dead_letters.redrive import Coordinates, Redrive, Result
 from tests.unit.commands.calling import called
 
@@ -70,10 +72,10 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("terminal")
 def test_a_terminal_is_asked_with_their_number_before_many_are_redriven(redriven: list[bool]) -> None:
-    refused = called("dead-letters", "redrive", "--all", stdin="n\n")
+    refused = called("dead-letters", "redrive", "--all", "--to-source", stdin="n\n")
     assert (refused.exit_code, redriven) == (1, [True])
     assert "Redrive 2 dead letters?" in refused.stderr
-    done = called("dead-letters", "redrive", "--since", "1d", stdin="y\n")
+    done = called("dead-letters", "redrive", "--since", "1d", "--to-source", stdin="y\n")
     assert (done.exit_code, redriven) == (0, [True, True, False])
     assert "2 redriven" in done.stderr
 
@@ -86,14 +88,56 @@ def test_a_terminal_is_asked_with_their_number_before_many_are_redriven(redriven
 def test_nobody_is_asked_who_named_them_or_said_yes_or_changes_nothing(
     redriven: list[bool], arguments: list[str]
 ) -> None:
-    done = called("dead-letters", "redrive", *arguments)
+    done = called("dead-letters", "redrive", *arguments, "--to-source")
     assert (done.exit_code, len(redriven)) == (0, 1)
 
 
 def test_a_script_is_not_asked_and_its_lines_are_what_they_were(redriven: list[bool]) -> None:
-    done = called("dead-letters", "redrive", "--all", "--json")
+    done = called("dead-letters", "redrive", "--all", "--json", "--to-source")
     assert (done.exit_code, redriven) == (0, [False])
     assert [json.loads(line)["result"] for line in done.stdout.splitlines()] == ["redriven", "redriven"]
-    assert called("dead-letters", "redrive", "--all", "-o", "json").stdout == done.stdout
-    listed = called("dead-letters", "redrive", "--all", "-o", "yaml").stdout
+    assert called("dead-letters", "redrive", "--all", "--to-source", "-o", "json").stdout == done.stdout
+    listed = called("dead-letters", "redrive", "--all", "--to-source", "-o", "yaml").stdout
     assert yaml.safe_load(listed) == [json.loads(line) for line in done.stdout.splitlines()]
+
+
+# -- asked of the relay -----------------------------------------------------------------------------------------------
+
+
+def request(offset: int) -> Request:
+    return Request(
+        id=f"{offset}",
+        what="send_again",
+        topic="orders",
+        partition=0,
+        offset=offset,
+        dead_letter=DeadLetterId(AT.topic, AT.partition, offset),
+        reason="a test",
+        asked_by="redrive",
+        asked=1.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "told"),
+    [
+        (done("it is saved"), 0, "redriven: it is saved"),
+        (refused("it is still pending"), 1, "failed: it is still pending"),
+        (None, 1, "asked for: request 3"),
+    ],
+)
+def test_the_relay_is_asked_and_its_answer_is_told(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer | None, code: int, told: str
+) -> None:
+    monkeypatch.setattr("consumer.kafka.dead_letters.redrive.requests_for", lambda *_: iter([request(3)]))
+    monkeypatch.setattr("consumer.kafka.control.asking.ask", lambda *_, wait_s: iter([Told(request(3), answer)]))
+    monkeypatch.setattr("consumer.commands.dead_letters.reach", lambda _: None)
+    result = called("dead-letters", "redrive", "--all")
+    assert (result.exit_code, result.stdout) == (code, f"{AT}: {told}\n")
+    assert ("nobody answered" in result.stderr) is (answer is None)
+    assert called("dead-letters", "redrive", "--all", "--no-wait").exit_code == (code if answer else 0)
+
+
+@pytest.mark.parametrize("arguments", [["--why", "x", "--to-source"], ["--no-wait", "--only-mark"], ["--why", " "]])
+def test_what_asks_nobody_takes_no_reason(arguments: list[str]) -> None:
+    assert called("dead-letters", "redrive", "--all", *arguments).exit_code == ExitCode.CONFIGURATION

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import yaml
@@ -13,8 +15,14 @@ from consumer.admin import server
 from consumer.admin.server import AdminServer, Health
 from consumer.admin.status import Identity
 from consumer.commands.status import fleet
+from consumer.telemetry.metrics import PartitionFigures
 from tests.unit.admin import status_sample
 from tests.unit.commands.calling import called, json_lines
+
+
+def partitions(*numbers: int) -> dict[tuple[str, int], PartitionFigures]:
+    return {("orders", number): PartitionFigures("open", 1) for number in numbers}
+
 
 WELL = Health({"event_loop": 0.4, "consumer": 0.4}, joined=True)
 Start = Callable[..., str]
@@ -22,16 +30,16 @@ Start = Callable[..., str]
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Start an instance; returns its URL."""
+    """Start an instance; returns its URL. `shown`: what differs in its figures."""
     monkeypatch.setattr(server, "CHECK_S", 0.01)
     running: list[AdminServer] = []
 
-    def started(name: str, *, group: str = "engage-relay", health: Health = WELL) -> str:
+    def started(name: str, *, group: str = "engage-relay", health: Health = WELL, **shown: Any) -> str:
         admin = AdminServer(
             ("127.0.0.1", 0),
             CollectorRegistry(),
             lambda: health,
-            lambda: (status_sample.snapshot(), status_sample.flow()),
+            lambda: (replace(status_sample.snapshot(), **shown), status_sample.flow()),
             identity=lambda: Identity(name, group, "kafka-1"),
         )
         admin.start()
@@ -44,7 +52,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
 
 def test_all_instances_are_shown_side_by_side(start: Start) -> None:
-    second, first = start("relay-1"), start("relay-0")
+    second, first = start("relay-1", partitions=partitions(4, 5)), start("relay-0")
     done = called("status", "--all", "--url", second, "--url", first)
     assert done.exit_code == 0
     head, *rows = [line.split("\t") for line in done.stdout.splitlines()]
@@ -52,9 +60,35 @@ def test_all_instances_are_shown_side_by_side(start: Start) -> None:
     shown = [dict(zip(head, row, strict=True)) for row in rows]
     assert [each["instance"] for each in shown] == ["relay-0", "relay-1"]
     assert {each["group"] for each in shown} == {"engage-relay"}
-    assert shown[0]["partitions"] == "4"
+    assert [each["partitions"] for each in shown] == ["4", "2"]
     assert shown[0]["connections"] == "dach open, nordics open, outlet suspended"
-    assert done.stderr == ""
+
+
+def test_what_to_look_at_is_said_once_with_the_instances_that_say_it_and_then_all_figures_together(
+    start: Start,
+) -> None:
+    more = {"partitions": partitions(4), "lag": {("orders", 4): 2}, "in_doubt": 3}
+    done = called("status", "--all", "--url", start("relay-0"), "--url", start("relay-1", **more))
+    suspended, overdue, in_doubt, together = done.stderr.splitlines()
+    assert suspended.startswith("relay-0, relay-1: Connection outlet is suspended: Engage refuses its API key")
+    assert overdue.startswith("relay-0, relay-1: Overdue: 41 actions")
+    assert in_doubt == "relay-1: In doubt: 3 actions Engage may have processed already"
+    assert together == "2 instances own 5 partitions; 244 actions are pending, lag 17"
+
+
+def test_a_partition_that_two_instances_own_is_named(start: Start) -> None:
+    first, second = start("relay-0", partitions=partitions(3)), start("relay-1", partitions=partitions(3, 4))
+    done = called("status", "--all", "--url", first, "--url", second, "-o", "json")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("orders[3] is owned by relay-0 and by relay-1: ")
+    other = start("other", group="returns", partitions=partitions(3))
+    assert "is owned by" not in called("status", "--all", "--url", first, "--url", other).stderr
+
+
+@pytest.mark.parametrize("option", ["--watch", "--check"])
+def test_what_is_of_one_instance_is_refused_for_all(option: str) -> None:
+    done = called("status", "--all", option, "--url", "http://127.0.0.1:1")
+    assert (done.exit_code, done.stderr) == (2, f"{option}: of one instance only, without --all\n")
 
 
 def test_one_that_does_not_answer_has_a_row_and_the_code_is_1(start: Start) -> None:

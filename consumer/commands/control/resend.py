@@ -1,0 +1,152 @@
+"""`engage-relay resend`: have an action sent again that had ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from consumer.commands import output
+from consumer.commands.control.asking import NoWait, Why, asked, checked_reason, control_topic
+from consumer.commands.control.pauses import OfAction, OfConnection, OfRoute, check_names
+from consumer.commands.exits import exit_codes, refuse
+from consumer.commands.options import Config, loaded, reach, source_topics
+from consumer.commands.orders.searching import chosen, nothing_found, teller
+from consumer.commands.single.ids import coordinates_of
+
+if TYPE_CHECKING:
+    from consumer.core.requests import Request
+    from consumer.kafka.orders.timeline import Entry, Timeline
+
+
+def resend(
+    order_id: Annotated[str, typer.Argument(metavar="ORDER", help="The order's id, as its events name it.")],
+    *,
+    reason: Why,
+    config: Config = None,
+    action: OfAction = None,
+    route: OfRoute = None,
+    connection: OfConnection = None,
+    event: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="That of this event: TOPIC/PARTITION/OFFSET or PARTITION:OFFSET.", show_default=False
+        ),
+    ] = None,
+    item: Annotated[
+        int | None, typer.Option(min=0, help="Which of its event's items (a route's `each`).", show_default=False)
+    ] = None,
+    topic: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only this source topic.", show_default=False, autocompletion=source_topics),
+    ] = None,
+    partition: Annotated[
+        int | None,
+        typer.Option(min=0, help="Search this partition, as in `engage-relay order`.", show_default=False),
+    ] = None,
+    no_wait: NoWait = False,
+) -> None:
+    """Have an order's action sent again. The customer gets another e-mail.
+
+    The relay makes the action of its event again, with a versionTag of now. `repeats` and `max_age` do not stop it.
+    Name the action where the order has several. Exit code 2 where it cannot be sent again, 1 where it is refused or
+    nobody answers.
+    """
+    with exit_codes():
+        reason = checked_reason(reason)
+        settings = loaded(config)
+        control_topic(settings)
+        check_names(settings, connection, route, action)
+        if event is not None:
+            coordinates_of(event, settings.source.topics)
+        from consumer.config.searching import search_of
+        from consumer.kafka.orders.lookup import Nothing, WrongQuestionError, look_up
+
+        topics = chosen(settings, topic)
+        reach(settings)
+        try:
+            search = search_of(settings, time.time, teller())
+            found = look_up(order_id, topics, search, partition=partition, connection=connection)
+        except WrongQuestionError as error:
+            refuse(f"order {order_id}: {error}")
+        for gap in found.gaps:
+            output.notice(gap)
+        if isinstance(found, Nothing):
+            raise nothing_found(found)
+        at = None if event is None else str(coordinates_of(event, settings.source.topics))
+        entry = _only(found, [each for each in found.entries if _fits(each, action, route, at, item)])
+        _refuse_what_cannot_be(entry)
+        raise typer.Exit(asked(settings, [request_for(entry, reason, time.time())], no_wait=no_wait))
+
+
+def _fits(entry: Entry, action: str | None, route: str | None, at: str | None, item: int | None) -> bool:
+    return (
+        entry.action is not None
+        and action in (None, entry.action)
+        and route in (None, entry.route)
+        and at in (None, _id(entry))
+        and item in (None, entry.at.item)
+    )
+
+
+def _only(found: Timeline, fitting: Sequence[Entry]) -> Entry:
+    """Return the action that is meant; else end with exit code 2."""
+    repeated = [each for each in fitting if each.state != "repeat"]
+    candidates = repeated or fitting
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        refuse(f"order {found.order_id} has no such action; it has:", *_listed(found.entries))
+    return refuse(
+        f"order {found.order_id} has several such actions: name one with --action, --route or --event (and --item):",
+        *_listed(candidates),
+    )
+
+
+def _listed(entries: Iterable[Entry]) -> list[str]:
+    return [f"  {_id(each)}{_item(each)}  {each.title}: {each.state.replace('_', ' ')}" for each in entries]
+
+
+def _refuse_what_cannot_be(entry: Entry) -> None:
+    """End with exit code 2 where the action cannot be sent again, and say what to do instead."""
+    at = f"{_id(entry)}{_item(entry)}"
+    if entry.state == "pending":
+        refuse(f"{at}: it is still pending; `engage-relay pending retry-now {_id(entry)}` hastens it")
+    if entry.state == "unread":
+        refuse(f"{at}: the relay has not read its event yet")
+    if entry.state == "dead_letter" and not entry.redriven:
+        place = f"--topic {entry.at.topic} --source-offset {entry.at.partition}:{entry.at.offset}"
+        refuse(f"{at}: it is a dead letter; send it with `engage-relay dead-letters redrive {place}`")
+    if not entry.in_source:
+        refuse(f"{at}: its event is not in the source any more, so the action cannot be made again")
+
+
+def request_for(entry: Entry, reason: str, now: float) -> Request:
+    """Return the request to send an action again. `now`: seconds since 1970."""
+    from consumer.core.requests import Request
+    from consumer.kafka.control.control import new_id
+
+    at = entry.at
+    return Request(
+        id=new_id(now),
+        what="send_again",
+        topic=at.topic,
+        partition=at.partition,
+        offset=at.offset,
+        incarnation=at.incarnation,
+        item=at.item,
+        route=entry.route,
+        reason=reason,
+        asked_by="resend",
+        asked=now,
+    )
+
+
+def _id(entry: Entry) -> str:
+    return f"{entry.at.topic}/{entry.at.partition}/{entry.at.offset}"
+
+
+def _item(entry: Entry) -> str:
+    return "" if entry.at.item is None else f" --item {entry.at.item}"
