@@ -150,7 +150,15 @@ def test_after_a_bad_week_nobody_was_mailed_twice_and_each_mail_not_sent_has_its
         assert sums["problems"] == 0
         assert sums["events"] == 2 * (IMPORTED + 3 * len(ORDERS) + 3)
         # Each mail that was not sent, and why.
-        assert sums["ignored"] == 2 * IMPORTED
+        sent = 3 * len(ORDERS) - len(BACKWARDS) + 2
+        assert sums["ends"] == {
+            "accepted": sent,
+            "repeat": sent + 1,
+            "too_old": 2 * IMPORTED,
+            "out_of_sequence": 2 * len(BACKWARDS),
+            "superseded": 1,
+        }
+        assert sums["again"] == 2  # the redriven one, and the resent one
         assert shop.told(BACKWARDS[0])[2:4] == [
             ("ConfirmOrder", "out_of_sequence", "ConfirmShipment was sent before"),
             ("ConfirmOrder", "out_of_sequence", "ConfirmShipment was sent before"),
