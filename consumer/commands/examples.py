@@ -27,6 +27,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'engage-relay resend A-4711 --reason "the customer deleted the e-mail"',
         'engage-relay resend A-4711 --action ConfirmShipment --reason "the first one had a wrong link"',
         'engage-relay resend A-4711 --event orders/3/4711 --item 1 --reason "the second parcel"',
+        'engage-relay resend --withheld --route shipped --since 2d --reason "the template is right again"',
     ),
     "run": (
         "engage-relay run --config relay.yaml",

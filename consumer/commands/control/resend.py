@@ -12,17 +12,23 @@ from consumer.commands import output
 from consumer.commands.control.asking import NoWait, Why, asked, checked_reason, control_topic
 from consumer.commands.control.pauses import OfAction, OfConnection, OfRoute, check_names
 from consumer.commands.exits import exit_codes, refuse
-from consumer.commands.options import Config, loaded, reach, source_topics
+from consumer.commands.options import Config, Yes, loaded, reach, source_topics
+from consumer.commands.options import sure as confirmed
 from consumer.commands.orders.searching import chosen, nothing_found, teller
 from consumer.commands.single.ids import coordinates_of
 
 if TYPE_CHECKING:
+    from consumer.config.settings import Settings
     from consumer.core.requests import Request
     from consumer.kafka.orders.timeline import Entry, Timeline
+    from schemas.outcome import Outcome
 
 
 def resend(
-    order_id: Annotated[str, typer.Argument(metavar="ORDER", help="The order's id, as its events name it.")],
+    order_id: Annotated[
+        str | None,
+        typer.Argument(metavar="[ORDER]", help="The order's id, as its events name it.", show_default=False),
+    ] = None,
     *,
     reason: Why,
     config: Config = None,
@@ -46,6 +52,16 @@ def resend(
         int | None,
         typer.Option(min=0, help="Search this partition, as in `engage-relay order`.", show_default=False),
     ] = None,
+    withheld: Annotated[
+        bool, typer.Option("--withheld", help="All that a pause discarded (`pause --discard`), instead of an ORDER's.")
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION", help="With --withheld: only what was discarded since, such as 2d.", show_default=False
+        ),
+    ] = None,
+    yes: Yes = False,
     no_wait: NoWait = False,
 ) -> None:
     """Have an order's action sent again. The customer gets another e-mail.
@@ -59,6 +75,13 @@ def resend(
         settings = loaded(config)
         control_topic(settings)
         check_names(settings, connection, route, action)
+        if withheld:
+            if order_id is not None or event is not None or item is not None or partition is not None:
+                refuse("--withheld: names no ORDER, --event, --item or --partition")
+            scope = (connection, route, action)
+            raise typer.Exit(_send_withheld(settings, topic, scope, since, reason, yes=yes, no_wait=no_wait))
+        if order_id is None or since is not None:
+            refuse("name an ORDER, or say --withheld (which takes --since)")
         if event is not None:
             coordinates_of(event, settings.source.topics)
         from consumer.config.searching import search_of
@@ -79,6 +102,65 @@ def resend(
         entry = _only(found, [each for each in found.entries if _fits(each, action, route, at, item)])
         _refuse_what_cannot_be(entry)
         raise typer.Exit(asked(settings, [request_for(entry, reason, time.time())], no_wait=no_wait))
+
+
+def _send_withheld(
+    settings: Settings,
+    topic: str | None,
+    scope: tuple[str | None, str | None, str | None],
+    since: str | None,
+    reason: str,
+    *,
+    yes: bool,
+    no_wait: bool,
+) -> int:
+    """Have all sent that a pause discarded, and return the exit code."""
+    from consumer.config.searching import search_of
+    from consumer.events.durations import seconds
+    from consumer.kafka.orders.withheld import discarded
+
+    try:
+        since_ms = None if since is None else round((time.time() - seconds(since)) * 1000)
+    except ValueError as error:
+        refuse(f"--since: {error}")
+    topics = chosen(settings, topic)
+    reach(settings)
+    gaps, now = False, time.time()
+    requests: list[Request] = []
+    for each in discarded(topics, search_of(settings, time.time, teller()), since_ms):
+        if isinstance(each, str):
+            gaps = True
+            output.notice(each)
+        elif all(
+            name in (None, its) for name, its in zip(scope, (each.connection, each.route, each.action), strict=True)
+        ):
+            requests.append(_request_of(each, reason, now))
+    if not requests:
+        output.notice("nothing was discarded that nobody had sent since")
+        return int(gaps)
+    count = "1 action" if len(requests) == 1 else f"{len(requests)} actions"
+    confirmed(lambda: f"Send {count} that a pause discarded? Customers may get e-mails.", yes=yes)
+    return max(int(gaps), asked(settings, requests, no_wait=no_wait))
+
+
+def _request_of(outcome: Outcome, reason: str, now: float) -> Request:
+    from consumer.core.requests import Request
+    from consumer.kafka.control.control import new_id
+
+    at = outcome.place
+    return Request(
+        id=new_id(now),
+        what="send_again",
+        topic=at.topic,
+        partition=at.partition,
+        offset=at.offset,
+        incarnation=at.incarnation,
+        item=at.item,
+        route=outcome.route,
+        reason=reason,
+        asked_by="resend",
+        asked=now,
+    )
 
 
 def _fits(entry: Entry, action: str | None, route: str | None, at: str | None, item: int | None) -> bool:

@@ -165,12 +165,12 @@ def test_what_does_not_add_up_is_named(sandboxes: SandboxFactory) -> None:
     sandbox.commit((sandbox.topics.source, 0, offset + 1))  # somebody moved the group past it
     assert sandbox.topics.outcomes is not None
     (first, second) = sandbox.read(sandbox.topics.outcomes)
-    wrong = (second.value() or b"").replace(b'"accepted"', b'"discarded"')
+    wrong = (second.value() or b"").replace(b'"accepted"', b'"dropped"')
     sandbox.write(sandbox.topics.outcomes, [(b"default:" + doubled.encode(), wrong)])
     code, problems, sums = reconciled(sandbox)
     assert code == 1
     assert [(each["order_id"], each["problem"]) for each in problems] == [
-        (doubled, "it has several outcomes: accepted, discarded"),
+        (doubled, "it has several outcomes: accepted, dropped"),
         (lost, "it was read, and is lost: it has no outcome, is not pending and is no dead letter"),
     ]
     assert sums["problems"] == 2

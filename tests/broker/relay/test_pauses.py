@@ -109,7 +109,18 @@ def test_what_is_discarded_ends_as_withheld_and_all_else_is_sent(sandboxes: Sand
         assert f"withheld (pause {pause}: a wrong template)" in shop.calls("order", shipped).stdout
         sums = json.loads(shop.calls("reconcile", "--json").stdout.splitlines()[-1])["sums"]
         assert sums["ends"] == {"withheld": 1, "accepted": 1}
-        assert sums["reasons"] == {f"pause {pause}: a wrong template": 1}
+        first_reasons = sums["reasons"]
+        with shop.relay() as relay:
+            relay.wait_until_ready()
+            told = shop.calls("resend", "--withheld", *WHY, "--yes").stdout
+            assert "it is saved" in told
+            until(lambda: len(engage.accepted) == 2, "what was discarded is sent after all")
+            until(lambda: relay.metric("pending_actions") == 0, "nothing is pending")
+            assert "nothing was discarded" in shop.calls("resend", "--withheld", *WHY).stderr
+            assert relay.stop() == 0
+        sums = json.loads(shop.calls("reconcile", "--json").stdout.splitlines()[-1])["sums"]
+        assert (sums["ends"], sums["again"], sums["reasons"]) == ({"accepted": 2}, 1, {})
+        assert first_reasons == {f"pause {pause}: a wrong template": 1}
 
 
 def test_a_record_that_nobody_can_read_is_counted_and_holds_nothing(sandboxes: SandboxFactory, tmp_path: Path) -> None:
