@@ -25,6 +25,15 @@ def test_route_says_which_action_an_event_becomes_and_why() -> None:
     assert any("shipped" in line and "is true" in line for line in why)
 
 
+def test_what_would_be_sent_is_always_shown_and_the_routes_answers_only_when_asked_for() -> None:
+    result = called("route", "-", stdin=json.dumps({**SHIPPED, "language": "sv-SE"}))
+    first, language, data = result.stdout.splitlines()[:3]
+    assert first.startswith("event 1: ConfirmShipment of order A-1")
+    assert (language, data) == ("  language sv-SE", '  data {"carrier":"Nörd"}')
+    assert "is true" not in result.stdout
+    assert "not asked" not in result.stdout
+
+
 def test_route_says_which_step_an_action_is_and_what_supersedes_what(tmp_path: Path) -> None:
     file = tmp_path / "relay.yaml"
     file.write_text(
