@@ -42,6 +42,7 @@ from consumer.relay.schemas import Schemas
 from consumer.relay.tasks import Tasks
 
 MAX_PENDING = 20  # actions that are sent again at a time: a connection's ordinary slots
+LOOK_INTERVAL_S = 0.1  # while nothing happens to them: looking at a thousand takes a millisecond
 RETRY_S = 2.0  # of what has no room, or waits for something
 RETRY_FAILED_S = 5.0  # of what could not be read
 RETRY_REFUSED_S = (10.0, 30.0, 60.0, 300.0)  # of all, where no answer can be written
@@ -98,6 +99,7 @@ class Requests:
         self._answered: set[str] = set()  # and not heard of yet
         self._not_before: dict[str, float] = {}
         self._pending: set[ActionId] = set()  # what was asked for (rule 4)
+        self._look_at = 0.0
         self._refused_until = 0.0
         self._refusals = 0  # in a row
         self._is_reading = False
@@ -111,7 +113,8 @@ class Requests:
 
     def heard(self, requests: Mapping[str, Request], asked: int) -> None:
         """Take which requests are open."""
-        self._open, self._heard = requests, asked
+        self._open, self._heard = dict(sorted(requests.items())), asked  # by their ids: the oldest first
+        self._look_at = 0.0
         self._answered &= requests.keys()
         self._not_before = {each: at for each, at in self._not_before.items() if each in requests}
         self._tick_soon()
@@ -125,12 +128,14 @@ class Requests:
 
     def look(self, now: float) -> None:
         """Carry out what can be (rule 4)."""
-        if not self._open or self._is_reading or self._outbox.journal_is_full or now < self._refused_until:
+        if not self._open or self._is_reading or now < max(self._look_at, self._refused_until):
             return
+        if self._outbox.journal_is_full:
+            return
+        self._look_at = now + LOOK_INTERVAL_S
         ours = {each[:2]: each for each in self._partitions.ours if self._ledger.serves(each)}
         self._asked = {each: number for each, number in self._asked.items() if each in ours.values()}
-        for request_id in sorted(self._open):
-            request = self._open[request_id]
+        for request_id, request in self._open.items():
             assignment = ours.get((request.topic, request.partition))
             if assignment is None or request_id in self._under_way or request_id in self._answered:
                 continue
@@ -189,6 +194,7 @@ class Requests:
         if self._under_way.get(request.id) is None:
             self._under_way.pop(request.id, None)
         self._is_reading = False
+        self._look_at = 0.0
         self._tick_soon()
 
     async def _actions_of(self, request: Request) -> list[_New] | Answer:
@@ -327,7 +333,7 @@ class Requests:
     def committed(self, answer: PutAnswer) -> None:
         """Note that an answer is written."""
         self._under_way.pop(answer.request_id, None)
-        self._refusals = 0
+        self._refusals, self._look_at = 0, 0.0
         self._answered.add(answer.request_id)
         self._tick_soon()
 
