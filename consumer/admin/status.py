@@ -310,6 +310,11 @@ def _attention(snapshot: Snapshot, flow: Flow) -> list[str]:
             f"Records of the control topic that cannot be read, and are ignored: {snapshot.control_unreadable}; what "
             "they ask for is not done"
         )
+    if snapshot.requests_refused is not None and snapshot.requests_open:
+        said.append(
+            f"Requests about single actions that cannot be carried out: {snapshot.requests_open}; the control topic "
+            f"takes no answers ({snapshot.requests_refused}), see its rights in SECURITY.md"
+        )
     said += [
         f"{topic}[{number}] is set apart, the others are served: {each.why}"
         for (topic, number), each in sorted(snapshot.partitions.items())

@@ -431,6 +431,8 @@ class Relay:
             refused_dead_letters=self._refused.figures(),
             pauses=self._ledger.pauses.on(now),
             control_unreadable=self._control_unreadable,
+            requests_open=0 if self._requests is None else self._requests.open,
+            requests_refused=None if self._requests is None else self._requests.refused_by,
         )
 
     # -- facts --------------------------------------------------------------------------------------------------

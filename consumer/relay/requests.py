@@ -102,6 +102,7 @@ class Requests:
         self._look_at = 0.0
         self._refused_until = 0.0
         self._refusals = 0  # in a row
+        self.refused_by: str | None = None  # why the control topic takes no answers, since it last refused one
         self._is_reading = False
         self._barriers: dict[Barrier, asyncio.Future[None]] = {}
 
@@ -333,7 +334,7 @@ class Requests:
     def committed(self, answer: PutAnswer) -> None:
         """Note that an answer is written."""
         self._under_way.pop(answer.request_id, None)
-        self._refusals, self._look_at = 0, 0.0
+        self._refusals, self._look_at, self.refused_by = 0, 0.0, None
         self._answered.add(answer.request_id)
         self._tick_soon()
 
@@ -347,6 +348,7 @@ class Requests:
             self._under_way.pop(each.request_id, None)
         wait_s = RETRY_REFUSED_S[min(self._refusals, len(RETRY_REFUSED_S) - 1)]
         self._refusals += 1
+        self.refused_by = fact.why
         self._refused_until = self._clock() + wait_s
         asyncio.get_running_loop().call_later(wait_s, self._tick_soon)
         self._log.error("requests cannot be carried out: their answers are refused", why=fact.why)

@@ -155,6 +155,8 @@ class Snapshot:
     refused_dead_letters: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # by source topic; the last why
     pauses: tuple[Pause, ...] = ()  # that are on
     control_unreadable: int = 0  # records of the control topic
+    requests_open: int = 0  # of all instances
+    requests_refused: str | None = None  # why their answers cannot be written
 
     @property
     def oldest_pending_age_s(self) -> float:
@@ -574,6 +576,11 @@ def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
         "control_records_unreadable",
         "Records of the control topic that this version cannot read, and ignores.",
         values=[("", snapshot.control_unreadable)],
+    )
+    yield _gauge(
+        "requests_open",
+        "Requests about single actions that no instance has answered yet. Each instance tells of all.",
+        values=[("", snapshot.requests_open)],
     )
     yield _gauge(
         "dead_letters_waiting",

@@ -337,6 +337,13 @@ def test_a_pause_is_said_with_its_reason_and_silence_is_no_news_then() -> None:
     ]
 
 
+def test_requests_that_nobody_can_answer_are_said_with_the_reason() -> None:
+    (said,) = told(Snapshot(at=NOW, requests_open=3, requests_refused="TOPIC_AUTHORIZATION_FAILED")).attention
+    assert said.startswith("Requests about single actions that cannot be carried out: 3; the control topic takes no")
+    assert "TOPIC_AUTHORIZATION_FAILED" in said
+    assert told(Snapshot(at=NOW, requests_open=3)).attention == []
+
+
 @pytest.mark.parametrize("moment", [-1e18, 1e18, math.inf])
 def test_a_time_that_cannot_be_breaks_nothing(moment: float) -> None:
     slot = int(min(moment, 1e18)) // AGE_SLOT_S
