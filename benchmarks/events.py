@@ -72,11 +72,11 @@ def _document(number: int, order_id: str, size: int) -> dict[str, object]:
     return document
 
 
-def create_topics(bootstrap_servers: str, partitions: int) -> None:
-    """Make the source topic and the two beside it. Raises KafkaException or TopicError."""
+def create_topics(bootstrap_servers: str, partitions: int, beside: topics.RelayTopics = TOPICS) -> None:
+    """Make the source topic and those beside it. Raises KafkaException or TopicError."""
     admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})  # it outlives the broker
     admin.create_topics([NewTopic(TOPIC, partitions, 1)])[TOPIC].result()
-    topics.create(admin, [TOPICS], control="engage-relay.engage.control")
+    topics.create(admin, [beside], control="engage-relay.engage.control")
 
 
 class Publisher:

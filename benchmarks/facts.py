@@ -25,10 +25,15 @@ RECORD = (
 )
 
 
+def outcome_of(number: int) -> bytes:
+    """Return the outcome of an accepted action, as the relay writes it."""
+    return RECORD.format(number, digest_of("default", f"ConfirmShipment A-{number}")).encode()
+
+
 def main() -> None:
     """Print the figures."""
     count = int(float(sys.argv[1] if len(sys.argv) > 1 else "1") * 1_000_000)
-    values = [RECORD.format(n, digest_of("default", f"ConfirmShipment A-{n}")).encode() for n in range(PARSED)]
+    values = [outcome_of(n) for n in range(PARSED)]
     started = time.perf_counter()
     for value in values:
         sent_fact(value)
