@@ -28,6 +28,9 @@ from consumer.kafka.dead_letters.waiting import LITTLE_AHEAD
 from consumer.kafka.facts import ControlNotRead, ControlRead, Report
 from consumer.kafka.topics.topics import watermarks
 
+# How long the broker keeps a request that finds nothing new. What is new comes at once; an empty topic's end, at the
+# start, comes after this.
+WAIT_MS = 200
 POLL_S = 0.5  # how soon the thread sees that it is to end
 RETRY_S = 2.0
 LOOK_INTERVAL_S = 30.0  # for a topic that was recreated, or may not be read any more
@@ -78,7 +81,7 @@ class ControlReader:
         reached = -1  # also of an empty topic it is the reading that tells
         asked = self._asked  # before it is looked where the topic ends
         _, end = watermarks(admin, [self._at])[self._at]
-        properties = {**clients.reader(self._properties), **LITTLE_AHEAD}
+        properties = {**clients.reader(self._properties), **LITTLE_AHEAD, "fetch.wait.max.ms": WAIT_MS}
         with closing(Consumer(properties, logger=clients.LOGGER)) as reader:
             reader.assign([TopicPartition(*self._at, 0)])
             looked_at = time.monotonic()
