@@ -21,7 +21,8 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
  7. What the broker refuses stops nothing else. The transaction is cut (cutting.py) until that stands alone. A dead
     letter that its topic refuses is kept in the delay topic, in place of its action's record: it is safe there, the
     action has ended, and the position moves on. A partition whose records or offsets are refused is given up and
-    restored again, where others would wait for it: a transaction of another one must just have been committed.
+    restored again, where others would wait for it: it is refused again and again, and each time a transaction of
+    another one is committed just then. Once is not enough: a deleted topic may have been made again in between.
  8. What does not fit into its time is tried again in smaller transactions (transaction_size.py).
  9. A partition of which the broker takes nothing twice (it has lost its leader, or the copies that it needs) counts as
     refused. So do its dead letters, where it is the dead-letter topic's. Where it is the outcomes topic's, all wait for
@@ -98,6 +99,7 @@ from schemas.pending_action import POSITION_KEY, SourceIdentity
 TRANSACTION_S = 10.0
 RETRY_S = (0.05, 0.2, 1.0, 5.0)  # between attempts after an abort
 MAX_PROBES = 2  # partitions that are asked whether the broker takes anything at all
+REFUSALS = 3  # of a partition, with others served in between, until it is given up
 HOPELESS_S = 5.0  # a topic that just refused every record is not tried again for so long
 
 
@@ -110,6 +112,7 @@ class _Partition:
     recreated: bool = False  # the delay topic, since the last transaction that was committed
     incarnation: int = 0  # how often it was recreated
     silent: int = 0  # how often the broker took nothing of it, since then
+    refusals: int = 0  # how often it was refused while others were served, since then
     committed_at: float = -math.inf
     too_large: set[bytes | None] = field(default_factory=set)  # keys that were dead-lettered for their record's size
 
@@ -366,6 +369,11 @@ class Transactions:
             parts = by_partition(writes)
             if parts is not None:
                 return list(parts)
+            # What is refused may have been made meanwhile, for the others as for this one: a deleted delay topic.
+            partition = self._partitions[writes[0].assignment]
+            if partition.refusals + 1 < REFUSALS:
+                partition.refusals += self._others_are_served([writes[0].assignment])
+                return None
             return self._given_up_if_others_are_served(writes, str(error))
         if error.whole_topic:
             self._hopeless.update(dict.fromkeys(error.topics, self._clock() + HOPELESS_S))
@@ -562,7 +570,7 @@ class Transactions:
             parked |= of_batch
             state.mark.apply(batch.written, batch.end, {write.key for write in of_batch})
             state.next_offset, state.end, state.recreated = batch.next_offset, batch.end, False
-            state.silent, state.committed_at = 0, self._clock()
+            state.silent, state.refusals, state.committed_at = 0, 0, self._clock()
         seconds = self._clock() - started
         self._size.committed(sum(map(size_of, writes)), seconds)
         if self._hopeless:
