@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 
 from consumer.kafka.topics.topics import watermarks
 from tests.support.cluster import TRANSACTIONS, KafkaCluster, partition_of
 from tests.support.downloads import needed
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,14 @@ def test_a_transactional_id_has_the_coordinator_that_is_named(cluster: KafkaClus
     assert cluster.transaction_coordinator("somebody") == cluster.leader(TRANSACTIONS, partition)
 
 
+def holds_both(cluster: KafkaCluster, topic: str) -> bool:
+    """Tell whether two records are there; a leader that has just changed does not answer at first."""
+    try:
+        return watermarks(cluster.admin, [(topic, 0)])[topic, 0] == (0, 2)
+    except KafkaException:
+        return False
+
+
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_a_node_that_goes_loses_nothing_and_its_partitions_get_another_leader(cluster: KafkaCluster, how: str) -> None:
     topic = f"kept-{how}"
@@ -62,7 +72,7 @@ def test_a_node_that_goes_loses_nothing_and_its_partitions_get_another_leader(cl
     cluster.start(first)
     cluster.elect_preferred(topic)
     assert cluster.leader(topic, 0) == first
-    assert watermarks(cluster.admin, [(topic, 0)])[topic, 0] == (0, 2)
+    until(partial(holds_both, cluster, topic), "both records are there")
 
 
 def test_a_node_that_froze_finds_out_that_it_leads_no_more(cluster: KafkaCluster) -> None:
