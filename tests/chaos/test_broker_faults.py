@@ -117,6 +117,7 @@ class Show:
         self.goes(node(), "kill", relay.thaw)
 
 
+@pytest.mark.long
 def test_no_node_is_missed_in_mid_transaction(
     cluster: KafkaCluster, stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:

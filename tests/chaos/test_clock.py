@@ -7,6 +7,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from itertools import cycle, islice
 
+import pytest
+
 from consumer.errors import ExitCode
 from tests.chaos.relay import CLOCK
 from tests.chaos.stage import EVENTS, Stage, StageFactory
@@ -35,6 +37,7 @@ def dated(stage: Stage, orders: int, ahead: timedelta) -> None:
         stage.published += [(name, number) for number in EVENTS]
 
 
+@pytest.mark.long
 def test_instances_whose_clocks_differ_by_minutes_take_over_from_each_other(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
@@ -55,6 +58,7 @@ def test_instances_whose_clocks_differ_by_minutes_take_over_from_each_other(
     stage.stop_all()
 
 
+@pytest.mark.long
 def test_a_clock_that_jumps_by_an_hour_is_not_noticed_until_the_next_start_nor_then(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:

@@ -312,6 +312,7 @@ def delivered(played: Played) -> set[tuple[str, object]]:
     return {(name, version) for name in played.orders for version in VERSIONS}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("scene", "send"),
     [

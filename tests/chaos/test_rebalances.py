@@ -39,6 +39,7 @@ def until_all_is_owned_by(stage: Stage, relays: list[RelayProcess]) -> None:
     stage.wait_for(lambda: owned_by(relays) == PARTITIONS, f"{len(relays)} instances own all partitions")
 
 
+@pytest.mark.long
 def test_partitions_change_hands_again_while_a_dead_instances_transaction_is_open(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:

@@ -197,6 +197,7 @@ def has_ended(broker: KafkaBroker) -> bool:
     return process is None or process.poll() is not None
 
 
+@pytest.mark.long
 def test_a_broker_whose_disk_is_full_takes_nothing_with_it(
     small_disk: Path | None, broker: KafkaBroker, sandboxes: SandboxFactory, stages: StageFactory, figures: Figures
 ) -> None:

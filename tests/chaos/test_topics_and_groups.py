@@ -181,6 +181,7 @@ def test_a_source_that_is_recreated_while_actions_are_pending_loses_and_doubles_
     stage.stop_all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("running", [True, False])
 def test_a_recreated_source_that_has_grown_past_the_old_position_is_noticed(
     stages: StageFactory, figures: Figures, running: bool
@@ -209,6 +210,7 @@ def test_a_recreated_source_that_has_grown_past_the_old_position_is_noticed(
     stage.stop_all()
 
 
+@pytest.mark.long
 def test_a_source_that_is_recreated_with_fewer_partitions_is_delivered_from_all_of_the_old_ones(
     stages: StageFactory, figures: Figures
 ) -> None:

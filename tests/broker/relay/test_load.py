@@ -41,6 +41,7 @@ FLAT_BYTES = 112 << 20
 # Back-pressure
 
 
+@pytest.mark.long
 def test_memory_stays_flat_while_very_many_events_wait_in_the_source(
     sandboxes: SandboxFactory, tmp_path: Path, scale: Scale, figures: Figures
 ) -> None:

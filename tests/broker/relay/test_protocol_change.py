@@ -40,6 +40,7 @@ def all_let_in(relays: Sequence[Supervised]) -> bool:
     return all(each.ready for each in relays)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("killed", [False, True], ids=["SIGTERM", "kill -9"])
 @pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static"])

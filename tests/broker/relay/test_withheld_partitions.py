@@ -35,6 +35,7 @@ while True: consumer.poll(0.1)
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_partitions_that_a_killed_static_member_left_to_nobody_are_served_again(
     sandboxes: SandboxFactory, tmp_path: Path
