@@ -128,7 +128,8 @@ def reader(kafka: Properties) -> Config:
     return {
         "group.id": "engage-relay",
         "fetch.wait.max.ms": 50,
-        "queued.max.messages.kbytes": 16 * 1024,  # a restore takes no longer for it, and 48 MiB less
+        "queued.max.messages.kbytes": 16 * 1024,  # 48 MiB less,
+        "fetch.queue.backoff.ms": 20,  # and a restore takes no longer: librdkafka waits a second where that is full
         **base(kafka),
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
@@ -148,6 +149,7 @@ def member(kafka: Properties) -> Config:
         # What waits in the client is read again after a rebalance: little is enough to keep one relay busy.
         "queued.min.messages": 2000,
         "queued.max.messages.kbytes": 16 * 1024,
+        "fetch.queue.backoff.ms": 100,  # librdkafka waits a second where that is there, and it is read in less
         "statistics.interval.ms": 5000,
         **cooperative,
         **{name: value for name, value in _with_defaults(kafka).items() if not name.startswith("transaction")},
