@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from consumer.kafka.orders.timeline import Searched
     from consumer.kafka.topics.topics import RelayTopics
 
+TELL_FIRST_S = 1.0  # nobody waits two seconds without a word
 TELL_S = 2.0
 
 
 def teller() -> Callable[[Mapping[Partition, Span]], None]:
     """Return what says how far a reading is, on stderr and not too often."""
-    told_at = time.monotonic()
+    told_at = time.monotonic() - TELL_S + TELL_FIRST_S
 
     def tell(spans: Mapping[Partition, Span]) -> None:
         nonlocal told_at
