@@ -14,14 +14,14 @@ from consumer.commands.control.pauses import OfAction, OfConnection, OfRoute, ch
 from consumer.commands.exits import exit_codes, refuse
 from consumer.commands.options import Config, Yes, loaded, reach, source_topics
 from consumer.commands.options import sure as confirmed
-from consumer.commands.orders.searching import chosen, nothing_found, teller
+from consumer.commands.orders.searching import chosen, teller, timeline_of
 from consumer.commands.single.ids import coordinates_of
 
 if TYPE_CHECKING:
     from consumer.config.settings import Settings
     from consumer.core.requests import Request
-    from consumer.kafka.orders.timeline import Entry, Timeline
-    from schemas.outcome import Outcome
+    from consumer.kafka.orders.timeline import At, Entry, Timeline
+    from schemas.outcome import Place
 
 
 def resend(
@@ -82,26 +82,11 @@ def resend(
             raise typer.Exit(_send_withheld(settings, topic, scope, since, reason, yes=yes, no_wait=no_wait))
         if order_id is None or since is not None:
             refuse("name an ORDER, or say --withheld (which takes --since)")
-        if event is not None:
-            coordinates_of(event, settings.source.topics)
-        from consumer.config.searching import search_of
-        from consumer.kafka.orders.lookup import Nothing, WrongQuestionError, look_up
-
-        topics = chosen(settings, topic)
-        reach(settings)
-        try:
-            search = search_of(settings, time.time, teller())
-            found = look_up(order_id, topics, search, partition=partition, connection=connection)
-        except WrongQuestionError as error:
-            refuse(f"order {order_id}: {error}")
-        for gap in found.gaps:
-            output.notice(gap)
-        if isinstance(found, Nothing):
-            raise nothing_found(found)
         at = None if event is None else str(coordinates_of(event, settings.source.topics))
+        found = timeline_of(settings, order_id, topic=topic, partition=partition, connection=connection)
         entry = _only(found, [each for each in found.entries if _fits(each, action, route, at, item)])
         _refuse_what_cannot_be(entry)
-        raise typer.Exit(asked(settings, [request_for(entry, reason, time.time())], no_wait=no_wait))
+        raise typer.Exit(asked(settings, [_request(entry.at, entry.route, reason, time.time())], no_wait=no_wait))
 
 
 def _send_withheld(
@@ -134,7 +119,7 @@ def _send_withheld(
         elif all(
             name in (None, its) for name, its in zip(scope, (each.connection, each.route, each.action), strict=True)
         ):
-            requests.append(_request_of(each, reason, now))
+            requests.append(_request(each.place, each.route, reason, now))
     if not requests:
         output.notice("nothing was discarded that nobody had sent since")
         return int(gaps)
@@ -143,11 +128,11 @@ def _send_withheld(
     return max(int(gaps), asked(settings, requests, no_wait=no_wait))
 
 
-def _request_of(outcome: Outcome, reason: str, now: float) -> Request:
+def _request(at: At | Place, route: str | None, reason: str, now: float) -> Request:
+    """Return the request to send an action again. `now`: seconds since 1970."""
     from consumer.core.requests import Request
     from consumer.kafka.control.control import new_id
 
-    at = outcome.place
     return Request(
         id=new_id(now),
         what="send_again",
@@ -156,7 +141,7 @@ def _request_of(outcome: Outcome, reason: str, now: float) -> Request:
         offset=at.offset,
         incarnation=at.incarnation,
         item=at.item,
-        route=outcome.route,
+        route=route,
         reason=reason,
         asked_by="resend",
         asked=now,
@@ -203,27 +188,6 @@ def _refuse_what_cannot_be(entry: Entry) -> None:
         refuse(f"{at}: it is a dead letter; send it with `engage-relay dead-letters redrive {place}`")
     if not entry.in_source:
         refuse(f"{at}: its event is not in the source any more, so the action cannot be made again")
-
-
-def request_for(entry: Entry, reason: str, now: float) -> Request:
-    """Return the request to send an action again. `now`: seconds since 1970."""
-    from consumer.core.requests import Request
-    from consumer.kafka.control.control import new_id
-
-    at = entry.at
-    return Request(
-        id=new_id(now),
-        what="send_again",
-        topic=at.topic,
-        partition=at.partition,
-        offset=at.offset,
-        incarnation=at.incarnation,
-        item=at.item,
-        route=entry.route,
-        reason=reason,
-        asked_by="resend",
-        asked=now,
-    )
 
 
 def _id(entry: Entry) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from consumer.commands import output
-from consumer.commands.exits import exit_codes, refuse
-from consumer.commands.options import AsJson, Config, connections, loaded, reach, source_topics
-from consumer.commands.orders.searching import chosen, nothing_found, teller
+from consumer.commands.exits import exit_codes
+from consumer.commands.options import AsJson, Config, connections, loaded, source_topics
+from consumer.commands.orders.searching import timeline_of
 
 if TYPE_CHECKING:
     from consumer.kafka.orders.timeline import Entry, Timeline
@@ -46,22 +45,9 @@ def order(
     """
     with exit_codes():
         settings = loaded(config)
-        from consumer.config.searching import search_of
-        from consumer.kafka.orders.lookup import Nothing, WrongQuestionError, look_up
-
         if connection is not None and connection not in settings.engage.connections:
             output.notice(f"--connection: {connection} is not configured; {', '.join(settings.engage.connections)}")
-        topics = chosen(settings, topic)
-        reach(settings)
-        try:
-            search = search_of(settings, time.time, teller())
-            found = look_up(order_id, topics, search, partition=partition, connection=connection)
-        except WrongQuestionError as error:
-            refuse(f"order {order_id}: {error}")
-        for gap in found.gaps:
-            output.notice(gap)
-        if isinstance(found, Nothing):
-            raise nothing_found(found)
+        found = timeline_of(settings, order_id, topic=topic, partition=partition, connection=connection)
         if as_json:
             output.json_line(found.as_json())
         else:

@@ -1,4 +1,4 @@
-"""What both commands share: which topics they search, and what they say meanwhile."""
+"""What the commands about orders share: which topics they search, an order's timeline, what they say meanwhile."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from consumer.commands import output
+from consumer.commands.exits import refuse
+from consumer.commands.options import reach
 
 if TYPE_CHECKING:
     from consumer.config.settings import Settings
     from consumer.core.ownership import Partition
     from consumer.kafka.orders.lookup import Nothing
     from consumer.kafka.orders.reading import Span
-    from consumer.kafka.orders.timeline import Searched
+    from consumer.kafka.orders.timeline import Searched, Timeline
     from consumer.kafka.topics.topics import RelayTopics
 
 TELL_FIRST_S = 1.0  # nobody waits two seconds without a word
@@ -40,11 +42,30 @@ def teller() -> Callable[[Mapping[Partition, Span]], None]:
 
 def chosen(settings: Settings, topic: str | None) -> list[RelayTopics]:
     """Return the sources that are meant, with the topics that belong to them."""
-    from consumer.commands.exits import refuse
-
     if topic is not None and topic not in settings.source.topics:
         refuse(f"--topic: {topic} is none of the source topics {', '.join(settings.source.topics)}")
     return [each for each in settings.topics if topic in (None, each.source)]
+
+
+def timeline_of(
+    settings: Settings, order_id: str, *, topic: str | None, partition: int | None, connection: str | None
+) -> Timeline:
+    """Search an order's timeline, and say what could not be read. Ends the command where nothing is found."""
+    from consumer.config.searching import search_of
+    from consumer.kafka.orders.lookup import Nothing, WrongQuestionError, look_up
+
+    topics = chosen(settings, topic)
+    reach(settings)
+    try:
+        search = search_of(settings, time.time, teller())
+        found = look_up(order_id, topics, search, partition=partition, connection=connection)
+    except WrongQuestionError as error:
+        refuse(f"order {order_id}: {error}")
+    for gap in found.gaps:
+        output.notice(gap)
+    if isinstance(found, Nothing):
+        raise _nothing_found(found)
+    return found
 
 
 def in_words(searched: list[Searched]) -> str:
@@ -59,7 +80,7 @@ def in_words(searched: list[Searched]) -> str:
     return ", ".join(told)
 
 
-def nothing_found(nothing: Nothing) -> typer.Exit:
+def _nothing_found(nothing: Nothing) -> typer.Exit:
     """Say that nothing was found, and return the end: 1 where something could not be read."""
     output.notice(f"order {nothing.order_id}: nothing found. Searched: {in_words(nothing.searched)}")
     output.notice(f"Searched were {nothing.how}. If events are keyed otherwise, name the partition (--partition).")
