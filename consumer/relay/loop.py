@@ -94,7 +94,7 @@ LAST_DEAD_LETTERS = 20  # that the status page shows
 STOP_S = 25.0
 JOURNAL_AFTER_HAND_OVER_S = 4.0
 # uvloop's timers are rounded to a millisecond and count from its beginning. A tick that came so much too early would
-# find nothing and set its timer again, ten times in a row.
+# find nothing and set its timer again, until that time is over.
 TIMER_S = 0.0015
 MIN_STOP_S = 2.0
 

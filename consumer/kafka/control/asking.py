@@ -2,7 +2,8 @@
 
 Rules:
  1. The topic is read to its end first. What was answered long ago is cleared away with the new requests.
- 2. At most MAX_OPEN requests are open at a time: each relay keeps them in memory, and reads them at each start.
+ 2. A command that waits keeps at most MAX_OPEN requests open: each relay keeps them in memory, and reads them at each
+    start. One that does not wait writes all.
  3. Nobody answering is no error of the request: it stays open until the owner of its partition has answered.
 """
 

@@ -27,7 +27,7 @@ def early(margin_s: float) -> int:
 
 
 def test_a_tick_never_comes_before_what_is_due() -> None:
-    """It would find nothing and set the timer again, until the millisecond is over: ten ticks instead of one."""
+    """It would find nothing and set the timer again, until the millisecond is over."""
     assert early(TIMER_S) == 0
 
 
