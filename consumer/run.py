@@ -29,6 +29,7 @@ from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
 
 from consumer import __version__, logs
+from consumer.admin.fleet import Fleet
 from consumer.admin.orders import Orders
 from consumer.admin.server import AdminServer, Health, Heartbeats
 from consumer.admin.status import Identity
@@ -135,6 +136,7 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool, 
         metrics.published,
         identity=lambda: who,
         orders=Orders(settings.topics, partial(search_of, settings, clock)),
+        fleet=Fleet(settings.admin.instances) if settings.admin.instances else None,
     )
     try:
         check_files(settings)
