@@ -402,10 +402,11 @@ class Oracle:
     def committed(self, transaction: Transaction, torn: bool) -> None:
         settled = {at[1] for at in transaction.offsets}
         written = {log.partition for log, _ in transaction.records if log.topic != CONTROL}
-        early = self._first_asked_for(transaction)
-        begun = [each for each in self._answers_in(transaction, torn=torn) if not self._is_begun_early(each)]
+        asked = self._first_asked_for(transaction)
+        answered = self._answers_in(transaction, torn=torn)
+        early = [each for each in asked if each not in answered]
+        begun = [each for each in answered if not self._is_begun_early(each)]
         saved = [each for each in begun if _is_saved(each, transaction)]
-        early = [each for each in early if each not in begun]
         for each in begun:
             if each not in saved:
                 # It ended at once, as its record is too large; or that went with the delay topic, and is in memory.

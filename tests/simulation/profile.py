@@ -22,6 +22,7 @@ class Profile:
     faults: int
     client_error: float  # the share of Engage's answers that are no success
     unreliable: float  # the share of requests to Kafka that go wrong
+    delays: bool = True  # and whether some of those arrive late, or once more
     nesting: float
     max_pending: int
     session_s: float
@@ -152,6 +153,7 @@ class Profile:
             session_s=draw.choice((45.0, 6.0)),
             documents=draw.random() < 0.3,
             requests=draw.randint(2, 7),
+            delays=draw.random() < 0.5,
         )
 
     @classmethod

@@ -198,7 +198,7 @@ class Scheduler:
         if self.healing or self.random() >= self.profile.unreliable:
             return "ok"
         fates = _FATES.get(call, ("lost", "answer lost"))
-        fate = self.pick(fates)
+        fate = self.pick(fates if self.profile.delays else fates[:2])
         self.reach(f"{call}: {fate}")
         return fate
 
