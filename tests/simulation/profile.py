@@ -146,7 +146,7 @@ class Profile:
     def of_requests(cls, draw: random.Random) -> Profile:
         """Somebody has actions sent again, hastened and dropped, while partitions change hands and commits fail."""
         processes = draw.choice((1, 2, 2))
-        return cls(
+        drawn = cls(
             processes=processes,
             partitions=draw.randint(1, processes),
             events=draw.randint(1, 5),
@@ -158,8 +158,8 @@ class Profile:
             session_s=draw.choice((45.0, 6.0)),
             documents=draw.random() < 0.3,
             requests=draw.randint(2, 7),
-            delays=draw.random() < 0.5,
         )
+        return replace(drawn, delays=drawn.unreliable > 0.2)  # where few go wrong, more is found of all else
 
     @classmethod
     def of_neighbours(cls, draw: random.Random) -> Profile:
