@@ -13,11 +13,11 @@ follow from a dynamic programme over a grid of ages (`best_polls`):
 rate limit: requests to spare buy earliness.
 
 The distribution is learnt from what each action tells: its tag came between its last empty poll and the one that
-found it. The action adds one unit of mass to the ages of that interval, in proportion to the present estimate, which is
-smoothed. (One step of expectation-maximisation for each observation: iterated to the maximum likelihood, the estimate is
-all spikes. To smooth it in each step keeps it from that: Silverman, Jones, Wilson and Nychka, "A smoothed EM approach to
-indirect estimation problems", 1990.) Older observations fade, so a slow afternoon is noticed within a minute or two. A
-restart learns again.
+found it. The action adds one unit of mass to the ages of that interval, in proportion to the present estimate, which
+is smoothed. (One step of expectation-maximisation for each observation: iterated to the maximum likelihood, the
+estimate is all spikes. What keeps it from that is to smooth it in each step: Silverman et al., "A smoothed EM approach
+to indirect estimation problems", 1990.) Older observations fade, so a slow afternoon is noticed within a minute or two.
+A restart learns again.
 
 Rules:
  1. Slow must not look like never: some mass is always kept at every age (the prior), so polls go on up to the deadline,
