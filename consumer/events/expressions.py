@@ -45,6 +45,17 @@ _INTERPRETER = TreeInterpreter(Options(custom_functions=RouteFunctions()))
 _FAILURES = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError)
 
 
+# What JMESPath, and Python where JMESPath looks into a list, calls the type of a value.
+_GIVEN = {
+    **dict.fromkeys(("null", "NoneType"), "null"),
+    **dict.fromkeys(("number", "int", "float"), "a number"),
+    **dict.fromkeys(("string", "str"), "a text"),
+    **dict.fromkeys(("array", "list"), "a list"),
+    **dict.fromkeys(("object", "dict"), "an object"),
+    **dict.fromkeys(("boolean", "bool"), "a boolean"),
+}
+
+
 class ExpressionError(ValueError):
     """It is not an expression; the text says why and where (columns count from 1)."""
 
@@ -267,7 +278,8 @@ def _search(tree: _Node) -> Search:
         except FunctionError as error:
             raise EvaluationError(f"failed: {error}") from None
         except JMESPathTypeError as error:  # its own text repeats the value
-            raise EvaluationError(f"failed: {error.function_name}() was given a wrong {error.actual_type}") from None
+            given = _GIVEN.get(str(error.actual_type), "a value that it cannot take")
+            raise EvaluationError(f"failed: {error.function_name}() was given {given}") from None
         except _FAILURES as error:
             if compares_order and isinstance(error, TypeError):
                 raise EvaluationError(
