@@ -61,7 +61,7 @@ class SimulatedControl:
         if process.frozen or process.cut or log.open:  # settled records alone are read, up to the end
             scheduler.at(scheduler.now + RETRY_S, self._hear)
             return
-        told = tuple(scheduler.control.pauses.values())
+        told = () if process.is_neighbour else tuple(scheduler.control.pauses.values())
         if any(each.is_on(scheduler.now) for each in told):
             scheduler.reach("an instance heard of a pause")
         self._report(ControlRead(Pauses(told), 0, scheduler.requests.open, self._asked))

@@ -426,6 +426,7 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "member refused": (1, refuse),
     "pause": (2, pause),
 }
+OF_THE_SOURCE = ("more partitions", "source recreated", "delete records")  # each group's operator has to act then
 _DRAWN = [name for name, (weight, _) in FAULTS.items() for _ in range(weight)]
 
 
@@ -433,6 +434,8 @@ def strike(scheduler: Scheduler) -> None:
     """Let one of them happen."""
     name = scheduler.pick(_DRAWN)
     _, fault = FAULTS[name]
+    if scheduler.profile.neighbour == "own topics" and name in OF_THE_SOURCE:
+        return
     if fault(scheduler):
         scheduler.reach(f"fault: {name}")
         scheduler.oracle.balance(scheduler.numbers)

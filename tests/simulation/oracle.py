@@ -370,6 +370,8 @@ class Oracle:
     def can_be_redriven(self, event: Event) -> bool:
         """Whether it has a document or a fact, and a dead letter that nobody has redriven yet."""
         is_of_use = event.document or event.fact is not None
+        if self._scheduler.neighbour is not None:
+            is_of_use = event.kind == "action"
         return is_of_use and not event.redriven and self._has_dead_letter(event)
 
     def restored(self, process: Process, record: Record) -> None:
@@ -426,7 +428,7 @@ class Oracle:
                 if reason == "no_contact":
                     self._given_up_without_contact(self._by_place[at])
                 profile = self._scheduler.profile
-                if self._scheduler.chance(0.8 if profile.documents else 0.8 if profile.repeats else 0.1):
+                if self._scheduler.chance(0.8 if profile.documents or profile.repeats or profile.neighbour else 0.1):
                     after_s = self._scheduler.pick((0.1, 5.0, 60.0))
                     self._scheduler.at(self._scheduler.now + after_s, partial(faults.redrive, self._scheduler))
             elif log.topic == TOPICS.delay:

@@ -20,6 +20,7 @@ from tests.simulation import (
     document_mutants,
     identity_mutants,
     mutants,
+    neighbour_mutants,
     parking_mutants,
     pause_mutants,
     repeat_mutants,
@@ -47,6 +48,7 @@ QUIET = Profile(
 KINDS = {
     "documents": Profile.of_documents,
     "parking": Profile.of_parking,
+    "neighbours": Profile.of_neighbours,
     "pauses": Profile.of_pauses,
     "repeats": Profile.of_repeats,
     "requests": Profile.of_requests,
@@ -55,6 +57,7 @@ KINDS = {
 OF_KIND = {
     "documents": document_mutants.ALL,
     "parking": parking_mutants.ALL,
+    "neighbours": neighbour_mutants.ALL,
     "pauses": pause_mutants.ALL,
     "repeats": repeat_mutants.ALL,
     "requests": request_mutants.ALL,

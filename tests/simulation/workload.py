@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.simulation.process import Process
 
 T = TypeVar("T")
+REDRIVEN_ELSEWHERE = "redriven elsewhere"  # from a dead letter of another relay
 KINDS = ("action", "action", "action", "action", "action", "unrouted", "misrouted", "garbage", "tombstone", "huge")
 # missing: Engage never knows its job; stale: it never takes a tag for it; forbidden: a firewall lets none of it pass.
 NATURES = ("missing", "stale", "forbidden", "no contact", "late contact", "late contact", *["ordinary"] * 23)
@@ -132,6 +133,7 @@ class Event:
     sent_and_ended_at: float | None = None  # where its outcome says that it was sent, perhaps in doubt
     says_sending: bool = False  # the last record of its action is an intent
     is_repeat: bool = False  # as its outcome says
+    dead_letters: str = TOPICS.dead_letters  # where the one lay that it redrives
     frees_fact: bool = False  # as its outcome says
     ever_bereft: bool = False
     bereft_at: float = -math.inf
@@ -166,7 +168,7 @@ class Event:
 
     def __post_init__(self) -> None:
         self.payload = self.kind in ("action", "huge")
-        self.is_ignored = self.kind in ("unrouted", "tombstone")
+        self.is_ignored = self.kind in ("unrouted", "tombstone", REDRIVEN_ELSEWHERE)
 
     @property
     def version(self) -> int:
@@ -176,9 +178,12 @@ class Event:
     @property
     def headers(self) -> list[tuple[str, bytes | str | None]]:
         """Return those of a redriven event."""
-        if self.first is None:
+        if self.first is None and self.kind != REDRIVEN_ELSEWHERE:
             return []
-        named: tuple[str, bytes | str | None] = (REDRIVE_OF, f"{TOPICS.dead_letters}/{self.partition}/0".encode())
+        of = (self.first or self).partition
+        named: tuple[str, bytes | str | None] = (REDRIVE_OF, f"{self.dead_letters}/{of}/0".encode())
+        if self.first is None:
+            return [named]
         return [named, (FIRST_OFFSET, b"%d" % (self.first or self).offset)] if self.says_first else [named]
 
     def begin_again(self) -> None:
@@ -250,6 +255,14 @@ def again(event: Event, number: int, now: float, *, nature: str, redriven: bool)
     )
 
 
+def redriven_elsewhere(event: Event, number: int, dead_letters: str) -> Event:
+    """Return the redrive of what another relay has made a dead letter of, in its topic."""
+    twin = again(event, number, 0.0, nature="ordinary", redriven=False)
+    twin.kind, twin.dead_letters, twin.partition = REDRIVEN_ELSEWHERE, dead_letters, event.partition
+    twin.__post_init__()
+    return twin
+
+
 def superseding(event: Event, number: int, now: float) -> Event:
     """Return a document with an action in it, of the same order as this event's."""
     return Event(
@@ -285,7 +298,15 @@ def with_document(draw: random.Random, number: int, now: float) -> Event:
     )
 
 
-def drawn(draw: random.Random, number: int, now: float, *, orders: str = "AB", kinds: Sequence[str] = KINDS) -> Event:
+def drawn(
+    draw: random.Random,
+    number: int,
+    now: float,
+    *,
+    orders: str = "AB",
+    kinds: Sequence[str] = KINDS,
+    natures: Sequence[str] = NATURES,
+) -> Event:
     """Draw an event."""
     pick = partial(_pick, draw.random)
     order = pick(orders)
@@ -311,7 +332,7 @@ def drawn(draw: random.Random, number: int, now: float, *, orders: str = "AB", k
                 dead_letter.encode(), order.encode(), number, b"x" * 2_000,
             )  # fmt: skip
     ready_at = now + pick(READY_IN_S)
-    nature = pick(NATURES)
+    nature = pick(natures)
     if nature == "forbidden" and number > 0:
         nature = "ordinary"  # two of them would be the key's
     return Event(
