@@ -534,6 +534,11 @@ class Admin(_Section):
         default_factory=lambda: Address("0.0.0.0", 8080),  # noqa: S104 - scraped and probed from other hosts
         description="host:port that serves /status, /metrics, /healthz and /readyz.",
     )
+    instances: list[Annotated[str, Field(pattern="^https?://[^/]")]] = Field(
+        default_factory=list,
+        description="Where all instances are, for /fleet: URLs, as `status --all --url` takes them. A name stands for "
+        "all of its addresses.",
+    )
 
 
 class Settings(_Section):
