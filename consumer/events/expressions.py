@@ -110,6 +110,11 @@ def paths_of(text: str) -> list[tuple[tuple[str, ...], bool]]:
     return found
 
 
+def compared_paths(text: str) -> list[tuple[str, str]]:
+    """Return the fields that an expression compares with each other: one of the two may be meant as a text."""
+    return list(trees.compared_paths(_parse(text)))
+
+
 def written_keys(text: str) -> frozenset[str]:
     """Return the keys of the object that an expression gives, as far as it writes them itself.
 
