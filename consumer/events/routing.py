@@ -40,6 +40,7 @@ from consumer.events.expressions import (
     EvaluationError,
     Expression,
     Tables,
+    compared_paths,
     compile_expression,
     is_true,
     paths_of,
@@ -706,6 +707,8 @@ def notes_on(rule: RouteRule) -> Iterator[str]:
             f"fact: two {rule.action} of one order within `repeats` are one fact, and the second is not sent; if an"
             " order may have several parcels, name the parcel's id (fact: data.parcelId)"
         )
+    for one, other in [] if rule.when is None else compared_paths(rule.when):
+        yield f"when: it compares {one} with the field {other}; a text stands in single quotes, '{other}'"
     for key, text in expressions_of(rule).items():
         for path, _ in paths_of(text):
             if (meant := nearly_a_record_name(path[0])) is not None:

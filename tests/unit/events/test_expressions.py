@@ -62,7 +62,18 @@ def test_truth_is_the_librarys(value: object) -> None:
     [
         ("", "is empty"),
         ("type ==", "ends too early: `type ==`"),
-        ("type = 'a'", "Unknown token '=' at column 6: `type = 'a'`"),
+        ("type = 'a'", "Unknown token '=' at column 6: `type = 'a'`; equal is `==`"),
+        (
+            "language-tag",
+            "Unknown token '-' at column 9: `language-tag`; a name with it stands in double quotes, a text in single"
+            " quotes",
+        ),
+        (
+            "type == “a”",
+            "Unknown token “ at column 9: `type == “a”`; a text stands in straight single quotes",
+        ),
+        ("a or b", "unexpected or at column 3: `a or b`; write `||`"),
+        ("a > 100", "unexpected 100 at column 5: `a > 100`; a number stands in backticks, `100`"),
         ("a..b", "unexpected . at column 3: `a..b`"),
         ("a b", "unexpected b at column 3: `a b`"),
         ("type == 'a", "Unclosed ' delimiter at column 9: `type == 'a`"),

@@ -364,6 +364,22 @@ def test_an_order_action_that_a_route_writes_itself_is_noted(order: str) -> None
     assert note.startswith("order: the document has an orderAction of its own")
 
 
+@pytest.mark.parametrize(
+    ("when", "noted"),
+    [
+        ("type == order.shipped", True),
+        ("status.from != status.to", False),
+        ("type == event.kind", False),
+        ("headers.kind == order.kind", False),
+        ("type == 'order.shipped'", False),
+    ],
+)
+def test_a_path_that_may_be_a_text_without_its_quotes_is_noted(when: str, noted: bool) -> None:
+    notes = list(notes_on(RouteRule(action="ConfirmOrder", when=when)))
+    about = "when: it compares type with the field order.shipped; a text stands in single quotes, 'order.shipped'"
+    assert notes == [about] * noted
+
+
 @pytest.mark.parametrize("order", ["document", "{orderId: id}", "{lines: lines[].{orderAction: x}}", None])
 def test_a_document_whose_fields_are_unknown_or_others_is_not_noted(order: str | None) -> None:
     assert list(notes_on(RouteRule(action="ConfirmOrder", order=order))) == []
