@@ -144,9 +144,8 @@ class ControlTopic:
 
 def scope_of(event: Event) -> Scope:
     """Return what its action is, as the routes of workload.py say."""
-    route = "with_document" if event.travels else "resend" if event.resend else "dead_letter"
-    action = "ConfirmShipment" if route == "resend" else "ConfirmOrder"
-    return Scope("other" if event.order == "C" else "default", route, action)
+    action = "ConfirmShipment" if event.route in ("resend", "each") else "ConfirmOrder"
+    return Scope("other" if event.order == "C" else "default", event.route, action)
 
 
 def covers(pause: Pause, event: Event) -> bool:

@@ -115,6 +115,7 @@ TO_BE_REACHED = (
     "a newer document replaced an order's",
     "a document outlived its sender",
     "a dead letter was redriven",
+    "an item was redriven",
     "a redriven document was applied",
     "a redriven action was sent without its document",
     *(f"{kind} while a document is under way" for kind in ("freeze", "rebalance", "crash", "cut")),

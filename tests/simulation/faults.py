@@ -177,14 +177,17 @@ def compact(scheduler: Scheduler) -> bool:
 
 
 def redrive(scheduler: Scheduler) -> None:
-    """Somebody redrives the dead letter of an event that has its order's document, or a fact, where there is one."""
+    """Somebody redrives a dead letter of an event with its order's document, a fact or an item, where there is one."""
     fitting = [each for each in scheduler.events if scheduler.oracle.can_be_redriven(each)]
     if not fitting or scheduler.healing or scheduler.source_recreated or scheduler.oracle.incarnation:
         return  # a redrive does not say in which topic its event lay at first
     scheduler.reach("a dead letter was redriven")
     event = scheduler.pick(fitting)
     number, now = len(scheduler.events), scheduler.now
-    if event.document:
+    if event.item is not None:
+        scheduler.reach("an item was redriven")
+        again = workload.redriven_item(event, number, now)
+    elif event.document:
         again = workload.redriven(event, number, now, says_first=scheduler.chance(0.9))
     else:
         again = workload.again(event, number, now, nature="ordinary", redriven=True)

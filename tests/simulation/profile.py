@@ -15,7 +15,8 @@ class Profile:
     `parking`: three orders on two connections, which have no room for most of their actions. `repeats`: a fact is sent
     once within a window, and the producer writes most events again. `pauses`, `requests`: how many. `supersedes`: later
     actions of an order supersede earlier ones that wait. `steps`: an order's steps do not go backwards. `neighbour`: a
-    relay of another group on the same source has topics of its own, or none (neighbour.py).
+    relay of another group on the same source has topics of its own, or none (neighbour.py). `items`: events are several
+    actions.
     """
 
     processes: int
@@ -39,6 +40,7 @@ class Profile:
     supersedes: bool = False
     steps: bool = False
     neighbour: Literal["own topics", "same topics"] | None = None
+    items: bool = False
 
     @classmethod
     def drawn(cls, draw: random.Random) -> Profile:
@@ -59,7 +61,9 @@ class Profile:
             return cls.of_requests(draw)
         if size > 0.77:
             return cls.of_neighbours(draw)
-        small = size < 0.73
+        if size > 0.74:
+            return cls.of_items(draw)
+        small = size < 0.7
         return cls(
             processes=1 if small else draw.randint(1, 3),
             partitions=1 if small else draw.randint(1, 3),
@@ -216,6 +220,24 @@ class Profile:
             nesting=draw.choice((0.0, 0.2, 0.5)),
             max_pending=1000,
             session_s=draw.choice((45.0, 6.0, 3.0)),
+        )
+
+    @classmethod
+    def of_items(cls, draw: random.Random) -> Profile:
+        """Events with several items each, and all that may go wrong between them."""
+        processes = draw.choice((1, 1, 2))
+        return cls(
+            processes=processes,
+            partitions=draw.randint(1, processes),
+            events=draw.randint(1, 3),
+            faults=draw.choice((0, 1, 2, 4)),
+            client_error=draw.choice((0.0, 0.2, 0.4)),
+            unreliable=draw.choice((0.0, 0.1, 0.25)),
+            nesting=draw.choice((0.0, 0.2, 0.5)),
+            max_pending=draw.choice((1, 2, 1000)),
+            session_s=draw.choice((45.0, 6.0)),
+            skew_s=draw.choice((0.0, 0.0, 300.0)),
+            items=True,
         )
 
     @classmethod

@@ -59,6 +59,7 @@ from tests.simulation.workload import (
     superseding,
     with_document,
     with_fact,
+    with_items,
 )
 
 START = 1_700_000_000.0  # offsets of clocks are whole seconds, so that sums with these are exact
@@ -141,7 +142,12 @@ class Scheduler:
         self.events = [draw_event(self.draw, n, START) for n in range(self.profile.events)]
         if self.profile.repeats:
             self.events = [with_fact(event, self.pick(range(FACTS))) for event in self.events]
-        self.unpublished = deque(self.events)
+        if self.profile.items:
+            self.events = []
+            for _ in range(self.profile.events):
+                leader = with_items(self.draw, len(self.events), START)
+                self.events += [leader, *leader.followers]
+        self.unpublished = deque(event for event in self.events if event.leads)
         self.names = [f"relay-{index}" for index in range(self.profile.processes)]
         skew = int(self.profile.skew_s)
         self.wall_offset = {name: self.pick((-skew, 0, skew)) for name in self.names}
@@ -505,12 +511,14 @@ class Scheduler:
         log = self.kafka.logs[TOPICS.source, partition]
         incarnation = self.oracle.incarnation + self.source_recreated
         record = log.append(b"key", event.value, self.now + event.ahead_s, event.headers)
-        event.lie(partition, incarnation, record.offset)
-        for each in self._groups:
-            each.version += 1
-        self.oracle.published(event)
-        self.oracle.repeats.published(event)
-        self.say(f"event {event.number}: {event.kind} of {event.order} at {event.partition}:{event.offset}")
+        for group in self._groups:
+            group.version += 1
+        for each in (event, *event.followers):
+            each.lie(partition, incarnation, record.offset)
+            self.oracle.published(each)
+            self.oracle.repeats.published(each)
+            item = "" if each.item is None else f", item {each.item}"
+            self.say(f"event {each.number}: {each.kind} of {each.order} at {each.partition}:{each.offset}{item}")
 
     def rebalance(self, *, shuffled: bool = False) -> None:
         """Begin a generation, if the group can."""

@@ -19,6 +19,7 @@ from consumer.kafka.records import SourceEvent, new_action, pending_value
 from tests.simulation import (
     document_mutants,
     identity_mutants,
+    item_mutants,
     mutants,
     neighbour_mutants,
     parking_mutants,
@@ -47,6 +48,7 @@ QUIET = Profile(
 )
 KINDS = {
     "documents": Profile.of_documents,
+    "items": Profile.of_items,
     "parking": Profile.of_parking,
     "neighbours": Profile.of_neighbours,
     "pauses": Profile.of_pauses,
@@ -56,6 +58,7 @@ KINDS = {
 }
 OF_KIND = {
     "documents": document_mutants.ALL,
+    "items": item_mutants.ALL,
     "parking": parking_mutants.ALL,
     "neighbours": neighbour_mutants.ALL,
     "pauses": pause_mutants.ALL,
