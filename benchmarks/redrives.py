@@ -221,7 +221,7 @@ def main() -> int:
             engage.fails_bulk = False
             phases: list[Phase] = []
             load = Load(publisher)
-            time.sleep(10.0)  # the polls' times are learnt
+            time.sleep(60.0)  # the polls' times are learnt, and the failed jobs' forgotten
             with phase("events alone", relay, engage, phases):
                 time.sleep(given.seconds)
             with phase("and redrives", relay, engage, phases):
