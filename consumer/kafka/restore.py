@@ -234,8 +234,15 @@ class Restorer:
         self._read_positions({a: delay[a] for a in wanted}, readings, {a: marks[delay[a]][0] for a in wanted})
         recorded = {a: self._position(a, readings[a]) for a in wanted if self._wanted(a)}
         later = {source[a]: p for a, p in recorded.items() if p is not None and p > committed.get(source[a], p)}
-        by_relays = self._committed_by_relays(wanted, list(later))
+        unrecorded = {source[a]: delay[a] for a, position in recorded.items() if position is None}
+        by_relays = self._committed_by_relays(wanted, [*later, *(at for at in unrecorded if at in committed)])
         committed |= {at: position for at, position in later.items() if at in by_relays}
+        for at, (name, number) in unrecorded.items():
+            if at in by_relays:  # each of its transactions has a position record (transactions.py)
+                self._say(
+                    f"{name}[{number}] has no position, and a relay served {at[0]}[{at[1]}] to offset {by_relays[at]}: "
+                    "the topic was deleted or is another one, and what was pending is gone"
+                )
         found: list[Restored | Unservable] = []
         for a, position in recorded.items():
             if not self._wanted(a):

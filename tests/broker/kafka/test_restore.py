@@ -156,6 +156,22 @@ def test_a_delay_topic_that_was_recreated_is_said_and_read_whole(sandbox: Sandbo
     assert sandbox.topics.delay in sandbox.said[0]
 
 
+def test_a_delay_topic_without_the_position_of_what_a_relay_served_is_said(sandbox: Sandbox) -> None:
+    """Deleted with its mark and made again, or another one by now: nothing else tells that actions were pending."""
+    sandbox.fill(sandbox.topics.source, 10)
+    sandbox.commit((sandbox.topics.source, 0, 7))
+    assert only(sandbox.restore()).next_offset == 7
+    (said,) = sandbox.said
+    assert (
+        f"{sandbox.topics.delay}[0] has no position, and a relay served {sandbox.topics.source}[0] to offset 7" in said
+    )
+
+    sandbox.said.clear()
+    sandbox.commit((sandbox.topics.source, 0, 8), by="")  # a tool's: no relay served it
+    sandbox.restore()
+    assert not sandbox.said
+
+
 def test_a_mark_that_outlives_the_source_offset_does_not_hide_the_position(sandbox: Sandbox) -> None:
     """Only the source's offset was deleted: the position record lies before the mark, and decides."""
     sandbox.fill(sandbox.topics.source, 10)
