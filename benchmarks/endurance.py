@@ -248,6 +248,10 @@ def _total(families: Iterable[Metric], name: str, connection: str | None = None)
     )
 
 
+def _pending(families: Sequence[Metric]) -> int:
+    return int(_total(families, "pending_actions") + _total(families, "parked_actions"))
+
+
 def _buckets(families: Iterable[Metric], name: str, connection: str) -> Buckets:
     return {
         float(sample.labels["le"]): sample.value
@@ -265,7 +269,7 @@ def _sample(relay: Relay, at: float, accepted: int) -> Sample:
         descriptors=process.descriptors(relay.pid),
         threads=process.threads(relay.pid),
         cpu_s=process.cpu_s(relay.pid),
-        pending=int(_total(families, "pending_actions")),
+        pending=_pending(families),
         accepted=accepted,
         used={
             name: Use(
@@ -299,8 +303,8 @@ def soak(options: Options, say: Callable[[str], None]) -> Report:
             f"{connection}__FRESH__API_KEY": "benchmark",
             "ENGAGE_RELAY__POLLING__MAX_INTERVAL": MAX_INTERVAL,
             "ENGAGE_RELAY__POLLING__DEADLINE": "48h",
-            # Room for what is fresh: at the limit the source waits until a tenth of it has gone.
-            "ENGAGE_RELAY__LIMITS__PENDING": str(options.pending + options.pending // 5 + BULK),
+            # Room for all of it in the share that one of two connections has: nothing is parked.
+            "ENGAGE_RELAY__LIMITS__PENDING": str(4 * (options.pending + BULK)),
         }
         create_topics(broker.bootstrap_servers, PARTITIONS)
         feed = _Feed(broker.bootstrap_servers, {PENDING: pending_url, FRESH: fresh_url})
@@ -340,7 +344,7 @@ def _report(samples: Sequence[Sample], relay: Relay, feed: _Feed) -> Report:
     while True:  # the relay's figures are a second old: until they meet, or it is clear that they will not
         accounts, families = feed.accounts(), relay.scrape()
         accepted = _accepted(accounts)
-        pending = int(_total(families, "pending_actions"))
+        pending = _pending(families)
         dead_letters = int(_total(families, "dead_letters_total"))
         if accepted + pending + dead_letters == published or time.monotonic() > deadline:
             break

@@ -29,6 +29,7 @@ from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
 
 from consumer import __version__, logs
+from consumer.admin.fleet import Fleet
 from consumer.admin.orders import Orders
 from consumer.admin.server import AdminServer, Health, Heartbeats
 from consumer.admin.status import Identity
@@ -48,7 +49,7 @@ from consumer.events.deciding import decide
 from consumer.events.guards import Shadow
 from consumer.events.routing import UNKNOWN_TIME_MS, Routed, Several
 from consumer.kafka import clients
-from consumer.kafka.control.asked_for import AskedFor
+from consumer.kafka.control.asked_for import READS, AskedFor
 from consumer.kafka.control.reader import ControlReader
 from consumer.kafka.dead_letters.waiting import WaitingDeadLetters
 from consumer.kafka.identity.identity import unknown_ids
@@ -135,6 +136,7 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool, 
         metrics.published,
         identity=lambda: who,
         orders=Orders(settings.topics, partial(search_of, settings, clock)),
+        fleet=Fleet(settings.admin.instances) if settings.admin.instances else None,
     )
     try:
         check_files(settings)
@@ -411,7 +413,7 @@ def _relay(
         unknown_schema_grace_s=0.0 if settings.registry is None else settings.registry.unknown_schema_grace,
         drained=drained,
         control=None if control is None else ControlReader(settings.kafka, control, inbox.put),
-        asked_for=AskedFor(lambda: KafkaReader(settings.kafka), topics=topics, clock=clock),
+        asked_for=AskedFor(lambda: KafkaReader({**settings.kafka, **READS}), topics=topics, clock=clock),
         incarnations={name: each.incarnation for name, each in ground.identities.items()},
     )
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from consumer.admin.fleet_page import fleet_page
 from consumer.admin.order_page import order_page
 from consumer.commands.status.display import drawn
 from tests.browser.test_status_page import Instance
 from tests.support.chromium import DARK, LIGHT, picture
-from tests.unit.admin import order_sample, status_sample
+from tests.unit.admin import fleet_sample, order_sample, status_sample
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 PAGES = {  # by name: which colours the reader likes, and the window
@@ -39,16 +40,17 @@ def main() -> None:
             (IMAGES / f"{name}.png").write_bytes(picture(instance.url, colours, size=size).png)
     finally:
         instance.server.close()
-    take_order()
+    take("order", order_page(order_sample.ORDER, order_sample.timeline(), up="../"), (1120, 1420))
+    take("fleet", fleet_page(fleet_sample.view()), (1120, 760))
     TERMINAL.write_text(terminal())
 
 
-def take_order() -> None:
-    """Take the picture of an order's timeline."""
-    page = IMAGES / "order.html"
-    page.write_text(order_page(order_sample.ORDER, order_sample.timeline(), up="../"))
+def take(name: str, document: str, size: tuple[int, int]) -> None:
+    """Take the picture of a page that needs no server."""
+    page = IMAGES / f"{name}.html"
+    page.write_text(document)
     try:
-        (IMAGES / "order.png").write_bytes(picture(page.as_uri(), LIGHT, size=(1120, 1420)).png)
+        (IMAGES / f"{name}.png").write_bytes(picture(page.as_uri(), LIGHT, size=size).png)
     finally:
         page.unlink()
 

@@ -106,23 +106,27 @@ def search_form(action: str, order_id: str = "") -> str:
     )
 
 
-def page(status: Status, *, with_search: bool = False) -> str:
-    """Return the document. `with_search`: orders can be looked up here (order_page.py)."""
+def live_document(title: str, body: str, *, lost: str) -> str:
+    """Return a document whose `main` renews itself. `lost`: what it says once it cannot."""
+    head = f'<noscript><meta http-equiv="refresh" content="{RELOAD_S}"></noscript>\n'
+    return document(title, f'<p id="lost" role="status">{lost}</p>\n{body}\n<script>{_SCRIPT}</script>', head)
+
+
+def page(status: Status, *, with_search: bool = False, with_fleet: bool = False) -> str:
+    """Return the document. `with_search`, `with_fleet`: there are also order_page.py, fleet_page.py."""
     now = now_of(status)
     title = f"engage-relay: {status.state}" + (f" ({len(status.attention)} to look at)" if status.attention else "")
-    head = f'<noscript><meta http-equiv="refresh" content="{RELOAD_S}"></noscript>\n'
-    body = f"""<p id="lost" role="status">The relay does not answer. These figures are the last that it gave.</p>
-<main>
+    all_of_them = '<a href="fleet">page</a>' if with_fleet else "<code>engage-relay status --all</code>"
+    body = f"""<main>
 {_header(status, now)}
 {_attention(status)}
 {_known(status, now) if is_known(status) else _UNKNOWN}
 </main>
 {search_form("orders") if with_search else ""}
-<footer>This instance only; all of them: <code>engage-relay status --all</code>.
+<footer>This instance only; all of them: {all_of_them}.
 The same as <a href="status.json">JSON</a>; for Prometheus: <a href="metrics">metrics</a>;
-probes: <a href="healthz">healthz</a>, <a href="readyz">readyz</a>.</footer>
-<script>{_SCRIPT}</script>"""
-    return document(title, body, head)
+probes: <a href="healthz">healthz</a>, <a href="readyz">readyz</a>.</footer>"""
+    return live_document(title, body, lost="The relay does not answer. These figures are the last that it gave.")
 
 
 def _known(status: Status, now: datetime) -> str:
@@ -153,19 +157,35 @@ def _header(status: Status, now: datetime) -> str:
     ]
     named = (("", status.instance), ("group ", status.group), ("cluster ", status.cluster))
     told = [f"{what}{escape(name)}" for what, name in named if name] + told
-    kind = {"running": "", "stuck": " bad"}.get(status.state, " warn")
     return (
-        f'<header><h1>engage-relay <small>{escape(status.version)}</small></h1> <span class="pill{kind}">'
-        f'{escape(status.state)}</span> <p class="meta">{" · ".join(told)}</p></header>'
+        f"<header><h1>engage-relay <small>{escape(status.version)}</small></h1> {state_pill(status.state)} "
+        f'<p class="meta">{" · ".join(told)}</p></header>'
     )
 
 
+def state_pill(state: str) -> str:
+    """Return an instance's state in its colour."""
+    return f'<span class="pill{_STATE_PILLS.get(state, " warn")}">{escape(state)}</span>'
+
+
+_STATE_PILLS = {"running": "", "stuck": " bad"}
+
+
 def _attention(status: Status) -> str:
-    said = "".join(f"<li>{escape(each)}</li>" for each in status.attention)
+    said = [(each, "") for each in status.attention]
     if status.state == "stuck":
         since = f"for {duration(status.age_s)}" if status.age_s is not None else "any more"
-        said = f'<li class="bad">The event loop has not shown life {since}: what follows is as old.</li>{said}'
+        said.insert(0, (f"The event loop has not shown life {since}: what follows is as old.", "bad"))
+    return list_of(said)
+
+
+def list_of(attention: Iterable[tuple[str, str]]) -> str:
+    """Return what to look at: texts and their looks (`bad`, or none)."""
+    said = "".join(f"<li{_CLASSES[look]}>{escape(each)}</li>" for each, look in attention)
     return f'<ul class="attention">{said}</ul>' if said else ""
+
+
+_CLASSES = {"": "", "bad": ' class="bad"'}
 
 
 def _figures(status: Status, now: datetime) -> str:
@@ -175,36 +195,30 @@ def _figures(status: Status, now: datetime) -> str:
     requests = sum(each.requests_per_second for each in status.connections)
     oldest = None if pending.oldest is None else (now - pending.oldest).total_seconds()
     held = f"{number(pending.parked)} parked" if pending.parked else f"of at most {number(pending.limit)}"
-    tiles = (
-        ("Accepted/s", rate(accepted), f"{rate(requests)} requests/s", ""),
-        ("Pending", number(pending.open), held, ""),
-        ("Oldest pending", duration(oldest), f"next due {_until(pending.next_due, now)}", ""),
-        ("Overdue", number(pending.overdue), "past their time", _bad(pending.overdue)),
-        ("In doubt", number(pending.in_doubt), "outcome unknown", _bad(pending.in_doubt)),
+    return tiles(
         (
-            "Lag",
-            number(source.lag),
-            "source is paused" if source.paused else "in the source",
-            _bad(source.paused),
-        ),
-        ("Dead letters", number(dead_letters), f"since the start{_waiting(waiting)}", _bad(waiting or 0)),
-    )
-    return (
-        '<dl class="figures">'
-        + "".join(
-            f'<div><dt>{name}</dt><dd class="{look}">{value}<small>{more}</small></dd></div>'
-            for name, value, more, look in tiles
+            ("Accepted/s", rate(accepted), f"{rate(requests)} requests/s", 0),
+            ("Pending", number(pending.open), held, 0),
+            ("Oldest pending", duration(oldest), f"next due {_until(pending.next_due, now)}", 0),
+            ("Overdue", number(pending.overdue), "past their time", pending.overdue),
+            ("In doubt", number(pending.in_doubt), "outcome unknown", pending.in_doubt),
+            ("Lag", number(source.lag), "source is paused" if source.paused else "in the source", source.paused),
+            ("Dead letters", number(dead_letters), f"since the start{_waiting(waiting)}", waiting or 0),
         )
-        + "</dl>"
     )
+
+
+def tiles(told: Iterable[tuple[str, str, str, int]]) -> str:
+    """Return figures side by side: what it is, the figure, more about it, and how many are wrong."""
+    shown = (
+        f'<div><dt>{name}</dt><dd class="{"bad" if wrong else ""}">{value}<small>{more}</small></dd></div>'
+        for name, value, more, wrong in told
+    )
+    return f'<dl class="figures">{"".join(shown)}</dl>'
 
 
 def _waiting(count: int | None) -> str:
     return "" if count is None else f", {number(count)} wait"
-
-
-def _bad(wrong: int) -> str:
-    return "bad" if wrong else ""
 
 
 def _until(due: datetime | None, now: datetime) -> str:
@@ -273,8 +287,8 @@ def _connections(status: Status, now: datetime) -> str:
             f'<td class="number">{_processing(each.polling)}</td></tr>'
         )
     head = ("Connection", "State", "Accepted/s", "Requests/s", "Rate limit", "In flight", "Engage takes")
-    return _section(
-        "Connections", _table(head, rows, numbers=(2, 3, 4, 5, 6), stacks="many"), none="No connection is at work yet."
+    return section(
+        "Connections", table(head, rows, numbers=(2, 3, 4, 5, 6), stacks="many"), none="No connection is at work yet."
     )
 
 
@@ -297,9 +311,7 @@ def _pending_by_state(status: Status) -> str:
         for name, count in status.pending.by_state.items()
         if count
     ]
-    return _section(
-        "Pending by state", _table(("State", "", "Actions"), rows, numbers=(2,)), none="Nothing is pending."
-    )
+    return section("Pending by state", table(("State", "", "Actions"), rows, numbers=(2,)), none="Nothing is pending.")
 
 
 def _pending_by_age(status: Status) -> str:
@@ -311,8 +323,8 @@ def _pending_by_age(status: Status) -> str:
         for index, each in enumerate(by_age)
         if most
     ]
-    return _section(
-        "Pending by age", _table(("Event was read", "", "Actions"), rows, numbers=(2,)), none="Nothing is pending."
+    return section(
+        "Pending by age", table(("Event was read", "", "Actions"), rows, numbers=(2,)), none="Nothing is pending."
     )
 
 
@@ -327,8 +339,8 @@ def _dead_letters(status: Status, now: datetime) -> str:
         for each in dead_letters.last
     ]
     head = ("When", "Reason", "Partition", "Source offset", "Dead-letter offset")
-    table = _table(head, rows, numbers=(3, 4), stacks="few")
-    return _section("Dead letters", table and f'<p class="key">{reasons}</p>{table}', none="None since the start.")
+    listed = table(head, rows, numbers=(3, 4), stacks="few")
+    return section("Dead letters", listed and f'<p class="key">{reasons}</p>{listed}', none="None since the start.")
 
 
 def _offset(offset: int | None) -> str:
@@ -355,8 +367,8 @@ def _partitions(status: Status) -> str:
     hidden = len(owned) - MAX_PARTITIONS
     if hidden > 0:
         rows.append(f'<tr><td colspan="4" class="quiet">and {number(hidden)} more, with less lag</td></tr>')
-    table = _table(("Partition", "State", "Pending", "Lag"), rows, numbers=(2, 3))
-    return _section(f"Partitions owned: {number(len(owned))}", table, none="None: other instances have them.")
+    listed = table(("Partition", "State", "Pending", "Lag"), rows, numbers=(2, 3))
+    return section(f"Partitions owned: {number(len(owned))}", listed, none="None: other instances have them.")
 
 
 def _drained(partition: Partition) -> str:
@@ -376,12 +388,13 @@ _STALL_PILLS: dict[StallReason, str] = dict.fromkeys(FAULTS, " bad")
 # -- what the parts are made of ---------------------------------------------------------------------------------
 
 
-def _section(title: str, content: str, *, none: str) -> str:
+def section(title: str, content: str, *, none: str) -> str:
+    """Return a panel. `none`: what it says where there is no content."""
     inside = content or f'<p class="quiet">{none}</p>'
     return f'<section class="panel" aria-label="{title}"><h2>{title}</h2>{inside}</section>'
 
 
-def _table(head: Sequence[str], rows: Iterable[str], *, numbers: Sequence[int], stacks: str = "") -> str:
+def table(head: Sequence[str], rows: Iterable[str], *, numbers: Sequence[int], stacks: str = "") -> str:
     """Return a table. One that `stacks` becomes a list where it has little room: each cell beside its column's title.
 
     `stacks`: `few` or `many` columns, which says how little that is (page.css).

@@ -1,4 +1,4 @@
-"""EDGE. /metrics, /healthz, /readyz, /status, /orders/ID, on threads of their own.
+"""EDGE. /metrics, /healthz, /readyz, /status, /orders/ID, /fleet, on threads of their own.
 
 They answer even while the event loop is stuck.
 
@@ -10,9 +10,10 @@ Rules:
  3. No client can make another one wait: each connection has a thread and a short life, and there are only a few
     connections (a new one cuts off the oldest).
  4. Nothing that a client sends is echoed or logged.
- 5. /status and /orders/ID are JSON, unless the client prefers HTML, as browsers do. /status.json is always JSON.
+ 5. /status, /orders/ID and /fleet are JSON, unless the client prefers HTML, as browsers do. /status.json and
+    /fleet.json are always JSON.
  6. An order is looked up in Kafka, which takes seconds, so that connection may live longer. One is looked up at a time
-    (orders.py): no probe and no scrape ever waits for it.
+    (orders.py): no probe and no scrape ever waits for it. Nor for /fleet, which asks all instances (fleet.py).
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from consumer import __version__
+from consumer.admin.fleet import TIMEOUT_S as FLEET_TIMEOUT_S
+from consumer.admin.fleet import Fleet
+from consumer.admin.fleet_page import fleet_page
 from consumer.admin.order_page import order_page
 from consumer.admin.orders import LOOKUP_S, STALLED_S, Answer, NotLookedUp, Orders
 from consumer.admin.page import CONTENT_SECURITY_POLICY, page
@@ -60,6 +64,7 @@ CONNECTION_S = 5.0  # a connection's whole life: a scrape takes milliseconds, a 
 MAX_CONNECTIONS = 32  # a scraper and a few probes; each costs a thread
 MAX_REQUEST_LINE_BYTES = 8 << 10  # the headers have the standard library's limits: 100 of 64 KiB
 MIN_COMPRESSED_BYTES = 1 << 10  # a scrape of 60 KB takes 6 KB, and 2 ms
+FLEET_S = 2 * FLEET_TIMEOUT_S  # somebody else's question to all instances, and then one's own
 CHECK_S = 0.5  # how often connections that are too old are looked for, and the end of the server
 
 _LOGGER = logging.getLogger(__name__)
@@ -128,25 +133,29 @@ class AdminServer:
         *,
         identity: Callable[[], Identity] = Identity,
         orders: Orders | None = None,
+        fleet: Fleet | None = None,
         connection_s: float = CONNECTION_S,
     ) -> None:
         """`listen` is (host, port); port 0 takes a free one. The three functions are called on its threads.
 
-        `orders`: looks orders up, where that is possible.
+        `orders`: looks orders up, where that is possible. `fleet`: all instances, where it is known where they are.
         """
 
         def status() -> Status:
             return _status(health(), published(), identity())
 
         self._listen = listen
-        self._pages: _Pages = {
+        self._pages: dict[str, Callable[[str], _Page]] = {
             "/metrics": lambda accept: _metrics(registry, accept),
             "/healthz": lambda _: _verdict(not_alive(health())),
             "/readyz": lambda _: _verdict(not_ready(health())),
-            "/status": lambda accept: _html(status(), orders) if rather_html(accept) else _json(status()),
+            "/status": lambda accept: _html(status(), orders, fleet) if rather_html(accept) else _json(status()),
             "/status.json": lambda _: _json(status()),
             "/": lambda _: _Page(302, b"status\n", headers=(("Location", "status"),)),
         }
+        if fleet is not None:
+            self._pages["/fleet"] = lambda accept: _fleet(fleet, html=rather_html(accept))
+            self._pages["/fleet.json"] = lambda _: _fleet(fleet, html=False)
         self._orders = orders
         self._connection_s = connection_s
         self._server: _Server | None = None
@@ -219,8 +228,23 @@ def _json(status: Status) -> _Page:
     )
 
 
-def _html(status: Status, orders: Orders | None) -> _Page:
-    return _document(200, page(status, with_search=orders is not None))
+def _html(status: Status, orders: Orders | None, fleet: Fleet | None) -> _Page:
+    return _document(200, page(status, with_search=orders is not None, with_fleet=fleet is not None))
+
+
+def _fleet(fleet: Fleet, *, html: bool) -> _Page:
+    """Return all instances, as a page or as JSON."""
+    view = fleet.look()
+    if view is None:
+        return _Page(503, b"the instances are being asked: ask again in a few seconds\n")
+    if html:
+        return _document(200, fleet_page(view))
+    return _json_of(200, view.as_json())
+
+
+def _json_of(status: int, told: object) -> _Page:
+    body = json.dumps(told, indent=2).encode() + b"\n"
+    return _Page(status, body, "application/json", (("Vary", "Accept"), ("X-Content-Type-Options", "nosniff")))
 
 
 def _order(order_id: str, answer: Answer, accept: str, up: str) -> _Page:
@@ -231,9 +255,7 @@ def _order(order_id: str, answer: Answer, accept: str, up: str) -> _Page:
         status = (504 if answer.gaps else 404) if isinstance(answer, Nothing) else 200
     if rather_html(accept):
         return _document(status, order_page(order_id, answer, up=up))
-    told = answer.as_json() if isinstance(answer, Timeline) else asdict(answer)
-    body = json.dumps(told, indent=2).encode() + b"\n"
-    return _Page(status, body, "application/json", (("Vary", "Accept"), ("X-Content-Type-Options", "nosniff")))
+    return _json_of(status, answer.as_json() if isinstance(answer, Timeline) else asdict(answer))
 
 
 def _document(status: int, text: str) -> _Page:
@@ -352,6 +374,8 @@ class _Connection(BaseHTTPRequestHandler):
         elif self.command not in ("GET", "HEAD"):
             self._send(_Page(405, b"GET and HEAD only\n", headers=(("Allow", "GET, HEAD"),)))
         else:
+            if path.startswith("/fleet"):
+                self.server.let_live(self.request, FLEET_S)
             self._send(answer(", ".join(self.headers.get_all("Accept", []))))
 
     def _order_of(self, path: str, query: str) -> Callable[[str], _Page] | None:

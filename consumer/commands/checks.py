@@ -10,12 +10,12 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AclOperation, AdminClient
 
 from consumer.config.files import unreadable
@@ -177,31 +177,32 @@ def _control(admin: AdminClient, topic: str) -> Iterator[Finding]:
     for line in notes:
         yield Finding("note", f"topics: {line}")
     yield Finding("ok", f"topics: {topic} fits")
-    yield _granted(admin, {topic: {AclOperation.READ}}, f"read {topic}", topic)
-    yield _granted(admin, {topic: {AclOperation.WRITE}}, f"answer requests in {topic}", topic)
+    yield _granted(admin, {topic: topics.CONTROL_RIGHTS}, f"read {topic} and answer requests there", topic)
 
 
 def _rights(admin: AdminClient, each: topics.RelayTopics) -> Finding:
     needed = {
-        each.source: {AclOperation.READ},
-        each.delay: {AclOperation.READ, AclOperation.WRITE},
-        each.dead_letters: {AclOperation.WRITE},
-        **({} if each.outcomes is None else {each.outcomes: {AclOperation.READ, AclOperation.WRITE}}),
+        each.source: (AclOperation.READ,),
+        each.delay: (AclOperation.READ, AclOperation.WRITE),
+        each.dead_letters: (AclOperation.WRITE,),
+        **({} if each.outcomes is None else {each.outcomes: (AclOperation.READ, AclOperation.WRITE)}),
     }
     return _granted(admin, needed, f"read and write what {each.source} needs", f"the topics of {each.source}")
 
 
-def _granted(admin: AdminClient, needed: dict[str, set[AclOperation]], what: str, on: str) -> Finding:
-    """Ask what we may do with topics (KIP-430). A topic that we may describe may still be closed to our reads."""
+def _granted(admin: AdminClient, needed: Mapping[str, Collection[AclOperation]], what: str, on: str) -> Finding:
     try:
-        described = admin.describe_topics(TopicCollection(list(needed)), include_authorized_operations=True)
-        granted = {name: set(future.result(CALL_TIMEOUT_S).authorized_operations) for name, future in described.items()}
+        missing = topics.missing_rights(admin, needed)
     except KafkaException as error:
         return _kafka_failed(f"rights on {on}", error)
-    missing = [f"{_operations(ops - granted[name])} {name}" for name, ops in needed.items() if ops - granted[name]]
     if missing:
-        return Finding("failed", f"rights: may not {', nor '.join(missing)}", ExitCode.FAILED)
+        return Finding("failed", may_not(missing), ExitCode.FAILED)
     return Finding("ok", f"rights: may {what}")
+
+
+def may_not(missing: Iterable[str]) -> str:
+    """Name the rights that are missing."""
+    return f"rights: may not {', nor '.join(missing)}"
 
 
 def _group_rights(admin: AdminClient, group: str) -> Finding:
@@ -231,10 +232,6 @@ def asked(ask: Callable[[], T]) -> T:
             if clients.error_of(error).code() not in _COORDINATOR_MOVES or time.monotonic() > give_up_at:
                 raise
         time.sleep(ASK_RETRY_S)
-
-
-def _operations(some: set[AclOperation]) -> str:
-    return " and ".join(sorted(each.name.title() for each in some))
 
 
 def _start(properties: clients.Properties, admin: AdminClient, each: topics.RelayTopics) -> Finding:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from consumer.commands import output
-from consumer.commands.control.asking import NOBODY, WAIT_S, NoWait, checked_reason, control_topic
+from consumer.commands.control.asking import NOBODY, NoWait, answers, checked_reason, control_topic
 from consumer.commands.exits import exit_codes, refuse
 from consumer.commands.options import (
     AsJson,
@@ -246,7 +246,6 @@ _COUNTED: dict[str, str] = {
 def _asked(settings: Settings, selection: Selection, why: str | None, *, no_wait: bool) -> Iterator[Redrive | Gap]:
     """Ask the relay to redrive them, and yield what became of each."""
     from consumer.core.requests import Request
-    from consumer.kafka.control.asking import MAX_OPEN, ask
     from consumer.kafka.dead_letters.redrive import Coordinates, Redrive, requests_for
 
     requests: list[Request] = []
@@ -255,9 +254,7 @@ def _asked(settings: Settings, selection: Selection, why: str | None, *, no_wait
             requests.append(each)
         else:
             yield each
-    if no_wait and len(requests) > MAX_OPEN:
-        refuse(f"--no-wait: only for up to {MAX_OPEN} dead letters; these are {len(requests)}")
-    for told in ask(settings.kafka, control_topic(settings), requests, wait_s=0.0 if no_wait else WAIT_S):
+    for told in answers(settings, requests, no_wait=no_wait):
         request = told.request
         assert request.dead_letter is not None  # noqa: S101 - of each of them
         at, to = Coordinates(*request.dead_letter), (request.topic, request.partition)

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 import typer
 
 from consumer.commands import output
-from consumer.commands.exits import exit_codes, refuse
+from consumer.commands.exits import end, exit_codes, refuse
 from consumer.commands.options import Config, loaded, reach
+from consumer.errors import ExitCode
 
 app = typer.Typer(help="Create, check or adopt the topics beside the source.", no_args_is_help=True)
 
@@ -38,11 +39,15 @@ def topics_create(
 
 @app.command("check")
 def topics_check(config: Config = None) -> None:
-    """Check that all topics are there and fit."""
+    """Check that all topics are there and fit.
+
+    Exit code 1 where the control topic may not be read and written.
+    """
     with exit_codes():
         settings = loaded(config)
         from confluent_kafka.admin import AdminClient
 
+        from consumer.commands import checks
         from consumer.kafka import clients
         from consumer.kafka.topics import topics
 
@@ -54,6 +59,8 @@ def topics_check(config: Config = None) -> None:
             output.data(f"{', '.join((each.source, *each.own[:-1]))} and {each.own[-1]} fit")
         if settings.control_topic is not None:
             output.data(f"{settings.control_topic} fits")
+            if missing := topics.missing_rights(admin, {settings.control_topic: topics.CONTROL_RIGHTS}):
+                end(ExitCode.FAILED, checks.may_not(missing))
 
 
 @app.command("adopt")

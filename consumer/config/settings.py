@@ -45,7 +45,7 @@ from consumer.engage.http import Origin
 from consumer.engage.proxies import DIRECT, Proxy, proxy_at, proxy_for
 from consumer.errors import ConfigurationError
 from consumer.events.durations import AS_DURATION, OFF, UNITS_S, PositiveSeconds, Seconds, SecondsOrOff, seconds
-from consumer.events.expressions import ExpressionError, Tables, compile_expression
+from consumer.events.expressions import ExpressionError, Tables, compile_expression, wrong_constant
 from consumer.events.formats.formats import TopicFormat
 from consumer.events.guards import Ages, OnlyFor, Shadow, TooOld
 from consumer.events.routing import (
@@ -534,6 +534,11 @@ class Admin(_Section):
         default_factory=lambda: Address("0.0.0.0", 8080),  # noqa: S104 - scraped and probed from other hosts
         description="host:port that serves /status, /metrics, /healthz and /readyz.",
     )
+    instances: list[Annotated[str, Field(pattern="^https?://[^/]")]] = Field(
+        default_factory=list,
+        description="Where all instances are, for /fleet: URLs, as `status --all --url` takes them. A name stands for "
+        "all of its addresses.",
+    )
 
 
 class Settings(_Section):
@@ -664,8 +669,9 @@ class Settings(_Section):
     @field_validator("routes")
     @classmethod
     def _with_tables(cls, routes: dict[str, RouteRule | None], info: ValidationInfo) -> dict[str, RouteRule | None]:
-        """Check what an expression alone does not show: whether the tables are there that it looks up."""
-        tables = info.data.get("tables")
+        """Check what an expression alone does not show: whether what it names is there, and what its key is for."""
+        tables, engage = info.data.get("tables"), info.data.get("engage")
+        connections = None if engage is None else tuple(engage.connections)
         wrong: list[InitErrorDetails] = []
         for name, rule in routes.items():
             for key, text in ({} if rule is None or tables is None else expressions_of(rule)).items():
@@ -673,6 +679,9 @@ class Settings(_Section):
                     compile_expression(text, tables)
                 except ExpressionError as error:
                     wrong.append({**_wrong(key, str(error)), "loc": (name, key)})
+                why = None if connections is None else wrong_constant(key, text, connections)
+                if why is not None:
+                    wrong.append({**_wrong(key, why), "loc": (name, key)})
         wrong += [
             {**_wrong("superseded_by", why), "loc": (name, "superseded_by")}
             for name, why in wrong_superseding(_effective(routes))

@@ -147,7 +147,7 @@ class _Builder:
             case SequenceStartEvent():
                 return self._sequence(path)
             case ScalarEvent() if path not in self.unusable:
-                return event.value if event.style is not None else _plain(event.value)
+                return _characters(event.value) if event.style is not None else _plain(event.value)
             case _:
                 return None
 
@@ -164,13 +164,14 @@ class _Builder:
         while not isinstance(key := next(self._events), MappingEndEvent):
             if not isinstance(key, ScalarEvent) or _unsupported(key) is not None:
                 raise UnreadableFileError("a key must be plain text", _position(key))
-            at = (*path, key.value)
-            if key.value in values:
+            name = _characters(key.value)
+            at = (*path, name)
+            if name in values:
                 self.errors.append(
                     FileError(_position(key), f"written twice, first in line {self.positions[at].line}", at)
                 )
             self.positions[at] = _position(key)
-            values[key.value] = self._value(next(self._events), at)
+            values[name] = self._value(next(self._events), at)
         return values
 
 
@@ -187,7 +188,25 @@ def _unsupported(event: Event) -> str | None:
             return "anchors (&name) are not supported: leave it out, or use quotes if the value begins with &"
         case ScalarEvent(tag=str()) | MappingStartEvent(tag=str()) | SequenceStartEvent(tag=str()):
             return "tags (!name) are not supported: leave it out, or use quotes if the value begins with !"
+        case ScalarEvent() if _has_half_a_character(event):
+            return _HALF_A_CHARACTER
     return None
+
+
+_HALF_A_CHARACTER = "holds half a surrogate pair (\\ud800 to \\udfff): write the character itself"
+
+
+def _has_half_a_character(event: ScalarEvent) -> bool:
+    try:
+        _characters(event.value)
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def _characters(text: str) -> str:
+    """Join surrogate pairs: JSON, which is YAML, may write a character as two escapes."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 def _ambiguous(event: Event) -> str | None:

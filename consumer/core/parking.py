@@ -31,7 +31,8 @@ ENTRY_BYTES = 1024
 PARKED_BYTES = 8 + 32  # an offset, and a fact where the table of them was just enlarged
 GUARANTEED = 1 / 3  # of the memory is divided equally among the connections; the rest goes to who needs it
 BLOCK = 1024  # offsets for which one lowest is known
-MAX_READ = 500  # actions that are read back at a time, of all connections of a partition
+MAX_READ = 500  # actions that are read back at a time, of all connections of a partition,
+MAX_READ_BYTES = 16 * 1024 * 1024  # with records of so many bytes: for a moment each is there several times over
 OVERDUE_AT_ONCE = 8  # actions past their deadline that a connection holds beyond its share
 
 
@@ -115,6 +116,11 @@ class ParkedRange:
     def is_empty(self) -> bool:
         """Whether nothing is parked any more (rule 4)."""
         return not self.count and not self._submitted
+
+    @property
+    def mean_bytes(self) -> int:
+        """Return how many bytes a record has on average; there is one at least."""
+        return max(1, self.bytes // self.count)
 
     @property
     def all(self) -> int:
@@ -355,15 +361,17 @@ class Parking:
             self._partitions.items(), key=lambda each: min((r.oldest for r in each[1].ranges.values()), default=now)
         ):
             offsets: dict[str, list[int]] = {}
-            left = MAX_READ
+            left, bytes_left = MAX_READ, MAX_READ_BYTES
             for connection, parked in of.ranges.items():
                 is_wanted = wanted(assignment, connection)
                 if not parked.count or is_wanted is False or not left:
                     continue
                 most = left if is_wanted is None else self._room_for(connection, parked, now - deadline_s)
+                most = min(most, left, max(bytes_left // parked.mean_bytes, 0 if offsets else 1))
                 if most:
-                    offsets[connection] = parked.first(min(most, left))
-                    left -= len(offsets[connection])
+                    offsets[connection] = parked.first(most)
+                    left -= most
+                    bytes_left = max(0, bytes_left - most * parked.mean_bytes)
             if offsets:
                 return ToRead(assignment, offsets, of.restored, of.incarnation)
         return None
@@ -374,7 +382,7 @@ class Parking:
             return MAX_READ
         held = self._held.get(connection, 0)
         share = self._memory.share(self.held)
-        each = max(BYTES_OF_PENDING, parked.bytes // parked.count)
+        each = max(BYTES_OF_PENDING, parked.mean_bytes)
         room = (share - held) // each
         if not held or room >= min(MAX_READ, parked.count) or held * 2 <= share:
             return max(room, 0 if held else 1)

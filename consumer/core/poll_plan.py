@@ -13,9 +13,11 @@ follow from a dynamic programme over a grid of ages (`best_polls`):
 rate limit: requests to spare buy earliness.
 
 The distribution is learnt from what each action tells: its tag came between its last empty poll and the one that
-found it. The action adds one unit of mass to the ages of that interval, in proportion to the present estimate. (One
-step of expectation-maximisation for each observation: iterated to the maximum likelihood, the estimate is all spikes.)
-Older observations fade, so a slow afternoon is noticed within a minute or two. A restart learns again.
+found it. The action adds one unit of mass to the ages of that interval, in proportion to the present estimate, which
+is smoothed. (One step of expectation-maximisation for each observation: iterated to the maximum likelihood, the
+estimate is all spikes. What keeps it from that is to smooth it in each step: Silverman et al., "A smoothed EM approach
+to indirect estimation problems", 1990.) Older observations fade, so a slow afternoon is noticed within a minute or two.
+A restart learns again.
 
 Rules:
  1. Slow must not look like never: some mass is always kept at every age (the prior), so polls go on up to the deadline,
@@ -43,7 +45,7 @@ MIDDLES = tuple((before + age) / 2 for before, age in pairwise((0.0, *AGES)))
 HALF_LIFE = 500  # observations, after which an older one counts half
 FADING = 0.5 ** (1 / HALF_LIFE)
 PRIOR_MEDIAN_S, PRIOR_SIGMA = 2.0, 1.2
-PRIOR_WEIGHT, TAIL_WEIGHT = 0.5, 0.5  # observations: the guess that serves at first, and the mass at every age
+PRIOR_WEIGHT, TAIL_WEIGHT = 0.25, 0.5  # observations: the guess that serves at first, and the mass at every age
 TELLS_NOTHING = 0.98
 MIN_GAP_S = 0.05
 PLAN_INTERVAL_S = 2.0
@@ -199,7 +201,7 @@ class PollPlan:
         return self._figures
 
     def _learn(self) -> None:
-        estimate = [learnt + prior for learnt, prior in zip(self._mass, PRIOR, strict=True)]
+        estimate = self.distribution()
         below = [0.0, *accumulate(estimate)]
         moment = [0.0, *accumulate(m * middle for m, middle in zip(estimate, MIDDLES, strict=True))]
         weights = [0.0] * (POINTS + 1)  # by how much an age's weight differs from that of the age before

@@ -56,12 +56,10 @@ def decide(
     `Awaiting`: its schema must be fetched first; then ask again.
     """
     value = record.value
-    if _tombstone(value) in router.tombstones:
+    if _tombstone(value) in router.tombstones and not formats.is_event_without_value(record.topic, record.headers):
         return Ignored("tombstone")
     if redriven_elsewhere(record.headers, dead_letter_topics):
         return Ignored("foreign_redrive")
-    if value is None:
-        return Misrouted(Reason.UNDECODABLE, "the record has no value", None)
     event = formats.decode(record.topic, value, record.headers)
     if isinstance(event, Awaiting):
         return event
@@ -77,7 +75,7 @@ def decide(
             return Several(tuple(_guarded(each, record, router, now, asked) for each in actions))
         case Misrouted():
             return result
-    if not isinstance(event, dict):
+    if not isinstance(event, dict) and not result.read and not formats.is_plain_text(record.topic, event):
         return Misrouted(Reason.UNDECODABLE, f"JSON, but {kind(event)}, not an object{_hint(event)}", None)
     return Ignored("unrouted")
 

@@ -43,6 +43,10 @@ _DIGITS_TO_0 = bytes.maketrans(b"123456789", b"0" * 9)
 _HUGE_INTEGER = b"0" * 309  # the largest double has as many
 _Container = dict[str, object] | list[object]
 _CONTAINERS = (dict, list)
+_WIDE = (
+    *(("utf-16-le", "UTF-16"), ("utf-16-be", "UTF-16")),
+    *(("utf-32-le", "UTF-32"), ("utf-32-be", "UTF-32")),
+)
 _ORDINARY_KEY = re.compile(r"[A-Za-z_$@][\w$@-]{0,63}", re.ASCII)
 
 
@@ -133,8 +137,13 @@ def _is_shallow(text: bytes, event: object) -> bool:
     return False
 
 
-# What begins like this is known, and is no JSON.
+# What begins like this is known, and is no JSON. The longer of two that begin alike comes first.
 _SIGNS: tuple[tuple[bytes, str], ...] = (
+    (b"\xff\xfe\x00\x00", "looks like UTF-32"),
+    (b"\x00\x00\xfe\xff", "looks like UTF-32"),
+    *((f"{{{space}".encode(codec), f"looks like {name}") for codec, name in _WIDE for space in '"\r\n }'),
+    *((f"[{space}".encode(codec), f"looks like {name}") for codec, name in _WIDE for space in '{"\r\n ]'),
+    (b"\xac\xed\x00\x05", "looks like a serialised Java object"),
     (b"\x1f\x8b", "looks like gzip"),
     (b"\x28\xb5\x2f\xfd", "looks like Zstandard"),
     (b"\x04\x22\x4d\x18", "looks like LZ4"),
@@ -144,29 +153,33 @@ _SIGNS: tuple[tuple[bytes, str], ...] = (
     (b"\xc3\x01", "looks like Avro with a single-object header"),
     (b"<?xml", "looks like XML"),
 )
+_GLUE_BYTES = 18  # 3, how it is compressed, then the schema version's id in 16 bytes
+_GLUE_COMPRESSIONS = (0, 5)
 _FRAME_BYTES = 5  # of a Schema Registry: 0, then the schema's id in 4 bytes
 
 
-def _looks_like(value: bytes) -> str | None:
+def looks_like(value: bytes) -> str | None:
+    """Say what a value looks like that is no JSON in UTF-8; None: nothing that is known."""
+    if (sign := next((what for sign, what in _SIGNS if value.startswith(sign)), None)) is not None:
+        return sign
+    if len(value) > _GLUE_BYTES and value[0] == 3 and value[1] in _GLUE_COMPRESSIONS:
+        return "looks like the frame of AWS Glue's Schema Registry, which is not supported"
     if len(value) > _FRAME_BYTES and value[0] == 0:
         schema_id = int.from_bytes(value[1:_FRAME_BYTES], "big")
         inside = "JSON" if value[_FRAME_BYTES : _FRAME_BYTES + 1] in (b"{", b"[") else "a value"
         return f"looks like the frame of a Schema Registry (byte 0, schema id {schema_id}) around {inside}"
-    return next((what for sign, what in _SIGNS if value.startswith(sign)), None)
+    return None
 
 
 def begins_like(value: bytes) -> str:
     """Say what a value looks like that is not what was expected."""
     if value.removeprefix(_BOM).lstrip(_SPACE)[:1] in (b"{", b"["):
         return "looks like JSON"
-    return next(
-        (what for sign, what in _SIGNS if value.startswith(sign)),
-        f"begins with byte {value[0]}" if value else "is empty",
-    )
+    return looks_like(value) or (f"begins with byte {value[0]}" if value else "is empty")
 
 
 def _why_no_json(value: bytes, error: ValueError) -> str:
-    if (what := _looks_like(value)) is not None:
+    if (what := looks_like(value)) is not None:
         return f"not JSON: {what}"
     try:
         value.decode()

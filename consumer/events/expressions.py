@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -43,6 +43,17 @@ SHOWN_CHARACTERS = 80
 _INTERPRETER = TreeInterpreter(Options(custom_functions=RouteFunctions()))
 # What the library lets through when a value is of a type that an operation cannot take.
 _FAILURES = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError)
+
+
+# What JMESPath, and Python where JMESPath looks into a list, calls the type of a value.
+_GIVEN = {
+    **dict.fromkeys(("null", "NoneType"), "null"),
+    **dict.fromkeys(("number", "int", "float"), "a number"),
+    **dict.fromkeys(("string", "str"), "a text"),
+    **dict.fromkeys(("array", "list"), "a list"),
+    **dict.fromkeys(("object", "dict"), "an object"),
+    **dict.fromkeys(("boolean", "bool"), "a boolean"),
+}
 
 
 class ExpressionError(ValueError):
@@ -99,6 +110,11 @@ def paths_of(text: str) -> list[tuple[tuple[str, ...], bool]]:
     return found
 
 
+def compared_paths(text: str) -> list[tuple[str, str]]:
+    """Return the fields that an expression compares with each other: one of the two may be meant as a text."""
+    return list(trees.compared_paths(_parse(text)))
+
+
 def written_keys(text: str) -> frozenset[str]:
     """Return the keys of the object that an expression gives, as far as it writes them itself.
 
@@ -130,15 +146,54 @@ def _parse(text: str) -> _Node:
     except IncompleteExpressionError:
         raise ExpressionError(f"ends too early: `{shown(text)}`") from None
     except LexerError as error:
-        raise ExpressionError(f"{shown(error.message)} at column {error.lexer_position + 1}: `{shown(text)}`") from None
+        why = f"{shown(error.message)} at column {error.lexer_position + 1}: `{shown(text)}`"
+        raise ExpressionError(why + _instead_of(str(error.token_value)[:1])) from None
     except ParseError as error:
-        raise ExpressionError(
-            f"unexpected {shown(str(error.token_value))} at column {error.lex_position + 1}: `{shown(text)}`"
-        ) from None
+        why = f"unexpected {shown(str(error.token_value))} at column {error.lex_position + 1}: `{shown(text)}`"
+        raise ExpressionError(why + _instead_of(error.token_value)) from None
     except JMESPathError:
         raise ExpressionError("is empty") from None
     except RecursionError:
         raise ExpressionError("is nested too deep") from None
+
+
+def _instead_of(token: object) -> str:
+    """Say what to write in place of what other languages have."""
+    if isinstance(token, int):
+        return f"; a number stands in backticks, `{token}`"
+    advice = _INSTEAD_OF.get(str(token))
+    return "" if advice is None else f"; {advice}"
+
+
+_INSTEAD_OF = {
+    "-": "a name with it stands in double quotes, a text in single quotes",
+    "=": "equal is `==`",
+    **dict.fromkeys("‘’“”", "a text stands in straight single quotes"),  # noqa: RUF001 - as a word processor writes them
+    "and": "write `&&`",
+    "or": "write `||`",
+    "not": "write `!`",
+    "in": "write contains(['a', 'b'], field)",
+}
+
+
+def wrong_constant(key: str, text: str, connections: Collection[str]) -> str | None:
+    """Say why an expression that asks nothing of the event cannot be meant in a route's `key`; None: it can be.
+
+    `connections`: the names of those that are configured.
+    """
+    tree = _parse(text)
+    value, kind = tree.get("value"), tree["type"]
+    if key == "when" and kind == "literal" and isinstance(value, str):
+        return f"takes every event: a text by itself is true. Compare it with a field, type == '{shown(value)}'"
+    if key == "when" and kind == "field" and value in ("true", "false"):
+        return trees.meant_as_text(str(value), at_root=True)
+    if key == "order_id" and kind == "literal":
+        return "is the same order for every event: a field stands without quotes"
+    if key == "connection" and kind == "field" and value in connections:
+        return trees.meant_as_text(str(value), at_root=True)
+    if key == "connection" and kind == "literal" and value not in connections:
+        return f"{text} is not configured; there are {', '.join(connections)}"
+    return None
 
 
 def _check(node: _Node, text: str, depth: int) -> None:
@@ -267,7 +322,8 @@ def _search(tree: _Node) -> Search:
         except FunctionError as error:
             raise EvaluationError(f"failed: {error}") from None
         except JMESPathTypeError as error:  # its own text repeats the value
-            raise EvaluationError(f"failed: {error.function_name}() was given a wrong {error.actual_type}") from None
+            given = _GIVEN.get(str(error.actual_type), "a value that it cannot take")
+            raise EvaluationError(f"failed: {error.function_name}() was given {given}") from None
         except _FAILURES as error:
             if compares_order and isinstance(error, TypeError):
                 raise EvaluationError(

@@ -47,18 +47,19 @@ def digest_of(connection: str, fact: str) -> str:
 
 @lru_cache(maxsize=1024)
 def names_a_parcel(field: str) -> bool:
-    """Tell whether a field of `data` names a parcel, in whatever spelling."""
-    return field.replace("_", "").replace("-", "").lower() in PARCEL_NAMES
+    """Tell whether a field of `data` names a parcel, or several, in whatever spelling."""
+    name = field.replace("_", "").replace("-", "").lower()
+    return name in PARCEL_NAMES or (name.endswith("s") and name[:-1] in PARCEL_NAMES)
 
 
 def _identity(item: object) -> object:
     if isinstance(item, dict) and item.get("id") is not None:
         return item["id"]
-    return item
+    return [_identity(each) for each in item] if isinstance(item, list) else item
 
 
 def _parcels(data: object) -> Iterator[object]:
     if isinstance(data, dict):
         for name in sorted(filter(names_a_parcel, data)):
-            if isinstance(data[name], str | int) and data[name] != "":
-                yield data[name]
+            if data[name] not in (None, "", [], {}):
+                yield _identity(data[name])

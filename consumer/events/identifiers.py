@@ -17,6 +17,8 @@ _ORDINARY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_ID_CHARACTERS}}}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _INVISIBLE = frozenset({"Cf", "Zs"})  # joiners and marks of direction, and spaces but the usual one
 _ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK"})
+_LIKE_LATIN = frozenset("АВЕЅІЈКМНОРСТУХЬабеѕіјорсухΑΒΕΖΗΙΚΜΝΟΡΤΥΧορν")  # noqa: RUF001 - Cyrillic and Greek
+_ABSENT = frozenset({"null", "undefined", "none", "nil", "nan", "[object object]"})
 _SEPARATOR = re.compile(r"[/\\]")
 
 
@@ -42,7 +44,7 @@ def hint_on(raw_id: str) -> str | None:
 
     Such an id is sent as it is. The words stand in dead letters and in the dry run, where they may explain a 404.
     """
-    if _ORDINARY.fullmatch(raw_id):
+    if _ORDINARY.fullmatch(raw_id) and raw_id.lower() not in _ABSENT:
         return None
     if raw_id != raw_id.strip():
         return "has white space around it"
@@ -52,6 +54,10 @@ def hint_on(raw_id: str) -> str | None:
         return "has characters that cannot be seen"
     if unicodedata.normalize("NFKC", raw_id) != raw_id:
         return "has characters that look like plain ones"
+    if raw_id.lower() in _ABSENT:
+        return "is a word that programs write for what is not there"
+    if not _LIKE_LATIN.isdisjoint(raw_id) and all(each in _LIKE_LATIN for each in raw_id if each.isalpha()):
+        return "has letters of another alphabet that look like Latin ones"
     alphabets = {unicodedata.name(each, "").partition(" ")[0] for each in raw_id if each.isalpha()}
     return "mixes alphabets whose letters look alike" if len(alphabets & _ALIKE) > 1 else None
 

@@ -40,6 +40,7 @@ from consumer.events.expressions import (
     EvaluationError,
     Expression,
     Tables,
+    compared_paths,
     compile_expression,
     is_true,
     paths_of,
@@ -450,7 +451,9 @@ class Several:
 
 @dataclass(frozen=True, slots=True)
 class Unrouted:
-    """No route takes the event: it is counted and ignored."""
+    """No route takes the event: it is counted and ignored. `read`: a route with `each` found a list in it."""
+
+    read: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,9 +487,6 @@ class _UnusableError(Exception):
         self.reason = reason
 
 
-_UNROUTED = Unrouted()
-
-
 class Router:
     """Routes events over compiled routes to the connections that are configured."""
 
@@ -516,6 +516,7 @@ class Router:
         scope = Scope(event, record)
         actions: dict[int, Routed] = {}
         first: Route | None = None  # the route that took the event, or the first of its items
+        read = False
         for route in self._routes:
             if first is not None and not _shares_items(first, route):
                 _note(trace, route, took=False, why=f"not asked: `{first.name}` comes first")
@@ -529,25 +530,29 @@ class Router:
                 if trace is not None:
                     self._note_later(trace, route)
                 return result
-            items = self._ask_each(route, scope, actions)
+            try:
+                listed = _items(route, scope)
+            except _UnusableError as wrong:
+                _note(trace, route, took=True, why=str(wrong))
+                return Misrouted(wrong.reason, str(wrong), route.name)
+            read = read or listed is not None
+            items = self._ask_each(route, scope, listed or [], actions)
             if isinstance(items, Misrouted):
                 _note(trace, route, took=True, why=items.detail)
                 return items
             _note(trace, route, took=bool(items), why=f"takes {len(items)} items")
             actions |= items
             first = first or (route if items else None)
-        return Several(tuple(actions[item] for item in sorted(actions))) if actions else _UNROUTED
+        return Several(tuple(actions[item] for item in sorted(actions))) if actions else Unrouted(read)
 
     def _note_later(self, trace: list[RouteTrace], taker: Route) -> None:
         later = self._routes[self._routes.index(taker) + 1 :]
         trace.extend(RouteTrace(each.name, False, f"not asked: `{taker.name}` comes first") for each in later)
 
-    def _ask_each(self, route: Route, scope: Scope, taken: Collection[int]) -> dict[int, Routed] | Misrouted:
+    def _ask_each(
+        self, route: Route, scope: Scope, items: list[object], taken: Collection[int]
+    ) -> dict[int, Routed] | Misrouted:
         """Ask for each item that no earlier route took. One item that cannot be used makes the event a dead letter."""
-        try:
-            items = _items(route, scope)
-        except _UnusableError as wrong:
-            return Misrouted(wrong.reason, str(wrong), route.name)
         wanted = _redriven_item(scope.record.headers)
         found: dict[int, Routed] = {}
         for number, item in enumerate(items):
@@ -619,10 +624,10 @@ def _shares_items(first: Route, route: Route) -> bool:
     return first.each is not None and route.each is not None and first.each.text == route.each.text
 
 
-def _items(route: Route, scope: Scope) -> list[object]:
+def _items(route: Route, scope: Scope) -> list[object] | None:
     value = _value("each", route.each, scope)
     if value is None:
-        return []
+        return None
     if not isinstance(value, list):
         raise _UnusableError(f"each: {route.each} gave {kind(value)}, not a list")
     if len(value) > MAX_EACH:
@@ -702,6 +707,8 @@ def notes_on(rule: RouteRule) -> Iterator[str]:
             f"fact: two {rule.action} of one order within `repeats` are one fact, and the second is not sent; if an"
             " order may have several parcels, name the parcel's id (fact: data.parcelId)"
         )
+    for one, other in [] if rule.when is None else compared_paths(rule.when):
+        yield f"when: it compares {one} with the field {other}; a text stands in single quotes, '{other}'"
     for key, text in expressions_of(rule).items():
         for path, _ in paths_of(text):
             if (meant := nearly_a_record_name(path[0])) is not None:
@@ -861,7 +868,7 @@ def _optional(key: str, expression: Expression | None, scope: Scope, dropped: li
 
 def _language(route: Route, scope: Scope, dropped: list[Dropped]) -> str | None:
     value = _optional("language", route.language, scope, dropped)
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value.strip()):
         return None
     if isinstance(value, str) and len(value) <= MAX_LANGUAGE_CHARACTERS:
         return value

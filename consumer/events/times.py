@@ -43,8 +43,10 @@ _ZONE = r"(?P<zone>[Zz]|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?(?::?[0-9]{2})?)?"
 _ISO = re.compile(
     r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})"
     r"(?:(?:[Tt]| )(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?)?)?"
-    # Go's own form has the zone's letters behind its offset: `+0100 CET`.
-    rf" ?{_ZONE}(?:(?<=[+-][0-9]{{4}}) [A-Z]{{3,4}})?(?:(?:\[| (?=[A-Za-z]+/))(?P<name>[A-Za-z][A-Za-z0-9_+/-]*)\]?)?",
+    # Go's own form has the zone's letters behind its offset, `+0100 CET`,
+    # and how long the machine was up, `m=+0.01`.
+    rf" ?{_ZONE}(?:(?<=[+-][0-9]{{4}}) [A-Z]{{3,4}}(?: m=[+-][0-9.]+)?)?"
+    r"(?:(?:\[| (?=[A-Za-z]+/))(?P<name>[A-Za-z][A-Za-z0-9_+/-]*)\]?)?",
     re.ASCII,
 )
 # RFC 3339, as most platforms write it: for this, Python's own reader says the same, in a third of the time.
@@ -124,8 +126,10 @@ def _counted(count: float, unit: Unit | None) -> datetime | Unreadable:
     unit = unit or next((name for most, name in _UNITS_BY_SIZE if abs(count) <= most), None)
     if unit is None:
         return NO_TIME
-    nanoseconds = count * NANOSECONDS[unit] if isinstance(count, int) else round(count * NANOSECONDS[unit])
-    return EPOCH + timedelta(microseconds=nanoseconds // 1000)
+    if isinstance(count, int):
+        return EPOCH + timedelta(microseconds=count * NANOSECONDS[unit] // 1000)
+    # A double of this size is a hair off: rounded down, .123 seconds would be .122999.
+    return EPOCH + timedelta(microseconds=round(count * NANOSECONDS[unit] / 1000))
 
 
 def _read_text(text: str, zone: tzinfo | None, unit: Unit | None) -> datetime | Unreadable:

@@ -120,6 +120,17 @@ def never_by_absence(node: Node, negated: bool = False) -> Node:
     return _with_children(node, [never_by_absence(child) for child in children(node)])
 
 
+def compared_paths(node: Node) -> Iterator[tuple[str, str]]:
+    """Yield the two sides of each comparison of an event's field with a path that begins elsewhere in it."""
+    sides = [path_of(child) for child in children(node)] if node["type"] == "comparator" else []
+    if len(sides) == 2 and (left := sides[0]) and (right := sides[1]) and len(right) > 1:
+        begin = {left[0], right[0]}
+        if len(begin) == 2 and begin.isdisjoint(RECORD_NAMES | {ITEM}):
+            yield ".".join(left), ".".join(right)
+    for child in children(node):
+        yield from compared_paths(child)
+
+
 _NULL: Node = {"type": "literal", "value": None, "children": []}
 
 

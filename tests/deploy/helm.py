@@ -13,7 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -154,18 +154,30 @@ def helm_binary() -> Path:
     raise UnavailableError("neither `go` nor `helm` on the PATH")
 
 
+def another_helm(version: str) -> Path:
+    """Return another version of Helm; builds it where it isn't there yet. Raises UnavailableError."""
+    if shutil.which("go") is None:
+        raise UnavailableError("no `go` on the PATH")
+    return kept(f"bin-helm-{version}", partial(_install, version, "-s -w")) / "helm"
+
+
 def _build(directory: Path) -> Path:
     # As its makefile has it: the Kubernetes that `helm template` and `helm lint` assume without a cluster.
     major, minor = KUBERNETES.split(".")
     versions = {"Major": major, "Minor": minor}
     flags = " ".join(f"-X helm.sh/helm/v3/pkg/chartutil.k8sVersion{part}={n}" for part, n in versions.items())
+    return _install(VERSION, f"-s -w {flags}", directory)
+
+
+def _install(version: str, flags: str, directory: Path) -> Path:
     binaries = directory / "bin"
+    major = version.partition(".")[0]
     code, text = said(
-        ["go", "install", "-ldflags", f"-s -w {flags}", f"helm.sh/helm/v3/cmd/helm@v{VERSION}"],
+        ["go", "install", "-ldflags", flags, f"helm.sh/helm/v{major}/cmd/helm@v{version}"],
         cwd=directory,
         timeout_s=BUILD_TIMEOUT_S,
         env={"GOBIN": str(binaries)},
     )
     if code != 0:
-        raise UnavailableError(f"Go could not build Helm {VERSION}: {last_line(text)}")
+        raise UnavailableError(f"Go could not build Helm {version}: {last_line(text)}")
     return binaries

@@ -302,6 +302,16 @@ def test_one_name_stands_for_all_pods_also_those_that_are_not_ready_and_they_may
     ports = [{"protocol": "TCP", "port": "admin"}]
     assert pods in policy["ingress"][0]["from"]
     assert {"ports": ports, "to": [pods]} in policy["egress"]
+    name = rendered.one("Service")["metadata"]["name"]
+    assert rendered.config["admin"]["instances"] == [f"http://{name}:8080"]
+
+
+def test_the_page_of_all_instances_asks_who_the_values_name_and_nobody_where_there_is_no_name_for_all() -> None:
+    assert "instances" not in chart().config["admin"]
+    named: Values = {"service": {"enabled": True}, "config": {"admin": {"instances": ["http://a:1", "http://b:1"]}}}
+    assert chart(named).config["admin"]["instances"] == ["http://a:1", "http://b:1"]
+    port: Values = {"service": {"enabled": True}, "config": {"admin": {"listen": "[::]:9100"}}}
+    assert chart(port).config["admin"]["instances"][0].endswith(":9100")
 
 
 def test_the_policy_covers_the_hooks_and_the_tests_pods_too() -> None:

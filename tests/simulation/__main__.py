@@ -18,7 +18,9 @@ from tests.simulation.scheduler import Scheduler, ViolationError
 PROFILES = {
     "short": Profile.short,
     "documents": Profile.of_documents,
+    "items": Profile.of_items,
     "parking": Profile.of_parking,
+    "neighbours": Profile.of_neighbours,
     "pauses": Profile.of_pauses,
     "repeats": Profile.of_repeats,
     "requests": Profile.of_requests,
@@ -33,6 +35,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="only this one")
     parser.add_argument("--short", action="store_true", help="one process, one or two events, one fault at the most")
     parser.add_argument("--documents", action="store_true", help="events that carry their order's document")
+    parser.add_argument("--items", action="store_true", help="events that are several actions")
+    parser.add_argument("--neighbours", action="store_true", help="a relay of another group on the same source")
     parser.add_argument("--parking", action="store_true", help="little memory for the actions of two connections")
     parser.add_argument("--pauses", action="store_true", help="somebody pauses actions, again and again")
     parser.add_argument("--repeats", action="store_true", help="events that are written twice, within a window")

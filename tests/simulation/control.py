@@ -61,7 +61,7 @@ class SimulatedControl:
         if process.frozen or process.cut or log.open:  # settled records alone are read, up to the end
             scheduler.at(scheduler.now + RETRY_S, self._hear)
             return
-        told = tuple(scheduler.control.pauses.values())
+        told = () if process.is_neighbour else tuple(scheduler.control.pauses.values())
         if any(each.is_on(scheduler.now) for each in told):
             scheduler.reach("an instance heard of a pause")
         self._report(ControlRead(Pauses(told), 0, scheduler.requests.open, self._asked))
@@ -144,9 +144,8 @@ class ControlTopic:
 
 def scope_of(event: Event) -> Scope:
     """Return what its action is, as the routes of workload.py say."""
-    route = "with_document" if event.travels else "resend" if event.resend else "dead_letter"
-    action = "ConfirmShipment" if route == "resend" else "ConfirmOrder"
-    return Scope("other" if event.order == "C" else "default", route, action)
+    action = "ConfirmShipment" if event.route in ("resend", "each") else "ConfirmOrder"
+    return Scope("other" if event.order == "C" else "default", event.route, action)
 
 
 def covers(pause: Pause, event: Event) -> bool:

@@ -177,14 +177,17 @@ def compact(scheduler: Scheduler) -> bool:
 
 
 def redrive(scheduler: Scheduler) -> None:
-    """Somebody redrives the dead letter of an event that has its order's document, or a fact, where there is one."""
+    """Somebody redrives a dead letter of an event with its order's document, a fact or an item, where there is one."""
     fitting = [each for each in scheduler.events if scheduler.oracle.can_be_redriven(each)]
     if not fitting or scheduler.healing or scheduler.source_recreated or scheduler.oracle.incarnation:
         return  # a redrive does not say in which topic its event lay at first
     scheduler.reach("a dead letter was redriven")
     event = scheduler.pick(fitting)
     number, now = len(scheduler.events), scheduler.now
-    if event.document:
+    if event.item is not None:
+        scheduler.reach("an item was redriven")
+        again = workload.redriven_item(event, number, now)
+    elif event.document:
         again = workload.redriven(event, number, now, says_first=scheduler.chance(0.9))
     else:
         again = workload.again(event, number, now, nature="ordinary", redriven=True)
@@ -426,6 +429,7 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "member refused": (1, refuse),
     "pause": (2, pause),
 }
+OF_THE_SOURCE = ("more partitions", "source recreated", "delete records")  # each group's operator has to act then
 _DRAWN = [name for name, (weight, _) in FAULTS.items() for _ in range(weight)]
 
 
@@ -433,6 +437,8 @@ def strike(scheduler: Scheduler) -> None:
     """Let one of them happen."""
     name = scheduler.pick(_DRAWN)
     _, fault = FAULTS[name]
+    if scheduler.profile.neighbour == "own topics" and name in OF_THE_SOURCE:
+        return
     if fault(scheduler):
         scheduler.reach(f"fault: {name}")
         scheduler.oracle.balance(scheduler.numbers)

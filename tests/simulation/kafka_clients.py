@@ -17,7 +17,7 @@ from consumer.kafka.source.membership import MIN_HAND_OVER_S
 from consumer.kafka.topics.scan import STALLED_S
 from consumer.kafka.topics.topics import RelayTopics, Watermarks
 from tests.simulation.kafka_model import TRANSACTION_TIMEOUT_S, Headers, Member, Record, error, metadata
-from tests.simulation.process import TOPICS, Process
+from tests.simulation.process import Process
 from tests.simulation.workload import WINDOW_S
 
 LARGEST_RECORD = 2_000  # bytes that the delay topic takes
@@ -86,7 +86,7 @@ class SimulatedConsumer:
     def __init__(self, process: Process, config: Mapping[str, object]) -> None:
         self._process = process
         self._scheduler = process.scheduler
-        self._kafka = process.scheduler.kafka
+        self._kafka = process.kafka
         self._reset = config["auto.offset.reset"]
         self._tells_ends = config["enable.partition.eof"]
         self._fetching: dict[Partition, _Fetching] = {}
@@ -185,7 +185,8 @@ class SimulatedConsumer:
                 self._scheduler.reach("a hand-over overran its time")
             elif kind == "revoke":
                 given = {Assignment(*at, owned[at]) for at in partitions if at in owned}
-                self._scheduler.oracle.handed_over(self._process, given)
+                if not self._process.is_neighbour:
+                    self._scheduler.oracle.handed_over(self._process, given)
             member.news.pop(0)  # only now does it take part in the next generation
             return None
         records = self._take(1)
@@ -287,7 +288,7 @@ class SimulatedProducer:
     def __init__(self, process: Process, transactional_id: str, *, one_by_one: bool) -> None:
         self._process = process
         self._scheduler = process.scheduler
-        self._kafka = process.scheduler.kafka
+        self._kafka = process.kafka
         self._id = transactional_id
         self._one_by_one = one_by_one
         self._epoch = 0
@@ -381,7 +382,7 @@ class SimulatedProducer:
     def _refusals(self, batch: Sequence[_Produced]) -> dict[int, int]:
         """Return what the dead-letter topic says of the batch's records, by their index."""
         found: dict[int, int] = {}
-        for each in {at for at, _, _ in batch if at[0] == TOPICS.dead_letters}:
+        for each in {at for at, _, _ in batch if at[0] == self._process.topics.dead_letters}:
             of_partition = [index for index, (at, _, _) in enumerate(batch) if at == each]
             for indices in [[index] for index in of_partition] if self._one_by_one else [of_partition]:
                 refused = self._kafka.refused([batch[index][1][1] for index in indices])
@@ -489,7 +490,7 @@ class SimulatedClients:
 def settled_offsets(
     process: Process, asked: list[Partition], timeout_s: float
 ) -> dict[Partition, tuple[int, str | None]]:
-    kafka = process.scheduler.kafka
+    kafka = process.kafka
     process.meanwhile("committed")
     if kafka.undecided(asked):
         process.scheduler.reach("offsets were undecided when asked for")
@@ -508,7 +509,7 @@ class SimulatedReader:
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._kafka = process.scheduler.kafka
+        self._kafka = process.kafka
         self._positions: dict[Partition, int] = {}
         self._told_end: dict[Partition, int] = {}
 
@@ -553,7 +554,8 @@ class SimulatedReader:
                 records, self._positions[at] = log.read(position, 1 + int(8 * self._process.scheduler.random()))
                 for record in records:
                     found.append(message(at, record.offset, record))
-                    self._process.scheduler.oracle.restored(self._process, record)
+                    if not self._process.is_neighbour:
+                        self._process.scheduler.oracle.restored(self._process, record)
                 end = self._positions[at]
                 if end >= log.stable_end and self._told_end.get(at) != end:
                     self._told_end[at] = end
@@ -570,7 +572,7 @@ class SimulatedReader:
 
 def read_facts(process: Process, assignment: Assignment) -> SentBefore:
     """Be sent_facts.read_facts: read what a partition's outcomes say of the window, up to its end as it is now."""
-    kafka, at = process.scheduler.kafka, (TOPICS.outcomes or "", assignment.partition)
+    kafka, at = process.kafka, (process.topics.outcomes or "", assignment.partition)
     process.meanwhile("facts")
     if process.scheduler.profile.steps and process.scheduler.chance(0.3):
         process.wait(process.scheduler.pick((1.0, 5.0)), lambda: False)  # there is much to read

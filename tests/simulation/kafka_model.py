@@ -229,6 +229,12 @@ class Kafka:
         self.on_offsets: Callable[[Member | None, int, int, Iterable[Partition]], None] = lambda *_: None
         self.on_committed: Callable[[Transaction, bool], None] = lambda *_: None
 
+    def beside(self) -> Kafka:
+        """Return the same brokers as another group knows them: members, offsets and producers are its own."""
+        other = Kafka(self.clock, self.partitions[0][0], len(self.partitions), (), self.session_s)
+        other.logs, other.lost = self.logs, self.lost
+        return other
+
     # -- transactions -------------------------------------------------------------------------------------------
 
     def init(self, transactional_id: str) -> int:

@@ -38,6 +38,9 @@ Rules (each has a mutation of the production code that breaks it, mutants.py):
 17. A request of a person is carried out once or refused, and in the end one of the two (requests.py). An action that
     is sent again begins a new life in its place, for which all these rules hold anew.
 
+18. Of an event with several items all this holds for each of them: they are saved, or end, in one transaction with its
+    offset, and those of one order keep their sequence. Redriven, an item is that action alone.
+
 Excused: a dead letter more for each that a delayed request committed without its own offset, and a record that such a
 request made visible ahead of its offset; nothing else of these events.
 """
@@ -368,8 +371,10 @@ class Oracle:
         event.document_applied = True
 
     def can_be_redriven(self, event: Event) -> bool:
-        """Whether it has a document or a fact, and a dead letter that nobody has redriven yet."""
-        is_of_use = event.document or event.fact is not None
+        """Whether it has a document, a fact or an item, and a dead letter that nobody has redriven yet."""
+        is_of_use = event.document or event.fact is not None or event.item is not None
+        if self._scheduler.neighbour is not None:
+            is_of_use = event.kind == "action"
         return is_of_use and not event.redriven and self._has_dead_letter(event)
 
     def restored(self, process: Process, record: Record) -> None:
@@ -426,7 +431,8 @@ class Oracle:
                 if reason == "no_contact":
                     self._given_up_without_contact(self._by_place[at])
                 profile = self._scheduler.profile
-                if self._scheduler.chance(0.8 if profile.documents else 0.8 if profile.repeats else 0.1):
+                is_often = profile.documents or profile.repeats or profile.neighbour or profile.items
+                if self._scheduler.chance(0.8 if is_often else 0.1):
                     after_s = self._scheduler.pick((0.1, 5.0, 60.0))
                     self._scheduler.at(self._scheduler.now + after_s, partial(faults.redrive, self._scheduler))
             elif log.topic == TOPICS.delay:
@@ -664,7 +670,7 @@ class Oracle:
                 scheduler.violate(f"the low-water mark of {number} is {mark[0]}, behind a live record")
         unknown = len(live)
         kept = _kept(live)
-        pending = dead_letters = ignored = accepted = both = gone = repeats = former = 0
+        pending = dead_letters = ignored = accepted = both = gone = repeats = former = followers = 0
         read = place_of(self.incarnation, position)
         for event in self.events[number]:
             record = live.get(event.key)
@@ -674,6 +680,7 @@ class Oracle:
             what = self._what_became(event, event.place < read, record, log)
             former += incarnation_at(event.place) < self.incarnation
             if event.place < read:
+                followers += not event.leads and incarnation_at(event.place) == self.incarnation
                 # Kafka's side
                 has_dead_letter = self._has_dead_letter(event)
                 pending += record is not None
@@ -689,7 +696,7 @@ class Oracle:
                 repeats += what == "a repeat"
         if unknown:
             scheduler.violate(f"{unknown} pending records of no event")
-        count = former + position
+        count = former + position + followers
         if count != accepted + dead_letters + pending + ignored - both + gone + repeats:
             scheduler.violate(
                 f"partition {number}: {count} events read, {accepted} accepted, {dead_letters} dead letters, "

@@ -115,7 +115,8 @@ def _read(record: Record) -> Outcome:
 
 def event_at(outcome: Outcome) -> At:
     """Return where its event is."""
-    return outcome.place.partition, place_of(outcome.place.incarnation, outcome.place.offset)
+    place = outcome.place
+    return place.partition, place_of(place.incarnation, place.offset, place.item or 0)
 
 
 def _dead_letter(log: Log, record: Record) -> tuple[At, str] | None:
@@ -149,7 +150,8 @@ def raw(refused: RefusedDeadLetter) -> Headers:
 
 def source_place(headers: Headers) -> int:
     """Return the place of a dead letter's event."""
-    return place_of(int(header(headers, "source-incarnation", "0")), int(header(headers, "source-offset")))
+    incarnation, item = (int(header(headers, name, "0")) for name in ("source-incarnation", "item"))
+    return place_of(incarnation, int(header(headers, "source-offset")), item)
 
 
 def header(headers: Headers, name: str, absent: str | None = None) -> str:

@@ -16,14 +16,15 @@ from consumer.kafka.topics.topics import RelayTopics
 from consumer.relay.loop import Relay
 from schemas.pending_action import SourceIdentity
 from tests.simulation.event_loop import Handle, VirtualLoop
+from tests.simulation.kafka_model import Kafka
 
 if TYPE_CHECKING:
     from tests.simulation.scheduler import Scheduler
     from tests.simulation.threads import SimulatedJournal, SimulatedSource
 
 TOPICS = RelayTopics("orders", "orders.delay", "orders.dead-letters", "orders.outcomes")
-CONTROL = "relay.engage.control"
 SOURCE = SourceIdentity(group="relay", cluster_id="cluster", topic=TOPICS.source, topic_id="topic-0")
+CONTROL = "relay.engage.control"
 HANGS_S = 60.0  # after that a process is killed: its threads wait for each other
 
 
@@ -34,10 +35,21 @@ class CrashedError(BaseException):
 class Process:
     """A process. `busy` names its threads that are in the midst of a call."""
 
-    def __init__(self, scheduler: Scheduler, name: str, incarnation: int, identity: SourceIdentity = SOURCE) -> None:
-        """`identity`: of the source, as the process finds it at its start."""
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        name: str,
+        incarnation: int,
+        identity: SourceIdentity = SOURCE,
+        *,
+        kafka: Kafka | None = None,
+        topics: RelayTopics = TOPICS,
+    ) -> None:
+        """`identity`: of the source, as the process finds it at its start. `kafka`: as its group knows it."""
         self.scheduler = scheduler
         self.identity = identity
+        self.kafka = kafka or scheduler.kafka
+        self.topics = topics
         self.name = name
         self.id = f"{name}.{incarnation}"
         self.alive = True
@@ -72,6 +84,16 @@ class Process:
 
     def terminate(self) -> None:
         self.loop.call_soon(self._stopped.set)
+
+    @property
+    def is_neighbour(self) -> bool:
+        """Whether it is of another group than the one that the oracle judges (neighbour.py)."""
+        return self.kafka is not self.scheduler.kafka
+
+    @property
+    def control(self) -> str:
+        """Return its group's control topic."""
+        return f"{self.identity.group}.engage.control"
 
     @property
     def responsive(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +14,9 @@ class Profile:
     `documents`: each event carries its order's document. `strikes`: what goes wrong while one is under way.
     `parking`: three orders on two connections, which have no room for most of their actions. `repeats`: a fact is sent
     once within a window, and the producer writes most events again. `pauses`, `requests`: how many. `supersedes`: later
-    actions of an order supersede earlier ones that wait. `steps`: an order's steps do not go backwards.
+    actions of an order supersede earlier ones that wait. `steps`: an order's steps do not go backwards. `neighbour`: a
+    relay of another group on the same source has topics of its own, or none (neighbour.py). `items`: events are several
+    actions.
     """
 
     processes: int
@@ -35,6 +38,8 @@ class Profile:
     requests: int = 0
     supersedes: bool = False
     steps: bool = False
+    neighbour: Literal["own topics", "same topics"] | None = None
+    items: bool = False
 
     @classmethod
     def drawn(cls, draw: random.Random) -> Profile:
@@ -53,7 +58,11 @@ class Profile:
             return cls.of_sequences(draw)
         if size > 0.8:
             return cls.of_requests(draw)
-        small = size < 0.73
+        if size > 0.77:
+            return cls.of_neighbours(draw)
+        if size > 0.74:
+            return cls.of_items(draw)
+        small = size < 0.7
         return cls(
             processes=1 if small else draw.randint(1, 3),
             partitions=1 if small else draw.randint(1, 3),
@@ -155,6 +164,23 @@ class Profile:
         )
 
     @classmethod
+    def of_neighbours(cls, draw: random.Random) -> Profile:
+        """A relay of another group, and dead letters of both that are redriven."""
+        processes = draw.choice((1, 1, 2))
+        return cls(
+            processes=processes,
+            partitions=draw.randint(1, processes),
+            events=draw.randint(2, 6),
+            faults=draw.choice((0, 1, 2, 4)),
+            client_error=draw.choice((0.0, 0.4)),
+            unreliable=draw.choice((0.0, 0.0, 0.1)),
+            nesting=draw.choice((0.0, 0.2, 0.5)),
+            max_pending=draw.choice((2, 1000)),
+            session_s=draw.choice((45.0, 6.0)),
+            neighbour=draw.choice(("own topics", "own topics", "same topics")),
+        )
+
+    @classmethod
     def of_repeats(cls, draw: random.Random) -> Profile:
         """Events that are written again within the window and after it, redriven dead letters, hand-overs, restarts."""
         processes = draw.choice((1, 1, 2))
@@ -192,6 +218,24 @@ class Profile:
             nesting=draw.choice((0.0, 0.2, 0.5)),
             max_pending=1000,
             session_s=draw.choice((45.0, 6.0, 3.0)),
+        )
+
+    @classmethod
+    def of_items(cls, draw: random.Random) -> Profile:
+        """Events with several items each, and all that may go wrong between them."""
+        processes = draw.choice((1, 1, 2))
+        return cls(
+            processes=processes,
+            partitions=draw.randint(1, processes),
+            events=draw.randint(1, 3),
+            faults=draw.choice((0, 1, 2, 4)),
+            client_error=draw.choice((0.0, 0.2, 0.4)),
+            unreliable=draw.choice((0.0, 0.1, 0.25)),
+            nesting=draw.choice((0.0, 0.2, 0.5)),
+            max_pending=draw.choice((1, 2, 1000)),
+            session_s=draw.choice((45.0, 6.0)),
+            skew_s=draw.choice((0.0, 0.0, 300.0)),
+            items=True,
         )
 
     @classmethod

@@ -42,6 +42,7 @@ from tests.simulation import faults
 from tests.simulation.control import ControlTopic
 from tests.simulation.event_loop import Handle, leave
 from tests.simulation.kafka_model import Kafka, Log
+from tests.simulation.neighbour import Neighbour
 from tests.simulation.oracle import HEARD_WITHIN_S, Oracle
 from tests.simulation.process import CONTROL, SOURCE, TOPICS, CrashedError, Process
 from tests.simulation.profile import Profile
@@ -58,6 +59,7 @@ from tests.simulation.workload import (
     superseding,
     with_document,
     with_fact,
+    with_items,
 )
 
 START = 1_700_000_000.0  # offsets of clocks are whole seconds, so that sums with these are exact
@@ -134,17 +136,26 @@ class Scheduler:
             draw_event = partial(drawn, orders="AABC", kinds=("action", "action", "action", "action", "huge"))
         if self.profile.repeats:
             draw_event = partial(drawn, orders="AAAC", kinds=("action",))
+        if self.profile.neighbour:
+            draw_event = partial(drawn, natures=("missing", "stale", *["ordinary"] * 4))
         self._to_come = 0  # events that are written again later
         self.events = [draw_event(self.draw, n, START) for n in range(self.profile.events)]
         if self.profile.repeats:
             self.events = [with_fact(event, self.pick(range(FACTS))) for event in self.events]
-        self.unpublished = deque(self.events)
+        if self.profile.items:
+            self.events = []
+            for _ in range(self.profile.events):
+                leader = with_items(self.draw, len(self.events), START)
+                self.events += [leader, *leader.followers]
+        self.unpublished = deque(event for event in self.events if event.leads)
         self.names = [f"relay-{index}" for index in range(self.profile.processes)]
         skew = int(self.profile.skew_s)
         self.wall_offset = {name: self.pick((-skew, 0, skew)) for name in self.names}
         self.processes: dict[str, Process | None] = dict.fromkeys(self.names)
         self._running: list[Process] = []  # and not frozen
         self._dead: list[Process] = []
+        self.neighbour = None if self.profile.neighbour is None else Neighbour(self, self.profile.neighbour)
+        self._groups = [self.kafka, *([] if self.neighbour is None else [self.neighbour.kafka])]
 
     # -- what others ask ----------------------------------------------------------------------------------------
 
@@ -295,6 +306,8 @@ class Scheduler:
         self.steps += 1
         if self.steps > MAX_STEPS:
             raise ViolationError(f"seed {self.seed}: no end in sight after {MAX_STEPS} steps")
+        if self.neighbour is not None and self.neighbour.moves():
+            return True
         if self._pauses_left and self.random() < 0.05:
             self._pauses_left -= 1
             faults.pause(self)
@@ -410,10 +423,11 @@ class Scheduler:
             if handle is None or (not handle.gone and process is not None and process.alive):
                 break
             heapq.heappop(timers)
-        time_out = self.kafka.next_time_out()
+        time_out = min((at for each in self._groups if (at := each.next_time_out()) is not None), default=None)
         if time_out is not None and (not timers or time_out < timers[0][0]):
             self.now = max(self.now, time_out)
-            self.kafka.end_overrun()
+            for each in self._groups:
+                each.end_overrun()
         elif timers:
             when, _, call, process, handle = heapq.heappop(timers)
             self.now = max(self.now, when)
@@ -428,7 +442,8 @@ class Scheduler:
                 call()
         else:
             self.violate("nothing can happen any more")
-        self.kafka.heartbeats()
+        for each in self._groups:
+            each.heartbeats()
 
     def _be_slow(self) -> None:
         """Time passes though there is something to do."""
@@ -450,6 +465,16 @@ class Scheduler:
     def _come(self, event: Event) -> None:
         self._to_come -= 1
         self._publish(event)
+
+    def expect(self, seconds: float, call: Callable[[], object]) -> None:
+        """Let this happen then; nothing is over before."""
+        self._to_come += 1
+
+        def come() -> None:
+            self._to_come -= 1
+            call()
+
+        self.at(self.now + seconds, come)
 
     def supersede(self, event: Event) -> None:
         """Let a document come that supersedes this one, which Engage is still at work on."""
@@ -487,11 +512,14 @@ class Scheduler:
         log = self.kafka.logs[TOPICS.source, partition]
         incarnation = self.oracle.incarnation + self.source_recreated
         record = log.append(b"key", event.value, self.now + event.ahead_s, event.headers)
-        event.lie(partition, incarnation, record.offset)
-        self.kafka.version += 1
-        self.oracle.published(event)
-        self.oracle.repeats.published(event)
-        self.say(f"event {event.number}: {event.kind} of {event.order} at {event.partition}:{event.offset}")
+        for group in self._groups:
+            group.version += 1
+        for each in (event, *event.followers):
+            each.lie(partition, incarnation, record.offset)
+            self.oracle.published(each)
+            self.oracle.repeats.published(each)
+            item = "" if each.item is None else f", item {each.item}"
+            self.say(f"event {each.number}: {each.kind} of {each.order} at {each.partition}:{each.offset}{item}")
 
     def rebalance(self, *, shuffled: bool = False) -> None:
         """Begin a generation, if the group can."""
@@ -532,9 +560,13 @@ class Scheduler:
         self._incarnations += 1
         process = Process(self, name, self._incarnations, identity)
         self.processes[name] = process
+        self.run_beside(process)
+        process.start(relay_of(self, process))
+
+    def run_beside(self, process: Process) -> None:
+        """Let a process take part."""
         self._running.append(process)
         self.say(f"{process.id} starts")
-        process.start(relay_of(self, process))
 
     def hung(self, process: Process) -> None:
         self.reach("a process was killed because it hung")
@@ -544,16 +576,21 @@ class Scheduler:
         """End a process; after so long whoever watches it starts it again, by default nobody does."""
         self.say(f"{process.id} crashes")
         process.alive = False
-        self.kafka.listen(process)
+        process.kafka.listen(process)
         for thread in process.busy:
             self.reach(f"crash in the midst of: {thread}")
         self.at(self.now + self.kafka.session_s)
-        self.processes[process.name] = None
+        start: Callable[[], None] = partial(self.start_again, process.name)
+        if self.neighbour is not None and process.is_neighbour:
+            self.neighbour.ended()
+            start = self.neighbour.start
+        else:
+            self.processes[process.name] = None
         if process in self._running:
             self._running.remove(process)
         self._dead.append(process)
         if back_after_s is not None:
-            self.at(self.now + back_after_s, partial(self.start_again, process.name))
+            self.at(self.now + back_after_s, start)
 
     def freeze(self, process: Process, seconds: float) -> None:
         self.say(f"{process.id} freezes for {seconds} s")
@@ -673,7 +710,8 @@ class Scheduler:
         try:
             self._play()
         finally:
-            for process in [*self.processes.values(), *self._dead]:
+            beside = [] if self.neighbour is None else [self.neighbour.process]
+            for process in [*self.processes.values(), *beside, *self._dead]:
                 if process is not None:
                     process.alive = False
                     process.loop.discard()
@@ -700,6 +738,8 @@ class Scheduler:
             if self.now > until:
                 raise ViolationError(f"seed {self.seed}: healed, and yet not all has ended")
         self.oracle.close()
+        if self.neighbour is not None:
+            self.neighbour.close()
         if self._violation is not None:
             raise ViolationError(f"seed {self.seed}: {self._violation}")
 
@@ -722,6 +762,8 @@ class Scheduler:
             twin = self.processes.get("relay-1")
             if twin is not None:
                 self.crash(twin)
+        if self.neighbour is not None:
+            self.neighbour.heal()
         for name, process in self.processes.items():
             if process is None:
                 if self.chance(0.5) or not any(i is not None for i in self.processes.values()):
@@ -740,9 +782,15 @@ class Scheduler:
             log = self.kafka.logs.get((TOPICS.delay, number))
             if log is None or log.live:
                 return False
+        if self.neighbour is not None and not self.neighbour.quiet():
+            return False
         if any(each.partition in self.found for each in self.requests.open.values()):
             return False
         return all(i is None or _idle(i, self.kafka.lost) for i in self.processes.values())
+
+    def is_idle(self, process: Process) -> bool:
+        """Whether a process has nothing to do."""
+        return _idle(process, self.kafka.lost)
 
     @property
     def found(self) -> list[int]:

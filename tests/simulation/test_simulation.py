@@ -19,7 +19,9 @@ from consumer.kafka.records import SourceEvent, new_action, pending_value
 from tests.simulation import (
     document_mutants,
     identity_mutants,
+    item_mutants,
     mutants,
+    neighbour_mutants,
     parking_mutants,
     pause_mutants,
     repeat_mutants,
@@ -46,7 +48,9 @@ QUIET = Profile(
 )
 KINDS = {
     "documents": Profile.of_documents,
+    "items": Profile.of_items,
     "parking": Profile.of_parking,
+    "neighbours": Profile.of_neighbours,
     "pauses": Profile.of_pauses,
     "repeats": Profile.of_repeats,
     "requests": Profile.of_requests,
@@ -54,7 +58,9 @@ KINDS = {
 }
 OF_KIND = {
     "documents": document_mutants.ALL,
+    "items": item_mutants.ALL,
     "parking": parking_mutants.ALL,
+    "neighbours": neighbour_mutants.ALL,
     "pauses": pause_mutants.ALL,
     "repeats": repeat_mutants.ALL,
     "requests": request_mutants.ALL,

@@ -32,7 +32,7 @@ from consumer.kafka.source.membership import Membership
 from consumer.kafka.source.source import BATCHES_AHEAD
 from consumer.relay.outbox import replace_too_large
 from tests.simulation.kafka_clients import SimulatedClients, SimulatedConsumer
-from tests.simulation.process import CONTROL, TOPICS, Process
+from tests.simulation.process import TOPICS, Process
 
 _NAMES = count()
 
@@ -176,14 +176,14 @@ class SimulatedJournal:
         self._clock: Clock = process.clock
         self.transactions = Transactions(
             SimulatedClients(process, transactional_id),
-            topics={TOPICS.source: TOPICS},
+            topics={TOPICS.source: process.topics},
             identities={TOPICS.source: process.identity},
             ownership=lambda: process.source.ownership,
             clock=process.clock,
             pause=self._pause,
             report=report,
             replace_too_large=partial(replace_too_large, clock=process.clock, tracing=None),
-            control=CONTROL,
+            control=process.control,
             pinning=pinning,
             new_name=lambda: f"transaction {next(_NAMES)}",
         )

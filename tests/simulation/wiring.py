@@ -42,6 +42,7 @@ from tests.simulation.threads import SimulatedJournal, SimulatedSource
 from tests.simulation.workload import CONNECTIONS, ROUTER, ROUTER_ONCE, WINDOW_S
 
 if TYPE_CHECKING:
+    from tests.simulation.neighbour import NeighbourEngage
     from tests.simulation.scheduler import Scheduler
 
 POLICY = Policy(
@@ -109,8 +110,11 @@ def clock_of(scheduler: Scheduler, name: str) -> Clock:
     return clock.steady_clock(wall=lambda: scheduler.now + scheduler.wall_offset[name], since_boot=now)
 
 
-def relay_of(scheduler: Scheduler, process: Process) -> Relay:
+def relay_of(
+    scheduler: Scheduler, process: Process, engage: type[SimulatedEngage | NeighbourEngage] = SimulatedEngage
+) -> Relay:
     """Return a process's relay; the process gets its source, its journal and its clock."""
+    topics = {TOPICS.source: process.topics}
     properties: dict[str, str | int | float | bool] = {"session.timeout.ms": int(1000 * scheduler.profile.session_s)}
     inbox = Inbox()
     process.clock = clock_of(scheduler, process.name)
@@ -124,7 +128,7 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
     process.journal = journal = SimulatedJournal(process, "relay-0" if is_twin else process.name, PINNING, noted)
     restorer = NotedRestorer(
         SimulatedReader(process),
-        topics={TOPICS.source: TOPICS},
+        topics=topics,
         identities={TOPICS.source: process.identity},
         say=_nothing,
         wanted=source.owns,
@@ -133,14 +137,17 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         sequences=scheduler.sequences,
     )
     parked = NotedReadBack(
-        lambda: SimulatedReader(process), topics={TOPICS.source: TOPICS}, wanted=source.owns, clock=process.clock
+        lambda: SimulatedReader(process),
+        topics=topics,
+        wanted=source.owns,
+        clock=process.clock,
     )
     parked.reach = scheduler.reach
     restorer.reach = scheduler.reach
     connections = [
         Connection(
             name=name,
-            client=cast("EngageClient", SimulatedEngage(process, name)),
+            client=cast("EngageClient", engage(process, name)),
             pace=Pace(RATE_LIMIT),
             api_key=lambda: "key",
             slots=10,
@@ -162,7 +169,7 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         read_facts=partial(read_facts, process) if once or scheduler.profile.steps else None,
         policy=POLICY if scheduler.seed % LEARNS_IN else LEARNING,
         limits=Limits(scheduler.profile.max_pending, MAX_PARKED, MAX_BACKLOG),
-        dead_letter_topics={TOPICS.dead_letters},
+        dead_letter_topics={process.topics.dead_letters},
         partition_counts={TOPICS.source: len(scheduler.numbers)},
         lease_s=lease_of(properties),
         clock=process.clock,
@@ -171,7 +178,7 @@ def relay_of(scheduler: Scheduler, process: Process) -> Relay:
         heartbeats=HEARTBEATS,
         check_interval_s=CHECK_INTERVAL_S,
         control=SimulatedControl(process, inbox.put),
-        asked_for=AskedFor(lambda: SimulatedReader(process), topics={TOPICS.source: TOPICS}, clock=process.clock),
+        asked_for=AskedFor(lambda: SimulatedReader(process), topics=topics, clock=process.clock),
         incarnations={TOPICS.source: process.identity.incarnation},
         log=cast(
             "BoundLogger",

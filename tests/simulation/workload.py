@@ -15,7 +15,7 @@ from consumer.core.ownership import Assignment
 from consumer.core.places import place_of
 from consumer.events.routing import Misrouted, Routed, Router, RouteRule, RouteTrace, Several, Unrouted, compile_routes
 from consumer.kafka.records import SourceEvent, action_key
-from schemas.dead_letter import FIRST_OFFSET, REDRIVE_OF
+from schemas.dead_letter import FIRST_OFFSET, ITEM, REDRIVE_OF
 from tests.simulation.process import TOPICS
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.simulation.process import Process
 
 T = TypeVar("T")
+REDRIVEN_ELSEWHERE = "redriven elsewhere"  # from a dead letter of another relay
 KINDS = ("action", "action", "action", "action", "action", "unrouted", "misrouted", "garbage", "tombstone", "huge")
 # missing: Engage never knows its job; stale: it never takes a tag for it; forbidden: a firewall lets none of it pass.
 NATURES = ("missing", "stale", "forbidden", "no contact", "late contact", "late contact", *["ordinary"] * 23)
@@ -32,6 +33,8 @@ SOURCES = (
     '"c":{"n":N}',
     *('"q":1', '"q":1', '"q":1,"t":"2100-01-01T00:00:00Z"'),
 )
+ITEM_SOURCES = ('"j":"job-N"', '"v":"tag"', '"q":1')
+NATURES_OF_ITEMS = ("missing", "stale", "no contact", "late contact", *["ordinary"] * 12)
 TRAVELS = 0.2  # of the actions with a document
 CONTACT_IN_S = (5.0, 40.0, 100.0)
 READY_IN_S = (0.0, 0.0, 5.0, 60.0, 900.0)
@@ -72,6 +75,16 @@ ROUTES = {
         connection=OF_ORDER,
         on_unknown="dead_letter",
     ),
+    "each": RouteRule(
+        each="items[]",
+        when="item.n",
+        action="ConfirmShipment",
+        order_id="item.o",
+        version_tag="item.v",
+        job_id="item.j",
+        data="item.n",
+        connection="item.o=='C' && 'other' || 'default'",
+    ),
 }
 
 
@@ -82,18 +95,22 @@ NATURES_AGAIN = ("missing", "stale", *["ordinary"] * 6)
 FACTS = 2  # that an order has of each action
 
 
+_About = tuple[bytes | None, int | None, bytes | None]
+
+
 class RememberingRouter:
-    """The Router, which is a function of the event, and of its record's time alone here."""
+    """The Router, which is a function of the event, its record's time and the item that was redriven alone here."""
 
     def __init__(self, repeats_s: float | None = None) -> None:
         self._router = Router(compile_routes(ROUTES, repeats_s=repeats_s), CONNECTIONS)
         self.tombstones, self.shadow = self._router.tombstones, self._router.shadow
-        self._known: dict[tuple[bytes | None, int | None], Routed | Several | Unrouted | Misrouted] = {}
+        self._known: dict[_About, Routed | Several | Unrouted | Misrouted] = {}
 
     def route(
         self, event: object, record: SourceEvent, trace: list[RouteTrace] | None = None
     ) -> Routed | Several | Unrouted | Misrouted:
-        about = (record.value, record.timestamp_ms)
+        item = next((value for name, value in record.headers if name == ITEM), None)
+        about = (record.value, record.timestamp_ms, item)
         known = self._known.get(about)
         if known is None:
             if len(self._known) > 10_000:
@@ -117,6 +134,9 @@ class Event:
     value: bytes | None
     ready_at: float
     nature: str  # one of NATURES
+    item: int | None = None  # it is one of its record's items: the leader for the first, its followers for the others
+    followers: list[Event] = field(default_factory=list)
+    leads: bool = True
     document: bool = False  # it carries its order's document, or a change of it
     travels: bool = False  # its action travels in the document
     job_failed: bool = False  # Engage gave its document's job up
@@ -132,6 +152,7 @@ class Event:
     sent_and_ended_at: float | None = None  # where its outcome says that it was sent, perhaps in doubt
     says_sending: bool = False  # the last record of its action is an intent
     is_repeat: bool = False  # as its outcome says
+    dead_letters: str = TOPICS.dead_letters  # where the one lay that it redrives
     frees_fact: bool = False  # as its outcome says
     ever_bereft: bool = False
     bereft_at: float = -math.inf
@@ -166,7 +187,14 @@ class Event:
 
     def __post_init__(self) -> None:
         self.payload = self.kind in ("action", "huge")
-        self.is_ignored = self.kind in ("unrouted", "tombstone")
+        self.is_ignored = self.kind in ("unrouted", "tombstone", REDRIVEN_ELSEWHERE)
+
+    @property
+    def route(self) -> str:
+        """The one that takes it."""
+        if self.item is not None:
+            return "each"
+        return "with_document" if self.travels else "resend" if self.resend else "dead_letter"
 
     @property
     def version(self) -> int:
@@ -176,9 +204,14 @@ class Event:
     @property
     def headers(self) -> list[tuple[str, bytes | str | None]]:
         """Return those of a redriven event."""
-        if self.first is None:
+        if self.first is None and self.kind != REDRIVEN_ELSEWHERE:
             return []
-        named: tuple[str, bytes | str | None] = (REDRIVE_OF, f"{TOPICS.dead_letters}/{self.partition}/0".encode())
+        of = (self.first or self).partition
+        named: tuple[str, bytes | str | None] = (REDRIVE_OF, f"{self.dead_letters}/{of}/0".encode())
+        if self.item is not None:
+            return [named, (ITEM, b"%d" % self.item)]
+        if self.first is None:
+            return [named]
         return [named, (FIRST_OFFSET, b"%d" % (self.first or self).offset)] if self.says_first else [named]
 
     def begin_again(self) -> None:
@@ -195,9 +228,8 @@ class Event:
 
     def lie(self, partition: int, incarnation: int, offset: int) -> None:
         """It was published, and lies there, in the source of this incarnation."""
-        self.partition, self.offset, self.place = partition, offset, place_of(incarnation, offset)
-        route = "with_document" if self.travels else "resend" if self.resend else "dead_letter"
-        self.key = action_key(self.place, route)
+        self.partition, self.offset, self.place = partition, offset, place_of(incarnation, offset, self.item or 0)
+        self.key = action_key(self.place, self.route)
 
 
 def redriven(event: Event, number: int, now: float, *, says_first: bool) -> Event:
@@ -217,6 +249,23 @@ def redriven(event: Event, number: int, now: float, *, says_first: bool) -> Even
         fact=event.fact,
         first=event.first or event,
         says_first=says_first and event.says_first,
+    )
+
+
+def redriven_item(event: Event, number: int, now: float) -> Event:
+    """Return the redrive of one item's dead letter: the whole event again, and which item it is for."""
+    event.redriven = True
+    return Event(
+        number=number,
+        kind=event.kind,
+        order=event.order,
+        resend=True,
+        value=re.sub(rb'("n":|"job-)%d\b' % event.number, rb"\g<1>%d" % number, event.value or b""),
+        ready_at=now,
+        nature="ordinary",
+        drawn_at=now,
+        item=event.item,
+        first=event.first or event,
     )
 
 
@@ -248,6 +297,14 @@ def again(event: Event, number: int, now: float, *, nature: str, redriven: bool)
         fact=event.fact,
         first=(event.first or event) if redriven else None,
     )
+
+
+def redriven_elsewhere(event: Event, number: int, dead_letters: str) -> Event:
+    """Return the redrive of what another relay has made a dead letter of, in its topic."""
+    twin = again(event, number, 0.0, nature="ordinary", redriven=False)
+    twin.kind, twin.dead_letters, twin.partition = REDRIVEN_ELSEWHERE, dead_letters, event.partition
+    twin.__post_init__()
+    return twin
 
 
 def superseding(event: Event, number: int, now: float) -> Event:
@@ -285,7 +342,58 @@ def with_document(draw: random.Random, number: int, now: float) -> Event:
     )
 
 
-def drawn(draw: random.Random, number: int, now: float, *, orders: str = "AB", kinds: Sequence[str] = KINDS) -> Event:
+def with_items(draw: random.Random, number: int, now: float) -> Event:
+    """Draw an event with several items. Some are nobody's; where one cannot be used, the whole event cannot."""
+    pick = partial(_pick, draw.random)
+    orders = pick(("A", "A", "AB", "AC"))
+    found: list[Event] = []
+    items: list[str] = []
+    for item in range(pick((1, 2, 2, 3, 3, 4))):
+        if draw.random() < 0.15:
+            items.append("{}")
+            continue
+        own = number + len(found)
+        items.append(f'{{"o":"{pick(orders)}",{pick(ITEM_SOURCES).replace("N", str(own))},"n":{own}}}')
+        ready_at = now + pick(READY_IN_S)
+        nature = pick(NATURES_OF_ITEMS)
+        found.append(
+            Event(
+                number=own,
+                kind="action",
+                order=items[-1][6],
+                resend=True,
+                value=None,
+                ready_at=ready_at,
+                nature=nature,
+                drawn_at=now,
+                contact_at={"no contact": math.inf, "late contact": ready_at + pick(CONTACT_IN_S)}.get(nature, 0.0),
+                ahead_s=pick(AHEAD_S),
+                item=item,
+                leads=not found,
+            )
+        )
+    kind = pick((*["action"] * 5, "huge", "misrouted")) if found else "unrouted"
+    if kind == "misrouted":
+        items.insert(pick(range(len(items))), '{"n":0}')
+    padding = f',"x":"{"x" * 2_000}"' if kind == "huge" else ""
+    value = f'{{"k":"e","items":[{",".join(items)}]{padding}}}'.encode()
+    if kind in ("unrouted", "misrouted"):
+        return Event(number=number, kind=kind, order="A", resend=True, value=value, ready_at=now, nature="ordinary")
+    for each in found:
+        each.kind, each.value = kind, value
+    found[0].followers = found[1:]
+    return found[0]
+
+
+def drawn(
+    draw: random.Random,
+    number: int,
+    now: float,
+    *,
+    orders: str = "AB",
+    kinds: Sequence[str] = KINDS,
+    natures: Sequence[str] = NATURES,
+) -> Event:
     """Draw an event."""
     pick = partial(_pick, draw.random)
     order = pick(orders)
@@ -311,7 +419,7 @@ def drawn(draw: random.Random, number: int, now: float, *, orders: str = "AB", k
                 dead_letter.encode(), order.encode(), number, b"x" * 2_000,
             )  # fmt: skip
     ready_at = now + pick(READY_IN_S)
-    nature = pick(NATURES)
+    nature = pick(natures)
     if nature == "forbidden" and number > 0:
         nature = "ordinary"  # two of them would be the key's
     return Event(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -51,11 +51,8 @@ def asked(settings: Settings, requests: Sequence[Request], *, no_wait: bool) -> 
 
     1 where one was refused, or is not answered though it was waited for.
     """
-    from consumer.kafka.control.asking import ask
-
-    found = ask(settings.kafka, control_topic(settings), requests, wait_s=0.0 if no_wait else WAIT_S)
     counts = {"done": 0, "refused": 0, "waiting": 0}
-    for told in found:
+    for told in answers(settings, requests, no_wait=no_wait):
         counts["waiting" if told.answer is None else "done" if told.answer.is_done else "refused"] += 1
         output.data(_line(told, no_wait=no_wait))
     if counts["waiting"] and not no_wait:
@@ -63,6 +60,19 @@ def asked(settings: Settings, requests: Sequence[Request], *, no_wait: bool) -> 
     if len(requests) > 1:
         output.notice(", ".join(f"{count} {what}" for what, count in counts.items() if count))
     return int(bool(counts["refused"] or (counts["waiting"] and not no_wait)))
+
+
+def answers(settings: Settings, requests: Sequence[Request], *, no_wait: bool) -> Iterator[Told]:
+    """Write requests, and yield what becomes of each. Ends with exit code 2 where --no-wait would write too many."""
+    from consumer.kafka.control.asking import TooManyOpenError, ask
+
+    try:
+        yield from ask(settings.kafka, control_topic(settings), requests, wait_s=0.0 if no_wait else WAIT_S)
+    except TooManyOpenError as error:
+        refuse(
+            f"--no-wait: {error}. Nothing was written. Leave --no-wait out: the command then asks for the next ones as "
+            "earlier ones are answered"
+        )
 
 
 def _line(told: Told, *, no_wait: bool) -> str:

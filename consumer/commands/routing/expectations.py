@@ -149,6 +149,7 @@ def _action(action: Routed) -> dict[str, object]:
         "tag": action.tag_source.kind,
         "newer_than": newer_than.isoformat() if newer_than else None,
         "event_time": (EPOCH + timedelta(milliseconds=action.event_time_ms)).isoformat() if has_time else None,
+        "fact": action.fact,
         "stopped": None if action.stopped is None else action.stopped.by,
         "dropped": [each.key for each in action.dropped],
     }

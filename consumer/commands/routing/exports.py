@@ -44,6 +44,10 @@ _LISTED = frozenset({"source_topic", "source_offset", "reason", "redriven"})
 # kafka-console-consumer's fields, in its order; then headers, key and value, without a name.
 _NAMED_FIELD = re.compile(rb"(CreateTime|LogAppendTime|Partition|Offset|Delivery|Epoch):(-?[0-9]+|NOT_PRESENT)")
 _NO_TIMESTAMP, _NO_HEADERS, _NULL = b"NO_TIMESTAMP", b"NO_HEADERS", b"null"
+# What kcat and kafka-console-consumer write to stderr.
+_SAID = re.compile(
+    rb"% (?:Reached end of topic|Auto-selecting|Waiting for|Group|ERROR|Headers).*|Processed a total of [0-9]+ messages"
+)
 _HEADERS = re.compile(rb"[\w.-]+:[^,\t]*(?:,[\w.-]+:[^,\t]*)*")
 
 
@@ -137,6 +141,8 @@ def _record(text: bytes, number: int, defaults: Defaults) -> SourceEvent | Unrea
                 "a line of `dead-letters list` has no value: read the dead letter itself (--topic, --offset)"
             )
     if parsed is _NOTHING:
+        if _SAID.fullmatch(text) is not None:
+            return Unreadable("what the tool itself says, no record: it was not kept apart from the records (2>&1)")
         if _is_console_line(text):
             return _original(_console_line(text, number, defaults))
         if (column := _column_of_value(text)) is not None:

@@ -7,24 +7,20 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-import httpx
-from pydantic import ValidationError
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from consumer.admin.fleet import StatusError, fetch
 from consumer.admin.status import Moment, Status, age_label, duration, is_known, now_of, number, rate
 from consumer.commands.output import shown
-from consumer.engage.transport import async_client
 
-TIMEOUT_S = 5.0
 EVERY_S = 1.0
 PLAIN_WIDTH = 120  # where it is no terminal that says how wide it is
 MAX_PARTITIONS = 12
@@ -36,35 +32,6 @@ TEXTS = ("why",)  # columns that may be folded; all else is ids, words and numbe
 BESIDE_BARS = 48  # columns of the names and figures, before a line of bars
 _BARS = "▁▂▃▄▅▆▇█"
 _STYLES = {"running": "green", "open": "green", "stuck": "red", "suspended": "red"}  # all else: yellow
-
-
-class StatusError(Exception):
-    """There is no status to be had. Its text says where and why."""
-
-
-def fetch(url: str) -> Status:
-    """Ask the relay whose admin server is at `url`. Raises StatusError, or ValueError where that is no URL."""
-    try:
-        address = httpx.URL(url.rstrip("/") + "/status.json")
-    except httpx.InvalidURL as error:
-        raise ValueError(str(error)) from None
-    if address.scheme not in ("http", "https") or not address.host:
-        raise ValueError("must be http://host:port")
-    try:
-        answer = asyncio.run(_asked(address))
-    except httpx.HTTPError as error:
-        raise StatusError(f"nobody answers at {url}: {error or type(error).__name__}") from None
-    if answer.status_code == 200:
-        try:
-            return Status.model_validate_json(answer.content)
-        except ValidationError:
-            pass
-    raise StatusError(f"{url} answers {answer.status_code}, but no status: is it the relay's admin.listen?")
-
-
-async def _asked(address: httpx.URL) -> httpx.Response:
-    async with async_client(timeout_s=TIMEOUT_S) as client:  # its own address, not one beyond a proxy
-        return await client.get(address, headers={"Accept": "application/json"})
 
 
 def updates(url: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[Status | StatusError]:

@@ -63,7 +63,8 @@ def status(
 
 def _all(urls: list[str], look: output.Look) -> int:
     """Print all instances; returns the exit code."""
-    from consumer.commands.status import fleet
+    from consumer.admin import fleet
+    from consumer.commands.status.fleet import COLUMNS, OPTIONAL, row
 
     try:
         found = fleet.asked(fleet.addresses(urls))
@@ -72,7 +73,7 @@ def _all(urls: list[str], look: output.Look) -> int:
     if look in ("json", "yaml"):
         output.rows(map(fleet.whole, found), (), look=look)
     else:
-        output.rows(map(fleet.row, found), fleet.COLUMNS, look=look, optional=fleet.OPTIONAL)
+        output.rows(map(row, found), COLUMNS, look=look, optional=OPTIONAL)
         for line in (*fleet.attention(found), fleet.together(found)):
             output.notice(line)
     for each in found:
@@ -109,13 +110,14 @@ def _pauses(url: str) -> Iterator[str]:
 
 
 def _show(url: str, *, live: bool | None, as_json: bool) -> None:
+    from consumer.admin.fleet import StatusError, fetch
     from consumer.commands.status import display
 
     try:
-        first = display.fetch(url)
+        first = fetch(url)
     except ValueError as error:
         refuse(f"--url: {error}")
-    except display.StatusError as error:
+    except StatusError as error:
         end(ExitCode.FAILED, str(error))
     terminal = sys.stdout.isatty()
     then = display.updates(url) if (terminal and not as_json if live is None else live) else ()
@@ -123,7 +125,7 @@ def _show(url: str, *, live: bool | None, as_json: bool) -> None:
         if as_json:
             output.json_line(first.model_dump(mode="json"))
             for each in then:
-                if isinstance(each, display.StatusError):
+                if isinstance(each, StatusError):
                     output.notice(each)
                 else:
                     output.json_line(each.model_dump(mode="json"))

@@ -24,9 +24,11 @@ from consumer.events.formats.text import Encoding, as_utf_8
 Headers = Sequence[tuple[str, bytes | None]]
 
 PREFIX = "ce_"
+_SPEC_VERSION = "specversion"
+_OTHER_PREFIXES = {"ce-": "HTTP", "cloudevents:": "AMQP", "cloudevents_": "AMQP"}
 BATCH = "application/cloudevents-batch"
 STRUCTURED = "application/cloudevents"
-REQUIRED = ("specversion", "id", "source", "type")
+REQUIRED = (_SPEC_VERSION, "id", "source", "type")
 _VERSIONS = ("1.0", "0.3")
 _CHARSETS: dict[str, Encoding] = {
     **dict.fromkeys(("", "utf-8", "utf8", "us-ascii"), "utf-8"),
@@ -47,7 +49,24 @@ def read(value: bytes, headers: Headers) -> object | Undecodable:
     attributes = _attributes(headers)
     if attributes:
         return _binary(value, attributes, content_type)
-    return _structured(value, content_type, batch=None)
+    event = _structured(value, content_type, batch=None)
+    if isinstance(event, Undecodable) and (hint := _hint(headers)) is not None:
+        return Undecodable(f"{event.detail}; {hint}")
+    return event
+
+
+def _hint(headers: Headers) -> str | None:
+    """Say that another protocol's headers were copied as they are."""
+    for name, _ in headers:
+        for prefix, protocol in _OTHER_PREFIXES.items():
+            if name.lower().startswith(prefix):
+                return f"its headers begin with `{prefix}`, as in {protocol}: in Kafka they begin with `{PREFIX}`"
+    return None
+
+
+def is_binary(headers: Headers) -> bool:
+    """Tell whether the headers hold an event's attributes. Its data may be missing: then its record has no value."""
+    return _SPEC_VERSION in _attributes(headers)
 
 
 def _content_type(headers: Headers) -> str:
@@ -141,9 +160,12 @@ def _from_base64(event: dict[str, object]) -> object | Undecodable:
 
 def _incomplete(event: dict[str, object], prefix: str) -> Undecodable | None:
     for name in REQUIRED:
-        if not isinstance(event.get(name), str) or not event[name]:
+        found = event.get(name)
+        if found is None or found == "":
             return Undecodable(f"no CloudEvent: {prefix}{name} is missing or empty")
-    if event["specversion"] not in _VERSIONS:
+        if not isinstance(found, str):
+            return Undecodable(f"no CloudEvent: {prefix}{name} is {kind(found)}, not a text")
+    if event[_SPEC_VERSION] not in _VERSIONS:
         return Undecodable(f"a CloudEvent of another version than {' and '.join(_VERSIONS)}")
     return None
 

@@ -81,9 +81,22 @@ class Formats:
     def __init__(self, formats: Mapping[str, TopicFormat] | None = None, readers: Readers | None = None) -> None:
         """`readers`: None where no registry is configured."""
         self._decoders = {topic: _decoder(each, readers) for topic, each in (formats or {}).items()}
+        self._names = {topic: each.format for topic, each in (formats or {}).items()}
 
-    def decode(self, topic: str, value: bytes, headers: Headers) -> object | Undecodable | Awaiting:
+    def is_event_without_value(self, topic: str, headers: Headers) -> bool:
+        """Tell whether a record's headers alone are an event, so that it is no tombstone without a value."""
+        return self._names.get(topic) == "cloudevents" and cloudevents.is_binary(headers)
+
+    def is_plain_text(self, topic: str, event: object) -> bool:
+        """Tell whether an event that is a text is what its topic's format promises."""
+        return isinstance(event, str) and self._names.get(topic) == "plain"
+
+    def decode(self, topic: str, value: bytes | None, headers: Headers) -> object | Undecodable | Awaiting:
         """Read a record's value. Never raises for what it holds."""
+        if value is None and self.is_event_without_value(topic, headers):
+            return cloudevents.read(b"", headers)
+        if value is None:
+            return Undecodable("the record has no value")
         decoder = self._decoders.get(topic)
         return decode(value) if decoder is None else decoder(value, headers)
 

@@ -6,7 +6,7 @@ takes apart with `split(event, ';')`, say.
 
 from __future__ import annotations
 
-from consumer.events.decoding import Undecodable, decode, is_null
+from consumer.events.decoding import Undecodable, decode, is_null, looks_like
 
 _BOM = b"\xef\xbb\xbf"
 _JSON = (b"{", b"[", b'"')
@@ -20,4 +20,5 @@ def read(text: bytes) -> object | Undecodable:
     try:
         return text.decode()
     except UnicodeDecodeError as wrong:
-        return Undecodable(f"not UTF-8 at byte {wrong.start}")
+        what = looks_like(text)
+        return Undecodable(f"not UTF-8 at byte {wrong.start}{f': it {what}' if what else ''}")

@@ -11,7 +11,7 @@ import codecs
 import zlib
 from typing import Literal
 
-from consumer.events.decoding import Undecodable
+from consumer.events.decoding import Undecodable, begins_like, looks_like
 
 Encoding = Literal["utf-8", "utf-16", "latin-1"]
 Compression = Literal["none", "gzip"]
@@ -57,7 +57,11 @@ def as_utf_8(value: bytes, encoding: Encoding) -> bytes | Undecodable:
     if encoding == "utf-8":
         return value
     if encoding == "latin-1":
-        return value.decode("latin-1").encode()
+        # Any bytes are Latin-1. What is known to be something else must not become a text that nobody wrote.
+        what = looks_like(value)
+        return value.decode("latin-1").encode() if what is None else Undecodable(f"not Latin-1: it {what}")
+    if not value.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and 0 not in value[:2]:
+        return Undecodable(f"not UTF-16: it {begins_like(value)}")
     codec = "utf-16" if value.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else _utf_16_without_mark(value)
     try:
         return value.decode(codec).encode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
+import struct
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -70,6 +71,18 @@ def unscaled_number(unscaled: bytes, scale: int) -> Number | None:
 
 MAX_UNSCALED_BYTES = 256  # 616 digits; the widest column of a database has 131
 MAX_SCALE = 10_000
+
+
+def single(value: float) -> float:
+    """Return a number of single precision as its writer saw it: 199.99, not 199.99000549316406."""
+    for digits in range(6, 10):
+        short = float(f"{value:.{digits}g}")
+        if abs(short) <= MAX_SINGLE and struct.unpack("f", struct.pack("f", short))[0] == value:
+            return short
+    return value
+
+
+MAX_SINGLE = 3.4028235e38  # what is larger cannot be packed
 
 
 def _finite(value: float) -> float | None:

@@ -2,8 +2,9 @@
 
 Rules:
  1. The topic is read to its end first. What was answered long ago is cleared away with the new requests.
- 2. A command that waits keeps at most MAX_OPEN requests open: each relay keeps them in memory, and reads them at each
-    start. One that does not wait writes all.
+ 2. At most MAX_OPEN requests are open, whoever asked: each relay keeps them in memory, and reads them at each start. A
+    command that waits writes the next ones as earlier ones are answered. One that does not is refused where they are
+    too many, and writes nothing. A command may always have one open, so that no bulk keeps another request waiting.
  3. Nobody answering is no error of the request: it stays open until the owner of its partition has answered.
 """
 
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from consumer.core.requests import Answer, Request
+from consumer.core.requests import Answer, Request, refused
 from consumer.kafka import clients
 from consumer.kafka.control.control import Record, read_to_end, write_controls
 from consumer.kafka.control.records import PARTITION, Controls, request_key, request_value
@@ -34,25 +35,32 @@ class Told:
     answer: Answer | None
 
 
+class TooManyOpenError(Exception):
+    """More requests would be open than may be. Nothing was written."""
+
+
 def ask(properties: clients.Properties, topic: str, requests: Sequence[Request], *, wait_s: float) -> Iterator[Told]:
     """Write requests and yield what becomes of each; of those that are not answered, too.
 
-    `wait_s`: how long to wait for the next answer; 0: not at all. Raises KafkaException.
+    `wait_s`: how long to wait for the next answer; 0: not at all. Raises KafkaException, TooManyOpenError.
     """
     controls, end = read_to_end(properties, topic)
+    if not wait_s and 1 < len(requests) > MAX_OPEN - len(controls.requests):
+        open_before = f", and {len(controls.requests)} are open" if controls.requests else ""
+        raise TooManyOpenError(f"these are {len(requests)} requests{open_before}; {MAX_OPEN} may be open at a time")
     old = [
         Record(request_key(each.request), None)
         for each in controls.answered.values()
         if each.at < time.time() - KEEP_ANSWERED_S
     ]
-    most = MAX_OPEN if wait_s else len(requests)
     left = list(requests)
     open_: dict[str, Request] = {}
     with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
         reader.assign([TopicPartition(topic, PARTITION, end)])
         heard_at = time.monotonic()
         while left or open_:
-            new, left = left[: most - len(open_)], left[most - len(open_) :]
+            room = max(MAX_OPEN - len(open_.keys() | controls.requests.keys()), not open_)
+            new, left = left[:room], left[room:]
             if new or old:
                 write_controls(
                     properties, topic, [*old, *(Record(request_key(each), request_value(each)) for each in new)]
@@ -64,8 +72,10 @@ def ask(properties: clients.Properties, topic: str, requests: Sequence[Request],
                 yield told
             if time.monotonic() - heard_at >= wait_s:
                 break
-    for each in (*open_.values(), *left):
+    for each in open_.values():
         yield Told(each, None)
+    for each in left:
+        yield Told(each, refused(f"it was not asked for: {MAX_OPEN} requests are open, and nobody answers them"))
 
 
 def _answers(reader: Consumer, controls: Controls, open_: dict[str, Request]) -> Iterator[Told]:

@@ -30,6 +30,15 @@ def by_partition(writes: Sequence[Write]) -> tuple[list[Write], list[Write]] | N
     return [w for w in writes if w.assignment in first], [w for w in writes if w.assignment not in first]
 
 
+def by_topic(writes: Sequence[Write]) -> tuple[list[Write], list[Write]] | None:
+    """Cut into half of the source topics and the others; None where there is only one."""
+    topics = sorted({write.assignment.topic for write in writes})
+    if len(topics) < 2:
+        return None
+    first = set(topics[: len(topics) // 2])
+    return [w for w in writes if w.assignment.topic in first], [w for w in writes if w.assignment.topic not in first]
+
+
 def fitting(writes: Sequence[Write], limit: int) -> tuple[list[Write], list[Write]]:
     """Cut before the write with which the transaction would be larger than `limit` bytes; it has one at least."""
     size = 0

@@ -208,7 +208,7 @@ class Producers:
     """The present producer, if there is one, and how it is replaced.
 
     `end_at`: no call lasts longer than until then, by the clock. `busy_since`: when the present call into librdkafka
-    began. `one_by_one`: for the next producer that is built, see Clients.
+    began. `one_by_one`: for the next producer that is built, see Clients. `offsets_s`: how long the offsets may take.
     """
 
     def __init__(self, clients: Clients, clock: Clock, timeout_s: float) -> None:
@@ -225,6 +225,7 @@ class Producers:
         self._unwritten: Counter[Partition] = Counter()
         self._taken: set[Partition] = set()
         self.one_by_one = False
+        self.offsets_s = math.inf
         self.end_at = math.inf
         self.busy_since: float | None = None
 
@@ -286,7 +287,8 @@ class Producers:
     def send_offsets(self, offsets: list[TopicPartition], group_metadata: bytes) -> None:
         """Send the offsets that the transaction settles."""
         try:
-            self._call(self._present().send_offsets_to_transaction, offsets, group_metadata, self._timeout())
+            timeout_s = min(self.offsets_s, self._timeout())
+            self._call(self._present().send_offsets_to_transaction, offsets, group_metadata, timeout_s)
         except FencedError as error:
             raise self._outlasted(error) from None
         except AbortedError as error:

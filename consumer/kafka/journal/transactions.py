@@ -23,10 +23,14 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
     action has ended, and the position moves on. A partition whose records or offsets are refused is given up and
     restored again, where others would wait for it: it is refused again and again, and each time a transaction of
     another one is committed just then. Once is not enough: a deleted topic may have been made again in between.
+    Where offsets are refused, that is for the source topic: all its partitions are given up together, and each
+    attempt after the first one has OFFSETS_AGAIN_S, so that the others wait for one full time-out, however many
+    partitions the topic has.
  8. What does not fit into its time is tried again in smaller transactions (transaction_size.py).
  9. A partition of which the broker takes nothing twice (it has lost its leader, or the copies that it needs) counts as
-    refused. So do its dead letters, where it is the dead-letter topic's. Where it is the outcomes topic's, all wait for
-    it: actions that Engage accepted cannot end without it, and a partition that is given up would send them again.
+    refused, and so do its dead letters, where it is the dead-letter topic's. Several are tried together, as each
+    attempt takes all of a transaction's time. Where it is the outcomes topic's, all wait for it: actions that Engage
+    accepted cannot end without it, and a partition that is given up would send them again.
 10. A request is answered in the transaction that carries it out, so it is carried out once. Where the control topic
     does not take the answer, nothing waits for it: the request stays open, and only what ends an action is written.
 producers.py decides which producer may be used, and what its errors mean.
@@ -61,7 +65,7 @@ from consumer.kafka.facts import (
     Report,
     TransactionAborted,
 )
-from consumer.kafka.journal.cutting import by_partition, fitting, halves
+from consumer.kafka.journal.cutting import by_partition, by_topic, fitting, halves
 from consumer.kafka.journal.low_water_mark import PINNING, LowWaterMark, Pinning
 from consumer.kafka.journal.producers import (
     AbortedError,
@@ -100,6 +104,8 @@ TRANSACTION_S = 10.0
 RETRY_S = (0.05, 0.2, 1.0, 5.0)  # between attempts after an abort
 MAX_PROBES = 2  # partitions that are asked whether the broker takes anything at all
 REFUSALS = 3  # of a partition, with others served in between, until it is given up
+# A coordinator answers in milliseconds; librdkafka asks again until the time-out where it says `unknown topic`.
+OFFSETS_AGAIN_S = 1.0
 HOPELESS_S = 5.0  # a topic that just refused every record is not tried again for so long
 
 
@@ -257,6 +263,7 @@ class Transactions:
     def settle(self, items: Sequence[Item]) -> None:
         """Settle these: commit them, or drop them because their partition is no longer ours."""
         self._settle(self._take_in(items))
+        self._producers.offsets_s = math.inf
         if self._producers.one_by_one:
             self._producers.one_by_one = False
             self._producers.discard()
@@ -318,6 +325,7 @@ class Transactions:
 
     def _learn(self, writes: Sequence[Write], error: AbortedError) -> None:
         """Learn from what a transaction came to nothing for."""
+        self._producers.offsets_s = math.inf
         if isinstance(error, BatchTooLargeError):
             self._producers.one_by_one = True
         elif isinstance(error, OverranError):
@@ -328,7 +336,9 @@ class Transactions:
         match error:
             case RefusedError():
                 parts = self._without_answers(writes, error.topics, str(error))
-                return self._cut_refused(writes, error) if parts is None else parts
+                parts = self._cut_refused(writes, error) if parts is None else parts
+                self._producers.offsets_s = math.inf if error.topics else OFFSETS_AGAIN_S
+                return parts
             case OverranError():
                 silent = {topic for topic, number in error.unwritten if topic == self._control}
                 parts = self._without_answers(writes, silent, str(error))
@@ -366,15 +376,21 @@ class Transactions:
             write for write in writes if isinstance(write, DeadLetter) and self._dead_letters_of(write) in error.topics
         ]
         if not suspects:
-            parts = by_partition(writes)
+            of_offsets = not error.topics
+            parts = by_topic(writes) if of_offsets else by_partition(writes)
             if parts is not None:
                 return list(parts)
+            written = troubled = {write.assignment for write in writes}
+            if of_offsets:
+                troubled = {each for each in self._partitions if each.topic == writes[0].assignment.topic}
             # What is refused may have been made meanwhile, for the others as for this one: a deleted delay topic.
-            partition = self._partitions[writes[0].assignment]
-            if partition.refusals + 1 < REFUSALS:
-                partition.refusals += self._others_are_served([writes[0].assignment])
+            states = [self._partitions[each] for each in written]
+            if max(state.refusals for state in states) + 1 < REFUSALS:
+                served = self._others_are_served(troubled)
+                for state in states:
+                    state.refusals += served
                 return None
-            return self._given_up_if_others_are_served(writes, str(error))
+            return self._given_up_if_others_are_served(troubled, writes, str(error))
         if error.whole_topic:
             self._hopeless.update(dict.fromkeys(error.topics, self._clock() + HOPELESS_S))
             return [self._kept(writes, suspects, str(error))]
@@ -391,16 +407,15 @@ class Transactions:
         for assignment in silent:
             self._partitions[assignment].silent += 1
         others = [write for write in writes if write.assignment not in silent]
-        if others or len(silent) > 1:
+        if others:
             if not error.others_taken and not self._others_are_served(silent):
                 return None
-            alone = [[write for write in writes if write.assignment == each] for each in silent]
-            return [others, *alone] if others else alone
-        if self._partitions[silent[0]].silent < 2:
+            return [others, [write for write in writes if write.assignment in silent]]
+        if min(self._partitions[each].silent for each in silent) < 2:
             return None
         letters = [write for write in writes if isinstance(write, DeadLetter) and self._lies_in(write, error.unwritten)]
         if not letters:
-            return self._given_up_if_others_are_served(writes, str(error))
+            return self._given_up_if_others_are_served(silent, writes, str(error))
         return [self._kept(writes, letters, str(error))] if self._others_are_served(silent) else None
 
     def _is_silent(self, assignment: Assignment, error: OverranError) -> bool:
@@ -410,15 +425,17 @@ class Transactions:
     def _lies_in(self, write: DeadLetter, partitions: Collection[Partition]) -> bool:
         return (self._dead_letters_of(write), write.assignment.partition) in partitions
 
-    def _given_up_if_others_are_served(self, writes: list[Write], why: str) -> list[list[Write]] | None:
-        """Give a partition up that the broker refuses, where others wait for it (rule 7)."""
-        assignment = writes[0].assignment
-        if not self._others_are_served([assignment]):
+    def _given_up_if_others_are_served(
+        self, troubled: Collection[Assignment], writes: list[Write], why: str
+    ) -> list[list[Write]] | None:
+        """Give partitions up that the broker refuses, where others wait for them (rule 7). `writes`: all are theirs."""
+        if not self._others_are_served(troubled):
             return None  # no write is dropped for nothing
-        del self._partitions[assignment]
-        self._refused.add((assignment.topic, assignment.partition))
         self._report(Dropped(writes))
-        self._report(GivenUp(assignment, why))
+        for assignment in sorted(troubled):
+            del self._partitions[assignment]
+            self._refused.add((assignment.topic, assignment.partition))
+            self._report(GivenUp(assignment, why))
         return []
 
     def _others_are_served(self, troubled: Collection[Assignment]) -> bool:
@@ -427,6 +444,7 @@ class Transactions:
         Where no other one has begun, those count that were assigned meanwhile: they wait in the queue, behind this
         one's writes.
         """
+        self._producers.offsets_s = math.inf
         ownership = self._ownership()
         others = [a for a in self._partitions if a not in troubled and ownership.covers(a)]
         others.sort(key=lambda a: self._partitions[a].committed_at, reverse=True)

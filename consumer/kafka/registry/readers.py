@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+import fastavro.read
 from confluent_kafka.schema_registry import Schema
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.schema_registry.error import SchemaParseException, UnknownType
@@ -22,7 +23,7 @@ from confluent_kafka.schema_registry.schema_registry_client import RegisteredSch
 from consumer.events.decoding import TOO_DEEP, Undecodable
 from consumer.events.formats import debezium
 from consumer.events.formats.formats import Reader
-from consumer.events.formats.values import TooDeepError, as_json
+from consumer.events.formats.values import TooDeepError, as_json, single
 from consumer.kafka.registry.schemas import RegistryError
 
 if TYPE_CHECKING:
@@ -100,8 +101,10 @@ def client_of(fetched: Fetched) -> SchemaRegistryClient:
 
 
 def _avro(fetched: Fetched) -> Reader:
-    deserialise = AvroDeserializer(client_of(fetched), conf=_BY_ID)
-    convert = debezium.conversion(json.loads(fetched.schema.schema_str or "null"))
+    written: object = json.loads(fetched.schema.schema_str or "null")
+    schema = Schema(json.dumps(_with_single(written)), "AVRO", fetched.schema.references)
+    deserialise = AvroDeserializer(client_of(Fetched(schema, fetched.references)), conf=_BY_ID)
+    convert = debezium.conversion(written)
 
     def read(value: bytes, *, as_change: bool) -> object | Undecodable:
         try:
@@ -117,6 +120,25 @@ def _avro(fetched: Fetched) -> Reader:
         return debezium.unwrapped(event if convert is None else convert(event))
 
     return read
+
+
+_SINGLE = "engage-relay-single"
+fastavro.read.LOGICAL_READERS[f"float-{_SINGLE}"] = lambda value, *_: single(value)
+
+
+def _with_single(schema: object) -> object:
+    """Return an Avro schema whose numbers of single precision are read by `single`."""
+    match schema:
+        case "float":
+            return {"type": "float", "logicalType": _SINGLE}
+        case list():
+            return [_with_single(each) for each in schema]
+        case dict():
+            return {key: _with_single(inner) if key in _OF_TYPES else inner for key, inner in schema.items()}
+    return schema
+
+
+_OF_TYPES = ("type", "items", "values", "fields")
 
 
 def not_its_schema(error: Exception) -> Undecodable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
@@ -51,6 +51,7 @@ Watermarks = tuple[int, int]
 
 _MAY_NOT_ASK = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 _AS_BUILT = TopicRules()
+CONTROL_RIGHTS = (AclOperation.READ, AclOperation.WRITE)  # to hear what people ask, and to answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,17 +365,28 @@ def _counts(admin: AdminClient, names: Iterable[str]) -> tuple[dict[str, int], l
     return counts, forbidden
 
 
+def missing_rights(admin: AdminClient, needed: Mapping[str, Collection[AclOperation]]) -> list[str]:
+    """Return what we may not do with these topics, a text for each (KIP-430). Raises KafkaException.
+
+    A topic that we may describe may still be closed to our reads. Where the broker does not tell, nothing is missing.
+    """
+    described = admin.describe_topics(
+        TopicCollection(list(needed)), include_authorized_operations=True, request_timeout=RIGHTS_TIMEOUT_S
+    )
+    missing = []
+    for name, wanted in needed.items():
+        granted = _wait(described[name], name).authorized_operations
+        if granted and (lacking := set(wanted) - set(granted)):
+            missing.append(f"{' and '.join(sorted(each.name.title() for each in lacking))} {name}")
+    return missing
+
+
 def _may_write(admin: AdminClient, name: str) -> bool:
     """Tell whether we may write a topic. Where the broker does not say, we may: a write says so later."""
-    # librdkafka's mock cluster never answers this.
-    described = admin.describe_topics(
-        TopicCollection([name]), include_authorized_operations=True, request_timeout=RIGHTS_TIMEOUT_S
-    )
     try:
-        granted = described[name].result(CALL_TIMEOUT_S).authorized_operations
-    except (KafkaException, TimeoutError):
+        return not missing_rights(admin, {name: (AclOperation.WRITE,)})
+    except KafkaException:  # librdkafka's mock cluster never answers this
         return True
-    return not granted or AclOperation.WRITE in granted
 
 
 def _await_visible(admin: AdminClient, made: dict[str, int], altered: dict[str, dict[str, str]]) -> None:

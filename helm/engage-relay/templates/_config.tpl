@@ -1,5 +1,5 @@
 {{/*
-The relay's configuration file: `config`, and where the secrets' files are.
+The relay's configuration file: `config`, where the secrets' files are, and the name that stands for all pods.
 
 A secret's file lies at /run/secrets/engage-relay/engage/{connection} or .../kafka/{property}. librdkafka itself reads
 the properties that end in `.location`; of the others the relay does, by `{property}.file`.
@@ -13,6 +13,10 @@ the properties that end in `.location`; of the others the relay does, by `{prope
 {{- range $property, $secret := .Values.secrets.kafka -}}
 {{- $name := ternary $property (printf "%s.file" $property) (hasSuffix ".location" $property) -}}
 {{- $_ := set $config.kafka $name (printf "/run/secrets/engage-relay/kafka/%s" $property) -}}
+{{- end -}}
+{{- if and (include "engage-relay.hasService" .) (not (hasKey ($config.admin | default dict) "instances")) -}}
+{{- $url := printf "http://%s:%s" (include "engage-relay.fullname" .) (include "engage-relay.adminPort" .) -}}
+{{- $_ := set $config "admin" (merge (dict "instances" (list $url)) ($config.admin | default dict)) -}}
 {{- end -}}
 {{ toYaml $config }}
 {{- with .Values.config.routes }}

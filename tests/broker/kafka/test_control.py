@@ -6,10 +6,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from consumer.core.pauses import Pause
-from consumer.kafka.control.control import Record, read_controls, write_controls
+from consumer.core.requests import Request, done
+from consumer.kafka.control import asking
+from consumer.kafka.control.asking import TooManyOpenError, ask
+from consumer.kafka.control.control import Record, new_id, read_controls, write_controls
 from consumer.kafka.control.reader import ControlReader
-from consumer.kafka.control.records import pause_key, pause_value
+from consumer.kafka.control.records import pause_key, pause_value, request_key, request_value
 from consumer.kafka.facts import ControlNotRead, ControlRead, Fact
 from consumer.kafka.topics.topics import create
 from tests.support.sandbox import Sandbox, SandboxFactory, control_topic
@@ -76,3 +81,85 @@ def test_a_topic_that_is_not_there_is_said_and_read_once_it_is(sandboxes: Sandbo
         assert all(isinstance(each, ControlNotRead) for each in reported())
         create(sandbox.admin, [sandbox.topics], control=topic_of(sandbox))
         until(lambda: isinstance(reported()[-1], ControlRead), "it is read")
+
+
+# -- what a command asks for ------------------------------------------------------------------------------------------
+
+
+def requests(count: int) -> list[Request]:
+    return [
+        Request(
+            id=new_id(float(number)),
+            what="send_again",
+            topic="orders",
+            partition=0,
+            offset=number,
+            reason="a test",
+            asked_by="redrive",
+            asked=1.0,
+        )
+        for number in range(count)
+    ]
+
+
+def test_whoever_does_not_wait_writes_nothing_beyond_what_may_be_open(
+    sandboxes: SandboxFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each relay keeps what is open in memory: `resend --withheld --no-wait` wrote whatever there was."""
+    monkeypatch.setattr(asking, "MAX_OPEN", 3)
+    sandbox = sandboxes()
+    at = sandbox.properties, topic_of(sandbox)
+    with pytest.raises(TooManyOpenError, match="these are 4 requests; 3 may be open at a time"):
+        list(ask(*at, requests(4), wait_s=0))
+    assert not read_controls(*at).requests
+    assert [each.answer for each in ask(*at, requests(2), wait_s=0)] == [None, None]
+    with pytest.raises(TooManyOpenError, match="these are 2 requests, and 2 are open"):
+        list(ask(*at, requests(2), wait_s=0))
+    for _ in range(2):  # one is always taken, also where no more may be open
+        list(ask(*at, requests(1), wait_s=0))
+    assert len(read_controls(*at).requests) == 4
+
+
+def test_whoever_waits_asks_for_more_as_earlier_ones_are_answered_whoever_asked_for_them(
+    sandboxes: SandboxFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "MAX_OPEN", 3)
+    sandbox = sandboxes()
+    at = sandbox.properties, topic_of(sandbox)
+    another, *ours = requests(8)
+    list(ask(*at, [another], wait_s=0))
+    most_open, told = 0, []
+    ended = threading.Event()
+
+    def relay() -> None:
+        """Answer what is open, now and then."""
+        nonlocal most_open
+        while not ended.is_set():
+            open_ = read_controls(*at).requests
+            most_open = max(most_open, len(open_))
+            answered = [each for each in open_.values() if each != another][:2]
+            write_controls(*at, [Record(request_key(each), request_value(each, done("yes"), 1.0)) for each in answered])
+
+    thread = threading.Thread(target=relay)
+    thread.start()
+    try:
+        told = [each.answer for each in ask(*at, ours, wait_s=30)]
+    finally:
+        ended.set()
+        thread.join()
+    assert told == [done("yes")] * 7
+    assert most_open == 3
+    assert read_controls(*at).requests == {another.id: another}
+
+
+def test_what_was_never_asked_for_is_not_called_open(
+    sandboxes: SandboxFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "MAX_OPEN", 1)
+    sandbox = sandboxes()
+    at = sandbox.properties, topic_of(sandbox)
+    first, second = ask(*at, requests(2), wait_s=0.5)
+    assert first.answer is None
+    assert second.answer is not None
+    assert "it was not asked for: 1 requests are open, and nobody answers" in second.answer.detail
+    assert list(read_controls(*at).requests) == [first.request.id]

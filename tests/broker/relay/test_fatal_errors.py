@@ -5,6 +5,7 @@ confluent-kafka hands it out as a *message* whose code is `_FATAL`, with `fatal(
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from consumer.kafka.facts import Fact, Failed
 from consumer.kafka.source.membership import Membership
 from tests.support.engage import Engage
 from tests.support.events import event, order_id, publish
+from tests.support.figures import Figures
 from tests.support.relay_process import RelayProcess, configuration, written
 from tests.support.sandbox import Sandbox, SandboxFactory
 from tests.support.waiting import until
@@ -121,7 +123,7 @@ def test_a_fatal_error_is_one_by_its_code_whatever_its_flag_says(fatal: bool) ->
 
 @pytest.mark.parametrize("protocol", [{}, NEW_PROTOCOL], ids=["classic", "consumer"])
 def test_of_two_idle_instances_of_one_name_one_ends_and_the_other_serves(
-    protocol: Mapping[str, str], sandboxes: SandboxFactory, tmp_path: Path
+    protocol: Mapping[str, str], sandboxes: SandboxFactory, tmp_path: Path, figures: Figures
 ) -> None:
     """The fenced one must not stay, Ready, and keep polling Engage beside its successor."""
     sandbox = sandboxes()
@@ -129,6 +131,8 @@ def test_of_two_idle_instances_of_one_name_one_ends_and_the_other_serves(
     with Engage() as engage, relay_of(tmp_path, sandbox, engage, kafka) as first:
         first.wait_until_owning(1)
         with relay_of(tmp_path, sandbox, engage, kafka) as second:
+            begun = time.monotonic()
             until(lambda: not (first.running and second.running), "one of the two ends")
+            figures(exit_code=1, ended_after=f"{time.monotonic() - begun:.1f} s")
             assert (second if first.running else first).wait() == ExitCode.FAILED
             assert_served(sandbox, engage, "the other one")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.support.books import Books
 from tests.support.engage import Engage
 from tests.support.events import event, order_id, publish
+from tests.support.figures import Figures
 from tests.support.relay_thread import RelayThread
 from tests.support.sandbox import Sandbox, SandboxFactory
 from tests.support.waiting import until
@@ -24,7 +25,7 @@ def publish_orders(sandbox: Sandbox, engage: Engage, connection: str, orders: li
 
 
 def test_what_a_hanging_connection_has_beyond_its_share_is_parked_and_comes_back_in_order(
-    sandboxes: SandboxFactory,
+    sandboxes: SandboxFactory, figures: Figures
 ) -> None:
     sandbox = sandboxes(partitions=2)
     hung = [order_id(f"hung-{number}") for number in range(ORDERS)]
@@ -39,6 +40,7 @@ def test_what_a_hanging_connection_has_beyond_its_share_is_parked_and_comes_back
             publish_orders(sandbox, good, "default", served, 1)
             until(lambda: len(good.accepted) == SERVED, "the other connection is served")
             assert relay.metric("source_paused") == 0
+            parked = relay.metric("parked_actions", connection="hanging")
             assert relay.metric("parked_bytes", connection="hanging") > 0
         assert len(books.read().live) == ORDERS * EACH
         with RelayThread(sandbox, urls, max_pending=LIMIT) as relay:
@@ -53,3 +55,4 @@ def test_what_a_hanging_connection_has_beyond_its_share_is_parked_and_comes_back
         for order in hung:
             assert bad.events_of(order) == list(range(1, EACH + 1))
         assert books.dead_letters == []
+        figures(pending=ORDERS * EACH, parked=int(parked), served_beside_them=SERVED, out_of_order=0)

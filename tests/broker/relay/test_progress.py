@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import get_args
@@ -11,6 +12,7 @@ import structlog.testing
 from consumer.core.progress import StallReason
 from tests.support.engage import Engage
 from tests.support.events import event, order_id, publish
+from tests.support.figures import Figures
 from tests.support.relay_thread import RelayThread
 from tests.support.sandbox import Sandbox, SandboxFactory
 from tests.support.waiting import PATIENCE_S, until
@@ -39,7 +41,9 @@ def stands_still(relay: RelayThread, reason: StallReason, sandbox: Sandbox) -> b
     )
 
 
-def test_a_consumer_that_fetches_nothing_and_reports_nothing_is_found(sandboxes: SandboxFactory) -> None:
+def test_a_consumer_that_fetches_nothing_and_reports_nothing_is_found(
+    sandboxes: SandboxFactory, figures: Figures
+) -> None:
     """The group is joined, the partition is ours, no error comes: only the missing progress tells."""
     sandbox = sandboxes()
     with (
@@ -51,7 +55,9 @@ def test_a_consumer_that_fetches_nothing_and_reports_nothing_is_found(sandboxes:
         until(lambda: engage.accepted, "the first action is accepted")
         relay.on_consumer(lambda consumer: consumer.pause(consumer.assignment()))
         publish(sandbox, orders(engage, range(5)))
+        since = time.monotonic()
         until(partial(stands_still, relay, "unknown", sandbox), "it is named")
+        figures(named_after=f"{time.monotonic() - since:.1f} s", of=f"{STALL_S:g} s")
 
         def said() -> list[str]:
             return [str(each["partitions"]) for each in logs if each["event"] == "partitions stand still"]

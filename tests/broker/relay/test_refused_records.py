@@ -9,6 +9,7 @@ from schemas.dead_letter import Reason
 from tests.support.books import Books
 from tests.support.engage import Engage
 from tests.support.events import Raw, event, order_id, publish_raw
+from tests.support.figures import Figures
 from tests.support.relay_thread import RelayThread
 from tests.support.sandbox import Sandbox, SandboxFactory
 from tests.support.waiting import until
@@ -21,7 +22,7 @@ def set_policy(sandbox: Sandbox, policy: str) -> None:
 
 
 def test_a_dead_letter_that_its_topic_refuses_stops_no_other_event_and_outlives_a_restart(
-    sandboxes: SandboxFactory,
+    sandboxes: SandboxFactory, figures: Figures
 ) -> None:
     """A compacted topic takes no record without a key."""
     sandbox = sandboxes(dead_letters={"cleanup.policy": "compact"})
@@ -40,6 +41,8 @@ def test_a_dead_letter_that_its_topic_refuses_stops_no_other_event_and_outlives_
                 "the refused dead letters are counted",
             )
             assert (relay.registry.get_sample_value("engage_relay_dead_letters_refused_total", topic) or 0) >= 3
+            aborted = relay.registry.get_sample_value("engage_relay_transactions_aborted_total")
+            figures(refused=len(bad), accepted_beside_them=len(orders), transactions_aborted=aborted)
         assert [each.value for each in books.read().dead_letters] == [b"garbage with a key"]
         waiting = pending_actions(sandbox.properties, [sandbox.topics], Filter(state="refused"))
         assert [each.offset for each in waiting if isinstance(each, Pending)] == [0, 6, 8]

@@ -19,6 +19,7 @@ from schemas.dead_letter import Reason
 from tests.support.books import Books
 from tests.support.engage import Asked, Engage, Reply, ScriptedEngage, tagged_order
 from tests.support.events import CUSTOMER, Raw, event, order_id, publish, publish_raw
+from tests.support.figures import Figures
 from tests.support.relay_thread import LoopFactory, RelayThread
 from tests.support.sandbox import Sandbox, SandboxFactory, TopicFactory
 from tests.support.waiting import PATIENCE_S, until
@@ -210,7 +211,7 @@ def test_events_that_no_route_wants_and_tombstones_are_ignored_and_counted(sandb
 
 
 def test_what_a_second_relay_on_the_source_redrives_is_not_mailed_again_by_the_first(
-    sandboxes: SandboxFactory, topics: TopicFactory
+    sandboxes: SandboxFactory, topics: TopicFactory, figures: Figures
 ) -> None:
     """Staging reads production's source. Its redrive writes to the source, which production reads."""
     sandbox = sandboxes()
@@ -228,6 +229,7 @@ def test_what_a_second_relay_on_the_source_redrives_is_not_mailed_again_by_the_f
         until(lambda: engage.events_of(ours) == [1], "what was redriven from its own dead letters is sent")
         assert engage.events_of(order) == [1]
         assert relay.metric("foreign_redrives_ignored_total", topic=source) == 1
+        figures(ignored=1, sent=len(engage.accepted))
 
 
 def redrive_one(sandbox: Sandbox, topics: RelayTopics, order: str) -> None:

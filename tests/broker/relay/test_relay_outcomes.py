@@ -21,6 +21,7 @@ from schemas.dead_letter import Reason
 from tests.support.books import Books
 from tests.support.engage import Asked, Engage, Reply, ScriptedEngage, tagged_order
 from tests.support.events import event, order_id, publish
+from tests.support.figures import Figures
 from tests.support.relay_thread import QUICK, RelayThread
 from tests.support.sandbox import SandboxFactory
 from tests.support.waiting import until
@@ -223,7 +224,9 @@ def test_an_action_is_accepted_by_its_status_line_whatever_becomes_of_the_body(s
         assert (engage.events_of(ORDER), books.dead_letters) == ([1], [])
 
 
-def test_one_action_that_is_forbidden_stops_no_other_and_ends_at_the_deadline(sandboxes: SandboxFactory) -> None:
+def test_one_action_that_is_forbidden_stops_no_other_and_ends_at_the_deadline(
+    sandboxes: SandboxFactory, figures: Figures
+) -> None:
     sandbox = sandboxes()
     poison, orders = order_id("poison"), [order_id(number) for number in range(60)]
     replies = Answers(actions=(Reply(202),))
@@ -241,6 +244,7 @@ def test_one_action_that_is_forbidden_stops_no_other_and_ends_at_the_deadline(sa
         assert dead_letter.reason is Reason.FORBIDDEN
         assert dead_letter.why.sends >= MIN_TRIES
         assert len(engage.actions()) == len(orders) + dead_letter.why.sends
+        figures(refused=1, sent_times=dead_letter.why.sends, accepted_beside_it=len(orders), connection_suspended=0)
 
 
 def test_a_stale_tag_is_replaced_by_the_newest_and_the_action_accepted_once(sandboxes: SandboxFactory) -> None:

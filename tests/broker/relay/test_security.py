@@ -326,6 +326,22 @@ def test_check_config_names_each_right_that_is_missing(
             assert any(name in what for what in failed), (name, failed)
 
 
+@pytest.mark.parametrize("operation", ["READ", "WRITE"])
+def test_both_checks_name_a_right_on_the_control_topic_that_is_missing(
+    secured: SecuredBroker, sandboxes: SandboxFactory, tmp_path: Path, operation: str
+) -> None:
+    """Without Write nobody's request is carried out, and `topics check` said that all is well."""
+    sandbox = sandboxes(broker=secured.broker)
+    control = control_topic(sandbox.properties["group.id"])
+    lacks = [each for each in rights("run", sandbox) if (each.name, each.operation) != (control, operation)]
+    secured.grant(*lacks)
+    config = written(tmp_path, configuration(sandbox, "http://127.0.0.1:1", kafka=secured.scram(PASSWORD)))
+    for command in (("topics", "check"), ("check-config", "--online")):
+        told = engage_relay(tmp_path, config, *command)
+        assert told.returncode == 1
+        assert f"rights: may not {operation.title()} {control}" in told.stdout + told.stderr
+
+
 # Engage behind TLS
 
 

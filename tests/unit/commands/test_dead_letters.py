@@ -11,7 +11,7 @@ import yaml
 
 from consumer.core.requests import Answer, DeadLetterId, Request, done, refused
 from consumer.errors import ExitCode
-from consumer.kafka.control.asking import Told
+from consumer.kafka.control.asking import Told, TooManyOpenError
 from consumer.kafka.dead_letters.redrive import Coordinates, Redrive, Result
 from tests.unit.commands.calling import called
 
@@ -136,6 +136,21 @@ def test_the_relay_is_asked_and_its_answer_is_told(
     assert (result.exit_code, result.stdout) == (code, f"{AT}: {told}\n")
     assert ("nobody answered" in result.stderr) is (answer is None)
     assert called("dead-letters", "redrive", "--all", "--no-wait").exit_code == (code if answer else 0)
+
+
+def test_too_many_for_one_that_does_not_wait_are_refused_and_it_is_said_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def ask(*_: object, wait_s: float) -> Iterator[Told]:
+        raise TooManyOpenError("these are 1001 requests; 1000 may be open at a time")
+        yield
+
+    monkeypatch.setattr("consumer.kafka.dead_letters.redrive.requests_for", lambda *_: iter([request(3)]))
+    monkeypatch.setattr("consumer.kafka.control.asking.ask", ask)
+    monkeypatch.setattr("consumer.commands.dead_letters.reach", lambda _: None)
+    result = called("dead-letters", "redrive", "--all", "--no-wait")
+    assert (result.exit_code, result.stdout) == (ExitCode.CONFIGURATION, "")
+    assert "1000 may be open at a time. Nothing was written. Leave --no-wait out" in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--why", "x", "--to-source"], ["--no-wait", "--only-mark"], ["--why", " "]])

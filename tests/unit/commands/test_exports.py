@@ -178,6 +178,8 @@ def test_tabs_inside_json_do_not_make_an_export_of_it() -> None:
     [
         (f"A-1:{VALUE}", "stand before the JSON value"),
         (f"A-1|{VALUE}", "stand before the JSON value"),
+        ("% Reached end of topic orders [0] at offset 3: exiting", "what the tool itself says"),
+        ("Processed a total of 3 messages", "what the tool itself says"),
         (f"% Reached end {VALUE}", "stand before the JSON value"),
         (json.dumps({**KCAT, "payload": "\ufffd"}, ensure_ascii=False), "not UTF-8"),
         (json.dumps({**KCAT, "headers": ["odd"]}), "not a record's"),

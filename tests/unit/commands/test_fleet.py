@@ -11,10 +11,10 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from consumer.admin import server
+from consumer.admin import fleet, server
 from consumer.admin.server import AdminServer, Health
 from consumer.admin.status import Identity
-from consumer.commands.status import fleet
+from consumer.commands.status.fleet import COLUMNS
 from consumer.telemetry.metrics import PartitionFigures
 from tests.unit.admin import status_sample
 from tests.unit.commands.calling import called, json_lines
@@ -56,7 +56,7 @@ def test_all_instances_are_shown_side_by_side(start: Start) -> None:
     done = called("status", "--all", "--url", second, "--url", first)
     assert done.exit_code == 0
     head, *rows = [line.split("\t") for line in done.stdout.splitlines()]
-    assert tuple(head) == fleet.COLUMNS
+    assert tuple(head) == COLUMNS
     shown = [dict(zip(head, row, strict=True)) for row in rows]
     assert [each["instance"] for each in shown] == ["relay-0", "relay-1"]
     assert {each["group"] for each in shown} == {"engage-relay"}

@@ -19,10 +19,10 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 
 from consumer.admin import server
+from consumer.admin.fleet import StatusError
 from consumer.admin.server import AdminServer, Health
 from consumer.admin.status import Status, status_of
 from consumer.commands.status import display as status_display
-from consumer.commands.status.display import StatusError
 from consumer.errors import ExitCode
 from consumer.telemetry.metrics import ConnectionFigures, PartitionFigures, Snapshot
 from consumer.telemetry.rolling import Flow

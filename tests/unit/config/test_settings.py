@@ -826,6 +826,30 @@ def test_the_users_routes_come_first_and_null_switches_a_built_in_off(relay: Wor
     assert effective["confirmed"].action == "Custom"
 
 
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ({"when": "'order.shipped'"}, "when: takes every event: a text by itself is true"),
+        ({"when": "true"}, "when: `true` names a field here"),
+        ({"order_id": "'A-1'"}, "order_id: is the same order for every event"),
+        ({"connection": "default"}, "connection: `default` names a field here: a text stands in single quotes"),
+        ({"connection": "'defualt'"}, "connection: 'defualt' is not configured; there are default"),
+    ],
+)
+def test_a_constant_where_the_event_must_be_asked_is_refused(relay: Workspace, keys: dict[str, str], why: str) -> None:
+    (error,) = relay.errors(yaml.safe_dump({"routes": {"mine": {"action": "ConfirmOrder", **keys}}}), THREE)
+    assert f"routes.mine.{why}" in error
+
+
+def test_a_route_without_a_connection_needs_the_one_that_is_called_default(relay: Workspace) -> None:
+    connections = "engage: {connections: {se: {base_url: https://se, api_key: k}}}\n"
+    (error,) = relay.errors(connections + "routes: {mine: {action: ConfirmOrder}}", {"KAFKA_BOOTSTRAP_SERVERS": "x:1"})
+    assert error.endswith("routes.mine.connection: 'default' is not configured; there are se")
+    relay.load(
+        connections + "routes: {mine: {action: ConfirmOrder, connection: \"'se'\"}}", {"KAFKA_BOOTSTRAP_SERVERS": "x:1"}
+    )
+
+
 def test_what_is_wrong_with_an_orders_sequence_is_told_at_its_place(relay: Workspace) -> None:
     routes = "routes:\n  mine: {action: ConfirmOrder, superseded_by: [canceled]}\n"
     (error,) = relay.errors(routes, THREE)

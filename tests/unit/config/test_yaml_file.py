@@ -102,6 +102,12 @@ def test_a_key_is_text_whatever_it_looks_like(tmp_path: Path) -> None:
     }
 
 
+def test_a_character_that_json_writes_as_two_escapes_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text('{"a\\ud83d\\ude00": "b\\ud83d\\ude00"}')
+    assert read(file).values == {"a\U0001f600": "b\U0001f600"}
+
+
 def test_a_key_that_is_written_twice_is_an_error(tmp_path: Path) -> None:
     file = read_text(tmp_path, "a:\n  b: 1\n  c: 2\n  b: 3\na: 4\n")
 
@@ -117,6 +123,7 @@ def test_a_key_that_is_written_twice_is_an_error(tmp_path: Path) -> None:
         ("a: &x 1\n", (1, 4), "anchors"),
         ("a: &x\n  b: 1\n", (1, 4), "anchors"),
         ("a: 1\nb: *x\n", (2, 4), "aliases"),
+        ('a: 1\nb: "\\ud800"\n', (2, 4), "half a surrogate pair"),
         ("a: 1\n<<: *x\n", (2, 5), "aliases"),
         ("a: !!python/object:os.system x\n", (1, 4), "tags"),
         ("a: !x [1]\n", (1, 4), "tags"),

@@ -10,7 +10,16 @@ from consumer.core.ledger.ledger import Ledger
 from consumer.core.ledger.waits import Policy
 from consumer.core.outcomes import Accepted, Ready
 from consumer.core.ownership import Assignment
-from consumer.core.parking import BLOCK, BYTES_OF_PENDING, PARKED_BYTES, Memory, ParkedRange, ParkedRecords, ToRead
+from consumer.core.parking import (
+    BLOCK,
+    BYTES_OF_PENDING,
+    MAX_READ_BYTES,
+    PARKED_BYTES,
+    Memory,
+    ParkedRange,
+    ParkedRecords,
+    ToRead,
+)
 
 OURS = Assignment("orders", 0, 1)
 NOW = 1_700_000_000.0
@@ -181,6 +190,27 @@ def test_nothing_is_read_back_without_room() -> None:
     of = ledger(connections=1)
     committed(of, fill(of, 9))
     assert of.to_read_back(NOW, BOTH) is None
+
+
+def test_of_large_records_fewer_are_read_back_at_a_time() -> None:
+    """Else 500 documents of 70 kB come at once, each several times over: as read, parsed and packed."""
+    of = ledger(actions=100_000, connections=1)
+    for place in range(2_000):
+        of.parking.park(OURS, "hanging", place, NOW)
+        of.parking.saved(OURS, "hanging", place, place, 80_000)
+    read = of.to_read_back(NOW, BOTH)
+    assert read is not None
+    assert len(read.offsets["hanging"]) == MAX_READ_BYTES // 80_000
+
+
+def test_a_record_that_is_larger_than_what_is_read_back_at_a_time_is_read_back_alone() -> None:
+    of = ledger(actions=100_000, connections=1)
+    for place in range(2):
+        of.parking.park(OURS, "hanging", place, NOW)
+        of.parking.saved(OURS, "hanging", place, place, 2 * MAX_READ_BYTES)
+    read = of.to_read_back(NOW, BOTH)
+    assert read is not None
+    assert read.offsets["hanging"] == [0]
 
 
 def test_what_is_past_its_deadline_is_read_back_without_room() -> None:

@@ -76,6 +76,14 @@ def test_json_of_any_kind_is_decoded_for_the_routes_to_judge(value: bytes) -> No
         (b'{"a": "\xe5"}', "not UTF-8 at byte 7"),
         (b'\xef\xbb\xbf{"a": "\xe5"}', "not UTF-8 at byte 10"),
         ('{"a": 1}'.encode("utf-16"), "not JSON: looks like UTF-16"),
+        ('{"a": 1}'.encode("utf-16-be"), "not JSON: looks like UTF-16"),
+        ('[{"a": 1}]'.encode("utf-16-le"), "not JSON: looks like UTF-16"),
+        ('{\n"a": 1}'.encode("utf-32"), "not JSON: looks like UTF-32"),
+        (b"\xac\xed\x00\x05t\x00\x03A-1", "not JSON: looks like a serialised Java object"),
+        (
+            b"\x03\x00" + bytes(16) + b"\x06A-1",
+            "not JSON: looks like the frame of AWS Glue's Schema Registry, which is not supported",
+        ),
         (gzip.compress(b"{}", mtime=0), "not JSON: looks like gzip"),
         (
             b'\x00\x00\x00\x01\x7b{"a":1}',

@@ -62,7 +62,18 @@ def test_truth_is_the_librarys(value: object) -> None:
     [
         ("", "is empty"),
         ("type ==", "ends too early: `type ==`"),
-        ("type = 'a'", "Unknown token '=' at column 6: `type = 'a'`"),
+        ("type = 'a'", "Unknown token '=' at column 6: `type = 'a'`; equal is `==`"),
+        (
+            "language-tag",
+            "Unknown token '-' at column 9: `language-tag`; a name with it stands in double quotes, a text in single"
+            " quotes",
+        ),
+        (
+            "type == “a”",
+            "Unknown token “ at column 9: `type == “a”`; a text stands in straight single quotes",
+        ),
+        ("a or b", "unexpected or at column 3: `a or b`; write `||`"),
+        ("a > 100", "unexpected 100 at column 5: `a > 100`; a number stands in backticks, `100`"),
         ("a..b", "unexpected . at column 3: `a..b`"),
         ("a b", "unexpected b at column 3: `a b`"),
         ("type == 'a", "Unclosed ' delimiter at column 9: `type == 'a`"),
@@ -130,7 +141,7 @@ def test_quotes_where_only_a_name_can_be_meant_are_none_of_them(text: str) -> No
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("length(a)", "failed: length() was given a wrong number"),
+        ("length(a)", "failed: length() was given a number"),
         ("a < b", "failed: it compares a text with a number; number() makes one of a text"),
         ("to_number('1e999')", "gave something that is not JSON"),
         ("{x: [to_number('-1e999')]}", "gave something that is not JSON"),
@@ -219,7 +230,8 @@ def test_a_decimal_of_debezium_is_written_with_all_its_digits() -> None:
         ("decimal('TZA=', `2.5`)", "failed: decimal() was given no base64"),
         ("decimal('TZA=', `20000`)", "failed: decimal() was given no base64"),
         ("split(secret, '')", "failed: split() needs a separator"),
-        ("lower(`7`)", "failed: lower() was given a wrong number"),
+        ("join('-', [`null`, 'SE'])", "failed: join() was given null"),
+        ("lower(`7`)", "failed: lower() was given a number"),
     ],
 )
 def test_a_function_that_fails_says_so_without_contents(text: str, why: str) -> None:

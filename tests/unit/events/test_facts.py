@@ -41,6 +41,24 @@ def test_the_same_news_written_again_is_one_fact() -> None:
     assert fact(SHIPPED) == fact(again) == "ConfirmShipment A-1"
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"packageIds": [7]}, {"packageIds": [7, 8]}),
+        ({"tracking_numbers": ["J1", "J2"]}, {"tracking_numbers": ["J3"]}),
+        ({"tracking": {"number": "J1", "carrier": "DHL"}}, {"tracking": {"number": "J2", "carrier": "DHL"}}),
+        ({"parcels": [{"id": 1}]}, {"parcels": [{"id": 2}]}),
+    ],
+)
+def test_parcels_that_are_named_in_a_list_or_an_object_are_facts_of_their_own(first: Event, second: Event) -> None:
+    assert fact({**SHIPPED, "data": first}) != fact({**SHIPPED, "data": second})
+
+
+def test_a_parcel_with_an_id_is_the_same_fact_whatever_else_is_said_of_it() -> None:
+    first, later = ({**SHIPPED, "data": {"parcel": {"id": 1, "state": state}}} for state in ("sent", "on its way"))
+    assert fact(first) == fact(later) == "ConfirmShipment A-1 1"
+
+
 @pytest.mark.parametrize("field", ["trackingNumber", "tracking_number", "parcelId", "shipment", "fulfillment-id"])
 def test_two_parcels_of_an_order_are_two_facts(field: str) -> None:
     first, second = ({**SHIPPED, "data": {field: parcel, "note": "x"}} for parcel in ("P-1", "P-2"))

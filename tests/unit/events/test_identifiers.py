@@ -65,6 +65,12 @@ def test_no_server_climbs_out_of_an_id_that_passes(raw_id: str, decodings: int) 
         ("\uff21-1", "has characters that look like plain ones"),
         ("\u0410-1B", "mixes alphabets whose letters look alike"),
         *((plain, None) for plain in ("A-1", "Ordnr-åäö", "注文-1", "🧦", "a b", "#1001", "2026/1", "Заказ-1")),
+        ("АВС-1", "has letters of another alphabet that look like Latin ones"),  # noqa: RUF001 - Cyrillic
+        ("Α-1", "has letters of another alphabet that look like Latin ones"),  # noqa: RUF001 - Greek
+        ("Заказ-1", None),
+        ("undefined", "is a word that programs write for what is not there"),
+        ("null", "is a word that programs write for what is not there"),
+        ("[object Object]", "is a word that programs write for what is not there"),
     ],
 )
 def test_an_id_that_engage_may_know_by_another_spelling_gets_a_hint(raw_id: str, hint: str | None) -> None:

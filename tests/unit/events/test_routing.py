@@ -238,7 +238,7 @@ def test_when_follows_jmespaths_truth(when: str, takes: bool) -> None:
 
 def test_a_when_that_fails_dead_letters_the_event_instead_of_passing_it() -> None:
     assert wrong_parcel(when="starts_with(number, '1')") == (
-        "when: expression `starts_with(number, '1')` failed: starts_with() was given a wrong number"
+        "when: expression `starts_with(number, '1')` failed: starts_with() was given a number"
     )
 
 
@@ -364,6 +364,22 @@ def test_an_order_action_that_a_route_writes_itself_is_noted(order: str) -> None
     assert note.startswith("order: the document has an orderAction of its own")
 
 
+@pytest.mark.parametrize(
+    ("when", "noted"),
+    [
+        ("type == order.shipped", True),
+        ("status.from != status.to", False),
+        ("type == event.kind", False),
+        ("headers.kind == order.kind", False),
+        ("type == 'order.shipped'", False),
+    ],
+)
+def test_a_path_that_may_be_a_text_without_its_quotes_is_noted(when: str, noted: bool) -> None:
+    notes = list(notes_on(RouteRule(action="ConfirmOrder", when=when)))
+    about = "when: it compares type with the field order.shipped; a text stands in single quotes, 'order.shipped'"
+    assert notes == [about] * noted
+
+
 @pytest.mark.parametrize("order", ["document", "{orderId: id}", "{lines: lines[].{orderAction: x}}", None])
 def test_a_document_whose_fields_are_unknown_or_others_is_not_noted(order: str | None) -> None:
     assert list(notes_on(RouteRule(action="ConfirmOrder", order=order))) == []
@@ -426,12 +442,12 @@ def test_an_event_without_a_time_has_its_records_and_nothing_is_counted() -> Non
         (
             {"language": "length(number)"},
             {},
-            "language: expression `length(number)` failed: length() was given a wrong number",
+            "language: expression `length(number)` failed: length() was given a number",
         ),
         (
             {"data": "length(number)"},
             {},
-            "data: expression `length(number)` failed: length() was given a wrong number",
+            "data: expression `length(number)` failed: length() was given a number",
         ),
         ({"data": "&number"}, {}, "data: expression `&number` gave something that is not JSON"),
     ],

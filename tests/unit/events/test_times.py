@@ -28,6 +28,7 @@ SECONDS = int(MOMENT.timestamp())
         *(str(SECONDS), str(SECONDS * 10**3), str(SECONDS * 10**6), f"{SECONDS}.0"),
         *(f"/Date({SECONDS * 1000})/", f"/Date({SECONDS * 1000}+0100)/"),
         *("2026-11-03 09:30:00 +0000 UTC", "2026-11-03 10:30:00 +0100 CET", "2026-11-03T10:30:00 Europe/Stockholm"),
+        "2026-11-03 10:30:00.0000001 +0100 CET m=+0.001234",
         *("20261103093000Z", "20261103103000+0100", {"_seconds": SECONDS, "_nanoseconds": 0}),
         {"date": "2026-11-03 10:30:00.000000", "timezone_type": 3, "timezone": "Europe/Stockholm"},
         {"date": "2026-11-03 10:30:00.000000", "timezone_type": 1, "timezone": "+01:00"},
@@ -64,9 +65,11 @@ def test_a_date_is_midnight_in_its_zone() -> None:
         ("2026-11-03T24:00:00Z", datetime(2026, 11, 4, tzinfo=UTC)),
         ("2016-12-31T23:59:60Z", datetime(2017, 1, 1, tzinfo=UTC)),
         ("2026-11-03T09:30:00.123456789Z", MOMENT + timedelta(microseconds=123456)),
+        (SECONDS + 0.123, MOMENT + timedelta(milliseconds=123)),  # as a double it is a hair less
+        (f"{SECONDS}.123", MOMENT + timedelta(milliseconds=123)),
     ],
 )
-def test_the_edges_of_a_clock(value: str, moment: datetime) -> None:
+def test_the_edges_of_a_clock(value: object, moment: datetime) -> None:
     assert read_time(value) == moment
 
 

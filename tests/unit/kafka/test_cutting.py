@@ -7,7 +7,7 @@ import random
 import pytest
 
 from consumer.core.ownership import Assignment
-from consumer.kafka.journal.cutting import by_partition, fitting, halves
+from consumer.kafka.journal.cutting import by_partition, by_topic, fitting, halves
 from consumer.kafka.journal.writes import DeadLetter, Position, Put, Write, size_of
 from consumer.kafka.records import DeadLetterRecord
 from schemas.dead_letter import Reason
@@ -57,6 +57,15 @@ def test_partitions_are_cut_by_their_topic_first() -> None:
 
     assert cut is not None
     assert [{write.assignment.topic for write in part} for part in cut] == [{"orders"}, {"returns"}]
+
+
+def test_a_topic_is_not_cut_where_topics_are() -> None:
+    writes: list[Write] = [Position(each, 1) for each in (*ORDERS, *RETURNS)]
+    cut = by_topic(writes)
+
+    assert cut is not None
+    assert [{write.assignment for write in part} for part in cut] == [set(ORDERS), set(RETURNS)]
+    assert by_topic(cut[0]) is None
 
 
 def test_a_partition_alone_is_not_cut() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from typing import TypeVar
 from unittest.mock import Mock
 
 import pytest
@@ -12,34 +13,40 @@ from consumer.core.clock import steady_clock
 from consumer.core.ownership import Assignment, Ownership
 from consumer.kafka.facts import Dropped, Fact, GivenUp
 from consumer.kafka.journal.producers import RefusedError
-from consumer.kafka.journal.transactions import REFUSALS, Transactions, _Batch
+from consumer.kafka.journal.transactions import OFFSETS_AGAIN_S, REFUSALS, Transactions, _Batch
 from consumer.kafka.journal.writes import Begin, Position, Put, Write
 from consumer.kafka.topics.topics import RelayTopics
 from schemas.pending_action import SourceIdentity
 
-REFUSED, OTHER = Assignment("orders", 0, 1), Assignment("orders", 1, 1)
+REFUSED, OTHER = Assignment("orders", 0, 1), Assignment("returns", 0, 1)
+BESIDE = [Assignment("orders", number, 1) for number in range(1, 12)]  # of the same topic
+F = TypeVar("F", bound=Fact)
 
 
 class Refusing(Transactions):
-    """Its broker refuses one partition so often, and takes another one meanwhile if that is `served`."""
+    """Its broker refuses a topic's offsets so often, and takes another one's meanwhile if that is `served`."""
 
     def __init__(self, times: float, *, served: bool = True) -> None:
         self._times, self._served = times, served
         self.reported: list[Fact] = []
         self.paused: list[float] = []
         self.taken: list[Write] = []
-        owned = {("orders", 0): 1, ("orders", 1): 1}
+        self.refused_within_s: list[float] = []
+        all_of_them = [REFUSED, *BESIDE, OTHER]
+        owned = {(each.topic, each.partition): 1 for each in all_of_them}
         super().__init__(
             Mock(),
-            topics={"orders": RelayTopics("orders", "delay", "dead-letters", "outcomes")},
-            identities={"orders": SourceIdentity(group="g", topic="orders")},
+            topics={
+                name: RelayTopics(name, f"{name}.delay", "dead-letters", "outcomes") for name in ("orders", "returns")
+            },
+            identities={name: SourceIdentity(group="g", topic=name) for name in ("orders", "returns")},
             ownership=lambda: Ownership(b"CGMDv2:" + (1).to_bytes(4, sys.byteorder), owned),
             clock=steady_clock(),
             pause=self._wait,
             report=self.reported.append,
             replace_too_large=Mock(),
         )
-        self.settle([Begin(REFUSED, [], 0, 0), Begin(OTHER, [], 0, 0)])
+        self.settle([Begin(each, [], 0, 0) for each in all_of_them])
 
     def _wait(self, seconds: float) -> None:
         self.paused.append(seconds)
@@ -47,9 +54,10 @@ class Refusing(Transactions):
             self._times, self._served = 0, True
 
     def _commit(self, batches: list[_Batch], ownership: Ownership, transaction: str) -> None:
-        is_refused = any(batch.assignment == REFUSED for batch in batches)
+        is_refused = any(batch.assignment.topic == "orders" for batch in batches)
         if is_refused and self._times > 0:
             self._times -= 1
+            self.refused_within_s.append(self._producers.offsets_s)
             raise RefusedError("UNKNOWN_TOPIC_OR_PART", whole_topic=True)
         if not is_refused and not self._served:
             raise RefusedError("UNKNOWN_TOPIC_OR_PART", whole_topic=True)
@@ -58,7 +66,7 @@ class Refusing(Transactions):
         super()._transact(writes, ownership)
         self.taken += [write for write in writes if not isinstance(write, Position)]
 
-    def of(self, kind: type[Fact]) -> list[Fact]:
+    def of(self, kind: type[F]) -> list[F]:
         return [fact for fact in self.reported if isinstance(fact, kind)]
 
 
@@ -70,7 +78,8 @@ def test_a_topic_that_was_made_again_between_the_refusal_and_the_look_at_the_oth
     transactions.settle([write])
 
     assert transactions.taken == [write]
-    assert transactions.of(GivenUp) == transactions.of(Dropped) == []
+    assert not transactions.of(GivenUp)
+    assert not transactions.of(Dropped)
 
 
 def test_a_partition_that_is_refused_again_and_again_while_others_are_served_is_given_up() -> None:
@@ -79,9 +88,19 @@ def test_a_partition_that_is_refused_again_and_again_while_others_are_served_is_
     following = Put(OTHER, b"0:0:r", b"pending", next_offset=1)
     transactions.settle([following])
 
-    assert len(transactions.of(GivenUp)) == 1
+    assert REFUSED in {each.assignment for each in transactions.of(GivenUp)}
     assert transactions.taken == [following]
     assert sum(transactions.paused) < 1.0
+
+
+def test_the_others_wait_for_a_deleted_topic_once_however_many_partitions_it_has() -> None:
+    """A refusal takes all of the transaction's time: librdkafka asks again until then whether the topic is there."""
+    transactions = Refusing(math.inf)
+    transactions.settle([Put(each, b"0:0:r", b"pending", next_offset=1) for each in (REFUSED, *BESIDE, OTHER)])
+
+    assert {each.assignment for each in transactions.of(GivenUp)} == {REFUSED, *BESIDE}
+    assert transactions.refused_within_s == [math.inf, *[OFFSETS_AGAIN_S] * REFUSALS]
+    assert [write.assignment for write in transactions.taken] == [OTHER]
 
 
 def test_while_nobody_is_served_nothing_is_dropped() -> None:

@@ -82,6 +82,20 @@ def test_a_damaged_or_cut_value_is_no_event() -> None:
     assert refused(b"\x00\xd8\x00", encoding="utf-16").startswith("not UTF-16")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "raw", "why"),
+    [
+        ("utf-16", b'{"a":1}', "not UTF-16: it looks like JSON"),
+        ("utf-16", b"A-1;shipped", "not UTF-16: it begins with byte 65"),
+        ("latin-1", '{"a":1}'.encode("utf-16"), "not Latin-1: it looks like UTF-16"),
+        ("latin-1", gzip.compress(b"{}", mtime=0), "not Latin-1: it looks like gzip"),
+        ("utf-8", '{"å":1}'.encode("utf-16"), "not UTF-8 at byte 0: it looks like UTF-16"),
+    ],
+)
+def test_bytes_of_another_encoding_never_become_a_text_that_nobody_wrote(encoding: str, raw: bytes, why: str) -> None:
+    assert refused(raw, format="plain", encoding=encoding) == why
+
+
 def test_gzip_in_several_parts_is_read_as_one() -> None:
     assert read(gzip.compress(b'{"a":') + gzip.compress(b"1}"), compression="gzip") == {"a": 1}
 
@@ -169,6 +183,33 @@ def test_data_in_base64_is_data() -> None:
     assert unpacked(b"plain words") == "plain words"
     assert unpacked(b"<a/>", datacontenttype="application/xml") == "<a/>"
     assert unpacked(b"\xff\xff") is None
+
+
+@pytest.mark.parametrize("value", [None, b"", b"null"])
+def test_a_binary_event_without_data_is_its_attributes_and_no_tombstone(value: bytes | None) -> None:
+    formats = Formats({HERE: TopicFormat(format="cloudevents")})
+    assert formats.is_event_without_value(HERE, CE_HEADERS)
+    assert formats.decode(HERE, value, CE_HEADERS) == {**CE, "data": None}
+
+
+@pytest.mark.parametrize(("form", "headers"), [("cloudevents", []), ("json", CE_HEADERS)])
+def test_without_an_events_headers_a_record_without_value_is_a_tombstone(
+    form: Any, headers: list[tuple[str, bytes | None]]
+) -> None:
+    assert not Formats({HERE: TopicFormat(format=form)}).is_event_without_value(HERE, headers)
+
+
+@pytest.mark.parametrize(("prefix", "protocol"), [("ce-", "HTTP"), ("cloudEvents:", "AMQP"), ("cloudEvents_", "AMQP")])
+def test_headers_of_another_protocol_are_recognised(prefix: str, protocol: str) -> None:
+    headers: list[tuple[str, bytes | None]] = [(f"{prefix}{name}", value.encode()) for name, value in CE.items()]
+    why = refused(b'{"orderId": "A-1"}', format="cloudevents", headers=headers)
+    assert why.endswith(f"its headers begin with `{prefix.lower()}`, as in {protocol}: in Kafka they begin with `ce_`")
+
+
+@pytest.mark.parametrize(("wrong", "found"), [(7, "a number"), ({"a": 1}, "an object")])
+def test_an_attribute_of_another_type_is_not_called_missing(wrong: object, found: str) -> None:
+    why = refused(json.dumps({**CE, "id": wrong}).encode(), format="cloudevents")
+    assert why == f"no CloudEvent: id is {found}, not a text"
 
 
 @pytest.mark.parametrize("missing", ["specversion", "id", "source", "type"])

@@ -118,6 +118,22 @@ def test_an_avro_value_is_read_with_what_its_types_mean(registry: TestRegistry) 
     }
 
 
+@pytest.mark.parametrize("price", [199.99, 0.1, 1e-7, 16777216.0, 3.4028235e38, -0.5, 123456.79])
+def test_an_avro_number_of_single_precision_leaves_as_its_writer_saw_it(registry: TestRegistry, price: float) -> None:
+    of_price = {"type": "record", "name": "Price", "fields": [{"name": "each", "type": ["null", "float"]}]}
+    order = {
+        "type": "record",
+        "name": "Prices",
+        "fields": [{"name": "float", "type": "float"}, {"name": "lines", "type": {"type": "array", "items": of_price}}],
+    }
+    registry.schemas[7] = {"schema": json.dumps(order)}
+    raw = avro(order, {"float": price, "lines": [{"each": price}, {"each": None}]})
+    event = reader(registry, 7)(framed(7, raw), as_change=False)
+    assert isinstance(event, dict)
+    assert event == {"float": pytest.approx(price, rel=1e-7), "lines": [{"each": event["float"]}, {"each": None}]}
+    assert written(event["float"]) == written(price)
+
+
 def test_json_behind_a_frame_keeps_its_numbers(registry: TestRegistry) -> None:
     read = reader(registry, 2)
     assert written(read(framed(2, b'{"total":199.00}'), as_change=False)) == b'{"total":199.00}'
