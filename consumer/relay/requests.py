@@ -8,7 +8,8 @@ Rules:
     undone where it is not.
  4. Events come first. One request is looked at at a time, and an action is sent again only while few that were asked
     for are pending (MAX_PENDING), nothing of its partition is parked, and its connection is not behind.
- 5. Where the answers cannot be written, nothing is carried out, and that is said.
+ 5. Where the answers cannot be written, nothing is carried out, and that is said. Where the topic has such an answer
+    all the same (an earlier transaction's commit request arrived late, and committed it), what it says is done.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ class Requests:
         self._asked: dict[Assignment, int] = {}  # rule 2
         self._under_way: dict[str, PutAnswer | None] = {}
         self._answered: set[str] = set()  # and not heard of yet
+        self._puts: dict[str, list[Put]] = {}  # what goes with an answer that is not known to be written
         self._not_before: dict[str, float] = {}
         self._pending: set[ActionId] = set()  # what was asked for (rule 4)
         self._look_at = 0.0
@@ -118,7 +120,16 @@ class Requests:
         self._look_at = 0.0
         self._answered &= requests.keys()
         self._not_before = {each: at for each, at in self._not_before.items() if each in requests}
+        self._catch_up()
         self._tick_soon()
+
+    def _catch_up(self) -> None:
+        """Save again what an answer says that the topic has, and the journal could not write (rule 5)."""
+        for request_id in [each for each in self._puts if each not in self._open and each not in self._under_way]:
+            puts = self._puts.pop(request_id)
+            if request_id not in self._answered and self._ledger.serves(puts[0].assignment):
+                for put in puts:
+                    self._outbox.add(put)
 
     @property
     def open(self) -> int:
@@ -285,9 +296,12 @@ class Requests:
             return
         answer = done("it is saved, and its versionTag is polled for next")
         self._settle(request, assignment, answer, now, with_next=True)
-        for number, (place, new) in enumerate(found, 1):
-            put = put_of(self._ledger.record_of(assignment, place, new, now))
-            self._outbox.add(replace(put, requested=True, with_next=number < len(found)))
+        records = (put_of(self._ledger.record_of(assignment, place, new, now)) for place, new in found)
+        puts = [replace(each, requested=True, with_next=True) for each in records]
+        puts[-1] = replace(puts[-1], with_next=False)
+        self._puts[request.id] = puts
+        for put in puts:
+            self._outbox.add(put)
         self._log.info("sent again, as a person asked", id=request.id, by=request.asked_by, why=request.reason)
 
     def _is_under_way(self, assignment: Assignment, place: int) -> bool:
@@ -334,6 +348,7 @@ class Requests:
     def committed(self, answer: PutAnswer) -> None:
         """Note that an answer is written."""
         self._under_way.pop(answer.request_id, None)
+        self._puts.pop(answer.request_id, None)
         self._refusals, self._look_at, self.refused_by = 0, 0.0, None
         self._answered.add(answer.request_id)
         self._tick_soon()
@@ -341,11 +356,13 @@ class Requests:
     def dropped(self, answer: PutAnswer) -> None:
         """Note that an answer was not written: the partition is another instance's."""
         self._under_way.pop(answer.request_id, None)
+        self._puts.pop(answer.request_id, None)
 
     def refused(self, fact: AnswersRefused) -> None:
         """Note that answers cannot be written (rule 5)."""
         for each in fact.answers:
             self._under_way.pop(each.request_id, None)
+        self._catch_up()
         wait_s = RETRY_REFUSED_S[min(self._refusals, len(RETRY_REFUSED_S) - 1)]
         self._refusals += 1
         self.refused_by = fact.why

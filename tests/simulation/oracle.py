@@ -106,6 +106,7 @@ class Oracle:
         ] = {}  # when a transaction first wrote to a delay partition that was recreated
         self._documents: dict[tuple[int, str], int] = {}  # the version that Engage has, by partition and order
         self._under_way: set[tuple[Process, Assignment, Event]] = set()  # documents without an answer
+        self._begun_early: set[Event] = set()
         self._outcomes = Outcomes()
         self._past_dead_letters: Counter[tuple[int, int]] = Counter()  # of actions that began again since
         self.repeats = RepeatsOracle(self._is_gone, scheduler.reach)
@@ -406,7 +407,10 @@ class Oracle:
     def committed(self, transaction: Transaction, torn: bool) -> None:
         settled = {at[1] for at in transaction.offsets}
         written = {log.partition for log, _ in transaction.records if log.topic != CONTROL}
-        begun = self._answers_in(transaction)
+        asked = self._first_asked_for(transaction)
+        answered = self._answers_in(transaction, torn=torn)
+        early = [each for each in asked if each not in answered]
+        begun = [each for each in answered if not self._is_begun_early(each)]
         saved = [each for each in begun if _is_saved(each, transaction)]
         for each in begun:
             if each not in saved:
@@ -445,20 +449,37 @@ class Oracle:
             self._scheduler.reach("a delayed request committed another transaction")
             for log, record in transaction.records:
                 self._tear(log, record)
+            if early:
+                self._scheduler.reach("an action was sent again before the answer was visible")
+            self._begun_early.update(early, saved)  # who wrote it may write it again
+        elif early:
+            self._wrong(early[0], "sent again, without the answer to who asked")
         self._look_for_new_intents(transaction, torn=torn)
-        self._count_outcomes(transaction, torn=torn, begun={(each.partition, each.place) for each in saved})
-        for each in saved:
+        self._count_outcomes(transaction, torn=torn, begun={(each.partition, each.place) for each in saved + early})
+        for each in saved + early:
             self._begin_again(each)
             each.first_seen = _saved_first_seen(each, transaction)
         self.balance(settled | written)
 
-    def _answers_in(self, transaction: Transaction) -> list[Event]:
+    def _answers_in(self, transaction: Transaction, *, torn: bool) -> list[Event]:
         """Take the answers to requests: rule 17. Returns the events whose actions begin again."""
         begun: list[Event] = []
         for log, record in transaction.records:
-            if log.topic == CONTROL and (at := self._scheduler.requests.answered(record)) is not None:
+            if log.topic == CONTROL and (at := self._scheduler.requests.answered(record, torn=torn)) is not None:
                 begun.append(self._by_place[at])
         return begun
+
+    def _first_asked_for(self, transaction: Transaction) -> list[Event]:
+        """Return the events whose actions a person asked for, where nothing of that was visible before."""
+        records = [(log, record) for log, record in transaction.records if log.topic == TOPICS.delay]
+        asked = [each for each in records if self._scheduler.requests.is_first(each[1])]
+        return list(dict.fromkeys(event for each in asked if (event := self._event_of(*each)) is not None))
+
+    def _is_begun_early(self, event: Event) -> bool:
+        """Whether the life that an answer speaks of has begun before, and has not ended."""
+        was_early = event in self._begun_early
+        self._begun_early.discard(event)
+        return was_early and not self._outcomes.counted[event.partition, event.place]
 
     def _begin_again(self, event: Event) -> None:
         at = (event.partition, event.place)
@@ -559,6 +580,8 @@ class Oracle:
         """It is visible, and who wrote it may write it again: a dead letter has no key that would make them one."""
         if log.topic == outcomes.TOPIC:
             self._outcomes.tear(log, record)
+            return
+        if log.topic == CONTROL or is_mark(record):
             return
         if log.topic == TOPICS.dead_letters or record.key != POSITION_KEY:
             self._outcomes.tear(log, record)
@@ -666,7 +689,9 @@ class Oracle:
         if log is not None:
             mark = scheduler.kafka.committed.get((TOPICS.delay, number))
             # A mark beyond the end counts as none (restore.py, rule 3).
-            if mark is not None and mark[0] <= log.end and any(r.offset < mark[0] for r in live.values()):
+            early = {each.key for each in self._begun_early}  # of which its writer does not know that they are there
+            known = [record.offset for key, record in live.items() if key not in early]
+            if mark is not None and mark[0] <= log.end and min(known, default=mark[0]) < mark[0]:
                 scheduler.violate(f"the low-water mark of {number} is {mark[0]}, behind a live record")
         unknown = len(live)
         kept = _kept(live)

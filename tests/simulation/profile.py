@@ -25,6 +25,7 @@ class Profile:
     faults: int
     client_error: float  # the share of Engage's answers that are no success
     unreliable: float  # the share of requests to Kafka that go wrong
+    delays: bool = True  # and whether some of those arrive late, or once more
     nesting: float
     max_pending: int
     session_s: float
@@ -149,7 +150,7 @@ class Profile:
     def of_requests(cls, draw: random.Random) -> Profile:
         """Somebody has actions sent again, hastened and dropped, while partitions change hands and commits fail."""
         processes = draw.choice((1, 2, 2))
-        return cls(
+        drawn = cls(
             processes=processes,
             partitions=draw.randint(1, processes),
             events=draw.randint(1, 5),
@@ -162,6 +163,7 @@ class Profile:
             documents=draw.random() < 0.3,
             requests=draw.randint(2, 7),
         )
+        return replace(drawn, delays=drawn.unreliable > 0.2)  # where few go wrong, more is found of all else
 
     @classmethod
     def of_neighbours(cls, draw: random.Random) -> Profile:

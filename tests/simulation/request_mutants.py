@@ -11,6 +11,7 @@ from consumer.core.ledger.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.requests import Answer, NotYet, Request, done
 from consumer.kafka.control import asked_for
+from consumer.kafka.journal.transactions import Transactions, _Batch
 from consumer.kafka.journal.writes import PutAnswer
 from consumer.kafka.records import Unreadable, live_action
 from consumer.relay import requests
@@ -48,6 +49,23 @@ def an_answer_is_committed_apart_from_what_it_says(patch: Patch) -> None:
         original(self, item)  # type: ignore[arg-type]
 
     patch.setattr(Outbox, "add", add)
+
+
+@mutation
+def an_answer_is_written_before_what_it_says(patch: Patch) -> None:
+    """A late commit of an earlier transaction makes it visible alone, and what it says is never done."""
+    original = Transactions._produce
+
+    def produce(self: Transactions, batch: _Batch) -> None:
+        self._produce_answers(batch)
+        original(self, replace(batch, answers=[]))
+
+    patch.setattr(Transactions, "_produce", produce)
+
+
+@mutation
+def what_a_late_commit_made_visible_of_a_refused_answer_is_not_carried_out(patch: Patch) -> None:
+    patch.setattr(Requests, "_catch_up", lambda self: None)
 
 
 @mutation

@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from consumer.core.places import incarnation_at
@@ -24,6 +25,7 @@ from tests.simulation.workload import Event
 if TYPE_CHECKING:
     from tests.simulation.scheduler import Scheduler
 
+_ASKED_BY = re.compile(rb'"asked_by":"([^"]+)"')
 WHAT: tuple[What, ...] = ("send_again", "send_again", "send_again", "retry_now", "drop")
 
 
@@ -34,7 +36,9 @@ class Requests:
         self._scheduler = scheduler
         self._asked: dict[str, Request] = {}
         self._answered: set[str] = set()
-        self._redriven: Counter[DeadLetterId] = Counter()
+        self._torn: set[str] = set()
+        self._redriven: defaultdict[DeadLetterId, set[str]] = defaultdict(set)
+        self._seen: set[bytes] = set()
 
     @property
     def open(self) -> dict[str, Request]:
@@ -99,25 +103,39 @@ class Requests:
             asked=self._scheduler.now,
         )
 
+    def is_first(self, record: Record) -> bool:
+        """Whether an action's record is the first one that says who asked for it."""
+        found = _ASKED_BY.search(record.value or b"")
+        if found is None or found[1] in self._seen:
+            return False
+        self._seen.add(found[1])
+        return True
+
     # -- what must hold -----------------------------------------------------------------------------------------
 
-    def answered(self, record: Record) -> tuple[int, int] | None:
-        """Take an answer. Returns the partition and place of what is sent again."""
+    def answered(self, record: Record, *, torn: bool) -> tuple[int, int] | None:
+        """Take an answer. Returns the partition and place of what is sent again.
+
+        `torn`: a delayed request committed it, so who wrote it may write it again.
+        """
         scheduler = self._scheduler
         answer = read_request((record.key or b"").decode().removeprefix(REQUEST), record.value or b"")
         assert isinstance(answer, Answered), answer
         request, text = answer.request, answer.answer
         scheduler.say(f"request {request.id} is answered: {text.detail}")
-        if request.id in self._answered:
+        if request.id in self._answered - self._torn:
             scheduler.violate(f"request {request.id} is answered twice")
         self._answered.add(request.id)
+        (self._torn.add if torn else self._torn.discard)(request.id)
         scheduler.control.tell()
         scheduler.reach(f"{request.what} {'done' if text.is_done else 'refused'}: {text.detail}")
+        at = request.dead_letter
+        self._seen.add((f"{request.asked_by} {request.id}" if at is None else f"redrive of {at}").encode())
         if not text.is_done or request.what != "send_again":
             return None
         if request.dead_letter is not None:
-            self._redriven[request.dead_letter] += 1
-            if self._redriven[request.dead_letter] > 1:
+            self._redriven[request.dead_letter].add(request.id)
+            if len(self._redriven[request.dead_letter]) > 1:
                 scheduler.violate(f"dead letter {request.dead_letter} is redriven twice")
         return request.partition, request.place
 

@@ -209,8 +209,7 @@ class Scheduler:
         if self.healing or self.random() >= self.profile.unreliable:
             return "ok"
         fates = _FATES.get(call, ("lost", "answer lost"))
-        # What a delayed request makes visible in part is excused elsewhere; here it would be hard to say what it began.
-        fate = self.pick(fates[:2] if self.profile.requests else fates)
+        fate = self.pick(fates if self.profile.delays else fates[:2])
         self.reach(f"{call}: {fate}")
         return fate
 

@@ -11,11 +11,12 @@ import typer
 from consumer.commands import output
 from consumer.commands.control.asking import NoWait, Why, asked, checked_reason, control_topic
 from consumer.commands.control.pauses import OfAction, OfConnection, OfRoute, check_names
-from consumer.commands.exits import exit_codes, refuse
+from consumer.commands.exits import end, exit_codes, refuse
 from consumer.commands.options import Config, Yes, loaded, reach, source_topics
 from consumer.commands.options import sure as confirmed
 from consumer.commands.orders.searching import chosen, teller, timeline_of
 from consumer.commands.single.ids import coordinates_of
+from consumer.errors import ExitCode
 
 if TYPE_CHECKING:
     from consumer.config.settings import Settings
@@ -67,8 +68,8 @@ def resend(
     """Have an order's action sent again. The customer gets another e-mail.
 
     The relay makes the action of its event again, with a versionTag of now. `repeats` and `max_age` do not stop it.
-    Name the action where the order has several. Exit code 2 where it cannot be sent again, 1 where it is refused or
-    nobody answers.
+    Name the action where the order has several. Exit code 2 where it cannot be sent again, 1 where it is refused,
+    nobody answers, or not everything about the order could be read.
     """
     with exit_codes():
         reason = checked_reason(reason)
@@ -84,6 +85,8 @@ def resend(
             refuse("name an ORDER, or say --withheld (which takes --since)")
         at = None if event is None else str(coordinates_of(event, settings.source.topics))
         found = timeline_of(settings, order_id, topic=topic, partition=partition, connection=connection)
+        if found.gaps:  # what it did not see may be a later send, or a dead letter
+            end(ExitCode.FAILED, "nothing was asked for, as not everything could be read")
         entry = _only(found, [each for each in found.entries if _fits(each, action, route, at, item)])
         _refuse_what_cannot_be(entry)
         raise typer.Exit(asked(settings, [_request(entry.at, entry.route, reason, time.time())], no_wait=no_wait))

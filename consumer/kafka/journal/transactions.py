@@ -696,7 +696,7 @@ class Transactions:
         self._produce_answers(batch)
 
     def _produce_answers(self, batch: _Batch) -> None:
-        """Answer requests, and mark the dead letters that were redriven."""
+        """Answer requests, and mark the dead letters that were redriven, behind the records that this speaks of."""
         for answer in batch.answers:
             assert self._control is not None  # noqa: S101 - they were read there
             if (of := answer.redriven) is not None:

@@ -245,7 +245,7 @@ def _take_outcomes(history: History, entries: dict[At, Entry], pending_since: Ma
         entry.connection = outcome.connection or entry.connection
         begun = ("it is pending", "the relay read", f"{outcome.asked_by} was")
         entry.steps = [step for step in entry.steps if not step.text.startswith(begun) or _is_former(step, outcome)]
-        entry.steps += _steps_of(outcome)
+        entry.steps += [step for step in _steps_of(outcome) if step not in entry.steps]  # it happened once
 
 
 def _is_former(step: Step, outcome: Outcome) -> bool:
@@ -285,13 +285,15 @@ def _take_dead_letters(history: History, entries: dict[At, Entry]) -> None:
         why = found.why
         at = At(why.source_topic, why.source_partition, why.source_offset, why.item, why.source_incarnation or 0)
         entry = entries.setdefault(at, Entry(at))
-        if entry.state in (UNTOLD, UNREAD, PENDING):
+        is_redriven = (found.topic, found.partition, found.offset) in history.redriven
+        if entry.state in (UNTOLD, UNREAD) or (entry.state == PENDING and not is_redriven):
             entry.state = OutcomeName.DEAD_LETTER
-        entry.reason = entry.reason or why.reason
+        if entry.state == OutcomeName.DEAD_LETTER:
+            entry.reason = entry.reason or why.reason
         entry.route, entry.action = entry.route or why.route, entry.action or why.action
         entry.connection = entry.connection or why.connection
         entry.steps.append(Step(found.at_ms, f"dead letter {_where(found)}: {why.reason}: {why.detail}"))
-        if (found.topic, found.partition, found.offset) in history.redriven:
+        if is_redriven:
             entry.redriven = True
             entry.steps.append(Step(None, "the dead letter was redriven, or marked as dealt with"))
 

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from consumer.kafka import clients
@@ -66,7 +66,7 @@ def records_between(
         elif record is not None and error is not None and error.code() == KafkaError._PARTITION_EOF:
             reached = max(reached, record.offset() or 0)  # tells how far it came, transaction markers included
         elif error is not None and (error.fatal() or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED):
-            raise KafkaException(error)
+            raise clients.exception(error, f"{partition[0]}[{partition[1]}]")
         if reached > before:
             moved_at = time.monotonic()
         elif time.monotonic() - moved_at > (STALLED_S if stalled_s is None else stalled_s):

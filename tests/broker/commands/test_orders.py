@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from typer.testing import CliRunner, Result
@@ -128,6 +129,9 @@ def test_without_an_outcomes_topic_it_says_that_nothing_tells_what_became_of_an_
     told = order(sandbox, "A", ENGAGE_RELAY__OUTCOMES__TOPIC="none")
     assert states(told) == [("ConfirmOrder", "untold", None)]
     assert any("no outcomes are written for this source" in text for text in texts(told))
+    for command in (("reconcile",), ("resend", "--withheld", "--reason", "a test", "--yes")):
+        said = calls(sandbox, *command, ENGAGE_RELAY__OUTCOMES__TOPIC="none")
+        assert (said.exit_code, "no outcomes are written" in said.stderr) == (1, True), said.output
 
 
 def reconciled(sandbox: Sandbox, *arguments: str, stdin: str = "") -> tuple[int, list[dict[str, Any]], dict[str, Any]]:
@@ -155,7 +159,7 @@ def test_it_adds_up_while_the_relay_works_and_after(sandboxes: SandboxFactory) -
     assert (sums["pending"], sums["unread"], sums["reasons"]) == (0, 0, {"undecodable": 1})
 
 
-def test_what_does_not_add_up_is_named(sandboxes: SandboxFactory) -> None:
+def test_what_does_not_add_up_is_named(sandboxes: SandboxFactory, tmp_path: Path) -> None:
     sandbox, told, lost, doubled = sandboxes(), order_id("told"), order_id("lost"), order_id("doubled")
     with Engage() as engage, RelayThread(sandbox, engage.url), Books(sandbox) as books:
         publish(sandbox, [(each, event(each, engage={"jobId": engage.submit(each)})) for each in (told, doubled)])
@@ -179,7 +183,9 @@ def test_what_does_not_add_up_is_named(sandboxes: SandboxFactory) -> None:
     code, problems, sums = reconciled(sandbox, "--orders", "-", stdin=f"{told}\nnobody\n")
     assert (code, sums["expected"]) == (1, 1)
     assert [(each["order_id"], each["problem"]) for each in problems] == [("nobody", "no event of it was read")]
-    code, problems, _ = reconciled(sandbox, "--orders", "-", stdin=f"{told}\n")
+    file = tmp_path / "orders.txt"
+    file.write_text(f"{told}\n\n")
+    code, problems, _ = reconciled(sandbox, "--orders", str(file))
     assert (code, problems) == (0, [])
 
 

@@ -183,6 +183,47 @@ def test_the_commands_need_no_more_than_security_md_says(
         assert engage_relay(tmp_path, config, "dead-letters", "redrive", "--all", "--to-source").returncode == 0
 
 
+def test_what_is_asked_for_one_action_needs_no_more_than_security_md_says(
+    secured: SecuredBroker, sandboxes: SandboxFactory, tmp_path: Path
+) -> None:
+    """Nor less: without its row, a command says what it could not read, and writes nothing."""
+    sandbox = sandboxes(broker=secured.broker)
+    secured.grant(*rights("run", sandbox))
+    stranger, pending = order_id("nobody's"), order_id("pending")
+    why = ("--reason", "a test of rights")
+    control = control_topic(sandbox.properties["group.id"])
+    with Engage() as engage:
+        config = written(tmp_path, configuration(sandbox, engage.url, kafka=secured.scram(PASSWORD)))
+        engage.submit(ORDER)
+        engage.submit(stranger, contact=False)
+        with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
+            publish(sandbox, [(ORDER, personal(1)), (stranger, event(stranger, 1))])
+            until(lambda: relay.metric("dead_letters_total") == 1, "the stranger's is a dead letter")
+            until(lambda: engage.events_of(ORDER) == [1], "the other one is accepted")
+            publish(sandbox, [(pending, event(pending, 1, engage={"jobId": engage.submit(pending)}))])
+            engage.set_faults("hang=1,calls=job")
+
+            for command in (("order", ORDER), ("resend", ORDER, *why), ("dead-letters", "redrive", "--all")):
+                lacks = engage_relay(tmp_path, config, *command)
+                assert lacks.returncode == 1, lacks.stdout
+                assert f"{sandbox.topics.dead_letters}" in lacks.stderr
+                assert "authorization failed" in lacks.stderr.lower()
+            assert sandbox.read(control) == []
+
+            secured.grant(*rights("order", sandbox))
+            assert engage_relay(tmp_path, config, "order", ORDER).returncode == 0
+            secured.grant(*rights("pause", sandbox))
+            told = engage_relay(tmp_path, config, "resend", ORDER, *why)
+            assert (told.returncode, "it is saved" in told.stdout) == (0, True), told.stderr
+            secured.grant(*rights("dead-letters", sandbox))
+            engage.submit(stranger)
+            told = engage_relay(tmp_path, config, "dead-letters", "redrive", "--all", "--yes")
+            assert (told.returncode, "redriven" in told.stdout) == (0, True), told.stderr
+            told = engage_relay(tmp_path, config, "pending", "drop", "0:2", *why)
+            assert (told.returncode, "it was dropped" in told.stdout) == (0, True), told.stderr
+            assert relay.stop() == 0
+
+
 def test_topics_are_made_with_the_right_to_create_them(
     secured: SecuredBroker, sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:

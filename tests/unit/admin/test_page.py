@@ -109,6 +109,7 @@ def test_it_says_what_the_status_holds() -> None:
     )
     assert "tagged has its tag, waits for its connection 41" in section(root, "Pending by state")
     assert "5 min to 15 min 42" in section(root, "Pending by age")
+    assert "When Reason Partition Source offset Dead-letter offset" in section(root, "Dead letters")
     assert "1 min 35 s ago rejected orders[3] 48211 6" in section(root, "Dead letters")
     assert "orders[2] open 44 11" in section(root, "Partitions owned: 4")
 

@@ -39,6 +39,15 @@ def test_check_config_notes_steps_that_may_lose_a_parcel_or_are_forgotten_at_a_r
     ]
 
 
+def test_check_config_notes_that_without_outcomes_a_restart_forgets_which_facts_were_sent(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text("repeats: 24h\noutcomes: off\n")
+    told = called("check-config", "--config", str(file)).stdout
+    assert "note    repeats: no outcomes are written, so a restart forgets which facts were sent" in told
+    file.write_text("repeats: off\noutcomes: off\n")
+    assert "no outcomes are written" not in called("check-config", "--config", str(file)).stdout
+
+
 def test_check_config_says_from_which_file_the_key_comes_and_not_the_key(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(KEY)

@@ -193,6 +193,24 @@ def test_a_dead_letter_is_told_with_its_place_and_whether_it_was_redriven() -> N
     ]
 
 
+def test_what_became_of_a_redriven_dead_letter_is_told_and_not_its_former_reason() -> None:
+    """It was called a dead letter while it was pending again, and accepted for the dead letter's reason after that."""
+    why = DeadLetterHeaders(
+        reason=Reason.JOB_FAILED, detail="x", source_topic="orders", source_partition=0, source_offset=5, failed_at_ms=2
+    )
+    letter, redriven = [FoundDeadLetter("dead", 0, 8, why, 2_000)], {("dead", 0, 8)}
+    first = outcome(what=OutcomeName.DEAD_LETTER, reason="job_failed", event_ms=500, ended_ms=1_500)
+    again = FoundRecord(b"0:5:shipped", pending(5).model_copy(update={"first_seen_ms": 3_000}), 3_000)
+    history = History("A-1", records=[again], outcomes=[first], dead_letters=letter, redriven=redriven)
+    (waiting,) = told(history).entries
+    assert (waiting.state, waiting.reason, waiting.redriven) == ("pending", None, True)
+    by = "redrive of dead/0/8"
+    second = outcome(event_ms=500, first_seen_ms=3_000, ended_ms=4_000, asked_by=by)
+    timeline = told(History("A-1", outcomes=[first, second], dead_letters=letter, redriven=redriven))
+    assert [(each.state, each.reason) for each in timeline.entries] == [("accepted", None)]
+    assert texts(timeline).count("it happened, says the event") == 1
+
+
 def test_an_event_that_cannot_be_used_says_why() -> None:
     misrouted = Misrouted(Reason.INVALID_EVENT, "order_id: gave nothing", "shipped")
     timeline = told(History("A-1", events=[FoundEvent(event(), misrouted, 1)], positions={("orders", 0): 9}))
