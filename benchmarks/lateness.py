@@ -29,7 +29,8 @@ from functools import partial
 from itertools import pairwise
 
 from consumer.core.effects import ActionId, Effect, Job, NewAction, Poll, Save
-from consumer.core.ledger import Ledger, Policy
+from consumer.core.ledger.ledger import Ledger
+from consumer.core.ledger.waits import Policy
 from consumer.core.outcomes import Accepted, NotReady, Ready
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import Pace, PollSchedule

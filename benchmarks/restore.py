@@ -32,7 +32,8 @@ from benchmarks import process
 from benchmarks.events import TOPIC, TOPICS, create_topics, event, publish
 from consumer.core.clock import steady_clock
 from consumer.core.effects import ActionId, Job, NewAction, Save
-from consumer.core.ledger import Ledger, Policy
+from consumer.core.ledger.ledger import Ledger
+from consumer.core.ledger.waits import Policy
 from consumer.core.ownership import Assignment
 from consumer.core.parking import Memory
 from consumer.core.places import place_of

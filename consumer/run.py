@@ -39,7 +39,7 @@ from consumer.config.searching import search_of
 from consumer.config.settings import Connection as ConnectionSettings
 from consumer.config.settings import Polling, Settings
 from consumer.core.clock import Clock, steady_clock
-from consumer.core.ledger import Policy
+from consumer.core.ledger.waits import Policy
 from consumer.core.pacing import Pace, PollSchedule
 from consumer.core.repeats import Repeats
 from consumer.engage.client import EngageClient

@@ -18,7 +18,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from consumer.core.ledger import AGE_SLOT_S
+from consumer.core.ledger.book import AGE_SLOT_S
 from consumer.core.pauses import Pause as Paused
 from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.progress import FAULTS, StallReason

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from consumer.core.clock import Clock
 from consumer.core.effects import ActionId, Change, Close, Document, Job, Order, Poll, Request, Send
-from consumer.core.ledger import Ledger
+from consumer.core.ledger.ledger import Ledger
 from consumer.core.outcomes import (
     Accepted,
     DocumentOutcome,

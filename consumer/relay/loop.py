@@ -30,7 +30,8 @@ import structlog
 from consumer.admin.server import Heartbeats
 from consumer.core.clock import Clock
 from consumer.core.effects import ActionId
-from consumer.core.ledger import Ledger, Policy
+from consumer.core.ledger.ledger import Ledger
+from consumer.core.ledger.waits import Policy
 from consumer.core.ownership import Assignment
 from consumer.core.parking import Memory
 from consumer.core.pauses import NO_PAUSES, UNKNOWN_PAUSES, Pauses

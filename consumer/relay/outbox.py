@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from consumer.core.clock import Clock
 from consumer.core.effects import ActionId, Close, Effect, GiveUp, LiveAction, Save, Times
-from consumer.core.ledger import Ledger
+from consumer.core.ledger.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.parking import BYTES_OF_PENDING
 from consumer.core.places import offset_at, place_of

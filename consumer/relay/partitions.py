@@ -23,7 +23,7 @@ from functools import partial
 
 from consumer.core.clock import Clock
 from consumer.core.effects import LiveAction
-from consumer.core.ledger import Ledger
+from consumer.core.ledger.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.progress import Reading, Seen, StallReason
 from consumer.core.repeats import Repeats

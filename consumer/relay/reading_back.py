@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from consumer.core.clock import Clock
 from consumer.core.effects import LiveAction
-from consumer.core.ledger import Ledger
+from consumer.core.ledger.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.parking import ToRead
 from consumer.kafka.facts import Committed

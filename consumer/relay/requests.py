@@ -21,7 +21,7 @@ from dataclasses import replace
 
 from consumer.core.clock import Clock
 from consumer.core.effects import ActionId, LiveAction, NewAction
-from consumer.core.ledger import Ledger
+from consumer.core.ledger.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.repeats import Repeats
 from consumer.core.requests import Answer, NotYet, Request, done, refused

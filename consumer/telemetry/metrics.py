@@ -31,7 +31,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from consumer.core.ledger import AGE_SLOT_S
+from consumer.core.ledger.book import AGE_SLOT_S
 from consumer.core.outcomes import Accepted, DocumentOutcome, PollOutcome, SendOutcome
 from consumer.core.ownership import Partition
 from consumer.core.pauses import Pause

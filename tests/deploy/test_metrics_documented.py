@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from consumer.core.ledger import State
+from consumer.core.ledger.entries import State
 from consumer.core.outcomes import DocumentOutcome, PollOutcome, SendOutcome
 from consumer.core.poll_plan import PollPlan
 from consumer.engage.http import FailureKind

@@ -10,7 +10,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from consumer.core.effects import ActionId, Change, Document, Effect, LiveAction, Poll, Request
-from consumer.core.ledger import Ledger, State, _Entry, _Failure
+from consumer.core.ledger.answers import Answers, _Failure
+from consumer.core.ledger.entries import Entry, State
+from consumer.core.ledger.leaving import Leaving
+from consumer.core.ledger.ledger import Ledger
 from consumer.core.newest_documents import Lane, NewestDocuments
 from consumer.core.outcomes import (
     Accepted,
@@ -34,7 +37,7 @@ def a_hand_over_does_not_wait_for_a_document(patch: Patch) -> None:
     original = Ledger.in_flight
 
     def in_flight(self: Ledger, assignment: Assignment) -> int:
-        partition = self._partitions.get(assignment)
+        partition = self._book.partitions.get(assignment)
         entries = partition.entries.values() if partition else ()
         documents = sum(entry.state is State.SENDING and entry.is_document for entry in entries)
         return original(self, assignment) - documents
@@ -77,7 +80,7 @@ def a_redriven_document_replaces_a_newer_one(patch: Patch) -> None:
 
 @mutation
 def a_redriven_document_is_as_new_as_its_event(patch: Patch) -> None:
-    patch.setattr(_Entry, "version", property(lambda self: self.offset))
+    patch.setattr(Entry, "version", property(lambda self: self.offset))
 
 
 @mutation
@@ -109,12 +112,12 @@ def the_newest_document_outlives_its_assignment(patch: Patch) -> None:
 
 @mutation
 def a_document_without_an_answer_is_sent_again_at_once(patch: Patch) -> None:
-    original = Ledger._failed
+    original = Answers._failed
 
-    def failed(self: Ledger, entry: _Entry, failure: _Failure, now: float) -> list[Effect]:
+    def failed(self: Answers, entry: Entry, failure: _Failure, now: float) -> list[Effect]:
         return original(self, entry, replace(failure, may_be_processed=False), now)
 
-    patch.setattr(Ledger, "_failed", failed)
+    patch.setattr(Answers, "_failed", failed)
 
 
 @mutation
@@ -131,7 +134,7 @@ def the_document_of_a_dead_owner_is_sent_again_at_once(patch: Patch) -> None:
 
 @mutation
 def an_action_that_travelled_in_its_document_is_sent_by_itself_as_well(patch: Patch) -> None:
-    patch.setattr(_Entry, "is_taken", False)
+    patch.setattr(Entry, "is_taken", False)
 
 
 @mutation
@@ -179,7 +182,7 @@ def a_change_is_sent_before_its_record_is_committed(patch: Patch) -> None:
     def save_intents(self: Ledger, connection: str, ahead: int) -> list[Effect]:
         effects = original(self, connection, ahead)
         for effect in effects:
-            entry = self._find(effect.action_id)
+            entry = self._book.find(effect.action_id)
             if entry is not None and isinstance(entry.source, Change):
                 self.intent_saved(effect.action_id, entry.sends, math.inf, before_document=True)
         return effects
@@ -192,7 +195,7 @@ def a_hand_over_does_not_wait_for_a_change(patch: Patch) -> None:
     original = Ledger.in_flight
 
     def in_flight(self: Ledger, assignment: Assignment) -> int:
-        partition = self._partitions.get(assignment)
+        partition = self._book.partitions.get(assignment)
         entries = partition.entries.values() if partition else ()
         changes = sum(entry.state is State.SENDING and isinstance(entry.source, Change) for entry in entries)
         return original(self, assignment) - changes
@@ -205,7 +208,7 @@ def a_hand_over_does_not_wait_for_a_document_with_its_action(patch: Patch) -> No
     original = Ledger.in_flight
 
     def in_flight(self: Ledger, assignment: Assignment) -> int:
-        partition = self._partitions.get(assignment)
+        partition = self._book.partitions.get(assignment)
         entries = partition.entries.values() if partition else ()
         documents = sum(entry.state is State.SENDING and entry.needs_no_tag for entry in entries)
         return original(self, assignment) - documents
@@ -215,9 +218,9 @@ def a_hand_over_does_not_wait_for_a_document_with_its_action(patch: Patch) -> No
 
 @mutation
 def a_redriven_change_replaces_a_newer_one(patch: Patch) -> None:
-    original = Ledger._may_send_document
+    original = Leaving._may_send_document
 
-    def may_send_document(self: Ledger, entry: _Entry) -> bool:
+    def may_send_document(self: Leaving, entry: Entry) -> bool:
         return isinstance(entry.source, Change) or original(self, entry)
 
-    patch.setattr(Ledger, "_may_send_document", may_send_document)
+    patch.setattr(Leaving, "_may_send_document", may_send_document)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from consumer.core.effects import GiveUp
-from consumer.core.ledger import Ledger
+from consumer.core.ledger.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.places import MAX_ITEMS, place_of
 from consumer.events import deciding

@@ -18,10 +18,14 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 import consumer.kafka.journal.transactions
 import consumer.kafka.restore
 import consumer.kafka.source.membership
-from consumer.core import clock, ledger
+from consumer.core import clock
 from consumer.core.clock import Clock
-from consumer.core.effects import Effect, LiveAction, Send
-from consumer.core.ledger import Ledger, State, _Entry, _Failure
+from consumer.core.effects import Effect, LiveAction, NewAction, Send
+from consumer.core.ledger import answers
+from consumer.core.ledger.answers import Answers, _Failure
+from consumer.core.ledger.entries import Entry, OwnedPartition, State
+from consumer.core.ledger.ledger import Ledger
+from consumer.core.ledger.waits import Waits
 from consumer.core.outcomes import (
     Forbidden,
     Outcome,
@@ -283,20 +287,20 @@ def an_unknown_commit_is_taken_for_an_abort(patch: Patch) -> None:
 
 @mutation
 def an_order_is_no_queue(patch: Patch) -> None:
-    patch.setattr(Ledger, "_is_head", lambda self, entry: True)
+    patch.setattr(Entry, "is_head", True)
 
 
 @mutation
 def an_action_in_doubt_is_sent_again_at_once(patch: Patch) -> None:
-    patch.setattr(Ledger, "_backoff", lambda self, failures: 0.0)
+    patch.setattr(Waits, "backoff_s", lambda self, failures: 0.0)
 
 
 @mutation
 def doubt_is_forgotten_where_a_route_dead_letters(patch: Patch) -> None:
     original = Ledger._add
 
-    def add(self: Ledger, partition: object, offset: int, action: object, first_seen: float) -> _Entry:
-        entry: _Entry = original(self, partition, offset, action, first_seen)  # type: ignore[arg-type]
+    def add(self: Ledger, partition: OwnedPartition, offset: int, action: NewAction, first_seen: float) -> Entry:
+        entry = original(self, partition, offset, action, first_seen)
         entry.resend = True
         return entry
 
@@ -360,10 +364,10 @@ def another_clocks_due_times_are_trusted(patch: Patch) -> None:
         records = list(restored)
         due = {record.offset: record.due for record in records}
         effects = original(self, assignment, records, now, *parked)
-        for entry in self._partitions[assignment].entries.values():
+        for entry in self._book.partitions[assignment].entries.values():
             if entry.state in (State.QUEUED, State.WAITING):
                 entry.due = due[entry.offset]
-        heapq.heapify(self._heap)
+        heapq.heapify(self._agenda._heap)
         return effects
 
     patch.setattr(Ledger, "assign", assign)
@@ -520,29 +524,29 @@ def a_403_to_one_event_suspends_the_connection_for_ever(patch: Patch) -> None:
 
 @mutation
 def a_403_to_one_event_has_no_end(patch: Patch) -> None:
-    original = ledger._failure
+    original = answers._failure
 
     def failure(outcome: Unauthorized | Forbidden | Throttled | Unavailable, elsewhere: bool) -> _Failure:
         found = original(outcome, elsewhere)
         return replace(found, own=None) if isinstance(outcome, Forbidden) else found
 
-    patch.setattr(ledger, "_failure", failure)
+    patch.setattr(answers, "_failure", failure)
 
 
 @mutation
 def an_order_without_a_contact_is_given_up_at_once(patch: Patch) -> None:
-    def no_contact(self: Ledger, entry: _Entry, errors: str | None, now: float) -> list[Effect]:
-        return self._give_up(entry, Reason.NO_CONTACT, "no contact", now, errors)
+    def no_contact(self: Answers, entry: Entry, errors: str | None, now: float) -> list[Effect]:
+        return self._endings.give_up(entry, Reason.NO_CONTACT, "no contact", now, errors)
 
-    patch.setattr(Ledger, "_no_contact", no_contact)
+    patch.setattr(Answers, "_no_contact", no_contact)
 
 
 @mutation
 def an_order_without_a_contact_is_tried_for_ever(patch: Patch) -> None:
-    original = Ledger._no_contact
+    original = Answers._no_contact
 
-    def no_contact(self: Ledger, entry: _Entry, errors: str | None, now: float) -> list[Effect]:
+    def no_contact(self: Answers, entry: Entry, errors: str | None, now: float) -> list[Effect]:
         entry.contact_due = None
         return original(self, entry, errors, now)
 
-    patch.setattr(Ledger, "_no_contact", no_contact)
+    patch.setattr(Answers, "_no_contact", no_contact)

@@ -659,7 +659,7 @@ class Oracle:
             return "gone"
         scheduler, met_at = self._scheduler, self._met_recreated[event.partition]
         process, assignment = event.holder or (None, None)
-        paused = process.relay._ledger._partitions.get(assignment) if process and assignment else None
+        paused = process.relay._ledger._book.partitions.get(assignment) if process and assignment else None
         # A partition that was given up is nobody's to write again.
         entry = paused and paused.entries.get(event.place)
         if (
@@ -842,7 +842,7 @@ def _saved_first_seen(event: Event, transaction: Transaction) -> float:
 
 def _holds(process: Process, assignment: Assignment, event: Event) -> bool:
     """Whether a process has its action in memory: one that is parked is in the delay topic alone."""
-    partition = process.relay._ledger._partitions.get(assignment)
+    partition = process.relay._ledger._book.partitions.get(assignment)
     return partition is not None and event.place in partition.entries
 
 

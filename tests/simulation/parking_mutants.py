@@ -7,7 +7,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import replace
 
 from consumer.core.effects import Effect, LiveAction
-from consumer.core.ledger import Ledger
+from consumer.core.ledger.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.parking import ParkedRange, ParkedRecords, Parking, ToRead
 from consumer.kafka.journal.low_water_mark import LowWaterMark

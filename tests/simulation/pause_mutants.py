@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from consumer.core.effects import ActionId, Close, Effect
-from consumer.core.ledger import Ledger, State, _Entry
+from consumer.core.effects import ActionId, Effect
+from consumer.core.ledger.agenda import Agenda
+from consumer.core.ledger.entries import Entry, State
+from consumer.core.ledger.ledger import Ledger
+from consumer.core.ledger.paused import Paused
 from consumer.core.pauses import NO_PAUSES, Pauses
 from consumer.relay import loop
 from schemas.outcome import OutcomeName
@@ -17,7 +18,7 @@ mutation = noting_in(ALL)
 
 @mutation
 def a_pause_holds_nothing(patch: Patch) -> None:
-    patch.setattr(Ledger, "_pause_of", lambda self, entry: None)
+    patch.setattr(Paused, "pause_of", lambda self, entry: None)
 
 
 @mutation
@@ -30,12 +31,14 @@ def intents_that_are_saved_leave_in_a_pause(patch: Patch) -> None:
     original = Ledger.pause
 
     def pause(self: Ledger, pauses: Pauses, now: float) -> list[Effect]:
-        ready = [each for queue in self._queues.values() for each in queue.sends if each[0].state is State.READY]
-        kept = {id(queue): queue.sends for queue in self._queues.values()}
-        for queue in self._queues.values():
+        ready = [
+            each for queue in self._agenda._queues.values() for each in queue.sends if each[0].state is State.READY
+        ]
+        kept = {id(queue): queue.sends for queue in self._agenda._queues.values()}
+        for queue in self._agenda._queues.values():
             queue.sends = type(queue.sends)()
         effects = original(self, pauses, now)
-        for queue in self._queues.values():
+        for queue in self._agenda._queues.values():
             queue.sends = kept[id(queue)]
         assert all(each[0].state is State.READY for each in ready)
         return effects
@@ -51,9 +54,9 @@ def intents_that_are_committed_in_a_pause_leave(patch: Patch) -> None:
     def intent_saved(
         self: Ledger, action_id: ActionId, sends: int, ownership_confirmed_at: float, *, before_document: bool = False
     ) -> list[Effect]:
-        may_hold, self._may_hold = self._may_hold, False
+        may_hold, self._paused._may_hold = self._paused._may_hold, False
         effects = original(self, action_id, sends, ownership_confirmed_at, before_document=before_document)
-        self._may_hold = may_hold
+        self._paused._may_hold = may_hold
         return effects
 
     patch.setattr(Ledger, "intent_saved", intent_saved)
@@ -67,39 +70,37 @@ def what_was_taken_before_a_pause_leaves_in_it(patch: Patch) -> None:
 
 @mutation
 def what_was_on_hold_is_forgotten_when_it_is_resumed(patch: Patch) -> None:
-    patch.setattr(Ledger, "_resume", lambda self, entry, now: None)
+    patch.setattr(Agenda, "resume", lambda self, entry, now: None)
 
 
 @mutation
 def the_deadline_counts_the_time_on_hold(patch: Patch) -> None:
-    patch.setattr(Ledger, "_elapsed_s", lambda self, entry, since, now: now - since)
+    patch.setattr(Paused, "elapsed_s", lambda self, entry, since, now: now - since)
 
 
 @mutation
 def what_may_have_been_processed_is_withheld(patch: Patch) -> None:
-    def discard(self: Ledger, entry: _Entry, now: float) -> list[Effect]:
+    def discard(self: Ledger, entry: Entry, now: float) -> list[Effect]:
         if entry.state is not State.PAUSED or entry.partition.stopping:
             return []
-        closed = self._closed(entry, now, OutcomeName.WITHHELD)
-        return [replace(closed, reason="discarded")]
+        return [self._endings.close(entry, now, OutcomeName.WITHHELD, "discarded")]
 
     patch.setattr(Ledger, "_discard", discard)
 
 
 @mutation
 def what_is_held_is_withheld(patch: Patch) -> None:
-    original = Ledger._hold
+    original = Paused.put
 
-    def hold(self: Ledger, entry: _Entry) -> None:
+    def put(self: Paused, entry: Entry) -> None:
         original(self, entry)
-        if self._paused and self.pauses.known:
-            self._discarded.append(self._paused.pop())
+        if self._held and self.pauses.known:
+            self._discarded.append(self._held.pop())
 
-    def discard(self: Ledger, entry: _Entry, now: float) -> list[Effect]:
+    def discard(self: Ledger, entry: Entry, now: float) -> list[Effect]:
         if entry.state is not State.PAUSED or entry.partition.stopping or entry.doubt:
             return []
-        closed: Close = self._closed(entry, now, OutcomeName.WITHHELD)
-        return [closed]
+        return [self._endings.close(entry, now, OutcomeName.WITHHELD)]
 
-    patch.setattr(Ledger, "_hold", hold)
+    patch.setattr(Paused, "put", put)
     patch.setattr(Ledger, "_discard", discard)

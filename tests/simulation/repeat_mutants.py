@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from consumer.core.effects import Close, GiveUp
-from consumer.core.ledger import Ledger
+from consumer.core.ledger.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.repeats import Repeats
 from consumer.events.routing import Routed

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from consumer.core.effects import THE_DOCUMENT, ActionId, Document, Effect, LiveAction
-from consumer.core.ledger import Ledger, State, _Entry
+from consumer.core.ledger.book import Book
+from consumer.core.ledger.entries import Entry, State
+from consumer.core.ledger.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.requests import Answer, NotYet, Request, done
 from consumer.kafka.control import asked_for
@@ -111,11 +113,11 @@ def what_is_in_doubt_is_sent_again_at_once(patch: Patch) -> None:
     original = Ledger.retry_now
 
     def retry_now(self: Ledger, action_id: ActionId, now: float) -> Answer | NotYet:
-        entry = self._find(action_id)
+        entry = self._book.find(action_id)
         if entry is None or entry.state is not State.HOLDING or entry.ending is not None:
             return original(self, action_id, now)
-        self._take_from_heap(entry)
-        self._tagged(entry, now)
+        self._agenda.take_out(entry)
+        self._agenda.tagged(entry, now)
         return done("it is sent now")
 
     patch.setattr(Ledger, "retry_now", retry_now)
@@ -126,9 +128,9 @@ def what_may_have_been_processed_is_dropped(patch: Patch) -> None:
     original = Ledger.drop_action
 
     def drop_action(self: Ledger, action_id: ActionId, why: str, now: float) -> tuple[Answer | NotYet, list[Effect]]:
-        entry = self._find(action_id)
+        entry = self._book.find(action_id)
         if entry is not None and entry.ending is None:
-            self._doubt(entry, False)
+            self._book.doubt(entry, False)
         return original(self, action_id, why, now)
 
     patch.setattr(Ledger, "drop_action", drop_action)
@@ -139,10 +141,10 @@ def what_is_under_way_is_dropped(patch: Patch) -> None:
     original = Ledger.drop_action
 
     def drop_action(self: Ledger, action_id: ActionId, why: str, now: float) -> tuple[Answer | NotYet, list[Effect]]:
-        entry = self._find(action_id)
+        entry = self._book.find(action_id)
         if entry is None or entry.state is not State.SENDING:
             return original(self, action_id, why, now)
-        return done("it was dropped"), [replace(self._closed(entry, now, OutcomeName.DROPPED), reason=why)]
+        return done("it was dropped"), [self._endings.close(entry, now, OutcomeName.DROPPED, why)]
 
     patch.setattr(Ledger, "drop_action", drop_action)
 
@@ -161,13 +163,14 @@ def a_document_that_is_sent_again_counts_as_new(patch: Patch) -> None:
 
 @mutation
 def an_answer_to_what_was_asked_before_counts_for_what_is_sent_again(patch: Patch) -> None:
-    original = Ledger._remove
+    original = Book.remove
 
-    def remove(self: Ledger, entry: _Entry, now: float) -> None:
-        original(self, entry, now)
+    def remove(self: Book, entry: Entry) -> Entry | None:
+        successor = original(self, entry)
         entry.partition.unanswered.clear()
+        return successor
 
-    patch.setattr(Ledger, "_remove", remove)
+    patch.setattr(Book, "remove", remove)
 
 
 @mutation

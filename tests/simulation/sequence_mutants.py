@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from consumer.core import ledger
-from consumer.core.effects import Effect, GiveUp, LiveAction, NewAction
-from consumer.core.ledger import Ledger, State, _Entry
+from consumer.core.effects import Effect, LiveAction, NewAction
+from consumer.core.ledger import withdrawals
+from consumer.core.ledger.endings import Endings
+from consumer.core.ledger.entries import Entry, State
+from consumer.core.ledger.ledger import Ledger
+from consumer.core.ledger.withdrawals import Withdrawal, Withdrawals
 from consumer.core.ownership import Assignment
 from consumer.core.sequences import SentStep, SentSteps, Sequences
 from consumer.kafka.parking.live_records import LiveRecords
+from schemas.dead_letter import Reason
 from schemas.outcome import OutcomeName
 from tests.simulation.mutants import Mutation, Patch, noting_in
 
@@ -19,7 +23,7 @@ mutation = noting_in(ALL)
 
 @mutation
 def nothing_is_superseded(patch: Patch) -> None:
-    patch.setattr(Ledger, "_superseded_by", lambda self, entry: None)
+    patch.setattr(Withdrawals, "superseded_by", lambda self, entry: None)
 
 
 @mutation
@@ -29,17 +33,17 @@ def only_what_waits_when_it_comes_is_superseded(patch: Patch) -> None:
 
     def supersede(self: Ledger, assignment: Assignment, action: NewAction, now: float) -> list[Effect]:
         with patch.context() as inner:
-            inner.setattr(Ledger, "_superseded_by", superseded_by)
+            inner.setattr(Withdrawals, "superseded_by", superseded_by)
             return original(self, assignment, action, now)
 
-    superseded_by = Ledger._superseded_by
+    superseded_by = Withdrawals.superseded_by
     patch.setattr(Ledger, "supersede", supersede)
-    patch.setattr(Ledger, "_superseded_by", lambda self, entry: None)
+    patch.setattr(Withdrawals, "superseded_by", lambda self, entry: None)
 
 
 @mutation
 def what_is_parked_supersedes_nothing(patch: Patch) -> None:
-    patch.setattr(ledger, "mark_of_action", lambda action: bytes(12))
+    patch.setattr(withdrawals, "mark_of_action", lambda action: bytes(12))
 
 
 @mutation
@@ -50,22 +54,22 @@ def what_is_parked_supersedes_nothing_after_a_restart(patch: Patch) -> None:
 @mutation
 def what_was_read_back_still_has_its_mark(patch: Patch) -> None:
     def take_back(self: Ledger, assignment: Assignment, actions: Iterable[LiveAction], now: float) -> list[Effect]:
-        return self._restore(self._partitions[assignment], actions, now)
+        return self._restore(self._book.partitions[assignment], actions, now)
 
     patch.setattr(Ledger, "take_back", take_back)
 
 
 @mutation
 def what_may_have_been_sent_is_withdrawn(patch: Patch) -> None:
-    def may_be_stopped(self: Ledger, entry: _Entry) -> bool:
+    def may_be_withdrawn(self: Withdrawals, entry: Entry) -> bool:
         return not (entry.is_taken or entry.first_offset is not None)
 
-    patch.setattr(Ledger, "_may_be_stopped", may_be_stopped)
+    patch.setattr(Withdrawals, "_may_be_withdrawn", may_be_withdrawn)
 
 
 @mutation
 def what_a_person_had_sent_again_is_stopped(patch: Patch) -> None:
-    patch.setattr(Ledger, "_may_be_stopped", lambda self, entry: not (entry.doubt or entry.is_taken))
+    patch.setattr(Withdrawals, "_may_be_withdrawn", lambda self, entry: not (entry.doubt or entry.is_taken))
 
 
 @mutation
@@ -75,21 +79,21 @@ def what_a_person_had_sent_again_supersedes(patch: Patch) -> None:
 
 @mutation
 def an_action_supersedes_later_ones(patch: Patch) -> None:
-    def superseded_by(self: Ledger, entry: _Entry) -> str | None:
+    def superseded_by(self: Withdrawals, entry: Entry) -> Withdrawal | None:
         by = self._sequences.superseded_by.get(entry.route, frozenset())
         order = (entry.queue.connection, entry.order_id, entry.shadow)
         come = entry.partition.superseding.get(order, {}).keys() & by
-        return "by one" if come and self._may_be_stopped(entry) else None
+        return Withdrawal(OutcomeName.SUPERSEDED, "by one") if come and self._may_be_withdrawn(entry) else None
 
-    patch.setattr(Ledger, "_superseded_by", superseded_by)
+    patch.setattr(Withdrawals, "superseded_by", superseded_by)
 
 
 @mutation
 def the_latest_of_a_route_forgets_the_earlier_ones(patch: Patch) -> None:
-    def supersedes_no_more(self: Ledger, entry: _Entry) -> None:
+    def supersedes_no_more(self: Withdrawals, entry: Entry) -> None:
         entry.partition.superseding.pop((entry.queue.connection, entry.order_id, entry.shadow), None)
 
-    patch.setattr(Ledger, "_supersedes_no_more", supersedes_no_more)
+    patch.setattr(Withdrawals, "_supersedes_no_more", supersedes_no_more)
 
 
 @mutation
@@ -98,10 +102,13 @@ def what_supersedes_does_not_wait_for_a_document_under_way(patch: Patch) -> None
 
     def supersede(self: Ledger, assignment: Assignment, action: NewAction, now: float) -> list[Effect]:
         effects: list[Effect] = []
-        partition = self._partitions.get(assignment)
+        partition = self._book.partitions.get(assignment)
         last = None if partition is None else partition.lanes.get(action.connection, {}).get(action.order_id)
-        while last is not None and self._superseded_by(head := last.next) and head.state is State.WAITING:
-            effects.append(self._withdraw(head, OutcomeName.SUPERSEDED, now))
+        while last is not None and (head := last.next).state is State.WAITING:
+            withdrawal = self._withdrawals.superseded_by(head)
+            if withdrawal is None:
+                break
+            effects.append(self._endings.withdraw(head, withdrawal, now))
             assert partition is not None
             last = partition.lanes.get(action.connection, {}).get(action.order_id)
         return effects + original(self, assignment, action, now)
@@ -116,7 +123,7 @@ def a_step_backwards_is_sent(patch: Patch) -> None:
 
 @mutation
 def a_step_backwards_that_waits_is_sent(patch: Patch) -> None:
-    patch.setattr(Ledger, "_later_step", lambda self, entry, now: None)
+    patch.setattr(Withdrawals, "behind_later_step", lambda self, entry, now: None)
 
 
 @mutation
@@ -139,24 +146,26 @@ def what_is_pending_does_not_wait_for_the_steps(patch: Patch) -> None:
 
 @mutation
 def a_step_that_ended_in_doubt_counts_for_nothing(patch: Patch) -> None:
-    original = Ledger._note_step
+    original = Withdrawals.note_step
 
-    def note_step(self: Ledger, entry: _Entry, now: float) -> None:
+    def note_step(self: Withdrawals, entry: Entry, now: float) -> None:
         if not entry.doubt:
             original(self, entry, now)
 
-    patch.setattr(Ledger, "_note_step", note_step)
+    patch.setattr(Withdrawals, "note_step", note_step)
 
 
 @mutation
 def a_step_that_was_given_up_counts(patch: Patch) -> None:
-    original = Ledger._end
+    original = Endings.give_up
 
-    def end(self: Ledger, entry: _Entry, *of: object, now: float) -> GiveUp:
-        self._note_step(entry, now)
-        return original(self, entry, *of, now=now)  # type: ignore[arg-type]
+    def give_up(
+        self: Endings, entry: Entry, reason: Reason, detail: str, now: float, errors: str | None = None
+    ) -> list[Effect]:
+        self._withdrawals.note_step(entry, now)
+        return original(self, entry, reason, detail, now, errors)
 
-    patch.setattr(Ledger, "_end", end)
+    patch.setattr(Endings, "give_up", give_up)
 
 
 @mutation

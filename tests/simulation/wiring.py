@@ -16,7 +16,7 @@ from structlog.stdlib import BoundLogger
 from consumer.admin.server import Heartbeats
 from consumer.core import clock
 from consumer.core.clock import Clock
-from consumer.core.ledger import Policy
+from consumer.core.ledger.waits import Policy
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import Pace, PollSchedule
 from consumer.core.repeats import Repeats

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from consumer.admin.server import Heartbeats
 from consumer.admin.status import Status, status_of
 from consumer.core.clock import steady_clock
-from consumer.core.ledger import Policy
+from consumer.core.ledger.waits import Policy
 from consumer.core.ownership import Partition
 from consumer.core.pacing import Pace, PollSchedule
 from consumer.core.progress import STALL_S, Reading

@@ -15,7 +15,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import TypeVar
 
-from consumer.core.ledger import MIN_TRIES
+from consumer.core.ledger.answers import MIN_TRIES
 from consumer.events.routing import BUILT_IN_ROUTES
 from schemas.dead_letter import Reason
 from tests.support.books import Books

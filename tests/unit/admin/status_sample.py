@@ -6,7 +6,8 @@ import math
 import random
 
 from consumer.admin.status import Status, status_of
-from consumer.core.ledger import AGE_SLOT_S, State
+from consumer.core.ledger.book import AGE_SLOT_S
+from consumer.core.ledger.entries import State
 from consumer.telemetry.metrics import ConnectionFigures, DeadLettered, Halt, PartitionFigures, Snapshot
 from consumer.telemetry.rolling import Flow, History
 from schemas.dead_letter import Reason

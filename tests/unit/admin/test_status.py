@@ -14,7 +14,9 @@ from prometheus_client import CollectorRegistry
 
 from consumer.admin.status import AGE_LIMITS_S, Status, age_label, ages, duration, now_of, number, rate, status_of
 from consumer.core.effects import ActionId, LiveAction, NewAction, Poll, Send
-from consumer.core.ledger import AGE_SLOT_S, Ledger, Policy
+from consumer.core.ledger.book import AGE_SLOT_S
+from consumer.core.ledger.ledger import Ledger
+from consumer.core.ledger.waits import Policy
 from consumer.core.outcomes import Accepted, NotReady, Ready, Rejected
 from consumer.core.ownership import Assignment
 from consumer.core.pauses import Pause

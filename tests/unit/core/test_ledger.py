@@ -34,7 +34,10 @@ from consumer.core.effects import (
     Send,
     Times,
 )
-from consumer.core.ledger import LEARNT_TAGS, MAX_STALE, MIN_TRIES, SUSPENDED_WAIT_S, Ledger, Policy
+from consumer.core.ledger.agenda import LEARNT_TAGS
+from consumer.core.ledger.answers import MAX_STALE, MIN_TRIES, SUSPENDED_WAIT_S
+from consumer.core.ledger.ledger import Ledger
+from consumer.core.ledger.waits import Policy
 from consumer.core.outcomes import (
     Accepted,
     ActionOutcome,
@@ -1426,8 +1429,9 @@ def test_partitions_that_come_and_go_leave_nothing_behind_while_a_connection_is_
         ledger.assign(passing, [restored(n, action(str(n), tag="t" if n % 2 else None)) for n in range(20)], 0.0)
         ledger.wake(HOUR)
         ledger.drop(passing)
-    queue = ledger._queues["default"]
-    assert len(queue.polls) + len(queue.tagged) + len(queue.sends) + len(ledger._heap) <= 20
+    agenda = ledger._agenda
+    queue = agenda.queue("default")
+    assert len(queue.polls) + len(queue.tagged) + len(queue.sends) + len(agenda._heap) <= 20
 
 
 # -- restore ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 
 from consumer.core.effects import Close, GiveUp, LiveAction, NewAction, Save
-from consumer.core.ledger import MIN_TRIES, Ledger, Policy
+from consumer.core.ledger.answers import MIN_TRIES
+from consumer.core.ledger.ledger import Ledger
+from consumer.core.ledger.waits import Policy
 from consumer.core.outcomes import (
     Accepted,
     DocumentTaken,

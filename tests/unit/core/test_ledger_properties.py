@@ -34,7 +34,9 @@ from consumer.core.effects import (
     Save,
     Send,
 )
-from consumer.core.ledger import Ledger, Policy, State, _Entry
+from consumer.core.ledger.entries import Entry, State
+from consumer.core.ledger.ledger import Ledger
+from consumer.core.ledger.waits import Policy
 from consumer.core.outcomes import (
     Accepted,
     DocumentOutcome,
@@ -139,10 +141,13 @@ class WatchedLedger(Ledger):
         schedule = PollSchedule(initial_s=1.0)
         super().__init__(Policy(schedule, deadline_s=3600.0, not_found_grace_s=30.0), random.Random(7).random)
         self.calls: list[tuple[Callable[[Ledger], object], object]] = []
+        move = self._book.move
 
-    def _to(self, entry: _Entry, state: State) -> None:
-        assert state is State.GONE or state in ARROWS[entry.state], (entry.state, state)
-        super()._to(entry, state)
+        def watched(entry: Entry, state: State) -> None:
+            assert state is State.GONE or state in ARROWS[entry.state], (entry.state, state)
+            move(entry, state)
+
+        self._book.move = watched  # type: ignore[method-assign]
 
     def do(self, call: Callable[[Ledger], T]) -> T:
         result = call(self)
@@ -393,7 +398,7 @@ class Relays(RuleBasedStateMachine):
         """Return what is a dead letter, or will be one as soon as Engage can no longer be at work on it."""
         assignment = self.partitions[number].assignment
         assert assignment is not None
-        entries = self.ledger._partitions[assignment].entries.values()
+        entries = self.ledger._book.partitions[assignment].entries.values()
         return self.partitions[number].dead_lettered | {each.offset for each in entries if each.ending is not None}
 
     # -- the model ----------------------------------------------------------------------------------------------

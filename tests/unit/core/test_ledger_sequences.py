@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from consumer.core.effects import THE_DOCUMENT, UNKNOWN, Close, Effect, LiveAction, NewAction, Save
-from consumer.core.ledger import Ledger, Policy
+from consumer.core.ledger.ledger import Ledger
+from consumer.core.ledger.waits import Policy
 from consumer.core.outcomes import Accepted, InDoubt, Ready, Rejected, Throttled, Unavailable
 from consumer.core.pacing import PollSchedule
 from consumer.core.parking import Memory
@@ -448,4 +449,4 @@ def test_an_order_is_forgotten_after_the_window(days: int) -> None:
         sent(driver, offset, step("ConfirmDelivery", f"order {offset}"))
     driver.now += days * DAY
     sent(driver, 50, step("ConfirmDelivery", "the last"))
-    assert len(driver.ledger._partitions[OURS].steps) == 1
+    assert len(driver.ledger._book.partitions[OURS].steps) == 1

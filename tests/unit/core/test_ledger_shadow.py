@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from consumer.core.effects import Close, LiveAction, NewAction, Save
-from consumer.core.ledger import Ledger, Policy
+from consumer.core.ledger.ledger import Ledger
+from consumer.core.ledger.waits import Policy
 from consumer.core.outcomes import Ready
 from consumer.core.pacing import PollSchedule
 from schemas.outcome import OutcomeName

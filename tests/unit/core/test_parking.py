@@ -6,7 +6,8 @@ from array import array
 from dataclasses import replace
 
 from consumer.core.effects import ActionId, LiveAction, NewAction, Save
-from consumer.core.ledger import Ledger, Policy
+from consumer.core.ledger.ledger import Ledger
+from consumer.core.ledger.waits import Policy
 from consumer.core.outcomes import Accepted, Ready
 from consumer.core.ownership import Assignment
 from consumer.core.parking import (

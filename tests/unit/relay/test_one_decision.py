@@ -17,7 +17,8 @@ from prometheus_client import CollectorRegistry
 from consumer.commands.routing.route import Verdict, judged
 from consumer.config.formats import formats_of
 from consumer.config.settings import Settings
-from consumer.core.ledger import Ledger, Policy
+from consumer.core.ledger.ledger import Ledger
+from consumer.core.ledger.waits import Policy
 from consumer.core.ownership import Assignment
 from consumer.events.formats.formats import JSON as JSON_EVERYWHERE
 from consumer.events.formats.formats import Formats

@@ -10,7 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from consumer.core.effects import ActionId, Close, GiveUp, LiveAction, Times
-from consumer.core.ledger import Ledger, Policy
+from consumer.core.ledger.ledger import Ledger
+from consumer.core.ledger.waits import Policy
 from consumer.core.ownership import Assignment
 from consumer.core.places import place_of
 from consumer.core.repeats import Repeats

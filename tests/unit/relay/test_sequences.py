@@ -9,7 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from consumer.core.effects import Times
-from consumer.core.ledger import Ledger, Policy
+from consumer.core.ledger.ledger import Ledger
+from consumer.core.ledger.waits import Policy
 from consumer.core.ownership import Assignment
 from consumer.core.repeats import Repeats
 from consumer.core.sequences import SentStep, Sequences
