@@ -80,6 +80,7 @@ class Entry:
         "next",
         "offset",
         "order_id",
+        "over_at",
         "partition",
         "payload",
         "queue",
@@ -126,6 +127,7 @@ class Entry:
         self.contact_due: float | None = None  # by when its order must have a contact; None before its first 422
         self.failed_at: float | None = None  # when it last met a failure; None after an answer of use
         self.ending: tuple[str, str | None] | None = None  # it is given up in doubt: detail and errors
+        self.over_at: float | None = None  # when its document's wait is over that is held back (asked.py)
         self.attempts = 0
         self.answered = 0  # polls in a row that Engage answered without a tag
         self.failed = 0  # polls in a row that failed
@@ -209,6 +211,15 @@ class Entry:
     def record(self) -> Save:
         """Return the record with which it waits."""
         return self._save(sending=self.doubt)
+
+    def record_alone(self) -> Save:
+        """Return the record with which it waits where it is not held. It can be asked nothing more.
+
+        It refers to itself, so it would stay, with its payload, until the garbage collector comes.
+        """
+        record = self.record()
+        del self.next
+        return record
 
     def intent(self) -> Save:
         """Return the record that must be committed before it is sent (rule 1)."""

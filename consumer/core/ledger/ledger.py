@@ -244,7 +244,7 @@ class Ledger:
             self.parking.park(assignment, connection, offset, now, self._withdrawals.mark(action))
             entry = Entry(partition, self._agenda.queue(connection), offset, action, now)
             entry.due = self._waits.first_poll(entry, now)
-            return replace(entry.record(), parked_for=connection)
+            return replace(entry.record_alone(), parked_for=connection)
         entry = self._add(partition, offset, action, now)
         entry.due = self._waits.first_poll(entry, now)
         self._agenda.begin(entry, now)
@@ -440,7 +440,7 @@ class Ledger:
     def record_of(self, assignment: Assignment, place: int, action: NewAction, now: float) -> Save:
         """Return the record with which an action begins that a person asks for. It is held once that is committed."""
         queue = self._agenda.queue(action.connection)
-        return Entry(self._book.partitions[assignment], queue, place, action, now).record()
+        return Entry(self._book.partitions[assignment], queue, place, action, now).record_alone()
 
     def retry_now(self, action_id: ActionId, now: float) -> Answer | NotYet:
         """Let an action's next step be due now, where that repeats nothing that may be processed."""

@@ -106,6 +106,28 @@ def test_what_is_under_way_is_not_dropped_before_its_answer() -> None:
     assert refusal(driver.drop(0)[0]).startswith("it is not pending")
 
 
+def test_an_action_is_not_dropped_while_engage_may_be_at_work_on_its_document() -> None:
+    """It would keep no record, so the partition's next owner would not wait: the document would replace a newer one."""
+    driver = AskedDriver(processing_s=30.0)
+    driver.event(0, with_document())
+    driver.answer(0, Unavailable("answered 502", may_be_processed=True))
+    assert wait(driver.drop(0)[0]) == "Engage may be at work on its document"
+    assert driver.after(29) == []
+    assert wait(driver.drop(0)[0]) == "Engage may be at work on its document"
+    assert driver.after(2) == []  # it is not sent again: somebody looks several times a second
+    assert driver.drop(0) == (Answer(True, "it was dropped, and nothing is sent"), ["close 0"])
+
+
+def test_a_document_is_sent_again_where_nobody_asks_any_more_to_drop_its_action() -> None:
+    driver = AskedDriver(processing_s=30.0)
+    driver.event(0, with_document())
+    driver.answer(0, Unavailable("answered 502", may_be_processed=True))
+    driver.drop(0)
+    assert driver.after(34) == []
+    driver.answer(0, Unavailable("answered 502", may_be_processed=True))
+    assert wait(driver.drop(0)[0]) == "Engage may be at work on its document"  # it failed again
+
+
 def test_what_engage_may_have_ends_in_doubt_and_not_as_dropped() -> None:
     driver = AskedDriver(processing_s=30.0)
     driver.event(0, tagged())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from array import array
 from dataclasses import replace
 
@@ -164,6 +166,20 @@ def test_what_is_not_committed_yet_keeps_later_actions_parked() -> None:
     read_back(of, read, [6])
     assert accept(of, 8, HANGING).parked_for == "hanging"
     assert of.to_read_back(NOW, BOTH) is None
+
+
+def test_nothing_of_an_action_stays_in_memory_that_is_parked() -> None:
+    """An entry that refers to itself stays until the garbage collector comes: with its payload, by the thousands."""
+    of = ledger(connections=1)
+    fill(of, 6)
+    payload = b"p" * 70_000
+    gc.disable()
+    try:
+        before = sys.getrefcount(payload)
+        assert accept(of, 6, replace(HANGING, order_id="A6", payload=payload)).parked_for
+        assert sys.getrefcount(payload) == before
+    finally:
+        gc.enable()
 
 
 def test_an_event_that_comes_twice_is_parked_once() -> None:
