@@ -479,6 +479,8 @@ class Scheduler:
         """Let a document come that supersedes this one, which Engage is still at work on."""
         if self.profile.supersedes and not event.travels and len(self.events) < MAX_EVENTS and self.chance(0.5):
             later = superseding(event, len(self.events), self.now)
+            if self.profile.repeats:
+                later = with_fact(later, FACTS + later.number)  # no other's
             self.events.append(later)
             self._to_come += 1
             self.at(self.now + self.pick((0.1, 1.0)), partial(self._come, later))
