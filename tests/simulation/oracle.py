@@ -241,10 +241,12 @@ class Oracle:
         return gone or event.accepted > 0 or dead or event.is_repeat or self._is_withheld(event)
 
     def _is_withheld(self, event: Event) -> bool:
-        """Whether it was discarded, as its outcome says, or as a tombstone may mean that became visible without it."""
+        """Whether it was discarded or dropped, by its outcome, or as a tombstone may mean that became visible alone."""
         at = (event.partition, event.place)
-        may_be = self._scheduler.control.may_be_withheld(event) or self.sequences.may_be_stopped(
-            event, self.events[event.partition]
+        may_be = (
+            self._scheduler.control.may_be_withheld(event)
+            or self._scheduler.requests.may_be_dropped(event)
+            or self.sequences.may_be_stopped(event, self.events[event.partition])
         )
         return event.withheld or (at in self._outcomes.ended_unheard and may_be)
 
