@@ -96,6 +96,7 @@ def test_there_are_commands_to_run() -> None:
     assert len(ours()) > 8
 
 
+@pytest.mark.long
 def test_every_command_of_the_runbook_runs_in_a_pod_as_it_stands(pod: Pod, source: str, tmp_path: Path) -> None:
     with RelayProcess(tmp_path, pod.config, "--from", "latest", environ=ANY_PORT) as relay:
         relay.wait_until_ready()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from consumer.kafka.pending import Filter, Pending, pending_actions
@@ -57,6 +58,7 @@ def test_a_dead_letter_that_its_topic_refuses_stops_no_other_event_and_outlives_
         assert [engage.events_of(order) for order in orders] == [[1]] * len(orders)
 
 
+@pytest.mark.long
 def test_a_dead_letter_is_written_by_itself_once_its_topic_takes_it(sandboxes: SandboxFactory) -> None:
     sandbox = sandboxes(dead_letters={"cleanup.policy": "compact"})
     with Engage() as engage, RelayThread(sandbox, engage.url) as relay, Books(sandbox) as books:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from consumer.commands.cli import app
@@ -68,6 +69,7 @@ def test_what_is_accepted_is_sent_again_once_for_each_request(sandboxes: Sandbox
         assert (shop.sums()["ends"], shop.sums()["again"]) == ({"accepted": 1}, 1)
 
 
+@pytest.mark.long
 def test_a_pending_action_is_hastened_or_dropped(sandboxes: SandboxFactory, tmp_path: Path) -> None:
     hastened, dropped = order_id(1), order_id(2)
     with Engage() as engage:

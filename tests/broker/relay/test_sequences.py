@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from consumer.events.routing import BUILT_IN_ROUTES
 from consumer.kafka.outcomes.outcomes import read_outcome
 from schemas.outcome import Outcome
@@ -71,6 +73,7 @@ def test_a_confirmation_that_waits_is_withdrawn_when_its_order_is_cancelled_also
     assert reconciled.exit_code == 0, reconciled.output
 
 
+@pytest.mark.long
 def test_a_confirmation_that_is_parked_is_withdrawn_by_a_cancellation_that_is_parked_behind_it(
     sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:

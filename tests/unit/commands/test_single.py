@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from consumer.commands.single import dead_letter, pending_action
+from consumer.core.pauses import NO_PAUSES
 from consumer.errors import ExitCode
 from consumer.kafka.dead_letters.redrive import Coordinates, DeadLetter, Selection
 from consumer.kafka.pending import Open, Pending, State
@@ -176,6 +177,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[Open | Gap]:
     found: list[Open | Gap] = []
     monkeypatch.setattr("consumer.kafka.pending.open_at", lambda *_: iter(found))
     monkeypatch.setattr("consumer.commands.pending.reach", lambda _: None)
+    monkeypatch.setattr("consumer.kafka.control.control.CurrentPauses.pauses", NO_PAUSES)
     monkeypatch.setattr("consumer.kafka.identity.removed.removed_sources", lambda *_, **__: [])
     return found
 
