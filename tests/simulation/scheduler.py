@@ -698,7 +698,8 @@ class Scheduler:
 
     def _find_last(self) -> None:
         # Where a call never returns, as the lost partition's owner tries again, one around it cannot return either.
-        stand = [each for each in self.processes.values() if each is not None and each.busy]
+        beside = None if self.neighbour is None else self.neighbour.process
+        stand = [each for each in (*self.processes.values(), beside) if each is not None and each.busy]
         if len(stand) <= 1 and not self.quiet():
             self.violate("a partition is lost, and not all has ended in the others")
         self.stays_lost = False

@@ -29,8 +29,9 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
  8. What does not fit into its time is tried again in smaller transactions (transaction_size.py).
  9. A partition of which the broker takes nothing twice (it has lost its leader, or the copies that it needs) counts as
     refused, and so do its dead letters, where it is the dead-letter topic's. Several are tried together, as each
-    attempt takes all of a transaction's time. Where it is the outcomes topic's, all wait for it: actions that Engage
-    accepted cannot end without it, and a partition that is given up would send them again.
+    attempt takes all of a transaction's time, and alone where no others can show that the broker takes anything.
+    Where it is the outcomes topic's, all wait for it: actions that Engage accepted cannot end without it, and a
+    partition that is given up would send them again.
 10. A request is answered in the transaction that carries it out, so it is carried out once. Where the control topic
     does not take the answer, nothing waits for it: the request stays open, and only what ends an action is written.
 producers.py decides which producer may be used, and what its errors mean.
@@ -415,8 +416,12 @@ class Transactions:
             return None
         letters = [write for write in writes if isinstance(write, DeadLetter) and self._lies_in(write, error.unwritten)]
         if not letters:
-            return self._given_up_if_others_are_served(silent, writes, str(error))
-        return [self._kept(writes, letters, str(error))] if self._others_are_served(silent) else None
+            parts = self._given_up_if_others_are_served(silent, writes, str(error))
+        else:
+            parts = [self._kept(writes, letters, str(error))] if self._others_are_served(silent) else None
+        if parts is None and len(silent) > 1:  # one of them may hold up the others
+            return [[write for write in writes if write.assignment == each] for each in silent]
+        return parts
 
     def _is_silent(self, assignment: Assignment, error: OverranError) -> bool:
         topics, partition = self._topics[assignment.topic], assignment.partition

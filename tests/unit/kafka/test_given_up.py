@@ -12,7 +12,7 @@ import pytest
 from consumer.core.clock import steady_clock
 from consumer.core.ownership import Assignment, Ownership
 from consumer.kafka.facts import Dropped, Fact, GivenUp
-from consumer.kafka.journal.producers import RefusedError
+from consumer.kafka.journal.producers import OverranError, RefusedError
 from consumer.kafka.journal.transactions import OFFSETS_AGAIN_S, REFUSALS, Transactions, _Batch
 from consumer.kafka.journal.writes import Begin, Position, Put, Write
 from consumer.kafka.topics.topics import RelayTopics
@@ -122,3 +122,30 @@ def test_a_commit_in_between_makes_the_count_begin_again() -> None:
     transactions.settle([second])
 
     assert transactions.taken == [first, second]
+
+
+class Silent(Refusing):
+    """Its broker takes nothing of a lost partition, nor of what is in one transaction with it."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        owned = {(each.topic, each.partition): 1 for each in (REFUSED, OTHER)}
+        self._ownership = lambda: Ownership(b"CGMDv2:" + (1).to_bytes(4, sys.byteorder), owned)
+        for each in BESIDE:
+            del self._partitions[each]
+
+    def _commit(self, batches: list[_Batch], ownership: Ownership, transaction: str) -> None:
+        assignments = [batch.assignment for batch in batches]
+        if REFUSED in assignments and len(self.paused) < 20:
+            unwritten = {(f"{each.topic}.delay", each.partition) for each in assignments}
+            raise OverranError("timed out", 0, unwritten, others_taken=False)
+
+
+def test_a_lost_partition_holds_up_no_other_one_that_is_always_written_with_it() -> None:
+    """Where there is no third one, nothing shows that the broker takes anything: each is tried alone."""
+    transactions = Silent()
+    writes = [Put(each, b"0:0:r", b"pending", next_offset=1) for each in (REFUSED, OTHER)]
+    transactions.settle(writes)
+
+    assert transactions.taken == [writes[1]]
+    assert [each.assignment for each in transactions.of(GivenUp)] == [REFUSED]
