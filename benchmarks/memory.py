@@ -1,6 +1,6 @@
 """How much memory a relay takes at its default limits, while Engage hangs and events with large documents come.
 
-    python -m benchmarks.memory                   8,000 documents of 70 kB: 3,300 of them are held, the rest is parked
+    python -m benchmarks.memory                   8,000 documents of 70 kB: some are held, the rest is parked
     python -m benchmarks.memory --check           exit code 1 where the goal is missed
 
 First half of them wait when the relay starts, the others come meanwhile. When all are taken, Engage answers again, and

@@ -24,7 +24,7 @@ from consumer.kafka.source.membership import event_of
 from consumer.kafka.topics.topics import RelayTopics
 
 # One record is read at a time, and then the next: the broker's connection is first free again when it has answered the
-# request that finds nothing more. So a read takes 8 ms instead of 55 ms (measured), and nobody asks in between.
+# request that finds nothing more. So the next read would wait that long, and nobody asks in between.
 READS = {"fetch.wait.max.ms": 5}
 
 
