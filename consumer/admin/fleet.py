@@ -170,9 +170,14 @@ def whole(instance: Instance) -> dict[str, object]:
     return {"address": instance.address, "why": instance.why, "status": status}
 
 
+def answered(found: Iterable[Instance]) -> list[Status]:
+    """Return what the instances said that answer."""
+    return [each.status for each in found if each.status is not None]
+
+
 def together(found: Iterable[Instance]) -> str:
     """Say what all instances that answer have together."""
-    known = [each.status for each in found if each.status is not None]
+    known = answered(found)
     partitions, pending = sum(len(each.partitions) for each in known), sum(each.pending.open for each in known)
     return (
         f"{len(known)} instances own {partitions} partitions; {number(pending)} actions are pending, "
@@ -192,7 +197,7 @@ def attention(found: Iterable[Instance]) -> list[str]:
 
 def disagreements(found: Sequence[Instance]) -> list[str]:
     """Say what should be the same of all instances and is not, and which partitions more than one of them own."""
-    known = [each.status for each in found if each.status is not None]
+    known = answered(found)
     owners: dict[tuple[str, str, int], list[str]] = {}
     for status in known:
         for each in status.partitions:

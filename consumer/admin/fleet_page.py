@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from html import escape
 
-from consumer.admin.fleet import Instance, View, attention, disagreements
+from consumer.admin.fleet import Instance, View, answered, attention, disagreements
 from consumer.admin.page import list_of, live_document, section, state_pill, table, tiles
 from consumer.admin.status import Status, duration, is_known, now_of, number, rate
 
@@ -29,23 +29,19 @@ def fleet_page(view: View) -> str:
 </main>
 <footer>What each instance says of itself, asked a moment ago.
 The same as <a href="fleet.json">JSON</a>; <a href="status">the instance that you ask</a> alone.</footer>"""
-    return live_document(title, body, lost="The relay does not answer. These figures are the last that it gave.")
-
-
-def _known(view: View) -> list[Status]:
-    return [each.status for each in view.instances if each.status is not None]
+    return live_document(title, body)
 
 
 def _groups(view: View) -> str:
     said = []
     for name in ("group", "cluster"):
-        names = {str(value) for each in _known(view) if (value := getattr(each, name))}
+        names = {str(value) for each in answered(view.instances) if (value := getattr(each, name))}
         said += [f"{name} {', '.join(sorted(names))}"] if names else []
     return " · ".join(map(escape, said))
 
 
 def _figures(view: View) -> str:
-    known = _known(view)
+    known = answered(view.instances)
     silent = len(view.instances) - len(known)
     ages = [(now_of(each) - each.pending.oldest).total_seconds() for each in known if each.pending.oldest is not None]
     overdue, in_doubt = sum(each.pending.overdue for each in known), sum(each.pending.in_doubt for each in known)

@@ -106,10 +106,11 @@ def search_form(action: str, order_id: str = "") -> str:
     )
 
 
-def live_document(title: str, body: str, *, lost: str) -> str:
-    """Return a document whose `main` renews itself. `lost`: what it says once it cannot."""
+def live_document(title: str, body: str) -> str:
+    """Return a document whose `main` renews itself, and which says so once it cannot."""
     head = f'<noscript><meta http-equiv="refresh" content="{RELOAD_S}"></noscript>\n'
-    return document(title, f'<p id="lost" role="status">{lost}</p>\n{body}\n<script>{_SCRIPT}</script>', head)
+    lost = '<p id="lost" role="status">The relay does not answer. These figures are the last that it gave.</p>'
+    return document(title, f"{lost}\n{body}\n<script>{_SCRIPT}</script>", head)
 
 
 def page(status: Status, *, with_search: bool = False, with_fleet: bool = False) -> str:
@@ -126,7 +127,7 @@ def page(status: Status, *, with_search: bool = False, with_fleet: bool = False)
 <footer>This instance only; all of them: {all_of_them}.
 The same as <a href="status.json">JSON</a>; for Prometheus: <a href="metrics">metrics</a>;
 probes: <a href="healthz">healthz</a>, <a href="readyz">readyz</a>.</footer>"""
-    return live_document(title, body, lost="The relay does not answer. These figures are the last that it gave.")
+    return live_document(title, body)
 
 
 def _known(status: Status, now: datetime) -> str:

@@ -6,9 +6,13 @@ Each cut halves what may be the reason, so one refused record costs some log2(n)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
+from consumer.core.ownership import Assignment
 from consumer.kafka.journal.writes import DeadLetter, Write, goes_on, size_of
+
+K = TypeVar("K", Assignment, str)
 
 
 def halves(writes: Sequence[Write], suspects: Collection[DeadLetter]) -> tuple[list[Write], list[Write]]:
@@ -23,20 +27,20 @@ def halves(writes: Sequence[Write], suspects: Collection[DeadLetter]) -> tuple[l
 
 def by_partition(writes: Sequence[Write]) -> tuple[list[Write], list[Write]] | None:
     """Cut into half of the partitions and the others, a source topic's together; None where there is only one."""
-    assignments = sorted({write.assignment for write in writes})
-    if len(assignments) < 2:
-        return None
-    first = set(assignments[: len(assignments) // 2])
-    return [w for w in writes if w.assignment in first], [w for w in writes if w.assignment not in first]
+    return _halved(writes, lambda write: write.assignment)
 
 
 def by_topic(writes: Sequence[Write]) -> tuple[list[Write], list[Write]] | None:
     """Cut into half of the source topics and the others; None where there is only one."""
-    topics = sorted({write.assignment.topic for write in writes})
-    if len(topics) < 2:
+    return _halved(writes, lambda write: write.assignment.topic)
+
+
+def _halved(writes: Sequence[Write], of: Callable[[Write], K]) -> tuple[list[Write], list[Write]] | None:
+    kinds = sorted({of(write) for write in writes})
+    if len(kinds) < 2:
         return None
-    first = set(topics[: len(topics) // 2])
-    return [w for w in writes if w.assignment.topic in first], [w for w in writes if w.assignment.topic not in first]
+    first = set(kinds[: len(kinds) // 2])
+    return [write for write in writes if of(write) in first], [write for write in writes if of(write) not in first]
 
 
 def fitting(writes: Sequence[Write], limit: int) -> tuple[list[Write], list[Write]]:

@@ -449,7 +449,6 @@ class Transactions:
         Where no other one has begun, those count that were assigned meanwhile: they wait in the queue, behind this
         one's writes.
         """
-        self._producers.offsets_s = math.inf
         ownership = self._ownership()
         others = [a for a in self._partitions if a not in troubled and ownership.covers(a)]
         others.sort(key=lambda a: self._partitions[a].committed_at, reverse=True)
