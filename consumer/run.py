@@ -47,7 +47,8 @@ from consumer.engage.http import OnRequest, Origin
 from consumer.errors import ConfigurationError, ExitCode, FatalError, KafkaUnreachableError
 from consumer.events.deciding import decide
 from consumer.events.guards import Shadow
-from consumer.events.routing import UNKNOWN_TIME_MS, Routed, Several
+from consumer.events.routing.event_times import UNKNOWN_TIME_MS
+from consumer.events.routing.results import Routed, Several
 from consumer.kafka import clients
 from consumer.kafka.control.asked_for import READS, AskedFor
 from consumer.kafka.control.reader import ControlReader

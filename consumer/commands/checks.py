@@ -35,7 +35,7 @@ from consumer.core.outcomes import (
     Undated,
 )
 from consumer.errors import ConfigurationError, ExitCode, IdentityError, KafkaUnreachableError, TopicError
-from consumer.events.routing import notes_on
+from consumer.events.routing.notes import notes_on
 from consumer.events.sequences import may_lose_a_parcel
 from consumer.kafka import clients
 from consumer.kafka.identity.identity import present_identities

@@ -48,15 +48,10 @@ from consumer.events.durations import AS_DURATION, OFF, UNITS_S, PositiveSeconds
 from consumer.events.expressions import ExpressionError, Tables, compile_expression, wrong_constant
 from consumer.events.formats.formats import TopicFormat
 from consumer.events.guards import Ages, OnlyFor, Shadow, TooOld
-from consumer.events.routing import (
-    BUILT_IN_ROUTES,
-    TOMBSTONES,
-    Router,
-    RouteRule,
-    Tombstone,
-    compile_routes,
-    expressions_of,
-)
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
+from consumer.events.routing.router import TOMBSTONES, Router, Tombstone
+from consumer.events.routing.routes import compile_routes
+from consumer.events.routing.rules import RouteRule, expressions_of
 from consumer.events.sequences import wrong_steps, wrong_superseding
 from consumer.kafka.topics.rules import TopicRules
 from consumer.kafka.topics.topics import RelayTopics

@@ -39,7 +39,7 @@ from consumer.core.progress import FAULTS, STALL_S, ProgressWatch, StallReason, 
 from consumer.core.repeats import Repeats
 from consumer.core.sequences import NO_SEQUENCES, Sequences
 from consumer.events.formats.formats import JSON, Formats
-from consumer.events.routing import Router
+from consumer.events.routing.router import Router
 from consumer.kafka.facts import (
     AnswersRefused,
     Assigned,

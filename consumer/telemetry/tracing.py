@@ -56,7 +56,8 @@ from consumer.core.outcomes import (
 from consumer.engage.client import EngageClient
 from consumer.engage.http import Failure, MaySend, Origin, Response
 from consumer.errors import ConfigurationError
-from consumer.events.routing import Misrouted, Routed, trace_context
+from consumer.events.routing.results import Misrouted, Routed
+from consumer.events.trace_context import trace_context
 from consumer.kafka.records import SourceEvent, trace_context_of
 from consumer.telemetry.metrics import OutcomeNames
 from schemas.engage import ActionRequest

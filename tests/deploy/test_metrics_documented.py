@@ -15,7 +15,7 @@ from consumer.core.ledger.entries import State
 from consumer.core.outcomes import DocumentOutcome, PollOutcome, SendOutcome
 from consumer.core.poll_plan import PollPlan
 from consumer.engage.http import FailureKind
-from consumer.events.routing import BUILT_IN_ROUTES
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
 from consumer.telemetry.metrics import ConnectionFigures, Metrics, PartitionFigures, Rebalance, Snapshot
 from schemas.dead_letter import Reason
 from tests.deploy.monitoring import REFERENCE, ROOT, RUNBOOK, Exposed, exposed, recorded, unknown

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from consumer.admin import orders as admin_orders
 from consumer.admin.orders import Answer, NotLookedUp, Orders
 from consumer.admin.server import AdminServer, Health
-from consumer.events.routing import Router
+from consumer.events.routing.router import Router
 from consumer.kafka.orders.history import Search
 from consumer.kafka.orders.lookup import Nothing, WrongQuestionError
 from consumer.kafka.orders.timeline import At, Entry, Searched, Step, Timeline

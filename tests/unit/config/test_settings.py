@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from consumer.config.settings import Address, Settings, json_schema, load
 from consumer.errors import ConfigurationError
 from consumer.events.durations import seconds
-from consumer.events.routing import BUILT_IN_ROUTES
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
 from consumer.kafka.topics.topics import RelayTopics
 
 SECRET = "hunter2!"

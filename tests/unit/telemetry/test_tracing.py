@@ -43,7 +43,8 @@ from consumer.core.ownership import Assignment
 from consumer.engage.client import EngageClient
 from consumer.engage.http import Origin
 from consumer.errors import ConfigurationError
-from consumer.events.routing import Misrouted, Routed, trace_context
+from consumer.events.routing.results import Misrouted, Routed
+from consumer.events.trace_context import trace_context
 from consumer.kafka.records import SourceEvent, new_action, trace_context_of
 from consumer.run import tracing_asked_for
 from consumer.telemetry.tracing import Tracing
