@@ -36,8 +36,9 @@ from consumer.admin.status import Identity
 from consumer.config.files import check_files
 from consumer.config.formats import formats_of
 from consumer.config.searching import search_of
-from consumer.config.settings import Connection as ConnectionSettings
-from consumer.config.settings import Polling, Settings
+from consumer.config.sections.connections import Connection as ConnectionSettings
+from consumer.config.sections.polling import Polling
+from consumer.config.settings import Settings
 from consumer.core.clock import Clock, steady_clock
 from consumer.core.ledger.waits import Policy
 from consumer.core.pacing import Pace, PollSchedule

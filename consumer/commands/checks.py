@@ -20,8 +20,9 @@ from confluent_kafka.admin import AclOperation, AdminClient
 
 from consumer.config.files import unreadable
 from consumer.config.formats import client_of
-from consumer.config.registry import Registry
-from consumer.config.settings import Connection, Settings
+from consumer.config.sections.connections import Connection
+from consumer.config.sections.registry import Registry
+from consumer.config.settings import Settings
 from consumer.core.outcomes import (
     Forbidden,
     JobFailed,

@@ -27,7 +27,8 @@ import yaml
 
 from consumer.commands.routing.exports import Defaults, Unreadable, records_in
 from consumer.commands.routing.route import Verdict, judged
-from consumer.config.settings import Settings, load
+from consumer.config.loading import load
+from consumer.config.settings import Settings
 from consumer.errors import ConfigurationError
 from consumer.events.numbers import written
 from consumer.events.routing.event_times import UNKNOWN_TIME_MS

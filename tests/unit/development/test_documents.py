@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from typer.testing import CliRunner
 
 from consumer.commands.cli import app
-from consumer.config.settings import load
+from consumer.config.loading import load
 from consumer.errors import ExitCode
 from consumer.telemetry.metrics import ConnectionFigures, Metrics, Snapshot
 from schemas.dead_letter import Reason
