@@ -82,7 +82,8 @@ from consumer.relay.refused import RefusedDeadLetters
 from consumer.relay.requests import Requests
 from consumer.relay.schemas import Schemas, SchemaWaits
 from consumer.relay.tasks import Tasks
-from consumer.telemetry.metrics import DeadLettered, Metrics, Snapshot
+from consumer.telemetry.metrics import Metrics
+from consumer.telemetry.snapshot import DeadLettered, Snapshot
 
 if TYPE_CHECKING:
     from consumer.telemetry.tracing import Tracing  # an extra

@@ -19,8 +19,8 @@ from consumer.events.routing.router import Router
 from consumer.kafka.orders.history import Search
 from consumer.kafka.orders.lookup import Nothing, WrongQuestionError
 from consumer.kafka.orders.timeline import At, Entry, Searched, Step, Timeline
-from consumer.telemetry.metrics import Snapshot
 from consumer.telemetry.rolling import Flow
+from consumer.telemetry.snapshot import Snapshot
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 SEARCH = Search(properties={}, router=cast("Router", None), dead_letter_topics=())

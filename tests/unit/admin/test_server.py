@@ -20,8 +20,9 @@ from consumer.admin import server
 from consumer.admin.server import HEARTBEAT_LIMITS_S, AdminServer, Health, Heartbeats, not_alive, not_ready, rather_html
 from consumer.admin.status import Status
 from consumer.errors import ListenError
-from consumer.telemetry.metrics import Metrics, Snapshot, Thread
+from consumer.telemetry.metrics import Metrics, Thread
 from consumer.telemetry.rolling import Flow
+from consumer.telemetry.snapshot import Snapshot
 from tests.unit.admin import status_sample
 
 WELL = Health(heartbeat_ages_s={"event_loop": 0.5, "consumer": 0.5}, joined=True)
