@@ -22,7 +22,7 @@ from consumer.events.routing.results import Routed, Several
 from consumer.events.routing.router import Router
 from consumer.events.routing.routes import compile_routes
 from consumer.events.routing.rules import RouteRule
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.registry.readers import Fetched, reader_of
 
 ROUNDS, EVENTS = 7, 5_000

@@ -47,13 +47,10 @@ from consumer.events.routing.rules import RouteRule
 from consumer.kafka import clients
 from consumer.kafka.journal.low_water_mark import LowWaterMark
 from consumer.kafka.journal.waiting_writes import MAX_BYTES, MAX_WRITES
-from consumer.kafka.records import (
-    SourceEvent,
-    action_key,
-    new_action,
-    pending_value,
-    position_value,
-)
+from consumer.kafka.records.keys import action_key
+from consumer.kafka.records.pending import new_action, pending_value
+from consumer.kafka.records.positions import position_value
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.restore import KafkaReader, Restored, Restorer
 from schemas.pending_action import POSITION_KEY, SourceIdentity
 from tests.support.broker import JVM_FOR_LOAD, KafkaBroker

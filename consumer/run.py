@@ -60,7 +60,7 @@ from consumer.kafka.journal.journal import Journal
 from consumer.kafka.outcomes.sent_facts import read_facts
 from consumer.kafka.parking.read_back import ReadBack
 from consumer.kafka.reaching import Waiting, reached
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.restore import KafkaReader, Restorer
 from consumer.kafka.source.initial_offsets import Beginnings, Start, settle_start, start_of
 from consumer.kafka.source.membership import MIN_HAND_OVER_S

@@ -49,7 +49,7 @@ def _sampled(settings: Settings, file: Path) -> Iterator[Finding]:
     from consumer.commands.routing.exports import Defaults, records_in
     from consumer.commands.routing.samples import unseen
     from consumer.errors import ExitCode
-    from consumer.kafka.records import SourceEvent
+    from consumer.kafka.records.source_events import SourceEvent
 
     found = records_in(lines_of(file), Defaults(settings.source.topics[0]))
     for each in unseen(settings, [record for record in found if isinstance(record, SourceEvent)]):

@@ -16,7 +16,7 @@ from consumer.core.pauses import Pauses
 from consumer.core.requests import Request
 from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka.journal.writes import DeadLetter, Put, PutAnswer, Write
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records.source_events import SourceEvent
 
 # -- of the source ----------------------------------------------------------------------------------------------
 

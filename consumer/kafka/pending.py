@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from consumer.core.ownership import Assignment
 from consumer.core.places import offset_at
 from consumer.kafka import clients, refused
-from consumer.kafka.records import place_of_key
+from consumer.kafka.records.keys import place_of_key
 from consumer.kafka.topics.scan import Gap, StalledError, moment, records_between
 from consumer.kafka.topics.topics import RelayTopics, committed_offsets, partition_counts, watermarks
 from schemas.pending_action import POSITION_KEY, PendingAction

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from consumer.core.ownership import Assignment
 from consumer.kafka.journal.writes import DeadLetter, Put
-from consumer.kafka.records import DeadLetterRecord, without_value
+from consumer.kafka.records.dead_letters import DeadLetterRecord, without_value
 from schemas.pending_action import Bytes, RefusedDeadLetter
 
 _MARK = b'{"version":1,"state":"refused",'

@@ -42,7 +42,9 @@ from consumer.kafka import clients, refused
 from consumer.kafka.identity.identity import check_ids, recorded_positions, topic_ids, unreadable_position, verified
 from consumer.kafka.journal.writes import DeadLetter
 from consumer.kafka.parking.live_records import LiveRecords, Room
-from consumer.kafka.records import Unreadable, live_action, read_position
+from consumer.kafka.records.pending import live_action
+from consumer.kafka.records.positions import read_position
+from consumer.kafka.records.unreadable import Unreadable
 from consumer.kafka.topics.topics import CALL_TIMEOUT_S, RelayTopics, Watermarks, committed_offsets, watermarks
 from schemas.pending_action import POSITION_KEY, Position, SourceIdentity
 

@@ -36,7 +36,7 @@ from consumer.core.outcomes import (
 )
 from consumer.core.poll_plan import PLAN_INTERVAL_S
 from consumer.kafka.clients import Properties, session_s
-from consumer.kafka.records import action_of, change_of, document_of, document_with_action_of, request_of
+from consumer.kafka.records.payloads import action_of, change_of, document_of, document_with_action_of, request_of
 from consumer.relay.connections import Connection
 from consumer.relay.edges import Source
 from consumer.relay.log import ThrottledLog

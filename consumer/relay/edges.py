@@ -11,7 +11,7 @@ from consumer.core.requests import DeadLetterId
 from consumer.kafka.journal.journal import STUCK_S
 from consumer.kafka.journal.writes import Item
 from consumer.kafka.parking.read_back import ParkedRecord
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.restore import Restored, Unservable
 
 

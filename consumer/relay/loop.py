@@ -68,7 +68,9 @@ from consumer.kafka.facts import (
 )
 from consumer.kafka.journal.writes import Barrier, DeadLetter, Intent, Put, PutAnswer, Write
 from consumer.kafka.outcomes.sent_facts import ReadFacts
-from consumer.kafka.records import Unreadable, live_action, place_of_key
+from consumer.kafka.records.keys import place_of_key
+from consumer.kafka.records.pending import live_action
+from consumer.kafka.records.unreadable import Unreadable
 from consumer.kafka.source.membership import MIN_HAND_OVER_S
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch

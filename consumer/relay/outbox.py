@@ -29,20 +29,17 @@ from consumer.events.routing.router import Router
 from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import DeadLetter, Intent, Item, Position, Put, Tombstone, Write
 from consumer.kafka.outcomes.outcomes import EndedAction, EndedEvent
-from consumer.kafka.records import (
-    SourceEvent,
-    action_key,
+from consumer.kafka.records.dead_letters import (
     dead_letter_of_action,
     dead_letter_of_event,
     dead_letter_of_stopped,
     dead_letter_of_unreadable,
     event_of_unreadable_record,
-    live_action,
-    new_action,
-    pending_value,
-    place_of_key,
     without_value,
 )
+from consumer.kafka.records.keys import action_key, place_of_key
+from consumer.kafka.records.pending import live_action, new_action, pending_value
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.restore import UnreadableRecord
 from consumer.relay.edges import Journal, Source
 from consumer.relay.refused import RefusedDeadLetters

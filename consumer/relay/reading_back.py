@@ -23,7 +23,9 @@ from consumer.core.parking import ToRead
 from consumer.kafka.facts import Committed
 from consumer.kafka.journal.writes import Put, Unparked
 from consumer.kafka.parking.read_back import ParkedRecord
-from consumer.kafka.records import Unreadable, live_action, place_of_key
+from consumer.kafka.records.keys import place_of_key
+from consumer.kafka.records.pending import live_action
+from consumer.kafka.records.unreadable import Unreadable
 from consumer.kafka.restore import RestoreError, UnreadableRecord
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import ParkedReader

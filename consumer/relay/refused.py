@@ -18,7 +18,7 @@ from itertools import islice
 
 from consumer.core.ownership import Assignment
 from consumer.kafka.journal.writes import DeadLetter, Put, size_of
-from consumer.kafka.records import place_of_key
+from consumer.kafka.records.keys import place_of_key
 from consumer.kafka.refused import put_of
 
 MAX_AT_ONCE = 50  # each that is refused again costs some transactions

@@ -32,7 +32,8 @@ from consumer.events.routing.router import Router
 from consumer.kafka.control.records import request_key, request_value
 from consumer.kafka.facts import AnswersRefused
 from consumer.kafka.journal.writes import Barrier, Put, PutAnswer
-from consumer.kafka.records import Asked, SourceEvent, live_action, new_action
+from consumer.kafka.records.pending import Asked, live_action, new_action
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.registry.schemas import RegistryError, UnknownSchemaError
 from consumer.kafka.restore import RestoreError
 from consumer.relay.edges import AskedFor, Control

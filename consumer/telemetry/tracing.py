@@ -51,7 +51,8 @@ from consumer.engage.http import Failure, MaySend, Origin, Response
 from consumer.errors import ConfigurationError
 from consumer.events.routing.results import Misrouted, Routed
 from consumer.events.trace_context import trace_context
-from consumer.kafka.records import SourceEvent, trace_context_of
+from consumer.kafka.records.payloads import trace_context_of
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.telemetry.names import OutcomeNames
 from schemas.engage import ActionRequest
 

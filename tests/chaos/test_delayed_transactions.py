@@ -24,7 +24,8 @@ from consumer.kafka.facts import Committed, Fact
 from consumer.kafka.journal.transactions import Transactions
 from consumer.kafka.journal.writes import Begin, DeadLetter
 from consumer.kafka.outcomes.outcomes import EndedEvent
-from consumer.kafka.records import DeadLetterRecord, SourceEvent
+from consumer.kafka.records.dead_letters import DeadLetterRecord
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.topics.topics import RelayTopics
 from schemas.dead_letter import Reason
 from schemas.pending_action import SourceIdentity

@@ -12,9 +12,9 @@ from consumer.core.places import MAX_ITEMS, place_of
 from consumer.events import deciding
 from consumer.events.deciding import Decided, Decision
 from consumer.events.routing.results import Several
-from consumer.kafka import records
 from consumer.kafka.journal.writes import DeadLetter, Item, Put
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records import dead_letters, keys, pending
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.relay import outbox
 from consumer.relay.outbox import Outbox
 from schemas.dead_letter import ITEM
@@ -67,19 +67,19 @@ def items_have_the_place_of_their_event(patch: Patch) -> None:
 
 @mutation
 def records_of_items_have_the_key_of_their_event(patch: Patch) -> None:
-    original = records.action_key
+    original = keys.action_key
     patch.setattr(outbox, "action_key", lambda place, route: original(place - place % MAX_ITEMS, route))
 
 
 @mutation
 def a_restore_takes_all_items_for_the_first(patch: Patch) -> None:
-    original = records.place_of_key
+    original = keys.place_of_key
 
     def place_of_key(key: bytes) -> int | None:
         place = original(key)
         return None if place is None else place - place % MAX_ITEMS
 
-    patch.setattr(records, "place_of_key", place_of_key)
+    patch.setattr(pending, "place_of_key", place_of_key)
 
 
 @mutation
@@ -108,7 +108,7 @@ def a_redriven_item_brings_the_others_along(patch: Patch) -> None:
 
 @mutation
 def a_dead_letter_does_not_say_for_which_item_it_is(patch: Patch) -> None:
-    original = records.dead_letter_of_action
+    original = dead_letters.dead_letter_of_action
 
     def dead_letter_of_action(given_up: GiveUp, now: float) -> Any:
         record = original(given_up, now)

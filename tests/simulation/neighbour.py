@@ -34,7 +34,7 @@ from consumer.engage.http import MaySend
 from consumer.errors import IdentityError
 from consumer.kafka.control.records import PARTITION
 from consumer.kafka.identity.identity import verified
-from consumer.kafka.records import position_value
+from consumer.kafka.records.positions import position_value
 from consumer.kafka.topics.topics import RelayTopics
 from schemas.engage import ActionRequest, Change
 from schemas.pending_action import POSITION_KEY

@@ -58,7 +58,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from consumer.core.outcomes import Accepted, ActionOutcome
 from consumer.core.ownership import Assignment, Partition
 from consumer.core.places import incarnation_at, place_of
-from consumer.kafka.records import place_of_key, read_position
+from consumer.kafka.records.keys import place_of_key
+from consumer.kafka.records.positions import read_position
 from schemas.outcome import OutcomeName
 from schemas.pending_action import POSITION_KEY, Position, RefusedDeadLetter
 from tests.simulation import faults, outcomes

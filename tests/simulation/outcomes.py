@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 
 from consumer.core.places import place_of
 from consumer.kafka.outcomes.outcomes import key_of, read_outcome
-from consumer.kafka.records import REDRIVEN, place_of_key
+from consumer.kafka.records.dead_letters import REDRIVEN
+from consumer.kafka.records.keys import place_of_key
 from schemas.dead_letter import PREFIX
 from schemas.outcome import Outcome, OutcomeName
 from schemas.pending_action import POSITION_KEY, RefusedDeadLetter

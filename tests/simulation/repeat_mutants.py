@@ -9,7 +9,7 @@ from consumer.core.ledger.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.repeats import Repeats
 from consumer.events.routing.results import Routed
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.relay import outbox
 from consumer.relay.outbox import Outbox
 from schemas.dead_letter import Reason

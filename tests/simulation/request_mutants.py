@@ -14,7 +14,8 @@ from consumer.kafka.control import asked_for
 from consumer.kafka.journal.batch import Batch
 from consumer.kafka.journal.commits import Commits
 from consumer.kafka.journal.writes import PutAnswer
-from consumer.kafka.records import Unreadable, live_action
+from consumer.kafka.records.pending import live_action
+from consumer.kafka.records.unreadable import Unreadable
 from consumer.relay import requests
 from consumer.relay.outbox import Outbox
 from consumer.relay.requests import Requests

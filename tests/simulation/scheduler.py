@@ -36,7 +36,7 @@ from consumer.kafka.identity import adoption
 from consumer.kafka.identity.adoption import AdoptFrom
 from consumer.kafka.identity.identity import verified
 from consumer.kafka.journal.writes import DeadLetter
-from consumer.kafka.records import position_value, read_position
+from consumer.kafka.records.positions import position_value, read_position
 from schemas.pending_action import POSITION_KEY, Position, SourceIdentity
 from tests.simulation import faults
 from tests.simulation.control import ControlTopic

@@ -15,7 +15,8 @@ import pytest
 from consumer.core.effects import ActionId, Save
 from consumer.core.ownership import Assignment
 from consumer.events.routing.results import Routed
-from consumer.kafka.records import SourceEvent, new_action, pending_value
+from consumer.kafka.records.pending import new_action, pending_value
+from consumer.kafka.records.source_events import SourceEvent
 from tests.simulation import (
     document_mutants,
     identity_mutants,

@@ -17,7 +17,8 @@ from consumer.events.routing.results import Misrouted, Routed, RouteTrace, Sever
 from consumer.events.routing.router import Router
 from consumer.events.routing.routes import compile_routes
 from consumer.events.routing.rules import RouteRule
-from consumer.kafka.records import SourceEvent, action_key
+from consumer.kafka.records.keys import action_key
+from consumer.kafka.records.source_events import SourceEvent
 from schemas.dead_letter import FIRST_OFFSET, ITEM, REDRIVE_OF
 from tests.simulation.process import TOPICS
 

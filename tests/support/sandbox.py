@@ -29,7 +29,8 @@ from consumer.kafka.identity.identity import present_identities
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.journal.low_water_mark import PINNING, Pinning
 from consumer.kafka.journal.writes import DeadLetter, Put, Write
-from consumer.kafka.records import DeadLetterRecord, position_value, without_value
+from consumer.kafka.records.dead_letters import DeadLetterRecord, without_value
+from consumer.kafka.records.positions import position_value
 from consumer.kafka.restore import AT_A_TIME, KafkaReader, Restored, Restorer, Unservable
 from consumer.kafka.topics.topics import RelayTopics, create, partition_counts, watermarks
 from schemas.dead_letter import Reason

@@ -35,7 +35,7 @@ from consumer.events.routing.event_times import UNKNOWN_TIME_MS
 from consumer.events.routing.results import Routed
 from consumer.events.times import EPOCH, read_time
 from consumer.events.times import Unreadable as NoTime
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records.source_events import SourceEvent
 
 EXPECTED = "expected.yaml"
 

@@ -23,8 +23,9 @@ from typing import cast
 from pydantic import ValidationError
 
 from consumer.events.numbers import read_exactly, written
-from consumer.kafka.records import KafkaHeaders, SourceEvent, event_of_unreadable
-from consumer.kafka.records import Unreadable as UnreadablePending
+from consumer.kafka.records.pending import event_of_unreadable
+from consumer.kafka.records.source_events import KafkaHeaders, SourceEvent
+from consumer.kafka.records.unreadable import Unreadable as UnreadablePending
 from schemas.dead_letter import PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
 
 _BOM = b"\xef\xbb\xbf"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from consumer.events.formats.formats import Awaiting
     from consumer.events.guards import Stopped
     from consumer.events.routing.results import Routed, RouteTrace
-    from consumer.kafka.records import SourceEvent
+    from consumer.kafka.records.source_events import SourceEvent
     from consumer.kafka.registry.schemas import Schemas
     from schemas.dead_letter import Reason
 

@@ -18,7 +18,7 @@ from consumer.events.expressions import paths_of
 from consumer.events.formats.formats import Awaiting, Formats
 from consumer.events.routing.canonical import BUILT_IN_ROUTES
 from consumer.events.routing.rules import RouteRule, expressions_of
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.registry.schemas import RegistryError, Schemas, UnknownSchemaError
 
 DECISIVE = frozenset({"when", "order_id", "each"})

@@ -41,7 +41,10 @@ from pydantic import ValidationError
 from consumer.core.requests import DeadLetterId, Request
 from consumer.kafka import clients
 from consumer.kafka.control.control import new_id
-from consumer.kafka.records import REDRIVEN, SourceEvent, Unreadable, event_of_unreadable
+from consumer.kafka.records.dead_letters import REDRIVEN
+from consumer.kafka.records.pending import event_of_unreadable
+from consumer.kafka.records.source_events import SourceEvent
+from consumer.kafka.records.unreadable import Unreadable
 from consumer.kafka.topics.scan import Gap, StalledError, records_between
 from consumer.kafka.topics.topics import RelayTopics, partition_counts, watermarks
 from schemas.dead_letter import FIRST_OFFSET, ITEM, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason

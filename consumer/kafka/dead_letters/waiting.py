@@ -24,7 +24,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from consumer.core.ownership import Partition
 from consumer.kafka import clients
-from consumer.kafka.records import REDRIVEN
+from consumer.kafka.records.dead_letters import REDRIVEN
 from consumer.kafka.topics.scan import StalledError, records_between
 from consumer.kafka.topics.topics import RelayTopics
 from schemas.dead_letter import PREFIX

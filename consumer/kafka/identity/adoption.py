@@ -30,7 +30,7 @@ from consumer.core.places import incarnation_at, item_at, offset_at, place_of
 from consumer.errors import AdoptionRefusedError
 from consumer.kafka import clients
 from consumer.kafka.identity.identity import Recorded, differ, differences, present_identities, recorded_positions
-from consumer.kafka.records import action_key, place_of_key
+from consumer.kafka.records.keys import action_key, place_of_key
 from consumer.kafka.source.initial_offsets import PositionRecord, start_id, write_positions
 from consumer.kafka.topics.scan import records_between
 from consumer.kafka.topics.topics import (

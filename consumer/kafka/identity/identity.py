@@ -27,7 +27,8 @@ from confluent_kafka.admin import AdminClient, TopicDescription
 
 from consumer.errors import IdentityError
 from consumer.kafka import clients
-from consumer.kafka.records import Unreadable, read_position
+from consumer.kafka.records.positions import read_position
+from consumer.kafka.records.unreadable import Unreadable
 from consumer.kafka.topics.scan import POLL_S, STALLED_S
 from consumer.kafka.topics.topics import CALL_TIMEOUT_S, RelayTopics, partition_counts, watermarks
 from schemas.pending_action import POSITION_KEY, Position, SourceIdentity

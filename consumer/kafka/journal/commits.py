@@ -33,7 +33,8 @@ from consumer.kafka.journal.producers import AbortedError, Producers, Record, Un
 from consumer.kafka.journal.transaction_size import TransactionSize
 from consumer.kafka.journal.writes import DeadLetter, Keyed, Put, Write, size_of
 from consumer.kafka.outcomes.outcomes import Ended, record_of
-from consumer.kafka.records import position_value, redriven_mark
+from consumer.kafka.records.dead_letters import redriven_mark
+from consumer.kafka.records.positions import position_value
 from consumer.kafka.topics.topics import RelayTopics
 from schemas.pending_action import POSITION_KEY, SourceIdentity
 

@@ -33,7 +33,7 @@ from consumer.core.ownership import Partition
 from consumer.kafka import clients
 from consumer.kafka.journal.writes import DeadLetter, Keyed, Put
 from consumer.kafka.outcomes.outcomes import OutcomeRecord
-from consumer.kafka.records import DeadLetterRecord
+from consumer.kafka.records.dead_letters import DeadLetterRecord
 
 CALL_TIMEOUT_S = 15.0  # per call: above transaction.timeout.ms (10 s), so that the broker decides before we do
 ABORT_TIMEOUT_S = 1.0  # what the abort saves

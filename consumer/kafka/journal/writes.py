@@ -15,7 +15,7 @@ from consumer.core.effects import ActionId
 from consumer.core.ownership import Assignment
 from consumer.core.requests import DeadLetterId
 from consumer.kafka.outcomes.outcomes import Ended
-from consumer.kafka.records import DeadLetterRecord
+from consumer.kafka.records.dead_letters import DeadLetterRecord
 from schemas.dead_letter import Reason
 
 

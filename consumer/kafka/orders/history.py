@@ -23,7 +23,9 @@ from consumer.kafka import clients
 from consumer.kafka.orders.matching import Contains, holder_of, is_about
 from consumer.kafka.orders.reading import STALLED_S, Span, StalledError, Tell, read
 from consumer.kafka.outcomes.outcomes import read_outcome
-from consumer.kafka.records import REDRIVEN, SourceEvent, read_position
+from consumer.kafka.records.dead_letters import REDRIVEN
+from consumer.kafka.records.positions import read_position
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.registry.schemas import RegistryError, Schemas, UnknownSchemaError
 from consumer.kafka.source.membership import event_of
 from consumer.kafka.topics.topics import RelayTopics, committed_offsets, partition_counts, watermarks

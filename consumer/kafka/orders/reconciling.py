@@ -35,7 +35,9 @@ from consumer.kafka.orders.matching import actions_of
 from consumer.kafka.orders.reading import Span, StalledError, read
 from consumer.kafka.orders.timeline import At
 from consumer.kafka.outcomes.outcomes import read_outcome
-from consumer.kafka.records import REDRIVEN, place_of_key, read_position
+from consumer.kafka.records.dead_letters import REDRIVEN
+from consumer.kafka.records.keys import place_of_key
+from consumer.kafka.records.positions import read_position
 from consumer.kafka.source.membership import event_of
 from consumer.kafka.topics.topics import CALL_TIMEOUT_S, RelayTopics, committed_offsets, partition_counts, watermarks
 from schemas.dead_letter import DeadLetterHeaders

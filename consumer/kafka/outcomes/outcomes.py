@@ -14,7 +14,9 @@ from pydantic_core import from_json, to_json
 from consumer.core.clock import to_ms
 from consumer.core.effects import Times
 from consumer.events.deciding import redrive_of
-from consumer.kafka.records import SourceEvent, Unreadable, unpacked
+from consumer.kafka.records.packing import unpacked
+from consumer.kafka.records.source_events import SourceEvent
+from consumer.kafka.records.unreadable import Unreadable
 from schemas.dead_letter import REDRIVE_OF, Reason
 from schemas.outcome import Outcome, OutcomeName
 

@@ -23,7 +23,8 @@ from consumer.core.open_facts import FACT_BYTES
 from consumer.core.parking import ParkedRecords, cost_of
 from consumer.core.sequences import NO_SEQUENCES, Sequences, mark_of_action
 from consumer.kafka.parking.rows import Name, Rows
-from consumer.kafka.records import Unreadable, live_action
+from consumer.kafka.records.pending import live_action
+from consumer.kafka.records.unreadable import Unreadable
 
 # What this version writes begins so (records.pending_value). Another record is read as a whole.
 _HEAD = re.compile(

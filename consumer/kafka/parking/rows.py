@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from consumer.core.open_facts import FACT_BYTES
 from consumer.core.places import MAX_ITEMS, MAX_OFFSET, place_of
-from consumer.kafka.records import action_key
+from consumer.kafka.records.keys import action_key
 
 _KEY = re.compile(rb"(0|[1-9]\d{0,18}):(0|[1-9]\d{0,18})(?:\.([1-9]\d{0,3}))?:(.*)", re.DOTALL)
 _NO_FACT = bytes(FACT_BYTES)

@@ -32,7 +32,7 @@ from consumer.errors import StartRefusedError
 from consumer.kafka import clients
 from consumer.kafka.identity.identity import present_identities, recorded_positions, verified
 from consumer.kafka.journal.producers import cause_of
-from consumer.kafka.records import position_value
+from consumer.kafka.records.positions import position_value
 from consumer.kafka.topics.topics import (
     CALL_TIMEOUT_S,
     RelayTopics,

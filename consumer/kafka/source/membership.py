@@ -33,7 +33,7 @@ from consumer.core.ownership import Assignment, Ownership, Partition, generation
 from consumer.errors import ConsumerFailedError, OffsetOutOfRangeError
 from consumer.kafka import clients
 from consumer.kafka.facts import Assigned, ClientError, Failed, Lost, Overrun, Read, Report, Revoked
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records.source_events import SourceEvent
 
 POLL_S = 0.1  # how long a request of another thread waits at the most
 MAX_RECORDS = 500  # per batch: some 20 ms of decoding and routing on the event loop

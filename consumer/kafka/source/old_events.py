@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, TopicPartition
 from consumer.core.ownership import Partition
 from consumer.errors import OldEventsError
 from consumer.kafka import clients
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.source.initial_offsets import Beginnings
 from consumer.kafka.source.membership import event_of
 from consumer.kafka.topics.scan import StalledError, records_between

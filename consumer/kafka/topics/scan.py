@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from consumer.kafka import clients
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.source.membership import event_of
 from consumer.kafka.topics.topics import watermarks
 

@@ -21,7 +21,8 @@ from consumer import logs
 from consumer.commands import checks
 from consumer.commands.cli import app
 from consumer.errors import ExitCode
-from consumer.kafka.records import SourceEvent, dead_letter_of_event
+from consumer.kafka.records.dead_letters import dead_letter_of_event
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.simulator import Simulator, SimulatorOptions
 from schemas.dead_letter import Reason
 from tests.support.sandbox import TopicFactory, relay_topics

@@ -16,7 +16,8 @@ import yaml
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from consumer.kafka.records import SourceEvent, dead_letter_of_event
+from consumer.kafka.records.dead_letters import dead_letter_of_event
+from consumer.kafka.records.source_events import SourceEvent
 from schemas.dead_letter import Reason
 from tests.deploy.helm import KUBERNETES, RELEASE, Manifest, chart
 from tests.deploy.pod import Pod

@@ -19,17 +19,11 @@ from consumer.kafka import clients
 from consumer.kafka.dead_letters.redrive import Coordinates, DeadLetter, Redrive, Selection, redrive
 from consumer.kafka.dead_letters.redrive import dead_letters as list_dead_letters
 from consumer.kafka.dead_letters.waiting import WaitingDeadLetters
-from consumer.kafka.records import (
-    DeadLetterRecord,
-    KafkaHeaders,
-    SourceEvent,
-    Unreadable,
-    action_key,
-    dead_letter_of_event,
-    dead_letter_of_unreadable,
-    new_action,
-    pending_value,
-)
+from consumer.kafka.records.dead_letters import DeadLetterRecord, dead_letter_of_event, dead_letter_of_unreadable
+from consumer.kafka.records.keys import action_key
+from consumer.kafka.records.pending import new_action, pending_value
+from consumer.kafka.records.source_events import KafkaHeaders, SourceEvent
+from consumer.kafka.records.unreadable import Unreadable
 from consumer.kafka.topics import scan
 from consumer.kafka.topics.scan import Gap, records_between
 from consumer.kafka.topics.topics import watermarks

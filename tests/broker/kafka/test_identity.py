@@ -15,7 +15,8 @@ from consumer.errors import AdoptionRefusedError, FatalError, IdentityError, Sta
 from consumer.kafka.identity import identity
 from consumer.kafka.identity.adoption import AdoptFrom, adopt
 from consumer.kafka.identity.identity import SourceWatch
-from consumer.kafka.records import action_key, position_value
+from consumer.kafka.records.keys import action_key
+from consumer.kafka.records.positions import position_value
 from consumer.kafka.restore import KafkaReader, Restored, RestoreError, Restorer
 from consumer.kafka.source.initial_offsets import Start, Started, settle_start
 from schemas.pending_action import POSITION_KEY, PendingAction, SourceIdentity

@@ -14,7 +14,8 @@ from confluent_kafka.admin import AdminClient
 from consumer.core.places import place_of
 from consumer.kafka import clients
 from consumer.kafka.pending import EVERY_ONE, Filter, Open, Pending, open_at, pending_actions
-from consumer.kafka.records import action_key, position_value
+from consumer.kafka.records.keys import action_key
+from consumer.kafka.records.positions import position_value
 from consumer.kafka.topics import scan
 from consumer.kafka.topics.scan import Gap, moment, records_between
 from consumer.kafka.topics.topics import RelayTopics

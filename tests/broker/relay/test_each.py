@@ -7,7 +7,7 @@ import json
 from consumer.core.places import item_at
 from consumer.events.routing.rules import RouteRule
 from consumer.kafka.dead_letters.redrive import Selection, redrive
-from consumer.kafka.records import place_of_key
+from consumer.kafka.records.keys import place_of_key
 from schemas.dead_letter import Reason
 from tests.support.books import Books
 from tests.support.engage import Asked, Engage, Reply, ScriptedEngage

@@ -25,7 +25,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from consumer.core.places import offset_at
-from consumer.kafka.records import place_of_key
+from consumer.kafka.records.keys import place_of_key
 from schemas.dead_letter import PREFIX, REDRIVE_OF
 from tests.support.books import Books, DeadLetter
 from tests.support.engage import Asked, Reply, ScriptedEngage

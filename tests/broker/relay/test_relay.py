@@ -11,7 +11,8 @@ from confluent_kafka import Producer
 
 from consumer.kafka import clients
 from consumer.kafka.dead_letters.redrive import Redrive, Selection, redrive
-from consumer.kafka.records import SourceEvent, dead_letter_of_event
+from consumer.kafka.records.dead_letters import dead_letter_of_event
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.source.membership import MAX_RECORDS
 from consumer.kafka.topics.topics import RelayTopics
 from consumer.simulator import Moods

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.commands.routing.exports import Defaults, Unreadable, records_in
-from consumer.kafka.records import SourceEvent, dead_letter_of_event
+from consumer.kafka.records.dead_letters import dead_letter_of_event
+from consumer.kafka.records.source_events import SourceEvent
 from schemas.dead_letter import Reason
 
 VALUE = '{"type":"order.shipped","orderId":"A-1"}'

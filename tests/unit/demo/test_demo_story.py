@@ -14,7 +14,7 @@ from consumer.events.routing.results import Misrouted, Routed, Several, Unrouted
 from consumer.events.routing.router import Router
 from consumer.events.routing.routes import compile_routes
 from consumer.events.routing.rules import RouteRule
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records.source_events import SourceEvent
 from schemas.dead_letter import Reason
 from schemas.pending_action import WithDocument
 

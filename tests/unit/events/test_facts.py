@@ -13,7 +13,7 @@ from consumer.events.facts import digest_of
 from consumer.events.routing.notes import notes_on
 from consumer.events.routing.results import Routed
 from consumer.events.routing.rules import RouteRule
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records.source_events import SourceEvent
 
 Event = Mapping[str, object]
 SHIPPED: Event = {"type": "order.shipped", "orderId": "A-1", "data": {"note": "left at the door"}}

@@ -10,7 +10,7 @@ import pytest
 from consumer.commands.routing.route import Verdict, judged
 from consumer.config.settings import Settings
 from consumer.errors import ConfigurationError
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records.source_events import SourceEvent
 from schemas.dead_letter import REDRIVE_OF, Reason
 
 Event = Mapping[str, object]

@@ -15,7 +15,9 @@ from consumer.core.sequences import Sequences, mark_of
 from consumer.events.facts import digest_of
 from consumer.events.routing.results import Routed
 from consumer.kafka.parking.live_records import Kept, LiveRecords, Room
-from consumer.kafka.records import SourceEvent, action_key, new_action, pending_value
+from consumer.kafka.records.keys import action_key
+from consumer.kafka.records.pending import new_action, pending_value
+from consumer.kafka.records.source_events import SourceEvent
 from schemas.pending_action import FromJob
 
 NOW = 1_700_000_000.0

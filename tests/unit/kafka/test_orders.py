@@ -11,7 +11,7 @@ from consumer.events.routing.results import Misrouted, Routed, Several
 from consumer.kafka.orders.history import FoundDeadLetter, FoundEvent, FoundRecord, History
 from consumer.kafka.orders.matching import holder_of, is_about
 from consumer.kafka.orders.timeline import Timeline, timeline_of
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.topics.topics import RelayTopics
 from schemas.dead_letter import DeadLetterHeaders, Reason
 from schemas.outcome import Outcome, OutcomeName, Place

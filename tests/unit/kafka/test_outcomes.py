@@ -11,13 +11,10 @@ from consumer.core.ownership import Assignment
 from consumer.core.places import place_of
 from consumer.events.routing.results import Routed
 from consumer.kafka.outcomes.outcomes import Ended, EndedAction, EndedEvent, OutcomeRecord, read_outcome, record_of
-from consumer.kafka.records import (
-    SourceEvent,
-    Unreadable,
-    dead_letter_of_action,
-    dead_letter_of_event,
-    new_action,
-)
+from consumer.kafka.records.dead_letters import dead_letter_of_action, dead_letter_of_event
+from consumer.kafka.records.pending import new_action
+from consumer.kafka.records.source_events import SourceEvent
+from consumer.kafka.records.unreadable import Unreadable
 from schemas.dead_letter import REDRIVE_OF, DeadLetterHeaders, Reason
 from schemas.outcome import Outcome, OutcomeName, Place
 from schemas.pending_action import FromJob

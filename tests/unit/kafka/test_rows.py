@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from consumer.core.places import MAX_ITEMS, MAX_OFFSET, place_of
 from consumer.kafka.parking import rows
 from consumer.kafka.parking.rows import Rows
-from consumer.kafka.records import action_key, place_of_key
+from consumer.kafka.records.keys import action_key, place_of_key
 
 KEYS = st.builds(
     lambda incarnation, offset, item, route: action_key(place_of(incarnation, offset, item), route),

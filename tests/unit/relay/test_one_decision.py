@@ -25,7 +25,7 @@ from consumer.events.formats.formats import Formats
 from consumer.events.routing.results import Routed
 from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import DeadLetter, Item, Put, Write
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.relay.edges import Source
 from consumer.relay.outbox import Limits, Outbox
 from consumer.relay.refused import RefusedDeadLetters

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from consumer.core.ownership import Assignment
 from consumer.kafka.journal.writes import DeadLetter
-from consumer.kafka.records import DeadLetterRecord
+from consumer.kafka.records.dead_letters import DeadLetterRecord
 from consumer.kafka.refused import kept, read
 from consumer.relay.refused import MAX_AT_ONCE, RETRY_S, RefusedDeadLetters
 from schemas.dead_letter import Reason

@@ -24,7 +24,8 @@ from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import Position, Put, Write
 from consumer.kafka.outcomes.outcomes import EndedAction, record_of
 from consumer.kafka.outcomes.sent_facts import sent_fact
-from consumer.kafka.records import SourceEvent, live_action
+from consumer.kafka.records.pending import live_action
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.relay.edges import Source
 from consumer.relay.outbox import Limits, Outbox, given_up
 from consumer.relay.refused import RefusedDeadLetters

@@ -12,7 +12,7 @@ import structlog
 from consumer.core.ownership import Assignment
 from consumer.events.formats.formats import Awaiting
 from consumer.kafka.facts import Read
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.registry.schemas import RegistryError, UnknownSchemaError
 from consumer.relay.edges import Source
 from consumer.relay.log import ThrottledLog

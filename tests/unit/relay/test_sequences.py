@@ -21,7 +21,7 @@ from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import Position, Put, Tombstone, Write
 from consumer.kafka.outcomes.outcomes import EndedAction, record_of
 from consumer.kafka.outcomes.sent_facts import SentBefore
-from consumer.kafka.records import SourceEvent
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.relay.edges import Source
 from consumer.relay.outbox import Limits, Outbox
 from consumer.relay.refused import RefusedDeadLetters

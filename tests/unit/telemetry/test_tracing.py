@@ -46,7 +46,9 @@ from consumer.engage.http import Origin
 from consumer.errors import ConfigurationError
 from consumer.events.routing.results import Misrouted, Routed
 from consumer.events.trace_context import trace_context
-from consumer.kafka.records import SourceEvent, new_action, trace_context_of
+from consumer.kafka.records.payloads import trace_context_of
+from consumer.kafka.records.pending import new_action
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.run import tracing_asked_for
 from consumer.telemetry.tracing import Tracing
 from schemas.dead_letter import Reason

@@ -15,7 +15,8 @@ from consumer.events.routing.results import Routed
 from consumer.kafka.journal.transactions import Transactions
 from consumer.kafka.journal.writes import Begin, Position, Put, Tombstone
 from consumer.kafka.outcomes.outcomes import EndedAction
-from consumer.kafka.records import SourceEvent, new_action
+from consumer.kafka.records.pending import new_action
+from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.topics.topics import RelayTopics
 from schemas.outcome import OutcomeName
 from schemas.pending_action import FromJob, SourceIdentity

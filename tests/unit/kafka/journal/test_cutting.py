@@ -9,7 +9,7 @@ import pytest
 from consumer.core.ownership import Assignment
 from consumer.kafka.journal.cutting import by_partition, by_topic, fitting, halves
 from consumer.kafka.journal.writes import DeadLetter, Position, Put, Write, size_of
-from consumer.kafka.records import DeadLetterRecord
+from consumer.kafka.records.dead_letters import DeadLetterRecord
 from schemas.dead_letter import Reason
 
 ORDERS = [Assignment("orders", n, 1) for n in range(4)]

@@ -12,7 +12,7 @@ from consumer.kafka.journal.batch import Batch
 from consumer.kafka.journal.cutting import fitting
 from consumer.kafka.journal.producers import TooLargeError
 from consumer.kafka.journal.writes import Begin, DeadLetter, Put
-from consumer.kafka.records import DeadLetterRecord
+from consumer.kafka.records.dead_letters import DeadLetterRecord
 from schemas.dead_letter import Reason
 from tests.unit.kafka.journal.tried_transactions import TriedTransactions
 
