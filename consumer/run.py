@@ -32,7 +32,7 @@ from consumer import __version__, logs
 from consumer.admin.fleet import Fleet
 from consumer.admin.orders import Orders
 from consumer.admin.server import AdminServer, Health, Heartbeats
-from consumer.admin.status import Identity
+from consumer.admin.status_model import Identity
 from consumer.config.files import check_files
 from consumer.config.formats import formats_of
 from consumer.config.searching import search_of

@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from consumer.admin.status import Status, number
+from consumer.admin.status_model import Status
+from consumer.admin.words import number
 from consumer.engage.connection import Failure
 from consumer.engage.http import HttpEngine, Origin
 

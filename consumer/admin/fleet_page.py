@@ -9,7 +9,8 @@ from html import escape
 
 from consumer.admin.fleet import Instance, View, answered, attention, disagreements
 from consumer.admin.page import list_of, live_document, section, state_pill, table, tiles
-from consumer.admin.status import Status, duration, is_known, now_of, number, rate
+from consumer.admin.status_model import Status, is_known, now_of
+from consumer.admin.words import duration, number, rate
 
 _HEAD = ("Instance", "State", "Version", "Partitions", "Pending", "Oldest", "Lag", "Connections")
 

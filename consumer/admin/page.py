@@ -19,20 +19,8 @@ from html import escape
 from pathlib import Path
 
 from consumer.admin.chart import WINDOW_S, Line, chart
-from consumer.admin.status import (
-    ConnectionState,
-    Latency,
-    Moment,
-    Partition,
-    Polling,
-    Status,
-    age_label,
-    duration,
-    is_known,
-    now_of,
-    number,
-    rate,
-)
+from consumer.admin.status_model import ConnectionState, Latency, Moment, Partition, Polling, Status, is_known, now_of
+from consumer.admin.words import age_label, duration, number, rate
 from consumer.core.progress import FAULTS, StallReason
 
 RELOAD_S = 5  # without the script

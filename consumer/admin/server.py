@@ -43,7 +43,8 @@ from consumer.admin.fleet_page import fleet_page
 from consumer.admin.order_page import order_page
 from consumer.admin.orders import LOOKUP_S, STALLED_S, Answer, NotLookedUp, Orders
 from consumer.admin.page import CONTENT_SECURITY_POLICY, page
-from consumer.admin.status import Identity, Status, status_of
+from consumer.admin.status import status_of
+from consumer.admin.status_model import Identity, Status
 from consumer.errors import ListenError
 from consumer.kafka.orders.lookup import Nothing
 from consumer.kafka.orders.timeline import Timeline

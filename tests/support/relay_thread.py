@@ -14,7 +14,8 @@ from confluent_kafka import Consumer, KafkaException
 from prometheus_client import CollectorRegistry
 
 from consumer.admin.server import Heartbeats
-from consumer.admin.status import Status, status_of
+from consumer.admin.status import status_of
+from consumer.admin.status_model import Status
 from consumer.core.clock import steady_clock
 from consumer.core.ledger.waits import Policy
 from consumer.core.ownership import Partition

@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from consumer.admin.fleet import StatusError, fetch
-from consumer.admin.status import Moment, Status, age_label, duration, is_known, now_of, number, rate
+from consumer.admin.status_model import Moment, Status, is_known, now_of
+from consumer.admin.words import age_label, duration, number, rate
 from consumer.commands.output import shown
 
 EVERY_S = 1.0

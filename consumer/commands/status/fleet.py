@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from consumer.admin.fleet import Instance
-from consumer.admin.status import duration, now_of, number
+from consumer.admin.status_model import now_of
+from consumer.admin.words import duration, number
 
 COLUMNS = (
     "instance",

@@ -7,7 +7,7 @@ import re
 from contextlib import closing
 from pathlib import Path
 
-from consumer.admin.status import DeadLetter, Status
+from consumer.admin.status_model import DeadLetter, Status
 from tests.support.books import Books
 from tests.support.engage import API_KEY, Engage
 from tests.support.events import CUSTOMER, SECRET_ID, event, order_id, publish

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from consumer.admin.fleet import Instance, View
-from consumer.admin.status import Identity, status_of
+from consumer.admin.status import status_of
+from consumer.admin.status_model import Identity
 from consumer.telemetry.snapshot import PartitionFigures
 from tests.unit.admin import status_sample
 

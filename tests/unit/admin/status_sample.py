@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import random
 
-from consumer.admin.status import Status, status_of
+from consumer.admin.status import status_of
+from consumer.admin.status_model import Status
 from consumer.core.ledger.book import AGE_SLOT_S
 from consumer.core.ledger.entries import State
 from consumer.telemetry.rolling import Flow, History

@@ -18,7 +18,7 @@ from consumer.admin import server as admin_server
 from consumer.admin.fleet import Fleet, Instance, View
 from consumer.admin.fleet_page import fleet_page
 from consumer.admin.server import AdminServer, Health
-from consumer.admin.status import Identity
+from consumer.admin.status_model import Identity
 from consumer.config.loading import load
 from consumer.errors import ConfigurationError
 from tests.unit.admin import fleet_sample, status_sample

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from consumer.admin.chart import Line, chart, nice
 from consumer.admin.page import MAX_PARTITIONS, page
-from consumer.admin.status import Status, status_of
+from consumer.admin.status import status_of
+from consumer.admin.status_model import Status
 from consumer.telemetry.rolling import Flow
 from consumer.telemetry.snapshot import ConnectionFigures, DeadLettered, Halt, PartitionFigures, Snapshot
 from schemas.dead_letter import Reason

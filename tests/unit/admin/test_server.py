@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.admin import server
 from consumer.admin.server import HEARTBEAT_LIMITS_S, AdminServer, Health, Heartbeats, not_alive, not_ready, rather_html
-from consumer.admin.status import Status
+from consumer.admin.status_model import Status
 from consumer.errors import ListenError
 from consumer.telemetry.metrics import Metrics, Thread
 from consumer.telemetry.rolling import Flow

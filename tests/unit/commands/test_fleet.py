@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from consumer.admin import fleet, server
 from consumer.admin.server import AdminServer, Health
-from consumer.admin.status import Identity
+from consumer.admin.status_model import Identity
 from consumer.commands.status.fleet import COLUMNS
 from consumer.telemetry.snapshot import PartitionFigures
 from tests.unit.admin import status_sample

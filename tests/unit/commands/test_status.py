@@ -21,7 +21,8 @@ from rich.console import Console
 from consumer.admin import server
 from consumer.admin.fleet import StatusError
 from consumer.admin.server import AdminServer, Health
-from consumer.admin.status import Status, status_of
+from consumer.admin.status import status_of
+from consumer.admin.status_model import Status
 from consumer.commands.status import display as status_display
 from consumer.errors import ExitCode
 from consumer.telemetry.rolling import Flow
