@@ -35,6 +35,9 @@ OTHER = "everything else"
 LIBRDKAFKA = "librdkafka"
 COMPONENTS = {  # by the beginning of a module's path: the first that fits
     "consumer/engage/client": "Engage's API",
+    "consumer/engage/meanings": "Engage's API",
+    "consumer/engage/bodies": "Engage's API",
+    "consumer/engage/jobs": "Engage's API",
     "consumer/engage": HTTP,
     "consumer/events": "decoding and routing",
     "schemas/order_event": "decoding and routing",

@@ -1,6 +1,6 @@
 """What a call to Engage came to: one typed outcome per call, never a bare exception.
 
-The edge (`engage/client.py`) decides which; the ledger decides what follows. `why` is one line for a log or a header:
+The edge (`engage/meanings.py`) decides which; the ledger decides what follows. `why` is one line for a log or a header:
 it names what happened, never contents.
 """
 

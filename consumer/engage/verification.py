@@ -19,8 +19,8 @@ from urllib.parse import quote, urljoin, urlsplit
 import httpx
 from pydantic_core import from_json, to_json
 
-from consumer.engage.client import is_completed, is_failed
 from consumer.engage.http import Origin
+from consumer.engage.jobs import is_completed, is_failed
 from consumer.engage.transport import async_client
 
 Verdict = Literal["as documented", "differs", "not asked", "no answer"]

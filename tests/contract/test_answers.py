@@ -1,7 +1,7 @@
 """The answer reader beside h11: a corpus of raw answers, whole and byte by byte, on connections that stay and that end.
 
 Where the two differ, `DIFFERENCES` says what ours does, and why. A refused answer leaves the request in doubt, which is
-always safe; the status line that was seen still counts (consumer/engage/client.py, rule 4).
+always safe; the status line that was seen still counts (consumer/engage/meanings.py, rule 2).
 """
 
 from __future__ import annotations

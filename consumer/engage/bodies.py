@@ -1,0 +1,68 @@
+"""Bodies of requests and answers: JSON, read leniently and written to the digit.
+
+A field is read in whatever case its name is written. An answer that is no JSON says nothing.
+"""
+
+from __future__ import annotations
+
+from pydantic_core import from_json, to_json
+
+from consumer.events.numbers import written
+from schemas.engage import ActionRequest
+
+MAX_ERRORS_BYTES = 8 << 10
+JsonObject = dict[str, object]
+
+
+def field_of(body: JsonObject, name: str) -> object:
+    """Read a top-level field, in whatever case its name is written."""
+    if name in body:
+        return body[name]
+    lowered = name.lower()
+    return next((value for key, value in body.items() if key.lower() == lowered), None)
+
+
+def scalar(body: JsonObject, name: str) -> str | None:
+    """Read an id or tag, text or number; another type counts as absent (schemas/engage.py)."""
+    value = field_of(body, name)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and value else None
+
+
+def json_object(raw: bytes) -> JsonObject | None:
+    """Parse an object; None where it is none."""
+    body = decoded(raw)
+    return body if isinstance(body, dict) else None
+
+
+def decoded(raw: bytes) -> object:
+    """Parse JSON; None where it is none, or nested too deep, or not UTF-8."""
+    try:
+        parsed: object = from_json(raw, allow_inf_nan=False)
+    except ValueError:
+        return None
+    return parsed
+
+
+def encoded(document: JsonObject) -> bytes | None:
+    """Write a document or change; None where it cannot be JSON."""
+    try:
+        return written(document)
+    except ValueError:
+        return None
+
+
+def encoded_action(request: ActionRequest) -> bytes | None:
+    """Write an action; None where its data cannot be JSON."""
+    try:
+        fields = request.model_dump(by_alias=True, exclude_none=True, exclude={"data"})
+        return written(fields if request.data is None else {**fields, "data": request.data})
+    except ValueError:
+        return None
+
+
+def errors_in(raw: bytes) -> str | None:
+    """Return Engage's answer as compact JSON text, cut between two characters; None where it was no JSON."""
+    parsed = decoded(raw)
+    return None if parsed is None else to_json(parsed)[:MAX_ERRORS_BYTES].decode(errors="ignore")
