@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import uuid4
 
 import pytest
-import structlog
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from typer.testing import CliRunner, Result
 
-from consumer import logs
 from consumer.commands import checks
 from consumer.commands.cli import app
 from consumer.errors import ExitCode
@@ -25,6 +21,7 @@ from consumer.kafka.records.dead_letters import dead_letter_of_event
 from consumer.kafka.records.source_events import SourceEvent
 from consumer.simulator import Simulator, SimulatorOptions
 from schemas.dead_letter import Reason
+from tests.support.log_state import logs_as_they_were
 from tests.support.sandbox import TopicFactory, relay_topics
 from tests.support.waiting import until
 
@@ -33,16 +30,8 @@ KEY = "4711-very-secret"
 
 @pytest.fixture(autouse=True)
 def _logs_as_they_were() -> Iterator[None]:
-    root = logging.getLogger()
-    named = {name: logging.getLogger(name).level for name in (*logs.OURS, "librdkafka")}
-    before = (root.handlers, root.level, sys.excepthook, sys.unraisablehook, threading.excepthook)
-    yield
-    root.handlers, root.level, sys.excepthook, sys.unraisablehook, threading.excepthook = before
-    for name, level in named.items():
-        logging.getLogger(name).setLevel(level)
-    logging.captureWarnings(False)
-    structlog.reset_defaults()
-    logs._secrets = []
+    with logs_as_they_were():
+        yield
 
 
 @contextmanager

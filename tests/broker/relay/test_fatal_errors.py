@@ -11,11 +11,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaError
 
-from consumer.errors import ConsumerFailedError, ExitCode
-from consumer.kafka.facts import Fact, Failed
-from consumer.kafka.source.membership import Membership
+from consumer.errors import ExitCode
 from tests.support.engage import Engage
 from tests.support.events import event, order_id, publish
 from tests.support.figures import Figures
@@ -90,35 +87,6 @@ def test_a_member_that_was_never_let_in_is_not_ready(sandboxes: SandboxFactory, 
             assert second.wait() == ExitCode.FAILED
             assert 200 not in ready
         assert_served(sandbox, engage, "the first one continues")
-
-
-class FatalRecord:
-    """What `poll` returns, as seen with confluent-kafka 2.16."""
-
-    def topic(self) -> None: ...
-    def partition(self) -> None: ...
-    def error(self) -> KafkaError:
-        return KafkaError(KafkaError._FATAL, "the broker does not take this member")
-
-
-@pytest.mark.parametrize("fatal", [False, True])
-def test_a_fatal_error_is_one_by_its_code_whatever_its_flag_says(fatal: bool) -> None:
-    facts: list[Fact] = []
-    membership = Membership(
-        ["orders"],
-        facts.append,
-        clock=lambda: 0.0,
-        wait=lambda *_: True,
-        beat=lambda: None,
-        confirm=lambda: None,
-        incarnations={"orders": 0},
-    )
-    record = FatalRecord()
-    error = KafkaError(KafkaError._FATAL, "the broker does not take this member", fatal)
-    membership._on_record_error(record, error)  # type: ignore[arg-type]
-    (fact,) = facts
-    assert isinstance(fact, Failed)
-    assert isinstance(fact.error, ConsumerFailedError)
 
 
 @pytest.mark.parametrize("protocol", [{}, NEW_PROTOCOL], ids=["classic", "consumer"])

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from consumer import logs
 from consumer.errors import TopicError
+from tests.support.log_state import logs_as_they_were
 
 CUSTOMER = "kim@example.com"
 KEY = "1f0e-4711-secret"
@@ -28,16 +29,8 @@ KEY = "1f0e-4711-secret"
 
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    named = {name: logging.getLogger(name).level for name in (*logs.OURS, "librdkafka")}
-    before = (root.handlers, root.level, sys.excepthook, sys.unraisablehook, threading.excepthook)
-    yield
-    root.handlers, root.level, sys.excepthook, sys.unraisablehook, threading.excepthook = before
-    for name, level in named.items():
-        logging.getLogger(name).setLevel(level)
-    logging.captureWarnings(False)
-    structlog.reset_defaults()
-    logs._secrets = []
+    with logs_as_they_were():
+        yield
 
 
 @pytest.fixture
