@@ -114,23 +114,13 @@ class Settings(Section):
     @field_validator("delay")
     @classmethod
     def _delay_topics_apart(cls, delay: Delay, info: ValidationInfo) -> Delay:
-        if isinstance(source := info.data.get("source"), Source):
-            why = template_error(delay.topic, source.topics, {"source": source.topics})
-            if why is None and len(source.topics) > 1 and SOURCE not in delay.topic:
-                why = f"must hold {SOURCE}: each source topic needs a delay topic of its own"
-            if why is not None:
-                raise errors_at([error_at("topic", why)])
+        _check_topics(delay.topic, info, of_its_own="a delay topic")
         return delay
 
     @field_validator("dead_letters")
     @classmethod
     def _dead_letter_topics_apart(cls, dead_letters: DeadLetters, info: ValidationInfo) -> DeadLetters:
-        if isinstance(source := info.data.get("source"), Source):
-            taken = {"source": source.topics}
-            if isinstance(delay := info.data.get("delay"), Delay):
-                taken["delay"] = names_of(delay.topic, source.topics)
-            if (why := template_error(dead_letters.topic, source.topics, taken)) is not None:
-                raise errors_at([error_at("topic", why)])
+        _check_topics(dead_letters.topic, info)
         return dead_letters
 
     @field_validator("outcomes", mode="before")
@@ -142,17 +132,8 @@ class Settings(Section):
     @field_validator("outcomes")
     @classmethod
     def _outcome_topics_apart(cls, outcomes: Outcomes, info: ValidationInfo) -> Outcomes:
-        if outcomes.topic != NO_TOPIC and isinstance(source := info.data.get("source"), Source):
-            taken = {"source": source.topics}
-            if isinstance(delay := info.data.get("delay"), Delay):
-                taken["delay"] = names_of(delay.topic, source.topics)
-            if isinstance(dead_letters := info.data.get("dead_letters"), DeadLetters):
-                taken["dead-letter"] = names_of(dead_letters.topic, source.topics)
-            why = template_error(outcomes.topic, source.topics, taken)
-            if why is None and len(source.topics) > 1 and SOURCE not in outcomes.topic:
-                why = f"must hold {SOURCE}: each source topic needs an outcomes topic of its own"
-            if why is not None:
-                raise errors_at([error_at("topic", why)])
+        if outcomes.topic != NO_TOPIC:
+            _check_topics(outcomes.topic, info, of_its_own="an outcomes topic")
         return outcomes
 
     @field_validator("control")
@@ -165,11 +146,8 @@ class Settings(Section):
         why = topic_error(name)
         if why is not None and GROUP in control.topic:
             why = f"{why}, with kafka.group.id in the place of {GROUP}: write a topic's name, or {NO_TOPIC}"
-        taken = {"source": source.topics}
-        for kind in ("delay", "dead_letters", "outcomes"):
-            if (section := info.data.get(kind)) is not None:
-                taken[kind.replace("_", "-")] = names_of(section.topic, source.topics)
         if why is None:
+            taken = _taken(info, source)
             why = next((f"must not be a {kind} topic" for kind, others in taken.items() if name in others), None)
         if why is not None:
             raise errors_at([error_at("topic", why)])
@@ -287,6 +265,25 @@ class Settings(Section):
     def dead_letter_topics(self) -> frozenset[str]:
         """The topics of our own dead letters."""
         return frozenset(each.dead_letters for each in self.topics)
+
+
+def _check_topics(template: str, info: ValidationInfo, *, of_its_own: str | None = None) -> None:
+    """Raise where the topics of a section are none, or another section's. `of_its_own`: what each source needs."""
+    if isinstance(source := info.data.get("source"), Source):
+        why = template_error(template, source.topics, _taken(info, source))
+        if why is None and of_its_own is not None and len(source.topics) > 1 and SOURCE not in template:
+            why = f"must hold {SOURCE}: each source topic needs {of_its_own} of its own"
+        if why is not None:
+            raise errors_at([error_at("topic", why)])
+
+
+def _taken(info: ValidationInfo, source: Source) -> dict[str, tuple[str, ...]]:
+    """Return the topics of the sections before this one, by kind."""
+    taken = {"source": source.topics}
+    for kind in ("delay", "dead_letters", "outcomes"):
+        if (section := info.data.get(kind)) is not None:
+            taken[kind.replace("_", "-")] = names_of(section.topic, source.topics)
+    return taken
 
 
 def _effective(routes: Mapping[str, RouteRule | None]) -> dict[str, RouteRule]:
