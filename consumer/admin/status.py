@@ -445,6 +445,20 @@ def _pending(snapshot: Snapshot) -> Pending:
     )
 
 
+def connections_in_brief(status: Status) -> str:
+    """Return how many connections are open, and which are in trouble, in a few words."""
+    others = [f"{each.name} {each.state}" for each in status.connections if each.state != "open"]
+    open_ = len(status.connections) - len(others)
+    more = len(others) - MAX_OF_A_KIND
+    return ", ".join(
+        [
+            *([f"{number(open_)} open"] if open_ else []),
+            *others[:MAX_OF_A_KIND],
+            *([f"{number(more)} more in trouble"] if more > 0 else []),
+        ]
+    )
+
+
 def ages(first_seen: Mapping[int, int], now: float) -> list[Age]:
     """Count open actions by age, from `Ledger.first_seen()`; to AGE_SLOT_S exactly."""
     counts = [0] * (len(AGE_LIMITS_S) + 1)
