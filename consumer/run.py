@@ -36,8 +36,9 @@ from consumer.admin.status import Identity
 from consumer.config.files import check_files
 from consumer.config.formats import formats_of
 from consumer.config.searching import search_of
-from consumer.config.settings import Connection as ConnectionSettings
-from consumer.config.settings import Polling, Settings
+from consumer.config.sections.connections import Connection as ConnectionSettings
+from consumer.config.sections.polling import Polling
+from consumer.config.settings import Settings
 from consumer.core.clock import Clock, steady_clock
 from consumer.core.ledger.waits import Policy
 from consumer.core.pacing import Pace, PollSchedule
@@ -47,7 +48,8 @@ from consumer.engage.http import OnRequest, Origin
 from consumer.errors import ConfigurationError, ExitCode, FatalError, KafkaUnreachableError
 from consumer.events.deciding import decide
 from consumer.events.guards import Shadow
-from consumer.events.routing import UNKNOWN_TIME_MS, Routed, Several
+from consumer.events.routing.event_times import UNKNOWN_TIME_MS
+from consumer.events.routing.results import Routed, Several
 from consumer.kafka import clients
 from consumer.kafka.control.asked_for import READS, AskedFor
 from consumer.kafka.control.reader import ControlReader

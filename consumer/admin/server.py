@@ -49,8 +49,9 @@ from consumer.admin.status import Identity, Status, status_of
 from consumer.errors import ListenError
 from consumer.kafka.orders.lookup import Nothing
 from consumer.kafka.orders.timeline import Timeline
-from consumer.telemetry.metrics import Snapshot, Thread
+from consumer.telemetry.metrics import Thread
 from consumer.telemetry.rolling import Flow
+from consumer.telemetry.snapshot import Snapshot
 
 # Seconds without a heartbeat after which a thread counts as stuck: more than anything takes that ends by itself.
 HEARTBEAT_LIMITS_S: Mapping[Thread, float] = {

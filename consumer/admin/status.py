@@ -22,8 +22,8 @@ from consumer.core.ledger.book import AGE_SLOT_S
 from consumer.core.pauses import Pause as Paused
 from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.progress import FAULTS, StallReason
-from consumer.telemetry.metrics import ConnectionFigures, Holding, Snapshot
 from consumer.telemetry.rolling import Durations, Flow, Slice, quantile
+from consumer.telemetry.snapshot import ConnectionFigures, Holding, Snapshot
 from schemas.dead_letter import Reason
 
 # A pending action's age: an order that is processed takes seconds to minutes, an outage hours, the deadline a day.

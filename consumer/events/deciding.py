@@ -13,7 +13,9 @@ from typing import Literal, Protocol
 from consumer.events.decoding import Undecodable, is_null, kind
 from consumer.events.formats.formats import JSON, Awaiting, Formats
 from consumer.events.guards import stopped
-from consumer.events.routing import Misrouted, RecordFacts, Routed, Router, RouteTrace, Several
+from consumer.events.routing.results import Misrouted, Routed, RouteTrace, Several
+from consumer.events.routing.router import Router
+from consumer.events.routing.scope import RecordFacts
 from schemas.dead_letter import REDRIVE_OF, Reason
 
 Headers = Sequence[tuple[str, bytes | None]]

@@ -39,7 +39,7 @@ from consumer.core.progress import FAULTS, STALL_S, ProgressWatch, StallReason, 
 from consumer.core.repeats import Repeats
 from consumer.core.sequences import NO_SEQUENCES, Sequences
 from consumer.events.formats.formats import JSON, Formats
-from consumer.events.routing import Router
+from consumer.events.routing.router import Router
 from consumer.kafka.facts import (
     AnswersRefused,
     Assigned,
@@ -82,7 +82,8 @@ from consumer.relay.refused import RefusedDeadLetters
 from consumer.relay.requests import Requests
 from consumer.relay.schemas import Schemas, SchemaWaits
 from consumer.relay.tasks import Tasks
-from consumer.telemetry.metrics import DeadLettered, Metrics, Snapshot
+from consumer.telemetry.metrics import Metrics
+from consumer.telemetry.snapshot import DeadLettered, Snapshot
 
 if TYPE_CHECKING:
     from consumer.telemetry.tracing import Tracing  # an extra

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from consumer.events.deciding import Decided
     from consumer.events.formats.formats import Awaiting
     from consumer.events.guards import Stopped
-    from consumer.events.routing import Routed, RouteTrace
+    from consumer.events.routing.results import Routed, RouteTrace
     from consumer.kafka.records import SourceEvent
     from consumer.kafka.registry.schemas import Schemas
     from schemas.dead_letter import Reason
@@ -331,7 +331,7 @@ def _fetched(schemas: Schemas | None, awaiting: Awaiting) -> str | None:
 
 def _verdict(number: int, decision: Decided, trace: tuple[RouteTrace, ...]) -> Verdict:
     from consumer.events.deciding import Ignored
-    from consumer.events.routing import Misrouted, Several
+    from consumer.events.routing.results import Misrouted, Several
     from schemas.dead_letter import Reason
 
     match decision:
@@ -351,7 +351,7 @@ def _verdict(number: int, decision: Decided, trace: tuple[RouteTrace, ...]) -> V
 
 def _note_on_action(action: Routed) -> str | None:
     from consumer.events.identifiers import hint_on
-    from consumer.events.routing import note_on
+    from consumer.events.routing.notes import note_on
 
     hint = hint_on(action.order_id)
     return note_on(action.action) or (None if hint is None else f"the order's id {hint}")

@@ -19,7 +19,7 @@ from consumer.admin.fleet import Fleet, Instance, View
 from consumer.admin.fleet_page import fleet_page
 from consumer.admin.server import AdminServer, Health
 from consumer.admin.status import Identity
-from consumer.config.settings import load
+from consumer.config.loading import load
 from consumer.errors import ConfigurationError
 from tests.unit.admin import fleet_sample, status_sample
 

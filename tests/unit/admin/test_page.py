@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from consumer.admin.chart import Line, chart, nice
 from consumer.admin.page import MAX_CONNECTIONS, MAX_PARTITIONS, page
 from consumer.admin.status import Status, status_of
-from consumer.telemetry.metrics import ConnectionFigures, DeadLettered, Halt, PartitionFigures, Snapshot
 from consumer.telemetry.rolling import Flow
+from consumer.telemetry.snapshot import ConnectionFigures, DeadLettered, Halt, PartitionFigures, Snapshot
 from schemas.dead_letter import Reason
 from tests.unit.admin import status_sample
 from tests.unit.admin.status_sample import NOW

@@ -21,8 +21,9 @@ from consumer.admin import server
 from consumer.admin.server import HEARTBEAT_LIMITS_S, AdminServer, Health, Heartbeats, not_alive, not_ready, rather_html
 from consumer.admin.status import Status
 from consumer.errors import ListenError
-from consumer.telemetry.metrics import Metrics, Snapshot, Thread
+from consumer.telemetry.metrics import Metrics, Thread
 from consumer.telemetry.rolling import Flow
+from consumer.telemetry.snapshot import Snapshot
 from tests.support.waiting import until
 from tests.unit.admin import status_sample
 

@@ -31,8 +31,9 @@ from consumer.core.ledger.waits import Policy
 from consumer.core.outcomes import Accepted, NotReady, Ready, Rejected
 from consumer.core.ownership import Assignment
 from consumer.core.pauses import Pause
-from consumer.telemetry.metrics import ConnectionFigures, DeadLettered, Halt, Metrics, PartitionFigures, Snapshot
+from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.rolling import GROWTH, SLICE_S, SLICES, Flow, History, Slice, quantile
+from consumer.telemetry.snapshot import ConnectionFigures, DeadLettered, Halt, PartitionFigures, Snapshot
 from schemas.dead_letter import Reason
 from tests.unit.admin import status_sample
 

@@ -15,7 +15,7 @@ from consumer.admin import fleet, server
 from consumer.admin.server import AdminServer, Health
 from consumer.admin.status import Identity
 from consumer.commands.status.fleet import COLUMNS
-from consumer.telemetry.metrics import PartitionFigures
+from consumer.telemetry.snapshot import PartitionFigures
 from tests.unit.admin import status_sample
 from tests.unit.commands.calling import called, json_lines
 

@@ -24,8 +24,8 @@ from consumer.admin.server import AdminServer, Health
 from consumer.admin.status import Status, status_of
 from consumer.commands.status import display as status_display
 from consumer.errors import ExitCode
-from consumer.telemetry.metrics import ConnectionFigures, PartitionFigures, Snapshot
 from consumer.telemetry.rolling import Flow
+from consumer.telemetry.snapshot import ConnectionFigures, PartitionFigures, Snapshot
 from tests.unit.admin import status_sample
 from tests.unit.commands.calling import called, json_lines
 

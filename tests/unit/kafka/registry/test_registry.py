@@ -14,7 +14,7 @@ import pytest
 from google.protobuf.message_factory import GetMessageClass
 from pydantic import ValidationError
 
-from consumer.config.registry import Registry
+from consumer.config.sections.registry import Registry
 from consumer.events.decoding import Undecodable
 from consumer.events.formats.formats import Reader
 from consumer.events.numbers import written
