@@ -42,6 +42,7 @@ from consumer.events.expressions import (
     Tables,
     compared_paths,
     compile_expression,
+    compile_list,
     is_true,
     paths_of,
     written_keys,
@@ -70,6 +71,7 @@ UNKNOWN_TIME_MS = 0
 Send = Literal["by_itself", "with_document"]
 ORDER_ACTION = "orderAction"
 """Field of an order document. Engage carries this action out when it processes the document."""
+_ORDER_ID = "orderid"  # another one, in lower case: Engage may read names in whatever case
 
 _CHANGES: tuple[tuple[str, Change], ...] = (("change_delivery", "change-delivery"), ("change_status", "change-status"))
 
@@ -233,13 +235,17 @@ BUILT_IN_ROUTES: dict[str, RouteRule] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A rule, compiled. `canonical`: the events that it takes must obey the canonical contract."""
+    """A rule, compiled. `canonical`: the events that it takes must obey the canonical contract.
+
+    `each_of`: what must be a list for `each` to find items.
+    """
 
     name: str
     action: ActionName
     on_unknown: OnUnknown
     canonical: bool
     each: Expression | None
+    each_of: Expression | None
     when: Expression | None
     action_name: Expression | None
     order_id: Expression
@@ -312,6 +318,7 @@ def _compiled(name: str, rule: RouteRule, tables: Tables, ages: Ages, repeats_s:
         on_unknown=rule.on_unknown,
         canonical=rule == BUILT_IN_ROUTES.get(name),
         each=None if rule.each is None else compile_expression(rule.each, tables),
+        each_of=None if rule.each is None else compile_list(rule.each, tables),
         when=None
         if rule.when is None
         else compile_expression(rule.when, tables, is_condition=True, with_item=with_item),
@@ -543,7 +550,22 @@ class Router:
             _note(trace, route, took=bool(items), why=f"takes {len(items)} items")
             actions |= items
             first = first or (route if items else None)
-        return Several(tuple(actions[item] for item in sorted(actions))) if actions else Unrouted(read)
+        if actions:
+            return Several(tuple(actions[item] for item in sorted(actions)))
+        return self._object_for_list(scope, trace) or Unrouted(read)
+
+    def _object_for_list(self, scope: Scope, trace: list[RouteTrace] | None) -> Misrouted | None:
+        """Find a route that would take an object which stands where its list must be; None: there is none.
+
+        A converter from XML makes an object of a list with one item, PHP of a list with a gap. To JMESPath such a list
+        is not there: nothing would become of the event, and nobody would know.
+        """
+        for route in self._routes:
+            if _takes_an_object(route, scope):
+                why = f"each: {route.each} found an object where its list must be"
+                _note(trace, route, took=True, why=why)
+                return Misrouted(Reason.INVALID_EVENT, why, route.name)
+        return None
 
     def _note_later(self, trace: list[RouteTrace], taker: Route) -> None:
         later = self._routes[self._routes.index(taker) + 1 :]
@@ -567,7 +589,7 @@ class Router:
 
     def _ask(self, route: Route, scope: Scope) -> Routed | Misrouted | None:
         try:
-            if route.when is not None and not is_true(_value("when", route.when, scope)):
+            if not _is_taken(route, scope):
                 return None
             if route.canonical:
                 _check_contract(scope.event)
@@ -590,7 +612,7 @@ class Router:
             action=action,
             language=_language(route, scope, dropped),
             data=data,
-            tag_source=_tag_source(route, scope),
+            tag_source=_tag_source(route, scope, order_id),
             on_unknown=route.on_unknown,
             event_time_ms=_event_time_ms(route, scope, dropped),
             trace_context=trace_context(scope.record.headers),
@@ -600,6 +622,22 @@ class Router:
             allowed=only_for is None or only_for.allows(order_id, scope),
             dropped=tuple(dropped),
         )
+
+
+def _is_taken(route: Route, scope: Scope) -> bool:
+    return route.when is None or is_true(_value("when", route.when, scope))
+
+
+def _takes_an_object(route: Route, scope: Scope) -> bool:
+    """Tell whether a route's list is an object, and the route takes that one or what it holds."""
+    try:
+        found = _value("each", route.each_of, scope)
+        if not isinstance(found, dict) or not found:  # PHP's empty list may be {}
+            return False
+        items = (found, *found.values())
+        return any(_is_taken(route, Scope(scope.event, scope.record, (item,))) for item in items)
+    except _UnusableError:  # as for an item that is not there
+        return False
 
 
 def _fact(route: Route, scope: Scope, order_id: str, action: str, data: object) -> str:
@@ -765,9 +803,9 @@ def _required(key: str, expression: Expression, value: str | None) -> str:
     return value
 
 
-def _tag_source(route: Route, scope: Scope) -> TagSource:
+def _tag_source(route: Route, scope: Scope, order_id: str) -> TagSource:
     if route.send == "with_document":
-        document = _document(route, scope)
+        document = _document(route, scope, order_id)
         if document is None:
             raise _UnusableError(f"order: {route.order} gave nothing, and the action travels in it")
         return WithDocument(document=document)
@@ -779,16 +817,25 @@ def _tag_source(route: Route, scope: Scope) -> TagSource:
     job_id = _identifier("job_id", route.job_id, scope)
     if job_id is not None:
         return FromJob(job_id=job_id)
-    if (document := _document(route, scope)) is not None:
+    if (document := _document(route, scope, order_id)) is not None:
         return FromDocument(document=document)
     return FromOrder(newer_than=_moment("newer_than", route.newer_than, scope, route.time_zone))
 
 
-def _document(route: Route, scope: Scope) -> dict[str, object] | None:
+def _document(route: Route, scope: Scope, order_id: str) -> dict[str, object] | None:
     document = _object("order", route.order, scope)
-    if any(value is not None and names_order_action(name) for name, value in (document or {}).items()):
-        raise _UnusableError(f"order: {route.order} gave an {ORDER_ACTION}, and the route sends an action, too")
+    for name, value in (document or {}).items():
+        if value is not None and names_order_action(name):
+            raise _UnusableError(f"order: {route.order} gave an {ORDER_ACTION}, and the route sends an action, too")
+        # Engage would change that order, and mail its customer where the action travels in the document.
+        if name.lower() == _ORDER_ID and _is_another(value, order_id):
+            raise _UnusableError(f"order: {route.order} gave the document of another order than `order_id`")
     return document
+
+
+def _is_another(named: object, order_id: str) -> bool:
+    """Tell whether a document's `orderId` is certainly another one's: a text or an integer, and not the same."""
+    return isinstance(named, str | int) and not isinstance(named, bool) and str(named) != order_id
 
 
 def _change(route: Route, scope: Scope) -> FromChange | None:
