@@ -114,6 +114,7 @@ TO_BE_REACHED = (
     "an order was not replaced any more",
     "a newer document replaced an order's",
     "a document outlived its sender",
+    "a document without an answer was under way at its action's deadline",
     "a dead letter was redriven",
     "an item was redriven",
     "a redriven document was applied",

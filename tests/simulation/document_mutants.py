@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from consumer.core.effects import ActionId, Change, Document, Effect, LiveAction, Poll, Request
 from consumer.core.ledger.answers import Answers, _Failure
+from consumer.core.ledger.endings import Endings
 from consumer.core.ledger.entries import Entry, State
 from consumer.core.ledger.leaving import Leaving
 from consumer.core.ledger.ledger import Ledger
@@ -26,6 +27,7 @@ from consumer.core.outcomes import (
 )
 from consumer.core.ownership import Assignment
 from consumer.relay.dispatch import Dispatch
+from schemas.dead_letter import Reason
 from tests.simulation.mutants import Mutation, Parked, Patch, noting_in
 
 ALL: dict[str, Mutation] = {}
@@ -130,6 +132,21 @@ def the_document_of_a_dead_owner_is_sent_again_at_once(patch: Patch) -> None:
         return original(self, assignment, [replace(each, document_sent=False) for each in restored], now, *parked)
 
     patch.setattr(Ledger, "assign", assign)
+
+
+@mutation
+def a_document_without_an_answer_is_forgotten_with_its_action(patch: Patch) -> None:
+    """The order's next one waits for it, but only as long as the partition stays."""
+    original = Endings.give_up
+
+    def give_up(
+        self: Endings, entry: Entry, reason: Reason, detail: str, now: float, errors: str | None = None
+    ) -> list[Effect]:
+        entry.partition.unsettle(entry, now, entry.over_at)
+        entry.over_at = now
+        return original(self, entry, reason, detail, now, errors)
+
+    patch.setattr(Endings, "give_up", give_up)
 
 
 @mutation

@@ -34,6 +34,7 @@ from consumer.engage.client import Permit, at_once
 from consumer.engage.http import MaySend
 from schemas.engage import ActionRequest, Change
 from tests.simulation import faults
+from tests.simulation.oracle import DEADLINE_S
 from tests.simulation.process import Process
 from tests.simulation.workload import Event
 
@@ -156,6 +157,11 @@ class SimulatedEngage:
     async def _document(self, event: Event, client_error: str, *, replaces: bool) -> DocumentOutcome | None:
         """Send it. None: the order exists, and this request does not replace it."""
         scheduler, exists = self._scheduler, False
+        if event.nature == "slow":
+            client_error = "502 applied"
+            if not event.struck and scheduler.now > event.first_seen + DEADLINE_S:
+                event.struck = True
+                faults.strike_late_document(scheduler)
 
         def apply() -> None:
             nonlocal exists

@@ -226,10 +226,20 @@ def _cut_it(scheduler: Scheduler, process: Process) -> None:
         _cut(scheduler, process, 100.0)
 
 
+def strike_late_document(scheduler: Scheduler) -> None:
+    """A document is under way without an answer, and its action's deadline has passed: mostly all is healed by then."""
+    scheduler.reach("a document without an answer was under way at its action's deadline")
+    scheduler.at(scheduler.now + scheduler.pick((0.1, 1.0)), partial(_exchange_partitions, scheduler))
+
+
 def _move_partitions(scheduler: Scheduler) -> None:
     """Give each member the partitions of another one."""
     if scheduler.healing:
         return
+    _exchange_partitions(scheduler)
+
+
+def _exchange_partitions(scheduler: Scheduler) -> None:
     scheduler.kafka.restless = True
     order = [at for member in reversed(scheduler.kafka.members.values()) for at in sorted(member.owned)]
     if scheduler.kafka.can_rebalance() and len(order) == len(scheduler.kafka.partitions):

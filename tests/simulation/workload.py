@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 REDRIVEN_ELSEWHERE = "redriven elsewhere"  # from a dead letter of another relay
 KINDS = ("action", "action", "action", "action", "action", "unrouted", "misrouted", "garbage", "tombstone", "huge")
-# missing: Engage never knows its job; stale: it never takes a tag for it; forbidden: a firewall lets none of it pass.
+# missing: Engage never knows its job; stale: it never takes a tag for it; forbidden: a firewall lets none of it pass;
+# slow: a gateway answers its document before Engage has applied it, each time.
 NATURES = ("missing", "stale", "forbidden", "no contact", "late contact", "late contact", *["ordinary"] * 23)
 # Where its tag comes from: a job, the event itself, the order (as it is after some time), a document, a change.
 SOURCES = (
@@ -140,6 +141,7 @@ class Event:
     document: bool = False  # it carries its order's document, or a change of it
     travels: bool = False  # its action travels in the document
     job_failed: bool = False  # Engage gave its document's job up
+    struck: bool = False  # a hand-over came while its document was under way at its deadline
     taken: bool = False  # it travels, and its record says that Engage took its document
     first: Event | None = None  # the one that it repeats: it was redriven
     says_first: bool = True  # where that one lay
@@ -338,7 +340,7 @@ def with_document(draw: random.Random, number: int, now: float) -> Event:
         travels=travels,
         ready_at=now + pick((0.0, 0.0, 0.0, 60.0)),
         document=True,
-        nature="ordinary",
+        nature=pick(("slow", *["ordinary"] * 7)),
     )
 
 

@@ -180,14 +180,12 @@ class Answers:
         """
         _forget_order(entry)
         entry.answered, entry.failed = 0, entry.failed + 1
+        if failure.may_be_processed:
+            entry.over_at = now + self._policy.processing_s
         if failure.own is not None and entry.failed >= MIN_TRIES and self._waits.overran(entry, now):
-            if failure.may_be_processed:
-                self._endings.unsettle(entry, now)
             return self._too_late(entry, now, failure.own, failure.reason)
         wait_s = self._waits.retry_after_or_backoff_s(failure.retry_after_s, entry.failed)
-        if failure.may_be_processed:
-            wait_s = max(wait_s, self._policy.processing_s)
-        self._agenda.wait(entry, State.WAITING, now + wait_s)
+        self._agenda.wait(entry, State.WAITING, max(now + wait_s, entry.over_at))
         return []
 
     # -- to an action ---------------------------------------------------------------------------------------------

@@ -59,22 +59,19 @@ class Asked:
         if entry.doubt or entry.is_taken:
             effects = self._endings.give_up(entry, Reason.OUTCOME_UNKNOWN, f"dropped, {why}", now)
             return NotYet("Engage may have it"), effects
-        if entry.state is State.QUEUED and entry.is_document and entry.failed:
-            self._endings.unsettle(entry, now)
         entry.sends -= entry.state is State.READY and not entry.is_document
         ended = self._endings.close(entry, now, OutcomeName.DROPPED, why)
         self._agenda.left_behind(1)
         return done("it was dropped, and nothing is sent"), [ended]
 
     def _document_may_be_under_way(self, entry: Entry, now: float) -> bool:
-        """Whether its document waits to be sent again (rule 7). Then it is held back, so that it can be dropped.
+        """Whether Engage may be at work on its document (rule 7). Then it is held back, so that it can be dropped.
 
         An action that is gone keeps no record, so the partition's next owner would not wait for its document.
         """
-        if entry.state is not State.WAITING or not entry.is_document or not entry.failed:
+        if entry.over_at <= now:
             return False
-        if entry.over_at is None or entry.due != entry.over_at + HELD_BACK_S:  # not held back since it failed last
+        if entry.state is State.WAITING and entry.due < entry.over_at + HELD_BACK_S:
             self._agenda.take_out(entry)
-            entry.over_at = entry.due
-            self._agenda.wait(entry, State.WAITING, entry.due + HELD_BACK_S)
-        return now < entry.over_at
+            self._agenda.wait(entry, State.WAITING, entry.over_at + HELD_BACK_S)
+        return True

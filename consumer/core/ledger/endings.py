@@ -5,7 +5,7 @@ from __future__ import annotations
 from consumer.core.effects import Close, Effect, GiveUp
 from consumer.core.ledger.agenda import Agenda
 from consumer.core.ledger.book import Book
-from consumer.core.ledger.entries import Entry, State
+from consumer.core.ledger.entries import Ending, Entry, State
 from consumer.core.ledger.waits import Policy
 from consumer.core.ledger.withdrawals import Withdrawal, Withdrawals
 from schemas.dead_letter import Reason
@@ -38,35 +38,46 @@ class Endings:
         return self.close(entry, now, withdrawal.outcome, withdrawal.reason)
 
     def give_up(self, entry: Entry, reason: Reason, detail: str, now: float, errors: str | None = None) -> list[Effect]:
-        """Let an action become a dead letter: at once, or, in doubt, when Engage cannot be at work on it any more."""
+        """Let an action become a dead letter: at once, or when Engage cannot be at work on it or its document any more.
+
+        Until then its record stays: it keeps the order's next action waiting, over a restart, too.
+        """
         may_be_processed = entry.is_taken and reason is not Reason.JOB_FAILED  # rule 8
         if (entry.doubt or may_be_processed) and reason is not Reason.OUTCOME_UNKNOWN:
             detail = f"{reason}: {detail}; {'an earlier send' if entry.doubt else 'it'} may have been processed"
             reason = Reason.OUTCOME_UNKNOWN
+        if reason is not Reason.OUTCOME_UNKNOWN and entry.over_at <= now:
+            self.remove(entry, now)
+            return [entry.dead_letter(reason, detail, errors)]
+        until = entry.over_at
         if reason is Reason.OUTCOME_UNKNOWN:
             self._book.doubt(entry, True)
-            entry.ending = (detail, errors)
-            self._agenda.wait(entry, State.HOLDING, now + self._policy.processing_s)
-            return []
-        self.remove(entry, now)
-        return [entry.dead_letter(reason, detail, errors)]
+            until = max(until, now + self._policy.processing_s)
+        entry.ending = Ending(reason, detail, errors)
+        self._agenda.wait(entry, State.HOLDING, until)
+        return []
 
-    def end_in_doubt(self, entry: Entry, detail: str, errors: str | None, *, now: float) -> GiveUp:
-        """End an action that was given up in doubt: Engage cannot be at work on it any more (rule 3)."""
-        self._withdrawals.note_step(entry, now)
-        self.remove(entry, now)
-        return entry.dead_letter(Reason.OUTCOME_UNKNOWN, detail, errors)
-
-    def end_unwritten(self, entry: Entry, now: float) -> None:
-        """End an action that the journal dead-lettered, as no record of it can be kept."""
-        if entry.doubt:
-            self.unsettle(entry, now)
+    def end(self, entry: Entry, ending: Ending, now: float) -> GiveUp:
+        """End an action that was given up before: Engage cannot be at work on it any more (rules 3 and 7)."""
+        if ending.reason is Reason.OUTCOME_UNKNOWN:
             self._withdrawals.note_step(entry, now)
         self.remove(entry, now)
+        return entry.dead_letter(ending.reason, ending.detail, ending.errors)
 
-    def unsettle(self, entry: Entry, now: float) -> None:
-        """Let the order's next action wait until Engage cannot be at work on this one any more."""
-        entry.partition.unsettle(entry, now, now + self._policy.processing_s)
+    def end_unwritten(self, entry: Entry, now: float) -> bool:
+        """End an action that the journal dead-lettered, as no record of it can be kept. Returns whether it is in doubt.
+
+        So it is only remembered here that Engage may be at work on it, or on its document, and the order's next action
+        waits.
+        """
+        is_under_way = entry.state is State.SENDING
+        is_in_doubt = entry.doubt or (is_under_way and not entry.is_document)
+        if is_in_doubt or is_under_way or entry.over_at > now:
+            entry.partition.unsettle(entry, now, now + self._policy.processing_s)
+        if is_in_doubt:
+            self._withdrawals.note_step(entry, now)
+        self.remove(entry, now)
+        return is_in_doubt
 
     def remove(self, entry: Entry, now: float) -> None:
         """Take an ended action out of its lane. If it was the head, its successor starts."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from enum import IntEnum
+from typing import NamedTuple
 
 from consumer.core.effects import (
     THE_ORDER,
@@ -56,6 +57,14 @@ IN_FLIGHT = (State.SAVING, State.SENDING)  # a hand-over waits for these; the ne
 SENT_SOON = (State.SAVING, State.READY, State.SENDING)  # its newest record was written just now
 
 BEFORE = (Document, Change)  # what is sent before the action
+
+
+class Ending(NamedTuple):
+    """Why an action becomes a dead letter as soon as Engage cannot be at work any more on what was sent of it."""
+
+    reason: Reason
+    detail: str
+    errors: str | None = None
 
 
 class Entry:
@@ -126,8 +135,8 @@ class Entry:
         self.missing_since: float | None = None  # the first 404 of those that came in a row
         self.contact_due: float | None = None  # by when its order must have a contact; None before its first 422
         self.failed_at: float | None = None  # when it last met a failure; None after an answer of use
-        self.ending: tuple[str, str | None] | None = None  # it is given up in doubt: detail and errors
-        self.over_at: float | None = None  # when its document's wait is over that is held back (asked.py)
+        self.ending: Ending | None = None
+        self.over_at = first_seen  # until then Engage may be at work on its document or change (rule 7)
         self.attempts = 0
         self.answered = 0  # polls in a row that Engage answered without a tag
         self.failed = 0  # polls in a row that failed

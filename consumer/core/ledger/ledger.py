@@ -22,8 +22,9 @@ Rules:
     own its partition, it leaves soon after that, and a hand-over waits for it. Otherwise its former owner could
     replace the order after the next owner sent a newer document. It is never in doubt: sent again, it does no harm.
     But where its answer never came, or its owner died meanwhile, Engage may still be at work on it. So it is sent
-    again only when that cannot be any more, and the order's next document comes after that. An older one never
-    replaces a newer one: newest_documents.py.
+    again only when that cannot be any more, and the order's next document comes after that. Nothing ends its action
+    before: until then its record stays, and keeps the next one waiting over a restart, too. An older one never replaces
+    a newer one: newest_documents.py.
  8. An action that travels in a document needs no tag. It is sent as any action is, under an intent, and may be in
     doubt. Once Engage took it, it keeps its place in the lane, and its job is polled only to learn whether it failed.
     Any other end than the job's leaves it in doubt.
@@ -99,7 +100,7 @@ from consumer.core.ledger.answers import Answers
 from consumer.core.ledger.asked import Asked
 from consumer.core.ledger.book import AGE_SLOT_S, Book
 from consumer.core.ledger.endings import Endings
-from consumer.core.ledger.entries import BEFORE, IN_FLIGHT, SENT_SOON, Entry, OwnedPartition, State
+from consumer.core.ledger.entries import BEFORE, IN_FLIGHT, SENT_SOON, Ending, Entry, OwnedPartition, State
 from consumer.core.ledger.leaving import Leaving
 from consumer.core.ledger.paused import Paused
 from consumer.core.ledger.waits import Policy, Waits
@@ -183,12 +184,13 @@ class Ledger:
             entry.attempts, entry.sends = record.attempts, record.sends
             if record.document_sent:
                 entry.failed = 1  # as far as anybody knows
-                entry.due = max(entry.due, now + self._policy.processing_s)
+                entry.over_at = now + self._policy.processing_s
+                entry.due = max(entry.due, entry.over_at)
             if record.contact_due is not None:
                 entry.contact_due = min(record.contact_due, now + self._policy.contact_grace_s)
             self._book.doubt(entry, record.sending)
             if record.sending and not entry.resend:
-                entry.ending = ("the relay ended before the answer came", None)
+                entry.ending = Ending(Reason.OUTCOME_UNKNOWN, "the relay ended before the answer came")
             self._agenda.begin(entry, now)
             effects += self.supersede(partition.assignment, record.action, now)
         return effects
@@ -370,10 +372,9 @@ class Ledger:
         entry = self._book.find(action_id)
         if entry is None:
             return None, False
-        was_in_doubt = entry.doubt
-        self._endings.end_unwritten(entry, now)
+        is_in_doubt = self._endings.end_unwritten(entry, now)
         self._agenda.left_behind(1)
-        return entry.fact, was_in_doubt
+        return entry.fact, is_in_doubt
 
     def parked_too_large(self, assignment: Assignment, action: NewAction, place: int) -> None:
         """Note that the journal dead-lettered an action that is parked."""
@@ -468,7 +469,7 @@ class Ledger:
         while most and (entry := self._agenda.next_wait_over(now)) is not None:
             most -= 1
             if entry.ending is not None:
-                effects.append(self._endings.end_in_doubt(entry, *entry.ending, now=now))
+                effects.append(self._endings.end(entry, entry.ending, now))
             elif (withdrawal := self._withdrawals.of(entry, now)) is not None:
                 effects.append(self._endings.withdraw(entry, withdrawal, now))
             elif entry.state is State.HOLDING:
@@ -554,7 +555,9 @@ class Ledger:
 def _sequence(record: LiveAction) -> tuple[bool, float, int, bool]:
     """Return what restored records are sorted by: the events' order, then what people asked for, as they did.
 
-    In its place, an action that is sent again would overtake what its order had pending when it was asked for.
+    In its place, an action that is sent again would overtake what its order had pending when it was asked for. But what
+    Engage may be at work on was the first of its order, and is again: the others wait for it.
     """
-    asked = record.action.asked
-    return asked, record.first_seen if asked else 0.0, record.offset, not record.sending
+    is_settled = not (record.sending or record.document_sent)
+    asked = record.action.asked and is_settled
+    return asked, record.first_seen if asked else 0.0, record.offset, is_settled

@@ -66,6 +66,7 @@ from consumer.core.outcomes import (
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import PollSchedule
 from consumer.core.parking import ENTRY_BYTES
+from consumer.core.pauses import Pause, Pauses
 from consumer.core.places import offset_at, place_of
 from schemas.dead_letter import Reason
 
@@ -872,9 +873,77 @@ def test_the_deadline_of_a_document_that_may_still_be_applied_holds_the_orders_n
     driver.event(1, with_document())
     driver.answer(0, AT_WORK, AT_WORK)
     driver.now += DAY
-    assert driver.answer(0, replace(AT_WORK, answered=True)) == ["dead letter 0: deadline"]
+    assert driver.answer(0, replace(AT_WORK, answered=True)) == []
+    assert driver.after(29) == []
+    assert driver.after(1) == ["poll 1"]
+    assert driver.last(GiveUp).reason is Reason.DEADLINE
+
+
+def test_the_deadline_of_a_document_that_may_still_be_applied_keeps_its_record_for_the_next_owner() -> None:
+    """Who takes the partition over knows only records. Without one, it would let the order's next document leave."""
+    driver = Driver(processing_s=30.0)
+    driver.event(0, with_document())
+    driver.answer(0, AT_WORK, AT_WORK)
+    driver.now += DAY
+    driver.answer(0, replace(AT_WORK, answered=True))
+    assert not [effect for effect in driver.effects if isinstance(effect, GiveUp | Close)]
+    (kept,) = driver.ledger.refresh(ActionId(OURS, place_of(0, 0)))
+    assert isinstance(kept, Save)
+    assert kept.document_sent
+    assert driver.ledger.in_doubt == 0
+    driver.ledger.stop(OURS)
+    assert driver.after(30) == []
+    assert not [effect for effect in driver.effects if isinstance(effect, GiveUp | Close)]
+
+
+def test_what_a_person_had_sent_again_comes_first_after_a_restart_if_engage_may_be_at_work_on_it() -> None:
+    """It lies behind its order's others otherwise, and those would leave while its own document is still under way."""
+    asked_for = replace(with_document(), asked=True)
+    under_way = replace(restored(0, asked_for, first_seen=5.0), document_sent=True)
+    driver = Driver(OURS, under_way, restored(1, with_document()), now=10.0, processing_s=30.0)
+    assert driver.asks_next_after() == 30.0
+    assert list(driver.asked) == [0]
+    in_doubt = restored(0, replace(tagged(), asked=True), first_seen=5.0, sending=True)
+    driver = Driver(OURS, in_doubt, restored(1, tagged()), now=10.0)
+    driver.asks_next_after()
+    assert list(driver.asked) == [0]
+
+
+@pytest.mark.parametrize("what", [with_document(), tagged()], ids=["document", "action"])
+def test_what_is_under_way_holds_the_orders_next_action_back_where_no_record_of_it_can_be_kept(what: NewAction) -> None:
+    """The delay topic was made again, with a lower limit for its records."""
+    driver = Driver(processing_s=30.0)
+    driver.event(0, what)
+    driver.event(1, with_document())
+    driver.after(1)
+    assert list(driver.asked) == [0]
+    in_doubt = driver.ledger.record_too_large(ActionId(OURS, place_of(0, 0)), driver.now)[1]
+    assert in_doubt is (what == tagged())
     assert driver.asks_next_after() == 30.0
     assert 1 in driver.asked
+
+
+def test_a_document_that_may_still_be_applied_holds_the_next_one_back_where_no_record_can_be_kept() -> None:
+    driver = Driver(processing_s=30.0)
+    driver.event(0, with_document())
+    driver.event(1, with_document())
+    driver.answer(0, AT_WORK)
+    driver.ledger.record_too_large(ActionId(OURS, place_of(0, 0)), driver.now)
+    assert driver.asks_next_after() == 30.0
+    assert 1 in driver.asked
+
+
+def test_a_pause_discards_no_action_whose_document_may_still_be_applied() -> None:
+    driver = Driver(processing_s=30.0)
+    driver.event(0, with_document())
+    driver.event(1, with_document())
+    driver.answer(0, AT_WORK)
+    pause = Pause(id="p1", begun=0.0, reason="a test", discard=True)
+    driver.ledger.pause(Pauses([pause]), driver.now)
+    driver.now += 29
+    assert driver.wake() == []
+    driver.now += 1
+    assert driver.wake() + driver.wake() == ["close 0"]
 
 
 def test_the_document_of_an_owner_that_died_is_sent_again_when_its_request_cannot_be_under_way_any_more() -> None:

@@ -128,6 +128,15 @@ def test_a_document_is_sent_again_where_nobody_asks_any_more_to_drop_its_action(
     assert wait(driver.drop(0)[0]) == "Engage may be at work on its document"  # it failed again
 
 
+def test_an_action_is_dropped_at_once_whose_document_never_left() -> None:
+    driver = AskedDriver(processing_s=30.0)
+    driver.event(0, with_document())
+    driver.answer(0, Unavailable("refused", may_be_processed=True))
+    driver.after(30)
+    driver.answer(0, Unavailable("refused", 300.0))
+    assert driver.drop(0) == (Answer(True, "it was dropped, and nothing is sent"), ["close 0"])
+
+
 def test_what_engage_may_have_ends_in_doubt_and_not_as_dropped() -> None:
     driver = AskedDriver(processing_s=30.0)
     driver.event(0, tagged())
