@@ -28,6 +28,16 @@ REFUSALS = 3  # of a partition, with others served in between, until it is given
 OFFSETS_AGAIN_S = 1.0
 
 
+def _without_outcome(write: Write) -> Write:
+    """Return a write of what was never pending without its outcome."""
+    match write:
+        case Position():
+            return replace(write, outcomes=())
+        case DeadLetter(key=None):
+            return replace(write, outcome=None)
+    return write
+
+
 class Refusals:
     """Decides what becomes of the writes of an aborted transaction."""
 
@@ -102,10 +112,10 @@ class Refusals:
         parts = by_partition(writes) or in_two(writes)
         if parts is not None:
             return list(parts)
-        if any(isinstance(write, Keyed) and write.outcome is not None for write in writes):
+        if any(isinstance(write, Keyed) and write.outcome and write.key is not None for write in writes):
             return None
         self._report(OutcomesRefused(str(error)))
-        return [[replace(write, outcomes=()) if isinstance(write, Position) else write for write in writes]]
+        return [[_without_outcome(write) for write in writes]]
 
     def _refused_again(self, writes: list[Write], error: RefusedError, *, of_offsets: bool) -> list[list[Write]] | None:
         """Count a refusal of what stands alone: one partition, or one source topic where its offsets are refused."""

@@ -13,7 +13,9 @@ from consumer.kafka.facts import Dropped, GivenUp, OutcomesRefused
 from consumer.kafka.journal.batch import Batch
 from consumer.kafka.journal.producers import OverranError, RefusedError
 from consumer.kafka.journal.refusals import OFFSETS_AGAIN_S, REFUSALS
-from consumer.kafka.journal.writes import Begin, Position, Put, Tombstone
+from consumer.kafka.journal.writes import Begin, DeadLetter, Position, Put, Tombstone
+from consumer.kafka.records import DeadLetterRecord
+from schemas.dead_letter import Reason
 from tests.unit.kafka.journal.tried_transactions import TriedTransactions
 
 REFUSED, OTHER = Assignment("orders", 0, 1), Assignment("returns", 0, 1)
@@ -108,8 +110,9 @@ class RefusingOutcomes(TriedTransactions):
         self.settle([Begin(each, [], 0, 0) for each in (REFUSED, OTHER)])
 
     def _try(self, batches: Sequence[Batch]) -> None:
-        refused = any(batch.outcomes_alone if self._alone else batch.outcomes for batch in batches)
-        if refused and len(self.paused) < 20:
+        letters = [each.outcome for batch in batches for each in batch.dead_letters if each.key is None]
+        alone = [each for batch in batches for each in batch.outcomes_alone] + [each for each in letters if each]
+        if (alone if self._alone else any(batch.outcomes for batch in batches)) and len(self.paused) < 20:
             raise RefusedError("MSG_SIZE_TOO_LARGE", topics={"outcomes"})
 
 
@@ -131,13 +134,19 @@ def test_an_outcome_of_what_was_never_pending_stops_nothing() -> None:
     transactions = RefusingOutcomes(alone=True)
     before, behind = (Tombstone(REFUSED, b"0:%d:r" % offset, outcome=Mock()) for offset in (0, 2))
     other = Put(OTHER, b"0:1:r", b"pending", next_offset=1)
-    transactions.settle([before, Position(REFUSED, 1, (Mock(),)), behind, other])
+    record = DeadLetterRecord(b"k", b"garbage", [])
+    letter = DeadLetter(
+        assignment=REFUSED, record=record, reason=Reason.UNDECODABLE, offset=1, next_offset=2, outcome=Mock()
+    )
+    transactions.settle([before, Position(REFUSED, 1, (Mock(),)), letter, behind, other])
 
-    assert set(transactions.taken) == {before, behind, other}
+    letters = [write for write in transactions.taken if isinstance(write, DeadLetter)]
+    assert [(each.record, each.outcome) for each in letters] == [(record, None)]
+    assert {before, behind, other} == {*transactions.taken} - {*letters}
     positions = [write for writes in transactions.committed for write in writes if isinstance(write, Position)]
     assert [(each.assignment, each.next_offset, each.outcomes) for each in positions] == [(REFUSED, 1, ())]
     assert not transactions.paused
-    assert len(transactions.of(OutcomesRefused)) == 1
+    assert len(transactions.of(OutcomesRefused)) == 2
     assert not transactions.of(GivenUp)
 
 
