@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from consumer.admin.moments import minute
-from consumer.admin.words import duration
+from consumer.admin.words import MAX_OF_A_KIND, duration
 from consumer.core.pauses import Pause as Paused
 from consumer.core.progress import FAULTS, StallReason
 from consumer.telemetry.rolling import Flow
@@ -31,12 +31,13 @@ _STALLS: dict[StallReason, str] = {
 def attention(snapshot: Snapshot, flow: Flow) -> list[str]:
     """Say what an operator should look at, the worst first."""
     said = _stalled(snapshot, FAULTS)
-    said += [
+    suspended = [
         f"Connection {name} is suspended: {each.halt.why if each.halt else 'Engage refuses its API key'}; "
         "nothing is lost, give it another key"
         for name, each in sorted(snapshot.connections.items())
         if each.suspended
     ]
+    said += _some(suspended, "connections are suspended")
     said += [
         f"Paused since {minute(each.begun)}, {_how(each)}: {each.what} ({each.reason}); `engage-relay resume` ends it"
         for each in snapshot.pauses
@@ -51,11 +52,12 @@ def attention(snapshot: Snapshot, flow: Flow) -> list[str]:
             f"Requests about single actions that cannot be carried out: {snapshot.requests_open}; the control topic "
             f"takes no answers ({snapshot.requests_refused}), see its rights in SECURITY.md"
         )
-    said += [
+    set_apart = [
         f"{topic}[{number}] is set apart, the others are served: {each.why}"
         for (topic, number), each in sorted(snapshot.partitions.items())
         if each.holding == "set_apart"
     ]
+    said += _some(set_apart, "partitions are set apart")
     said += [
         f"{count} dead letters of {topic} wait in the delay topic, as their own topic refuses them ({why}); nothing is "
         "lost, `engage-relay topics check` may say what is wrong with it"
@@ -74,14 +76,21 @@ def attention(snapshot: Snapshot, flow: Flow) -> list[str]:
         said.append(
             f"Overdue: {_actions(snapshot.overdue)} whose time has come and whose connection could not take them yet"
         )
-    said += [
+    parked = [
         f"Parked: {_actions(each.parked)} of connection {name} wait for room in memory; no other connection waits"
         for name, each in sorted(snapshot.connections.items())
         if each.parked
     ]
+    said += _some(parked, "connections have actions parked")
     if snapshot.paused:
         said.append("The source is paused: too much is parked, or waits for a transaction")
     return said + _stalled(snapshot, set(_STALLS) - FAULTS)
+
+
+def _some(said: list[str], others: str) -> list[str]:
+    """Name some of what is said of many, and count the others."""
+    more = len(said) - MAX_OF_A_KIND
+    return said if more <= 0 else [*said[:MAX_OF_A_KIND], f"{more} more {others}"]
 
 
 def _stalled(snapshot: Snapshot, reasons: Collection[StallReason]) -> list[str]:

@@ -6,6 +6,7 @@ PURE: on the admin server's thread. What it looks like, status_model.py says.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 from consumer.admin.attention import attention
 from consumer.admin.moments import moment_at, moment_or_none
@@ -36,6 +37,7 @@ from consumer.telemetry.snapshot import ConnectionFigures, Snapshot
 # A pending action's age: an order that is processed takes seconds to minutes, an outage hours, the deadline a day.
 AGE_LIMITS_S = (60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
 STALE_S = 5.0  # figures come once a second; of a healthy loop none is as old as this
+_STATES = get_args(ConnectionState)  # the worst first
 
 
 def status_of(
@@ -72,7 +74,10 @@ def status_of(
         rate_limit_share=round(snapshot.rate_limit_share, 4),
         pending=_pending(snapshot),
         source=Source(lag=sum(snapshot.lag.values()), paused=snapshot.paused, journal_backlog=snapshot.journal_backlog),
-        connections=[_connection(name, each, flow) for name, each in sorted(snapshot.connections.items())],
+        connections=sorted(
+            (_connection(name, each, flow) for name, each in snapshot.connections.items()),
+            key=lambda each: (_STATES.index(each.state), each.name),
+        ),
         partitions=[
             Partition(
                 topic=topic,

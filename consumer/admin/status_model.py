@@ -20,7 +20,7 @@ from consumer.telemetry.snapshot import Holding
 from schemas.dead_letter import Reason
 
 State = Literal["starting", "running", "stuck", "draining"]
-ConnectionState = Literal["open", "cooldown", "suspended"]
+ConnectionState = Literal["suspended", "cooldown", "open"]
 
 
 class _Part(BaseModel):

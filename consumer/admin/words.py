@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from consumer.admin.status_model import Age
+from consumer.admin.status_model import Age, Status
 
+MAX_OF_A_KIND = 5  # lines that say the same of several; how many more there are is a line of its own
 _UNITS = (("d", 86_400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
 
 
@@ -41,3 +42,17 @@ def age_label(limits: Sequence[Age], index: int) -> str:
     if lower is None:
         return f"under {duration(upper)}"
     return f"{duration(lower)} and older" if upper is None else f"{duration(lower)} to {duration(upper)}"
+
+
+def connections_in_brief(status: Status) -> str:
+    """Return how many connections are open, and which are in trouble, in a few words."""
+    others = [f"{each.name} {each.state}" for each in status.connections if each.state != "open"]
+    open_ = len(status.connections) - len(others)
+    more = len(others) - MAX_OF_A_KIND
+    return ", ".join(
+        [
+            *([f"{number(open_)} open"] if open_ else []),
+            *others[:MAX_OF_A_KIND],
+            *([f"{number(more)} more in trouble"] if more > 0 else []),
+        ]
+    )

@@ -11,6 +11,7 @@ from consumer.events.numbers import written
 from schemas.engage import ActionRequest
 
 MAX_ERRORS_BYTES = 8 << 10
+_BOM = b"\xef\xbb\xbf"
 JsonObject = dict[str, object]
 
 
@@ -37,9 +38,9 @@ def json_object(raw: bytes) -> JsonObject | None:
 
 
 def decoded(raw: bytes) -> object:
-    """Parse JSON; None where it is none, or nested too deep, or not UTF-8."""
+    """Parse JSON; None where it is none, or nested too deep, or not UTF-8. .NET may put a byte order mark before it."""
     try:
-        parsed: object = from_json(raw, allow_inf_nan=False)
+        parsed: object = from_json(raw.removeprefix(_BOM), allow_inf_nan=False)
     except ValueError:
         return None
     return parsed

@@ -57,6 +57,7 @@ from consumer.kafka.facts import (
     Fenced,
     GivenUp,
     Lost,
+    OutcomesRefused,
     Overrun,
     PartitionsCounted,
     Pinned,
@@ -481,6 +482,8 @@ class Relay:
             case AnswersRefused():
                 if self._requests is not None:
                     self._requests.refused(fact)
+            case OutcomesRefused(why):
+                self._log.throttled("the outcomes topic refuses an outcome; it is left out", why=why)
             case ControlNotRead(why):
                 self._control_waits = f"the control topic cannot be read: {why}"
                 self._log.throttled("the control topic cannot be read; the pauses that are known hold on", why=why)

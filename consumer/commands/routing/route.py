@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -293,7 +293,7 @@ def judged(
     """
     from consumer.commands.routing.exports import Unreadable
     from consumer.config.formats import formats_of
-    from consumer.events.deciding import decide
+    from consumer.events.deciding import decide, hint_on_unrouted
     from consumer.events.formats.formats import Awaiting
 
     router, dead_letter_topics = settings.router, settings.dead_letter_topics
@@ -311,7 +311,11 @@ def judged(
                 continue
             decision = decide(record, router, dead_letter_topics, trace, now=now, formats=formats)
         assert not isinstance(decision, Awaiting)  # noqa: S101 - its schema was fetched
-        yield _verdict(number, decision, tuple(trace))
+        verdict = _verdict(number, decision, tuple(trace))
+        if verdict.detail == _IGNORED["unrouted"]:
+            event = formats.decode(record.topic, record.value, record.headers)
+            verdict = replace(verdict, note=hint_on_unrouted(event))
+        yield verdict
 
 
 def _fetched(schemas: Schemas | None, awaiting: Awaiting) -> str | None:

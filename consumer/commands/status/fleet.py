@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from consumer.admin.fleet import Instance
 from consumer.admin.status_model import now_of
-from consumer.admin.words import duration, number
+from consumer.admin.words import connections_in_brief, duration, number
 
 COLUMNS = (
     "instance",
@@ -38,6 +38,6 @@ def row(instance: Instance) -> dict[str, object]:
         "pending": number(status.pending.open),
         "oldest": None if oldest is None else duration((now_of(status) - oldest).total_seconds()),
         "lag": number(status.source.lag),
-        "connections": ", ".join(f"{each.name} {each.state}" for each in status.connections),
+        "connections": connections_in_brief(status),
         "address": instance.address,
     }

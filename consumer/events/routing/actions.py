@@ -37,7 +37,7 @@ def action_of(route: Route, scope: Scope, connections: Collection[str], only_for
         action=action,
         language=_language(route, scope, dropped),
         data=data,
-        tag_source=tag_source_of(route, scope),
+        tag_source=tag_source_of(route, scope, order_id),
         on_unknown=route.on_unknown,
         event_time_ms=event_time_ms(route, scope, dropped),
         trace_context=trace_context(scope.record.headers),

@@ -35,7 +35,7 @@ from consumer.events.routing.results import Misrouted, Routed, RouteTrace, Sever
 from consumer.events.routing.routes import Route
 from consumer.events.routing.scope import RecordFacts, Scope
 from consumer.events.routing.values import UnusableError, identifier, text_of, value_of
-from schemas.dead_letter import ITEM, REDRIVE_OF
+from schemas.dead_letter import ITEM, REDRIVE_OF, Reason
 
 Tombstone = Literal["absent", "empty", "literal_null"]
 TOMBSTONES: tuple[Tombstone, ...] = ("absent", "empty", "literal_null")
@@ -101,7 +101,22 @@ class Router:
             _note(trace, route, took=bool(items), why=f"takes {len(items)} items")
             actions |= items
             first = first or (route if items else None)
-        return Several(tuple(actions[item] for item in sorted(actions))) if actions else Unrouted(read)
+        if actions:
+            return Several(tuple(actions[item] for item in sorted(actions)))
+        return self._object_for_list(scope, trace) or Unrouted(read)
+
+    def _object_for_list(self, scope: Scope, trace: list[RouteTrace] | None) -> Misrouted | None:
+        """Find a route that would take an object which stands where its list must be; None: there is none.
+
+        A converter from XML makes an object of a list with one item, PHP of a list with a gap. To JMESPath such a list
+        is not there: nothing would become of the event, and nobody would know.
+        """
+        for route in self._routes:
+            if _takes_an_object(route, scope):
+                why = f"each: {route.each} found an object where its list must be"
+                _note(trace, route, took=True, why=why)
+                return Misrouted(Reason.INVALID_EVENT, why, route.name)
+        return None
 
     def _note_later(self, trace: list[RouteTrace], taker: Route) -> None:
         later = self._routes[self._routes.index(taker) + 1 :]
@@ -125,13 +140,29 @@ class Router:
 
     def _ask(self, route: Route, scope: Scope) -> Routed | Misrouted | None:
         try:
-            if route.when is not None and not is_true(value_of("when", route.when, scope)):
+            if not _is_taken(route, scope):
                 return None
             if route.canonical:
                 check_contract(scope.event)
             return action_of(route, scope, self._connections, self._only_for)
         except UnusableError as wrong:
             return Misrouted(wrong.reason, str(wrong), route.name, *_whose(route, scope))
+
+
+def _is_taken(route: Route, scope: Scope) -> bool:
+    return route.when is None or is_true(value_of("when", route.when, scope))
+
+
+def _takes_an_object(route: Route, scope: Scope) -> bool:
+    """Tell whether a route's list is an object, and the route takes that one or what it holds."""
+    try:
+        found = value_of("each", route.each_of, scope)
+        if not isinstance(found, dict) or not found:  # PHP's empty list may be {}
+            return False
+        items = (found, *found.values())
+        return any(_is_taken(route, Scope(scope.event, scope.record, (item,))) for item in items)
+    except UnusableError:  # as for an item that is not there
+        return False
 
 
 def _whose(route: Route, scope: Scope) -> tuple[str | None, str | None]:

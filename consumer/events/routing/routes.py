@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import tzinfo
 
-from consumer.events.expressions import Expression, Tables, compile_expression
+from consumer.events.expressions import Expression, Tables, compile_expression, compile_list
 from consumer.events.guards import ANY_AGE, Ages
 from consumer.events.routing.canonical import BUILT_IN_ROUTES
 from consumer.events.routing.rules import RouteRule, Send
@@ -20,13 +20,17 @@ _OCCURRED_AT = compile_expression("occurredAt")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A rule, compiled. `canonical`: the events that it takes must obey the canonical contract."""
+    """A rule, compiled. `canonical`: the events that it takes must obey the canonical contract.
+
+    `each_of`: what must be a list for `each` to find items.
+    """
 
     name: str
     action: ActionName
     on_unknown: OnUnknown
     canonical: bool
     each: Expression | None
+    each_of: Expression | None
     when: Expression | None
     action_name: Expression | None
     order_id: Expression
@@ -74,6 +78,7 @@ def _compiled(name: str, rule: RouteRule, tables: Tables, ages: Ages, repeats_s:
         on_unknown=rule.on_unknown,
         canonical=rule == BUILT_IN_ROUTES.get(name),
         each=None if rule.each is None else compile_expression(rule.each, tables),
+        each_of=None if rule.each is None else compile_list(rule.each, tables),
         when=None
         if rule.when is None
         else compile_expression(rule.when, tables, is_condition=True, with_item=with_item),

@@ -13,12 +13,13 @@ from schemas.pending_action import FromChange, FromDocument, FromEvent, FromJob,
 
 ORDER_ACTION = "orderAction"
 """Field of an order document. Engage carries this action out when it processes the document."""
+_ORDER_ID = "orderid"  # another one, in lower case: Engage may read names in whatever case
 
 
-def tag_source_of(route: Route, scope: Scope) -> TagSource:
+def tag_source_of(route: Route, scope: Scope, order_id: str) -> TagSource:
     """Return the first source that gives something."""
     if route.send == "with_document":
-        document = _document(route, scope)
+        document = _document(route, scope, order_id)
         if document is None:
             raise UnusableError(f"order: {route.order} gave nothing, and the action travels in it")
         return WithDocument(document=document)
@@ -30,16 +31,25 @@ def tag_source_of(route: Route, scope: Scope) -> TagSource:
     job_id = identifier("job_id", route.job_id, scope)
     if job_id is not None:
         return FromJob(job_id=job_id)
-    if (document := _document(route, scope)) is not None:
+    if (document := _document(route, scope, order_id)) is not None:
         return FromDocument(document=document)
     return FromOrder(newer_than=moment_of("newer_than", route.newer_than, scope, route.time_zone))
 
 
-def _document(route: Route, scope: Scope) -> dict[str, object] | None:
+def _document(route: Route, scope: Scope, order_id: str) -> dict[str, object] | None:
     document = object_of("order", route.order, scope)
-    if any(value is not None and names_order_action(name) for name, value in (document or {}).items()):
-        raise UnusableError(f"order: {route.order} gave an {ORDER_ACTION}, and the route sends an action, too")
+    for name, value in (document or {}).items():
+        if value is not None and names_order_action(name):
+            raise UnusableError(f"order: {route.order} gave an {ORDER_ACTION}, and the route sends an action, too")
+        # Engage would change that order, and mail its customer where the action travels in the document.
+        if name.lower() == _ORDER_ID and _is_another(value, order_id):
+            raise UnusableError(f"order: {route.order} gave the document of another order than `order_id`")
     return document
+
+
+def _is_another(named: object, order_id: str) -> bool:
+    """Tell whether a document's `orderId` is certainly another one's: a text or an integer, and not the same."""
+    return isinstance(named, str | int) and not isinstance(named, bool) and str(named) != order_id
 
 
 def _change(route: Route, scope: Scope) -> FromChange | None:

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.admin.status import ages
-from consumer.admin.words import age_label, duration, number, rate
-from tests.unit.admin.told import NOW
+from consumer.admin.words import age_label, connections_in_brief, duration, number, rate
+from consumer.telemetry.snapshot import ConnectionFigures, Snapshot
+from tests.unit.admin.told import NOW, told
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,13 @@ def test_every_age_has_a_name() -> None:
         "6 h to 1 d",
         "1 d and older",
     ]
+
+
+def test_many_connections_are_told_in_a_few_words() -> None:
+    refused = ConnectionFigures(suspended=True)
+    many = {f"shop-{number}": refused if number < 7 else ConnectionFigures() for number in range(1000)}
+    assert connections_in_brief(told(Snapshot(at=NOW, connections=many))) == (
+        "993 open, shop-0 suspended, shop-1 suspended, shop-2 suspended, shop-3 suspended, shop-4 suspended, "
+        "2 more in trouble"
+    )
+    assert connections_in_brief(told(Snapshot(at=NOW, connections={"acme": ConnectionFigures()}))) == "1 open"

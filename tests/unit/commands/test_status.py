@@ -172,6 +172,16 @@ def test_no_id_is_folded_or_cut_however_narrow_the_terminal_is(width: int) -> No
     assert max(map(len, text.splitlines())) <= width
 
 
+def test_of_very_many_connections_the_terminal_shows_those_in_trouble() -> None:
+    many = {f"shop-{number}": ConnectionFigures() for number in range(1000)}
+    snapshot = replace(status_sample.snapshot(), connections={**status_sample.snapshot().connections, **many})
+    console = Console(file=(screen := io.StringIO()), width=120)
+    console.print(status_display.drawn(status_of((snapshot, status_sample.flow()), version="0", age_s=0.4), console))
+    assert "outlet" in screen.getvalue()
+    assert "and 991 more" in screen.getvalue()
+    assert len(screen.getvalue().splitlines()) < 60
+
+
 def test_a_partition_of_a_removed_source_is_no_ordinary_one() -> None:
     partitions = {("orders", 0): PartitionFigures("open", 3), ("old", 0): PartitionFigures("open", 2, drained=True)}
     snapshot = replace(status_sample.snapshot(), partitions=partitions)

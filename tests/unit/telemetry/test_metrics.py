@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.core.outcomes import Accepted, DocumentTaken, InDoubt, NotReady, Ready, SendOutcome, Throttled
 from consumer.events.deciding import Ignoring
-from consumer.telemetry.metrics import Metrics, Thread
+from consumer.telemetry.metrics import MAX_STARTED, Metrics, Thread
 from consumer.telemetry.names import PREFIX
 from consumer.telemetry.snapshot import ConnectionFigures, Snapshot
 from schemas.dead_letter import Reason
@@ -124,6 +124,20 @@ def test_what_the_configuration_foretells_starts_at_zero(registry: CollectorRegi
     assert generate_latest(registry).decode().count("\n") == before
 
 
+def test_of_many_connections_only_what_an_alert_misses_starts_at_zero(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    shops = [f"shop-{n}" for n in range(MAX_STARTED + 1)]
+    metrics.expect(topics=["orders"], connections=shops, routes=[("shipped", ACTION)])
+
+    assert value(registry, "actions_answered_total", connection="shop-7", action=ACTION, outcome="accepted") == 0
+    of_one = [line for line in generate_latest(registry).decode().splitlines() if "shop-7" in line]
+    assert len(of_one) == 1
+
+    metrics.poll_answered("shop-7", DocumentTaken(None))
+    assert value(registry, "polls_answered_total", connection="shop-7", outcome="document_taken") == 1
+
+
 def test_each_fact_is_counted_under_its_labels(registry: CollectorRegistry, metrics: Metrics) -> None:
     report_everything(metrics)
     metrics.events_consumed("orders", 4)
@@ -160,7 +174,7 @@ def test_an_event_from_yesterday_differs_from_one_of_an_hour_ago(registry: Colle
     metrics.accepted("default", ACTION, 80_000, 0.2)
     assert value(registry, "event_to_accepted_seconds_bucket", connection="default", action=ACTION, le="3600.0") == 1
     assert value(registry, "event_to_accepted_seconds_bucket", connection="default", action=ACTION, le="86400.0") == 2
-    assert value(registry, "tag_ready_to_accepted_seconds_bucket", connection="default", action=ACTION, le="0.25") == 2
+    assert value(registry, "tag_ready_to_accepted_seconds_bucket", connection="default", le="0.25") == 2
 
 
 def test_a_sender_whose_clock_is_ahead_does_not_make_a_sum_fall(registry: CollectorRegistry, metrics: Metrics) -> None:

@@ -153,6 +153,49 @@ def test_an_item_that_cannot_be_used_makes_the_whole_event_a_dead_letter(event: 
     assert misrouted(event, sent=EACH_SENT) == Misrouted(Reason.INVALID_EVENT, detail, "sent")
 
 
+SENT_ITEMS = EACH_SENT.model_copy(update={"each": "parcels[]"})
+
+
+@pytest.mark.parametrize(
+    ("each", "event"),
+    [
+        ("parcels[]", {"id": 1, "parcels": {"state": "sent"}}),
+        ("parcels[*]", {"id": 1, "parcels": {"state": "sent"}}),
+        ("parcels[?number]", {"id": 1, "parcels": {"state": "sent", "number": 1}}),
+        ("parcels[] | [:5]", {"id": 1, "parcels": {"state": "sent"}}),
+        ("shipment.parcels[]", {"id": 1, "shipment": {"parcels": {"0": {"state": "back"}, "2": {"state": "sent"}}}}),
+        ("shipments[].parcels[]", {"id": 1, "shipments": {"state": "sent", "parcels": [1]}}),
+        ("event[]", {"id": 1, "state": "sent"}),
+    ],
+)
+def test_an_object_in_the_place_of_the_list_is_not_ignored(each: str, event: Event) -> None:
+    """XML's converters write one item so, and PHP a list with a gap: JMESPath takes both for no list at all."""
+    wrong = misrouted(event, sent=EACH_SENT.model_copy(update={"each": each}))
+    assert wrong == Misrouted(
+        Reason.INVALID_EVENT, f"each: expression `{each}` found an object where its list must be", "sent"
+    )
+
+
+@pytest.mark.parametrize("parcels", [{}, {"state": "returned"}, {"a": {"state": "returned"}}, "sent", None])
+def test_an_object_that_the_route_does_not_take_is_ignored(parcels: object) -> None:
+    assert router(sent=SENT_ITEMS).route({"id": 1, "parcels": parcels}, RECORD) == Unrouted()
+
+
+def test_an_object_that_a_later_route_takes_is_its() -> None:
+    event = {"id": 1, "state": "sent"}
+    alone = RouteRule(when="state == 'sent'", action="ConfirmShipment", order_id="id")
+    found = router(items=EACH_SENT.model_copy(update={"each": "event[]"}), alone=alone).route(event, RECORD)
+    assert isinstance(found, Routed)
+    assert found.route == "alone"
+
+
+def test_a_list_inside_a_list_may_be_an_object() -> None:
+    """JMESPath takes it as an item."""
+    rule = EACH_SENT.model_copy(update={"each": "shipments[].parcels[]"})
+    event = {"id": 1, "shipments": [{"parcels": {"state": "sent", "number": "P-1"}}]}
+    assert several(event, sent=rule) == [(0, "ConfirmShipment", {"parcel": "P-1"})]
+
+
 def test_a_list_is_an_event_and_its_items_are_actions() -> None:
     rule = RouteRule(
         each="event[]", when="item.type == 'order.shipped'", action="ConfirmShipment", order_id="item.orderId"

@@ -85,6 +85,20 @@ def test_a_document_that_brings_an_action_of_its_own_is_an_invalid_event(brought
     assert detail == "order: expression `document` gave an orderAction, and the route sends an action, too"
 
 
+@pytest.mark.parametrize("send", ["by_itself", "with_document"])
+@pytest.mark.parametrize("document", [{"orderId": "B-9"}, {"OrderId": 1002}, {"orderId": " 1001"}, {"orderId": ""}])
+def test_a_document_of_another_order_is_an_invalid_event(document: Event, send: str) -> None:
+    """Engage would change that order, and with the action in it mail that order's customer."""
+    detail = wrong_parcel({**PARCEL_SENT, "document": document}, order="document", send=send)
+    assert detail == "order: expression `document` gave the document of another order than `order_id`"
+
+
+@pytest.mark.parametrize("named", [{}, {"orderId": None}, {"orderId": 1001}, {"orderId": "1001"}, {"orderId": [1]}])
+def test_a_document_that_names_its_order_in_another_way_or_not_at_all_is_engages_to_judge(named: Event) -> None:
+    document = {"status": "Shipped", **named}
+    assert parcel({**PARCEL_SENT, "document": document}, order="document").tag_source == FromDocument(document=document)
+
+
 def test_a_document_that_is_not_sent_may_hold_what_it_likes() -> None:
     event = {**PARCEL_SENT, "document": {"orderAction": {}}}
     assert parcel(event, order="document", job_id="number").tag_source == FromJob(job_id="1001")
