@@ -89,10 +89,10 @@ def test_a_record_is_one_line_of_json(records: Callable[[], list[dict[str, Any]]
 
 
 def test_a_librarys_record_looks_like_our_own(records: Callable[[], list[dict[str, Any]]]) -> None:
-    logging.getLogger("librdkafka").info("FAIL [%s]: %s", "rdkafka#consumer-1", "refused")
+    logging.getLogger("librdkafka").info("REQTMOUT [%s]: %s", "rdkafka#consumer-1", "late")
     (record,) = records()
     assert datetime.fromisoformat(record.pop("timestamp")).utcoffset() is not None
-    assert record == {"level": "info", "logger": "librdkafka", "event": "FAIL [rdkafka#consumer-1]: refused"}
+    assert record == {"level": "info", "logger": "librdkafka", "event": "REQTMOUT [rdkafka#consumer-1]: late"}
 
 
 @pytest.mark.parametrize(
