@@ -25,13 +25,13 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
     another one is committed just then. Once is not enough: a deleted topic may have been made again in between.
     Where offsets are refused, that is for the source topic: all its partitions are given up together, and each
     attempt after the first one has OFFSETS_AGAIN_S, so that the others wait for one full time-out, however many
-    partitions the topic has.
+    partitions the topic has. All of a delay topic's are given up together, too, where it takes no record at all.
  8. What does not fit into its time is tried again in smaller transactions (transaction_size.py).
  9. A partition of which the broker takes nothing twice (it has lost its leader, or the copies that it needs) counts as
     refused, and so do its dead letters, where it is the dead-letter topic's. Several are tried together, as each
     attempt takes all of a transaction's time, and alone where no others can show that the broker takes anything.
-    Where it is the outcomes topic's, all wait for it: actions that Engage accepted cannot end without it, and a
-    partition that is given up would send them again.
+    Where it is the outcomes topic's, or that topic refuses a record, all wait for it: actions that Engage accepted
+    cannot end without it, and a partition that is given up would send them again.
 10. A request is answered in the transaction that carries it out, so it is carried out once. Where the control topic
     does not take the answer, nothing waits for it: the request stays open, and only what ends an action is written.
 producers.py decides which producer may be used, and what its errors mean.
@@ -377,6 +377,8 @@ class Transactions:
             write for write in writes if isinstance(write, DeadLetter) and self._dead_letters_of(write) in error.topics
         ]
         if not suspects:
+            if not error.topics.isdisjoint(topics.outcomes for topics in self._topics.values()):
+                return None  # rule 9
             of_offsets = not error.topics
             parts = by_topic(writes) if of_offsets else by_partition(writes)
             if parts is not None:
@@ -384,6 +386,8 @@ class Transactions:
             written = troubled = {write.assignment for write in writes}
             if of_offsets:
                 troubled = {each for each in self._partitions if each.topic == writes[0].assignment.topic}
+            elif error.whole_topic:
+                troubled = {each for each in self._partitions if self._topics[each.topic].delay in error.topics}
             # What is refused may have been made meanwhile, for the others as for this one: a deleted delay topic.
             states = [self._partitions[each] for each in written]
             if max(state.refusals for state in states) + 1 < REFUSALS:

@@ -14,7 +14,7 @@ from consumer.core.ownership import Assignment, Ownership
 from consumer.kafka.facts import Dropped, Fact, GivenUp
 from consumer.kafka.journal.producers import OverranError, RefusedError
 from consumer.kafka.journal.transactions import OFFSETS_AGAIN_S, REFUSALS, Transactions, _Batch
-from consumer.kafka.journal.writes import Begin, Position, Put, Write
+from consumer.kafka.journal.writes import Begin, Position, Put, Tombstone, Write
 from consumer.kafka.topics.topics import RelayTopics
 from schemas.pending_action import SourceIdentity
 
@@ -26,8 +26,10 @@ F = TypeVar("F", bound=Fact)
 class Refusing(Transactions):
     """Its broker refuses a topic's offsets so often, and takes another one's meanwhile if that is `served`."""
 
-    def __init__(self, times: float, *, served: bool = True) -> None:
+    def __init__(self, times: float, *, served: bool = True, topic: str | None = None) -> None:
+        """`topic`: whose records are refused; None: it is the offsets."""
         self._times, self._served = times, served
+        self._refused_topics = [] if topic is None else [topic]
         self.reported: list[Fact] = []
         self.paused: list[float] = []
         self.taken: list[Write] = []
@@ -37,7 +39,8 @@ class Refusing(Transactions):
         super().__init__(
             Mock(),
             topics={
-                name: RelayTopics(name, f"{name}.delay", "dead-letters", "outcomes") for name in ("orders", "returns")
+                name: RelayTopics(name, f"{name}.delay", "dead-letters", f"{name}.outcomes")
+                for name in ("orders", "returns")
             },
             identities={name: SourceIdentity(group="g", topic=name) for name in ("orders", "returns")},
             ownership=lambda: Ownership(b"CGMDv2:" + (1).to_bytes(4, sys.byteorder), owned),
@@ -58,7 +61,7 @@ class Refusing(Transactions):
         if is_refused and self._times > 0:
             self._times -= 1
             self.refused_within_s.append(self._producers.offsets_s)
-            raise RefusedError("UNKNOWN_TOPIC_OR_PART", whole_topic=True)
+            raise RefusedError("UNKNOWN_TOPIC_OR_PART", topics=self._refused_topics, whole_topic=True)
         if not is_refused and not self._served:
             raise RefusedError("UNKNOWN_TOPIC_OR_PART", whole_topic=True)
 
@@ -101,6 +104,30 @@ def test_the_others_wait_for_a_deleted_topic_once_however_many_partitions_it_has
     assert {each.assignment for each in transactions.of(GivenUp)} == {REFUSED, *BESIDE}
     assert transactions.refused_within_s == [math.inf, *[OFFSETS_AGAIN_S] * REFUSALS]
     assert [write.assignment for write in transactions.taken] == [OTHER]
+
+
+def test_all_partitions_of_a_delay_topic_that_takes_no_record_are_given_up_together() -> None:
+    """Otherwise those that were written last are asked whether the broker takes anything, and the others wait on."""
+    transactions = Refusing(math.inf, topic="orders.delay")
+    for each in BESIDE:
+        transactions._partitions[each].committed_at = math.inf
+    transactions.settle([Put(each, b"0:0:r", b"pending", next_offset=1) for each in (REFUSED, OTHER)])
+
+    assert {each.assignment for each in transactions.of(GivenUp)} == {REFUSED, *BESIDE}
+    assert [write.assignment for write in transactions.taken] == [OTHER]
+
+
+def test_for_an_outcomes_topic_that_takes_no_record_all_wait() -> None:
+    """A partition that is given up forgets what Engage accepted, and would send it again."""
+    transactions = Refusing(math.inf, topic="orders.outcomes")
+    transactions._partitions[OTHER].committed_at = math.inf  # it is served, and is asked
+    accepted = Tombstone(REFUSED, b"0:0:r")
+    transactions.settle([accepted, Put(OTHER, b"0:0:r", b"pending", next_offset=1)])
+
+    assert len(transactions.paused) == 20
+    assert accepted in transactions.taken
+    assert not transactions.of(GivenUp)
+    assert not transactions.of(Dropped)
 
 
 def test_while_nobody_is_served_nothing_is_dropped() -> None:
