@@ -26,7 +26,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from consumer.kafka.journal.transactions import RETRY_S
+from consumer.kafka.journal.commits import RETRY_S
 from schemas.dead_letter import Reason
 from tests.chaos.stage import EVENTS, StageFactory
 from tests.support.broker import KafkaBroker, started

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-import consumer.kafka.journal.transactions
+import consumer.kafka.journal.commits
 import consumer.kafka.restore
 import consumer.kafka.source.membership
 from consumer.core import clock
@@ -38,9 +38,14 @@ from consumer.core.pacing import Pace
 from consumer.core.parking import ParkedRecords
 from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka import clients
+from consumer.kafka.journal.batch import Batch
+from consumer.kafka.journal.commits import Commits
+from consumer.kafka.journal.kept_dead_letters import KeptDeadLetters
 from consumer.kafka.journal.low_water_mark import LowWaterMark
+from consumer.kafka.journal.partitions import Partitions as JournalPartitions
 from consumer.kafka.journal.producers import AbortedError, Producers, UnknownOutcomeError
-from consumer.kafka.journal.transactions import Transactions, _Batch
+from consumer.kafka.journal.refusals import Refusals
+from consumer.kafka.journal.too_large import TooLarge
 from consumer.kafka.journal.writes import Barrier, DeadLetter, Keyed, Position, Tombstone, Write
 from consumer.kafka.outcomes.outcomes import Ended, EndedAction
 from consumer.kafka.restore import Restorer, _Reading
@@ -88,10 +93,10 @@ def send_before_the_intents_commit(patch: Patch) -> None:
 
 @mutation
 def stale_ownership_under_a_fresh_generation(patch: Patch) -> None:
-    def keep_covered(self: Transactions, writes: list[Write], ownership: Ownership) -> list[Write]:
-        return [write for write in writes if write.assignment in self._partitions]
+    def covered(self: JournalPartitions, writes: list[Write], ownership: Ownership) -> list[Write]:
+        return [write for write in writes if write.assignment in self.states]
 
-    patch.setattr(Transactions, "_keep_covered", keep_covered)
+    patch.setattr(JournalPartitions, "covered", covered)
 
 
 @mutation
@@ -101,7 +106,7 @@ def a_negative_generation_is_published(patch: Patch) -> None:
         self.ownership = Ownership(self._metadata, dict(self._owned))
 
     patch.setattr(Membership, "_publish", publish)
-    patch.setattr(consumer.kafka.journal.transactions, "generation", lambda _: 0)
+    patch.setattr(consumer.kafka.journal.commits, "generation", lambda _: 0)
 
 
 @mutation
@@ -157,7 +162,7 @@ def a_producer_is_used_again_after_an_abort(patch: Patch) -> None:
 
 @mutation
 def offsets_are_sent_before_the_records(patch: Patch) -> None:
-    def commit(self: Transactions, batches: list[_Batch], ownership: Ownership, transaction: str) -> None:
+    def write(self: Commits, batches: list[Batch], ownership: Ownership, transaction: str) -> None:
         assert ownership.group_metadata is not None
         self._producers.begin_transaction()
         offsets = []
@@ -172,26 +177,26 @@ def offsets_are_sent_before_the_records(patch: Patch) -> None:
             return self._producers.commit()
         raise AbortedError
 
-    patch.setattr(Transactions, "_commit", commit)
+    patch.setattr(Commits, "_write", write)
 
 
 @mutation
 def a_tombstone_is_lost_with_an_abort(patch: Patch) -> None:
-    replace, batches = Producers.replace, Transactions._batches
+    replace, batches = Producers.replace, Commits._batches
     aborted: set[int] = set()
 
     def replaced(self: Producers) -> None:
         aborted.add(id(self))
         replace(self)
 
-    def without(self: Transactions, writes: list[Write]) -> list[_Batch]:
+    def without(self: Commits, writes: list[Write]) -> list[Batch]:
         if id(self._producers) in aborted:
             aborted.discard(id(self._producers))
             writes = [Barrier(each.assignment) if isinstance(each, Tombstone) else each for each in writes]
         return batches(self, writes)
 
     patch.setattr(Producers, "replace", replaced)
-    patch.setattr(Transactions, "_batches", without)
+    patch.setattr(Commits, "_batches", without)
 
 
 @mutation
@@ -271,18 +276,18 @@ def an_overrun_hand_over_is_never_over(patch: Patch) -> None:
 
 @mutation
 def a_record_that_is_too_large_is_dead_lettered_twice(patch: Patch) -> None:
-    patch.setattr(Transactions, "_without_refused", lambda self, write: write)
+    patch.setattr(TooLarge, "without_refused", lambda self, write: write)
 
 
 @mutation
 def an_unknown_commit_is_taken_for_an_abort(patch: Patch) -> None:
-    original = Transactions._was_committed
+    original = Commits._was_committed
 
-    def was_committed(self: Transactions, batches: list[_Batch], transaction: str, error: Exception) -> bool:
+    def was_committed(self: Commits, batches: list[Batch], transaction: str, error: Exception) -> bool:
         original(self, batches, transaction, error)
         return False
 
-    patch.setattr(Transactions, "_was_committed", was_committed)
+    patch.setattr(Commits, "_was_committed", was_committed)
 
 
 @mutation
@@ -319,16 +324,16 @@ def a_process_takes_the_whole_rate_limit(patch: Patch) -> None:
 
 @mutation
 def the_mark_outlives_the_delay_topic(patch: Patch) -> None:
-    original = Transactions._delivered
+    original = Commits._delivered
 
-    def delivered(self: Transactions, batch: _Batch, write: Keyed | None, record: Message) -> None:
+    def delivered(self: Commits, batch: Batch, write: Keyed | None, record: Message) -> None:
         before = batch.start, batch.end
         original(self, batch, write, record)
         if batch.recreated:
             batch.recreated = False
             batch.start, batch.end = before
 
-    patch.setattr(Transactions, "_delivered", delivered)
+    patch.setattr(Commits, "_delivered", delivered)
 
 
 @mutation
@@ -407,7 +412,7 @@ def a_follow_up_leaves_without_its_permit(patch: Patch) -> None:
 
 @mutation
 def a_dead_letter_that_is_refused_is_skipped(patch: Patch) -> None:
-    def kept(self: Transactions, writes: Sequence[Write], refused: Sequence[DeadLetter], why: str) -> list[Write]:
+    def kept(self: KeptDeadLetters, writes: Sequence[Write], refused: Sequence[DeadLetter], why: str) -> list[Write]:
         kept: list[Write] = []
         for write in writes:
             if not isinstance(write, DeadLetter) or write not in refused:
@@ -416,7 +421,7 @@ def a_dead_letter_that_is_refused_is_skipped(patch: Patch) -> None:
                 kept.append(Position(write.assignment, write.next_offset))
         return kept
 
-    patch.setattr(Transactions, "_kept", kept)
+    patch.setattr(KeptDeadLetters, "kept", kept)
 
 
 @mutation
@@ -426,7 +431,7 @@ def a_refused_dead_letter_is_not_tried_again(patch: Patch) -> None:
 
 @mutation
 def a_partition_that_takes_nothing_holds_up_all_others(patch: Patch) -> None:
-    patch.setattr(Transactions, "_cut_silent", lambda self, writes, error: None)
+    patch.setattr(Refusals, "_cut_silent", lambda self, writes, error: None)
 
 
 @mutation
@@ -450,7 +455,7 @@ def a_partition_that_cannot_be_served_ends_the_process(patch: Patch) -> None:
 
 @mutation
 def an_action_whose_record_is_refused_is_cut_in_two(patch: Patch) -> None:
-    patch.setattr(Transactions, "_without_action", lambda self, writes, refused: list(writes))
+    patch.setattr(TooLarge, "without_action", lambda self, writes, refused: list(writes))
 
 
 # -- outcomes ----------------------------------------------------------------------------------------------------
@@ -464,40 +469,40 @@ def an_outcome_is_left_out(patch: Patch) -> None:
 
 @mutation
 def a_dead_letter_has_no_outcome(patch: Patch) -> None:
-    original = _Batch._note
+    original = Batch._note
 
-    def note(self: _Batch, outcome: Ended | None) -> None:
+    def note(self: Batch, outcome: Ended | None) -> None:
         if isinstance(outcome, EndedAction):
             original(self, outcome)
 
-    patch.setattr(_Batch, "_note", note)
+    patch.setattr(Batch, "_note", note)
 
 
 @mutation
 def an_outcome_is_written_in_the_next_transaction(patch: Patch) -> None:
-    original = Transactions._batches
+    original = Commits._batches
     late: dict[int, dict[Assignment, list[Ended]]] = {}
 
-    def batches(self: Transactions, writes: list[Write]) -> list[_Batch]:
+    def batches(self: Commits, writes: list[Write]) -> list[Batch]:
         found = original(self, writes)
         mine = late.setdefault(id(self), {})
         for batch in found:
             batch.outcomes, mine[batch.assignment] = mine.get(batch.assignment, []), batch.outcomes
         return found
 
-    patch.setattr(Transactions, "_batches", batches)
+    patch.setattr(Commits, "_batches", batches)
 
 
 @mutation
 def a_transaction_that_is_tried_again_forgets_its_outcomes(patch: Patch) -> None:
-    replace_producer, batches = Producers.replace, Transactions._batches
+    replace_producer, batches = Producers.replace, Commits._batches
     aborted: set[int] = set()
 
     def replaced(self: Producers) -> None:
         aborted.add(id(self))
         replace_producer(self)
 
-    def without(self: Transactions, writes: list[Write]) -> list[_Batch]:
+    def without(self: Commits, writes: list[Write]) -> list[Batch]:
         found = batches(self, writes)
         if id(self._producers) in aborted:
             aborted.discard(id(self._producers))
@@ -506,7 +511,7 @@ def a_transaction_that_is_tried_again_forgets_its_outcomes(patch: Patch) -> None
         return found
 
     patch.setattr(Producers, "replace", replaced)
-    patch.setattr(Transactions, "_batches", without)
+    patch.setattr(Commits, "_batches", without)
 
 
 # -- what one action alone meets ---------------------------------------------------------------------------------

@@ -101,7 +101,8 @@ class Process:
 
     def holds(self, assignment: Assignment) -> bool:
         """Whether it knows no better than that the partition, and what is pending there, is its own."""
-        return self.source.ownership.covers(assignment) and assignment not in self.journal.transactions._given_up
+        given_up = self.journal.transactions._partitions.given_up
+        return self.source.ownership.covers(assignment) and assignment not in given_up
 
     def meanwhile(self, where: str) -> None:
         """Other things happen while this process is here."""

@@ -11,7 +11,8 @@ from consumer.core.ledger.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.requests import Answer, NotYet, Request, done
 from consumer.kafka.control import asked_for
-from consumer.kafka.journal.transactions import Transactions, _Batch
+from consumer.kafka.journal.batch import Batch
+from consumer.kafka.journal.commits import Commits
 from consumer.kafka.journal.writes import PutAnswer
 from consumer.kafka.records import Unreadable, live_action
 from consumer.relay import requests
@@ -54,13 +55,13 @@ def an_answer_is_committed_apart_from_what_it_says(patch: Patch) -> None:
 @mutation
 def an_answer_is_written_before_what_it_says(patch: Patch) -> None:
     """A late commit of an earlier transaction makes it visible alone, and what it says is never done."""
-    original = Transactions._produce
+    original = Commits._produce
 
-    def produce(self: Transactions, batch: _Batch) -> None:
+    def produce(self: Commits, batch: Batch) -> None:
         self._produce_answers(batch)
         original(self, replace(batch, answers=[]))
 
-    patch.setattr(Transactions, "_produce", produce)
+    patch.setattr(Commits, "_produce", produce)
 
 
 @mutation

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from consumer.core.ownership import Assignment
-from consumer.kafka.journal.writes import DeadLetter, Write, goes_on, size_of
+from consumer.kafka.journal.writes import DeadLetter, Put, PutAnswer, Write, goes_on, size_of
 
 K = TypeVar("K", Assignment, str)
 
@@ -51,3 +51,30 @@ def fitting(writes: Sequence[Write], limit: int) -> tuple[list[Write], list[Writ
         if index and size > limit and not goes_on(writes[:index]):
             return list(writes[:index]), list(writes[index:])
     return list(writes), []
+
+
+def without_answers(
+    writes: Sequence[Write], refusing: Collection[str | None], control: str | None
+) -> tuple[list[Write], list[PutAnswer]]:
+    """Cut the answers out that these topics do not take, with what begins by them; returns the others, and them.
+
+    `control`: the control topic. What ends an action stays: it has happened.
+    """
+    answers = [
+        write
+        for write in writes
+        if isinstance(write, PutAnswer)
+        and (control in refusing or (write.redriven is not None and write.redriven.topic in refusing))
+    ]
+    if not answers:
+        return list(writes), answers
+    left: list[Write] = []
+    is_answered = False  # what comes next is written with a refused answer
+    for write in writes:
+        is_new = is_answered and isinstance(write, Put | DeadLetter) and write.requested
+        if is_new or (isinstance(write, PutAnswer) and write in answers):
+            is_answered = isinstance(write, Put | DeadLetter | PutAnswer) and write.with_next
+        else:
+            is_answered = False
+            left.append(write)
+    return left, answers

@@ -21,7 +21,8 @@ from consumer.kafka import clients
 from consumer.kafka.facts import Report
 from consumer.kafka.journal.low_water_mark import PINNING, Pinning
 from consumer.kafka.journal.producers import CALL_TIMEOUT_S
-from consumer.kafka.journal.transactions import ReplaceTooLarge, Transactions
+from consumer.kafka.journal.too_large import ReplaceTooLarge
+from consumer.kafka.journal.transactions import Transactions
 from consumer.kafka.journal.waiting_writes import WaitingWrites
 from consumer.kafka.journal.writes import Item
 from consumer.kafka.topics.topics import RelayTopics

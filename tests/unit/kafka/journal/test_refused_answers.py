@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from unittest.mock import Mock
 
-from consumer.core.clock import steady_clock
-from consumer.core.ownership import Assignment, Ownership
-from consumer.kafka.facts import AnswersRefused, Fact
+from consumer.core.ownership import Assignment
+from consumer.kafka.facts import AnswersRefused
+from consumer.kafka.journal.batch import Batch
 from consumer.kafka.journal.producers import RefusedError
-from consumer.kafka.journal.transactions import Transactions
 from consumer.kafka.journal.writes import Begin, Put, PutAnswer, Tombstone, Write, goes_on
-from consumer.kafka.topics.topics import RelayTopics
-from schemas.pending_action import SourceIdentity
+from tests.unit.kafka.journal.tried_transactions import TriedTransactions
 
 OWNED = Assignment("orders", 0, 1)
 CONTROL = "control"
 
 
-class Refusing(Transactions):
+class Refusing(TriedTransactions):
     """Its control topic takes nothing."""
 
-    def __init__(self) -> None:
-        self.reported: list[Fact] = []
-        self.taken: list[Write] = []
-        super().__init__(
-            Mock(),
-            topics={"orders": RelayTopics("orders", "delay", "dead-letters", "outcomes")},
-            identities={"orders": SourceIdentity(group="g", topic="orders")},
-            ownership=lambda: Ownership(b"CGMDv2:" + (1).to_bytes(4, sys.byteorder), {("orders", 0): 1}),
-            clock=steady_clock(),
-            pause=lambda _: None,
-            report=self.reported.append,
-            replace_too_large=Mock(),
-            control=CONTROL,
-        )
-
-    def _transact(self, writes: list[Write], ownership: Ownership) -> None:
-        if any(isinstance(write, PutAnswer) for write in writes):
+    def _try(self, batches: Sequence[Batch]) -> None:
+        if any(batch.answers for batch in batches):
             raise RefusedError("TOPIC_AUTHORIZATION_FAILED", topics={CONTROL})
-        self.taken += writes
 
 
 def answer(request_id: str, *, with_next: bool) -> PutAnswer:
@@ -55,12 +37,12 @@ def test_what_was_asked_for_is_not_written_without_its_answer_and_everything_els
     ]
     dropped: list[Write] = [answer("drop", with_next=True), Tombstone(OWNED, b"0:2:r")]
     new = Put(OWNED, b"0:9:r", b"pending", next_offset=10)
-    transactions = Refusing()
+    transactions = Refusing([OWNED], replace_too_large=Mock(), control=CONTROL)
     transactions.settle([Begin(OWNED, [], 0, 0), *sent_again, *dropped, new])
 
     # What ends an action has happened: it stays pending for ever without its tombstone.
-    assert transactions.taken == [dropped[1], new]
-    (refused,) = [fact for fact in transactions.reported if isinstance(fact, AnswersRefused)]
+    assert transactions.committed == [[dropped[1], new]]
+    (refused,) = transactions.of(AnswersRefused)
     assert [each.request_id for each in refused.answers] == ["resend", "drop"]
 
 

@@ -10,7 +10,7 @@ from confluent_kafka import Message, Producer, TopicPartition
 
 from consumer.core.clock import steady_clock
 from consumer.core.effects import Times
-from consumer.core.ownership import Assignment, Ownership
+from consumer.core.ownership import Assignment
 from consumer.events.routing import Routed
 from consumer.kafka.journal.transactions import Transactions
 from consumer.kafka.journal.writes import Begin, Position, Put, Tombstone
@@ -19,6 +19,7 @@ from consumer.kafka.records import SourceEvent, new_action
 from consumer.kafka.topics.topics import RelayTopics
 from schemas.outcome import OutcomeName
 from schemas.pending_action import FromJob, SourceIdentity
+from tests.unit.kafka.journal.tried_transactions import owned
 
 OWNED = Assignment("orders", 0, 1)
 
@@ -89,7 +90,7 @@ def flushes(*writes: Put | Tombstone | Position) -> Sequence[Sequence[str]]:
         clients,
         topics={"orders": RelayTopics("orders", "delay", "dead-letters", "outcomes")},
         identities={"orders": SourceIdentity(group="g", topic="orders")},
-        ownership=lambda: Ownership(b"CGMDv2:" + (1).to_bytes(4, sys.byteorder), {("orders", 0): 1}),
+        ownership=lambda: owned([OWNED]),
         clock=steady_clock(),
         pause=lambda _: None,
         report=lambda _: None,

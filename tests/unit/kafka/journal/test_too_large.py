@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from unittest.mock import Mock
 
 import pytest
 
-from consumer.core.clock import steady_clock
-from consumer.core.ownership import Assignment, Ownership
+from consumer.core.ownership import Assignment
+from consumer.kafka.journal.batch import Batch
 from consumer.kafka.journal.cutting import fitting
 from consumer.kafka.journal.producers import TooLargeError
-from consumer.kafka.journal.transactions import Transactions
-from consumer.kafka.journal.writes import Begin, DeadLetter, Put, Write
+from consumer.kafka.journal.writes import Begin, DeadLetter, Put
 from consumer.kafka.records import DeadLetterRecord
-from consumer.kafka.topics.topics import RelayTopics
 from schemas.dead_letter import Reason
-from schemas.pending_action import SourceIdentity
+from tests.unit.kafka.journal.tried_transactions import TriedTransactions
 
 OWNED = Assignment("orders", 0, 1)
 ITEMS = (b"first", b"second", b"third")  # an event of three actions
@@ -29,28 +25,17 @@ def dead_letter_of(write: Put | DeadLetter) -> DeadLetter:
     return DeadLetter(assignment=OWNED, record=record, reason=Reason.TOO_LARGE, offset=0, key=write.key)
 
 
-class Refusing(Transactions):
+class Refusing(TriedTransactions):
     """Its broker refuses the records of these keys once each, and takes every other transaction."""
 
     def __init__(self, too_large: Sequence[bytes]) -> None:
-        super().__init__(
-            Mock(),
-            topics={"orders": RelayTopics("orders", "delay", "dead-letters", "outcomes")},
-            identities={"orders": SourceIdentity(group="g", topic="orders")},
-            ownership=lambda: Ownership(b"CGMDv2:" + (1).to_bytes(4, sys.byteorder), {("orders", 0): 1}),
-            clock=steady_clock(),
-            pause=lambda _: None,
-            report=lambda _: None,
-            replace_too_large=dead_letter_of,
-        )
-        self._too_large = too_large
-        self.taken: list[list[Write]] = []
+        super().__init__([OWNED], replace_too_large=dead_letter_of)
+        self._refused_keys = too_large
 
-    def _transact(self, writes: list[Write], ownership: Ownership) -> None:
-        for write in writes:
-            if isinstance(write, Put) and write.key in self._too_large:
+    def _try(self, batches: Sequence[Batch]) -> None:
+        for write in batches[0].latest.values():
+            if isinstance(write, Put) and write.key in self._refused_keys:
                 raise TooLargeError(write)
-        self.taken.append(writes)
 
 
 @pytest.mark.parametrize("too_large", [ITEMS[:1], ITEMS[1:2], ITEMS[2:], ITEMS])
@@ -63,7 +48,7 @@ def test_an_event_of_several_actions_stays_in_one_transaction_where_some_are_too
     transactions = Refusing(too_large)
     transactions.settle([Begin(OWNED, [], 0, 0), *event, following])
 
-    (taken,) = transactions.taken
+    (taken,) = transactions.committed
     assert [isinstance(each, DeadLetter) for each in taken] == [key in too_large for key in ITEMS] + [False]
     first, second = fitting(taken, 1)  # cut as soon as it may be
     assert (len(first), second) == (len(ITEMS), [following])

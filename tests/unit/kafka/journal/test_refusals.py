@@ -3,74 +3,48 @@
 from __future__ import annotations
 
 import math
-import sys
-from typing import TypeVar
+from collections.abc import Sequence
 from unittest.mock import Mock
 
 import pytest
 
-from consumer.core.clock import steady_clock
-from consumer.core.ownership import Assignment, Ownership
-from consumer.kafka.facts import Dropped, Fact, GivenUp
+from consumer.core.ownership import Assignment
+from consumer.kafka.facts import Dropped, GivenUp
+from consumer.kafka.journal.batch import Batch
 from consumer.kafka.journal.producers import OverranError, RefusedError
-from consumer.kafka.journal.transactions import OFFSETS_AGAIN_S, REFUSALS, Transactions, _Batch
-from consumer.kafka.journal.writes import Begin, Position, Put, Tombstone, Write
-from consumer.kafka.topics.topics import RelayTopics
-from schemas.pending_action import SourceIdentity
+from consumer.kafka.journal.refusals import OFFSETS_AGAIN_S, REFUSALS
+from consumer.kafka.journal.writes import Begin, Put, Tombstone
+from tests.unit.kafka.journal.tried_transactions import TriedTransactions
 
 REFUSED, OTHER = Assignment("orders", 0, 1), Assignment("returns", 0, 1)
 BESIDE = [Assignment("orders", number, 1) for number in range(1, 12)]  # of the same topic
-F = TypeVar("F", bound=Fact)
 
 
-class Refusing(Transactions):
+class Refusing(TriedTransactions):
     """Its broker refuses a topic's offsets so often, and takes another one's meanwhile if that is `served`."""
 
     def __init__(self, times: float, *, served: bool = True, topic: str | None = None) -> None:
         """`topic`: whose records are refused; None: it is the offsets."""
-        self._times, self._served = times, served
+        self.times, self._served = times, served
         self._refused_topics = [] if topic is None else [topic]
-        self.reported: list[Fact] = []
-        self.paused: list[float] = []
-        self.taken: list[Write] = []
         self.refused_within_s: list[float] = []
         all_of_them = [REFUSED, *BESIDE, OTHER]
-        owned = {(each.topic, each.partition): 1 for each in all_of_them}
-        super().__init__(
-            Mock(),
-            topics={
-                name: RelayTopics(name, f"{name}.delay", "dead-letters", f"{name}.outcomes")
-                for name in ("orders", "returns")
-            },
-            identities={name: SourceIdentity(group="g", topic=name) for name in ("orders", "returns")},
-            ownership=lambda: Ownership(b"CGMDv2:" + (1).to_bytes(4, sys.byteorder), owned),
-            clock=steady_clock(),
-            pause=self._wait,
-            report=self.reported.append,
-            replace_too_large=Mock(),
-        )
+        super().__init__(all_of_them, replace_too_large=Mock())
         self.settle([Begin(each, [], 0, 0) for each in all_of_them])
 
     def _wait(self, seconds: float) -> None:
-        self.paused.append(seconds)
+        super()._wait(seconds)
         if len(self.paused) == 20:  # the broker takes everything again
-            self._times, self._served = 0, True
+            self.times, self._served = 0, True
 
-    def _commit(self, batches: list[_Batch], ownership: Ownership, transaction: str) -> None:
+    def _try(self, batches: Sequence[Batch]) -> None:
         is_refused = any(batch.assignment.topic == "orders" for batch in batches)
-        if is_refused and self._times > 0:
-            self._times -= 1
+        if is_refused and self.times > 0:
+            self.times -= 1
             self.refused_within_s.append(self._producers.offsets_s)
             raise RefusedError("UNKNOWN_TOPIC_OR_PART", topics=self._refused_topics, whole_topic=True)
         if not is_refused and not self._served:
             raise RefusedError("UNKNOWN_TOPIC_OR_PART", whole_topic=True)
-
-    def _transact(self, writes: list[Write], ownership: Ownership) -> None:
-        super()._transact(writes, ownership)
-        self.taken += [write for write in writes if not isinstance(write, Position)]
-
-    def of(self, kind: type[F]) -> list[F]:
-        return [fact for fact in self.reported if isinstance(fact, kind)]
 
 
 @pytest.mark.parametrize("times", range(1, REFUSALS))
@@ -110,7 +84,7 @@ def test_all_partitions_of_a_delay_topic_that_takes_no_record_are_given_up_toget
     """Otherwise those that were written last are asked whether the broker takes anything, and the others wait on."""
     transactions = Refusing(math.inf, topic="orders.delay")
     for each in BESIDE:
-        transactions._partitions[each].committed_at = math.inf
+        transactions._partitions.states[each].committed_at = math.inf
     transactions.settle([Put(each, b"0:0:r", b"pending", next_offset=1) for each in (REFUSED, OTHER)])
 
     assert {each.assignment for each in transactions.of(GivenUp)} == {REFUSED, *BESIDE}
@@ -119,8 +93,8 @@ def test_all_partitions_of_a_delay_topic_that_takes_no_record_are_given_up_toget
 
 def test_for_an_outcomes_topic_that_takes_no_record_all_wait() -> None:
     """A partition that is given up forgets what Engage accepted, and would send it again."""
-    transactions = Refusing(math.inf, topic="orders.outcomes")
-    transactions._partitions[OTHER].committed_at = math.inf  # it is served, and is asked
+    transactions = Refusing(math.inf, topic="outcomes")
+    transactions._partitions.states[OTHER].committed_at = math.inf  # it is served, and is asked
     accepted = Tombstone(REFUSED, b"0:0:r")
     transactions.settle([accepted, Put(OTHER, b"0:0:r", b"pending", next_offset=1)])
 
@@ -144,24 +118,17 @@ def test_a_commit_in_between_makes_the_count_begin_again() -> None:
     transactions = Refusing(REFUSALS - 1)
     first = Put(REFUSED, b"0:0:r", b"pending", next_offset=1)
     transactions.settle([first])
-    transactions._times = REFUSALS - 1
+    transactions.times = REFUSALS - 1
     second = Put(REFUSED, b"0:1:r", b"pending", next_offset=2)
     transactions.settle([second])
 
     assert transactions.taken == [first, second]
 
 
-class Silent(Refusing):
+class Silent(TriedTransactions):
     """Its broker takes nothing of a lost partition, nor of what is in one transaction with it."""
 
-    def __init__(self) -> None:
-        super().__init__(0)
-        owned = {(each.topic, each.partition): 1 for each in (REFUSED, OTHER)}
-        self._ownership = lambda: Ownership(b"CGMDv2:" + (1).to_bytes(4, sys.byteorder), owned)
-        for each in BESIDE:
-            del self._partitions[each]
-
-    def _commit(self, batches: list[_Batch], ownership: Ownership, transaction: str) -> None:
+    def _try(self, batches: Sequence[Batch]) -> None:
         assignments = [batch.assignment for batch in batches]
         if REFUSED in assignments and len(self.paused) < 20:
             unwritten = {(f"{each.topic}.delay", each.partition) for each in assignments}
@@ -170,8 +137,10 @@ class Silent(Refusing):
 
 def test_a_lost_partition_holds_up_no_other_one_that_is_always_written_with_it() -> None:
     """Where there is no third one, nothing shows that the broker takes anything: each is tried alone."""
-    transactions = Silent()
-    writes = [Put(each, b"0:0:r", b"pending", next_offset=1) for each in (REFUSED, OTHER)]
+    both = (REFUSED, OTHER)
+    transactions = Silent(both, replace_too_large=Mock())
+    transactions.settle([Begin(each, [], 0, 0) for each in both])
+    writes = [Put(each, b"0:0:r", b"pending", next_offset=1) for each in both]
     transactions.settle(writes)
 
     assert transactions.taken == [writes[1]]

@@ -1,0 +1,178 @@
+"""What the broker refuses stops nothing else: what is written instead of a transaction that was aborted.
+
+This keeps rules 7, 9 and 10 of transactions.py. The transaction is cut (cutting.py) until what is refused stands alone.
+Then an answer is left out, a dead letter is kept in the delay topic (kept_dead_letters.py), and a partition is given
+up, where others would wait for it. Whether they would is not guessed: a transaction of another one is committed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+
+from consumer.core.ownership import Assignment, Ownership, Partition
+from consumer.kafka.facts import AnswersRefused, Dropped, Report, TransactionAborted
+from consumer.kafka.journal.commits import Commits
+from consumer.kafka.journal.cutting import by_partition, by_topic, halves, without_answers
+from consumer.kafka.journal.kept_dead_letters import KeptDeadLetters
+from consumer.kafka.journal.partitions import Partitions
+from consumer.kafka.journal.producers import AbortedError, FencedError, OverranError, Producers, RefusedError
+from consumer.kafka.journal.writes import DeadLetter, Position, Write
+from consumer.kafka.topics.topics import RelayTopics
+
+MAX_PROBES = 2  # partitions that are asked whether the broker takes anything at all
+REFUSALS = 3  # of a partition, with others served in between, until it is given up
+# A coordinator answers in milliseconds; librdkafka asks again until the time-out where it says `unknown topic`.
+OFFSETS_AGAIN_S = 1.0
+
+
+class Refusals:
+    """Decides what becomes of the writes of an aborted transaction."""
+
+    def __init__(
+        self,
+        producers: Producers,
+        partitions: Partitions,
+        commits: Commits,
+        kept: KeptDeadLetters,
+        *,
+        topics: Mapping[str, RelayTopics],
+        ownership: Callable[[], Ownership],
+        report: Report,
+        control: str | None,
+    ) -> None:
+        """See Transactions."""
+        self._producers = producers
+        self._partitions = partitions
+        self._commits = commits
+        self._kept = kept
+        self._topics = topics
+        self._ownership = ownership
+        self._report = report
+        self._control = control
+
+    def cut(self, writes: list[Write], error: AbortedError, attempt: int) -> list[list[Write]] | None:
+        """Return the parts to settle instead, in order; None where all is to be tried again."""
+        match error:
+            case RefusedError():
+                parts = self._without_answers(writes, error.topics, str(error))
+                parts = self._cut_refused(writes, error) if parts is None else parts
+                self._producers.offsets_s = math.inf if error.topics else OFFSETS_AGAIN_S
+                return parts
+            case OverranError():
+                silent = {topic for topic, number in error.unwritten if topic == self._control}
+                parts = self._without_answers(writes, silent, str(error))
+                return self._cut_silent(writes, error) if parts is None else parts
+        # A right that is missing to add a partition to the transaction looks like any other abort.
+        return self._without_answers(writes, {self._control}, str(error)) if attempt else None
+
+    def _without_answers(
+        self, writes: list[Write], refusing: Collection[str | None], why: str
+    ) -> list[list[Write]] | None:
+        """Leave the answers out that these topics do not take (rule 10); None: there are none."""
+        left, answers = without_answers(writes, refusing, self._control)
+        if not answers:
+            return None
+        self._report(AnswersRefused(answers, why))
+        return [left] if left else []
+
+    def _cut_refused(self, writes: list[Write], error: RefusedError) -> list[list[Write]] | None:
+        """Rule 7."""
+        suspects = [
+            write for write in writes if isinstance(write, DeadLetter) and self._kept.topic_of(write) in error.topics
+        ]
+        if not suspects:
+            if not error.topics.isdisjoint(topics.outcomes for topics in self._topics.values()):
+                return None  # rule 9
+            of_offsets = not error.topics
+            parts = by_topic(writes) if of_offsets else by_partition(writes)
+            return self._refused_again(writes, error, of_offsets=of_offsets) if parts is None else list(parts)
+        if error.whole_topic:
+            self._kept.refused_whole(error.topics)
+            return [self._kept.kept(writes, suspects, str(error))]
+        named = [write for write in suspects if write in error.suspects] or suspects
+        if error.exact or len(named) == 1:
+            return [self._kept.kept(writes, named, str(error))]
+        return list(halves(writes, set(named)))
+
+    def _refused_again(self, writes: list[Write], error: RefusedError, *, of_offsets: bool) -> list[list[Write]] | None:
+        """Count a refusal of what stands alone: one partition, or one source topic where its offsets are refused.
+
+        All partitions of a delay topic that takes no record are troubled: none of them shows that others are served.
+        """
+        written = troubled = {write.assignment for write in writes}
+        if of_offsets:
+            troubled = {each for each in self._partitions.states if each.topic == writes[0].assignment.topic}
+        elif error.whole_topic:
+            troubled = {each for each in self._partitions.states if self._topics[each.topic].delay in error.topics}
+        # What is refused may have been made meanwhile, for the others as for this one: a deleted delay topic.
+        states = [self._partitions.states[each] for each in written]
+        if max(state.refusals for state in states) + 1 < REFUSALS:
+            served = self._others_are_served(troubled)
+            for state in states:
+                state.refusals += served
+            return None
+        return self._given_up_if_others_are_served(troubled, writes, str(error))
+
+    def _cut_silent(self, writes: list[Write], error: OverranError) -> list[list[Write]] | None:
+        """Rule 9."""
+        silent = [a for a in dict.fromkeys(write.assignment for write in writes) if self._is_silent(a, error)]
+        if not silent:
+            return None
+        states = [self._partitions.states[each] for each in silent]
+        for state in states:
+            state.silent += 1
+        others = [write for write in writes if write.assignment not in silent]
+        if others:
+            if not error.others_taken and not self._others_are_served(silent):
+                return None
+            return [others, [write for write in writes if write.assignment in silent]]
+        if min(state.silent for state in states) < 2:
+            return None
+        letters = [write for write in writes if isinstance(write, DeadLetter) and self._lies_in(write, error.unwritten)]
+        if not letters:
+            parts = self._given_up_if_others_are_served(silent, writes, str(error))
+        else:
+            parts = [self._kept.kept(writes, letters, str(error))] if self._others_are_served(silent) else None
+        if parts is None and len(silent) > 1:  # one of them may hold up the others
+            return [[write for write in writes if write.assignment == each] for each in silent]
+        return parts
+
+    def _is_silent(self, assignment: Assignment, error: OverranError) -> bool:
+        topics, partition = self._topics[assignment.topic], assignment.partition
+        return not error.unwritten.isdisjoint({(topics.delay, partition), (topics.dead_letters, partition)})
+
+    def _lies_in(self, write: DeadLetter, partitions: Collection[Partition]) -> bool:
+        return (self._kept.topic_of(write), write.assignment.partition) in partitions
+
+    def _given_up_if_others_are_served(
+        self, troubled: Collection[Assignment], writes: list[Write], why: str
+    ) -> list[list[Write]] | None:
+        """Give partitions up that the broker refuses, where others wait for them (rule 7). `writes`: all are theirs."""
+        if not self._others_are_served(troubled):
+            return None  # no write is dropped for nothing
+        self._report(Dropped(writes))
+        for assignment in sorted(troubled):
+            self._partitions.give_up(assignment, why)
+        return []
+
+    def _others_are_served(self, troubled: Collection[Assignment]) -> bool:
+        """Tell whether a transaction of another partition is committed now: it holds its position once more.
+
+        Where no other one has begun, those count that were assigned meanwhile: they wait in the queue, behind this
+        one's writes.
+        """
+        ownership, states = self._ownership(), self._partitions.states
+        others = [a for a in states if a not in troubled and ownership.covers(a)]
+        others.sort(key=lambda a: states[a].committed_at, reverse=True)
+        for other in others[:MAX_PROBES]:
+            try:
+                self._commits.commit([Position(other, states[other].next_offset)], ownership)
+            except FencedError:
+                return False  # the next transaction meets it again
+            except AbortedError as error:
+                self._report(TransactionAborted(str(error)))
+                self._producers.replace()
+            else:
+                return True
+        return not others and self._partitions.others_wait(troubled, ownership)
