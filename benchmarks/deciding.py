@@ -17,7 +17,11 @@ from confluent_kafka.schema_registry import Schema
 from consumer.events.deciding import decide
 from consumer.events.decoding import Undecodable
 from consumer.events.formats.formats import JSON, Formats, Reader, TopicFormat
-from consumer.events.routing import BUILT_IN_ROUTES, Routed, Router, RouteRule, Several, compile_routes
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
+from consumer.events.routing.results import Routed, Several
+from consumer.events.routing.router import Router
+from consumer.events.routing.routes import compile_routes
+from consumer.events.routing.rules import RouteRule
 from consumer.kafka.records import SourceEvent
 from consumer.kafka.registry.readers import Fetched, reader_of
 

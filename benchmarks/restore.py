@@ -39,7 +39,11 @@ from consumer.core.parking import Memory
 from consumer.core.places import place_of
 from consumer.core.repeats import Repeats
 from consumer.events.decoding import decode
-from consumer.events.routing import BUILT_IN_ROUTES, Routed, Router, RouteRule, compile_routes
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
+from consumer.events.routing.results import Routed
+from consumer.events.routing.router import Router
+from consumer.events.routing.routes import compile_routes
+from consumer.events.routing.rules import RouteRule
 from consumer.kafka import clients
 from consumer.kafka.journal.low_water_mark import LowWaterMark
 from consumer.kafka.journal.waiting_writes import MAX_BYTES, MAX_WRITES

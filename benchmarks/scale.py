@@ -26,7 +26,7 @@ PARTITIONS = (1, 6, 60)
 BASE = Load(per_second=PER_SECOND, rate=160.0)
 HEAD = (
     f"{'instances':>9} {'connections':>11} {'partitions':>10} {'start':>8} {'at rest':>9} {'memory':>10} "
-    f"{'CPU/action':>11} {'requests':>9} {'late, mean':>11} {'p99':>8}"
+    f"{'CPU/action':>11} {'requests':>9} {'late, mean':>11} {'p99':>8} {'scrape':>8}"
 )
 
 
@@ -45,7 +45,7 @@ def line(load: Load, steady: Steady) -> str:
     return (
         f"{load.instances:9} {load.connections:11} {load.partitions:10} {steady.start_s:6.1f} s "
         f"{steady.rest_share:9.2%} {steady.peak_mib:6.0f} MiB {steady.cpu_ms:8.2f} ms {steady.requests:9.2f} "
-        f"{steady.late_mean:9.2f} s {steady.late_p99:6.2f} s"
+        f"{steady.late_mean:9.2f} s {steady.late_p99:6.2f} s {steady.scrape_s:6.2f} s"
     )
 
 

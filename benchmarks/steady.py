@@ -63,7 +63,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steady:
-    """What came of it. CPU is that of all instances together; memory that of the largest. Lateness is in seconds."""
+    """What came of it. CPU is that of all instances together; memory that of the largest. Lateness is in seconds.
+
+    `scrape_s`, `scrape_kib`: what a scrape took in the end, and its size before it is compressed.
+    """
 
     start_s: float
     rest_share: float
@@ -78,6 +81,8 @@ class Steady:
     late_p50: float
     late_p99: float
     answers_429: int
+    scrape_s: float
+    scrape_kib: float
 
 
 def play(load: Load) -> Steady:
@@ -107,6 +112,9 @@ def play(load: Load) -> Steady:
         cpu.subtract(before)
         transactions = _transactions(relays) - transactions
         peak_mib = max(process.memory_bytes(relay.pid, "VmHWM") for relay in relays) / 2**20
+        scraped_at = time.monotonic()
+        scrape_kib = len(get(f"http://127.0.0.1:{relays[0].port}/metrics")) / 1024
+        scrape_s = time.monotonic() - scraped_at
         account = json.loads(get(f"{url}/simulator/account"))
     accepted = Counter(entry["orderId"] for entry in account["actions"])
     if len(accepted) != published or accepted.total() != published:
@@ -133,6 +141,8 @@ def play(load: Load) -> Steady:
         late_p50=percentiles[49],
         late_p99=percentiles[98],
         answers_429=sum(statuses.get("429", 0) for statuses in account["requests"].values()),
+        scrape_s=scrape_s,
+        scrape_kib=scrape_kib,
     )
 
 
@@ -190,6 +200,7 @@ def _say(steady: Steady, load: Load) -> None:
     print(f"  {steady.peak_mib:8.0f} MiB of memory at the peak")
     print(f"  {steady.requests:8.2f} requests per action; {steady.answers_429} answers 429")
     print(f"  {steady.transactions:8.2f} transactions per action")
+    print(f"  {steady.scrape_s:8.2f} s for a scrape of {steady.scrape_kib:.0f} KiB")
     print(
         f"  {steady.late_mean:8.2f} s from tag ready to accepted on average, "
         f"{steady.late_p50:.2f} s at the median, {steady.late_p99:.2f} s at the 99th percentile"

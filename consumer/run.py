@@ -36,8 +36,9 @@ from consumer.admin.status import Identity
 from consumer.config.files import check_files
 from consumer.config.formats import formats_of
 from consumer.config.searching import search_of
-from consumer.config.settings import Connection as ConnectionSettings
-from consumer.config.settings import Polling, Settings
+from consumer.config.sections.connections import Connection as ConnectionSettings
+from consumer.config.sections.polling import Polling
+from consumer.config.settings import Settings
 from consumer.core.clock import Clock, steady_clock
 from consumer.core.ledger.waits import Policy
 from consumer.core.pacing import Pace, PollSchedule
@@ -47,7 +48,8 @@ from consumer.engage.http import OnRequest, Origin
 from consumer.errors import ConfigurationError, ExitCode, FatalError, KafkaUnreachableError
 from consumer.events.deciding import decide
 from consumer.events.guards import Shadow
-from consumer.events.routing import UNKNOWN_TIME_MS, Routed, Several
+from consumer.events.routing.event_times import UNKNOWN_TIME_MS
+from consumer.events.routing.results import Routed, Several
 from consumer.kafka import clients
 from consumer.kafka.control.asked_for import READS, AskedFor
 from consumer.kafka.control.reader import ControlReader
@@ -66,6 +68,7 @@ from consumer.kafka.source.old_events import OLD_S, refuse_old_events
 from consumer.kafka.source.source import Source
 from consumer.kafka.topics import topics as kafka_topics
 from consumer.kafka.topics.topics import RelayTopics
+from consumer.kafka.topics.watch import TopicsWatch
 from consumer.relay.connections import Connection, ahead_of, slots_of
 from consumer.relay.dispatch import LEASE_OF_SESSION, MAX_LEASE_S, lease_of
 from consumer.relay.inbox import Inbox
@@ -119,7 +122,7 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool, 
     clock = steady_clock()
     relay: Relay | None = None
     tracing: Tracing | None = None
-    counter: WaitingDeadLetters | None = None
+    beside: list[WaitingDeadLetters | TopicsWatch] = []
 
     waiting = Waiting()
 
@@ -159,7 +162,9 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool, 
             owned=lambda: metrics.published()[0].partitions,
             report=metrics.dead_letters_waiting,
         )
-        counter.start()
+        beside += counter, TopicsWatch(partial(_look_at_topics, settings))
+        for each in beside:
+            each.start()
         await relay.run(stop)
     except FatalError as error:
         _LOG.error("cannot run", why=str(error).splitlines(), advice=error.advice)
@@ -168,8 +173,8 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool, 
         _LOG.error("failed", exc_info=error)
         return ExitCode.FAILED
     finally:
-        if counter is not None:
-            counter.stop()
+        for each in beside:
+            each.stop()
         if tracing is not None:
             tracing.close()
         admin.close()
@@ -269,6 +274,12 @@ def _check(settings: Settings, waiting: Waiting, *, stopped: Callable[[], bool],
             _LOG.warning(line)
     except KafkaException as error:
         raise causes.explained(admin, error) from None
+
+
+def _look_at_topics(settings: Settings) -> None:
+    # A client of its own for each look: it is idle for minutes, and its threads are not.
+    admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
+    kafka_topics.check(admin, settings.topics, settings.topic_rules, settings.control_topic)
 
 
 def _settle_start(settings: Settings, start: Start | None, *, sends: bool) -> Ground:

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from consumer.config import kafka_properties
 from consumer.config.environment import SHORT, variable_for
+from consumer.config.sections import kafka_properties
 from consumer.config.settings import json_schema
 from consumer.events.durations import UNITS_S
-from consumer.events.routing import BUILT_IN_ROUTES
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
 from consumer.kafka import clients
 from tools.generated import write_or_check
 

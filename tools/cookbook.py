@@ -19,7 +19,7 @@ import yaml
 from consumer.commands.routing.expectations import about_and_decision, differences, verdicts_of
 from consumer.commands.routing.route import Verdict
 from consumer.events.numbers import written
-from consumer.events.routing import Routed
+from consumer.events.routing.results import Routed
 from tools.generated import write_or_check
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from html import escape
 
 from consumer.admin.fleet import Instance, View, answered, attention, disagreements
 from consumer.admin.page import list_of, live_document, section, state_pill, table, tiles
-from consumer.admin.status import Status, duration, is_known, now_of, number, rate
+from consumer.admin.status import connections_in_brief, duration, is_known, now_of, number, rate
 
 _HEAD = ("Instance", "State", "Version", "Partitions", "Pending", "Oldest", "Lag", "Connections")
 
@@ -79,11 +79,5 @@ def _row(instance: Instance) -> str:
         f'<tr><th scope="row"><span>{escape(status.instance)}<br><small>{escape(instance.address)}</small></span></th>'
         f"<td>{state_pill(status.state)}</td><td>{escape(status.version)}</td>"
         + "".join(f'<td class="number">{each}</td>' for each in figures)
-        + f"<td>{_connections(status)}</td></tr>"
+        + f"<td>{escape(connections_in_brief(status))}</td></tr>"
     )
-
-
-def _connections(status: Status) -> str:
-    open_ = sum(each.state == "open" for each in status.connections)
-    others = [f"{each.name} {each.state}" for each in status.connections if each.state != "open"]
-    return escape(", ".join([*([f"{open_} open"] if open_ else []), *others]))

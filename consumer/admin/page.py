@@ -37,7 +37,8 @@ from consumer.core.progress import FAULTS, StallReason
 
 RELOAD_S = 5  # without the script
 MIN_SLICE_S = 3.0  # of the slice that still grows: a rate of one second is noise
-MAX_PARTITIONS = 48  # in the table; the JSON has all of them
+MAX_CONNECTIONS = 48  # in the table, as of partitions; the JSON has all of them
+MAX_PARTITIONS = 48
 
 _STATE_WORDS = {
     "queued": "behind another action of its order",
@@ -274,7 +275,7 @@ def _charts(status: Status, now: datetime) -> str:
 
 def _connections(status: Status, now: datetime) -> str:
     rows = []
-    for each in status.connections:
+    for each in status.connections[:MAX_CONNECTIONS]:
         waits = "" if each.next_at is None else f", next request {_until(each.next_at, now)}"
         why = "" if each.why is None else f"<br><small>{escape(each.why)}{waits}</small>"
         since = "" if each.since is None else f" for {duration((now - each.since).total_seconds())}"
@@ -288,6 +289,9 @@ def _connections(status: Status, now: datetime) -> str:
             f'<td class="number">{_processing(each.polling)}</td></tr>'
         )
     head = ("Connection", "State", "Accepted/s", "Requests/s", "Rate limit", "In flight", "Engage takes")
+    hidden = len(status.connections) - MAX_CONNECTIONS
+    if hidden > 0:
+        rows.append(f'<tr><td colspan="7" class="quiet">and {number(hidden)} more, in no worse state</td></tr>')
     return section(
         "Connections", table(head, rows, numbers=(2, 3, 4, 5, 6), stacks="many"), none="No connection is at work yet."
     )

@@ -7,13 +7,15 @@ Rules:
     Errors that a restart cannot fix (brokers, Engage, lag, a rebalance) never count.
  2. Ready means that it has joined the group once, is not draining, and waits for no Schema Registry. It never means
     "owns a partition".
- 3. No client can make another one wait: each connection has a thread and a short life, and there are only a few
-    connections (a new one cuts off the oldest).
+ 3. No client can make another one wait: each connection has a thread and a short time to ask in and to take its
+    answer, and there are only a few connections (a new one cuts off the oldest). Making the answer counts for nothing:
+    with a thousand connections to Engage a scrape alone takes seconds.
  4. Nothing that a client sends is echoed or logged.
  5. /status, /orders/ID and /fleet are JSON, unless the client prefers HTML, as browsers do. /status.json and
     /fleet.json are always JSON.
- 6. An order is looked up in Kafka, which takes seconds, so that connection may live longer. One is looked up at a time
-    (orders.py): no probe and no scrape ever waits for it. Nor for /fleet, which asks all instances (fleet.py).
+ 6. An order is looked up in Kafka, which takes seconds. One is looked up at a time (orders.py): no probe and no scrape
+    ever waits for it. Nor for /fleet, which asks all instances (fleet.py).
+ 7. One scrape is made at a time, however many ask: the event loop shares its core with one of them at most.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import math
 import re
 import socket
 import sys
@@ -37,18 +40,18 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from consumer import __version__
-from consumer.admin.fleet import TIMEOUT_S as FLEET_TIMEOUT_S
 from consumer.admin.fleet import Fleet
 from consumer.admin.fleet_page import fleet_page
 from consumer.admin.order_page import order_page
-from consumer.admin.orders import LOOKUP_S, STALLED_S, Answer, NotLookedUp, Orders
+from consumer.admin.orders import Answer, NotLookedUp, Orders
 from consumer.admin.page import CONTENT_SECURITY_POLICY, page
 from consumer.admin.status import Identity, Status, status_of
 from consumer.errors import ListenError
 from consumer.kafka.orders.lookup import Nothing
 from consumer.kafka.orders.timeline import Timeline
-from consumer.telemetry.metrics import Snapshot, Thread
+from consumer.telemetry.metrics import Thread
 from consumer.telemetry.rolling import Flow
+from consumer.telemetry.snapshot import Snapshot
 
 # Seconds without a heartbeat after which a thread counts as stuck: more than anything takes that ends by itself.
 HEARTBEAT_LIMITS_S: Mapping[Thread, float] = {
@@ -60,11 +63,10 @@ HEARTBEAT_LIMITS_S: Mapping[Thread, float] = {
     "consumer": 60.0,
 }
 
-CONNECTION_S = 5.0  # a connection's whole life: a scrape takes milliseconds, a probe gives up after seconds
+CONNECTION_S = 5.0  # that a client has to ask in, and to take its answer
 MAX_CONNECTIONS = 32  # a scraper and a few probes; each costs a thread
 MAX_REQUEST_LINE_BYTES = 8 << 10  # the headers have the standard library's limits: 100 of 64 KiB
 MIN_COMPRESSED_BYTES = 1 << 10  # a scrape of 60 KB takes 6 KB, and 2 ms
-FLEET_S = 2 * FLEET_TIMEOUT_S  # somebody else's question to all instances, and then one's own
 CHECK_S = 0.5  # how often connections that are too old are looked for, and the end of the server
 
 _LOGGER = logging.getLogger(__name__)
@@ -144,9 +146,10 @@ class AdminServer:
         def status() -> Status:
             return _status(health(), published(), identity())
 
+        scrapes = _Scrapes(registry)
         self._listen = listen
         self._pages: dict[str, Callable[[str], _Page]] = {
-            "/metrics": lambda accept: _metrics(registry, accept),
+            "/metrics": scrapes.take,
             "/healthz": lambda _: _verdict(not_alive(health())),
             "/readyz": lambda _: _verdict(not_ready(health())),
             "/status": lambda accept: _html(status(), orders, fleet) if rather_html(accept) else _json(status()),
@@ -198,10 +201,19 @@ class _Page:
 _Pages = Mapping[str, Callable[[str], _Page]]  # each is given what the request accepts
 
 
-def _metrics(registry: CollectorRegistry, accept: str) -> _Page:
-    """Return a scrape in the format that was asked for: OpenMetrics has exemplars."""
-    encode, content_type = choose_encoder(accept)
-    return _Page(200, encode(registry), content_type, (("Vary", "Accept, Accept-Encoding"),))
+class _Scrapes:
+    """The registry's metrics as pages, for any thread."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._one = threading.Lock()
+
+    def take(self, accept: str) -> _Page:
+        """Return a scrape in the format that was asked for: OpenMetrics has exemplars."""
+        encode, content_type = choose_encoder(accept)
+        with self._one:  # rule 7
+            scrape = encode(self._registry)
+        return _Page(200, scrape, content_type, (("Vary", "Accept, Accept-Encoding"),))
 
 
 def _verdict(wrong: list[str]) -> _Page:
@@ -310,7 +322,7 @@ class _Server(ThreadingMixIn, TCPServer):
         self.pages = pages
         self.orders = orders
         self._connection_s = connection_s
-        self._open: dict[socket.socket, float] = {}  # since when, the oldest first
+        self._open: dict[socket.socket, float] = {}  # since when the client is waited for, the oldest connection first
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         self.address_family = family
         super().__init__((str(address[0]), port), _Connection)  # not its port: it wraps one that is too large
@@ -322,10 +334,17 @@ class _Server(ThreadingMixIn, TCPServer):
         self._open[request] = time.monotonic()
         super().process_request(request, client_address)
 
-    def let_live(self, request: Any, seconds: float) -> None:
-        """Let a connection live so much longer."""
+    def waits_for_us(self, request: Any) -> None:
+        """Give a client time until its answer is made."""
+        self._wait_since(request, math.inf)
+
+    def waits_for_client(self, request: Any) -> None:
+        """Give a client its time to take its answer."""
+        self._wait_since(request, time.monotonic())
+
+    def _wait_since(self, request: Any, since: float) -> None:
         if request in self._open:
-            self._open[request] += seconds
+            self._open[request] = since
 
     def shutdown_request(self, request: Any) -> None:
         self._open.pop(request, None)
@@ -374,9 +393,10 @@ class _Connection(BaseHTTPRequestHandler):
         elif self.command not in ("GET", "HEAD"):
             self._send(_Page(405, b"GET and HEAD only\n", headers=(("Allow", "GET, HEAD"),)))
         else:
-            if path.startswith("/fleet"):
-                self.server.let_live(self.request, FLEET_S)
-            self._send(answer(", ".join(self.headers.get_all("Accept", []))))
+            self.server.waits_for_us(self.request)
+            page = answer(", ".join(self.headers.get_all("Accept", [])))
+            self.server.waits_for_client(self.request)
+            self._send(page)
 
     def _order_of(self, path: str, query: str) -> Callable[[str], _Page] | None:
         """Return what answers for an order: /orders/ID, or /orders?id=ID, as the form asks. None: it is none."""
@@ -391,7 +411,6 @@ class _Connection(BaseHTTPRequestHandler):
                 return None
 
         def answer(accept: str) -> _Page:
-            self.server.let_live(self.request, LOOKUP_S + STALLED_S)
             found = orders.look_up(order_id, asked.get("connection", [None])[0])
             return _order(order_id, found, accept, up)
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import inf
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,8 +22,8 @@ from consumer.core.ledger.book import AGE_SLOT_S
 from consumer.core.pauses import Pause as Paused
 from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.progress import FAULTS, StallReason
-from consumer.telemetry.metrics import ConnectionFigures, Holding, Snapshot
 from consumer.telemetry.rolling import Durations, Flow, Slice, quantile
+from consumer.telemetry.snapshot import ConnectionFigures, Holding, Snapshot
 from schemas.dead_letter import Reason
 
 # A pending action's age: an order that is processed takes seconds to minutes, an outage hours, the deadline a day.
@@ -32,11 +32,13 @@ OLD_S = 1800.0  # of the oldest pending action, as the alert EngageRelayOldestPe
 MIN_SILENCE_S = 300.0  # without an accepted action
 MIN_GROWTH = 10  # of what is pending meanwhile: one slow order is no outage
 STALE_S = 5.0  # figures come once a second; of a healthy loop none is as old as this
+MAX_OF_A_KIND = 5  # lines that say the same of several; how many more there are is a line of its own
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST_S = 250_000_000_000.0  # in the year 9892: a record of the delay topic may say anything
 
 State = Literal["starting", "running", "stuck", "draining"]
-ConnectionState = Literal["open", "cooldown", "suspended"]
+ConnectionState = Literal["suspended", "cooldown", "open"]
+_STATES = get_args(ConnectionState)  # the worst first
 
 
 class _Part(BaseModel):
@@ -260,7 +262,10 @@ def status_of(
         rate_limit_share=round(snapshot.rate_limit_share, 4),
         pending=_pending(snapshot),
         source=Source(lag=sum(snapshot.lag.values()), paused=snapshot.paused, journal_backlog=snapshot.journal_backlog),
-        connections=[_connection(name, each, flow) for name, each in sorted(snapshot.connections.items())],
+        connections=sorted(
+            (_connection(name, each, flow) for name, each in snapshot.connections.items()),
+            key=lambda each: (_STATES.index(each.state), each.name),
+        ),
         partitions=[
             Partition(
                 topic=topic,
@@ -295,12 +300,13 @@ def _state(began: bool, joined: bool, age_s: float | None, draining: bool) -> St
 def _attention(snapshot: Snapshot, flow: Flow) -> list[str]:
     """Say what an operator should look at, the worst first."""
     said = _stalled(snapshot, FAULTS)
-    said += [
+    suspended = [
         f"Connection {name} is suspended: {each.halt.why if each.halt else 'Engage refuses its API key'}; "
         "nothing is lost, give it another key"
         for name, each in sorted(snapshot.connections.items())
         if each.suspended
     ]
+    said += _some(suspended, "connections are suspended")
     said += [
         f"Paused since {_written(each.begun)}, {_how(each)}: {each.what} ({each.reason}); `engage-relay resume` ends it"
         for each in snapshot.pauses
@@ -315,11 +321,12 @@ def _attention(snapshot: Snapshot, flow: Flow) -> list[str]:
             f"Requests about single actions that cannot be carried out: {snapshot.requests_open}; the control topic "
             f"takes no answers ({snapshot.requests_refused}), see its rights in SECURITY.md"
         )
-    said += [
+    set_apart = [
         f"{topic}[{number}] is set apart, the others are served: {each.why}"
         for (topic, number), each in sorted(snapshot.partitions.items())
         if each.holding == "set_apart"
     ]
+    said += _some(set_apart, "partitions are set apart")
     said += [
         f"{count} dead letters of {topic} wait in the delay topic, as their own topic refuses them ({why}); nothing is "
         "lost, `engage-relay topics check` may say what is wrong with it"
@@ -338,14 +345,21 @@ def _attention(snapshot: Snapshot, flow: Flow) -> list[str]:
         said.append(
             f"Overdue: {_actions(snapshot.overdue)} whose time has come and whose connection could not take them yet"
         )
-    said += [
+    parked = [
         f"Parked: {_actions(each.parked)} of connection {name} wait for room in memory; no other connection waits"
         for name, each in sorted(snapshot.connections.items())
         if each.parked
     ]
+    said += _some(parked, "connections have actions parked")
     if snapshot.paused:
         said.append("The source is paused: too much is parked, or waits for a transaction")
     return said + _stalled(snapshot, set(_STALLS) - FAULTS)
+
+
+def _some(said: list[str], others: str) -> list[str]:
+    """Name some of what is said of many, and count the others."""
+    more = len(said) - MAX_OF_A_KIND
+    return said if more <= 0 else [*said[:MAX_OF_A_KIND], f"{more} more {others}"]
 
 
 # What each reason means to who reads it: the faults first.
@@ -428,6 +442,20 @@ def _pending(snapshot: Snapshot) -> Pending:
         oldest=None if oldest is None else _at(oldest * AGE_SLOT_S),
         by_state=dict(snapshot.pending),
         by_age=ages(snapshot.first_seen, snapshot.at),
+    )
+
+
+def connections_in_brief(status: Status) -> str:
+    """Return how many connections are open, and which are in trouble, in a few words."""
+    others = [f"{each.name} {each.state}" for each in status.connections if each.state != "open"]
+    open_ = len(status.connections) - len(others)
+    more = len(others) - MAX_OF_A_KIND
+    return ", ".join(
+        [
+            *([f"{number(open_)} open"] if open_ else []),
+            *others[:MAX_OF_A_KIND],
+            *([f"{number(more)} more in trouble"] if more > 0 else []),
+        ]
     )
 
 

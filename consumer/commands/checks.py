@@ -20,8 +20,9 @@ from confluent_kafka.admin import AclOperation, AdminClient
 
 from consumer.config.files import unreadable
 from consumer.config.formats import client_of
-from consumer.config.registry import Registry
-from consumer.config.settings import Connection, Settings
+from consumer.config.sections.connections import Connection
+from consumer.config.sections.registry import Registry
+from consumer.config.settings import Settings
 from consumer.core.outcomes import (
     Forbidden,
     JobFailed,
@@ -35,7 +36,7 @@ from consumer.core.outcomes import (
     Undated,
 )
 from consumer.errors import ConfigurationError, ExitCode, IdentityError, KafkaUnreachableError, TopicError
-from consumer.events.routing import notes_on
+from consumer.events.routing.notes import notes_on
 from consumer.events.sequences import may_lose_a_parcel
 from consumer.kafka import clients
 from consumer.kafka.identity.identity import present_identities

@@ -61,7 +61,7 @@ def loaded(
 
     from consumer import logs
     from consumer.config.environment import near_misses
-    from consumer.config.settings import load
+    from consumer.config.loading import load
 
     logs.configure(log_level, json=None if log_format is None else log_format == "json")
     for line in near_misses(os.environ):
@@ -186,7 +186,7 @@ def actions(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def _configured(ctx: typer.Context, names: Callable[[Settings], Iterable[str]]) -> Iterable[str]:
     """Return names of the configuration that the line under completion uses; none where it cannot be read."""
-    from consumer.config.settings import load
+    from consumer.config.loading import load
 
     given = ctx.params.get("config") or os.environ.get("ENGAGE_RELAY_CONFIG")
     try:

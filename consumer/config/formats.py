@@ -11,7 +11,7 @@ from consumer.errors import ConfigurationError
 from consumer.events.formats.formats import Formats
 
 if TYPE_CHECKING:
-    from consumer.config.registry import Registry
+    from consumer.config.sections.registry import Registry
     from consumer.kafka.registry.client import ConfluentRegistry
     from consumer.kafka.registry.schemas import Schemas
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel, SecretStr
 
 from consumer.config import environment, yaml_file
 from consumer.config.errors import label
-from consumer.config.settings import Settings, load
+from consumer.config.loading import load
+from consumer.config.settings import Settings
 from consumer.config.yaml_file import ConfigurationFile, KeyPath
 
 MASK = "(hidden)"

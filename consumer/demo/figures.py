@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.demo.tally import Requests
-from consumer.telemetry.metrics import PREFIX
+from consumer.telemetry.names import PREFIX
 
 _IGNORED = ("events_unrouted_total", "tombstones_ignored_total", "foreign_redrives_ignored_total")
 

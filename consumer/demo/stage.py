@@ -25,7 +25,8 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from consumer.config.settings import Settings, load
+from consumer.config.loading import load
+from consumer.config.settings import Settings
 from consumer.demo.story import ROUTES
 from consumer.errors import TopicError
 from consumer.kafka import clients

@@ -30,6 +30,7 @@ MAX_STATUS_LINE_BYTES = 8 << 10
 FailureKind = Literal["connect", "timeout", "closed", "garbage", "oversized", "encoded", "withdrawn"]
 Headers = list[tuple[bytes, bytes]]
 
+_BLANKS = b" \t"  # around a header's value, and no part of it (RFC 9110, 5.5); llhttp leaves those behind it
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
 
 
@@ -128,7 +129,9 @@ class AnswerReader:
         """Decide how the answer ends, and refuse what could be read in two ways."""
         if self._result is not None:
             return
-        fields = self._fields = dict(self._headers)  # of a repeated one the last
+        fields = self._fields = {
+            name: value.strip(_BLANKS) for name, value in self._headers
+        }  # of a repeated one the last
         status = self._status = self._parser.get_status_code()
         codings = [value.lower() for name, value in self._headers if name == b"transfer-encoding"]
         framed = b"content-length" in fields or bool(codings)

@@ -72,6 +72,7 @@ MAX_STATUS_CHARACTERS = 32
 
 _WORD = re.compile(rf"[0-9a-z_-]{{1,{MAX_STATUS_CHARACTERS}}}")
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?")
+_BOM = b"\xef\xbb\xbf"
 _JSON_OBJECT = dict[str, object]
 
 Permit = Callable[[], Awaitable[bool]]
@@ -383,8 +384,8 @@ class EngageClient:
 
         Accepted: 202 (Docs), by its status line alone; another 2xx where its body is JSON.
         Not processed for certain: nothing was sent; 408 and 429 (RFC 9110 15.5.9, RFC 6585 4: refused before the
-        work); 421 (15.5.20: not this server's to answer); 301, 307, 308 (15.4.2, 15.4.8, 15.4.9: the same request is
-        to be sent elsewhere, which we don't).
+        work); 421 (15.5.20: not this server's to answer); 425 (RFC 8470 5.2: it came too early); 301, 307, 308 (15.4.2,
+        15.4.8, 15.4.9: the same request is to be sent elsewhere, which we don't).
         In doubt: a 2xx without JSON (a gateway's page: whether Engage had the request, it does not say); 503 (in RFC
         9110 "unable to handle the request", but gateways answer it after they forwarded one: Azure Front Door where
         its backend takes too long, Fastly "backend read error", Envoy "upstream reset before response started"); 500,
@@ -426,7 +427,7 @@ class EngageClient:
                 return Forbidden()
             case 408 | 429:
                 return Throttled(self._retry_after_s(answer), answered=answer.status == 408)
-            case 421:  # the connection's fault, not the event's
+            case 421 | 425:  # the connection's fault, not the event's
                 return self._unavailable(answer)
             case status if 400 <= status < 500:
                 return Rejected(status, f"Engage answered {status}", _errors(answer.body))
@@ -549,9 +550,9 @@ def _json_object(raw: bytes) -> _JSON_OBJECT | None:
 
 
 def _decode(raw: bytes) -> object:
-    """Parse JSON; None where it is none, or nested too deep, or not UTF-8."""
+    """Parse JSON; None where it is none, or nested too deep, or not UTF-8. .NET may put a byte order mark before it."""
     try:
-        parsed: object = from_json(raw, allow_inf_nan=False)
+        parsed: object = from_json(raw.removeprefix(_BOM), allow_inf_nan=False)
     except ValueError:
         return None
     return parsed

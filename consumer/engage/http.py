@@ -18,7 +18,9 @@ Rules:
  6. The status line that was seen is reported also where the body of the answer is of no use (`Failure.status`).
  7. What must not be repeated takes the connection that has been idle longest, and after `REST_S` only: a server that
     closes behind an answer has said so by then. A GET takes the last used, so that the others get older.
- 8. A connection is kept as long as the server keeps it (`idling.py`). A GET on one that is older than is known to be
+ 8. An answer of what stands before Engage, that nobody is there (`ELSEWHERE`), ends its connection: the next request
+    asks the name server where Engage is now.
+ 9. A connection is kept as long as the server keeps it (`idling.py`). A GET on one that is older than is known to be
     safe finds out; where the server had closed it, the GET is sent once more, on a new connection.
 
 Time-outs, from `timeout_s` = T: connecting (DNS, TCP, TLS) T/2, a silence T, the whole request 2 T
@@ -60,6 +62,9 @@ __all__ = [
 # Behind an answer a server closes within this, if it does so without saying it: 46 to 87 of 10,000 actions met such an
 # end without it, and none with it.
 REST_S = 0.002
+# 421 (RFC 9110, 15.5.20) asks for another connection; the others are a gateway's whose servers are gone, and may have
+# moved. Kept alive, it would answer so for as long as requests come.
+ELSEWHERE = frozenset({421, 502, 503, 504})
 # A goodbye (TLS) is waited for so long when the engine closes.
 CLOSE_S = 1.0
 
@@ -224,6 +229,7 @@ class HttpEngine:
             self._watch(connection)
             outcome = await answer
             keep = isinstance(outcome, Response) and connection.reusable and not self._closed
+            keep = keep and outcome.status not in ELSEWHERE
             return outcome
         finally:  # also for a cancelled task
             self._in_flight.discard(connection)

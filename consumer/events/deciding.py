@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from difflib import get_close_matches
+from typing import Literal, Protocol, get_args
 
 from consumer.events.decoding import Undecodable, is_null, kind
 from consumer.events.formats.formats import JSON, Awaiting, Formats
 from consumer.events.guards import stopped
-from consumer.events.routing import Misrouted, RecordFacts, Routed, Router, RouteTrace, Several
+from consumer.events.routing.results import Misrouted, Routed, RouteTrace, Several
+from consumer.events.routing.router import Router
+from consumer.events.routing.scope import RecordFacts
 from schemas.dead_letter import REDRIVE_OF, Reason
+from schemas.order_event import OrderEventType
 
 Headers = Sequence[tuple[str, bytes | None]]
 Ignoring = Literal["tombstone", "foreign_redrive", "unrouted"]
@@ -91,6 +95,21 @@ def _hint(event: object) -> str:
         return "; a route with `each: event[]` takes its items"
     is_json = isinstance(event, str) and event[:1] in ("{", "[")
     return "; a route reads it by `json(event)`" if is_json else ""
+
+
+def hint_on_unrouted(event: object) -> str | None:
+    """Say what an event that no route takes looks like; None: it is what no route is about."""
+    if not isinstance(event, dict):
+        return None
+    if event.keys() == {"schema", "payload"}:
+        return "it looks like Kafka Connect's envelope: the format `debezium` takes it off"
+    kind_of = event.get("type")
+    types: tuple[str, ...] = get_args(OrderEventType)
+    near = get_close_matches(kind_of.strip().lower(), types, 1, _NEARLY) if isinstance(kind_of, str) else []
+    return f"its type is nearly {near[0]}" if near and kind_of not in types else None
+
+
+_NEARLY = 0.85
 
 
 def _tombstone(value: bytes | None) -> str | None:

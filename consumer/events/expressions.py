@@ -94,7 +94,19 @@ def compile_expression(
     tree = _with_tables(tree, text, tables)
     if is_condition:
         tree = trees.never_by_absence(tree)
-    names = trees.RECORD_NAMES | {trees.ITEM} if with_item else trees.RECORD_NAMES
+    return _expression(text, tree, trees.RECORD_NAMES | {trees.ITEM} if with_item else trees.RECORD_NAMES)
+
+
+def compile_list(text: str, tables: Tables | None = None) -> Expression | None:
+    """Compile what an expression goes through as a list: `parcels` of `parcels[]`. None: it goes through none.
+
+    JMESPath gives null where that is no list, as if it were not there. The expression must be one that compiles.
+    """
+    tree = trees.list_of(_parse(text))
+    return None if tree is None else _expression(text, _with_tables(trees.with_null(tree), text, tables))
+
+
+def _expression(text: str, tree: _Node, names: Collection[str] = trees.RECORD_NAMES) -> Expression:
     reads_record = any(name in names for name in trees.root_names(tree))
     return Expression(text, _search(trees.at_event(tree) if reads_record else tree), reads_record)
 

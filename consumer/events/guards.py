@@ -16,7 +16,8 @@ from consumer.events.durations import written
 from consumer.events.expressions import EvaluationError, Expression, is_true
 
 if TYPE_CHECKING:
-    from consumer.events.routing import Routed, Scope
+    from consumer.events.routing.results import Routed
+    from consumer.events.routing.scope import Scope
 
 StoppedBy = Literal["withheld", "too_old", "shadow", "repeat", "superseded", "out_of_sequence"]
 TooOld = Literal["dead_letter", "ignore"]
@@ -30,6 +31,9 @@ class Ages:
 
     max_age_s: float | None = None
     too_old: TooOld = "dead_letter"
+
+
+ANY_AGE = Ages()
 
 
 @dataclass(frozen=True, slots=True)

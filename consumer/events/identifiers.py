@@ -19,6 +19,8 @@ _INVISIBLE = frozenset({"Cf", "Zs"})  # joiners and marks of direction, and spac
 _ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK"})
 _LIKE_LATIN = frozenset("АВЕЅІЈКМНОРСТУХЬабеѕіјорсухΑΒΕΖΗΙΚΜΝΟΡΤΥΧορν")  # noqa: RUF001 - Cyrillic and Greek
 _ABSENT = frozenset({"null", "undefined", "none", "nil", "nan", "[object object]"})
+# As Java's structures and JSON's texts, objects and lists are written: a key's converter, mostly.
+_WHOLE_VALUE = re.compile(r"Struct\{.*|\".*\"|\{.*\}|\[.*\]")
 _SEPARATOR = re.compile(r"[/\\]")
 
 
@@ -48,6 +50,8 @@ def hint_on(raw_id: str) -> str | None:
         return None
     if raw_id != raw_id.strip():
         return "has white space around it"
+    if raw_id.lower() not in _ABSENT and _WHOLE_VALUE.fullmatch(raw_id):
+        return "is a whole value as a converter writes it: json() reads one of JSON"
     if not unicodedata.is_normalized("NFC", raw_id):
         return "is not in Unicode's composed form (NFC)"
     if any(unicodedata.category(each) in _INVISIBLE and each != " " for each in raw_id):

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
 
+from consumer.events.routing.rules import RouteRule
 from schemas.engage import DOCUMENTED_ACTIONS
-
-if TYPE_CHECKING:
-    from consumer.events.routing import RouteRule
 
 
 def wrong_superseding(routes: Mapping[str, RouteRule]) -> Iterator[tuple[str, str]]:

@@ -26,6 +26,7 @@ _BEGINNING = frozenset(
         *("projection", "value_projection", "filter_projection"),
     }
 )
+_PROJECTIONS = frozenset({"projection", "filter_projection", "flatten"})
 _ALTERNATIVES = frozenset({"or_expression"})
 # Nodes in which a text may stand beside a field.
 _OF_VALUES = frozenset({"function_expression", "multi_select_list", "key_val_pair", "or_expression", "and_expression"})
@@ -81,6 +82,15 @@ def path_of(node: Node) -> tuple[str, ...] | None:
             return None
         names += path
     return tuple(names)
+
+
+def list_of(node: Node) -> Node | None:
+    """Return what must be a list for an expression to find anything: what its first projection begins with."""
+    projects = False
+    while node["type"] in _PROJECTIONS or node["type"] == "pipe":
+        projects = projects or node["type"] in _PROJECTIONS
+        node = children(node)[0]
+    return node if projects else None
 
 
 def at_event(node: Node, at_root: bool = True) -> Node:

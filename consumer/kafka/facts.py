@@ -184,6 +184,13 @@ class AnswersRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class OutcomesRefused:
+    """The outcomes topic does not take outcomes of actions that were never pending. They are not written."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class TransactionAborted:
     """A transaction was aborted. It is tried again."""
 
@@ -239,6 +246,7 @@ Fact = (
     | RecordTooLarge
     | DeadLetterRefused
     | AnswersRefused
+    | OutcomesRefused
     | TransactionAborted
     | Fenced
     | ControlRead

@@ -40,7 +40,8 @@ from consumer.events.deciding import redrive_of
 from consumer.events.facts import digest_of
 from consumer.events.identifiers import hint_on
 from consumer.events.numbers import read_exactly, written
-from consumer.events.routing import ORDER_ACTION, Routed, names_order_action
+from consumer.events.routing.results import Routed
+from consumer.events.routing.tag_sources import ORDER_ACTION, names_order_action
 from schemas.dead_letter import DETAIL, FIRST_OFFSET, ITEM, PREFIX, REDRIVE_OF, ROUTE, DeadLetterHeaders, Reason
 from schemas.engage import ActionRequest, Change, OrderAction
 from schemas.pending_action import (

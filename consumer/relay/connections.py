@@ -28,7 +28,7 @@ from consumer.core.outcomes import (
 from consumer.core.pacing import Pace
 from consumer.core.poll_plan import Figures as PollFigures
 from consumer.engage.client import EngageClient
-from consumer.telemetry.metrics import ConnectionFigures, Halt
+from consumer.telemetry.snapshot import ConnectionFigures, Halt
 
 # Different words of a job's status that are counted: they come from outside, and metrics must stay bounded.
 MAX_WORDS = 20

@@ -39,7 +39,7 @@ from consumer.core.progress import FAULTS, STALL_S, ProgressWatch, StallReason, 
 from consumer.core.repeats import Repeats
 from consumer.core.sequences import NO_SEQUENCES, Sequences
 from consumer.events.formats.formats import JSON, Formats
-from consumer.events.routing import Router
+from consumer.events.routing.router import Router
 from consumer.kafka.facts import (
     AnswersRefused,
     Assigned,
@@ -57,6 +57,7 @@ from consumer.kafka.facts import (
     Fenced,
     GivenUp,
     Lost,
+    OutcomesRefused,
     Overrun,
     PartitionsCounted,
     Pinned,
@@ -82,7 +83,8 @@ from consumer.relay.refused import RefusedDeadLetters
 from consumer.relay.requests import Requests
 from consumer.relay.schemas import Schemas, SchemaWaits
 from consumer.relay.tasks import Tasks
-from consumer.telemetry.metrics import DeadLettered, Metrics, Snapshot
+from consumer.telemetry.metrics import Metrics
+from consumer.telemetry.snapshot import DeadLettered, Snapshot
 
 if TYPE_CHECKING:
     from consumer.telemetry.tracing import Tracing  # an extra
@@ -478,6 +480,8 @@ class Relay:
             case AnswersRefused():
                 if self._requests is not None:
                     self._requests.refused(fact)
+            case OutcomesRefused(why):
+                self._log.throttled("the outcomes topic refuses an outcome; it is left out", why=why)
             case ControlNotRead(why):
                 self._control_waits = f"the control topic cannot be read: {why}"
                 self._log.throttled("the control topic cannot be read; the pauses that are known hold on", why=why)

@@ -24,7 +24,8 @@ from consumer.core.repeats import Repeats
 from consumer.events.deciding import Decided, Ignored, decide, redrive_of
 from consumer.events.formats.formats import JSON, Awaiting, Formats
 from consumer.events.guards import StoppedBy
-from consumer.events.routing import Misrouted, Routed, Router, Several
+from consumer.events.routing.results import Misrouted, Routed, Several
+from consumer.events.routing.router import Router
 from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import DeadLetter, Intent, Item, Position, Put, Tombstone, Write
 from consumer.kafka.outcomes.outcomes import EndedAction, EndedEvent

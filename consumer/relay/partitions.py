@@ -38,7 +38,8 @@ from consumer.relay.outbox import Outbox, given_up
 from consumer.relay.refused import RefusedDeadLetters
 from consumer.relay.schemas import SchemaWaits
 from consumer.relay.tasks import Tasks
-from consumer.telemetry.metrics import Metrics, PartitionFigures, SetApart
+from consumer.telemetry.metrics import Metrics
+from consumer.telemetry.snapshot import PartitionFigures, SetApart
 from schemas.dead_letter import Reason
 
 RESTORE_RETRY_S = (1.0, 1.0, 2.0, 5.0, 10.0)

@@ -27,7 +27,8 @@ from consumer.core.repeats import Repeats
 from consumer.core.requests import Answer, NotYet, Request, done, refused
 from consumer.events.deciding import Ignored, decide
 from consumer.events.formats.formats import JSON, Awaiting, Formats
-from consumer.events.routing import Misrouted, Routed, Router
+from consumer.events.routing.results import Misrouted, Routed
+from consumer.events.routing.router import Router
 from consumer.kafka.control.records import request_key, request_value
 from consumer.kafka.facts import AnswersRefused
 from consumer.kafka.journal.writes import Barrier, Put, PutAnswer

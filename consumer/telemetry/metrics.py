@@ -1,4 +1,4 @@
-"""Every metric in one place. The relay reports what happened, and this module turns it into numbers.
+"""The metrics. The relay reports what happened, and this module turns it into numbers.
 
 Rules:
  1. Names start with `engage_relay_`, units are seconds, records and plain counts, counters end in `_total`.
@@ -6,16 +6,14 @@ Rules:
     Partitions are a label of the lag alone.
  3. Facts may come from any thread and cost a microsecond or two: a series is looked up once, then kept.
  4. What is a state rather than a fact (what is pending, the lag, ...) comes as a frozen `Snapshot` from the event
-    loop's thread. A scrape reads the last one, so it never touches the ledger, and the series of a revoked partition
-    vanish with the next snapshot.
+    loop's thread (snapshot.py, gauges.py). A scrape reads the last one, so it never touches the ledger, and the series
+    of a revoked partition vanish with the next snapshot.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter as Counted
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Generic, Literal, TypeVar, get_args
 
@@ -28,30 +26,23 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from consumer.core.ledger.book import AGE_SLOT_S
 from consumer.core.outcomes import Accepted, DocumentOutcome, PollOutcome, SendOutcome
-from consumer.core.ownership import Partition
-from consumer.core.pauses import Pause
-from consumer.core.poll_plan import Figures as PollFigures
-from consumer.core.progress import Stall, StallReason
 from consumer.engage.http import Endpoint, FailureKind
 from consumer.events.deciding import Ignoring
 from consumer.events.guards import StoppedBy
+from consumer.telemetry.brokers import BrokerFigures, broker_families, broker_figures
+from consumer.telemetry.gauges import gauge, snapshot_families
+from consumer.telemetry.names import PREFIX, OutcomeNames
 from consumer.telemetry.rolling import Flow, History
+from consumer.telemetry.snapshot import Snapshot
 from schemas.dead_letter import Reason
 from schemas.engage import DOCUMENTED_ACTIONS
 
-PREFIX = "engage_relay_"
-
 Rebalance = Literal["assigned", "revoked", "lost"]
 Thread = Literal["event_loop", "consumer"]
-# A partition that is owned: `leaving` while it is handed over, `set_apart` where it cannot be served.
-Holding = Literal["restoring", "open", "leaving", "set_apart"]
-# Why: the source lacks the next offset; the delay partition cannot be read; the broker refuses what we write.
-SetApart = Literal["overrun", "unreadable", "unwritable"]
 
 # From an event's own time: a tag that is there at once, Engage's processing (seconds to minutes), the waits after
 # failures (10 s to 5 min), an outage of hours, and the deadline (24 h).
@@ -69,100 +60,13 @@ _DUE_LATENESS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 _TRANSACTION_S = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
 # Reading alone is fast; a dead instance's transaction adds about 10 s; it is given up after 120 s.
 _RESTORE_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120)
-
 # A status that nobody registered is one series, not up to 900.
 _STATUSES = frozenset({*(str(status.value) for status in HTTPStatus), *get_args(FailureKind)})
 _CALLS = get_args(Endpoint)
 
+MAX_STARTED = 20  # connections whose series begin at 0
+
 M = TypeVar("M", Counter, Histogram)
-
-
-@dataclass(frozen=True, slots=True)
-class Halt:
-    """Why a connection is suspended or cools down, and since when (seconds since 1970). `why` is an outcome's."""
-
-    why: str
-    since: float
-    suspended: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLettered:
-    """Where a dead letter lies, where its event was, and why it became one.
-
-    Both have the same partition. The record of the delay topic that cannot be read may have no source offset.
-    """
-
-    reason: Reason
-    source_topic: str
-    partition: int
-    source_offset: int | None
-    dead_letter_topic: str | None
-    dead_letter_offset: int | None
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionFigures:
-    """An owned partition at one moment. `drained`: its source is no longer configured, and nothing is read from it."""
-
-    holding: Holding = "open"
-    pending: int = 0
-    apart: SetApart | None = None
-    why: str | None = None
-    drained: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionFigures:
-    """One connection's pace at one moment."""
-
-    requests_per_second: float = 0.0  # the rate at present, this instance's share
-    suspended: bool = False  # its key is refused
-    cooling_down: bool = False  # after failures in a row or a 429
-    halt: Halt | None = None  # why nothing leaves, where nothing does
-    next_at: float | None = None  # when the next request may leave, while it cools down
-    rate_limit: float = 0.0  # the key's requests per second, for all instances
-    in_flight: int = 0
-    plan: PollFigures | None = None  # what was learnt of its processing times, where that decides when to poll
-    parked: int = 0  # open actions that are not held in memory
-    parked_bytes: int = 0  # of their records
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """The state of things at one moment, taken on the event loop's thread. Give it mappings that nobody changes."""
-
-    pending: Mapping[str, int] = field(default_factory=dict)  # `Ledger.counts()`
-    overdue: int = 0
-    in_doubt: int = 0
-    facts: int = 0  # that are not sent again
-    journal_backlog: int = 0  # writes that wait for a transaction
-    paused: bool = False  # the source, for back-pressure
-    rate_limit_share: float = 0.0  # 0 to 1, of every connection's rate limit
-    partitions_owned: int = 0
-    lag: Mapping[Partition, int] = field(default_factory=dict)  # records to read, of the owned partitions only
-    connections: Mapping[str, ConnectionFigures] = field(default_factory=dict)
-    stalled: Mapping[Partition, Stall] = field(default_factory=dict)  # the partitions that stand still
-    dead_letters_waiting: Mapping[str, int] = field(default_factory=dict)  # by source topic, as far as it was counted
-    # For the status page only; times are seconds since 1970.
-    at: float = 0.0  # when it was taken
-    first_seen: Mapping[int, int] = field(default_factory=dict)  # `Ledger.first_seen()`
-    next_due: float | None = None
-    max_pending: int = 0  # above it actions are parked
-    partitions: Mapping[Partition, PartitionFigures] = field(default_factory=dict)
-    dead_letters: tuple[DeadLettered, ...] = ()  # the last ones
-    refused_dead_letters: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # by source topic; the last why
-    pauses: tuple[Pause, ...] = ()  # that are on
-    control_unreadable: int = 0  # records of the control topic
-    requests_open: int = 0  # of all instances
-    requests_refused: str | None = None  # why their answers cannot be written
-
-    @property
-    def oldest_pending_age_s(self) -> float:
-        """How long ago the event of the oldest pending action was read; 0 where nothing is pending."""
-        oldest = min(self.first_seen, default=None)
-        return 0.0 if oldest is None else max(0.0, self.at - oldest * AGE_SLOT_S)
 
 
 class Metrics:
@@ -227,7 +131,6 @@ class Metrics:
             "Time from the versionTag until Engage accepted the action.",
             _READY_TO_ACCEPTED_S,
             "connection",
-            "action",
         )
         self._requests = counter(
             "requests_total", "Requests to Engage, by HTTP status or failure.", "connection", "call", "status"
@@ -286,7 +189,7 @@ class Metrics:
         self._history = History()
         self._published = (Snapshot(), Flow())
         self._heartbeat_ages: Callable[[], Mapping[Thread, float]] = dict
-        self._statistics: dict[str, list[_BrokerFigures]] = {}
+        self._statistics: dict[str, list[BrokerFigures]] = {}
         self._dead_letters_waiting: Mapping[str, int] = {}
 
         self._dead_letters.start((reason,) for reason in Reason)
@@ -296,9 +199,11 @@ class Metrics:
         PlatformCollector(registry=registry)
 
     def expect(self, *, topics: Iterable[str], connections: Iterable[str], routes: Iterable[tuple[str, str]]) -> None:
-        """Let every series that follows from the configuration start at 0. `routes`: (route, action).
+        """Let the series that follow from the configuration start at 0. `routes`: (route, action).
 
-        A series that appears with its first event has no increase that a rate or an alert could see.
+        A series that appears with its first event has no increase that a rate or an alert could see. With more
+        connections than MAX_STARTED theirs begin with their first event all the same, but for what an alert reads
+        where nothing ever happened: each connection has some three hundred, mostly of what it never does.
         """
         routes, connections = list(routes), list(connections)
         actions = sorted({action for _, action in routes})
@@ -311,9 +216,13 @@ class Metrics:
         self._routed.start(routes)
         self._stopped.start((route, reason) for route, _ in routes for reason in get_args(StoppedBy))
         self._dropped.start((route, field) for route, _ in routes for field in ("language", "data", "event_time"))
-        for of_action in (self._event_to_accepted, self._ready_to_accepted):
-            of_action.start((connection, action) for connection in connections for action in actions)
+        accepted = self._outcomes[Accepted]
+        self._actions.start((connection, action, accepted) for connection in connections for action in actions)
+        if len(connections) > MAX_STARTED:
+            return
         for connection in connections:
+            self._event_to_accepted.start((connection, action) for action in actions)
+            self._ready_to_accepted.start([(connection,)])
             self._polls.start((connection, outcome) for outcome in polled)
             self._actions.start((connection, action, outcome) for action in actions for outcome in sent)
             self._request_duration.start((connection, call) for call in _CALLS)
@@ -388,7 +297,7 @@ class Metrics:
         if event_to_accepted_s is not None:
             self._event_to_accepted[connection, action].observe(max(0.0, event_to_accepted_s), exemplar)
         if ready_to_accepted_s is not None:
-            self._ready_to_accepted[connection, action].observe(max(0.0, ready_to_accepted_s), exemplar)
+            self._ready_to_accepted[connection,].observe(max(0.0, ready_to_accepted_s), exemplar)
         self._history.took(event_to_accepted_s, ready_to_accepted_s)
 
     def request(self, connection: str, call: str, status: str, seconds: float) -> None:
@@ -442,7 +351,7 @@ class Metrics:
 
         Each call replaces what the same client said before; a rebuilt one starts again at 0, as counters may.
         """
-        self._statistics[client] = _broker_figures(statistics)
+        self._statistics[client] = broker_figures(statistics)
 
     def build_info(self, version: str) -> None:
         """Say which version runs."""
@@ -467,14 +376,14 @@ class Metrics:
         self._heartbeat_ages = ages
 
     def _at_scrape(self) -> Iterator[Metric]:
-        yield from _snapshot_families(self._published[0])
-        yield _gauge(
+        yield from snapshot_families(self._published[0])
+        yield gauge(
             "heartbeat_age_seconds",
             "Seconds since the thread's last heartbeat.",
             "thread",
             self._heartbeat_ages().items(),
         )
-        yield from _broker_families(dict(self._statistics))
+        yield from broker_families(dict(self._statistics))
 
 
 class _Series(Generic[M], dict[tuple[str, ...], M]):
@@ -494,14 +403,6 @@ class _Series(Generic[M], dict[tuple[str, ...], M]):
             self[each]
 
 
-class OutcomeNames(dict[type, str]):
-    """An outcome's label: its class's name in snake case."""
-
-    def __missing__(self, outcome: type) -> str:
-        name = self[outcome] = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", outcome.__name__).lower()
-        return name
-
-
 class _AtScrape(Collector):
     """What is only known at the moment of the scrape."""
 
@@ -515,218 +416,3 @@ class _AtScrape(Collector):
     def describe(self) -> Iterable[Metric]:
         """Return the same: the registry wants only the names."""
         return self._families()
-
-
-def _gauge(name: str, text: str, label: str = "", values: Iterable[tuple[str, float]] = ()) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(PREFIX + name, text, labels=[label] if label else [])
-    for value_of_label, value in values:
-        family.add_metric([value_of_label] if label else [], value)
-    return family
-
-
-def _snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
-    for name, text, value in (
-        ("overdue_actions", "Polls and actions that are due and could not leave yet.", snapshot.overdue),
-        ("in_doubt_actions", "Open actions that Engage may have processed already.", snapshot.in_doubt),
-        (
-            "pending_limit_actions",
-            "How many open actions an instance holds in memory: limits.pending.",
-            snapshot.max_pending,
-        ),
-        ("journal_backlog_writes", "Writes that wait for a transaction.", snapshot.journal_backlog),
-        (
-            "source_paused",
-            "1 while the source is paused: too much waits for the journal, or is parked.",
-            snapshot.paused,
-        ),
-        (
-            "rate_limit_share_ratio",
-            "This instance's share of every connection's rate limit, 0 to 1.",
-            snapshot.rate_limit_share,
-        ),
-        ("partitions_owned", "Source partitions that this instance owns.", snapshot.partitions_owned),
-        (
-            "oldest_pending_age_seconds",
-            "How long ago the event of the oldest open action was read; 0 where none is open.",
-            snapshot.oldest_pending_age_s,
-        ),
-    ):
-        yield _gauge(name, text, values=[("", value)])
-    yield _gauge("pending_actions", "Open actions by state.", "state", snapshot.pending.items())
-    apart = GaugeMetricFamily(
-        PREFIX + "partitions_set_apart",
-        "1 for a source partition that cannot be served, while the others are.",
-        labels=["topic", "partition", "reason"],
-    )
-    for (topic, number), each in snapshot.partitions.items():
-        if each.apart is not None:
-            apart.add_metric([topic, str(number), each.apart], 1)
-    yield apart
-    yield _gauge(
-        "refused_dead_letters", "Dead letters that wait in the delay topic: their topic refuses them.", "topic",
-        ((topic, count) for topic, (count, _) in snapshot.refused_dead_letters.items()),
-    )  # fmt: skip
-    yield _gauge(
-        "pauses",
-        "Pauses that are on, by mode (hold, discard): what they cover is not sent.",
-        "mode",
-        ((mode, sum(each.discard is (mode == "discard") for each in snapshot.pauses)) for mode in ("hold", "discard")),
-    )
-    yield _gauge(
-        "control_records_unreadable",
-        "Records of the control topic that this version cannot read, and ignores.",
-        values=[("", snapshot.control_unreadable)],
-    )
-    yield _gauge(
-        "requests_open",
-        "Requests about single actions that no instance has answered yet. Each instance tells of all.",
-        values=[("", snapshot.requests_open)],
-    )
-    yield _gauge(
-        "dead_letters_waiting",
-        "Dead letters that wait for a redrive, of the owned partitions; absent while nobody counted them.",
-        "topic",
-        snapshot.dead_letters_waiting.items(),
-    )
-
-    stalled = Counted(each.reason for each in snapshot.stalled.values())
-    yield _gauge(
-        "stalled_partitions",
-        "Owned partitions with a lag of which nothing was read or settled for 5 minutes, by reason; for"
-        " registry and unknown_schema: at once.",
-        "reason",
-        ((reason, stalled[reason]) for reason in get_args(StallReason)),
-    )
-
-    connections = snapshot.connections.items()
-    yield _gauge(
-        "connection_suspended", "1 while Engage refuses the API key (401, 403): an operator must act.", "connection",
-        ((name, each.suspended) for name, each in connections),
-    )  # fmt: skip
-    yield _gauge(
-        "connection_cooling_down", "1 while the connection is in cooldown after failures or a 429.", "connection",
-        ((name, each.cooling_down) for name, each in connections),
-    )  # fmt: skip
-    yield _gauge(
-        "parked_actions", "Open actions that are in the delay topic alone, and wait for room in memory.", "connection",
-        ((name, each.parked) for name, each in connections),
-    )  # fmt: skip
-    yield _gauge(
-        "parked_bytes", "Bytes of the records of parked actions.", "connection",
-        ((name, each.parked_bytes) for name, each in connections),
-    )  # fmt: skip
-    yield _gauge(
-        "connection_requests_per_second", "How many requests per second this instance may send now.", "connection",
-        ((name, each.requests_per_second) for name, each in connections),
-    )  # fmt: skip
-
-    yield from _plan_families([(name, each.plan) for name, each in connections if each.plan is not None])
-
-    lag = GaugeMetricFamily(
-        PREFIX + "consumer_lag_records",
-        "Lag: records of the source that the relay has not read.",
-        labels=["topic", "partition"],
-    )
-    for (topic, partition), records in snapshot.lag.items():
-        lag.add_metric([topic, str(partition)], records)
-    yield lag
-
-
-def _plan_families(plans: Sequence[tuple[str, PollFigures]]) -> Iterator[Metric]:
-    processing = GaugeMetricFamily(
-        PREFIX + "processing_seconds",
-        "How long Engage takes until an order's tag is there, as the relay learnt it.",
-        labels=["connection", "percentile"],
-    )
-    for name, each in plans:
-        processing.add_metric([name, "50"], each.median_s)
-        processing.add_metric([name, "95"], each.p95_s)
-    yield processing
-    yield _gauge(
-        "planned_polls", "How many polls an action is expected to take.", "connection",
-        ((name, each.polls) for name, each in plans),
-    )  # fmt: skip
-    yield _gauge(
-        "planned_lateness_seconds", "How late a tag is expected to be found.", "connection",
-        ((name, each.lateness_s) for name, each in plans),
-    )  # fmt: skip
-    yield _gauge(
-        "found_lateness_seconds", "How late tags were found of late, estimated.", "connection",
-        ((name, each.seen_lateness_s) for name, each in plans if each.seen_lateness_s is not None),
-    )  # fmt: skip
-    yield _gauge(
-        "planned_polls_per_late_second", "What a second of lateness is worth at present, in polls.", "connection",
-        ((name, each.price) for name, each in plans),
-    )  # fmt: skip
-
-
-# librdkafka's counters per broker (STATISTICS.md, "brokers"): its name, ours, and what it says.
-_BROKER_COUNTERS = (
-    ("txerrs", "transmit_errors_total", "Requests that could not be sent."),
-    ("rxerrs", "receive_errors_total", "Responses received with an error."),
-    ("txretries", "request_retries_total", "Requests sent again."),
-    ("req_timeouts", "request_timeouts_total", "Requests that timed out."),
-    ("disconnects", "disconnects_total", "Connections that ended."),
-)
-# Its windows of round trips, in microseconds.
-_BROKER_RTT = (
-    ("p50", "rtt_median_seconds", "Round trip, median of the last window."),
-    ("p99", "rtt_p99_seconds", "Round trip, 99th percentile of the last window."),
-)
-_MICROSECOND_S = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class _BrokerFigures:
-    broker: str
-    counters: dict[str, float]
-    rtt_s: dict[str, float]
-
-
-def _broker_figures(statistics: Mapping[str, object]) -> list[_BrokerFigures]:
-    """Read the figures per broker; connections that share a label (several bootstrap servers) are one."""
-    found: dict[str, _BrokerFigures] = {}
-    brokers = statistics.get("brokers")
-    for broker in brokers.values() if isinstance(brokers, dict) else ():
-        if not isinstance(broker, dict):
-            continue
-        label = _broker_label(broker)
-        figures = found.setdefault(label, _BrokerFigures(label, {}, {}))
-        for key, _, _ in _BROKER_COUNTERS:
-            figures.counters[key] = figures.counters.get(key, 0.0) + _number(broker, key)
-        rtt = broker.get("rtt")
-        if isinstance(rtt, dict) and _number(rtt, "cnt") > 0:  # a window without a round trip says nothing
-            for key, _, _ in _BROKER_RTT:
-                seconds = _number(rtt, key) * _MICROSECOND_S
-                figures.rtt_s[key] = max(figures.rtt_s.get(key, 0.0), seconds)
-    return list(found.values())
-
-
-def _broker_label(broker: Mapping[str, object]) -> str:
-    """Return the node id; the coordinator's connection is one of its own, beside that broker's."""
-    if broker.get("source") == "logical":
-        return "coordinator"
-    node = broker.get("nodeid")
-    return str(node) if isinstance(node, int) and node >= 0 else "bootstrap"
-
-
-def _number(of: Mapping[str, object], key: str) -> float:
-    value = of.get(key)
-    return float(value) if isinstance(value, int | float) else 0.0
-
-
-def _broker_families(statistics: Mapping[str, list[_BrokerFigures]]) -> Iterator[Metric]:
-    labels = ["client", "broker"]
-    for key, name, text in _BROKER_COUNTERS:
-        counter = CounterMetricFamily(f"{PREFIX}librdkafka_broker_{name}", text, labels=labels)
-        for client, brokers in statistics.items():
-            for figures in brokers:
-                counter.add_metric([client, figures.broker], figures.counters[key])
-        yield counter
-    for key, name, text in _BROKER_RTT:
-        gauge = GaugeMetricFamily(f"{PREFIX}librdkafka_broker_{name}", text, labels=labels)
-        for client, brokers in statistics.items():
-            for figures in brokers:
-                if key in figures.rtt_s:
-                    gauge.add_metric([client, figures.broker], figures.rtt_s[key])
-        yield gauge

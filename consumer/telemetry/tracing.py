@@ -28,14 +28,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import (
-    Span,
-    SpanKind,
-    StatusCode,
-    format_trace_id,
-    get_current_span,
-    set_span_in_context,
-)
+from opentelemetry.trace import Span, SpanKind, StatusCode, format_trace_id, get_current_span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from consumer import __version__, logs
@@ -56,9 +49,10 @@ from consumer.core.outcomes import (
 from consumer.engage.client import EngageClient
 from consumer.engage.http import Failure, MaySend, Origin, Response
 from consumer.errors import ConfigurationError
-from consumer.events.routing import Misrouted, Routed, trace_context
+from consumer.events.routing.results import Misrouted, Routed
+from consumer.events.trace_context import trace_context
 from consumer.kafka.records import SourceEvent, trace_context_of
-from consumer.telemetry.metrics import OutcomeNames
+from consumer.telemetry.names import OutcomeNames
 from schemas.engage import ActionRequest
 
 NAME = "engage-relay"

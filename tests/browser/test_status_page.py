@@ -19,8 +19,8 @@ from consumer.admin.page import page
 from consumer.admin.server import AdminServer, Health
 from consumer.admin.status import status_of
 from consumer.core.poll_plan import Figures
-from consumer.telemetry.metrics import Snapshot
 from consumer.telemetry.rolling import Flow
+from consumer.telemetry.snapshot import Snapshot
 from tests.support.chromium import DARK, LIGHT, asked_by_the_page, chromium, dom, picture
 from tests.unit.admin import status_sample
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.core.pacing import FAILURES_IN_A_ROW
-from consumer.events.routing import BUILT_IN_ROUTES
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
 from consumer.relay.connections import slots_of
 from consumer.simulator.chance import draw
 from schemas.dead_letter import Reason

@@ -116,6 +116,26 @@ async def test_a_complete_answer_is_returned_with_what_its_headers_say() -> None
     assert response == Response(302, b"look there", location="/orders/1", retry_after="7")
 
 
+async def test_blanks_around_a_headers_value_are_no_part_of_it() -> None:
+    response = await outcome_of(answering(answer(429, headers={"location": " /orders/1\t", "retry-after": "  7  "})))
+    assert response == Response(429, b"", location="/orders/1", retry_after="7")
+
+
+@pytest.mark.parametrize(
+    ("status", "connections"), [(200, 1), (404, 1), (500, 1), (421, 2), (502, 2), (503, 2), (504, 2)]
+)
+async def test_where_a_gateway_has_nobody_to_ask_the_next_request_looks_for_engage_again(
+    status: int, connections: int
+) -> None:
+    """Its address may be another one by now, and a connection that is kept alive would never find out."""
+    async with serving(answering(answer(status))) as server:
+        engine = engine_for(server.url)
+        for _ in range(2):
+            assert await ask(engine) == Response(status, b"")
+        await engine.aclose()
+        assert server.connections == connections
+
+
 async def test_the_request_arrives_whole_and_as_written() -> None:
     async with serving(answering(OK)) as server:
         engine = engine_for(server.url)
@@ -134,9 +154,13 @@ async def test_the_request_arrives_whole_and_as_written() -> None:
         b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n" + OK,
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nfi\r\n2\r\nne\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-encoding: identity\r\ncontent-length: 4\r\n\r\nfine",
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: identity  \r\ncontent-length:  4 \r\n\r\nfine",
         b"HTTP/1.0 200 OK\r\n\r\nfine",
     ],
-    ids=["informational answers first", "chunked", "identity", "until the end of the connection"],
+    ids=[
+        *("informational answers first", "chunked", "identity", "identity with blanks behind it"),
+        "until the end of the connection",
+    ],
 )
 async def test_every_form_of_an_answer_is_read(raw: bytes) -> None:
     assert await outcome_of(after_the_request(raw)) == Response(200, b"fine")

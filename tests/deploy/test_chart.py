@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from consumer.commands.cli import app
-from consumer.config.settings import load
+from consumer.config.loading import load
 from consumer.kafka import clients
 from tests.deploy.helm import (
     CHART,

@@ -14,7 +14,8 @@ from consumer.commands.routing.exports import Defaults
 from consumer.commands.routing.route import judged
 from consumer.commands.simulate import simulate
 from consumer.config.environment import PREFIX, SHORT
-from consumer.config.settings import Settings, load
+from consumer.config.loading import load
+from consumer.config.settings import Settings
 from tests.deploy.commands import accept
 from tests.deploy.monitoring import ROOT
 from tests.deploy.prometheus import promtool

@@ -1,6 +1,6 @@
 """docs/metrics.md names every metric of the relay as it is, and nothing that is asked for or talked about is made up.
 
-(tests/broker/test_scrape.py holds the same against a relay that runs.)
+(tests/broker/commands/test_monitoring.py holds the same against a relay that runs.)
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from consumer.core.ledger.entries import State
 from consumer.core.outcomes import DocumentOutcome, PollOutcome, SendOutcome
 from consumer.core.poll_plan import PollPlan
 from consumer.engage.http import FailureKind
-from consumer.events.routing import BUILT_IN_ROUTES
-from consumer.telemetry.metrics import ConnectionFigures, Metrics, PartitionFigures, Rebalance, Snapshot
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
+from consumer.telemetry.metrics import Metrics, Rebalance
+from consumer.telemetry.snapshot import ConnectionFigures, PartitionFigures, Snapshot
 from schemas.dead_letter import Reason
 from tests.deploy.monitoring import REFERENCE, ROOT, RUNBOOK, Exposed, exposed, recorded, unknown
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from consumer.config.environment import overrides
-from consumer.config.settings import Settings, load
+from consumer.config.loading import load
+from consumer.config.settings import Settings
 from consumer.events.durations import seconds
 from tests.docs.documents import blocks
 from tools import configuration_reference as reference

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.config.settings import load
+from consumer.config.loading import load
 from consumer.core import pacing, parking, poll_plan
 from consumer.kafka import clients
 from consumer.kafka.topics.rules import COMPACTED

@@ -11,7 +11,7 @@ from consumer.core.ownership import Assignment
 from consumer.core.places import MAX_ITEMS, place_of
 from consumer.events import deciding
 from consumer.events.deciding import Decided, Decision
-from consumer.events.routing import Several
+from consumer.events.routing.results import Several
 from consumer.kafka import records
 from consumer.kafka.journal.writes import DeadLetter, Item, Put
 from consumer.kafka.records import SourceEvent

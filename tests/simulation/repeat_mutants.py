@@ -8,7 +8,7 @@ from consumer.core.effects import Close, GiveUp
 from consumer.core.ledger.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.repeats import Repeats
-from consumer.events.routing import Routed
+from consumer.events.routing.results import Routed
 from consumer.kafka.records import SourceEvent
 from consumer.relay import outbox
 from consumer.relay.outbox import Outbox

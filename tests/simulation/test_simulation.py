@@ -14,7 +14,7 @@ import pytest
 
 from consumer.core.effects import ActionId, Save
 from consumer.core.ownership import Assignment
-from consumer.events.routing import Routed
+from consumer.events.routing.results import Routed
 from consumer.kafka.records import SourceEvent, new_action, pending_value
 from tests.simulation import (
     document_mutants,

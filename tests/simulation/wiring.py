@@ -21,7 +21,7 @@ from consumer.core.ownership import Assignment
 from consumer.core.pacing import Pace, PollSchedule
 from consumer.core.repeats import Repeats
 from consumer.engage.client import EngageClient
-from consumer.events.routing import Router
+from consumer.events.routing.router import Router
 from consumer.kafka.control.asked_for import AskedFor
 from consumer.kafka.facts import Fact
 from consumer.kafka.journal.low_water_mark import Pinning

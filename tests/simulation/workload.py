@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from consumer.core.ownership import Assignment
 from consumer.core.places import place_of
-from consumer.events.routing import Misrouted, Routed, Router, RouteRule, RouteTrace, Several, Unrouted, compile_routes
+from consumer.events.routing.results import Misrouted, Routed, RouteTrace, Several, Unrouted
+from consumer.events.routing.router import Router
+from consumer.events.routing.routes import compile_routes
+from consumer.events.routing.rules import RouteRule
 from consumer.kafka.records import SourceEvent, action_key
 from schemas.dead_letter import FIRST_OFFSET, ITEM, REDRIVE_OF
 from tests.simulation.process import TOPICS

@@ -22,7 +22,10 @@ from consumer.core.pacing import Pace, PollSchedule
 from consumer.core.progress import STALL_S, Reading
 from consumer.engage.client import EngageClient
 from consumer.events.formats.formats import JSON, Formats
-from consumer.events.routing import BUILT_IN_ROUTES, Router, RouteRule, compile_routes
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
+from consumer.events.routing.router import Router
+from consumer.events.routing.routes import compile_routes
+from consumer.events.routing.rules import RouteRule
 from consumer.kafka.facts import Failed
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.parking.read_back import ReadBack

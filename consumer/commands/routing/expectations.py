@@ -27,10 +27,12 @@ import yaml
 
 from consumer.commands.routing.exports import Defaults, Unreadable, records_in
 from consumer.commands.routing.route import Verdict, judged
-from consumer.config.settings import Settings, load
+from consumer.config.loading import load
+from consumer.config.settings import Settings
 from consumer.errors import ConfigurationError
 from consumer.events.numbers import written
-from consumer.events.routing import UNKNOWN_TIME_MS, Routed
+from consumer.events.routing.event_times import UNKNOWN_TIME_MS
+from consumer.events.routing.results import Routed
 from consumer.events.times import EPOCH, read_time
 from consumer.events.times import Unreadable as NoTime
 from consumer.kafka.records import SourceEvent

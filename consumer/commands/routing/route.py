@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from consumer.events.deciding import Decided
     from consumer.events.formats.formats import Awaiting
     from consumer.events.guards import Stopped
-    from consumer.events.routing import Routed, RouteTrace
+    from consumer.events.routing.results import Routed, RouteTrace
     from consumer.kafka.records import SourceEvent
     from consumer.kafka.registry.schemas import Schemas
     from schemas.dead_letter import Reason
@@ -293,7 +293,7 @@ def judged(
     """
     from consumer.commands.routing.exports import Unreadable
     from consumer.config.formats import formats_of
-    from consumer.events.deciding import decide
+    from consumer.events.deciding import decide, hint_on_unrouted
     from consumer.events.formats.formats import Awaiting
 
     router, dead_letter_topics = settings.router, settings.dead_letter_topics
@@ -311,7 +311,11 @@ def judged(
                 continue
             decision = decide(record, router, dead_letter_topics, trace, now=now, formats=formats)
         assert not isinstance(decision, Awaiting)  # noqa: S101 - its schema was fetched
-        yield _verdict(number, decision, tuple(trace))
+        verdict = _verdict(number, decision, tuple(trace))
+        if verdict.detail == _IGNORED["unrouted"]:
+            event = formats.decode(record.topic, record.value, record.headers)
+            verdict = replace(verdict, note=hint_on_unrouted(event))
+        yield verdict
 
 
 def _fetched(schemas: Schemas | None, awaiting: Awaiting) -> str | None:
@@ -331,7 +335,7 @@ def _fetched(schemas: Schemas | None, awaiting: Awaiting) -> str | None:
 
 def _verdict(number: int, decision: Decided, trace: tuple[RouteTrace, ...]) -> Verdict:
     from consumer.events.deciding import Ignored
-    from consumer.events.routing import Misrouted, Several
+    from consumer.events.routing.results import Misrouted, Several
     from schemas.dead_letter import Reason
 
     match decision:
@@ -351,7 +355,7 @@ def _verdict(number: int, decision: Decided, trace: tuple[RouteTrace, ...]) -> V
 
 def _note_on_action(action: Routed) -> str | None:
     from consumer.events.identifiers import hint_on
-    from consumer.events.routing import note_on
+    from consumer.events.routing.notes import note_on
 
     hint = hint_on(action.order_id)
     return note_on(action.action) or (None if hint is None else f"the order's id {hint}")

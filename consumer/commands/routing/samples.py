@@ -16,7 +16,8 @@ from consumer.config.settings import Settings
 from consumer.events.decoding import Undecodable
 from consumer.events.expressions import paths_of
 from consumer.events.formats.formats import Awaiting, Formats
-from consumer.events.routing import BUILT_IN_ROUTES, RouteRule, expressions_of
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
+from consumer.events.routing.rules import RouteRule, expressions_of
 from consumer.kafka.records import SourceEvent
 from consumer.kafka.registry.schemas import RegistryError, Schemas, UnknownSchemaError
 

@@ -23,6 +23,7 @@ from consumer.commands.output import shown
 
 EVERY_S = 1.0
 PLAIN_WIDTH = 120  # where it is no terminal that says how wide it is
+MAX_CONNECTIONS = 12
 MAX_PARTITIONS = 12
 MAX_DEAD_LETTERS = 5
 MAX_WIDTH = 1000
@@ -184,7 +185,7 @@ def _line(moments: Sequence[Moment], value: Callable[[Moment], float], bars: str
 
 def _connections(status: Status, now: datetime) -> Table | None:
     table = _table("connection", "state", ">accepted/s", ">requests/s", ">rate limit", ">in flight", "why")
-    for each in status.connections:
+    for each in status.connections[:MAX_CONNECTIONS]:
         since = "" if each.since is None else f" for {duration((now - each.since).total_seconds())}"
         table.add_row(
             _text(each.name, "bold"),
@@ -195,6 +196,8 @@ def _connections(status: Status, now: datetime) -> Table | None:
             number(each.in_flight),
             _text(each.why or ""),
         )
+    if len(status.connections) > MAX_CONNECTIONS:
+        table.add_row(f"and {len(status.connections) - MAX_CONNECTIONS} more")
     return table if status.connections else None
 
 

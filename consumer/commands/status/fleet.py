@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from consumer.admin.fleet import Instance
-from consumer.admin.status import duration, now_of, number
+from consumer.admin.status import connections_in_brief, duration, now_of, number
 
 COLUMNS = (
     "instance",
@@ -37,6 +37,6 @@ def row(instance: Instance) -> dict[str, object]:
         "pending": number(status.pending.open),
         "oldest": None if oldest is None else duration((now_of(status) - oldest).total_seconds()),
         "lag": number(status.source.lag),
-        "connections": ", ".join(f"{each.name} {each.state}" for each in status.connections),
+        "connections": connections_in_brief(status),
         "address": instance.address,
     }

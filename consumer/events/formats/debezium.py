@@ -12,10 +12,13 @@ Rules:
  3. Without a schema nothing tells a decimal from a text or a time from a number: they stay as they came. Routes have
     `time()` for a time.
  4. A payload that is JSON in a text is read: the outbox's payload column comes so.
+ 5. A column that the database did not send, since it was not changed, is null: Debezium's text for it is no value, and
+    must not get into an e-mail.
 """
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -28,6 +31,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_NS = 86_400 * 10**9
 _MICROSECOND, _MILLISECOND, _DAY = 10**3, 10**6, _DAY_NS
 _ENVELOPE = frozenset({"schema", "payload"})
+# `unavailable.value.placeholder`, for a column of texts, of bytes, of a list.
+_UNAVAILABLE = "__debezium_unavailable_value"
+_UNAVAILABLES = (_UNAVAILABLE, b64encode(_UNAVAILABLE.encode()).decode(), [_UNAVAILABLE])
 
 
 def read(text: bytes) -> object | Undecodable:
@@ -42,7 +48,19 @@ def unwrapped(value: object) -> object | Undecodable:
         schema, value = value["schema"], value["payload"]
         if isinstance(schema, dict) and (convert := conversion(schema)) is not None:
             value = convert(value)
-    return _json_in(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return _json_in(value)
+    if not isinstance(value, dict):
+        return value
+    rows = {name: _sent(value[name]) for name in ("before", "after") if name in value}
+    return _sent({**value, **rows} if rows else value)
+
+
+def _sent(row: object) -> object:
+    """Return a row whose columns that were not sent are null (rule 5)."""
+    if not isinstance(row, dict) or not any(value in _UNAVAILABLES for value in row.values()):
+        return row
+    return {name: None if value in _UNAVAILABLES else value for name, value in row.items()}
 
 
 def _json_in(text: str) -> object | Undecodable:
@@ -90,6 +108,8 @@ def _conversion_of(schema: Mapping[str, object], records: _Named) -> Convert | N
             return convert
         case {"type": "array", "items": items}:
             return _array(_conversion(items, records))
+        case {"type": "map", "values": values}:
+            return _map(_conversion(values, records))
     return None
 
 
@@ -124,6 +144,22 @@ def _array(item: Convert | None) -> Convert | None:
     if item is None:
         return None
     return lambda value: [item(each) for each in value] if isinstance(value, list) else value
+
+
+def _map(inner: Convert | None) -> Convert | None:
+    """Return what converts a map. Connect's converter writes one whose keys are no texts as a list of pairs."""
+    if inner is None:
+        return None
+
+    def with_its_values(value: object) -> object:
+        match value:
+            case dict():
+                return {key: inner(each) for key, each in value.items()}
+            case list() if all(isinstance(each, list) and len(each) == 2 for each in value):
+                return [[key, inner(each)] for key, each in value]
+        return value
+
+    return with_its_values
 
 
 def _optional(convert: Convert) -> Convert:

@@ -25,6 +25,15 @@ def halves(writes: Sequence[Write], suspects: Collection[DeadLetter]) -> tuple[l
     raise ValueError("there are fewer suspects")
 
 
+def in_two(writes: Sequence[Write]) -> tuple[list[Write], list[Write]] | None:
+    """Cut in the middle, or as near to it as what belongs together lets; None where all of it does."""
+    middle = len(writes) // 2
+    for index in sorted(range(1, len(writes)), key=lambda index: abs(index - middle)):
+        if not goes_on(writes[:index]):
+            return list(writes[:index]), list(writes[index:])
+    return None
+
+
 def by_partition(writes: Sequence[Write]) -> tuple[list[Write], list[Write]] | None:
     """Cut into half of the partitions and the others, a source topic's together; None where there is only one."""
     return _halved(writes, lambda write: write.assignment)

@@ -1,29 +1,41 @@
 """What the broker refuses stops nothing else: what is written instead of a transaction that was aborted.
 
 This keeps rules 7, 9 and 10 of transactions.py. The transaction is cut (cutting.py) until what is refused stands alone.
-Then an answer is left out, a dead letter is kept in the delay topic (kept_dead_letters.py), and a partition is given
-up, where others would wait for it. Whether they would is not guessed: a transaction of another one is committed.
+Then an answer or an outcome is left out, a dead letter is kept in the delay topic (kept_dead_letters.py), and a
+partition is given up, where others would wait for it. Whether they would is not guessed: a transaction of another one
+is committed.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 from consumer.core.ownership import Assignment, Ownership, Partition
-from consumer.kafka.facts import AnswersRefused, Dropped, Report, TransactionAborted
+from consumer.kafka.facts import AnswersRefused, Dropped, OutcomesRefused, Report, TransactionAborted
 from consumer.kafka.journal.commits import Commits
-from consumer.kafka.journal.cutting import by_partition, by_topic, halves, without_answers
+from consumer.kafka.journal.cutting import by_partition, by_topic, halves, in_two, without_answers
 from consumer.kafka.journal.kept_dead_letters import KeptDeadLetters
 from consumer.kafka.journal.partitions import Partitions
 from consumer.kafka.journal.producers import AbortedError, FencedError, OverranError, Producers, RefusedError
-from consumer.kafka.journal.writes import DeadLetter, Position, Write
+from consumer.kafka.journal.writes import DeadLetter, Keyed, Position, Write
 from consumer.kafka.topics.topics import RelayTopics
 
 MAX_PROBES = 2  # partitions that are asked whether the broker takes anything at all
 REFUSALS = 3  # of a partition, with others served in between, until it is given up
 # A coordinator answers in milliseconds; librdkafka asks again until the time-out where it says `unknown topic`.
 OFFSETS_AGAIN_S = 1.0
+
+
+def _without_outcome(write: Write) -> Write:
+    """Return a write of what was never pending without its outcome."""
+    match write:
+        case Position():
+            return replace(write, outcomes=())
+        case DeadLetter(key=None):
+            return replace(write, outcome=None)
+    return write
 
 
 class Refusals:
@@ -82,8 +94,8 @@ class Refusals:
             write for write in writes if isinstance(write, DeadLetter) and self._kept.topic_of(write) in error.topics
         ]
         if not suspects:
-            if not error.topics.isdisjoint(topics.outcomes for topics in self._topics.values()):
-                return None  # rule 9
+            if error.topics and error.topics <= {each.outcomes for each in self._topics.values()}:
+                return self._cut_outcomes(writes, error)
             of_offsets = not error.topics
             parts = by_topic(writes) if of_offsets else by_partition(writes)
             return self._refused_again(writes, error, of_offsets=of_offsets) if parts is None else list(parts)
@@ -94,6 +106,16 @@ class Refusals:
         if error.exact or len(named) == 1:
             return [self._kept.kept(writes, named, str(error))]
         return list(halves(writes, set(named)))
+
+    def _cut_outcomes(self, writes: list[Write], error: RefusedError) -> list[list[Write]] | None:
+        """Rule 9: only memory knows what Engage accepted, and intents are committed all the same."""
+        parts = by_partition(writes) or in_two(writes)
+        if parts is not None:
+            return list(parts)
+        if any(isinstance(write, Keyed) and write.outcome and write.key is not None for write in writes):
+            return None
+        self._report(OutcomesRefused(str(error)))
+        return [[_without_outcome(write) for write in writes]]
 
     def _refused_again(self, writes: list[Write], error: RefusedError, *, of_offsets: bool) -> list[list[Write]] | None:
         """Count a refusal of what stands alone: one partition, or one source topic where its offsets are refused.

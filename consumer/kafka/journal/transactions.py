@@ -30,8 +30,9 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
  9. A partition of which the broker takes nothing twice (it has lost its leader, or the copies that it needs) counts as
     refused, and so do its dead letters, where it is the dead-letter topic's (refusals.py). Several are tried together,
     as each attempt takes all of a transaction's time, and alone where no others can show that the broker takes
-    anything. Where it is the outcomes topic's, or that one refuses a record, all wait for it: actions that Engage
-    accepted cannot end without it, and a partition that is given up would send them again.
+    anything. Where it is the outcomes topic's, all wait for it, and so they do where that topic refuses an outcome:
+    actions that Engage accepted cannot end without it, and a partition that is given up would send them again. An
+    outcome of what was never pending ends none, and is left out.
 10. A request is answered in the transaction that carries it out, so it is carried out once. Where the control topic
     does not take the answer, nothing waits for it: the request stays open, and only what ends an action is written
     (refusals.py).

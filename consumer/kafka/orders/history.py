@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from consumer.core.ownership import Partition
 from consumer.events.deciding import Decision, decide
 from consumer.events.formats.formats import JSON, Awaiting, Formats
-from consumer.events.routing import Misrouted, Router
+from consumer.events.routing.results import Misrouted
+from consumer.events.routing.router import Router
 from consumer.kafka import clients
 from consumer.kafka.orders.matching import Contains, holder_of, is_about
 from consumer.kafka.orders.reading import STALLED_S, Span, StalledError, Tell, read

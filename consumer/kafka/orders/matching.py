@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from consumer.events.deciding import Decision
 from consumer.events.decoding import Undecodable, decode
-from consumer.events.routing import Misrouted, Routed, Several
+from consumer.events.routing.results import Misrouted, Routed, Several
 from consumer.kafka.records import SourceEvent
 
 Contains = Callable[[bytes | None], bool]

@@ -27,7 +27,7 @@ from consumer.core.ownership import Assignment, Partition
 from consumer.core.pauses import Scope
 from consumer.core.places import incarnation_at, item_at, offset_at
 from consumer.events.deciding import Ignored
-from consumer.events.routing import Misrouted
+from consumer.events.routing.results import Misrouted
 from consumer.kafka import clients, refused
 from consumer.kafka.control.control import CurrentPauses
 from consumer.kafka.orders.history import Search

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from consumer.core.pauses import Pause, Scope
 from consumer.events.deciding import Ignored
-from consumer.events.routing import Misrouted
+from consumer.events.routing.results import Misrouted
 from consumer.kafka.orders.history import FoundDeadLetter, FoundRecord, History
 from consumer.kafka.orders.matching import actions_of
 from consumer.kafka.topics.topics import RelayTopics

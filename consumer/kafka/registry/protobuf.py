@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,10 +14,10 @@ import grpc_tools
 from confluent_kafka.schema_registry import Schema
 from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer
 from confluent_kafka.schema_registry.serde import SchemaId
-from google.protobuf.descriptor import Descriptor, FileDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.type import latlng_pb2
@@ -25,7 +25,7 @@ from google.type import latlng_pb2
 from consumer.events.decoding import MAX_NESTING, TOO_DEEP, Undecodable
 from consumer.events.formats import debezium
 from consumer.events.formats.formats import Reader
-from consumer.events.formats.values import TooDeepError
+from consumer.events.formats.values import TooDeepError, as_json
 
 COMPILE_S = 30.0
 _FILE = "the-schema-itself.proto"
@@ -111,7 +111,47 @@ def _event(message: Message | None) -> object:
     """Return a message as JSON has it, by Protobuf's own mapping (`order_id` is `orderId`), defaults included."""
     if message is None:
         return None
-    return _without_empty(MessageToDict(message, always_print_fields_with_no_presence=True))
+    return _without_empty(_printed(message))
+
+
+def _printed(message: Message) -> dict[str, object]:
+    """Return a message by Protobuf's JSON mapping. A message in it that has none stays fields: one stops no event.
+
+    Those are an `Any` of a type that the schema does not have, a time beyond the year 9999, NaN in a `Struct`.
+    """
+    try:
+        return MessageToDict(message, always_print_fields_with_no_presence=True)
+    except (SerializeToJsonError, TypeError, ValueError):
+        messages = {field: value for field, value in message.ListFields() if _holds_messages(field)}
+        is_known = message.DESCRIPTOR.file.package == "google.protobuf"  # then its own mapping failed
+        if not messages and not is_known:
+            raise
+    rest = type(message)()
+    rest.CopyFrom(message)
+    for field in messages:
+        rest.ClearField(field.name)
+    fields = {each.json_name: _plain(value) for each, value in rest.ListFields()} if is_known else _printed(rest)
+    return {**fields, **{field.json_name: _printed_in(value) for field, value in messages.items()}}
+
+
+def _plain(value: object) -> object:
+    return as_json(list(value) if isinstance(value, MutableSequence) else value)
+
+
+def _holds_messages(field: FieldDescriptor) -> bool:
+    kind = field.message_type
+    if kind is not None and kind.GetOptions().map_entry:
+        kind = kind.fields_by_name["value"].message_type
+    return kind is not None
+
+
+def _printed_in(value: object) -> object:
+    match value:
+        case Message():
+            return _printed(value)
+        case Mapping():
+            return {str(key): _printed(each) for key, each in value.items()}
+    return [_printed(each) for each in cast("Sequence[Message]", value)]
 
 
 def _without_empty(value: object, depth: int = 0) -> object:

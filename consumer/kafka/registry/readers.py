@@ -4,14 +4,17 @@ Rules:
  1. A reader has all that it needs: its deserialiser asks the schemas that were fetched, and never the network.
  2. What a reader returns is JSON: values.py says what becomes of decimals, bytes and times. An enum of Protobuf is its
     name, and an empty text of Protobuf is null: it cannot tell it from one that was not set.
+ 3. A value that its logical type does not allow, as the time of a far end that means "never", is read as what it is
+    written as (https://avro.apache.org/docs/1.12.0/specification/#logical-types). One field stops no event.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, cast
 
 import fastavro.read
@@ -123,7 +126,34 @@ def _avro(fetched: Fetched) -> Reader:
 
 
 _SINGLE = "engage-relay-single"
+_Logical = Callable[..., object]
 fastavro.read.LOGICAL_READERS[f"float-{_SINGLE}"] = lambda value, *_: single(value)
+
+
+def _nanoseconds(zone: tzinfo | None) -> _Logical:
+    return lambda value, *_: (_EPOCH + timedelta(microseconds=value // 1000)).replace(tzinfo=zone)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+fastavro.read.LOGICAL_READERS["long-timestamp-nanos"] = _nanoseconds(UTC)
+fastavro.read.LOGICAL_READERS["long-local-timestamp-nanos"] = _nanoseconds(None)
+
+
+def _or_as_it_came(read: _Logical) -> _Logical:
+    """Return a reader of a logical type that leaves alone what it cannot read (rule 3)."""
+
+    def reads(value: object, *schema: object) -> object:
+        try:
+            return read(value, *schema)
+        except (ValueError, ArithmeticError):  # the year 292278994, the uuid "unknown"
+            return value
+
+    return reads
+
+
+fastavro.read.LOGICAL_READERS.update(
+    {name: _or_as_it_came(read) for name, read in fastavro.read.LOGICAL_READERS.items()}
+)
 
 
 def _with_single(schema: object) -> object:

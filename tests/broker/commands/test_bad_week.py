@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from consumer.commands.cli import app
-from consumer.events.routing import BUILT_IN_ROUTES
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
 from tests.support.engage import Engage
 from tests.support.events import event, order_id, publish
 from tests.support.relay_process import RelayProcess, configuration, written

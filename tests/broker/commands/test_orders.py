@@ -11,7 +11,9 @@ from typer.testing import CliRunner, Result
 from consumer.admin.orders import Orders
 from consumer.commands.cli import app
 from consumer.errors import AdoptionRefusedError
-from consumer.events.routing import BUILT_IN_ROUTES, Router, compile_routes
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
+from consumer.events.routing.router import Router
+from consumer.events.routing.routes import compile_routes
 from consumer.kafka.identity.adoption import adopt
 from consumer.kafka.orders.history import Search
 from consumer.kafka.orders.timeline import Timeline

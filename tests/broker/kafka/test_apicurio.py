@@ -14,7 +14,7 @@ from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.json_schema import JSONSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from consumer.config.registry import Registry
+from consumer.config.sections.registry import Registry
 from consumer.events.decoding import Undecodable
 from consumer.kafka.registry.client import ConfluentRegistry
 from consumer.kafka.registry.readers import reader_of

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from consumer.core.effects import ActionId, Save
 from consumer.core.ownership import Assignment
 from consumer.core.places import place_of
-from consumer.events.routing import Routed
+from consumer.events.routing.results import Routed
 from consumer.kafka import clients
 from consumer.kafka.dead_letters.redrive import Coordinates, DeadLetter, Redrive, Selection, redrive
 from consumer.kafka.dead_letters.redrive import dead_letters as list_dead_letters

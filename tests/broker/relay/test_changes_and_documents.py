@@ -6,7 +6,8 @@ import json
 import time
 from dataclasses import replace
 
-from consumer.events.routing import BUILT_IN_ROUTES, RouteRule
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
+from consumer.events.routing.rules import RouteRule
 from consumer.simulator import Moods
 from schemas.dead_letter import Reason
 from schemas.pending_action import OnUnknown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from consumer.core.places import item_at
-from consumer.events.routing import RouteRule
+from consumer.events.routing.rules import RouteRule
 from consumer.kafka.dead_letters.redrive import Selection, redrive
 from consumer.kafka.records import place_of_key
 from schemas.dead_letter import Reason

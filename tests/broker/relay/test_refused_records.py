@@ -17,8 +17,13 @@ from tests.support.waiting import until
 
 
 def set_policy(sandbox: Sandbox, policy: str) -> None:
-    entry = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, sandbox.topics.dead_letters, incremental_configs=[entry])
+    alter(sandbox, sandbox.topics.dead_letters, "cleanup.policy", policy)
+
+
+def alter(sandbox: Sandbox, topic: str | None, name: str, value: str) -> None:
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    assert topic is not None
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     sandbox.admin.incremental_alter_configs([resource])[resource].result(10)
 
 
@@ -55,6 +60,26 @@ def test_a_dead_letter_that_its_topic_refuses_stops_no_other_event_and_outlives_
             [b"garbage with a key", *(each.value for each in bad if each.value)]
         )
         assert {each.reason for each in books.dead_letters} == {Reason.UNDECODABLE}
+        assert [engage.events_of(order) for order in orders] == [[1]] * len(orders)
+
+
+@pytest.mark.long
+def test_what_engage_accepted_is_not_sent_again_because_its_outcome_is_refused(sandboxes: SandboxFactory) -> None:
+    """Its partition was given up and restored, so that it was in doubt and sent again, as long as the topic refused."""
+    sandbox = sandboxes(partitions=2)
+    orders = [order_id(n) for n in range(20)]
+    with Engage() as engage, Books(sandbox) as books:
+        for order in orders:
+            engage.submit(order)
+        with RelayThread(sandbox, engage.url) as relay:
+            alter(sandbox, sandbox.topics.outcomes, "max.message.bytes", "100")
+            publish_raw(sandbox, [Raw(order.encode(), event(order)) for order in orders])
+            until(lambda: any(engage.events_of(order) for order in orders), "Engage accepts some")
+            name = "engage_relay_transactions_aborted_total"
+            refused = relay.registry.get_sample_value(name) or 0
+            until(lambda: (relay.registry.get_sample_value(name) or 0) >= refused + 6, "they are refused again")
+            alter(sandbox, sandbox.topics.outcomes, "max.message.bytes", "1048588")
+            books.wait_until_settled()
         assert [engage.events_of(order) for order in orders] == [[1]] * len(orders)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from consumer.core.ledger.answers import MIN_TRIES
-from consumer.events.routing import BUILT_IN_ROUTES
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
 from schemas.dead_letter import Reason
 from tests.support.books import Books
 from tests.support.engage import Asked, Engage, Reply, ScriptedEngage, tagged_order

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from consumer.config.registry import Registry
+from consumer.config.sections.registry import Registry
 from consumer.core.clock import steady_clock
 from consumer.events.formats.formats import Formats, TopicFormat
 from consumer.kafka.registry.client import ConfluentRegistry

@@ -19,7 +19,7 @@ import pytest
 import trustme
 
 from consumer.commands import checks
-from consumer.config.settings import load
+from consumer.config.loading import load
 from consumer.core.requests import Request
 from consumer.kafka.control.records import request_key, request_value
 from schemas.dead_letter import Reason

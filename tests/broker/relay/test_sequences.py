@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.events.routing import BUILT_IN_ROUTES
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
 from consumer.kafka.outcomes.outcomes import read_outcome
 from schemas.outcome import Outcome
 from tests.broker.commands.test_guards import stopped

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from consumer.admin.fleet import Instance, View
 from consumer.admin.status import Identity, status_of
-from consumer.telemetry.metrics import PartitionFigures
+from consumer.telemetry.snapshot import PartitionFigures
 from tests.unit.admin import status_sample
 
 

@@ -8,8 +8,8 @@ import random
 from consumer.admin.status import Status, status_of
 from consumer.core.ledger.book import AGE_SLOT_S
 from consumer.core.ledger.entries import State
-from consumer.telemetry.metrics import ConnectionFigures, DeadLettered, Halt, PartitionFigures, Snapshot
 from consumer.telemetry.rolling import Flow, History
+from consumer.telemetry.snapshot import ConnectionFigures, DeadLettered, Halt, PartitionFigures, Snapshot
 from schemas.dead_letter import Reason
 
 NOW = 1_795_608_000.0  # 2026-11-25T12:00:00Z

@@ -15,12 +15,12 @@ from prometheus_client import CollectorRegistry
 from consumer.admin import orders as admin_orders
 from consumer.admin.orders import Answer, NotLookedUp, Orders
 from consumer.admin.server import AdminServer, Health
-from consumer.events.routing import Router
+from consumer.events.routing.router import Router
 from consumer.kafka.orders.history import Search
 from consumer.kafka.orders.lookup import Nothing, WrongQuestionError
 from consumer.kafka.orders.timeline import At, Entry, Searched, Step, Timeline
-from consumer.telemetry.metrics import Snapshot
 from consumer.telemetry.rolling import Flow
+from consumer.telemetry.snapshot import Snapshot
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 SEARCH = Search(properties={}, router=cast("Router", None), dead_letter_topics=())

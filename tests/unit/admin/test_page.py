@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.admin.chart import Line, chart, nice
-from consumer.admin.page import MAX_PARTITIONS, page
+from consumer.admin.page import MAX_CONNECTIONS, MAX_PARTITIONS, page
 from consumer.admin.status import Status, status_of
-from consumer.telemetry.metrics import ConnectionFigures, DeadLettered, Halt, PartitionFigures, Snapshot
 from consumer.telemetry.rolling import Flow
+from consumer.telemetry.snapshot import ConnectionFigures, DeadLettered, Halt, PartitionFigures, Snapshot
 from schemas.dead_letter import Reason
 from tests.unit.admin import status_sample
 from tests.unit.admin.status_sample import NOW
@@ -180,6 +180,18 @@ def test_of_very_many_partitions_those_with_most_to_read_are_shown_and_the_other
     text = section(read(told(Snapshot(at=NOW, partitions=many, lag={("orders", 777): 5}))), "Partitions owned: 1,000")
     assert "orders[777] open 1 5" in text
     assert f"and {1000 - MAX_PARTITIONS} more" in text
+
+
+def test_of_very_many_connections_those_in_trouble_are_shown_first_and_the_others_are_counted() -> None:
+    refused = ConnectionFigures(suspended=True, halt=Halt("Engage refuses its API key (401)", NOW - 60, suspended=True))
+    many = {f"shop-{number:03}": refused if number > 990 else ConnectionFigures() for number in range(1000)}
+    shown = read(told(Snapshot(at=NOW, connections=many)))
+    text = section(shown, "Connections")
+    assert text.index("shop-991 suspended") < text.index("shop-999 suspended") < text.index("shop-000 open")
+    assert f"and {1000 - MAX_CONNECTIONS} more" in text
+    assert "Connection shop-995 is suspended" in shown.text
+    assert "Connection shop-996 is suspended" not in shown.text
+    assert "4 more connections are suspended" in shown.text
 
 
 # -- safely -----------------------------------------------------------------------------------------------------

@@ -8,20 +8,23 @@ import json
 import socket
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from consumer.admin import server
 from consumer.admin.server import HEARTBEAT_LIMITS_S, AdminServer, Health, Heartbeats, not_alive, not_ready, rather_html
 from consumer.admin.status import Status
 from consumer.errors import ListenError
-from consumer.telemetry.metrics import Metrics, Snapshot, Thread
+from consumer.telemetry.metrics import Metrics, Thread
 from consumer.telemetry.rolling import Flow
+from consumer.telemetry.snapshot import Snapshot
+from tests.support.waiting import until
 from tests.unit.admin import status_sample
 
 WELL = Health(heartbeat_ages_s={"event_loop": 0.5, "consumer": 0.5}, joined=True)
@@ -369,6 +372,67 @@ def test_a_slow_client_is_cut_off_in_the_end(monkeypatch: pytest.MonkeyPatch) ->
             assert b"200" not in remaining(slow)
     finally:
         admin.close()
+
+
+class Slow(Collector):
+    """Takes as long as it is told, and tells how many ask it at once."""
+
+    def __init__(self) -> None:
+        self.asked, self.answer = threading.Event(), threading.Event()
+        self.at_once, self.most_at_once = 0, 0
+
+    def collect(self) -> Iterable[Metric]:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.asked.set()
+        self.answer.wait(10)
+        self.at_once -= 1
+        return []
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+
+def test_an_answer_that_takes_longer_than_a_client_may_is_given_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    look = server._Server.service_actions
+
+    def counted(of: server._Server) -> None:
+        nonlocal looks
+        looks += 1
+        look(of)
+
+    monkeypatch.setattr(server, "CHECK_S", 0.01)
+    monkeypatch.setattr(server._Server, "service_actions", counted)
+    registry, slow = CollectorRegistry(), Slow()
+    registry.register(slow)
+    admin = AdminServer(("127.0.0.1", 0), registry, lambda: WELL, NOTHING, connection_s=0.05)
+    admin.start()
+    try:
+        with socket.create_connection(("127.0.0.1", admin.port), timeout=10) as client:
+            client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            assert slow.asked.wait(10)
+            before = looks
+            until(lambda: looks > before + 10, "connections that are too old were looked for, ten times")
+            slow.answer.set()
+            assert b" 200 " in remaining(client).partition(b"\r\n")[0]
+    finally:
+        slow.answer.set()
+        admin.close()
+
+
+def test_one_scrape_is_made_at_a_time(process: Process) -> None:
+    slow = Slow()
+    process.registry.register(slow)
+    with process.connect() as first, process.connect() as second:
+        first.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert slow.asked.wait(10)
+        second.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert process.ask("/healthz")[0] == 200
+        slow.answer.set()
+        assert b" 200 " in remaining(first).partition(b"\r\n")[0]
+        assert b" 200 " in remaining(second).partition(b"\r\n")[0]
+    assert slow.most_at_once == 1
 
 
 def test_no_request_is_logged(process: Process, capfd: pytest.CaptureFixture[str]) -> None:

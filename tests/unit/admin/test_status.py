@@ -12,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from consumer.admin.status import AGE_LIMITS_S, Status, age_label, ages, duration, now_of, number, rate, status_of
+from consumer.admin.status import (
+    AGE_LIMITS_S,
+    Status,
+    age_label,
+    ages,
+    connections_in_brief,
+    duration,
+    now_of,
+    number,
+    rate,
+    status_of,
+)
 from consumer.core.effects import ActionId, LiveAction, NewAction, Poll, Send
 from consumer.core.ledger.book import AGE_SLOT_S
 from consumer.core.ledger.ledger import Ledger
@@ -20,8 +31,9 @@ from consumer.core.ledger.waits import Policy
 from consumer.core.outcomes import Accepted, NotReady, Ready, Rejected
 from consumer.core.ownership import Assignment
 from consumer.core.pauses import Pause
-from consumer.telemetry.metrics import ConnectionFigures, DeadLettered, Halt, Metrics, PartitionFigures, Snapshot
+from consumer.telemetry.metrics import Metrics
 from consumer.telemetry.rolling import GROWTH, SLICE_S, SLICES, Flow, History, Slice, quantile
+from consumer.telemetry.snapshot import ConnectionFigures, DeadLettered, Halt, PartitionFigures, Snapshot
 from schemas.dead_letter import Reason
 from tests.unit.admin import status_sample
 
@@ -416,3 +428,13 @@ def test_every_age_has_a_name() -> None:
         "6 h to 1 d",
         "1 d and older",
     ]
+
+
+def test_many_connections_are_told_in_a_few_words() -> None:
+    refused = ConnectionFigures(suspended=True)
+    many = {f"shop-{number}": refused if number < 7 else ConnectionFigures() for number in range(1000)}
+    assert connections_in_brief(told(Snapshot(at=NOW, connections=many))) == (
+        "993 open, shop-0 suspended, shop-1 suspended, shop-2 suspended, shop-3 suspended, shop-4 suspended, "
+        "2 more in trouble"
+    )
+    assert connections_in_brief(told(Snapshot(at=NOW, connections={"acme": ConnectionFigures()}))) == "1 open"

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from consumer.commands.cli import app
 from consumer.commands.platforms import CANONICAL, platforms
-from consumer.config.settings import load
+from consumer.config.loading import load
 
 ENVIRONMENT = {
     "KAFKA_BOOTSTRAP_SERVERS": "localhost:9092",

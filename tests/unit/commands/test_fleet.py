@@ -15,7 +15,7 @@ from consumer.admin import fleet, server
 from consumer.admin.server import AdminServer, Health
 from consumer.admin.status import Identity
 from consumer.commands.status.fleet import COLUMNS
-from consumer.telemetry.metrics import PartitionFigures
+from consumer.telemetry.snapshot import PartitionFigures
 from tests.unit.admin import status_sample
 from tests.unit.commands.calling import called, json_lines
 
@@ -61,7 +61,7 @@ def test_all_instances_are_shown_side_by_side(start: Start) -> None:
     assert [each["instance"] for each in shown] == ["relay-0", "relay-1"]
     assert {each["group"] for each in shown} == {"engage-relay"}
     assert [each["partitions"] for each in shown] == ["4", "2"]
-    assert shown[0]["connections"] == "dach open, nordics open, outlet suspended"
+    assert shown[0]["connections"] == "2 open, outlet suspended"
 
 
 def test_what_to_look_at_is_said_once_with_the_instances_that_say_it_and_then_all_figures_together(

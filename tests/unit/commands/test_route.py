@@ -104,6 +104,22 @@ def test_a_name_that_no_action_can_have_is_an_invalid_event(name: object, why: s
     assert str(row["detail"]).startswith(why)
 
 
+@pytest.mark.parametrize(
+    ("event", "note"),
+    [
+        ({**SHIPPED, "type": "order.shiped"}, "its type is nearly order.shipped"),
+        ({**SHIPPED, "type": "Order.Cancelled "}, "its type is nearly order.cancelled"),
+        ({"schema": None, "payload": SHIPPED}, "it looks like Kafka Connect's envelope"),
+        ({"type": "price.changed"}, None),
+        ({"type": 7}, None),
+    ],
+)
+def test_what_an_ignored_event_may_have_been_meant_as_is_noted(event: object, note: str | None) -> None:
+    """Nothing is wrong with it, so nobody would ever look at it again."""
+    (row,) = json_lines(called("route", "-", "--json", stdin=json.dumps(event)))
+    assert row["note"] is None if note is None else str(row["note"]).startswith(note)
+
+
 def test_an_event_that_no_route_takes_is_ignored_with_code_0() -> None:
     result = called("route", "-", "--json", stdin='{"type": "price.changed"}')
     assert result.exit_code == 0

@@ -24,8 +24,8 @@ from consumer.admin.server import AdminServer, Health
 from consumer.admin.status import Status, status_of
 from consumer.commands.status import display as status_display
 from consumer.errors import ExitCode
-from consumer.telemetry.metrics import ConnectionFigures, PartitionFigures, Snapshot
 from consumer.telemetry.rolling import Flow
+from consumer.telemetry.snapshot import ConnectionFigures, PartitionFigures, Snapshot
 from tests.unit.admin import status_sample
 from tests.unit.commands.calling import called, json_lines
 
@@ -169,6 +169,16 @@ def test_no_id_is_folded_or_cut_however_narrow_the_terminal_is(width: int) -> No
     assert "denmark-outlet-and-seconds" in text
     assert "invalid_event" in text
     assert max(map(len, text.splitlines())) <= width
+
+
+def test_of_very_many_connections_the_terminal_shows_those_in_trouble() -> None:
+    many = {f"shop-{number}": ConnectionFigures() for number in range(1000)}
+    snapshot = replace(status_sample.snapshot(), connections={**status_sample.snapshot().connections, **many})
+    console = Console(file=(screen := io.StringIO()), width=120)
+    console.print(status_display.drawn(status_of((snapshot, status_sample.flow()), version="0", age_s=0.4), console))
+    assert "outlet" in screen.getvalue()
+    assert "and 991 more" in screen.getvalue()
+    assert len(screen.getvalue().splitlines()) < 60
 
 
 def test_a_partition_of_a_removed_source_is_no_ordinary_one() -> None:

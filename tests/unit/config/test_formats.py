@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from consumer.config.files import unreadable
-from consumer.config.settings import Settings, load
+from consumer.config.loading import load
+from consumer.config.settings import Settings
 from consumer.errors import ConfigurationError
 
 LEAST: dict[str, Any] = {

@@ -9,16 +9,11 @@ from hypothesis import strategies as st
 
 from consumer.demo.story import ACTIONS, EVENT_NUMBER, ROUTES, Event, tell
 from consumer.events.decoding import Undecodable, decode
-from consumer.events.routing import (
-    BUILT_IN_ROUTES,
-    Misrouted,
-    Routed,
-    Router,
-    RouteRule,
-    Several,
-    Unrouted,
-    compile_routes,
-)
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
+from consumer.events.routing.results import Misrouted, Routed, Several, Unrouted
+from consumer.events.routing.router import Router
+from consumer.events.routing.routes import compile_routes
+from consumer.events.routing.rules import RouteRule
 from consumer.kafka.records import SourceEvent
 from schemas.dead_letter import Reason
 from schemas.pending_action import WithDocument

@@ -11,9 +11,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from typer.testing import CliRunner
 
 from consumer.commands.cli import app
-from consumer.config.settings import load
+from consumer.config.loading import load
 from consumer.errors import ExitCode
-from consumer.telemetry.metrics import ConnectionFigures, Metrics, Snapshot
+from consumer.telemetry.metrics import Metrics
+from consumer.telemetry.snapshot import ConnectionFigures, Snapshot
 from schemas.dead_letter import Reason
 from schemas.order_event import OrderEvent
 

@@ -10,7 +10,9 @@ import pytest
 from consumer.commands.routing.route import judged
 from consumer.config.settings import Settings
 from consumer.events.facts import digest_of
-from consumer.events.routing import Routed, RouteRule, notes_on
+from consumer.events.routing.notes import notes_on
+from consumer.events.routing.results import Routed
+from consumer.events.routing.rules import RouteRule
 from consumer.kafka.records import SourceEvent
 
 Event = Mapping[str, object]

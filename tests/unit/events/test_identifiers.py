@@ -68,6 +68,11 @@ def test_no_server_climbs_out_of_an_id_that_passes(raw_id: str, decodings: int) 
         ("АВС-1", "has letters of another alphabet that look like Latin ones"),  # noqa: RUF001 - Cyrillic
         ("Α-1", "has letters of another alphabet that look like Latin ones"),  # noqa: RUF001 - Greek
         ("Заказ-1", None),
+        *(
+            (each, "is a whole value as a converter writes it: json() reads one of JSON")
+            for each in ('"A-1"', '{"id":1}', '["A-1"]', "Struct{id=A-1}", '{"schema":{},"payload":"A-1"}')
+        ),
+        *((each, None) for each in ('A-1"', "{A-1", "A[1]")),
         ("undefined", "is a word that programs write for what is not there"),
         ("null", "is a word that programs write for what is not there"),
         ("[object Object]", "is a word that programs write for what is not there"),

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from consumer.events.routing import BUILT_IN_ROUTES, RouteRule
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
+from consumer.events.routing.rules import RouteRule
 from consumer.events.sequences import may_lose_a_parcel, wrong_steps, wrong_superseding
 
 

@@ -13,7 +13,7 @@ from consumer.core.parking import cost_of
 from consumer.core.places import place_of
 from consumer.core.sequences import Sequences, mark_of
 from consumer.events.facts import digest_of
-from consumer.events.routing import Routed
+from consumer.events.routing.results import Routed
 from consumer.kafka.parking.live_records import Kept, LiveRecords, Room
 from consumer.kafka.records import SourceEvent, action_key, new_action, pending_value
 from schemas.pending_action import FromJob

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from consumer.events.deciding import Ignored
-from consumer.events.routing import Misrouted, Routed, Several
+from consumer.events.routing.results import Misrouted, Routed, Several
 from consumer.kafka.orders.history import FoundDeadLetter, FoundEvent, FoundRecord, History
 from consumer.kafka.orders.matching import holder_of, is_about
 from consumer.kafka.orders.timeline import Timeline, timeline_of

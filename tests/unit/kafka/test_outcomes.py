@@ -9,7 +9,7 @@ import pytest
 from consumer.core.effects import ActionId, GiveUp, Times
 from consumer.core.ownership import Assignment
 from consumer.core.places import place_of
-from consumer.events.routing import Routed
+from consumer.events.routing.results import Routed
 from consumer.kafka.outcomes.outcomes import Ended, EndedAction, EndedEvent, OutcomeRecord, read_outcome, record_of
 from consumer.kafka.records import (
     SourceEvent,

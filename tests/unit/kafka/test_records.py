@@ -29,7 +29,7 @@ from consumer.core.ownership import Assignment
 from consumer.core.places import MAX_OFFSET, incarnation_at, item_at, offset_at, place_of
 from consumer.events.deciding import redriven_elsewhere
 from consumer.events.numbers import read_exactly, written
-from consumer.events.routing import Routed
+from consumer.events.routing.results import Routed
 from consumer.kafka.records import (
     SourceEvent,
     Unreadable,

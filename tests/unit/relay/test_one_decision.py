@@ -22,7 +22,7 @@ from consumer.core.ledger.waits import Policy
 from consumer.core.ownership import Assignment
 from consumer.events.formats.formats import JSON as JSON_EVERYWHERE
 from consumer.events.formats.formats import Formats
-from consumer.events.routing import Routed
+from consumer.events.routing.results import Routed
 from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import DeadLetter, Item, Put, Write
 from consumer.kafka.records import SourceEvent

@@ -16,7 +16,10 @@ from consumer.core.ownership import Assignment
 from consumer.core.places import place_of
 from consumer.core.repeats import Repeats
 from consumer.events.facts import digest_of
-from consumer.events.routing import BUILT_IN_ROUTES, Router, RouteRule, compile_routes
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
+from consumer.events.routing.router import Router
+from consumer.events.routing.routes import compile_routes
+from consumer.events.routing.rules import RouteRule
 from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import Position, Put, Write
 from consumer.kafka.outcomes.outcomes import EndedAction, record_of

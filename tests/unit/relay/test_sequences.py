@@ -14,7 +14,9 @@ from consumer.core.ledger.waits import Policy
 from consumer.core.ownership import Assignment
 from consumer.core.repeats import Repeats
 from consumer.core.sequences import SentStep, Sequences
-from consumer.events.routing import BUILT_IN_ROUTES, Router, compile_routes
+from consumer.events.routing.canonical import BUILT_IN_ROUTES
+from consumer.events.routing.router import Router
+from consumer.events.routing.routes import compile_routes
 from consumer.kafka.facts import Read
 from consumer.kafka.journal.writes import Position, Put, Tombstone, Write
 from consumer.kafka.outcomes.outcomes import EndedAction, record_of

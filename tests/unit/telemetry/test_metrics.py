@@ -11,47 +11,18 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.core.outcomes import Accepted, DocumentTaken, InDoubt, NotReady, Ready, SendOutcome, Throttled
-from consumer.core.poll_plan import Figures
 from consumer.events.deciding import Ignoring
-from consumer.telemetry.metrics import PREFIX, ConnectionFigures, Metrics, Snapshot, Thread
+from consumer.telemetry.metrics import MAX_STARTED, Metrics, Thread
+from consumer.telemetry.names import PREFIX
+from consumer.telemetry.snapshot import ConnectionFigures, Snapshot
 from schemas.dead_letter import Reason
+from tests.unit.telemetry.scrapes import broker, series, value
 
 ACTION = "ConfirmShipment"
 
 
-@pytest.fixture
-def registry() -> CollectorRegistry:
-    return CollectorRegistry()
-
-
-@pytest.fixture
-def metrics(registry: CollectorRegistry) -> Metrics:
-    return Metrics(registry)
-
-
-def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
-    return registry.get_sample_value(PREFIX + name, labels)
-
-
-def series(registry: CollectorRegistry, name: str) -> set[tuple[str, ...]]:
-    """The label values of every series of a metric."""
-    return {
-        tuple(sample.labels.values())
-        for family in registry.collect()
-        for sample in family.samples
-        if sample.name == PREFIX + name
-    }
-
-
 def scraped(registry: CollectorRegistry) -> dict[str, Metric]:
     return {each.name: each for each in text_string_to_metric_families(generate_latest(registry).decode())}
-
-
-def broker(node: int, source: str = "learned", **figures: object) -> dict[str, object]:
-    return {"nodeid": node, "source": source, "rtt": {"cnt": 0, "p50": 0, "p99": 0}, **figures}
-
-
-# -- names ------------------------------------------------------------------------------------------------------
 
 
 def ours(registry: CollectorRegistry) -> list[Metric]:
@@ -89,9 +60,6 @@ def test_partitions_are_a_label_of_the_lag_alone(registry: CollectorRegistry, me
     metrics.publish(Snapshot(partitions_owned=1, lag={("orders", 0): 1}))
     with_partition = {s.name for f in registry.collect() for s in f.samples if "partition" in s.labels}
     assert with_partition == {PREFIX + "consumer_lag_records"}
-
-
-# -- from the first moment --------------------------------------------------------------------------------------
 
 
 def test_a_first_scrape_names_every_metric_that_a_later_one_holds(
@@ -156,7 +124,18 @@ def test_what_the_configuration_foretells_starts_at_zero(registry: CollectorRegi
     assert generate_latest(registry).decode().count("\n") == before
 
 
-# -- facts ------------------------------------------------------------------------------------------------------
+def test_of_many_connections_only_what_an_alert_misses_starts_at_zero(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    shops = [f"shop-{n}" for n in range(MAX_STARTED + 1)]
+    metrics.expect(topics=["orders"], connections=shops, routes=[("shipped", ACTION)])
+
+    assert value(registry, "actions_answered_total", connection="shop-7", action=ACTION, outcome="accepted") == 0
+    of_one = [line for line in generate_latest(registry).decode().splitlines() if "shop-7" in line]
+    assert len(of_one) == 1
+
+    metrics.poll_answered("shop-7", DocumentTaken(None))
+    assert value(registry, "polls_answered_total", connection="shop-7", outcome="document_taken") == 1
 
 
 def test_each_fact_is_counted_under_its_labels(registry: CollectorRegistry, metrics: Metrics) -> None:
@@ -195,7 +174,7 @@ def test_an_event_from_yesterday_differs_from_one_of_an_hour_ago(registry: Colle
     metrics.accepted("default", ACTION, 80_000, 0.2)
     assert value(registry, "event_to_accepted_seconds_bucket", connection="default", action=ACTION, le="3600.0") == 1
     assert value(registry, "event_to_accepted_seconds_bucket", connection="default", action=ACTION, le="86400.0") == 2
-    assert value(registry, "tag_ready_to_accepted_seconds_bucket", connection="default", action=ACTION, le="0.25") == 2
+    assert value(registry, "tag_ready_to_accepted_seconds_bucket", connection="default", le="0.25") == 2
 
 
 def test_a_sender_whose_clock_is_ahead_does_not_make_a_sum_fall(registry: CollectorRegistry, metrics: Metrics) -> None:
@@ -212,110 +191,9 @@ def test_statuses_that_nobody_registered_are_one_series(registry: CollectorRegis
     assert value(registry, "requests_total", connection="default", call="job", status="other") == 3
 
 
-# -- states -----------------------------------------------------------------------------------------------------
-
-
-def test_a_scrape_shows_the_last_snapshot(registry: CollectorRegistry, metrics: Metrics) -> None:
-    metrics.publish(Snapshot(overdue=99))
-    metrics.publish(
-        Snapshot(
-            pending={"waiting": 5, "sending": 1},
-            overdue=2,
-            in_doubt=1,
-            journal_backlog=7,
-            paused=True,
-            rate_limit_share=0.25,
-            partitions_owned=3,
-            lag={("orders", 0): 10},
-            connections={"acme": ConnectionFigures(requests_per_second=12.25, suspended=True)},
-        )
-    )
-    assert value(registry, "pending_actions", state="waiting") == 5
-    assert value(registry, "pending_actions", state="sending") == 1
-    assert value(registry, "overdue_actions") == 2
-    assert value(registry, "in_doubt_actions") == 1
-    assert value(registry, "journal_backlog_writes") == 7
-    assert value(registry, "source_paused") == 1
-    assert value(registry, "rate_limit_share_ratio") == 0.25
-    assert value(registry, "partitions_owned") == 3
-    assert value(registry, "consumer_lag_records", topic="orders", partition="0") == 10
-    assert value(registry, "connection_suspended", connection="acme") == 1
-    assert value(registry, "connection_cooling_down", connection="acme") == 0
-    assert value(registry, "connection_requests_per_second", connection="acme") == 12.25
-
-
-def test_what_was_learnt_of_a_connection_is_shown(registry: CollectorRegistry, metrics: Metrics) -> None:
-    plan = Figures(median_s=2.0, p95_s=7.5, polls=2.25, lateness_s=0.75, seen_lateness_s=0.8, price=1.5)
-    metrics.publish(Snapshot(connections={"acme": ConnectionFigures(plan=plan), "fixed": ConnectionFigures()}))
-    assert value(registry, "processing_seconds", connection="acme", percentile="50") == 2.0
-    assert value(registry, "processing_seconds", connection="acme", percentile="95") == 7.5
-    assert value(registry, "planned_polls", connection="acme") == 2.25
-    assert value(registry, "planned_lateness_seconds", connection="acme") == 0.75
-    assert value(registry, "found_lateness_seconds", connection="acme") == 0.8
-    assert value(registry, "planned_polls_per_late_second", connection="acme") == 1.5
-    assert series(registry, "planned_polls") == {("acme",)}
-
-
-def test_dead_letters_that_wait_are_shown_once_they_were_counted(registry: CollectorRegistry, metrics: Metrics) -> None:
-    metrics.publish(Snapshot())
-    assert series(registry, "dead_letters_waiting") == set()
-    metrics.dead_letters_waiting({"orders": 3, "returns": 0})
-    metrics.publish(Snapshot())
-    assert value(registry, "dead_letters_waiting", topic="orders") == 3
-    assert value(registry, "dead_letters_waiting", topic="returns") == 0
-
-
-def test_the_lag_of_a_revoked_partition_disappears(registry: CollectorRegistry, metrics: Metrics) -> None:
-    metrics.publish(Snapshot(lag={("orders", 0): 10, ("orders", 1): 20}))
-    metrics.publish(Snapshot(lag={("orders", 1): 21}))
-    assert series(registry, "consumer_lag_records") == {("orders", "1")}
-
-
 def test_a_heartbeat_grows_older_although_no_snapshot_comes(registry: CollectorRegistry, metrics: Metrics) -> None:
     age: dict[Thread, float] = {"event_loop": 1.0}
     metrics.watch_heartbeats(lambda: age)
     assert value(registry, "heartbeat_age_seconds", thread="event_loop") == 1
     age["event_loop"] = 40.0
     assert value(registry, "heartbeat_age_seconds", thread="event_loop") == 40
-
-
-# -- librdkafka -------------------------------------------------------------------------------------------------
-
-
-def test_a_brokers_round_trip_is_in_seconds(registry: CollectorRegistry, metrics: Metrics) -> None:
-    rtt = {"cnt": 9, "p50": 1500, "p99": 250_000}
-    metrics.librdkafka_statistics("producer", {"brokers": {"b:9092/3": broker(3, rtt=rtt)}})
-    labels = {"client": "producer", "broker": "3"}
-    assert value(registry, "librdkafka_broker_rtt_median_seconds", **labels) == pytest.approx(0.0015)
-    assert value(registry, "librdkafka_broker_rtt_p99_seconds", **labels) == pytest.approx(0.25)
-
-
-def test_a_window_without_a_round_trip_is_not_a_fast_one(registry: CollectorRegistry, metrics: Metrics) -> None:
-    metrics.librdkafka_statistics("producer", {"brokers": {"b:9092/3": broker(3)}})
-    assert series(registry, "librdkafka_broker_rtt_median_seconds") == set()
-
-
-def test_bootstrap_servers_share_a_label_and_the_coordinator_has_its_own(
-    registry: CollectorRegistry, metrics: Metrics
-) -> None:
-    statistics = {
-        "brokers": {
-            "a:9092/bootstrap": broker(-1, "configured", rxerrs=1),
-            "b:9092/bootstrap": broker(-1, "configured", rxerrs=2),
-            "b:9092/1": broker(1, rxerrs=4),
-            "GroupCoordinator": broker(1, "logical", rxerrs=8),
-        }
-    }
-    metrics.librdkafka_statistics("consumer", statistics)
-    name = "librdkafka_broker_receive_errors_total"
-    assert value(registry, name, client="consumer", broker="bootstrap") == 3
-    assert value(registry, name, client="consumer", broker="1") == 4
-    assert value(registry, name, client="consumer", broker="coordinator") == 8
-
-
-@pytest.mark.parametrize("statistics", [{}, {"brokers": []}, {"brokers": {"x": 1}}, {"brokers": {"x": {"rtt": 1}}}])
-def test_statistics_of_another_shape_do_no_harm(
-    registry: CollectorRegistry, metrics: Metrics, statistics: dict[str, object]
-) -> None:
-    metrics.librdkafka_statistics("consumer", statistics)
-    generate_latest(registry)

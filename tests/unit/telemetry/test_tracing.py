@@ -17,7 +17,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 from consumer import __version__, logs
-from consumer.config.settings import Settings, load
+from consumer.config.loading import load
+from consumer.config.settings import Settings
 from consumer.core.effects import ActionId, GiveUp, Job, Poll, Send, Times
 from consumer.core.outcomes import (
     Accepted,
@@ -43,7 +44,8 @@ from consumer.core.ownership import Assignment
 from consumer.engage.client import EngageClient
 from consumer.engage.http import Origin
 from consumer.errors import ConfigurationError
-from consumer.events.routing import Misrouted, Routed, trace_context
+from consumer.events.routing.results import Misrouted, Routed
+from consumer.events.trace_context import trace_context
 from consumer.kafka.records import SourceEvent, new_action, trace_context_of
 from consumer.run import tracing_asked_for
 from consumer.telemetry.tracing import Tracing
@@ -513,8 +515,8 @@ def python(program: str, *arguments: str, **environ: str) -> subprocess.Complete
 
 def test_when_off_nothing_of_opentelemetry_is_imported() -> None:
     program = (
-        "import os, sys; from consumer import cli, run; from consumer.config import settings;"
-        "assert run.tracing_asked_for(settings.load(None, os.environ), float) is None;"
+        "import os, sys; from consumer import cli, run; from consumer.config import loading;"
+        "assert run.tracing_asked_for(loading.load(None, os.environ), float) is None;"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
     )
     ended = python(program)

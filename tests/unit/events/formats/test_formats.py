@@ -324,6 +324,26 @@ def test_absent_and_null_columns_stay_so(op: str) -> None:
     assert change({"id": 1, "total": None}, op)["after"] == {"id": 1, "total": None}
 
 
+def test_the_values_of_a_map_are_converted() -> None:
+    decimals = {"type": "bytes", "name": "org.apache.kafka.connect.data.Decimal", "parameters": {"scale": "2"}}
+    schema = {"type": "struct", "fields": [{"field": "by_sku", "type": "map", "values": decimals}]}
+    for by_sku in ({"a": unscaled(19900)}, [[7, unscaled(19900)]]):
+        found = read(json.dumps({"schema": schema, "payload": {"by_sku": by_sku}}).encode(), format="debezium")
+        assert b"199.00" in written(found)
+
+
+UNAVAILABLE = "__debezium_unavailable_value"
+
+
+@pytest.mark.parametrize("value", [UNAVAILABLE, base64.b64encode(UNAVAILABLE.encode()).decode(), [UNAVAILABLE]])
+def test_a_column_that_the_database_did_not_send_is_null_and_never_a_text_for_a_customer(value: object) -> None:
+    row = {"id": 1, "note": value, "text": f"{UNAVAILABLE} is a word"}
+    known = {**row, "note": None}
+    event = {"before": None, "after": row, "op": "u"}
+    assert read(json.dumps(event).encode(), format="debezium") == {**event, "after": known}
+    assert read(json.dumps({"schema": None, "payload": row}).encode(), format="debezium") == known
+
+
 def test_a_deletion_has_no_row_after_it() -> None:
     event = change(None, "d", before={"id": 1, "total": unscaled(-1)})
     assert event["op"] == "d"

@@ -11,7 +11,7 @@ from confluent_kafka import Message, Producer, TopicPartition
 from consumer.core.clock import steady_clock
 from consumer.core.effects import Times
 from consumer.core.ownership import Assignment
-from consumer.events.routing import Routed
+from consumer.events.routing.results import Routed
 from consumer.kafka.journal.transactions import Transactions
 from consumer.kafka.journal.writes import Begin, Position, Put, Tombstone
 from consumer.kafka.outcomes.outcomes import EndedAction

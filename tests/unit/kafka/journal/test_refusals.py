@@ -9,11 +9,13 @@ from unittest.mock import Mock
 import pytest
 
 from consumer.core.ownership import Assignment
-from consumer.kafka.facts import Dropped, GivenUp
+from consumer.kafka.facts import Dropped, GivenUp, OutcomesRefused
 from consumer.kafka.journal.batch import Batch
 from consumer.kafka.journal.producers import OverranError, RefusedError
 from consumer.kafka.journal.refusals import OFFSETS_AGAIN_S, REFUSALS
-from consumer.kafka.journal.writes import Begin, Put, Tombstone
+from consumer.kafka.journal.writes import Begin, DeadLetter, Position, Put, Tombstone
+from consumer.kafka.records import DeadLetterRecord
+from schemas.dead_letter import Reason
 from tests.unit.kafka.journal.tried_transactions import TriedTransactions
 
 REFUSED, OTHER = Assignment("orders", 0, 1), Assignment("returns", 0, 1)
@@ -91,19 +93,6 @@ def test_all_partitions_of_a_delay_topic_that_takes_no_record_are_given_up_toget
     assert [write.assignment for write in transactions.taken] == [OTHER]
 
 
-def test_for_an_outcomes_topic_that_takes_no_record_all_wait() -> None:
-    """A partition that is given up forgets what Engage accepted, and would send it again."""
-    transactions = Refusing(math.inf, topic="outcomes")
-    transactions._partitions.states[OTHER].committed_at = math.inf  # it is served, and is asked
-    accepted = Tombstone(REFUSED, b"0:0:r")
-    transactions.settle([accepted, Put(OTHER, b"0:0:r", b"pending", next_offset=1)])
-
-    assert len(transactions.paused) == 20
-    assert accepted in transactions.taken
-    assert not transactions.of(GivenUp)
-    assert not transactions.of(Dropped)
-
-
 def test_while_nobody_is_served_nothing_is_dropped() -> None:
     transactions = Refusing(math.inf, served=False)
     write = Put(REFUSED, b"0:0:r", b"pending", next_offset=1)
@@ -123,6 +112,55 @@ def test_a_commit_in_between_makes_the_count_begin_again() -> None:
     transactions.settle([second])
 
     assert transactions.taken == [first, second]
+
+
+class RefusingOutcomes(TriedTransactions):
+    """Its outcomes topic refuses outcomes of actions that were pending, or of others (`alone`), for a while."""
+
+    def __init__(self, *, alone: bool) -> None:
+        super().__init__((REFUSED, OTHER), replace_too_large=Mock())
+        self._alone = alone
+        self.settle([Begin(each, [], 0, 0) for each in (REFUSED, OTHER)])
+
+    def _try(self, batches: Sequence[Batch]) -> None:
+        letters = [each.outcome for batch in batches for each in batch.dead_letters if each.key is None]
+        alone = [each for batch in batches for each in batch.outcomes_alone] + [each for each in letters if each]
+        if (alone if self._alone else any(batch.outcomes for batch in batches)) and len(self.paused) < 20:
+            raise RefusedError("MSG_SIZE_TOO_LARGE", topics={"outcomes"})
+
+
+def test_an_accepted_action_whose_outcome_is_refused_is_not_sent_again() -> None:
+    """Given up, it is restored as in doubt and sent again, and its outcome is refused again: mail after mail."""
+    transactions = RefusingOutcomes(alone=False)
+    ended = Tombstone(REFUSED, b"0:0:r", outcome=Mock())
+    pending = Put(OTHER, b"0:1:r", b"pending", next_offset=1)
+    transactions.settle([ended, pending])
+
+    assert transactions.taken == [ended, pending]
+    assert len(transactions.paused) == 20
+    assert not transactions.of(GivenUp)
+    assert not transactions.of(Dropped)
+
+
+def test_an_outcome_of_what_was_never_pending_stops_nothing() -> None:
+    """An event that names no order has an outcome without a key: a compacted topic never takes it."""
+    transactions = RefusingOutcomes(alone=True)
+    before, behind = (Tombstone(REFUSED, b"0:%d:r" % offset, outcome=Mock()) for offset in (0, 2))
+    other = Put(OTHER, b"0:1:r", b"pending", next_offset=1)
+    record = DeadLetterRecord(b"k", b"garbage", [])
+    letter = DeadLetter(
+        assignment=REFUSED, record=record, reason=Reason.UNDECODABLE, offset=1, next_offset=2, outcome=Mock()
+    )
+    transactions.settle([before, Position(REFUSED, 1, (Mock(),)), letter, behind, other])
+
+    letters = [write for write in transactions.taken if isinstance(write, DeadLetter)]
+    assert [(each.record, each.outcome) for each in letters] == [(record, None)]
+    assert {before, behind, other} == {*transactions.taken} - {*letters}
+    positions = [write for writes in transactions.committed for write in writes if isinstance(write, Position)]
+    assert [(each.assignment, each.next_offset, each.outcomes) for each in positions] == [(REFUSED, 1, ())]
+    assert not transactions.paused
+    assert len(transactions.of(OutcomesRefused)) == 2
+    assert not transactions.of(GivenUp)
 
 
 class Silent(TriedTransactions):

@@ -8,13 +8,24 @@ import pytest
 
 from consumer.core.effects import ActionId, Times
 from consumer.core.ownership import Assignment
-from consumer.kafka.journal.waiting_writes import COMPANY, MAX_WRITES, PATIENCE_S, WaitingWrites, may_wait
-from consumer.kafka.journal.writes import Barrier, Intent, Item, Position, Put, Tombstone
+from consumer.kafka.journal.waiting_writes import (
+    COMPANY,
+    END_S,
+    INTENT_S,
+    MAX_WRITES,
+    NEW_S,
+    WaitingWrites,
+    patience_s,
+)
+from consumer.kafka.journal.writes import Barrier, Begin, DeadLetter, Intent, Item, Position, Put, Tombstone
 from consumer.kafka.outcomes.outcomes import EndedAction
+from consumer.kafka.records import DeadLetterRecord
+from schemas.dead_letter import Reason
 from schemas.outcome import OutcomeName
 
 ASSIGNMENT = Assignment("orders", 0, 1)
 ENDED = EndedAction(outcome=OutcomeName.ACCEPTED, payload=b"", ended=1000.0, times=Times(first_seen=1000.0))
+LETTER = DeadLetterRecord(key=None, value=None, headers=[])
 
 
 class Clock:
@@ -41,7 +52,7 @@ class Queue:
         return self._thread.submit(self.writes.take)
 
     def close(self) -> None:
-        self.clock.now += PATIENCE_S
+        self.clock.now += NEW_S
         self.writes.close()
         self._thread.shutdown()
 
@@ -69,6 +80,7 @@ def test_new_actions_wait_for_company_and_an_intent_takes_them_along(queue: Queu
     queue.writes.submit([second])
 
     queue.writes.submit([sent])
+    queue.clock.now += INTENT_S
 
     assert taken.result(10) == [first, second, sent]
 
@@ -77,7 +89,7 @@ def test_a_new_action_that_stays_alone_is_safe_within_the_patience(queue: Queue)
     write = new_action(0)
     queue.writes.submit([write])
     taken = queue.take()
-    queue.clock.now += PATIENCE_S
+    queue.clock.now += NEW_S
 
     assert taken.result(10) == [write]
 
@@ -104,40 +116,65 @@ def test_the_end_waits_for_nothing(queue: Queue) -> None:
     assert queue.take().result(10) == []
 
 
-def test_what_is_left_of_a_long_queue_is_as_urgent_as_its_writes(queue: Queue) -> None:
+def test_what_a_full_transaction_left_waits_for_no_more(queue: Queue) -> None:
+    left = new_action(MAX_WRITES)
     queue.writes.submit(intent(offset) for offset in range(MAX_WRITES))
-    queue.writes.submit([new_action(MAX_WRITES)])
-    assert len(queue.take().result(10)) == MAX_WRITES
-    queue.clock.asked.clear()
+    queue.writes.submit([left])
 
+    assert len(queue.take().result(10)) == MAX_WRITES
+    assert queue.take().result(10) == [left]
+
+
+def test_the_first_write_that_may_wait_no_more_takes_the_others_along(queue: Queue) -> None:
+    new, sent, ended = new_action(0), intent(1), Tombstone(ASSIGNMENT, b"0:2:r")
+    queue.writes.submit([new])
+    queue.writes.submit([sent])
+    queue.writes.submit([ended])
     taken = queue.take()
     assert queue.clock.asked.wait(10)
-    queue.clock.now += PATIENCE_S
-    assert len(taken.result(10)) == 1
+    queue.clock.now += END_S
+
+    assert taken.result(10) == [new, sent, ended]
+
+
+def test_a_write_that_may_wait_longer_does_not_hold_up_the_one_before(queue: Queue) -> None:
+    sent, new = intent(0), new_action(1)
+    queue.writes.submit([sent])
+    queue.clock.now += INTENT_S / 2
+    queue.writes.submit([new])
+    queue.clock.now += INTENT_S / 2
+
+    assert queue.take().result(10) == [sent, new]
 
 
 @pytest.mark.parametrize(
     "write",
     [
-        intent(0),
-        Tombstone(ASSIGNMENT, b"0:0:r"),
         Put(ASSIGNMENT, b"0:0:r", b"withdrawn"),
         Put(ASSIGNMENT, b"0:0:r", b"a second record", next_offset=1, outcome=ENDED),
+        DeadLetter(assignment=ASSIGNMENT, record=LETTER, reason=Reason.REJECTED, offset=0),
         Position(ASSIGNMENT, 1, outcomes=(ENDED,)),
+        Begin(ASSIGNMENT, [], 0, 0),
         Barrier(ASSIGNMENT),
     ],
     ids=lambda write: type(write).__name__,
 )
-def test_what_others_wait_for_never_waits(queue: Queue, write: Item) -> None:
+def test_what_others_stand_still_for_never_waits(queue: Queue, write: Item) -> None:
     queue.writes.submit([write])
 
-    assert not may_wait(write)
     assert queue.take().result(10) == [write]
 
 
-def test_a_position_alone_is_only_progress() -> None:
-    assert may_wait(Position(ASSIGNMENT, 1))
-
-
-def test_all_new_actions_of_one_event_may_wait() -> None:
-    assert may_wait(Put(ASSIGNMENT, b"0:0:r", b"pending", with_next=True))
+@pytest.mark.parametrize(
+    ("write", "seconds"),
+    [
+        (new_action(0), NEW_S),
+        (Put(ASSIGNMENT, b"0:0:r", b"of several", with_next=True), NEW_S),
+        (Position(ASSIGNMENT, 1), NEW_S),
+        (intent(0), INTENT_S),
+        (Tombstone(ASSIGNMENT, b"0:0:r"), END_S),
+    ],
+    ids=["a new action", "one of several of an event", "a position alone", "an intent", "the end of an action"],
+)
+def test_how_long_a_write_may_wait_for_company(write: Item, seconds: float) -> None:
+    assert patience_s(write) == seconds

@@ -14,7 +14,7 @@ import pytest
 from google.protobuf.message_factory import GetMessageClass
 from pydantic import ValidationError
 
-from consumer.config.registry import Registry
+from consumer.config.sections.registry import Registry
 from consumer.events.decoding import Undecodable
 from consumer.events.formats.formats import Reader
 from consumer.events.numbers import written
@@ -63,6 +63,14 @@ message Order { string order_id = 1; uint64 big = 2; google.protobuf.Timestamp a
   enum Kind { CONFIRMED = 0; SHIPPED = 1; } Kind kind = 5; string tag = 6; optional string note = 7;
   repeated string lines = 8; bool back = 9; }"""
 ADDRESS = 'syntax = "proto3"; package shop; message Address { string city = 1; }'
+
+
+ENVELOPE = """syntax = "proto3"; package shop;
+import "google/protobuf/any.proto"; import "google/protobuf/struct.proto"; import "google/protobuf/timestamp.proto";
+import "google/protobuf/field_mask.proto";
+message Envelope { string order_id = 1; bool back = 2; google.protobuf.Any payload = 3;
+  map<string, Part> parts = 4; repeated Part list = 5; google.protobuf.Struct more = 6;
+  google.protobuf.FieldMask mask = 7; message Part { google.protobuf.Timestamp at = 1; int64 big = 2; } }"""
 
 
 @pytest.fixture
@@ -134,6 +142,36 @@ def test_an_avro_number_of_single_precision_leaves_as_its_writer_saw_it(registry
     assert written(event["float"]) == written(price)
 
 
+FAR, BEFORE_ALL = 2**63 - 1, -(2**63)
+
+
+@pytest.mark.parametrize(
+    ("base", "logical", "came", "found"),
+    [
+        *(("long", f"timestamp-{unit}", FAR, FAR) for unit in ("millis", "micros")),
+        *(("long", f"local-timestamp-{unit}", BEFORE_ALL, BEFORE_ALL) for unit in ("millis", "micros")),
+        ("long", "time-micros", 86_400_000_000, 86_400_000_000),
+        ("int", "date", 2**31 - 1, 2**31 - 1),
+        ("string", "uuid", "unknown", "unknown"),
+        ("long", "timestamp-nanos", 1_793_698_200_123_456_789, "2026-11-03T09:30:00.123456Z"),
+        ("long", "local-timestamp-nanos", 1_793_698_200_123_456_789, "2026-11-03T09:30:00.123456"),
+    ],
+)
+def test_an_avro_value_that_its_logical_type_does_not_allow_stops_no_event(
+    registry: TestRegistry, base: str, logical: str, came: object, found: object
+) -> None:
+    """The end of time stands for "never" in many a database."""
+    schema = {
+        "type": "record",
+        "name": "Order",
+        "fields": [{"name": "id", "type": "string"}, {"name": "x", "type": base}],
+    }
+    raw = avro(schema, {"id": "A-1", "x": came})
+    schema["fields"][1]["type"] = {"type": base, "logicalType": logical}  # type: ignore[index]
+    registry.schemas[7] = {"schema": json.dumps(schema)}
+    assert reader(registry, 7)(framed(7, raw), as_change=False) == {"id": "A-1", "x": found}
+
+
 def test_json_behind_a_frame_keeps_its_numbers(registry: TestRegistry) -> None:
     read = reader(registry, 2)
     assert written(read(framed(2, b'{"total":199.00}'), as_change=False)) == b'{"total":199.00}'
@@ -170,6 +208,27 @@ def test_bytes_that_are_not_what_the_schema_says_are_no_event(
 ) -> None:
     event = reader(registry, schema)(framed(schema, value), as_change=False)
     assert isinstance(event, Undecodable) or (schema, value) == (3, b"\x00")
+
+
+def test_what_protobufs_json_has_no_form_for_stops_no_event(registry: TestRegistry) -> None:
+    registry.schemas[8] = {"schema": ENVELOPE, "schemaType": "PROTOBUF"}
+    found = asking(registry).fetch("8")
+    message: Any = GetMessageClass(compiled(found.schema, {}).message_types_by_name["Envelope"])(order_id="A-1")
+    message.payload.type_url, message.payload.value = "type.googleapis.com/shop.Unknown", b"\xff"
+    message.parts["p"].at.seconds = 10**12
+    message.list.add(big=2**62)
+    message.more["rate"] = float("nan")
+    message.mask.paths.append("A_b")
+    event = reader(registry, 8)(framed(8, b"\0" + message.SerializeToString()), as_change=False)
+    assert event == {
+        "orderId": "A-1",
+        "back": False,
+        "payload": {"typeUrl": "type.googleapis.com/shop.Unknown", "value": "/w=="},
+        "parts": {"p": {"at": {"seconds": 10**12}, "big": "0"}},
+        "list": [{"big": str(2**62)}],
+        "more": {"fields": {"rate": {"numberValue": None}}},
+        "mask": {"paths": ["A_b"]},
+    }
 
 
 def test_an_avro_row_of_debezium_is_converted_by_the_names_of_its_types(registry: TestRegistry) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from consumer.config.section import Section
+from consumer.config.sections.section import Section
 from consumer.events.durations import PositiveSeconds, Seconds
 
 _HOST = re.compile(r"[A-Za-z0-9_.-]+")

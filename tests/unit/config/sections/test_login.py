@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.config import login
+from consumer.config.sections import login
 
 OIDC = {
     "security.protocol": "SASL_SSL",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownError
 
 
 class Section(BaseModel):
@@ -26,6 +26,13 @@ def errors_at(details: list[InitErrorDetails]) -> ValidationError:
     return ValidationError.from_exception_data("settings", details, hide_input=True)
 
 
-def wrong(key: str, text: str) -> InitErrorDetails:
+def error_at(key: str, text: str) -> InitErrorDetails:
     """Say what is wrong with a key below a validator's own field."""
     return InitErrorDetails(type=PydanticCustomError("wrong", "{text}", {"text": text}), loc=(key,), input=None)
+
+
+def number(value: object) -> object:
+    """Refuse true and false where a number is meant: to Python, true is 1."""
+    if isinstance(value, bool):
+        raise PydanticKnownError("float_type")
+    return value

@@ -1,0 +1,82 @@
+"""Any property of librdkafka is taken, and one that cannot be is refused with the reason."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from consumer.config.loading import load
+from tests.unit.config.workspace import THREE, Workspace
+
+
+def kafka_error(relay: Workspace, line: str) -> str:
+    """Load a good file with this line more under kafka; return the one error, without its place."""
+    found = relay.errors(f"kafka:\n  {line}\n", THREE)
+    assert len(found) == 1
+    return found[0].removeprefix("relay.yaml:2:3 ")
+
+
+def test_any_property_of_librdkafka_is_taken_under_its_own_name(relay: Workspace) -> None:
+    written = {
+        "bootstrap.servers": "a:9092,b:9092",
+        "group.id": "g",
+        "group.instance.id": "pod-0",
+        "group.protocol": "consumer",
+        "transactional.id": "relay-0",
+        "session.timeout.ms": 45000,
+        "auto.offset.reset": "latest",
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanisms": "SCRAM-SHA-512",
+        "sasl.password": "p",
+        "linger.ms": 0.5,
+        "socket.keepalive.enable": True,
+        "enable.auto.commit": False,  # as the relay has it anyway
+        "acks": "all",
+    }
+
+    assert relay.load(yaml.safe_dump({"kafka": written}), {**THREE, "KAFKA_BOOTSTRAP_SERVERS": ""}).kafka == written
+
+
+def test_a_secret_of_kafka_may_be_in_a_file_that_loading_does_not_open(relay: Workspace) -> None:
+    written = {
+        "sasl.password.file": "/nowhere/password",
+        "sasl.oauthbearer.client.secret.file": "/nowhere/client-secret",
+        "ssl.key.password.file": "/nowhere/key-password",
+        "ssl.keystore.password.file": "/nowhere/keystore-password",
+    }
+
+    assert relay.load(yaml.safe_dump({"kafka": written}), THREE).kafka.items() >= written.items()
+    assert load(None, {**THREE, "ENGAGE_RELAY__KAFKA__SASL_PASSWORD_FILE": "/f"}).kafka["sasl.password.file"] == "/f"
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("group.idd: x", "did you mean group.id?"),
+        ("bootstrap_servers: x", "did you mean bootstrap.servers?"),
+        ("error_cb: x", "unknown property"),
+        ("logger: x", "unknown property"),
+        ("default.topic.config: x", "librdkafka takes no such value here"),
+        ("session.timeout.ms: 0", "must be a whole number from 1 to 3600000"),
+        ("linger.ms: true", "librdkafka takes no such value here"),
+        ("socket.keepalive.enable: maybe", "must be true or false"),
+        ("group.id: ''", "must not be empty"),
+        ("sasl.username:", "must not be empty"),
+        ("sasl.username: {a: b}", "must be text, a number, true or false"),
+        ("sasl.password.file: ''", "must be the path of a file that holds the secret"),
+        ("sasl.password.file: [x]", "must be the path of a file that holds the secret"),
+        ("sasl.username.file: x", "unknown property"),
+        ("enable.auto.commit: true", "must be false, or left out: offsets are committed in the delay topic's"),
+        ("enable.auto.offset.store: true", "must be false, or left out"),
+        ("enable.idempotence: false", "must be true, or left out: transactions need it"),
+        ("isolation.level: read_uncommitted", "must be read_committed, or left out"),
+        ("enable.partition.eof: false", "must be true, or left out"),
+        ("acks: 1", "must be all or -1, or left out"),
+        ("auto.offset.reset: none", "must be earliest or latest, or left out"),
+    ],
+)
+def test_a_property_that_cannot_be_is_refused_with_the_reason(relay: Workspace, line: str, text: str) -> None:
+    found = kafka_error(relay, line)
+
+    assert found.startswith(f"kafka.{line.partition(':')[0]}: ")
+    assert text in found
