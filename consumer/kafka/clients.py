@@ -184,6 +184,9 @@ def producer(kafka: Properties, transactional_id: str) -> Config:
         # (at once, where the last time was longer ago than this; sooner, the waits before it double).
         "reconnect.backoff.ms": 100,
         "reconnect.backoff.max.ms": 1000,
+        # For so long a new producer takes a topic that is unknown for one that was just made (default 30 s), and keeps
+        # its records. A deleted one would hold up what is written with it for all of a transaction's time.
+        "topic.metadata.propagation.max.ms": 1000,
         "transactional.id": transactional_id,
         "enable.idempotence": True,
     }

@@ -211,9 +211,11 @@ class KafkaBroker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def limit_producers(self, bytes_per_s: int) -> None:
-        """Give every producer this quota. The broker throttles whoever writes more."""
-        arguments = ["--alter", "--add-config", f"producer_byte_rate={bytes_per_s}", "--entity-type", "users"]
+    def limit_producers(self, bytes_per_s: int | None) -> None:
+        """Give every producer this quota (None: lift it). The broker throttles whoever writes more."""
+        name = "producer_byte_rate"
+        change = ["--delete-config", name] if bytes_per_s is None else ["--add-config", f"{name}={bytes_per_s}"]
+        arguments = ["--alter", *change, "--entity-type", "users"]
         tool = ("kafka.admin.ConfigCommand", "--bootstrap-server", self.bootstrap_servers, "--entity-default")
         command = self._java(kafka_jars(self._version), *tool, *arguments)
         subprocess.run(command, capture_output=True, timeout=START_TIMEOUT_S, check=True)

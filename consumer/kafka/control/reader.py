@@ -7,7 +7,8 @@ Rules:
     reached: a pause is kept over restarts, and holds the first poll, too.
  2. Then every change is reported, all that it says now. So a report that is lost with its process is no loss.
  3. What keeps the topic from being read is reported, too. What was read before holds until it can be read again.
- 4. A topic that was recreated is read from its beginning again.
+ 4. A topic that was recreated is read from its beginning again, also where it holds more by now than the former one:
+    its id tells. One that was deleted is reported as what cannot be read.
  5. Who asks (`ask`) hears what the topic says up to where it ends then, or later. Settled records alone are read, so a
     transaction that is open there is waited for.
 """
@@ -26,6 +27,7 @@ from consumer.kafka import clients
 from consumer.kafka.control.records import PARTITION, Controls
 from consumer.kafka.dead_letters.waiting import LITTLE_AHEAD
 from consumer.kafka.facts import ControlNotRead, ControlRead, Report
+from consumer.kafka.identity.identity import topic_ids
 from consumer.kafka.topics.topics import watermarks
 
 # How long the broker keeps a request that finds nothing new. What is new comes at once; an empty topic's end, at the
@@ -33,7 +35,7 @@ from consumer.kafka.topics.topics import watermarks
 WAIT_MS = 200
 POLL_S = 0.5  # how soon the thread sees that it is to end
 RETRY_S = 2.0
-LOOK_INTERVAL_S = 30.0  # for a topic that was recreated, or may not be read any more
+LOOK_INTERVAL_S = 30.0  # for a topic that was deleted or recreated, or may not be read any more
 STOP_S = 2.0  # a call to a broker that does not answer is not waited for
 
 
@@ -80,6 +82,7 @@ class ControlReader:
         controls, told, news, told_at = Controls(), False, False, 0.0
         reached = -1  # also of an empty topic it is the reading that tells
         asked = self._asked  # before it is looked where the topic ends
+        topic_id = self._id(admin)  # of the topic that has this end, or of an earlier one
         _, end = watermarks(admin, [self._at])[self._at]
         properties = {**clients.reader(self._properties), **LITTLE_AHEAD, "fetch.wait.max.ms": WAIT_MS}
         with closing(Consumer(properties, logger=clients.LOGGER)) as reader:
@@ -106,7 +109,7 @@ class ControlReader:
                     self._report(ControlRead(controls.pauses, controls.unreadable, requests, asked))
                 if now - looked_at >= LOOK_INTERVAL_S:
                     looked_at = now
-                    self._look(admin, reached)
+                    self._look(admin, reached, topic_id)
 
     def _end(self, admin: AdminClient) -> int | None:
         """Return where the topic ends; None: brokers are away. Raises KafkaException where that does not pass."""
@@ -117,11 +120,22 @@ class ControlReader:
                 raise
             return None
 
-    def _look(self, admin: AdminClient, reached: int) -> None:
-        """Raise KafkaException where the topic was recreated, or may not be read any more. Brokers may be away."""
+    def _id(self, admin: AdminClient) -> str | None:
+        """Return the topic's id; None where nobody knows it. Raises KafkaException where brokers are away."""
+        return topic_ids(admin, [self._at[0]]).get(self._at[0])
+
+    def _look(self, admin: AdminClient, reached: int, topic_id: str | None) -> None:
+        """Raise KafkaException where the topic is gone or another one, or may not be read. Brokers may be away."""
         end = self._end(admin)
         if end is not None and end < reached:
             raise clients.exception(KafkaError(KafkaError.OFFSET_OUT_OF_RANGE), f"{self._at[0]} was recreated")
+        try:
+            present = self._id(admin)
+        except KafkaException:
+            return
+        if topic_id is not None and present != topic_id:
+            why = "does not exist any more" if present is None else "was recreated"
+            raise clients.exception(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), f"{self._at[0]} {why}")
 
 
 _DO_NOT_PASS = frozenset(

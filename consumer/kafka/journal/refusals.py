@@ -118,10 +118,15 @@ class Refusals:
         return [[_without_outcome(write) for write in writes]]
 
     def _refused_again(self, writes: list[Write], error: RefusedError, *, of_offsets: bool) -> list[list[Write]] | None:
-        """Count a refusal of what stands alone: one partition, or one source topic where its offsets are refused."""
+        """Count a refusal of what stands alone: one partition, or one source topic where its offsets are refused.
+
+        All partitions of a delay topic that takes no record are troubled: none of them shows that others are served.
+        """
         written = troubled = {write.assignment for write in writes}
         if of_offsets:
             troubled = {each for each in self._partitions.states if each.topic == writes[0].assignment.topic}
+        elif error.whole_topic:
+            troubled = {each for each in self._partitions.states if self._topics[each.topic].delay in error.topics}
         # What is refused may have been made meanwhile, for the others as for this one: a deleted delay topic.
         states = [self._partitions.states[each] for each in written]
         if max(state.refusals for state in states) + 1 < REFUSALS:

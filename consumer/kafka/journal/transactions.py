@@ -24,7 +24,7 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
     time a transaction of another one is committed just then. Once is not enough: a deleted topic may have been made
     again in between. Where offsets are refused, that is for the source topic: all its partitions are given up
     together, and each attempt after the first one has OFFSETS_AGAIN_S, so that the others wait for one full time-out,
-    however many partitions the topic has.
+    however many partitions the topic has. All of a delay topic's are given up together, too, where it takes no record.
  8. What does not fit into its time is tried again in smaller transactions (transaction_size.py). A record that is too
     large by itself becomes a dead letter (too_large.py).
  9. A partition of which the broker takes nothing twice (it has lost its leader, or the copies that it needs) counts as

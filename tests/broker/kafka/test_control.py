@@ -10,7 +10,7 @@ import pytest
 
 from consumer.core.pauses import Pause
 from consumer.core.requests import Request, done
-from consumer.kafka.control import asking
+from consumer.kafka.control import asking, reader
 from consumer.kafka.control.asking import TooManyOpenError, ask
 from consumer.kafka.control.control import Record, new_id, read_controls, write_controls
 from consumer.kafka.control.reader import ControlReader
@@ -40,12 +40,12 @@ def reader_of(sandbox: Sandbox) -> Iterator[Callable[[], list[Fact]]]:
         with lock:
             reported.append(fact)
 
-    reader = ControlReader(sandbox.properties, topic_of(sandbox), report)
-    reader.start()
+    follower = ControlReader(sandbox.properties, topic_of(sandbox), report)
+    follower.start()
     try:
         yield lambda: list(reported)
     finally:
-        reader.stop()
+        follower.stop()
 
 
 def names(fact: Fact) -> set[str]:
@@ -81,6 +81,46 @@ def test_a_topic_that_is_not_there_is_said_and_read_once_it_is(sandboxes: Sandbo
         assert all(isinstance(each, ControlNotRead) for each in reported())
         create(sandbox.admin, [sandbox.topics], control=topic_of(sandbox))
         until(lambda: isinstance(reported()[-1], ControlRead), "it is read")
+
+
+def test_a_topic_that_is_deleted_while_it_is_followed_is_said_and_read_once_it_is_there_again(
+    sandboxes: SandboxFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "LOOK_INTERVAL_S", 0.2)
+    sandbox = sandboxes()
+    write_controls(sandbox.properties, topic_of(sandbox), [pause("former")])
+    with reader_of(sandbox) as reported:
+        until(reported, "the topic is read")
+        sandbox.admin.delete_topics([topic_of(sandbox)])[topic_of(sandbox)].result(30)
+        until(lambda: isinstance(reported()[-1], ControlNotRead), "it is said")
+        make_again(sandbox)
+        until(lambda: isinstance(reported()[-1], ControlRead), "it is read")
+        assert names(reported()[-1]) == set()
+
+
+def test_a_recreated_topic_that_holds_more_than_was_read_of_the_former_one_is_read_from_its_beginning(
+    sandboxes: SandboxFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise its first pauses may never be heard of, and those of the former one would hold on."""
+    sandbox = sandboxes()
+    write_controls(sandbox.properties, topic_of(sandbox), [pause("former")])
+    with reader_of(sandbox) as reported:
+        until(reported, "the topic is read")
+        sandbox.admin.delete_topics([topic_of(sandbox)])[topic_of(sandbox)].result(30)
+        make_again(sandbox)
+        write_controls(sandbox.properties, topic_of(sandbox), [pause(f"p{number}") for number in range(3)])
+        monkeypatch.setattr(reader, "LOOK_INTERVAL_S", 0.2)  # not before: somebody is quicker than the next look
+        until(lambda: reports(reported()[-1], {"p0", "p1", "p2"}), "what it holds now is known, and nothing else")
+
+
+def reports(fact: Fact, pauses: set[str]) -> bool:
+    return isinstance(fact, ControlRead) and names(fact) == pauses
+
+
+def make_again(sandbox: Sandbox) -> None:
+    """Be `engage-relay topics create`, once the deletion is over."""
+    until(lambda: topic_of(sandbox) not in sandbox.admin.list_topics(timeout=10).topics, "it is gone")
+    create(sandbox.admin, [sandbox.topics], control=topic_of(sandbox))
 
 
 # -- what a command asks for ------------------------------------------------------------------------------------------

@@ -25,8 +25,10 @@ BESIDE = [Assignment("orders", number, 1) for number in range(1, 12)]  # of the 
 class Refusing(TriedTransactions):
     """Its broker refuses a topic's offsets so often, and takes another one's meanwhile if that is `served`."""
 
-    def __init__(self, times: float, *, served: bool = True) -> None:
+    def __init__(self, times: float, *, served: bool = True, topic: str | None = None) -> None:
+        """`topic`: whose records are refused; None: it is the offsets."""
         self.times, self._served = times, served
+        self._refused_topics = [] if topic is None else [topic]
         self.refused_within_s: list[float] = []
         all_of_them = [REFUSED, *BESIDE, OTHER]
         super().__init__(all_of_them, replace_too_large=Mock())
@@ -42,7 +44,7 @@ class Refusing(TriedTransactions):
         if is_refused and self.times > 0:
             self.times -= 1
             self.refused_within_s.append(self._producers.offsets_s)
-            raise RefusedError("UNKNOWN_TOPIC_OR_PART", whole_topic=True)
+            raise RefusedError("UNKNOWN_TOPIC_OR_PART", topics=self._refused_topics, whole_topic=True)
         if not is_refused and not self._served:
             raise RefusedError("UNKNOWN_TOPIC_OR_PART", whole_topic=True)
 
@@ -77,6 +79,17 @@ def test_the_others_wait_for_a_deleted_topic_once_however_many_partitions_it_has
 
     assert {each.assignment for each in transactions.of(GivenUp)} == {REFUSED, *BESIDE}
     assert transactions.refused_within_s == [math.inf, *[OFFSETS_AGAIN_S] * REFUSALS]
+    assert [write.assignment for write in transactions.taken] == [OTHER]
+
+
+def test_all_partitions_of_a_delay_topic_that_takes_no_record_are_given_up_together() -> None:
+    """Otherwise those that were written last are asked whether the broker takes anything, and the others wait on."""
+    transactions = Refusing(math.inf, topic="orders.delay")
+    for each in BESIDE:
+        transactions._partitions.states[each].committed_at = math.inf
+    transactions.settle([Put(each, b"0:0:r", b"pending", next_offset=1) for each in (REFUSED, OTHER)])
+
+    assert {each.assignment for each in transactions.of(GivenUp)} == {REFUSED, *BESIDE}
     assert [write.assignment for write in transactions.taken] == [OTHER]
 
 
