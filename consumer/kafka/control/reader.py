@@ -27,8 +27,8 @@ from consumer.kafka import clients
 from consumer.kafka.control.records import PARTITION, Controls
 from consumer.kafka.dead_letters.waiting import LITTLE_AHEAD
 from consumer.kafka.facts import ControlNotRead, ControlRead, Report
-from consumer.kafka.identity.identity import topic_ids
-from consumer.kafka.topics.topics import watermarks
+from consumer.kafka.identity.identity import tells_ids, topic_ids
+from consumer.kafka.topics.topics import CALL_TIMEOUT_S, watermarks
 
 # How long the broker keeps a request that finds nothing new. What is new comes at once; an empty topic's end, at the
 # start, comes after this.
@@ -82,7 +82,8 @@ class ControlReader:
         controls, told, news, told_at = Controls(), False, False, 0.0
         reached = -1  # also of an empty topic it is the reading that tells
         asked = self._asked  # before it is looked where the topic ends
-        topic_id = self._id(admin)  # of the topic that has this end, or of an earlier one
+        # Of the topic that has this end, or of an earlier one.
+        topic_id = self._id(admin) if tells_ids(admin.list_topics(timeout=CALL_TIMEOUT_S)) else None
         _, end = watermarks(admin, [self._at])[self._at]
         properties = {**clients.reader(self._properties), **LITTLE_AHEAD, "fetch.wait.max.ms": WAIT_MS}
         with closing(Consumer(properties, logger=clients.LOGGER)) as reader:
@@ -129,11 +130,13 @@ class ControlReader:
         end = self._end(admin)
         if end is not None and end < reached:
             raise clients.exception(KafkaError(KafkaError.OFFSET_OUT_OF_RANGE), f"{self._at[0]} was recreated")
+        if topic_id is None:
+            return
         try:
             present = self._id(admin)
         except KafkaException:
             return
-        if topic_id is not None and present != topic_id:
+        if present != topic_id:
             why = "does not exist any more" if present is None else "was recreated"
             raise clients.exception(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), f"{self._at[0]} {why}")
 

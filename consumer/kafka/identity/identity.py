@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition, Uuid
-from confluent_kafka.admin import AdminClient, TopicDescription
+from confluent_kafka.admin import AdminClient, ClusterMetadata, TopicDescription
 
 from consumer.errors import IdentityError
 from consumer.kafka import clients
@@ -108,9 +108,7 @@ def present_identities(admin: AdminClient, group: str, sources: Iterable[str]) -
     """Ask which cluster and which topics these are. Raises KafkaException where the brokers do not answer."""
     sources = list(sources)
     cluster = admin.list_topics(timeout=CALL_TIMEOUT_S)
-    # librdkafka asks the controller and nobody else. Where it is none of the brokers, there is no answer.
-    may_ask = cluster.controller_id < 0 or cluster.controller_id in cluster.brokers
-    ids = topic_ids(admin, sources) if may_ask else {}
+    ids = topic_ids(admin, sources) if tells_ids(cluster) else {}
     return {
         each: SourceIdentity(group=group, cluster_id=cluster.cluster_id or None, topic=each, topic_id=ids.get(each))
         for each in sources
@@ -130,6 +128,14 @@ def unknown_ids(identity: SourceIdentity) -> str | None:
         f"the brokers do not tell {' and '.join(unknown)} of {identity.topic}: the topic is known by its name, so it "
         "must not be recreated, or moved to another cluster, under this relay"
     )
+
+
+def tells_ids(cluster: ClusterMetadata) -> bool:
+    """Tell whether a cluster can be asked for topic ids.
+
+    librdkafka asks the controller and nobody else. Where it is none of the brokers (a mock cluster), no answer comes.
+    """
+    return cluster.controller_id < 0 or cluster.controller_id in cluster.brokers
 
 
 def topic_ids(admin: AdminClient, names: Iterable[str], timeout_s: float = CALL_TIMEOUT_S) -> dict[str, str]:
