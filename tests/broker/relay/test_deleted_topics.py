@@ -121,6 +121,7 @@ def two(sandboxes: SandboxFactory, tmp_path: Path) -> Iterator[Two]:
             assert relay.stop() == 0, relay.text[-4000:]
 
 
+@pytest.mark.long
 def test_of_two_sources_one_is_deleted(two: Two, figures: Figures) -> None:
     pending = two.publish(two.hit, 20, takes_s=5.0)
     two.until_pending(pending)
@@ -170,6 +171,7 @@ def test_the_dead_letter_topic_of_one_source_is_deleted(two: Two, figures: Figur
     figures(the_others_stood_still_for=f"{stood_still_s:.1f} s", its_own_for=f"{own_s:.1f} s")
 
 
+@pytest.mark.long
 def test_the_outcomes_topic_of_one_source_is_deleted(two: Two, figures: Figures) -> None:
     """What Engage accepted meanwhile cannot end without its outcome. It is not sent again for that."""
     under_way = two.publish(two.hit, 20, takes_s=2.0)
@@ -188,6 +190,7 @@ def test_the_outcomes_topic_of_one_source_is_deleted(two: Two, figures: Figures)
     figures(back_after=f"{back_s:.1f} s")
 
 
+@pytest.mark.long
 def test_the_control_topic_is_deleted(two: Two, figures: Figures) -> None:
     pending = two.publish(two.hit, 20, takes_s=3.0)
     two.delete(control_topic(str(two.kept.properties["group.id"])))
