@@ -58,6 +58,7 @@ from consumer.kafka.identity.identity import unknown_ids
 from consumer.kafka.identity.removed import Removed, removed_sources
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.outcomes.sent_facts import read_facts
+from consumer.kafka.own_thread import OwnThread
 from consumer.kafka.parking.read_back import ReadBack
 from consumer.kafka.reaching import Waiting, reached
 from consumer.kafka.records.source_events import SourceEvent
@@ -122,7 +123,7 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool, 
     clock = steady_clock()
     relay: Relay | None = None
     tracing: Tracing | None = None
-    beside: list[WaitingDeadLetters | TopicsWatch] = []
+    beside: list[OwnThread] = []
 
     waiting = Waiting()
 

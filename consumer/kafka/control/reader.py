@@ -28,6 +28,7 @@ from consumer.kafka.control.records import PARTITION, Controls
 from consumer.kafka.dead_letters.waiting import LITTLE_AHEAD
 from consumer.kafka.facts import ControlNotRead, ControlRead, Report
 from consumer.kafka.identity.identity import tells_ids, topic_ids
+from consumer.kafka.own_thread import OwnThread
 from consumer.kafka.topics.topics import CALL_TIMEOUT_S, watermarks
 
 # How long the broker keeps a request that finds nothing new. What is new comes at once; an empty topic's end, at the
@@ -36,36 +37,24 @@ WAIT_MS = 200
 POLL_S = 0.5  # how soon the thread sees that it is to end
 RETRY_S = 2.0
 LOOK_INTERVAL_S = 30.0  # for a topic that was deleted or recreated, or may not be read any more
-STOP_S = 2.0  # a call to a broker that does not answer is not waited for
 
 
-class ControlReader:
-    """Reads on a thread of its own."""
+class ControlReader(OwnThread):
+    """Reads."""
 
     def __init__(self, properties: clients.Properties, topic: str, report: Report) -> None:
+        super().__init__("control")
         self._properties = properties
         self._at = (topic, PARTITION)
         self._report = report
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
         self._asked = 0
         self._asking = threading.Lock()
-
-    def start(self) -> None:
-        """Begin to read."""
-        self._thread.start()
 
     def ask(self) -> int:
         """Ask what the topic says up to where it ends now (rule 5)."""
         with self._asking:
             self._asked += 1
             return self._asked
-
-    def stop(self) -> None:
-        """End. What a broker does not answer now is not waited for."""
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_S)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

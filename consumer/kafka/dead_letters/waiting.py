@@ -14,7 +14,6 @@ Rules:
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from consumer.core.ownership import Partition
 from consumer.kafka import clients
+from consumer.kafka.own_thread import OwnThread
 from consumer.kafka.records.dead_letters import REDRIVEN
 from consumer.kafka.topics.scan import StalledError, records_between
 from consumer.kafka.topics.topics import RelayTopics
@@ -34,7 +34,6 @@ UNOWNED_INTERVAL_S = 1.0  # while there is nothing to count: an assignment is co
 # What is read ahead takes memory, and nobody waits for this.
 LITTLE_AHEAD = {"queued.min.messages": 1000, "queued.max.messages.kbytes": 4096}
 ANSWER_S = 10.0
-STOP_S = 2.0  # a call to a broker that does not answer is not waited for
 _REASON, _SOURCE = PREFIX + "reason", PREFIX + "source-topic"
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -63,8 +62,8 @@ class Count:
         self.waiting = {each for each in self.waiting if each >= low}
 
 
-class WaitingDeadLetters:
-    """Counts on a thread of its own, from `start` to `stop`."""
+class WaitingDeadLetters(OwnThread):
+    """Counts."""
 
     def __init__(
         self,
@@ -76,25 +75,14 @@ class WaitingDeadLetters:
         interval_s: float = LOOK_INTERVAL_S,
     ) -> None:
         """`topics`: by source topic. `owned`: the source partitions of this instance. `report`: by source topic."""
+        super().__init__("dead-letters")
         self._properties = properties
         self._topics = topics
         self._owned = owned
         self._report = report
         self._interval_s = interval_s
         self._counts: dict[Partition, Count] = {}
-        self._stopping = threading.Event()
         self._said = ""
-        self._thread = threading.Thread(target=self._run, name="dead-letters", daemon=True)
-
-    def start(self) -> None:
-        """Begin to count."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End. What a broker does not answer now is not waited for."""
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_S)
 
     def _run(self) -> None:
         properties = {**clients.reader(self._properties), **LITTLE_AHEAD}
