@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Literal, Protocol, get_args
 
 from consumer.events.decoding import Undecodable, is_null, kind
+from consumer.events.formats import debezium
 from consumer.events.formats.formats import JSON, Awaiting, Formats
 from consumer.events.guards import stopped
 from consumer.events.routing.results import Misrouted, Routed, RouteTrace, Several
@@ -101,7 +102,7 @@ def hint_on_unrouted(event: object) -> str | None:
     """Say what an event that no route takes looks like; None: it is what no route is about."""
     if not isinstance(event, dict):
         return None
-    if event.keys() == {"schema", "payload"}:
+    if debezium.has_envelope(event):
         return "it looks like Kafka Connect's envelope: the format `debezium` takes it off"
     kind_of = event.get("type")
     types: tuple[str, ...] = get_args(OrderEventType)

@@ -293,7 +293,7 @@ def judged(
     """
     from consumer.commands.routing.exports import Unreadable
     from consumer.config.formats import formats_of
-    from consumer.events.deciding import decide, hint_on_unrouted
+    from consumer.events.deciding import Ignored, decide, hint_on_unrouted
     from consumer.events.formats.formats import Awaiting
 
     router, dead_letter_topics = settings.router, settings.dead_letter_topics
@@ -312,7 +312,7 @@ def judged(
             decision = decide(record, router, dead_letter_topics, trace, now=now, formats=formats)
         assert not isinstance(decision, Awaiting)  # noqa: S101 - its schema was fetched
         verdict = _verdict(number, decision, tuple(trace))
-        if verdict.detail == _IGNORED["unrouted"]:
+        if decision == Ignored("unrouted"):
             event = formats.decode(record.topic, record.value, record.headers)
             verdict = replace(verdict, note=hint_on_unrouted(event))
         yield verdict

@@ -21,6 +21,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import TypeGuard
 
 from consumer.events.decoding import Undecodable, decode
 from consumer.events.formats.values import base64_number
@@ -42,9 +43,14 @@ def read(text: bytes) -> object | Undecodable:
     return value if isinstance(value, Undecodable) else unwrapped(value)
 
 
+def has_envelope(value: object) -> TypeGuard[dict[str, object]]:
+    """Tell whether a value is what Kafka Connect's JSON converter writes with its schema."""
+    return isinstance(value, dict) and value.keys() == _ENVELOPE
+
+
 def unwrapped(value: object) -> object | Undecodable:
     """Take off what the converter put around the event, and convert what its schema tells."""
-    if isinstance(value, dict) and value.keys() == _ENVELOPE:
+    if has_envelope(value):
         schema, value = value["schema"], value["payload"]
         if isinstance(schema, dict) and (convert := conversion(schema)) is not None:
             value = convert(value)
