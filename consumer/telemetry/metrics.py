@@ -203,7 +203,7 @@ class Metrics:
 
         A series that appears with its first event has no increase that a rate or an alert could see. With more
         connections than MAX_STARTED theirs begin with their first event all the same, but for what an alert reads
-        where nothing ever happened: each connection has some three hundred, mostly of what it never does.
+        where nothing ever happened: each connection has hundreds, mostly of what it never does.
         """
         routes, connections = list(routes), list(connections)
         actions = sorted({action for _, action in routes})
