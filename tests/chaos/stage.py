@@ -292,7 +292,7 @@ class Stage:
         for relay in self.relays:
             if relay.running:
                 relay.wait_until_started()  # before, nothing of ours takes the signal: it ends by it, at once
-                assert relay.stop() == 0, relay.text[-4000:]
+                assert relay.stop() == 0, relay.last_words
 
     def close(self) -> None:
         """End everything."""

@@ -239,9 +239,9 @@ class Instances:
 
     def stop(self) -> None:
         for each in self._leaving:
-            assert each.wait() == 0, each.text[-4000:]
+            assert each.wait() == 0, each.last_words
         for each in self.running:
-            assert each.wait_until_ready().stop() == 0, each.text[-4000:]
+            assert each.wait_until_ready().stop() == 0, each.last_words
 
     def end(self) -> None:
         self._thaw(at_once=True)
@@ -296,7 +296,7 @@ def play(
             began, probe, next_move = time.monotonic(), Probe(STUCK_S), next(coming, None)
             while not (books.settled() and instances.at_rest):
                 wrong = probe.see(engage.progress(), len(server.asked), time.monotonic())
-                assert wrong is None, f"{wrong}\n{instances.running[-1].text[-4000:]}"
+                assert wrong is None, f"{wrong}\n{instances.running[-1].last_words}"
                 if next_move is not None and instances.move(next_move, draw):
                     next_move = next(coming, None)
                 time.sleep(0.02)

@@ -142,7 +142,7 @@ def test_instances_that_join_and_leave_every_second_put_nothing_in_doubt(
                 left[-1].terminate()
             stage.wait_for(lambda: time.monotonic() >= began + n, "the next second")  # noqa: B023
     for each in left:
-        assert each.wait() == 0, each.text[-4000:]
+        assert each.wait() == 0, each.last_words
     balance = stage.finish()
     assert balance.doubled_in_doubt == balance.resends == 0
     (storm,) = stage.faults

@@ -68,7 +68,7 @@ def reset_offsets(stage: Stage, to: Iterable[int]) -> None:
 def ended(stage: Stage, relay: RelayProcess, code: ExitCode) -> str:
     """Wait until it ends with this code; returns what it told the operator."""
     stage.wait_for(lambda: not relay.running, f"it ends with {code!r}")
-    assert relay.wait() == code, relay.text[-4000:]
+    assert relay.wait() == code, relay.last_words
     (told,) = relay.said("cannot run")
     return f"{told['why']} {told['advice']}"
 

@@ -44,6 +44,7 @@ TO_BE_REACHED = (
     "send_again refused: it is still pending: `engage-relay pending retry-now` hastens it",
     "retry_now done: its versionTag is polled for now",
     "an action was dropped",
+    "answers were refused",
     "an action was parked",
     "parked actions were read back",
     "a parked record was not found",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 from consumer.core.ownership import Assignment, Partition
 from tests.simulation import workload
 from tests.simulation.kafka_model import TRANSACTION_TIMEOUT_S, Refusal
-from tests.simulation.process import TOPICS, Process
+from tests.simulation.process import CONTROL, TOPICS, Process
 
 if TYPE_CHECKING:
     from tests.simulation.scheduler import Scheduler
@@ -363,6 +363,14 @@ def refuse_dead_letters(scheduler: Scheduler) -> bool:
     scheduler.kafka.refusal = scheduler.pick(refusals)
     scheduler.say(f"{TOPICS.dead_letters} refuses, {scheduler.kafka.refusal}")
     scheduler.at(scheduler.now + scheduler.pick((5.0, 60.0, 600.0)), scheduler.take_dead_letters)
+    return True
+
+
+def close_control(scheduler: Scheduler) -> bool:
+    """The control topic takes no answers for a while: a right was withdrawn."""
+    scheduler.kafka.closed.add(CONTROL)
+    scheduler.say(f"{CONTROL} takes no answers")
+    scheduler.at(scheduler.now + scheduler.pick((1.0, 5.0, 60.0)), scheduler.open_control)
     return True
 
 

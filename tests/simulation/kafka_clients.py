@@ -380,8 +380,11 @@ class SimulatedProducer:
         return 0
 
     def _refusals(self, batch: Sequence[_Produced]) -> dict[int, int]:
-        """Return what the dead-letter topic says of the batch's records, by their index."""
-        found: dict[int, int] = {}
+        """Return what topics that refuse some of the batch's records say of them, by their index."""
+        closed = [index for index, (at, _, _) in enumerate(batch) if at[0] in self._kafka.closed]
+        found: dict[int, int] = dict.fromkeys(closed, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+        if closed:
+            self._scheduler.reach("answers were refused")
         for each in {at for at, _, _ in batch if at[0] == self._process.topics.dead_letters}:
             of_partition = [index for index, (at, _, _) in enumerate(batch) if at == each]
             for indices in [[index] for index in of_partition] if self._one_by_one else [of_partition]:

@@ -221,6 +221,7 @@ class Kafka:
         self.members: dict[bytes, Member] = {}
         self._silent: list[Member] = []
         self.refusal: Refusal | None = None  # of the dead-letter topics
+        self.closed: set[str] = set()  # topics that take no records
         self.lost: set[Partition] = set()  # without a leader
         self.version = 0  # changes with whatever a member may hear of: nobody looks twice at the same
         self.generation = 0

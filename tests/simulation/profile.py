@@ -16,7 +16,7 @@ class Profile:
     once within a window, and the producer writes most events again. `pauses`, `requests`: how many. `supersedes`: later
     actions of an order supersede earlier ones that wait. `steps`: an order's steps do not go backwards. `neighbour`: a
     relay of another group on the same source has topics of its own, or none (neighbour.py). `items`: events are several
-    actions.
+    actions. `closures`: how often the control topic takes no answers for a while.
     """
 
     processes: int
@@ -37,6 +37,7 @@ class Profile:
     pauses: int = 0
     repeats: bool = False
     requests: int = 0
+    closures: int = 0
     supersedes: bool = False
     steps: bool = False
     neighbour: Literal["own topics", "same topics"] | None = None
@@ -162,6 +163,7 @@ class Profile:
             session_s=draw.choice((45.0, 6.0)),
             documents=draw.random() < 0.3,
             requests=draw.randint(2, 7),
+            closures=draw.choice((0, 1, 3)),
         )
         return replace(drawn, delays=drawn.unreliable > 0.2)  # where few go wrong, more is found of all else
 

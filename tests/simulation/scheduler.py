@@ -113,6 +113,7 @@ class Scheduler:
         self.strikes_left = self.profile.strikes
         self._pauses_left = self.profile.pauses
         self._requests_left = self.profile.requests
+        self._closures_left = self.profile.closures
         topics = (TOPICS.source, *TOPICS.own)
         self.numbers = list(range(self.profile.partitions))  # the source's partitions
         self._clock: Clock = lambda: self.now
@@ -312,6 +313,9 @@ class Scheduler:
             faults.pause(self)
         elif self._requests_left and self.random() < 0.03:
             self._requests_left -= self.requests.ask()
+        elif self._closures_left and self.random() < 0.02:
+            self._closures_left -= 1
+            faults.close_control(self)
         elif self._faults_left and self.random() < 0.03:
             self._faults_left -= 1
             faults.strike(self)
@@ -684,6 +688,10 @@ class Scheduler:
         """Be the operator, and put the dead-letter topic right."""
         self.kafka.refusal = None
 
+    def open_control(self) -> None:
+        """Be the operator, and give the right back."""
+        self.kafka.closed.discard(CONTROL)
+
     def find_partitions(self) -> None:
         """Bring partitions back that were lost; in the end one may stay so until the others are done."""
         if self.stays_lost:
@@ -749,9 +757,10 @@ class Scheduler:
         self.say("everything is healed")
         self.healing = True
         self.healed_at = self.now
-        self._faults_left = self._pauses_left = self._requests_left = 0
+        self._faults_left = self._pauses_left = self._requests_left = self._closures_left = 0
         self.fail_points.clear()
         self.take_dead_letters()
+        self.open_control()
         self.control.resume_all()
         if len(self.numbers) > 1 and self.chance(0.3):
             faults.lose(self)

@@ -29,6 +29,7 @@ from tests.support.sandbox import Sandbox
 from tests.support.waiting import PATIENCE_S, until
 
 ROOT = Path(__file__).parents[2]
+CRASH = "Fatal Python error"  # as faulthandler says it
 
 
 def configuration(sandbox: Sandbox, engage_url: str, **sections: Mapping[str, object]) -> dict[str, object]:
@@ -94,13 +95,24 @@ class RelayProcess:
             self._process.kill()
             self._process.wait()
         if error is not None:
-            error.add_note(f"the relay's log:\n{self.text[-4000:]}")
+            error.add_note(f"the relay's log:\n{self.last_words}")
         else:
             self.assert_discreet()
 
     @property
     def text(self) -> str:
         return self._log.read_text(errors="replace")
+
+    @property
+    def last_words(self) -> str:
+        """Return the end of what it said; where a signal ended it, from what Python's faulthandler says of that."""
+        said, crash, threads = self.text.partition(CRASH)
+        return said[-2000:] + crash + threads[:4000] if crash else said[-4000:]
+
+    @property
+    def has_crashed(self) -> bool:
+        """Tell whether a fatal signal ended it: one from within librdkafka."""
+        return not self.running and CRASH in self.text
 
     @property
     def log(self) -> list[dict[str, object]]:
@@ -118,7 +130,7 @@ class RelayProcess:
         return [each for each in self.log if each.get("event") == line]
 
     def _alive(self) -> None:
-        assert self._process.poll() is None, f"it ended with {self._process.returncode}: {self.text[-4000:]}"
+        assert self._process.poll() is None, f"it ended with {self._process.returncode}: {self.last_words}"
 
     def wait_until_started(self) -> Self:
         """Wait until it takes signals, and its admin server answers."""

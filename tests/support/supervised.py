@@ -31,7 +31,7 @@ class Supervised:
         if self.relay.running:
             self.relay.kill()
         if error is not None:
-            error.add_note(f"started {self.starts} times; the log of the last start:\n{self.relay.text[-4000:]}")
+            error.add_note(f"started {self.starts} times; the log of the last start:\n{self.relay.last_words}")
         else:
             self.relay.assert_discreet()
 
@@ -48,9 +48,9 @@ class Supervised:
     def look_after(self) -> None:
         """Start it again where it has ended. Fails where it ended without saying why, and what to do."""
         if not self.relay.running:
-            assert self.relay.wait() == ExitCode.FAILED, self.relay.text[-4000:]
+            assert self.relay.wait() == ExitCode.FAILED, self.relay.last_words
             last = self.relay.log[-1]
-            assert (last["event"], bool(last.get("advice"))) == ("cannot run", True), self.relay.text[-4000:]
+            assert (last["event"], bool(last.get("advice"))) == ("cannot run", True), self.relay.last_words
             self.relay.assert_discreet()
             self._start()
 

@@ -118,7 +118,7 @@ def two(sandboxes: SandboxFactory, tmp_path: Path) -> Iterator[Two]:
         yield two
         assert all(each.running for each in started)
         for relay in started:
-            assert relay.stop() == 0, relay.text[-4000:]
+            assert relay.stop() == 0, relay.last_words
 
 
 @pytest.mark.long
