@@ -38,9 +38,12 @@ test: $(READY) ## Run every test but the longest, within 15 minutes (ARGS="-k le
 	@$(PYTEST) $(WORKERS) -m "not long" --durations 40 --durations-min 5 $(ARGS)
 
 test-long: $(READY) ## What is longer, within 30 minutes: 100,000 schedules, the longest tests, some long forms of the chaos tests
-	@seq 0 50000 50000 | xargs -n 1 -P 2 $(BIN)/python -m tests.simulation --seeds 50000 --from
-	@$(PYTEST) 2 -m long
-	@$(PYTEST) 2 tests/chaos --long -k "$(LONG_FORMS)"
+	@seq 0 50000 50000 | xargs -n 1 -P 2 nice -n 19 $(BIN)/python -m tests.simulation --seeds 50000 --from & seeds=$$!; \
+	  failed=0; \
+	  $(PYTEST) 2 -m long || failed=1; \
+	  $(PYTEST) 2 tests/chaos --long -k "$(LONG_FORMS)" || failed=1; \
+	  wait $$seeds || failed=1; \
+	  exit $$failed
 
 chaos: $(READY) ## Play every long form of the chaos and load tests: an hour or more (ARGS="-k kill" for some)
 	@$(BIN)/python -m pytest tests/chaos tests/broker/relay/test_load.py --long $(ARGS)

@@ -110,11 +110,6 @@ class RelayProcess:
         return said[-2000:] + crash + threads[:4000] if crash else said[-4000:]
 
     @property
-    def has_crashed(self) -> bool:
-        """Tell whether a fatal signal ended it: one from within librdkafka."""
-        return not self.running and CRASH in self.text
-
-    @property
     def log(self) -> list[dict[str, object]]:
         """The log's lines."""
         lines = [line for line in self.text.splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]

@@ -13,12 +13,12 @@ Rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, TopicMetadata
 
 from consumer.errors import IdentityError, TopicError
 from consumer.kafka import clients
@@ -78,8 +78,8 @@ def removed_sources(
     group = str(properties["group.id"])
     found: list[Removed] = []
     with closing(Consumer(clients.reader(properties), logger=clients.LOGGER)) as reader:
-        existing = set(admin.list_topics(timeout=CALL_TIMEOUT_S).topics)
-        for name in sorted(_candidates(admin, existing, group, delay if by_name else None) - known):
+        existing = admin.list_topics(timeout=CALL_TIMEOUT_S).topics
+        for name in sorted(_candidates(properties, existing, delay if by_name else None) - known):
             try:
                 recorded = recorded_positions(reader, admin, name, GLANCE_S).positions
             except (IdentityError, KafkaException):  # another version's, or somebody else's altogether
@@ -96,14 +96,20 @@ def removed_sources(
     return found
 
 
-def _candidates(admin: AdminClient, existing: Iterable[str], group: str, delay: str | None) -> set[str]:
-    """Return which existing topics may be delay topics of this group, by its offsets and, if given, by `delay`."""
+def _candidates(properties: clients.Properties, existing: Mapping[str, TopicMetadata], delay: str | None) -> set[str]:
+    """Return which existing topics may be delay topics of this group, by its offsets and, if given, by `delay`.
+
+    A consumer asks for the offsets of every partition there is. The admin client would ask for the group's alone, and
+    ends the process where the group's coordinator moves meanwhile (librdkafka issues 4605 and 5040).
+    """
     pattern = None
     if delay is not None and SOURCE in delay:
         pattern = re.compile(".+".join(map(re.escape, delay.split(SOURCE))))
-    asked = [ConsumerGroupTopicPartitions(group)]
-    (answer,) = admin.list_consumer_group_offsets(asked, request_timeout=CALL_TIMEOUT_S).values()
-    offsets = answer.result(2 * CALL_TIMEOUT_S).topic_partitions or []
+    asked = [TopicPartition(name, number) for name, topic in existing.items() for number in topic.partitions]
+    # What a transaction that is under way will commit is not waited for.
+    config = {**clients.reader(properties), "isolation.level": "read_uncommitted"}
+    with closing(Consumer(config, logger=clients.LOGGER)) as reader:
+        offsets = reader.committed(asked, CALL_TIMEOUT_S)
     marked = {each.topic for each in offsets if each.error is None and each.metadata}
     return {name for name in existing if name in marked or (pattern is not None and pattern.fullmatch(name))}
 

@@ -157,6 +157,8 @@ class Source:
             )
             ends = EndWatch(self._properties)
             watch = GroupWatch(self._properties) if GroupWatch.needed(self._properties) else None
+            if watch is not None:
+                watch.start()
             self._membership.join(consumer)
             while not self._stopping.is_set():
                 self._poll(consumer)
@@ -165,6 +167,8 @@ class Source:
                 if watch is not None:
                     self._watch_the_group(consumer, watch)
             self._membership.leave(consumer)
+            if watch is not None:
+                watch.stop()
         except Exception as error:  # noqa: BLE001 - the thread's edge: it ends the process, loudly
             self._report(Failed(error))
 
@@ -189,7 +193,7 @@ class Source:
             self.begin(assignment, next_offset)
 
     def _watch_the_group(self, consumer: Consumer, watch: GroupWatch) -> None:
-        unowned = watch.must_rejoin(self._counts, time.monotonic())
+        unowned = watch.must_rejoin(self._counts, consumer.memberid())
         if unowned:
             why = f"the group is stable, and {unowned} partitions are assigned to no member: joining it again"
             self._report(ClientError(why))

@@ -7,100 +7,116 @@ a rebalance (KIP-345). Then no member joins again, and the partition stays witho
 Rules:
  1. One look may fall into the middle of a change. So only what several looks in a row see counts.
  2. One member joins again, not all of them. Only the leader's joining is sure to begin a rebalance, and the members do
-    not know who leads. So it is a different member each time, chosen by their names and by how often it was tried.
+    not know who leads. So it is a different member each time, chosen by their ids (a static member's begins with its
+    name) and by how often it was tried.
  3. A look never makes the consumer's thread wait.
+ 4. No request of the admin client goes to the group's coordinator. Where the connection to it breaks meanwhile,
+    librdkafka ends the process: `Assertion eonce->refcnt > 0` (its issue 4605, open in 2.16; seen in each second run of
+    tests/chaos/test_broker_faults.py). `list_groups` asks each broker for itself.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 
-from confluent_kafka import ConsumerGroupState, KafkaException
-from confluent_kafka.admin import AdminClient, ConsumerGroupDescription
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, GroupMetadata
 
+from consumer.core.ownership import Partition
 from consumer.kafka import clients
+from consumer.kafka.own_thread import OwnThread
 
 LOOK_INTERVAL_S = 5.0
 LOOKS = 3  # in a row; a rebalance of a healthy group is over sooner
 REQUEST_TIMEOUT_S = 5.0
 
+_INT16 = struct.Struct(">h")
+_INT32 = struct.Struct(">i")
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look saw: how many partitions are nobody's, and the static members' names. `stable`: nothing moves."""
+    """What one look saw: how many partitions are nobody's, and the members' ids. `stable`: nothing moves."""
 
     stable: bool
     unowned: int
-    names: Sequence[str]
+    members: Sequence[str]
 
 
 class Withheld:
     """Counts what the looks see. Pure."""
 
-    def __init__(self, name: str) -> None:
-        """`name`: our own `group.instance.id`."""
-        self._name = name
+    def __init__(self) -> None:
         self._seen = 0
 
-    def saw(self, look: Look) -> bool:
-        """Take a look in; tells whether it is on us to join again."""
-        if not look.stable or not look.unowned or self._name not in look.names:
+    def saw(self, look: Look, us: str | None) -> bool:
+        """Take a look in; tells whether it is on us to join again. `us`: our member id, None before there is one."""
+        if not look.stable or not look.unowned or us not in look.members:
             self._seen = 0
             return False
         self._seen += 1
         attempt, waiting = divmod(self._seen, LOOKS)
-        return waiting == 0 and sorted(look.names)[(attempt - 1) % len(look.names)] == self._name
+        return waiting == 0 and sorted(look.members)[(attempt - 1) % len(look.members)] == us
 
 
-class GroupWatch:
-    """EDGE. Looks at the group every LOOK_INTERVAL_S. For one thread."""
+class GroupWatch(OwnThread):
+    """EDGE. Looks at the group every LOOK_INTERVAL_S, on a thread of its own. All else is for one other thread."""
 
     def __init__(self, properties: clients.Properties) -> None:
+        super().__init__("group")
         self._group = str(properties["group.id"])
-        self._admin = AdminClient(clients.base(properties), logger=clients.LOGGER)
-        self._withheld = Withheld(str(properties["group.instance.id"]))
-        self._asked_at = 0.0
-        self._answer: Future[ConsumerGroupDescription] | None = None
+        self._properties = properties
+        self._withheld = Withheld()
+        self._seen: GroupMetadata | None = None
 
     @staticmethod
     def needed(properties: clients.Properties) -> bool:
         """Tell whether partitions can be withheld for ever: with the newer protocol the broker sees to it."""
         return bool(properties.get("group.instance.id")) and properties.get("group.protocol", "classic") == "classic"
 
-    def must_rejoin(self, counts: Mapping[str, int], now: float) -> int:
-        """Look, where it is time; returns how many partitions are nobody's where it is on us to join again, else 0.
+    def must_rejoin(self, counts: Mapping[str, int], us: str | None) -> int:
+        """Take in what was seen since. Returns how many partitions are nobody's if it is on us to join again, else 0.
 
-        `counts`: the partitions of each source topic. `now` is monotonic seconds.
+        `counts`: the partitions of each source topic. `us`: our member id.
         """
-        if self._answer is None:
-            if now - self._asked_at >= LOOK_INTERVAL_S:
-                self._asked_at = now
-                self._answer = self._admin.describe_consumer_groups([self._group], request_timeout=REQUEST_TIMEOUT_S)[
-                    self._group
-                ]
+        group, self._seen = self._seen, None
+        if group is None:
             return 0
-        if not self._answer.done():
-            return 0
-        answer, self._answer = self._answer, None
-        try:
-            look = look_at(answer.result(), counts)
-        except KafkaException:  # the broker does not answer, or the right to describe the group is missing
-            return 0
-        return look.unowned if self._withheld.saw(look) else 0
+        look = look_at(group, counts)
+        return look.unowned if self._withheld.saw(look, us) else 0
+
+    def _run(self) -> None:
+        admin = AdminClient(clients.base(self._properties), logger=clients.LOGGER)
+        while not self._stopping.wait(LOOK_INTERVAL_S):
+            try:
+                found = admin.list_groups(self._group, REQUEST_TIMEOUT_S)
+            except KafkaException:  # a broker does not answer, or the right to describe the group is missing
+                continue
+            self._seen = next((each for each in found if each.id == self._group and each.error is None), self._seen)
 
 
-def look_at(group: ConsumerGroupDescription, counts: Mapping[str, int]) -> Look:
+def look_at(group: GroupMetadata, counts: Mapping[str, int]) -> Look:
     """Read a group's description."""
-    owned = {
-        (each.topic, each.partition)
-        for member in group.members
-        if member.assignment is not None
-        for each in member.assignment.topic_partitions
-    }
+    owned = {at for member in group.members for at in assigned(member.assignment or b"")}
     return Look(
-        stable=group.state is ConsumerGroupState.STABLE,
+        stable=group.state == "Stable",
         unowned=sum((topic, n) not in owned for topic, count in counts.items() for n in range(count)),
-        names=[member.group_instance_id for member in group.members if member.group_instance_id],
+        members=[str(member.id) for member in group.members],
     )
+
+
+def assigned(assignment: bytes) -> list[Partition]:
+    """Read a member's assignment, as Kafka's ConsumerProtocolAssignment.json describes it (any version)."""
+    found: list[Partition] = []
+    if not assignment:
+        return found
+    (topics,), at = _INT32.unpack_from(assignment, _INT16.size), _INT16.size + _INT32.size
+    for _ in range(topics):
+        (length,), at = _INT16.unpack_from(assignment, at), at + _INT16.size
+        topic, at = assignment[at : at + length].decode(), at + length
+        (count,), at = _INT32.unpack_from(assignment, at), at + _INT32.size
+        found += [(topic, n) for (n,) in _INT32.iter_unpack(assignment[at : at + count * _INT32.size])]
+        at += count * _INT32.size
+    return found
