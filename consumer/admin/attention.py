@@ -31,6 +31,11 @@ _STALLS: dict[StallReason, str] = {
 def attention(snapshot: Snapshot, flow: Flow) -> list[str]:
     """Say what an operator should look at, the worst first."""
     said = _stalled(snapshot, FAULTS)
+    unfit = [
+        f"{'; '.join(why)[:1].upper()}{'; '.join(why)[1:]}; `engage-relay topics check` looks now"
+        for _, why in sorted(snapshot.topics_unfit.items())
+    ]
+    said += _some(unfit, "topics do not fit")
     suspended = [
         f"Connection {name} is suspended: {each.halt.why if each.halt else 'Engage refuses its API key'}; "
         "nothing is lost, give it another key"
