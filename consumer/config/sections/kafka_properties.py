@@ -31,6 +31,8 @@ _SECRET_FILES = frozenset(
     f"{name}.file"
     for name in ("sasl.password", "sasl.oauthbearer.client.secret", "ssl.key.password", "ssl.keystore.password")
 )
+# What must not be shown. A certificate is none, but it is long.
+_SECRET = re.compile(r"password|passphrase|secret|\.pem$|jaas|token|oauthbearer\.config")
 # For "did you mean" alone: librdkafka has no list that Python can ask for.
 _WELL_KNOWN = re.findall(
     r"\S+",
@@ -53,6 +55,11 @@ _WELL_KNOWN = re.findall(
 # librdkafka takes a client's properties in their order and stops at the first that it doesn't know: at this one,
 # always. So none is ever made, and nothing is connected to.
 _STOP = "engage-relay.stop"
+
+
+def is_secret(name: str) -> bool:
+    """Tell whether a property's value must not be shown."""
+    return _SECRET.search(name) is not None and not name.endswith((".file", ".url"))
 
 
 def error(name: str, value: object) -> str | None:
