@@ -273,6 +273,15 @@ def test_the_policy_lets_the_pods_reach_a_connections_proxy_instead_of_its_engag
     assert not {8442, 8443} & set(ports)
 
 
+def test_the_policy_lets_the_pods_reach_every_schema_registry() -> None:
+    url = "http://registry.kafka.svc:8081, https://other.example.com/apis/ccompat/v7"
+    rules = egress({"config": {"registry": {"url": url}}})
+
+    ports = {each["ports"][0]["port"]: each.get("to") for each in rules}
+    assert ports[8081] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kafka"}}}]
+    assert ports[443] is None
+
+
 def test_the_policy_opens_the_admin_port_to_the_scrapers_alone() -> None:
     scraper = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 

@@ -3,7 +3,7 @@ The addresses that `config` names, for the network policy.
 */}}
 
 {{/* Comma-separated `host:port`, host with brackets where it is IPv6: brokers, Engages or
-their proxies, and who gives OAuth tokens. */}}
+their proxies, who gives OAuth tokens, and the Schema Registry. */}}
 {{- define "engage-relay.addresses" -}}
 {{- $found := list -}}
 {{- range splitList "," (get .Values.config.kafka "bootstrap.servers") -}}
@@ -16,6 +16,9 @@ their proxies, and who gives OAuth tokens. */}}
 {{- $urls = append $urls (ternary $connection.base_url $proxy (eq $proxy "none")) -}}
 {{- end -}}
 {{- with get .Values.config.kafka "sasl.oauthbearer.token.endpoint.url" -}}{{- $urls = append $urls . -}}{{- end -}}
+{{- with .Values.config.registry -}}
+{{- range splitList "," .url -}}{{- $urls = append $urls (trim .) -}}{{- end -}}
+{{- end -}}
 {{- range $urls -}}
 {{- $url := urlParse . -}}
 {{- $port := ternary "80" "443" (eq $url.scheme "http") -}}
