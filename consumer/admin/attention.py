@@ -11,7 +11,7 @@ from consumer.core.progress import FAULTS, StallReason
 from consumer.telemetry.rolling import Flow
 from consumer.telemetry.snapshot import Snapshot
 
-OLD_S = 1800.0  # of the oldest pending action, as the alert EngageRelayOldestPending
+OLD_S = 1800.0  # of the oldest pending action, as the alert EngageRelayOldPending
 MIN_SILENCE_S = 300.0  # without an accepted action
 MIN_GROWTH = 10  # of what is pending meanwhile: one slow order is no outage
 # What each reason means to who reads it: the faults first.

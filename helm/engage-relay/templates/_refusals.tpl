@@ -147,7 +147,14 @@ The chart refuses values that cannot work before it installs anything. It names 
 {{- end -}}
 
 {{- $known := dict -}}
-{{- range (.Files.Get "files/rules.yaml" | fromYaml).groups -}}{{- range .rules -}}{{- with .alert -}}{{- $_ := set $known . true -}}{{- end -}}{{- end -}}{{- end -}}
+{{- range (.Files.Get "files/rules.yaml" | fromYaml).groups -}}{{- range .rules -}}{{- if .alert -}}{{- $_ := set $known .alert .expr -}}{{- end -}}{{- end -}}{{- end -}}
+{{- range $name, $own := .Values.monitoring.prometheusRule.alerts -}}
+{{- if not (hasKey $known $name) -}}
+{{- $wrong = append $wrong (printf "monitoring.prometheusRule.alerts: there is no alert %s" $name) -}}
+{{- else if and (hasKey $own "threshold") (not (and (regexMatch "[<>]=? [0-9.]+$" (get $known $name)) (eq 1 (len (regexFindAll "[<>=]=? [0-9.]+" (get $known $name) -1))))) -}}
+{{- $wrong = append $wrong (printf "monitoring.prometheusRule.alerts.%s.threshold: the alert does not compare with one number; leave it out (disabled) and write your own" $name) -}}
+{{- end -}}
+{{- end -}}
 {{- range .Values.monitoring.prometheusRule.disabled -}}
 {{- if not (hasKey $known .) -}}
 {{- $wrong = append $wrong (printf "monitoring.prometheusRule.disabled: there is no alert %s" .) -}}
