@@ -238,6 +238,7 @@ def brokers(servers: str) -> Values:
         ("10.0.0.5:9094", [(9094, [{"ipBlock": {"cidr": "10.0.0.5/32"}}])]),
         ("[2001:db8::5]:9094", [(9094, [{"ipBlock": {"cidr": "2001:db8::5/128"}}])]),
         ("b1.example.com:9094, SASL_SSL://b2.example.com:9095", [(9094, None), (9095, None)]),  # any address
+        ("10.0.0.5:9094,", [(9094, [{"ipBlock": {"cidr": "10.0.0.5/32"}}])]),  # and none where there is none
     ],
 )
 def test_the_policy_lets_the_pods_reach_the_configured_brokers(
@@ -401,7 +402,7 @@ def test_an_alert_can_be_left_out_and_only_one_that_there_is() -> None:
 
 
 def test_an_alert_takes_a_platforms_threshold_and_severity() -> None:
-    own = {
+    own: dict[str, Values] = {
         "EngageRelayOldPending": {"threshold": 3600, "severity": "page"},
         "EngageRelayThrottled": {"threshold": 0.05},
     }

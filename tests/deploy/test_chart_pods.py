@@ -174,8 +174,8 @@ def test_the_relay_reads_a_schema_registrys_files_from_where_the_chart_mounts_th
 
 
 def test_every_pod_that_runs_the_relays_command_has_what_comes_before_it_and_runs_on_its_nodes() -> None:
-    nodes = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": []}]}}
-    spread = {"preferredDuringSchedulingIgnoredDuringExecution": []}
+    nodes: Values = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": []}]}}
+    spread: Values = {"preferredDuringSchedulingIgnoredDuringExecution": []}
     rendered = chart(
         {
             "extraInitContainers": [{"name": "vault", "image": "vault"}],

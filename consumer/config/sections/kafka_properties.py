@@ -69,6 +69,8 @@ def error(name: str, value: object) -> str | None:
         return f"must be {' or '.join(accepted)}, or left out: {reason}"
     if value is None or (value == "" and name in ("bootstrap.servers", "group.id")):
         return "must not be empty"
+    if name in ("bootstrap.servers", "metadata.broker.list"):
+        return _not_addresses(str(value))
     if name in _SECRET_FILES:
         return None if isinstance(value, str) and value else "must be the path of a file that holds the secret"
     if name == msk.REGION:
@@ -77,6 +79,21 @@ def error(name: str, value: object) -> str | None:
     if not isinstance(value, str | int | float):
         return "must be text, a number, true or false"
     return _in_our_words(name, _said_by_librdkafka(name, value))
+
+
+def _not_addresses(value: str) -> str | None:
+    """Say what is wrong with the brokers' addresses. librdkafka takes any text, and then looks for them for ever."""
+    addresses = [each.strip() for each in value.split(",") if each.strip()]
+    if addresses and all(map(_is_address, addresses)):
+        return None
+    return "must be host:port, or several of them with commas, such as broker-1:9092,broker-2:9092"
+
+
+def _is_address(text: str) -> bool:
+    if re.fullmatch(r"[0-9A-Fa-f.]*(:[0-9A-Fa-f.]*){2,}", text):  # IPv6 without brackets: it has no port
+        return True
+    found = re.fullmatch(r"([A-Za-z_]+://)?([^\s:/\[\]]+|\[[0-9A-Fa-f:.%]+\])(:(?P<port>[0-9]{1,5}))?", text)
+    return found is not None and 0 < int(found["port"] or "9092") < 65536
 
 
 def _said_by_librdkafka(name: str, value: str | float) -> str:

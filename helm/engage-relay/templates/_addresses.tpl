@@ -6,8 +6,8 @@ The addresses that `config` names, for the network policy.
 their proxies, who gives OAuth tokens, and the Schema Registry. */}}
 {{- define "engage-relay.addresses" -}}
 {{- $found := list -}}
-{{- range splitList "," (get .Values.config.kafka "bootstrap.servers") -}}
-{{- $address := regexReplaceAll "^[A-Za-z_]+://" (trim .) "" -}}
+{{- range without (regexSplit "[,\\s]+" (get .Values.config.kafka "bootstrap.servers") -1) "" -}}
+{{- $address := regexReplaceAll "^[A-Za-z_]+://" . "" -}}
 {{- $found = append $found (ternary $address (printf "%s:9092" $address) (regexMatch ":[0-9]+$" $address)) -}}
 {{- end -}}
 {{- $urls := list -}}
@@ -17,7 +17,7 @@ their proxies, who gives OAuth tokens, and the Schema Registry. */}}
 {{- end -}}
 {{- with get .Values.config.kafka "sasl.oauthbearer.token.endpoint.url" -}}{{- $urls = append $urls . -}}{{- end -}}
 {{- with .Values.config.registry -}}
-{{- range splitList "," .url -}}{{- $urls = append $urls (trim .) -}}{{- end -}}
+{{- $urls = concat $urls (without (regexSplit "[,\\s]+" .url -1) "") -}}
 {{- end -}}
 {{- range $urls -}}
 {{- $url := urlParse . -}}
