@@ -163,7 +163,7 @@ async def _run(settings: Settings, *, start: Start | None, create_topics: bool, 
             owned=lambda: metrics.published()[0].partitions,
             report=metrics.dead_letters_waiting,
         )
-        beside += counter, TopicsWatch(partial(_look_at_topics, settings))
+        beside += counter, TopicsWatch(partial(_unfit_topics, settings), metrics.topics_unfit)
         for each in beside:
             each.start()
         await relay.run(stop)
@@ -277,10 +277,10 @@ def _check(settings: Settings, waiting: Waiting, *, stopped: Callable[[], bool],
         raise causes.explained(admin, error) from None
 
 
-def _look_at_topics(settings: Settings) -> None:
+def _unfit_topics(settings: Settings) -> dict[str, list[str]]:
     # A client of its own for each look: it is idle for minutes, and its threads are not.
     admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
-    kafka_topics.check(admin, settings.topics, settings.topic_rules, settings.control_topic)
+    return kafka_topics.unfit(admin, settings.topics, settings.topic_rules, settings.control_topic)
 
 
 def _settle_start(settings: Settings, start: Start | None, *, sends: bool) -> Ground:

@@ -182,6 +182,11 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
             stacked=True,
         ),
         Panel(
+            "Topics that do not fit",
+            "1: it was altered while the relay runs, and may lose or refuse records; the runbook says what to do.",
+            {"{{topic}}": most("engage_relay_topics_unfit", "topic")},
+        ),
+        Panel(
             "Dead letters waiting",
             "Dead letters that nobody has redriven or marked yet, by source topic.",
             {"{{topic}}": total("engage_relay_dead_letters_waiting", "topic")},

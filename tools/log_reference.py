@@ -86,8 +86,8 @@ ADVICE: Mapping[str, str] = {
     "Kafka": "nothing once; `why` is the client library's own error: see the brokers if it stays",
     "the dead-letter topic refuses a dead letter; the delay topic keeps it, and it is tried again": "do what `why` "
     "says ([EngageRelayDeadLettersRefused](runbook.md#engagerelaydeadlettersrefused))",
-    "the topics do not fit any more": "do what `why` says ([the topics](operations.md#the-topics)), before a topic has "
-    "deleted what was pending, and the next start is refused",
+    "the topics do not fit any more": "do what `why` says, before a topic has deleted what was pending, and the next "
+    "start is refused ([EngageRelayTopicUnfit](runbook.md#engagerelaytopicunfit))",
     "the outcomes topic refuses an outcome; it is left out": "do what `why` says: nothing tells what became of "
     "that event, which was never pending",
     "partitions lost: another instance has them already": "nothing once. Often: the instance is starved of CPU, or "

@@ -11,7 +11,7 @@ from consumer.core.progress import FAULTS, StallReason
 from consumer.telemetry.rolling import Flow
 from consumer.telemetry.snapshot import Snapshot
 
-OLD_S = 1800.0  # of the oldest pending action, as the alert EngageRelayOldestPending
+OLD_S = 1800.0  # of the oldest pending action, as the alert EngageRelayOldPending
 MIN_SILENCE_S = 300.0  # without an accepted action
 MIN_GROWTH = 10  # of what is pending meanwhile: one slow order is no outage
 # What each reason means to who reads it: the faults first.
@@ -31,6 +31,11 @@ _STALLS: dict[StallReason, str] = {
 def attention(snapshot: Snapshot, flow: Flow) -> list[str]:
     """Say what an operator should look at, the worst first."""
     said = _stalled(snapshot, FAULTS)
+    unfit = [
+        f"{'; '.join(why)[:1].upper()}{'; '.join(why)[1:]}; `engage-relay topics check` looks now"
+        for _, why in sorted(snapshot.topics_unfit.items())
+    ]
+    said += _some(unfit, "topics do not fit")
     suspended = [
         f"Connection {name} is suspended: {each.halt.why if each.halt else 'Engage refuses its API key'}; "
         "nothing is lost, give it another key"

@@ -43,14 +43,17 @@ class Instance:
 
 
 def addresses(urls: Iterable[str]) -> list[str]:
-    """Return the URL of each address behind these. Raises ValueError where one is no URL or its host has none."""
+    """Return the URL of each address behind these.
+
+    Raises ValueError where one is no URL, and StatusError where its host has no address (now).
+    """
     found: list[str] = []
     for text in urls:
         origin = _origin(text)
         try:
             behind = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise ValueError(f"{text}: {error.strerror or error}") from None
+        except OSError:
+            raise StatusError(f"nobody answers at {text}: host name could not be resolved") from None
         if origin.secure:  # its certificate is for the name, so the name is asked
             found.append(text.rstrip("/"))
             continue
@@ -157,7 +160,7 @@ class Fleet:
         for url in self._urls:
             try:
                 found += addresses([url])
-            except ValueError as error:
+            except (ValueError, StatusError) as error:
                 gaps.append(str(error))
         known = list(dict.fromkeys(found))
         if len(known) > MAX_INSTANCES:

@@ -62,7 +62,7 @@ def _step(step: Step) -> str:
     if step.at_ms is None:
         return f"<tr><td></td><td>{escape(step.text)}</td></tr>"
     at = datetime.fromtimestamp(step.at_ms / 1000, UTC)
-    shown = at.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "")
+    shown = at.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
     return (
         f'<tr><td class="nowrap"><time datetime="{at.isoformat()}">{shown}</time></td><td>{escape(step.text)}</td></tr>'
     )

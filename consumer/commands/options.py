@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
@@ -67,17 +66,28 @@ def loaded(
     for line in near_misses(os.environ):
         structlog.stdlib.get_logger(__name__).warning(line)
     settings = load(config, os.environ, only_routes=only_routes)
-    for name, value in settings.kafka.items():
-        if re.search("password|secret|pem", name) and not name.endswith(".file"):  # its name is no secret
-            logs.redact(str(value))
-    if settings.registry is not None:
-        for secret in (settings.registry.password, settings.registry.token):
-            if secret is not None:
-                logs.redact(secret.get_secret_value())
-    for connection in settings.engage.connections.values():
-        with suppress(OSError, ValueError):  # not readable now: a key that nobody has cannot show
-            logs.redact(connection.key().current())
+    for secret in _secrets(settings):
+        logs.redact(secret)
     return settings
+
+
+def _secrets(settings: Settings) -> Iterator[str]:
+    """Return the secrets that the configuration holds or names. Not headers: most are ordinary words."""
+    from urllib.parse import unquote, urlsplit
+
+    from consumer.config.sections.kafka_properties import is_secret
+
+    yield from (str(value) for name, value in settings.kafka.items() if is_secret(name))
+    if (registry := settings.registry) is not None:
+        yield from (each.get_secret_value() for each in (registry.password, registry.token) if each is not None)
+        for file in (registry.password_file, registry.token_file):
+            with suppress(OSError, ValueError):  # not readable now: a secret that nobody has cannot show
+                yield "" if file is None else file.read_text().rstrip("\r\n")
+    for connection in settings.engage.connections.values():
+        if connection.proxy is not None and (password := urlsplit(connection.proxy.get_secret_value()).password):
+            yield from (password, unquote(password))
+        with suppress(OSError, ValueError):
+            yield connection.key().current()
 
 
 def with_max_age(settings: Settings, max_age: str | None, *, off: bool) -> Settings:

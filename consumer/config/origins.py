@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +11,11 @@ from pydantic import BaseModel, SecretStr
 from consumer.config import environment, yaml_file
 from consumer.config.errors import label
 from consumer.config.loading import load
+from consumer.config.sections import kafka_properties
 from consumer.config.settings import Settings
 from consumer.config.yaml_file import ConfigurationFile, KeyPath
 
 MASK = "(hidden)"
-_SECRET_PROPERTY = re.compile(r"password|secret|\.pem$|jaas|token|oauthbearer\.config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +74,4 @@ def _flat(value: object, at: KeyPath) -> Iterator[tuple[KeyPath, object]]:
 
 
 def _shown_property(name: str, value: object) -> object:
-    return MASK if _SECRET_PROPERTY.search(name) and not name.endswith((".file", ".url")) else value
+    return MASK if kafka_properties.is_secret(name) else value

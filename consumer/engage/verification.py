@@ -298,8 +298,10 @@ class _Asking:
     async def _try(self, fact: Fact, question: Callable[[], Awaitable[None]]) -> None:
         try:
             await question()
-        except httpx.HTTPError as error:  # its text may hold a URL with the order's id
-            self.found[fact] = Finding(fact, type(error).__name__, "no answer")
+        except httpx.HTTPError as error:
+            # The transport's texts are our own words; another one may hold a URL with the order's id.
+            why = str(error) if isinstance(error, httpx.TransportError) else ""
+            self.found[fact] = Finding(fact, why or type(error).__name__, "no answer")
             self._usable = False
 
     async def _ask(

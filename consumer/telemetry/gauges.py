@@ -82,6 +82,12 @@ def snapshot_families(snapshot: Snapshot) -> Iterator[Metric]:
         values=[("", snapshot.requests_open)],
     )
     yield gauge(
+        "topics_unfit",
+        "1 for a topic that does not fit: it is missing, or it would lose or refuse records.",
+        "topic",
+        ((topic, 1) for topic in snapshot.topics_unfit),
+    )
+    yield gauge(
         "dead_letters_waiting",
         "Dead letters that wait for a redrive, of the owned partitions; absent while nobody counted them.",
         "topic",

@@ -12,7 +12,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Generic, Literal, TypeVar, get_args
@@ -191,6 +191,7 @@ class Metrics:
         self._heartbeat_ages: Callable[[], Mapping[Thread, float]] = dict
         self._statistics: dict[str, list[BrokerFigures]] = {}
         self._dead_letters_waiting: Mapping[str, int] = {}
+        self._topics_unfit: Mapping[str, Sequence[str]] = {}
 
         self._dead_letters.start((reason,) for reason in Reason)
         self._rebalances.start((kind,) for kind in get_args(Rebalance))
@@ -328,6 +329,10 @@ class Metrics:
         """Take how many dead letters wait for a redrive, by source topic; a topic that is left out was not counted."""
         self._dead_letters_waiting = counts
 
+    def topics_unfit(self, why: Mapping[str, Sequence[str]]) -> None:
+        """Take which topics do not fit, and why."""
+        self._topics_unfit = why
+
     def transaction_committed(self, seconds: float, records: int) -> None:
         """Record a transaction that the broker committed."""
         self._transactions.observe(seconds)
@@ -362,7 +367,10 @@ class Metrics:
     def publish(self, snapshot: Snapshot) -> None:
         """Replace what the next scrapes say of the state of things. Once a second is enough."""
         flow = self._history.tick(snapshot.at, sum(snapshot.pending.values()), snapshot.overdue)
-        self._published = (replace(snapshot, dead_letters_waiting=self._dead_letters_waiting), flow)
+        self._published = (
+            replace(snapshot, dead_letters_waiting=self._dead_letters_waiting, topics_unfit=self._topics_unfit),
+            flow,
+        )
 
     def published(self) -> tuple[Snapshot, Flow]:
         """The state of things and the last minutes, as they were published last. For any thread."""

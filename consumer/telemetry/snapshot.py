@@ -5,7 +5,7 @@ It is frozen: the event loop's thread takes it, and the threads of the admin ser
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -90,6 +90,7 @@ class Snapshot:
     connections: Mapping[str, ConnectionFigures] = field(default_factory=dict)
     stalled: Mapping[Partition, Stall] = field(default_factory=dict)  # the partitions that stand still
     dead_letters_waiting: Mapping[str, int] = field(default_factory=dict)  # by source topic, as far as it was counted
+    topics_unfit: Mapping[str, Sequence[str]] = field(default_factory=dict)  # why, by topic: as the last look found it
     # For the status page only; times are seconds since 1970.
     at: float = 0.0  # when it was taken
     first_seen: Mapping[int, int] = field(default_factory=dict)  # `Ledger.first_seen()`

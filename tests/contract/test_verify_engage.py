@@ -177,6 +177,7 @@ async def test_neither_key_nor_id_nor_value_is_in_the_report() -> None:
 async def test_an_engage_that_does_not_answer_is_said_so() -> None:
     found = await verify(plan_for(refused_url()))
     assert (found[7].fact, found[7].verdict) == (verification.ACCEPTANCE, "no answer")
+    assert {each.seen for each in found if each.verdict == "no answer"} == {"connection refused"}
     assert {each.verdict for each in found} == {"no answer", "not asked"}
 
 

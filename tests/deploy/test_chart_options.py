@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 
 from consumer.errors import ExitCode
 from tests.deploy.helm import CHART, NAMESPACE, Manifest, Values, chart, refusal
+from tests.deploy.monitoring import alerts
 from tests.deploy.pod import AnySecret, Pod
 
 pytestmark = pytest.mark.timeout(900)  # the first one may have to build Helm
@@ -236,6 +238,7 @@ def brokers(servers: str) -> Values:
         ("10.0.0.5:9094", [(9094, [{"ipBlock": {"cidr": "10.0.0.5/32"}}])]),
         ("[2001:db8::5]:9094", [(9094, [{"ipBlock": {"cidr": "2001:db8::5/128"}}])]),
         ("b1.example.com:9094, SASL_SSL://b2.example.com:9095", [(9094, None), (9095, None)]),  # any address
+        ("10.0.0.5:9094,", [(9094, [{"ipBlock": {"cidr": "10.0.0.5/32"}}])]),  # and none where there is none
     ],
 )
 def test_the_policy_lets_the_pods_reach_the_configured_brokers(
@@ -271,6 +274,15 @@ def test_the_policy_lets_the_pods_reach_a_connections_proxy_instead_of_its_engag
     assert ports[80] == [{"ipBlock": {"cidr": "10.0.0.7/32"}}]
     assert 8444 in ports
     assert not {8442, 8443} & set(ports)
+
+
+def test_the_policy_lets_the_pods_reach_every_schema_registry() -> None:
+    url = "http://registry.kafka.svc:8081, https://other.example.com/apis/ccompat/v7"
+    rules = egress({"config": {"registry": {"url": url}}})
+
+    ports = {each["ports"][0]["port"]: each.get("to") for each in rules}
+    assert ports[8081] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kafka"}}}]
+    assert ports[443] is None
 
 
 def test_the_policy_opens_the_admin_port_to_the_scrapers_alone() -> None:
@@ -370,23 +382,68 @@ def test_alerts_lead_to_the_runbook_where_it_is_and_carry_the_platforms_labels()
     where = "https://git.acme.com/engage-relay/docs/runbook.md"
     own = {"enabled": True, "runbookUrl": where, "alertLabels": {"team": "shop", "severity": "none"}}
     groups = chart({"monitoring": {"prometheusRule": own}}).one("PrometheusRule")["spec"]["groups"]
-    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    rendered = [rule for group in groups for rule in group["rules"] if "alert" in rule]
 
-    assert len(alerts) > 10
-    for each in alerts:
+    assert len(rendered) > 10
+    for each in rendered:
         assert each["annotations"]["runbook_url"] == f"{where}#{each['alert'].lower()}"
         assert each["labels"]["team"] == "shop"
         assert each["labels"]["severity"] in ("critical", "warning")
 
 
 def test_an_alert_can_be_left_out_and_only_one_that_there_is() -> None:
-    def alerts(disabled: list[str]) -> set[str]:
+    def rendered(disabled: list[str]) -> set[str]:
         rule = chart({"monitoring": {"prometheusRule": {"enabled": True, "disabled": disabled}}}).one("PrometheusRule")
         return {each["alert"] for group in rule["spec"]["groups"] for each in group["rules"] if "alert" in each}
 
-    assert alerts([]) - alerts(["EngageRelayThrottled"]) == {"EngageRelayThrottled"}
+    assert rendered([]) - rendered(["EngageRelayThrottled"]) == {"EngageRelayThrottled"}
     wrong: Values = {"monitoring": {"prometheusRule": {"disabled": ["EngageRelayThrotled"]}}}
     assert "there is no alert EngageRelayThrotled" in refusal(wrong)
+
+
+def test_an_alert_takes_a_platforms_threshold_and_severity() -> None:
+    own: dict[str, Values] = {
+        "EngageRelayOldPending": {"threshold": 3600, "severity": "page"},
+        "EngageRelayThrottled": {"threshold": 0.05},
+    }
+    values: Values = {"monitoring": {"prometheusRule": {"enabled": True, "alerts": own}}}
+    groups = chart(values).one("PrometheusRule")["spec"]["groups"]
+    rules = {each["alert"]: each for group in groups for each in group["rules"] if "alert" in each}
+    as_built = alerts()
+
+    old, throttled = rules["EngageRelayOldPending"], rules["EngageRelayThrottled"]
+    assert old["expr"] == as_built["EngageRelayOldPending"].expr.replace("> 1800", "> 3600")
+    assert old["labels"]["severity"] == "page"
+    assert throttled["expr"] == as_built["EngageRelayThrottled"].expr.replace("> 0.01", "> 0.05")
+    assert throttled["labels"] == as_built["EngageRelayThrottled"].labels
+    for name in as_built.keys() - own.keys():
+        assert rules[name]["expr"] == as_built[name].expr
+
+
+@pytest.mark.parametrize("name", alerts())
+def test_an_alert_takes_a_threshold_where_it_compares_with_one_number_and_else_says_so(name: str) -> None:
+    values: Values = {"monitoring": {"prometheusRule": {"enabled": True, "alerts": {name: {"threshold": 77}}}}}
+    numbers = re.findall(r"[<>=]=? [0-9.]+", alerts()[name].expr)
+    if len(numbers) == 1 and re.search(r"[<>]=? [0-9.]+$", alerts()[name].expr):
+        groups = chart(values).one("PrometheusRule")["spec"]["groups"]
+        (expr,) = [each["expr"] for group in groups for each in group["rules"] if each.get("alert") == name]
+        assert re.sub(r"[0-9.]+$", "77", alerts()[name].expr) == expr
+    else:
+        assert f"alerts.{name}.threshold: the alert does not compare with one number" in refusal(values)
+
+
+def test_a_threshold_of_an_alert_that_there_is_not_is_refused() -> None:
+    wrong: Values = {"monitoring": {"prometheusRule": {"alerts": {"EngageRelayOldPendin": {"threshold": 1}}}}}
+    assert "there is no alert EngageRelayOldPendin" in refusal(wrong)
+    assert "additional properties" in refusal(
+        {"monitoring": {"prometheusRule": {"alerts": {"EngageRelayOldPending": {"treshold": 1}}}}}
+    )
+
+
+def test_no_alerts_text_repeats_a_threshold_that_can_be_changed() -> None:
+    for name in ("EngageRelayOldPending", "EngageRelayVeryOldPending", "EngageRelayPendingNearLimit"):
+        texts = [text for key, text in alerts()[name].annotations.items() if key != "runbook_url"]
+        assert not [text for text in texts if re.search(r"[0-9]", text)], name
 
 
 def test_the_dashboard_is_what_grafanas_sidecar_looks_for() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from consumer.config.loading import load
 from consumer.kafka.source.membership import MIN_HAND_OVER_S
 from consumer.relay.loop import JOURNAL_AFTER_HAND_OVER_S, MIN_STOP_S, STOP_S
 from consumer.run import HAND_OVER_SLACK_S
@@ -150,6 +151,46 @@ def test_secrets_are_files_and_nothing_else() -> None:
     assert len(files) == 4
     assert not mount.get("subPath")  # which would not be renewed
     assert rendered.container["env"] == [CONFIG]
+
+
+def test_the_relay_reads_a_schema_registrys_files_from_where_the_chart_mounts_them(tmp_path: Path) -> None:
+    keys = ("password_file", "ca_file", "certificate_file", "key_file")
+    rendered = chart(
+        {
+            "config": {"registry": {"url": "https://registry.example", "username": "shop"}},
+            "secrets": {"registry": {key: {"existingSecret": "registry", "key": key} for key in keys}},
+        }
+    )
+    (volume,) = [each for each in rendered.pod["spec"]["volumes"] if each["name"] == "secrets"]
+    mounted = {item["path"]: item["key"] for each in volume["projected"]["sources"] for item in each["secret"]["items"]}
+    for key in keys:
+        assert rendered.config["registry"][key] == f"/run/secrets/engage-relay/registry/{key}"
+        assert mounted[f"registry/{key}"] == key
+    file = tmp_path / "relay.yaml"
+    file.write_text(rendered.relay_yaml)
+    registry = load(file, {}).registry
+    assert registry is not None
+    assert {name for name, _ in registry.files()} == set(keys)
+
+
+def test_every_pod_that_runs_the_relays_command_has_what_comes_before_it_and_runs_on_its_nodes() -> None:
+    nodes: Values = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": []}]}}
+    spread: Values = {"preferredDuringSchedulingIgnoredDuringExecution": []}
+    rendered = chart(
+        {
+            "extraInitContainers": [{"name": "vault", "image": "vault"}],
+            "affinity": {"nodeAffinity": nodes, "podAntiAffinity": spread},
+            "topicsHook": {"enabled": True},
+        }
+    )
+    others = [each["spec"]["template"]["spec"] for each in rendered.all("Job")]
+    others += [each["spec"] for each in rendered.all("Pod")]
+    assert len(others) == 3
+    for pod in (*others, rendered.pod["spec"]):
+        assert [each["name"] for each in pod["initContainers"]] == ["vault"]
+        assert pod["affinity"]["nodeAffinity"] == nodes
+    # A rule about neighbours might find no node for a pod that runs for a moment.
+    assert all("podAntiAffinity" not in pod["affinity"] for pod in others)
 
 
 def test_a_strimzi_users_certificate_is_found_under_its_own_key_names() -> None:

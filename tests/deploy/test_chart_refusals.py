@@ -10,6 +10,7 @@ pytestmark = pytest.mark.timeout(900)  # the first one may have to build Helm
 
 SECRET = "never-in-a-manifest"
 USER = {"existingSecret": "relay-user"}
+FILE = {"existingSecret": "registry-ca", "key": "ca.crt"}
 SASL = {"security.protocol": "SASL_SSL", "sasl.mechanism": "SCRAM-SHA-512", "sasl.username": "relay"}
 
 
@@ -118,6 +119,14 @@ def test_a_value_that_cannot_be(values: Values) -> None:
             {"config": {"kafka": {**SASL, "sasl.password.file": "/f"}}, "secrets": {"kafka": {"sasl.password": USER}}},
             "write one of them",
         ),
+        ({"secrets": {"registry": {"ca_file": FILE}}}, "secrets.registry.ca_file: there is no config.registry"),
+        (
+            {
+                "config": {"registry": {"url": "https://registry.example", "ca_file": "/f"}},
+                "secrets": {"registry": {"ca_file": FILE}},
+            },
+            "config.registry.ca_file and secrets.registry.ca_file: write one of them",
+        ),
         # what pods must not share
         (kafka(group_instance_id="relay-0"), "must differ from pod to pod"),
         (kafka(transactional_id="relay-0"), "must differ from pod to pod"),
@@ -159,6 +168,13 @@ def test_what_cannot_work(values: Values, reason: str) -> None:
         kafka(ssl_key_pem=SECRET),
         kafka(ssl_keystore_password=SECRET),
         kafka(sasl_oauthbearer_client_secret=SECRET),
+        kafka(sasl_oauthbearer_client_credentials_client_secret=SECRET),
+        kafka(sasl_oauthbearer_assertion_private_key_pem=SECRET),
+        kafka(sasl_oauthbearer_assertion_private_key_passphrase=SECRET),
+        kafka(sasl_oauthbearer_config=SECRET),
+        connection(proxy=f"http://user:{SECRET}@proxy:3128"),
+        {"config": {"registry": {"url": "https://registry.example", "username": "u", "password": SECRET}}},
+        {"config": {"registry": {"url": "https://registry.example", "token": SECRET}}},
     ],
     ids=str,
 )

@@ -40,6 +40,7 @@ def scrape() -> str:
     rtt = {"cnt": 1, "p50": 5, "p99": 5}
     metrics.librdkafka_statistics("source", {"brokers": {"b:9092/1": {"nodeid": 1, "source": "learned", "rtt": rtt}}})
     metrics.dead_letters_waiting({"orders": 1})
+    metrics.topics_unfit({"orders.engage.delay": ["why"]})
     plan = PollPlan(60.0)
     plan.found(1.0, 2.0)
     plan.steer(1.0)

@@ -70,6 +70,8 @@ def _all(urls: list[str], look: output.Look) -> int:
         found = fleet.asked(fleet.addresses(urls))
     except ValueError as error:
         refuse(f"--url: {error}")
+    except fleet.StatusError as error:
+        end(ExitCode.FAILED, str(error))
     if look in ("json", "yaml"):
         output.rows(map(fleet.whole, found), (), look=look)
     else:

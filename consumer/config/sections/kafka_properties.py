@@ -31,6 +31,8 @@ _SECRET_FILES = frozenset(
     f"{name}.file"
     for name in ("sasl.password", "sasl.oauthbearer.client.secret", "ssl.key.password", "ssl.keystore.password")
 )
+# What must not be shown. A certificate is none, but it is long.
+_SECRET = re.compile(r"password|passphrase|secret|\.pem$|jaas|token|oauthbearer\.config")
 # For "did you mean" alone: librdkafka has no list that Python can ask for.
 _WELL_KNOWN = re.findall(
     r"\S+",
@@ -55,6 +57,11 @@ _WELL_KNOWN = re.findall(
 _STOP = "engage-relay.stop"
 
 
+def is_secret(name: str) -> bool:
+    """Tell whether a property's value must not be shown."""
+    return _SECRET.search(name) is not None and not name.endswith((".file", ".url"))
+
+
 def error(name: str, value: object) -> str | None:
     """Say what is wrong with a property, without its value; None where nothing is."""
     accepted, reason = _INSISTED.get(name, ((), ""))
@@ -62,6 +69,8 @@ def error(name: str, value: object) -> str | None:
         return f"must be {' or '.join(accepted)}, or left out: {reason}"
     if value is None or (value == "" and name in ("bootstrap.servers", "group.id")):
         return "must not be empty"
+    if name in ("bootstrap.servers", "metadata.broker.list"):
+        return _not_addresses(str(value))
     if name in _SECRET_FILES:
         return None if isinstance(value, str) and value else "must be the path of a file that holds the secret"
     if name == msk.REGION:
@@ -70,6 +79,21 @@ def error(name: str, value: object) -> str | None:
     if not isinstance(value, str | int | float):
         return "must be text, a number, true or false"
     return _in_our_words(name, _said_by_librdkafka(name, value))
+
+
+def _not_addresses(value: str) -> str | None:
+    """Say what is wrong with the brokers' addresses. librdkafka takes any text, and then looks for them for ever."""
+    addresses = [each.strip() for each in value.split(",") if each.strip()]
+    if addresses and all(map(_is_address, addresses)):
+        return None
+    return "must be host:port, or several of them with commas, such as broker-1:9092,broker-2:9092"
+
+
+def _is_address(text: str) -> bool:
+    if re.fullmatch(r"[0-9A-Fa-f.]*(:[0-9A-Fa-f.]*){2,}", text):  # IPv6 without brackets: it has no port
+        return True
+    found = re.fullmatch(r"([A-Za-z_]+://)?([^\s:/\[\]]+|\[[0-9A-Fa-f:.%]+\])(:(?P<port>[0-9]{1,5}))?", text)
+    return found is not None and 0 < int(found["port"] or "9092") < 65536
 
 
 def _said_by_librdkafka(name: str, value: str | float) -> str:

@@ -48,6 +48,7 @@ VISIBLE_RETRY_S = 0.05
 NEW_TOPIC_S = 3.0  # brokers learn of a new topic one after the other, on a busy machine within a second
 T = TypeVar("T")
 Watermarks = tuple[int, int]
+Error = tuple[str, str]  # a topic, and what is wrong with it
 
 _MAY_NOT_ASK = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 _AS_BUILT = TopicRules()
@@ -79,8 +80,8 @@ def partition_counts(admin: AdminClient, names: Iterable[str]) -> dict[str, int]
     Raises KafkaException where no broker answers, or it may not be asked for one of them.
     """
     counts, forbidden = _counts(admin, names)
-    if forbidden:
-        raise forbidden[0]
+    for error in forbidden.values():
+        raise error
     return counts
 
 
@@ -96,7 +97,27 @@ def check(
     Raises TopicError where a topic is missing, has too few partitions, does not fit (rules.py) or may not be
     written: an action whose end cannot be recorded must not be sent.
     """
-    errors: list[str] = []
+    errors, notes = _looked_at(admin, topics, rules, control)
+    if errors:
+        raise TopicError("\n".join(why for _, why in errors))
+    return notes
+
+
+def unfit(
+    admin: AdminClient, topics: Iterable[RelayTopics], rules: TopicRules = _AS_BUILT, control: str | None = None
+) -> dict[str, list[str]]:
+    """Return what `check` would refuse, by topic."""
+    found: dict[str, list[str]] = {}
+    for topic, why in _looked_at(admin, topics, rules, control)[0]:
+        found.setdefault(topic, []).append(why)
+    return found
+
+
+def _looked_at(
+    admin: AdminClient, topics: Iterable[RelayTopics], rules: TopicRules, control: str | None
+) -> tuple[list[Error], list[str]]:
+    """Return what is wrong, and what a person should know nevertheless."""
+    errors: list[Error] = []
     notes: list[str] = []
     for each in topics:
         counts = _counts_of(admin, each, errors)
@@ -105,38 +126,38 @@ def check(
         wanted = counts[each.source]
         for name in each.own:
             if name not in counts:
-                errors.append(f"topic {name} does not exist")
+                errors.append((name, f"topic {name} does not exist"))
             elif counts[name] < wanted:  # more: the source was recreated with fewer (adoption.py, rule 5)
-                errors.append(f"topic {name} has {counts[name]} partitions, its source {each.source} has {wanted}")
+                why = f"topic {name} has {counts[name]} partitions, its source {each.source} has {wanted}"
+                errors.append((name, why))
         # What the others refuse is known before an action is sent. An outcome is written when it has been.
-        if each.outcomes in counts and not _may_write(admin, each.outcomes):
-            errors.append(f"topic {each.outcomes} may not be written: its rights do not include Write")
+        if each.outcomes is not None and each.outcomes in counts and not _may_write(admin, each.outcomes):
+            why = f"topic {each.outcomes} may not be written: its rights do not include Write"
+            errors.append((each.outcomes, why))
         entries = _configurations(admin, counts)
-        errors += [str(misfit) for misfit in _misfits(each, entries, rules)]
-        if each.outcomes in entries and (why := forgotten_facts(each.outcomes, entries[each.outcomes], rules)):
-            notes.append(why)
+        errors += [(misfit.topic, str(misfit)) for misfit in _misfits(each, entries, rules)]
+        if each.outcomes in entries and (forgets := forgotten_facts(each.outcomes, entries[each.outcomes], rules)):
+            notes.append(forgets)
         notes += [_unchecked(name) for name in counts if name not in entries]
     if control is not None:
         notes += _check_control(admin, control, errors)
-    if errors:
-        raise TopicError("\n".join(errors))
-    return notes
+    return errors, notes
 
 
 def _unchecked(name: str) -> str:
     return f"topic {name}: its configuration was not checked, as its rights do not include DescribeConfigs"
 
 
-def _check_control(admin: AdminClient, control: str, errors: list[str]) -> list[str]:
+def _check_control(admin: AdminClient, control: str, errors: list[Error]) -> list[str]:
     counts, forbidden = _counts(admin, (control,))
-    errors += [clients.error_of(error).str() for error in forbidden]
+    errors += _refusals(forbidden)
     if control not in counts:
-        errors += [] if forbidden else [f"topic {control} does not exist"]
+        errors += [] if forbidden else [(control, f"topic {control} does not exist")]
         return []
     entries = _configurations(admin, (control,))
     if control not in entries:
         return [_unchecked(control)]
-    errors += [str(misfit) for misfit in control_misfits(control, entries[control])]
+    errors += [(control, str(misfit)) for misfit in control_misfits(control, entries[control])]
     return []
 
 
@@ -160,7 +181,9 @@ def create(
     made: dict[str, int] = {}
     altered: dict[str, dict[str, str]] = {}
     for each in topics:
-        counts = _counts_of(admin, each, errors)
+        unknown: list[Error] = []
+        counts = _counts_of(admin, each, unknown)
+        errors += [why for _, why in unknown]
         if counts is None:
             continue
         wanted = counts[each.source]
@@ -180,7 +203,7 @@ def create(
         errors += _cured(admin, misfits, counts, altered)
     if control is not None:
         counts, forbidden = _counts(admin, (control,))
-        errors += [clients.error_of(error).str() for error in forbidden]
+        errors += [why for _, why in _refusals(forbidden)]
         if control not in counts and not forbidden:
             errors += _create_control(admin, control, replication, done, made)
         for name, entries in _configurations(admin, counts).items():
@@ -320,7 +343,7 @@ def committed_offsets(
     }
 
 
-def _counts_of(admin: AdminClient, topics: RelayTopics, errors: list[str]) -> dict[str, int] | None:
+def _counts_of(admin: AdminClient, topics: RelayTopics, errors: list[Error]) -> dict[str, int] | None:
     """Return the partition counts of those that exist; None, and the error, where nothing can be said of them.
 
     Asks for a source that is not there again for NEW_TOPIC_S: a script that has just made it had its answer from one
@@ -333,22 +356,26 @@ def _counts_of(admin: AdminClient, topics: RelayTopics, errors: list[str]) -> di
         time.sleep(VISIBLE_RETRY_S)
         counts, forbidden = _counts(admin, names)
     if forbidden:
-        errors += [clients.error_of(error).str() for error in forbidden]
+        errors += _refusals(forbidden)
     elif topics.source not in counts:
-        errors.append(f"source topic {topics.source} does not exist")
+        errors.append((topics.source, f"source topic {topics.source} does not exist"))
     else:
         return counts
     return None
 
 
-def _counts(admin: AdminClient, names: Iterable[str]) -> tuple[dict[str, int], list[KafkaException]]:
-    """Return the existing topics' partition counts, and what we may not ask."""
+def _refusals(forbidden: Mapping[str, KafkaException]) -> list[Error]:
+    return [(name, clients.error_of(error).str()) for name, error in forbidden.items()]
+
+
+def _counts(admin: AdminClient, names: Iterable[str]) -> tuple[dict[str, int], dict[str, KafkaException]]:
+    """Return the existing topics' partition counts, and by topic that we may not ask."""
     # All topics at once: asked for one by name, list_topics makes it where the broker allows it
     # (auto.create.topics.enable). Describing says why one is not among them, but only the controller can be asked.
     listed = admin.list_topics(timeout=CALL_TIMEOUT_S).topics
     wanted = list(dict.fromkeys(names))
     counts = {name: len(listed[name].partitions) for name in wanted if name in listed and listed[name].partitions}
-    forbidden: list[KafkaException] = []
+    forbidden: dict[str, KafkaException] = {}
     missing = [name for name in wanted if name not in counts]
     if not missing:
         return counts, forbidden
@@ -359,7 +386,7 @@ def _counts(admin: AdminClient, names: Iterable[str]) -> tuple[dict[str, int], l
         except KafkaException as error:
             code = clients.error_of(error).code()
             if code in _MAY_NOT_ASK:
-                forbidden.append(error)
+                forbidden[name] = error
             elif code != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise
     return counts, forbidden

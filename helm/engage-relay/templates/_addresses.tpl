@@ -3,11 +3,11 @@ The addresses that `config` names, for the network policy.
 */}}
 
 {{/* Comma-separated `host:port`, host with brackets where it is IPv6: brokers, Engages or
-their proxies, and who gives OAuth tokens. */}}
+their proxies, who gives OAuth tokens, and the Schema Registry. */}}
 {{- define "engage-relay.addresses" -}}
 {{- $found := list -}}
-{{- range splitList "," (get .Values.config.kafka "bootstrap.servers") -}}
-{{- $address := regexReplaceAll "^[A-Za-z_]+://" (trim .) "" -}}
+{{- range without (regexSplit "[,\\s]+" (get .Values.config.kafka "bootstrap.servers") -1) "" -}}
+{{- $address := regexReplaceAll "^[A-Za-z_]+://" . "" -}}
 {{- $found = append $found (ternary $address (printf "%s:9092" $address) (regexMatch ":[0-9]+$" $address)) -}}
 {{- end -}}
 {{- $urls := list -}}
@@ -16,6 +16,9 @@ their proxies, and who gives OAuth tokens. */}}
 {{- $urls = append $urls (ternary $connection.base_url $proxy (eq $proxy "none")) -}}
 {{- end -}}
 {{- with get .Values.config.kafka "sasl.oauthbearer.token.endpoint.url" -}}{{- $urls = append $urls . -}}{{- end -}}
+{{- with .Values.config.registry -}}
+{{- $urls = concat $urls (without (regexSplit "[,\\s]+" .url -1) "") -}}
+{{- end -}}
 {{- range $urls -}}
 {{- $url := urlParse . -}}
 {{- $port := ternary "80" "443" (eq $url.scheme "http") -}}

@@ -1,8 +1,8 @@
 {{/*
 The relay's configuration file: `config`, where the secrets' files are, and the name that stands for all pods.
 
-A secret's file lies at /run/secrets/engage-relay/engage/{connection} or .../kafka/{property}. librdkafka itself reads
-the properties that end in `.location`; of the others the relay does, by `{property}.file`.
+A secret's file lies at /run/secrets/engage-relay/engage/{connection}, .../kafka/{property} or .../registry/{key}.
+librdkafka itself reads the properties that end in `.location`; of the others the relay does, by `{property}.file`.
 */}}
 
 {{- define "engage-relay.configFile" -}}
@@ -13,6 +13,9 @@ the properties that end in `.location`; of the others the relay does, by `{prope
 {{- range $property, $secret := .Values.secrets.kafka -}}
 {{- $name := ternary $property (printf "%s.file" $property) (hasSuffix ".location" $property) -}}
 {{- $_ := set $config.kafka $name (printf "/run/secrets/engage-relay/kafka/%s" $property) -}}
+{{- end -}}
+{{- range $key, $secret := .Values.secrets.registry -}}
+{{- with $config.registry }}{{ $_ := set . $key (printf "/run/secrets/engage-relay/registry/%s" $key) }}{{ end -}}
 {{- end -}}
 {{- if and (include "engage-relay.hasService" .) (not (hasKey ($config.admin | default dict) "instances")) -}}
 {{- $url := printf "http://%s:%s" (include "engage-relay.fullname" .) (include "engage-relay.adminPort" .) -}}
@@ -54,4 +57,14 @@ routes:
           name: {{ $secret.existingSecret }}
           items: [{key: {{ get $keys $property | quote }}, path: {{ printf "kafka/%s" $property | quote }}}]
       {{- end }}
+      {{- range $key, $secret := .Values.secrets.registry }}
+      - secret:
+          name: {{ $secret.existingSecret }}
+          items: [{key: {{ $secret.key | quote }}, path: {{ printf "registry/%s" $key | quote }}}]
+      {{- end }}
+{{- end }}
+
+{{/* Not empty where there are secrets to mount. */}}
+{{- define "engage-relay.hasSecrets" -}}
+{{- if or .Values.secrets.engage .Values.secrets.kafka .Values.secrets.registry }}yes{{ end }}
 {{- end }}

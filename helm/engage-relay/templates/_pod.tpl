@@ -32,6 +32,19 @@ tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
+{{- with .root.Values.extraInitContainers }}
+initContainers:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Of a pod that is no relay: on the same nodes, and near or far from nobody. */}}
+{{- define "engage-relay.nodeAffinity" -}}
+{{- with .Values.affinity.nodeAffinity }}
+affinity:
+  nodeAffinity:
+    {{- toYaml . | nindent 4 }}
+{{- end }}
 {{- end }}
 
 {{/* dict root, name, args (a list), and optionally env (a list) */}}
@@ -57,7 +70,7 @@ envFrom:
 {{- end }}
 volumeMounts:
   - {name: config, mountPath: /etc/engage-relay, readOnly: true}
-  {{- if or .root.Values.secrets.engage .root.Values.secrets.kafka }}
+  {{- if include "engage-relay.hasSecrets" .root }}
   - {name: secrets, mountPath: /run/secrets/engage-relay, readOnly: true}
   {{- end }}
   {{- with .root.Values.extraVolumeMounts }}
@@ -70,7 +83,7 @@ volumeMounts:
 - name: config
   configMap:
     name: {{ .configMap }}
-{{- if or .root.Values.secrets.engage .root.Values.secrets.kafka }}
+{{- if include "engage-relay.hasSecrets" .root }}
 {{ include "engage-relay.secretsVolume" .root }}
 {{- end }}
 {{- with .root.Values.extraVolumes }}

@@ -42,9 +42,27 @@ The chart refuses values that cannot work before it installs anything. It names 
 {{- $wrong = append $wrong (printf "secrets.engage.%s: config.engage.connections has no such connection" $name) -}}
 {{- end -}}
 {{- end -}}
-{{- range $property := list "sasl.password" "sasl.oauthbearer.client.secret" "ssl.key.password" "ssl.key.pem" "ssl.keystore.password" -}}
-{{- if hasKey $kafka $property -}}
-{{- $wrong = append $wrong (printf "config.kafka.%q: a secret does not belong in values; name it in secrets.kafka" $property) -}}
+{{- range $property, $_ := $kafka -}}
+{{- if and (regexMatch "password|passphrase|secret|key[.]pem$|oauthbearer[.]config" $property) (not (hasSuffix ".file" $property)) -}}
+{{- $wrong = append $wrong (printf "config.kafka.%q: a secret does not belong in values; name it in secrets.kafka, or mount a file" $property) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $connection := $config.engage.connections -}}
+{{- if regexMatch "//[^/]*@" ($connection.proxy | default "") -}}
+{{- $wrong = append $wrong (printf "config.engage.connections.%s.proxy: a password does not belong in values; set HTTPS_PROXY by extraEnv, from a Secret" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- $registry := $config.registry | default dict -}}
+{{- range $key := list "password" "token" -}}
+{{- if hasKey $registry $key -}}
+{{- $wrong = append $wrong (printf "config.registry.%s: a secret does not belong in values; name it in secrets.registry.%s_file" $key $key) -}}
+{{- end -}}
+{{- end -}}
+{{- range $key, $_ := $secrets.registry -}}
+{{- if not $registry -}}
+{{- $wrong = append $wrong (printf "secrets.registry.%s: there is no config.registry that uses it" $key) -}}
+{{- else if hasKey $registry $key -}}
+{{- $wrong = append $wrong (printf "config.registry.%s and secrets.registry.%s: write one of them" $key $key) -}}
 {{- end -}}
 {{- end -}}
 {{- range $property, $secret := $secrets.kafka -}}
@@ -129,7 +147,14 @@ The chart refuses values that cannot work before it installs anything. It names 
 {{- end -}}
 
 {{- $known := dict -}}
-{{- range (.Files.Get "files/rules.yaml" | fromYaml).groups -}}{{- range .rules -}}{{- with .alert -}}{{- $_ := set $known . true -}}{{- end -}}{{- end -}}{{- end -}}
+{{- range (.Files.Get "files/rules.yaml" | fromYaml).groups -}}{{- range .rules -}}{{- if .alert -}}{{- $_ := set $known .alert .expr -}}{{- end -}}{{- end -}}{{- end -}}
+{{- range $name, $own := .Values.monitoring.prometheusRule.alerts -}}
+{{- if not (hasKey $known $name) -}}
+{{- $wrong = append $wrong (printf "monitoring.prometheusRule.alerts: there is no alert %s" $name) -}}
+{{- else if and (hasKey $own "threshold") (not (and (regexMatch "[<>]=? [0-9.]+$" (get $known $name)) (eq 1 (len (regexFindAll "[<>=]=? [0-9.]+" (get $known $name) -1))))) -}}
+{{- $wrong = append $wrong (printf "monitoring.prometheusRule.alerts.%s.threshold: the alert does not compare with one number; leave it out (disabled) and write your own" $name) -}}
+{{- end -}}
+{{- end -}}
 {{- range .Values.monitoring.prometheusRule.disabled -}}
 {{- if not (hasKey $known .) -}}
 {{- $wrong = append $wrong (printf "monitoring.prometheusRule.disabled: there is no alert %s" .) -}}

@@ -24,7 +24,7 @@ from confluent_kafka.admin import (
 from consumer.errors import TopicError
 from consumer.kafka import clients
 from consumer.kafka.topics.rules import TopicRules
-from consumer.kafka.topics.topics import RelayTopics, check, create, partition_counts, watermarks
+from consumer.kafka.topics.topics import RelayTopics, check, create, partition_counts, unfit, watermarks
 from tests.support.broker import KafkaBroker
 from tests.support.sandbox import Sandbox, SandboxFactory, TopicFactory
 from tests.support.waiting import until
@@ -116,12 +116,14 @@ def test_a_dead_letter_topic_that_loses_dead_letters_or_stops_the_journal_does_n
     sandboxes: SandboxFactory, how: str
 ) -> None:
     sandbox = sandboxes(partitions=2, dead_letters=WRONG_DEAD_LETTERS[how])
-    with pytest.raises(TopicError, match=f"topic {sandbox.topics.dead_letters} "):
+    with pytest.raises(TopicError, match=f"topic {sandbox.topics.dead_letters} ") as refused:
         check(sandbox.admin, [sandbox.topics])
+    assert unfit(sandbox.admin, [sandbox.topics]) == {sandbox.topics.dead_letters: str(refused.value).splitlines()}
 
     (line,) = create(sandbox.admin, [sandbox.topics])
     assert line.startswith(f"altered {sandbox.topics.dead_letters}: ")
     assert check(sandbox.admin, [sandbox.topics]) == []
+    assert unfit(sandbox.admin, [sandbox.topics]) == {}
     assert create(sandbox.admin, [sandbox.topics]) == []
 
 

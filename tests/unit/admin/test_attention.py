@@ -42,6 +42,17 @@ def test_a_pause_is_said_with_its_reason_and_silence_is_no_news_then() -> None:
     ]
 
 
+def test_a_topic_that_does_not_fit_is_said_with_all_that_is_wrong_before_what_only_waits() -> None:
+    why = ["topic orders.engage.delay has cleanup.policy=delete: it would lose pending actions", "topic x is small"]
+    said = told(Snapshot(at=NOW, paused=True, in_doubt=1, topics_unfit={"orders.engage.delay": why})).attention
+    assert said[0] == (
+        "Topic orders.engage.delay has cleanup.policy=delete: it would lose pending actions; topic x is small; "
+        "`engage-relay topics check` looks now"
+    )
+    many = {f"orders-{n}": [f"topic orders-{n} does not exist"] for n in range(8)}
+    assert told(Snapshot(at=NOW, topics_unfit=many)).attention[-1] == "3 more topics do not fit"
+
+
 def test_requests_that_nobody_can_answer_are_said_with_the_reason() -> None:
     (said,) = told(Snapshot(at=NOW, requests_open=3, requests_refused="TOPIC_AUTHORIZATION_FAILED")).attention
     assert said.startswith("Requests about single actions that cannot be carried out: 3; the control topic takes no")

@@ -94,7 +94,7 @@ def test_one_instance_shows_all_and_names_those_that_do_not_answer_in_time(
 def test_a_name_that_stands_for_nobody_is_said(start: Start) -> None:
     one = start("relay-0", "http://no-such-host.invalid:8080")
     (gap,) = json.loads(ask(one, "/fleet")[1])["gaps"]
-    assert gap.startswith("http://no-such-host.invalid:8080: ")
+    assert gap == "nobody answers at http://no-such-host.invalid:8080: host name could not be resolved"
     assert "no-such-host.invalid" in ask(one, "/fleet", BROWSER)[1]
 
 

@@ -103,6 +103,7 @@ def test_a_program_gets_json_and_a_browser_a_page_in_which_everything_is_escaped
     assert "&lt;b&gt;it is escaped&lt;/b&gt;" in page
     assert 'action="../orders"' in page
     assert "<b>" not in page
+    assert "2025-11-27 08:00:00.000Z</time>" in page
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from consumer import logs
 from consumer.commands.cli import app
+from consumer.commands.options import loaded
 from consumer.commands.platforms import CANONICAL, platforms
 from consumer.config.loading import load
 
@@ -69,6 +71,45 @@ def test_each_value_is_shown_with_where_it_is_from_and_no_secret(tmp_path: Path)
     assert 'engage.connections.default.api_key: "(hidden)"  # ENGAGE_API_KEY' in lines
     assert "polling.max_interval: 60.0  # default" in lines
     assert not any(secret in done.output for secret in ("a-secret-key", "kafka-secret", "gate-secret"))
+
+
+SECRET_PROPERTIES = [
+    "sasl.password",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.client.credentials.client.secret",
+    "sasl.oauthbearer.assertion.private.key.passphrase",
+    "sasl.oauthbearer.assertion.private.key.pem",
+    "sasl.oauthbearer.config",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.password",
+]
+
+
+@pytest.mark.parametrize("name", SECRET_PROPERTIES)
+def test_no_secret_property_of_librdkafka_is_shown(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text(f"kafka:\n  {name}: kafka-secret\n")
+    done = run("config", "show", "--config", str(file))
+    assert f'kafka.{name}: "(hidden)"' in done.output.splitlines()
+    assert "kafka-secret" not in done.output
+
+
+def test_every_secret_that_is_written_or_named_is_struck_from_the_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    struck: list[str] = []
+    monkeypatch.setattr(logs, "redact", struck.append)
+    (tmp_path / "token").write_text("registry-token\n")
+    file = tmp_path / "relay.yaml"
+    file.write_text(
+        "kafka:\n  bootstrap.servers: b:9092\n  sasl.oauthbearer.assertion.private.key.passphrase: kafka-secret\n"
+        "engage:\n  connections:\n    default:\n      base_url: https://acme.voyado.com\n"
+        "      api_key: engage-secret\n      proxy: http://u:pass%40word@proxy:3128\n"
+        f"registry:\n  url: https://registry.example\n  token_file: {tmp_path}/token\n"
+    )
+    loaded(file)
+    assert {*struck} >= {"kafka-secret", "engage-secret", "pass%40word", "pass@word", "registry-token"}
 
 
 def test_a_wrong_configuration_is_said_as_everywhere() -> None:

@@ -116,9 +116,17 @@ def test_a_name_stands_for_each_of_its_addresses_once(monkeypatch: pytest.Monkey
     assert fleet.addresses(["https://relay"]) == ["https://relay"]
 
 
-@pytest.mark.parametrize("url", ["relay:8080", "ftp://relay", "http://no-such-host.invalid:1"])
+@pytest.mark.parametrize("url", ["relay:8080", "ftp://relay"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     assert called("status", "--all", "--url", url).exit_code == 2
+
+
+@pytest.mark.parametrize("options", [("--all",), ("--once",)])
+def test_a_host_without_an_address_is_told_as_one_that_does_not_answer(options: tuple[str, ...]) -> None:
+    """A headless service has a name before it has a pod: a retry may help."""
+    done = called("status", *options, "--url", "http://no-such-host.invalid:1")
+    assert done.exit_code == 1
+    assert done.stderr == "nobody answers at http://no-such-host.invalid:1: host name could not be resolved\n"
 
 
 def test_one_display_is_of_one_instance() -> None:

@@ -60,6 +60,15 @@ def test_dead_letters_that_wait_are_shown_once_they_were_counted(registry: Colle
     assert value(registry, "dead_letters_waiting", topic="returns") == 0
 
 
+def test_a_topic_that_does_not_fit_is_shown_until_it_does(registry: CollectorRegistry, metrics: Metrics) -> None:
+    metrics.topics_unfit({"orders.engage.delay": ["it deletes"]})
+    metrics.publish(Snapshot())
+    assert value(registry, "topics_unfit", topic="orders.engage.delay") == 1
+    metrics.topics_unfit({})
+    metrics.publish(Snapshot())
+    assert series(registry, "topics_unfit") == set()
+
+
 def test_the_lag_of_a_revoked_partition_disappears(registry: CollectorRegistry, metrics: Metrics) -> None:
     metrics.publish(Snapshot(lag={("orders", 0): 10, ("orders", 1): 20}))
     metrics.publish(Snapshot(lag={("orders", 1): 21}))

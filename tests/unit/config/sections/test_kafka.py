@@ -37,6 +37,16 @@ def test_any_property_of_librdkafka_is_taken_under_its_own_name(relay: Workspace
     assert relay.load(yaml.safe_dump({"kafka": written}), {**THREE, "KAFKA_BOOTSTRAP_SERVERS": ""}).kafka == written
 
 
+@pytest.mark.parametrize(
+    "servers",
+    ["kafka", "a_b.c-d:1, b:65535,", "SASL_SSL://b1.example.com:9094", "10.0.0.5:9092", "[2001:db8::5]:9092", "::1"],
+)
+def test_every_address_that_librdkafka_takes_is_taken(relay: Workspace, servers: str) -> None:
+    written = {"bootstrap.servers": servers}
+    kafka = relay.load(yaml.safe_dump({"kafka": written}), {**THREE, "KAFKA_BOOTSTRAP_SERVERS": ""}).kafka
+    assert kafka["bootstrap.servers"] == servers
+
+
 def test_a_secret_of_kafka_may_be_in_a_file_that_loading_does_not_open(relay: Workspace) -> None:
     written = {
         "sasl.password.file": "/nowhere/password",
@@ -61,6 +71,14 @@ def test_a_secret_of_kafka_may_be_in_a_file_that_loading_does_not_open(relay: Wo
         ("linger.ms: true", "librdkafka takes no such value here"),
         ("socket.keepalive.enable: maybe", "must be true or false"),
         ("group.id: ''", "must not be empty"),
+        ("bootstrap.servers: ' , '", "must be host:port, or several"),
+        ("bootstrap.servers: 'a:9092,b:kafka'", "must be host:port, or several"),
+        ("bootstrap.servers: a:99999", "must be host:port, or several"),
+        ("bootstrap.servers: a:0", "must be host:port, or several"),
+        ("bootstrap.servers: 'a:9092 b:9092'", "must be host:port, or several"),
+        ("bootstrap.servers: 'a:9092;b:9092'", "must be host:port, or several"),
+        ("bootstrap.servers: 'https://a:9092/'", "must be host:port, or several"),
+        ("metadata.broker.list: a:x", "must be host:port, or several"),
         ("sasl.username:", "must not be empty"),
         ("sasl.username: {a: b}", "must be text, a number, true or false"),
         ("sasl.password.file: ''", "must be the path of a file that holds the secret"),
