@@ -101,7 +101,7 @@ class RouteFunctions(Functions):
         return number
 
     @_takes("string", "number")
-    def _func_decimal(self, unscaled: str | None, scale: float | None) -> Number | None:
+    def _func_decimal(self, unscaled: str | None, scale: float | None) -> Number | int | None:
         if unscaled is None or scale is None:
             return None
         number = base64_number(unscaled, int(scale)) if isinstance(scale, int) else None

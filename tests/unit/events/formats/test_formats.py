@@ -319,6 +319,21 @@ def test_a_row_with_its_schema_has_numbers_and_times_that_can_be_read() -> None:
     assert event["ts_ms"] == 1_793_698_200_100
 
 
+@pytest.mark.parametrize(
+    ("weight", "exactly"),
+    [
+        ({"scale": 0, "value": unscaled(1001)}, 1001),
+        ({"scale": 0, "value": unscaled(-(2**63))}, -(2**63)),
+        ({"scale": -2, "value": unscaled(10)}, 1000),
+        ({"scale": 0, "value": unscaled(0)}, 0),
+    ],
+)
+def test_a_decimal_without_decimals_is_an_integer_for_it_may_be_an_id(weight: object, exactly: int) -> None:
+    found = change({"weight": weight})["after"]["weight"]
+    assert (found, type(found)) == (exactly, int)
+    assert written(found) == str(exactly).encode()
+
+
 @pytest.mark.parametrize("op", ["c", "u", "r"])
 def test_absent_and_null_columns_stay_so(op: str) -> None:
     assert change({"id": 1, "total": None}, op)["after"] == {"id": 1, "total": None}
