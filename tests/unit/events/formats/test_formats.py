@@ -96,6 +96,11 @@ def test_bytes_of_another_encoding_never_become_a_text_that_nobody_wrote(encodin
     assert refused(raw, format="plain", encoding=encoding) == why
 
 
+@pytest.mark.parametrize("text", ["<?xml version='1.0'?><état/>", "eyJ;é", "Struct{é}"])
+def test_a_text_in_latin_1_may_begin_like_something_that_is_no_json(text: str) -> None:
+    assert read(text.encode("latin-1"), format="plain", encoding="latin-1") == text
+
+
 def test_gzip_in_several_parts_is_read_as_one() -> None:
     assert read(gzip.compress(b'{"a":') + gzip.compress(b"1}"), compression="gzip") == {"a": 1}
 
@@ -247,6 +252,13 @@ def test_what_lacks_a_required_attribute_is_no_cloudevent(missing: str) -> None:
 )
 def test_what_is_no_cloudevent_says_why(value: bytes, content_type: bytes, why: str) -> None:
     assert refused(value, format="cloudevents", headers=[("content-type", content_type)]) == why
+
+
+def test_what_is_not_there_may_be_written_as_null() -> None:
+    event = {**CE, "data": {"orderId": "A-1"}, "data_base64": None, "subject": None, "dataschema": None}
+    assert read(json.dumps(event).encode(), format="cloudevents") == event
+    coded = {**CE, "data": None, "data_base64": base64.b64encode(b'{"orderId":"A-1"}').decode()}
+    assert read(json.dumps(coded).encode(), format="cloudevents") == {**CE, "data": {"orderId": "A-1"}}
 
 
 # debezium
