@@ -1,6 +1,6 @@
 """Engage's order API, as far as it is used here (API v3; source: Voyado's public documentation).
 
-Answers are read leniently (unknown fields are ignored, wrong types count as absent);
+Answers are read leniently (unknown fields are ignored, numbers are texts, other types count as absent);
 requests are built strictly.
 """
 

@@ -5,7 +5,8 @@ A `Settings` is valid and need not be checked again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -169,6 +170,7 @@ class Settings(Section):
                 why = None if connections is None else wrong_constant(key, text, connections)
                 if why is not None:
                     wrong.append({**error_at(key, why), "loc": (name, key)})
+        wrong += [error_at(name, why) for name, why in _meant_as_built_in(routes)]
         wrong += [
             {**error_at("superseded_by", why), "loc": (name, "superseded_by")}
             for name, why in wrong_superseding(_effective(routes))
@@ -284,6 +286,16 @@ def _taken(info: ValidationInfo, source: Source) -> dict[str, tuple[str, ...]]:
         if (section := info.data.get(kind)) is not None:
             taken[kind.replace("_", "-")] = names_of(section.topic, source.topics)
     return taken
+
+
+def _meant_as_built_in(routes: Mapping[str, RouteRule | None]) -> Iterator[tuple[str, str]]:
+    """Find names that switch nothing off, and are nearly a built-in route's: that one would go on sending."""
+    for name in (name for name, rule in routes.items() if rule is None and name not in BUILT_IN_ROUTES):
+        for near in get_close_matches(name.lower(), BUILT_IN_ROUTES.keys() - routes.keys(), 1, _NEARLY):
+            yield name, f"switches no route off, did you mean {near}?"
+
+
+_NEARLY = 0.8
 
 
 def _effective(routes: Mapping[str, RouteRule | None]) -> dict[str, RouteRule]:

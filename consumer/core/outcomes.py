@@ -18,9 +18,13 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class NotReady:
-    """Not processed yet. `status`: the job's word for it, where it said one (A-Z, a-z, digits, `_` and `-` only)."""
+    """Not processed yet. `status`: the job's word for it, where it said one (A-Z, a-z, digits, `_` and `-` only).
+
+    `why`: what the deadline's dead letter says of it.
+    """
 
     status: str | None = field(default=None, compare=False)
+    why: str = field(default="not processed", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

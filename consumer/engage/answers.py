@@ -133,7 +133,8 @@ class AnswerReader:
             name: value.strip(_BLANKS) for name, value in self._headers
         }  # of a repeated one the last
         status = self._status = self._parser.get_status_code()
-        codings = [value.lower() for name, value in self._headers if name == b"transfer-encoding"]
+        # Behind a tab, llhttp does not see that it is `chunked`: it would give the chunks as the body.
+        codings = [value.rstrip(b" ").lower() for name, value in self._headers if name == b"transfer-encoding"]
         framed = b"content-length" in fields or bool(codings)
         if (
             self._parser.get_http_version() not in ("1.0", "1.1")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic_core import from_json, to_json
 
-from consumer.events.numbers import written
+from consumer.events.numbers import Number, read_exactly, written
 from schemas.engage import ActionRequest
 
 MAX_ERRORS_BYTES = 8 << 10
@@ -24,11 +24,27 @@ def field_of(body: JsonObject, name: str) -> object:
 
 
 def scalar(body: JsonObject, name: str) -> str | None:
-    """Read an id or tag, text or number; another type counts as absent (schemas/engage.py)."""
+    """Read an id or tag, text or number; another type, or a blank text, counts as absent (schemas/engage.py).
+
+    A number with a fraction or exponent is one only where it is known how it was written (`exactly`).
+    """
     value = field_of(body, name)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value if isinstance(value, str) and value else None
+    match value:
+        case Number():
+            return value.text
+        case int() if not isinstance(value, bool):
+            return str(value)
+        case str() if value.strip():
+            return value
+    return None
+
+
+def exactly(body: JsonObject, name: str, raw: bytes) -> JsonObject:
+    """Return the body, read once more where a field is a number that a double would write otherwise."""
+    if not isinstance(field_of(body, name), float):
+        return body
+    again = read_exactly(raw.removeprefix(_BOM))
+    return again if isinstance(again, dict) else body
 
 
 def json_object(raw: bytes) -> JsonObject | None:

@@ -43,6 +43,7 @@ from consumer.events.identifiers import why_unusable
 from schemas.engage import ActionRequest, Change
 
 MAX_REDIRECTS = 5
+_ORDERS = b"/api/v3/orders"
 Permit = Callable[[], Awaitable[bool]]
 """Awaited before each further request of one call. False: the call must end without it."""
 
@@ -84,7 +85,7 @@ class EngageClient:
         origin = Origin(base_url)
         self._origin = origin
         self._http = HttpEngine(origin=origin, timeout_s=timeout_s, ca_file=ca_file, proxy=proxy, on_request=on_request)
-        self._orders = origin.prefix + b"/api/v3/orders"
+        self._orders = origin.prefix + _ORDERS
         self._jobs = self._orders + b"/jobs/"
         self._action_timeout_s = action_timeout_s
         self._meanings = Meanings(now)
@@ -100,10 +101,11 @@ class EngageClient:
             *((name.encode(), value.encode()) for name, value in extra.items()),
         ]
 
-    async def poll_job(self, job_id: str, permit: Permit = at_once) -> PollOutcome:
+    async def poll_job(self, job_id: str, permit: Permit = at_once, *, order_id: str | None = None) -> PollOutcome:
         """GET the job. If it is completed but names no tag, GET its order, once.
 
-        Where `permit` says no, the outcome is NotReady, and the next poll asks again.
+        `order_id`: which order that is where the job does not say so. Where `permit` says no, the outcome is NotReady,
+        and the next poll asks again.
         """
         segment = _segment(job_id)
         if segment is None:
@@ -112,9 +114,9 @@ class EngageClient:
         outcome = self._meanings.of_poll(answer, is_job=target.startswith(self._jobs))
         if isinstance(outcome, NotReady) and isinstance(answer, Response) and target.startswith(self._jobs):
             job = json_object(answer.body) or {}
-            order_id = scalar(job, "orderId")
-            if is_completed(status_of(job)) and order_id is not None and await permit():
-                return await self.poll_order(order_id, permit=permit)
+            named = scalar(job, "orderId") or order_id
+            if is_completed(status_of(job)) and named is not None and await permit():
+                return await self.poll_order(named, permit=permit)
         return outcome
 
     async def poll_order(
@@ -255,8 +257,13 @@ class EngageClient:
             followed = self._origin.target(answer.location, seen_from=target)
             if followed is None:
                 return target, Unavailable("redirect to what is no path", answered=True)
-            target = followed
+            target = self._behind_our_prefix(followed)
         return target, Unavailable(f"more than {MAX_REDIRECTS} redirects", answered=True)
+
+    def _behind_our_prefix(self, target: bytes) -> bytes:
+        """Put the base URL's path before one of Engage's own: a gateway that takes it off does not put it back."""
+        is_inner = target.startswith(_ORDERS + b"/") and not target.startswith(self._orders + b"/")
+        return self._origin.prefix + target if is_inner else target
 
     async def _send(
         self,

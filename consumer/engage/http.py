@@ -39,7 +39,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from consumer.engage.answers import MAX_BODY_BYTES, FailureKind, Response
 from consumer.engage.connecting import Destination, connect, ssl_context
@@ -73,6 +73,7 @@ OnRequest = Callable[[str, str, float], None]
 HeaderList = Sequence[tuple[bytes, bytes]]
 
 _TARGET = re.compile(r"/[!-~]*")
+_UNENCODED = re.compile(r"[ \x80-\xff]+")
 
 
 class Origin:
@@ -96,8 +97,9 @@ class Origin:
     def target(self, location: str, seen_from: bytes) -> bytes | None:
         """Resolve a Location against the target that answered: its path and query, to be asked of this origin.
 
-        Whatever scheme and host it names are left out: a server behind a gateway writes its inner ones. None where
-        it has no path that a request can carry.
+        Whatever scheme and host it names are left out: a server behind a gateway writes its inner ones. Blanks and
+        letters above ASCII, as an id may have them, are encoded where the server has not. None where it has no path
+        that a request can carry.
         """
         try:
             parts = urlsplit(urljoin(self._root + seen_from.decode(), location))
@@ -105,8 +107,13 @@ class Origin:
             return None
         if parts.scheme not in ("http", "https"):
             return None
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        target = _UNENCODED.sub(_percent, (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
         return target.encode() if _TARGET.fullmatch(target) else None
+
+
+def _percent(found: re.Match[str]) -> str:
+    """Encode a piece of a Location, whose bytes are read as Latin-1 (answers.py)."""
+    return quote(found[0].encode("latin-1"), safe="")
 
 
 @dataclass(slots=True)

@@ -27,9 +27,9 @@ def is_failed(status: str | None) -> bool:
 
 
 def status_of(job: JsonObject) -> str | None:
-    """Return a job's status, in lower case; None where it has none."""
+    """Return a job's status, in lower case; None where it has none. What is no text is a word of no known meaning."""
     status = field_of(job, "status")
-    return status.strip().lower() if isinstance(status, str) else None
+    return None if status is None else str(status).strip().lower()
 
 
 def word_of(status: str | None) -> str | None:

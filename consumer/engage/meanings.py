@@ -39,9 +39,11 @@ from consumer.core.outcomes import (
     Withdrawn,
 )
 from consumer.core.pacing import MAX_RETRY_AFTER_S
-from consumer.engage.bodies import JsonObject, decoded, errors_in, field_of, json_object, scalar
+from consumer.engage.bodies import JsonObject, decoded, errors_in, exactly, field_of, json_object, scalar
 from consumer.engage.http import Failure, Response
 from consumer.engage.jobs import is_completed, is_failed, status_of, word_of
+from consumer.events.decoding import kind
+from consumer.events.times import milliseconds, read_time
 
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 _Refusal = Rejected | Unauthorized | Forbidden | Throttled | Unavailable
@@ -206,16 +208,32 @@ def _read_poll(answer: Response, *, is_job: bool, newer_than: datetime | None) -
     # Only a job's status can be a failure: an *order* may well be cancelled.
     if is_job and (failure := _job_failure(body, answer.body)) is not None:
         return failure
-    tag = scalar(body, "versionTag")
-    if tag is None:
-        status = status_of(body) if is_job else None
+    tag = scalar(exactly(body, "versionTag", answer.body), "versionTag")
+    if tag is None and is_job:
+        status = status_of(body)
         return NotReady(None if is_completed(status) else word_of(status))
-    if newer_than is None:
-        return Ready(tag)
-    changed_at = _changed_at(body)
+    if tag is None:
+        return _no_tag(field_of(body, "versionTag"))
+    return Ready(tag) if newer_than is None else _if_new_enough(tag, body, newer_than)
+
+
+def _no_tag(found: object) -> PollOutcome:
+    """Tell an order that has no tag yet from one whose tag is nothing that an action could carry."""
+    if found is None or isinstance(found, str):
+        return NotReady()
+    return Unavailable(f"the order's versionTag is {kind(found)}, neither a text nor a number", answered=True)
+
+
+def _if_new_enough(tag: str, order: JsonObject, newer_than: datetime) -> PollOutcome:
+    """Compare in milliseconds: whoever wrote either time may know no finer ones."""
+    changed_at = _changed_at(order)
     if changed_at is None:
         return Undated()
-    return Ready(tag) if changed_at >= _utc(newer_than) else NotReady()
+    missing_ms = milliseconds(_utc(newer_than)) - milliseconds(changed_at)
+    if missing_ms <= 0:
+        return Ready(tag)
+    hint = " by less than a second: are both written as finely?" if missing_ms < 1000 else ""
+    return NotReady(why=f"its lastChangedAt is before newer_than{hint}")
 
 
 def _job_failure(job: JsonObject, raw: bytes) -> JobFailed | None:
@@ -226,13 +244,10 @@ def _job_failure(job: JsonObject, raw: bytes) -> JobFailed | None:
 
 
 def _changed_at(order: JsonObject) -> datetime | None:
+    """Read `lastChangedAt`, a text in any form that an event's time may have; without a zone it is in UTC."""
     changed_at = field_of(order, "lastChangedAt")
-    if not isinstance(changed_at, str):
-        return None
-    try:
-        return _utc(datetime.fromisoformat(changed_at)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
+    moment = read_time(changed_at, UTC) if isinstance(changed_at, str) else None
+    return moment if isinstance(moment, datetime) else None
 
 
 def _utc(moment: datetime) -> datetime:

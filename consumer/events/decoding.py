@@ -151,7 +151,13 @@ _SIGNS: tuple[tuple[bytes, str], ...] = (
     (b"\xfe\xff", "looks like UTF-16"),
     (b"Obj\x01", "looks like an Avro file"),
     (b"\xc3\x01", "looks like Avro with a single-object header"),
+)
+# Texts, in whatever encoding: known, and no JSON.
+_TEXT_SIGNS: tuple[tuple[bytes, str], ...] = (
     (b"<?xml", "looks like XML"),
+    (b"Struct{", "looks like Kafka Connect's Struct, written as a text by its StringConverter"),
+    (b"H4sI", "looks like gzip in base64"),
+    (b"eyJ", "looks like JSON in base64"),
 )
 _GLUE_BYTES = 18  # 3, how it is compressed, then the schema version's id in 16 bytes
 _GLUE_COMPRESSIONS = (0, 5)
@@ -160,6 +166,11 @@ _FRAME_BYTES = 5  # of a Schema Registry: 0, then the schema's id in 4 bytes
 
 def looks_like(value: bytes) -> str | None:
     """Say what a value looks like that is no JSON in UTF-8; None: nothing that is known."""
+    return binary_like(value) or next((what for sign, what in _TEXT_SIGNS if value.startswith(sign)), None)
+
+
+def binary_like(value: bytes) -> str | None:
+    """Say what a value looks like that is no text of one byte a character; None: nothing that is known."""
     if (sign := next((what for sign, what in _SIGNS if value.startswith(sign)), None)) is not None:
         return sign
     if len(value) > _GLUE_BYTES and value[0] == 3 and value[1] in _GLUE_COMPRESSIONS:

@@ -5,7 +5,10 @@ Rules:
     apart, and never makes two orders one.
  2. By default it also has the item (`each`: its `id`, else all of it), and the parcel that the route's `data` names.
     An order may have two parcels in a day, and each of them is news to the customer.
- 3. What is kept of a fact is a digest: it may hold personal data.
+ 3. An action of the merchant's own says what its data says: nobody else knows how many of them an order may have, as
+    of refunds. So by default such a fact has all of the `data`, where no item tells it apart. An order is confirmed,
+    cancelled and completed once.
+ 4. What is kept of a fact is a digest: it may hold personal data.
 """
 
 from __future__ import annotations
@@ -17,9 +20,12 @@ from hashlib import blake2b
 from pydantic_core import to_json
 
 from consumer.events.numbers import written
+from schemas.engage import DOCUMENTED_ACTIONS
 
 DIGEST_BYTES = 12
 """Two of a billion facts of a partition are the same by chance once in 10^10 relays."""
+
+_KNOWN = frozenset(DOCUMENTED_ACTIONS) - {"Custom"}
 
 PARCEL_NAMES = frozenset(
     first + last
@@ -29,10 +35,19 @@ PARCEL_NAMES = frozenset(
 """Fields of `data` that name a parcel: in lower case, without `_` and `-`."""
 
 
-def default_parts(item: tuple[object, ...], data: object) -> list[object]:
-    """Return what tells an action's default fact apart from others of its order (rule 2)."""
+def default_parts(action: str, item: tuple[object, ...], data: object) -> list[object]:
+    """Return what tells an action's default fact apart from others of its order (rules 2 and 3)."""
+    if not item and action not in _KNOWN:
+        return [] if data is None else [_sorted(data)]
     parts: list[object] = [_identity(each) for each in item]
     return parts + list(_parcels(data))
+
+
+def _sorted(value: object) -> object:
+    """Return a value with the fields of its objects in order: programs write them in any."""
+    if isinstance(value, dict):
+        return {name: _sorted(value[name]) for name in sorted(value)}
+    return [_sorted(each) for each in value] if isinstance(value, list) else value
 
 
 def text_of(order_id: str, action: str, parts: list[object]) -> str:

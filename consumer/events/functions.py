@@ -1,6 +1,7 @@
 """Functions that expressions have beside JMESPath's own: texts, JSON in texts, tables, times.
 
-A null argument gives null, as a field does that is not there. What cannot be done raises `FunctionError`.
+A null argument gives null, as a field does that is not there. So does a blank text where JSON, a number or a time is
+to be read from it: many programs write what is not there so. What cannot be done raises `FunctionError`.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ class RouteFunctions(Functions):
     def _func_json(self, text: object) -> object:
         if not isinstance(text, str):
             return text
+        if not text.strip():
+            return None
         parsed = decode(text.encode())
         if isinstance(parsed, Undecodable):
             raise FunctionError("json() was given a text that is not JSON")
@@ -92,6 +95,8 @@ class RouteFunctions(Functions):
     def _func_number(self, value: str | float | None) -> object:
         if not isinstance(value, str):
             return value
+        if not value.strip():
+            return None
         try:
             number = read_exactly(value.strip().encode())
         except ValueError:
@@ -101,8 +106,8 @@ class RouteFunctions(Functions):
         return number
 
     @_takes("string", "number")
-    def _func_decimal(self, unscaled: str | None, scale: float | None) -> Number | None:
-        if unscaled is None or scale is None:
+    def _func_decimal(self, unscaled: str | None, scale: float | None) -> Number | int | None:
+        if not unscaled or scale is None:
             return None
         number = base64_number(unscaled, int(scale)) if isinstance(scale, int) else None
         if number is None:
@@ -115,7 +120,7 @@ class RouteFunctions(Functions):
 
     @_takes_anything(several=True)
     def _func_time(self, value: object, *how: str) -> str | None:
-        if value is None:
+        if value is None or (isinstance(value, str) and not value.strip()):
             return None
         unit = next((cast("Unit", each) for each in how if each in NANOSECONDS), None)
         zone = next((zone_of(each) for each in how if each not in NANOSECONDS), None)

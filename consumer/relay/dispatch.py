@@ -220,7 +220,7 @@ class Dispatch:
         client, permit = connection.client, partial(self._permit_follow_up, connection)
         match poll.target:
             case Job(job_id):
-                return await client.poll_job(job_id, permit)
+                return await client.poll_job(job_id, permit, order_id=poll.order_id)
             case Order(newer_than):
                 return await client.poll_order(poll.order_id, newer_than, permit)
             case Document() as how:

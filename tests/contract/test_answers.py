@@ -25,6 +25,8 @@ ANSWERS: dict[str, bytes] = {
     "chunked, with an extension": OK + b"transfer-encoding: chunked\r\n\r\n4;a=b\r\nfine\r\n0\r\n\r\n",
     "chunked, with a trailer": OK + b"transfer-encoding: chunked\r\n\r\n4\r\nfine\r\n0\r\na: b\r\n\r\n",
     "chunked in capitals": OK + b"Transfer-Encoding: CHUNKED\r\n\r\n4\r\nfine\r\n0\r\n\r\n",
+    "chunked, with spaces behind it": OK + b"transfer-encoding: chunked  \r\n\r\n4\r\nfine\r\n0\r\n\r\n",
+    "chunked, with a tab behind it": OK + b"transfer-encoding: chunked\t\r\n\r\n4\r\nfine\r\n0\r\n\r\n",
     "chunks with capital digits": OK + b"transfer-encoding: chunked\r\n\r\nA\r\n0123456789\r\n0\r\n\r\n",
     "a chunk size with spaces": OK + b"transfer-encoding: chunked\r\n\r\n4  \r\nfine\r\n0\r\n\r\n",
     "a chunk size of no digits": OK + b"transfer-encoding: chunked\r\n\r\nxyz\r\nfine\r\n0\r\n\r\n",
@@ -106,6 +108,7 @@ ANSWERS: dict[str, bytes] = {
 
 STRICT = "two parsers could read it differently, so nobody should build on one reading (llhttp's rule)"
 DIFFERENCES = {
+    "chunked, with a tab behind it": ("garbage", "llhttp reads it until the end: its chunks would be the body"),
     "a chunk size with spaces": ("garbage", STRICT),
     "a huge chunk size": ("garbage", "it cannot be meant, and h11 would wait for it"),
     "HTTP/0.9": ("garbage", "Engage speaks HTTP/1.1; HTTP/1.0 is what an old gateway speaks"),

@@ -343,8 +343,11 @@ EITHER_POLL: list[tuple[bytes, PollOutcome]] = [
     (says({"versionTag": 17}), Ready("17")),
     (says({"versionTag": ""}), NotReady()),
     (says({"versionTag": None}), NotReady()),
-    (says({"versionTag": True}), NotReady()),
-    (says({"versionTag": ["t-1"]}), NotReady()),
+    (says({"versionTag": "  "}), NotReady()),
+    (answer(200, b'{"versionTag": 1.50, "total": 199.00}'), Ready("1.50")),
+    (answer(200, b'{"versionTag": 1E3}'), Ready("1E3")),
+    (says({"versionTag": 3.0}), Ready("3.0")),
+    (says({"versionTag": 2**70}), Ready(str(2**70))),
     (says({}), NotReady()),
     (answer(202), NotReady()),
     (answer(200), Unavailable("answer was not a JSON object")),
@@ -369,7 +372,7 @@ EITHER_POLL: list[tuple[bytes, PollOutcome]] = [
     *((answer(s), Unavailable(f"Engage answered {s}")) for s in (304, 421, 499, 500, 502, 504, 520, 599)),
     (answer(503, headers={"retry-after": "7"}), Unavailable("Engage answered 503", 7.0)),
     (answer(302), Unavailable("redirect without a Location")),
-    (answer(302, headers={"location": "/a b"}), Unavailable("redirect to what is no path")),
+    (answer(302, headers={"location": "http://[::1/o-1"}), Unavailable("redirect to what is no path")),
     (answer(302, headers={"location": "mailto:a@b.example"}), Unavailable("redirect to what is no path")),
     (b"garbage\r\n\r\n", Unavailable("answer was not HTTP")),
     (answer(200, b"", {"content-encoding": "br"}), Unavailable("answer was compressed, though identity was asked for")),
@@ -380,6 +383,15 @@ EITHER_POLL: list[tuple[bytes, PollOutcome]] = [
 async def test_what_an_answer_makes_of_a_poll(raw: bytes, outcome: PollOutcome) -> None:
     assert await outcome_of_job(raw) == outcome
     assert await outcome_of_order(raw) == outcome
+
+
+@pytest.mark.parametrize(("tag", "kind"), [(True, "a boolean"), (["t-1"], "a list"), ({"value": "t-1"}, "an object")])
+async def test_a_tag_that_no_action_could_carry_is_no_order_under_way(tag: object, kind: str) -> None:
+    why = f"the order's versionTag is {kind}, neither a text nor a number"
+    assert await outcome_of_order(says({"versionTag": tag})) == Unavailable(why)
+    assert await outcome_of_job(says({"versionTag": tag})) == NotReady()
+    completed = says({"versionTag": tag, "status": "Completed", "orderId": "o-1"})
+    assert await outcome_of_job(completed, says({"versionTag": "t-1"})) == Ready("t-1")
 
 
 async def test_a_poll_without_an_answer_is_asked_again_later() -> None:
@@ -400,7 +412,7 @@ async def test_a_job_that_is_neither_completed_nor_failed_is_not_ready(status: o
 @pytest.mark.parametrize(
     ("status", "word"),
     [("Processing", "processing"), ("IN_PROGRESS", "in_progress"), ("New mood", "other"), ("x" * 33, "other"),
-     ('a"}\n', "other"), ("", None), (None, None), ("Completed", None)],
+     ('a"}\n', "other"), ("", None), (None, None), ("Completed", None), (3, "3"), (True, "true"), ({}, "other")],
 )  # fmt: skip
 async def test_a_status_that_is_not_known_is_reported_as_one_plain_word(status: object, word: str | None) -> None:
     outcome = await outcome_of_job(says({"status": status}))
@@ -435,6 +447,13 @@ async def test_a_completed_job_without_a_tag_leads_to_its_order(status: str) -> 
         assert [r.target for r in w.server.requests] == [JOB.encode(), b"/api/v3/orders/a%2Fb"]
 
 
+@pytest.mark.parametrize("named", [{}, {"orderId": None}, {"orderId": " "}, {"orderId": {}}])
+async def test_a_completed_job_that_names_no_order_leads_to_the_events_order(named: dict[str, object]) -> None:
+    async with wired(answering(says({"status": "Completed", **named}), says({"versionTag": "t-2"}))) as w:
+        assert await w.engage.poll_job("j-1", order_id="a/b") == Ready("t-2")
+        assert [r.target for r in w.server.requests] == [JOB.encode(), b"/api/v3/orders/a%2Fb"]
+
+
 async def test_a_completed_job_that_names_neither_tag_nor_order_is_not_ready() -> None:
     assert await outcome_of_job(says({"status": "Completed"})) == NotReady()
     assert await outcome_of_job(says({"status": "Completed", "orderId": {}})) == NotReady()
@@ -450,6 +469,40 @@ async def test_a_job_may_redirect_to_its_order_whose_status_is_no_jobs_status(st
     redirect = answer(status, headers={"location": ORDER})
     assert await outcome_of_job(redirect, says({"status": "Cancelled", "versionTag": "t-3"})) == Ready("t-3")
     assert await outcome_of_job(redirect, says({"status": "Completed", "orderId": "o-1"})) == NotReady()
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("/api/v3/orders/A 1?a=b c", b"/api/v3/orders/A%201?a=b%20c"),
+        ("/api/v3/orders/\u00c5-1".encode().decode("latin-1"), b"/api/v3/orders/%C3%85-1"),
+        ("/api/v3/orders/A%201/50%", b"/api/v3/orders/A%201/50%"),
+    ],
+)
+async def test_a_redirect_is_followed_whose_path_is_not_encoded(location: str, target: bytes) -> None:
+    raw = b"HTTP/1.1 302 Found\r\ncontent-length: 0\r\nlocation: %b\r\n\r\n" % location.encode("latin-1")
+    async with wired(answering(raw, says({"versionTag": "t-1"}))) as w:
+        assert await w.engage.poll_job("j-1") == Ready("t-1")
+        assert w.server.requests[-1].target == target
+
+
+@pytest.mark.parametrize(
+    ("prefix", "location", "target"),
+    [
+        ("/gw", "https://inner.example/api/v3/orders/o-1", b"/gw/api/v3/orders/o-1"),
+        ("/gw", "/gw/api/v3/orders/o-1", b"/gw/api/v3/orders/o-1"),
+        ("/gw", "../o-1", b"/gw/api/v3/orders/o-1"),
+        ("/gw", "/login", b"/login"),
+        ("/api/v3/orders", "/api/v3/orders/o-1", b"/api/v3/orders/api/v3/orders/o-1"),
+    ],
+)
+async def test_a_redirect_is_followed_behind_a_gateway_that_takes_its_own_path_off(
+    prefix: str, location: str, target: bytes
+) -> None:
+    redirect = answer(302, headers={"location": location})
+    async with wired(answering(redirect, says({"versionTag": "t-1"})), prefix=prefix) as w:
+        assert await w.engage.poll_job("j-1") == Ready("t-1")
+        assert w.server.requests[-1].target == target
 
 
 async def test_a_job_may_redirect_to_another_job() -> None:
@@ -470,6 +523,9 @@ async def test_redirects_are_followed_a_few_times_only() -> None:
         ("2026-01-01T00:00:00.1234567Z", Ready("t-1")),
         ("2026-01-01T01:00:00+01:00", Ready("t-1")),
         ("2026-01-01T00:00:00", Ready("t-1")),
+        ("2026-01-01 01:00:00 +0100", Ready("t-1")),
+        ("Thu, 01 Jan 2026 00:00:00 GMT", Ready("t-1")),
+        ("/Date(1767225600000)/", Ready("t-1")),
         ("2025-12-31T23:59:59Z", NotReady()),
         ("yesterday", Undated()),
         ("0001-01-01T00:00:00+23:59", Undated()),
@@ -481,6 +537,26 @@ async def test_an_order_older_than_asked_for_is_not_ready(changed_at: object, ou
     async with wired(answering(says({"versionTag": "t-1", "lastChangedAt": changed_at}))) as w:
         assert await w.engage.poll_order("o-1", newer_than=NOW) == outcome
         assert await w.engage.poll_order("o-1", newer_than=NOW.replace(tzinfo=None)) == outcome
+
+
+@pytest.mark.parametrize(
+    ("changed_at", "outcome", "why"),
+    [
+        ("2026-01-01T00:00:00.123Z", Ready("t-1"), None),
+        ("2026-01-01T00:00:00.123456Z", Ready("t-1"), None),
+        (
+            "2026-01-01T00:00:00Z",
+            NotReady(),
+            "its lastChangedAt is before newer_than by less than a second: are both written as finely?",
+        ),
+        ("2025-12-31T23:00:00Z", NotReady(), "its lastChangedAt is before newer_than"),
+    ],
+)
+async def test_times_are_compared_in_milliseconds(changed_at: str, outcome: PollOutcome, why: str | None) -> None:
+    async with wired(answering(says({"versionTag": "t-1", "lastChangedAt": changed_at}))) as w:
+        found = await w.engage.poll_order("o-1", newer_than=NOW.replace(microsecond=123456))
+        assert found == outcome
+        assert getattr(found, "why", None) == why
 
 
 # Further requests of one call

@@ -87,7 +87,7 @@ class SimulatedEngage:
             await self._asked(())
         return may
 
-    async def poll_job(self, job_id: str, permit: Permit) -> PollOutcome:
+    async def poll_job(self, job_id: str, permit: Permit, *, order_id: str) -> PollOutcome:
         event = self._scheduler.events[int(job_id.split("-")[1])]
         return await self._poll(event, permit)
 

@@ -214,7 +214,7 @@ class NeighbourEngage:
         assert neighbour is not None
         neighbour.accepts(int(cast("int", number)))
 
-    async def poll_job(self, job_id: str, permit: Permit) -> PollOutcome:
+    async def poll_job(self, job_id: str, permit: Permit, *, order_id: str) -> PollOutcome:
         return await self._poll()
 
     async def poll_order(

@@ -77,9 +77,9 @@ class Answers:
                 return self._tag_found(entry, tag, now)
             case DocumentTaken() | OrderKept():
                 return self._poll_after_document(entry, outcome, now)
-            case NotReady():
+            case NotReady(status, why):
                 entry.missing_since = None
-                return self._not_yet(entry, "not processed", now)
+                return self._not_yet(entry, why if status is None else f"{why}, its job says {status}", now)
             case NotFound():
                 if entry.missing_since is None:
                     entry.missing_since = now

@@ -133,7 +133,7 @@ def _complete(event: object) -> object | Undecodable:
         return Undecodable(f"no CloudEvent: JSON, but {kind(event)}")
     if (wrong := _incomplete(event, "")) is not None:
         return wrong
-    if "data_base64" not in event:
+    if event.get("data_base64") is None:  # some write what is not there as null
         return event
     if event.get("data") is not None:
         return Undecodable("a CloudEvent with both data and data_base64")
@@ -141,11 +141,8 @@ def _complete(event: object) -> object | Undecodable:
 
 
 def _from_base64(event: dict[str, object]) -> object | Undecodable:
-    encoded = event["data_base64"]
-    if encoded is None:
-        return event
     try:
-        data = base64.b64decode(cast("str", encoded), validate=True)
+        data = base64.b64decode(cast("str", event["data_base64"]), validate=True)
     except (binascii.Error, TypeError, ValueError):
         return Undecodable("data_base64: not base64")
     content_type = str(event.get("datacontenttype") or "")

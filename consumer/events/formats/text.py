@@ -11,7 +11,7 @@ import codecs
 import zlib
 from typing import Literal
 
-from consumer.events.decoding import Undecodable, begins_like, looks_like
+from consumer.events.decoding import Undecodable, begins_like, binary_like
 
 Encoding = Literal["utf-8", "utf-16", "latin-1"]
 Compression = Literal["none", "gzip"]
@@ -58,7 +58,7 @@ def as_utf_8(value: bytes, encoding: Encoding) -> bytes | Undecodable:
         return value
     if encoding == "latin-1":
         # Any bytes are Latin-1. What is known to be something else must not become a text that nobody wrote.
-        what = looks_like(value)
+        what = binary_like(value)
         return value.decode("latin-1").encode() if what is None else Undecodable(f"not Latin-1: it {what}")
     if not value.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and 0 not in value[:2]:
         return Undecodable(f"not UTF-16: it {begins_like(value)}")

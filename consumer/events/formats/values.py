@@ -42,16 +42,21 @@ def as_json(value: object, depth: int = 0) -> object:
 _JSON = frozenset({str, int, bool})
 
 
-def decimal_number(value: Decimal) -> Number | None:
-    """Return a decimal as a number that is written with all its digits, 199.00 say. None: it is beyond a double."""
+def decimal_number(value: Decimal) -> Number | int | None:
+    """Return a decimal as a number that is written with all its digits, 199.00 say. None: it is beyond a double.
+
+    One without decimals is an integer: it may be an id (Oracle's keys are decimals).
+    """
     exponent = value.as_tuple().exponent
     if not isinstance(exponent, int):
         return None
     number = Number(format(value, "f") if abs(exponent) <= MAX_WRITTEN_EXPONENT else str(value))
-    return number if math.isfinite(number) else None
+    if not math.isfinite(number):
+        return None
+    return int(number.text) if number.text.removeprefix("-").isdigit() and number.text != "-0" else number
 
 
-def base64_number(text: str, scale: int) -> Number | None:
+def base64_number(text: str, scale: int) -> Number | int | None:
     """Return a decimal whose unscaled digits are bytes in base64, as Debezium writes it. None: it is none."""
     try:
         unscaled = base64.b64decode(text, validate=True)
@@ -60,7 +65,7 @@ def base64_number(text: str, scale: int) -> Number | None:
     return unscaled_number(unscaled, scale)
 
 
-def unscaled_number(unscaled: bytes, scale: int) -> Number | None:
+def unscaled_number(unscaled: bytes, scale: int) -> Number | int | None:
     """Return a decimal that is written as its digits (two's complement, big-endian) and where its point is."""
     if len(unscaled) > MAX_UNSCALED_BYTES or abs(scale) > MAX_SCALE:  # before any digit is made
         return None

@@ -51,7 +51,7 @@ def action_of(route: Route, scope: Scope, connections: Collection[str], only_for
 
 def _fact(route: Route, scope: Scope, order_id: str, action: str, data: object) -> str:
     if route.fact is None:
-        parts = facts.default_parts(scope.items, data)
+        parts = facts.default_parts(action, scope.items, data)
     else:
         value = value_of("fact", route.fact, scope)
         parts = [] if value is None else [value]

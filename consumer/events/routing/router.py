@@ -21,12 +21,12 @@ Nothing here does I/O or reads a clock.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal
 
-from consumer.events.decoding import kind
+from consumer.events.decoding import Undecodable, decode, kind
 from consumer.events.expressions import is_true
 from consumer.events.guards import OnlyFor, Shadow
 from consumer.events.routing.actions import action_of
@@ -103,17 +103,18 @@ class Router:
             first = first or (route if items else None)
         if actions:
             return Several(tuple(actions[item] for item in sorted(actions)))
-        return self._object_for_list(scope, trace) or Unrouted(read)
+        return self._other_for_list(scope, trace) or Unrouted(read)
 
-    def _object_for_list(self, scope: Scope, trace: list[RouteTrace] | None) -> Misrouted | None:
-        """Find a route that would take an object which stands where its list must be; None: there is none.
+    def _other_for_list(self, scope: Scope, trace: list[RouteTrace] | None) -> Misrouted | None:
+        """Find a route that would take what stands where its list must be, and is none; None: there is no such route.
 
-        A converter from XML makes an object of a list with one item, PHP of a list with a gap. To JMESPath such a list
-        is not there: nothing would become of the event, and nobody would know.
+        A converter from XML makes one item of a list with one item, PHP an object of a list with a gap, and a list may
+        be JSON in a text. To JMESPath such a list is not there: nothing would become of the event, and nobody would
+        know.
         """
         for route in self._routes:
-            if _takes_an_object(route, scope):
-                why = f"each: {route.each} found an object where its list must be"
+            if (found := _taken_for_list(route, scope)) is not None:
+                why = f"each: {route.each} found {found} where its list must be"
                 _note(trace, route, took=True, why=why)
                 return Misrouted(Reason.INVALID_EVENT, why, route.name)
         return None
@@ -153,16 +154,35 @@ def _is_taken(route: Route, scope: Scope) -> bool:
     return route.when is None or is_true(value_of("when", route.when, scope))
 
 
-def _takes_an_object(route: Route, scope: Scope) -> bool:
-    """Tell whether a route's list is an object, and the route takes that one or what it holds."""
+def _taken_for_list(route: Route, scope: Scope) -> str | None:
+    """Say what a route's list is instead of one, where the route takes that or what it holds; None: it does not."""
     try:
         found = value_of("each", route.each_of, scope)
-        if not isinstance(found, dict) or not found:  # PHP's empty list may be {}
-            return False
-        items = (found, *found.values())
-        return any(_is_taken(route, Scope(scope.event, scope.record, (item,))) for item in items)
+        if isinstance(found, list | bool) or not found:  # PHP's empty list may be {} or false
+            return None
+        held = _json_in(found)
+        items = (found, *_items_in(found if held is None else held))
+        taken = any(_is_taken(route, Scope(scope.event, scope.record, (item,))) for item in items)
     except UnusableError:  # as for an item that is not there
-        return False
+        return None
+    return f"{kind(found)}{'' if held is None else ' with JSON, which json() reads,'}" if taken else None
+
+
+def _json_in(value: object) -> object:
+    """Return the object or list that a text holds as JSON; None: it holds none."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
+        return None
+    held = decode(value.encode())
+    return None if isinstance(held, Undecodable) else held
+
+
+def _items_in(value: object) -> Iterable[object]:
+    match value:
+        case dict():
+            return (value, *value.values())
+        case list():
+            return value[:MAX_EACH]
+    return ()
 
 
 def _whose(route: Route, scope: Scope) -> tuple[str | None, str | None]:

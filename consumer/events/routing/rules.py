@@ -100,7 +100,8 @@ class RouteRule(BaseModel):
     fact: JMESPath | None = Field(
         None,
         description="What tells two facts of an order and action apart, such as data.parcelId: within `repeats` each is"
-        " sent once. Default: the item (`each`) and the parcel that `data` names, such as data.trackingNumber.",
+        " sent once. Default: the item (`each`) and the parcel that `data` names, such as data.trackingNumber; of an"
+        " action of your own, all of `data`.",
     )
     repeats: SecondsOrOff | None = Field(
         None,

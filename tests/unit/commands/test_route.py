@@ -96,7 +96,9 @@ def test_only_a_custom_event_may_name_its_action() -> None:
     assert result.stdout.startswith("event 1: ConfirmShipment of order A-1")
 
 
-@pytest.mark.parametrize(("name", "why"), [("", "action: "), ("x" * 201, "action: "), (7, "action: ")])
+@pytest.mark.parametrize(
+    ("name", "why"), [("", "action is empty"), ("x" * 201, "action is longer"), (7, "action is a number")]
+)
 def test_a_name_that_no_action_can_have_is_an_invalid_event(name: object, why: str) -> None:
     event = {"type": "order.custom", "orderId": "A-1", "action": name}
     (row,) = json_lines(called("route", "-", "--json", stdin=json.dumps(event)))

@@ -21,6 +21,13 @@ def test_the_users_routes_come_first_and_null_switches_a_built_in_off(relay: Wor
     assert effective["confirmed"].action == "Custom"
 
 
+@pytest.mark.parametrize(("name", "meant"), [("shiped", "shipped"), ("Shipped", "shipped"), ("canceled", "cancelled")])
+def test_a_route_that_is_switched_off_by_a_misspelt_name_is_refused(relay: Workspace, name: str, meant: str) -> None:
+    (error,) = relay.errors(f"routes: {{{name}: null}}", THREE)
+    assert f"routes.{name}: switches no route off, did you mean {meant}?" in error
+    relay.load(f"routes: {{{name}: null, {meant}: null}}", THREE)
+
+
 @pytest.mark.parametrize(
     ("keys", "why"),
     [

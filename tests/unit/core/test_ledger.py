@@ -585,6 +585,21 @@ def test_a_poll_that_never_gets_ready_ends(never: PollOutcome, reason: str) -> N
     assert driver.now < DAY + 120
 
 
+@pytest.mark.parametrize(
+    ("never", "why"),
+    [
+        (NotReady(), "not processed"),
+        (NotReady("archived"), "not processed, its job says archived"),
+        (NotReady(why="its lastChangedAt is before newer_than"), "its lastChangedAt is before newer_than"),
+    ],
+)
+def test_the_deadlines_dead_letter_says_what_engage_said_last(never: PollOutcome, why: str) -> None:
+    driver = asking()
+    while not driver.answer(0, never):
+        pass
+    assert driver.last(GiveUp).detail == f"not delivered within {DAY:g} s: {why}"
+
+
 def test_an_outage_of_days_dead_letters_nothing_and_fair_polls_follow_it() -> None:
     driver = asking()
     while driver.now < 3 * DAY:

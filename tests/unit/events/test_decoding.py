@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 
@@ -85,6 +86,12 @@ def test_json_of_any_kind_is_decoded_for_the_routes_to_judge(value: bytes) -> No
             "not JSON: looks like the frame of AWS Glue's Schema Registry, which is not supported",
         ),
         (gzip.compress(b"{}", mtime=0), "not JSON: looks like gzip"),
+        (base64.b64encode(gzip.compress(b"{}", mtime=0)), "not JSON: looks like gzip in base64"),
+        (base64.b64encode(b'{"type":"order.shipped"}'), "not JSON: looks like JSON in base64"),
+        (
+            b"Struct{type=order.shipped}",
+            "not JSON: looks like Kafka Connect's Struct, written as a text by its StringConverter",
+        ),
         (
             b'\x00\x00\x00\x01\x7b{"a":1}',
             "not JSON: looks like the frame of a Schema Registry (byte 0, schema id 379) around JSON",

@@ -209,6 +209,14 @@ def test_functions_for_what_events_hold(text: str, value: object) -> None:
     assert found(text, event, {"languages": {"SE": "sv-SE", "7": "seven"}}) == value
 
 
+@pytest.mark.parametrize("call", ["json(at)", "number(at)", "time(at)", "time(at, 'ms', 'UTC')", "json(at).orderId"])
+@pytest.mark.parametrize("blank", ["", "  ", "\t\n"])
+def test_a_blank_text_holds_nothing_as_many_programs_write_it(call: str, blank: str) -> None:
+    assert found(call, {"at": blank}) is None
+    assert found("{at: time(at), n: number(at), more: 'J1'}", {"at": blank}) == {"at": None, "n": None, "more": "J1"}
+    assert found("decimal(at, `2`)", {"at": ""}) is None
+
+
 def test_numbers_keep_their_text_through_functions_and_projections() -> None:
     event = decode(b'{"lines":[{"price":199.00},{"price":1E3}],"payload":"{\\"a\\":0.10}","amount":"2.50"}')
     text = "{prices: lines[].price, max: max(lines[].price), inner: json(payload).a, amount: number(amount)}"

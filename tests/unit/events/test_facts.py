@@ -56,6 +56,25 @@ def test_parcels_that_are_named_in_a_list_or_an_object_are_facts_of_their_own(fi
     assert fact({**SHIPPED, "data": first}) != fact({**SHIPPED, "data": second})
 
 
+REFUND: Event = {"type": "order.custom", "orderId": "A-1", "action": "RefundIssued"}
+
+
+def test_an_action_of_the_merchants_own_says_what_its_data_says() -> None:
+    """A second refund of a day was a repeat of the first one, and the customer never heard of it."""
+    first, second = ({**REFUND, "data": {"refund": number, "lines": [{"a": 1, "b": 2}]}} for number in (1, 2))
+    assert fact(first) != fact(second)
+    assert fact(first) == fact({**first, "occurredAt": "2026-11-18T11:00:00Z"})
+    assert fact(first) == fact({**first, "data": {"lines": [{"b": 2, "a": 1}], "refund": 1}})
+    assert fact(REFUND) == fact({**REFUND, "data": None}) == "RefundIssued A-1"
+    assert fact({**REFUND, "action": None, "data": {"refund": 1}}) == 'Custom A-1 {"refund":1}'
+
+
+def test_an_item_tells_actions_of_the_merchants_own_apart_whatever_their_data() -> None:
+    routes = route(action="Returned", each="returns", data="{state: item.state}", repeats="1d")
+    first, later = ({"type": "parcel", "order": "A", "returns": [{"id": 7, "state": at}]} for at in ("new", "paid"))
+    assert fact(first, routes=routes) == fact(later, routes=routes) == "Returned A 7"
+
+
 def test_a_parcel_with_an_id_is_the_same_fact_whatever_else_is_said_of_it() -> None:
     first, later = ({**SHIPPED, "data": {"parcel": {"id": 1, "state": state}}} for state in ("sent", "on its way"))
     assert fact(first) == fact(later) == "ConfirmShipment A-1 1"

@@ -96,6 +96,11 @@ def test_bytes_of_another_encoding_never_become_a_text_that_nobody_wrote(encodin
     assert refused(raw, format="plain", encoding=encoding) == why
 
 
+@pytest.mark.parametrize("text", ["<?xml version='1.0'?><état/>", "eyJ;é", "Struct{é}"])
+def test_a_text_in_latin_1_may_begin_like_something_that_is_no_json(text: str) -> None:
+    assert read(text.encode("latin-1"), format="plain", encoding="latin-1") == text
+
+
 def test_gzip_in_several_parts_is_read_as_one() -> None:
     assert read(gzip.compress(b'{"a":') + gzip.compress(b"1}"), compression="gzip") == {"a": 1}
 
@@ -249,6 +254,13 @@ def test_what_is_no_cloudevent_says_why(value: bytes, content_type: bytes, why: 
     assert refused(value, format="cloudevents", headers=[("content-type", content_type)]) == why
 
 
+def test_what_is_not_there_may_be_written_as_null() -> None:
+    event = {**CE, "data": {"orderId": "A-1"}, "data_base64": None, "subject": None, "dataschema": None}
+    assert read(json.dumps(event).encode(), format="cloudevents") == event
+    coded = {**CE, "data": None, "data_base64": base64.b64encode(b'{"orderId":"A-1"}').decode()}
+    assert read(json.dumps(coded).encode(), format="cloudevents") == {**CE, "data": {"orderId": "A-1"}}
+
+
 # debezium
 
 
@@ -317,6 +329,21 @@ def test_a_row_with_its_schema_has_numbers_and_times_that_can_be_read() -> None:
     assert after["clock"] == "09:30:00"
     assert after["zoned"] == "2026-11-03T09:30:00Z"
     assert event["ts_ms"] == 1_793_698_200_100
+
+
+@pytest.mark.parametrize(
+    ("weight", "exactly"),
+    [
+        ({"scale": 0, "value": unscaled(1001)}, 1001),
+        ({"scale": 0, "value": unscaled(-(2**63))}, -(2**63)),
+        ({"scale": -2, "value": unscaled(10)}, 1000),
+        ({"scale": 0, "value": unscaled(0)}, 0),
+    ],
+)
+def test_a_decimal_without_decimals_is_an_integer_for_it_may_be_an_id(weight: object, exactly: int) -> None:
+    found = change({"weight": weight})["after"]["weight"]
+    assert (found, type(found)) == (exactly, int)
+    assert written(found) == str(exactly).encode()
 
 
 @pytest.mark.parametrize("op", ["c", "u", "r"])

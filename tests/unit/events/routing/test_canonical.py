@@ -57,17 +57,20 @@ def test_each_canonical_type_has_its_action_and_needs_no_more_than_an_order_id(n
 @pytest.mark.parametrize(
     ("changes", "detail"),
     [
-        ({"version": 2}, "version: Input should be 1"),
-        ({"version": "1"}, "version: Input should be 1"),
-        ({"orderId": 1001}, "orderId: Input should be a valid string"),
-        ({"orderId": None}, "orderId: Input should be a valid string"),
+        ({"version": 2}, "version is another number, and must be 1"),
+        ({"version": "1"}, "version is a text, and must be 1"),
+        ({"orderId": 1001}, "orderId is a number, not a text"),
+        ({"orderId": None}, "orderId is null, not a text"),
+        ({"orderId": ""}, "orderId is empty"),
+        ({"action": "x" * 201}, "action is longer than 200 characters"),
+        ({"order": "x"}, "order is a text, not an object"),
         ({"orderId": ".."}, "order_id: expression `orderId` gave an id that would be more than one path segment"),
         (
             {"engage": {"jobId": "a/../b"}},
             "job_id: expression `engage.jobId` gave an id that would be more than one path segment",
         ),
-        ({"engage": {"jobId": ""}}, "engage.jobId: String should have at least 1 character"),
-        ({"engage": "job-7"}, "engage: Input should be a valid dictionary or instance of EngageReference"),
+        ({"engage": {"jobId": ""}}, "engage.jobId is empty"),
+        ({"engage": "job-7"}, "engage is a text, not an object"),
         (
             {"engage": {"newerThan": "2026-11-03T09:30:00"}},
             "newer_than: expression `engage.newerThan` gave a text that is a time without a zone:"
@@ -75,12 +78,18 @@ def test_each_canonical_type_has_its_action_and_needs_no_more_than_an_order_id(n
         ),
         (
             {"language": 1, "engage": {"versionTag": 1}, "order": [], "data": 2},
-            "engage.versionTag: Input should be a valid string; order: Input should be a valid dictionary",
+            "engage.versionTag is a number, not a text; order is a list, not an object",
         ),
     ],
 )
 def test_a_canonical_event_that_breaks_the_contract_is_dead_lettered_by_field(changes: Event, detail: str) -> None:
     assert misrouted({**SHIPPED, **changes}) == Misrouted(Reason.INVALID_EVENT, detail, "shipped")
+
+
+@pytest.mark.parametrize("name", ["order_id", "OrderId", "orderid", "order-ID"])
+def test_a_missing_field_that_the_event_has_by_another_spelling_is_named(name: str) -> None:
+    assert misrouted({"type": "order.shipped"}).detail == "orderId is missing"
+    assert misrouted({"type": "order.shipped", name: "A-1"}).detail == f"orderId is missing: the event has it as {name}"
 
 
 @pytest.mark.parametrize("event_type", ["order.returned", "", None, 7, ["order.shipped"], {"order.shipped": 1}])
@@ -93,7 +102,7 @@ def test_unknown_fields_are_the_senders_business() -> None:
 
 
 def test_a_built_in_rule_that_is_given_as_it_stands_keeps_the_contract() -> None:
-    assert misrouted({**SHIPPED, "version": 2}, **BUILT_IN_ROUTES).detail == "version: Input should be 1"
+    assert misrouted({**SHIPPED, "version": 2}, **BUILT_IN_ROUTES).detail == "version is another number, and must be 1"
 
 
 def test_a_canonical_event_whose_document_brings_an_action_is_an_invalid_event() -> None:

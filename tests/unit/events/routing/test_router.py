@@ -176,8 +176,37 @@ def test_an_object_in_the_place_of_the_list_is_not_ignored(each: str, event: Eve
     )
 
 
-@pytest.mark.parametrize("parcels", [{}, {"state": "returned"}, {"a": {"state": "returned"}}, "sent", None])
-def test_an_object_that_the_route_does_not_take_is_ignored(parcels: object) -> None:
+@pytest.mark.parametrize(
+    ("parcels", "found"),
+    [
+        ('[{"state": "sent"}]', "a text with JSON, which json() reads,"),
+        (' {"state": "sent"}', "a text with JSON, which json() reads,"),
+        ('{"0": {"state": "sent"}}', "a text with JSON, which json() reads,"),
+    ],
+)
+def test_json_in_a_text_in_the_place_of_the_list_is_not_ignored(parcels: str, found: str) -> None:
+    wrong = misrouted({"id": 1, "parcels": parcels}, sent=SENT_ITEMS)
+    assert wrong.detail == f"each: expression `parcels[]` found {found} where its list must be"
+    read = SENT_ITEMS.model_copy(update={"each": "to_array(json(parcels))[]"})
+    assert parcels.startswith('{"0"') or len(several({"id": 1, "parcels": parcels}, sent=read)) == 1
+
+
+@pytest.mark.parametrize(("parcels", "found"), [("1Z", "a text"), (17, "a number")])
+def test_one_item_by_itself_in_the_place_of_the_list_is_not_ignored(parcels: object, found: str) -> None:
+    rule = RouteRule(
+        each="parcels[]", when="state == 'sent'", action="ConfirmShipment", order_id="id", data="{n: item}"
+    )
+    wrong = misrouted({"id": 1, "state": "sent", "parcels": parcels}, sent=rule)
+    assert wrong.detail == f"each: expression `parcels[]` found {found} where its list must be"
+    for other in ({"id": 1, "state": "new", "parcels": parcels}, {"id": 1, "state": "sent", "parcels": None}):
+        assert router(sent=rule).route(other, RECORD) == Unrouted()
+
+
+@pytest.mark.parametrize(
+    "parcels",
+    [{}, {"state": "returned"}, {"a": {"state": "returned"}}, "sent", None, "", 0, False, True, "[1", '[{"state": 1}]'],
+)
+def test_what_the_route_does_not_take_in_the_place_of_its_list_is_ignored(parcels: object) -> None:
     assert router(sent=SENT_ITEMS).route({"id": 1, "parcels": parcels}, RECORD) == Unrouted()
 
 
