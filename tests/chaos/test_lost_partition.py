@@ -25,6 +25,7 @@ PARTITIONS = 3
 SERVED_WITHIN_S = 45.0
 MANY = 9
 SET_APART = "partition set apart: it cannot be served, the others go on"
+AGAIN = "partition served again"
 STOOD_STILL_S = 1.0  # ten times what a quiet relay may take
 
 
@@ -129,3 +130,4 @@ def test_of_several_delay_partitions_that_are_lost_the_others_stand_still_once(
             assert sum(standstills) < 30
             cluster.start(cluster.nodes[lost[0] % len(cluster.nodes)])
             until(lambda: shop.are_served(waiting), "they are served, too", 120)
+            until(lambda: {each["partition"] for each in relay.said(AGAIN)} == {*lost}, "that is said")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from consumer.core.ownership import Assignment, Ownership, Partition
-from consumer.kafka.facts import AnswersRefused, Dropped, OutcomesRefused, Report, TransactionAborted
+from consumer.kafka.facts import AnswersRefused, Dropped, OutcomesRefused, Refused, Report, TransactionAborted
 from consumer.kafka.journal.commits import Commits
 from consumer.kafka.journal.cutting import by_partition, by_topic, halves, in_two, without_answers
 from consumer.kafka.journal.kept_dead_letters import KeptDeadLetters
@@ -71,7 +71,7 @@ class Refusals:
         match error:
             case RefusedError():
                 parts = self._without_answers(writes, error.topics, str(error))
-                parts = self._cut_refused(writes, error) if parts is None else parts
+                parts = self._cut_refused(writes, error, attempt) if parts is None else parts
                 self._producers.offsets_s = math.inf if error.topics else OFFSETS_AGAIN_S
                 return parts
             case OverranError():
@@ -91,7 +91,7 @@ class Refusals:
         self._report(AnswersRefused(answers, why))
         return [left] if left else []
 
-    def _cut_refused(self, writes: list[Write], error: RefusedError) -> list[list[Write]] | None:
+    def _cut_refused(self, writes: list[Write], error: RefusedError, attempt: int) -> list[list[Write]] | None:
         """Rule 7."""
         suspects = [
             write for write in writes if isinstance(write, DeadLetter) and self._kept.topic_of(write) in error.topics
@@ -101,7 +101,7 @@ class Refusals:
                 return self._cut_outcomes(writes, error)
             of_offsets = not error.topics
             parts = by_topic(writes) if of_offsets else by_partition(writes)
-            return self._refused_again(writes, error, of_offsets=of_offsets) if parts is None else list(parts)
+            return list(parts) if parts is not None else self._refused_again(writes, error, attempt)
         if error.whole_topic:
             self._kept.refused_whole(error.topics)
             return [self._kept.kept(writes, suspects, str(error))]
@@ -120,24 +120,28 @@ class Refusals:
         self._report(OutcomesRefused(str(error)))
         return [[_without_outcome(write) for write in writes]]
 
-    def _refused_again(self, writes: list[Write], error: RefusedError, *, of_offsets: bool) -> list[list[Write]] | None:
+    def _refused_again(self, writes: list[Write], error: RefusedError, attempt: int) -> list[list[Write]] | None:
         """Count a refusal of what stands alone: one partition, or one source topic where its offsets are refused.
 
         All partitions of a delay topic that takes no record are troubled: none of them shows that others are served.
+        Where no others wait, these are tried on, and named.
         """
         written = troubled = {write.assignment for write in writes}
-        if of_offsets:
+        if not error.topics:
             troubled = {each for each in self._partitions.states if each.topic == writes[0].assignment.topic}
         elif error.whole_topic:
             troubled = {each for each in self._partitions.states if self._topics[each.topic].delay in error.topics}
         # What is refused may have been made meanwhile, for the others as for this one: a deleted delay topic.
         states = [self._partitions.states[each] for each in written]
         if max(state.refusals for state in states) + 1 < REFUSALS:
-            served = self._others_are_served(troubled)
+            served, parts = self._others_are_served(troubled), None
             for state in states:
                 state.refusals += served
-            return None
-        return self._given_up_if_others_are_served(troubled, writes, str(error))
+        else:
+            parts = self._given_up_if_others_are_served(troubled, writes, str(error))
+        if parts is None and attempt + 1 >= REFUSALS:
+            self._report(Refused(sorted(troubled), str(error)))
+        return parts
 
     def suspected(self, writes: Sequence[Write]) -> tuple[list[Write], list[Write]]:
         """Cut into the writes of partitions that took nothing when they were written last, and the others."""
