@@ -142,6 +142,14 @@ class GivenUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """The broker refuses records or offsets of these again and again. No other one waits, so they are tried on."""
+
+    assignments: Sequence[Assignment]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pinned:
     """The old live records of these keys hold the low-water mark back. Write them again."""
 
@@ -241,6 +249,7 @@ Fact = (
     | Committed
     | Dropped
     | GivenUp
+    | Refused
     | Pinned
     | DelayTopicRecreated
     | RecordTooLarge

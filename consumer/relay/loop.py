@@ -63,6 +63,7 @@ from consumer.kafka.facts import (
     Pinned,
     Read,
     RecordTooLarge,
+    Refused,
     Revoked,
     Statistics,
     TransactionAborted,
@@ -491,6 +492,8 @@ class Relay:
                 self._log.throttled("Kafka", why=why)
             case GivenUp(assignment, why):
                 self._partitions.given_up(assignment, why)
+            case Refused(assignments, why):
+                self._partitions.refused(assignments, why)
             case Overrun(assignment, error):
                 if self._partitions.overrun(assignment, error):
                     self.fail(error)
@@ -527,6 +530,7 @@ class Relay:
     def _committed(self, fact: Committed) -> None:
         now = self._clock()
         self._reading_back.committed(fact)
+        self._partitions.committed(write.assignment for write in fact.writes)
         for write in fact.writes:
             match write:
                 case Put(intent=Intent(action_id, sends, _, before_document)):

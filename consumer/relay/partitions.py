@@ -8,7 +8,7 @@ Rules:
  3. The share of every rate limit follows the partitions that we own.
  4. A partition that cannot be served is set apart, and holds up no other one. Where it cannot be restored, it is tried
     again. Where the source does not hold its next offset, a person decides: nothing more of it is read. The process
-    ends only where that is so of every partition of all sources.
+    ends only where that is so of every partition of all sources. set_apart.py says which ones they are.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ from consumer.relay.log import ThrottledLog
 from consumer.relay.outbox import Outbox, given_up
 from consumer.relay.refused import RefusedDeadLetters
 from consumer.relay.schemas import SchemaWaits
+from consumer.relay.set_apart import PartitionsApart
 from consumer.relay.tasks import Tasks
 from consumer.telemetry.metrics import Metrics
-from consumer.telemetry.snapshot import PartitionFigures, SetApart
+from consumer.telemetry.snapshot import PartitionFigures
 from schemas.dead_letter import Reason
 
 RESTORE_RETRY_S = (1.0, 1.0, 2.0, 5.0, 10.0)
-# Of a partition that the journal gave up. Each time that it is given up again, the others wait for up to 20 s.
+# Of a partition that the journal gave up. Each time that it is given up again, the others wait for some 6 s.
 READOPT_RETRY_S = (1.0, 10.0, 60.0, 300.0)
 READOPTED_FOR_GOOD_S = 900.0  # one that lasted so long begins with the first wait again
 
@@ -107,7 +108,7 @@ class Partitions:
         self._reading_facts = ThreadPoolExecutor(1, thread_name_prefix="facts")
         self._restoring_now: set[Assignment] = set()
         self._given_up: dict[tuple[str, int], tuple[int, float]] = {}  # how often, and when last
-        self._apart: dict[Assignment, tuple[SetApart, str]] = {}
+        self._apart = PartitionsApart(log)
         self.ours: set[Assignment] = set()
         self.hand_overs: list[HandOver] = []
 
@@ -139,7 +140,7 @@ class Partitions:
 
     def _figures_of(self, assignment: Assignment) -> PartitionFigures:
         pending, drained = self._ledger.open_of(assignment), assignment.topic in self._drained
-        if (apart := self._apart.get(assignment)) is not None and self._stays(assignment):
+        if (apart := self._apart.of(assignment)) is not None and self._stays(assignment):
             return PartitionFigures("set_apart", pending or 0, *apart, drained=drained)
         if pending is None:
             return PartitionFigures("restoring", drained=drained)
@@ -158,7 +159,6 @@ class Partitions:
         again = {each[:2] for each in assignments}
         for former in [each for each in self.ours if each[:2] in again]:  # which were given up
             self.ours.discard(former)
-            self._apart.pop(former, None)
         self.ours.update(assignments)
         self._set_shares()
         self._tasks.start(self._adopt(list(assignments)))
@@ -184,7 +184,7 @@ class Partitions:
                             self._tasks.start(self._adopt([each]))
                         return
                     if failures and assignments[0] in self.ours:
-                        self._set_apart(assignments[0], "unreadable", str(error))
+                        self._apart.add(assignments, "unreadable", str(error))
                     await asyncio.sleep(RESTORE_RETRY_S[min(failures, len(RESTORE_RETRY_S) - 1)])
                     failures += 1
                     continue
@@ -202,23 +202,28 @@ class Partitions:
             if self.overrun(restored.assignment, restored.error):
                 raise restored.error
             return
-        if self._apart.pop(restored.assignment, None) is not None:
-            self._log.info("partition served again", topic=restored.assignment[0], partition=restored.assignment[1])
         self._begin(restored)
 
     def overrun(self, assignment: Assignment, error: OffsetOutOfRangeError) -> bool:
         """Set a partition apart whose next offset the source does not hold. True: so it is of all (rule 4)."""
         if not self._stays(assignment):
             return False
-        self._set_apart(assignment, "overrun", str(error))
-        apart = [each for each, (reason, _) in self._apart.items() if reason == "overrun"]
-        return len(apart) >= sum(self._counts.values())
+        self._apart.add([assignment], "overrun", str(error))
+        return self._apart.count("overrun") >= sum(self._counts.values())
+
+    def refused(self, assignments: Collection[Assignment], why: str) -> None:
+        """Name those set apart that the broker refuses, though the journal goes on trying."""
+        self._apart.add([each for each in assignments if self._stays(each)], "unwritable", why)
+
+    def committed(self, assignments: Iterable[Assignment]) -> None:
+        """Learn that transactions of these were committed."""
+        self._apart.committed(assignments)
 
     def given_up(self, assignment: Assignment, why: str) -> None:
         """Set a partition apart that the journal gave up, and restore it again after a growing wait."""
         if not self._stays(assignment):
             return
-        self._set_apart(assignment, "unwritable", why)
+        self._apart.add([assignment], "unwritable", why)
         self._waits.drop([assignment])
         self._ledger.drop(assignment)
         if self._repeats is not None:
@@ -234,18 +239,6 @@ class Partitions:
         self._given_up[assignment[:2]] = times + 1, now
         await asyncio.sleep(READOPT_RETRY_S[min(times, len(READOPT_RETRY_S) - 1)])
         self._source.readopt(assignment)
-
-    def _set_apart(self, assignment: Assignment, reason: SetApart, why: str) -> None:
-        former = self._apart.get(assignment)
-        if former is None or former[0] != reason:
-            self._log.error(
-                "partition set apart: it cannot be served, the others go on",
-                topic=assignment.topic,
-                partition=assignment.partition,
-                reason=reason,
-                why=why,
-            )
-        self._apart[assignment] = (reason, why)
 
     def _begin(self, restored: Restored) -> None:
         assignment, now = restored.assignment, self._clock()
@@ -265,7 +258,8 @@ class Partitions:
         for record in restored.unreadable:
             self._outbox.dead_letter_unreadable(assignment, record, now)
         self._refused.restored(restored.refused, now)
-        if not restored.position_known or restored.outcomes_lost is not None:
+        # What was set apart is served again when something of it is committed.
+        if not restored.position_known or restored.outcomes_lost is not None or assignment in self._apart:
             self._outbox.add(Position(assignment, restored.next_offset))
         if self._repeats is not None:
             self._repeats.assign(assignment, (), [each.facts for each in restored.parked.values()])
@@ -363,13 +357,14 @@ class Partitions:
     def _forget(self, assignments: Iterable[Assignment]) -> None:
         self._waits.drop(assignments)
         for assignment in assignments:
-            self._apart.pop(assignment, None)
             self._ledger.drop(assignment)
             if self._repeats is not None:
                 self._repeats.drop(assignment)
             self._refused.forget(assignment)
             self._outbox.forget(assignment)
             self.ours.discard(assignment)
+            if assignment[:2] not in {each[:2] for each in self.ours}:
+                self._apart.forget(assignment)
         self._set_shares()
 
     # -- shares -------------------------------------------------------------------------------------------------

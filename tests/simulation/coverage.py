@@ -79,6 +79,7 @@ TO_BE_REACHED = (
     "a lost partition took nothing",
     "a lost outcomes partition took nothing",
     "a partition stays lost",
+    "several partitions are lost",
     "a transactional.id could not be used",
     "a process refused to start: the delay topic has too few partitions",
     "a restore found no delay partition yet",

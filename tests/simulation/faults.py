@@ -375,7 +375,7 @@ def close_control(scheduler: Scheduler) -> bool:
 
 
 def lose(scheduler: Scheduler) -> bool:
-    """A delay partition is without a leader for a while, or a partition of the outcomes.
+    """A delay partition is without a leader for a while, or several that one broker had, or one of the outcomes.
 
     A lost outcomes partition holds up all others of its instance until it is back: that comes only before the end.
     """
@@ -385,8 +385,16 @@ def lose(scheduler: Scheduler) -> bool:
         at = (TOPICS.outcomes, number)
     if at not in scheduler.kafka.logs or scheduler.kafka.lost:
         return False
-    scheduler.kafka.lost.add(at)
-    scheduler.say(f"{at[0]}[{number}] is lost")
+    lost = {number}
+    others = [each for each in scheduler.numbers if each != number and (at[0], each) in scheduler.kafka.logs]
+    if at[0] == TOPICS.delay and others and scheduler.chance(0.5):
+        if len(others) > 1 or scheduler.healing:  # then one is to end what it has, whatever the others do
+            others.remove(scheduler.pick(others))
+        lost.update(others)
+    if len(lost) > 1:
+        scheduler.reach("several partitions are lost")
+    scheduler.kafka.lost.update((at[0], each) for each in lost)
+    scheduler.say(f"{at[0]}{sorted(lost)} is lost")
     scheduler.at(scheduler.now + scheduler.pick((5.0, 60.0, 600.0)), scheduler.find_partitions)
     return True
 

@@ -21,6 +21,7 @@ from tests.simulation.process import Process
 from tests.simulation.workload import WINDOW_S
 
 LARGEST_RECORD = 2_000  # bytes that the delay topic takes
+LOOK_S = 3.5  # a flush returns so often while a partition has no leader
 
 
 class SimulatedMessage:
@@ -294,6 +295,8 @@ class SimulatedProducer:
         self._epoch = 0
         self._serial = 0
         self._buffer: list[_Produced] = []
+        self._unled: list[_Produced] = []  # for partitions without a leader
+        self._gives_up_at = 0.0  # on these
 
     def _fate(self, call: str) -> str:
         """Decide what becomes of a request, after whatever happens meanwhile."""
@@ -338,7 +341,9 @@ class SimulatedProducer:
 
     def flush(self, timeout: float) -> int:
         fate = self._fate("flush")
-        batch, self._buffer = self._buffer, []
+        batch = [each for each in self._unled if each[0] not in self._kafka.lost] + self._buffer
+        unled = [each for each in self._unled if each[0] in self._kafka.lost]
+        self._buffer = []
         refused = any(len(record[1] or b"") > LARGEST_RECORD and "delay" in at[0] for at, record, _ in batch)
         failed: set[Partition] = set()
         refusals = self._refusals(batch)
@@ -372,11 +377,16 @@ class SimulatedProducer:
                 self._scheduler.reach("a record's offset stayed unknown")
                 offset = None
             delivered(None, message(at, offset))
-        if lost:
-            self._process.wait(TRANSACTION_TIMEOUT_S)
-        for at, _, delivered in batch:
-            if at in lost:
-                delivered(KafkaError(KafkaError._MSG_TIMED_OUT), message(at, None))
+        if not self._unled:
+            self._gives_up_at = self._scheduler.now + TRANSACTION_TIMEOUT_S
+        self._unled = unled + [each for each in batch if each[0] in lost]
+        if self._unled:
+            self._process.wait(min(LOOK_S, self._gives_up_at - self._scheduler.now))
+            if self._scheduler.now < self._gives_up_at:
+                return len(self._unled)
+        for at, _, delivered in self._unled:
+            delivered(KafkaError(KafkaError._MSG_TIMED_OUT), message(at, None))
+        self._unled = []
         return 0
 
     def _refusals(self, batch: Sequence[_Produced]) -> dict[int, int]:
@@ -464,6 +474,7 @@ class SimulatedProducer:
 
     def purge(self) -> None:
         self._buffer.clear()
+        self._unled.clear()
 
     def poll(self, timeout: float) -> int:
         return 0

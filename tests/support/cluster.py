@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Self, TypeVar
 
-from confluent_kafka import Consumer, ElectionType, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, ElectionType, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ClusterMetadata, PartitionMetadata
 from confluent_kafka.cimpl import NewTopic
 
@@ -243,7 +243,11 @@ class KafkaCluster:
         nodes = self.nodes
         copies = [[nodes[(n + k) % COPIES] for k in range(COPIES)] for n in range(partitions)]
         new = NewTopic(name, partitions, replica_assignment=copies, config=dict(config or {}))
-        self.admin.create_topics([new])[name].result(PATIENCE_S)
+        try:
+            self.admin.create_topics([new])[name].result(PATIENCE_S)
+        except KafkaException as error:  # the client asks again where the answer takes its time
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
         self.wait_until_in_sync(name)
 
     def leader(self, topic: str, partition: int) -> int:

@@ -29,9 +29,9 @@ from consumer.kafka.facts import (
 )
 from consumer.kafka.journal.batch import Batch
 from consumer.kafka.journal.partitions import Partitions
-from consumer.kafka.journal.producers import AbortedError, Producers, Record, UnknownOutcomeError
+from consumer.kafka.journal.producers import AbortedError, Producers, Record, RefusedError, UnknownOutcomeError
 from consumer.kafka.journal.transaction_size import TransactionSize
-from consumer.kafka.journal.writes import DeadLetter, Keyed, Put, Write, size_of
+from consumer.kafka.journal.writes import DeadLetter, Keyed, Position, Put, Write, size_of
 from consumer.kafka.outcomes.outcomes import Ended, record_of
 from consumer.kafka.records.dead_letters import redriven_mark
 from consumer.kafka.records.positions import position_value
@@ -73,13 +73,16 @@ class Commits:
         self._new_name = new_name
         self._ownership_confirmed_at = -math.inf
 
-    def commit(self, writes: list[Write], ownership: Ownership) -> None:
-        """Write these in one transaction. Raises AbortedError or what else producers.py has for it."""
+    def commit(self, writes: list[Write], ownership: Ownership, *, alone: bool = False) -> None:
+        """Write these in one transaction. Raises AbortedError or what else producers.py has for it.
+
+        `alone`: nothing of other partitions, though it be late (rule 9).
+        """
         started = self._clock()
         transaction = self._new_name()
         batches = self._batches(writes)
         try:
-            self._write(batches, ownership, transaction)
+            self._write(batches, ownership, transaction, alone)
         except UnknownOutcomeError as error:
             if not self._was_committed(batches, transaction, error):
                 raise
@@ -90,7 +93,8 @@ class Commits:
             parked |= of_batch
             state.mark.apply(batch.written, batch.end, {write.key for write in of_batch})
             state.next_offset, state.end, state.recreated = batch.next_offset, batch.end, False
-            state.silent, state.refusals, state.committed_at = 0, 0, self._clock()
+            state.silent, state.outdone, state.refusals, state.committed_at = 0, 0, 0, self._clock()
+            state.letters_silent = 0 if batch.dead_letters else state.letters_silent
         seconds = self._clock() - started
         self._size.committed(sum(map(size_of, writes)), seconds)
         self._report(
@@ -133,7 +137,7 @@ class Commits:
             batch.add(write)
         return list(batches.values())
 
-    def _write(self, batches: list[Batch], ownership: Ownership, transaction: str) -> None:
+    def _write(self, batches: list[Batch], ownership: Ownership, transaction: str, alone: bool) -> None:
         if ownership.group_metadata is None or generation(ownership.group_metadata) < 0:
             raise AbortedError("not a member of the group yet")  # the broker would not check it: no fencing
         self._producers.begin_transaction()
@@ -141,7 +145,29 @@ class Commits:
             self._producers.flush()
         for batch in batches:
             self._produce(batch)
-        self._producers.flush()
+        count = len(batches)
+        try:
+            self._producers.flush(late=lambda: None if alone else self._ask_others(batches, ownership))
+            self._send_offsets(batches, ownership.group_metadata, transaction)
+        except RefusedError as error:
+            if len(batches) > count:  # perhaps those of a topic that was only asked
+                raise AbortedError(str(error)) from None
+            raise
+        self._producers.commit()
+
+    def _ask_others(self, batches: list[Batch], ownership: Ownership) -> None:
+        """Write the positions of all other partitions as well: where one is lost, perhaps others are (rule 9).
+
+        Not those of suspects: they are asked when the others are safe.
+        """
+        written = {batch.assignment for batch in batches}
+        states = self._partitions.states
+        others = [each for each in states if each not in written and not states[each].silent and ownership.covers(each)]
+        for batch in self._batches([Position(each, states[each].next_offset) for each in others]):
+            batches.append(batch)
+            self._produce(batch)
+
+    def _send_offsets(self, batches: list[Batch], group_metadata: bytes, transaction: str) -> None:
         offsets = []
         for batch in batches:
             topic, partition, _ = batch.assignment
@@ -152,8 +178,7 @@ class Commits:
             offsets.append(TopicPartition(topic, partition, batch.next_offset, metadata=transaction))
             offsets.append(TopicPartition(self._topics[topic].delay, partition, mark, metadata=transaction))
         self._ownership_confirmed_at = self._clock()
-        self._producers.send_offsets(offsets, ownership.group_metadata)
-        self._producers.commit()
+        self._producers.send_offsets(offsets, group_metadata)
 
     def _produce_first(self, batch: Batch) -> int:
         """Produce the batch's dead letters, and outcomes that stand alone (rule 2); returns how many there are."""

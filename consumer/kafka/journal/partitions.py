@@ -26,7 +26,9 @@ class PartitionState:
     outcomes_topic_id: str | None = None
     recreated: bool = False  # the delay topic, since the last transaction that was committed
     incarnation: int = 0  # how often it was recreated
-    silent: int = 0  # how often the broker took nothing of it, since then
+    silent: int = 0  # how often the broker took nothing of it, since then: it is a suspect then
+    outdone: int = 0  # how often of these it took records of others long before the end
+    letters_silent: int = 0  # how often it took none of its dead letters
     refusals: int = 0  # how often it was refused while others were served, since then
     committed_at: float = -math.inf
     too_large: set[bytes | None] = field(default_factory=set)  # keys that were dead-lettered for their record's size
@@ -51,9 +53,13 @@ class Partitions:
         ownership = self._ownership()
         for gone in [a for a in self.states if not ownership.covers(a)]:
             del self.states[gone]
-        self._refused.discard((begin.assignment.topic, begin.assignment.partition))
         mark = LowWaterMark(begin.live, begin.end, self._pinning, begin.parked_from)
-        self.states[begin.assignment] = PartitionState(mark, begin.next_offset, begin.end, begin.outcomes_topic_id)
+        state = PartitionState(mark, begin.next_offset, begin.end, begin.outcomes_topic_id)
+        at = (begin.assignment.topic, begin.assignment.partition)
+        if at in self._refused:  # perhaps it is still refused: it is asked before the others wait for it
+            self._refused.discard(at)
+            state.silent = state.outdone = 1
+        self.states[begin.assignment] = state
 
     def unpark(self, unparked: Unparked) -> None:
         """Count these records as live."""

@@ -39,6 +39,8 @@ CALL_TIMEOUT_S = 15.0  # per call: above transaction.timeout.ms (10 s), so that 
 ABORT_TIMEOUT_S = 1.0  # what the abort saves
 # For the former transaction to end, where it holds a partition that took nothing: a lost one lets it end never.
 SUSPECT_INIT_TIMEOUT_S = 2.0
+LATE_S = 3.0  # a transaction takes milliseconds
+SLOWER = 4.0  # than the last record that was taken may be one that is waited for, where the time is short
 
 T = TypeVar("T")
 
@@ -124,14 +126,17 @@ class UnknownOutcomeError(AbortedError):
 class OverranError(AbortedError):
     """The broker did not take the records in time. `written`: bytes that it took. `unwritten`: where it took none.
 
-    `others_taken`: it took records of another partition.
+    `others_taken`: it took records of another partition. `outdone`: some of them in the first half of the time.
     """
 
-    def __init__(self, text: str, written: int, unwritten: Collection[Partition], *, others_taken: bool) -> None:
+    def __init__(
+        self, text: str, written: int, unwritten: Collection[Partition], *, others_taken: bool, outdone: bool = False
+    ) -> None:
         super().__init__(text)
         self.written = written
         self.unwritten = frozenset(unwritten)
         self.others_taken = others_taken
+        self.outdone = outdone
 
 
 class RefusedError(AbortedError):
@@ -209,6 +214,7 @@ class Producers:
 
     `end_at`: no call lasts longer than until then, by the clock. `busy_since`: when the present call into librdkafka
     began. `one_by_one`: for the next producer that is built, see Clients. `offsets_s`: how long the offsets may take.
+    `records_s`: so may the records, or SLOWER times as long as what came last of them.
     """
 
     def __init__(self, clients: Clients, clock: Clock, timeout_s: float) -> None:
@@ -224,8 +230,11 @@ class Producers:
         self._written = 0
         self._unwritten: Counter[Partition] = Counter()
         self._taken: set[Partition] = set()
+        self._first_taken_at = math.inf
+        self._taken_at = -math.inf
         self.one_by_one = False
         self.offsets_s = math.inf
+        self.records_s = math.inf
         self.end_at = math.inf
         self.busy_since: float | None = None
 
@@ -236,6 +245,7 @@ class Producers:
         self._failures, self._written = [], 0
         self._unwritten.clear()
         self._taken.clear()
+        self._first_taken_at = math.inf
         producer = self._producer or self.build()
         self._began_at = self._clock()
         self._call(producer.begin_transaction)
@@ -275,12 +285,21 @@ class Producers:
             else:
                 return
 
-    def flush(self) -> None:
-        """Wait until all is written, or one record is refused: those behind it would stay until their time-out."""
+    def flush(self, late: Callable[[], None] = lambda: None) -> None:
+        """Wait until all is written, or one record is refused: those behind it would stay until their time-out.
+
+        `late` is called where that takes longer than LATE_S; it may produce more.
+        """
         producer = self._present()
-        give_up_at = self._clock() + self._timeout()
+        is_late = False
+        started, timeout_s = self._clock(), self._timeout()
         while self._call(producer.flush, 0.1) and not self._failures:
-            if self._clock() > give_up_at:
+            patience_s = max(self.records_s, SLOWER * (self._taken_at - started))
+            now = self._clock()
+            if not is_late and now > started + LATE_S:
+                is_late = True
+                late()
+            if now > started + min(timeout_s, patience_s):
                 raise self._overran("the broker did not take the records in time")
         self._check_delivery()
 
@@ -376,6 +395,8 @@ class Producers:
         self._written += len(record.value() or b"")
         self._unwritten[at] -= 1
         self._taken.add(at)
+        self._taken_at = self._clock()
+        self._first_taken_at = min(self._first_taken_at, self._taken_at)
         delivered(record)
 
     def _check_delivery(self) -> None:
@@ -400,7 +421,8 @@ class Producers:
         raise meaning
 
     def _overran(self, text: str) -> OverranError:
-        return OverranError(text, self._written, self._silent(), others_taken=bool(self._taken))
+        outdone = self._first_taken_at <= (self._began_at + self._clock()) / 2
+        return OverranError(text, self._written, self._silent(), others_taken=bool(self._taken), outdone=outdone)
 
     def _silent(self) -> set[Partition]:
         """The partitions of which nothing was taken."""

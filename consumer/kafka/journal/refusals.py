@@ -9,11 +9,11 @@ is committed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from consumer.core.ownership import Assignment, Ownership, Partition
-from consumer.kafka.facts import AnswersRefused, Dropped, OutcomesRefused, Report, TransactionAborted
+from consumer.kafka.facts import AnswersRefused, Dropped, OutcomesRefused, Refused, Report, TransactionAborted
 from consumer.kafka.journal.commits import Commits
 from consumer.kafka.journal.cutting import by_partition, by_topic, halves, in_two, without_answers
 from consumer.kafka.journal.kept_dead_letters import KeptDeadLetters
@@ -23,9 +23,12 @@ from consumer.kafka.journal.writes import DeadLetter, Keyed, Position, Write
 from consumer.kafka.topics.topics import RelayTopics
 
 MAX_PROBES = 2  # partitions that are asked whether the broker takes anything at all
+SILENT = 2  # so often the broker takes nothing of a partition, until it is given up
 REFUSALS = 3  # of a partition, with others served in between, until it is given up
 # A coordinator answers in milliseconds; librdkafka asks again until the time-out where it says `unknown topic`.
 OFFSETS_AGAIN_S = 1.0
+# For one small record of each partition. Twenty times what brokers take; where all are slow, see producers.SLOWER.
+SUSPECTS_S = 3.0
 
 
 def _without_outcome(write: Write) -> Write:
@@ -68,7 +71,7 @@ class Refusals:
         match error:
             case RefusedError():
                 parts = self._without_answers(writes, error.topics, str(error))
-                parts = self._cut_refused(writes, error) if parts is None else parts
+                parts = self._cut_refused(writes, error, attempt) if parts is None else parts
                 self._producers.offsets_s = math.inf if error.topics else OFFSETS_AGAIN_S
                 return parts
             case OverranError():
@@ -88,7 +91,7 @@ class Refusals:
         self._report(AnswersRefused(answers, why))
         return [left] if left else []
 
-    def _cut_refused(self, writes: list[Write], error: RefusedError) -> list[list[Write]] | None:
+    def _cut_refused(self, writes: list[Write], error: RefusedError, attempt: int) -> list[list[Write]] | None:
         """Rule 7."""
         suspects = [
             write for write in writes if isinstance(write, DeadLetter) and self._kept.topic_of(write) in error.topics
@@ -98,7 +101,7 @@ class Refusals:
                 return self._cut_outcomes(writes, error)
             of_offsets = not error.topics
             parts = by_topic(writes) if of_offsets else by_partition(writes)
-            return self._refused_again(writes, error, of_offsets=of_offsets) if parts is None else list(parts)
+            return list(parts) if parts is not None else self._refused_again(writes, error, attempt)
         if error.whole_topic:
             self._kept.refused_whole(error.topics)
             return [self._kept.kept(writes, suspects, str(error))]
@@ -117,48 +120,103 @@ class Refusals:
         self._report(OutcomesRefused(str(error)))
         return [[_without_outcome(write) for write in writes]]
 
-    def _refused_again(self, writes: list[Write], error: RefusedError, *, of_offsets: bool) -> list[list[Write]] | None:
+    def _refused_again(self, writes: list[Write], error: RefusedError, attempt: int) -> list[list[Write]] | None:
         """Count a refusal of what stands alone: one partition, or one source topic where its offsets are refused.
 
         All partitions of a delay topic that takes no record are troubled: none of them shows that others are served.
+        Where no others wait, these are tried on, and named.
         """
         written = troubled = {write.assignment for write in writes}
-        if of_offsets:
+        if not error.topics:
             troubled = {each for each in self._partitions.states if each.topic == writes[0].assignment.topic}
         elif error.whole_topic:
             troubled = {each for each in self._partitions.states if self._topics[each.topic].delay in error.topics}
         # What is refused may have been made meanwhile, for the others as for this one: a deleted delay topic.
         states = [self._partitions.states[each] for each in written]
         if max(state.refusals for state in states) + 1 < REFUSALS:
-            served = self._others_are_served(troubled)
+            served, parts = self._others_are_served(troubled), None
             for state in states:
                 state.refusals += served
-            return None
-        return self._given_up_if_others_are_served(troubled, writes, str(error))
+        else:
+            parts = self._given_up_if_others_are_served(troubled, writes, str(error))
+        if parts is None and attempt + 1 >= REFUSALS:
+            self._report(Refused(sorted(troubled), str(error)))
+        return parts
+
+    def suspected(self, writes: Sequence[Write]) -> tuple[list[Write], list[Write]]:
+        """Cut into the writes of partitions that took nothing when they were written last, and the others."""
+        states = self._partitions.states
+        suspects = [write for write in writes if states[write.assignment].silent]
+        return suspects, [write for write in writes if not states[write.assignment].silent]
+
+    def ask_suspects(self) -> bool:
+        """Ask all partitions at once whether they take anything; give those up that took nothing twice (rule 9).
+
+        Each holds its position once more. A partition that nothing was written of yet is found out with the others.
+        Returns whether that says it of the suspects: not where all are, or the broker takes nothing of any partition.
+        """
+        ownership, states = self._ownership(), self._partitions.states
+        asked = [a for a in states if ownership.covers(a)]
+        if all(states[each].silent for each in asked):
+            return False
+        self._producers.records_s = SUSPECTS_S
+        try:
+            self._commits.commit([Position(each, states[each].next_offset) for each in asked], ownership, alone=True)
+        except FencedError:
+            return False  # the next transaction meets it again
+        except AbortedError as error:
+            self._report(TransactionAborted(str(error)))
+            self._producers.replace()
+            return isinstance(error, OverranError) and error.outdone and self._found_out(asked, error)
+        else:
+            return True
+        finally:
+            self._producers.records_s = math.inf
+
+    def _found_out(self, asked: Collection[Assignment], error: OverranError) -> bool:
+        states = self._partitions.states
+        self._count_silence(error)
+        for each in asked:
+            if not self._is_silent(each, error):
+                states[each].silent = states[each].outdone = 0
+        lost = [each for each in asked if states[each].outdone >= SILENT]
+        return not lost or self._given_up_if_others_are_served(lost, [], str(error)) is not None
 
     def _cut_silent(self, writes: list[Write], error: OverranError) -> list[list[Write]] | None:
         """Rule 9."""
+        letters = [write for write in writes if isinstance(write, DeadLetter) and self._lies_in(write, error.unwritten)]
+        self._count_silence(error)
         silent = [a for a in dict.fromkeys(write.assignment for write in writes) if self._is_silent(a, error)]
         if not silent:
             return None
         states = [self._partitions.states[each] for each in silent]
         for state in states:
-            state.silent += 1
+            state.letters_silent += bool(letters)
         others = [write for write in writes if write.assignment not in silent]
         if others:
             if not error.others_taken and not self._others_are_served(silent):
                 return None
             return [others, [write for write in writes if write.assignment in silent]]
-        if min(state.silent for state in states) < 2:
-            return None
-        letters = [write for write in writes if isinstance(write, DeadLetter) and self._lies_in(write, error.unwritten)]
-        if not letters:
-            parts = self._given_up_if_others_are_served(silent, writes, str(error))
+        parts: list[list[Write]] | None = None
+        if letters:
+            if min(state.letters_silent for state in states) >= SILENT and self._others_are_served(silent):
+                parts = [self._kept.kept(writes, letters, str(error))]
         else:
-            parts = [self._kept.kept(writes, letters, str(error))] if self._others_are_served(silent) else None
-        if parts is None and len(silent) > 1:  # one of them may hold up the others
-            return [[write for write in writes if write.assignment == each] for each in silent]
+            if not error.outdone and self._others_are_served(silent):
+                for state in states:
+                    state.outdone += 1
+            if min(state.outdone for state in states) >= SILENT:
+                parts = self._given_up_if_others_are_served(silent, writes, str(error))
+        if parts is None and len(silent) > 1 and min(each.silent + each.letters_silent for each in states) >= SILENT:
+            return [[write for write in writes if write.assignment == each] for each in silent]  # one holds up others
         return parts
+
+    def _count_silence(self, error: OverranError) -> None:
+        """Count for each partition whether the delay topic took nothing of it, also of those that were only asked."""
+        for assignment, state in self._partitions.states.items():
+            is_silent = (self._topics[assignment.topic].delay, assignment.partition) in error.unwritten
+            state.silent += is_silent
+            state.outdone += is_silent and error.outdone
 
     def _is_silent(self, assignment: Assignment, error: OverranError) -> bool:
         topics, partition = self._topics[assignment.topic], assignment.partition
@@ -173,7 +231,8 @@ class Refusals:
         """Give partitions up that the broker refuses, where others wait for them (rule 7). `writes`: all are theirs."""
         if not self._others_are_served(troubled):
             return None  # no write is dropped for nothing
-        self._report(Dropped(writes))
+        if writes:
+            self._report(Dropped(writes))
         for assignment in sorted(troubled):
             self._partitions.give_up(assignment, why)
         return []
@@ -189,7 +248,7 @@ class Refusals:
         others.sort(key=lambda a: states[a].committed_at, reverse=True)
         for other in others[:MAX_PROBES]:
             try:
-                self._commits.commit([Position(other, states[other].next_offset)], ownership)
+                self._commits.commit([Position(other, states[other].next_offset)], ownership, alone=True)
             except FencedError:
                 return False  # the next transaction meets it again
             except AbortedError as error:

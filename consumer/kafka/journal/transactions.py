@@ -27,12 +27,16 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
     however many partitions the topic has. All of a delay topic's are given up together, too, where it takes no record.
  8. What does not fit into its time is tried again in smaller transactions (transaction_size.py). A record that is too
     large by itself becomes a dead letter (too_large.py).
- 9. A partition of which the broker takes nothing twice (it has lost its leader, or the copies that it needs) counts as
-    refused, and so do its dead letters, where it is the dead-letter topic's (refusals.py). Several are tried together,
-    as each attempt takes all of a transaction's time, and alone where no others can show that the broker takes
-    anything. Where it is the outcomes topic's, all wait for it, and so they do where that topic refuses an outcome:
-    actions that Engage accepted cannot end without it, and a partition that is given up would send them again. An
-    outcome of what was never pending ends none, and is left out.
+ 9. A partition of which the broker takes nothing twice, while it takes records of others (it has lost its leader, or
+    the copies that it needs), counts as refused, and so do its dead letters, where it is the dead-letter topic's
+    (refusals.py). Who took nothing once is a suspect: its writes wait until the others are safe. Then all partitions
+    are asked at once for one small record each, within SUSPECTS_S, as an attempt takes all of a transaction's time
+    otherwise. A transaction that is late asks the partitions that it holds nothing of, too. So the others wait once,
+    however many partitions are lost, and a partition that is merely slow, or has much to write, takes its record. Where
+    all are suspects, or nothing is taken of any, that says nothing of them: they are tried in full, together, and alone
+    where no others can show that the broker takes anything. Where it is the outcomes topic's, all wait for it, and so
+    they do where that topic refuses an outcome: actions that Engage accepted cannot end without it, and a partition
+    that is given up would send them again. An outcome of what was never pending ends none, and is left out.
 10. A request is answered in the transaction that carries it out, so it is carried out once. Where the control topic
     does not take the answer, nothing waits for it: the request stays open, and only what ends an action is written
     (refusals.py).
@@ -181,7 +185,7 @@ class Transactions:
                 self._report(Dropped([*writes, *chain(*parts)]))
                 break
             writes = self._kept.without_hopeless(writes)
-            if not writes:
+            if not writes or self._put_off(writes, parts):
                 continue
             try:
                 self._commits.commit(writes, ownership)
@@ -209,6 +213,14 @@ class Transactions:
             else:
                 self._kept.committed(writes)
                 attempt = 0
+
+    def _put_off(self, writes: list[Write], parts: deque[list[Write]]) -> bool:
+        """Put the writes of suspects behind the others, or behind the question whether they take anything (rule 9)."""
+        suspects, others = self._refusals.suspected(writes)
+        if not suspects or not (others or self._refusals.ask_suspects()):
+            return False
+        parts.extendleft((suspects, others))  # what was given up meanwhile is covered no more
+        return True
 
     def _take_in(self, items: Sequence[Item]) -> list[Write]:
         """Return what is to be written of these; the others only say something of their partition."""

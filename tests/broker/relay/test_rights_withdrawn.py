@@ -17,7 +17,7 @@ from consumer.kafka.source.membership import MIN_HAND_OVER_S
 from tests.broker.relay.test_security import rights
 from tests.support.broker import started
 from tests.support.engage import Engage
-from tests.support.figures import Scale
+from tests.support.figures import Figures, Scale
 from tests.support.sandbox import Sandbox, SandboxFactory
 from tests.support.secured import Certificates, Right, SecuredBroker
 from tests.support.supervised import Supervised, all_accepted, published
@@ -112,3 +112,31 @@ def test_so_is_every_other_right(
         sandbox = sandboxes(broker=secured.broker)
         kafka = {**PROTOCOLS[protocol], **MEMBERS[member]}
         survived(secured, sandbox, tmp_path, kafka, what=what, for_s=for_s)
+
+
+def test_an_instance_all_of_whose_partitions_are_refused_names_them_as_set_apart(
+    secured: SecuredBroker, sandboxes: SandboxFactory, tmp_path: Path, figures: Figures
+) -> None:
+    """No other partition shows that the broker takes anything. They were tried on, and nothing named them."""
+    sandbox = sandboxes(broker=secured.broker, partitions=3)
+    everything = rights("run", sandbox)
+    secured.grant(*everything)
+    with Engage() as engage, Supervised(tmp_path, sandbox, engage, secured.scram(PASSWORD)) as supervised:
+        relay = supervised.relay
+        until(partial(all_accepted, engage, published(sandbox, engage), [supervised]), "it serves")
+
+        def named() -> set[object]:
+            series = relay.get("/metrics")[1].splitlines()
+            return {line for line in series if line.startswith("engage_relay_partitions_set_apart{")}
+
+        secured.withdraw(*[each for each in everything if each.name == sandbox.topics.delay])
+        orders = published(sandbox, engage)
+        since = time.monotonic()
+        until(lambda: len(named()) == sandbox.partitions, "they are named")
+        figures(named=len(named()), after_s=round(time.monotonic() - since, 1))
+        assert all('reason="unwritable"' in str(each) for each in named())
+        secured.grant(*everything)
+        until(partial(all_accepted, engage, orders, [supervised]), "it serves again")
+        until(lambda: not named(), "they are named no more")
+        for line in ("partition set apart: it cannot be served, the others go on", "partition served again"):
+            assert sorted(str(each["partition"]) for each in relay.said(line)) == ["0", "1", "2"], line

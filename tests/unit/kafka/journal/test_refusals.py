@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from consumer.core.ownership import Assignment
-from consumer.kafka.facts import Dropped, GivenUp, OutcomesRefused
+from consumer.kafka.facts import Dropped, GivenUp, OutcomesRefused, Refused
 from consumer.kafka.journal.batch import Batch
 from consumer.kafka.journal.producers import OverranError, RefusedError
 from consumer.kafka.journal.refusals import OFFSETS_AGAIN_S, REFUSALS
@@ -25,12 +25,12 @@ BESIDE = [Assignment("orders", number, 1) for number in range(1, 12)]  # of the 
 class Refusing(TriedTransactions):
     """Its broker refuses a topic's offsets so often, and takes another one's meanwhile if that is `served`."""
 
-    def __init__(self, times: float, *, served: bool = True, topic: str | None = None) -> None:
-        """`topic`: whose records are refused; None: it is the offsets."""
+    def __init__(self, times: float, *, served: bool = True, topic: str | None = None, only: bool = False) -> None:
+        """`topic`: whose records are refused; None: it is the offsets. `only`: there is no other one."""
         self.times, self._served = times, served
         self._refused_topics = [] if topic is None else [topic]
         self.refused_within_s: list[float] = []
-        all_of_them = [REFUSED, *BESIDE, OTHER]
+        all_of_them = [REFUSED, *BESIDE, *([] if only else [OTHER])]
         super().__init__(all_of_them, replace_too_large=Mock())
         self.settle([Begin(each, [], 0, 0) for each in all_of_them])
 
@@ -101,6 +101,24 @@ def test_while_nobody_is_served_nothing_is_dropped() -> None:
     assert len(transactions.paused) == 20
     assert transactions.taken == [write]
     assert transactions.of(GivenUp) == []
+
+
+def test_of_an_instance_that_owns_nothing_else_what_is_refused_is_named() -> None:
+    """Nobody else shows that the broker takes anything, so nothing is given up: it is tried on."""
+    transactions = Refusing(math.inf, only=True)
+    write = Put(REFUSED, b"0:0:r", b"pending", next_offset=1)
+    transactions.settle([write])
+
+    assert {tuple(fact.assignments) for fact in transactions.of(Refused)} == {(REFUSED, *BESIDE)}
+    assert transactions.taken == [write]
+    assert not transactions.of(GivenUp)
+
+
+def test_what_is_refused_for_a_moment_is_not_named() -> None:
+    transactions = Refusing(REFUSALS - 1, only=True)
+    transactions.settle([Put(REFUSED, b"0:0:r", b"pending", next_offset=1)])
+
+    assert not transactions.of(Refused)
 
 
 def test_a_commit_in_between_makes_the_count_begin_again() -> None:
