@@ -26,6 +26,10 @@ class Source(Protocol):
         """Whether the group was joined once."""
 
     @property
+    def joining(self) -> str | None:
+        """What is to be said of a group that lets us wait for long."""
+
+    @property
     def alive(self) -> bool:
         """Whether its thread runs."""
 

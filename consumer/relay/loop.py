@@ -380,7 +380,7 @@ class Relay:
         self._outbox.settle_ends()
         now = self._clock()
         self._watch_progress(now)
-        self.waiting = self._waits.why or self._control_waits
+        self.waiting = self._source.joining or self._waits.why or self._control_waits
         self._metrics.publish(self._snapshot(now))
         self._tick_soon()
         self._loop.call_later(self._check_interval_s, self._check)

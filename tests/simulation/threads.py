@@ -71,6 +71,8 @@ class SimulatedSource:
     def owns(self, assignment: Assignment) -> bool:
         return self.membership.ownership.covers(assignment)
 
+    joining = None
+
     @property
     def joined(self) -> bool:
         return self.membership.joined

@@ -9,6 +9,7 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
  3. A fatal error ends the process with its name.
  4. Partitions that a stable group gives to nobody make a member join again (withheld.py).
  5. A source that was recreated ends the process, also while nothing comes from it (identity.py).
+ 6. A group that lets nobody in says nothing: it is said for it (joining.py).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from consumer.errors import ConsumerFailedError
 from consumer.kafka import clients
 from consumer.kafka.facts import ClientError, Consumed, Failed, PartitionsCounted, Report, Statistics
 from consumer.kafka.identity.identity import SourceWatch
+from consumer.kafka.source.joining import why_not_joined
 from consumer.kafka.source.membership import POLL_S, Membership, is_fatal
 from consumer.kafka.source.withheld import GroupWatch
 from consumer.kafka.topics.ends import EndWatch
@@ -79,6 +81,7 @@ class Source:
         self._thread = threading.Thread(target=self._run, name="source", daemon=True)
         self._counts: Mapping[str, int] = {}
         self._lag_at = 0.0
+        self.joining: str | None = None  # what is to be said of a group that lets us wait for long
         self.readings: Mapping[Partition, Reading] = MappingProxyType({})
 
     # -- from any thread ----------------------------------------------------------------------------------------
@@ -160,8 +163,10 @@ class Source:
             if watch is not None:
                 watch.start()
             self._membership.join(consumer)
+            begun = time.monotonic()
             while not self._stopping.is_set():
                 self._poll(consumer)
+                self._watch_joining(time.monotonic() - begun)
                 self._measure_lag(consumer, ends)
                 self._watch.look()
                 if watch is not None:
@@ -191,6 +196,11 @@ class Source:
     def _begin(self, consumer: Consumer, assignment: Assignment, next_offset: int) -> None:
         if not self._membership.begin(consumer, assignment, next_offset):
             self.begin(assignment, next_offset)
+
+    def _watch_joining(self, waited_s: float) -> None:
+        before, self.joining = self.joining, None if self.joined else why_not_joined(self._properties, waited_s)
+        if self.joining is not None and before is None:
+            self._report(ClientError(self.joining))
 
     def _watch_the_group(self, consumer: Consumer, watch: GroupWatch) -> None:
         unowned = watch.must_rejoin(self._counts, consumer.memberid())

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.broker import KafkaBroker, started
 from tests.support.engage import Engage
+from tests.support.relay_process import RelayProcess, configuration, written
 from tests.support.sandbox import SandboxFactory
 from tests.support.supervised import Supervised, all_accepted, published
 from tests.support.waiting import until
@@ -72,3 +74,20 @@ def test_a_rolling_change_of_the_protocol_there_and_back_leaves_nothing_behind(
             until(partial(all_let_in, relays), f"all are {protocol} and let in", SERVED_WITHIN_S)
         orders = published(sandbox, engage)
         until(partial(all_accepted, engage, orders, relays), "all partitions are served in the end")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_brokers_that_do_not_know_the_newer_protocol_are_suspected_by_name(
+    sandboxes: SandboxFactory, tmp_path: Path
+) -> None:
+    broker = started(KafkaBroker(version="3.9.1"))
+    try:
+        sandbox = sandboxes(broker=broker)
+        with Engage() as engage:
+            file = written(tmp_path, configuration(sandbox, engage.url, kafka={"group.protocol": "consumer"}))
+            with RelayProcess(tmp_path, file, "--from", "earliest") as relay:
+                until(lambda: "`group.protocol: consumer`" in relay.get("/readyz")[1], "it says why", patience_s=120)
+                assert any("`group.protocol: consumer`" in str(each["why"]) for each in relay.said("Kafka"))
+    finally:
+        broker.close()
