@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, cast
 from unittest.mock import Mock
 
@@ -46,6 +47,13 @@ class Broker:
         return partition in self.lost and self.now < self.back_at.get(partition, math.inf)
 
 
+@cache
+def message_of(partition: int) -> Message:
+    message = Mock(**{"topic.return_value": "orders.delay", "partition.return_value": partition})
+    message.offset.return_value, message.value.return_value = 1, b""
+    return cast("Message", message)
+
+
 class FakeProducer:
     def __init__(self, broker: Broker, successor: int) -> None:
         self._broker = broker
@@ -74,8 +82,7 @@ class FakeProducer:
         waiting, self._waiting = self._waiting, []
         for partition, since, delivered in waiting:
             waits_s = self._broker.now - since
-            message = Mock(**{"topic.return_value": "orders.delay", "partition.return_value": partition})
-            message.offset.return_value, message.value.return_value = 1, b""
+            message = message_of(partition)
             if not self._broker.is_lost(partition) and waits_s >= self._broker.takes_s.get(partition, 0):
                 delivered(None, message)
             elif waits_s >= TRANSACTION_S:
