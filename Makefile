@@ -37,8 +37,8 @@ unit: $(READY) ## Run the quick tests: unit and contract (ARGS="-k ledger" for s
 test: $(READY) ## Run every test but the longest, within 15 minutes (ARGS="-k ledger" for some)
 	@$(PYTEST) $(WORKERS) -m "not long" --durations 40 --durations-min 5 $(ARGS)
 
-test-long: $(READY) ## What is longer, within 30 minutes: 100,000 schedules, the longest tests, some long forms of the chaos tests
-	@seq 0 50000 50000 | xargs -n 1 -P 2 nice -n 19 $(BIN)/python -m tests.simulation --seeds 50000 --from & seeds=$$!; \
+test-long: $(READY) ## What is longer, within 30 minutes: 60,000 schedules, the longest tests, some long forms of the chaos tests
+	@seq 0 30000 30000 | xargs -n 1 -P 2 nice -n 19 $(BIN)/python -m tests.simulation --seeds 30000 --from & seeds=$$!; \
 	  failed=0; \
 	  $(PYTEST) 2 -m long || failed=1; \
 	  $(PYTEST) 2 tests/chaos --long -k "$(LONG_FORMS)" || failed=1; \
