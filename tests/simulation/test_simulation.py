@@ -75,7 +75,7 @@ PATIENCE_S = 120.0  # of CPU, for a mutation to be noticed: a slow and busy mach
 RARE = {
     "a_document_without_an_answer_is_sent_again_at_once": 253,
     "a_new_owner_does_not_wait_for_what_the_former_one_answered": 4480,
-    "a_restore_ends_at_the_last_stable_offset": 0,
+    "a_restore_ends_at_the_last_stable_offset": 13915,
     "an_answer_to_what_was_asked_before_counts_for_what_is_sent_again": 12428,
     "the_document_of_a_dead_owner_is_sent_again_at_once": 1315,
     "what_a_late_commit_made_visible_of_a_refused_answer_is_not_carried_out": 1704,
