@@ -11,14 +11,15 @@ Rules:
     name) and by how often it was tried.
  3. A look never makes the consumer's thread wait.
  4. No request of the admin client goes to the group's coordinator. Where the connection to it breaks meanwhile,
-    librdkafka ends the process: `Assertion eonce->refcnt > 0` (its issue 4605, open in 2.16; seen in each second run of
+    librdkafka ends the process: `Assertion eonce->refcnt > 0` (its issue 4605, open in 2.16;
     tests/chaos/test_broker_faults.py). `list_groups` asks each broker for itself.
+ 5. What a look cannot read, as another program's assignment, is no look, and ends nothing.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaException
@@ -38,11 +39,15 @@ _INT32 = struct.Struct(">i")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look saw: how many partitions are nobody's, and the members' ids. `stable`: nothing moves."""
+    """What one look saw: the partitions that members own, and the members' ids. `stable`: nothing moves."""
 
     stable: bool
-    unowned: int
+    owned: Collection[Partition]
     members: Sequence[str]
+
+    def unowned(self, counts: Mapping[str, int]) -> int:
+        """Return how many partitions are nobody's. `counts`: how many each source topic has."""
+        return sum((topic, n) not in self.owned for topic, count in counts.items() for n in range(count))
 
 
 class Withheld:
@@ -51,14 +56,19 @@ class Withheld:
     def __init__(self) -> None:
         self._seen = 0
 
-    def saw(self, look: Look, us: str | None) -> bool:
-        """Take a look in; tells whether it is on us to join again. `us`: our member id, None before there is one."""
-        if not look.stable or not look.unowned or us not in look.members:
+    def saw(self, look: Look, counts: Mapping[str, int], us: str | None) -> int:
+        """Take a look in. Returns how many partitions are nobody's where it is on us to join again, else 0.
+
+        `counts`: the partitions of each source topic. `us`: our member id, None before there is one.
+        """
+        unowned = look.unowned(counts)
+        if not look.stable or not unowned or us not in look.members:
             self._seen = 0
-            return False
+            return 0
         self._seen += 1
         attempt, waiting = divmod(self._seen, LOOKS)
-        return waiting == 0 and sorted(look.members)[(attempt - 1) % len(look.members)] == us
+        is_ours = waiting == 0 and sorted(look.members)[(attempt - 1) % len(look.members)] == us
+        return unowned if is_ours else 0
 
 
 class GroupWatch(OwnThread):
@@ -69,7 +79,7 @@ class GroupWatch(OwnThread):
         self._group = str(properties["group.id"])
         self._properties = properties
         self._withheld = Withheld()
-        self._seen: GroupMetadata | None = None
+        self._look: Look | None = None
 
     @staticmethod
     def needed(properties: clients.Properties) -> bool:
@@ -77,32 +87,26 @@ class GroupWatch(OwnThread):
         return bool(properties.get("group.instance.id")) and properties.get("group.protocol", "classic") == "classic"
 
     def must_rejoin(self, counts: Mapping[str, int], us: str | None) -> int:
-        """Take in what was seen since. Returns how many partitions are nobody's if it is on us to join again, else 0.
-
-        `counts`: the partitions of each source topic. `us`: our member id.
-        """
-        group, self._seen = self._seen, None
-        if group is None:
-            return 0
-        look = look_at(group, counts)
-        return look.unowned if self._withheld.saw(look, us) else 0
+        """Take in what was seen since the last call; see Withheld.saw."""
+        look, self._look = self._look, None
+        return 0 if look is None else self._withheld.saw(look, counts, us)
 
     def _run(self) -> None:
         admin = AdminClient(clients.base(self._properties), logger=clients.LOGGER)
         while not self._stopping.wait(LOOK_INTERVAL_S):
             try:
                 found = admin.list_groups(self._group, REQUEST_TIMEOUT_S)
-            except KafkaException:  # a broker does not answer, or the right to describe the group is missing
-                continue
-            self._seen = next((each for each in found if each.id == self._group and each.error is None), self._seen)
+                looks = [look_at(each) for each in found if each.id == self._group and each.error is None]
+            except (KafkaException, struct.error, UnicodeDecodeError):
+                continue  # a broker does not answer, the right to describe the group is missing, or rule 5
+            self._look = looks[0] if looks else None
 
 
-def look_at(group: GroupMetadata, counts: Mapping[str, int]) -> Look:
-    """Read a group's description."""
-    owned = {at for member in group.members for at in assigned(member.assignment or b"")}
+def look_at(group: GroupMetadata) -> Look:
+    """Read a group's description. Raises struct.error or UnicodeDecodeError where an assignment is none of Kafka's."""
     return Look(
         stable=group.state == "Stable",
-        unowned=sum((topic, n) not in owned for topic, count in counts.items() for n in range(count)),
+        owned={at for member in group.members for at in assigned(member.assignment or b"")},
         members=[str(member.id) for member in group.members],
     )
 
