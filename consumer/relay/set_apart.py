@@ -69,13 +69,12 @@ class PartitionsApart:
             return
         written = {each[:2] for each in assignments}
         for at, each in sorted(self._apart.items(), key=lambda item: item[0]):
-            if each.reason != "overrun" and not written.isdisjoint(each.together | {at}):
+            if each.reason != "overrun" and not written.isdisjoint(each.together):
                 del self._apart[at]
                 self._log.info("partition served again", topic=at[0], partition=at[1])
 
     def forget(self, assignment: Assignment) -> None:
         """Say no more of one that is ours no more, nor of those of which only it would tell that they are served."""
-        gone = self._apart.pop(assignment[:2], None)
-        if gone is not None and len(gone.together) > 1:
+        if (gone := self._apart.get(assignment[:2])) is not None:
             for at in gone.together:
                 self._apart.pop(at, None)

@@ -145,9 +145,11 @@ class Refusals:
 
     def suspected(self, writes: Sequence[Write]) -> tuple[list[Write], list[Write]]:
         """Cut into the writes of partitions that took nothing when they were written last, and the others."""
-        states = self._partitions.states
-        suspects = [write for write in writes if states[write.assignment].silent]
-        return suspects, [write for write in writes if not states[write.assignment].silent]
+        silent = {assignment for assignment, state in self._partitions.states.items() if state.silent}
+        if not silent:  # nearly always, and there may be thousands of writes
+            return [], list(writes)
+        suspects = [write for write in writes if write.assignment in silent]
+        return suspects, [write for write in writes if write.assignment not in silent]
 
     def ask_suspects(self) -> bool:
         """Ask all partitions at once whether they take anything; give those up that took nothing twice (rule 9).
