@@ -28,11 +28,16 @@ _STALLS: dict[StallReason, str] = {
 }
 
 
+def capitalised(text: str) -> str:
+    """Return a text with its first letter as a sentence has it; the rest stays."""
+    return text[:1].upper() + text[1:]
+
+
 def attention(snapshot: Snapshot, flow: Flow) -> list[str]:
     """Say what an operator should look at, the worst first."""
     said = _stalled(snapshot, FAULTS)
     unfit = [
-        f"{'; '.join(why)[:1].upper()}{'; '.join(why)[1:]}; `engage-relay topics check` looks now"
+        f"{capitalised('; '.join(why))}; `engage-relay topics check` looks now"
         for _, why in sorted(snapshot.topics_unfit.items())
     ]
     said += _some(unfit, "topics do not fit")

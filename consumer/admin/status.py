@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from consumer.admin.attention import attention
+from consumer.admin.attention import attention, capitalised
 from consumer.admin.moments import moment_at, moment_or_none
 from consumer.admin.status_model import (
     Age,
@@ -69,7 +69,7 @@ def status_of(
         at=moment_at(snapshot.at) if began else None,
         age_s=None if age_s is None or not began else round(age_s, 3),
         started=moment_or_none(flow.started),
-        attention=[*not_alive, *([waiting[:1].upper() + waiting[1:]] if waiting else []), *attention(snapshot, flow)],
+        attention=[*not_alive, *([capitalised(waiting)] if waiting else []), *attention(snapshot, flow)],
         pauses=[_pause(each) for each in snapshot.pauses],
         rate_limit_share=round(snapshot.rate_limit_share, 4),
         pending=_pending(snapshot),

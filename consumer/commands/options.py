@@ -78,11 +78,9 @@ def _secrets(settings: Settings) -> Iterator[str]:
     from consumer.config.sections.kafka_properties import is_secret
 
     yield from (str(value) for name, value in settings.kafka.items() if is_secret(name))
-    if (registry := settings.registry) is not None:
-        yield from (each.get_secret_value() for each in (registry.password, registry.token) if each is not None)
-        for file in (registry.password_file, registry.token_file):
-            with suppress(OSError, ValueError):  # not readable now: a secret that nobody has cannot show
-                yield "" if file is None else file.read_text().rstrip("\r\n")
+    if settings.registry is not None:
+        with suppress(OSError, ValueError):  # not readable now: a secret that nobody has cannot show
+            yield settings.registry.secret()
     for connection in settings.engage.connections.values():
         if connection.proxy is not None and (password := urlsplit(connection.proxy.get_secret_value()).password):
             yield from (password, unquote(password))

@@ -290,12 +290,10 @@ def _taken(info: ValidationInfo, source: Source) -> dict[str, tuple[str, ...]]:
 
 def _meant_as_built_in(routes: Mapping[str, RouteRule | None]) -> Iterator[tuple[str, str]]:
     """Find names that switch nothing off, and are nearly a built-in route's: that one would go on sending."""
-    for name in (name for name, rule in routes.items() if rule is None and name not in BUILT_IN_ROUTES):
-        for near in get_close_matches(name.lower(), BUILT_IN_ROUTES.keys() - routes.keys(), 1, _NEARLY):
-            yield name, f"switches no route off, did you mean {near}?"
-
-
-_NEARLY = 0.8
+    sending = BUILT_IN_ROUTES.keys() - routes.keys()
+    for name in [name for name, rule in routes.items() if rule is None and name not in BUILT_IN_ROUTES]:
+        if near := get_close_matches(name.lower(), sending, n=1, cutoff=0.8):
+            yield name, f"switches no route off, did you mean {near[0]}?"
 
 
 def _effective(routes: Mapping[str, RouteRule | None]) -> dict[str, RouteRule]:

@@ -85,6 +85,13 @@ class Registry(Section):
         """Whether it logs in by a bearer token."""
         return self.token is not None or self.token_file is not None
 
+    def secret(self) -> str:
+        """Return the password or the token as it is now; empty where there is none. Raises OSError, ValueError."""
+        if (held := self.token if self.has_token else self.password) is not None:
+            return held.get_secret_value()
+        file = self.token_file if self.has_token else self.password_file
+        return "" if file is None else file.read_text().rstrip("\r\n")
+
     def files(self) -> Iterator[tuple[str, Path]]:
         """Return the files that it names, by their keys."""
         for name in ("password_file", "token_file", "ca_file", "certificate_file", "key_file"):
@@ -95,11 +102,11 @@ class Registry(Section):
         """Return the properties of confluent-kafka's client, with the secrets as they are now. Raises OSError."""
         found: dict[str, object] = {"url": self.url, "timeout": self.timeout}
         if self.username is not None:
-            found["basic.auth.user.info"] = f"{self.username}:{_secret(self.password, self.password_file)}"
+            found["basic.auth.user.info"] = f"{self.username}:{self.secret()}"
         if self.has_token:
             found |= {
                 "bearer.auth.credentials.source": "STATIC_TOKEN",
-                "bearer.auth.token": _secret(self.token, self.token_file),
+                "bearer.auth.token": self.secret(),
                 "bearer.auth.logical.cluster": self.logical_cluster or "",
             }
         if self.identity_pool is not None:
@@ -141,9 +148,3 @@ def _is_safe(url: str) -> bool:
     parts = urlsplit(url)
     host = (parts.hostname or "").lower()
     return parts.scheme == "https" or host == "localhost" or (_is_ip(host) and ipaddress.ip_address(host).is_loopback)
-
-
-def _secret(written: SecretStr | None, file: Path | None) -> str:
-    if written is not None:
-        return written.get_secret_value()
-    return "" if file is None else file.read_text().rstrip("\r\n")
