@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -69,32 +70,39 @@ class Shop:
         return all(self._engage.events_of(order) for order in orders)
 
 
+@contextmanager
+def served(cluster: KafkaCluster, partitions: int, directory: Path) -> Iterator[tuple[Engage, RelayProcess, Shop]]:
+    """Have a relay that has served an order of each partition, of topics without copies."""
+    sandbox = without_replicas(cluster, partitions)
+    with Engage() as engage:
+        file = written(directory, configuration(sandbox, engage.url))
+        with RelayProcess(directory, file, "--from", "earliest") as relay:
+            relay.wait_until_ready().wait_until_owning(partitions)
+            shop = Shop(sandbox, engage)
+            first = [shop.publish(n) for n in range(partitions)]
+            until(lambda: all(engage.events_of(order) == [1] for order in first), "all are served")
+            yield engage, relay, shop
+
+
 def test_a_delay_partition_that_is_lost_stops_no_other_one(
     cluster: KafkaCluster, tmp_path: Path, figures: Figures
 ) -> None:
     """Its transaction cannot be ended: the broker keeps the transactional.id for as long as the partition is away."""
-    sandbox = without_replicas(cluster, PARTITIONS)
-    with Engage() as engage:
-        file = written(tmp_path, configuration(sandbox, engage.url))
-        with RelayProcess(tmp_path, file, "--from", "earliest") as relay:
-            relay.wait_until_ready().wait_until_owning(PARTITIONS)
-            shop = Shop(sandbox, engage)
-            first = [shop.publish(n) for n in range(PARTITIONS)]
-            until(lambda: all(engage.events_of(order) == [1] for order in first), "all are served")
-            cluster.kill(2)
-            orders = [shop.publish(n) for n in range(PARTITIONS) for _ in range(5)]
-            others = [order for n, order in enumerate(orders) if n // 5 != 1]
-            killed_at = time.monotonic()
-            until(lambda: shop.are_served(others), "the others are served", SERVED_WITHIN_S)
-            served_s = time.monotonic() - killed_at
-            until(lambda: relay.said(SET_APART), "it is named", 60)
-            more = [shop.publish(n) for n in (0, 2)]
-            at = time.monotonic()
-            until(lambda: all(engage.events_of(order) == [1] for order in more), "the others go on")
-            figures(the_others_served_after_s=round(served_s, 1), later_ones_after_s=round(time.monotonic() - at, 1))
-            assert relay.running
-            cluster.start(2)
-            until(lambda: shop.are_served(orders), "it is served, too", 120)
+    with served(cluster, PARTITIONS, tmp_path) as (engage, relay, shop):
+        cluster.kill(2)
+        orders = [shop.publish(n) for n in range(PARTITIONS) for _ in range(5)]
+        others = [order for n, order in enumerate(orders) if n // 5 != 1]
+        killed_at = time.monotonic()
+        until(lambda: shop.are_served(others), "the others are served", SERVED_WITHIN_S)
+        served_s = time.monotonic() - killed_at
+        until(lambda: relay.said(SET_APART), "it is named", 60)
+        more = [shop.publish(n) for n in (0, 2)]
+        at = time.monotonic()
+        until(lambda: all(engage.events_of(order) == [1] for order in more), "the others go on")
+        figures(the_others_served_after_s=round(served_s, 1), later_ones_after_s=round(time.monotonic() - at, 1))
+        assert relay.running
+        cluster.start(2)
+        until(lambda: shop.are_served(orders), "it is served, too", 120)
 
 
 def test_of_several_delay_partitions_that_are_lost_the_others_stand_still_once(
@@ -104,30 +112,23 @@ def test_of_several_delay_partitions_that_are_lost_the_others_stand_still_once(
 
     What an order waits for counts from its publication, and a second within another's wait counts once.
     """
-    sandbox = without_replicas(cluster, MANY)
     lost, others = [1, 4, 7], itertools.cycle([0, 2, 3, 5, 6, 8])
-    with Engage() as engage:
-        file = written(tmp_path, configuration(sandbox, engage.url))
-        with RelayProcess(tmp_path, file, "--from", "earliest") as relay:
-            relay.wait_until_ready().wait_until_owning(MANY)
-            shop = Shop(sandbox, engage)
-            first = [shop.publish(n) for n in range(MANY)]
-            until(lambda: shop.are_served(first), "all are served")
-            cluster.kill(cluster.nodes[lost[0] % len(cluster.nodes)])
-            apart: set[object] = set()
-            waiting, standstills = [shop.publish(lost[0])], []
-            while not apart.issuperset(lost):
-                at = time.monotonic()
-                order = shop.publish(next(others))
-                until(partial(engage.events_of, order), "another one is served", SERVED_WITHIN_S)
-                if (took_s := time.monotonic() - at) > STOOD_STILL_S:
-                    standstills.append(round(took_s, 1))
-                apart = {each["partition"] for each in relay.said(SET_APART)}
-                if len(waiting) < len(lost) and apart.issuperset(lost[: len(waiting)]):
-                    waiting.append(shop.publish(lost[len(waiting)]))
-            figures(lost=len(lost), of=MANY, the_others_stood_still_s=standstills)
-            assert max(standstills) < 20
-            assert sum(standstills) < 30
-            cluster.start(cluster.nodes[lost[0] % len(cluster.nodes)])
-            until(lambda: shop.are_served(waiting), "they are served, too", 120)
-            until(lambda: {each["partition"] for each in relay.said(AGAIN)} == {*lost}, "that is said")
+    with served(cluster, MANY, tmp_path) as (engage, relay, shop):
+        cluster.kill(cluster.nodes[lost[0] % len(cluster.nodes)])
+        apart: set[object] = set()
+        waiting, standstills = [shop.publish(lost[0])], []
+        while not apart.issuperset(lost):
+            at = time.monotonic()
+            order = shop.publish(next(others))
+            until(partial(engage.events_of, order), "another one is served", SERVED_WITHIN_S)
+            if (took_s := time.monotonic() - at) > STOOD_STILL_S:
+                standstills.append(round(took_s, 1))
+            apart = {each["partition"] for each in relay.said(SET_APART)}
+            if len(waiting) < len(lost) and apart.issuperset(lost[: len(waiting)]):
+                waiting.append(shop.publish(lost[len(waiting)]))
+        figures(lost=len(lost), of=MANY, the_others_stood_still_s=standstills)
+        assert max(standstills) < 20
+        assert sum(standstills) < 30
+        cluster.start(cluster.nodes[lost[0] % len(cluster.nodes)])
+        until(lambda: shop.are_served(waiting), "they are served, too", 120)
+        until(lambda: {each["partition"] for each in relay.said(AGAIN)} == {*lost}, "that is said")
