@@ -44,7 +44,7 @@ from consumer.telemetry.snapshot import PartitionFigures
 from schemas.dead_letter import Reason
 
 RESTORE_RETRY_S = (1.0, 1.0, 2.0, 5.0, 10.0)
-# Of a partition that the journal gave up. Each time that it is given up again, the others wait for some 6 s.
+# Of a partition that the journal gave up. Each time that it is given up again, the others wait for seconds.
 READOPT_RETRY_S = (1.0, 10.0, 60.0, 300.0)
 READOPTED_FOR_GOOD_S = 900.0  # one that lasted so long begins with the first wait again
 
