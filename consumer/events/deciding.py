@@ -13,7 +13,7 @@ from typing import Literal, Protocol, get_args
 
 from consumer.events.decoding import Undecodable, is_null, kind
 from consumer.events.formats import debezium
-from consumer.events.formats.formats import JSON, Awaiting, Formats
+from consumer.events.formats.formats import JSON, Awaiting, Formats, Named
 from consumer.events.guards import stopped
 from consumer.events.routing.results import Misrouted, Routed, RouteTrace, Several
 from consumer.events.routing.router import Router
@@ -68,11 +68,14 @@ def decide(
     event = formats.decode(record.topic, value, record.headers)
     if isinstance(event, Awaiting):
         return event
+    record_name = event.record_name if isinstance(event, Named) else None
+    if isinstance(event, Named):
+        event = event.event
     if isinstance(event, Undecodable):
         return Misrouted(event.reason, event.detail, None)
     if event is None and "literal_null" in router.tombstones:
         return Ignored("tombstone")
-    result = router.route(event, record, trace)
+    result = router.route(event, record, trace, record_name=record_name)
     match result:
         case Routed():
             return _guarded(result, record, router, now, asked)

@@ -15,10 +15,14 @@ from typing import Any
 
 Node = dict[str, Any]
 
-META = ("topic", "partition", "offset", "timestamp")
+META = ("topic", "partition", "offset", "timestamp", "record_name")
 RECORD_NAMES = frozenset({"event", "headers", "key", "meta"})
 ITEM = "item"
-_WHOLE = {"event": "the whole event", "headers": "all headers", "meta": "topic, partition, offset and timestamp"}
+_WHOLE = {
+    "event": "the whole event",
+    "headers": "all headers",
+    "meta": "topic, partition, offset, timestamp and record_name",
+}
 # Nodes of which only the first child has the node's own root.
 _BEGINNING = frozenset(
     {

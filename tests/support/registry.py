@@ -10,6 +10,8 @@ import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler
 
+from consumer.events.decoding import Undecodable
+from consumer.events.formats.formats import Reader
 from tests.support.local_server import LocalServer, answer_json
 
 NO_SCHEMA = {"error_code": 40403, "message": "Schema not found"}
@@ -72,3 +74,9 @@ class TestRegistry(LocalServer):
 def framed(schema: int, value: bytes) -> bytes:
     """Put a Schema Registry's frame before a value."""
     return b"\x00" + schema.to_bytes(4, "big") + value
+
+
+def event_of(reader: Reader, value: bytes, *, as_change: bool = False) -> object:
+    """Return the event that a framed value is, or why it is none."""
+    found = reader(value, as_change=as_change)
+    return found if isinstance(found, Undecodable) else found.event

@@ -58,10 +58,23 @@ class Awaiting:
     sample: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An event, and its record's full name, by its schema (`com.shop.OrderShipped`): what sort of event it is.
+
+    A topic with events of several sorts tells them apart by nothing else: Confluent's RecordNameStrategy and
+    TopicRecordNameStrategy, and a union of references.
+    (https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#subject-name-strategy)
+    """
+
+    event: object
+    record_name: str | None
+
+
 class Reader(Protocol):
     """Reads the values of one schema, which was fetched. Never raises for what they hold."""
 
-    def __call__(self, value: bytes, *, as_change: bool) -> object | Undecodable:
+    def __call__(self, value: bytes, *, as_change: bool) -> Named | Undecodable:
         """Read a value with its frame. `as_change`: what Debezium's types mean is converted, too."""
 
 
@@ -72,7 +85,7 @@ class Readers(Protocol):
         """Return what reads a schema's values, or why none ever will; None: the registry was not asked yet."""
 
 
-Decode = Callable[[bytes, Headers], "object | Undecodable | Awaiting"]
+Decode = Callable[[bytes, Headers], "object | Named | Undecodable | Awaiting"]
 
 
 class Formats:
@@ -91,7 +104,7 @@ class Formats:
         """Tell whether an event that is a text is what its topic's format promises."""
         return isinstance(event, str) and self._names.get(topic) == "plain"
 
-    def decode(self, topic: str, value: bytes | None, headers: Headers) -> object | Undecodable | Awaiting:
+    def decode(self, topic: str, value: bytes | None, headers: Headers) -> object | Named | Undecodable | Awaiting:
         """Read a record's value. Never raises for what it holds."""
         if value is None and self.is_event_without_value(topic, headers):
             return cloudevents.read(b"", headers)
@@ -108,7 +121,7 @@ JSON = Formats()
 def _decoder(each: TopicFormat, readers: Readers | None) -> Decode:
     read_text = _TEXTS.get(each.format)
 
-    def read_value(value: bytes, headers: Headers) -> object | Undecodable | Awaiting:
+    def read_value(value: bytes, headers: Headers) -> object | Named | Undecodable | Awaiting:
         found = unpacked(value, each.compression)
         if isinstance(found, Undecodable):
             return found
@@ -135,7 +148,7 @@ _TEXTS: dict[FormatName, Callable[[bytes], object | Undecodable]] = {
 }
 
 
-def _read_framed(frame: Framed, readers: Readers, *, as_change: bool) -> object | Undecodable | Awaiting:
+def _read_framed(frame: Framed, readers: Readers, *, as_change: bool) -> Named | Undecodable | Awaiting:
     reader = readers.reader(frame.schema)
     if reader is None:
         return Awaiting(frame.schema, frame.value)

@@ -68,10 +68,18 @@ class Router:
         self.shadow = shadow
 
     def route(
-        self, event: object, record: RecordFacts, trace: list[RouteTrace] | None = None
+        self,
+        event: object,
+        record: RecordFacts,
+        trace: list[RouteTrace] | None = None,
+        *,
+        record_name: str | None = None,
     ) -> Routed | Several | Unrouted | Misrouted:
-        """Say what becomes of an event, and in `trace` what each route said. Never raises for what it holds."""
-        scope = Scope(event, record)
+        """Say what becomes of an event, and in `trace` what each route said. Never raises for what it holds.
+
+        `record_name`: its schema's name for it, where it has a schema.
+        """
+        scope = Scope(event, record, record_name)
         actions: dict[int, Routed] = {}
         first: Route | None = None  # the route that took the event, or the first of its items
         read = False
@@ -132,7 +140,7 @@ class Router:
         for number, item in enumerate(items):
             if number in taken or wanted not in (None, number):
                 continue
-            result = self._ask(route, Scope(scope.event, scope.record, (item,)))
+            result = self._ask(route, scope.of_item(item))
             if isinstance(result, Misrouted):
                 return replace(result, detail=f"item {number}: {result.detail}")
             if result is not None:
@@ -162,7 +170,7 @@ def _taken_for_list(route: Route, scope: Scope) -> str | None:
             return None
         held = _json_in(found)
         items = (found, *_items_in(found if held is None else held))
-        taken = any(_is_taken(route, Scope(scope.event, scope.record, (item,))) for item in items)
+        taken = any(_is_taken(route, scope.of_item(item)) for item in items)
     except UnusableError:  # as for an item that is not there
         return None
     return f"{kind(found)}{'' if held is None else ' with JSON, which json() reads,'}" if taken else None

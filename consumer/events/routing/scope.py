@@ -37,14 +37,21 @@ class RecordFacts(Protocol):
 class Scope:
     """What a route's expressions read: the event, and its record's names beside it where one of them is used."""
 
-    __slots__ = ("_root", "event", "items", "record")
+    __slots__ = ("_record_name", "_root", "event", "items", "record")
 
-    def __init__(self, event: object, record: RecordFacts, item: tuple[object, ...] = ()) -> None:
-        """`item`: the one item that it is about, in a route with `each`."""
+    def __init__(
+        self, event: object, record: RecordFacts, record_name: str | None = None, *, item: tuple[object, ...] = ()
+    ) -> None:
+        """`record_name`: its schema's name for it. `item`: the one item that it is about, in a route with `each`."""
         self.event = event
         self.record = record
+        self._record_name = record_name
         self.items = item
         self._root: dict[str, object] | None = None
+
+    def of_item(self, item: object) -> Scope:
+        """Return what the expressions of a route with `each` read for one item."""
+        return Scope(self.event, self.record, self._record_name, item=(item,))
 
     @property
     def root(self) -> dict[str, object]:
@@ -58,7 +65,7 @@ class Scope:
                 "event": self.event,
                 "headers": {name: _as_text(value) for name, value in record.headers},
                 "key": _as_text(record.key),
-                "meta": {**place, "timestamp": record.timestamp_ms},
+                "meta": {**place, "timestamp": record.timestamp_ms, "record_name": self._record_name},
             }
             if self.items:
                 (self._root["item"],) = self.items

@@ -31,7 +31,7 @@ from referencing.jsonschema import DRAFT7
 
 from consumer.events.decoding import SHOWN_CHARACTERS, Undecodable, decode, kind
 from consumer.events.formats import debezium
-from consumer.events.formats.formats import Reader
+from consumer.events.formats.formats import Named, Reader
 
 # A value is read by the schema that its frame names, so no subject is asked for; rule 2 is why it does not validate.
 _CONFIGURATION = {"subject.name.strategy": lambda *_: None, "validate": False}
@@ -52,10 +52,11 @@ def json_reader(
 
     Raises ValueError and jsonschema's SchemaError where the schema is none.
     """
+    title = _title(schema)
     deserialise = JSONDeserializer(None, None, client, _CONFIGURATION, None, None, _decoded)
     validator = _validator(schema, references) if is_validated else None
 
-    def read(value: bytes, *, as_change: bool) -> object | Undecodable:
+    def read(value: bytes, *, as_change: bool) -> Named | Undecodable:
         try:
             event: object = deserialise(value)
         except _NoJsonError as error:
@@ -64,9 +65,18 @@ def json_reader(
             return Undecodable(f"its bytes are not what its schema says ({type(error).__name__})")
         if validator is not None and (why := _violation(validator, event)) is not None:
             return Undecodable(why)
-        return debezium.unwrapped(event) if as_change else event
+        if as_change and isinstance(event := debezium.unwrapped(event), Undecodable):
+            return event
+        return Named(event, title)
 
     return read
+
+
+def _title(schema: Schema) -> str | None:
+    """Return what Confluent's clients take for a JSON Schema's record name."""
+    parsed = json.loads(schema.schema_str or "")
+    title = parsed.get("title") if isinstance(parsed, dict) else None
+    return title if isinstance(title, str) else None
 
 
 def _decoded(payload: bytes) -> object:

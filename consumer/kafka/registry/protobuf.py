@@ -24,7 +24,7 @@ from google.type import latlng_pb2
 
 from consumer.events.decoding import MAX_NESTING, TOO_DEEP, Undecodable
 from consumer.events.formats import debezium
-from consumer.events.formats.formats import Reader
+from consumer.events.formats.formats import Named, Reader
 from consumer.events.formats.values import TooDeepError, as_json
 
 COMPILE_S = 30.0
@@ -42,7 +42,7 @@ def protobuf_reader(schema: Schema, references: Mapping[str, Schema]) -> Reader:
     descriptor = compiled(schema, references)
     deserialisers: dict[tuple[int, ...], Callable[[bytes], Message | None]] = {}
 
-    def read(value: bytes, *, as_change: bool) -> object | Undecodable:
+    def read(value: bytes, *, as_change: bool) -> Named | Undecodable:
         try:
             frame = SchemaId("PROTOBUF")
             frame.from_bytes(BytesIO(value))
@@ -50,12 +50,15 @@ def protobuf_reader(schema: Schema, references: Mapping[str, Schema]) -> Reader:
             deserialise = deserialisers.get(indexes)
             if deserialise is None:
                 deserialise = deserialisers[indexes] = _deserialiser(_message(descriptor, indexes))
-            event = _event(deserialise(value))
+            message = deserialise(value)
+            event = _event(message)
         except TooDeepError:
             return Undecodable(TOO_DEEP)
         except Exception as error:  # noqa: BLE001 - the library's decoder, given any bytes
             return Undecodable(f"its bytes are not what its schema says ({type(error).__name__})")
-        return debezium.unwrapped(event) if as_change else event
+        if as_change and isinstance(event := debezium.unwrapped(event), Undecodable):
+            return event
+        return Named(event, None if message is None else message.DESCRIPTOR.full_name)
 
     return read
 

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from io import BytesIO
 from typing import TYPE_CHECKING, cast
 
 import fastavro.read
@@ -22,10 +23,11 @@ from confluent_kafka.schema_registry import Schema
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.schema_registry.error import SchemaParseException, UnknownType
 from confluent_kafka.schema_registry.schema_registry_client import RegisteredSchema
+from confluent_kafka.schema_registry.serde import SchemaId
 
 from consumer.events.decoding import TOO_DEEP, Undecodable
 from consumer.events.formats import debezium
-from consumer.events.formats.formats import Reader
+from consumer.events.formats.formats import Named, Reader
 from consumer.events.formats.values import TooDeepError, as_json, single
 from consumer.kafka.registry.schemas import RegistryError
 
@@ -108,8 +110,9 @@ def _avro(fetched: Fetched) -> Reader:
     schema = Schema(json.dumps(_with_single(written)), "AVRO", fetched.schema.references)
     deserialise = AvroDeserializer(client_of(Fetched(schema, fetched.references)), conf=_BY_ID)
     convert = debezium.conversion(written)
+    names = [_record_name(each) for each in (written if isinstance(written, list) else [written])]
 
-    def read(value: bytes, *, as_change: bool) -> object | Undecodable:
+    def read(value: bytes, *, as_change: bool) -> Named | Undecodable:
         try:
             event = as_json(deserialise(value))
         except TooDeepError:
@@ -118,11 +121,36 @@ def _avro(fetched: Fetched) -> Reader:
             return Undecodable(f"its schema cannot be used ({type(error).__name__})")
         except Exception as error:  # noqa: BLE001 - the library's decoder, given any bytes
             return not_its_schema(error)
-        if not as_change:
-            return event
-        return debezium.unwrapped(event if convert is None else convert(event))
+        if as_change:
+            event = debezium.unwrapped(event if convert is None else convert(event))
+            if isinstance(event, Undecodable):
+                return event
+        return Named(event, names[_branch(value)] if isinstance(written, list) else names[0])
 
     return read
+
+
+def _branch(value: bytes) -> int:
+    """Return which of a union's schemas a framed value has.
+
+    It is the number before the value (https://avro.apache.org/docs/1.12.0/specification/#unions-1).
+    """
+    behind_frame = SchemaId("AVRO").from_bytes(BytesIO(value))
+    return cast("int", fastavro.schemaless_reader(behind_frame, "int", None))
+
+
+def _record_name(schema: object) -> str | None:
+    """Return the full name of what an Avro schema describes; None: it has none. In a union it may be a reference."""
+    match schema:
+        case {"type": "record" | "enum" | "fixed", "name": str(name), **rest}:
+            namespace = rest.get("namespace")
+            return f"{namespace}.{name}" if namespace and "." not in name else name
+        case str() if schema not in _PRIMITIVES:
+            return schema
+    return None
+
+
+_PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 
 
 _SINGLE = "engage-relay-single"

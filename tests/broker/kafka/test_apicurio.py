@@ -21,7 +21,7 @@ from consumer.kafka.registry.readers import reader_of
 from consumer.kafka.registry.schemas import RegistryError, UnknownSchemaError
 from tests.support.apicurio import Apicurio
 from tests.support.downloads import UnavailableError
-from tests.support.registry import framed
+from tests.support.registry import event_of, framed
 
 AVRO: dict[str, Any] = {
     "type": "record",
@@ -63,7 +63,7 @@ def read(apicurio: Apicurio, value: bytes) -> object:
     schema = str(int.from_bytes(value[1:5], "big"))
     reader = reader_of(ConfluentRegistry(Registry(url=apicurio.url).properties).fetch(schema))
     assert not isinstance(reader, Undecodable), reader
-    return reader(value, as_change=False)
+    return event_of(reader, value)
 
 
 def test_avro_that_refers_to_another_schema_is_read(apicurio: Apicurio, client: SchemaRegistryClient) -> None:

@@ -18,7 +18,7 @@ FROM_HEADERS = Record(headers=(("kind", b"parcel"), ("kind", b"parcel.sent"), ("
         ("headers.raw", None),
         ("headers.none", None),
         ("key", "A-1001"),
-        ("meta", {"topic": "orders", "partition": 3, "offset": 17, "timestamp": RECORD_MS}),
+        ("meta", {"topic": "orders", "partition": 3, "offset": 17, "timestamp": RECORD_MS, "record_name": None}),
         ("event.key", "its own"),
         ("event.number", 1001),
         ("{all: event, kind: headers.kind}", {"all": {"number": 1001, "key": "its own"}, "kind": "parcel.sent"}),

@@ -14,7 +14,7 @@ from consumer.events.decoding import Undecodable
 from consumer.events.formats.formats import Reader
 from consumer.events.numbers import written
 from consumer.kafka.registry.readers import Fetched, reader_of
-from tests.support.registry import framed
+from tests.support.registry import event_of, framed
 
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 ORDER: dict[str, Any] = {
@@ -44,7 +44,7 @@ def fetched(schema: object, references: Mapping[str, object]) -> Fetched:
 
 
 def read(schema: object, event: object, references: Mapping[str, object] | None = None) -> object:
-    return reader(schema, references)(framed(1, json.dumps(event).encode()), as_change=False)
+    return event_of(reader(schema, references), framed(1, json.dumps(event).encode()))
 
 
 def detail(schema: object, event: object, references: Mapping[str, object] | None = None) -> str:
@@ -55,7 +55,7 @@ def detail(schema: object, event: object, references: Mapping[str, object] | Non
 
 def test_what_is_as_its_schema_says_is_read_and_keeps_its_numbers() -> None:
     value = framed(1, b'{"orderId":"A-1","total":199.00,"state":"SENT"}')
-    assert written(reader(ORDER)(value, as_change=False)) == b'{"orderId":"A-1","total":199.00,"state":"SENT"}'
+    assert written(event_of(reader(ORDER), value)) == b'{"orderId":"A-1","total":199.00,"state":"SENT"}'
 
 
 @pytest.mark.parametrize(
@@ -88,15 +88,15 @@ def test_a_value_that_fits_none_of_several_schemas_names_the_nearest() -> None:
 
 def test_producers_that_do_not_keep_to_their_schema_can_be_read_all_the_same() -> None:
     value = framed(1, b'{"total":"12.50"}')
-    assert reader(ORDER, is_validated=False)(value, as_change=False) == {"total": "12.50"}
+    assert event_of(reader(ORDER, is_validated=False), value) == {"total": "12.50"}
 
 
 def test_what_is_no_json_says_so_as_anywhere_else() -> None:
     for value in (b'{"a":1,"a":2}', b"{", b"\xff\xfe"):
-        found = reader(ORDER)(framed(1, value), as_change=False)
+        found = event_of(reader(ORDER), framed(1, value))
         assert isinstance(found, Undecodable)
         assert "schema" not in found.detail
-    assert isinstance(reader(ORDER)(b"\x00\x00", as_change=False), Undecodable)
+    assert isinstance(event_of(reader(ORDER), b"\x00\x00"), Undecodable)
 
 
 @pytest.mark.parametrize(
@@ -180,5 +180,5 @@ def test_a_pattern_that_needs_look_around_is_not_checked() -> None:
 
 def test_a_change_is_held_to_its_schema_before_it_is_unwrapped() -> None:
     schema = {"properties": {"op": {"enum": ["c", "u"]}}}
-    assert reader(schema)(framed(1, b'{"op":"c","after":{}}'), as_change=True) == {"op": "c", "after": {}}
-    assert isinstance(reader(schema)(framed(1, b'{"op":"x"}'), as_change=True), Undecodable)
+    assert event_of(reader(schema), framed(1, b'{"op":"c","after":{}}'), as_change=True) == {"op": "c", "after": {}}
+    assert isinstance(event_of(reader(schema), framed(1, b'{"op":"x"}'), as_change=True), Undecodable)

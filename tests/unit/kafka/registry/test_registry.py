@@ -16,14 +16,14 @@ from pydantic import ValidationError
 
 from consumer.config.sections.registry import Registry
 from consumer.events.decoding import Undecodable
-from consumer.events.formats.formats import Reader
+from consumer.events.formats.formats import Named, Reader
 from consumer.events.numbers import written
 from consumer.kafka.registry.client import ConfluentRegistry
 from consumer.kafka.registry.protobuf import compiled
 from consumer.kafka.registry.readers import reader_of
 from consumer.kafka.registry.schemas import ASK_AGAIN_S, RegistryError, Schemas, UnknownSchemaError
 from schemas.dead_letter import Reason
-from tests.support.registry import TestRegistry, framed
+from tests.support.registry import TestRegistry, event_of, framed
 
 ORDER: dict[str, Any] = {
     "type": "record",
@@ -111,13 +111,13 @@ def avro(schema: dict[str, Any], value: object) -> bytes:
 def test_a_schema_whose_fields_are_tagged_is_read(registry: TestRegistry) -> None:
     """confluent-kafka 2.16.0 raised TypeError for these tags of a data contract: no event of it was ever read."""
     registry.schemas[1] = {**registry.schemas[1], "metadata": {"tags": {"Order.orderId": ["PII"]}}}
-    found = reader(registry, 1)(framed(1, avro(ORDER, SENT)), as_change=False)
+    found = event_of(reader(registry, 1), framed(1, avro(ORDER, SENT)))
     assert isinstance(found, dict)
     assert found["orderId"] == "A-1"
 
 
 def test_an_avro_value_is_read_with_what_its_types_mean(registry: TestRegistry) -> None:
-    event = reader(registry, 1)(framed(1, avro(ORDER, SENT)), as_change=False)
+    event = event_of(reader(registry, 1), framed(1, avro(ORDER, SENT)))
     assert isinstance(event, dict)
     assert written(event.pop("total")) == b"199.00"
     assert event == {
@@ -144,7 +144,7 @@ def test_an_avro_number_of_single_precision_leaves_as_its_writer_saw_it(registry
     }
     registry.schemas[7] = {"schema": json.dumps(order)}
     raw = avro(order, {"float": price, "lines": [{"each": price}, {"each": None}]})
-    event = reader(registry, 7)(framed(7, raw), as_change=False)
+    event = event_of(reader(registry, 7), framed(7, raw))
     assert isinstance(event, dict)
     assert event == {"float": pytest.approx(price, rel=1e-7), "lines": [{"each": event["float"]}, {"each": None}]}
     assert written(event["float"]) == written(price)
@@ -177,13 +177,13 @@ def test_an_avro_value_that_its_logical_type_does_not_allow_stops_no_event(
     raw = avro(schema, {"id": "A-1", "x": came})
     schema["fields"][1]["type"] = {"type": base, "logicalType": logical}  # type: ignore[index]
     registry.schemas[7] = {"schema": json.dumps(schema)}
-    assert reader(registry, 7)(framed(7, raw), as_change=False) == {"id": "A-1", "x": found}
+    assert event_of(reader(registry, 7), framed(7, raw)) == {"id": "A-1", "x": found}
 
 
 def test_json_behind_a_frame_keeps_its_numbers(registry: TestRegistry) -> None:
     read = reader(registry, 2)
-    assert written(read(framed(2, b'{"total":199.00}'), as_change=False)) == b'{"total":199.00}'
-    assert isinstance(read(framed(2, b'{"a":1,"a":2}'), as_change=False), Undecodable)
+    assert written(event_of(read, framed(2, b'{"total":199.00}'))) == b'{"total":199.00}'
+    assert isinstance(event_of(read, framed(2, b'{"a":1,"a":2}')), Undecodable)
 
 
 def test_a_protobuf_value_is_read_without_a_generated_class(registry: TestRegistry) -> None:
@@ -194,7 +194,7 @@ def test_a_protobuf_value_is_read_without_a_generated_class(registry: TestRegist
     order = GetMessageClass(file.message_types_by_name["Order"])(
         order_id="A-1", big=2**64 - 1, to={"city": "Lund"}, at=datetime(2026, 11, 3, 9, 30, tzinfo=UTC)
     )
-    assert read(framed(3, b"\x02\x02" + order.SerializeToString()), as_change=False) == {
+    assert event_of(read, framed(3, b"\x02\x02" + order.SerializeToString())) == {
         "orderId": "A-1",
         "big": "18446744073709551615",
         "at": "2026-11-03T09:30:00Z",
@@ -205,8 +205,8 @@ def test_a_protobuf_value_is_read_without_a_generated_class(registry: TestRegist
         "back": False,
     }
     inner = framed(3, b"\x04\x00\x00\x0a\x01y")
-    assert read(inner, as_change=False) == {"y": "y"}
-    assert read(framed(3, b"\x00\x0a\x01x"), as_change=False) == {"x": "x"}
+    assert event_of(read, inner) == {"y": "y"}
+    assert event_of(read, framed(3, b"\x00\x0a\x01x")) == {"x": "x"}
 
 
 @pytest.mark.parametrize("schema", [1, 2, 3])
@@ -214,7 +214,7 @@ def test_a_protobuf_value_is_read_without_a_generated_class(registry: TestRegist
 def test_bytes_that_are_not_what_the_schema_says_are_no_event(
     registry: TestRegistry, schema: int, value: bytes
 ) -> None:
-    event = reader(registry, schema)(framed(schema, value), as_change=False)
+    event = event_of(reader(registry, schema), framed(schema, value))
     assert isinstance(event, Undecodable) or (schema, value) == (3, b"\x00")
 
 
@@ -227,7 +227,7 @@ def test_what_protobufs_json_has_no_form_for_stops_no_event(registry: TestRegist
     message.list.add(big=2**62)
     message.more["rate"] = float("nan")
     message.mask.paths.append("A_b")
-    event = reader(registry, 8)(framed(8, b"\0" + message.SerializeToString()), as_change=False)
+    event = event_of(reader(registry, 8), framed(8, b"\0" + message.SerializeToString()))
     assert event == {
         "orderId": "A-1",
         "back": False,
@@ -262,15 +262,60 @@ def test_an_avro_row_of_debezium_is_converted_by_the_names_of_its_types(registry
     }
     registry.schemas[8] = {"schema": json.dumps(envelope)}
     value = avro(envelope, {"before": None, "after": {"id": 1, "created": 1_793_698_200_123_456}, "op": "c"})
-    event = reader(registry, 8)(framed(8, value), as_change=True)
+    event = event_of(reader(registry, 8), framed(8, value), as_change=True)
     assert event == {"before": None, "after": {"id": 1, "created": "2026-11-03T09:30:00.123456"}, "op": "c"}
+
+
+def sort_of(registry: TestRegistry, schema: int, value: bytes) -> str | None:
+    found = reader(registry, schema)(framed(schema, value), as_change=False)
+    assert isinstance(found, Named)
+    return found.record_name
+
+
+def test_a_value_is_named_as_its_schema_names_it(registry: TestRegistry) -> None:
+    """Of events of several sorts in one topic (TopicRecordNameStrategy), often nothing else tells them apart."""
+    plain = {"type": "record", "name": "shop.Sent", "fields": ORDER["fields"][:1]}
+    registry.schemas |= {
+        7: {"schema": json.dumps(plain)},
+        8: {"schema": json.dumps({"title": "OrderSent", "type": "object"}), "schemaType": "JSON"},
+        9: {"schema": json.dumps({"type": "map", "values": "long"})},
+    }
+    assert sort_of(registry, 1, avro(ORDER, SENT)) == "shop.Order"
+    assert sort_of(registry, 2, b"{}") is None
+    assert sort_of(registry, 3, b"\x00\x0a\x01x") == "shop.Other"
+    assert sort_of(registry, 3, b"\x04\x00\x00\x0a\x01y") == "shop.Other.Inner"
+    assert sort_of(registry, 7, b"\x06A-1") == "shop.Sent"
+    assert sort_of(registry, 8, b"{}") == "OrderSent"
+    assert sort_of(registry, 9, b"\x00") is None
+
+
+def test_a_value_of_a_union_is_named_as_its_branch(registry: TestRegistry) -> None:
+    """A topic whose subject is a union of references to the events' schemas has one schema for them all."""
+    record = {"type": "record", "fields": [{"name": "orderId", "type": "string"}]}
+    versions = {("placed", 1): {**record, "name": "shop.Placed"}, ("sent", 3): {**record, "name": "shop.Sent"}}
+    references = [
+        {"name": schema["name"], "subject": subject, "version": version}
+        for (subject, version), schema in versions.items()
+    ]
+    registry.versions = {each: {"schema": json.dumps(schema)} for each, schema in versions.items()}
+    registry.schemas[7] = {"schema": json.dumps(["shop.Placed", "shop.Sent"]), "references": references}
+    registry.schemas[8] = {"schema": json.dumps(["null", {**record, "name": "Sent", "namespace": "shop"}])}
+    assert sort_of(registry, 7, b"\x00\x06A-1") == "shop.Placed"
+    assert sort_of(registry, 7, b"\x02\x06A-1") == "shop.Sent"
+    assert event_of(reader(registry, 7), framed(7, b"\x02\x06A-1")) == {"orderId": "A-1"}
+    assert sort_of(registry, 8, b"\x02\x06A-1") == "shop.Sent"
+    assert sort_of(registry, 8, b"\x00") is None
+    guid = bytes(range(16))
+    assert reader(registry, 8)(b"\x01" + guid + b"\x02\x06A-1", as_change=False) == Named(
+        {"orderId": "A-1"}, "shop.Sent"
+    )
 
 
 @pytest.mark.parametrize("schema", [4, 5, 6])
 def test_a_schema_that_cannot_be_used_says_so(registry: TestRegistry, schema: int) -> None:
     found: object = reader_of(asking(registry).fetch(str(schema)))
     if callable(found):
-        found = found(framed(schema, b"\x02x"), as_change=False)
+        found = event_of(found, framed(schema, b"\x02x"))
     assert isinstance(found, Undecodable)
     assert found.detail.startswith(("its schema ", "its bytes "))
 
@@ -364,7 +409,7 @@ def test_a_schema_is_fetched_once_and_read_from_then_on(registry: TestRegistry) 
     assert registry.asked == ["/schemas/ids/1"]
     read = schemas.reader("1")
     assert callable(read)
-    assert isinstance(read(framed(1, avro(ORDER, SENT)), as_change=False), dict)
+    assert isinstance(event_of(read, framed(1, avro(ORDER, SENT))), dict)
     assert registry.asked == ["/schemas/ids/1"]
 
 
