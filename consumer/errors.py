@@ -81,7 +81,8 @@ class ConsumerFailedError(FatalError):
 
     advice = (
         "start it again; if it ends again and again, give each instance its own group.instance.id, "
-        "let all instances have the same group.protocol, and look at the rights on the group"
+        "let all instances have the same group.protocol, and look at the rights on the group and its limit of members "
+        "(group.consumer.max.size)"
     )
 
 

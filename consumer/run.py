@@ -57,6 +57,7 @@ from consumer.kafka.dead_letters.waiting import WaitingDeadLetters
 from consumer.kafka.identity.identity import unknown_ids
 from consumer.kafka.identity.removed import Removed, removed_sources
 from consumer.kafka.journal.journal import Journal
+from consumer.kafka.limits import beyond_limits
 from consumer.kafka.outcomes.sent_facts import read_facts
 from consumer.kafka.own_thread import OwnThread
 from consumer.kafka.parking.read_back import ReadBack
@@ -224,6 +225,8 @@ async def _prepare(
                 # Once begun, finish it: half of a start, once written, would be another start.
                 return await loop.run_in_executor(None, settle)
             except KafkaException as error:
+                if (beyond := beyond_limits(clients.error_of(error))) is not None:
+                    raise beyond from None
                 waiting.say(f"Kafka does not answer as it should, trying again: {clients.error_of(error).str()}")
             await asyncio.wait({stopped}, timeout=BROKER_RETRY_S)
     finally:

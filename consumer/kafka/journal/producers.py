@@ -32,6 +32,7 @@ from consumer.core.clock import Clock
 from consumer.core.ownership import Partition
 from consumer.kafka import clients
 from consumer.kafka.journal.writes import DeadLetter, Keyed, Put
+from consumer.kafka.limits import beyond_limits
 from consumer.kafka.outcomes.outcomes import OutcomeRecord
 from consumer.kafka.records.dead_letters import DeadLetterRecord
 
@@ -440,7 +441,8 @@ class Producers:
         try:
             return method(*arguments)
         except (KafkaException, SystemError) as exception:
-            raise _meaning(cause_of(exception), method.__name__) from None
+            cause = cause_of(exception)
+            raise beyond_limits(cause) or _meaning(cause, method.__name__) from None
         finally:
             self.busy_since = None
 

@@ -33,6 +33,7 @@ from consumer.core.ownership import Assignment, Ownership, Partition, generation
 from consumer.errors import ConsumerFailedError, OffsetOutOfRangeError
 from consumer.kafka import clients
 from consumer.kafka.facts import Assigned, ClientError, Failed, Lost, Overrun, Read, Report, Revoked
+from consumer.kafka.limits import beyond_limits
 from consumer.kafka.records.source_events import SourceEvent
 
 POLL_S = 0.1  # how long a request of another thread waits at the most
@@ -86,6 +87,7 @@ class Membership:
         self._metadata: bytes | None = None
         self.ownership = Ownership()
         self.joined = False
+        self.refused_by: str | None = None  # what the group's coordinator said last, before it let this one in
 
     @property
     def paused(self) -> bool:
@@ -228,6 +230,7 @@ class Membership:
         if metadata != self._metadata and generation(metadata) >= FIRST_GENERATION:
             self._metadata = metadata
             self.joined = True
+            self.refused_by = None
         elif self.ownership.owned == self._owned:
             return
         self.ownership = Ownership(self._metadata, MappingProxyType(dict(self._owned)))
@@ -291,7 +294,11 @@ class Membership:
                 self._report(Overrun(Assignment(*owned, self._owned[owned]), overrun))
         elif is_fatal(error):
             self._report(Failed(ConsumerFailedError(error.str())))
+        elif (beyond := beyond_limits(error)) is not None:
+            self._report(Failed(beyond))
         else:
+            if not record.topic():
+                self.refused_by = error.str()
             self._report(ClientError(f"{at}: {error.str()}" if record.topic() else error.str()))
 
 

@@ -198,8 +198,9 @@ class Source:
             self.begin(assignment, next_offset)
 
     def _watch_joining(self, waited_s: float) -> None:
-        before, self.joining = self.joining, None if self.joined else why_not_joined(self._properties, waited_s)
-        if self.joining is not None and before is None:
+        before, refused_by = self.joining, self._membership.refused_by
+        self.joining = None if self.joined else why_not_joined(self._properties, waited_s, refused_by)
+        if self.joining is not None and before is None and refused_by is None:  # a refusal was reported as it came
             self._report(ClientError(self.joining))
 
     def _watch_the_group(self, consumer: Consumer, watch: GroupWatch) -> None:

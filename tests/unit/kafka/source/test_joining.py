@@ -16,3 +16,9 @@ def test_a_longer_one_is_said_and_the_newer_protocol_is_suspected_where_it_is_us
     why = why_not_joined({"group.id": "relay", "group.protocol": "consumer"}, PATIENCE_S)
     assert why is not None
     assert why.endswith("do not know `group.protocol: consumer`, and others may leave it out")
+
+
+def test_what_the_coordinator_answers_is_said_at_once() -> None:
+    assert why_not_joined({"group.id": "relay"}, 0.0, "JoinGroup failed: the group is full") == (
+        "group relay does not let this instance in: JoinGroup failed: the group is full"
+    )
