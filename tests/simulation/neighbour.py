@@ -8,6 +8,8 @@ What must hold (mutations of the production code that break it: neighbour_mutant
  2. With topics of its own it acts upon each event for itself, and ends it. What it does the other one never notices:
     the oracle judges that one as if it were alone.
  3. Each ignores what the other one's dead letters redrove, and takes what its own ones did.
+ 4. It sends an action again only in doubt: its end is not committed, and its partition was given up since (by a crash,
+    a rebalance, a broker that takes nothing of it).
 """
 
 from __future__ import annotations
@@ -66,9 +68,10 @@ class Neighbour:
         self.kafka.on_committed = self._committed
         self.process: Process | None = None
         self._accepted: Counter[int] = Counter()
+        self._accepted_in: set[tuple[int, str, int | None]] = set()  # event, process, and the partition's epoch in it
+        self._ended: set[tuple[int, bytes | None]] = set()  # delay partition and key of a tombstone
         self._dead_letters: Counter[tuple[int, int]] = Counter()
         self._starts = 0
-        self._ends = 0
         self.kafka.logs[f"{IDENTITY.group}.engage.control", PARTITION] = Log("control", PARTITION)
         if not self._is_guest:
             for number in scheduler.numbers:
@@ -115,7 +118,6 @@ class Neighbour:
     def ended(self) -> None:
         """Its process is over."""
         self.process = None
-        self._ends += 1
 
     def moves(self) -> bool:
         """Let its group begin a generation, if it can."""
@@ -130,12 +132,17 @@ class Neighbour:
         """Its Engage takes an action."""
         event = self._scheduler.events[number]
         self._scheduler.say(f"the neighbour's Engage accepts event {number}")
+        assert self.process is not None
+        epoch = self.process.source.ownership.owned.get((TOPICS.source, event.partition))
+        ownership = number, self.process.id, epoch
+        is_in_doubt = ownership not in self._accepted_in and (event.partition, event.key) not in self._ended
         self._accepted[number] += 1
+        self._accepted_in.add(ownership)
         if self._is_guest:
             self._scheduler.violate(f"a relay of another group on the delay topic sends event {number}")
         elif event.first is not None:
             self._scheduler.violate(f"event {number} is sent by a relay whose dead letter it does not redrive")
-        elif self._accepted[number] > 1 + self._ends:
+        elif self._accepted[number] > 1 and not is_in_doubt:
             self._scheduler.violate(f"event {number} is sent again by a second group that is not in doubt")
 
     def _committed(self, transaction: Transaction, torn: bool) -> None:
@@ -146,6 +153,8 @@ class Neighbour:
             elif log.topic == self.topics.dead_letters and not is_mark(record):
                 self._dead_letters[log.partition, source_place(record.headers)] += 1
                 self._scheduler.expect(self._scheduler.pick(AGAIN_IN_S), self._redrive)
+            elif log.topic == self.topics.delay and record.value is None and not torn:
+                self._ended.add((log.partition, record.key))
 
     def _redrive(self) -> None:
         """Be its operator, and redrive one of its dead letters, or what might be one."""

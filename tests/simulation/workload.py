@@ -112,8 +112,14 @@ class RememberingRouter:
         self._known: dict[_About, Routed | Several | Unrouted | Misrouted] = {}
 
     def route(
-        self, event: object, record: SourceEvent, trace: list[RouteTrace] | None = None
+        self,
+        event: object,
+        record: SourceEvent,
+        trace: list[RouteTrace] | None = None,
+        *,
+        record_name: str | None = None,
     ) -> Routed | Several | Unrouted | Misrouted:
+        assert record_name is None  # its events are JSON
         item = next((value for name, value in record.headers if name == ITEM), None)
         about = (record.value, record.timestamp_ms, item)
         known = self._known.get(about)

@@ -1,4 +1,4 @@
-"""A broker that allows less than the configuration asks for: what no retry helps ends the relay and names the setting."""
+"""A broker that allows less than the configuration asks for: what no retry helps ends the relay and is named."""
 
 from __future__ import annotations
 
