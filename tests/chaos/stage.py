@@ -321,6 +321,18 @@ def staged(
             stage.close()
 
 
+def looked_after(relay: RelayProcess, start: Callable[[], RelayProcess]) -> RelayProcess:
+    """Return the relay, or another in its place: one that ended itself is started again, as Kubernetes would.
+
+    librdkafka's send_offsets_to_transaction takes no notice of its time-out where the coordinator goes while it is
+    waited for, and may never return (its issue 5511). The watchdog then ends the process.
+    """
+    if relay.running:
+        return relay
+    assert relay.said("failed"), relay.last_words
+    return start()
+
+
 def _event_of(action: AcceptedAction) -> Event:
     return action.order_id, number_of(action.data)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from uuid import uuid4
@@ -15,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 from consumer.kafka import clients
 from consumer.kafka.topics.rules import COMPACTED, CONTROL, DEAD_LETTERS, TopicRules, outcomes_configuration
 from consumer.kafka.topics.topics import RelayTopics
-from tests.chaos.stage import EVENTS, Stage, StageFactory
+from tests.chaos.stage import EVENTS, Stage, StageFactory, looked_after
 from tests.support.broker import KafkaBroker, started
 from tests.support.cluster import KafkaCluster
 from tests.support.figures import Figures, Scale
@@ -82,16 +83,8 @@ class Show:
         return self.relays[name]
 
     def _continues(self, target: int) -> bool:
-        """Tell whether so many are accepted; who ended itself is started again, as Kubernetes would.
-
-        librdkafka's send_offsets_to_transaction may never return where the group's coordinator leaves the cluster while
-        it is waited for (its issue 5511). The watchdog then ends the process.
-        """
         for name, relay in self.relays.items():
-            if not relay.running:
-                assert relay.said("failed"), relay.last_words
-                self.ended += 1
-                self.starts(name)
+            self.ended += looked_after(relay, partial(self.starts, name)) is not relay
         return self.stage.engage.accepted_count() >= target
 
     def continues(self, count: int) -> None:

@@ -28,7 +28,7 @@ from confluent_kafka.admin import (
 
 from consumer.kafka.journal.commits import RETRY_S
 from schemas.dead_letter import Reason
-from tests.chaos.stage import EVENTS, StageFactory
+from tests.chaos.stage import EVENTS, StageFactory, looked_after
 from tests.support.broker import KafkaBroker, started
 from tests.support.figures import Figures, Scale
 from tests.support.sandbox import Sandbox, SandboxFactory
@@ -210,12 +210,18 @@ def test_a_broker_whose_disk_is_full_takes_nothing_with_it(
     with stage.fault():
         make_room = fill(small_disk)
         stage.wait_for(lambda: has_ended(broker), "the broker ends for want of room")
-        assert relay.running
         make_room()
         broker.stop()
         broker.start()
     stage.publish(20)
-    stage.until_accepted_more(20)
+    target = stage.engage.accepted_count() + 20
+
+    def carries_on() -> bool:
+        nonlocal relay
+        relay = looked_after(relay, stage.relay)
+        return stage.engage.accepted_count() >= target
+
+    stage.wait_for(carries_on, "20 more actions are accepted")
     # Its session is over meanwhile: what was in flight when the broker went is in doubt.
     balance = stage.finish(kills=1)
     assert relay.running
