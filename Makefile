@@ -15,6 +15,8 @@ PYTEST := $(BIN)/python -m pytest --dist worksteal --maxprocesses 4 --numprocess
 WORKERS := $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
 # Of the long forms of the chaos tests: what time and number add most to.
 LONG_FORMS := join_and_leave_every_second or arrive_late_at_random
+# What the schedules beside them say; the end of it is shown behind everything else.
+SCHEDULES := build/schedules-from
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -38,11 +40,14 @@ test: $(READY) ## Run every test but the longest, within 15 minutes (ARGS="-k le
 	@$(PYTEST) $(WORKERS) -m "not long" --durations 40 --durations-min 5 $(ARGS)
 
 test-long: $(READY) ## What is longer, within 30 minutes: 60,000 schedules, the longest tests, some long forms of the chaos tests
-	@seq 0 30000 30000 | xargs -n 1 -P 2 nice -n 19 $(BIN)/python -m tests.simulation --seeds 30000 --from & seeds=$$!; \
+	@mkdir -p build; rm -f $(SCHEDULES)-*.txt; \
+	  seq 0 30000 30000 | xargs -I {} -P 2 sh -c \
+	    'nice -n 19 $(BIN)/python -m tests.simulation --seeds 30000 --from {} > $(SCHEDULES)-{}.txt 2>&1' & seeds=$$!; \
 	  failed=0; \
 	  $(PYTEST) 2 -m long || failed=1; \
 	  $(PYTEST) 2 tests/chaos --long -k "$(LONG_FORMS)" || failed=1; \
 	  wait $$seeds || failed=1; \
+	  tail -n 2 $(SCHEDULES)-*.txt; \
 	  exit $$failed
 
 chaos: $(READY) ## Play every long form of the chaos and load tests: an hour or more (ARGS="-k kill" for some)
