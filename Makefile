@@ -34,7 +34,7 @@ demo: $(READY) ## Watch the relay work with a built-in Kafka and a simulated Eng
 check: lint types unit ## Before each commit, within a minute: lint, types, unit and contract tests
 
 unit: $(READY) ## Run the quick tests: unit and contract (ARGS="-k ledger" for some)
-	@$(PYTEST) auto -m "not slow" tests/unit tests/contract $(ARGS)
+	@$(PYTEST) $(WORKERS) -m "not slow" tests/unit tests/contract $(ARGS)
 
 test: $(READY) ## Run every test but the longest, within 15 minutes (ARGS="-k ledger" for some)
 	@$(PYTEST) $(WORKERS) -m "not long" --durations 40 --durations-min 5 $(ARGS)

@@ -706,7 +706,6 @@ async def outcome_with_document(*answers: bytes) -> WithDocumentOutcome:
         ([says({"jobId": "j-1"}, 202)], DocumentTaken("j-1")),
         ([says({"JobId": 7}, 201)], DocumentTaken("7")),
         ([answer(202, b"<html>")], DocumentTaken(None)),
-        ([b"HTTP/1.1 202 Accepted\r\ncontent-length: 9\r\n\r\ncut"], DocumentTaken(None)),
         ([answer(200, b"<html>")], InDoubt("Engage answered 200 without JSON")),
         (
             [says({"jobId": "j-1", "status": "Failed"}, 202)],
@@ -731,6 +730,15 @@ async def test_what_an_answer_makes_of_a_document_with_an_action(
     answers: list[bytes], outcome: WithDocumentOutcome
 ) -> None:
     assert await outcome_with_document(*answers) == outcome
+
+
+async def test_a_document_with_an_action_is_taken_though_its_answer_is_cut() -> None:
+    async def cut(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 202 Accepted\r\ncontent-length: 9\r\n\r\ncut")
+
+    async with wired(cut) as w:
+        assert await w.engage.send_with_document("o-1", {}) == DocumentTaken(None)
 
 
 async def test_a_document_with_an_action_is_in_doubt_without_an_answer() -> None:
