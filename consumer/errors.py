@@ -11,7 +11,7 @@ class ExitCode(IntEnum):
 
     OK = 0
     FAILED = 1  # an error that a restart may fix; the last log line names it
-    CONFIGURATION = 2  # the operator: the configuration, or an address that is taken
+    CONFIGURATION = 2  # the operator: the configuration, by itself or for these brokers, or an address that is taken
     TOPICS = 3  # the operator: a topic is missing or does not fit
     START = 4  # the operator has not said where to start (`--from`)
     OFFSET_OUT_OF_RANGE = 5  # the operator: the source no longer holds the next offset

@@ -40,6 +40,7 @@ from consumer.events.routing.notes import notes_on
 from consumer.events.sequences import may_lose_a_parcel
 from consumer.kafka import clients
 from consumer.kafka.identity.identity import present_identities
+from consumer.kafka.limits import beyond_limits
 from consumer.kafka.reaching import GIVE_UP_S, reached
 from consumer.kafka.registry.schemas import RegistryError
 from consumer.kafka.source.initial_offsets import beginnings, start_of
@@ -262,6 +263,8 @@ def _transactions(properties: clients.Properties) -> Finding:
         )
         producer.init_transactions(CALL_TIMEOUT_S)
     except KafkaException as error:
+        if (beyond := beyond_limits(clients.error_of(error))) is not None:
+            return Finding("failed", str(beyond), beyond.exit_code)
         return _kafka_failed("transactions", error)
     return Finding("ok", "transactions: may be written")
 

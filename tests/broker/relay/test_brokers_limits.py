@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from consumer.commands import checks
+from consumer.config.loading import load
 from consumer.errors import ExitCode
 from tests.support.broker import KafkaBroker, started
 from tests.support.engage import Engage
@@ -64,6 +66,14 @@ def test_a_transaction_that_the_broker_does_not_allow_is_an_error_of_the_configu
                 assert first.wait_until_ready().stop() == ExitCode.OK
         with relay(tmp_path, sandbox, engage, {**WITHIN, "transaction.timeout.ms": 5001}) as ending:
             assert_ends_for(ending, "transaction.timeout.ms")
+
+
+def test_check_config_names_a_transaction_that_the_broker_does_not_allow(sandbox: Sandbox, tmp_path: Path) -> None:
+    with Engage() as engage:
+        file = written(tmp_path, configuration(sandbox, engage.url, kafka={"transaction.timeout.ms": 5001}))
+        (failed,) = [each for each in checks.online(load(file, {})) if each.standing == "failed"]
+    assert failed.code == ExitCode.CONFIGURATION
+    assert failed.what.startswith("kafka.transaction.timeout.ms: the broker does not allow it")
 
 
 def test_an_instance_that_a_full_group_lets_wait_says_so_and_serves_when_there_is_room(
