@@ -21,7 +21,8 @@ def _properties(written: object) -> object:
         if (text := kafka_properties.error(name, value)) is not None
     ]
     if not wrong:
-        wrong = [error_at(name, text) for name, text in login.errors(properties)]
+        both = (*login.errors(properties), *kafka_properties.misfits(properties))
+        wrong = [error_at(name, text) for name, text in both]
     if "bootstrap.servers" not in properties:
         wrong.append(InitErrorDetails(type="missing", loc=("bootstrap.servers",), input=None))
     if wrong:

@@ -1,4 +1,7 @@
-"""Which librdkafka properties a user may write. librdkafka itself is asked, without creating a client.
+"""Which librdkafka properties a user may write. librdkafka itself is asked, and nothing is connected to.
+
+Of each property alone it says what it thinks of it before it makes a client. Whether they fit together, it says only of
+a client: so one of each kind is made that knows no broker, and nothing of a login.
 
 kafka/clients.py is the authority on which property goes to which client and what is set whatever the user writes.
 """
@@ -6,9 +9,11 @@ kafka/clients.py is the authority on which property goes to which client and wha
 from __future__ import annotations
 
 import difflib
+import logging
 import re
+from collections.abc import Callable, Iterator
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka import libversion as librdkafka_version
 
 from consumer.kafka import clients, msk
@@ -55,6 +60,15 @@ _WELL_KNOWN = re.findall(
 # librdkafka takes a client's properties in their order and stops at the first that it doesn't know: at this one,
 # always. So none is ever made, and nothing is connected to.
 _STOP = "engage-relay.stop"
+# What a client that is made on trial knows nothing of: brokers and logins, real ones and those of a mock cluster, and
+# libraries that it would load.
+_OF_CONNECTIONS = (
+    *("bootstrap.", "metadata.broker.list", "security.", "sasl.", "ssl.", "https.", "enable.ssl", "enable.sasl"),
+    *("aws.", "test.", "plugin.", "debug"),
+)
+_SILENT = logging.getLogger("librdkafka.trial")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
 
 
 def is_secret(name: str) -> bool:
@@ -79,6 +93,32 @@ def error(name: str, value: object) -> str | None:
     if not isinstance(value, str | int | float):
         return "must be text, a number, true or false"
     return _in_our_words(name, _said_by_librdkafka(name, value))
+
+
+def misfits(properties: clients.Properties) -> Iterator[tuple[str, str]]:
+    """Yield what does not fit together: a property that was written, and what librdkafka says of it and others."""
+    alone = {name: value for name, value in properties.items() if not name.startswith(_OF_CONNECTIONS)}
+    found: set[str] = set()
+    makes: tuple[Callable[[], Consumer | Producer], ...] = (
+        lambda: Consumer(clients.member(alone), logger=_SILENT),
+        lambda: Consumer(clients.reader(alone), logger=_SILENT),
+        lambda: Producer(clients.producer(alone, "engage-relay"), logger=_SILENT),
+    )
+    for make in makes:
+        try:
+            client = make()
+        except KafkaException as error:
+            said = clients.error_of(error).str()
+        else:
+            if isinstance(client, Consumer):
+                client.close()
+            continue
+        _, _, why = said.partition(": ")  # behind "Failed to create consumer"
+        why = why.replace("`must", "` must")
+        named = re.findall(r"`([a-z.]+)", why) or ["group.id"]
+        if why not in found:
+            found.add(why)
+            yield next((name for name in named if name in alone), named[0]), why
 
 
 def _not_addresses(value: str) -> str | None:

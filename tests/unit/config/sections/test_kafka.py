@@ -22,7 +22,7 @@ def test_any_property_of_librdkafka_is_taken_under_its_own_name(relay: Workspace
         "bootstrap.servers": "a:9092,b:9092",
         "group.id": "g",
         "group.instance.id": "pod-0",
-        "group.protocol": "consumer",
+        "group.protocol": "classic",
         "transactional.id": "relay-0",
         "session.timeout.ms": 45000,
         "auto.offset.reset": "latest",
@@ -99,3 +99,51 @@ def test_a_property_that_cannot_be_is_refused_with_the_reason(relay: Workspace, 
 
     assert found.startswith(f"kafka.{line.partition(':')[0]}: ")
     assert text in found
+
+
+@pytest.mark.parametrize(
+    ("lines", "place", "why"),
+    [
+        (
+            "session.timeout.ms: 300001",
+            "2:3 kafka.session.timeout.ms",
+            "`max.poll.interval.ms` must be >= `session.timeout",
+        ),
+        (
+            "max.poll.interval.ms: 45000\n  session.timeout.ms: 45001",
+            "2:3 kafka.max.poll.interval.ms",
+            "must be >= `session",
+        ),
+        (
+            "group.protocol: consumer\n  heartbeat.interval.ms: 1000",
+            "3:3 kafka.heartbeat.interval.ms",
+            "`heartbeat.interval.ms` is not supported for `group.protocol=consumer`",
+        ),
+        ("fetch.max.bytes: 1000", "2:3 kafka.fetch.max.bytes", "`fetch.max.bytes` must be >= `message.max.bytes`"),
+        (
+            "reconnect.backoff.ms: 20000",
+            "2:3 kafka.reconnect.backoff.ms",
+            "`reconnect.backoff.max.ms` must be >= `reconn",
+        ),
+        ("message.timeout.ms: 10001", "2:3 kafka.message.timeout.ms", "must be set <= `transaction.timeout.ms`"),
+        ("retries: 0", "2:3 kafka.retries", "`retries` must be set >= 1 when `enable.idempotence` is true"),
+    ],
+)
+def test_properties_that_do_not_fit_together_are_refused_as_librdkafka_will(
+    relay: Workspace, lines: str, place: str, why: str
+) -> None:
+    """It says so only of a client: the start took it for a broker's answer, and tried again for ever."""
+    (error,) = relay.errors(f"kafka:\n  {lines}\n", THREE)
+    assert error.startswith(f"relay.yaml:{place}: ")
+    assert why in error
+
+
+def test_what_a_client_would_read_open_or_load_is_not_asked_of_one(relay: Workspace) -> None:
+    """No file of a login is read, no mock cluster started, no library loaded by checking a configuration."""
+    written = {
+        "security.protocol": "SSL",
+        "ssl.ca.location": "/nowhere/ca.pem",
+        "ssl.key.location": "/nowhere/key.pem",
+        "test.mock.num.brokers": 3,
+    }
+    assert relay.load(yaml.safe_dump({"kafka": written}), THREE).kafka.items() >= written.items()
