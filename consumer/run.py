@@ -211,9 +211,11 @@ async def _prepare(
     """Check what a relay needs. Returns what it stands on, or None if it was stopped meanwhile."""
     loop = asyncio.get_running_loop()
     stopped = loop.create_task(stop.wait())
+    noted: set[str] = set()
+    refused = False  # brokers that answer the check and then refuse a start are waited for all the time
     try:
         while not stop.is_set():
-            check = partial(_check, settings, waiting, stopped=stop.is_set, create_topics=create_topics)
+            check = partial(_check, settings, waiting, noted, stopped=stop.is_set, create_topics=create_topics)
             checking = _in_daemon_thread(check)
             ends: set[asyncio.Future[Any]] = {checking, stopped}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -221,13 +223,18 @@ async def _prepare(
                 return None  # a call to brokers that do not answer takes seconds: do not wait for it
             try:
                 checking.result()
-                waiting.over()
+                if not refused:
+                    waiting.over()
                 # Once begun, finish it: half of a start, once written, would be another start.
-                return await loop.run_in_executor(None, settle)
+                ground = await loop.run_in_executor(None, settle)
             except KafkaException as error:
+                refused = True
                 if (beyond := beyond_limits(clients.error_of(error))) is not None:
                     raise beyond from None
                 waiting.say(f"Kafka does not answer as it should, trying again: {clients.error_of(error).str()}")
+            else:
+                waiting.over()
+                return ground
             await asyncio.wait({stopped}, timeout=BROKER_RETRY_S)
     finally:
         stopped.cancel()
@@ -260,7 +267,13 @@ def _in_daemon_thread(work: Callable[[], None]) -> asyncio.Future[None]:
     return done
 
 
-def _check(settings: Settings, waiting: Waiting, *, stopped: Callable[[], bool], create_topics: bool) -> None:
+def _check(
+    settings: Settings, waiting: Waiting, noted: set[str], *, stopped: Callable[[], bool], create_topics: bool
+) -> None:
+    """Wait for the brokers, and check the topics. `noted`: what was said of them before.
+
+    Raises KafkaException, TopicError, ConfigurationError.
+    """
     try:
         admin, causes = reached(settings.kafka, say=waiting.say, stopped=stopped)
     except KafkaUnreachableError:
@@ -275,7 +288,9 @@ def _check(settings: Settings, waiting: Waiting, *, stopped: Callable[[], bool],
             for line in kafka_topics.create(admin, settings.topics, rules=rules, control=control):
                 _LOG.info(line)
         for line in kafka_topics.check(admin, settings.topics, settings.topic_rules, settings.control_topic):
-            _LOG.warning(line)
+            if line not in noted:
+                _LOG.warning(line)
+            noted.add(line)
     except KafkaException as error:
         raise causes.explained(admin, error) from None
 
