@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from consumer.config.loading import load
 from consumer.errors import ExitCode
 from tests.support.broker import KafkaBroker, started
 from tests.support.engage import Engage
+from tests.support.figures import Figures
 from tests.support.relay_process import RelayProcess, configuration, written
 from tests.support.sandbox import Sandbox, SandboxFactory
 from tests.support.waiting import until
@@ -47,12 +49,14 @@ def assert_ends_for(ending: RelayProcess, setting: str) -> None:
 
 
 def test_a_session_that_the_broker_does_not_allow_is_an_error_of_the_configuration(
-    sandbox: Sandbox, tmp_path: Path
+    sandbox: Sandbox, tmp_path: Path, figures: Figures
 ) -> None:
     """librdkafka asks to join again and again, for ever."""
     kafka = {**WITHIN, "session.timeout.ms": 30_000}
+    since = time.monotonic()
     with Engage() as engage, relay(tmp_path, sandbox, engage, kafka) as ending:
         assert_ends_for(ending, "session.timeout.ms")
+    figures(exit_code=int(ExitCode.CONFIGURATION), ended_after=f"{time.monotonic() - since:.1f} s")
 
 
 @pytest.mark.parametrize("is_started", [False, True], ids=["at the first start", "at a later one"])
