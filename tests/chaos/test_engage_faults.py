@@ -188,7 +188,8 @@ def test_whoever_is_gone_stands_still_or_answers_too_late_is_waited_for(
         gone = until_met(
             relays[0], FAILURES_IN_A_ROW + scale.of(1, 4), "connect", "closed"
         )  # and the first half-open probe
-        weather.fault("nobody listens", stage.engage.down, gone, stage.engage.up)
+        refused = until_met(relays[0], 1, "connect")  # all before it may have been under way when it went
+        weather.fault("nobody listens", stage.engage.down, gone, refused, stage.engage.up)
         stands = until_met(relays[0], FAILURES_IN_A_ROW + scale.of(0, 4), "timeout")
         weather.fault("a standstill", stage.engage.freeze, stands, stage.engage.thaw)
     for storm in rounds_of(SILENCES, scale):
