@@ -21,7 +21,7 @@ ITEM = "item"
 _WHOLE = {
     "event": "the whole event",
     "headers": "all headers",
-    "meta": "topic, partition, offset, timestamp and record_name",
+    "meta": f"{', '.join(META[:-1])} and {META[-1]}",
 }
 # Nodes of which only the first child has the node's own root.
 _BEGINNING = frozenset(

@@ -98,7 +98,7 @@ def error(name: str, value: object) -> str | None:
 def misfits(properties: clients.Properties) -> Iterator[tuple[str, str]]:
     """Yield what does not fit together: a property that was written, and what librdkafka says of it and others."""
     alone = {name: value for name, value in properties.items() if not name.startswith(_OF_CONNECTIONS)}
-    found: set[str] = set()
+    found: dict[str, str] = {}  # by what is said: two clients may say the same
     makes: tuple[Callable[[], Consumer | Producer], ...] = (
         lambda: Consumer(clients.member(alone), logger=_SILENT),
         lambda: Consumer(clients.reader(alone), logger=_SILENT),
@@ -107,18 +107,14 @@ def misfits(properties: clients.Properties) -> Iterator[tuple[str, str]]:
     for make in makes:
         try:
             client = make()
-        except KafkaException as error:
-            said = clients.error_of(error).str()
-        else:
             if isinstance(client, Consumer):
                 client.close()
-            continue
-        _, _, why = said.partition(": ")  # behind "Failed to create consumer"
-        why = why.replace("`must", "` must")
-        named = re.findall(r"`([a-z.]+)", why) or ["group.id"]
-        if why not in found:
-            found.add(why)
-            yield next((name for name in named if name in alone), named[0]), why
+        except KafkaException as error:
+            _, _, why = clients.error_of(error).str().partition(": ")  # behind "Failed to create consumer"
+            why = why.replace("`must", "` must")
+            named = re.findall(r"`([a-z.]+)", why) or ["group.id"]
+            found[why] = next((name for name in named if name in alone), named[0])
+    yield from ((name, why) for why, name in found.items())
 
 
 def _not_addresses(value: str) -> str | None:

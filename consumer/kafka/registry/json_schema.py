@@ -52,9 +52,10 @@ def json_reader(
 
     Raises ValueError and jsonschema's SchemaError where the schema is none.
     """
-    title = _title(schema)
+    parsed: object = json.loads(schema.schema_str or "")
+    title = _title(parsed)
     deserialise = JSONDeserializer(None, None, client, _CONFIGURATION, None, None, _decoded)
-    validator = _validator(schema, references) if is_validated else None
+    validator = _validator(parsed, references) if is_validated else None
 
     def read(value: bytes, *, as_change: bool) -> Named | Undecodable:
         try:
@@ -72,9 +73,8 @@ def json_reader(
     return read
 
 
-def _title(schema: Schema) -> str | None:
+def _title(parsed: object) -> str | None:
     """Return what Confluent's clients take for a JSON Schema's record name."""
-    parsed = json.loads(schema.schema_str or "")
     title = parsed.get("title") if isinstance(parsed, dict) else None
     return title if isinstance(title, str) else None
 
@@ -86,8 +86,7 @@ def _decoded(payload: bytes) -> object:
     return event
 
 
-def _validator(schema: Schema, references: Mapping[str, Schema]) -> Validator:
-    parsed = json.loads(schema.schema_str or "")
+def _validator(parsed: Any, references: Mapping[str, Schema]) -> Validator:
     kind_of = validator_for(parsed, default=Draft7Validator)
     kind_of.check_schema(parsed)
     base = str(parsed.get("$id", "")) if isinstance(parsed, dict) else ""
