@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 Clock = Callable[[], float]
 
 
-def _since_boot() -> float:
-    # Where the platform has a clock that runs on while the machine is suspended: an intent's lease ends there, too.
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+# Where the platform has a clock that runs on while the machine is suspended: an intent's lease ends there, too.
+_SINCE_BOOT: Clock = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
 
 
-def steady_clock(wall: Clock = time.time, since_boot: Clock = _since_boot) -> Clock:
+def steady_clock(wall: Clock = time.time, since_boot: Clock = _SINCE_BOOT) -> Clock:
     """Return a clock: seconds since 1970, exact at the moment of this call, monotonic from then on."""
     start = wall() - since_boot()
     return lambda: start + since_boot()

@@ -42,7 +42,8 @@ class Connection:
 
     `slots`: requests that may be in flight. `ahead`: intents that may wait to be sent. `follow_ups`: the permits that
     calls under way wait for. `waiting_since`: when a request was first held up by the pace. `planned_at`,
-    `planned_requests`: when its polls were last planned, and after how many requests.
+    `planned_requests`: when its polls were last planned, and after how many requests. `look_at`: when its pace allows
+    what it has to do, if nothing happens before; infinity where it has nothing to do, or waits for an answer.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Connection:
     waiting_since: float | None = None
     planned_at: float = 0.0
     planned_requests: int = 0
+    look_at: float = math.inf
     refused_key: str | None = field(default=None, repr=False)
     halt: Halt | None = None
     words: set[str] = field(default_factory=set)

@@ -1,5 +1,8 @@
 """Dispatch: which request each connection makes next, and what its answers mean.
 
+A tick looks only at the connections to which something happened: one of their actions moved, an answer came, a call
+waits for a permit, or the time came that their pace told. So a thousand that wait cost a tick nothing.
+
 Rules:
  1. An action or a document is sent only while we own its partition, and only within `lease_s` after its record's
     commit proved that. So a process that was frozen meanwhile (a zombie) sends nothing. The HTTP engine checks this
@@ -12,6 +15,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -94,27 +98,37 @@ class Dispatch:
         self._log = log
         self._tracing = tracing
         self._sends: set[asyncio.Task[None]] = set()
+        self._to_look_at: dict[str, None] = {}
+        self._later: list[tuple[float, str]] = []  # a heap; only what is still its connection's `look_at` counts
 
     # -- from the loop ------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> float:
         """Save the intents and start the requests whose time has come; returns when to look again."""
-        wake_at = math.inf
-        for connection in self.connections.values():
-            if now - connection.planned_at >= PLAN_INTERVAL_S:
-                self._plan_polls(connection, now)
-            wake_at = min(wake_at, self._save_intents(connection, now), self._give_requests(connection, now))
-        return wake_at
+        self._to_look_at.update(self._ledger.moved())
+        while self._later and self._later[0][0] <= now:
+            at, name = heapq.heappop(self._later)
+            if at == self.connections[name].look_at:
+                self._to_look_at[name] = None
+        looked_at, self._to_look_at = self._to_look_at, {}
+        for name in looked_at:
+            if (connection := self.connections.get(name)) is not None:
+                self._look(connection, now)
+        while self._later and self._later[0][0] != self.connections[self._later[0][1]].look_at:
+            heapq.heappop(self._later)
+        return self._later[0][0] if self._later else math.inf
 
-    def try_other_keys(self) -> None:
-        """Resume the connections whose key was refused and has changed since."""
-        for connection in self.connections.values():
+    def look_at_all(self) -> None:
+        """Look at every connection in the next tick: what nothing reports is found, such as a key that has changed."""
+        for name, connection in self.connections.items():
             connection.try_another_key()
+            self._to_look_at[name] = None
 
     def set_share(self, share: float, now: float) -> None:
         """Take this fraction of every connection's rate limit."""
-        for connection in self.connections.values():
+        for name, connection in self.connections.items():
             connection.pace.set_share(share, now)
+            self._to_look_at[name] = None
 
     async def wait_for_sends(self, timeout_s: float) -> None:
         """Wait until no action is under way: one that is cut off would be in doubt."""
@@ -127,6 +141,15 @@ class Dispatch:
             await connection.client.aclose()
 
     # -- what may leave -----------------------------------------------------------------------------------------
+
+    def _look(self, connection: Connection, now: float) -> None:
+        if now - connection.planned_at >= PLAN_INTERVAL_S:
+            self._plan_polls(connection, now)
+        look_at = min(self._save_intents(connection, now), self._give_requests(connection, now))
+        if look_at != connection.look_at:
+            connection.look_at = look_at
+            if look_at < math.inf:
+                heapq.heappush(self._later, (look_at, connection.name))
 
     def _plan_polls(self, connection: Connection, now: float) -> None:
         requests = connection.pace.requests - connection.planned_requests
@@ -161,6 +184,7 @@ class Dispatch:
             saved = not self._ledger.wants_intents(connection.name)
             request = self._ledger.take(connection.name, connection.pace.not_as_probe(now), now)
             if request is None:
+                self._to_look_at[connection.name] = None
                 if saved and self._ledger.wants_intents(connection.name):
                     self._tick_soon()  # a document came first instead: its record is to be saved
                 break
@@ -194,6 +218,7 @@ class Dispatch:
         """Wait until a call may make its next request (engage.Permit). False while the connection cools down."""
         permit: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         connection.follow_ups.append(permit)
+        self._to_look_at[connection.name] = None
         self._tick_soon()
         return await permit
 
@@ -299,6 +324,7 @@ class Dispatch:
     ) -> _Outcome | Unauthorized:
         """Tell the connection what an answer says about it. Returns what the answer means for its action."""
         connection.in_flight -= 1
+        self._to_look_at[connection.name] = None
         was_suspended = connection.pace.suspended
         meant = connection.answered(outcome, now, about)
         if isinstance(outcome, Unavailable):

@@ -266,6 +266,7 @@ class Relay:
         self._stopping = False
         self._tick_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
         self._dead_letters: deque[DeadLettered] = deque(maxlen=LAST_DEAD_LETTERS)
         self._failure: BaseException | None = None
         self.waiting: str | None = None  # what its partitions wait for before anything can be decided
@@ -347,25 +348,38 @@ class Relay:
 
     def _tick(self) -> None:
         self._tick_handle = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         now = self._clock()
         self._outbox.apply(self._ledger.wake(now), now)
         next_due = self._ledger.next_wake()
-        wake_at = min(math.inf if next_due is None else next_due, self._dispatch.tick(now))
-        for write in self._refused.take_due(now):
-            self._outbox.add(write)
-        wake_at = min(wake_at, self._refused.next_retry)
+        wake_at = self._dispatch.tick(now)
+        if next_due is not None and next_due < wake_at:
+            wake_at = next_due
+        if self._refused.count:
+            for write in self._refused.take_due(now):
+                self._outbox.add(write)
+            wake_at = min(wake_at, self._refused.next_retry)
         self._partitions.settle_hand_overs()
         self._reading_back.look(now)
         if self._requests is not None:
             self._requests.look(now)
         self._outbox.submit()
         self._outbox.apply_backpressure()
+        self._wake_at(wake_at)
+
+    def _wake_at(self, wake_at: float) -> None:
+        """Tick then, if nothing happens before. Most ticks leave the next time as it was, and its timer as well."""
+        if wake_at == self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = None, wake_at
         if wake_at < math.inf:
             left_s = wake_at - self._clock()
-            self._timer = self._loop.call_later(0.0 if left_s <= 0 else left_s + TIMER_S, self._tick)
+            self._timer = self._loop.call_later(0.0 if left_s <= 0 else left_s + TIMER_S, self._timer_is_up)
+
+    def _timer_is_up(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        self._tick()
 
     def _check(self) -> None:
         """Look for what nothing reports (rule 3), and publish the figures for the metrics."""
@@ -376,7 +390,7 @@ class Relay:
             self.fail(RuntimeError("the source's thread has ended"))
         if is_stuck(self._journal):
             self.fail(RuntimeError("a transaction call does not return (librdkafka issues 5456, 5511)"))
-        self._dispatch.try_other_keys()
+        self._dispatch.look_at_all()
         self._outbox.settle_ends()
         now = self._clock()
         self._watch_progress(now)

@@ -411,6 +411,12 @@ def a_follow_up_leaves_without_its_permit(patch: Patch) -> None:
 
 
 @mutation
+def a_connection_is_not_looked_at_although_an_action_of_it_moved(patch: Patch) -> None:
+    patch.setattr(Ledger, "moved", lambda self: {})
+    patch.setattr(Dispatch, "look_at_all", lambda self: None)
+
+
+@mutation
 def a_dead_letter_that_is_refused_is_skipped(patch: Patch) -> None:
     def kept(self: KeptDeadLetters, writes: Sequence[Write], refused: Sequence[DeadLetter], why: str) -> list[Write]:
         kept: list[Write] = []

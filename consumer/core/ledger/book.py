@@ -23,6 +23,7 @@ class Book:
         self.in_doubt = 0
         self.states = [0] * len(State)
         self.first_seen: dict[int, int] = {}  # by slots of AGE_SLOT_S: how many are open
+        self.moved: dict[str, None] = {}  # the connections of what moved since the loop looked
         self._parking = parking
 
     def find(self, action_id: ActionId) -> Entry | None:
@@ -56,6 +57,7 @@ class Book:
         self.states[state] += 1
         entry.partition.in_flight += (state in IN_FLIGHT) - (entry.state in IN_FLIGHT)
         entry.queue.ahead += (state in AHEAD) - (entry.state in AHEAD)
+        self.moved[entry.queue.connection] = None
         if state is State.GONE:
             self._parking.hold(entry.queue.connection, -cost_of(entry.payload))
             self._count_age(entry, -1)

@@ -335,6 +335,11 @@ class Ledger:
         """Whether `take` may have something (it may still find that all of it went away)."""
         return self._leaving.has_request(connection)
 
+    def moved(self) -> Mapping[str, None]:
+        """Return the connections of which an action moved since the last call: only they may have something new."""
+        moved, self._book.moved = self._book.moved, {}
+        return moved
+
     def poll_answered(self, action_id: ActionId, outcome: PollOutcome | DocumentOutcome, now: float) -> list[Effect]:
         """Take the answer to a poll (or to a document or change). A tag learnt for a job is remembered."""
         entry = self._book.find(action_id)

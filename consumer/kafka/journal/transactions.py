@@ -46,10 +46,10 @@ producers.py decides which producer may be used, and what its errors mean.
 from __future__ import annotations
 
 import math
-import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from secrets import token_hex
 
 from consumer.core.clock import Clock
 from consumer.core.ownership import Ownership
@@ -79,7 +79,7 @@ TRANSACTION_S = 10.0
 
 
 def _random_name() -> str:
-    return uuid.uuid4().hex
+    return token_hex(16)
 
 
 class Transactions:
