@@ -52,6 +52,8 @@ PLAN_INTERVAL_S = 2.0
 TARGET_USE, MAX_USE = 0.85, 3.0
 FIRST_PRICE, MIN_PRICE, MAX_PRICE = 2.0, 0.02, 4.0  # at 4, half a second less costs two more requests for an action
 GAIN = 0.25  # of the relative error, at each new plan
+# What a plan may leave out: each of a thousand connections learns something now and then, and a plan is a millisecond.
+LEFT_OUT, MOST_LEFT_OUT = 0.1, 20
 
 
 def _lognormal(median: float, sigma: float) -> list[float]:
@@ -144,7 +146,6 @@ class PollPlan:
         """Know nothing but the prior."""
         self._max_interval_s = max_interval_s
         self._mass = array("d", bytes(8 * POINTS))
-        self._learnt = 0.0  # the mass of all observations together, after their fading
         self._found = self._late_s = 0.0  # tags that were found, and how late all of them together, after their fading
         self._seen: Counter[tuple[int, int]] = Counter()  # intervals of AGES since the last plan
         self._seen_ages: Counter[tuple[int, int]] = Counter()  # the ages at which their tags were found, added up
@@ -171,13 +172,15 @@ class PollPlan:
         self._seen_ages[interval] += age  # type: ignore[assignment] # a Counter of floats
 
     def steer(self, use: float) -> None:
-        """Plan again. Takes half a millisecond where something was learnt.
+        """Plan again, where enough was learnt or the price changed; that takes a millisecond or several.
 
         `use`: which part of the allowed requests was used since the last time, waiting ones included.
         """
         error = (TARGET_USE - min(use, MAX_USE)) / TARGET_USE
         self._price = min(MAX_PRICE, max(MIN_PRICE, self._price * math.exp(GAIN * error)))
-        if self._seen or not 0.8 < self._planned_price / self._price < 1.25:
+        new = self._seen.total()
+        is_news = new > min(LEFT_OUT * self._found, MOST_LEFT_OUT)
+        if is_news or not 0.8 < self._planned_price / self._price < 1.25:
             self._learn()
             self._polls = best_polls(self.distribution(), self._price)
             self._planned_price = self._price

@@ -98,6 +98,24 @@ def test_two_kinds_of_orders_are_polled_when_either_is_there_and_hardly_between(
     assert ages[-1] == pytest.approx(20.0, rel=0.2)
 
 
+def plans_after(observations: int, plan: PollPlan) -> int:
+    """Let a plan steer after each observation; returns how often it planned again."""
+    plans = 0
+    for _ in range(observations):
+        before = plan._polls
+        plan.found(1.0, 2.0)
+        plan.steer(0.85)
+        plans += plan._polls is not before
+    return plans
+
+
+def test_a_connection_with_few_orders_does_not_plan_again_for_each_of_them() -> None:
+    plan = PollPlan(60.0)
+    assert plans_after(10, plan) == 10, "at first each says much"
+    assert plans_after(90, plan) < 40
+    assert plans_after(1000, plan) < 60
+
+
 def test_an_afternoon_that_is_four_times_slower_is_noticed() -> None:
     plan = learnt_from(lambda: 2.0, 1000)
     assert polls_of(plan, 2.0)[0] < 2.5
