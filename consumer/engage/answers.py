@@ -36,7 +36,10 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A complete answer. `headers`: all of them, with names in lower case."""
+    """A complete answer. `headers`: all of them, with names in lower case.
+
+    `secret`: what nobody may be shown of the body, which is read as it came.
+    """
 
     status: int
     body: bytes
@@ -44,6 +47,7 @@ class Response:
     retry_after: str | None = None
     keep_alive: bytes | None = field(default=None, compare=False, repr=False)
     headers: Headers = field(default_factory=list, compare=False, repr=False)
+    secret: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pydantic_core import from_json, to_json
 
+from consumer.engage.answers import Response
 from consumer.events.numbers import Number, read_exactly, written
 from schemas.engage import ActionRequest
 
@@ -79,7 +80,15 @@ def encoded_action(request: ActionRequest) -> bytes | None:
         return None
 
 
-def errors_in(raw: bytes) -> str | None:
-    """Return Engage's answer as compact JSON text, cut between two characters; None where it was no JSON."""
-    parsed = decoded(raw)
-    return None if parsed is None else to_json(parsed)[:MAX_ERRORS_BYTES].decode(errors="ignore")
+def errors_in(answer: Response) -> str | None:
+    """Return Engage's answer as compact JSON text, cut between two characters; None where it was no JSON.
+
+    It is shown to people, so it is without what is secret in it, however that was escaped there.
+    """
+    parsed = decoded(answer.body)
+    if parsed is None:
+        return None
+    text = to_json(parsed)
+    if answer.secret:
+        text = text.replace(to_json(answer.secret.decode())[1:-1], b"***")
+    return text[:MAX_ERRORS_BYTES].decode(errors="ignore")

@@ -287,8 +287,8 @@ class EngageClient:
         answer = await self._http.exchange(
             endpoint, method, target, headers, body, may_send=may_send, answer_s=answer_s
         )
-        if isinstance(answer, Response) and key in answer.body:  # what Engage says may end in a dead letter's headers
-            return replace(answer, body=answer.body.replace(key, b"***"))
+        if isinstance(answer, Response) and (answer.status >= 400 or key in answer.body):
+            return replace(answer, secret=key)  # what Engage says may end in a dead letter's headers
         return answer
 
     def _readable_key(self) -> bytes | None:

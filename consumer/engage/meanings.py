@@ -70,7 +70,7 @@ class Meanings:
             return _read_poll(answer, is_job=is_job, newer_than=newer_than)
         refusal = self._refusal(answer)
         if is_job and isinstance(refusal, Rejected):  # Docs: a job that cannot be processed answers with an error
-            return _job_failure(json_object(answer.body) or {}, answer.body) or refusal
+            return _job_failure(json_object(answer.body) or {}, answer) or refusal
         return refusal or self._unavailable(answer)
 
     def of_change(self, answer: Response | Failure | Unauthorized) -> DocumentOutcome:
@@ -94,7 +94,7 @@ class Meanings:
             job = json_object(answer.body)
             if job is None and answer.status != 202:
                 return Unavailable("answer was not a JSON object", answered=True, may_be_processed=True)
-            return _job_failure(job or {}, answer.body) or DocumentTaken(scalar(job or {}, "jobId"))
+            return _job_failure(job or {}, answer) or DocumentTaken(scalar(job or {}, "jobId"))
         # A gateway answers 5xx although it forwarded the request.
         return self._refusal(answer) or replace(self._unavailable(answer), may_be_processed=answer.status >= 500)
 
@@ -106,12 +106,11 @@ class Meanings:
         if isinstance(answer, Failure) and _says_enough(answer.status):
             answer = Response(answer.status or 0, b"")
         outcome = self.of_action(answer)
-        body = answer.body if isinstance(answer, Response) else b""
-        if isinstance(outcome, Accepted):
-            job = json_object(body) or {}
-            return _job_failure(job, body) or DocumentTaken(scalar(job, "jobId"))
-        if isinstance(outcome, StaleTag):  # a 404 to the POST of an order is no word about a tag
-            return Rejected(404, "Engage answered 404", errors_in(body))
+        if isinstance(answer, Response) and isinstance(outcome, Accepted):
+            job = json_object(answer.body) or {}
+            return _job_failure(job, answer) or DocumentTaken(scalar(job, "jobId"))
+        if isinstance(answer, Response) and isinstance(outcome, StaleTag):  # of an order it is no word about a tag
+            return Rejected(404, "Engage answered 404", errors_in(answer))
         return outcome
 
     def of_action(self, answer: Response | Failure | Unauthorized) -> ActionOutcome:
@@ -145,7 +144,7 @@ class Meanings:
             case 404:
                 return StaleTag()  # Docs: order not found, or versionTag did not match
             case 422:
-                return NoContact(errors_in(answer.body))  # Docs: the order has no contact
+                return NoContact(errors_in(answer))  # Docs: the order has no contact
             case 301 | 307 | 308:
                 return self._unavailable(answer)
         why = f"Engage answered {answer.status}" + (" without JSON" if answer.status < 300 else "")
@@ -165,7 +164,7 @@ class Meanings:
             case 421 | 425:  # the connection's fault, not the event's
                 return self._unavailable(answer)
             case status if 400 <= status < 500:
-                return Rejected(status, f"Engage answered {status}", errors_in(answer.body))
+                return Rejected(status, f"Engage answered {status}", errors_in(answer))
         return None
 
     def _unavailable(self, answer: Response) -> Unavailable:
@@ -206,7 +205,7 @@ def _read_poll(answer: Response, *, is_job: bool, newer_than: datetime | None) -
     if body is None:
         return Unavailable("answer was not a JSON object", answered=True)
     # Only a job's status can be a failure: an *order* may well be cancelled.
-    if is_job and (failure := _job_failure(body, answer.body)) is not None:
+    if is_job and (failure := _job_failure(body, answer)) is not None:
         return failure
     tag = scalar(exactly(body, "versionTag", answer.body), "versionTag")
     if tag is None and is_job:
@@ -236,11 +235,11 @@ def _if_new_enough(tag: str, order: JsonObject, newer_than: datetime) -> PollOut
     return NotReady(why=f"its lastChangedAt is before newer_than{hint}")
 
 
-def _job_failure(job: JsonObject, raw: bytes) -> JobFailed | None:
+def _job_failure(job: JsonObject, answer: Response) -> JobFailed | None:
     status = status_of(job)
     if not is_failed(status):
         return None
-    return JobFailed(f"job status is {word_of(status)}", errors_in(raw))
+    return JobFailed(f"job status is {word_of(status)}", errors_in(answer))
 
 
 def _changed_at(order: JsonObject) -> datetime | None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -31,9 +32,9 @@ READY = b'{"status": "Completed", "versionTag": "t-1"}'
 
 
 @asynccontextmanager
-async def engage_that(script: Script) -> AsyncIterator[tuple[EngageClient, Server]]:
+async def engage_that(script: Script, key: str = KEY) -> AsyncIterator[tuple[EngageClient, Server]]:
     async with serving(script) as server:
-        engage = EngageClient(base_url=server.url, api_key=lambda: KEY, user_agent="relay/1", timeout_s=ENOUGH_S)
+        engage = EngageClient(base_url=server.url, api_key=lambda: key, user_agent="relay/1", timeout_s=ENOUGH_S)
         try:
             yield engage, server
         finally:
@@ -206,3 +207,25 @@ async def test_a_key_that_is_sent_back_does_not_show_in_any_outcome(script: Scri
         assert len(server.requests) == len(outcomes)
         assert all(isinstance(each, Rejected | NoContact) for each in outcomes)
         assert KEY not in repr(outcomes)
+
+
+@pytest.mark.parametrize("key", [KEY, 'ke"y\\4711'])
+@pytest.mark.parametrize("written", [lambda key: json.dumps(key), lambda key: escaped(key)])
+async def test_a_key_does_not_show_however_an_error_escapes_it(key: str, written: Callable[[str], str]) -> None:
+    body = f'{{"errors": [{{"message": {written(key)}}}]}}'.encode()
+    async with engage_that(answering(answer(422, body)), key) as (engage, _):
+        outcome = await engage.send_action("o-1", ACTION)
+    assert outcome == NoContact('{"errors":[{"message":"***"}]}')
+
+
+def escaped(key: str) -> str:
+    return '"' + "".join(f"\\u{ord(each):04x}" for each in key) + '"'
+
+
+@pytest.mark.parametrize("key", ["1", "t", "versionTag", "Completed", "o-1"])
+async def test_a_key_that_is_also_a_word_of_an_answer_changes_nothing_that_the_answer_says(key: str) -> None:
+    async with engage_that(answering(answer(200, READY)), key) as (engage, _):
+        assert await engage.poll_job("j-1") == Ready("t-1")
+    taken = b'{"jobId": "t-1", "status": "Processing", "orderId": "o-1"}'
+    async with engage_that(answering(answer(202, taken)), key) as (engage, _):
+        assert await engage.send_document("o-1", {}) == DocumentTaken("t-1")
