@@ -6,13 +6,13 @@ PURE. The rules are those of page.py: every text is escaped, nothing is loaded, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from html import escape
 
 from consumer.admin.orders import Answer, NotLookedUp
 from consumer.admin.page import document, search_form
 from consumer.kafka.orders.lookup import Nothing
 from consumer.kafka.orders.timeline import Entry, Searched, Step, Timeline
+from consumer.kafka.topics.scan import moment
 
 _LOOKS: Mapping[str, str] = {"accepted": "", "dead_letter": " bad", "untold": " bad", "pending": " warn"}
 
@@ -59,9 +59,9 @@ def _entry(entry: Entry) -> str:
 
 
 def _step(step: Step) -> str:
-    if step.at_ms is None:
-        return f"<tr><td></td><td>{escape(step.text)}</td></tr>"
-    at = datetime.fromtimestamp(step.at_ms / 1000, UTC)
+    at = None if step.at_ms is None else moment(step.at_ms)
+    if at is None:  # it has no time, or one that there is not
+        return f"<tr><td>{'' if step.at_ms is None else step.at_ms}</td><td>{escape(step.text)}</td></tr>"
     shown = at.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
     return (
         f'<tr><td class="nowrap"><time datetime="{at.isoformat()}">{shown}</time></td><td>{escape(step.text)}</td></tr>'

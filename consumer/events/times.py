@@ -9,7 +9,7 @@ nanosecond]` are moments, too.
 Rules:
  1. A time without a zone is no moment yet. It becomes one by the zone that the route names, and nothing guesses it.
  2. A time that only measures is checked against its record's own time: a date of 1970 or of the year 55535 is a unit
-    that was read wrongly, or a default that nobody set.
+    that was read wrongly, or a default that nobody set. So is such a record's time: then the record has none.
 """
 
 from __future__ import annotations
@@ -104,6 +104,13 @@ def plausible(moment: datetime, record_ms: int | None) -> bool:
     """Tell whether an event may have this time, by its record's (milliseconds since 1970)."""
     latest = LATEST_PLAUSIBLE_MS if record_ms is None else record_ms + MAX_AHEAD_MS
     return EARLIEST_PLAUSIBLE_MS <= milliseconds(moment) <= latest
+
+
+def plausible_ms(record_ms: int | None) -> int | None:
+    """Return a record's time, which its producer sets; None where it has none, or none that can be meant."""
+    if record_ms is None or not EARLIEST_PLAUSIBLE_MS <= record_ms <= LATEST_PLAUSIBLE_MS:
+        return None
+    return record_ms
 
 
 def milliseconds(moment: datetime) -> int:

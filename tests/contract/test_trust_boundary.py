@@ -209,17 +209,17 @@ async def test_a_key_that_is_sent_back_does_not_show_in_any_outcome(script: Scri
         assert KEY not in repr(outcomes)
 
 
+def escaped(key: str) -> str:
+    return '"' + "".join(f"\\u{ord(each):04x}" for each in key) + '"'
+
+
 @pytest.mark.parametrize("key", [KEY, 'ke"y\\4711'])
-@pytest.mark.parametrize("written", [lambda key: json.dumps(key), lambda key: escaped(key)])
+@pytest.mark.parametrize("written", [json.dumps, escaped])
 async def test_a_key_does_not_show_however_an_error_escapes_it(key: str, written: Callable[[str], str]) -> None:
     body = f'{{"errors": [{{"message": {written(key)}}}]}}'.encode()
     async with engage_that(answering(answer(422, body)), key) as (engage, _):
         outcome = await engage.send_action("o-1", ACTION)
     assert outcome == NoContact('{"errors":[{"message":"***"}]}')
-
-
-def escaped(key: str) -> str:
-    return '"' + "".join(f"\\u{ord(each):04x}" for each in key) + '"'
 
 
 @pytest.mark.parametrize("key", ["1", "t", "versionTag", "Completed", "o-1"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -72,6 +71,9 @@ def _state(entry: Entry) -> str:
 
 
 def _time(ms: int | None) -> str:
+    from consumer.kafka.topics.scan import moment
+
     if ms is None:
         return ""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    found = moment(ms)
+    return str(ms) if found is None else found.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -317,7 +317,7 @@ def event_of(record: Message, at: Partition, offset: int, incarnation: int = 0) 
         topic=at[0],
         partition=at[1],
         offset=offset,
-        timestamp_ms=milliseconds if kind else None,
+        timestamp_ms=milliseconds if kind and milliseconds >= 0 else None,  # -1: its producer set none
         key=clients.raw(record.key()),
         value=clients.raw(record.value()),
         headers=clients.headers_of(record),

@@ -7,12 +7,14 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import cast
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from consumer.admin import orders as admin_orders
+from consumer.admin.order_page import order_page
 from consumer.admin.orders import Answer, NotLookedUp, Orders
 from consumer.admin.server import AdminServer, Health
 from consumer.events.routing.router import Router
@@ -104,6 +106,11 @@ def test_a_program_gets_json_and_a_browser_a_page_in_which_everything_is_escaped
     assert 'action="../orders"' in page
     assert "<b>" not in page
     assert "2025-11-27 08:00:00.000Z</time>" in page
+
+
+def test_a_time_that_there_is_not_is_shown_as_it_is() -> None:
+    entry = replace(ENTRY, steps=[Step(1_790_000_000_000_000, "it happened")])
+    assert "<td>1790000000000000</td>" in order_page("A-1", Timeline("A-1", [entry], [], []), up="")
 
 
 @pytest.mark.parametrize(

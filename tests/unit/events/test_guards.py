@@ -76,7 +76,15 @@ def test_without_a_time_of_its_own_the_records_time_decides() -> None:
     old_record = record(event, timestamp_ms=int((NOW - 3 * DAY) * 1000))
     assert verdict(old_record, settings(max_age="2d")).reason is Reason.TOO_OLD
     assert verdict(record(event), settings(max_age="2d")).fate == "routed"
-    assert verdict(record(event, timestamp_ms=None), settings(max_age="2d")).reason is Reason.INVALID_EVENT
+    for without in (None, -1, 0, int(NOW), int(NOW * 1e6)):  # none, or one that cannot be meant
+        assert verdict(record(event, timestamp_ms=without), settings(max_age="2d")).reason is Reason.INVALID_EVENT
+
+
+@pytest.mark.parametrize("record_ms", [-1, 0, int(NOW), int(NOW * 1e6)])
+def test_a_fresh_event_is_not_too_old_because_of_a_records_time_that_was_never_set(record_ms: int) -> None:
+    assert verdict(record(shipped(), timestamp_ms=record_ms), settings(max_age="2d")).fate == "routed"
+    old = record(shipped("2026-11-10T11:00:00Z"), timestamp_ms=record_ms)
+    assert verdict(old, settings(max_age="2d")).reason is Reason.TOO_OLD
 
 
 @pytest.mark.parametrize("time", ["2026-11-18T11:00:00", "yesterday", 0])

@@ -6,9 +6,18 @@ from datetime import UTC, datetime
 
 import pytest
 
+from consumer.events.routing.rules import RouteRule
 from consumer.events.times import milliseconds
 from schemas.pending_action import FromOrder
-from tests.unit.events.routing.cases import OCCURRED_MS, PARCEL_SENT, RECORD_MS, Record, parcel, routed
+from tests.unit.events.routing.cases import (
+    OCCURRED_MS,
+    PARCEL_ROUTE,
+    PARCEL_SENT,
+    RECORD_MS,
+    Record,
+    parcel,
+    routed,
+)
 
 
 @pytest.mark.parametrize("moment", ["2025-11-03T09:30:00Z", "2025-11-03T10:30:00.0009+01:00", OCCURRED_MS])
@@ -45,6 +54,26 @@ def test_a_time_that_only_measures_stops_no_mail(moment: object, event_time: str
 def test_an_event_without_a_time_has_its_records_and_nothing_is_counted() -> None:
     result = parcel({**PARCEL_SENT, "at": None}, event_time="at")
     assert (result.event_time_ms, result.dropped) == (RECORD_MS, ())
+
+
+NO_TIMES_OF_A_RECORD = (-1, 0, RECORD_MS // 1000, RECORD_MS * 1000, 2**63 - 1)
+"""A producer that set none, a clock that was never set, seconds, microseconds, and Java's largest number."""
+
+
+@pytest.mark.parametrize("record_ms", NO_TIMES_OF_A_RECORD)
+@pytest.mark.parametrize("max_age", ["off", "2d"])
+def test_a_time_of_a_record_that_cannot_be_meant_says_nothing_against_the_events_own(
+    record_ms: int, max_age: str
+) -> None:
+    event = {**PARCEL_SENT, "occurredAt": "2025-11-03T09:30:00Z"}
+    route = RouteRule.model_validate({**PARCEL_ROUTE.model_dump(), "max_age": max_age})
+    result = routed(event, Record(timestamp_ms=record_ms), parcel=route)
+    assert (result.event_time_ms, result.dropped) == (OCCURRED_MS, ())
+
+
+@pytest.mark.parametrize("record_ms", NO_TIMES_OF_A_RECORD)
+def test_it_is_no_time_of_an_event_either(record_ms: int) -> None:
+    assert routed({"type": "order.shipped", "orderId": "1"}, Record(timestamp_ms=record_ms)).event_time_ms == 0
 
 
 def test_without_any_time_the_event_time_is_zero() -> None:

@@ -7,23 +7,32 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_CREATE_TIME,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    Message,
+    TopicPartition,
+)
 
 from consumer.core.ownership import Assignment
 from consumer.kafka.facts import ClientError, Fact, Failed, Read
-from consumer.kafka.source.membership import MAX_BATCH_BYTES, MAX_RECORDS, Membership
+from consumer.kafka.source.membership import MAX_BATCH_BYTES, MAX_RECORDS, Membership, event_of
 
 AT = ("orders", 0)
 CONFIRMED = ClientError("confirmed")  # stands for the look whether the source is still the same
 
 
-def record(offset: int, error: int | None = None, *, value: bytes = b"{}") -> Message:
+def record(
+    offset: int, error: int | None = None, *, value: bytes = b"{}", timestamp: tuple[int, int] = (0, 0)
+) -> Message:
     said = {
         "topic": AT[0],
         "partition": AT[1],
         "offset": offset,
         "error": None if error is None else KafkaError(error),
-        "timestamp": (0, 0),
+        "timestamp": timestamp,
         "key": None,
         "value": value,
         "headers": None,
@@ -81,6 +90,18 @@ def polled(membership: Membership, fake: FakeConsumer, *records: Message) -> Seq
     fake.records = list(records)
     reads: list[Read] = membership.poll(cast("Consumer", fake))
     return [([each.offset for each in read.events], read.next_offset) for read in reads]
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "found"),
+    [
+        ((TIMESTAMP_CREATE_TIME, 1_762_162_200_000), 1_762_162_200_000),
+        ((TIMESTAMP_CREATE_TIME, -1), None),  # Kafka's own for "none", which a broker takes
+        ((TIMESTAMP_NOT_AVAILABLE, 0), None),
+    ],
+)
+def test_a_record_whose_producer_set_no_time_has_none(timestamp: tuple[int, int], found: int | None) -> None:
+    assert event_of(record(3, timestamp=timestamp), AT, 3).timestamp_ms == found
 
 
 def test_the_end_of_a_partition_is_where_it_continues_whatever_lies_before_it() -> None:
