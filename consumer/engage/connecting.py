@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import certifi
@@ -126,8 +127,12 @@ async def _secured(sock: socket.socket, to: Destination) -> Connection:
     return connection
 
 
+@cache
 def ssl_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Verify against certifi's authorities, or only against the given file's. TLS 1.2 is Engage's minimum."""
+    """Verify against certifi's authorities, or only against the given file's. TLS 1.2 is Engage's minimum.
+
+    One for all connections: certifi's authorities take 0.7 MB and 20 ms, and a relay may have 2,000 connections.
+    """
     context = ssl.create_default_context(cafile=ca_file or certifi.where())
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context

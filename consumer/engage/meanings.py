@@ -106,11 +106,12 @@ class Meanings:
         if isinstance(answer, Failure) and _says_enough(answer.status):
             answer = Response(answer.status or 0, b"")
         outcome = self.of_action(answer)
-        if isinstance(answer, Response) and isinstance(outcome, Accepted):
-            job = json_object(answer.body) or {}
-            return _job_failure(job, answer) or DocumentTaken(scalar(job, "jobId"))
-        if isinstance(answer, Response) and isinstance(outcome, StaleTag):  # of an order it is no word about a tag
-            return Rejected(404, "Engage answered 404", errors_in(answer))
+        said = answer if isinstance(answer, Response) else Response(0, b"")
+        if isinstance(outcome, Accepted):
+            job = json_object(said.body) or {}
+            return _job_failure(job, said) or DocumentTaken(scalar(job, "jobId"))
+        if isinstance(outcome, StaleTag):  # a 404 to the POST of an order is no word about a tag
+            return Rejected(404, "Engage answered 404", errors_in(said))
         return outcome
 
     def of_action(self, answer: Response | Failure | Unauthorized) -> ActionOutcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -65,6 +66,20 @@ def black_hole() -> Iterator[int]:
 
 def address(port: int) -> tuple[int, int, int, str, tuple[str, int]]:
     return socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port)
+
+
+def test_the_authorities_are_loaded_once_however_many_connections_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[ssl.SSLContext] = []
+    load = ssl.create_default_context
+
+    def counted(**given: Any) -> ssl.SSLContext:
+        made.append(load(**given))
+        return made[-1]
+
+    monkeypatch.setattr(ssl, "create_default_context", counted)
+    for number in range(20):
+        HttpEngine(origin=Origin(f"https://tenant-{number}.example"), timeout_s=1.0)
+    assert len(made) <= 1  # each takes 0.7 MB: a relay may have 2,000 connections
 
 
 async def test_an_address_that_swallows_packets_costs_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
