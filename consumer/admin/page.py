@@ -41,8 +41,8 @@ _STATE_WORDS = {
     "paused": "on hold: a person paused it",
 }
 
-_STYLE = Path(__file__).with_suffix(".css").read_text()
-_SCRIPT = Path(__file__).with_suffix(".js").read_text()
+_STYLE = Path(__file__).with_suffix(".css").read_text("utf-8")
+_SCRIPT = Path(__file__).with_suffix(".js").read_text("utf-8")
 _ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
     "%3Ccircle cx='8' cy='8' r='7' fill='%231a6c8c'/%3E"

@@ -66,7 +66,7 @@ def folders_below(folder: Path) -> list[Path]:
 
 def differences(folder: Path) -> Iterator[Difference]:
     """Compare what would become of a folder's events with what is expected. Raises OSError, yaml.YAMLError."""
-    expected: object = yaml.safe_load((folder / EXPECTED).read_text())
+    expected: object = yaml.safe_load((folder / EXPECTED).read_text("utf-8"))
     refused = expected.get("refused") if isinstance(expected, dict) else None
     try:
         settings = _settings(folder)

@@ -28,6 +28,7 @@ from consumer.events.formats.formats import Named, Reader
 from consumer.events.formats.values import TooDeepError, as_json
 
 COMPILE_S = 30.0
+_IN_MEMORY = "/dev/shm"  # noqa: S108 - a folder of its own is made in it. Each container has it, and may write to it
 _FILE = "the-schema-itself.proto"
 # Where the files lie that schemas import and no registry has: google/protobuf, google/type.
 _INCLUDED = (Path(grpc_tools.__file__).parent / "_proto", Path(latlng_pb2.__file__).parents[2])
@@ -73,14 +74,14 @@ def compiled(schema: Schema, references: Mapping[str, Schema]) -> FileDescriptor
 
     Registries could do it, too (`?format=serialized`), but not all of them.
     """
-    with TemporaryDirectory() as folder:
+    with _folder() as folder:
         root, result = Path(folder, "schemas"), Path(folder, "compiled")
         for name, each in {**references, _FILE: schema}.items():
             target = (root / name).resolve()
             if not target.is_relative_to(root.resolve()):
                 raise ValueError("an import leads out of its folder")
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(each.schema_str or "")
+            target.write_text(each.schema_str or "", encoding="utf-8")
         paths = [f"-I{each}" for each in (root, *_INCLUDED)]
         command = [sys.executable, "-m", "grpc_tools.protoc", *paths, f"-o{result}", "--include_imports", _FILE]
         done = subprocess.run(command, capture_output=True, timeout=COMPILE_S, check=False)  # noqa: S603 - fixed words
@@ -91,6 +92,14 @@ def compiled(schema: Schema, references: Mapping[str, Schema]) -> FileDescriptor
     for file in files.file:  # each after those that it imports
         pool.Add(file)
     return pool.FindFileByName(_FILE)
+
+
+def _folder() -> TemporaryDirectory[str]:
+    """Return a folder that is gone afterwards. In a pod whose root file system is read-only, it is in memory."""
+    try:
+        return TemporaryDirectory()
+    except FileNotFoundError:  # no folder is there for it
+        return TemporaryDirectory(dir=_IN_MEMORY)
 
 
 def _message(file: FileDescriptor, indexes: Sequence[int]) -> Descriptor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +34,19 @@ def test_every_client_gets_a_secret_that_is_in_a_file(made: Callable[[Properties
 
     file.write_text("rotated-of-kafka")
     assert made({"sasl.password.file": str(file)})["sasl.password"] == "rotated-of-kafka"
+
+
+def test_a_secret_is_utf_8_whatever_the_systems_locale_is(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("p\u00e4ssword\n", "utf-8")
+    program = f"""
+from consumer.kafka import clients
+print(ascii(clients.base({{"sasl.password.file": {str(file)!r}}})["sasl.password"]))"""
+    environ = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+    said = subprocess.check_output([sys.executable, "-c", program], env=environ)
+
+    assert said.strip() == rb"'p\xe4ssword'"
 
 
 def test_a_secret_that_is_written_wins_over_one_in_a_file(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -216,6 +217,18 @@ def test_bytes_that_are_not_what_the_schema_says_are_no_event(
 ) -> None:
     event = event_of(reader(registry, schema), framed(schema, value))
     assert isinstance(event, Undecodable) or (schema, value) == (3, b"\x00")
+
+
+def test_a_protobuf_schema_is_compiled_where_the_root_file_system_is_read_only(
+    registry: TestRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    fetched = asking(registry).fetch("3")
+    file = compiled(fetched.schema, {"address.proto": fetched.references["address", 4]})
+    assert file.message_types_by_name["Order"].name == "Order"
 
 
 def test_what_protobufs_json_has_no_form_for_stops_no_event(registry: TestRegistry) -> None:
