@@ -13,6 +13,8 @@ Rules:
     several in a row, of more than one action. After a half-open probe was answered 403, the next probe is for another
     action. Where only one is left, and all its probes were answered 403, the suspension ends: it waits by itself, and
     its deadline ends it.
+ 6. A 429 or 408 may be one action's alone, too. Where an action got several, and others were served between them, the
+    next ones say nothing against the connection: it neither slows down nor stops for them.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ COOLDOWNS_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 THROTTLED_COOLDOWN_S = 1.0  # after a 429 that does not say how long
 MAX_RETRY_AFTER_S = 300.0  # a longer Retry-After is cut to this; then a half-open probe is sent
 FORBIDDEN_IN_A_ROW = 3  # of at least two actions: then it is the key that is refused
+THROTTLED_ALONE = 3  # of one action, while others are served: the next ones are its own
+MAX_THROTTLED = 1000  # actions for which that is remembered
 SUSPENDED_PROBE_S = 60.0  # a refused key is tried again this often (a new key: at once)
 TIMER_S = 0.002  # how late the event loop's timers are, at the most, when all is well
 MIN_FACTOR = 0.02
@@ -104,6 +108,8 @@ class Pace:
         self._probe_in_flight = False
         self._forbidden: list[Hashable] = []  # the actions of the last 403s in a row, FORBIDDEN_IN_A_ROW at the most
         self._not_next: tuple[Hashable, float] = (None, -math.inf)
+        self._served = 0
+        self._throttled: dict[Hashable, tuple[int, int]] = {}  # by action: how often, and `_served` at the last time
         self.suspended = False
         self.requests = 0
         """How many were allowed so far."""
@@ -162,6 +168,8 @@ class Pace:
         if not was_asked(outcome):
             return
         match outcome:
+            case Throttled() if self._is_throttled_alone(about):
+                return
             case Throttled(retry_after):
                 self._shrink(now)
                 self._cool_down(now + (THROTTLED_COOLDOWN_S if retry_after is None else retry_after))
@@ -185,6 +193,8 @@ class Pace:
             case InDoubt(_, retry_after):
                 self._failed(now, retry_after)
             case _:
+                self._served += 1
+                self._throttled.pop(about, None)
                 self._failures = self._cooldowns = 0
                 self._forbidden = []
                 self._half_open = self.suspended = False
@@ -197,6 +207,17 @@ class Pace:
     def key_changed(self) -> None:
         """Try again at once: the connection's key is another one now."""
         self._suspended_probe_at = -math.inf
+
+    def _is_throttled_alone(self, about: Hashable | None) -> bool:
+        """Note a 429 or 408. Returns whether it is this action's own (rule 6)."""
+        if about is None:
+            return False
+        times, served = self._throttled.pop(about, (0, self._served - 1))
+        if len(self._throttled) >= MAX_THROTTLED:
+            del self._throttled[next(iter(self._throttled))]
+        times += self._served > served
+        self._throttled[about] = times, self._served
+        return times > THROTTLED_ALONE
 
     def _suspend(self, now: float) -> None:
         self.suspended = self._half_open = True

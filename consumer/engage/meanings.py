@@ -172,17 +172,20 @@ class Meanings:
         return Unavailable(f"Engage answered {answer.status}", self._retry_after_s(answer), answer.status != 503)
 
     def _retry_after_s(self, answer: Response) -> float | None:
-        """Read Retry-After: seconds or a date (RFC 9110, 10.2.3), cut; None where it is neither, or past."""
+        """Read Retry-After: seconds or a date (RFC 9110, 10.2.3), cut; None where it is neither, or past, or 0.
+
+        0 names no time to wait: taken for one, the same request would be made again at once, and again.
+        """
         value = answer.retry_after
         if value is None:
             return None
         if _SECONDS.fullmatch(value):
-            return min(float(value), MAX_RETRY_AFTER_S)
+            return min(float(value), MAX_RETRY_AFTER_S) or None
         try:
             seconds = _utc(parsedate_to_datetime(value)).timestamp() - self._now()
         except (ValueError, OverflowError):
             return None
-        return min(seconds, MAX_RETRY_AFTER_S) if seconds >= 0 else None
+        return min(seconds, MAX_RETRY_AFTER_S) if seconds > 0 else None
 
 
 def _says_enough(status: int | None) -> bool:

@@ -288,7 +288,7 @@ async def test_an_action_that_is_no_json_is_rejected_unsent() -> None:
 @pytest.mark.parametrize(
     ("retry_after", "seconds"),
     [
-        ("0", 0.0),
+        ("0", None),
         ("120", 120.0),
         ("1.5", 1.5),
         ("86400", MAX_RETRY_AFTER_S),

@@ -184,8 +184,7 @@ class Answers:
             entry.over_at = now + self._policy.processing_s
         if failure.own is not None and entry.failed >= MIN_TRIES and self._waits.overran(entry, now):
             return self._too_late(entry, now, failure.own, failure.reason)
-        wait_s = self._waits.retry_after_or_backoff_s(failure.retry_after_s, entry.failed)
-        self._agenda.wait(entry, State.WAITING, max(now + wait_s, entry.over_at))
+        self._agenda.wait(entry, State.WAITING, max(now + self._wait_s(failure, entry.failed), entry.over_at))
         return []
 
     # -- to an action ---------------------------------------------------------------------------------------------
@@ -237,9 +236,13 @@ class Answers:
         if failure.own is not None and entry.sends >= MIN_TRIES and self._waits.overran(entry, now):
             return self._too_late(entry, now, failure.own, failure.reason)
         _forget_order(entry)
-        wait_s = self._waits.retry_after_or_backoff_s(failure.retry_after_s, entry.failed_sends)
-        self._agenda.wait(entry, State.HOLDING, now + wait_s)
+        self._agenda.wait(entry, State.HOLDING, now + self._wait_s(failure, entry.failed_sends))
         return [] if entry.doubt else [entry.record()]
+
+    def _wait_s(self, failure: _Failure, failures: int) -> float:
+        if failure.is_suspended:
+            return SUSPENDED_WAIT_S
+        return self._waits.retry_after_or_backoff_s(failure.retry_after_s, failures)
 
     def _not_sent(self, entry: Entry, outcome: Withdrawn | OrderExists) -> list[Effect]:
         """Put back what was not sent. It may have learnt that the order exists, which it then replaces."""
@@ -280,19 +283,20 @@ _NO_SERVICE = (Throttled, Unavailable, InDoubt, Unauthorized, Forbidden)
 class _Failure:
     """A call that failed. `own` says why the failure is the action's own; None where it is not (rule 6).
 
-    `may_be_processed`: see Unavailable.
+    `may_be_processed`: see Unavailable. `is_suspended`: the key was refused, so its connection decides.
     """
 
     retry_after_s: float | None
     own: str | None
     reason: Reason = Reason.DEADLINE
     may_be_processed: bool = False
+    is_suspended: bool = False
 
 
 def _failure(outcome: Unauthorized | Forbidden | Throttled | Unavailable, elsewhere: bool) -> _Failure:
     match outcome:
         case Unauthorized():
-            return _Failure(SUSPENDED_WAIT_S, None)
+            return _Failure(None, None, is_suspended=True)
         case Forbidden():
             return _Failure(None, "Engage answered 403", Reason.FORBIDDEN)
         case Throttled(retry_after_s, answered):

@@ -9,6 +9,7 @@ from consumer.core.ledger.entries import Entry
 from consumer.core.ledger.paused import Paused
 from consumer.core.pacing import PollSchedule, spread
 
+TOLD_TRIES = 2  # waits that Engage named, one after the other, before they grow
 CONTACT_WAITS_S = (10.0, 30.0, 60.0, 120.0)  # contacts are synchronised apart from orders, mostly within a minute
 
 
@@ -89,8 +90,14 @@ class Waits:
         return self._schedule.backoff(failures, self._jitter())
 
     def retry_after_or_backoff_s(self, retry_after_s: float | None, failures: int) -> float:
-        """Return how long to wait after a failure: as long as Engage said, where it did."""
-        return self.backoff_s(failures) if retry_after_s is None else retry_after_s
+        """Return how long to wait after a failure: as long as Engage said, where it did.
+
+        Where that did not help TOLD_TRIES times, the waits grow all the same: an action that is told to come back in a
+        second, for ever, would take its connection's requests from all others.
+        """
+        if retry_after_s is None:
+            return self.backoff_s(failures)
+        return retry_after_s if failures <= TOLD_TRIES else max(retry_after_s, self.backoff_s(failures - TOLD_TRIES))
 
     def in_doubt_s(self, entry: Entry, now: float) -> float:
         """Return how long an action in doubt waits. Each send may cause a duplicate, so its waits keep doubling."""

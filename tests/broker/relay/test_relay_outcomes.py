@@ -15,7 +15,10 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 from consumer.core.ledger.answers import MIN_TRIES
+from consumer.core.pacing import BACKOFF_S
 from consumer.events.routing.canonical import BUILT_IN_ROUTES
 from schemas.dead_letter import Reason
 from tests.support.books import Books
@@ -245,6 +248,30 @@ def test_one_action_that_is_forbidden_stops_no_other_and_ends_at_the_deadline(
         assert dead_letter.why.sends >= MIN_TRIES
         assert len(engage.actions()) == len(orders) + dead_letter.why.sends
         figures(refused=1, sent_times=dead_letter.why.sends, accepted_beside_it=len(orders), connection_suspended=0)
+
+
+@pytest.mark.parametrize(("status", "retry_after"), [(429, "0"), (429, "1"), (408, "0")])
+def test_one_action_that_is_told_to_come_back_soon_for_ever_stops_no_other(
+    sandboxes: SandboxFactory, figures: Figures, status: int, retry_after: str
+) -> None:
+    sandbox = sandboxes()
+    poison, orders = order_id("poison"), [order_id(number) for number in range(20)]
+    replies = Answers(actions=(Reply(202),))
+
+    def soon(asked: Asked) -> Reply:
+        is_its_action = asked.path == f"/api/v3/orders/{poison}/action"
+        return Reply(status, headers={"retry-after": retry_after}) if is_its_action else replies(asked)
+
+    paths = {f"/api/v3/orders/{order}/action" for order in orders}
+    patient = replace(QUICK, schedule=replace(QUICK.schedule, backoff_s=BACKOFF_S))
+    with ScriptedEngage(soon) as engage, RelayThread(sandbox, engage.url, policy=patient, requests_per_second=50):
+        publish(sandbox, [(poison, event(poison))])
+        until(engage.actions, "it is told so for the first time")
+        publish(sandbox, [(order, event(order)) for order in orders])
+        until(lambda: {each.path for each in engage.actions()} >= paths, "the others are accepted")
+        sent = len(engage.actions()) - len(orders)
+        assert sent <= 4
+        figures(sent_times=sent, accepted_beside_it=len(orders))
 
 
 def test_a_stale_tag_is_replaced_by_the_newest_and_the_action_accepted_once(sandboxes: SandboxFactory) -> None:

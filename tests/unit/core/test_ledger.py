@@ -551,6 +551,18 @@ def test_poll_throttled_waits_as_told_or_longer_each_time() -> None:
     assert driver.asks_next_after() == 30.0
 
 
+@pytest.mark.parametrize("again", [Throttled(1.0), Throttled(1.0, answered=True), Unavailable("503", 1.0)])
+def test_poll_told_to_come_back_soon_again_and_again_waits_longer_all_the_same(
+    again: Throttled | Unavailable,
+) -> None:
+    driver = asking()
+    waits = []
+    for _ in range(6):
+        driver.answer(0, again)
+        waits.append(driver.asks_next_after())
+    assert waits == [1.0, 1.0, 10.0, 30.0, 60.0, 300.0]
+
+
 def test_poll_failures_in_a_row_wait_as_engage_asks_for() -> None:
     driver = asking()
     waits = []

@@ -26,7 +26,9 @@ from consumer.core.pacing import (
     COOLDOWNS_S,
     FAILURES_IN_A_ROW,
     MAX_RETRY_AFTER_S,
+    MAX_THROTTLED,
     SUSPENDED_PROBE_S,
+    THROTTLED_ALONE,
     Pace,
     PollSchedule,
 )
@@ -410,6 +412,46 @@ def test_the_probe_after_failures_is_not_the_forbidden_one_again() -> None:
     assert not pace.suspended
     assert pace.next_at(T0 + 2) <= T0 + 2
     assert pace.not_as_probe(T0 + 2) == "poison"
+
+
+# -- 429 to one action ----------------------------------------------------------------------------------------------
+
+
+def test_one_action_that_is_throttled_again_and_again_stops_the_others_a_few_times_only() -> None:
+    pace, now = pace_of(50), T0
+    for _ in range(THROTTLED_ALONE):
+        pace.answered(Throttled(5.0), now, "poison")
+        assert pace.next_at(now) == now + 5
+        now += 6
+        pace.answered(Accepted(), now, "another")
+    before = pace.rate(now)
+    pace.answered(Throttled(5.0), now, "poison")
+    assert pace.rate(now) == before
+    assert pace.next_at(now) <= now
+
+
+def test_where_nobody_was_served_between_them_it_is_the_connection_that_is_throttled() -> None:
+    pace, now = pace_of(50), T0
+    for _ in range(2 * THROTTLED_ALONE):
+        pace.answered(Throttled(5.0), now, "a")
+        assert pace.next_at(now) == now + 5
+        now += 6
+
+
+def test_an_action_that_was_served_in_between_is_throttled_with_its_connection() -> None:
+    pace, now = pace_of(50), T0
+    for _ in range(2 * THROTTLED_ALONE):
+        pace.answered(Throttled(5.0), now, "a")
+        assert pace.next_at(now) == now + 5
+        now += 6
+        pace.answered(Accepted(), now, "a")
+
+
+def test_only_so_many_throttled_actions_are_remembered() -> None:
+    pace = pace_of(50)
+    for number in range(2 * MAX_THROTTLED):
+        pace.answered(Throttled(), T0, number)
+    assert len(pace._throttled) == MAX_THROTTLED
 
 
 # -- Retry-After ----------------------------------------------------------------------------------------------------
