@@ -70,6 +70,8 @@ MAX_REQUEST_LINE_BYTES = 8 << 10  # the headers have the standard library's limi
 MIN_COMPRESSED_BYTES = 1 << 10  # a scrape of 60 KB takes 6 KB, and 2 ms
 CHECK_S = 0.5  # how often connections that are too old are looked for, and the end of the server
 
+NOT_TAKEN_S = 0.1  # until a connection is tried again that could not be taken
+
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -327,6 +329,14 @@ class _Server(ThreadingMixIn, TCPServer):
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         self.address_family = family
         super().__init__((str(address[0]), port), _Connection)  # not its port: it wraps one that is too large
+
+    def get_request(self) -> Any:
+        """Take a connection. Where no descriptor is left it cannot be taken, and is still there a little later."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(NOT_TAKEN_S)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if len(self._open) >= MAX_CONNECTIONS and (oldest := next(iter(self._open.copy()), None)) is not None:

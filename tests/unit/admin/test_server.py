@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import http.client
 import json
 import socket
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from socketserver import TCPServer
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Metric
@@ -359,6 +362,26 @@ def test_the_oldest_connection_makes_room_for_a_new_one(process: Process, monkey
         for client in (second, third):
             client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
             assert remaining(client).endswith(b"ok\n")
+
+
+def test_without_a_free_descriptor_it_does_not_ask_for_one_without_pause(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+    take = TCPServer.get_request
+
+    def none_is_free(_: TCPServer) -> tuple[socket.socket, object]:
+        nonlocal tries
+        tries += 1
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(TCPServer, "get_request", none_is_free)
+    with process.connect() as client:
+        time.sleep(0.5)
+        assert 0 < tries <= 6
+        monkeypatch.setattr(TCPServer, "get_request", take)
+        client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert b"200" in remaining(client)
 
 
 def test_a_slow_client_is_cut_off_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
