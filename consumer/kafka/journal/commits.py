@@ -94,7 +94,8 @@ class Commits:
             state.mark.apply(batch.written, batch.end, {write.key for write in of_batch})
             state.next_offset, state.end, state.recreated = batch.next_offset, batch.end, False
             state.silent, state.outdone, state.refusals, state.committed_at = 0, 0, 0, self._clock()
-            state.letters_silent = 0 if batch.dead_letters else state.letters_silent
+            if batch.dead_letters:
+                state.letters_silent, state.takes_no_letters = 0, False
         seconds = self._clock() - started
         self._size.committed(sum(map(size_of, writes)), seconds)
         self._report(

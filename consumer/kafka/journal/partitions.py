@@ -29,6 +29,7 @@ class PartitionState:
     silent: int = 0  # how often the broker took nothing of it, since then: it is a suspect then
     outdone: int = 0  # how often of these it took records of others long before the end
     letters_silent: int = 0  # how often it took none of its dead letters
+    takes_no_letters: bool = False  # so often that the delay topic keeps them; until it takes one
     refusals: int = 0  # how often it was refused while others were served, since then
     committed_at: float = -math.inf
     too_large: set[bytes | None] = field(default_factory=set)  # keys that were dead-lettered for their record's size
@@ -81,6 +82,11 @@ class Partitions:
         if gone:
             self._report(Dropped(gone))
         return kept
+
+    def take_no_letters(self, assignments: Collection[Assignment]) -> None:
+        """Note that these take none of their dead letters, until they take one."""
+        for assignment in assignments:
+            self.states[assignment].takes_no_letters = True
 
     def give_up(self, assignment: Assignment, why: str) -> None:
         """Give one partition up. It is restored, and begins again."""

@@ -195,14 +195,18 @@ class Refusals:
         for state in states:
             state.letters_silent += bool(letters)
         others = [write for write in writes if write.assignment not in silent]
-        if others:
+        is_known = bool(letters) and all(state.takes_no_letters for state in states)
+        if is_known or others:
             if not error.others_taken and not self._others_are_served(silent):
                 return None
+            if is_known:
+                return [self._kept.kept(writes, letters, str(error))]
             return [others, [write for write in writes if write.assignment in silent]]
         parts: list[list[Write]] | None = None
         if letters:
             if min(state.letters_silent for state in states) >= SILENT and self._others_are_served(silent):
                 parts = [self._kept.kept(writes, letters, str(error))]
+                self._partitions.take_no_letters(silent)
         else:
             if not error.outdone and self._others_are_served(silent):
                 for state in states:
@@ -212,6 +216,17 @@ class Refusals:
         if parts is None and len(silent) > 1 and min(each.silent + each.letters_silent for each in states) >= SILENT:
             return [[write for write in writes if write.assignment == each] for each in silent]  # one holds up others
         return parts
+
+    def without_silent_letters(self, writes: list[Write]) -> list[Write]:
+        """Keep dead letters at once whose partition took none again and again; those that were kept before may try it.
+
+        Each try is the time of a transaction, for which all others wait.
+        """
+        silent = {each for each, state in self._partitions.states.items() if state.takes_no_letters}
+        if not silent:  # nearly always
+            return writes
+        refused = [w for w in writes if isinstance(w, DeadLetter) and not w.is_kept and w.assignment in silent]
+        return self._kept.kept(writes, refused, "its partition takes no dead letters at present") if refused else writes
 
     def _count_silence(self, error: OverranError) -> None:
         """Count for each partition whether the delay topic took nothing of it, also of those that were only asked."""

@@ -184,7 +184,7 @@ class Transactions:
             if self._clock() > self.end_at:
                 self._report(Dropped([*writes, *chain(*parts)]))
                 break
-            writes = self._kept.without_hopeless(writes)
+            writes = self._refusals.without_silent_letters(self._kept.without_hopeless(writes))
             if not writes or self._put_off(writes, parts):
                 continue
             try:

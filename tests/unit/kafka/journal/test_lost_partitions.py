@@ -15,13 +15,16 @@ from unittest.mock import Mock
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from consumer.core.ownership import Assignment
-from consumer.kafka.facts import Committed, Dropped, Fact, GivenUp
+from consumer.kafka.facts import Committed, DeadLetterRefused, Dropped, Fact, GivenUp
 from consumer.kafka.journal.transactions import TRANSACTION_S, Transactions
-from consumer.kafka.journal.writes import Begin, Position, Put
+from consumer.kafka.journal.writes import Begin, DeadLetter, Position, Put, Write
+from consumer.kafka.records.dead_letters import DeadLetterRecord
 from consumer.kafka.topics.topics import RelayTopics
+from schemas.dead_letter import Reason
 from schemas.pending_action import SourceIdentity
 from tests.unit.kafka.journal.tried_transactions import owned
 
+LETTERS = "dead-letters"
 ALL = [Assignment("orders", number, 1) for number in range(9)]
 LOST = [ALL[1], ALL[4], ALL[7]]
 OTHERS = [each for each in ALL if each not in LOST]
@@ -37,19 +40,21 @@ class Broker:
 
     now: float = 0.0
     lost: set[int] = field(default_factory=set)
+    letters_lost: set[int] = field(default_factory=set)  # of the dead-letter topic
     takes_s: dict[int, float] = field(default_factory=dict)
     takes_later_s: dict[int, float] | None = None  # from the second transaction on
     back_at: dict[int, float] = field(default_factory=dict)  # of what is lost
     blocked: set[int] = field(default_factory=set)  # successors of the transactional.id
     transactions: list[set[int]] = field(default_factory=list)  # the partitions of each
 
-    def is_lost(self, partition: int) -> bool:
-        return partition in self.lost and self.now < self.back_at.get(partition, math.inf)
+    def is_lost(self, topic: str, partition: int) -> bool:
+        lost = self.letters_lost if topic == LETTERS else self.lost
+        return partition in lost and self.now < self.back_at.get(partition, math.inf)
 
 
 @cache
-def message_of(partition: int) -> Message:
-    message = Mock(**{"topic.return_value": "orders.delay", "partition.return_value": partition})
+def message_of(topic: str, partition: int) -> Message:
+    message = Mock(**{"topic.return_value": topic, "partition.return_value": partition})
     message.offset.return_value, message.value.return_value = 1, b""
     return cast("Message", message)
 
@@ -58,7 +63,7 @@ class FakeProducer:
     def __init__(self, broker: Broker, successor: int) -> None:
         self._broker = broker
         self._successor = successor
-        self._waiting: list[tuple[int, float, Callable[[KafkaError | None, Message], None]]] = []
+        self._waiting: list[tuple[str, int, float, Callable[[KafkaError | None, Message], None]]] = []
 
     def init_transactions(self, timeout: float) -> None:
         if self._successor in self._broker.blocked:
@@ -72,23 +77,23 @@ class FakeProducer:
 
     def produce(self, topic: str, value: bytes, key: bytes, partition: int, **options: Any) -> None:
         self._broker.transactions[-1].add(partition)
-        if self._broker.is_lost(partition):
+        if self._broker.is_lost(topic, partition):
             self._broker.blocked.add(self._successor)
-        self._waiting.append((partition, self._broker.now, options["on_delivery"]))
+        self._waiting.append((topic, partition, self._broker.now, options["on_delivery"]))
 
     def flush(self, timeout: float) -> int:
         if self._waiting:
             self._broker.now += timeout
         waiting, self._waiting = self._waiting, []
-        for partition, since, delivered in waiting:
+        for topic, partition, since, delivered in waiting:
             waits_s = self._broker.now - since
-            message = message_of(partition)
-            if not self._broker.is_lost(partition) and waits_s >= self._broker.takes_s.get(partition, 0):
+            message = message_of(topic, partition)
+            if not self._broker.is_lost(topic, partition) and waits_s >= self._broker.takes_s.get(partition, 0):
                 delivered(None, message)
             elif waits_s >= TRANSACTION_S:
                 delivered(KafkaError(KafkaError._MSG_TIMED_OUT), message)
             else:
-                self._waiting.append((partition, since, delivered))
+                self._waiting.append((topic, partition, since, delivered))
         return len(self._waiting)
 
     def send_offsets_to_transaction(self, *_: object) -> None: ...
@@ -120,7 +125,7 @@ class Journal(Transactions):
         self.reported: list[tuple[float, Fact]] = []
         super().__init__(
             FakeClients(broker),
-            topics={"orders": RelayTopics("orders", "orders.delay", "dead-letters", None)},
+            topics={"orders": RelayTopics("orders", "orders.delay", LETTERS, None)},
             identities={"orders": SourceIdentity(group="g", topic="orders")},
             ownership=lambda: owned(ALL),
             clock=lambda: broker.now,
@@ -137,14 +142,15 @@ class Journal(Transactions):
     def given_up(self) -> list[Assignment]:
         return [fact.assignment for _, fact in self.reported if isinstance(fact, GivenUp)]
 
-    def waited_s(self, puts: Collection[Put]) -> float:
+    def waited_s(self, writes: Collection[Write]) -> float:
         """Settle these; return when the last one of those that are not lost was committed."""
         since, seen = self.broker.now, len(self.reported)
-        self.settle(list(puts))
+        puts = {each for each in writes if isinstance(each, Put)}
+        self.settle(list(writes))
         return max(
             at - since
             for at, fact in self.reported[seen:]
-            if isinstance(fact, Committed) and not set(puts).isdisjoint(fact.writes)
+            if isinstance(fact, Committed) and not puts.isdisjoint(fact.writes)
         )
 
 
@@ -234,3 +240,31 @@ def test_where_the_broker_takes_nothing_at_all_no_partition_is_given_up() -> Non
 
     assert not journal.given_up
     assert not [fact for _, fact in journal.reported if isinstance(fact, Dropped)]
+
+
+def letter(assignment: Assignment, offset: int) -> DeadLetter:
+    record = DeadLetterRecord(b"k", b"{no json", [])
+    return DeadLetter(
+        assignment=assignment, record=record, reason=Reason.UNDECODABLE, offset=offset, next_offset=offset + 1
+    )
+
+
+def test_where_a_dead_letter_partition_is_lost_no_new_dead_letter_holds_up_the_others() -> None:
+    journal = Journal(Broker(letters_lost={1}))
+    puts = [[put(each, offset) for each in OTHERS] for offset in range(4)]
+
+    first_s = journal.waited_s([letter(ALL[1], 0), *puts[0]])
+    another_s = journal.waited_s([letter(ALL[1], 1), *puts[1]])
+    (kept, _) = (fact.write for _, fact in journal.reported if isinstance(fact, DeadLetterRefused))
+    retry_s = journal.waited_s([kept, *puts[2]])
+
+    assert first_s < 2 * TRANSACTION_S + 10
+    assert another_s < 1
+    assert retry_s < TRANSACTION_S + 5
+    assert journal.given_up == []
+
+    journal.broker.letters_lost.clear()
+    journal.settle([kept])
+    assert journal.waited_s([letter(ALL[1], 2), *puts[3]]) < 1
+    letters = [each for _, fact in journal.reported if isinstance(fact, Committed) for each in fact.writes]
+    assert [each.offset for each in letters if isinstance(each, DeadLetter)] == [0, 2]
