@@ -8,17 +8,18 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-GENERATORS := tools.schemas tools.configuration_reference tools.cookbook tools.dashboard tools.chart_values \
-              tools.log_reference tools.version
 PYTEST := $(BIN)/python -m pytest --dist worksteal --maxprocesses 4 --numprocesses
 # A test with a broker mostly waits: one more worker than there are cores (but not more than 4) keeps them busy.
-WORKERS := $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
+CORES := $(shell nproc 2>/dev/null || echo 2)
+WORKERS := $(shell echo $$(( $(CORES) + 1 )))
 # Of the long forms of the chaos tests: what time and number add most to.
 LONG_FORMS := join_and_leave_every_second or arrive_late_at_random
 # What the schedules beside them say; the end of it is shown behind everything else.
 SCHEDULES := build/schedules-from
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Where it is set, as in many containers, each worker of pytest and each relay that a test starts compiles all modules.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -34,7 +35,7 @@ demo: $(READY) ## Watch the relay work with a built-in Kafka and a simulated Eng
 check: lint types unit ## Before each commit, within a minute: lint, types, unit and contract tests
 
 unit: $(READY) ## Run the quick tests: unit and contract (ARGS="-k ledger" for some)
-	@$(PYTEST) $(WORKERS) -m "not slow" tests/unit tests/contract $(ARGS)
+	@$(PYTEST) $(CORES) -m "not slow" --quick tests/unit tests/contract $(ARGS)
 
 test: $(READY) ## Run every test but the longest, within 15 minutes (ARGS="-k ledger" for some)
 	@$(PYTEST) $(WORKERS) -m "not long" --durations 40 --durations-min 5 $(ARGS)
@@ -68,7 +69,7 @@ lint: $(READY) ## Check style, format and that what is generated is current
 	@$(BIN)/lint-imports --no-logo --no-cache
 	@$(BIN)/deptry consumer schemas
 	@$(BIN)/deptry tests tools benchmarks --ignore DEP002,DEP004
-	@for each in $(GENERATORS); do $(BIN)/python -m $$each --check || exit 1; done
+	@$(BIN)/python -m tools.generators --check
 
 types: $(READY) ## Check types (mypy --strict)
 	@$(BIN)/python -m mypy $(ARGS)
@@ -106,7 +107,7 @@ lock: $(READY) ## Pin the dependencies of pyproject.toml (ARGS=--upgrade for the
 	lock --group=dev --constraints=requirements.lock --output-file=requirements-dev.lock
 
 generated: $(READY) ## Write what is generated: schemas, references (configuration, chart values, log lines), the cookbook, the dashboard
-	@for each in $(GENERATORS); do $(BIN)/python -m $$each || exit 1; done
+	@$(BIN)/python -m tools.generators
 
 screenshots: $(READY) ## Take the pictures in docs/images again (Debian: apt-get install chromium)
 	@$(BIN)/python -m tools.screenshots
