@@ -416,7 +416,11 @@ ANSWERINGS = st.builds(
     Answering("with a length", frozenset(), reads_first=True, ends="resets"),
     Answering("a cut body", frozenset(), reads_first=True, ends="closes"),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=settings().max_examples * 3 // 2,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 async def test_no_request_hangs_and_none_is_said_not_to_be_sent_that_was(first: Answering, second: Answering) -> None:
     """Two servers' ways in turn, three requests: each has its own number, and the server keeps all bytes that came."""
     turns = [first, second]

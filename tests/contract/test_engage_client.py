@@ -878,7 +878,7 @@ async def test_an_id_that_is_no_single_segment_is_never_sent(raw_id: str) -> Non
         assert w.server.requests == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=settings().max_examples * 2 // 5, deadline=None)
 @given(st.text(max_size=40) | st.text("./\\%2eEfF5cC", max_size=12))
 async def test_whatever_the_id_it_is_one_segment_or_is_not_sent(raw_id: str) -> None:
     async with wired(answering(answer(202))) as w:

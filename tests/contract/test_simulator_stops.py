@@ -13,6 +13,7 @@ from consumer.simulator.server import Simulator
 from tests.contract.test_simulator import LOOPS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("permits", range(6))
 def test_who_connects_while_it_stops_is_cut_off(loop: str, permits: int) -> None:

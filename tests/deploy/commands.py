@@ -9,10 +9,12 @@ import typer
 
 from consumer.commands.cli import app
 
+COMMAND_LINE = typer.main.get_command(app)
+
 
 def accept(arguments: list[str]) -> None:
     """Parse a command's arguments as `engage-relay` does, without running it. Raises the parser's own error."""
-    command, remaining = typer.main.get_command(app), list(arguments)
+    command, remaining = COMMAND_LINE, list(arguments)
     while isinstance(command, typer.core.TyperGroup):
         name = remaining.pop(0)
         assert name in command.commands, f"there is no command {name}"

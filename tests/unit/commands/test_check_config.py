@@ -120,6 +120,7 @@ def with_registry(url: str, folder: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variable",
     ["ENGAGE_API_KEY_FILE", "ENGAGE_RELAY__KAFKA__SSL_CA_LOCATION", "ENGAGE_RELAY__KAFKA__SASL_PASSWORD_FILE"],

@@ -79,6 +79,7 @@ def test_brokers_that_do_not_answer_give_code_1_and_one_line() -> None:
     assert result.stderr == "Kafka does not answer at 127.0.0.1:1: connection refused\n"
 
 
+@pytest.mark.slow
 def test_run_ends_the_process_although_a_client_hangs() -> None:
     """A thread that never ends stands for a librdkafka call that never returns."""
     script = """
@@ -111,6 +112,7 @@ def test_keys_and_passwords_known_at_the_start_never_show_in_logs() -> None:
     assert {KEY, "p4ssword-of-kafka"} <= set(logs._secrets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "environment", "is_json"),
     [
@@ -130,6 +132,7 @@ def test_the_logs_are_text_or_json_as_somebody_says(
     assert result.stderr.splitlines()[-1].startswith("{") is is_json
 
 
+@pytest.mark.slow
 def test_the_level_may_be_named_in_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "relay.yaml"
     file.write_text("engage: {connections: {default: {api_key_file: /nowhere}}}\n")

@@ -9,6 +9,8 @@ import pytest
 
 from tests.unit.commands.calling import shell
 
+pytestmark = pytest.mark.slow  # each completion starts the command line once more
+
 
 def completed(line: str, **environment: str) -> list[str]:
     """What bash offers at the end of a line."""

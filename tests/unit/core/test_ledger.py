@@ -399,6 +399,7 @@ def test_the_tag_that_replaced_a_stale_one_is_learnt_for_the_job() -> None:
     assert driver.asked[1].version_tag == "new"
 
 
+@pytest.mark.slow
 def test_only_the_latest_tags_are_remembered() -> None:
     driver = Driver()
     for offset in range(LEARNT_TAGS + 1):
@@ -1701,6 +1702,7 @@ def learning(now: float = 0.0) -> Driver:
     return driver
 
 
+@pytest.mark.slow
 def test_a_connection_learns_when_its_tags_come() -> None:
     driver = learning()
     for offset in range(300):

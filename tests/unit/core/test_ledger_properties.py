@@ -507,6 +507,9 @@ class Relays(RuleBasedStateMachine):
 
 
 Relays.TestCase.settings = settings(
-    max_examples=500, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=5 * settings().max_examples,  # 500; a tenth of it in `make check`
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
 TestRelays = Relays.TestCase

@@ -6,6 +6,7 @@ import tracemalloc
 from collections import Counter
 from hashlib import blake2b
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +58,7 @@ def test_many_added_at_once_are_those_added_one_by_one(before: list[bytes], fact
     assert len(at_once) == 0
 
 
+@pytest.mark.slow
 def test_a_fact_costs_a_tenth_of_a_dicts_entry_and_nothing_once_it_ended() -> None:
     """A connection that hung with 200,000 parked actions took 150 bytes for each."""
     count = 50_000

@@ -59,7 +59,7 @@ def cost(mass: list[float], polls: list[int], price: float) -> float:
     return expected.polls + price * expected.lateness_s
 
 
-@settings(max_examples=40)
+@settings(max_examples=settings().max_examples * 2 // 5)
 @given(MASSES.filter(lambda mass: sum(mass) > 1), st.floats(0.02, 20), st.randoms(use_true_random=False))
 def test_no_other_polls_are_cheaper(mass: list[float], price: float, chance: random.Random) -> None:
     best = cost(mass, list(best_polls(mass, price)), price)
@@ -223,6 +223,7 @@ def test_lateness_is_near_the_least_that_its_requests_allow(scenario: Scenario, 
     assert result.ratio <= ratio
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["always 3 s"], indirect=True)
 def test_what_always_takes_as_long_costs_two_requests_and_a_quarter_second(scenario: Scenario) -> None:
     result = reached(scenario)

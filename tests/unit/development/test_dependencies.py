@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # each test looks at all imports
+
 ROOT = Path(__file__).parents[3]
 DEPTRY = Path(sys.executable).with_name("deptry")
 

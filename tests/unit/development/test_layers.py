@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # each test lints all layers
+
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("consumer", "schemas", "tests", "tools", "benchmarks")
 LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")

@@ -34,12 +34,14 @@ def test_every_call_of_a_log_is_read_with_its_level_and_fields() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_line_without_advice_is_refused(advice: dict[str, str]) -> None:
     del advice["transaction aborted, trying again"]
     with pytest.raises(ValueError, match=r"without advice .'transaction aborted, trying again'"):
         log_reference.table()
 
 
+@pytest.mark.slow
 def test_advice_for_what_nobody_logs_is_refused(advice: dict[str, str]) -> None:
     advice["a line of old"] = "nothing"
     with pytest.raises(ValueError, match=r"not logged .'a line of old'"):

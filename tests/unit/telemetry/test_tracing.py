@@ -515,6 +515,7 @@ def python(program: str, *arguments: str, **environ: str) -> subprocess.Complete
     return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_when_off_nothing_of_opentelemetry_is_imported() -> None:
     program = (
         "import os, sys; from consumer import cli, run; from consumer.config import loading;"
@@ -525,6 +526,7 @@ def test_when_off_nothing_of_opentelemetry_is_imported() -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.slow
 def test_where_the_extra_is_not_installed_the_relay_ends_and_says_what_to_install() -> None:
     program = "import sys; sys.modules['opentelemetry'] = None; from consumer import cli; cli.main()"
     ended = python(program, "run", OTEL_TRACES_EXPORTER="otlp")

@@ -60,6 +60,7 @@ def test_the_latest_row_of_a_key_wins_whenever_the_others_were_forgotten(
     assert of.facts(live) == b"".join(b"%012d" % of.offsets[row] for row in live if of.offsets[row] % 2)
 
 
+@pytest.mark.slow
 def test_rows_that_are_live_no_more_take_no_memory_for_good() -> None:
     """The space between the low-water mark and the end holds a dozen records of each action."""
     of = Rows()
