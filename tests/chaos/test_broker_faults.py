@@ -147,6 +147,7 @@ def test_no_node_is_missed_in_mid_transaction(
     stage.stop_all()
 
 
+@pytest.mark.long
 def test_a_broker_that_is_gone_comes_back_to_all_that_was_pending(
     lone_broker: KafkaBroker, sandboxes: SandboxFactory, stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:

@@ -300,6 +300,7 @@ def at_random(draw: random.Random) -> Callable[[Request], Fault]:
     return judge
 
 
+@pytest.mark.long
 def test_requests_that_arrive_late_at_random_lose_and_double_nothing(
     proxied: Proxied, sandboxes: SandboxFactory, stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:

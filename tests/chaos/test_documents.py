@@ -336,6 +336,7 @@ def test_no_order_goes_back_to_an_older_document(
     assert played.moves.total() > 0
 
 
+@pytest.mark.long
 def test_a_hand_over_waits_for_the_documents_under_way(
     sandboxes: SandboxFactory, tmp_path: Path, scale: Scale, figures: Figures
 ) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.core.pacing import FAILURES_IN_A_ROW
@@ -146,6 +147,7 @@ def rounds_of(storms: tuple[Storm, ...], scale: Scale) -> list[Storm]:
     return [replace(storm, felt=storm.felt * scale.of(1, 6)) for each in rounds for storm in each]
 
 
+@pytest.mark.long
 def test_after_each_storm_it_comes_back_and_only_what_engage_kept_to_itself_is_doubled(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
@@ -175,6 +177,7 @@ def test_after_each_storm_it_comes_back_and_only_what_engage_kept_to_itself_is_d
     stage.stop_all()
 
 
+@pytest.mark.long
 def test_whoever_is_gone_stands_still_or_answers_too_late_is_waited_for(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
@@ -215,6 +218,7 @@ DOUBTFUL = ("error", "html", "reset-before", "reset-after", "close-after", "cut-
 EITHER = (*(f"{fault}=0.02,calls=action" for fault in DOUBTFUL), "unavailable=0.05", "stale=0.05")
 
 
+@pytest.mark.long
 def test_what_may_be_sent_once_only_is_dead_lettered_in_doubt_and_never_accepted_twice(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:
@@ -283,6 +287,7 @@ def ill_fate(order: str, number: object) -> Reason | None:
     return Reason.DEADLINE if share < FAILING + STUCK else None
 
 
+@pytest.mark.long
 def test_jobs_that_fail_or_never_complete_are_dead_lettered_and_nobody_else_waits_for_them(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:

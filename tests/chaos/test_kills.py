@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import pytest
+
 from consumer.relay.connections import slots_of
 from tests.chaos.relay import POINTS
 from tests.chaos.stage import EVENTS, Stage, StageFactory
@@ -89,6 +91,7 @@ def test_instances_are_killed_again_and_again_at_random_and_at_every_named_momen
     )
 
 
+@pytest.mark.long
 def test_a_stop_at_any_named_moment_puts_nothing_in_doubt(stages: StageFactory, figures: Figures) -> None:
     stage = stages(rate_limit=200, engage=LATE, kafka=QUICK)
     for number, point in enumerate(POINTS):

@@ -84,6 +84,7 @@ def served(cluster: KafkaCluster, partitions: int, directory: Path) -> Iterator[
             yield engage, relay, shop
 
 
+@pytest.mark.long
 def test_a_delay_partition_that_is_lost_stops_no_other_one(
     cluster: KafkaCluster, tmp_path: Path, figures: Figures
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_delay_partition_that_is_lost_stops_no_other_one(
         until(lambda: shop.are_served(orders), "it is served, too", 120)
 
 
+@pytest.mark.long
 def test_of_several_delay_partitions_that_are_lost_the_others_stand_still_once(
     cluster: KafkaCluster, tmp_path: Path, figures: Figures
 ) -> None:

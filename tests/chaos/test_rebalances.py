@@ -119,6 +119,7 @@ def test_an_instance_that_wakes_up_after_its_partitions_were_given_away_sends_no
     stage.stop_all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("protocol", [CLASSIC, CONSUMER], ids=["classic", "consumer"])
 def test_instances_that_join_and_leave_every_second_put_nothing_in_doubt(
     stages: StageFactory, scale: Scale, figures: Figures, protocol: Protocol

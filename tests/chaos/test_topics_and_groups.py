@@ -98,6 +98,7 @@ def events_at(stage: Stage) -> dict[tuple[int, int], Event]:
     return found
 
 
+@pytest.mark.long
 def test_a_source_that_grows_under_load_is_read_whole_when_its_other_topics_follow(
     stages: StageFactory, figures: Figures
 ) -> None:
@@ -256,6 +257,7 @@ def test_a_second_group_on_the_delay_topic_sends_nothing(stages: StageFactory, f
     stage.stop_all()
 
 
+@pytest.mark.long
 def test_a_delay_topic_that_is_deleted_under_load_is_written_again_when_it_was_made_again(
     stages: StageFactory, figures: Figures
 ) -> None:
@@ -283,6 +285,7 @@ def test_a_delay_topic_that_is_deleted_under_load_is_written_again_when_it_was_m
     stage.stop_all()
 
 
+@pytest.mark.long
 def test_a_group_whose_offsets_are_gone_continues_from_its_own_positions(
     stages: StageFactory, scale: Scale, figures: Figures
 ) -> None:

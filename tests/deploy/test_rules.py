@@ -68,6 +68,7 @@ def test_the_docs_inhibit_rules_name_alerts_that_there_are_and_labels_that_both_
         assert not sources & targets
 
 
+@pytest.mark.long
 def test_every_alert_fires_where_it_must_and_is_silent_where_it_must() -> None:
     done = promtool("test", "rules", UNIT_TESTS)
     assert done.returncode == 0, done.stdout + done.stderr

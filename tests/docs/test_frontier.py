@@ -7,7 +7,7 @@ import pytest
 from tools import frontier
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_picture_of_the_frontier_is_current() -> None:
     assert frontier.same(frontier.FILE.read_text(), frontier.picture()), "run python -m tools.frontier"
 

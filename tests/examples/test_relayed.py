@@ -40,7 +40,10 @@ def by_order(actions: Iterable[Row], order_id: str) -> dict[object, list[tuple[o
     return dict(grouped)
 
 
-@pytest.mark.parametrize("name", ["01-canonical", "02-own-routes", "03-many-tenants"])
+OTHERS = [pytest.param(each, marks=pytest.mark.long) for each in ("02-own-routes", "03-many-tenants")]
+
+
+@pytest.mark.parametrize("name", ["01-canonical", *OTHERS])
 def test_engage_accepts_what_the_dry_run_foretells(name: str, tmp_path: Path) -> None:
     original = example(name)
     (run,), simulators = original.steps("engage-relay", "run"), original.steps("engage-relay", "simulate")

@@ -85,6 +85,7 @@ def imported(count: int) -> Iterable[tuple[str, bytes]]:
         yield order, event(order, 1 + number % 3, occurredAt=then)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_after_a_bad_week_nobody_was_mailed_twice_and_each_mail_not_sent_has_its_reason(
     sandboxes: SandboxFactory, tmp_path: Path

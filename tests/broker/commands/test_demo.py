@@ -13,6 +13,7 @@ def left_behind(admin: AdminClient) -> list[str]:
     return [topic for topic in admin.list_topics(timeout=30).topics if topic.startswith("engage-relay-demo")]
 
 
+@pytest.mark.long
 def test_the_demo_on_real_brokers_adds_up_and_leaves_no_topic_behind(
     bootstrap_servers: str, admin: AdminClient, capfd: pytest.CaptureFixture[str]
 ) -> None:

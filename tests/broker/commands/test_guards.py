@@ -7,6 +7,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from consumer.kafka.topics.topics import partition_counts
 from tests.support.books import Books
 from tests.support.engage import Engage
@@ -132,6 +134,7 @@ def test_a_state_that_a_producer_repeats_is_mailed_once_also_over_a_restart(
         assert [len(engage.accepted_of(order)) for order in (A, B, C)] == [1, 1, 1]
 
 
+@pytest.mark.long
 def test_what_waits_parked_is_parked_again_by_a_restart_that_knows_its_repeats(
     sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:

@@ -217,6 +217,7 @@ def test_the_ports_of_the_documents_are_those_that_programs_have_by_default() ->
     assert Ports(*map(int, ports)) == DOCUMENTED
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)  # half a minute, where a machine does nothing else; Java starts several times
 def test_getting_started_leads_to_an_accepted_action_wherever_all_of_it_listens(tmp_path: Path) -> None:
     path = [Path(sys.executable).parent, kafka_tools(tmp_path / "bin")]

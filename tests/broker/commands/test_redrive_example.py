@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.examples.readme import example, output_of
 from tests.examples.running import accepted, copied, publish, simulator, url_in_readme
 from tests.support.relay_process import RelayProcess
@@ -15,6 +17,7 @@ from tests.support.waiting import until
 EXAMPLE = example("04-redrive")
 
 
+@pytest.mark.long
 def test_dead_letters_become_actions_once_their_cause_is_fixed(
     bootstrap_servers: str, topics: TopicFactory, tmp_path: Path
 ) -> None:

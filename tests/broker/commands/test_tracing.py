@@ -6,6 +6,7 @@ import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
@@ -146,6 +147,7 @@ def test_without_tracing_the_context_is_kept_and_engage_is_told_nothing_of_it(
         assert collector.spans == []
 
 
+@pytest.mark.long
 def test_a_collector_that_never_answers_holds_nothing_up(sandboxes: SandboxFactory, tmp_path: Path) -> None:
     sandbox = sandboxes()
     with Collector(silent=True) as collector, ScriptedEngage(tagged_order) as engage, Books(sandbox) as books:

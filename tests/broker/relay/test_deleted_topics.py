@@ -132,6 +132,7 @@ def test_of_two_sources_one_is_deleted(two: Two, figures: Figures) -> None:
     figures(the_others_stood_still_for=f"{stood_still_s:.1f} s", later_for=f"{two.others_go_on():.1f} s")
 
 
+@pytest.mark.long
 def test_the_delay_topic_of_one_source_is_deleted(two: Two, figures: Figures) -> None:
     """What was pending there goes with it once its partitions are set apart: that is said. No other event does."""
     pending = two.publish(two.hit, 20, takes_s=60.0)
@@ -150,6 +151,7 @@ def test_the_delay_topic_of_one_source_is_deleted(two: Two, figures: Figures) ->
     figures(the_others_stood_still_for=f"{stood_still_s:.1f} s", later_for=f"{later_s:.1f} s")
 
 
+@pytest.mark.long
 def test_the_dead_letter_topic_of_one_source_is_deleted(two: Two, figures: Figures) -> None:
     """A dead letter is safe in the delay topic until then, and nothing else waits for it."""
     two.delete(two.hit.topics.dead_letters)

@@ -89,6 +89,7 @@ def test_a_member_that_was_never_let_in_is_not_ready(sandboxes: SandboxFactory, 
         assert_served(sandbox, engage, "the first one continues")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("protocol", [{}, NEW_PROTOCOL], ids=["classic", "consumer"])
 def test_of_two_idle_instances_of_one_name_one_ends_and_the_other_serves(
     protocol: Mapping[str, str], sandboxes: SandboxFactory, tmp_path: Path, figures: Figures

@@ -262,6 +262,7 @@ def test_every_value_of_the_corpus_becomes_what_its_name_says(account: Account) 
     assert account.fates.keys() == set(fates)
 
 
+@pytest.mark.long
 def test_whatever_comes_ends_as_exactly_one_of_three_and_the_relay_lives_on(account: Account) -> None:
     # No shrinking: the relay remembers what came before, and a batch that ended it would be tried again in vain.
     @settings(max_examples=BATCHES, deadline=None, phases=(Phase.reuse, Phase.generate))

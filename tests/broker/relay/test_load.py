@@ -106,6 +106,7 @@ CLASSIC = {"session.timeout.ms": 2000, "heartbeat.interval.ms": 300}
 CONSUMER = {"group.protocol": "consumer"}
 
 
+@pytest.mark.long
 def test_while_everything_is_paused_the_partitions_stay_past_the_max_poll_interval(sandboxes: SandboxFactory) -> None:
     max_poll_s, job_s = 2.0, 6.0
     waiting = [order_id(number) for number in range(10)]
@@ -173,6 +174,7 @@ def _as_fast_as(alone: float) -> float:
     return 2 * alone + 2.0
 
 
+@pytest.mark.long
 def test_connections_that_are_refused_hanging_or_slow_delay_no_other(sandboxes: SandboxFactory) -> None:
     sandbox = sandboxes()
     much = SLOTS + 100

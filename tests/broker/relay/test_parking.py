@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.books import Books
 from tests.support.engage import Engage
 from tests.support.events import event, order_id, publish
@@ -24,6 +26,7 @@ def publish_orders(sandbox: Sandbox, engage: Engage, connection: str, orders: li
     publish(sandbox, events)
 
 
+@pytest.mark.long
 def test_what_a_hanging_connection_has_beyond_its_share_is_parked_and_comes_back_in_order(
     sandboxes: SandboxFactory, figures: Figures
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from consumer.commands.cli import app
@@ -41,6 +42,7 @@ def series(relay: RelayProcess, name: str) -> float:
     return {series: float(value) for series, value in rows}.get(name, 0.0)
 
 
+@pytest.mark.long
 def test_what_is_on_hold_waits_over_a_restart_and_is_sent_when_it_is_resumed(
     sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:

@@ -259,6 +259,7 @@ def test_an_action_goes_to_the_connection_that_the_event_names(sandboxes: Sandbo
         assert (there.events_of(order), here.requests.total()) == ([1], 0)
 
 
+@pytest.mark.long
 def test_back_pressure_bounds_what_is_open_and_loses_nothing(sandboxes: SandboxFactory) -> None:
     sandbox = sandboxes(partitions=2)
     limit, parked, waiting = 50, 100, 2000

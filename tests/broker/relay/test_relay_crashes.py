@@ -10,6 +10,8 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from consumer.relay.connections import slots_of
 from schemas.dead_letter import Reason
 from tests.support.books import Books, doubled
@@ -102,6 +104,7 @@ def test_after_kills_in_the_middle_everything_is_accepted_and_only_what_was_in_d
         assert books.dead_letters == []
 
 
+@pytest.mark.long
 def test_after_a_kill_what_was_in_doubt_is_dead_lettered_where_the_route_says_so(
     sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
