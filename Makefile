@@ -40,10 +40,10 @@ check: $(READY) ## Before each commit, within a minute: lint, types, unit and co
 unit: $(READY) ## Run the quick tests: unit and contract (ARGS="-k ledger" for some)
 	@$(PYTEST) $(CORES) -m "not slow" --quick tests/unit tests/contract $(ARGS)
 
-test: $(READY) ## Run every test but the longest, within 15 minutes (ARGS="-k ledger" for some)
+test: $(READY) ## Run every test but the longest, in a quarter of an hour or little more (ARGS="-k ledger" for some)
 	@$(PYTEST) $(WORKERS) -m "not long" --durations 40 --durations-min 5 $(ARGS)
 
-test-long: $(READY) ## What is longer, within 30 minutes: 60,000 schedules, the longest tests, some long forms of the chaos tests
+test-long: $(READY) ## What is longer, within an hour: 60,000 schedules, the longest tests, some long forms of the chaos tests
 	@mkdir -p build; rm -f $(SCHEDULES)-*.txt; \
 	  seq 0 30000 30000 | xargs -I {} -P 2 sh -c \
 	    'nice -n 19 $(BIN)/python -m tests.simulation --seeds 30000 --from {} > $(SCHEDULES)-{}.txt 2>&1' & seeds=$$!; \
