@@ -96,8 +96,9 @@ class ProgressWatch:
             for each, at in seen.items()
             if now - self._last[each].at >= self._patience_s or at.reason in AT_ONCE
         }
+        was = {each: stall.reason for each, stall in before.items()}
         return Changes(
-            begun={each: stall for each, stall in self.stalled.items() if before.get(each) != stall},
+            begun={each: stall for each, stall in self.stalled.items() if was.get(each) != stall.reason},
             ended={each: stall for each, stall in before.items() if each in seen and each not in self.stalled},
         )
 

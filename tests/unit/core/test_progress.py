@@ -46,6 +46,16 @@ def test_it_is_said_once_and_its_end_once() -> None:
     assert watch.look({FIRST: seen(next_offset=8)}, NOON + 2 * STALL_S + 2) == Changes({}, {})
 
 
+@pytest.mark.parametrize("lag", [0, 3])
+def test_one_that_waits_for_the_registry_is_said_once_although_its_pending_actions_end(lag: int) -> None:
+    watch = ProgressWatch()
+    first = watch.look({FIRST: seen(lag=lag, pending=4, reason="registry")}, NOON)
+    assert first.begun == {FIRST: Stall("registry", NOON)}
+    for second in (1, 2, 3):
+        moved = seen(lag=lag, pending=4 - second, reason="registry")
+        assert watch.look({FIRST: moved}, NOON + second) == Changes({}, {})
+
+
 @pytest.mark.parametrize(
     "moved",
     [seen(next_offset=8), seen(pending=1), seen(pending=3), seen(lag=0)],
