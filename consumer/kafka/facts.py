@@ -236,17 +236,9 @@ class ControlNotRead:
     why: str
 
 
-Fact = (
-    Assigned
-    | Revoked
-    | Lost
-    | Consumed
-    | PartitionsCounted
-    | Statistics
-    | ClientError
-    | Overrun
-    | Failed
-    | Committed
+SourceFact = Assigned | Revoked | Lost | Consumed | PartitionsCounted | Statistics | ClientError | Overrun | Failed
+JournalFact = (
+    Committed
     | Dropped
     | GivenUp
     | Refused
@@ -258,8 +250,8 @@ Fact = (
     | OutcomesRefused
     | TransactionAborted
     | Fenced
-    | ControlRead
-    | ControlNotRead
 )
+ControlFact = ControlRead | ControlNotRead
+Fact = SourceFact | JournalFact | ControlFact
 Report = Callable[[Fact], None]
 """Takes a fact from any thread and returns at once."""

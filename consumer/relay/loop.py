@@ -8,7 +8,8 @@
 Everything here runs on the event loop's thread. The edges' threads only put facts into the inbox.
 A *tick* lets each connection do what its pace allows and submits all writes that came up to the journal at once.
 What belongs to one idea is in a file of its own: dispatch.py (requests to Engage), outbox.py (writes to the journal),
-partitions.py (restore and hand-over).
+partitions.py (restore and hand-over), journal_facts.py and control_facts.py (what those edges report), watch.py (what
+the check of every second looks at).
 
 Rules:
  1. Facts are taken in the order in which they were reported. Each leads to a tick.
@@ -21,63 +22,45 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from consumer.admin.server import Heartbeats
 from consumer.core.clock import Clock
-from consumer.core.effects import ActionId
 from consumer.core.ledger.ledger import Ledger
 from consumer.core.ledger.waits import Policy
-from consumer.core.ownership import Assignment
 from consumer.core.parking import Memory
-from consumer.core.pauses import NO_PAUSES, UNKNOWN_PAUSES, Pauses
-from consumer.core.progress import FAULTS, STALL_S, ProgressWatch, StallReason, by_reason
+from consumer.core.pauses import NO_PAUSES, UNKNOWN_PAUSES
+from consumer.core.progress import STALL_S
 from consumer.core.repeats import Repeats
 from consumer.core.sequences import NO_SEQUENCES, Sequences
 from consumer.events.formats.formats import JSON, Formats
 from consumer.events.routing.router import Router
 from consumer.kafka.facts import (
-    AnswersRefused,
     Assigned,
     ClientError,
-    Committed,
     Consumed,
     ControlNotRead,
     ControlRead,
-    DeadLetterAt,
-    DeadLetterRefused,
-    DelayTopicRecreated,
-    Dropped,
     Fact,
     Failed,
-    Fenced,
-    GivenUp,
     Lost,
-    OutcomesRefused,
     Overrun,
     PartitionsCounted,
-    Pinned,
     Read,
-    RecordTooLarge,
-    Refused,
     Revoked,
     Statistics,
-    TransactionAborted,
 )
-from consumer.kafka.journal.writes import Barrier, DeadLetter, Intent, Put, PutAnswer, Write
 from consumer.kafka.outcomes.sent_facts import ReadFacts
-from consumer.kafka.records.keys import place_of_key
-from consumer.kafka.records.pending import live_action
-from consumer.kafka.records.unreadable import Unreadable
 from consumer.kafka.source.membership import MIN_HAND_OVER_S
 from consumer.relay.connections import Connection
+from consumer.relay.control_facts import ControlFacts
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import AskedFor, Control, Journal, ParkedReader, Restorer, Source, is_dead, is_stuck
 from consumer.relay.inbox import Inbox
+from consumer.relay.journal_facts import JournalFacts
 from consumer.relay.log import ThrottledLog
 from consumer.relay.outbox import Limits, Outbox
 from consumer.relay.partitions import Partitions
@@ -86,14 +69,13 @@ from consumer.relay.refused import RefusedDeadLetters
 from consumer.relay.requests import Requests
 from consumer.relay.schemas import Schemas, SchemaWaits
 from consumer.relay.tasks import Tasks
+from consumer.relay.watch import Watch
 from consumer.telemetry.metrics import Metrics
-from consumer.telemetry.snapshot import DeadLettered, Snapshot
 
 if TYPE_CHECKING:
     from consumer.telemetry.tracing import Tracing  # an extra
 
 CHECK_INTERVAL_S = 1.0
-LAST_DEAD_LETTERS = 20  # that the status page shows
 # A stop takes a hand-over of everything (36 s with the default time-outs: `hand_over_of` in run.py), and 4 s for what
 # the journal commits after it: 40 s, and never less than 25 s. The next owner reads again what is not committed by
 # then. The pod's grace period must be longer than Kubernetes' default of 30 s (the chart sets it).
@@ -162,16 +144,12 @@ class Relay:
         self._clock = clock
         self._metrics = metrics
         self._heartbeats = heartbeats
-        self._limits = limits
         self._stop_s = max(STOP_S, hand_over_s + JOURNAL_AFTER_HAND_OVER_S)
         self._check_interval_s = check_interval_s
-        self._progress = ProgressWatch(stall_s)
         self._log = ThrottledLog(log, clock)
         self._tasks = Tasks(self.fail)
         connections = list(connections)
         self._control = control
-        self._control_waits = None if control is None else "the control topic is not read yet"
-        self._control_unreadable = 0
         pauses = NO_PAUSES if control is None else UNKNOWN_PAUSES
         memory = Memory(limits.pending, len(connections), limits.parked)
         self._ledger = Ledger(policy, jitter, memory, pauses, sequences)
@@ -262,12 +240,48 @@ class Relay:
                 tick_soon=self._tick_soon,
                 log=self._log,
             )
-        self._repeats = repeats
+        self._control_facts = ControlFacts(
+            is_configured=control is not None,
+            ledger=self._ledger,
+            outbox=self._outbox,
+            requests=self._requests,
+            clock=clock,
+            tick_soon=self._tick_soon,
+            log=self._log,
+        )
+        self._journal_facts = JournalFacts(
+            source=source,
+            ledger=self._ledger,
+            outbox=self._outbox,
+            refused=self._refused,
+            partitions=self._partitions,
+            reading_back=self._reading_back,
+            requests=self._requests,
+            clock=clock,
+            tick_soon=self._tick_soon,
+            metrics=metrics,
+            log=self._log,
+        )
+        self._watch = Watch(
+            source=source,
+            journal=journal,
+            ledger=self._ledger,
+            outbox=self._outbox,
+            refused=self._refused,
+            partitions=self._partitions,
+            dispatch=self._dispatch,
+            requests=self._requests,
+            repeats=repeats,
+            control_facts=self._control_facts,
+            journal_facts=self._journal_facts,
+            max_pending=limits.pending,
+            stall_s=stall_s,
+            log=self._log,
+        )
         self._stopping = False
         self._tick_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
-        self._dead_letters: deque[DeadLettered] = deque(maxlen=LAST_DEAD_LETTERS)
         self._failure: BaseException | None = None
         self.waiting: str | None = None  # what its partitions wait for before anything can be decided
         self._ended: asyncio.Future[None]
@@ -393,71 +407,15 @@ class Relay:
         self._dispatch.look_at_all()
         self._outbox.settle_ends()
         now = self._clock()
-        self._watch_progress(now)
-        self.waiting = self._source.joining or self._waits.why or self._control_waits
-        self._metrics.publish(self._snapshot(now))
+        self._watch.look(now)
+        self.waiting = self._source.joining or self._waits.why or self._control_facts.wait
+        self._metrics.publish(self._watch.snapshot(now))
         self._tick_soon()
         self._loop.call_later(self._check_interval_s, self._check)
 
-    def _watch_progress(self, now: float) -> None:
-        """Say of each partition that stands still that it does, and why (rule 3)."""
-        readings, halted = self._source.readings, self._halted_by()
-        changes = self._progress.look(
-            {each: self._partitions.seen(each, readings.get(each[:2]), halted) for each in self._partitions.ours}, now
-        )
-        for reason, stalled in by_reason(changes.begun).items():
-            say = self._log.error if reason in FAULTS else self._log.warning
-            since = min(each.since for each in changes.begun.values())
-            say("partitions stand still", reason=reason, partitions=stalled, seconds=round(now - since))
-        if changes.ended:
-            moved = by_reason(changes.ended)
-            self._log.info("partitions move again", partitions=[each for those in moved.values() for each in those])
-
-    def _halted_by(self) -> StallReason:
-        """Return what would explain that nothing is read."""
-        if not self._outbox.paused:
-            return "unknown"
-        if self._outbox.journal_is_full:
-            return "journal"
-        suspended = any(each.pace.suspended for each in self._dispatch.connections.values())
-        return "suspended" if suspended else "paused"
-
-    def _snapshot(self, now: float) -> Snapshot:
-        share = self._partitions.share
-        parked = self._ledger.parking.by_connection()
-        return Snapshot(
-            pending=self._ledger.counts(),
-            overdue=self._ledger.overdue(now),
-            in_doubt=self._ledger.in_doubt,
-            facts=0 if self._repeats is None else len(self._repeats),
-            journal_backlog=self._journal.backlog,
-            paused=self._outbox.paused,
-            rate_limit_share=share,
-            partitions_owned=len(self._partitions.ours),
-            lag={at: each.lag for at, each in self._source.readings.items()},
-            stalled={each[:2]: stall for each, stall in self._progress.stalled.items()},
-            connections={
-                name: connection.figures(
-                    now, self._ledger.poll_figures(name), parked.get(name, (0, 0)), has_share=share > 0
-                )
-                for name, connection in self._dispatch.connections.items()
-            },
-            at=now,
-            first_seen=self._ledger.first_seen(),
-            next_due=self._ledger.next_wake(),
-            max_pending=self._limits.pending,
-            partitions=self._partitions.figures(),
-            dead_letters=tuple(self._dead_letters),
-            refused_dead_letters=self._refused.figures(),
-            pauses=self._ledger.pauses.on(now),
-            control_unreadable=self._control_unreadable,
-            requests_open=0 if self._requests is None else self._requests.open,
-            requests_refused=None if self._requests is None else self._requests.refused_by,
-        )
-
     # -- facts --------------------------------------------------------------------------------------------------
 
-    def _take(self, fact: Fact) -> None:  # noqa: C901, PLR0912, PLR0915 - one line for each fact
+    def _take(self, fact: Fact) -> None:
         match fact:
             case Assigned(assignments):
                 self._partitions.assigned(assignments)
@@ -469,69 +427,19 @@ class Relay:
                 self._partitions.counted(counts)
             case Consumed(batch):
                 self._consumed(batch)
-            case Committed(writes, _, seconds):
-                self._metrics.transaction_committed(seconds, len(writes))
-                self._committed(fact)
-            case Dropped(writes):
-                self._dropped(writes)
-            case Pinned(assignment, keys):
-                self._pinned(assignment, keys)
-            case DelayTopicRecreated(assignment):
-                self._recreated(assignment)
-            case RecordTooLarge(write):
-                self._record_too_large(write)
-            case DeadLetterRefused(refused, why):
-                self._dead_letter_refused(refused, why)
-            case TransactionAborted(why):
-                self._metrics.transaction_aborted()
-                self._log.throttled("transaction aborted, trying again", why=why)
-            case Fenced(why):
-                self._log.error("fenced: another producer uses our transactional.id; rejoining", why=why)
-                self._source.rejoin()
             case Statistics(figures):
                 self._metrics.librdkafka_statistics("source", figures)
-            case ControlRead(pauses, unreadable, requests, asked):
-                self._controlled(pauses, unreadable)
-                if self._requests is not None:
-                    self._requests.heard(requests, asked)
-            case AnswersRefused():
-                if self._requests is not None:
-                    self._requests.refused(fact)
-            case OutcomesRefused(why):
-                self._log.throttled("the outcomes topic refuses an outcome; it is left out", why=why)
-            case ControlNotRead(why):
-                self._control_waits = f"the control topic cannot be read: {why}"
-                self._log.throttled("the control topic cannot be read; the pauses that are known hold on", why=why)
             case ClientError(why):
                 self._log.throttled("Kafka", why=why)
-            case GivenUp(assignment, why):
-                self._partitions.given_up(assignment, why)
-            case Refused(assignments, why):
-                self._partitions.refused(assignments, why)
             case Overrun(assignment, error):
                 if self._partitions.overrun(assignment, error):
                     self.fail(error)
             case Failed(error):
                 self.fail(error)
-
-    def _controlled(self, pauses: Pauses, unreadable: int) -> None:
-        """Take what the control topic says."""
-        now = self._clock()
-        before = {each.id: each for each in self._ledger.pauses.on(now)}
-        after = {each.id: each for each in pauses.on(now)}
-        for each in after.values():
-            if each.id not in before:
-                self._log.warning(
-                    "paused", id=each.id, what=each.what, mode="discard" if each.discard else "hold", why=each.reason
-                )
-        for each in before.values():
-            if each.id not in after:
-                self._log.info("resumed", id=each.id, what=each.what)
-        if unreadable != self._control_unreadable:
-            self._log.error("records of the control topic cannot be read, and are ignored", records=unreadable)
-        self._control_waits, self._control_unreadable = None, unreadable
-        self._outbox.apply(self._ledger.pause(pauses, now), now)
-        self._tick_soon()
+            case ControlRead() | ControlNotRead():
+                self._control_facts.take(fact)
+            case _:
+                self._journal_facts.take(fact)
 
     def _consumed(self, batch: Iterable[Read]) -> None:
         now = self._clock()
@@ -539,116 +447,4 @@ class Relay:
             self._waits.take(read, now)
         self._outbox.apply_backpressure()  # first: with room, the source would resume
         self._source.batch_done()
-        self._tick_soon()
-
-    def _committed(self, fact: Committed) -> None:
-        now = self._clock()
-        self._reading_back.committed(fact)
-        self._partitions.committed(write.assignment for write in fact.writes)
-        for write in fact.writes:
-            match write:
-                case Put(intent=Intent(action_id, sends, _, before_document)):
-                    saved = self._ledger.intent_saved(
-                        action_id, sends, fact.ownership_confirmed_at, before_document=before_document
-                    )
-                    self._outbox.apply(saved, now)
-                case Put(requested=True, keeps=None) if self._requests is not None:
-                    self._requests.saved(write, now)
-                case PutAnswer() if self._requests is not None:
-                    self._requests.committed(write)
-                case DeadLetter():
-                    self._refused.committed(write, now)
-                    self._dead_lettered(write, fact.dead_letters.get(write), now)
-                case Barrier():
-                    self._reached(write)
-        self._tick_soon()
-
-    def _dead_lettered(self, write: DeadLetter, at: DeadLetterAt | None, now: float) -> None:
-        self._metrics.dead_lettered(write.reason)
-        topic, partition, _ = write.assignment
-        dead_letter = DeadLettered(
-            reason=write.reason,
-            source_topic=topic,
-            partition=partition,
-            source_offset=write.offset,
-            dead_letter_topic=at.topic if at else None,
-            dead_letter_offset=at.offset if at else None,
-            at=now,
-        )
-        self._dead_letters.append(dead_letter)
-        self._log.rationed(
-            "an event became a dead letter",
-            reason=write.reason,
-            route=write.record.route,
-            source_topic=topic,
-            partition=partition,
-            source_offset=write.offset,
-            dead_letter_topic=dead_letter.dead_letter_topic,
-            dead_letter_offset=dead_letter.dead_letter_offset,
-        )
-
-    def _reached(self, barrier: Barrier) -> None:
-        self._partitions.reached(barrier)
-        if self._requests is not None:
-            self._requests.reached(barrier)
-
-    def _dropped(self, writes: Sequence[Write]) -> None:
-        """Do nothing for dropped writes: the partition's next owner finds what it needs in Kafka."""
-        for write in writes:
-            if isinstance(write, Barrier):
-                self._reached(write)
-            elif isinstance(write, PutAnswer) and self._requests is not None:
-                self._requests.dropped(write)
-        self._tick_soon()
-
-    def _pinned(self, assignment: Assignment, keys: Iterable[Hashable]) -> None:
-        now = self._clock()
-        for key in keys:
-            if isinstance(key, bytes) and (place := place_of_key(key)) is not None:
-                self._outbox.apply(self._ledger.refresh(ActionId(assignment, place)), now)
-            for put in self._refused.rewrite(assignment, key):
-                self._outbox.add(put)
-        self._tick_soon()
-
-    def _recreated(self, assignment: Assignment) -> None:
-        self._log.error(
-            "the delay topic was recreated; pending records are written again",
-            topic=assignment.topic,
-            partition=assignment.partition,
-        )
-        self._outbox.write_again(self._ledger.rewrite(assignment))
-        for put in self._refused.rewrite(assignment):
-            self._outbox.add(put)
-        self._tick_soon()
-
-    def _record_too_large(self, write: Put) -> None:
-        """Forget an action that the journal had to dead-letter."""
-        place = place_of_key(write.key)
-        if place is None:
-            return
-        now = self._clock()
-        fact, in_doubt = self._ledger.record_too_large(ActionId(write.assignment, place), now)
-        if write.parked_for is not None:
-            live = live_action(write.key, write.value)
-            assert not isinstance(live, Unreadable)  # noqa: S101 - we wrote it ourselves a moment ago
-            self._ledger.parked_too_large(write.assignment, live.action, place)
-            fact = live.action.fact
-        if fact is not None:
-            self._outbox.fact_ended(write.assignment, fact, now, sent=in_doubt)
-        self._tick_soon()
-
-    def _dead_letter_refused(self, write: DeadLetter, why: str) -> None:
-        """Try a dead letter again later, which its topic refuses and the delay topic keeps."""
-        self._metrics.dead_letter_refused(write.assignment.topic)
-        self._log.throttled(
-            "the dead-letter topic refuses a dead letter; the delay topic keeps it, and it is tried again",
-            topic=write.assignment.topic,
-            partition=write.assignment.partition,
-            offset=write.offset,
-            reason=write.reason,
-            why=why,
-        )
-        if write.assignment in self._partitions.ours:  # else its next owner finds it in the delay topic
-            for put in self._refused.refused(write, why, self._clock()):
-                self._outbox.add(put)
         self._tick_soon()

@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from consumer.errors import OffsetOutOfRangeError
-from consumer.relay import loop as relay_module
+from consumer.relay.journal_facts import JournalFacts
+from consumer.relay.loop import Relay
 from tests.support.books import Books, doubled
 from tests.support.engage import Engage
 from tests.support.events import event, order_id, publish
@@ -29,15 +30,17 @@ def _fails(*_: object) -> None:
     raise DefectError
 
 
-@pytest.mark.parametrize("step", ["_tick", "_consumed", "_committed", "_check"])
+@pytest.mark.parametrize(
+    ("of", "step"), [(Relay, "_tick"), (Relay, "_consumed"), (JournalFacts, "_committed"), (Relay, "_check")]
+)
 def test_a_defect_in_a_callback_ends_the_relay_instead_of_leaving_it_standing(
-    step: str, sandboxes: SandboxFactory, monkeypatch: pytest.MonkeyPatch
+    of: type, step: str, sandboxes: SandboxFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox = sandboxes()
     order = order_id("defect")
     with Engage() as engage, RelayThread(sandbox, engage.url) as relay:
         relay.wait_until_restored()
-        monkeypatch.setattr(relay_module.Relay, step, _fails)
+        monkeypatch.setattr(of, step, _fails)
         publish(sandbox, [(order, event(order, engage={"jobId": engage.submit(order)}))])
         assert isinstance(relay.failure(), DefectError)
 
