@@ -46,7 +46,8 @@ from consumer.kafka.registry.schemas import RegistryError
 from consumer.kafka.source.initial_offsets import beginnings, start_of
 from consumer.kafka.topics import topics
 from consumer.kafka.topics.rules import TopicRules
-from consumer.run import engage_client, short_session
+from consumer.run.time_outs import short_session
+from consumer.run.wiring import engage_client
 
 CALL_TIMEOUT_S = 15.0
 ASK_RETRY_S = 0.2

@@ -99,10 +99,10 @@ def run(
         if no_polls and not shadow:
             refuse("--no-polls: only with --shadow")
         settings = with_max_age(loaded(config, log_level, log_format), max_age, off=no_max_age)
-        from consumer import run as running
+        from consumer.run import process
 
         mode: Shadow | None = None if not shadow else "no_polls" if no_polls else "polls"
-        code = running.run(settings, start=start, create_topics=create_topics, shadow=mode)
+        code = process.run(settings, start=start, create_topics=create_topics, shadow=mode)
     if code is not ExitCode.OK:
         # A call of a client that failed for good may never return from librdkafka (its close, for example). Then its
         # destructor or thread would keep alive a process that relays nothing. All that must be written is written.

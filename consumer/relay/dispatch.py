@@ -56,7 +56,7 @@ INTENT_EARLY_S = 0.5  # before the action may leave: many transactions' time, an
 # A dead member's partitions are given away after session.timeout.ms (45 s) less one heartbeat (3 s). An intent's
 # commit proves that we were a member; until then the action must have left (the lease) and been answered
 # (`action_timeout`, 30 s): 8 + 30 = 38 of 42 s. A shorter session makes the lease shorter, too (LEASE_OF_SESSION);
-# where the sum does not fit, check-config says so (`short_session` in run.py).
+# where the sum does not fit, check-config says so (`short_session` in run/time_outs.py).
 MAX_LEASE_S = 8.0
 LEASE_OF_SESSION = 0.4
 

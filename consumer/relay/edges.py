@@ -1,4 +1,4 @@
-"""What the relay asks of its edges. `run.py` passes Kafka's (consumer/kafka), the simulation its models."""
+"""What the relay asks of its edges. `run/wiring.py` passes Kafka's (consumer/kafka), the simulation its models."""
 
 from __future__ import annotations
 

@@ -76,9 +76,9 @@ if TYPE_CHECKING:
     from consumer.telemetry.tracing import Tracing  # an extra
 
 CHECK_INTERVAL_S = 1.0
-# A stop takes a hand-over of everything (36 s with the default time-outs: `hand_over_of` in run.py), and 4 s for what
-# the journal commits after it: 40 s, and never less than 25 s. The next owner reads again what is not committed by
-# then. The pod's grace period must be longer than Kubernetes' default of 30 s (the chart sets it).
+# A stop takes a hand-over of everything (36 s with the default time-outs: `hand_over_of` in run/time_outs.py), and 4 s
+# for what the journal commits after it: 40 s, and never less than 25 s. The next owner reads again what is not
+# committed by then. The pod's grace period must be longer than Kubernetes' default of 30 s (the chart sets it).
 STOP_S = 25.0
 JOURNAL_AFTER_HAND_OVER_S = 4.0
 # uvloop's timers are rounded to a millisecond and count from its beginning. A tick that came so much too early would

@@ -1,7 +1,7 @@
 """Traces: each event's way to Engage as OpenTelemetry spans, in the trace that its sender began.
 
-Imported only where the environment asks for it (run.py): OpenTelemetry is an extra, and costs nothing where it is not
-used. OpenTelemetry's own variables say where the spans go (docs/tracing.md).
+Imported only where the environment asks for it (run/wiring.py): OpenTelemetry is an extra, and costs nothing where it
+is not used. OpenTelemetry's own variables say where the spans go (docs/tracing.md).
 
 Rules:
  1. An action may outlive a process, a span cannot. So spans are short, and the delay topic keeps the context of the

@@ -10,7 +10,7 @@ import pytest
 from consumer.config.loading import load
 from consumer.kafka.source.membership import MIN_HAND_OVER_S
 from consumer.relay.loop import JOURNAL_AFTER_HAND_OVER_S, MIN_STOP_S, STOP_S
-from consumer.run import HAND_OVER_SLACK_S
+from consumer.run.time_outs import HAND_OVER_SLACK_S
 from tests.deploy.helm import VALUE_SETS, Manifest, Rendered, Values, chart, each_value_set, refusal, value_set
 
 pytestmark = pytest.mark.timeout(900)  # the first one may have to build Helm

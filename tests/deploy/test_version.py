@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from consumer import __version__
-from consumer.run import USER_AGENT
+from consumer.run.wiring import USER_AGENT
 from tests.docs.documents import ROOT
 from tools import version
 

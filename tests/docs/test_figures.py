@@ -12,7 +12,7 @@ from consumer.core import pacing, parking, poll_plan
 from consumer.kafka import clients
 from consumer.kafka.topics.rules import COMPACTED
 from consumer.relay import dispatch, loop
-from consumer.run import hand_over_of
+from consumer.run.time_outs import hand_over_of
 from tests.docs.documents import ROOT
 from tests.support.broker import DEFAULT_VERSION
 

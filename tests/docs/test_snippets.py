@@ -171,7 +171,7 @@ def _make(words: list[str]) -> None:
 def _export(words: list[str]) -> None:
     variable, _, value = words[1].partition("=")
     if variable.startswith("OTEL_"):
-        assert variable in ("OTEL_TRACES_EXPORTER", *vars(environment_variables).values())  # the first: run.py
+        assert variable in ("OTEL_TRACES_EXPORTER", *vars(environment_variables).values())  # the first: run/wiring.py
         return
     said, errors = environment.overrides({variable: value}, Settings, {})
     assert (len(said), errors) == (1, [])

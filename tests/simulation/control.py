@@ -121,7 +121,7 @@ class ControlTopic:
     def sent(self, process: Process, event: Event) -> None:
         """Something leaves: rule 1."""
         relay, now = process.relay, process.clock()
-        if relay._control_waits is not None:
+        if relay._control_facts.wait is not None:
             self._scheduler.violate(f"event {event.number} is sent before {process.id} knows which pauses there are")
         for each in relay._ledger.pauses.known:
             if each.is_on(now) and covers(each, event):

@@ -1,4 +1,4 @@
-"""The real Relay, built of the simulation's models as consumer/run.py builds it of Kafka's edges.
+"""The real Relay, built of the simulation's models as consumer/run/wiring.py builds it of Kafka's edges.
 
 Everything comes in as a parameter: nothing of the production code is overwritten (test_simulation.py sees to it).
 """

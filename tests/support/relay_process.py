@@ -20,9 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from consumer import run as running
 from consumer.commands import cli
 from consumer.core.pacing import PollSchedule
+from consumer.run import wiring
 from tests.support.engage import API_KEY
 from tests.support.events import CUSTOMER, SECRET_ID
 from tests.support.sandbox import Sandbox
@@ -214,7 +214,7 @@ class RelayProcess:
 
 def main() -> None:
     """Be the command line, in a hurry."""
-    vars(running)["PollSchedule"] = partial(PollSchedule, backoff_s=(0.5, 1.0))
+    vars(wiring)["PollSchedule"] = partial(PollSchedule, backoff_s=(0.5, 1.0))
     cli.main()
 
 

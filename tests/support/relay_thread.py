@@ -59,7 +59,7 @@ def _settled_start(sandbox: Sandbox) -> Started | None:
 
 
 class RelayThread:
-    """The Relay as consumer/run.py makes it, on a thread with an event loop of its own, and in a hurry."""
+    """The Relay as consumer/run/wiring.py makes it, on a thread with an event loop of its own, and in a hurry."""
 
     def __init__(
         self,

@@ -49,7 +49,7 @@ from consumer.events.trace_context import trace_context
 from consumer.kafka.records.payloads import trace_context_of
 from consumer.kafka.records.pending import new_action
 from consumer.kafka.records.source_events import SourceEvent
-from consumer.run import tracing_asked_for
+from consumer.run.wiring import tracing_asked_for
 from consumer.telemetry.tracing import Tracing
 from schemas.dead_letter import Reason
 from schemas.engage import ActionRequest
@@ -518,8 +518,9 @@ def python(program: str, *arguments: str, **environ: str) -> subprocess.Complete
 @pytest.mark.slow
 def test_when_off_nothing_of_opentelemetry_is_imported() -> None:
     program = (
-        "import os, sys; from consumer import cli, run; from consumer.config import loading;"
-        "assert run.tracing_asked_for(loading.load(None, os.environ), float) is None;"
+        "import os, sys; from consumer import cli;"
+        "from consumer.config import loading; from consumer.run import wiring;"
+        "assert wiring.tracing_asked_for(loading.load(None, os.environ), float) is None;"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
     )
     ended = python(program)
