@@ -36,7 +36,7 @@ RUN uv pip install --python /opt/engage-relay --compile-bytecode --no-cache \
       --no-deps --no-index --find-links /dist engage-relay
 
 FROM ${PYTHON_IMAGE}
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 ARG CREATED=unknown
 ARG SOURCE=unknown

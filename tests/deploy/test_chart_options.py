@@ -84,9 +84,9 @@ def test_scalers_and_budgets_take_the_platforms_policies() -> None:
 def test_a_parent_charts_registry_holds_for_this_image_too() -> None:
     own = {"registry": "ghcr.io/acme"}
     assert chart({"global": {"imageRegistry": "mirror.acme.com"}, "image": own}).container["image"] == (
-        "mirror.acme.com/engage-relay:0.1.0"
+        "mirror.acme.com/engage-relay:0.2.0"
     )
-    assert chart({"image": own}).container["image"] == "ghcr.io/acme/engage-relay:0.1.0"
+    assert chart({"image": own}).container["image"] == "ghcr.io/acme/engage-relay:0.2.0"
 
 
 # Scaling

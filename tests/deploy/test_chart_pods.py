@@ -223,7 +223,7 @@ def test_a_key_that_something_else_mounts_needs_no_secret() -> None:
 @pytest.mark.parametrize(
     ("image", "named"),
     [
-        ({}, "engage-relay:0.1.0"),
+        ({}, "engage-relay:0.2.0"),
         ({"registry": "ghcr.io/acme", "tag": "edge"}, "ghcr.io/acme/engage-relay:edge"),
         ({"tag": "edge", "digest": f"sha256:{'0' * 64}"}, f"engage-relay@sha256:{'0' * 64}"),
     ],
