@@ -51,7 +51,9 @@ from consumer.kafka.records.keys import action_key
 from consumer.kafka.records.pending import new_action, pending_value
 from consumer.kafka.records.positions import position_value
 from consumer.kafka.records.source_events import SourceEvent
-from consumer.kafka.restore import KafkaReader, Restored, Restorer
+from consumer.kafka.restore.reader import KafkaReader
+from consumer.kafka.restore.restore import Restorer
+from consumer.kafka.restore.restored import Restored
 from schemas.pending_action import POSITION_KEY, SourceIdentity
 from tests.support.broker import JVM_FOR_LOAD, KafkaBroker
 

@@ -12,7 +12,7 @@ from consumer.kafka.journal.journal import STUCK_S
 from consumer.kafka.journal.writes import Item
 from consumer.kafka.parking.read_back import ParkedRecord
 from consumer.kafka.records.source_events import SourceEvent
-from consumer.kafka.restore import Restored, Unservable
+from consumer.kafka.restore.restored import Restored, Unservable
 
 
 class Source(Protocol):

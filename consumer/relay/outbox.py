@@ -40,7 +40,7 @@ from consumer.kafka.records.dead_letters import (
 from consumer.kafka.records.keys import action_key, place_of_key
 from consumer.kafka.records.pending import live_action, new_action, pending_value
 from consumer.kafka.records.source_events import SourceEvent
-from consumer.kafka.restore import UnreadableRecord
+from consumer.kafka.restore.restored import UnreadableRecord
 from consumer.relay.edges import Journal, Source
 from consumer.relay.refused import RefusedDeadLetters
 from consumer.telemetry.metrics import Metrics

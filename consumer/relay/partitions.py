@@ -30,7 +30,8 @@ from consumer.core.repeats import Repeats
 from consumer.errors import OffsetOutOfRangeError
 from consumer.kafka.journal.writes import Barrier, Begin, Position, Tombstone
 from consumer.kafka.outcomes.sent_facts import FactsLostError, ReadFacts, SentBefore
-from consumer.kafka.restore import GIVE_UP_S, GIVE_UP_SOON_S, Restored, RestoreError, Unservable
+from consumer.kafka.restore.reader import GIVE_UP_S, GIVE_UP_SOON_S, RestoreError
+from consumer.kafka.restore.restored import Restored, Unservable
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import Journal, Restorer, Source, is_dead
 from consumer.relay.log import ThrottledLog

@@ -26,7 +26,8 @@ from consumer.kafka.parking.read_back import ParkedRecord
 from consumer.kafka.records.keys import place_of_key
 from consumer.kafka.records.pending import live_action
 from consumer.kafka.records.unreadable import Unreadable
-from consumer.kafka.restore import RestoreError, UnreadableRecord
+from consumer.kafka.restore.reader import RestoreError
+from consumer.kafka.restore.restored import UnreadableRecord
 from consumer.relay.dispatch import Dispatch
 from consumer.relay.edges import ParkedReader
 from consumer.relay.log import ThrottledLog

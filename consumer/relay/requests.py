@@ -35,7 +35,7 @@ from consumer.kafka.journal.writes import Barrier, Put, PutAnswer
 from consumer.kafka.records.pending import Asked, live_action, new_action
 from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.registry.schemas import RegistryError, UnknownSchemaError
-from consumer.kafka.restore import RestoreError
+from consumer.kafka.restore.reader import RestoreError
 from consumer.relay.edges import AskedFor, Control
 from consumer.relay.log import ThrottledLog
 from consumer.relay.outbox import Outbox, put_of

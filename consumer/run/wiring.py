@@ -31,7 +31,8 @@ from consumer.kafka.control.reader import ControlReader
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.outcomes.sent_facts import read_facts
 from consumer.kafka.parking.read_back import ReadBack
-from consumer.kafka.restore import KafkaReader, Restorer
+from consumer.kafka.restore.reader import KafkaReader
+from consumer.kafka.restore.restore import Restorer
 from consumer.kafka.source.source import Source
 from consumer.relay.connections import Connection, ahead_of, slots_of
 from consumer.relay.dispatch import lease_of

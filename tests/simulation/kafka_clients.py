@@ -519,7 +519,7 @@ def settled_offsets(
 
 
 class SimulatedReader:
-    """restore.Reader."""
+    """restore/reader.Reader."""
 
     def __init__(self, process: Process) -> None:
         self._process = process

@@ -16,7 +16,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 import consumer.kafka.journal.commits
-import consumer.kafka.restore
+import consumer.kafka.restore.restore
 import consumer.kafka.source.membership
 from consumer.core import clock
 from consumer.core.clock import Clock
@@ -48,7 +48,8 @@ from consumer.kafka.journal.refusals import Refusals
 from consumer.kafka.journal.too_large import TooLarge
 from consumer.kafka.journal.writes import Barrier, DeadLetter, Keyed, Position, Tombstone, Write
 from consumer.kafka.outcomes.outcomes import Ended, EndedAction
-from consumer.kafka.restore import Restorer, _Reading
+from consumer.kafka.restore.delay_partitions import DelayPartitions, Reading
+from consumer.kafka.restore.restore import Restorer
 from consumer.kafka.source.membership import Membership
 from consumer.kafka.topics.topics import Watermarks
 from consumer.relay import outbox
@@ -128,21 +129,21 @@ def a_missing_mark_is_read_as_latest(patch: Patch) -> None:
 
     patch.setattr(Restorer, "_committed", committed)
     # The search for the position record, at the end of the topic, would find all that a short topic holds.
-    patch.setattr(consumer.kafka.restore, "POSITION_BEHIND", 1)
+    patch.setattr(consumer.kafka.restore.restore, "POSITION_BEHIND", 1)
 
 
 @mutation
 def a_restore_ends_at_the_last_stable_offset(patch: Patch) -> None:
-    original = Restorer._take
+    original = DelayPartitions._take
 
-    def take(self: Restorer, record: Message, open_: dict[Partition, _Reading]) -> str | None:
+    def take(self: DelayPartitions, record: Message, open_: dict[Partition, Reading]) -> str | None:
         client_error = original(self, record, open_)
         error = record.error()
         if error is not None and error.code() == KafkaError._PARTITION_EOF:
             open_.pop((record.topic() or "", record.partition() or 0), None)
         return client_error
 
-    patch.setattr(Restorer, "_take", take)
+    patch.setattr(DelayPartitions, "_take", take)
 
 
 @mutation

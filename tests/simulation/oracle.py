@@ -608,7 +608,7 @@ class Oracle:
         return recorded or (TOPICS.source, number) in self._scheduler.kafka.committed
 
     def position(self, number: int) -> int:
-        """Where a restore lets the source continue (restore.py, rule 4)."""
+        """Where a restore lets the source continue (restore/restore.py, rule 4)."""
         known = self._scheduler.kafka.committed.get((TOPICS.source, number))
         recorded = self.recorded_position(number)
         if known is None:
@@ -691,7 +691,7 @@ class Oracle:
         live = {} if log is None else log.live
         if log is not None:
             mark = scheduler.kafka.committed.get((TOPICS.delay, number))
-            # A mark beyond the end counts as none (restore.py, rule 3).
+            # A mark beyond the end counts as none (restore/restore.py, rule 3).
             early = {each.key for each in self._begun_early}  # of which its writer does not know that they are there
             known = [record.offset for key, record in live.items() if key not in early]
             if mark is not None and mark[0] <= log.end and min(known, default=mark[0]) < mark[0]:

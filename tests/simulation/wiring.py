@@ -26,7 +26,8 @@ from consumer.kafka.control.asked_for import AskedFor
 from consumer.kafka.facts import Fact
 from consumer.kafka.journal.low_water_mark import Pinning
 from consumer.kafka.parking.read_back import ParkedRecord, ReadBack
-from consumer.kafka.restore import Restored, Restorer, Unservable
+from consumer.kafka.restore.restore import Restorer
+from consumer.kafka.restore.restored import Restored, Unservable
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import lease_of
 from consumer.relay.inbox import Inbox

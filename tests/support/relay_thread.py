@@ -30,7 +30,8 @@ from consumer.events.routing.rules import RouteRule
 from consumer.kafka.facts import Failed
 from consumer.kafka.journal.journal import Journal
 from consumer.kafka.parking.read_back import ReadBack
-from consumer.kafka.restore import KafkaReader, Restorer
+from consumer.kafka.restore.reader import KafkaReader
+from consumer.kafka.restore.restore import Restorer
 from consumer.kafka.source.initial_offsets import Started, settle_start
 from consumer.kafka.source.membership import MIN_HAND_OVER_S
 from consumer.kafka.source.source import Source

@@ -31,7 +31,9 @@ from consumer.kafka.journal.low_water_mark import PINNING, Pinning
 from consumer.kafka.journal.writes import DeadLetter, Put, Write
 from consumer.kafka.records.dead_letters import DeadLetterRecord, without_value
 from consumer.kafka.records.positions import position_value
-from consumer.kafka.restore import AT_A_TIME, KafkaReader, Restored, Restorer, Unservable
+from consumer.kafka.restore.reader import KafkaReader
+from consumer.kafka.restore.restore import AT_A_TIME, Restorer
+from consumer.kafka.restore.restored import Restored, Unservable
 from consumer.kafka.topics.topics import RelayTopics, create, partition_counts, watermarks
 from schemas.dead_letter import Reason
 from schemas.pending_action import POSITION_KEY, SourceIdentity

@@ -19,7 +19,7 @@ from consumer.core.requests import DeadLetterId
 from consumer.kafka import clients
 from consumer.kafka.dead_letters.redrive import dead_letter_in, event_to_redrive, mark_in
 from consumer.kafka.records.source_events import SourceEvent
-from consumer.kafka.restore import GIVE_UP_SOON_S, Reader, RestoreError
+from consumer.kafka.restore.reader import GIVE_UP_SOON_S, Reader, RestoreError
 from consumer.kafka.source.membership import event_of
 from consumer.kafka.topics.topics import RelayTopics
 

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Partition
 from consumer.kafka import clients
-from consumer.kafka.restore import GIVE_UP_SOON_S, Reader, RestoreError
+from consumer.kafka.restore.reader import GIVE_UP_SOON_S, Reader, RestoreError
 from consumer.kafka.topics.topics import RelayTopics
 
 GAP = 1000  # records that are rather read than skipped

@@ -17,7 +17,9 @@ from consumer.kafka.identity.adoption import AdoptFrom, adopt
 from consumer.kafka.identity.identity import SourceWatch
 from consumer.kafka.records.keys import action_key
 from consumer.kafka.records.positions import position_value
-from consumer.kafka.restore import KafkaReader, Restored, RestoreError, Restorer
+from consumer.kafka.restore.reader import KafkaReader, RestoreError
+from consumer.kafka.restore.restore import Restorer
+from consumer.kafka.restore.restored import Restored
 from consumer.kafka.source.initial_offsets import Start, Started, settle_start
 from schemas.pending_action import POSITION_KEY, PendingAction, SourceIdentity
 from tests.support.sandbox import Sandbox, SandboxFactory, recreate

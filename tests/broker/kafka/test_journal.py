@@ -46,7 +46,7 @@ from consumer.kafka.journal.low_water_mark import PINNING, Pinning
 from consumer.kafka.journal.waiting_writes import MAX_WRITES
 from consumer.kafka.journal.writes import Begin, DeadLetter, Intent, Position, Put, Tombstone, Write
 from consumer.kafka.records.dead_letters import DeadLetterRecord
-from consumer.kafka.restore import Restored
+from consumer.kafka.restore.restored import Restored
 from schemas.dead_letter import DETAIL, Reason
 from schemas.pending_action import POSITION_KEY
 from tests.support.broker import KafkaBroker, started

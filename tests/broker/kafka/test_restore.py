@@ -9,8 +9,9 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 
 from consumer.errors import IdentityError, OffsetOutOfRangeError, StartUnknownError
-from consumer.kafka import restore
-from consumer.kafka.restore import Restored, RestoreError
+from consumer.kafka.restore import delay_partitions, restore
+from consumer.kafka.restore.reader import RestoreError
+from consumer.kafka.restore.restored import Restored
 from schemas.pending_action import POSITION_KEY
 from tests.support.broker import KafkaBroker
 from tests.support.sandbox import Member, Sandbox, SandboxFactory
@@ -64,7 +65,7 @@ def test_an_action_behind_a_dead_instances_open_transaction_is_not_lost(sandbox:
 
 
 def test_what_it_waits_for_is_said(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restore, "SAY_AFTER_S", 0.2)
+    monkeypatch.setattr(delay_partitions, "SAY_AFTER_S", 0.2)
     dead = open_transaction(sandbox)
     sandbox.restore()
 

@@ -22,152 +22,26 @@ Rules:
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaException
 
 from consumer.core.clock import Clock
-from consumer.core.effects import LiveAction
 from consumer.core.ownership import Assignment, Partition
-from consumer.core.parking import ParkedRecords
-from consumer.core.places import incarnation_at, place_of
 from consumer.core.sequences import NO_SEQUENCES, Sequences
 from consumer.errors import IdentityError, OffsetOutOfRangeError, StartUnknownError
-from consumer.kafka import clients, refused
-from consumer.kafka.identity.identity import check_ids, recorded_positions, topic_ids, unreadable_position, verified
-from consumer.kafka.journal.writes import DeadLetter
+from consumer.kafka import clients
+from consumer.kafka.identity.identity import check_ids, unreadable_position, verified
 from consumer.kafka.parking.live_records import LiveRecords, Room
-from consumer.kafka.records.pending import live_action
-from consumer.kafka.records.positions import read_position
-from consumer.kafka.records.unreadable import Unreadable
-from consumer.kafka.topics.topics import CALL_TIMEOUT_S, RelayTopics, Watermarks, committed_offsets, watermarks
-from schemas.pending_action import POSITION_KEY, Position, SourceIdentity
+from consumer.kafka.restore.delay_partitions import DelayPartitions, Reading
+from consumer.kafka.restore.reader import GIVE_UP_S, Reader, RestoreError
+from consumer.kafka.restore.restored import Restored, Unservable, restored_of
+from consumer.kafka.topics.topics import RelayTopics, Watermarks
+from schemas.pending_action import Position, SourceIdentity
 
-SAY_AFTER_S = 5.0  # of waiting, the log says what the restore waits for
-# Of no progress. A dead instance's transaction ends after its transaction.timeout.ms, which is 10 s unless set
-# otherwise, and the broker looks every 10 s.
-GIVE_UP_S = 25.0
-# While others wait for their restore: one that cannot be read must not hold them up for longer.
-GIVE_UP_SOON_S = 5.0
-ASK_RETRY_S = 0.5
-POLL_S = 0.2
 POSITION_BEHIND = 64  # records before the low-water mark that are read first to find the position record
-AT_ONCE = 1000
 AT_A_TIME = 100_000  # records of several partitions: they are read in a few seconds
-
-
-class RestoreError(Exception):
-    """The restore failed for now. Trying again may help: with more than one partition, with each alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unservable:
-    """The source does not hold this partition's next offset: a person must decide. The others can be served."""
-
-    assignment: Assignment
-    error: OffsetOutOfRangeError
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadableRecord:
-    """A live record that this version cannot read."""
-
-    key: bytes
-    value: bytes
-    why: Unreadable
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restored:
-    """A partition was restored: this is its state in Kafka.
-
-    The source continues at `next_offset`. `live`: key and offset of each live record of the delay partition that is not
-    `parked`; it ends at `end`. What they hold is in `actions`, `refused` (dead letters) and `unreadable`, except for
-    what is to be removed: `again` (the source will bring their events again) and `duplicates` (second records of an
-    event). `position_known`: the delay partition says where the source continues, too. `seconds`: how long it was read.
-    `outcomes_topic_id`: None where nobody knows. `outcomes_lost`: why that topic does not say what was sent (rule 7).
-    """
-
-    assignment: Assignment
-    next_offset: int
-    live: list[tuple[bytes, int]]
-    end: int
-    actions: list[LiveAction]
-    refused: list[DeadLetter]
-    unreadable: list[UnreadableRecord]
-    parked: Mapping[str, ParkedRecords] = field(default_factory=dict)
-    again: Sequence[bytes] = ()
-    duplicates: Sequence[bytes] = ()
-    position_known: bool
-    records_read: int
-    seconds: float
-    outcomes_topic_id: str | None = None
-    outcomes_lost: str | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Reading:
-    """How far one delay partition was read."""
-
-    start: int
-    end: int
-    live: LiveRecords
-    position: Position | None = None
-    unreadable_position: Unreadable | None = None
-    next: int = 0
-    count: int = 0
-
-    def take(self, record: Message) -> None:
-        key, value, offset = record.key(), record.value(), record.offset() or 0
-        self.count += 1
-        if offset >= self.next:
-            self.next = offset + 1
-        if key is None:
-            return
-        if key == POSITION_KEY:
-            self._take_position(value)
-        elif value is None:
-            self.live.remove(key)
-        else:
-            self.live.put(key, value, offset)
-
-    def _take_position(self, value: bytes | None) -> None:
-        position = None if value is None else read_position(value)
-        self.unreadable_position = position if isinstance(position, Unreadable) else None
-        self.position = position if isinstance(position, Position) else None
-
-
-class Reader(Protocol):
-    """What a restore asks of Kafka. All but `start` and `read` raise KafkaException where Kafka does not answer."""
-
-    def committed(self, partitions: list[Partition], by_relays: list[Partition]) -> dict[Partition, int]:
-        """Return the group's settled offsets, absent ones left out, and of `by_relays` those that no relay committed.
-
-        Before it raises, it waits, so the caller may call again at once.
-        """
-
-    def watermarks(self, partitions: list[Partition]) -> dict[Partition, Watermarks]:
-        """Return each partition's first offset and its high watermark, open transactions included."""
-
-    def is_known(self, topics: RelayTopics) -> bool:
-        """Tell whether this group has started the topic before (initial_offsets.py)."""
-
-    def topic_ids(self, topics: list[str]) -> dict[str, str]:
-        """Return the ids of these topics, without those that are not known."""
-
-    def start(self, offsets: Mapping[Partition, int]) -> None:
-        """Begin to read these partitions' settled records from there."""
-
-    def read(self) -> list[Message]:
-        """Return what came within POLL_S, partition-EOF and errors included."""
-
-    def stop(self) -> None:
-        """Read no more of them."""
 
 
 class Restorer:
@@ -192,6 +66,7 @@ class Restorer:
         """
         self._sequences = sequences
         self._reader = reader
+        self._delay_partitions = DelayPartitions(reader, say=say, wanted=wanted, clock=clock)
         self._topics = topics
         self._identities = identities
         self._say = say
@@ -230,9 +105,9 @@ class Restorer:
         share = 1.0 if not all_held else sum(len(held[a]) for a in wanted) / all_held
         kept = Room(None if room is None else int(share * room))
         readings = {
-            a: _Reading(start=held[a].start, end=held[a].stop, live=LiveRecords(kept, self._sequences)) for a in wanted
+            a: Reading(start=held[a].start, end=held[a].stop, live=LiveRecords(kept, self._sequences)) for a in wanted
         }
-        self._read({delay[a]: a for a in wanted}, readings)  # then the records.
+        self._delay_partitions.read({delay[a]: a for a in wanted}, readings, self._patience_s)  # then the records.
         self._read_positions({a: delay[a] for a in wanted}, readings, {a: marks[delay[a]][0] for a in wanted})
         recorded = {a: self._position(a, readings[a]) for a in wanted if self._wanted(a)}
         later = {source[a]: p for a, p in recorded.items() if p is not None and p > committed.get(source[a], p)}
@@ -254,7 +129,7 @@ class Restorer:
             except OffsetOutOfRangeError as error:
                 found.append(Unservable(a, error))
                 continue
-            restored = _restored(
+            restored = restored_of(
                 a,
                 self._identities[a.topic],
                 readings[a],
@@ -307,53 +182,6 @@ class Restorer:
             if self._clock() > give_up_at:
                 raise RestoreError(f"gave up after {self._patience_s:g} s: {why}")
 
-    def _read(self, assignments: dict[tuple[str, int], Assignment], readings: dict[Assignment, _Reading]) -> None:
-        """Read each of these delay partitions to its end, or until it is no longer wanted."""
-        open_ = {tp: readings[a] for tp, a in assignments.items() if readings[a].start < readings[a].end}
-        if not open_:
-            return
-        self._reader.start({tp: reading.start for tp, reading in open_.items()})
-        give_up_at = self._clock() + self._patience_s
-        say_at = self._clock() + SAY_AFTER_S
-        client_error = ""
-        try:
-            while True:
-                records = self._reader.read()
-                for record in records:
-                    client_error = self._take(record, open_) or client_error
-                if not open_:
-                    return
-                now = self._clock()
-                if any(record.error() is None for record in records):
-                    give_up_at, client_error = now + self._patience_s, ""
-                if now > say_at:
-                    self._say(_waits_for(open_, client_error))
-                    say_at = now + SAY_AFTER_S
-                if not any(self._wanted(assignments[tp]) for tp in open_):
-                    return
-                if now > give_up_at:
-                    raise RestoreError(f"gave up after {self._patience_s:g} s: {_waits_for(open_, client_error)}")
-        finally:
-            self._reader.stop()
-
-    def _take(self, record: Message, open_: dict[tuple[str, int], _Reading]) -> str | None:
-        """Take a record or an error of the consumer. Returns what is wrong, if anything is."""
-        tp = (record.topic() or "", record.partition() or 0)
-        error = record.error()
-        reading = open_.get(tp)
-        if error is not None:
-            if error.fatal():
-                raise RestoreError(error.str())
-            if error.code() != KafkaError._PARTITION_EOF:
-                return error.str()
-            if reading is not None:
-                reading.next = max(reading.next, record.offset() or 0)
-        elif reading is not None:
-            reading.take(record)
-        if reading is not None and reading.next >= reading.end:
-            del open_[tp]
-        return None
-
     def _check_ids(self, topics: Iterable[str]) -> dict[str, str]:
         """Return the ids of the sources and their outcomes topics.
 
@@ -379,7 +207,7 @@ class Restorer:
     def _read_positions(
         self,
         delay: Mapping[Assignment, Partition],
-        readings: Mapping[Assignment, _Reading],
+        readings: Mapping[Assignment, Reading],
         first: Mapping[Assignment, int],
     ) -> None:
         """Read the position records that lie before the low-water mark (rule 6)."""
@@ -395,10 +223,12 @@ class Restorer:
             for a in missing:
                 readings[a].start = max(first[a], readings[a].start - back)
                 readings[a].next = 0
-            self._read({delay[a]: a for a in missing}, {a: readings[a] for a in missing})
+            self._delay_partitions.read(
+                {delay[a]: a for a in missing}, {a: readings[a] for a in missing}, self._patience_s
+            )
             back *= 8
 
-    def _position(self, a: Assignment, reading: _Reading) -> int | None:
+    def _position(self, a: Assignment, reading: Reading) -> int | None:
         """Return what the position record says. Raises IdentityError where it is another source's (rule 6)."""
         topics, identity = self._topics[a.topic], self._identities[a.topic]
         if reading.unreadable_position is not None:
@@ -449,116 +279,3 @@ def _first(held: Mapping[Assignment, range], at_a_time: int) -> list[Assignment]
             break
         first.add(assignment)
     return [each for each in held if each in first]
-
-
-def _restored(
-    assignment: Assignment,
-    identity: SourceIdentity,
-    reading: _Reading,
-    *,
-    next_offset: int,
-    source_end: int,
-    seconds: float,
-) -> Restored:
-    """Read the live records. Raises IdentityError where one is another relay's (rule 6).
-
-    This empties `reading.live`: two copies of 100,000 records would be 100 MB more.
-    """
-    next_place, end_place = place_of(identity.incarnation, next_offset), place_of(identity.incarnation, source_end)
-    kept = reading.live.finish(next_place, end_place)
-    live = [*kept.again, *kept.duplicates]
-    actions: list[LiveAction] = []
-    dead_letters: list[DeadLetter] = []
-    unreadable: list[UnreadableRecord] = []
-    sources = {(topic, assignment.partition) for topic in (identity.topic, *identity.former_topics)}
-    held = kept.held + kept.unreadable
-    kept.held.clear()
-    while held:
-        key, value, offset = held.pop()
-        live.append((key, offset))
-        if (dead_letter := refused.read(assignment, key, value)) is not None:
-            dead_letters.append(dead_letter)
-            continue
-        read = live_action(key, value)
-        if isinstance(read, Unreadable):
-            unreadable.append(UnreadableRecord(key, value, read))
-            continue
-        is_current = incarnation_at(read.offset) == identity.incarnation
-        if incarnation_at(read.offset) > identity.incarnation or (is_current and read.source not in sources):
-            topic, partition = read.source or ("", -1)
-            raise IdentityError(
-                f"the delay partition of {assignment.topic}[{assignment.partition}] holds a pending action of "
-                f"{topic}[{partition}], incarnation {incarnation_at(read.offset)}: it is another relay's",
-                assignment.topic,
-            )
-        actions.append(read)
-    return Restored(
-        assignment=assignment,
-        next_offset=next_offset,
-        live=live,
-        end=reading.end,
-        actions=actions,
-        refused=dead_letters,
-        unreadable=unreadable,
-        parked=kept.parked,
-        again=[key for key, _ in kept.again],
-        duplicates=[key for key, _ in kept.duplicates],
-        position_known=reading.position is not None,
-        records_read=reading.count,
-        seconds=seconds,
-    )
-
-
-class KafkaReader:
-    """A real Reader: a consumer of its own, without a membership, and an admin client."""
-
-    def __init__(self, properties: clients.Properties) -> None:
-        self._consumer = Consumer(clients.reader(properties), logger=clients.LOGGER)
-        self._admin = AdminClient(clients.base(properties), logger=clients.LOGGER)
-
-    def committed(self, partitions: list[Partition], by_relays: list[Partition]) -> dict[Partition, int]:
-        """See Reader."""
-        try:
-            return committed_offsets(self._consumer, partitions, by_relays)
-        except KafkaException:
-            time.sleep(ASK_RETRY_S)
-            raise
-
-    def watermarks(self, partitions: list[Partition]) -> dict[Partition, Watermarks]:
-        """See Reader."""
-        return watermarks(self._admin, partitions)
-
-    def is_known(self, topics: RelayTopics) -> bool:
-        """See Reader."""
-        return bool(recorded_positions(self._consumer, self._admin, topics.delay).positions)
-
-    def topic_ids(self, topics: list[str]) -> dict[str, str]:
-        """See Reader."""
-        return topic_ids(self._admin, topics)
-
-    def start(self, offsets: Mapping[Partition, int]) -> None:
-        """See Reader."""
-        for topic in {topic for topic, _ in offsets}:
-            with suppress(KafkaException):  # without it the reader looks for unknown leaders a second later
-                self._consumer.list_topics(topic, CALL_TIMEOUT_S)
-        self._consumer.assign([TopicPartition(*tp, offset) for tp, offset in offsets.items()])
-
-    def read(self) -> list[Message]:
-        """See Reader."""
-        first = self._consumer.poll(POLL_S)
-        return [] if first is None else [first, *self._consumer.consume(AT_ONCE, 0)]
-
-    def stop(self) -> None:
-        """See Reader."""
-        self._consumer.unassign()
-
-    def close(self) -> None:
-        """Close the consumer."""
-        self._consumer.close()
-
-
-def _waits_for(open_: dict[tuple[str, int], _Reading], client_error: str) -> str:
-    (topic, partition), reading = next(iter(open_.items()))
-    return f"restoring {topic}[{partition}]: read to {max(reading.next, reading.start)} of {reading.end}; " + (
-        client_error or "a former owner left a transaction open there, or the broker does not answer"
-    )
