@@ -44,7 +44,7 @@ from consumer.kafka.limits import beyond_limits
 from consumer.kafka.reaching import GIVE_UP_S, reached
 from consumer.kafka.registry.schemas import RegistryError
 from consumer.kafka.source.initial_offsets import beginnings, start_of
-from consumer.kafka.topics import topics
+from consumer.kafka.topics import asking, topics
 from consumer.kafka.topics.rules import TopicRules
 from consumer.run.time_outs import short_session
 from consumer.run.wiring import engage_client
@@ -195,7 +195,7 @@ def _rights(admin: AdminClient, each: topics.RelayTopics) -> Finding:
 
 def _granted(admin: AdminClient, needed: Mapping[str, Collection[AclOperation]], what: str, on: str) -> Finding:
     try:
-        missing = topics.missing_rights(admin, needed)
+        missing = asking.missing_rights(admin, needed)
     except KafkaException as error:
         return _kafka_failed(f"rights on {on}", error)
     if missing:

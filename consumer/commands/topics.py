@@ -49,7 +49,7 @@ def topics_check(config: Config = None) -> None:
 
         from consumer.commands import checks
         from consumer.kafka import clients
-        from consumer.kafka.topics import topics
+        from consumer.kafka.topics import asking, topics
 
         reach(settings)
         admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
@@ -59,7 +59,7 @@ def topics_check(config: Config = None) -> None:
             output.data(f"{', '.join((each.source, *each.own[:-1]))} and {each.own[-1]} fit")
         if settings.control_topic is not None:
             output.data(f"{settings.control_topic} fits")
-            if missing := topics.missing_rights(admin, {settings.control_topic: topics.CONTROL_RIGHTS}):
+            if missing := asking.missing_rights(admin, {settings.control_topic: topics.CONTROL_RIGHTS}):
                 end(ExitCode.FAILED, checks.may_not(missing))
 
 

@@ -24,8 +24,10 @@ from consumer.core.ownership import Assignment
 from consumer.core.places import offset_at
 from consumer.kafka import clients, refused
 from consumer.kafka.records.keys import place_of_key
+from consumer.kafka.topics.asking import partition_counts
+from consumer.kafka.topics.offsets import committed_offsets, watermarks
 from consumer.kafka.topics.scan import Gap, StalledError, moment, records_between
-from consumer.kafka.topics.topics import RelayTopics, committed_offsets, partition_counts, watermarks
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.pending_action import POSITION_KEY, PendingAction
 
 State = Literal["pending", "sending", "refused", "unreadable"]

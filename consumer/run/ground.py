@@ -33,6 +33,7 @@ from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.source.initial_offsets import Beginnings, Start, settle_start
 from consumer.kafka.source.old_events import OLD_S, refuse_old_events
 from consumer.kafka.topics import topics as kafka_topics
+from consumer.kafka.topics.asking import partition_counts
 from consumer.kafka.topics.topics import RelayTopics
 from schemas.pending_action import SourceIdentity
 
@@ -171,7 +172,7 @@ def settled(settings: Settings, start: Start | None, *, sends: bool) -> Ground:
         if found.identity is not None and settings.source.removed == "deliver":
             topics[found.topics.source], identities[found.topics.source] = found.topics, found.identity
     admin = AdminClient(clients.base(settings.kafka), logger=clients.LOGGER)
-    return Ground(topics, kafka_topics.partition_counts(admin, topics), identities)
+    return Ground(topics, partition_counts(admin, topics), identities)
 
 
 def _old_events_check(settings: Settings) -> Callable[[Sequence[Beginnings]], None] | None:

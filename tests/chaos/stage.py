@@ -30,7 +30,7 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
-from consumer.kafka.topics.topics import watermarks
+from consumer.kafka.topics.offsets import watermarks
 from consumer.relay.connections import slots_of
 from consumer.simulator.account import AcceptedAction, SlidingSecond
 from schemas.dead_letter import Reason

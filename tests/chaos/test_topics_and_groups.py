@@ -16,7 +16,8 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import NewPartitions, NewTopic
 
 from consumer.errors import ExitCode
-from consumer.kafka.topics.topics import create, watermarks
+from consumer.kafka.topics.offsets import watermarks
+from consumer.kafka.topics.topics import create
 from tests.chaos.stage import EVENTS, Event, Stage, StageFactory
 from tests.support.events import number_of
 from tests.support.figures import Figures, Scale

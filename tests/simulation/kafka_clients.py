@@ -14,8 +14,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from consumer.core.ownership import Assignment, Partition
 from consumer.kafka.outcomes.sent_facts import FactsLostError, SentBefore
 from consumer.kafka.source.membership import MIN_HAND_OVER_S
+from consumer.kafka.topics.offsets import Watermarks
 from consumer.kafka.topics.scan import STALLED_S
-from consumer.kafka.topics.topics import RelayTopics, Watermarks
+from consumer.kafka.topics.topics import RelayTopics
 from tests.simulation.kafka_model import TRANSACTION_TIMEOUT_S, Headers, Member, Record, error, metadata
 from tests.simulation.process import Process
 from tests.simulation.workload import WINDOW_S

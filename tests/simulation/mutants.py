@@ -42,8 +42,9 @@ from consumer.kafka.journal.batch import Batch
 from consumer.kafka.journal.commits import Commits
 from consumer.kafka.journal.kept_dead_letters import KeptDeadLetters
 from consumer.kafka.journal.low_water_mark import LowWaterMark
+from consumer.kafka.journal.meanings import AbortedError, UnknownOutcomeError
 from consumer.kafka.journal.partitions import Partitions as JournalPartitions
-from consumer.kafka.journal.producers import AbortedError, Producers, UnknownOutcomeError
+from consumer.kafka.journal.producers import Producers
 from consumer.kafka.journal.refusals import Refusals
 from consumer.kafka.journal.too_large import TooLarge
 from consumer.kafka.journal.writes import Barrier, DeadLetter, Keyed, Position, Tombstone, Write
@@ -51,7 +52,7 @@ from consumer.kafka.outcomes.outcomes import Ended, EndedAction
 from consumer.kafka.restore.delay_partitions import DelayPartitions, Reading
 from consumer.kafka.restore.restore import Restorer
 from consumer.kafka.source.membership import Membership
-from consumer.kafka.topics.topics import Watermarks
+from consumer.kafka.topics.offsets import Watermarks
 from consumer.relay import outbox
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from consumer.core.ownership import Assignment
 from consumer.kafka import clients, refused
-from consumer.kafka.topics.topics import committed_offsets, watermarks
+from consumer.kafka.topics.offsets import committed_offsets, watermarks
 from consumer.simulator.account import AcceptedAction
 from schemas.dead_letter import DeadLetterHeaders, Reason
 from schemas.pending_action import POSITION_KEY, PendingAction

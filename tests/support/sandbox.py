@@ -34,7 +34,9 @@ from consumer.kafka.records.positions import position_value
 from consumer.kafka.restore.reader import KafkaReader
 from consumer.kafka.restore.restore import AT_A_TIME, Restorer
 from consumer.kafka.restore.restored import Restored, Unservable
-from consumer.kafka.topics.topics import RelayTopics, create, partition_counts, watermarks
+from consumer.kafka.topics.asking import partition_counts
+from consumer.kafka.topics.offsets import watermarks
+from consumer.kafka.topics.topics import RelayTopics, create
 from schemas.dead_letter import Reason
 from schemas.pending_action import POSITION_KEY, SourceIdentity
 from tests.support.waiting import PATIENCE_S, until

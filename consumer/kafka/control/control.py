@@ -20,8 +20,9 @@ from confluent_kafka.admin import AdminClient
 from consumer.core.pauses import NO_PAUSES, Pause, Pauses, Scope
 from consumer.kafka import clients
 from consumer.kafka.control.records import PARTITION, Controls
+from consumer.kafka.topics.asking import partition_counts
+from consumer.kafka.topics.offsets import watermarks
 from consumer.kafka.topics.scan import StalledError, records_between
-from consumer.kafka.topics.topics import partition_counts, watermarks
 
 WRITE_S = 15.0
 

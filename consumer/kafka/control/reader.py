@@ -29,7 +29,8 @@ from consumer.kafka.dead_letters.waiting import LITTLE_AHEAD
 from consumer.kafka.facts import ControlNotRead, ControlRead, Report
 from consumer.kafka.identity.identity import tells_ids, topic_ids
 from consumer.kafka.own_thread import OwnThread
-from consumer.kafka.topics.topics import CALL_TIMEOUT_S, watermarks
+from consumer.kafka.topics.asking import CALL_TIMEOUT_S
+from consumer.kafka.topics.offsets import watermarks
 
 # How long the broker keeps a request that finds nothing new. What is new comes at once; an empty topic's end, at the
 # start, comes after this.

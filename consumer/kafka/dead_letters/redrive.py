@@ -45,8 +45,10 @@ from consumer.kafka.records.dead_letters import REDRIVEN
 from consumer.kafka.records.pending import event_of_unreadable
 from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.records.unreadable import Unreadable
+from consumer.kafka.topics.asking import partition_counts
+from consumer.kafka.topics.offsets import watermarks
 from consumer.kafka.topics.scan import Gap, StalledError, records_between
-from consumer.kafka.topics.topics import RelayTopics, partition_counts, watermarks
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.dead_letter import FIRST_OFFSET, ITEM, PREFIX, REDRIVE_OF, DeadLetterHeaders, Reason
 
 CALL_TIMEOUT_S = 15.0  # above transaction.timeout.ms (10 s), so that the broker decides before we do

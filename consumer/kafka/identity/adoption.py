@@ -32,15 +32,10 @@ from consumer.kafka import clients
 from consumer.kafka.identity.identity import Recorded, differ, differences, present_identities, recorded_positions
 from consumer.kafka.records.keys import action_key, place_of_key
 from consumer.kafka.source.initial_offsets import PositionRecord, start_id, write_positions
+from consumer.kafka.topics.asking import CALL_TIMEOUT_S, partition_counts
+from consumer.kafka.topics.offsets import Watermarks, committed_offsets, watermarks
 from consumer.kafka.topics.scan import records_between
-from consumer.kafka.topics.topics import (
-    CALL_TIMEOUT_S,
-    RelayTopics,
-    Watermarks,
-    committed_offsets,
-    partition_counts,
-    watermarks,
-)
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.pending_action import POSITION_KEY, SourceIdentity
 
 AdoptFrom = Literal["earliest", "latest", "recorded"]

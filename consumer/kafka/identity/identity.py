@@ -29,8 +29,10 @@ from consumer.errors import IdentityError
 from consumer.kafka import clients
 from consumer.kafka.records.positions import read_position
 from consumer.kafka.records.unreadable import Unreadable
+from consumer.kafka.topics.asking import CALL_TIMEOUT_S, partition_counts
+from consumer.kafka.topics.offsets import watermarks
 from consumer.kafka.topics.scan import POLL_S, STALLED_S
-from consumer.kafka.topics.topics import CALL_TIMEOUT_S, RelayTopics, partition_counts, watermarks
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.pending_action import POSITION_KEY, Position, SourceIdentity
 
 LOOK_INTERVAL_S = 5.0

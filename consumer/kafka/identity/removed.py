@@ -25,8 +25,9 @@ from consumer.kafka import clients
 from consumer.kafka.identity.identity import Recorded, present_identities, recorded_positions, verified
 from consumer.kafka.pending import Pending, pending_actions
 from consumer.kafka.topics import topics as kafka_topics
+from consumer.kafka.topics.asking import CALL_TIMEOUT_S
 from consumer.kafka.topics.rules import TopicRules
-from consumer.kafka.topics.topics import CALL_TIMEOUT_S, RelayTopics
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.pending_action import SourceIdentity
 
 SOURCE = "{source}"

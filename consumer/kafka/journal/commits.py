@@ -4,7 +4,7 @@ For each partition that it touches, a transaction contains the records, dead let
 `position` record, its source offset and its low-water mark. The last two are committed as offsets of the group.
 
 This keeps the second half of rule 1 of transactions.py, and rules 2, 3 and 6. What an abort leads to is not known here:
-it is raised as producers.py names it.
+it is raised as meanings.py names it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from consumer.kafka.facts import (
     TransactionAborted,
 )
 from consumer.kafka.journal.batch import Batch
+from consumer.kafka.journal.meanings import AbortedError, RefusedError, UnknownOutcomeError
 from consumer.kafka.journal.partitions import Partitions
-from consumer.kafka.journal.producers import AbortedError, Producers, Record, RefusedError, UnknownOutcomeError
+from consumer.kafka.journal.producers import Producers, Record
 from consumer.kafka.journal.transaction_size import TransactionSize
 from consumer.kafka.journal.writes import DeadLetter, Keyed, Position, Put, Write, size_of
 from consumer.kafka.outcomes.outcomes import Ended, record_of
@@ -74,7 +75,7 @@ class Commits:
         self._ownership_confirmed_at = -math.inf
 
     def commit(self, writes: list[Write], ownership: Ownership, *, alone: bool = False) -> None:
-        """Write these in one transaction. Raises AbortedError or what else producers.py has for it.
+        """Write these in one transaction. Raises AbortedError or what else meanings.py has for it.
 
         `alone`: nothing of other partitions, though it be late (rule 9).
         """

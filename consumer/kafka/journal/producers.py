@@ -1,7 +1,7 @@
 """The journal's transactional producers, one at a time: when a new one is needed, and what an error means.
 
 All have the same transactional.id. Everything here runs on one thread, the journal's. A watchdog sees every call into
-librdkafka (`busy_since`). Errors of librdkafka are raised as what they mean for the transaction.
+librdkafka (`busy_since`). Errors of librdkafka are raised as what they mean for the transaction (meanings.py).
 
 Rules (each has a test in tests/broker named after the failure that it prevents):
  1. A producer that aborted, or whose transaction call failed or timed out, is never used again. A new one with the
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +31,25 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 from consumer.core.clock import Clock
 from consumer.core.ownership import Partition
 from consumer.kafka import clients
+from consumer.kafka.journal.meanings import (
+    FOR_NOW,
+    OF_THE_TOPIC,
+    AbortedError,
+    BatchTooLargeError,
+    Failure,
+    FencedError,
+    OverranError,
+    RefusedError,
+    TooLargeError,
+    UnknownOutcomeError,
+    cause_of,
+    is_refusal,
+    is_too_large,
+    meaning_of,
+    refusal_of,
+    text_of,
+    where_of,
+)
 from consumer.kafka.journal.writes import DeadLetter, Keyed, Put
 from consumer.kafka.limits import beyond_limits
 from consumer.kafka.outcomes.outcomes import OutcomeRecord
@@ -44,139 +63,6 @@ LATE_S = 3.0  # a transaction takes milliseconds
 SLOWER = 4.0  # than the last record that was taken may be one that is waited for, where the time is short
 
 T = TypeVar("T")
-
-_FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED})
-# Fatal for a producer, though nobody took its place: a new one continues, or says again what is not allowed.
-_FATAL_YET_NOT_FENCED = frozenset(
-    {
-        KafkaError.INVALID_PRODUCER_ID_MAPPING,
-        KafkaError.INVALID_TXN_STATE,  # a delayed request of our own has ended this transaction
-        KafkaError.UNKNOWN_PRODUCER_ID,
-        KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
-        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-    }
-)
-# What is refused whatever the transaction holds: who we are, or the state of the transaction, is what is wrong.
-_OF_THE_TRANSACTION = frozenset(
-    {
-        KafkaError.INVALID_PRODUCER_EPOCH,
-        KafkaError.INVALID_PRODUCER_ID_MAPPING,
-        KafkaError.INVALID_TXN_STATE,
-        KafkaError.UNKNOWN_PRODUCER_ID,
-        KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
-        KafkaError.DUPLICATE_SEQUENCE_NUMBER,
-        KafkaError.PRODUCER_FENCED,
-        KafkaError.TRANSACTION_ABORTABLE,
-        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-    }
-)
-# A broker says so while it cannot serve a partition; librdkafka tries again, within the transaction's time.
-_FOR_NOW = frozenset(
-    {
-        KafkaError.INVALID_MSG,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.REQUEST_TIMED_OUT,
-        KafkaError.BROKER_NOT_AVAILABLE,
-        KafkaError.REPLICA_NOT_AVAILABLE,
-        KafkaError.NETWORK_EXCEPTION,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.NOT_ENOUGH_REPLICAS,
-        KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
-        KafkaError.CONCURRENT_TRANSACTIONS,
-        KafkaError.KAFKA_STORAGE_ERROR,
-        KafkaError.THROTTLING_QUOTA_EXCEEDED,
-        KafkaError._MSG_TIMED_OUT,
-        KafkaError._TIMED_OUT,
-        KafkaError._TIMED_OUT_QUEUE,
-    }
-)
-# Every record of the topic is refused.
-_OF_THE_TOPIC = frozenset(
-    {
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.TOPIC_EXCEPTION,
-        KafkaError._UNKNOWN_TOPIC,
-        KafkaError._UNKNOWN_PARTITION,
-    }
-)
-# A batch holds a refused record, and this is another one.
-_FOR_ANOTHER = KafkaError._INVALID_DIFFERENT_RECORD
-
-
-class AbortedError(Exception):
-    """The transaction was aborted: nothing of it is committed. `cause`: librdkafka's error, where it is one."""
-
-    def __init__(self, text: str = "", cause: KafkaError | None = None) -> None:
-        super().__init__(text)
-        self.cause = cause
-
-
-class UnknownOutcomeError(AbortedError):
-    """The commit was requested, and its answer did not come."""
-
-
-class OverranError(AbortedError):
-    """The broker did not take the records in time. `written`: bytes that it took. `unwritten`: where it took none.
-
-    `others_taken`: it took records of another partition. `outdone`: some of them in the first half of the time.
-    """
-
-    def __init__(
-        self, text: str, written: int, unwritten: Collection[Partition], *, others_taken: bool, outdone: bool = False
-    ) -> None:
-        super().__init__(text)
-        self.written = written
-        self.unwritten = frozenset(unwritten)
-        self.others_taken = others_taken
-        self.outdone = outdone
-
-
-class RefusedError(AbortedError):
-    """The broker refuses something, and would refuse it again.
-
-    `topics`: whose records; none where it is the offsets. `suspects`: the dead letters among the refused records.
-    `exact`: each of these is refused for itself. `whole_topic`: so would be every other record of these topics.
-    """
-
-    def __init__(
-        self,
-        text: str,
-        *,
-        topics: Collection[str] = (),
-        suspects: Collection[DeadLetter] = (),
-        exact: bool = False,
-        whole_topic: bool = False,
-    ) -> None:
-        super().__init__(text)
-        self.topics = frozenset(topics)
-        self.suspects = suspects
-        self.exact = exact
-        self.whole_topic = whole_topic
-
-
-class BatchTooLargeError(AbortedError):
-    """The broker refused a produce request's batch: some record in it is too large, or only all of them together."""
-
-
-class TooLargeError(Exception):
-    """One record is too large by itself."""
-
-    def __init__(self, write: Put | DeadLetter) -> None:
-        super().__init__("a record is too large")
-        self.write = write
-
-
-class FencedError(Exception):
-    """Another producer took our transactional.id."""
 
 
 class Clients(Protocol):
@@ -201,15 +87,6 @@ class Record:
     headers: None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """A record that was not written."""
-
-    error: KafkaError
-    at: Partition
-    write: Keyed | None
-
-
 class Producers:
     """The present producer, if there is one, and how it is replaced.
 
@@ -227,7 +104,7 @@ class Producers:
         self._successor = 0
         self._timed_out = 0  # in a row: the calls that begin a producer
         self._producer: Producer | None = None
-        self._failures: list[_Failure] = []
+        self._failures: list[Failure] = []
         self._written = 0
         self._unwritten: Counter[Partition] = Counter()
         self._taken: set[Partition] = set()
@@ -277,12 +154,12 @@ class Producers:
                 self._call(producer.poll, 0.1)
             except KafkaException as exception:
                 error = clients.error_of(exception)
-                if _is_too_large(error) and isinstance(write, Put | DeadLetter):
+                if is_too_large(error) and isinstance(write, Put | DeadLetter):
                     raise TooLargeError(write) from None
-                if error.code() in _OF_THE_TOPIC:
-                    self._failures.append(_Failure(error, (topic, partition), write))
+                if error.code() in OF_THE_TOPIC:
+                    self._failures.append(Failure(error, (topic, partition), write))
                     self._check_delivery()
-                raise _meaning(error, f"writing to {topic}[{partition}]") from None
+                raise meaning_of(error, f"writing to {topic}[{partition}]") from None
             else:
                 return
 
@@ -312,7 +189,7 @@ class Producers:
         except FencedError as error:
             raise self._outlasted(error) from None
         except AbortedError as error:
-            if isinstance(error.cause, KafkaError) and error.cause.code() in _OF_THE_TOPIC:
+            if isinstance(error.cause, KafkaError) and error.cause.code() in OF_THE_TOPIC:
                 raise RefusedError(str(error), whole_topic=True) from None
             raise
 
@@ -330,7 +207,7 @@ class Producers:
         committed = self._call(self._clients.committed, partitions, self._timeout())
         for each in committed:
             if each.error is not None:
-                raise _meaning(each.error, f"the offset of {each.topic}[{each.partition}]")
+                raise meaning_of(each.error, f"the offset of {each.topic}[{each.partition}]")
         return committed
 
     # -- one after the other ------------------------------------------------------------------------------------
@@ -391,7 +268,7 @@ class Producers:
     ) -> None:
         at = (record.topic() or "", record.partition() or 0)
         if error is not None:
-            self._failures.append(_Failure(error, at, write))
+            self._failures.append(Failure(error, at, write))
             return
         self._written += len(record.value() or b"")
         self._unwritten[at] -= 1
@@ -404,20 +281,20 @@ class Producers:
         """Raise what the records' failures mean: first what the broker said of a record, the others follow from it."""
         if not self._failures:
             return
-        too_large = next((each for each in self._failures if _is_too_large(each.error)), None)
+        too_large = next((each for each in self._failures if is_too_large(each.error)), None)
         if too_large is not None:
             if not self.one_by_one:
-                raise BatchTooLargeError(_text(too_large))
+                raise BatchTooLargeError(text_of(too_large))
             if isinstance(too_large.write, Put | DeadLetter):
                 raise TooLargeError(too_large.write)
-        refused = [each for each in self._failures if _is_refusal(each.error)]
+        refused = [each for each in self._failures if is_refusal(each.error)]
         if refused:
-            raise _refusal(refused)
+            raise refusal_of(refused)
         first = self._failures[0]
-        meaning = _meaning(first.error, _where(first.at))
+        meaning = meaning_of(first.error, where_of(first.at))
         if isinstance(meaning, FencedError):
             raise self._outlasted(meaning)
-        if first.error.code() in _FOR_NOW and isinstance(meaning, AbortedError):
+        if first.error.code() in FOR_NOW and isinstance(meaning, AbortedError):
             raise self._overran(str(meaning))
         raise meaning
 
@@ -442,61 +319,9 @@ class Producers:
             return method(*arguments)
         except (KafkaException, SystemError) as exception:
             cause = cause_of(exception)
-            raise beyond_limits(cause) or _meaning(cause, method.__name__) from None
+            raise beyond_limits(cause) or meaning_of(cause, method.__name__) from None
         finally:
             self.busy_since = None
 
     def _timeout(self) -> float:
         return max(0.1, min(CALL_TIMEOUT_S, self.end_at - self._clock()))
-
-
-def cause_of(exception: KafkaException | SystemError) -> KafkaError:
-    """Return librdkafka's error.
-
-    A fatal one is raised amid the callbacks of a `flush`: those called behind it end in a SystemError on top of it.
-    """
-    cause: BaseException | None = exception
-    while isinstance(cause, SystemError):
-        cause = cause.__cause__
-    if not isinstance(cause, KafkaException):
-        raise exception
-    return clients.error_of(cause)
-
-
-def _meaning(error: KafkaError, where: str) -> AbortedError | FencedError:
-    """Return what an error of librdkafka's means for the transaction."""
-    text = f"{where}: {error.name()}: {error.str()}"
-    if error.code() in _FENCED or (error.fatal() and error.code() not in _FATAL_YET_NOT_FENCED):
-        return FencedError(text)
-    return AbortedError(text, error)
-
-
-def _is_refusal(error: KafkaError) -> bool:
-    """Whether the broker would refuse the record again."""
-    if error.code() in _OF_THE_TOPIC or error.code() == _FOR_ANOTHER:
-        return True
-    return error.code() > 0 and error.code() not in _OF_THE_TRANSACTION | _FOR_NOW
-
-
-def _refusal(refused: Sequence[_Failure]) -> RefusedError:
-    own = [each for each in refused if each.error.code() != _FOR_ANOTHER] or refused
-    topics = {each.at[0] for each in own}
-    return RefusedError(
-        _text(own[0]),
-        topics=topics,
-        suspects=[each.write for each in own if isinstance(each.write, DeadLetter)],
-        exact=len(own) < len(refused),
-        whole_topic=all(each.error.code() in _OF_THE_TOPIC for each in own),
-    )
-
-
-def _where(at: Partition) -> str:
-    return f"writing to {at[0]}[{at[1]}]"
-
-
-def _text(failure: _Failure) -> str:
-    return f"{_where(failure.at)}: {failure.error.name()}: {failure.error.str()}"
-
-
-def _is_too_large(error: KafkaError) -> bool:
-    return bool(error.code() == KafkaError.MSG_SIZE_TOO_LARGE)

@@ -17,8 +17,9 @@ from consumer.kafka.facts import AnswersRefused, Dropped, OutcomesRefused, Refus
 from consumer.kafka.journal.commits import Commits
 from consumer.kafka.journal.cutting import by_partition, by_topic, halves, in_two, without_answers
 from consumer.kafka.journal.kept_dead_letters import KeptDeadLetters
+from consumer.kafka.journal.meanings import AbortedError, FencedError, OverranError, RefusedError
 from consumer.kafka.journal.partitions import Partitions
-from consumer.kafka.journal.producers import AbortedError, FencedError, OverranError, Producers, RefusedError
+from consumer.kafka.journal.producers import Producers
 from consumer.kafka.journal.writes import DeadLetter, Keyed, Position, Write
 from consumer.kafka.topics.topics import RelayTopics
 

@@ -40,7 +40,7 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
 10. A request is answered in the transaction that carries it out, so it is carried out once. Where the control topic
     does not take the answer, nothing waits for it: the request stays open, and only what ends an action is written
     (refusals.py).
-producers.py decides which producer may be used, and what its errors mean.
+producers.py decides which producer may be used, meanings.py what its errors mean.
 """
 
 from __future__ import annotations
@@ -58,16 +58,9 @@ from consumer.kafka.journal.commits import RETRY_S, Commits
 from consumer.kafka.journal.cutting import fitting
 from consumer.kafka.journal.kept_dead_letters import KeptDeadLetters
 from consumer.kafka.journal.low_water_mark import PINNING, Pinning
+from consumer.kafka.journal.meanings import AbortedError, BatchTooLargeError, FencedError, OverranError, TooLargeError
 from consumer.kafka.journal.partitions import Partitions
-from consumer.kafka.journal.producers import (
-    AbortedError,
-    BatchTooLargeError,
-    Clients,
-    FencedError,
-    OverranError,
-    Producers,
-    TooLargeError,
-)
+from consumer.kafka.journal.producers import Clients, Producers
 from consumer.kafka.journal.refusals import Refusals
 from consumer.kafka.journal.too_large import ReplaceTooLarge, TooLarge
 from consumer.kafka.journal.transaction_size import TransactionSize

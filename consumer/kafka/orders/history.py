@@ -28,7 +28,9 @@ from consumer.kafka.records.positions import read_position
 from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.registry.schemas import RegistryError, Schemas, UnknownSchemaError
 from consumer.kafka.source.membership import event_of
-from consumer.kafka.topics.topics import RelayTopics, committed_offsets, partition_counts, watermarks
+from consumer.kafka.topics.asking import partition_counts
+from consumer.kafka.topics.offsets import committed_offsets, watermarks
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.dead_letter import DeadLetterHeaders, Reason
 from schemas.outcome import Outcome
 from schemas.pending_action import POSITION_KEY, PendingAction, Position

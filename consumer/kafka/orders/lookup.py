@@ -12,7 +12,8 @@ from consumer.kafka import clients
 from consumer.kafka.control.control import CurrentPauses
 from consumer.kafka.orders.history import Search, history_of
 from consumer.kafka.orders.timeline import Searched, Timeline, timeline_of
-from consumer.kafka.topics.topics import RelayTopics, partition_counts
+from consumer.kafka.topics.asking import partition_counts
+from consumer.kafka.topics.topics import RelayTopics
 
 MAX_ID_CHARACTERS = 1024
 

@@ -39,7 +39,9 @@ from consumer.kafka.records.dead_letters import REDRIVEN
 from consumer.kafka.records.keys import place_of_key
 from consumer.kafka.records.positions import read_position
 from consumer.kafka.source.membership import event_of
-from consumer.kafka.topics.topics import CALL_TIMEOUT_S, RelayTopics, committed_offsets, partition_counts, watermarks
+from consumer.kafka.topics.asking import CALL_TIMEOUT_S, partition_counts
+from consumer.kafka.topics.offsets import committed_offsets, watermarks
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.dead_letter import DeadLetterHeaders
 from schemas.outcome import Outcome, OutcomeName
 from schemas.pending_action import POSITION_KEY, Position, SourceIdentity

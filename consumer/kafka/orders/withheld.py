@@ -11,7 +11,9 @@ from consumer.kafka import clients
 from consumer.kafka.orders.history import Search
 from consumer.kafka.orders.reading import Span, StalledError, read
 from consumer.kafka.outcomes.outcomes import read_outcome
-from consumer.kafka.topics.topics import RelayTopics, partition_counts, watermarks
+from consumer.kafka.topics.asking import partition_counts
+from consumer.kafka.topics.offsets import watermarks
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.outcome import Outcome, OutcomeName
 
 DISCARDED = "pause "  # how the reason of what a pause discarded begins; what `only_for` withholds has none

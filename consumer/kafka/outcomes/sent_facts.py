@@ -24,8 +24,10 @@ from consumer.core.ownership import Assignment
 from consumer.core.sequences import SentStep
 from consumer.errors import ConfigurationError
 from consumer.kafka import clients
+from consumer.kafka.topics.asking import CALL_TIMEOUT_S
+from consumer.kafka.topics.offsets import watermarks
 from consumer.kafka.topics.scan import StalledError, records_between
-from consumer.kafka.topics.topics import CALL_TIMEOUT_S, RelayTopics, watermarks
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.dead_letter import Reason
 from schemas.outcome import OutcomeName
 

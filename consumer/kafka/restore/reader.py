@@ -13,7 +13,9 @@ from confluent_kafka.admin import AdminClient
 from consumer.core.ownership import Partition
 from consumer.kafka import clients
 from consumer.kafka.identity.identity import recorded_positions, topic_ids
-from consumer.kafka.topics.topics import CALL_TIMEOUT_S, RelayTopics, Watermarks, committed_offsets, watermarks
+from consumer.kafka.topics.asking import CALL_TIMEOUT_S
+from consumer.kafka.topics.offsets import Watermarks, committed_offsets, watermarks
+from consumer.kafka.topics.topics import RelayTopics
 
 # Of no progress. A dead instance's transaction ends after its transaction.timeout.ms, which is 10 s unless set
 # otherwise, and the broker looks every 10 s.

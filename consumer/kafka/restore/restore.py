@@ -37,7 +37,8 @@ from consumer.kafka.parking.live_records import LiveRecords, Room
 from consumer.kafka.restore.delay_partitions import DelayPartitions, Reading
 from consumer.kafka.restore.reader import GIVE_UP_S, Reader, RestoreError
 from consumer.kafka.restore.restored import Restored, Unservable, restored_of
-from consumer.kafka.topics.topics import RelayTopics, Watermarks
+from consumer.kafka.topics.offsets import Watermarks
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.pending_action import Position, SourceIdentity
 
 POSITION_BEHIND = 64  # records before the low-water mark that are read first to find the position record

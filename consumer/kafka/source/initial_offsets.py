@@ -31,16 +31,11 @@ from confluent_kafka.admin import AdminClient
 from consumer.errors import StartRefusedError
 from consumer.kafka import clients
 from consumer.kafka.identity.identity import present_identities, recorded_positions, verified
-from consumer.kafka.journal.producers import cause_of
+from consumer.kafka.journal.meanings import cause_of
 from consumer.kafka.records.positions import position_value
-from consumer.kafka.topics.topics import (
-    CALL_TIMEOUT_S,
-    RelayTopics,
-    Watermarks,
-    committed_offsets,
-    partition_counts,
-    watermarks,
-)
+from consumer.kafka.topics.asking import CALL_TIMEOUT_S, partition_counts
+from consumer.kafka.topics.offsets import Watermarks, committed_offsets, watermarks
+from consumer.kafka.topics.topics import RelayTopics
 from schemas.pending_action import POSITION_KEY, SourceIdentity
 
 Start = Literal["earliest", "latest"]

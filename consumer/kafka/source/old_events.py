@@ -21,8 +21,9 @@ from consumer.kafka import clients
 from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.source.initial_offsets import Beginnings
 from consumer.kafka.source.membership import event_of
+from consumer.kafka.topics.asking import CALL_TIMEOUT_S
+from consumer.kafka.topics.offsets import Watermarks
 from consumer.kafka.topics.scan import StalledError, records_between
-from consumer.kafka.topics.topics import CALL_TIMEOUT_S, Watermarks
 
 OLD_S = 86_400.0
 READ_S = 10.0

@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient
 from consumer.kafka import clients
 from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.source.membership import event_of
-from consumer.kafka.topics.topics import watermarks
+from consumer.kafka.topics.offsets import watermarks
 
 STALLED_S = 15.0  # above the journal's transaction.timeout.ms (10 s): an abandoned transaction has ended by then
 POLL_S = 0.2

@@ -1,29 +1,34 @@
-"""EDGE. The topics that the relay needs: create them, check them, and ask for their offsets."""
+"""EDGE. The topics that the relay needs: create them, and check them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
-from concurrent.futures import Future
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
     AclOperation,
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
-    ListOffsetsResultInfo,
     NewPartitions,
     NewTopic,
-    OffsetSpec,
     ResourceType,
 )
 
 from consumer.errors import TopicError
 from consumer.kafka import clients
+from consumer.kafka.topics.asking import (
+    CALL_TIMEOUT_S,
+    answer_of,
+    configurations,
+    counts_of_existing,
+    may_write,
+    partition_counts,
+)
+from consumer.kafka.topics.offsets import watermarks
 from consumer.kafka.topics.rules import (
     COMPACTED,
     CONTROL,
@@ -41,16 +46,10 @@ from consumer.kafka.topics.rules import (
     source_misfits,
 )
 
-CALL_TIMEOUT_S = 10.0
-RIGHTS_TIMEOUT_S = 3.0
-LIST_OFFSETS_TIMEOUT_S = 4.0  # for each of two calls; while a partition has no leader, a call waits all of it
 VISIBLE_RETRY_S = 0.05
 NEW_TOPIC_S = 3.0  # brokers learn of a new topic one after the other, on a busy machine within a second
-T = TypeVar("T")
-Watermarks = tuple[int, int]
 Error = tuple[str, str]  # a topic, and what is wrong with it
 
-_MAY_NOT_ASK = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 _AS_BUILT = TopicRules()
 CONTROL_RIGHTS = (AclOperation.READ, AclOperation.WRITE)  # to hear what people ask, and to answer
 
@@ -72,17 +71,6 @@ class RelayTopics:
     def own(self) -> tuple[str, ...]:
         """The relay's own topics beside the source."""
         return (self.delay, self.dead_letters, *([] if self.outcomes is None else [self.outcomes]))
-
-
-def partition_counts(admin: AdminClient, names: Iterable[str]) -> dict[str, int]:
-    """Return the partition count of each topic that exists.
-
-    Raises KafkaException where no broker answers, or it may not be asked for one of them.
-    """
-    counts, forbidden = _counts(admin, names)
-    for error in forbidden.values():
-        raise error
-    return counts
 
 
 def check(
@@ -131,10 +119,10 @@ def _looked_at(
                 why = f"topic {name} has {counts[name]} partitions, its source {each.source} has {wanted}"
                 errors.append((name, why))
         # What the others refuse is known before an action is sent. An outcome is written when it has been.
-        if each.outcomes is not None and each.outcomes in counts and not _may_write(admin, each.outcomes):
+        if each.outcomes is not None and each.outcomes in counts and not may_write(admin, each.outcomes):
             why = f"topic {each.outcomes} may not be written: its rights do not include Write"
             errors.append((each.outcomes, why))
-        entries = _configurations(admin, counts)
+        entries = configurations(admin, counts)
         errors += [(misfit.topic, str(misfit)) for misfit in _misfits(each, entries, rules)]
         if each.outcomes in entries and (forgets := forgotten_facts(each.outcomes, entries[each.outcomes], rules)):
             notes.append(forgets)
@@ -149,12 +137,12 @@ def _unchecked(name: str) -> str:
 
 
 def _check_control(admin: AdminClient, control: str, errors: list[Error]) -> list[str]:
-    counts, forbidden = _counts(admin, (control,))
+    counts, forbidden = counts_of_existing(admin, (control,))
     errors += _refusals(forbidden)
     if control not in counts:
         errors += [] if forbidden else [(control, f"topic {control} does not exist")]
         return []
-    entries = _configurations(admin, (control,))
+    entries = configurations(admin, (control,))
     if control not in entries:
         return [_unchecked(control)]
     errors += [(control, str(misfit)) for misfit in control_misfits(control, entries[control])]
@@ -199,14 +187,14 @@ def create(
             except KafkaException as error:
                 if clients.error_of(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     errors.append(clients.error_of(error).str())
-        misfits = _misfits(each, _configurations(admin, counts), rules)
+        misfits = _misfits(each, configurations(admin, counts), rules)
         errors += _cured(admin, misfits, counts, altered)
     if control is not None:
-        counts, forbidden = _counts(admin, (control,))
+        counts, forbidden = counts_of_existing(admin, (control,))
         errors += [why for _, why in _refusals(forbidden)]
         if control not in counts and not forbidden:
             errors += _create_control(admin, control, replication, done, made)
-        for name, entries in _configurations(admin, counts).items():
+        for name, entries in configurations(admin, counts).items():
             errors += _cured(admin, control_misfits(name, entries), counts, altered)
     done += [f"altered {name}: {', '.join(f'{k}={v}' for k, v in config.items())}" for name, config in altered.items()]
     if errors:
@@ -218,7 +206,7 @@ def create(
 def _create(admin: AdminClient, name: str, partitions: int, replication: int, config: Mapping[str, str]) -> str:
     """Create a topic; returns what was done."""
     new = NewTopic(name, partitions, replication, config=dict(config))
-    _wait(admin.create_topics([new], operation_timeout=CALL_TIMEOUT_S)[name], name)
+    answer_of(admin.create_topics([new], operation_timeout=CALL_TIMEOUT_S)[name], name)
     count = "1 partition" if partitions == 1 else f"{partitions} partitions"
     return f"created {name} with {count}, cleanup.policy={config['cleanup.policy']}"
 
@@ -287,60 +275,7 @@ def _alter(admin: AdminClient, topic: str, properties: Mapping[str, str]) -> Non
         ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in properties.items()
     ]
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
-    _wait(admin.incremental_alter_configs([resource], request_timeout=CALL_TIMEOUT_S)[resource], topic)
-
-
-def watermarks(admin: AdminClient, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Watermarks]:
-    """Return each partition's first offset and its high watermark, open transactions included (read-uncommitted).
-
-    Raises KafkaException where the broker does not answer, or a partition does not exist or has no leader.
-    """
-    asked = [TopicPartition(topic, partition) for topic, partition in partitions]
-    if not asked:
-        return {}
-    # list_offsets asks the leaders that it remembers. After a failover it fails until another call renews them.
-    partition_counts(admin, {tp.topic for tp in asked})
-    ends = []
-    for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):
-        futures = admin.list_offsets(
-            dict.fromkeys(asked, spec),
-            isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=LIST_OFFSETS_TIMEOUT_S,
-        )
-        ends.append({(tp.topic, tp.partition): _offset(tp, future) for tp, future in futures.items()})
-    return {tp: (low, ends[1][tp]) for tp, low in ends[0].items()}
-
-
-def _offset(at: TopicPartition, answer: Future[ListOffsetsResultInfo]) -> int:
-    what = f"{at.topic}[{at.partition}]"
-    offset = _wait(answer, what).offset
-    if offset < 0:  # librdkafka answers so, without an error, while a partition changes its leader
-        raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE, f"{what}: its leader is not known"))
-    return offset
-
-
-def committed_offsets(
-    reader: Consumer, partitions: Iterable[tuple[str, int]], marks: Iterable[tuple[str, int]] = ()
-) -> dict[tuple[str, int], int]:
-    """Return the group's settled offsets, absent ones left out.
-
-    `marks` are delay partitions. Their low-water mark counts only with the metadata that a relay writes with it.
-    Otherwise a tool that moves all offsets of a group (`kafka-consumer-groups.sh --all-topics`) would hide what is
-    pending.
-
-    `reader` is read_committed: it waits for a transaction that has sent its offsets and not ended. Raises
-    KafkaException when that takes longer than CALL_TIMEOUT_S.
-    """
-    marks = set(marks)
-    answered = reader.committed([TopicPartition(*each) for each in (*partitions, *marks)], CALL_TIMEOUT_S)
-    for each in answered:
-        if each.error is not None:
-            raise clients.exception(each.error, f"{each.topic}[{each.partition}]")
-    return {
-        (each.topic, each.partition): each.offset
-        for each in answered
-        if each.offset >= 0 and (each.metadata or (each.topic, each.partition) not in marks)
-    }
+    answer_of(admin.incremental_alter_configs([resource], request_timeout=CALL_TIMEOUT_S)[resource], topic)
 
 
 def _counts_of(admin: AdminClient, topics: RelayTopics, errors: list[Error]) -> dict[str, int] | None:
@@ -351,10 +286,10 @@ def _counts_of(admin: AdminClient, topics: RelayTopics, errors: list[Error]) -> 
     """
     names = topics.source, *topics.own
     give_up_at = time.monotonic() + NEW_TOPIC_S
-    counts, forbidden = _counts(admin, names)
+    counts, forbidden = counts_of_existing(admin, names)
     while not forbidden and topics.source not in counts and time.monotonic() < give_up_at:
         time.sleep(VISIBLE_RETRY_S)
-        counts, forbidden = _counts(admin, names)
+        counts, forbidden = counts_of_existing(admin, names)
     if forbidden:
         errors += _refusals(forbidden)
     elif topics.source not in counts:
@@ -368,60 +303,12 @@ def _refusals(forbidden: Mapping[str, KafkaException]) -> list[Error]:
     return [(name, clients.error_of(error).str()) for name, error in forbidden.items()]
 
 
-def _counts(admin: AdminClient, names: Iterable[str]) -> tuple[dict[str, int], dict[str, KafkaException]]:
-    """Return the existing topics' partition counts, and by topic that we may not ask."""
-    # All topics at once: asked for one by name, list_topics makes it where the broker allows it
-    # (auto.create.topics.enable). Describing says why one is not among them, but only the controller can be asked.
-    listed = admin.list_topics(timeout=CALL_TIMEOUT_S).topics
-    wanted = list(dict.fromkeys(names))
-    counts = {name: len(listed[name].partitions) for name in wanted if name in listed and listed[name].partitions}
-    forbidden: dict[str, KafkaException] = {}
-    missing = [name for name in wanted if name not in counts]
-    if not missing:
-        return counts, forbidden
-    described = admin.describe_topics(TopicCollection(missing), request_timeout=CALL_TIMEOUT_S)
-    for name, future in described.items():
-        try:
-            counts[name] = len(_wait(future, name).partitions)
-        except KafkaException as error:
-            code = clients.error_of(error).code()
-            if code in _MAY_NOT_ASK:
-                forbidden[name] = error
-            elif code != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise
-    return counts, forbidden
-
-
-def missing_rights(admin: AdminClient, needed: Mapping[str, Collection[AclOperation]]) -> list[str]:
-    """Return what we may not do with these topics, a text for each (KIP-430). Raises KafkaException.
-
-    A topic that we may describe may still be closed to our reads. Where the broker does not tell, nothing is missing.
-    """
-    described = admin.describe_topics(
-        TopicCollection(list(needed)), include_authorized_operations=True, request_timeout=RIGHTS_TIMEOUT_S
-    )
-    missing = []
-    for name, wanted in needed.items():
-        granted = _wait(described[name], name).authorized_operations
-        if granted and (lacking := set(wanted) - set(granted)):
-            missing.append(f"{' and '.join(sorted(each.name.title() for each in lacking))} {name}")
-    return missing
-
-
-def _may_write(admin: AdminClient, name: str) -> bool:
-    """Tell whether we may write a topic. Where the broker does not say, we may: a write says so later."""
-    try:
-        return not missing_rights(admin, {name: (AclOperation.WRITE,)})
-    except KafkaException:  # librdkafka's mock cluster never answers this
-        return True
-
-
 def _await_visible(admin: AdminClient, made: dict[str, int], altered: dict[str, dict[str, str]]) -> None:
     """Wait until the brokers' metadata show what was done: a client that asks at once would not find it."""
     give_up_at = time.monotonic() + CALL_TIMEOUT_S
     while made and partition_counts(admin, made) != made and time.monotonic() < give_up_at:
         time.sleep(VISIBLE_RETRY_S)
-    while not _shows(_configurations(admin, altered), altered) and time.monotonic() < give_up_at:
+    while not _shows(configurations(admin, altered), altered) and time.monotonic() < give_up_at:
         time.sleep(VISIBLE_RETRY_S)
 
 
@@ -429,33 +316,7 @@ def _shows(entries: Mapping[str, Entries], altered: dict[str, dict[str, str]]) -
     return all(entries.get(name, {}).get(k) == v for name, config in altered.items() for k, v in config.items())
 
 
-def _configurations(admin: AdminClient, names: Iterable[str]) -> dict[str, Entries]:
-    """Return the topics' configurations, without those that may not or cannot be asked for (a right of its own)."""
-    cluster = admin.list_topics(timeout=CALL_TIMEOUT_S)
-    if cluster.controller_id >= 0 and cluster.controller_id not in cluster.brokers:
-        return {}  # librdkafka asks the controller and nobody else; here it is none of the brokers
-    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
-    found: dict[str, Entries] = {}
-    if not resources:
-        return found
-    for resource, future in admin.describe_configs(resources, request_timeout=CALL_TIMEOUT_S).items():
-        try:
-            found[resource.name] = {name: entry.value for name, entry in _wait(future, resource.name).items()}
-        except KafkaException as error:
-            if clients.error_of(error).code() not in _MAY_NOT_ASK:
-                raise
-    return found
-
-
 def _grow(admin: AdminClient, topic: str, partitions: int) -> None:
-    _wait(admin.create_partitions([NewPartitions(topic, partitions)], operation_timeout=CALL_TIMEOUT_S)[topic], topic)
-
-
-def _wait(future: Future[T], what: str) -> T:
-    """Return the answer. Raises KafkaException that names `what`: librdkafka's text doesn't."""
-    try:
-        return future.result(2 * CALL_TIMEOUT_S)
-    except KafkaException as error:
-        raise clients.exception(clients.error_of(error), what) from None
-    except TimeoutError:
-        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{what}: no answer")) from None
+    answer_of(
+        admin.create_partitions([NewPartitions(topic, partitions)], operation_timeout=CALL_TIMEOUT_S)[topic], topic
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.kafka.topics.topics import partition_counts
+from consumer.kafka.topics.asking import partition_counts
 from tests.support.books import Books
 from tests.support.engage import Engage
 from tests.support.events import Raw, event, order_id, publish, publish_raw

@@ -25,8 +25,8 @@ from consumer.kafka.records.pending import new_action, pending_value
 from consumer.kafka.records.source_events import KafkaHeaders, SourceEvent
 from consumer.kafka.records.unreadable import Unreadable
 from consumer.kafka.topics import scan
+from consumer.kafka.topics.offsets import watermarks
 from consumer.kafka.topics.scan import Gap, records_between
-from consumer.kafka.topics.topics import watermarks
 from schemas.dead_letter import FIRST_OFFSET, REDRIVE_OF, Reason
 from schemas.pending_action import FromJob
 from tests.support.sandbox import TopicFactory, relay_topics

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 
 from consumer.errors import StartRefusedError, StartUnknownError
 from consumer.kafka.source.initial_offsets import Start, settle_start, start_id
-from consumer.kafka.topics.topics import Watermarks, watermarks
+from consumer.kafka.topics.offsets import Watermarks, watermarks
 from schemas.pending_action import POSITION_KEY
 from tests.support.sandbox import Sandbox, SandboxFactory
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from confluent_kafka import KafkaException, Producer
 
-from consumer.kafka.topics.topics import watermarks
+from consumer.kafka.topics.offsets import watermarks
 from tests.support.cluster import TRANSACTIONS, KafkaCluster, partition_of
 from tests.support.downloads import needed
 from tests.support.waiting import until

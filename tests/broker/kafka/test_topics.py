@@ -23,8 +23,10 @@ from confluent_kafka.admin import (
 
 from consumer.errors import TopicError
 from consumer.kafka import clients
+from consumer.kafka.topics.asking import partition_counts
+from consumer.kafka.topics.offsets import watermarks
 from consumer.kafka.topics.rules import TopicRules
-from consumer.kafka.topics.topics import RelayTopics, check, create, partition_counts, unfit, watermarks
+from consumer.kafka.topics.topics import RelayTopics, check, create, unfit
 from tests.support.broker import KafkaBroker
 from tests.support.sandbox import Sandbox, SandboxFactory, TopicFactory
 from tests.support.waiting import until

@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Producer
 
 from consumer.kafka.dead_letters.redrive import Selection, redrive
-from consumer.kafka.topics.topics import watermarks
+from consumer.kafka.topics.offsets import watermarks
 from tests.support.engage import Engage
 from tests.support.events import event, order_id, publish
 from tests.support.relay_thread import RelayThread

@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from consumer.kafka import clients
-from consumer.kafka.topics.topics import watermarks
+from consumer.kafka.topics.offsets import watermarks
 from schemas.dead_letter import Reason
 from tests.support.books import Books
 from tests.support.engage import Engage, ScriptedEngage, tagged_order

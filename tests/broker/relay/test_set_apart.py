@@ -9,7 +9,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.cimpl import NewPartitions
 
 from consumer.errors import OffsetOutOfRangeError
-from consumer.kafka.topics.topics import watermarks
+from consumer.kafka.topics.offsets import watermarks
 from tests.support.engage import Engage
 from tests.support.events import Raw, event, order_id, publish_raw
 from tests.support.figures import Figures

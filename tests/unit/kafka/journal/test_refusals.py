@@ -11,7 +11,7 @@ import pytest
 from consumer.core.ownership import Assignment
 from consumer.kafka.facts import Dropped, GivenUp, OutcomesRefused, Refused
 from consumer.kafka.journal.batch import Batch
-from consumer.kafka.journal.producers import OverranError, RefusedError
+from consumer.kafka.journal.meanings import OverranError, RefusedError
 from consumer.kafka.journal.refusals import OFFSETS_AGAIN_S, REFUSALS
 from consumer.kafka.journal.writes import Begin, DeadLetter, Position, Put, Tombstone
 from consumer.kafka.records.dead_letters import DeadLetterRecord

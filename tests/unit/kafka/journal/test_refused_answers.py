@@ -8,7 +8,7 @@ from unittest.mock import Mock
 from consumer.core.ownership import Assignment
 from consumer.kafka.facts import AnswersRefused
 from consumer.kafka.journal.batch import Batch
-from consumer.kafka.journal.producers import RefusedError
+from consumer.kafka.journal.meanings import RefusedError
 from consumer.kafka.journal.writes import Begin, Put, PutAnswer, Tombstone, Write, goes_on
 from tests.unit.kafka.journal.tried_transactions import TriedTransactions
 

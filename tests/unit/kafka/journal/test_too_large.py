@@ -10,7 +10,7 @@ import pytest
 from consumer.core.ownership import Assignment
 from consumer.kafka.journal.batch import Batch
 from consumer.kafka.journal.cutting import fitting
-from consumer.kafka.journal.producers import TooLargeError
+from consumer.kafka.journal.meanings import TooLargeError
 from consumer.kafka.journal.writes import Begin, DeadLetter, Put
 from consumer.kafka.records.dead_letters import DeadLetterRecord
 from schemas.dead_letter import Reason

@@ -11,8 +11,9 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
 
+from consumer.kafka.topics.offsets import watermarks
 from consumer.kafka.topics.rules import COMPACTED, DAY_S, DEAD_LETTERS, TopicRules, outcomes_configuration
-from consumer.kafka.topics.topics import RelayTopics, check, watermarks
+from consumer.kafka.topics.topics import RelayTopics, check
 
 NO_OFFSET = -1001  # librdkafka's RD_KAFKA_OFFSET_INVALID
 
