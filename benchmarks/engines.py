@@ -27,6 +27,7 @@ from pathlib import Path
 
 from benchmarks import process
 from benchmarks.running import BenchmarkError, instant_engage
+from tests.support.archives import unpack
 
 REPOSITORY = Path(__file__).parent.parent
 PROBE = Path(__file__).with_name("engine_probe.py")
@@ -105,7 +106,7 @@ def code_of(commit: str, into: Path) -> Path:
     if packed.returncode:
         raise BenchmarkError(packed.stderr.decode().strip())
     with tarfile.open(fileobj=BytesIO(packed.stdout)) as archive:
-        archive.extractall(into, filter="data")
+        unpack(archive, into)
     return into.resolve()
 
 

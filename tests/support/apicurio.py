@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import Self
 
+from tests.support.archives import unpack
 from tests.support.downloads import UnavailableError, kept, last_line, said
 
 VERSION = "2.6.13.Final"  # version 3 needs Java 21
@@ -66,5 +67,5 @@ def _fetch(folder: Path) -> Path:
         raise UnavailableError(last_line(words))
     (packed,) = folder.glob("*.tar.gz")
     with tarfile.open(packed) as archive:
-        archive.extractall(folder / "files", filter="data")
+        unpack(archive, folder / "files")
     return folder / "files"

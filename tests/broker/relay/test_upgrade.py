@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.broker.relay.test_relay_rebalance import CLASSIC, EVENTS, PARTITIONS, Load
+from tests.support.archives import unpack
 from tests.support.books import Books, doubled
 from tests.support.downloads import UnavailableError, needed
 from tests.support.engage import Engage
@@ -33,7 +34,7 @@ def checked_out(commit: str, directory: Path) -> Path:
     if done.returncode != 0:
         raise UnavailableError(f"this clone has no commit {commit} (a shallow one?): {done.stderr.decode().strip()}")
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        archive.extractall(directory, filter="data")
+        unpack(archive, directory)
     return directory
 
 

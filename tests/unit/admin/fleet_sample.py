@@ -21,7 +21,7 @@ def _instance(number: int, owned: range, pending: int) -> Instance:
     )
     status = status_of(
         (shown, status_sample.flow(number + 3)),
-        version="0.1.0",
+        version="0.2.0",
         age_s=0.4,
         joined=True,
         identity=Identity(name, "engage-relay", "kafka-1"),

@@ -89,4 +89,4 @@ def snapshot() -> Snapshot:
 
 def status() -> Status:
     """Return all of it."""
-    return status_of((snapshot(), flow()), version="0.1.0", age_s=0.4)
+    return status_of((snapshot(), flow()), version="0.2.0", age_s=0.4)

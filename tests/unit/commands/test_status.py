@@ -194,12 +194,12 @@ def test_a_partition_of_a_removed_source_is_no_ordinary_one() -> None:
 
 def test_a_display_shows_what_came_last_when_the_instance_stops_answering() -> None:
     first = status_sample.status()
-    newer = first.model_copy(update={"version": "0.2.0"})
+    newer = first.model_copy(update={"version": "0.3.0"})
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120, height=80, color_system=None)
     status_display.watch(first, [newer, StatusError("nobody answers at x"), first], console)
     pictures = screen.getvalue().split("engage-relay ")[1:]
-    assert [each[:5] for each in pictures] == ["0.1.0", "0.2.0", "0.2.0", "0.1.0"]
+    assert [each[:5] for each in pictures] == ["0.2.0", "0.3.0", "0.3.0", "0.2.0"]
     lost = ["nobody answers at x; these are its last figures" in each for each in pictures]
     assert lost == [False, False, True, False]
 
@@ -208,7 +208,7 @@ def test_watched_into_a_file_one_status_follows_the_other() -> None:
     screen = io.StringIO()
     first = status_sample.status()
     status_display.watch(first, [first, first], Console(file=screen, width=120))
-    assert screen.getvalue().count("engage-relay 0.1.0") == 3
+    assert screen.getvalue().count("engage-relay 0.2.0") == 3
     assert "\x1b" not in screen.getvalue()
 
 
