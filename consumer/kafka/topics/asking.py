@@ -61,6 +61,17 @@ def counts_of_existing(admin: AdminClient, names: Iterable[str]) -> tuple[dict[s
     return counts, forbidden
 
 
+def copies(admin: AdminClient, names: Iterable[str]) -> tuple[dict[str, int], int]:
+    """Return how many brokers have each of these topics, of its partition with the fewest; and how many brokers are up.
+
+    Raises KafkaException.
+    """
+    cluster = admin.list_topics(timeout=CALL_TIMEOUT_S)
+    partitions = {name: cluster.topics[name].partitions for name in names if name in cluster.topics}
+    fewest = {name: min(len(each.replicas) for each in at.values()) for name, at in partitions.items() if at}
+    return fewest, len(cluster.brokers)
+
+
 def missing_rights(admin: AdminClient, needed: Mapping[str, Collection[AclOperation]]) -> list[str]:
     """Return what we may not do with these topics, a text for each (KIP-430). Raises KafkaException.
 

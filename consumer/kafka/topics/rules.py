@@ -15,6 +15,10 @@ Rules:
     and the topic is not refused.
  8. The control topic is compacted, and nothing else: retention would end pauses that nobody ended.
  9. A compacted source loses events that were not read yet: it is refused unless that is accepted.
+10. Compaction keeps a tombstone for long enough. Who has read a record, and finds its tombstone gone, takes for pending
+    what has ended.
+11. What the brokers acknowledged of the relay's own topics survives a broker. Where it does not, it is said, and the
+    topic is not refused: a test's brokers may be so.
 
 All of it is pure: what the broker says goes in as `Entries`, what is wrong comes out as `Misfit`.
 """
@@ -31,6 +35,8 @@ MIN_CLOCK_LIMIT_MS = DAY_S * 1000
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024  # what the relay's producer sends at most (clients.producer)
 # Engage's list of errors is cut at 8 KiB; the other headers are names and numbers.
 HEADERS_BYTES = 64 * 1024
+# A restore of a million records takes half a minute; who lost the brokers in the middle of it goes on where it was.
+MIN_TOMBSTONE_S = 3600.0
 
 # Kafka before 3.6 has one limit for both directions.
 _CLOCK_LIMITS = {
@@ -98,7 +104,7 @@ class Misfit:
 def delay_misfits(topic: str, entries: Entries) -> list[Misfit]:
     """Return what is wrong with a delay topic."""
     policy = entries.get("cleanup.policy")
-    found = _clock_misfits(topic, entries)
+    found = [*_tombstone_misfits(topic, entries, COMPACTED), *_clock_misfits(topic, entries)]
     if policy is not None and policy != "compact":
         why = f"has cleanup.policy={policy}: it would lose pending actions"
         found.insert(0, Misfit(topic, why, {"cleanup.policy": "compact"}, loses=True))
@@ -108,7 +114,7 @@ def delay_misfits(topic: str, entries: Entries) -> list[Misfit]:
 def control_misfits(topic: str, entries: Entries) -> list[Misfit]:
     """Return what is wrong with the control topic."""
     policy = entries.get("cleanup.policy")
-    found = _clock_misfits(topic, entries)
+    found = [*_tombstone_misfits(topic, entries, CONTROL), *_clock_misfits(topic, entries)]
     if policy is not None and policy != "compact":
         why = f"has cleanup.policy={policy}: it would forget pauses that nobody ended"
         found.insert(0, Misfit(topic, why, {"cleanup.policy": "compact"}, loses=True))
@@ -184,6 +190,31 @@ def forgotten_facts(topic: str, entries: Entries, rules: TopicRules) -> str | No
     )
 
 
+def fragile(topic: str, copies: int, brokers: int, entries: Entries) -> list[str]:
+    """Return why a broker that is lost may take what it acknowledged of a topic (rule 11).
+
+    `copies`: how many brokers have it, of the partition with the fewest. `brokers`: how many there are.
+    """
+    if brokers < 2:
+        return []  # there is no other to keep it
+    if copies == 1:
+        return [
+            f"topic {topic} has one copy, on one of {brokers} brokers: what the relay keeps there is lost with that "
+            "broker (docs/guarantees.md, what it depends on)"
+        ]
+    found = []
+    if _number(entries, "min.insync.replicas") == 1:
+        found.append(
+            f"topic {topic} has min.insync.replicas=1: what one broker has is acknowledged, and lost with it; set 2"
+        )
+    if entries.get("unclean.leader.election.enable") == "true":
+        found.append(
+            f"topic {topic} has unclean.leader.election.enable=true: a broker that was behind may lead, and what it "
+            "lacks is lost; set false"
+        )
+    return found
+
+
 def source_misfits(topic: str, entries: Entries, rules: TopicRules) -> list[Misfit]:
     """Return what is wrong with a source topic."""
     policies = _policies(entries)
@@ -228,6 +259,17 @@ def _retention_misfits(topic: str, entries: Entries, kept: _Kept) -> list[Misfit
         why = f"deletes {kept.what} beyond {size} bytes (retention.bytes), however new they are"
         found.append(Misfit(topic, why, {"retention.bytes": "-1"}))
     return found
+
+
+def _tombstone_misfits(topic: str, entries: Entries, created: Mapping[str, str]) -> list[Misfit]:
+    kept_ms = _number(entries, "delete.retention.ms")
+    if kept_ms is None or kept_ms >= MIN_TOMBSTONE_S * 1000:
+        return []
+    why = (
+        f"deletes tombstones after {kept_ms / 1000:g} s (delete.retention.ms={kept_ms}): a reader that misses one "
+        "takes for pending what has ended"
+    )
+    return [Misfit(topic, why, {"delete.retention.ms": created["delete.retention.ms"]})]
 
 
 def _clock_misfits(topic: str, entries: Entries) -> list[Misfit]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
@@ -24,6 +24,7 @@ from consumer.kafka.topics.asking import (
     CALL_TIMEOUT_S,
     answer_of,
     configurations,
+    copies,
     counts_of_existing,
     may_write,
     partition_counts,
@@ -41,6 +42,7 @@ from consumer.kafka.topics.rules import (
     dead_letter_misfits,
     delay_misfits,
     forgotten_facts,
+    fragile,
     outcomes_configuration,
     outcomes_misfits,
     source_misfits,
@@ -127,6 +129,7 @@ def _looked_at(
         if each.outcomes in entries and (forgets := forgotten_facts(each.outcomes, entries[each.outcomes], rules)):
             notes.append(forgets)
         notes += [_unchecked(name) for name in counts if name not in entries]
+        notes += _fragile(admin, each.own, entries)
     if control is not None:
         notes += _check_control(admin, control, errors)
     return errors, notes
@@ -146,7 +149,12 @@ def _check_control(admin: AdminClient, control: str, errors: list[Error]) -> lis
     if control not in entries:
         return [_unchecked(control)]
     errors += [(control, str(misfit)) for misfit in control_misfits(control, entries[control])]
-    return []
+    return _fragile(admin, (control,), entries)
+
+
+def _fragile(admin: AdminClient, names: Collection[str], entries: Mapping[str, Entries]) -> list[str]:
+    fewest, brokers = copies(admin, names)
+    return [why for name, count in fewest.items() for why in fragile(name, count, brokers, entries.get(name, {}))]
 
 
 def create(

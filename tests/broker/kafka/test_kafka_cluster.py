@@ -9,6 +9,8 @@ import pytest
 from confluent_kafka import KafkaException, Producer
 
 from consumer.kafka.topics.offsets import watermarks
+from consumer.kafka.topics.rules import COMPACTED, DEAD_LETTERS, TopicRules
+from consumer.kafka.topics.topics import RelayTopics, check, create
 from tests.support.cluster import TRANSACTIONS, KafkaCluster, partition_of
 from tests.support.downloads import needed
 from tests.support.waiting import until
@@ -85,3 +87,20 @@ def test_a_node_that_froze_finds_out_that_it_leads_no_more(cluster: KafkaCluster
     cluster.thaw(first)
     cluster.wait_until_in_sync("frozen")
     assert cluster.leader("frozen", 0) != first
+
+
+def test_topics_that_a_lost_node_would_take_with_it_are_told_of(cluster: KafkaCluster) -> None:
+    """Not one of the test cluster's own doings, but only a cluster has topics with copies."""
+    orders = RelayTopics("orders", "orders.engage.delay", "orders.engage.dead-letters", "orders.engage.outcomes")
+    cluster.create_topic(orders.source, partitions=2, config={"min.insync.replicas": "1"})  # its owner's to decide
+    cluster.create_topic(orders.delay, 2, {**COMPACTED, "min.insync.replicas": "2"})
+    cluster.create_topic(orders.dead_letters, 2, {**DEAD_LETTERS, "min.insync.replicas": "1"})
+    rules = TopicRules()
+    create(cluster.admin, [orders], replication=1, rules=rules)
+
+    assert check(cluster.admin, [orders], rules) == [
+        f"topic {orders.dead_letters} has min.insync.replicas=1: what one broker has is acknowledged, and lost with "
+        "it; set 2",
+        f"topic {orders.outcomes} has one copy, on one of 3 brokers: what the relay keeps there is lost with that "
+        "broker (docs/guarantees.md, what it depends on)",
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from consumer.kafka.topics.rules import (
@@ -9,12 +11,15 @@ from consumer.kafka.topics.rules import (
     CONTROL,
     DAY_S,
     DEAD_LETTERS,
+    Entries,
+    Misfit,
     TopicRules,
     command,
     control_misfits,
     dead_letter_misfits,
     delay_misfits,
     forgotten_facts,
+    fragile,
     outcomes_configuration,
     outcomes_misfits,
     source_misfits,
@@ -186,3 +191,33 @@ def test_a_control_topic_with_retention_ends_pauses_that_nobody_ended(policy: st
     (found,) = control_misfits("c", with_defaults({**CONTROL, "cleanup.policy": policy}))
     assert "would forget pauses" in str(found)
     assert (found.cure, found.loses) == ({"cleanup.policy": "compact"}, True)
+
+
+@pytest.mark.parametrize(("misfits", "created"), [(delay_misfits, COMPACTED), (control_misfits, CONTROL)])
+@pytest.mark.parametrize(("kept_ms", "fits"), [("100", False), ("0", False), ("3599999", False), ("3600000", True)])
+def test_a_tombstone_that_is_gone_too_soon_makes_what_has_ended_pending_again(
+    misfits: Callable[[str, Entries], list[Misfit]], created: dict[str, str], kept_ms: str, *, fits: bool
+) -> None:
+    """As with `delete.retention.ms=100` beside `segment.ms=100`, which many examples of compaction have."""
+    found = misfits("d", with_defaults({**created, "delete.retention.ms": kept_ms}))
+    assert [dict(each.cure) for each in found] == ([] if fits else [{"delete.retention.ms": "86400000"}])
+
+
+@pytest.mark.parametrize(
+    ("copies", "brokers", "different", "said"),
+    [
+        (1, 3, {}, "has one copy, on one of 3 brokers"),
+        (3, 3, {}, "has min.insync.replicas=1"),
+        (2, 3, {"min.insync.replicas": "2", "unclean.leader.election.enable": "true"}, "unclean.leader.election"),
+        (3, 3, {"min.insync.replicas": "2"}, None),
+        (1, 1, {}, None),  # there is no other broker
+    ],
+)
+def test_what_a_lost_broker_would_take_with_it_is_told(
+    copies: int, brokers: int, different: dict[str, str], said: str | None
+) -> None:
+    entries = with_defaults({"min.insync.replicas": "1", "unclean.leader.election.enable": "false", **different})
+    found = fragile("d", copies, brokers, entries)
+    assert len(found) == (0 if said is None else 1)
+    assert said is None or said in found[0]
+    assert fragile("d", 3, 3, {}) == []  # without the right to look

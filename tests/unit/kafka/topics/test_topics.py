@@ -16,6 +16,7 @@ from consumer.kafka.topics.rules import COMPACTED, DAY_S, DEAD_LETTERS, TopicRul
 from consumer.kafka.topics.topics import RelayTopics, check
 
 NO_OFFSET = -1001  # librdkafka's RD_KAFKA_OFFSET_INVALID
+ONE_COPY = SimpleNamespace(replicas=[1])
 
 
 class Admin:
@@ -58,7 +59,7 @@ class LateAdmin:
 
     def list_topics(self, **_: object) -> object:
         self._left -= 1
-        known = {} if self._left >= 0 else {name: SimpleNamespace(partitions=[0]) for name in self._names}
+        known = {} if self._left >= 0 else {name: SimpleNamespace(partitions={0: ONE_COPY}) for name in self._names}
         return SimpleNamespace(topics=known, controller_id=1, brokers={1: None})
 
     def describe_topics(self, wanted: TopicCollection, **_: object) -> dict[str, Future[object]]:
