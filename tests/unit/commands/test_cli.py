@@ -84,13 +84,14 @@ def test_run_ends_the_process_although_a_client_hangs() -> None:
     """A thread that never ends stands for a librdkafka call that never returns."""
     script = """
 import sys, threading
-from consumer import cli, run
+from consumer import cli
 from consumer.errors import ExitCode
+from consumer.run import process
 def failing(settings, *, start, create_topics, shadow):
     threading.Thread(target=threading.Event().wait).start()
     print("the last line", file=sys.stderr)
     return ExitCode.OFFSET_OUT_OF_RANGE
-run.run = failing
+process.run = failing
 sys.argv = ["engage-relay", "run"]
 cli.main()
 """
