@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from consumer import logs
 from consumer.kafka import msk
+from consumer.kafka.throttling import READERS
 
 Properties = Mapping[str, str | int | float | bool]
 Config = dict[str, str | int | float | bool]
@@ -125,7 +126,7 @@ def _with_defaults(kafka: Properties) -> Config:
 
 def reader(kafka: Properties) -> Config:
     """Return a consumer without a membership: reads settled records only, never moves a group's offset by itself."""
-    return {
+    config = {
         "group.id": "engage-relay",
         "fetch.wait.max.ms": 50,
         "queued.max.messages.kbytes": 16 * 1024,  # 48 MiB less,
@@ -135,7 +136,9 @@ def reader(kafka: Properties) -> Config:
         "enable.auto.commit": False,
         "enable.partition.eof": True,
         "auto.offset.reset": "earliest",
+        "throttle_cb": READERS.note,
     }
+    return cast("Config", config)  # confluent-kafka's types know no hooks for code
 
 
 def member(kafka: Properties) -> Config:

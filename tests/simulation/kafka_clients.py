@@ -584,6 +584,9 @@ class SimulatedReader:
     def stop(self) -> None:
         self._positions = {}
 
+    def throttled_s(self) -> float:
+        return 0.0
+
 
 def read_facts(process: Process, assignment: Assignment) -> SentBefore:
     """Be sent_facts.read_facts: read what a partition's outcomes say of the window, up to its end as it is now."""

@@ -220,7 +220,13 @@ class KafkaBroker:
 
     def limit_producers(self, bytes_per_s: int | None) -> None:
         """Give every producer this quota (None: lift it). The broker throttles whoever writes more."""
-        name = "producer_byte_rate"
+        self._limit("producer_byte_rate", bytes_per_s)
+
+    def limit_consumers(self, bytes_per_s: int | None) -> None:
+        """Give every consumer this quota (None: lift it). Who has read ten seconds' worth waits as long."""
+        self._limit("consumer_byte_rate", bytes_per_s)
+
+    def _limit(self, name: str, bytes_per_s: int | None) -> None:
         change = ["--delete-config", name] if bytes_per_s is None else ["--add-config", f"{name}={bytes_per_s}"]
         arguments = ["--alter", *change, "--entity-type", "users"]
         tool = ("kafka.admin.ConfigCommand", "--bootstrap-server", self.bootstrap_servers, "--entity-default")

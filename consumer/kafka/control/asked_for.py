@@ -106,9 +106,10 @@ class AskedFor:
                         raise RestoreError(error.str())
                     else:
                         why = error.str()
-                if reached > before:
-                    give_up_at = self._clock() + GIVE_UP_SOON_S
-                elif self._clock() > give_up_at:
+                now = self._clock()
+                if reached > before or reader.throttled_s():
+                    give_up_at = now + reader.throttled_s() + GIVE_UP_SOON_S
+                elif now > give_up_at:
                     raise RestoreError(f"gave up after {GIVE_UP_SOON_S:g} s of reading {at[0]}[{at[1]}]: {why}")
         finally:
             reader.stop()

@@ -29,6 +29,7 @@ from consumer.errors import IdentityError
 from consumer.kafka import clients
 from consumer.kafka.records.positions import read_position
 from consumer.kafka.records.unreadable import Unreadable
+from consumer.kafka.throttling import READERS
 from consumer.kafka.topics.asking import CALL_TIMEOUT_S, partition_counts
 from consumer.kafka.topics.offsets import watermarks
 from consumer.kafka.topics.scan import POLL_S, STALLED_S
@@ -281,6 +282,8 @@ def _positions_from(
         if record is None or (error is not None and error.code() != KafkaError._PARTITION_EOF):
             if error is not None and (error.fatal() or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED):
                 raise KafkaException(error)
+            if READERS.left_s:
+                moved_at = time.monotonic() + READERS.left_s
             if time.monotonic() - moved_at > (STALLED_S if stalled_s is None else stalled_s):
                 why = f"{topic}[{min(reading)}]: a transaction is open there, or the broker does not answer"
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT, why))

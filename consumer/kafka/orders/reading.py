@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from consumer.core.ownership import Partition
 from consumer.kafka import clients
+from consumer.kafka.throttling import READERS
 
 AT_ONCE = 2_000
 POLL_S = 0.2
@@ -97,7 +98,7 @@ def read(
                     if span.reached >= span.end or span.error is not None:
                         del open_[at]
             now = time.monotonic()
-            moved_at = now if moved else moved_at
+            moved_at = now + READERS.left_s if moved or READERS.left_s else moved_at
             if now - told_at > TELL_S:
                 told_at = now
                 tell(spans)

@@ -86,7 +86,10 @@ class ReadBack:
                         return found
                 if not self._wanted(assignment):
                     raise RestoreError("no longer owned")
-                if self._clock() > give_up_at:
+                now = self._clock()
+                if throttled_s := reader.throttled_s():
+                    give_up_at = max(give_up_at, now + throttled_s + GIVE_UP_SOON_S)
+                if now > give_up_at:
                     raise RestoreError(f"gave up after {GIVE_UP_SOON_S:g} s of reading {at[0]}[{at[1]}]: {why}")
         finally:
             reader.stop()

@@ -68,7 +68,7 @@ class DelayPartitions:
     ) -> None:
         """Read each of these delay partitions to its end, or until it is no longer wanted.
 
-        Raises RestoreError after `patience_s` without progress.
+        Raises RestoreError after `patience_s` without progress, in which no quota made it wait.
         """
         open_ = {tp: readings[a] for tp, a in assignments.items() if readings[a].start < readings[a].end}
         if not open_:
@@ -87,6 +87,9 @@ class DelayPartitions:
                 now = self._clock()
                 if any(record.error() is None for record in records):
                     give_up_at, client_error = now + patience_s, ""
+                if throttled_s := self._reader.throttled_s():
+                    give_up_at = max(give_up_at, now + throttled_s + patience_s)
+                    client_error = f"a quota of the broker is used up (consumer_byte_rate), {throttled_s:.0f} s more"
                 if now > say_at:
                     self._say(_waits_for(open_, client_error))
                     say_at = now + SAY_AFTER_S

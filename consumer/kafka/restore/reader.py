@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 from consumer.core.ownership import Partition
 from consumer.kafka import clients
 from consumer.kafka.identity.identity import recorded_positions, topic_ids
+from consumer.kafka.throttling import READERS
 from consumer.kafka.topics.asking import CALL_TIMEOUT_S
 from consumer.kafka.topics.offsets import Watermarks, committed_offsets, watermarks
 from consumer.kafka.topics.topics import RelayTopics
@@ -58,6 +59,9 @@ class Reader(Protocol):
     def stop(self) -> None:
         """Read no more of them."""
 
+    def throttled_s(self) -> float:
+        """Return for how many seconds more the broker makes it wait, as a quota is used up (throttling.py); 0: none."""
+
 
 class KafkaReader:
     """A real Reader: a consumer of its own, without a membership, and an admin client."""
@@ -101,6 +105,10 @@ class KafkaReader:
     def stop(self) -> None:
         """See Reader."""
         self._consumer.unassign()
+
+    def throttled_s(self) -> float:
+        """See Reader."""
+        return READERS.left_s
 
     def close(self) -> None:
         """Close the consumer."""

@@ -20,6 +20,7 @@ from confluent_kafka.admin import AdminClient
 from consumer.kafka import clients
 from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.source.membership import event_of
+from consumer.kafka.throttling import READERS
 from consumer.kafka.topics.offsets import watermarks
 
 STALLED_S = 15.0  # above the journal's transaction.timeout.ms (10 s): an abandoned transaction has ended by then
@@ -47,8 +48,8 @@ def records_between(
 ) -> Iterator[Message]:
     """Yield the settled records with offsets in [start, end). `reader` has `clients.reader`'s settings.
 
-    Raises StalledError where nothing came for `stalled_s` (default STALLED_S), KafkaException for an error that does
-    not pass.
+    Raises StalledError where nothing came for `stalled_s` (default STALLED_S) and no quota was the reason,
+    KafkaException for an error that does not pass.
     """
     if start >= end:
         return
@@ -67,8 +68,8 @@ def records_between(
             reached = max(reached, record.offset() or 0)  # tells how far it came, transaction markers included
         elif error is not None and (error.fatal() or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED):
             raise clients.exception(error, f"{partition[0]}[{partition[1]}]")
-        if reached > before:
-            moved_at = time.monotonic()
+        if reached > before or READERS.left_s:
+            moved_at = time.monotonic() + READERS.left_s
         elif time.monotonic() - moved_at > (STALLED_S if stalled_s is None else stalled_s):
             raise StalledError(
                 f"read to {reached} of {end}; a transaction is open there, or the broker does not answer"

@@ -16,6 +16,7 @@ from tests.support.relay_thread import RelayThread
 from tests.support.sandbox import Sandbox, SandboxFactory
 from tests.support.waiting import until
 
+READ_EVENTS, READ_QUOTA = 120, 60_000  # more than ten seconds allow
 EVENTS, EVENT_BYTES, QUOTA = 400, 8000, 100_000  # all at once: 32 s, where a transaction has 10 s
 # Given and lifted while it runs, with so many events each time. An event is written three times, and read once.
 QUOTAS = (300_000, None, 200_000, None, 400_000, None)
@@ -46,6 +47,37 @@ def test_a_transaction_that_does_not_fit_into_its_time_is_not_tried_again_unchan
                 assert aborted <= 4
                 until(lambda: all(engage.events_of(order) for order in orders), "all are accepted", 150)
                 figures(aborted=int(aborted), all_accepted_after=f"{time.monotonic() - since:.0f} s")
+    finally:
+        broker.close()
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_quota_on_reading_makes_a_restart_slow_and_not_impossible(
+    sandboxes: SandboxFactory, figures: Figures
+) -> None:
+    """Who has used it up gets nothing for ten seconds and more: that was taken for a broker that does not answer."""
+    broker = started(KafkaBroker())
+    try:
+        sandbox = sandboxes(broker=broker, partitions=3)
+        draw = random.Random(1)
+        orders = [order_id(n) for n in range(READ_EVENTS)]
+        numbers = range(sandbox.partitions)
+
+        def taken() -> bool:
+            return sum(sandbox.offset(sandbox.topics.source, n) or 0 for n in numbers) == READ_EVENTS
+
+        with Engage() as engage:
+            jobs = dict.fromkeys(orders, "unknown")
+            blobs = {order: draw.randbytes(EVENT_BYTES // 2).hex() for order in orders}
+            publish(sandbox, [(o, event(o, blob=blobs[o], engage={"jobId": jobs[o]})) for o in orders])
+            with RelayThread(sandbox, engage.url):
+                until(taken, "all events are taken")
+            broker.limit_consumers(READ_QUOTA)
+            since = time.monotonic()
+            with RelayThread(sandbox, engage.url) as relay:
+                until(lambda: relay.metric("restore_duration_seconds_count") >= len(numbers), "restored", 240)
+                figures(served_after=f"{time.monotonic() - since:.0f} s")
     finally:
         broker.close()
 
