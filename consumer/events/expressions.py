@@ -4,7 +4,8 @@ The library (jmespath.py) finds unknown functions and wrong numbers of arguments
 contain parts of the event. So here
  1. names and arguments of functions are checked when an expression is compiled, nesting is limited;
  2. an expression that fails at run time raises `EvaluationError`, which never repeats contents;
- 3. a name where a text must be meant is refused (trees.py), and so is what no record has (`meta.x`);
+ 3. a name where a text must be meant is refused (trees.py), and so is what no record has (`meta.x`), and a question
+    that has one answer only (conditions.py);
  4. what most routes consist of (paths, comparisons with a text, `||`, `&&`) is closures, which take a tenth of the
     interpreter's time. Everything else is the library's interpreter.
 """
@@ -23,7 +24,7 @@ from jmespath.parser import Parser
 from jmespath.visitor import Options, TreeInterpreter
 from pydantic_core import from_json, to_json
 
-from consumer.events import trees
+from consumer.events import conditions, trees
 from consumer.events.functions import (
     LITERAL_ARGUMENTS,
     TEXT_ARGUMENTS,
@@ -91,6 +92,8 @@ def compile_expression(
     _check(tree, text, 0)
     tree = trees.with_null(tree)
     _check_traps(tree, text)
+    if (why := conditions.constant_part(tree, is_condition=is_condition)) is not None:
+        raise ExpressionError(f"{why}: `{shown(text)}`")
     tree = _with_tables(tree, text, tables)
     if is_condition:
         tree = trees.never_by_absence(tree)
@@ -152,7 +155,7 @@ def _parse(text: str) -> _Node:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # `text` for `"text"`: the library would take it, and take a typo as text
-            return cast("_Node", Parser().parse(text).parsed)
+            return trees.with_not_last(cast("_Node", Parser().parse(text).parsed))
     except Warning:
         raise ExpressionError("text between backticks is JSON; write a string in single quotes") from None
     except IncompleteExpressionError:

@@ -13,6 +13,8 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from pydantic_core import to_json
+
 Node = dict[str, Any]
 
 META = ("topic", "partition", "offset", "timestamp", "record_name")
@@ -30,6 +32,7 @@ _BEGINNING = frozenset(
         *("projection", "value_projection", "filter_projection"),
     }
 )
+_PATHS = _BEGINNING - {"pipe"}
 _PROJECTIONS = frozenset({"projection", "filter_projection", "flatten"})
 _ALTERNATIVES = frozenset({"or_expression"})
 # Nodes in which a text may stand beside a field.
@@ -88,6 +91,18 @@ def path_of(node: Node) -> tuple[str, ...] | None:
     return tuple(names)
 
 
+def written_path(path: tuple[str, ...]) -> str:
+    """Return a path as it is written in an expression."""
+    return ".".join(name if _PLAIN_NAME.fullmatch(name) else to_json(name).decode() for name in path)
+
+
+def value_at(value: object, path: tuple[str, ...]) -> object:
+    """Return what stands at a path; None: nothing."""
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
 def list_of(node: Node) -> Node | None:
     """Return what must be a list for an expression to find anything: what its first projection begins with."""
     projects = False
@@ -110,6 +125,15 @@ def with_null(node: Node) -> Node:
     changed = [with_null(child) for child in children(node)]
     if node["type"] == "comparator":
         changed = [_NULL if child["type"] == "field" and child["value"] == "null" else child for child in changed]
+    return _with_children(node, changed)
+
+
+def with_not_last(node: Node) -> Node:
+    """Return the tree in which `!a.b` asks for `a.b`: JMESPath takes it for `(!a).b`, which is null for every event."""
+    changed = [with_not_last(child) for child in children(node)]
+    if node["type"] in _PATHS and changed and changed[0]["type"] == "not_expression":
+        asked = _with_children(node, [*children(changed[0]), *changed[1:]])
+        return {"type": "not_expression", "children": [with_not_last(asked)]}
     return _with_children(node, changed)
 
 
