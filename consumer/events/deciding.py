@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal, Protocol, get_args
 
-from consumer.events.decoding import Undecodable, is_null, kind
+from consumer.events.decoding import JSON_IN_BASE64, Undecodable, is_null, kind
 from consumer.events.formats import debezium
 from consumer.events.formats.formats import JSON, Awaiting, Formats, Named
 from consumer.events.guards import stopped
@@ -97,8 +97,11 @@ def _guarded(action: Routed, record: Record, router: Router, now: float, asked: 
 def _hint(event: object) -> str:
     if isinstance(event, list):
         return "; a route with `each: event[]` takes its items"
-    is_json = isinstance(event, str) and event[:1] in ("{", "[")
-    return "; a route reads it by `json(event)`" if is_json else ""
+    if not isinstance(event, str):
+        return ""
+    if event.startswith(JSON_IN_BASE64):
+        return "; a route reads it by `json(base64(event))`"
+    return "; a route reads it by `json(event)`" if event.startswith(("{", "[")) else ""
 
 
 def hint_on_unrouted(event: object) -> str | None:

@@ -189,6 +189,16 @@ def found(text: str, event: object, tables: dict[str, dict[str, str]] | None = N
         ("json(payload).orderId", "A-1"),
         ("json(payload).total", 199.0),
         ("number(amount)", 199.0),
+        ("number(padded)", 471123),
+        ("to_number(padded)", 471123),
+        ("number('+007.50')", 7.5),
+        ("number('-000')", 0),
+        ("base64(wrapped)", '{"orderId":"Ä-1"}'),
+        ("json(base64(wrapped)).orderId", "Ä-1"),
+        ("base64('w4TDvw')", "Äÿ"),
+        ("base64('Pz8_Pj4-')", "???>>>"),
+        ("base64('w4TD\r\nvw==\r\n')", "Äÿ"),
+        ("base64(absent)", None),
         ("decimal('TZA=', `3`)", 19.856),
         ("decimal('/w==', `0`)", -1),
         ("decimal(absent, `2`)", None),
@@ -209,12 +219,15 @@ def test_functions_for_what_events_hold(text: str, value: object) -> None:
     event = decode(
         b'{"gid":"gid://shopify/Order/1001","name":"#9999","spaces":" A-1 ","locale":"sv-SE","amount":"199.00",'
         b'"payload":"{\\"orderId\\":\\"A-1\\",\\"total\\":199.00}","country":"SE","micros":1690366967048491,'
+        b'"padded":"0000471123","wrapped":"eyJvcmRlcklkIjoiw4QtMSJ9",'
         b'"days":20760,"local":"2026-11-03T10:30:08","price":199.00}'
     )
     assert found(text, event, {"languages": {"SE": "sv-SE", "7": "seven"}}) == value
 
 
-@pytest.mark.parametrize("call", ["json(at)", "number(at)", "time(at)", "time(at, 'ms', 'UTC')", "json(at).orderId"])
+@pytest.mark.parametrize(
+    "call", ["json(at)", "number(at)", "base64(at)", "time(at)", "time(at, 'ms', 'UTC')", "json(at).orderId"]
+)
 @pytest.mark.parametrize("blank", ["", "  ", "\t\n"])
 def test_a_blank_text_holds_nothing_as_many_programs_write_it(call: str, blank: str) -> None:
     assert found(call, {"at": blank}) is None
@@ -237,6 +250,12 @@ def test_a_decimal_of_debezium_is_written_with_all_its_digits() -> None:
     [
         ("json(secret)", "failed: json() was given a text that is not JSON"),
         ("number(secret)", "failed: number() was given a text that is not a number"),
+        *(
+            (f"number('{wrong}')", "failed: number() was given a text that is not a number")
+            for wrong in ("+-1", "1_000", "1,5", "007e999", "0x1F", "--1", "NaN")
+        ),
+        ("base64(secret)", "failed: base64() was given a text that is not a text in base64"),
+        ("base64('/w==')", "failed: base64() was given a text that is not a text in base64"),
         ("time(secret)", "failed: time() was given a text that is not a time"),
         ("time(local)", "failed: time() was given a text that is a time without a zone"),
         ("decimal(secret, `2`)", "failed: decimal() was given no base64"),
