@@ -3,8 +3,8 @@
 Rules:
  1. A fact always has the connection, the order and the action. So a route's own `fact` tells two facts of an order
     apart, and never makes two orders one.
- 2. By default it also has the item (`each`: its `id`, else all of it), and the parcel that the route's `data` names.
-    An order may have two parcels in a day, and each of them is news to the customer.
+ 2. By default it also has the item (`each`: its `id`, in any spelling, else all of it), and the parcel that the route's
+    `data` names. An order may have two parcels in a day, and each of them is news to the customer.
  3. An action of the merchant's own says what its data says: nobody else knows how many of them an order may have, as
     of refunds. So by default such a fact has all of the `data`, where no item tells it apart. An order is confirmed,
     cancelled and completed once.
@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import blake2b
@@ -68,9 +69,25 @@ def names_a_parcel(field: str) -> bool:
 
 
 def _identity(item: object) -> object:
-    if isinstance(item, dict) and item.get("id") is not None:
-        return item["id"]
+    if isinstance(item, dict):
+        own = next((value for name, value in item.items() if _is_id(name) and _is_set(value)), None)
+        return _sorted(item) if own is None else own
     return [_identity(each) for each in item] if isinstance(item, list) else item
+
+
+def _is_id(field: str) -> bool:
+    return field.lstrip("_@$").lower() == "id"
+
+
+def _is_set(value: object) -> bool:
+    """Tell whether an id was set: programs write 0, an empty text or zeros for one that was not.
+
+    Taken for an id, it would make all items of an order one fact.
+    """
+    return value not in (None, [], {}) and not (isinstance(value, str | int) and _ZEROS.fullmatch(str(value).strip()))
+
+
+_ZEROS = re.compile(r"[0-]*")
 
 
 def _parcels(data: object) -> Iterator[object]:

@@ -95,6 +95,30 @@ def test_the_items_of_an_event_are_facts_of_their_own() -> None:
     assert later == ["ConfirmShipment A 2", "ConfirmShipment A 1"]
 
 
+@pytest.mark.parametrize("never_set", ["", " ", 0, "0", "00000000-0000-0000-0000-000000000000", None, {}])
+def test_an_id_that_was_never_set_makes_no_two_parcels_one(never_set: object) -> None:
+    first, second = facts(
+        {"type": "parcel", "order": "A", "parcels": [{"id": never_set, "code": code} for code in ("J1", "J2")]},
+        routes=route(each="parcels[]", when="item"),
+    )
+    assert first != second
+
+
+@pytest.mark.parametrize("spelling", ["id", "Id", "ID", "_id", "@id"])
+def test_an_items_id_is_found_in_any_spelling(spelling: str) -> None:
+    routes = route(each="parcels[]", when="item")
+    first, later = (
+        fact({"order": "A", "parcels": [{spelling: "P-1", "updatedAt": at}]}, routes=routes) for at in (1, 2)
+    )
+    assert first == later == 'ConfirmShipment A "P-1"'
+
+
+def test_an_item_without_an_id_is_the_same_fact_whatever_the_sequence_of_its_fields() -> None:
+    routes = route(each="parcels[]", when="item")
+    one, other = ({"order": "A", "parcels": [each]} for each in ({"a": 1, "b": 2}, {"b": 2, "a": 1}))
+    assert fact(one, routes=routes) == fact(other, routes=routes)
+
+
 def test_a_route_names_its_fact_but_never_makes_two_orders_one() -> None:
     routes = route(fact="parcel")
     parcel = {"type": "parcel", "order": "A", "parcel": {"n": 1}}
