@@ -16,6 +16,7 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 from jmespath.exceptions import IncompleteExpressionError, JMESPathError, JMESPathTypeError, LexerError, ParseError
@@ -123,6 +124,12 @@ def paths_of(text: str) -> list[tuple[tuple[str, ...], bool]]:
         elif path[0] == "event" and len(path) > 1:
             found.append((path[1:], optional))
     return found
+
+
+@lru_cache(maxsize=1024)
+def record_paths(text: str) -> tuple[tuple[tuple[str, ...], bool], ...]:
+    """Return the paths that an expression reads of the record, `event.a` included, and whether another may stand in."""
+    return tuple(each for each in trees.paths(trees.with_null(_parse(text))) if each[0][0] in trees.RECORD_NAMES)
 
 
 def compared_paths(text: str) -> list[tuple[str, str]]:
@@ -271,7 +278,10 @@ def _check_traps(tree: _Node, text: str) -> None:
         raise ExpressionError(f"{why} (column {max(text.rfind(name), 0) + 1}): `{shown(text)}`")
     for path, _ in trees.paths(tree):
         if path[0] == "meta" and len(path) > 1 and path[1] not in trees.META:
-            raise ExpressionError(f"`meta` has {', '.join(trees.META)}, and no {shown(path[1])}: `{shown(text)}`")
+            own = f"a field of the event itself is {trees.written_path(('event', *path))}"
+            raise ExpressionError(
+                f"`meta` has {', '.join(trees.META)}, and no {shown(path[1])}; {own}: `{shown(text)}`"
+            )
 
 
 def _quoted_names(text: str) -> frozenset[str]:

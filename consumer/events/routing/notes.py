@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 
 from consumer.events import facts
-from consumer.events.expressions import compared_paths, paths_of, written_keys
+from consumer.events.expressions import compared_paths, paths_of, record_paths, written_keys
 from consumer.events.routing.rules import RouteRule, expressions_of
+from consumer.events.routing.scope import RecordFacts, Scope
 from consumer.events.routing.tag_sources import ORDER_ACTION, names_order_action
+from consumer.events.trees import value_at, written_path
 from schemas.engage import DOCUMENTED_ACTIONS
 
 
@@ -29,6 +31,24 @@ def notes_on(rule: RouteRule) -> Iterator[str]:
         for path, _ in paths_of(text):
             if (meant := nearly_a_record_name(path[0])) is not None:
                 yield f"{key}: {path[0]} is a field of the event; of its record there is `{meant}`"
+
+
+def own_field(path: tuple[str, ...], event: object, record: RecordFacts) -> str | None:
+    """Return how to read what an expression looks for in the record, where only the event has it; None: it has not.
+
+    What takes webhooks writes their headers beside their body: `headers` is a field of the event then.
+    """
+    if value_at(event, path) is None or value_at(Scope(event, record).root, path) is not None:
+        return None
+    return written_path(("event", *path))
+
+
+def notes_on_event(rule: RouteRule, event: object, record: RecordFacts) -> Iterator[str]:
+    """Note what a route reads of the record, and finds in the event only."""
+    for key, text in expressions_of(rule).items():
+        for path, _ in record_paths(text):
+            if (own := own_field(path, event, record)) is not None:
+                yield f"{key}: {written_path(path)} finds nothing; the event's own field is {own}"
 
 
 def note_on(action: str) -> str | None:
