@@ -1,7 +1,8 @@
 """The format `plain`: JSON or any other text.
 
 What begins as JSON does (`{`, `[` or a quote) must be JSON. All else is one text: the event itself, which a route
-takes apart with `split(event, ';')`, say.
+takes apart with `split(event, ';')`, say. The line break at its end is no part of it: with it the last field would
+equal nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def read(text: bytes) -> object | Undecodable:
     if text.lstrip(b" \t\r\n").startswith(_JSON) or is_null(text):
         return decode(text)
     try:
-        return text.decode()
+        return text.decode().rstrip("\r\n")
     except UnicodeDecodeError as wrong:
         what = looks_like(text)
         return Undecodable(f"not UTF-8 at byte {wrong.start}{f': it {what}' if what else ''}")

@@ -63,6 +63,12 @@ def test_what_is_not_json_is_one_text_in_a_plain_topic() -> None:
     assert read(b"0012", format="plain") == "0012"
 
 
+def test_the_line_break_at_a_plain_texts_end_is_no_part_of_its_last_field() -> None:
+    assert read(b"A-1001;SHIPPED\r\n", format="plain") == "A-1001;SHIPPED"
+    assert read("A-1001;SHIPPED\n".encode("utf-16"), format="plain", encoding="utf-16") == "A-1001;SHIPPED"
+    assert read(b"A-1001\nSHIPPED \n", format="plain") == "A-1001\nSHIPPED "
+
+
 def test_a_plain_value_that_begins_as_json_must_be_json() -> None:
     assert "not JSON" in refused(b'{"a":', format="plain")
     assert "twice" in refused(b'{"a":1,"a":2}', format="plain")
