@@ -6,7 +6,7 @@ JMESPath calls it correct. A condition that is always true mails every customer,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pydantic_core import to_json
 
@@ -15,6 +15,7 @@ from consumer.events.trees import Node, children, path_of, written_path
 SHOWN_CHARACTERS = 60  # of a value or a name
 _LISTS = frozenset({"multi_select_list", "multi_select_dict"})
 _YES_OR_NO = frozenset({"contains", "ends_with", "match", "starts_with"})
+_CASES: dict[str, Callable[[str], str]] = {"lower": str.lower, "upper": str.upper}
 _OPERATORS = {"eq": "==", "ne": "!="}
 
 
@@ -41,6 +42,8 @@ def _constant_parts(node: Node, asks: bool) -> Iterator[str]:
             within, part = children(node)
             if part["type"] == "multi_select_list":
                 yield f"contains() takes the list first: contains({_shown(part)}, {_name(within)})"
+        case "pipe" if _is_yes_or_no(children(node)[0]):
+            yield "behind `|` nothing of the event is left: or is `||`"
     asked = node["type"] in ("or_expression", "and_expression", "not_expression") and asks
     for number, part in enumerate(children(node)):
         yield from _constant_parts(part, asked or (node["type"] == "filter_projection" and number == 2))
@@ -69,6 +72,9 @@ def _one_answer(one: Node, other: Node, operator: str) -> str | None:
         return None
     if one["type"] == "literal":
         return f"{_shown(one)} and {_shown(other)} are both values: a field stands without quotes"
+    if one["type"] == "function_expression" and one["value"] in _CASES and isinstance(other["value"], str):
+        written = _CASES[one["value"]](other["value"])
+        return None if written == other["value"] else f"{one['value']}() never gives {_shown(other)}: write '{written}'"
     if isinstance(other["value"], bool) or not _is_yes_or_no(one):
         return None
     if one["type"] == "not_expression":
@@ -80,7 +86,11 @@ def _one_answer(one: Node, other: Node, operator: str) -> str | None:
 
 def _is_yes_or_no(node: Node) -> bool:
     is_function = node["type"] == "function_expression" and node["value"] in _YES_OR_NO
-    return is_function or node["type"] in ("not_expression", "comparator")
+    return (
+        is_function
+        or node["type"] in ("not_expression", "comparator")
+        or (node["type"] in ("or_expression", "and_expression") and all(map(_is_yes_or_no, children(node))))
+    )
 
 
 def _shown(node: Node) -> str:

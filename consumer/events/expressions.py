@@ -16,6 +16,7 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, cast
 
@@ -137,6 +138,12 @@ def compared_paths(text: str) -> list[tuple[str, str]]:
     return list(trees.compared_paths(_parse(text)))
 
 
+@lru_cache(maxsize=1024)
+def compared_values(text: str) -> tuple[tuple[tuple[str, ...], list[object]], ...]:
+    """Return each path that an expression compares with values, and these values."""
+    return tuple(trees.compared_values(_parse(text)))
+
+
 def written_keys(text: str) -> frozenset[str]:
     """Return the keys of the object that an expression gives, as far as it writes them itself.
 
@@ -183,7 +190,7 @@ def _instead_of(token: object) -> str:
     """Say what to write in place of what other languages have."""
     if isinstance(token, int):
         return f"; a number stands in backticks, `{token}`"
-    advice = _INSTEAD_OF.get(str(token))
+    advice = _INSTEAD_OF.get(str(token).lower())
     return "" if advice is None else f"; {advice}"
 
 
@@ -191,7 +198,13 @@ _INSTEAD_OF = {
     "-": "a name with it stands in double quotes, a text in single quotes",
     "=": "equal is `==`",
     **dict.fromkeys("‘’“”", "a text stands in straight single quotes"),  # noqa: RUF001 - as a word processor writes them
-    "and": "write `&&`",
+    "$": "a field stands without it, a name that has one in double quotes",
+    "@": "a name with it stands in double quotes",
+    "+": "join('', [a, b]) joins texts",
+    "?": "write a && b || c",
+    ">": "not equal is `!=`",
+    "is": "write `== null`",
+    **dict.fromkeys(("and", "&"), "write `&&`"),
     "or": "write `||`",
     "not": "write `!`",
     "in": "write contains(['a', 'b'], field)",
@@ -238,7 +251,9 @@ def _check_call(name: str, given: int, text: str) -> None:
     column = text.find(name) + 1
     function = RouteFunctions.FUNCTION_TABLE.get(name)
     if function is None:
-        raise ExpressionError(f"there is no function {shown(name)}() (column {column}): `{shown(text)}`")
+        near = get_close_matches(name, RouteFunctions.FUNCTION_TABLE, n=1)
+        meant = f", did you mean {near[0]}()?" if near else ""
+        raise ExpressionError(f"there is no function {shown(name)}(){meant} (column {column}): `{shown(text)}`")
     signature = function["signature"]
     variadic = bool(signature) and bool(signature[-1].get("variadic"))
     if given < len(signature) or (given > len(signature) and not variadic):

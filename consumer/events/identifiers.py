@@ -18,7 +18,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _INVISIBLE = frozenset({"Cf", "Zs"})  # joiners and marks of direction, and spaces but the usual one
 _ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK"})
 _LIKE_LATIN = frozenset("АВЕЅІЈКМНОРСТУХЬабеѕіјорсухΑΒΕΖΗΙΚΜΝΟΡΤΥΧορν")  # noqa: RUF001 - Cyrillic and Greek
-_ABSENT = frozenset({"null", "undefined", "none", "nil", "nan", "[object object]"})
+_ABSENT = frozenset(
+    {"null", "undefined", "none", "nil", "nan", "[object object]", "0", "00000000-0000-0000-0000-000000000000"}
+)
 # As Java's structures and JSON's texts, objects and lists are written: a key's converter, mostly.
 _WHOLE_VALUE = re.compile(r"Struct\{.*|\".*\"|\{.*\}|\[.*\]")
 _SEPARATOR = re.compile(r"[/\\]")
@@ -59,7 +61,7 @@ def hint_on(raw_id: str) -> str | None:
     if unicodedata.normalize("NFKC", raw_id) != raw_id:
         return "has characters that look like plain ones"
     if raw_id.lower() in _ABSENT:
-        return "is a word that programs write for what is not there"
+        return "is what programs write for what is not there"
     if not _LIKE_LATIN.isdisjoint(raw_id) and all(each in _LIKE_LATIN for each in raw_id if each.isalpha()):
         return "has letters of another alphabet that look like Latin ones"
     alphabets = {unicodedata.name(each, "").partition(" ")[0] for each in raw_id if each.isalpha()}

@@ -169,6 +169,21 @@ def compared_paths(node: Node) -> Iterator[tuple[str, str]]:
         yield from compared_paths(child)
 
 
+def compared_values(node: Node, at_root: bool = True) -> Iterator[tuple[tuple[str, ...], list[object]]]:
+    """Yield each path from the root that is compared with values, by `==` or contains(), and these values."""
+    sides = children(node)
+    if node["type"] == "comparator" and node["value"] == "eq" and at_root:
+        for one, other in (sides, sides[::-1]):
+            if other["type"] == "literal" and other["value"] is not None and (path := path_of(one)) is not None:
+                yield path, [other["value"]]
+    if node["type"] == "function_expression" and node["value"] == "contains" and at_root:
+        values = [each["value"] for each in children(sides[0]) if each["type"] == "literal"]
+        if sides[0]["type"] == "multi_select_list" and (path := path_of(sides[1])) is not None:
+            yield path, values
+    for child, is_root in _with_roots(node, at_root):
+        yield from compared_values(child, is_root)
+
+
 _NULL: Node = {"type": "literal", "value": None, "children": []}
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from difflib import get_close_matches
 
+from pydantic_core import to_json
+
 from consumer.events import facts
-from consumer.events.expressions import compared_paths, paths_of, record_paths, written_keys
+from consumer.events.expressions import compared_paths, compared_values, paths_of, record_paths, written_keys
 from consumer.events.routing.rules import RouteRule, expressions_of
 from consumer.events.routing.scope import RecordFacts, Scope
 from consumer.events.routing.tag_sources import ORDER_ACTION, names_order_action
@@ -28,8 +30,9 @@ def notes_on(rule: RouteRule) -> Iterator[str]:
     for one, other in [] if rule.when is None else compared_paths(rule.when):
         yield f"when: it compares {one} with the field {other}; a text stands in single quotes, '{other}'"
     for key, text in expressions_of(rule).items():
+        of_the_event = {path[1:] for path, _ in record_paths(text) if path[0] == "event"}  # event.headers is meant
         for path, _ in paths_of(text):
-            if (meant := nearly_a_record_name(path[0])) is not None:
+            if path not in of_the_event and (meant := nearly_a_record_name(path[0])) is not None:
                 yield f"{key}: {path[0]} is a field of the event; of its record there is `{meant}`"
 
 
@@ -44,11 +47,30 @@ def own_field(path: tuple[str, ...], event: object, record: RecordFacts) -> str 
 
 
 def notes_on_event(rule: RouteRule, event: object, record: RecordFacts) -> Iterator[str]:
-    """Note what a route reads of the record, and finds in the event only."""
+    """Note what a route reads of the record, and finds in the event only; and what is nearly equal to what it asks."""
     for key, text in expressions_of(rule).items():
         for path, _ in record_paths(text):
             if (own := own_field(path, event, record)) is not None:
                 yield f"{key}: {written_path(path)} finds nothing; the event's own field is {own}"
+
+    yield from _nearly_equal(rule, Scope(event, record))
+
+
+def _nearly_equal(rule: RouteRule, scope: Scope) -> Iterator[str]:
+    for path, wanted in () if rule.when is None else compared_values(rule.when):
+        found = value_at(scope.root, path)
+        if found is None or isinstance(found, dict | list) or any(_is_same(found, each) for each in wanted):
+            continue
+        if any(_plainly(found) == _plainly(each) for each in wanted):
+            yield f"when: {written_path(path)} is the same but for its case, its type or blanks"
+
+
+def _is_same(found: object, wanted: object) -> bool:
+    return found == wanted and isinstance(found, bool) is isinstance(wanted, bool)
+
+
+def _plainly(value: object) -> str:
+    return (value if isinstance(value, str) else to_json(value).decode()).strip().casefold()
 
 
 def note_on(action: str) -> str | None:

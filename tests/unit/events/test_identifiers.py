@@ -73,9 +73,12 @@ def test_no_server_climbs_out_of_an_id_that_passes(raw_id: str, decodings: int) 
             for each in ('"A-1"', '{"id":1}', '["A-1"]', "Struct{id=A-1}", '{"schema":{},"payload":"A-1"}')
         ),
         *((each, None) for each in ('A-1"', "{A-1", "A[1]")),
-        ("undefined", "is a word that programs write for what is not there"),
-        ("null", "is a word that programs write for what is not there"),
-        ("[object Object]", "is a word that programs write for what is not there"),
+        ("0", "is what programs write for what is not there"),
+        ("00000000-0000-0000-0000-000000000000", "is what programs write for what is not there"),
+        ("00000000-0000-0000-0000-000000000001", None),
+        ("undefined", "is what programs write for what is not there"),
+        ("null", "is what programs write for what is not there"),
+        ("[object Object]", "is what programs write for what is not there"),
     ],
 )
 def test_an_id_that_engage_may_know_by_another_spelling_gets_a_hint(raw_id: str, hint: str | None) -> None:

@@ -79,3 +79,31 @@ def test_a_key_that_only_the_event_has_is_noted() -> None:
     assert list(notes_on_event(rule, {"key": "A-1"}, RECORD)) == []
     (note,) = notes_on_event(rule, {"key": "A-1"}, Record(key=None))
     assert note == "order_id: key finds nothing; the event's own field is event.key"
+
+
+@pytest.mark.parametrize(
+    ("when", "event", "path"),
+    [
+        ("status == 'shipped'", {"status": "Shipped"}, "status"),
+        ("order.status == 'shipped'", {"order": {"status": " shipped"}}, "order.status"),
+        ("contains(['shipped', 'sent'], status)", {"status": "SENT"}, "status"),
+        ("status == `20`", {"status": "20"}, "status"),
+        ("status == '20'", {"status": 20}, "status"),
+        ("isReturn == `true`", {"isReturn": "true"}, "isReturn"),
+        ("isReturn == `1`", {"isReturn": True}, None),
+        ("status == 'shipped'", {"status": "shipped"}, None),
+        ("status == 'shipped' || status == 'Shipped'", {"status": "gone"}, None),
+        ("status == 'shipped'", {"status": ["Shipped"]}, None),
+        ("lines[?status == 'shipped']", {"status": "Shipped"}, None),
+    ],
+)
+def test_a_value_that_is_nearly_what_a_condition_asks_for_is_noted(when: str, event: object, path: str | None) -> None:
+    """Nothing else tells why such an event is ignored."""
+    notes = list(notes_on_event(RouteRule(action="ConfirmOrder", when=when), event, RECORD))
+    assert notes == ([] if path is None else [f"when: {path} is the same but for its case, its type or blanks"])
+
+
+def test_an_events_own_headers_are_no_near_miss_of_the_records() -> None:
+    assert list(notes_on(RouteRule(action="ConfirmOrder", when="event.headers.kind == 'x'"))) == []
+    (note,) = notes_on(RouteRule(action="ConfirmOrder", when="header.kind == 'x'"))
+    assert note == "when: header is a field of the event; of its record there is `headers`"
