@@ -54,7 +54,7 @@ def _fact(route: Route, scope: Scope, order_id: str, action: str, data: object) 
         parts = facts.default_parts(action, scope.items, data)
     else:
         value = value_of("fact", route.fact, scope)
-        parts = [] if value is None else [value]
+        parts = [] if value is None else [facts.sorted_fields(value)]
     return facts.text_of(order_id, action, parts)
 
 

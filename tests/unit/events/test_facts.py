@@ -119,6 +119,28 @@ def test_an_item_without_an_id_is_the_same_fact_whatever_the_sequence_of_its_fie
     assert fact(one, routes=routes) == fact(other, routes=routes)
 
 
+def test_a_parcel_with_a_number_is_the_same_fact_in_each_state_of_its_order() -> None:
+    """A whole order that is written again with each change has the same parcels, each with another time."""
+    routes = route(each="parcels[]", when="item", data="{trackingNumber: item.tracking}")
+    first, later = (
+        facts({"order": "A", "parcels": [{"tracking": number, "at": at} for number in ("J1", "J2")]}, routes=routes)
+        for at in (1, 2)
+    )
+    assert first == later == ['ConfirmShipment A "J1"', 'ConfirmShipment A "J2"']
+
+
+@pytest.mark.parametrize("data", ["{delivery: item.how}", "{trackingNumber: item.none}", "{trackingNumber: item.zero}"])
+def test_an_item_is_told_apart_by_all_of_it_where_nothing_names_its_parcel(data: str) -> None:
+    parcels = [{"how": "home", "zero": 0, "line": line} for line in (1, 2)]
+    first, second = facts({"order": "A", "parcels": parcels}, routes=route(each="parcels[]", when="item", data=data))
+    assert first != second
+
+
+def test_an_object_as_a_fact_is_the_same_whatever_the_sequence_of_its_fields() -> None:
+    one, other = ({"type": "parcel", "order": "A", "parcel": each} for each in ({"a": 1, "b": 2}, {"b": 2, "a": 1}))
+    assert fact(one, routes=route(fact="parcel")) == fact(other, routes=route(fact="parcel"))
+
+
 def test_a_route_names_its_fact_but_never_makes_two_orders_one() -> None:
     routes = route(fact="parcel")
     parcel = {"type": "parcel", "order": "A", "parcel": {"n": 1}}
