@@ -112,11 +112,15 @@ def hint_on_unrouted(event: object) -> str | None:
         return "it looks like Kafka Connect's envelope: the format `debezium` takes it off"
     kind_of = event.get("type")
     types: tuple[str, ...] = get_args(OrderEventType)
+    for name, value in event.items():
+        if name != "type" and isinstance(value, str) and value in types:
+            return f"its {name[:_SHOWN]} is {value}, and a canonical event has that in `type`"
     near = get_close_matches(kind_of.strip().lower(), types, 1, _NEARLY) if isinstance(kind_of, str) else []
     return f"its type is nearly {near[0]}" if near and kind_of not in types else None
 
 
 _NEARLY = 0.85
+_SHOWN = 40  # characters of a field's name
 
 
 def _tombstone(value: bytes | None) -> str | None:

@@ -268,6 +268,10 @@ def _check_texts(name: str, arguments: list[_Node], text: str) -> None:
         argument = arguments[index]
         if argument["type"] == "field" and argument["value"] in quoted:
             raise ExpressionError(f"{trees.meant_as_text(str(argument['value']), at_root=True)}: `{shown(text)}`")
+    separator = arguments[1].get("value") if name == "split" and arguments[1]["type"] == "literal" else None
+    if isinstance(separator, str) and (escape := next((each for each in _ESCAPES if each in separator), None)):
+        meant = f'in single quotes {escape} is a backslash and a letter; write it in backticks, `"{escape}"`'
+        raise ExpressionError(f"split(): {meant}: `{shown(text)}`")
     for index in LITERAL_ARGUMENTS.get(name, ()):
         if index >= len(arguments):
             break
@@ -275,6 +279,9 @@ def _check_texts(name: str, arguments: list[_Node], text: str) -> None:
         why = "must be a text in single quotes" if not isinstance(value, str) else _why_no_argument(name, value)
         if why is not None:
             raise ExpressionError(f"argument {index + 1} of {name}() {why}: `{shown(text)}`")
+
+
+_ESCAPES = ("\\t", "\\n", "\\r")
 
 
 def _why_no_argument(name: str, value: str) -> str | None:

@@ -36,6 +36,8 @@ def why_unusable(raw_id: str) -> str | None:
         return f"is longer than {MAX_ID_CHARACTERS} characters"
     if raw_id.isspace():
         return "is blank"
+    if raw_id.startswith("\0"):
+        return "begins with byte 0, as a Schema Registry's frame or a binary number does"
     if _CONTROL.search(raw_id):
         return "has a control character or line break"
     if any("\ud800" <= character <= "\udfff" for character in raw_id):

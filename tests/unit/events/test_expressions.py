@@ -78,6 +78,11 @@ def test_truth_is_the_librarys(value: object) -> None:
             "Unknown token “ at column 9: `type == “a”`; a text stands in straight single quotes",
         ),
         ("a or b", "unexpected or at column 3: `a or b`; write `||`"),
+        (
+            r"split(line, '\t')[1]",
+            r"split(): in single quotes \t is a backslash and a letter; write it in backticks, "
+            r"""`"\t"`: `split(line, '\t')[1]`""",
+        ),
         ("a AND b", "unexpected AND at column 3: `a AND b`; write `&&`"),
         ("a & b", "unexpected & at column 3: `a & b`; write `&&`"),
         ("a is null", "unexpected is at column 3: `a is null`; write `== null`"),
@@ -194,6 +199,7 @@ def found(text: str, event: object, tables: dict[str, dict[str, str]] | None = N
     [
         ("split(gid, '/')[-1]", "1001"),
         ("replace(name, '#', '')", "9999"),
+        (r'split(columns, `"\t"`)[1]', "b"),
         ("trim(spaces)", "A-1"),
         ("lower(locale)", "sv-se"),
         ("upper(locale)", "SV-SE"),
@@ -233,6 +239,7 @@ def test_functions_for_what_events_hold(text: str, value: object) -> None:
     event = decode(
         b'{"gid":"gid://shopify/Order/1001","name":"#9999","spaces":" A-1 ","locale":"sv-SE","amount":"199.00",'
         b'"payload":"{\\"orderId\\":\\"A-1\\",\\"total\\":199.00}","country":"SE","micros":1690366967048491,'
+        b'"columns":"a\\tb",'
         b'"padded":"0000471123","wrapped":"eyJvcmRlcklkIjoiw4QtMSJ9",'
         b'"days":20760,"local":"2026-11-03T10:30:08","price":199.00}'
     )

@@ -28,6 +28,7 @@ def test_ids_that_shops_use_pass(good: str) -> None:
         ("x" * (MAX_ID_CHARACTERS + 1), "is longer than 1024 characters"),
         ("a\nb", "has a control character or line break"),
         ("a\x00", "has a control character or line break"),
+        ("\x00\x00\x00\x00\x01\x0cA-1001", "begins with byte 0, as a Schema Registry's frame or a binary number does"),
         ("a\x85b", "has a control character or line break"),
         ("a\u2028b", "has a control character or line break"),
         ("a\ud800", "has half a surrogate pair"),
