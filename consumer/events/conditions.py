@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 
 from pydantic_core import to_json
 
-from consumer.events.trees import Node, children, path_of, written_path
+from consumer.events.trees import Node, children, path_of, root_names, written_path
 
 SHOWN_CHARACTERS = 60  # of a value or a name
 _LISTS = frozenset({"multi_select_list", "multi_select_dict"})
+_PROJECTIONS = frozenset({"projection", "filter_projection", "value_projection", "flatten"})
 _YES_OR_NO = frozenset({"contains", "ends_with", "match", "starts_with"})
+_TEXTS = frozenset({"base64", "join", "lower", "replace", "time", "to_string", "trim", "type", "upper"})
+_NUMBERS = frozenset({"abs", "avg", "ceil", "decimal", "floor", "length", "number", "sum", "to_number"})
 _CASES: dict[str, Callable[[str], str]] = {"lower": str.lower, "upper": str.upper}
 _OPERATORS = {"eq": "==", "ne": "!="}
 
@@ -42,8 +45,12 @@ def _constant_parts(node: Node, asks: bool) -> Iterator[str]:
             within, part = children(node)
             if part["type"] == "multi_select_list":
                 yield f"contains() takes the list first: contains({_shown(part)}, {_name(within)})"
-        case "pipe" if _is_yes_or_no(children(node)[0]):
-            yield "behind `|` nothing of the event is left: or is `||`"
+        case "pipe":
+            before, behind = children(node)
+            if _is_yes_or_no(before):
+                yield "behind `|` nothing of the event is left: or is `||`"
+            elif before["type"] in _PROJECTIONS and (name := next(root_names(behind), None)) is not None:
+                yield f"behind `|` stands a list, which has no field {_cut(name)}: put brackets around (… | [0])"
     asked = node["type"] in ("or_expression", "and_expression", "not_expression") and asks
     for number, part in enumerate(children(node)):
         yield from _constant_parts(part, asked or (node["type"] == "filter_projection" and number == 2))
@@ -75,6 +82,8 @@ def _one_answer(one: Node, other: Node, operator: str) -> str | None:
     if one["type"] == "function_expression" and one["value"] in _CASES and isinstance(other["value"], str):
         written = _CASES[one["value"]](other["value"])
         return None if written == other["value"] else f"{one['value']}() never gives {_shown(other)}: write '{written}'"
+    if other["value"] is not None and (what := _gives_another_type(one, other["value"])) is not None:
+        return f"{what} is never equal to {_shown(other)}"
     if isinstance(other["value"], bool) or not _is_yes_or_no(one):
         return None
     if one["type"] == "not_expression":
@@ -82,6 +91,17 @@ def _one_answer(one: Node, other: Node, operator: str) -> str | None:
         (denied,) = children(one)
         return f"`!` comes before `{operator}`: write {_name(denied)} {opposite} {_shown(other)}"
     return f"true or false is compared with {_shown(other)}, and never equal to it"
+
+
+def _gives_another_type(node: Node, value: object) -> str | None:
+    """Say what a list or a function gives that a value cannot be."""
+    if node["type"] in _PROJECTIONS and not isinstance(value, list):
+        return "a list (`(… | [0])` is its first item, contains() asks for any)"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    name = node["value"] if node["type"] == "function_expression" else None
+    if name in _TEXTS and not isinstance(value, str):
+        return f"the text of {name}()"
+    return f"the number of {name}()" if name in _NUMBERS and not is_number else None
 
 
 def _is_yes_or_no(node: Node) -> bool:

@@ -190,7 +190,8 @@ def _instead_of(token: object) -> str:
     """Say what to write in place of what other languages have."""
     if isinstance(token, int):
         return f"; a number stands in backticks, `{token}`"
-    advice = _INSTEAD_OF.get(str(token).lower())
+    letter = str(token)
+    advice = _INSTEAD_OF["@"] if letter.isalpha() and not letter.isascii() else _INSTEAD_OF.get(letter.lower())
     return "" if advice is None else f"; {advice}"
 
 

@@ -11,6 +11,7 @@ import re
 from base64 import b64decode
 from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
@@ -18,7 +19,7 @@ from jmespath.functions import Functions, signature
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from consumer.events.decoding import Undecodable, decode, kind
-from consumer.events.formats.values import base64_number
+from consumer.events.formats.values import base64_number, decimal_number
 from consumer.events.numbers import Number, read_exactly, written
 from consumer.events.times import NANOSECONDS, Unit, Unreadable, read_time, zone_of
 
@@ -103,6 +104,10 @@ class RouteFunctions(Functions):
         if (number := _number_in(value)) is None or not math.isfinite(number):
             raise FunctionError("number() was given a text that is not a number")
         return number
+
+    @cast("Any", signature)({"types": ["array-number"]})
+    def _func_sum(self, numbers: list[float]) -> Number | int | None:
+        return decimal_number(sum((Decimal(written(each).decode()) for each in numbers), Decimal(0)))
 
     @_takes("string")
     def _func_base64(self, text: str | None) -> str | None:

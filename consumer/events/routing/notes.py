@@ -62,7 +62,7 @@ def _nearly_equal(rule: RouteRule, scope: Scope) -> Iterator[str]:
         if found is None or isinstance(found, dict | list) or any(_is_same(found, each) for each in wanted):
             continue
         if any(_plainly(found) == _plainly(each) for each in wanted):
-            yield f"when: {written_path(path)} is the same but for its case, its type or blanks"
+            yield f"when: {written_path(path)} is the same but for its case, its type, blanks or quotes"
 
 
 def _is_same(found: object, wanted: object) -> bool:
@@ -70,7 +70,7 @@ def _is_same(found: object, wanted: object) -> bool:
 
 
 def _plainly(value: object) -> str:
-    return (value if isinstance(value, str) else to_json(value).decode()).strip().casefold()
+    return (value if isinstance(value, str) else to_json(value).decode()).strip().strip('"').casefold()
 
 
 def note_on(action: str) -> str | None:

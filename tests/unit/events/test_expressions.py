@@ -89,6 +89,7 @@ def test_truth_is_the_librarys(value: object) -> None:
         ("a <> 'b'", "unexpected > at column 4: `a <> 'b'`; not equal is `!=`"),
         ("'SE-' + id", "Unknown token + at column 7: `'SE-' + id`; join('', [a, b]) joins texts"),
         ("a ? b : c", "Unknown token ? at column 3: `a ? b : c`; write a && b || c"),
+        ("kund.språk", "Unknown token å at column 9: `kund.språk`; a name with it stands in double quotes"),
         ("x.@id", "unexpected @ at column 3: `x.@id`; a name with it stands in double quotes"),
         (
             "$.type",
@@ -213,6 +214,8 @@ def found(text: str, event: object, tables: dict[str, dict[str, str]] | None = N
         ("to_number(padded)", 471123),
         ("number('+007.50')", 7.5),
         ("number('-000')", 0),
+        ("sum(prices)", 200.02),
+        ("sum(`[]`)", 0),
         ("base64(wrapped)", '{"orderId":"Ä-1"}'),
         ("json(base64(wrapped)).orderId", "Ä-1"),
         ("base64('w4TDvw')", "Äÿ"),
@@ -240,6 +243,7 @@ def test_functions_for_what_events_hold(text: str, value: object) -> None:
         b'{"gid":"gid://shopify/Order/1001","name":"#9999","spaces":" A-1 ","locale":"sv-SE","amount":"199.00",'
         b'"payload":"{\\"orderId\\":\\"A-1\\",\\"total\\":199.00}","country":"SE","micros":1690366967048491,'
         b'"columns":"a\\tb",'
+        b'"prices":[199.00,0.01,1.010],'
         b'"padded":"0000471123","wrapped":"eyJvcmRlcklkIjoiw4QtMSJ9",'
         b'"days":20760,"local":"2026-11-03T10:30:08","price":199.00}'
     )
@@ -260,6 +264,12 @@ def test_numbers_keep_their_text_through_functions_and_projections() -> None:
     event = decode(b'{"lines":[{"price":199.00},{"price":1E3}],"payload":"{\\"a\\":0.10}","amount":"2.50"}')
     text = "{prices: lines[].price, max: max(lines[].price), inner: json(payload).a, amount: number(amount)}"
     assert written(found(text, event)) == b'{"prices":[199.00,1E3],"max":1E3,"inner":0.10,"amount":2.50}'
+
+
+def test_a_sum_of_prices_is_a_price() -> None:
+    event = decode(b'{"lines":[{"price":0.10},{"price":0.20},{"price":199.00}],"pieces":[1,2]}')
+    text = "{total: sum(lines[].price), pieces: sum(pieces), none: sum(lines[?price > `500`].price)}"
+    assert written(found(text, event)) == b'{"total":199.30,"pieces":3,"none":0}'
 
 
 def test_a_decimal_of_debezium_is_written_with_all_its_digits() -> None:

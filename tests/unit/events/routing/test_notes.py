@@ -89,6 +89,7 @@ def test_a_key_that_only_the_event_has_is_noted() -> None:
         ("contains(['shipped', 'sent'], status)", {"status": "SENT"}, "status"),
         ("status == `20`", {"status": "20"}, "status"),
         ("status == '20'", {"status": 20}, "status"),
+        ("status == 'shipped'", {"status": '"shipped"'}, "status"),
         ("isReturn == `true`", {"isReturn": "true"}, "isReturn"),
         ("isReturn == `1`", {"isReturn": True}, None),
         ("status == 'shipped'", {"status": "shipped"}, None),
@@ -100,7 +101,7 @@ def test_a_key_that_only_the_event_has_is_noted() -> None:
 def test_a_value_that_is_nearly_what_a_condition_asks_for_is_noted(when: str, event: object, path: str | None) -> None:
     """Nothing else tells why such an event is ignored."""
     notes = list(notes_on_event(RouteRule(action="ConfirmOrder", when=when), event, RECORD))
-    assert notes == ([] if path is None else [f"when: {path} is the same but for its case, its type or blanks"])
+    assert notes == ([] if path is None else [f"when: {path} is the same but for its case, its type, blanks or quotes"])
 
 
 def test_an_events_own_headers_are_no_near_miss_of_the_records() -> None:
