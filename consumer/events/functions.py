@@ -55,6 +55,11 @@ def _takes_anything(*, several: bool = False) -> Callable[[F], F]:
     return cast("Callable[[F], F]", cast("Any", signature)(argument))
 
 
+def _takes_numbers() -> Callable[[F], F]:
+    """Declare a list of numbers as the only argument."""
+    return cast("Callable[[F], F]", cast("Any", signature)({"types": ["array-number"]}))
+
+
 class RouteFunctions(Functions):
     """JMESPath's functions and those for routes, by the library's own way to add some."""
 
@@ -105,7 +110,7 @@ class RouteFunctions(Functions):
             raise FunctionError("number() was given a text that is not a number")
         return number
 
-    @cast("Any", signature)({"types": ["array-number"]})
+    @_takes_numbers()
     def _func_sum(self, numbers: list[float]) -> Number | int | None:
         return decimal_number(sum((Decimal(written(each).decode()) for each in numbers), Decimal(0)))
 

@@ -323,7 +323,7 @@ def _note_on_event(event: object, record: SourceEvent, settings: Settings) -> st
     """Say what may have been meant by an event that becomes no action, or by the routes."""
     from consumer.events.deciding import hint_on_unrouted
     from consumer.events.formats.formats import Named
-    from consumer.events.routing.notes import notes_on_event
+    from consumer.events.routing.near_misses import notes_on_event
 
     event = event.event if isinstance(event, Named) else event
     for name, rule in settings.routes.items():

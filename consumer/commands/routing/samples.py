@@ -17,7 +17,7 @@ from consumer.events.decoding import Undecodable
 from consumer.events.expressions import paths_of, record_paths
 from consumer.events.formats.formats import Awaiting, Formats
 from consumer.events.routing.canonical import BUILT_IN_ROUTES
-from consumer.events.routing.notes import own_field
+from consumer.events.routing.near_misses import own_field
 from consumer.events.routing.rules import RouteRule, expressions_of
 from consumer.events.trees import written_path
 from consumer.kafka.records.source_events import SourceEvent

@@ -1,0 +1,95 @@
+"""An event that no route takes is told from one that a route nearly takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumer.events.routing.near_misses import notes_on_event
+from consumer.events.routing.rules import RouteRule
+from tests.unit.events.routing.cases import RECORD, Record
+
+
+@pytest.mark.parametrize(
+    ("when", "event", "own"),
+    [
+        (
+            "headers.kind == 'x'",
+            {"headers": {"kind": "x"}},
+            "headers.kind finds nothing; the event's own field is event.headers.kind",
+        ),
+        (
+            "event.name == 'x'",
+            {"event": {"name": "x"}},
+            "event.name finds nothing; the event's own field is event.event.name",
+        ),
+        ("event.name == 'x'", {"event": {"name": "x"}, "name": "y"}, None),
+        ("headers.kind == 'x'", {"headers": {}}, None),
+        ("headers.id == 'x'", {"headers": {"id": "7"}}, None),
+        ("key == 'x'", {"key": "x"}, None),
+        ("headers.kind == 'x'", ["headers"], None),
+    ],
+)
+def test_a_field_that_only_the_event_has_is_noted_where_the_record_is_read(
+    when: str, event: object, own: str | None
+) -> None:
+    record = Record(headers=(("id", b"1"),))
+    notes = list(notes_on_event(RouteRule(action="ConfirmOrder", when=when), event, record))
+    assert notes == ([] if own is None else [f"when: {own}"])
+
+
+def test_a_key_that_only_the_event_has_is_noted() -> None:
+    rule = RouteRule(action="ConfirmOrder", order_id="key")
+    assert list(notes_on_event(rule, {"key": "A-1"}, RECORD)) == []
+    (note,) = notes_on_event(rule, {"key": "A-1"}, Record(key=None))
+    assert note == "order_id: key finds nothing; the event's own field is event.key"
+
+
+@pytest.mark.parametrize(
+    ("when", "event", "path"),
+    [
+        ("status == 'shipped'", {"status": "Shipped"}, "status"),
+        ("order.status == 'shipped'", {"order": {"status": " shipped"}}, "order.status"),
+        ("contains(['shipped', 'sent'], status)", {"status": "SENT"}, "status"),
+        ("status == `20`", {"status": "20"}, "status"),
+        ("status == '20'", {"status": 20}, "status"),
+        ("status == 'shipped'", {"status": '"shipped"'}, "status"),
+        ("isReturn == `true`", {"isReturn": "true"}, "isReturn"),
+        ("isReturn == `1`", {"isReturn": True}, None),
+        ("status == 'shipped'", {"status": "shipped"}, None),
+        ("status == 'shipped' || status == 'Shipped'", {"status": "gone"}, None),
+        ("status == 'shipped'", {"status": ["Shipped"]}, None),
+        ("lines[?status == 'shipped']", {"status": "Shipped"}, None),
+    ],
+)
+def test_a_value_that_is_nearly_what_a_condition_asks_for_is_noted(when: str, event: object, path: str | None) -> None:
+    """Nothing else tells why such an event is ignored."""
+    notes = list(notes_on_event(RouteRule(action="ConfirmOrder", when=when), event, RECORD))
+    assert notes == ([] if path is None else [f"when: {path} is the same but for its case, its type, blanks or quotes"])
+
+
+@pytest.mark.parametrize(
+    ("when", "event", "note"),
+    [
+        ("orderStatus == 'x'", {"OrderStatus": "x"}, "when: orderStatus is not there; the event has OrderStatus"),
+        (
+            "order.status == 'x'",
+            {"Order": {"Status": "x"}},
+            "when: order.status is not there; the event has Order.Status",
+        ),
+        ("order_status == 'x'", {"order-status": "x"}, 'when: order_status is not there; the event has "order-status"'),
+        ("status == 'x'", {"STATUS": None}, None),
+        ("status == 'x'", {"state": "x"}, None),
+    ],
+)
+def test_a_field_that_an_event_has_in_another_spelling_is_noted(when: str, event: object, note: str | None) -> None:
+    notes = list(notes_on_event(RouteRule(action="ConfirmOrder", when=when), event, RECORD))
+    assert notes == ([] if note is None else [note])
+
+
+@pytest.mark.parametrize("each", ["parcels[]", "event.parcels", "to_array(parcels)[]"])
+def test_an_item_that_nearly_is_what_a_condition_asks_for_is_noted(each: str) -> None:
+    rule = RouteRule(action="ConfirmShipment", each=each, when="type == 'order' && item.state == 'sent'")
+    event = {"type": "order", "parcels": [{"state": "new"}, {"state": "SENT"}, {"state": "Sent"}]}
+    (note,) = notes_on_event(rule, event, RECORD)
+    assert note == "when: item.state is the same but for its case, its type, blanks or quotes"
+    assert list(notes_on_event(rule, {"type": "order", "parcels": "SENT"}, RECORD)) == []
