@@ -144,6 +144,12 @@ def compared_values(text: str) -> tuple[tuple[tuple[str, ...], list[object]], ..
     return tuple(trees.compared_values(_parse(text)))
 
 
+@lru_cache(maxsize=1024)
+def asked_paths(text: str) -> tuple[tuple[str, ...], ...]:
+    """Return each path of which a condition asks whether it is true."""
+    return tuple(trees.asked_paths(_parse(text)))
+
+
 def written_keys(text: str) -> frozenset[str]:
     """Return the keys of the object that an expression gives, as far as it writes them itself.
 

@@ -184,6 +184,15 @@ def compared_values(node: Node, at_root: bool = True) -> Iterator[tuple[tuple[st
         yield from compared_values(child, is_root)
 
 
+def asked_paths(node: Node) -> Iterator[tuple[str, ...]]:
+    """Yield each path of which a condition asks whether it is true."""
+    if (path := path_of(node)) is not None:
+        yield path
+    elif node["type"] in ("or_expression", "and_expression"):
+        for child in children(node):
+            yield from asked_paths(child)
+
+
 _NULL: Node = {"type": "literal", "value": None, "children": []}
 
 

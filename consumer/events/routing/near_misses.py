@@ -15,6 +15,7 @@ from pydantic_core import to_json
 from consumer.events.expressions import (
     EvaluationError,
     Expression,
+    asked_paths,
     compared_values,
     compile_expression,
     record_paths,
@@ -62,6 +63,10 @@ def _compiled(text: str) -> Expression:
 
 
 def _nearly_equal(when: str, scope: Scope) -> Iterator[str]:
+    for path in asked_paths(when):
+        name = written_path(path)
+        if value_at(scope.root, path) == {}:
+            yield f"when: {name} is there, and empty: that is not true, but `{name} != null` is"
     for path, wanted in compared_values(when):
         found = value_at(scope.root, path)
         if found is None and (other := _other_spelling(path, scope.root)) is not None:

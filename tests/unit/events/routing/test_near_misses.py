@@ -77,6 +77,13 @@ def test_a_value_that_is_nearly_what_a_condition_asks_for_is_noted(when: str, ev
             "when: order.status is not there; the event has Order.Status",
         ),
         ("order_status == 'x'", {"order-status": "x"}, 'when: order_status is not there; the event has "order-status"'),
+        (
+            "type == 'order' && body.cancelled",
+            {"type": "order", "body": {"cancelled": {}}},
+            "when: body.cancelled is there, and empty: that is not true, but `body.cancelled != null` is",
+        ),
+        ("cancelled", {"cancelled": []}, None),
+        ("cancelled", {"cancelled": None}, None),
         ("status == 'x'", {"STATUS": None}, None),
         ("status == 'x'", {"state": "x"}, None),
     ],
