@@ -70,7 +70,7 @@ def _nearly_equal(when: str, scope: Scope) -> Iterator[str]:
     for path, wanted in compared_values(when):
         found = value_at(scope.root, path)
         if found is None and (other := _other_spelling(path, scope.root)) is not None:
-            yield f"when: {written_path(path)} is not there; the event has {written_path(other)}"
+            yield f"when: {written_path(path)} is not there, but {written_path(other)} is"
         if found is None or isinstance(found, dict | list) or any(_is_same(found, each) for each in wanted):
             continue
         if any(_plainly(found) == _plainly(each) for each in wanted):

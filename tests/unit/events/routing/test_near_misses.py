@@ -70,13 +70,13 @@ def test_a_value_that_is_nearly_what_a_condition_asks_for_is_noted(when: str, ev
 @pytest.mark.parametrize(
     ("when", "event", "note"),
     [
-        ("orderStatus == 'x'", {"OrderStatus": "x"}, "when: orderStatus is not there; the event has OrderStatus"),
+        ("orderStatus == 'x'", {"OrderStatus": "x"}, "when: orderStatus is not there, but OrderStatus is"),
         (
             "order.status == 'x'",
             {"Order": {"Status": "x"}},
-            "when: order.status is not there; the event has Order.Status",
+            "when: order.status is not there, but Order.Status is",
         ),
-        ("order_status == 'x'", {"order-status": "x"}, 'when: order_status is not there; the event has "order-status"'),
+        ("order_status == 'x'", {"order-status": "x"}, 'when: order_status is not there, but "order-status" is'),
         (
             "type == 'order' && body.cancelled",
             {"type": "order", "body": {"cancelled": {}}},
