@@ -47,6 +47,13 @@ def default_parts(action: str, item: tuple[object, ...], data: object) -> list[o
     return [*(_identity(each) for each in item), *parcels]
 
 
+def own_parts(value: object, item: tuple[object, ...]) -> list[object]:
+    """Return what a route's own `fact` tells apart. Where it gives nothing for an item, the item does."""
+    if value is None or (item and not _is_set(value) and not isinstance(value, int)):
+        return [_identity(each) for each in item]
+    return [sorted_fields(value)]
+
+
 def sorted_fields(value: object) -> object:
     """Return a value with the fields of its objects in order: programs write them in any."""
     if isinstance(value, dict):
@@ -123,4 +130,17 @@ def _parcels(data: object) -> Iterator[object]:
     if isinstance(data, dict):
         for name in sorted(filter(names_a_parcel, data)):
             if data[name] not in (None, "", [], {}):
-                yield _identity(data[name])
+                yield _parcel(data[name])
+
+
+def _parcel(value: object) -> object:
+    """Return what tells a parcel apart: its id or number, where it is an object that has one."""
+    if isinstance(value, list):
+        return [_parcel(each) for each in value]
+    own = _id_of(value) or _number_of(value) if isinstance(value, dict) else None
+    return _identity(value) if own is None else own
+
+
+def _number_of(parcel: dict[str, object]) -> object:
+    names = (name for name in sorted(parcel) if _plain(name) == "number" or _names_one_parcel(name))
+    return next((parcel[name] for name in names if _is_set(parcel[name])), None)

@@ -119,6 +119,19 @@ def test_an_item_without_an_id_is_the_same_fact_whatever_the_sequence_of_its_fie
     assert fact(one, routes=routes) == fact(other, routes=routes)
 
 
+@pytest.mark.parametrize("name", ["number", "trackingNumber", "parcel_id"])
+def test_a_parcel_with_a_number_is_the_same_fact_whatever_else_is_said_of_it(name: str) -> None:
+    first, later = ({**SHIPPED, "data": {"tracking": {name: "J1", "state": state}}} for state in ("sent", "on its way"))
+    assert fact(first) == fact(later) == 'ConfirmShipment A-1 "J1"'
+
+
+@pytest.mark.parametrize("nothing", [None, "", " "])
+def test_items_of_which_the_routes_fact_says_nothing_are_facts_of_their_own(nothing: object) -> None:
+    parcels = [{"id": "P-1", "tracking": nothing}, {"id": "P-2", "tracking": nothing}, {"id": "P-3", "tracking": "J3"}]
+    found = facts({"order": "A", "parcels": parcels}, routes=route(each="parcels[]", when="item", fact="item.tracking"))
+    assert found == ['ConfirmShipment A "P-1"', 'ConfirmShipment A "P-2"', 'ConfirmShipment A "J3"']
+
+
 def test_a_parcel_with_a_number_is_the_same_fact_in_each_state_of_its_order() -> None:
     """A whole order that is written again with each change has the same parcels, each with another time."""
     routes = route(each="parcels[]", when="item", data="{trackingNumber: item.tracking}")
