@@ -61,6 +61,10 @@ def test_text_of_every_encoding_is_read(form: str, encoding: str, raw: bytes) ->
 def test_what_is_not_json_is_one_text_in_a_plain_topic() -> None:
     assert read(b"SHIPPED;A-1001;2026-11-03", format="plain") == "SHIPPED;A-1001;2026-11-03"
     assert read(b"0012", format="plain") == "0012"
+    for line in ('"A-1";"SHIPPED"', '"A-1","say ""hi""","x"', '"""A""-1"\tSHIPPED', '"{";x'):
+        assert read(line.encode(), format="plain") == line
+    assert read(b'"A-1"', format="plain") == "A-1"
+    assert read(rb'"A\",1"', format="plain") == 'A",1'
 
 
 def test_the_line_break_at_a_plain_texts_end_is_no_part_of_its_last_field() -> None:
@@ -70,7 +74,8 @@ def test_the_line_break_at_a_plain_texts_end_is_no_part_of_its_last_field() -> N
 
 
 def test_a_plain_value_that_begins_as_json_must_be_json() -> None:
-    assert "not JSON" in refused(b'{"a":', format="plain")
+    for cut in (b'{"a":', b'["a",', b'"A-1', b'"A-1" x'):
+        assert "not JSON" in refused(cut, format="plain")
     assert "twice" in refused(b'{"a":1,"a":2}', format="plain")
 
 
