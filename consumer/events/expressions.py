@@ -139,8 +139,8 @@ def compared_paths(text: str) -> list[tuple[str, str]]:
 
 
 @lru_cache(maxsize=1024)
-def compared_values(text: str) -> tuple[tuple[tuple[str, ...], list[object]], ...]:
-    """Return each path that an expression compares with values, and these values."""
+def compared_values(text: str) -> tuple[tuple[tuple[str, ...], list[object], bool], ...]:
+    """Return each path that an expression compares with values, these, and whether it shall be one of them."""
     return tuple(trees.compared_values(_parse(text)))
 
 

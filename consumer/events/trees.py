@@ -169,17 +169,17 @@ def compared_paths(node: Node) -> Iterator[tuple[str, str]]:
         yield from compared_paths(child)
 
 
-def compared_values(node: Node, at_root: bool = True) -> Iterator[tuple[tuple[str, ...], list[object]]]:
-    """Yield each path from the root that is compared with values, by `==` or contains(), and these values."""
+def compared_values(node: Node, at_root: bool = True) -> Iterator[tuple[tuple[str, ...], list[object], bool]]:
+    """Yield each path from the root that is compared with values, these values, and whether it shall be one of them."""
     sides = children(node)
-    if node["type"] == "comparator" and node["value"] == "eq" and at_root:
+    if node["type"] == "comparator" and node["value"] in ("eq", "ne") and at_root:
         for one, other in (sides, sides[::-1]):
             if other["type"] == "literal" and other["value"] is not None and (path := path_of(one)) is not None:
-                yield path, [other["value"]]
+                yield path, [other["value"]], node["value"] == "eq"
     if node["type"] == "function_expression" and node["value"] == "contains" and at_root:
         values = [each["value"] for each in children(sides[0]) if each["type"] == "literal"]
         if sides[0]["type"] == "multi_select_list" and (path := path_of(sides[1])) is not None:
-            yield path, values
+            yield path, values, True
     for child, is_root in _with_roots(node, at_root):
         yield from compared_values(child, is_root)
 
@@ -188,7 +188,7 @@ def asked_paths(node: Node) -> Iterator[tuple[str, ...]]:
     """Yield each path of which a condition asks whether it is true."""
     if (path := path_of(node)) is not None:
         yield path
-    elif node["type"] in ("or_expression", "and_expression"):
+    elif node["type"] in ("or_expression", "and_expression", "not_expression"):
         for child in children(node):
             yield from asked_paths(child)
 

@@ -316,7 +316,21 @@ def judged(
         if decision == Ignored("unrouted") or isinstance(decision, Misrouted):
             event = formats.decode(record.topic, record.value, record.headers)
             verdict = replace(verdict, note=_note_on_event(event, record, settings))
+        elif verdict.note is None and verdict.actions:
+            event = formats.decode(record.topic, record.value, record.headers)
+            verdict = replace(verdict, note=_note_on_taken(event, record, settings, verdict.actions[0].route))
         yield verdict
+
+
+def _note_on_taken(event: object, record: SourceEvent, settings: Settings, taker: str) -> str | None:
+    """Say what may have been meant to keep an event from the route that takes it."""
+    from consumer.events.formats.formats import Named
+    from consumer.events.routing.near_misses import notes_on_event
+
+    rule = settings.routes.get(taker)
+    event = event.event if isinstance(event, Named) else event
+    notes = () if rule is None else notes_on_event(rule, event, record, is_taken=True)
+    return next((f"route {taker}: {note}" for note in notes), None)
 
 
 def _note_on_event(event: object, record: SourceEvent, settings: Settings) -> str | None:

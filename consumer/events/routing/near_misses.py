@@ -35,17 +35,22 @@ def own_field(path: tuple[str, ...], event: object, record: RecordFacts) -> str 
     return written_path(("event", *path))
 
 
-def notes_on_event(rule: RouteRule, event: object, record: RecordFacts) -> Iterator[str]:
-    """Note what a route reads of the record, and finds in the event only; and what is nearly equal to what it asks."""
-    for key, text in expressions_of(rule).items():
+def notes_on_event(rule: RouteRule, event: object, record: RecordFacts, *, is_taken: bool = False) -> Iterator[str]:
+    """Note what a route reads of the record, and finds in the event only; and what is nearly equal to what it asks.
+
+    `is_taken`: it takes the event. Then only what may have been meant to keep the event from it is noted.
+    """
+    for key, text in () if is_taken else expressions_of(rule).items():
         for path, _ in record_paths(text):
             if (own := own_field(path, event, record)) is not None:
                 yield f"{key}: {written_path(path)} finds nothing; the event's own field is {own}"
-
     scope = Scope(event, record)
     for each in [scope] if rule.each is None else map(scope.of_item, _items(rule.each, scope)):
-        if rule.when is not None and (note := next(_nearly_equal(rule.when, each), None)) is not None:
-            yield note
+        if rule.when is None:
+            return
+        found = (*_odd_truths(rule.when, each), *_nearly_equal(rule.when, each, is_taken))
+        if found:
+            yield found[0]
             return
 
 
@@ -62,19 +67,38 @@ def _compiled(text: str) -> Expression:
     return compile_expression(text)
 
 
-def _nearly_equal(when: str, scope: Scope) -> Iterator[str]:
+def _odd_truths(when: str, scope: Scope) -> Iterator[str]:
+    """Note what JMESPath calls true or false, and the event's program the opposite."""
     for path in asked_paths(when):
-        name = written_path(path)
-        if value_at(scope.root, path) == {}:
+        found, name = value_at(scope.root, path), written_path(path)
+        if found == {}:
             yield f"when: {name} is there, and empty: that is not true, but `{name} != null` is"
-    for path, wanted in compared_values(when):
+        elif isinstance(found, str | int) and not isinstance(found, bool) and _plainly(found) in _NO:
+            yield f"when: {name} is a number or text that means no, and is true to JMESPath: compare it with a value"
+
+
+def _nearly_equal(when: str, scope: Scope, is_taken: bool) -> Iterator[str]:
+    for path, wanted, shall_be in compared_values(when):
+        if is_taken and shall_be:
+            continue
         found = value_at(scope.root, path)
         if found is None and (other := _other_spelling(path, scope.root)) is not None:
             yield f"when: {written_path(path)} is not there, but {written_path(other)} is"
         if found is None or isinstance(found, dict | list) or any(_is_same(found, each) for each in wanted):
             continue
-        if any(_plainly(found) == _plainly(each) for each in wanted):
-            yield f"when: {written_path(path)} is the same but for its case, its type, blanks or quotes"
+        if any(_are_alike(found, each) for each in wanted):
+            yield f"when: {written_path(path)} {_DIFFERS}"
+
+
+_DIFFERS = "differs from what it is compared with by case, type, blanks or quotes only"
+_NO = frozenset({"0", "false", "n", "no"})
+_YES = frozenset({"1", "true", "y", "yes"})
+
+
+def _are_alike(found: object, wanted: object) -> bool:
+    if isinstance(wanted, bool):
+        return _plainly(found) in (_YES if wanted else _NO)
+    return _plainly(found) == _plainly(wanted)
 
 
 def _other_spelling(path: tuple[str, ...], value: object) -> tuple[str, ...] | None:

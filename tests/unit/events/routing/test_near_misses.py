@@ -54,6 +54,8 @@ def test_a_key_that_only_the_event_has_is_noted() -> None:
         ("status == '20'", {"status": 20}, "status"),
         ("status == 'shipped'", {"status": '"shipped"'}, "status"),
         ("isReturn == `true`", {"isReturn": "true"}, "isReturn"),
+        ("isReturn == `true`", {"isReturn": 1}, "isReturn"),
+        ("isReturn == `false`", {"isReturn": "N"}, "isReturn"),
         ("isReturn == `1`", {"isReturn": True}, None),
         ("status == 'shipped'", {"status": "shipped"}, None),
         ("status == 'shipped' || status == 'Shipped'", {"status": "gone"}, None),
@@ -64,7 +66,11 @@ def test_a_key_that_only_the_event_has_is_noted() -> None:
 def test_a_value_that_is_nearly_what_a_condition_asks_for_is_noted(when: str, event: object, path: str | None) -> None:
     """Nothing else tells why such an event is ignored."""
     notes = list(notes_on_event(RouteRule(action="ConfirmOrder", when=when), event, RECORD))
-    assert notes == ([] if path is None else [f"when: {path} is the same but for its case, its type, blanks or quotes"])
+    assert notes == (
+        []
+        if path is None
+        else [f"when: {path} differs from what it is compared with by case, type, blanks or quotes only"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,5 +104,51 @@ def test_an_item_that_nearly_is_what_a_condition_asks_for_is_noted(each: str) ->
     rule = RouteRule(action="ConfirmShipment", each=each, when="type == 'order' && item.state == 'sent'")
     event = {"type": "order", "parcels": [{"state": "new"}, {"state": "SENT"}, {"state": "Sent"}]}
     (note,) = notes_on_event(rule, event, RECORD)
-    assert note == "when: item.state is the same but for its case, its type, blanks or quotes"
+    assert note == "when: item.state differs from what it is compared with by case, type, blanks or quotes only"
     assert list(notes_on_event(rule, {"type": "order", "parcels": "SENT"}, RECORD)) == []
+
+
+NO_IS_TRUE = "is a number or text that means no, and is true to JMESPath: compare it with a value"
+
+
+@pytest.mark.parametrize(
+    ("when", "event", "note"),
+    [
+        ("type == 'sent' && !isTest", {"type": "sent", "isTest": "false"}, f"when: isTest {NO_IS_TRUE}"),
+        (
+            "type == 'sent' && after.shipped",
+            {"type": "sent", "after": {"shipped": 0}},
+            f"when: after.shipped {NO_IS_TRUE}",
+        ),
+        ("shipped || sent", {"shipped": "no", "sent": True}, f"when: shipped {NO_IS_TRUE}"),
+        ("shipped && !isTest", {"shipped": True, "isTest": False}, None),
+        ("shipped", {"shipped": "2026-11-03"}, None),
+    ],
+)
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_what_means_no_and_is_true_is_noted(when: str, event: object, note: str | None, is_taken: bool) -> None:
+    """A column of 0 and 1 is true for both: each of its rows would be mailed."""
+    rule = RouteRule(action="ConfirmShipment", when=when)
+    assert list(notes_on_event(rule, event, RECORD, is_taken=is_taken)) == ([] if note is None else [note])
+
+
+@pytest.mark.parametrize(
+    ("when", "event", "path"),
+    [
+        ("status != 'cancelled'", {"status": "Cancelled"}, "status"),
+        ("item.isReturn != `true`", {"item": {"isReturn": "true"}}, "item.isReturn"),
+        ("item.isReturn != `true`", {"item": {"isReturn": 1}}, "item.isReturn"),
+        ("status != 'cancelled'", {"status": "shipped"}, None),
+        ("status == 'sent' || status == 'Sent'", {"status": "Sent"}, None),
+    ],
+)
+def test_what_nearly_keeps_an_event_from_the_route_that_takes_it_is_noted(
+    when: str, event: object, path: str | None
+) -> None:
+    rule = RouteRule(action="ConfirmShipment", when=when)
+    notes = list(notes_on_event(rule, event, RECORD, is_taken=True))
+    assert notes == (
+        []
+        if path is None
+        else [f"when: {path} differs from what it is compared with by case, type, blanks or quotes only"]
+    )
