@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal, Protocol, get_args
 
-from consumer.events.decoding import Undecodable, is_null, kind
+from consumer.events.decoding import JSON_IN_BASE64, Undecodable, is_null, kind
 from consumer.events.formats import debezium
 from consumer.events.formats.formats import JSON, Awaiting, Formats, Named
 from consumer.events.guards import stopped
@@ -97,8 +97,11 @@ def _guarded(action: Routed, record: Record, router: Router, now: float, asked: 
 def _hint(event: object) -> str:
     if isinstance(event, list):
         return "; a route with `each: event[]` takes its items"
-    is_json = isinstance(event, str) and event[:1] in ("{", "[")
-    return "; a route reads it by `json(event)`" if is_json else ""
+    if not isinstance(event, str):
+        return ""
+    if event.startswith(JSON_IN_BASE64):
+        return "; a route reads it by `json(base64(event))`"
+    return "; a route reads it by `json(event)`" if event.startswith(("{", "[")) else ""
 
 
 def hint_on_unrouted(event: object) -> str | None:
@@ -109,11 +112,15 @@ def hint_on_unrouted(event: object) -> str | None:
         return "it looks like Kafka Connect's envelope: the format `debezium` takes it off"
     kind_of = event.get("type")
     types: tuple[str, ...] = get_args(OrderEventType)
+    for name, value in event.items():
+        if name != "type" and isinstance(value, str) and value in types:
+            return f"its {name[:_SHOWN]} is {value}, and a canonical event has that in `type`"
     near = get_close_matches(kind_of.strip().lower(), types, 1, _NEARLY) if isinstance(kind_of, str) else []
     return f"its type is nearly {near[0]}" if near and kind_of not in types else None
 
 
 _NEARLY = 0.85
+_SHOWN = 40  # characters of a field's name
 
 
 def _tombstone(value: bytes | None) -> str | None:

@@ -147,18 +147,25 @@ _SIGNS: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "looks like gzip"),
     (b"\x28\xb5\x2f\xfd", "looks like Zstandard"),
     (b"\x04\x22\x4d\x18", "looks like LZ4"),
+    *((sign, "looks like zlib") for sign in (b"x\x01", b"x\x9c", b"x\xda")),
     (b"\xff\xfe", "looks like UTF-16"),
     (b"\xfe\xff", "looks like UTF-16"),
     (b"Obj\x01", "looks like an Avro file"),
     (b"\xc3\x01", "looks like Avro with a single-object header"),
 )
+JSON_IN_BASE64 = "eyJ"  # {"
 # Texts, in whatever encoding: known, and no JSON.
 _TEXT_SIGNS: tuple[tuple[bytes, str], ...] = (
-    (b"<?xml", "looks like XML"),
+    (b"<", "looks like XML"),
+    (b"{'", "looks like a dictionary of Python's, written as a text"),
     (b"Struct{", "looks like Kafka Connect's Struct, written as a text by its StringConverter"),
     (b"H4sI", "looks like gzip in base64"),
-    (b"eyJ", "looks like JSON in base64"),
+    (
+        JSON_IN_BASE64.encode(),
+        "looks like JSON in base64: in the format `plain` a route reads it by `json(base64(event))`",
+    ),
 )
+_JAVA_MAP = re.compile(rb"\{[\w.-]+=")
 _GLUE_BYTES = 18  # 3, how it is compressed, then the schema version's id in 16 bytes
 _GLUE_COMPRESSIONS = (0, 5)
 _FRAME_BYTES = 5  # of a Schema Registry: 0, then the schema's id in 4 bytes
@@ -166,7 +173,12 @@ _FRAME_BYTES = 5  # of a Schema Registry: 0, then the schema's id in 4 bytes
 
 def looks_like(value: bytes) -> str | None:
     """Say what a value looks like that is no JSON in UTF-8; None: nothing that is known."""
-    return binary_like(value) or next((what for sign, what in _TEXT_SIGNS if value.startswith(sign)), None)
+    if (what := binary_like(value)) is not None:
+        return what
+    text = value.removeprefix(_BOM).lstrip(_SPACE)
+    if _JAVA_MAP.match(text) is not None:
+        return "looks like a map of Java's, written as a text"
+    return next((what for sign, what in _TEXT_SIGNS if text.startswith(sign)), None)
 
 
 def binary_like(value: bytes) -> str | None:

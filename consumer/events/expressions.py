@@ -4,7 +4,8 @@ The library (jmespath.py) finds unknown functions and wrong numbers of arguments
 contain parts of the event. So here
  1. names and arguments of functions are checked when an expression is compiled, nesting is limited;
  2. an expression that fails at run time raises `EvaluationError`, which never repeats contents;
- 3. a name where a text must be meant is refused (trees.py), and so is what no record has (`meta.x`);
+ 3. a name where a text must be meant is refused (trees.py), and so is what no record has (`meta.x`), and a question
+    that has one answer only (conditions.py);
  4. what most routes consist of (paths, comparisons with a text, `||`, `&&`) is closures, which take a tenth of the
     interpreter's time. Everything else is the library's interpreter.
 """
@@ -15,6 +16,8 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, cast
 
 from jmespath.exceptions import IncompleteExpressionError, JMESPathError, JMESPathTypeError, LexerError, ParseError
@@ -23,7 +26,7 @@ from jmespath.parser import Parser
 from jmespath.visitor import Options, TreeInterpreter
 from pydantic_core import from_json, to_json
 
-from consumer.events import trees
+from consumer.events import conditions, trees
 from consumer.events.functions import (
     LITERAL_ARGUMENTS,
     TEXT_ARGUMENTS,
@@ -91,6 +94,8 @@ def compile_expression(
     _check(tree, text, 0)
     tree = trees.with_null(tree)
     _check_traps(tree, text)
+    if (why := conditions.constant_part(tree, is_condition=is_condition)) is not None:
+        raise ExpressionError(f"{why}: `{shown(text)}`")
     tree = _with_tables(tree, text, tables)
     if is_condition:
         tree = trees.never_by_absence(tree)
@@ -122,9 +127,27 @@ def paths_of(text: str) -> list[tuple[tuple[str, ...], bool]]:
     return found
 
 
+@lru_cache(maxsize=1024)
+def record_paths(text: str) -> tuple[tuple[tuple[str, ...], bool], ...]:
+    """Return the paths that an expression reads of the record, `event.a` included, and whether another may stand in."""
+    return tuple(each for each in trees.paths(trees.with_null(_parse(text))) if each[0][0] in trees.RECORD_NAMES)
+
+
 def compared_paths(text: str) -> list[tuple[str, str]]:
     """Return the fields that an expression compares with each other: one of the two may be meant as a text."""
     return list(trees.compared_paths(_parse(text)))
+
+
+@lru_cache(maxsize=1024)
+def compared_values(text: str) -> tuple[tuple[tuple[str, ...], list[object], bool], ...]:
+    """Return each path that an expression compares with values, these, and whether it shall be one of them."""
+    return tuple(trees.compared_values(_parse(text)))
+
+
+@lru_cache(maxsize=1024)
+def asked_paths(text: str) -> tuple[tuple[str, ...], ...]:
+    """Return each path of which a condition asks whether it is true."""
+    return tuple(trees.asked_paths(_parse(text)))
 
 
 def written_keys(text: str) -> frozenset[str]:
@@ -152,7 +175,7 @@ def _parse(text: str) -> _Node:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # `text` for `"text"`: the library would take it, and take a typo as text
-            return cast("_Node", Parser().parse(text).parsed)
+            return trees.with_not_last(cast("_Node", Parser().parse(text).parsed))
     except Warning:
         raise ExpressionError("text between backticks is JSON; write a string in single quotes") from None
     except IncompleteExpressionError:
@@ -173,7 +196,8 @@ def _instead_of(token: object) -> str:
     """Say what to write in place of what other languages have."""
     if isinstance(token, int):
         return f"; a number stands in backticks, `{token}`"
-    advice = _INSTEAD_OF.get(str(token))
+    letter = str(token)
+    advice = _INSTEAD_OF["@"] if letter.isalpha() and not letter.isascii() else _INSTEAD_OF.get(letter.lower())
     return "" if advice is None else f"; {advice}"
 
 
@@ -181,7 +205,13 @@ _INSTEAD_OF = {
     "-": "a name with it stands in double quotes, a text in single quotes",
     "=": "equal is `==`",
     **dict.fromkeys("‘’“”", "a text stands in straight single quotes"),  # noqa: RUF001 - as a word processor writes them
-    "and": "write `&&`",
+    "$": "a field stands without it, a name that has one in double quotes",
+    "@": "a name with it stands in double quotes",
+    "+": "join('', [a, b]) joins texts",
+    "?": "write a && b || c",
+    ">": "not equal is `!=`",
+    "is": "write `== null`",
+    **dict.fromkeys(("and", "&"), "write `&&`"),
     "or": "write `||`",
     "not": "write `!`",
     "in": "write contains(['a', 'b'], field)",
@@ -228,7 +258,9 @@ def _check_call(name: str, given: int, text: str) -> None:
     column = text.find(name) + 1
     function = RouteFunctions.FUNCTION_TABLE.get(name)
     if function is None:
-        raise ExpressionError(f"there is no function {shown(name)}() (column {column}): `{shown(text)}`")
+        near = get_close_matches(name, RouteFunctions.FUNCTION_TABLE, n=1)
+        meant = f", did you mean {near[0]}()?" if near else ""
+        raise ExpressionError(f"there is no function {shown(name)}(){meant} (column {column}): `{shown(text)}`")
     signature = function["signature"]
     variadic = bool(signature) and bool(signature[-1].get("variadic"))
     if given < len(signature) or (given > len(signature) and not variadic):
@@ -243,6 +275,10 @@ def _check_texts(name: str, arguments: list[_Node], text: str) -> None:
         argument = arguments[index]
         if argument["type"] == "field" and argument["value"] in quoted:
             raise ExpressionError(f"{trees.meant_as_text(str(argument['value']), at_root=True)}: `{shown(text)}`")
+    separator = arguments[1].get("value") if name == "split" and arguments[1]["type"] == "literal" else None
+    if isinstance(separator, str) and (escape := next((each for each in _ESCAPES if each in separator), None)):
+        meant = f'in single quotes {escape} is a backslash and a letter; write it in backticks, `"{escape}"`'
+        raise ExpressionError(f"split(): {meant}: `{shown(text)}`")
     for index in LITERAL_ARGUMENTS.get(name, ()):
         if index >= len(arguments):
             break
@@ -250,6 +286,9 @@ def _check_texts(name: str, arguments: list[_Node], text: str) -> None:
         why = "must be a text in single quotes" if not isinstance(value, str) else _why_no_argument(name, value)
         if why is not None:
             raise ExpressionError(f"argument {index + 1} of {name}() {why}: `{shown(text)}`")
+
+
+_ESCAPES = ("\\t", "\\n", "\\r")
 
 
 def _why_no_argument(name: str, value: str) -> str | None:
@@ -268,7 +307,10 @@ def _check_traps(tree: _Node, text: str) -> None:
         raise ExpressionError(f"{why} (column {max(text.rfind(name), 0) + 1}): `{shown(text)}`")
     for path, _ in trees.paths(tree):
         if path[0] == "meta" and len(path) > 1 and path[1] not in trees.META:
-            raise ExpressionError(f"`meta` has {', '.join(trees.META)}, and no {shown(path[1])}: `{shown(text)}`")
+            own = f"a field of the event itself is {trees.written_path(('event', *path))}"
+            raise ExpressionError(
+                f"`meta` has {', '.join(trees.META)}, and no {shown(path[1])}; {own}: `{shown(text)}`"
+            )
 
 
 def _quoted_names(text: str) -> frozenset[str]:

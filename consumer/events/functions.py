@@ -1,13 +1,17 @@
 """Functions that expressions have beside JMESPath's own: texts, JSON in texts, tables, times.
 
-A null argument gives null, as a field does that is not there. So does a blank text where JSON, a number or a time is
-to be read from it: many programs write what is not there so. What cannot be done raises `FunctionError`.
+A null argument gives null, as a field does that is not there. So does a blank text where JSON, base64, a number or a
+time is to be read from it: many programs write what is not there so. What cannot be done raises `FunctionError`.
 """
 
 from __future__ import annotations
 
+import math
+import re
+from base64 import b64decode
 from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
@@ -15,7 +19,7 @@ from jmespath.functions import Functions, signature
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from consumer.events.decoding import Undecodable, decode, kind
-from consumer.events.formats.values import base64_number
+from consumer.events.formats.values import base64_number, decimal_number
 from consumer.events.numbers import Number, read_exactly, written
 from consumer.events.times import NANOSECONDS, Unit, Unreadable, read_time, zone_of
 
@@ -49,6 +53,11 @@ def _takes(*types: str) -> Callable[[F], F]:
 def _takes_anything(*, several: bool = False) -> Callable[[F], F]:
     argument = {"types": [], "variadic": True} if several else {"types": []}
     return cast("Callable[[F], F]", cast("Any", signature)(argument))
+
+
+def _takes_numbers() -> Callable[[F], F]:
+    """Declare a list of numbers as the only argument."""
+    return cast("Callable[[F], F]", cast("Any", signature)({"types": ["array-number"]}))
 
 
 class RouteFunctions(Functions):
@@ -97,13 +106,22 @@ class RouteFunctions(Functions):
             return value
         if not value.strip():
             return None
-        try:
-            number = read_exactly(value.strip().encode())
-        except ValueError:
-            number = None
-        if isinstance(number, bool) or not isinstance(number, int | float) or number in (float("inf"), -float("inf")):
+        if (number := _number_in(value)) is None or not math.isfinite(number):
             raise FunctionError("number() was given a text that is not a number")
         return number
+
+    @_takes_numbers()
+    def _func_sum(self, numbers: list[float]) -> Number | int | None:
+        return decimal_number(sum((Decimal(written(each).decode()) for each in numbers), Decimal(0)))
+
+    @_takes("string")
+    def _func_base64(self, text: str | None) -> str | None:
+        if text is None or not text.strip():
+            return None
+        try:
+            return _bytes_in(text).decode()
+        except ValueError:
+            raise FunctionError("base64() was given a text that is not a text in base64") from None
 
     @_takes("string", "number")
     def _func_decimal(self, unscaled: str | None, scale: float | None) -> Number | int | None:
@@ -138,13 +156,30 @@ class RouteFunctions(Functions):
         """Give JMESPath's result, but a number's text is kept."""
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             return None
-        if not isinstance(value, str):
-            return value
-        try:
-            number = read_exactly(value.encode())
-        except ValueError:
-            return None
-        return number if isinstance(number, int | float) and not isinstance(number, bool) else None
+        return _number_in(value) if isinstance(value, str) else value
+
+
+# A number as other programs write it: with a plus, and with zeros before it, as SAP's numbers have.
+_PADDED = re.compile(r"(?:\+|(-))?0*([0-9].*)", re.ASCII)
+
+
+def _number_in(text: str) -> int | float | None:
+    """Read a number as it is written, without what JSON does not write. None: it is none."""
+    match = _PADDED.fullmatch(text.strip())
+    try:
+        number = None if match is None else read_exactly(f"{match[1] or ''}{match[2]}".encode())
+    except ValueError:
+        return None
+    return number if isinstance(number, int | float) else None
+
+
+def _bytes_in(base64: str) -> bytes:
+    """Return what is written in base64, in either alphabet, with line breaks and padding or without."""
+    letters = "".join(base64.split()).translate(_URL_SAFE).rstrip("=")
+    return b64decode(letters + "=" * (-len(letters) % 4), validate=True)
+
+
+_URL_SAFE = str.maketrans("-_", "+/")
 
 
 def _rfc_3339(moment: datetime) -> str:

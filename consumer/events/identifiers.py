@@ -18,7 +18,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _INVISIBLE = frozenset({"Cf", "Zs"})  # joiners and marks of direction, and spaces but the usual one
 _ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK"})
 _LIKE_LATIN = frozenset("АВЕЅІЈКМНОРСТУХЬабеѕіјорсухΑΒΕΖΗΙΚΜΝΟΡΤΥΧορν")  # noqa: RUF001 - Cyrillic and Greek
-_ABSENT = frozenset({"null", "undefined", "none", "nil", "nan", "[object object]"})
+_ABSENT = frozenset(
+    {"null", "undefined", "none", "nil", "nan", "[object object]", "0", "00000000-0000-0000-0000-000000000000"}
+)
 # As Java's structures and JSON's texts, objects and lists are written: a key's converter, mostly.
 _WHOLE_VALUE = re.compile(r"Struct\{.*|\".*\"|\{.*\}|\[.*\]")
 _SEPARATOR = re.compile(r"[/\\]")
@@ -34,6 +36,8 @@ def why_unusable(raw_id: str) -> str | None:
         return f"is longer than {MAX_ID_CHARACTERS} characters"
     if raw_id.isspace():
         return "is blank"
+    if raw_id.startswith("\0"):
+        return "begins with byte 0, as a Schema Registry's frame or a binary number does"
     if _CONTROL.search(raw_id):
         return "has a control character or line break"
     if any("\ud800" <= character <= "\udfff" for character in raw_id):
@@ -59,7 +63,7 @@ def hint_on(raw_id: str) -> str | None:
     if unicodedata.normalize("NFKC", raw_id) != raw_id:
         return "has characters that look like plain ones"
     if raw_id.lower() in _ABSENT:
-        return "is a word that programs write for what is not there"
+        return "is what programs write for what is not there"
     if not _LIKE_LATIN.isdisjoint(raw_id) and all(each in _LIKE_LATIN for each in raw_id if each.isalpha()):
         return "has letters of another alphabet that look like Latin ones"
     alphabets = {unicodedata.name(each, "").partition(" ")[0] for each in raw_id if each.isalpha()}

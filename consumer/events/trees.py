@@ -13,6 +13,8 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from pydantic_core import to_json
+
 Node = dict[str, Any]
 
 META = ("topic", "partition", "offset", "timestamp", "record_name")
@@ -30,6 +32,7 @@ _BEGINNING = frozenset(
         *("projection", "value_projection", "filter_projection"),
     }
 )
+_PATHS = _BEGINNING - {"pipe"}
 _PROJECTIONS = frozenset({"projection", "filter_projection", "flatten"})
 _ALTERNATIVES = frozenset({"or_expression"})
 # Nodes in which a text may stand beside a field.
@@ -88,6 +91,18 @@ def path_of(node: Node) -> tuple[str, ...] | None:
     return tuple(names)
 
 
+def written_path(path: tuple[str, ...]) -> str:
+    """Return a path as it is written in an expression."""
+    return ".".join(name if _PLAIN_NAME.fullmatch(name) else to_json(name).decode() for name in path)
+
+
+def value_at(value: object, path: tuple[str, ...]) -> object:
+    """Return what stands at a path; None: nothing."""
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
 def list_of(node: Node) -> Node | None:
     """Return what must be a list for an expression to find anything: what its first projection begins with."""
     projects = False
@@ -110,6 +125,15 @@ def with_null(node: Node) -> Node:
     changed = [with_null(child) for child in children(node)]
     if node["type"] == "comparator":
         changed = [_NULL if child["type"] == "field" and child["value"] == "null" else child for child in changed]
+    return _with_children(node, changed)
+
+
+def with_not_last(node: Node) -> Node:
+    """Return the tree in which `!a.b` asks for `a.b`: JMESPath takes it for `(!a).b`, which is null for every event."""
+    changed = [with_not_last(child) for child in children(node)]
+    if node["type"] in _PATHS and changed and changed[0]["type"] == "not_expression":
+        asked = _with_children(node, [*children(changed[0]), *changed[1:]])
+        return {"type": "not_expression", "children": [with_not_last(asked)]}
     return _with_children(node, changed)
 
 
@@ -143,6 +167,30 @@ def compared_paths(node: Node) -> Iterator[tuple[str, str]]:
             yield ".".join(left), ".".join(right)
     for child in children(node):
         yield from compared_paths(child)
+
+
+def compared_values(node: Node, at_root: bool = True) -> Iterator[tuple[tuple[str, ...], list[object], bool]]:
+    """Yield each path from the root that is compared with values, these values, and whether it shall be one of them."""
+    sides = children(node)
+    if node["type"] == "comparator" and node["value"] in ("eq", "ne") and at_root:
+        for one, other in (sides, sides[::-1]):
+            if other["type"] == "literal" and other["value"] is not None and (path := path_of(one)) is not None:
+                yield path, [other["value"]], node["value"] == "eq"
+    if node["type"] == "function_expression" and node["value"] == "contains" and at_root:
+        values = [each["value"] for each in children(sides[0]) if each["type"] == "literal"]
+        if sides[0]["type"] == "multi_select_list" and (path := path_of(sides[1])) is not None:
+            yield path, values, True
+    for child, is_root in _with_roots(node, at_root):
+        yield from compared_values(child, is_root)
+
+
+def asked_paths(node: Node) -> Iterator[tuple[str, ...]]:
+    """Yield each path of which a condition asks whether it is true."""
+    if (path := path_of(node)) is not None:
+        yield path
+    elif node["type"] in ("or_expression", "and_expression", "not_expression"):
+        for child in children(node):
+            yield from asked_paths(child)
 
 
 _NULL: Node = {"type": "literal", "value": None, "children": []}

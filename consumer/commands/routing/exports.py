@@ -230,8 +230,11 @@ def _is_console_line(line: bytes) -> bool:
     first, _, _ = line.partition(b"\t")
     if _NAMED_FIELD.fullmatch(first) or first in (_NO_TIMESTAMP, _NO_HEADERS):
         return True
-    value = _value_of(line.split(b"\t"))[0]
-    return value == _NULL or _parsed(value) is not _NOTHING
+    parts = line.split(b"\t")
+    value, before = _value_of(parts)
+    if value == _NULL:
+        return before == 1 or _HEADERS.fullmatch(first) is not None
+    return isinstance(_parsed(value), dict | list | str)  # a number at the end is a column of the value's own
 
 
 def _value_of(parts: Sequence[bytes]) -> tuple[bytes, int]:

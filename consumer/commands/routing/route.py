@@ -293,8 +293,9 @@ def judged(
     """
     from consumer.commands.routing.exports import Unreadable
     from consumer.config.formats import formats_of
-    from consumer.events.deciding import Ignored, decide, hint_on_unrouted
+    from consumer.events.deciding import Ignored, decide
     from consumer.events.formats.formats import Awaiting
+    from consumer.events.routing.results import Misrouted
 
     router, dead_letter_topics = settings.router, settings.dead_letter_topics
     formats, schemas = formats_of(settings, time.time)
@@ -312,10 +313,37 @@ def judged(
             decision = decide(record, router, dead_letter_topics, trace, now=now, formats=formats)
         assert not isinstance(decision, Awaiting)  # noqa: S101 - its schema was fetched
         verdict = _verdict(number, decision, tuple(trace))
-        if decision == Ignored("unrouted"):
+        if decision == Ignored("unrouted") or isinstance(decision, Misrouted):
             event = formats.decode(record.topic, record.value, record.headers)
-            verdict = replace(verdict, note=hint_on_unrouted(event))
+            verdict = replace(verdict, note=_note_on_event(event, record, settings))
+        elif verdict.note is None and verdict.actions:
+            event = formats.decode(record.topic, record.value, record.headers)
+            verdict = replace(verdict, note=_note_on_taken(event, record, settings, verdict.actions[0].route))
         yield verdict
+
+
+def _note_on_taken(event: object, record: SourceEvent, settings: Settings, taker: str) -> str | None:
+    """Say what may have been meant to keep an event from the route that takes it."""
+    from consumer.events.formats.formats import Named
+    from consumer.events.routing.near_misses import notes_on_event
+
+    rule = settings.routes.get(taker)
+    event = event.event if isinstance(event, Named) else event
+    notes = () if rule is None else notes_on_event(rule, event, record, is_taken=True)
+    return next((f"route {taker}: {note}" for note in notes), None)
+
+
+def _note_on_event(event: object, record: SourceEvent, settings: Settings) -> str | None:
+    """Say what may have been meant by an event that becomes no action, or by the routes."""
+    from consumer.events.deciding import hint_on_unrouted
+    from consumer.events.formats.formats import Named
+    from consumer.events.routing.near_misses import notes_on_event
+
+    event = event.event if isinstance(event, Named) else event
+    for name, rule in settings.routes.items():
+        for note in () if rule is None else notes_on_event(rule, event, record):
+            return f"route {name}: {note}"
+    return hint_on_unrouted(event)
 
 
 def _fetched(schemas: Schemas | None, awaiting: Awaiting) -> str | None:

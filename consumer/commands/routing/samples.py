@@ -14,10 +14,12 @@ from difflib import get_close_matches
 from consumer.config.formats import formats_of
 from consumer.config.settings import Settings
 from consumer.events.decoding import Undecodable
-from consumer.events.expressions import paths_of
+from consumer.events.expressions import paths_of, record_paths
 from consumer.events.formats.formats import Awaiting, Formats
 from consumer.events.routing.canonical import BUILT_IN_ROUTES
+from consumer.events.routing.near_misses import own_field
 from consumer.events.routing.rules import RouteRule, expressions_of
+from consumer.events.trees import written_path
 from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.registry.schemas import RegistryError, Schemas, UnknownSchemaError
 
@@ -43,10 +45,20 @@ class Unseen:
 def unseen(settings: Settings, records: Sequence[SourceEvent]) -> Iterator[Unseen]:
     """Yield each path of the user's routes that no sample has, in the order of the routes."""
     formats, schemas = formats_of(settings, time.time)
-    events = [event for record in records if (event := _event(record, formats, schemas)) is not None]
+    found = [(event, record) for record in records if (event := _event(record, formats, schemas)) is not None]
     for name, rule in settings.effective_routes.items():
         if rule != BUILT_IN_ROUTES.get(name):
-            yield from _unseen_of(name, rule, events)
+            yield from _unseen_of(name, rule, [event for event, _ in found])
+            yield from _unseen_in_records(name, rule, found)
+
+
+def _unseen_in_records(name: str, rule: RouteRule, found: Sequence[tuple[object, SourceEvent]]) -> Iterator[Unseen]:
+    """Yield what a route reads of the record, and only the events have."""
+    for key, text in expressions_of(rule).items():
+        for path in dict(record_paths(text)):
+            own = [own_field(path, event, record) for event, record in found] if path[0] != "event" else []
+            if own and all(own):
+                yield Unseen(name, key, written_path(path), own[0], fails=False)  # samples may lack keys and headers
 
 
 def _unseen_of(name: str, rule: RouteRule, events: Sequence[object]) -> Iterator[Unseen]:
@@ -80,6 +92,8 @@ def _has(event: object, path: tuple[str, ...]) -> bool:
 
 def _nearest(path: tuple[str, ...], events: Sequence[object]) -> str | None:
     """Return the path of a sample that this one may be an error for: with one name written otherwise."""
+    if any(_has(event, ("event", *path)) for event in events):
+        return written_path(("event", "event", *path))
     for depth in range(len(path)):
         beside = [_found(event, path[:depth]) for event in events]
         names = {str(name) for each in beside if isinstance(each, dict) for name in each}

@@ -61,7 +61,7 @@ HeaderValue = Annotated[str, AfterValidator(_legal_header_value)]
 def _only_for(written: object) -> tuple[str, ...] | str:
     """Read the orders that a connection serves: their ids, or an expression. Raises ValueError."""
     if isinstance(written, str) and not written.startswith('["'):
-        compile_expression(written)
+        compile_expression(written, is_condition=True)
         return written
     if isinstance(written, str):  # a variable's list; as an expression it would be true for every order
         written = json.loads(written)

@@ -33,7 +33,7 @@ _VERSIONS = ("1.0", "0.3")
 _CHARSETS: dict[str, Encoding] = {
     **dict.fromkeys(("", "utf-8", "utf8", "us-ascii"), "utf-8"),
     **dict.fromkeys(("utf-16", "utf-16le", "utf-16be"), "utf-16"),
-    **dict.fromkeys(("iso-8859-1", "latin1", "latin-1"), "latin-1"),
+    **dict.fromkeys(("iso-8859-1", "latin1", "latin-1", "windows-1252"), "latin-1"),
 }
 _CHARSET = re.compile(r';\s*charset="?([\w.-]+)"?', re.IGNORECASE)
 

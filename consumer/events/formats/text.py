@@ -58,8 +58,8 @@ def as_utf_8(value: bytes, encoding: Encoding) -> bytes | Undecodable:
         return value
     if encoding == "latin-1":
         # Any bytes are Latin-1. What is known to be something else must not become a text that nobody wrote.
-        what = binary_like(value)
-        return value.decode("latin-1").encode() if what is None else Undecodable(f"not Latin-1: it {what}")
+        what = binary_like(value) or ("looks like UTF-8" if _is_utf_8(value) else None)
+        return _latin_1(value).encode() if what is None else Undecodable(f"not Latin-1: it {what}")
     if not value.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and 0 not in value[:2]:
         return Undecodable(f"not UTF-16: it {begins_like(value)}")
     codec = "utf-16" if value.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else _utf_16_without_mark(value)
@@ -67,6 +67,22 @@ def as_utf_8(value: bytes, encoding: Encoding) -> bytes | Undecodable:
         return value.decode(codec).encode()
     except UnicodeDecodeError as wrong:
         return Undecodable(f"not UTF-16 at byte {wrong.start}")
+
+
+def _is_utf_8(value: bytes) -> bool:
+    """Tell whether bytes above ASCII are UTF-8: as Latin-1 they would be `Ã¥`, which nobody writes."""
+    try:
+        return not value.isascii() and bool(value.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _latin_1(value: bytes) -> str:
+    """Read Latin-1, with what Windows-1252 has where Latin-1 has nothing to be shown: the sign of the euro."""
+    try:
+        return value.decode("cp1252")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _utf_16_without_mark(value: bytes) -> str:

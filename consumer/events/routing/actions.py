@@ -53,8 +53,7 @@ def _fact(route: Route, scope: Scope, order_id: str, action: str, data: object) 
     if route.fact is None:
         parts = facts.default_parts(action, scope.items, data)
     else:
-        value = value_of("fact", route.fact, scope)
-        parts = [] if value is None else [value]
+        parts = facts.own_parts(value_of("fact", route.fact, scope), scope.items)
     return facts.text_of(order_id, action, parts)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 
 from consumer.events import facts
-from consumer.events.expressions import compared_paths, paths_of, written_keys
+from consumer.events.expressions import compared_paths, paths_of, record_paths, written_keys
 from consumer.events.routing.rules import RouteRule, expressions_of
 from consumer.events.routing.tag_sources import ORDER_ACTION, names_order_action
 from schemas.engage import DOCUMENTED_ACTIONS
@@ -26,8 +26,9 @@ def notes_on(rule: RouteRule) -> Iterator[str]:
     for one, other in [] if rule.when is None else compared_paths(rule.when):
         yield f"when: it compares {one} with the field {other}; a text stands in single quotes, '{other}'"
     for key, text in expressions_of(rule).items():
+        of_the_event = {path[1:] for path, _ in record_paths(text) if path[0] == "event"}  # event.headers is meant
         for path, _ in paths_of(text):
-            if (meant := nearly_a_record_name(path[0])) is not None:
+            if path not in of_the_event and (meant := nearly_a_record_name(path[0])) is not None:
                 yield f"{key}: {path[0]} is a field of the event; of its record there is `{meant}`"
 
 

@@ -24,6 +24,11 @@ def _checked(text: str) -> str:
     return text
 
 
+def _checked_condition(text: str) -> str:
+    compile_expression(text, is_condition=True)
+    return text
+
+
 def _known_zone(name: str) -> str:
     if zone_of(name) is None:
         raise ValueError("must be a time zone of the IANA database, such as Europe/Stockholm")
@@ -31,6 +36,7 @@ def _known_zone(name: str) -> str:
 
 
 JMESPath = Annotated[str, AfterValidator(_checked)]
+Condition = Annotated[str, AfterValidator(_checked_condition)]
 TimeZone = Annotated[str, AfterValidator(_known_zone)]
 
 
@@ -49,7 +55,7 @@ class RouteRule(BaseModel):
         description="A list in the event, with an action for each of its items, such as body.fulfillments[]. The other"
         " expressions of the route read the item as `item`; the route takes the items for which `when` is true.",
     )
-    when: JMESPath | None = Field(
+    when: Condition | None = Field(
         None, description="Which events the route takes: those for which this is true in JMESPath. Default: all."
     )
     action: ActionName = Field(description="The order action to send, by the name that it has in Engage.")

@@ -47,7 +47,8 @@ def text_of(key: str, expression: Expression | None, scope: Scope, *, integers: 
     if integers and isinstance(value, float):
         raise UnusableError(f"{key}: {expression} gave a number with a fraction or exponent: it may have lost digits")
     if not isinstance(value, str):
-        raise UnusableError(f"{key}: {expression} gave {kind(value)}, not a text")
+        hint = "; `| [0]` behind it takes the first item" if isinstance(value, list) else ""
+        raise UnusableError(f"{key}: {expression} gave {kind(value)}, not a text{hint}")
     if not value:
         raise UnusableError(f"{key}: {expression} gave an empty text")
     if len(value) > MAX_ID_CHARACTERS:

@@ -252,6 +252,24 @@ def test_samples_that_have_all_are_no_finding(tmp_path: Path) -> None:
     assert "no sample" not in result.stdout
 
 
+def test_a_field_of_the_events_own_that_is_read_of_the_record_is_named(tmp_path: Path) -> None:
+    """What takes webhooks writes their headers beside their body, and many events have a field `event`."""
+    (tmp_path / "relay.yaml").write_text(
+        "routes:\n  gone:\n    action: ConfirmCancellation\n    order_id: event.order\n"
+        "    when: headers.\"x-topic\" == 'orders/cancelled'\n"
+    )
+    (tmp_path / "events.jsonl").write_text('{"headers": {"x-topic": "orders/cancelled"}, "event": {"order": "A-1"}}\n')
+    config, sample = (str(tmp_path / name) for name in ("relay.yaml", "events.jsonl"))
+    result = called("check-config", "--config", config, "--sample", sample)
+    assert [line for line in result.stdout.splitlines() if "no sample" in line] == [
+        "failed  route gone: order_id: no sample has order, did you mean event.event.order?",
+        'note    route gone: when: no sample has headers."x-topic", did you mean event.headers."x-topic"?',
+    ]
+    result = called("route", sample, "--config", config)
+    note = 'note: route gone: when: headers."x-topic" finds nothing; the event\'s own field is event.headers."x-topic"'
+    assert note in result.stdout
+
+
 def test_a_name_that_nearly_is_one_of_the_records_is_noted(tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(
         "routes: {gone: {when: \"header.kind == 'gone'\", action: ConfirmCancellation}}"
@@ -266,7 +284,7 @@ def test_a_name_that_nearly_is_one_of_the_records_is_noted(tmp_path: Path) -> No
         ('status == "shipped"', "`shipped` names a field here: a text stands in single quotes, 'shipped'"),
         ("status == shipped", "`shipped` names a field here: a text stands in single quotes, 'shipped'"),
         ("lookup('countries', country) == 'x'", "there is no table countries; there are languages"),
-        ("meta.partitions == `1`", "`meta` has topic, partition, offset, timestamp"),
+        ("meta.partitions == `1`", "and no partitions; a field of the event itself is event.meta.partitions"),
         ("match(status, '(')", "is no regular expression"),
     ],
 )

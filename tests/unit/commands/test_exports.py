@@ -169,6 +169,11 @@ def test_console_consumer_prints_a_tombstone_as_null() -> None:
     assert one("A-1\tnull\n").value is None
 
 
+@pytest.mark.parametrize("line", ["A-1\tSHIPPED\t12", "A-1\tSHIPPED\ttrue", "A-1\tSHIPPED\tnull"])
+def test_columns_that_are_separated_by_tabs_are_one_value(line: str) -> None:
+    assert (one(line + "\n").value, one(line + "\n").key) == (line.encode(), None)
+
+
 def test_tabs_inside_json_do_not_make_an_export_of_it() -> None:
     assert one('{\t"orderId":\t"A-1"}').value == b'{\t"orderId":\t"A-1"}'
     assert one('A-1\t{\t"orderId":\t"A-1"}').value == b'{\t"orderId":\t"A-1"}'

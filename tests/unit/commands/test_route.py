@@ -111,6 +111,8 @@ def test_a_name_that_no_action_can_have_is_an_invalid_event(name: object, why: s
     [
         ({**SHIPPED, "type": "order.shiped"}, "its type is nearly order.shipped"),
         ({**SHIPPED, "type": "Order.Cancelled "}, "its type is nearly order.cancelled"),
+        ({"Type": "order.shipped", "OrderId": "A-1"}, "its Type is order.shipped, and a canonical event has that in"),
+        ({"eventType": "order.shipped"}, "its eventType is order.shipped, and a canonical event has that in `type`"),
         ({"schema": None, "payload": SHIPPED}, "it looks like Kafka Connect's envelope"),
         ({"type": "price.changed"}, None),
         ({"type": 7}, None),

@@ -8,7 +8,7 @@ import pytest
 
 from consumer.events.deciding import Ignored, decide, redriven_elsewhere
 from consumer.events.formats.formats import Formats, Named, TopicFormat
-from consumer.events.routing.results import Routed, Several
+from consumer.events.routing.results import Misrouted, Routed, Several
 from consumer.events.routing.router import Router
 from consumer.events.routing.routes import compile_routes
 from consumer.events.routing.rules import RouteRule
@@ -73,3 +73,18 @@ def test_events_of_several_sorts_in_one_topic_are_told_apart_by_their_schemas_na
     assert isinstance(sent, Several)
     assert [each.data for each in sent.actions] == [{"sort": "com.shop.Sent", "parcel": number} for number in (1, 2)]
     assert other == Ignored("unrouted")
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (b'"eyJvcmRlcklkIjoiQS0xIn0="', "; a route reads it by `json(base64(event))`"),
+        (b'"{\\"orderId\\":\\"A-1\\"}"', "; a route reads it by `json(event)`"),
+        (b'[{"orderId":"A-1"}]', "; a route with `each: event[]` takes its items"),
+        (b'"A-1"', ""),
+    ],
+)
+def test_an_event_inside_something_else_is_told_with_the_way_to_it(value: bytes, hint: str) -> None:
+    decision = decide(Valued(value=value), Router([], ["default"]), (), now=0)
+    assert isinstance(decision, Misrouted)
+    assert decision.detail.endswith(f"not an object{hint}")

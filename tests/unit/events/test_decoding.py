@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import zlib
 
 import pytest
 from hypothesis import example, given
@@ -87,7 +88,15 @@ def test_json_of_any_kind_is_decoded_for_the_routes_to_judge(value: bytes) -> No
         ),
         (gzip.compress(b"{}", mtime=0), "not JSON: looks like gzip"),
         (base64.b64encode(gzip.compress(b"{}", mtime=0)), "not JSON: looks like gzip in base64"),
-        (base64.b64encode(b'{"type":"order.shipped"}'), "not JSON: looks like JSON in base64"),
+        (
+            base64.b64encode(b'{"type":"order.shipped"}'),
+            "not JSON: looks like JSON in base64: in the format `plain` a route reads it by `json(base64(event))`",
+        ),
+        (zlib.compress(b"{}"), "not JSON: looks like zlib"),
+        (b'\xef\xbb\xbf\r\n<?xml version="1.0"?><order/>', "not JSON: looks like XML"),
+        (b"<order><id>A-1</id></order>", "not JSON: looks like XML"),
+        (b"{'type': 'order.shipped'}", "not JSON: looks like a dictionary of Python's, written as a text"),
+        (b"{type=order.shipped, orderId=A-1}", "not JSON: looks like a map of Java's, written as a text"),
         (
             b"Struct{type=order.shipped}",
             "not JSON: looks like Kafka Connect's Struct, written as a text by its StringConverter",

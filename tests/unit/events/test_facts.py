@@ -95,6 +95,65 @@ def test_the_items_of_an_event_are_facts_of_their_own() -> None:
     assert later == ["ConfirmShipment A 2", "ConfirmShipment A 1"]
 
 
+@pytest.mark.parametrize("never_set", ["", " ", 0, "0", "00000000-0000-0000-0000-000000000000", None, {}])
+def test_an_id_that_was_never_set_makes_no_two_parcels_one(never_set: object) -> None:
+    first, second = facts(
+        {"type": "parcel", "order": "A", "parcels": [{"id": never_set, "code": code} for code in ("J1", "J2")]},
+        routes=route(each="parcels[]", when="item"),
+    )
+    assert first != second
+
+
+@pytest.mark.parametrize("spelling", ["id", "Id", "ID", "_id", "@id"])
+def test_an_items_id_is_found_in_any_spelling(spelling: str) -> None:
+    routes = route(each="parcels[]", when="item")
+    first, later = (
+        fact({"order": "A", "parcels": [{spelling: "P-1", "updatedAt": at}]}, routes=routes) for at in (1, 2)
+    )
+    assert first == later == 'ConfirmShipment A "P-1"'
+
+
+def test_an_item_without_an_id_is_the_same_fact_whatever_the_sequence_of_its_fields() -> None:
+    routes = route(each="parcels[]", when="item")
+    one, other = ({"order": "A", "parcels": [each]} for each in ({"a": 1, "b": 2}, {"b": 2, "a": 1}))
+    assert fact(one, routes=routes) == fact(other, routes=routes)
+
+
+@pytest.mark.parametrize("name", ["number", "trackingNumber", "parcel_id"])
+def test_a_parcel_with_a_number_is_the_same_fact_whatever_else_is_said_of_it(name: str) -> None:
+    first, later = ({**SHIPPED, "data": {"tracking": {name: "J1", "state": state}}} for state in ("sent", "on its way"))
+    assert fact(first) == fact(later) == 'ConfirmShipment A-1 "J1"'
+
+
+@pytest.mark.parametrize("nothing", [None, "", " "])
+def test_items_of_which_the_routes_fact_says_nothing_are_facts_of_their_own(nothing: object) -> None:
+    parcels = [{"id": "P-1", "tracking": nothing}, {"id": "P-2", "tracking": nothing}, {"id": "P-3", "tracking": "J3"}]
+    found = facts({"order": "A", "parcels": parcels}, routes=route(each="parcels[]", when="item", fact="item.tracking"))
+    assert found == ['ConfirmShipment A "P-1"', 'ConfirmShipment A "P-2"', 'ConfirmShipment A "J3"']
+
+
+def test_a_parcel_with_a_number_is_the_same_fact_in_each_state_of_its_order() -> None:
+    """A whole order that is written again with each change has the same parcels, each with another time."""
+    routes = route(each="parcels[]", when="item", data="{trackingNumber: item.tracking}")
+    first, later = (
+        facts({"order": "A", "parcels": [{"tracking": number, "at": at} for number in ("J1", "J2")]}, routes=routes)
+        for at in (1, 2)
+    )
+    assert first == later == ['ConfirmShipment A "J1"', 'ConfirmShipment A "J2"']
+
+
+@pytest.mark.parametrize("data", ["{delivery: item.how}", "{trackingNumber: item.none}", "{trackingNumber: item.zero}"])
+def test_an_item_is_told_apart_by_all_of_it_where_nothing_names_its_parcel(data: str) -> None:
+    parcels = [{"how": "home", "zero": 0, "line": line} for line in (1, 2)]
+    first, second = facts({"order": "A", "parcels": parcels}, routes=route(each="parcels[]", when="item", data=data))
+    assert first != second
+
+
+def test_an_object_as_a_fact_is_the_same_whatever_the_sequence_of_its_fields() -> None:
+    one, other = ({"type": "parcel", "order": "A", "parcel": each} for each in ({"a": 1, "b": 2}, {"b": 2, "a": 1}))
+    assert fact(one, routes=route(fact="parcel")) == fact(other, routes=route(fact="parcel"))
+
+
 def test_a_route_names_its_fact_but_never_makes_two_orders_one() -> None:
     routes = route(fact="parcel")
     parcel = {"type": "parcel", "order": "A", "parcel": {"n": 1}}

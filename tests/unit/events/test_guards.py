@@ -133,7 +133,9 @@ def test_a_list_in_a_variable_is_no_expression() -> None:
     assert settings({"only_for": '["A-2"]'}).engage.connections["default"].only_for == ("A-2",)
 
 
-@pytest.mark.parametrize("wrong", [7, True, {"a": 1}, [None], [["A"]], "type ==", "lookup('none', type)"])
+@pytest.mark.parametrize(
+    "wrong", [7, True, {"a": 1}, [None], [["A"]], "type ==", "lookup('none', type)", "a == 'b' || 'c'"]
+)
 def test_what_names_no_orders_is_refused(wrong: object) -> None:
     with pytest.raises(ValueError, match="only_for"):
         settings({"only_for": wrong})

@@ -28,6 +28,7 @@ def test_ids_that_shops_use_pass(good: str) -> None:
         ("x" * (MAX_ID_CHARACTERS + 1), "is longer than 1024 characters"),
         ("a\nb", "has a control character or line break"),
         ("a\x00", "has a control character or line break"),
+        ("\x00\x00\x00\x00\x01\x0cA-1001", "begins with byte 0, as a Schema Registry's frame or a binary number does"),
         ("a\x85b", "has a control character or line break"),
         ("a\u2028b", "has a control character or line break"),
         ("a\ud800", "has half a surrogate pair"),
@@ -73,9 +74,12 @@ def test_no_server_climbs_out_of_an_id_that_passes(raw_id: str, decodings: int) 
             for each in ('"A-1"', '{"id":1}', '["A-1"]', "Struct{id=A-1}", '{"schema":{},"payload":"A-1"}')
         ),
         *((each, None) for each in ('A-1"', "{A-1", "A[1]")),
-        ("undefined", "is a word that programs write for what is not there"),
-        ("null", "is a word that programs write for what is not there"),
-        ("[object Object]", "is a word that programs write for what is not there"),
+        ("0", "is what programs write for what is not there"),
+        ("00000000-0000-0000-0000-000000000000", "is what programs write for what is not there"),
+        ("00000000-0000-0000-0000-000000000001", None),
+        ("undefined", "is what programs write for what is not there"),
+        ("null", "is what programs write for what is not there"),
+        ("[object Object]", "is what programs write for what is not there"),
     ],
 )
 def test_an_id_that_engage_may_know_by_another_spelling_gets_a_hint(raw_id: str, hint: str | None) -> None:

@@ -61,10 +61,21 @@ def test_text_of_every_encoding_is_read(form: str, encoding: str, raw: bytes) ->
 def test_what_is_not_json_is_one_text_in_a_plain_topic() -> None:
     assert read(b"SHIPPED;A-1001;2026-11-03", format="plain") == "SHIPPED;A-1001;2026-11-03"
     assert read(b"0012", format="plain") == "0012"
+    for line in ('"A-1";"SHIPPED"', '"A-1","say ""hi""","x"', '"""A""-1"\tSHIPPED', '"{";x'):
+        assert read(line.encode(), format="plain") == line
+    assert read(b'"A-1"', format="plain") == "A-1"
+    assert read(rb'"A\",1"', format="plain") == 'A",1'
+
+
+def test_the_line_break_at_a_plain_texts_end_is_no_part_of_its_last_field() -> None:
+    assert read(b"A-1001;SHIPPED\r\n", format="plain") == "A-1001;SHIPPED"
+    assert read("A-1001;SHIPPED\n".encode("utf-16"), format="plain", encoding="utf-16") == "A-1001;SHIPPED"
+    assert read(b"A-1001\nSHIPPED \n", format="plain") == "A-1001\nSHIPPED "
 
 
 def test_a_plain_value_that_begins_as_json_must_be_json() -> None:
-    assert "not JSON" in refused(b'{"a":', format="plain")
+    for cut in (b'{"a":', b'["a",', b'"A-1', b'"A-1" x'):
+        assert "not JSON" in refused(cut, format="plain")
     assert "twice" in refused(b'{"a":1,"a":2}', format="plain")
 
 
@@ -88,6 +99,7 @@ def test_a_damaged_or_cut_value_is_no_event() -> None:
         ("utf-16", b'{"a":1}', "not UTF-16: it looks like JSON"),
         ("utf-16", b"A-1;shipped", "not UTF-16: it begins with byte 65"),
         ("latin-1", '{"a":1}'.encode("utf-16"), "not Latin-1: it looks like UTF-16"),
+        ("latin-1", "A-1;å".encode(), "not Latin-1: it looks like UTF-8"),
         ("latin-1", gzip.compress(b"{}", mtime=0), "not Latin-1: it looks like gzip"),
         ("utf-8", '{"å":1}'.encode("utf-16"), "not UTF-8 at byte 0: it looks like UTF-16"),
     ],
@@ -99,6 +111,11 @@ def test_bytes_of_another_encoding_never_become_a_text_that_nobody_wrote(encodin
 @pytest.mark.parametrize("text", ["<?xml version='1.0'?><état/>", "eyJ;é", "Struct{é}"])
 def test_a_text_in_latin_1_may_begin_like_something_that_is_no_json(text: str) -> None:
     assert read(text.encode("latin-1"), format="plain", encoding="latin-1") == text
+
+
+def test_latin_1_has_the_signs_that_windows_writes_into_it() -> None:
+    assert read("199 € ‰ Åre".encode("cp1252"), format="plain", encoding="latin-1") == "199 € ‰ Åre"
+    assert read(b"\x81\xe5", format="plain", encoding="latin-1") == "\x81å"  # there is no such sign
 
 
 def test_gzip_in_several_parts_is_read_as_one() -> None:
@@ -152,6 +169,10 @@ def test_a_binary_event_in_another_charset() -> None:
     event = read('{"a":"Å"}'.encode("latin-1"), format="cloudevents", headers=headers)
     assert isinstance(event, dict)
     assert event["data"] == {"a": "Å"}
+    headers[-1] = ("content-type", b"application/json; charset=windows-1252")
+    event = read('{"a":"199 €"}'.encode("cp1252"), format="cloudevents", headers=headers)
+    assert isinstance(event, dict)
+    assert event["data"] == {"a": "199 €"}
     headers[-1] = ("content-type", b"application/json; charset=ebcdic")
     assert refused(b"{}", format="cloudevents", headers=headers) == "a charset that is not supported"
 

@@ -43,3 +43,9 @@ def test_a_path_that_may_be_a_text_without_its_quotes_is_noted(when: str, noted:
 @pytest.mark.parametrize("order", ["document", "{orderId: id}", "{lines: lines[].{orderAction: x}}", None])
 def test_a_document_whose_fields_are_unknown_or_others_is_not_noted(order: str | None) -> None:
     assert list(notes_on(RouteRule(action="ConfirmOrder", order=order))) == []
+
+
+def test_an_events_own_headers_are_no_near_miss_of_the_records() -> None:
+    assert list(notes_on(RouteRule(action="ConfirmOrder", when="event.headers.kind == 'x'"))) == []
+    (note,) = notes_on(RouteRule(action="ConfirmOrder", when="header.kind == 'x'"))
+    assert note == "when: header is a field of the event; of its record there is `headers`"

@@ -31,6 +31,6 @@ def test_an_error_in_a_rule_is_reported_at_its_key_with_its_place() -> None:
     assert {error["loc"]: error["msg"].partition(" at ")[0] for error in raised.value.errors()} == {
         ("when",): "Value error, Unknown token '='",
         ("action",): "String should have",
-        ("data",): "Value error, there is no function lenght() (column 1): `lenght(a)`",
+        ("data",): "Value error, there is no function lenght(), did you mean length()? (column 1): `lenght(a)`",
         ("order_ids",): "Extra inputs are not permitted",
     }

@@ -41,7 +41,11 @@ def test_a_field_that_decides_nothing_is_left_out_where_it_is_unusable(keys: Eve
             {},
             "order_id: expression `number` gave a number with a fraction or exponent: it may have lost digits",
         ),
-        ({"number": ["1"]}, {}, "order_id: expression `number` gave a list, not a text"),
+        (
+            {"number": ["1"]},
+            {},
+            "order_id: expression `number` gave a list, not a text; `| [0]` behind it takes the first item",
+        ),
         ({"number": ""}, {}, "order_id: expression `number` gave an empty text"),
         ({"number": " "}, {}, "order_id: expression `number` gave an id that is blank"),
         (

@@ -1,0 +1,154 @@
+"""An event that no route takes is told from one that a route nearly takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumer.events.routing.near_misses import notes_on_event
+from consumer.events.routing.rules import RouteRule
+from tests.unit.events.routing.cases import RECORD, Record
+
+
+@pytest.mark.parametrize(
+    ("when", "event", "own"),
+    [
+        (
+            "headers.kind == 'x'",
+            {"headers": {"kind": "x"}},
+            "headers.kind finds nothing; the event's own field is event.headers.kind",
+        ),
+        (
+            "event.name == 'x'",
+            {"event": {"name": "x"}},
+            "event.name finds nothing; the event's own field is event.event.name",
+        ),
+        ("event.name == 'x'", {"event": {"name": "x"}, "name": "y"}, None),
+        ("headers.kind == 'x'", {"headers": {}}, None),
+        ("headers.id == 'x'", {"headers": {"id": "7"}}, None),
+        ("key == 'x'", {"key": "x"}, None),
+        ("headers.kind == 'x'", ["headers"], None),
+    ],
+)
+def test_a_field_that_only_the_event_has_is_noted_where_the_record_is_read(
+    when: str, event: object, own: str | None
+) -> None:
+    record = Record(headers=(("id", b"1"),))
+    notes = list(notes_on_event(RouteRule(action="ConfirmOrder", when=when), event, record))
+    assert notes == ([] if own is None else [f"when: {own}"])
+
+
+def test_a_key_that_only_the_event_has_is_noted() -> None:
+    rule = RouteRule(action="ConfirmOrder", order_id="key")
+    assert list(notes_on_event(rule, {"key": "A-1"}, RECORD)) == []
+    (note,) = notes_on_event(rule, {"key": "A-1"}, Record(key=None))
+    assert note == "order_id: key finds nothing; the event's own field is event.key"
+
+
+@pytest.mark.parametrize(
+    ("when", "event", "path"),
+    [
+        ("status == 'shipped'", {"status": "Shipped"}, "status"),
+        ("order.status == 'shipped'", {"order": {"status": " shipped"}}, "order.status"),
+        ("contains(['shipped', 'sent'], status)", {"status": "SENT"}, "status"),
+        ("status == `20`", {"status": "20"}, "status"),
+        ("status == '20'", {"status": 20}, "status"),
+        ("status == 'shipped'", {"status": '"shipped"'}, "status"),
+        ("isReturn == `true`", {"isReturn": "true"}, "isReturn"),
+        ("isReturn == `true`", {"isReturn": 1}, "isReturn"),
+        ("isReturn == `false`", {"isReturn": "N"}, "isReturn"),
+        ("isReturn == `1`", {"isReturn": True}, None),
+        ("status == 'shipped'", {"status": "shipped"}, None),
+        ("status == 'shipped' || status == 'Shipped'", {"status": "gone"}, None),
+        ("status == 'shipped'", {"status": ["Shipped"]}, None),
+        ("lines[?status == 'shipped']", {"status": "Shipped"}, None),
+    ],
+)
+def test_a_value_that_is_nearly_what_a_condition_asks_for_is_noted(when: str, event: object, path: str | None) -> None:
+    """Nothing else tells why such an event is ignored."""
+    notes = list(notes_on_event(RouteRule(action="ConfirmOrder", when=when), event, RECORD))
+    assert notes == (
+        []
+        if path is None
+        else [f"when: {path} differs from what it is compared with by case, type, blanks or quotes only"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("when", "event", "note"),
+    [
+        ("orderStatus == 'x'", {"OrderStatus": "x"}, "when: orderStatus is not there, but OrderStatus is"),
+        (
+            "order.status == 'x'",
+            {"Order": {"Status": "x"}},
+            "when: order.status is not there, but Order.Status is",
+        ),
+        ("order_status == 'x'", {"order-status": "x"}, 'when: order_status is not there, but "order-status" is'),
+        (
+            "type == 'order' && body.cancelled",
+            {"type": "order", "body": {"cancelled": {}}},
+            "when: body.cancelled is there, and empty: that is not true, but `body.cancelled != null` is",
+        ),
+        ("cancelled", {"cancelled": []}, None),
+        ("cancelled", {"cancelled": None}, None),
+        ("status == 'x'", {"STATUS": None}, None),
+        ("status == 'x'", {"state": "x"}, None),
+    ],
+)
+def test_a_field_that_an_event_has_in_another_spelling_is_noted(when: str, event: object, note: str | None) -> None:
+    notes = list(notes_on_event(RouteRule(action="ConfirmOrder", when=when), event, RECORD))
+    assert notes == ([] if note is None else [note])
+
+
+@pytest.mark.parametrize("each", ["parcels[]", "event.parcels", "to_array(parcels)[]"])
+def test_an_item_that_nearly_is_what_a_condition_asks_for_is_noted(each: str) -> None:
+    rule = RouteRule(action="ConfirmShipment", each=each, when="type == 'order' && item.state == 'sent'")
+    event = {"type": "order", "parcels": [{"state": "new"}, {"state": "SENT"}, {"state": "Sent"}]}
+    (note,) = notes_on_event(rule, event, RECORD)
+    assert note == "when: item.state differs from what it is compared with by case, type, blanks or quotes only"
+    assert list(notes_on_event(rule, {"type": "order", "parcels": "SENT"}, RECORD)) == []
+
+
+NO_IS_TRUE = "is a number or text that means no, and is true to JMESPath: compare it with a value"
+
+
+@pytest.mark.parametrize(
+    ("when", "event", "note"),
+    [
+        ("type == 'sent' && !isTest", {"type": "sent", "isTest": "false"}, f"when: isTest {NO_IS_TRUE}"),
+        (
+            "type == 'sent' && after.shipped",
+            {"type": "sent", "after": {"shipped": 0}},
+            f"when: after.shipped {NO_IS_TRUE}",
+        ),
+        ("shipped || sent", {"shipped": "no", "sent": True}, f"when: shipped {NO_IS_TRUE}"),
+        ("shipped && !isTest", {"shipped": True, "isTest": False}, None),
+        ("shipped", {"shipped": "2026-11-03"}, None),
+    ],
+)
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_what_means_no_and_is_true_is_noted(when: str, event: object, note: str | None, is_taken: bool) -> None:
+    """A column of 0 and 1 is true for both: each of its rows would be mailed."""
+    rule = RouteRule(action="ConfirmShipment", when=when)
+    assert list(notes_on_event(rule, event, RECORD, is_taken=is_taken)) == ([] if note is None else [note])
+
+
+@pytest.mark.parametrize(
+    ("when", "event", "path"),
+    [
+        ("status != 'cancelled'", {"status": "Cancelled"}, "status"),
+        ("item.isReturn != `true`", {"item": {"isReturn": "true"}}, "item.isReturn"),
+        ("item.isReturn != `true`", {"item": {"isReturn": 1}}, "item.isReturn"),
+        ("status != 'cancelled'", {"status": "shipped"}, None),
+        ("status == 'sent' || status == 'Sent'", {"status": "Sent"}, None),
+    ],
+)
+def test_what_nearly_keeps_an_event_from_the_route_that_takes_it_is_noted(
+    when: str, event: object, path: str | None
+) -> None:
+    rule = RouteRule(action="ConfirmShipment", when=when)
+    notes = list(notes_on_event(rule, event, RECORD, is_taken=True))
+    assert notes == (
+        []
+        if path is None
+        else [f"when: {path} differs from what it is compared with by case, type, blanks or quotes only"]
+    )
