@@ -125,7 +125,8 @@ def test_what_waits_for_its_pace_is_looked_at_when_that_time_comes_and_not_befor
 
 def test_the_look_of_every_second_finds_a_key_that_has_changed() -> None:
     ticks = Ticks(connections=3)
-    ticks.dispatch.connections["shop-2"].answered(Unauthorized(401), NOW, ActionId(OURS, 9))
+    for at_s in (0.0, 1.0, 3.0, 8.0):  # then it is tried again after 18 s
+        ticks.dispatch.connections["shop-2"].answered(Unauthorized(401), NOW + at_s, ActionId(OURS, 9))
     ticks.event(0, replace(action(), connection="shop-2"))
     ticks.tick(later_s=10.0)
     assert ticks.started == []
