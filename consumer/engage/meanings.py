@@ -53,7 +53,7 @@ class Meanings:
     """What an answer means, for each call."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        """`now`: seconds since 1970, for a date in Retry-After."""
+        """`now`: seconds since 1970, for a date in Retry-After of an answer that has none itself."""
         self._now = now
 
     def of_poll(
@@ -174,6 +174,7 @@ class Meanings:
     def _retry_after_s(self, answer: Response) -> float | None:
         """Read Retry-After: seconds or a date (RFC 9110, 10.2.3), cut; None where it is neither, or past, or 0.
 
+        A date is told by the clock of who answered: it counts from the answer's own Date, where there is one.
         0 names no time to wait: taken for one, the same request would be made again at once, and again.
         """
         value = answer.retry_after
@@ -181,11 +182,20 @@ class Meanings:
             return None
         if _SECONDS.fullmatch(value):
             return min(float(value), MAX_RETRY_AFTER_S) or None
-        try:
-            seconds = _utc(parsedate_to_datetime(value)).timestamp() - self._now()
-        except (ValueError, OverflowError):
+        until = _date(value)
+        if until is None:
             return None
+        answered = next((_date(date.decode("latin-1")) for name, date in answer.headers if name == b"date"), None)
+        seconds = until - (self._now() if answered is None else answered)
         return min(seconds, MAX_RETRY_AFTER_S) if seconds > 0 else None
+
+
+def _date(value: str) -> float | None:
+    """Read a date as HTTP writes it: seconds since 1970."""
+    try:
+        return _utc(parsedate_to_datetime(value)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _says_enough(status: int | None) -> bool:

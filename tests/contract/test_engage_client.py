@@ -308,6 +308,23 @@ async def test_how_long_to_wait_is_read_from_retry_after(retry_after: str, secon
     assert await outcome_of_action(answer(429, headers={"retry-after": retry_after})) == Throttled(seconds)
 
 
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("Thu, 01 Jan 2026 00:00:40 GMT", 20.0),
+        ("Wed, 31 Dec 2025 23:59:00 GMT", 120.0),
+        ("Wed, 31 Dec 2025 01:00:00 GMT", MAX_RETRY_AFTER_S),
+        ("Thu, 01 Jan 2026 01:00:00 GMT", None),
+        ("today", 60.0),
+    ],
+)
+async def test_a_date_to_wait_for_counts_from_the_answers_own_date_whatever_our_clock_says(
+    date: str, seconds: float | None
+) -> None:
+    headers = {"date": date, "retry-after": "Thu, 01 Jan 2026 00:01:00 GMT"}
+    assert await outcome_of_action(answer(429, headers=headers)) == Throttled(seconds)
+
+
 async def test_engages_list_of_errors_is_cut() -> None:
     outcome = await outcome_of_action(says(["é" * 100_000], 400))
     assert isinstance(outcome, Rejected)
