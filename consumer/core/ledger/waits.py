@@ -63,8 +63,9 @@ class Waits:
     def learn(self, entry: Entry, now: float) -> None:
         """Note that a poll found a tag, where that tells when Engage has tags."""
         plan = entry.queue.plan
-        if plan is not None and not entry.stale and not self._paused.held_s(entry, entry.since, now):
-            plan.found(entry.asked_at - entry.since, now - entry.since)
+        if plan is None or entry.stale or entry.job_is_gone or self._paused.held_s(entry, entry.since, now):
+            return
+        plan.found(entry.asked_at - entry.since, now - entry.since)
 
     def before_check_s(self, entry: Entry) -> float:
         """Return how long to wait before the job of an action that Engage took is polled: once in a while.
