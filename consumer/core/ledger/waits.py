@@ -81,8 +81,13 @@ class Waits:
         return self._schedule.first_poll(now)
 
     def after_stale_tag_s(self, entry: Entry) -> float:
-        """Return how long to wait before the order is asked for a newer tag. The first time it is asked at once."""
-        return 0.0 if entry.stale == 1 else self._schedule.interval(entry.stale - 1, self._jitter())
+        """Return how long to wait before the order is asked for a newer tag. The first time it is asked at once.
+
+        Soon once more, as the order may have changed again. What then is still refused may be a copy that lags behind.
+        """
+        if entry.stale == 1:
+            return 0.0
+        return self._schedule.interval(1, self._jitter()) if entry.stale == 2 else self.backoff_s(entry.stale - 2)
 
     # -- after a failure ------------------------------------------------------------------------------------------
 

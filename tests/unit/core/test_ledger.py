@@ -1233,6 +1233,18 @@ def test_a_stale_tag_is_an_answer_and_lengthens_no_wait() -> None:
     assert driver.asks_next_after() == 10.0
 
 
+def test_an_order_is_asked_for_a_newer_tag_at_once_then_after_growing_waits() -> None:
+    """A copy of Engage's data that lags behind gives the same tag for some time: a wave of orders would be given up."""
+    driver = Driver()
+    driver.event(0, tagged())
+    waits = []
+    for _ in range(MAX_STALE):
+        driver.answer(0, StaleTag())
+        waits.append(0.0 if driver.after(0) else driver.asks_next_after())
+        driver.answer(0, Ready("another"))
+    assert waits == [0.0, 2.0, 10.0, 30.0, 60.0]
+
+
 def test_action_whose_tags_are_all_stale_is_a_dead_letter() -> None:
     driver = Driver()
     driver.event(0, tagged())
