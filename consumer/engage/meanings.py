@@ -39,6 +39,7 @@ from consumer.core.outcomes import (
     Withdrawn,
 )
 from consumer.core.pacing import MAX_RETRY_AFTER_S
+from consumer.engage.answers import says_enough
 from consumer.engage.bodies import JsonObject, decoded, errors_in, exactly, field_of, json_object, scalar
 from consumer.engage.http import Failure, Response
 from consumer.engage.jobs import is_completed, is_failed, status_of, word_of
@@ -103,7 +104,7 @@ class Meanings:
 
         Only an acceptance differs: it names the job.
         """
-        if isinstance(answer, Failure) and _says_enough(answer.status):
+        if isinstance(answer, Failure) and says_enough(answer.status):
             answer = Response(answer.status or 0, b"")
         outcome = self.of_action(answer)
         said = answer if isinstance(answer, Response) else Response(0, b"")
@@ -129,7 +130,7 @@ class Meanings:
         the other 3xx; 499 (a proxy's word for a lost connection, on either side of Engage); whatever ended without
         a complete answer.
         """
-        if isinstance(answer, Failure) and _says_enough(answer.status):
+        if isinstance(answer, Failure) and says_enough(answer.status):
             answer = Response(answer.status or 0, b"")
         if isinstance(answer, Failure):
             if is_withdrawn(answer):
@@ -196,11 +197,6 @@ def _date(value: str) -> float | None:
         return _utc(parsedate_to_datetime(value)).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-def _says_enough(status: int | None) -> bool:
-    """Say whether a status line alone decides of an action: 202, and a 4xx, with which it was refused."""
-    return status is not None and (status == 202 or 400 <= status < 500)
 
 
 def is_withdrawn(answer: Response | Failure | Unauthorized) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -250,6 +251,47 @@ async def test_an_action_has_a_time_out_of_its_own() -> None:
         assert await hasty.send_action("o-1", ACTION) == InDoubt("time ran out before the answer")
         await patient.aclose()
         await hasty.aclose()
+
+
+@pytest.mark.parametrize(
+    ("begun", "outcome"),
+    [
+        (b"HTTP/1.1 202 Accepted\r\ncontent-length: 99999\r\n\r\n", Accepted()),
+        (b"HTTP/1.1 202 Accepted\r\ntransfer-encoding: chunked\r\n\r\nfffff\r\n", Accepted()),
+        (b"HTTP/1.1 202 Accepted\r\nx-long: ", Accepted()),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 422 No contact\r\ncontent-length: 99999\r\n\r\n", NoContact()),
+    ],
+)
+async def test_where_the_status_line_says_enough_the_rest_of_an_answer_is_not_waited_for_long(
+    begun: bytes, outcome: ActionOutcome
+) -> None:
+    async def endless(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(begun)
+        while not peer.reader.at_eof():
+            await peer.send(b"x")
+            await asyncio.sleep(0.01)
+
+    async with serving(endless) as server:
+        engage = client_of(server.url, timeout_s=0.2, action_timeout_s=20.0)
+        began = time.monotonic()
+        assert await engage.send_action("o-1", ACTION) == outcome
+        assert time.monotonic() - began < 10.0
+        await engage.aclose()
+
+
+@pytest.mark.parametrize("begun", [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n", b"HTTP/1.1 102 Processing\r\n\r\n"])
+async def test_an_answer_whose_status_line_does_not_say_enough_has_all_the_time_of_an_action(begun: bytes) -> None:
+    async def late(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(begun)
+        await asyncio.sleep(0.3)
+        await peer.send(b"{}" if b"200" in begun else answer(202))
+
+    async with serving(late) as server:
+        engage = client_of(server.url, timeout_s=0.1, action_timeout_s=20.0)
+        assert isinstance(await engage.send_action("o-1", ACTION), Accepted)
+        await engage.aclose()
 
 
 async def test_an_action_that_could_not_be_sent_is_not_in_doubt() -> None:
