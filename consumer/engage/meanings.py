@@ -2,7 +2,7 @@
 
 Rules:
  1. An action is in doubt unless it is certain that Engage did not process it (`of_action`).
- 2. A 202 or 4xx to an action means what its status line says, even where its body is lost.
+ 2. A 4xx, and a 202 to an action, mean what their status line says, even where the body is lost.
 
 Sources: Voyado's public API documentation ("Docs"), RFC 9110 for what HTTP itself says of a status.
 """

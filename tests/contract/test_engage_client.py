@@ -749,6 +749,44 @@ async def test_a_document_without_an_answer_may_be_sent_again() -> None:
         assert await w.engage.send_document("o-1", {}) == Unavailable("connection was closed before the answer")
 
 
+CUT = "content-length: 99"
+COMPRESSED = "content-encoding: gzip\r\ncontent-length: 1"
+
+
+def unreadable(status: int, header: str) -> bytes:
+    return f"HTTP/1.1 {status} Whatever\r\n{header}\r\n\r\n.".encode()
+
+
+@pytest.mark.parametrize("header", [CUT, COMPRESSED], ids=["cut", "compressed"])
+@pytest.mark.parametrize(
+    ("status", "poll", "document"),
+    [
+        (400, Rejected(400, "Engage answered 400"), Rejected(400, "Engage answered 400")),
+        (401, Unauthorized(401), Unauthorized(401)),
+        (403, Forbidden(), Forbidden()),
+        (404, NotFound(), Rejected(404, "Engage answered 404")),
+        (429, Throttled(), Throttled()),
+    ],
+)
+async def test_a_refusal_whose_body_is_lost_is_one_all_the_same(
+    status: int, header: str, poll: PollOutcome, document: DocumentOutcome
+) -> None:
+    async with wired(sending_then(unreadable(status, header))) as w:
+        assert await w.engage.poll_job("j-1") == poll
+        assert await w.engage.poll_order("o-1") == poll
+        assert await w.engage.send_document("o-1", {}) == document
+
+
+@pytest.mark.parametrize("header", [CUT, COMPRESSED], ids=["cut", "compressed"])
+async def test_an_order_that_exists_is_replaced_though_the_answers_body_is_lost(header: str) -> None:
+    async def exists(peer: Peer) -> None:
+        posted = (await peer.request()).line.startswith(b"POST")
+        await peer.send(unreadable(409, header) if posted else says({"jobId": "j-1"}, 202))
+
+    async with wired(exists) as w:
+        assert await w.engage.send_document("o-1", {}) == DocumentTaken("j-1")
+
+
 # Documents with an action in them
 
 
