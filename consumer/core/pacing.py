@@ -164,6 +164,11 @@ class Pace:
         about, until = self._not_next
         return about if self._half_open and now < until else None
 
+    @property
+    def is_half_open(self) -> bool:
+        """Whether the next request tries whether the connection works again."""
+        return self._half_open
+
     def answered(self, outcome: Outcome, now: float, about: Hashable | None = None) -> None:
         """Learn from an answer, whichever request it was for. `about`: the action for which it was made."""
         self._probe_in_flight = False
