@@ -68,7 +68,7 @@ def _authorities(file: Path) -> None:
 
 
 def _secret(file: Path) -> None:
-    if not file.read_text("utf-8").rstrip("\r\n"):
+    if not file.read_text("utf-8-sig").rstrip("\r\n"):
         raise ValueError("is empty")
 
 

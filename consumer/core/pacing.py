@@ -8,7 +8,7 @@ Rules:
     that it owns. When its share changes, an instance keeps only what it has earned so far of the next request.
  3. A 429 halves the rate, at most once a second. Without further 429s the rate grows back.
  4. Failures in a row stop the connection for a cooldown that grows. Then one half-open probe at a time tries it. A
-    refused key stops it until the key changes or a half-open probe succeeds.
+    refused key stops it until the key changes or a half-open probe succeeds; what is between these grows, too.
  5. A 403 may concern the key, or one request alone (a firewall's false positive). It counts against the key only after
     several in a row, of more than one action. After a half-open probe was answered 403, the next probe is for another
     action. Where only one is left, and all its probes were answered 403, the suspension ends: it waits by itself, and
@@ -49,7 +49,8 @@ MAX_RETRY_AFTER_S = 300.0  # a longer Retry-After is cut to this; then a half-op
 FORBIDDEN_IN_A_ROW = 3  # of at least two actions: then it is the key that is refused
 THROTTLED_ALONE = 3  # of one action, while others are served: the next ones are its own
 MAX_THROTTLED = 1000  # actions for which that is remembered
-SUSPENDED_PROBE_S = 60.0  # a refused key is tried again this often (a new key: at once)
+# A refused key is tried again after these, then once a minute (a new key: at once). Engage may know a new one late.
+SUSPENDED_PROBES_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 TIMER_S = 0.002  # how late the event loop's timers are, at the most, when all is well
 MIN_FACTOR = 0.02
 GROWTH_PER_S = 0.05  # of the full rate limit, per second without 429: back from half in 10 s
@@ -101,6 +102,7 @@ class Pace:
         self._last_sent = 0.0
         self._cooldown_until = -math.inf
         self._suspended_probe_at = -math.inf
+        self._suspended_probes = 0
         self._shrunk_at = -math.inf
         self._failures = 0
         self._cooldowns = 0
@@ -162,6 +164,11 @@ class Pace:
         about, until = self._not_next
         return about if self._half_open and now < until else None
 
+    @property
+    def is_half_open(self) -> bool:
+        """Whether the next request tries whether the connection works again."""
+        return self._half_open
+
     def answered(self, outcome: Outcome, now: float, about: Hashable | None = None) -> None:
         """Learn from an answer, whichever request it was for. `about`: the action for which it was made."""
         self._probe_in_flight = False
@@ -183,11 +190,11 @@ class Pace:
                 if len(set(self._forbidden)) > 1 and (in_a_row or self.suspended):
                     self._suspend(now)
                 elif self.suspended and in_a_row:  # nobody else is there to ask: then it waits by itself
-                    self.suspended = self._half_open = False
-                    self._suspended_probe_at = -math.inf
+                    self._half_open = False
+                    self._resume()
                 elif self.suspended:
                     self._suspend(now)
-                self._not_next = (about, max(now, self._suspended_probe_at) + SUSPENDED_PROBE_S)
+                self._not_next = (about, max(now, self._suspended_probe_at) + SUSPENDED_PROBES_S[-1])
             case Unavailable(_, retry_after, _):
                 self._failed(now, retry_after)
             case InDoubt(_, retry_after):
@@ -197,8 +204,8 @@ class Pace:
                 self._throttled.pop(about, None)
                 self._failures = self._cooldowns = 0
                 self._forbidden = []
-                self._half_open = self.suspended = False
-                self._suspended_probe_at = -math.inf
+                self._half_open = False
+                self._resume()
 
     def cooling_down(self, now: float) -> bool:
         """Whether nothing leaves for a while: after failures in a row, a 429, or for a key that is refused."""
@@ -206,7 +213,7 @@ class Pace:
 
     def key_changed(self) -> None:
         """Try again at once: the connection's key is another one now."""
-        self._suspended_probe_at = -math.inf
+        self._suspended_probe_at, self._suspended_probes = -math.inf, 0
 
     def _is_throttled_alone(self, about: Hashable | None) -> bool:
         """Note a 429 or 408. Returns whether it is this action's own (rule 6)."""
@@ -221,7 +228,13 @@ class Pace:
 
     def _suspend(self, now: float) -> None:
         self.suspended = self._half_open = True
-        self._suspended_probe_at = now + SUSPENDED_PROBE_S
+        if now >= self._suspended_probe_at:  # else it was asked before
+            self._suspended_probe_at = now + SUSPENDED_PROBES_S[self._suspended_probes]
+            self._suspended_probes = min(self._suspended_probes + 1, len(SUSPENDED_PROBES_S) - 1)
+
+    def _resume(self) -> None:
+        self.suspended = False
+        self._suspended_probe_at, self._suspended_probes = -math.inf, 0
 
     def _failed(self, now: float, retry_after: float | None) -> None:
         self._failures += 1

@@ -63,6 +63,11 @@ OVERSIZED = Fault("oversized", f"answer was longer than {MAX_BODY_BYTES} bytes")
 ENCODED = Fault("encoded", "answer was compressed, though identity was asked for")
 
 
+def says_enough(status: int | None) -> bool:
+    """Say whether a status line alone decides of an action: 202, and a 4xx, with which it was refused."""
+    return status is not None and (status == 202 or 400 <= status < 500)
+
+
 class AnswerReader:
     """Reads the answers of one connection, one after the other. `begin` before each request."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import stat
 import time
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class ApiKey:
         self._version: tuple[int, int, int] | None = None
 
     def current(self) -> str:
-        """Return the key, without the newline at its file's end.
+        """Return the key, without the byte order mark and the newline that an editor adds to its file.
 
         Raises OSError where the file cannot be read, ValueError where it holds no key; the next call looks again.
         """
@@ -52,7 +53,7 @@ class ApiKey:
 def _read(path: Path) -> str:
     with path.open("rb") as file:
         raw = file.read(MAX_KEY_BYTES + 1)
-    key = raw.decode("latin-1").rstrip("\r\n")
+    key = raw.removeprefix(BOM_UTF8).decode("latin-1").rstrip("\r\n")
     if len(raw) > MAX_KEY_BYTES or not LEGAL_KEY.fullmatch(key):
         raise ValueError(f"{path} must hold the API key alone: printable ASCII without spaces")
     return key

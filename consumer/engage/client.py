@@ -287,6 +287,8 @@ class EngageClient:
         answer = await self._http.exchange(
             endpoint, method, target, headers, body, may_send=may_send, answer_s=answer_s
         )
+        if isinstance(answer, Failure) and answer.status is not None and 400 <= answer.status < 500:
+            return Response(answer.status, b"")  # meanings.py rule 2
         if isinstance(answer, Response) and (answer.status >= 400 or key in answer.body):
             return replace(answer, secret=key)  # what Engage says may end in a dead letter's headers
         return answer

@@ -11,16 +11,16 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import certifi
-from aiohappyeyeballs import AddrInfoType, start_connection
+from aiohappyeyeballs import start_connection
 
 from consumer.engage.connection import Connection, Failure
+from consumer.engage.names import addresses
 from consumer.engage.proxies import Proxy
 
 STAGGER_S = 0.25  # RFC 8305, section 5
@@ -75,7 +75,7 @@ async def connect(to: Destination, within_s: float) -> Connection | Failure:
 
 async def _socket(host: str, port: int) -> socket.socket:
     loop = asyncio.get_running_loop()
-    sock = await start_connection(await _addresses(host, port), happy_eyeballs_delay=STAGGER_S, loop=loop)
+    sock = await start_connection(await addresses(host, port), happy_eyeballs_delay=STAGGER_S, loop=loop)
     with suppress(OSError):  # they help, but nothing hangs on them
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -83,10 +83,6 @@ async def _socket(host: str, port: int) -> socket.socket:
             if (number := getattr(socket, option, None)) is not None:
                 sock.setsockopt(socket.IPPROTO_TCP, number, value)
     return sock
-
-
-async def _addresses(host: str, port: int) -> Sequence[AddrInfoType]:
-    return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 async def _open_tunnel(sock: socket.socket, to: Destination, proxy: Proxy) -> None:

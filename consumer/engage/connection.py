@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from consumer.engage.answers import AnswerReader, FailureKind, Fault, Response
+from consumer.engage.answers import AnswerReader, FailureKind, Fault, Response, says_enough
 
 MaySend = Callable[[], bool]
 
@@ -42,11 +42,14 @@ class Connection(asyncio.Protocol):
     def __init__(self, sock: socket.socket, *, secure: bool) -> None:
         self.on_idle_end: Callable[[float], None] | None = None
         """Told how long it had been idle when the server closed it."""
+        self.on_sooner_deadline: Callable[[float], None] | None = None
+        """Told of a deadline that comes before the one that the request had."""
         self.fresh = True
         self.idle_since = 0.0
         self.deadline = 0.0
         self.quiet_until = 0.0
         self._silence_s = 0.0
+        self._body_s: float | None = None
         self._sock = sock
         self._secure = secure
         self._poll = select.poll()
@@ -60,12 +63,20 @@ class Connection(asyncio.Protocol):
     # A request
 
     def ask(
-        self, request: bytes, may_send: MaySend | None, *, silence_s: float, answer_s: float, ends_by: float
+        self,
+        request: bytes,
+        may_send: MaySend | None,
+        *,
+        silence_s: float,
+        answer_s: float,
+        ends_by: float,
+        body_s: float | None = None,
     ) -> asyncio.Future[Response | Failure] | Failure | None:
         """Write a request: `may_send`, a look at the socket and the write, with nothing in between.
 
         Returns what will hold the answer; `withdrawn`; or None where the connection is of no use any more, and the
-        kernel took nothing. The answer must have come by `ends_by`, and `answer_s` after the first byte.
+        kernel took nothing. The answer must have come by `ends_by`, and `answer_s` after the first byte. `body_s`:
+        how long what follows its status line may take, where that says enough.
         """
         if may_send is not None and not may_send():
             return Failure("withdrawn", "no longer ours to send", sent=False)
@@ -74,7 +85,7 @@ class Connection(asyncio.Protocol):
         now = time.monotonic()
         self.deadline = min(ends_by, now + answer_s)
         self.quiet_until = now + silence_s
-        self._silence_s = silence_s
+        self._silence_s, self._body_s = silence_s, body_s
         self._reader.begin()
         if not self._write(request):
             return None
@@ -145,10 +156,15 @@ class Connection(asyncio.Protocol):
         if answer is None:  # nobody asked
             self.abort()
             return
-        self.quiet_until = time.monotonic() + self._silence_s
+        now = time.monotonic()
+        self.quiet_until = now + self._silence_s
         came = self._reader.feed(data)
         if came is not None:
             self._settle(came)
+        elif self._body_s is not None and says_enough(self._reader.status_seen()):
+            self.deadline, self._body_s = min(self.deadline, now + self._body_s), None
+            if self.on_sooner_deadline is not None:
+                self.on_sooner_deadline(self.deadline)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End what is in flight: complete, where an answer ends with its connection, or failed."""

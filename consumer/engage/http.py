@@ -25,7 +25,8 @@ Rules:
 
 Time-outs, from `timeout_s` = T: connecting (DNS, TCP, TLS) T/2, a silence T, the whole request 2 T
 (T/2 to connect + T until the first byte + T/2 for what follows); the last one ends a slow drip. A request with an
-`answer_s` of its own has that long from its first byte to the end of its answer: T/2 + `answer_s` in all.
+`answer_s` of its own has that long from its first byte to the end of its answer: T/2 + `answer_s` in all. Where
+its status line says enough (answers.py), what follows has T/2: a body without end would keep the order's next action.
 One timer serves all requests: each has two moments, its end and the end of its silence.
 """
 
@@ -118,13 +119,17 @@ def _percent(found: re.Match[str]) -> str:
 
 @dataclass(slots=True)
 class _Request:
-    """A request, and how long it may take: seconds, and the moment (monotonic) by which it must be connected."""
+    """A request, and how long it may take: seconds, and the moment (monotonic) by which it must be connected.
+
+    `body_s`: how long what follows its answer's status line may take, where that says enough.
+    """
 
     written: bytes
     may_send: MaySend | None
     repeatable: bool
     silence_s: float
     answer_s: float
+    body_s: float | None
     connected_by: float
 
 
@@ -177,9 +182,10 @@ class HttpEngine:
         started = time.monotonic()
         silence_s = self._timeout_s if answer_s is None else answer_s
         answer_within_s = 1.5 * self._timeout_s if answer_s is None else answer_s
+        body_s = None if answer_s is None else self._timeout_s / 2
         connected_by = started + self._timeout_s / 2
         answer = await self._exchange(
-            _Request(written, may_send, method == b"GET", silence_s, answer_within_s, connected_by)
+            _Request(written, may_send, method == b"GET", silence_s, answer_within_s, body_s, connected_by)
         )
         if self._forwarded_by is not None and isinstance(answer, Response) and answer.status == 407:
             answer = Failure("connect", "proxy: answered 407", sent=False)  # RFC 9110, 15.5.8: it asks for credentials
@@ -198,6 +204,7 @@ class HttpEngine:
                     return made
                 connection = made
                 connection.on_idle_end = self._idle_time.closed
+                connection.on_sooner_deadline = self._look_by
             idle_s = 0.0 if connection.fresh else time.monotonic() - connection.idle_since
             finds_out = idle_s > self._idle_time.safe_s
             outcome = await self._carried(request, connection, idle_s)
@@ -228,6 +235,7 @@ class HttpEngine:
                 silence_s=request.silence_s,
                 answer_s=request.answer_s,
                 ends_by=request.connected_by + request.answer_s,
+                body_s=request.body_s,
             )
             if answer is None and connection.fresh:
                 return Failure("closed", "connection was closed before the request", sent=False)
@@ -269,7 +277,9 @@ class HttpEngine:
 
     def _watch(self, connection: Connection) -> None:
         self._in_flight.add(connection)
-        due = min(connection.deadline, connection.quiet_until)
+        self._look_by(min(connection.deadline, connection.quiet_until))
+
+    def _look_by(self, due: float) -> None:
         if self._timer is None or due < self._timer_due:
             self._set_timer(due)
 

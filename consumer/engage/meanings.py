@@ -2,7 +2,7 @@
 
 Rules:
  1. An action is in doubt unless it is certain that Engage did not process it (`of_action`).
- 2. A 202 or 4xx to an action means what its status line says, even where its body is lost.
+ 2. A 4xx, and a 202 to an action, mean what their status line says, even where the body is lost.
 
 Sources: Voyado's public API documentation ("Docs"), RFC 9110 for what HTTP itself says of a status.
 """
@@ -39,6 +39,7 @@ from consumer.core.outcomes import (
     Withdrawn,
 )
 from consumer.core.pacing import MAX_RETRY_AFTER_S
+from consumer.engage.answers import says_enough
 from consumer.engage.bodies import JsonObject, decoded, errors_in, exactly, field_of, json_object, scalar
 from consumer.engage.http import Failure, Response
 from consumer.engage.jobs import is_completed, is_failed, status_of, word_of
@@ -53,7 +54,7 @@ class Meanings:
     """What an answer means, for each call."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        """`now`: seconds since 1970, for a date in Retry-After."""
+        """`now`: seconds since 1970, for a date in Retry-After of an answer that has none itself."""
         self._now = now
 
     def of_poll(
@@ -103,7 +104,7 @@ class Meanings:
 
         Only an acceptance differs: it names the job.
         """
-        if isinstance(answer, Failure) and _says_enough(answer.status):
+        if isinstance(answer, Failure) and says_enough(answer.status):
             answer = Response(answer.status or 0, b"")
         outcome = self.of_action(answer)
         said = answer if isinstance(answer, Response) else Response(0, b"")
@@ -129,7 +130,7 @@ class Meanings:
         the other 3xx; 499 (a proxy's word for a lost connection, on either side of Engage); whatever ended without
         a complete answer.
         """
-        if isinstance(answer, Failure) and _says_enough(answer.status):
+        if isinstance(answer, Failure) and says_enough(answer.status):
             answer = Response(answer.status or 0, b"")
         if isinstance(answer, Failure):
             if is_withdrawn(answer):
@@ -174,6 +175,7 @@ class Meanings:
     def _retry_after_s(self, answer: Response) -> float | None:
         """Read Retry-After: seconds or a date (RFC 9110, 10.2.3), cut; None where it is neither, or past, or 0.
 
+        A date is told by the clock of who answered: it counts from the answer's own Date, where there is one.
         0 names no time to wait: taken for one, the same request would be made again at once, and again.
         """
         value = answer.retry_after
@@ -181,16 +183,20 @@ class Meanings:
             return None
         if _SECONDS.fullmatch(value):
             return min(float(value), MAX_RETRY_AFTER_S) or None
-        try:
-            seconds = _utc(parsedate_to_datetime(value)).timestamp() - self._now()
-        except (ValueError, OverflowError):
+        until = _date(value)
+        if until is None:
             return None
+        answered = next((_date(date.decode("latin-1")) for name, date in answer.headers if name == b"date"), None)
+        seconds = until - (self._now() if answered is None else answered)
         return min(seconds, MAX_RETRY_AFTER_S) if seconds > 0 else None
 
 
-def _says_enough(status: int | None) -> bool:
-    """Say whether a status line alone decides of an action: 202, and a 4xx, with which it was refused."""
-    return status is not None and (status == 202 or 400 <= status < 500)
+def _date(value: str) -> float | None:
+    """Read a date as HTTP writes it: seconds since 1970."""
+    try:
+        return _utc(parsedate_to_datetime(value)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def is_withdrawn(answer: Response | Failure | Unauthorized) -> bool:

@@ -91,7 +91,7 @@ def _with_secrets(kafka: Properties) -> Config:
     for name, path in kafka.items():
         if name.endswith(_IN_A_FILE):
             try:
-                secret = Path(str(path)).read_text("utf-8").rstrip("\r\n")
+                secret = Path(str(path)).read_text("utf-8-sig").rstrip("\r\n")
             except (OSError, ValueError) as error:
                 why = (error.strerror if isinstance(error, OSError) else None) or "not text"
                 raise exception(KafkaError(KafkaError._INVALID_ARG, why), name) from None

@@ -3,7 +3,7 @@
 Rules:
  1. The slots allow two seconds of the rate limit in flight, so that a slow Engage does not slow the relay down.
  2. A halt is reported with its first reason and its beginning. A request that never reached Engage does not change it.
- 3. A key that Engage refused is tried again only once a minute (pacing.py). A changed key is tried at once.
+ 3. A key that Engage refused is tried again at growing intervals (pacing.py). A changed key is tried at once.
 """
 
 from __future__ import annotations

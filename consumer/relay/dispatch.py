@@ -10,6 +10,7 @@ Rules:
  2. An intent is saved just before its action may leave. If it were saved earlier and waited out a long cooldown, a
     crash would put the action in doubt for nothing.
  3. Calls under way get the permits for their next requests before new calls begin.
+ 4. Whether a connection works again is tried with a poll, where one is due: an action without an answer is in doubt.
 """
 
 from __future__ import annotations
@@ -182,7 +183,8 @@ class Dispatch:
                     connection.waiting_since = now
                 return at
             saved = not self._ledger.wants_intents(connection.name)
-            request = self._ledger.take(connection.name, connection.pace.not_as_probe(now), now)
+            not_this, is_probe = connection.pace.not_as_probe(now), connection.pace.is_half_open
+            request = self._ledger.take(connection.name, not_this, now, poll_first=is_probe)
             if request is None:
                 self._to_look_at[connection.name] = None
                 if saved and self._ledger.wants_intents(connection.name):

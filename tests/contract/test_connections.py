@@ -6,6 +6,8 @@ import asyncio
 import itertools
 import socket
 import ssl
+import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from consumer.engage import connecting, http, idling
+from consumer.engage import connecting, http, idling, names
 from consumer.engage.connection import Connection
 from consumer.engage.http import Failure, HttpEngine, Origin, Response
 from consumer.engage.idling import IdleTime
@@ -89,7 +91,7 @@ async def test_an_address_that_swallows_packets_costs_a_moment_only(monkeypatch:
             async def addresses(host: str, number: int) -> list[object]:
                 return [address(port), address(server.port)]
 
-            monkeypatch.setattr(connecting, "_addresses", addresses)
+            monkeypatch.setattr(connecting, "addresses", addresses)
             engine = engine_for(server.url)
             began = asyncio.get_running_loop().time()
             assert await get(engine) == FINE
@@ -111,7 +113,7 @@ async def test_the_next_address_is_tried_where_the_first_refuses(monkeypatch: py
             async def addresses(host: str, number: int) -> list[object]:
                 return [address(unheard.getsockname()[1]), address(server.port)]
 
-            monkeypatch.setattr(connecting, "_addresses", addresses)
+            monkeypatch.setattr(connecting, "addresses", addresses)
             engine = engine_for(server.url)
             assert await get(engine) == FINE
             await engine.aclose()
@@ -135,6 +137,76 @@ async def test_ipv6_is_spoken() -> None:
     await engine.aclose()
     await gone.wait()
     listener.close()
+
+
+@contextmanager
+def a_name_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Yield the names that were asked for. Those that begin with `lost` get no answer until the end."""
+    asked: list[str] = []
+    over = threading.Event()
+    look_up = socket.getaddrinfo
+
+    def unanswered(host: str, port: int, **given: Any) -> object:
+        if not host.startswith("lost") or "flags" in given:
+            return look_up(host, port, **given)
+        asked.append(host)
+        over.wait(PATIENCE_S)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unanswered)
+    try:
+        yield asked
+    finally:
+        over.set()
+
+
+NO_ANSWER = Failure("connect", "could not connect in time", sent=False)
+
+
+async def test_names_that_nobody_answers_keep_no_other_host_from_being_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(answering(OK)) as server:
+        with a_name_server_that_does_not_answer(monkeypatch):
+            lost = [engine_for(f"http://lost-{number}.example", timeout_s=2.0) for number in range(50)]
+            calls = [asyncio.create_task(get(engine)) for engine in lost]
+            await asyncio.sleep(0)  # they ask first
+            engine = engine_for(f"http://localhost:{server.port}", timeout_s=2.0)
+            assert await get(engine) == FINE
+            assert set(await asyncio.gather(*calls)) == {NO_ANSWER}
+            await engine.aclose()
+
+
+async def test_a_name_is_looked_up_once_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with a_name_server_that_does_not_answer(monkeypatch) as asked:
+        engine = engine_for("http://lost.example", timeout_s=0.2)
+        assert {await each for each in [asyncio.create_task(get(engine)) for _ in range(20)]} == {NO_ANSWER}
+        assert await get(engine) == NO_ANSWER
+        assert asked == ["lost.example"]
+    for lookup in [each for each in threading.enumerate() if each.name == "lookup"]:
+        await asyncio.to_thread(lookup.join)
+    failure = await get(engine_for("http://lost.example", timeout_s=LONG_S))
+    assert failure == Failure("connect", "host name could not be resolved", sent=False)
+    assert asked == ["lost.example"] * 2, "and again, once that has ended"
+
+
+async def test_where_too_many_names_have_no_answer_the_next_one_has_none_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(names, "_free", threading.BoundedSemaphore(1))
+    with a_name_server_that_does_not_answer(monkeypatch) as asked:
+        first = asyncio.create_task(get(engine_for("http://lost-1.example", timeout_s=0.5)))
+        await asyncio.sleep(0)  # it asks first
+        second = await get(engine_for("http://lost-2.example", timeout_s=LONG_S))
+        assert second == Failure("connect", "host name could not be resolved", sent=False)
+        assert await first == NO_ANSWER
+        assert asked == ["lost-1.example"]
+
+
+def test_the_end_of_the_process_waits_for_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with a_name_server_that_does_not_answer(monkeypatch):
+        began = time.monotonic()
+        assert asyncio.run(get(engine_for("http://lost.example", timeout_s=0.2))) == NO_ANSWER
+        assert time.monotonic() - began < PATIENCE_S / 2
+        assert all(each.daemon for each in threading.enumerate() if each.name == "lookup")
 
 
 async def heard_by_the_loop(connection: Connection) -> None:

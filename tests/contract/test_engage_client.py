@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -252,6 +253,47 @@ async def test_an_action_has_a_time_out_of_its_own() -> None:
         await hasty.aclose()
 
 
+@pytest.mark.parametrize(
+    ("begun", "outcome"),
+    [
+        (b"HTTP/1.1 202 Accepted\r\ncontent-length: 99999\r\n\r\n", Accepted()),
+        (b"HTTP/1.1 202 Accepted\r\ntransfer-encoding: chunked\r\n\r\nfffff\r\n", Accepted()),
+        (b"HTTP/1.1 202 Accepted\r\nx-long: ", Accepted()),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 422 No contact\r\ncontent-length: 99999\r\n\r\n", NoContact()),
+    ],
+)
+async def test_where_the_status_line_says_enough_the_rest_of_an_answer_is_not_waited_for_long(
+    begun: bytes, outcome: ActionOutcome
+) -> None:
+    async def endless(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(begun)
+        while not peer.reader.at_eof():
+            await peer.send(b"x")
+            await asyncio.sleep(0.01)
+
+    async with serving(endless) as server:
+        engage = client_of(server.url, timeout_s=0.2, action_timeout_s=20.0)
+        began = time.monotonic()
+        assert await engage.send_action("o-1", ACTION) == outcome
+        assert time.monotonic() - began < 10.0
+        await engage.aclose()
+
+
+@pytest.mark.parametrize("begun", [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n", b"HTTP/1.1 102 Processing\r\n\r\n"])
+async def test_an_answer_whose_status_line_does_not_say_enough_has_all_the_time_of_an_action(begun: bytes) -> None:
+    async def late(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(begun)
+        await asyncio.sleep(0.3)
+        await peer.send(b"{}" if b"200" in begun else answer(202))
+
+    async with serving(late) as server:
+        engage = client_of(server.url, timeout_s=0.1, action_timeout_s=20.0)
+        assert isinstance(await engage.send_action("o-1", ACTION), Accepted)
+        await engage.aclose()
+
+
 async def test_an_action_that_could_not_be_sent_is_not_in_doubt() -> None:
     engage = client_of(refused_url())
     assert await engage.send_action("o-1", ACTION) == Unavailable("connection refused")
@@ -306,6 +348,23 @@ async def test_an_action_that_is_no_json_is_rejected_unsent() -> None:
 )
 async def test_how_long_to_wait_is_read_from_retry_after(retry_after: str, seconds: float | None) -> None:
     assert await outcome_of_action(answer(429, headers={"retry-after": retry_after})) == Throttled(seconds)
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("Thu, 01 Jan 2026 00:00:40 GMT", 20.0),
+        ("Wed, 31 Dec 2025 23:59:00 GMT", 120.0),
+        ("Wed, 31 Dec 2025 01:00:00 GMT", MAX_RETRY_AFTER_S),
+        ("Thu, 01 Jan 2026 01:00:00 GMT", None),
+        ("today", 60.0),
+    ],
+)
+async def test_a_date_to_wait_for_counts_from_the_answers_own_date_whatever_our_clock_says(
+    date: str, seconds: float | None
+) -> None:
+    headers = {"date": date, "retry-after": "Thu, 01 Jan 2026 00:01:00 GMT"}
+    assert await outcome_of_action(answer(429, headers=headers)) == Throttled(seconds)
 
 
 async def test_engages_list_of_errors_is_cut() -> None:
@@ -688,6 +747,44 @@ async def test_a_document_without_an_answer_may_be_sent_again() -> None:
     assert await refused.send_document("o-1", {}) == Unavailable("connection refused")
     async with wired(no_answer) as w:
         assert await w.engage.send_document("o-1", {}) == Unavailable("connection was closed before the answer")
+
+
+CUT = "content-length: 99"
+COMPRESSED = "content-encoding: gzip\r\ncontent-length: 1"
+
+
+def unreadable(status: int, header: str) -> bytes:
+    return f"HTTP/1.1 {status} Whatever\r\n{header}\r\n\r\n.".encode()
+
+
+@pytest.mark.parametrize("header", [CUT, COMPRESSED], ids=["cut", "compressed"])
+@pytest.mark.parametrize(
+    ("status", "poll", "document"),
+    [
+        (400, Rejected(400, "Engage answered 400"), Rejected(400, "Engage answered 400")),
+        (401, Unauthorized(401), Unauthorized(401)),
+        (403, Forbidden(), Forbidden()),
+        (404, NotFound(), Rejected(404, "Engage answered 404")),
+        (429, Throttled(), Throttled()),
+    ],
+)
+async def test_a_refusal_whose_body_is_lost_is_one_all_the_same(
+    status: int, header: str, poll: PollOutcome, document: DocumentOutcome
+) -> None:
+    async with wired(sending_then(unreadable(status, header))) as w:
+        assert await w.engage.poll_job("j-1") == poll
+        assert await w.engage.poll_order("o-1") == poll
+        assert await w.engage.send_document("o-1", {}) == document
+
+
+@pytest.mark.parametrize("header", [CUT, COMPRESSED], ids=["cut", "compressed"])
+async def test_an_order_that_exists_is_replaced_though_the_answers_body_is_lost(header: str) -> None:
+    async def exists(peer: Peer) -> None:
+        posted = (await peer.request()).line.startswith(b"POST")
+        await peer.send(unreadable(409, header) if posted else says({"jobId": "j-1"}, 202))
+
+    async with wired(exists) as w:
+        assert await w.engage.send_document("o-1", {}) == DocumentTaken("j-1")
 
 
 # Documents with an action in them

@@ -99,6 +99,7 @@ TO_BE_REACHED = (
     "an action was restored whose deadline a clock's jump took away",
     "an order was wanted as it will be in the future",
     "a producer was fenced by another one of the same transactional.id",
+    "an order was asked for whose job is missing",
     "a call continued",
     "a call was not to continue",
     "a zombie asked Engage",

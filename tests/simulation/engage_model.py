@@ -60,6 +60,7 @@ class SimulatedEngage:
         self._process = process
         self._connection = connection
         self._scheduler: Scheduler = process.scheduler
+        self._without_job: tuple[str, Event] | None = None  # whose job was asked for last, and is missing
 
     async def _sleep(self, seconds: float) -> None:
         loop = self._process.loop
@@ -89,6 +90,7 @@ class SimulatedEngage:
 
     async def poll_job(self, job_id: str, permit: Permit, *, order_id: str) -> PollOutcome:
         event = self._scheduler.events[int(job_id.split("-")[1])]
+        self._without_job = (order_id, event) if event.nature == "missing" else None
         return await self._poll(event, permit)
 
     async def poll_order(
@@ -98,6 +100,11 @@ class SimulatedEngage:
             self._scheduler.reach("an order was wanted as it will be in the future")
             await self._asked(())
             return NotReady()
+        if self._without_job is not None and order_id == self._without_job[0]:
+            self._scheduler.reach("an order was asked for whose job is missing")
+            if self._without_job[1].number % 2:
+                await self._asked(())
+                return NotFound()
         return await self._poll(None, permit)
 
     async def _poll(self, event: Event | None, permit: Permit) -> PollOutcome:

@@ -32,8 +32,8 @@ class Polling(Section):
     )
     not_found_grace: Seconds = Field(
         600.0,
-        description="How long to poll for a job or order that Engage does not know. Then the action becomes a dead"
-        " letter `not_found`.",
+        description="How long to poll for a job or order that Engage does not know. Then the order is asked for in a"
+        " job's place. Where it is unknown, too, the action becomes a dead letter `not_found`.",
     )
     contact_grace: Seconds = Field(
         600.0,

@@ -90,7 +90,7 @@ class Registry(Section):
         if (held := self.token if self.has_token else self.password) is not None:
             return held.get_secret_value()
         file = self.token_file if self.has_token else self.password_file
-        return "" if file is None else file.read_text("utf-8").rstrip("\r\n")
+        return "" if file is None else file.read_text("utf-8-sig").rstrip("\r\n")
 
     def files(self) -> Iterator[tuple[str, Path]]:
         """Return the files that it names, by their keys."""

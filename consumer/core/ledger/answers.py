@@ -156,6 +156,10 @@ class Answers:
         entry.answered, entry.failed = entry.answered + 1, 0
         if entry.answered >= MIN_TRIES:
             if self._waits.is_missing_too_long(entry, now):
+                if entry.asks_job and not entry.is_taken:  # Engage may have forgotten a job whose order it has
+                    entry.job_is_gone = True
+                    self._agenda.wait(entry, State.WAITING, now)
+                    return []
                 detail = f"Engage did not know it for {self._policy.not_found_grace_s:g} s"
                 return self._endings.give_up(entry, Reason.NOT_FOUND, detail, now)
             if self._waits.overran(entry, now):
@@ -168,7 +172,7 @@ class Answers:
         """Poll the job that the document was given, or the order."""
         entry.answered = entry.failed = 0
         job_id = outcome.job_id if isinstance(outcome, DocumentTaken) else None
-        entry.source = THE_ORDER if job_id is None else job_id
+        entry.source, entry.job_is_gone = THE_ORDER if job_id is None else job_id, False
         entry.since = entry.asked_at = now
         self._agenda.wait(entry, State.WAITING, self._waits.first_poll(entry, now))
         return [entry.record()]
@@ -211,7 +215,7 @@ class Answers:
         wait_s = self._waits.without_contact_s(entry)
         state = State.HOLDING
         if entry.document:
-            entry.tag, entry.source, entry.stale = None, entry.document, 0
+            entry.tag, entry.source, entry.stale, entry.job_is_gone = None, entry.document, 0, False
             state = State.HOLDING if entry.with_document else State.WAITING
         self._agenda.wait(entry, state, min(now + wait_s, until))
         return [entry.record()]

@@ -85,6 +85,7 @@ class Entry:
         "failed_at",
         "first_offset",
         "first_seen",
+        "job_is_gone",
         "missing_since",
         "next",
         "offset",
@@ -143,6 +144,7 @@ class Entry:
         self.sends = 0
         self.sent_at: float | None = None  # when it last left, as far as this assignment knows
         self.stale = 0
+        self.job_is_gone = False  # Engage does not know it: the order is asked instead
         self.doubt = False
         self.next = self  # in its lane; the last one's is the head
 
@@ -204,10 +206,15 @@ class Entry:
         return place_of(incarnation_at(self.offset), self.first_offset)
 
     @property
+    def asks_job(self) -> bool:
+        """Whether a job is asked for its tag. After a stale tag it would answer with the same one again."""
+        return self.job_id is not None and not (self.stale or self.job_is_gone)
+
+    @property
     def target(self) -> PollTarget:
         """What is asked for its tag."""
-        if self.stale:
-            return THE_ORDER  # a job would answer with the same tag again
+        if self.stale or self.job_is_gone:
+            return THE_ORDER
         return Job(self.source) if isinstance(self.source, str) else self.source
 
     @property

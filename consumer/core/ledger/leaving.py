@@ -20,7 +20,7 @@ from consumer.core.effects import (
 from consumer.core.ledger.agenda import Agenda
 from consumer.core.ledger.book import Book
 from consumer.core.ledger.endings import Endings
-from consumer.core.ledger.entries import Entry, State
+from consumer.core.ledger.entries import Entry, Queue, State
 from consumer.core.ledger.paused import Paused
 from consumer.core.ledger.withdrawals import Withdrawals
 from consumer.core.newest_documents import NewestDocuments
@@ -114,22 +114,28 @@ class Leaving:
 
     # -- requests -------------------------------------------------------------------------------------------------
 
-    def take(self, connection: str, other_than: object, now: float | None) -> Request | None:
-        """Take the next request: the oldest READY action or document, else the oldest DUE poll."""
+    def take(self, connection: str, other_than: object, now: float | None, *, poll_first: bool) -> Request | None:
+        """Take the next request: the oldest READY action or document, else the oldest DUE poll; or the other way."""
         queue = self._agenda.queue(connection)
+        if poll_first and (poll := self._take_poll(queue, other_than)) is not None:
+            return poll
         ready = _next(queue.sends, lambda each: each[0], State.READY, other_than)
         if ready is not None:
             return self._sent(*ready, now)
+        return self._take_poll(queue, other_than)
+
+    def _take_poll(self, queue: Queue, other_than: object) -> Poll | None:
+        """Take the oldest DUE poll, unless a document comes before it: its record is saved first."""
         if _document_first(queue.polls) is not None:
-            return None  # its record is saved first
-        due = _next(queue.polls, lambda each: each, State.DUE, other_than)
-        if due is not None and due.is_document:
-            queue.polls.appendleft(due)  # it waited behind `other_than`; its record is saved first, too
             return None
-        if due is not None:
-            self._book.move(due, State.POLLING)
-            return Poll(action_id=due.id, order_id=due.order_id, payload=due.payload, target=due.target, due=due.due)
-        return None
+        due = _next(queue.polls, lambda each: each, State.DUE, other_than)
+        if due is None:
+            return None
+        if due.is_document:
+            queue.polls.appendleft(due)  # it waited behind `other_than`
+            return None
+        self._book.move(due, State.POLLING)
+        return Poll(action_id=due.id, order_id=due.order_id, payload=due.payload, target=due.target, due=due.due)
 
     def _sent(self, entry: Entry, ownership_confirmed_at: float, now: float | None) -> Request:
         self._book.move(entry, State.SENDING)

@@ -324,12 +324,15 @@ class Ledger:
             return []
         return self._leaving.intent_saved(entry, sends, ownership_confirmed_at, before_document=before_document)
 
-    def take(self, connection: str, other_than: object = None, now: float | None = None) -> Request | None:
+    def take(
+        self, connection: str, other_than: object = None, now: float | None = None, *, poll_first: bool = False
+    ) -> Request | None:
         """Take the next request of a connection: the oldest READY action or document, else the oldest DUE poll.
 
-        `other_than`: the id of an action that must not be taken now. `now`: for the outcome's times.
+        `other_than`: the id of an action that must not be taken now. `now`: for the outcome's times. `poll_first`: a
+        poll, if there is one: it is harmless where nobody answers.
         """
-        return self._leaving.take(connection, other_than, now)
+        return self._leaving.take(connection, other_than, now, poll_first=poll_first)
 
     def has_request(self, connection: str) -> bool:
         """Whether `take` may have something (it may still find that all of it went away)."""

@@ -63,8 +63,9 @@ class Waits:
     def learn(self, entry: Entry, now: float) -> None:
         """Note that a poll found a tag, where that tells when Engage has tags."""
         plan = entry.queue.plan
-        if plan is not None and not entry.stale and not self._paused.held_s(entry, entry.since, now):
-            plan.found(entry.asked_at - entry.since, now - entry.since)
+        if plan is None or entry.stale or entry.job_is_gone or self._paused.held_s(entry, entry.since, now):
+            return
+        plan.found(entry.asked_at - entry.since, now - entry.since)
 
     def before_check_s(self, entry: Entry) -> float:
         """Return how long to wait before the job of an action that Engage took is polled: once in a while.
@@ -80,8 +81,13 @@ class Waits:
         return self._schedule.first_poll(now)
 
     def after_stale_tag_s(self, entry: Entry) -> float:
-        """Return how long to wait before the order is asked for a newer tag. The first time it is asked at once."""
-        return 0.0 if entry.stale == 1 else self._schedule.interval(entry.stale - 1, self._jitter())
+        """Return how long to wait before the order is asked for a newer tag. The first time it is asked at once.
+
+        Soon once more, as the order may have changed again. What then is still refused may be a copy that lags behind.
+        """
+        if entry.stale == 1:
+            return 0.0
+        return self._schedule.interval(1, self._jitter()) if entry.stale == 2 else self.backoff_s(entry.stale - 2)
 
     # -- after a failure ------------------------------------------------------------------------------------------
 

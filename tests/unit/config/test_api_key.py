@@ -30,8 +30,8 @@ def test_a_written_key_is_the_key() -> None:
     assert ApiKey(SecretStr("k-1")).current() == "k-1"
 
 
-@pytest.mark.parametrize("raw", [b"k-1", b"k-1\n", b"k-1\r\n"])
-def test_a_files_key_lacks_the_newline_at_its_end(file: Path, raw: bytes) -> None:
+@pytest.mark.parametrize("raw", [b"k-1", b"k-1\n", b"k-1\r\n", b"\xef\xbb\xbfk-1\r\n"])
+def test_a_files_key_lacks_what_an_editor_adds(file: Path, raw: bytes) -> None:
     file.write_bytes(raw)
 
     assert ApiKey(file).current() == "k-1"
@@ -87,7 +87,9 @@ def test_a_file_that_vanished_is_an_error_not_the_old_key(file: Path) -> None:
         key.current()
 
 
-@pytest.mark.parametrize("raw", [b"", b"\n", b"hunter 2", b"hunter2\nx\n", b"hunter\xff2", b"h" * (MAX_KEY_BYTES + 1)])
+@pytest.mark.parametrize(
+    "raw", [b"", b"\n", b"\xef\xbb\xbf", b"hunter 2", b"hunter2\nx\n", b"hunter\xff2", b"h" * (MAX_KEY_BYTES + 1)]
+)
 def test_a_file_that_holds_no_key_is_an_error_that_does_not_show_it(file: Path, raw: bytes) -> None:
     file.write_bytes(raw)
 

@@ -521,9 +521,51 @@ def test_poll_404_is_asked_for_a_grace_time_then_a_dead_letter() -> None:
     driver = asking()
     first = driver.now
     while not (done := driver.answer(0, NotFound())):
-        driver.asks_next_after()
+        _ = driver.after(0) or driver.asks_next_after()
     assert done == ["dead letter 0: not_found"]
     assert 600 <= driver.now - first < 660
+
+
+def until_its_order_is_asked(driver: Driver) -> Poll:
+    """Engage does not know the job of the first action, until it is asked for something else."""
+    while isinstance(request := driver.asked[0], Poll) and request.target != THE_ORDER:
+        assert driver.answer(0, NotFound()) == []
+        _ = driver.after(0) or driver.asks_next_after()
+    assert isinstance(request, Poll)
+    return request
+
+
+def test_a_job_that_engage_has_forgotten_leads_to_its_order_after_the_grace_time() -> None:
+    driver = asking()
+    driver.event(1, action())
+    first = driver.now
+    until_its_order_is_asked(driver)
+    assert 600 <= driver.now - first < 660
+    driver.answer(0, Ready("tag"), Accepted())
+    assert driver.after(0) == ["send 1"], "the order's next action of this job need not wait as long"
+
+
+def test_an_order_that_is_there_and_has_no_tag_yet_is_polled_on_in_its_jobs_place() -> None:
+    driver = asking()
+    request = until_its_order_is_asked(driver)
+    for _ in range(10):
+        assert driver.answer(0, NotReady()) == []
+        driver.asks_next_after()
+        assert driver.asked[0] == replace(request, due=driver.now)
+
+
+def test_a_document_that_is_sent_again_has_a_new_job_though_the_former_one_was_forgotten() -> None:
+    driver = Driver()
+    driver.event(0, with_document())
+    driver.after(0)
+    driver.answer(0, DocumentTaken("j-1"))
+    driver.asks_next_after()
+    until_its_order_is_asked(driver)
+    driver.answer(0, Ready("t-1"), NoContact())
+    driver.answer(0, DocumentTaken("j-2"))
+    driver.asks_next_after()
+    assert isinstance(driver.asked[0], Poll)
+    assert driver.asked[0].target == Job("j-2")
 
 
 def test_poll_404_after_a_long_wait_in_the_lane_still_gets_the_grace_time() -> None:
@@ -1191,6 +1233,18 @@ def test_a_stale_tag_is_an_answer_and_lengthens_no_wait() -> None:
     assert driver.asks_next_after() == 10.0
 
 
+def test_an_order_is_asked_for_a_newer_tag_at_once_then_after_growing_waits() -> None:
+    """A copy of Engage's data that lags behind gives the same tag for some time: a wave of orders would be given up."""
+    driver = Driver()
+    driver.event(0, tagged())
+    waits = []
+    for _ in range(MAX_STALE):
+        driver.answer(0, StaleTag())
+        waits.append(0.0 if driver.after(0) else driver.asks_next_after())
+        driver.answer(0, Ready("another"))
+    assert waits == [0.0, 2.0, 10.0, 30.0, 60.0]
+
+
 def test_action_whose_tags_are_all_stale_is_a_dead_letter() -> None:
     driver = Driver()
     driver.event(0, tagged())
@@ -1743,6 +1797,18 @@ def test_an_event_whose_time_is_old_and_wrong_is_polled_as_if_it_came_just_now()
     driver.after(0)
     driver.answer(0, NotReady())
     assert driver.asks_next_after() < 5.0
+
+
+def test_the_tag_of_an_order_whose_job_was_forgotten_says_nothing_about_processing_times() -> None:
+    driver = learning()
+    driver.event(0, action())
+    driver.asks_next_after()
+    until_its_order_is_asked(driver)
+    driver.answer(0, Ready("tag"), Accepted())
+    driver.ledger.plan_polls("default", 1, 1.2)
+    figures = driver.ledger.poll_figures("default")
+    assert figures is not None
+    assert figures.seen_lateness_s is None
 
 
 def test_an_event_from_the_future_counts_from_when_it_was_read() -> None:

@@ -211,6 +211,7 @@ def test_the_grace_of_a_job_that_engage_does_not_know_does_not_count_it() -> Non
     driver.resume()
     assert driver.answer(0, *[NotFound()] * MIN_TRIES) == []
     driver.now += 600
+    assert driver.answer(0, NotFound()) == [], "its order is asked"
     assert driver.answer(0, NotFound()) == [f"dead letter 0: {Reason.NOT_FOUND}"]
 
 

@@ -27,13 +27,14 @@ from consumer.core.pacing import (
     FAILURES_IN_A_ROW,
     MAX_RETRY_AFTER_S,
     MAX_THROTTLED,
-    SUSPENDED_PROBE_S,
+    SUSPENDED_PROBES_S,
     THROTTLED_ALONE,
     Pace,
     PollSchedule,
 )
 
 T0 = 1_760_000_000.0
+LONGEST_PROBE_S = SUSPENDED_PROBES_S[-1]
 DOWN = Unavailable("refused")
 
 
@@ -282,26 +283,47 @@ def test_503_with_retry_after_cools_down_as_long_as_it_says() -> None:
 def test_a_request_that_was_never_made_proves_nothing_and_lets_the_next_one_try(outcome: Withdrawn | Rejected) -> None:
     pace = pace_of(50)
     pace.answered(Unauthorized(401), T0)
-    pace.sent(T0 + SUSPENDED_PROBE_S)
-    pace.answered(outcome, T0 + SUSPENDED_PROBE_S)
+    pace.sent(T0 + LONGEST_PROBE_S)
+    pace.answered(outcome, T0 + LONGEST_PROBE_S)
     assert pace.suspended
-    assert pace.next_at(T0 + SUSPENDED_PROBE_S + 1) <= T0 + SUSPENDED_PROBE_S + 1
-    pace.sent(T0 + SUSPENDED_PROBE_S + 1)
-    assert pace.next_at(T0 + SUSPENDED_PROBE_S + 2) == math.inf
+    assert pace.next_at(T0 + LONGEST_PROBE_S + 1) <= T0 + LONGEST_PROBE_S + 1
+    pace.sent(T0 + LONGEST_PROBE_S + 1)
+    assert pace.next_at(T0 + LONGEST_PROBE_S + 2) == math.inf
 
 
 # -- a refused key --------------------------------------------------------------------------------------------------
 
 
-def test_a_refused_key_suspends_the_connection_and_is_tried_once_a_minute() -> None:
-    pace = pace_of(50)
+def test_a_refused_key_suspends_the_connection_and_is_tried_at_growing_intervals() -> None:
+    pace, at = pace_of(50), T0
     pace.answered(Unauthorized(401), T0)
-    assert pace.suspended
-    assert pace.next_at(T0) == T0 + SUSPENDED_PROBE_S
-    pace.sent(T0 + SUSPENDED_PROBE_S)
-    assert pace.next_at(T0 + SUSPENDED_PROBE_S) == math.inf
-    pace.answered(Unauthorized(401), T0 + 61)
-    assert pace.next_at(T0 + 61) == T0 + 61 + SUSPENDED_PROBE_S
+    for wait_s in (*SUSPENDED_PROBES_S, SUSPENDED_PROBES_S[-1]):
+        assert pace.suspended
+        assert pace.next_at(at) == at + wait_s
+        at += wait_s
+        pace.sent(at)
+        assert pace.next_at(at) == math.inf
+        pace.answered(Unauthorized(401), at)
+
+
+def test_answers_to_what_was_under_way_when_the_key_was_refused_put_its_next_try_off_no_further() -> None:
+    pace = pace_of(50)
+    for _ in range(50):
+        pace.answered(Unauthorized(401), T0)
+    assert pace.next_at(T0) == T0 + SUSPENDED_PROBES_S[0]
+
+
+@pytest.mark.parametrize("ended_by", [Accepted(), None], ids=["an answer of use", "a new key"])
+def test_the_intervals_begin_again(ended_by: Accepted | None) -> None:
+    pace = pace_of(50)
+    for at in range(0, 600, 60):
+        pace.answered(Unauthorized(401), T0 + at)
+    if ended_by is None:
+        pace.key_changed()
+    else:
+        pace.answered(ended_by, T0 + 600)
+    pace.answered(Unauthorized(401), T0 + 601)
+    assert pace.next_at(T0 + 601) == T0 + 601 + SUSPENDED_PROBES_S[0]
 
 
 def test_a_new_key_is_tried_at_once_with_one_request() -> None:
@@ -359,7 +381,7 @@ def test_several_actions_that_are_forbidden_in_a_row_mean_the_key() -> None:
         assert not pace.suspended
     pace.answered(Forbidden(), T0, "a")
     assert pace.suspended
-    assert pace.next_at(T0) == T0 + SUSPENDED_PROBE_S
+    assert pace.next_at(T0) == T0 + SUSPENDED_PROBES_S[0]
 
 
 def test_an_answer_of_use_in_between_shows_that_it_is_not_the_key() -> None:
@@ -386,7 +408,7 @@ def test_a_forbidden_probe_keeps_the_connection_suspended_and_a_good_one_ends_it
     pace.sent(T0 + 60)
     pace.answered(Forbidden(), T0 + 60, "a")
     assert pace.suspended
-    assert pace.next_at(T0 + 60) == T0 + 120
+    assert pace.next_at(T0 + 60) == T0 + 60 + SUSPENDED_PROBES_S[1]
     pace.sent(T0 + 120)
     pace.answered(Accepted(), T0 + 120, "b")
     assert not pace.suspended
@@ -396,11 +418,11 @@ def test_an_action_whose_probe_was_forbidden_is_not_the_next_probe_while_another
     pace = pace_of(50)
     for about in ("a", "b", "poison"):
         pace.answered(Forbidden(), T0, about)
-    assert pace.not_as_probe(T0 + SUSPENDED_PROBE_S) == "poison"
-    assert pace.not_as_probe(T0 + 2 * SUSPENDED_PROBE_S) is None, "where nobody else came, it must do"
-    pace.sent(T0 + SUSPENDED_PROBE_S)
-    pace.answered(NotReady(), T0 + SUSPENDED_PROBE_S, "well")
-    assert pace.not_as_probe(T0 + SUSPENDED_PROBE_S) is None
+    assert pace.not_as_probe(T0 + LONGEST_PROBE_S) == "poison"
+    assert pace.not_as_probe(T0 + 2 * LONGEST_PROBE_S) is None, "where nobody else came, it must do"
+    pace.sent(T0 + LONGEST_PROBE_S)
+    pace.answered(NotReady(), T0 + LONGEST_PROBE_S, "well")
+    assert pace.not_as_probe(T0 + LONGEST_PROBE_S) is None
 
 
 def test_the_probe_after_failures_is_not_the_forbidden_one_again() -> None:
@@ -513,9 +535,9 @@ def test_a_suspension_ends_where_only_one_action_is_left_to_ask_with_and_it_is_t
         pace.answered(Forbidden(), T0, about)
     assert pace.suspended
     for probe in (1, 2):
-        pace.answered(Forbidden(), T0 + probe * SUSPENDED_PROBE_S, "poison")
+        pace.answered(Forbidden(), T0 + probe * LONGEST_PROBE_S, "poison")
         assert pace.suspended
-    pace.answered(Forbidden(), T0 + 3 * SUSPENDED_PROBE_S, "poison")
+    pace.answered(Forbidden(), T0 + 3 * LONGEST_PROBE_S, "poison")
     assert not pace.suspended
 
 
@@ -523,5 +545,5 @@ def test_a_suspension_stays_while_others_are_refused_as_well() -> None:
     pace = pace_of(50)
     pace.answered(Unauthorized(401), T0)
     for probe in range(1, 20):
-        pace.answered(Forbidden(), T0 + probe * SUSPENDED_PROBE_S, f"action {probe % 2}")
+        pace.answered(Forbidden(), T0 + probe * LONGEST_PROBE_S, f"action {probe % 2}")
         assert pace.suspended

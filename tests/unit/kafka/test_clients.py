@@ -49,6 +49,13 @@ print(ascii(clients.base({{"sasl.password.file": {str(file)!r}}})["sasl.password
     assert said.strip() == rb"'p\xe4ssword'"
 
 
+def test_a_byte_order_mark_before_a_secret_is_no_part_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("p\u00e4ssword\r\n", "utf-8-sig")
+
+    assert clients.base({"sasl.password.file": str(file)})["sasl.password"] == "p\u00e4ssword"
+
+
 def test_a_secret_that_is_written_wins_over_one_in_a_file(tmp_path: Path) -> None:
     nowhere = tmp_path / "password"
     nowhere.write_text("in-the-file")

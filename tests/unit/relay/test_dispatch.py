@@ -6,12 +6,12 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
-from consumer.core.effects import ActionId
-from consumer.core.outcomes import Unauthorized
-from consumer.core.pacing import Pace
+from consumer.core.effects import ActionId, Save
+from consumer.core.outcomes import InDoubt, Unauthorized
+from consumer.core.pacing import FAILURES_IN_A_ROW, Pace
 from consumer.relay.connections import Connection
 from consumer.relay.dispatch import Dispatch
-from tests.unit.core.test_ledger import OURS, Driver, action
+from tests.unit.core.test_ledger import OURS, Driver, action, tagged
 
 if TYPE_CHECKING:
     from consumer.core.effects import NewAction
@@ -36,6 +36,13 @@ class NotedPace(Pace):
     def next_at(self, now: float) -> float:
         self.asked += 1
         return super().next_at(now)
+
+
+class Started:
+    """A call that never ends."""
+
+    def add_done_callback(self, done: object) -> None:
+        """Nobody is ever told."""
 
 
 class Ticks:
@@ -67,9 +74,10 @@ class Ticks:
         client = cast("EngageClient", None)
         return Connection(name=name, client=client, pace=pace, api_key=lambda: self.key, slots=8, ahead=8)
 
-    def start(self, call: object) -> None:
+    def start(self, call: object) -> Started:
         self.started.append(call)
         call.close()  # type: ignore[attr-defined]
+        return Started()
 
     def event(self, offset: int, what: NewAction) -> None:
         self.driver.event(offset, what)
@@ -125,7 +133,8 @@ def test_what_waits_for_its_pace_is_looked_at_when_that_time_comes_and_not_befor
 
 def test_the_look_of_every_second_finds_a_key_that_has_changed() -> None:
     ticks = Ticks(connections=3)
-    ticks.dispatch.connections["shop-2"].answered(Unauthorized(401), NOW, ActionId(OURS, 9))
+    for at_s in (0.0, 1.0, 3.0, 8.0):  # then it is tried again after 18 s
+        ticks.dispatch.connections["shop-2"].answered(Unauthorized(401), NOW + at_s, ActionId(OURS, 9))
     ticks.event(0, replace(action(), connection="shop-2"))
     ticks.tick(later_s=10.0)
     assert ticks.started == []
@@ -136,3 +145,23 @@ def test_the_look_of_every_second_finds_a_key_that_has_changed() -> None:
     ticks.dispatch.look_at_all()
     ticks.tick()
     assert len(ticks.started) == 1
+
+
+def test_whether_a_connection_works_again_is_tried_with_a_poll_where_one_is_due() -> None:
+    """Where nobody answers, each action that tries it would be in doubt."""
+    ticks = Ticks(connections=1)
+    for _ in range(FAILURES_IN_A_ROW):
+        ticks.paces["shop-0"].answered(InDoubt("time ran out before the answer"), NOW)
+    ticks.event(0, replace(tagged("A"), connection="shop-0"))
+    ticks.event(1, replace(tagged("B"), connection="shop-0"))
+    ticks.event(2, replace(action("C"), connection="shop-0"))
+    for intent in ticks.driver.ledger.save_intents("shop-0", ahead=2):
+        assert isinstance(intent, Save)
+        ticks.driver.ledger.intent_saved(intent.action_id, intent.sends, ownership_confirmed_at=NOW)
+
+    ticks.tick(later_s=2.0)
+    assert ticks.driver.states == {"ready": 2, "polling": 1}
+
+    ticks.paces["shop-0"].answered(InDoubt("time ran out before the answer"), ticks.driver.now)
+    ticks.tick(later_s=60.0)
+    assert ticks.driver.states == {"ready": 1, "sending": 1, "polling": 1}, "no poll is due"

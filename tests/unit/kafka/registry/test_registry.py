@@ -381,7 +381,7 @@ def test_it_logs_in_by_password_or_token_as_they_are_now(registry: TestRegistry,
     by_token = asking(registry, token_file=file)
     by_token.fetch("1")
     assert registry.authorization[-1] == "Bearer first"
-    file.write_text("second\n")
+    file.write_text("second\r\n", "utf-8-sig")
     by_token.fetch("1")
     assert registry.authorization[-1] == "Bearer second"
 
