@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import consumer.kafka.restore
+import consumer.kafka.restore.restored
 from consumer.core.places import place_of
 from consumer.kafka.identity import adoption
 from consumer.kafka.identity.adoption import AdoptFrom
@@ -32,7 +32,7 @@ def an_actions_key_does_not_say_of_which_topic_its_offset_is(patch: Patch) -> No
 @mutation
 def a_restore_takes_what_a_former_topic_left_for_what_comes_again(patch: Patch) -> None:
     """Its event lies at an offset that is still to be read, so its record goes."""
-    patch.setattr(consumer.kafka.restore, "place_of", lambda _, offset: place_of(0, offset))
+    patch.setattr(consumer.kafka.restore.restored, "place_of", lambda _, offset: place_of(0, offset))
 
 
 @mutation
