@@ -54,7 +54,7 @@ STORMS = (
     Storm("resets", ("reset-before=0.15", "reset-after=0.15"), 30, ("closed",)),
     Storm("half answers", ("close-after=0.1", "cut-body=0.1", "garbage=0.1"), 30, ("closed", "garbage")),
     Storm("stale tags", ("stale=0.3",), 20, ("404",)),
-    Storm("401 now and then", ("unauthorized=0.03", "slow=0.5"), 80, ("401",)),
+    Storm("401 now and then", ("unauthorized=0.03", "slow=0.5"), 160, ("401",)),
     Storm("429", ("throttle=0.05",), 3, ("429",)),
 )
 SILENCES = (
