@@ -12,7 +12,7 @@
 #  4. tests/deploy/test_image.py runs these very steps, without a container engine.
 
 # Pin both by digest where builds must be repeatable to the byte: --build-arg PYTHON_IMAGE=python@sha256:...
-ARG PYTHON_IMAGE=docker.io/library/python:3.13.7-slim-bookworm
+ARG PYTHON_IMAGE=docker.io/library/python:3.13.18-slim-trixie
 ARG UV_IMAGE=ghcr.io/astral-sh/uv:0.13.9
 
 FROM ${UV_IMAGE} AS uv
