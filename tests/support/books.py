@@ -41,6 +41,13 @@ class DeadLetter:
         return self.why.reason
 
 
+_NO_COORDINATOR = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
+
+
 class Books:
     """What a place's delay and dead-letter topics hold, read on from call to call. `history` is every delay record."""
 
@@ -112,8 +119,16 @@ class Books:
         return False
 
     def taken(self) -> dict[tuple[str, int], int]:
-        """Return how far the group has come in the source. Raises KafkaException where Kafka does not answer."""
-        return committed_offsets(self._reader, self._source)
+        """Return how far the group has come in the source; nothing while its coordinator moves or begins.
+
+        Raises KafkaException where Kafka does not answer.
+        """
+        try:
+            return committed_offsets(self._reader, self._source)
+        except KafkaException as error:
+            if clients.error_of(error).code() not in _NO_COORDINATOR:
+                raise
+            return {}
 
     def wait_until_settled(self, patience_s: float = PATIENCE_S) -> Self:
         until(self.settled, "every event is taken and nothing is pending any more", patience_s)
