@@ -101,10 +101,10 @@ SELDOM = {
     "nobody_hears_that_the_source_has_grown": 1238,
     "steps_are_kept_beyond_the_window": 334,
     "the_clock_follows_the_wall": 2082,
-    "the_newest_document_outlives_its_assignment": 586,
+    "the_newest_document_outlives_its_assignment": 4601,
     "what_a_person_had_sent_again_supersedes": 281,
     "what_is_pending_does_not_wait_for_the_steps": 2472,
-    "what_just_ended_is_sent_again_before_its_dead_letter_is_written": 489,
+    "what_just_ended_is_sent_again_before_its_dead_letter_is_written": 1738,
     "what_supersedes_does_not_wait_for_a_document_under_way": 724,
 }
 # A state that shows in one schedule of ten thousand, and one that shows it.
