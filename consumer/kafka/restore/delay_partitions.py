@@ -89,7 +89,7 @@ class DelayPartitions:
                     give_up_at, client_error = now + patience_s, ""
                 if throttled_s := self._reader.throttled_s():
                     give_up_at = max(give_up_at, now + throttled_s + patience_s)
-                    client_error = f"a quota of the broker is used up (consumer_byte_rate), {throttled_s:.0f} s more"
+                    client_error = f"a quota of the broker is used up (bytes or requests): {throttled_s:.0f} s more"
                 if now > say_at:
                     self._say(_waits_for(open_, client_error))
                     say_at = now + SAY_AFTER_S
