@@ -21,6 +21,7 @@ from hashlib import blake2b
 
 from pydantic_core import to_json
 
+from consumer.events.field_names import plain
 from consumer.events.numbers import written
 from schemas.engage import DOCUMENTED_ACTIONS
 
@@ -74,12 +75,8 @@ def digest_of(connection: str, fact: str) -> str:
 @lru_cache(maxsize=1024)
 def names_a_parcel(field: str) -> bool:
     """Tell whether a field of `data` names a parcel, or several, in whatever spelling."""
-    name = _plain(field)
+    name = plain(field)
     return name in PARCEL_NAMES or (name.endswith("s") and name[:-1] in PARCEL_NAMES)
-
-
-def _plain(field: str) -> str:
-    return field.replace("_", "").replace("-", "").lower()
 
 
 def _identity(item: object) -> object:
@@ -106,7 +103,7 @@ def _names_its_parcel(data: object) -> bool:
 
 @lru_cache(maxsize=1024)
 def _names_one_parcel(field: str) -> bool:
-    name = _plain(field)
+    name = plain(field)
     return name in PARCEL_NAMES and (name.startswith("tracking") or name.endswith(_NUMBERS))
 
 
@@ -142,5 +139,5 @@ def _parcel(value: object) -> object:
 
 
 def _number_of(parcel: dict[str, object]) -> object:
-    names = (name for name in sorted(parcel) if _plain(name) == "number" or _names_one_parcel(name))
+    names = (name for name in sorted(parcel) if plain(name) == "number" or _names_one_parcel(name))
     return next((parcel[name] for name in names if _is_set(parcel[name])), None)

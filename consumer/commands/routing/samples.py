@@ -19,7 +19,7 @@ from consumer.events.formats.formats import Awaiting, Formats
 from consumer.events.routing.canonical import BUILT_IN_ROUTES
 from consumer.events.routing.near_misses import own_field
 from consumer.events.routing.rules import RouteRule, expressions_of
-from consumer.events.trees import written_path
+from consumer.events.trees import value_at, written_path
 from consumer.kafka.records.source_events import SourceEvent
 from consumer.kafka.registry.schemas import RegistryError, Schemas, UnknownSchemaError
 
@@ -95,15 +95,9 @@ def _nearest(path: tuple[str, ...], events: Sequence[object]) -> str | None:
     if any(_has(event, ("event", *path)) for event in events):
         return written_path(("event", "event", *path))
     for depth in range(len(path)):
-        beside = [_found(event, path[:depth]) for event in events]
+        beside = [value_at(event, path[:depth]) for event in events]
         names = {str(name) for each in beside if isinstance(each, dict) for name in each}
         if path[depth] not in names:
             matches = get_close_matches(path[depth], sorted(names), n=1, cutoff=0.7)
             return ".".join((*path[:depth], matches[0], *path[depth + 1 :])) if matches else None
     return None
-
-
-def _found(event: object, path: tuple[str, ...]) -> object:
-    for name in path:
-        event = event.get(name) if isinstance(event, dict) else None
-    return event

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from consumer.events.decoding import kind
+from consumer.events.field_names import plain
 from consumer.events.routing.rules import RouteRule
 from consumer.events.routing.values import UnusableError
 from schemas.engage import ActionName
@@ -64,7 +65,7 @@ def _said(error: ErrorDetails, event: object) -> str:
     field, context = ".".join(map(str, error["loc"])), error.get("ctx", {})
     match error["type"]:
         case "missing":
-            near = next((name for name in _names(event) if _plain(name) == _plain(field)), None)
+            near = next((name for name in _names(event) if plain(name) == plain(field)), None)
             return f"{field} is missing" if near is None else f"{field} is missing: the event has it as {near}"
         case "string_too_short":
             return f"{field} is empty"
@@ -92,10 +93,6 @@ def _kind(error: ErrorDetails) -> str:
 
 def _names(event: object) -> Iterable[str]:
     return (name for name in event if len(name) <= MAX_NAME_CHARACTERS) if isinstance(event, dict) else ()
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", "").replace("-", "").lower()
 
 
 def _may_be_wrong(error: ErrorDetails) -> bool:

@@ -20,6 +20,7 @@ from consumer.events.expressions import (
     compile_expression,
     record_paths,
 )
+from consumer.events.field_names import plain
 from consumer.events.routing.rules import RouteRule, expressions_of
 from consumer.events.routing.scope import RecordFacts, Scope
 from consumer.events.trees import value_at, written_path
@@ -106,14 +107,10 @@ def _other_spelling(path: tuple[str, ...], value: object) -> tuple[str, ...] | N
     other: list[str] = []
     for name in path:
         names = list(value) if isinstance(value, dict) else []
-        found = name if name in names else next((each for each in names if _plain(each) == _plain(name)), "")
+        found = name if name in names else next((each for each in names if plain(each) == plain(name)), "")
         value = value.get(found) if isinstance(value, dict) else None
         other.append(found)
     return None if value is None or tuple(other) == path else tuple(other)
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", "").replace("-", "").lower()
 
 
 def _is_same(found: object, wanted: object) -> bool:
