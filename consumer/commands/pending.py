@@ -125,7 +125,7 @@ def pending_retry_now(
 def pending_drop(
     identifier: Identifier, *, reason: Why, config: Config = None, item: Item = None, no_wait: NoWait = False
 ) -> None:
-    """End a pending action, and send nothing: its outcome is `dropped`.
+    """End a pending action without sending it. Its outcome is `dropped`.
 
     What is under way is waited for. If Engage may have it, it becomes a dead letter `outcome_unknown`.
     Exit code 1 where it is refused or nobody answers.
