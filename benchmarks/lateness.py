@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
-from consumer.core.effects import ActionId, Effect, Job, NewAction, Poll, Save
+from consumer.core.effects import ActionId, Effect, Job, LiveAction, NewAction, Poll, Save
 from consumer.core.ledger.ledger import Ledger
 from consumer.core.ledger.waits import Policy
 from consumer.core.outcomes import Accepted, NotReady, Ready
@@ -79,7 +79,7 @@ class Scenario:
     """What is played. `share`: of the processing times, None where no frontier is defined.
 
     `per_second`: events, 0 for all at once. `event_age_s`: how old events are when they are read. `counts_from_s`: what
-    came before does not count.
+    came before does not count. `stuck`: so many more are pending from the start on, and never get ready.
     """
 
     name: str
@@ -90,6 +90,7 @@ class Scenario:
     rate_limit: float = 50.0
     event_age_s: float = 0.0
     counts_from_s: float = 0.0
+    stuck: int = 0
 
 
 @dataclass(slots=True)
@@ -151,13 +152,14 @@ class _Run:
         self._sent: deque[float] = deque()
         self._planned_requests = 0
         self._now = 0.0
+        self._stuck = [_stuck(n, chance) for n in range(scenario.stuck)]
         self._orders = list(_orders(scenario, chance))
         for offset, order in enumerate(self._orders):
             self._at(order.came_at, partial(self._event, offset))
         self._left = len(self._orders)
 
     def play(self) -> list[Order]:
-        self._ledger.assign(self._assignment, (), self._clock())
+        self._ledger.assign(self._assignment, self._stuck, self._clock())
         self._pace.set_share(1.0, self._clock())
         self._at(PLAN_INTERVAL_S, self._plan)
         may_send_at = 0.0
@@ -180,14 +182,7 @@ class _Run:
         return STARTS_AT + self._now
 
     def _event(self, offset: int) -> None:
-        action = NewAction(
-            route="shipped",
-            connection="default",
-            order_id=f"A-{offset}",
-            payload=b"",
-            target=Job(f"job-{offset}"),
-            event_time=self._clock() - self._event_age_s,
-        )
+        action = _action(offset, self._clock() - self._event_age_s)
         self._ledger.accept(self._assignment, offset, action, self._clock())
 
     def _plan(self) -> None:
@@ -207,11 +202,17 @@ class _Run:
                 break
             self._pace.sent(self._clock())
             self._count()
+            if request.action_id.offset < 0:
+                self._at(self._now + ANSWER_S, partial(self._still_stuck, request.action_id))
+                continue
             order = self._orders[request.action_id.offset]
             order.requests += 1
             answered = self._polled if isinstance(request, Poll) else self._accepted
             self._at(self._now + ANSWER_S, partial(answered, request.action_id, order, order.ready_at <= self._now))
         return math.inf
+
+    def _still_stuck(self, action_id: ActionId) -> None:
+        self._ledger.poll_answered(action_id, NotReady(), self._clock())
 
     def _polled(self, action_id: ActionId, _: Order, is_ready: bool) -> None:
         self._ledger.poll_answered(action_id, Ready("tag") if is_ready else NotReady(), self._clock())
@@ -236,6 +237,32 @@ class _Run:
         while self._sent[0] <= self._now - 1.0:
             self._sent.popleft()
         assert len(self._sent) <= self._pace.rate_limit, f"{len(self._sent)} requests in a second"
+
+
+def _action(offset: int, event_time: float) -> NewAction:
+    job = Job(f"job-{offset}")
+    return NewAction(
+        route="shipped",
+        connection="default",
+        order_id=f"A-{offset}",
+        payload=b"",
+        target=job,
+        event_time=event_time,
+    )
+
+
+def _stuck(number: int, chance: random.Random) -> LiveAction:
+    """Return what the delay topic has of an order that waits for an hour or more, up to a day."""
+    seen = STARTS_AT - chance.uniform(3600.0, 86_400.0)
+    return LiveAction(
+        offset=-1 - number,
+        action=_action(-1 - number, seen),
+        sending=False,
+        first_seen=seen,
+        due=seen,
+        attempts=0,
+        sends=0,
+    )
 
 
 def _orders(scenario: Scenario, chance: random.Random) -> Iterator[Order]:
@@ -279,6 +306,18 @@ SCENARIOS = (
     ),
     Scenario(
         name="short limit, 40/s of 100", processing=USUAL.draw, share=USUAL.share, per_second=40.0, rate_limit=100.0
+    ),
+    Scenario(
+        name="beside 300 that never get ready",
+        processing=USUAL.draw,
+        share=USUAL.share,
+        stuck=300,
+    ),
+    Scenario(
+        name="beside 10,000 that never get ready",
+        processing=USUAL.draw,
+        share=USUAL.share,
+        stuck=10_000,
     ),
     Scenario(
         name="too many, 60/s of 100",

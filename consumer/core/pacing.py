@@ -80,6 +80,10 @@ class PollSchedule:
         grown = max(self.initial_s, 0.1) * self.growth ** min(attempts, 64)
         return spread(min(grown, self.max_interval_s / (1 + JITTER)), jitter)
 
+    def is_spare(self, attempts: int) -> bool:
+        """Whether the wait after the `attempts`-th poll is the longest there is."""
+        return max(self.initial_s, 0.1) * self.growth ** min(attempts, 64) >= self.max_interval_s / (1 + JITTER)
+
     def backoff(self, failures: int, jitter: float) -> float:
         """How long to wait after the `failures`-th failed call (from 1) for the same action."""
         return spread(self.backoff_s[min(max(failures, 1), len(self.backoff_s)) - 1], jitter)

@@ -164,6 +164,11 @@ class PollPlan:
         at = AGES[self._polls[n]] if n < POINTS else math.inf
         return max(age + MIN_GAP_S, min(at, age + self._max_interval_s))
 
+    def is_spare(self, age: float) -> bool:
+        """Whether the poll after `age` is none that the plan wants: only `max_interval_s` calls for it."""
+        n = points_until(age)
+        return n == POINTS or AGES[self._polls[n]] > age + self._max_interval_s
+
     def found(self, empty_age: float, age: float) -> None:
         """Learn that a tag came after `empty_age` (0: nobody had asked) and at `age` at the latest. O(1)."""
         first = min(points_until(empty_age), POINTS - 1)

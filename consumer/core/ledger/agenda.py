@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from consumer.core.effects import Effect, Save
 from consumer.core.ledger.book import Book
@@ -49,6 +49,11 @@ class Agenda:
             plan = PollPlan(schedule.max_interval_s) if schedule.learns else None
             queue = self._queues[connection] = Queue(connection, plan)
         return queue
+
+    @property
+    def queues(self) -> Collection[Queue]:
+        """What each connection may be asked next."""
+        return self._queues.values()
 
     # -- from one state to the next -------------------------------------------------------------------------------
 
@@ -100,8 +105,11 @@ class Agenda:
         if self._paused.pause_of(entry) is not None:
             self._hold(entry)
             return
+        self._queue_poll(entry)
+
+    def _queue_poll(self, entry: Entry) -> None:
         self._book.move(entry, State.DUE)
-        entry.queue.polls.append(entry)
+        (entry.queue.spare if entry.spare else entry.queue.polls).append(entry)
 
     def tagged(self, entry: Entry, now: float) -> None:
         """Let an action be sent when it is its connection's next."""
@@ -137,12 +145,14 @@ class Agenda:
         held = self._paused.change(pauses, now)
         effects: list[Effect] = []
         for queue in self._queues.values():
-            tagged, sends, polls = queue.tagged, queue.sends, queue.polls
-            queue.tagged, queue.sends, queue.polls = deque(), deque(), deque()
+            tagged, sends, polls, spare = queue.tagged, queue.sends, queue.polls, queue.spare
+            queue.tagged, queue.sends, queue.polls, queue.spare = deque(), deque(), deque(), deque()
             for entry in tagged:
                 self._hold_or_keep(entry, State.TAGGED, queue.tagged)
             for entry in polls:
                 self._hold_or_keep(entry, State.DUE, queue.polls)
+            for entry in spare:
+                self._hold_or_keep(entry, State.DUE, queue.spare)
             for each in sends:
                 entry = each[0]
                 if entry.state is State.READY and self._paused.pause_of(entry) is not None:
@@ -194,8 +204,8 @@ class Agenda:
             due, entry = heapq.heappop(self._checks)
             if entry.state is State.WAITING and entry.due == due and not entry.partition.stopping:
                 started += 1
-                self._book.move(entry, State.DUE)
-                entry.queue.polls.append(entry)
+                entry.spare = entry.next is entry  # no other action waits for it
+                self._queue_poll(entry)
         return started
 
     def check_at(self, entry: Entry, due: float) -> None:
@@ -216,7 +226,10 @@ class Agenda:
         return min(first, self._checks[0][0]) if self._checks else first
 
     def oldest_due(self, now: float) -> float:
-        """Return since when the oldest is due that nobody has taken yet; `now` where there is none."""
+        """Return since when the oldest is due that nobody has taken yet; `now` where there is none.
+
+        Spare polls do not count: they wait for requests that others leave (rule 14).
+        """
         oldest = now
         for queue in self._queues.values():
             for waiting in (queue.tagged, queue.polls):
@@ -250,7 +263,7 @@ class Agenda:
         for queue in self._queues.values():
             queue.tagged = _live(queue.tagged)
             queue.sends = deque(each for each in queue.sends if each[0].state is not State.GONE)
-            queue.polls = _live(queue.polls)
+            queue.polls, queue.spare = _live(queue.polls), _live(queue.spare)
         self._litter = 0
 
 

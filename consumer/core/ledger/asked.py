@@ -39,7 +39,7 @@ class Asked:
             self._agenda.check_at(entry, now)
             return done("its job is polled now")
         self._agenda.take_out(entry)
-        entry.due = now
+        entry.due, entry.spare = now, False
         if entry.state is State.HOLDING:
             self._agenda.tagged(entry, now)
             return done("it is sent now")

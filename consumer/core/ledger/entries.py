@@ -101,6 +101,7 @@ class Entry:
         "shadow",
         "since",
         "source",
+        "spare",
         "stale",
         "state",
         "tag",
@@ -138,6 +139,7 @@ class Entry:
         self.failed_at: float | None = None  # when it last met a failure; None after an answer of use
         self.ending: Ending | None = None
         self.over_at = first_seen  # until then Engage may be at work on its document or change (rule 7)
+        self.spare = False  # its next poll is made with requests that others leave (rule 14)
         self.attempts = 0
         self.answered = 0  # polls in a row that Engage answered without a tag
         self.failed = 0  # polls in a row that failed
@@ -354,7 +356,18 @@ class OwnedPartition:
 class Queue:
     """What one connection may be asked next: actions before polls. `plan`: when to poll, where that is learnt."""
 
-    __slots__ = ("ahead", "connection", "plan", "polls", "sends", "served_at", "tagged")
+    __slots__ = (
+        "ahead",
+        "connection",
+        "plan",
+        "polls",
+        "sends",
+        "served_at",
+        "since_spare",
+        "spare",
+        "spare_taken",
+        "tagged",
+    )
 
     def __init__(self, connection: str, plan: PollPlan | None) -> None:
         """Begin with nothing to ask."""
@@ -365,3 +378,6 @@ class Queue:
         self.tagged: deque[Entry] = deque()
         self.sends: deque[tuple[Entry, float]] = deque()  # with the time of the ownership that its commit proved
         self.polls: deque[Entry] = deque()
+        self.spare: deque[Entry] = deque()  # polls that leave requests to the others (rule 14)
+        self.since_spare = 0  # polls that were taken since the last one of those
+        self.spare_taken = 0  # of those, since the polls were planned last

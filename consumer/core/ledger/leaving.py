@@ -27,6 +27,7 @@ from consumer.core.newest_documents import NewestDocuments
 from schemas.outcome import OutcomeName
 
 BEHIND_S = 1.0  # for so long a connection's next step is due, and not taken: then it has no room for more
+POLLS_BEFORE_SPARE = 7  # then a spare one has its turn: SPARE_SHARE of all polls
 UNKNOWN_STEPS_WAIT_S = 1.0  # until it is looked again whether it is known which steps were sent before a restart
 
 T = TypeVar("T")
@@ -125,15 +126,24 @@ class Leaving:
         return self._take_poll(queue, other_than)
 
     def _take_poll(self, queue: Queue, other_than: object) -> Poll | None:
-        """Take the oldest DUE poll, unless a document comes before it: its record is saved first."""
+        """Take the oldest DUE poll, a spare one where it is its turn or there is no other (rule 14).
+
+        None where a document comes before it: its record is saved first.
+        """
         if _document_first(queue.polls) is not None:
             return None
-        due = _next(queue.polls, lambda each: each, State.DUE, other_than)
+        waiting = (queue.polls, queue.spare) if queue.since_spare < POLLS_BEFORE_SPARE else (queue.spare, queue.polls)
+        found = (_next(each, _itself, State.DUE, other_than) for each in waiting)
+        due = next((each for each in found if each is not None), None)
         if due is None:
             return None
         if due.is_document:
             queue.polls.appendleft(due)  # it waited behind `other_than`
             return None
+        if due.spare:
+            queue.since_spare, queue.spare_taken, due.spare = 0, queue.spare_taken + 1, False
+        else:
+            queue.since_spare += 1
         self._book.move(due, State.POLLING)
         return Poll(action_id=due.id, order_id=due.order_id, payload=due.payload, target=due.target, due=due.due)
 
@@ -163,7 +173,7 @@ class Leaving:
     def has_request(self, connection: str) -> bool:
         """Whether `take` may have something."""
         queue = self._agenda.queue(connection)
-        return bool(queue.sends or queue.polls)
+        return bool(queue.sends or queue.polls or queue.spare)
 
     def is_behind(self, connection: str, now: float) -> bool:
         """Whether a connection's next step has been due for a while, and nobody took it."""
@@ -199,6 +209,10 @@ def _document_first(polls: deque[Entry]) -> Entry | None:
     while polls and (polls[0].state is not State.DUE or polls[0].partition.stopping):
         polls.popleft()
     return polls[0] if polls and polls[0].is_document else None
+
+
+def _itself(entry: Entry) -> Entry:
+    return entry
 
 
 def _next(waiting: deque[T], entry_of: Callable[[T], Entry], state: State, other_than: object) -> T | None:

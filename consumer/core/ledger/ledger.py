@@ -43,7 +43,10 @@ Rules:
 13. What a person asks for one action (requests.py): its next step is due now, but nothing that may be processed is
     repeated any sooner (rules 5 and 7). It is dropped, where it is not under way; in doubt it ends as rule 5 says. An
     action that is sent again begins as a new one, in its former place, when its record is committed.
-14. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
+14. A poll that comes only because `max_interval` is over, where the plan would wait longer, seldom finds a tag. Such a
+    spare poll leaves requests to its connection's others: an eighth of the polls is theirs (SPARE_SHARE), and what
+    nobody else wants. A thousand orders that Engage never processes would make all others late otherwise.
+15. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
     and gets back what to do next. `now` and all times are seconds since 1970 on a clock that never jumps (clock.py).
 
 States (an action behind another one of its lane is QUEUED):
@@ -101,7 +104,7 @@ from consumer.core.ledger.asked import Asked
 from consumer.core.ledger.book import AGE_SLOT_S, Book
 from consumer.core.ledger.endings import Endings
 from consumer.core.ledger.entries import BEFORE, IN_FLIGHT, SENT_SOON, Ending, Entry, OwnedPartition, State
-from consumer.core.ledger.leaving import Leaving
+from consumer.core.ledger.leaving import POLLS_BEFORE_SPARE, Leaving
 from consumer.core.ledger.paused import Paused
 from consumer.core.ledger.waits import Policy, Waits
 from consumer.core.ledger.withdrawals import Withdrawals
@@ -110,11 +113,14 @@ from consumer.core.outcomes import DocumentOutcome, PollOutcome, SendOutcome
 from consumer.core.ownership import Assignment
 from consumer.core.parking import Memory, ParkedRecords, Parking, ToRead, cost_of
 from consumer.core.pauses import NO_PAUSES, Pauses
+from consumer.core.poll_plan import LONGEST_S
 from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.requests import Answer, NotYet, refused
 from consumer.core.sequences import NO_SEQUENCES, SentStep, Sequences
 from schemas.dead_letter import Reason
 from schemas.outcome import OutcomeName
+
+SPARE_SHARE = 1 / (POLLS_BEFORE_SPARE + 1)
 
 
 class Ledger:
@@ -182,6 +188,9 @@ class Ledger:
             entry = self._add(partition, record.offset, record.action, min(record.first_seen, now))
             entry.due = min(record.due, now + self._policy.schedule.max_interval_s)
             entry.attempts, entry.sends = record.attempts, record.sends
+            # It was polled for all along, so far in vain, as far as anybody knows. What was parked was not.
+            is_old = not were_parked and now - record.first_seen > LONGEST_S
+            entry.spare = is_old and not entry.is_document
             if record.document_sent:
                 entry.failed = 1  # as far as anybody knows
                 entry.over_at = now + self._policy.processing_s
@@ -539,10 +548,14 @@ class Ledger:
         return None if partition is None else len(partition.entries) + self.parking.count_of(assignment)
 
     def overdue(self, now: float, tolerance_s: float = 1.0) -> int:
-        """DUE polls and TAGGED actions that nobody has taken; 0 while the oldest is within the tolerance."""
+        """DUE polls and TAGGED actions that nobody has taken; 0 while the oldest is within the tolerance.
+
+        Spare polls are not counted (rule 14).
+        """
         if now - self._agenda.oldest_due(now) <= tolerance_s:
             return 0
-        return self._book.states[State.DUE] + self._book.states[State.TAGGED]
+        spare = sum(len(queue.spare) for queue in self._agenda.queues)
+        return max(0, self._book.states[State.DUE] - spare) + self._book.states[State.TAGGED]
 
     def plan_polls(self, connection: str, requests: int, allowed: float) -> None:
         """Plan a connection's polls again, where that is learnt (poll_plan.py). Call it every PLAN_INTERVAL_S.
@@ -551,8 +564,11 @@ class Ledger:
         """
         queue = self._agenda.queue(connection)
         waiting = len(queue.tagged) + len(queue.sends) + len(queue.polls)
-        if queue.plan is not None and requests + waiting and allowed:
-            queue.plan.steer((requests + waiting) / allowed)
+        spare, queue.spare_taken = queue.spare_taken, 0
+        # Spare polls are made with what is left, and only with a share of it where they would want more.
+        wanted, available = requests - spare + waiting, allowed - min(spare, SPARE_SHARE * allowed)
+        if queue.plan is not None and wanted > 0 and available > 0:
+            queue.plan.steer(wanted / available)
 
     def poll_figures(self, connection: str) -> PollFigures | None:
         """Return what was learnt of a connection's processing times; None where nothing is to be learnt."""

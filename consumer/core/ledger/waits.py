@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from consumer.core.ledger.entries import Entry
 from consumer.core.ledger.paused import Paused
 from consumer.core.pacing import PollSchedule, spread
+from consumer.core.poll_plan import LONGEST_S
 
 TOLD_TRIES = 2  # waits that Engage named, one after the other, before they grow
 CONTACT_WAITS_S = (10.0, 30.0, 60.0, 120.0)  # contacts are synchronised apart from orders, mostly within a minute
@@ -49,16 +50,22 @@ class Waits:
         return self._schedule.first_poll(now) if plan is None else max(now, entry.since + plan.next_age(0.0))
 
     def next_poll(self, entry: Entry, now: float) -> float:
-        """Return when to poll again after a poll that found no tag."""
+        """Return when to poll again after a poll that found no tag. Notes whether it is a spare one (rule 14)."""
         plan = entry.queue.plan
         if plan is None:
-            return now + self._schedule.interval(entry.attempts, self._jitter())
-        if entry.asked_at == entry.since < entry.first_seen - plan.next_age(0.0):
-            # By its event's time the tag should have been there when the event was read. So that time tells nothing:
-            # an old event that was published again, or a time of day that is a date.
-            entry.since = entry.first_seen
-        entry.asked_at = now
-        return entry.since + plan.next_age(now - entry.since)
+            # A restart begins with the first wait again.
+            is_spare = self._schedule.is_spare(entry.attempts) or now - entry.first_seen > LONGEST_S
+            at = now + self._schedule.interval(entry.attempts, self._jitter())
+        else:
+            if entry.asked_at == entry.since < entry.first_seen - plan.next_age(0.0):
+                # By its event's time the tag should have been there when the event was read. So that time tells
+                # nothing: an old event that was published again, or a time of day that is a date.
+                entry.since = entry.first_seen
+            entry.asked_at = now
+            is_spare = plan.is_spare(now - entry.since)
+            at = entry.since + plan.next_age(now - entry.since)
+        entry.spare = is_spare and not entry.is_document
+        return at
 
     def learn(self, entry: Entry, now: float) -> None:
         """Note that a poll found a tag, where that tells when Engage has tags."""

@@ -224,6 +224,15 @@ def test_lateness_is_near_the_least_that_its_requests_allow(scenario: Scenario, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["beside 300 ", "beside 10,000 "], indirect=True)
+def test_orders_that_never_get_ready_make_no_others_late(scenario: Scenario) -> None:
+    result = reached(scenario)
+    assert result.ratio is not None
+    assert result.ratio <= 1.3
+    assert result.late <= 1.3
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["always 3 s"], indirect=True)
 def test_what_always_takes_as_long_costs_two_requests_and_a_quarter_second(scenario: Scenario) -> None:
     result = reached(scenario)
