@@ -9,7 +9,8 @@ That is computed here by the dynamic programme of consumer/core/poll_plan.py, ov
 
 Rules:
  1. The ledger, the pace and the plan are the relay's own. Engage answers after ANSWER_S, a commit takes COMMIT_S.
- 2. Every action must be accepted, or the benchmark fails. The first WARM_UP actions, while it learns, do not count.
+ 2. Every action must be accepted, save those of orders without a contact, or the benchmark fails. The first WARM_UP
+    actions, while it learns, do not count.
  3. The rate limit is kept in every sliding second, or the benchmark fails.
 """
 
@@ -28,10 +29,10 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
-from consumer.core.effects import ActionId, Effect, Job, LiveAction, NewAction, Poll, Save
+from consumer.core.effects import ActionId, Effect, GiveUp, Job, LiveAction, NewAction, Poll, Save
 from consumer.core.ledger.ledger import Ledger
 from consumer.core.ledger.waits import Policy
-from consumer.core.outcomes import Accepted, NotReady, Ready
+from consumer.core.outcomes import Accepted, NoContact, NotReady, Ready
 from consumer.core.ownership import Assignment
 from consumer.core.pacing import Pace, PollSchedule
 from consumer.core.poll_plan import AGES, PLAN_INTERVAL_S, best_polls, expectation
@@ -79,7 +80,8 @@ class Scenario:
     """What is played. `share`: of the processing times, None where no frontier is defined.
 
     `per_second`: events, 0 for all at once. `event_age_s`: how old events are when they are read. `counts_from_s`: what
-    came before does not count. `stuck`: so many more are pending from the start on, and never get ready.
+    came before does not count. `stuck`: so many more are pending from the start on, and never get ready. `guests`: the
+    part of the orders whose customer never becomes a contact.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Scenario:
     event_age_s: float = 0.0
     counts_from_s: float = 0.0
     stuck: int = 0
+    guests: float = 0.0
 
 
 @dataclass(slots=True)
@@ -99,6 +102,7 @@ class Order:
 
     came_at: float
     ready_at: float
+    is_guest: bool = False
     requests: int = 0
     accepted_at: float = math.nan
 
@@ -219,6 +223,10 @@ class _Run:
 
     def _accepted(self, action_id: ActionId, order: Order, is_ready: bool) -> None:
         assert is_ready, "sent without a tag"
+        if order.is_guest:
+            answered = self._ledger.action_answered(action_id, NoContact(None), self._clock())
+            self._left -= any(isinstance(effect, GiveUp) for effect in answered)
+            return
         assert math.isnan(order.accepted_at), "sent twice"
         order.accepted_at = self._now
         self._left -= 1
@@ -270,7 +278,8 @@ def _orders(scenario: Scenario, chance: random.Random) -> Iterator[Order]:
     for _ in range(scenario.events):
         if scenario.per_second:
             at += chance.expovariate(scenario.per_second)
-        yield Order(at, at + scenario.processing(chance, at))
+        ready_at = at + scenario.processing(chance, at)
+        yield Order(at, ready_at, is_guest=bool(scenario.guests) and chance.random() < scenario.guests)
 
 
 def least_lateness(share: Share, requests: float) -> float:
@@ -320,6 +329,14 @@ SCENARIOS = (
         stuck=10_000,
     ),
     Scenario(
+        name="30 % have no contact",
+        processing=USUAL.draw,
+        share=USUAL.share,
+        guests=0.3,
+        events=16_000,
+        counts_from_s=600.0,
+    ),
+    Scenario(
         name="too many, 60/s of 100",
         processing=USUAL.draw,
         share=None,
@@ -356,19 +373,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def summary(scenario: Scenario, orders: list[Order]) -> Summary:
     """Return what a run cost, without what it cost to learn."""
-    counted = [o for n, o in enumerate(orders) if n >= WARM_UP and o.came_at >= scenario.counts_from_s]
+    delivered = [order for order in orders if not order.is_guest]
+    counted = [o for n, o in enumerate(delivered) if n >= WARM_UP and o.came_at >= scenario.counts_from_s]
     late = [order.lateness for order in counted]
     requests = statistics.fmean(order.requests for order in counted)
     percentiles = statistics.quantiles(late, n=100)
     start = min(order.accepted_at for order in counted)
-    end = orders[-1].came_at or max(order.accepted_at for order in orders)
+    end = orders[-1].came_at or max(order.accepted_at for order in delivered)
     return Summary(
         requests=requests,
         late=statistics.fmean(late),
         p50=percentiles[49],
         p99=percentiles[98],
         least=None if scenario.share is None else least_lateness(scenario.share, requests),
-        accepted_per_s=sum(start < order.accepted_at <= end for order in orders) / (end - start),
+        accepted_per_s=sum(start < order.accepted_at <= end for order in delivered) / (end - start),
     )
 
 

@@ -24,7 +24,9 @@ class Polling(Section):
         description="`auto` learns from each connection's processing times when to poll. A duration is the wait before"
         " the first poll; the waits after it grow by a fixed factor.",
     )
-    max_interval: PositiveSeconds = Field(60.0, description="Longest wait between two polls for an action, while the rate limit has room for them.")
+    max_interval: PositiveSeconds = Field(
+        60.0, description="Longest wait between two polls for an action, while the rate limit has room for them."
+    )
     deadline: PositiveSeconds = Field(
         24 * 3600.0,
         description="An action that is not delivered by then becomes a dead letter, unless Engage as a whole cannot be"

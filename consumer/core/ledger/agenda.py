@@ -109,7 +109,7 @@ class Agenda:
 
     def _queue_poll(self, entry: Entry) -> None:
         self._book.move(entry, State.DUE)
-        (entry.queue.spare if entry.spare else entry.queue.polls).append(entry)
+        (entry.queue.spare_polls if entry.spare else entry.queue.polls).append(entry)
 
     def tagged(self, entry: Entry, now: float) -> None:
         """Let an action be sent when it is its connection's next."""
@@ -118,7 +118,7 @@ class Agenda:
             return
         self._book.move(entry, State.TAGGED)
         entry.due = now
-        entry.queue.tagged.append(entry)
+        (entry.queue.spare_sends if entry.is_spare_send else entry.queue.tagged).append(entry)
 
     def put_back(self, entry: Entry) -> Save:
         """Put an action back whose intent was saved, but which was certainly not sent. It is the next to be sent.
@@ -145,14 +145,11 @@ class Agenda:
         held = self._paused.change(pauses, now)
         effects: list[Effect] = []
         for queue in self._queues.values():
-            tagged, sends, polls, spare = queue.tagged, queue.sends, queue.polls, queue.spare
-            queue.tagged, queue.sends, queue.polls, queue.spare = deque(), deque(), deque(), deque()
-            for entry in tagged:
-                self._hold_or_keep(entry, State.TAGGED, queue.tagged)
-            for entry in polls:
-                self._hold_or_keep(entry, State.DUE, queue.polls)
-            for entry in spare:
-                self._hold_or_keep(entry, State.DUE, queue.spare)
+            queue.tagged = self._kept(queue.tagged, State.TAGGED)
+            queue.spare_sends = self._kept(queue.spare_sends, State.TAGGED)
+            queue.polls = self._kept(queue.polls, State.DUE)
+            queue.spare_polls = self._kept(queue.spare_polls, State.DUE)
+            sends, queue.sends = queue.sends, deque()
             for each in sends:
                 entry = each[0]
                 if entry.state is State.READY and self._paused.pause_of(entry) is not None:
@@ -172,11 +169,15 @@ class Agenda:
         else:
             self.tagged(entry, now)
 
-    def _hold_or_keep(self, entry: Entry, state: State, queue: deque[Entry]) -> None:
-        if entry.state is state and self._paused.pause_of(entry) is not None:
-            self._hold(entry)
-        elif entry.state is not State.GONE:
-            queue.append(entry)
+    def _kept(self, queue: Iterable[Entry], state: State) -> deque[Entry]:
+        """Hold what a pause covers; returns the others."""
+        kept: deque[Entry] = deque()
+        for entry in queue:
+            if entry.state is state and self._paused.pause_of(entry) is not None:
+                self._hold(entry)
+            elif entry.state is not State.GONE:
+                kept.append(entry)
+        return kept
 
     def _hold(self, entry: Entry) -> None:
         self._book.move(entry, State.PAUSED)
@@ -228,7 +229,7 @@ class Agenda:
     def oldest_due(self, now: float) -> float:
         """Return since when the oldest is due that nobody has taken yet; `now` where there is none.
 
-        Spare polls do not count: they wait for requests that others leave (rule 14).
+        What leaves requests to others does not count (rule 14).
         """
         oldest = now
         for queue in self._queues.values():
@@ -261,9 +262,9 @@ class Agenda:
         heapq.heapify(self._checks)
         self._paused.forget_gone()
         for queue in self._queues.values():
-            queue.tagged = _live(queue.tagged)
+            queue.tagged, queue.spare_sends = _live(queue.tagged), _live(queue.spare_sends)
             queue.sends = deque(each for each in queue.sends if each[0].state is not State.GONE)
-            queue.polls, queue.spare = _live(queue.polls), _live(queue.spare)
+            queue.polls, queue.spare_polls = _live(queue.polls), _live(queue.spare_polls)
         self._litter = 0
 
 

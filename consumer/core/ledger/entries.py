@@ -56,6 +56,9 @@ AHEAD = (State.SAVING, State.READY)  # an intent that is saved ahead of its send
 IN_FLIGHT = (State.SAVING, State.SENDING)  # a hand-over waits for these; the next owner repeats a poll
 SENT_SOON = (State.SAVING, State.READY, State.SENDING)  # its newest record was written just now
 
+REQUESTS_BEFORE_SPARE = 7  # then a spare one has its turn
+TRIES_BEFORE_SPARE = 3  # of an order without a contact, over 40 s: contacts mostly come within a minute
+
 BEFORE = (Document, Change)  # what is sent before the action
 
 
@@ -220,6 +223,11 @@ class Entry:
         return Job(self.source) if isinstance(self.source, str) else self.source
 
     @property
+    def is_spare_send(self) -> bool:
+        """Whether it is sent with requests that others leave: its order has had no contact for long (rule 14)."""
+        return self.contact_due is not None and self.failed_sends >= TRIES_BEFORE_SPARE
+
+    @property
     def failed_sends(self) -> int:
         """How often it was sent in vain: a stale tag was an answer."""
         return self.sends - self.stale
@@ -364,7 +372,8 @@ class Queue:
         "sends",
         "served_at",
         "since_spare",
-        "spare",
+        "spare_polls",
+        "spare_sends",
         "spare_taken",
         "tagged",
     )
@@ -378,6 +387,17 @@ class Queue:
         self.tagged: deque[Entry] = deque()
         self.sends: deque[tuple[Entry, float]] = deque()  # with the time of the ownership that its commit proved
         self.polls: deque[Entry] = deque()
-        self.spare: deque[Entry] = deque()  # polls that leave requests to the others (rule 14)
+        self.spare_polls: deque[Entry] = deque()  # what leaves requests to the others (rule 14)
+        self.spare_sends: deque[Entry] = deque()  # the same of `tagged`
         self.since_spare = 0  # polls that were taken since the last one of those
         self.spare_taken = 0  # of those, since the polls were planned last
+
+    @property
+    def has_spare_turn(self) -> bool:
+        """Whether the next request may be one that leaves requests to the others (rule 14)."""
+        return self.since_spare >= REQUESTS_BEFORE_SPARE or not (self.polls or self.tagged)
+
+    def take_spare_turn(self) -> None:
+        """Count such a request."""
+        self.since_spare = 0
+        self.spare_taken += 1

@@ -27,7 +27,6 @@ from consumer.core.newest_documents import NewestDocuments
 from schemas.outcome import OutcomeName
 
 BEHIND_S = 1.0  # for so long a connection's next step is due, and not taken: then it has no room for more
-POLLS_BEFORE_SPARE = 7  # then a spare one has its turn: SPARE_SHARE of all polls
 UNKNOWN_STEPS_WAIT_S = 1.0  # until it is looked again whether it is known which steps were sent before a restart
 
 T = TypeVar("T")
@@ -60,8 +59,7 @@ class Leaving:
         """Save intents until `ahead` wait to be sent, then the records of the documents that are next."""
         queue = self._agenda.queue(connection)
         effects: list[Effect] = []
-        while queue.tagged and queue.ahead < ahead:
-            entry = queue.tagged.popleft()
+        while (entry := _next_to_send(queue, ahead)) is not None:
             if entry.state is State.TAGGED and not entry.partition.stopping:
                 if self._ends_or_waits(entry, entry.due if now is None else now, effects):
                     continue
@@ -85,7 +83,7 @@ class Leaving:
     def wants_intents(self, connection: str) -> bool:
         """Whether `save_intents` may have something."""
         queue = self._agenda.queue(connection)
-        return bool(queue.tagged) or _document_first(queue.polls) is not None
+        return bool(queue.tagged) or _has_spare_send(queue) or _document_first(queue.polls) is not None
 
     def _ends_or_waits(self, entry: Entry, now: float, effects: list[Effect]) -> bool:
         """End an action that is next to be sent and is not to be, or let it wait until that is known."""
@@ -126,13 +124,13 @@ class Leaving:
         return self._take_poll(queue, other_than)
 
     def _take_poll(self, queue: Queue, other_than: object) -> Poll | None:
-        """Take the oldest DUE poll, a spare one where it is its turn or there is no other (rule 14).
+        """Take the oldest DUE poll; a spare one where it is its turn, or there is no other (rule 14).
 
         None where a document comes before it: its record is saved first.
         """
         if _document_first(queue.polls) is not None:
             return None
-        waiting = (queue.polls, queue.spare) if queue.since_spare < POLLS_BEFORE_SPARE else (queue.spare, queue.polls)
+        waiting = (queue.spare_polls, queue.polls) if queue.has_spare_turn else (queue.polls, queue.spare_polls)
         found = (_next(each, _itself, State.DUE, other_than) for each in waiting)
         due = next((each for each in found if each is not None), None)
         if due is None:
@@ -141,7 +139,8 @@ class Leaving:
             queue.polls.appendleft(due)  # it waited behind `other_than`
             return None
         if due.spare:
-            queue.since_spare, queue.spare_taken, due.spare = 0, queue.spare_taken + 1, False
+            queue.take_spare_turn()
+            due.spare = False
         else:
             queue.since_spare += 1
         self._book.move(due, State.POLLING)
@@ -173,7 +172,7 @@ class Leaving:
     def has_request(self, connection: str) -> bool:
         """Whether `take` may have something."""
         queue = self._agenda.queue(connection)
-        return bool(queue.sends or queue.polls or queue.spare)
+        return bool(queue.sends or queue.polls or queue.spare_polls)
 
     def is_behind(self, connection: str, now: float) -> bool:
         """Whether a connection's next step has been due for a while, and nobody took it."""
@@ -209,6 +208,21 @@ def _document_first(polls: deque[Entry]) -> Entry | None:
     while polls and (polls[0].state is not State.DUE or polls[0].partition.stopping):
         polls.popleft()
     return polls[0] if polls and polls[0].is_document else None
+
+
+def _next_to_send(queue: Queue, ahead: int) -> Entry | None:
+    """Take the next action to be sent, while fewer than `ahead` wait for it."""
+    if queue.tagged and queue.ahead < ahead:
+        return queue.tagged.popleft()
+    if _has_spare_send(queue):
+        queue.take_spare_turn()
+        return queue.spare_sends.popleft()
+    return None
+
+
+def _has_spare_send(queue: Queue) -> bool:
+    """Whether one may leave that leaves requests to others: one at a time, as those that come meanwhile are first."""
+    return bool(queue.spare_sends) and not queue.ahead and queue.has_spare_turn
 
 
 def _itself(entry: Entry) -> Entry:

@@ -43,9 +43,10 @@ Rules:
 13. What a person asks for one action (requests.py): its next step is due now, but nothing that may be processed is
     repeated any sooner (rules 5 and 7). It is dropped, where it is not under way; in doubt it ends as rule 5 says. An
     action that is sent again begins as a new one, in its former place, when its record is committed.
-14. A poll that comes only because `max_interval` is over, where the plan would wait longer, seldom finds a tag. Such a
-    spare poll leaves requests to its connection's others: an eighth of the polls is theirs (SPARE_SHARE), and what
-    nobody else wants. A thousand orders that Engage never processes would make all others late otherwise.
+14. What seldom helps is spare: it leaves requests to its connection's others. For it is what nobody else wants, and one
+    request after seven polls (SPARE_SHARE). So are polls that come only because `max_interval` is over, where the plan
+    would wait longer, and sends of an order that has had no contact for long. Otherwise a thousand orders that Engage
+    never processes, or a shop's guests, would make all others late.
 15. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
     and gets back what to do next. `now` and all times are seconds since 1970 on a clock that never jumps (clock.py).
 
@@ -103,8 +104,17 @@ from consumer.core.ledger.answers import Answers
 from consumer.core.ledger.asked import Asked
 from consumer.core.ledger.book import AGE_SLOT_S, Book
 from consumer.core.ledger.endings import Endings
-from consumer.core.ledger.entries import BEFORE, IN_FLIGHT, SENT_SOON, Ending, Entry, OwnedPartition, State
-from consumer.core.ledger.leaving import POLLS_BEFORE_SPARE, Leaving
+from consumer.core.ledger.entries import (
+    BEFORE,
+    IN_FLIGHT,
+    REQUESTS_BEFORE_SPARE,
+    SENT_SOON,
+    Ending,
+    Entry,
+    OwnedPartition,
+    State,
+)
+from consumer.core.ledger.leaving import Leaving
 from consumer.core.ledger.paused import Paused
 from consumer.core.ledger.waits import Policy, Waits
 from consumer.core.ledger.withdrawals import Withdrawals
@@ -120,7 +130,7 @@ from consumer.core.sequences import NO_SEQUENCES, SentStep, Sequences
 from schemas.dead_letter import Reason
 from schemas.outcome import OutcomeName
 
-SPARE_SHARE = 1 / (POLLS_BEFORE_SPARE + 1)
+SPARE_SHARE = 1 / (REQUESTS_BEFORE_SPARE + 1)
 
 
 class Ledger:
@@ -550,12 +560,14 @@ class Ledger:
     def overdue(self, now: float, tolerance_s: float = 1.0) -> int:
         """DUE polls and TAGGED actions that nobody has taken; 0 while the oldest is within the tolerance.
 
-        Spare polls are not counted (rule 14).
+        What leaves requests to others is not counted (rule 14).
         """
         if now - self._agenda.oldest_due(now) <= tolerance_s:
             return 0
-        spare = sum(len(queue.spare) for queue in self._agenda.queues)
-        return max(0, self._book.states[State.DUE] - spare) + self._book.states[State.TAGGED]
+        spare_polls = sum(len(queue.spare_polls) for queue in self._agenda.queues)
+        spare_sends = sum(len(queue.spare_sends) for queue in self._agenda.queues)
+        states = self._book.states
+        return max(0, states[State.DUE] - spare_polls) + max(0, states[State.TAGGED] - spare_sends)
 
     def plan_polls(self, connection: str, requests: int, allowed: float) -> None:
         """Plan a connection's polls again, where that is learnt (poll_plan.py). Call it every PLAN_INTERVAL_S.
@@ -565,7 +577,7 @@ class Ledger:
         queue = self._agenda.queue(connection)
         waiting = len(queue.tagged) + len(queue.sends) + len(queue.polls)
         spare, queue.spare_taken = queue.spare_taken, 0
-        # Spare polls are made with what is left, and only with a share of it where they would want more.
+        # What leaves requests to others has what is left, and only a share of it where it would want more.
         wanted, available = requests - spare + waiting, allowed - min(spare, SPARE_SHARE * allowed)
         if queue.plan is not None and wanted > 0 and available > 0:
             queue.plan.steer(wanted / available)

@@ -233,6 +233,15 @@ def test_orders_that_never_get_ready_make_no_others_late(scenario: Scenario) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["30 % have no contact"], indirect=True)
+def test_orders_without_a_contact_keep_no_others_waiting(scenario: Scenario) -> None:
+    result = reached(scenario)
+    assert result.ratio is not None
+    assert result.ratio <= 1.3
+    assert result.late <= 3.0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["always 3 s"], indirect=True)
 def test_what_always_takes_as_long_costs_two_requests_and_a_quarter_second(scenario: Scenario) -> None:
     result = reached(scenario)

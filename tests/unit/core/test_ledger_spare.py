@@ -1,4 +1,4 @@
-"""Orders that never get ready keep no other one waiting: the ledger's rule 14."""
+"""Orders that never get ready, or never get a contact, keep no other one waiting: the ledger's rule 14."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from consumer.core.effects import THE_CHANGE, THE_ORDER, ActionId
-from consumer.core.ledger.leaving import POLLS_BEFORE_SPARE
+from consumer.core.effects import THE_CHANGE, THE_ORDER, ActionId, Poll
+from consumer.core.ledger.entries import REQUESTS_BEFORE_SPARE
 from consumer.core.ledger.ledger import SPARE_SHARE, Ledger
 from consumer.core.ledger.waits import Policy
-from consumer.core.outcomes import DocumentTaken, NotReady, Unavailable
+from consumer.core.outcomes import DocumentTaken, NoContact, NotReady, Unavailable
 from consumer.core.pacing import PollSchedule
 from consumer.core.pauses import NO_PAUSES, Pause, Pauses
 from consumer.core.places import place_of
 from consumer.core.poll_plan import LONGEST_S
-from tests.unit.core.test_ledger import DAY, HOUR, OURS, Driver, action, restored
+from tests.unit.core.test_ledger import DAY, HOUR, OURS, Driver, action, restored, tagged
 from tests.unit.core.test_ledger_with_document import in_its_document
 
 NOON = 12 * HOUR
@@ -46,7 +46,7 @@ def test_they_have_their_share_of_the_polls_however_many_others_there_are() -> N
     fresh(driver, *range(100, 180))
     taken = driver.after(0)
     old = [n for n, each in enumerate(taken) if int(each.removeprefix("poll ")) < 100]
-    assert old == [(n + 1) * (POLLS_BEFORE_SPARE + 1) - 1 for n in range(10)]
+    assert old == [(n + 1) * (REQUESTS_BEFORE_SPARE + 1) - 1 for n in range(10)]
     assert len(old) / len(taken[: old[-1] + 1]) == SPARE_SHARE
 
 
@@ -151,6 +151,58 @@ def test_a_partition_that_goes_takes_them_along() -> None:
     driver.ledger.drop(OURS)
     assert driver.after(0) == []
     assert not driver.ledger.has_request("default")
+
+
+def without_contact(driver: Driver, *offsets: int, times: int) -> None:
+    for offset in offsets:
+        driver.event(offset, replace(tagged(f"guest-{offset}"), event_time=driver.now))
+    for _ in range(times):
+        for offset in offsets:
+            driver.answer(offset, NoContact(None))
+    driver.now += 120.0
+    driver.wake()
+
+
+def test_an_order_that_has_had_no_contact_for_long_is_sent_behind_all_others() -> None:
+    driver = Driver()
+    without_contact(driver, 0, times=3)
+    fresh(driver, 1)
+    driver.event(2, tagged("other"))
+    assert driver.after(0) == ["send 2", "poll 1"]
+    assert driver.after(0) == ["send 0"]
+
+
+def test_one_that_has_had_none_for_seconds_is_sent_in_its_turn() -> None:
+    driver = Driver()
+    without_contact(driver, 0, times=2)
+    fresh(driver, 1)
+    assert driver.after(0) == ["send 0", "poll 1"]
+
+
+def test_one_such_order_is_sent_after_seven_polls() -> None:
+    driver = Driver()
+    without_contact(driver, 0, 1, times=3)
+    fresh(driver, *range(100, 130))
+    taken: list[str] = []
+    while driver.ledger.has_request("default") or driver.ledger.wants_intents("default"):
+        driver.save_intents()
+        request = driver.ledger.take("default")
+        assert request is not None
+        taken.append("poll" if isinstance(request, Poll) else "send")
+    sent = [n for n, each in enumerate(taken) if each == "send"]
+    assert sent == [REQUESTS_BEFORE_SPARE, 2 * REQUESTS_BEFORE_SPARE + 1]
+
+
+def test_it_is_paused_and_ends_as_others_are_and_is_not_overdue() -> None:
+    driver = Driver()
+    without_contact(driver, 0, times=3)
+    fresh(driver, 1)
+    assert driver.ledger.overdue(driver.now + 60.0) == 1
+    driver.ledger.pause(Pauses([Pause(id="p", begun=0.0, reason="a test")]), driver.now)
+    assert driver.states == {"paused": 2}
+    driver.ledger.pause(NO_PAUSES, driver.now)
+    driver.ledger.drop(OURS)
+    assert driver.after(0) == []
 
 
 @pytest.mark.parametrize("count", [0, 10_000])
