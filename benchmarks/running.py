@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -180,17 +181,30 @@ def relay_against(
         relay.stop()
 
 
-def await_accepted(url: str, count: str, expected: int, relays: Sequence[Relay]) -> None:
+class Running(Protocol):
+    """What delivers: the relay, or a peer."""
+
+    @property
+    def log(self) -> str:
+        """The last lines that it logged."""
+        ...
+
+    def check_alive(self) -> None:
+        """Raise BenchmarkError where it has ended."""
+        ...
+
+
+def await_accepted(url: str, count: str, expected: int, running: Sequence[Running]) -> None:
     """Look at an account until as many were accepted. Raises BenchmarkError where nothing moves."""
     most, moved_at = -1, time.monotonic()
     while (accepted := int(json.loads(get(url))[count])) < expected:
-        for relay in relays:
-            relay.check_alive()
+        for each in running:
+            each.check_alive()
         if accepted > most:
             most, moved_at = accepted, time.monotonic()
         elif time.monotonic() - moved_at > STALLED_S:
             raise BenchmarkError(
-                f"{accepted} of {expected} actions accepted, no more for {STALLED_S:g} s:\n{relays[0].log}"
+                f"{accepted} of {expected} actions accepted, no more for {STALLED_S:g} s:\n{running[0].log}"
             )
         time.sleep(LOOK_EVERY_S)
 

@@ -2,12 +2,15 @@
 
     python -m benchmarks.steady                         at rest for 30 s, then 12 events/s for a minute
     python -m benchmarks.steady --per-second 60 --connections 100 --partitions 60 --instances 2
+    python -m benchmarks.steady --peer                  Parallel Consumer after it, with the same load
 
 Rules:
  1. Every event's action must be accepted exactly once, or the benchmark fails.
  2. The relay runs as a user runs it, with polls that it learns by itself, and the limit that Engage recommends (50).
  3. Lateness counts from when the tag was there until the action was accepted: by the simulator's own account.
     The first LEARNING events, while the relay learns when to poll, count for CPU and not for lateness.
+ 4. A peer does the same: the same events, the same Engage, the same core, after the relay. It sends an action again
+    where it does not hear of its first one, so only its repeats are told.
 """
 
 from __future__ import annotations
@@ -24,11 +27,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic_core import to_json
 
 from benchmarks import process
 from benchmarks.events import Publisher, create_topics, event
+from benchmarks.peers import parallel_consumer
 from benchmarks.running import (
     BULK,
     ENGAGE_LIMIT,
@@ -85,6 +90,20 @@ class Steady:
     scrape_kib: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """What came of a peer. See Steady."""
+
+    cpu_ms: float
+    peak_mib: float
+    requests: float
+    late_mean: float
+    late_p50: float
+    late_p99: float
+    answers_429: int
+    doubled: int
+
+
 def play(load: Load) -> Steady:
     """Run it. Raises BenchmarkError."""
     with ExitStack() as closing:
@@ -119,14 +138,8 @@ def play(load: Load) -> Steady:
     accepted = Counter(entry["orderId"] for entry in account["actions"])
     if len(accepted) != published or accepted.total() != published:
         raise BenchmarkError(f"{accepted.total()} actions accepted for {len(accepted)} of {published} orders")
-    number = {entry["orderId"]: int(entry["orderId"].rpartition("-")[2]) for entry in account["actions"]}
-    late = [
-        entry["acceptedAt"] - entry["tagReadyAt"]
-        for entry in account["actions"]
-        if number[entry["orderId"]] >= min(LEARNING, published // 2)
-    ]
+    late = _lateness(account, published)
     percentiles = statistics.quantiles(late, n=100)
-    asked = sum(count for call in ("job", "order", "action") for count in account["requests"].get(call, {}).values())
     return Steady(
         start_s=start_s,
         rest_share=rest_share,
@@ -135,15 +148,61 @@ def play(load: Load) -> Steady:
         cpu_ms=cpu.total() / published * 1000,
         cpu_ms_by_thread={kind: taken / published * 1000 for kind, taken in cpu.most_common()},
         peak_mib=peak_mib,
-        requests=asked / published,
+        requests=_requests(account) / published,
         transactions=transactions / published,
         late_mean=statistics.fmean(late),
         late_p50=percentiles[49],
         late_p99=percentiles[98],
-        answers_429=sum(statuses.get("429", 0) for statuses in account["requests"].values()),
+        answers_429=_answers_429(account),
         scrape_s=scrape_s,
         scrape_kib=scrape_kib,
     )
+
+
+def play_peer(load: Load) -> Peer:
+    """Run Parallel Consumer with the same load. Raises BenchmarkError, UnavailableError."""
+    with ExitStack() as closing:
+        broker = closing.enter_context(KafkaBroker(jvm=JVM_FOR_LOAD))
+        url = closing.enter_context(simulator(PROCESSING, ENGAGE_LIMIT))
+        create_topics(broker.bootstrap_servers, load.partitions)
+        peer = closing.enter_context(parallel_consumer.peer_against(broker, url))
+        peer.await_ready()
+        time.sleep(2.0)  # what belongs to the start is not counted
+        before_s = peer.cpu_s
+        published = _publish(load, broker, url)
+        await_accepted(f"{url}/simulator/account?summary=1", "accepted", published, [peer])
+        cpu_s, peak_mib = peer.cpu_s - before_s, peer.peak_mib
+        account = json.loads(get(f"{url}/simulator/account"))
+    late = _lateness(account, published)
+    percentiles = statistics.quantiles(late, n=100)
+    return Peer(
+        cpu_ms=cpu_s / published * 1000,
+        peak_mib=peak_mib,
+        requests=_requests(account) / published,
+        late_mean=statistics.fmean(late),
+        late_p50=percentiles[49],
+        late_p99=percentiles[98],
+        answers_429=_answers_429(account),
+        doubled=len(account["actions"]) - published,
+    )
+
+
+def _lateness(account: dict[str, Any], published: int) -> list[float]:
+    """Return the seconds from tag ready to accepted (rule 3)."""
+    number = {entry["orderId"]: int(entry["orderId"].rpartition("-")[2]) for entry in account["actions"]}
+    return [
+        entry["acceptedAt"] - entry["tagReadyAt"]
+        for entry in account["actions"]
+        if number[entry["orderId"]] >= min(LEARNING, published // 2)
+    ]
+
+
+def _requests(account: dict[str, Any]) -> int:
+    return sum(count for call in ("job", "order", "action") for count in account["requests"].get(call, {}).values())
+
+
+def _answers_429(account: dict[str, Any]) -> int:
+    return sum(statuses.get("429", 0) for statuses in account["requests"].values())
 
 
 def _names(load: Load) -> list[str]:
@@ -207,6 +266,21 @@ def _say(steady: Steady, load: Load) -> None:
     )
 
 
+def _say_peer(steady: Steady, peer: Peer | str) -> None:
+    name = parallel_consumer.NAME
+    if isinstance(peer, str):
+        print(f"{name} is left out: {peer}")
+        return
+    print(f"{name}, the same load on the same core:")
+    print(f"  {peer.cpu_ms:8.2f} ms CPU per action ({steady.cpu_ms / peer.cpu_ms:.2f} x that is the relay's)")
+    print(f"  {peer.peak_mib:8.0f} MiB of memory at the peak ({steady.peak_mib / peer.peak_mib:.2f} x)")
+    print(f"  {peer.requests:8.2f} requests per action; {peer.answers_429} answers 429; {peer.doubled} doubled")
+    print(
+        f"  {peer.late_mean:8.2f} s from tag ready to accepted on average ({steady.late_mean / peer.late_mean:.2f} x), "
+        f"{peer.late_p50:.2f} s at the median, {peer.late_p99:.2f} s at the 99th percentile"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and print. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.steady", description=__doc__.split("\n")[0])
@@ -214,11 +288,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", type=int, default=default)
     for name, value in (("per-second", 12.0), ("seconds", 60.0), ("rest-s", 30.0), ("rate", RATE)):
         parser.add_argument(f"--{name}", type=float, default=value)
-    load = Load(**vars(parser.parse_args(arguments)))
+    parser.add_argument("--peer", action="store_true")
+    given = vars(parser.parse_args(arguments))
+    with_peer = given.pop("peer")
+    load = Load(**given)
+    if with_peer and load.connections > 1:
+        parser.error("--peer: it knows one connection only")
     process.require_linux()
     os.sched_setaffinity(0, process.cores()[1])
     try:
-        _say(play(load), load)
+        steady = play(load)
+        _say(steady, load)
+        if with_peer:
+            _say_peer(steady, parallel_consumer.beside(lambda: play_peer(load)))
     except BenchmarkError as error:
         print(error, file=sys.stderr)
         return 1

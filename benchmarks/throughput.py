@@ -7,11 +7,14 @@ Rules:
  1. Every event's action must be accepted exactly once, or the benchmark fails: losing work is no speed.
  2. The relay runs as a user runs it, from its command line and environment, with nothing in it switched off.
  3. Where its CPU time goes is sampled in a second, shorter run, so that the first one is not slowed.
+ 4. A peer does the same: the same events, the same Engage, the same core, one after the other. One that is not
+    installed is left out, and that is said.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -19,11 +22,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from benchmarks import process
 from benchmarks.events import TOPIC, create_topics, event, publish
+from benchmarks.peers.parallel_consumer import NAME, beside, peer_against
 from benchmarks.running import (
     BULK,
     ENGAGE_LIMIT,
@@ -44,15 +49,6 @@ from tests.support.broker import JVM_FOR_LOAD, KafkaBroker
 MAX_FUNCTIONS = 15
 PROFILED_EVENTS = 10_000
 NO_LIMIT = 20_000.0  # requests per second: more than one core can make
-
-# Peers, measured in other runs than this one, on a 2-core machine like the one it was written on, against the same
-# broker and a simulated Engage that answers at once (the relay here has one core, they had both):
-# Confluent's Parallel Consumer (Java 17), and a batch loop of asyncio and httpx.
-PARALLEL_CONSUMER = {"actions_per_s": 1893.0, "cpu_ms_per_action": 0.88, "peak_mib": 346.0}
-ASYNCIO_HTTPX = {"actions_per_s": 140.0, "cpu_ms_per_action": 6.1, "peak_mib": 55.0}
-# The same two where processing takes 2 s at the median (lognormal, sigma 0.8).
-PARALLEL_CONSUMER_REQUESTS = 3.9
-ASYNCIO_HTTPX_REQUESTS = 4.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +91,17 @@ class Slow:
     cost: Cost
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerInstant:
+    """A peer's run against the Engage that answers at once. See Instant; `doubled`: actions accepted once more."""
+
+    actions_per_s: float
+    with_reading_per_s: float
+    cpu_ms_per_action: float
+    peak_mib: float
+    doubled: int
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """Where a profiled run's CPU went, as shares of all of it: by component, and by function of the event loop's."""
@@ -114,19 +121,16 @@ def run_instant(options: Options, profile: Path | None = None) -> Instant:
         # Where processing takes no time, waiting for it would only move work before the first acceptance.
         "ENGAGE_RELAY__POLLING__INITIAL": "0s",
     }
-    with KafkaBroker(jvm=JVM_FOR_LOAD) as broker, instant_engage(options.events) as url:
-        create_topics(broker.bootstrap_servers, options.partitions)
-        publish(broker.bootstrap_servers, (event(n, f"order-{n}", f"job-{n}") for n in range(options.events)))
-        with relay_against(broker, url, environment, profile) as relay:
-            get(f"{url}/watch?{relay.pid}", b"{}")
-            relay.await_ready()
-            await_accepted(f"{url}/account", "orders", options.events, [relay])
-            cost = relay.cost(options.events)
-            account = json.loads(get(f"{url}/account"))
-            if profile is not None:
-                deadline = time.monotonic() + START_TIMEOUT_S
-                while not profile.exists() and time.monotonic() < deadline:
-                    time.sleep(LOOK_EVERY_S)
+    with _published(options) as (broker, url), relay_against(broker, url, environment, profile) as relay:
+        get(f"{url}/watch?{relay.pid}", b"{}")
+        relay.await_ready()
+        await_accepted(f"{url}/account", "orders", options.events, [relay])
+        cost = relay.cost(options.events)
+        account = json.loads(get(f"{url}/account"))
+        if profile is not None:
+            deadline = time.monotonic() + START_TIMEOUT_S
+            while not profile.exists() and time.monotonic() < deadline:
+                time.sleep(LOOK_EVERY_S)
     if account["repeated"] or account["wrong"]:
         raise BenchmarkError(f"{account['repeated']} actions accepted twice, {account['wrong']} requests refused")
     span_s = account["last_at"] - account["first_at"]
@@ -138,6 +142,30 @@ def run_instant(options: Options, profile: Path | None = None) -> Instant:
         requests_per_action=(account["jobs"] + account["actions"]) / options.events,
         cost=cost,
     )
+
+
+def run_peer_instant(options: Options) -> PeerInstant:
+    """Publish the same, then let the peer loose on it. Raises UnavailableError."""
+    with _published(options) as (broker, url), peer_against(broker, url) as peer:
+        peer.await_ready()
+        await_accepted(f"{url}/account", "orders", options.events, [peer])
+        cpu_s, peak_mib = peer.cpu_s, peer.peak_mib
+        account = json.loads(get(f"{url}/account"))
+    return PeerInstant(
+        actions_per_s=options.events / (account["last_at"] - account["first_at"]),
+        with_reading_per_s=options.events / (account["last_at"] - peer.began_at),
+        cpu_ms_per_action=cpu_s / options.events * 1000,
+        peak_mib=peak_mib,
+        doubled=account["repeated"],
+    )
+
+
+@contextlib.contextmanager
+def _published(options: Options) -> Iterator[tuple[KafkaBroker, str]]:
+    with KafkaBroker(jvm=JVM_FOR_LOAD) as broker, instant_engage(options.events) as url:
+        create_topics(broker.bootstrap_servers, options.partitions)
+        publish(broker.bootstrap_servers, (event(n, f"order-{n}", f"job-{n}") for n in range(options.events)))
+        yield broker, url
 
 
 def run_slow(options: Options) -> Slow:
@@ -224,14 +252,24 @@ def _say_instant(instant: Instant, profile: Profile) -> None:
     for function, share in profile.functions.items():
         print(f"  {share * cost.cpu_ms_per_action:8.3f}  {share:4.0%}  {function}")
     print("Method: CPU per thread from the kernel; the event loop's own by a timer on that thread's CPU clock.")
-    print("Against peers (figures of other runs on such a machine, with both cores; see the source):")
-    for name, peer in (("Parallel Consumer", PARALLEL_CONSUMER), ("asyncio + httpx", ASYNCIO_HTTPX)):
-        print(
-            f"  {name:18} {instant.actions_per_s / peer['actions_per_s']:5.2f} x its actions/s "
-            f"({instant.with_reading_per_s / peer['actions_per_s']:.2f} x with our reading), "
-            f"{cost.cpu_ms_per_action / peer['cpu_ms_per_action']:5.2f} x its CPU, "
-            f"{cost.peak_mib / peer['peak_mib']:5.2f} x its memory"
-        )
+
+
+def _say_beside(instant: Instant, peer: PeerInstant | str) -> None:
+    if isinstance(peer, str):
+        print(f"{NAME} is left out: {peer}")
+        return
+    cost = instant.cost
+    print(
+        f"{NAME} in the same run, on the same core: {peer.actions_per_s:.0f} actions/s "
+        f"({peer.with_reading_per_s:.0f} with reading), {peer.cpu_ms_per_action:.3f} ms CPU per action, "
+        f"{peer.peak_mib:.0f} MiB, {peer.doubled} accepted more than once."
+    )
+    print(
+        f"  the relay: {instant.actions_per_s / peer.actions_per_s:.2f} x its actions/s "
+        f"({instant.with_reading_per_s / peer.with_reading_per_s:.2f} x with reading), "
+        f"{cost.cpu_ms_per_action / peer.cpu_ms_per_action:.2f} x its CPU, "
+        f"{cost.peak_mib / peer.peak_mib:.2f} x its memory"
+    )
 
 
 def _say_slow(slow: Slow, options: Options) -> None:
@@ -242,10 +280,6 @@ def _say_slow(slow: Slow, options: Options) -> None:
     print(f"  {slow.answers_429:8d} answers 429; {slow.max_requests_in_a_second} requests in the busiest second")
     print(f"  {slow.cost.cpu_ms_per_action:8.3f} ms CPU per action")
     _say_cost(slow.cost)
-    print(
-        f"Peers (other runs, lognormal:2s,0.8): {PARALLEL_CONSUMER_REQUESTS} requests per action (Parallel Consumer), "
-        f"{ASYNCIO_HTTPX_REQUESTS} (asyncio + httpx)"
-    )
 
 
 def _say_cost(cost: Cost) -> None:
@@ -283,15 +317,17 @@ def main() -> int:
             slow = run_slow(options)
             print(json.dumps(asdict(slow))) if as_json else _say_slow(slow, options)
             return 0
-        instant = run_instant(options)
+        instant, peer = run_instant(options), beside(lambda: run_peer_instant(options))
         profile = run_profiled(replace(options, events=min(options.events, PROFILED_EVENTS)))
     except BenchmarkError as error:
         print(error, file=sys.stderr)
         return 1
     if as_json:
-        print(json.dumps({**asdict(instant), "profile": asdict(profile)}))
+        beside_it = peer if isinstance(peer, str) else asdict(peer)
+        print(json.dumps({**asdict(instant), "parallel_consumer": beside_it, "profile": asdict(profile)}))
     else:
         _say_instant(instant, profile)
+        _say_beside(instant, peer)
     return 0
 
 
