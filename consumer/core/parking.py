@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
-from consumer.core.open_facts import FACT_BYTES, OpenFacts
+from consumer.core.digest_table import DIGEST_BYTES
+from consumer.core.open_facts import OpenFacts
 from consumer.core.ownership import Assignment
 
 # `limits.pending` counts actions of up to so many bytes. What the ledger and the journal keep of each beside its packed
@@ -73,7 +74,7 @@ class ParkedRecords:
     """What a restore leaves in the delay topic of one connection: offsets in the order of the events.
 
     `bytes` of the records and `oldest` (when the first event was seen, in seconds since 1970) are estimates.
-    `facts`: of those that have one (repeats.py), FACT_BYTES each, one behind the other. `marks`: of those that
+    `facts`: of those that have one (repeats.py), DIGEST_BYTES each, one behind the other. `marks`: of those that
     supersede others (sequences.py), in the same way.
     """
 
@@ -268,7 +269,7 @@ class Parking:
             if records.marks:
                 of.marks = OpenFacts() if of.marks is None else of.marks
                 of.marks.extend(records.marks)
-                self.marks += len(records.marks) // FACT_BYTES
+                self.marks += len(records.marks) // DIGEST_BYTES
 
     def end(self, assignment: Assignment) -> None:
         """Forget a partition."""

@@ -19,7 +19,7 @@ from array import array
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from consumer.core.open_facts import FACT_BYTES
+from consumer.core.digest_table import DIGEST_BYTES
 from consumer.core.parking import ParkedRecords, cost_of
 from consumer.core.sequences import NO_SEQUENCES, Sequences, mark_of_action
 from consumer.kafka.parking.rows import Name, Rows
@@ -33,7 +33,7 @@ _HEAD = re.compile(
 )
 _SOURCE, _FACT = b',"source":{"topic":', b'"fact"'
 _FACT_BEFORE = re.compile(rb',"fact":"([0-9a-f]{24})"(?:,"shadow":true)?\Z')
-_FACT_LENGTH = len(b',"fact":"","shadow":true') + 2 * FACT_BYTES
+_FACT_LENGTH = len(b',"fact":"","shadow":true') + 2 * DIGEST_BYTES
 
 
 class Room:
@@ -244,5 +244,5 @@ def _read(key: bytes, value: bytes) -> _Read | None:
     read = live_action(key, value)
     if isinstance(read, Unreadable):
         return None
-    fact = None if read.action.fact is None else read.action.fact[:FACT_BYTES].ljust(FACT_BYTES, b"\0")
+    fact = None if read.action.fact is None else read.action.fact[:DIGEST_BYTES].ljust(DIGEST_BYTES, b"\0")
     return _Read(read.action.connection.encode(), read.sending, read.first_seen, fact)

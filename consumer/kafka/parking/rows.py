@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 
-from consumer.core.open_facts import FACT_BYTES
+from consumer.core.digest_table import DIGEST_BYTES
 from consumer.core.places import MAX_ITEMS, MAX_OFFSET, place_of
 from consumer.kafka.records.keys import action_key
 
 _KEY = re.compile(rb"(0|[1-9]\d{0,18}):(0|[1-9]\d{0,18})(?:\.([1-9]\d{0,3}))?:(.*)", re.DOTALL)
-_NO_FACT = bytes(FACT_BYTES)
+_NO_FACT = bytes(DIGEST_BYTES)
 _LIVE, _INTENT, _HAS_FACT, _FLAGS = 1, 2, 4, 3  # the last is how many bits they take, below the connection's number
 _MIN_SETTLED = 100_000  # rows: before, it is not worth it to find out which are live
 
@@ -103,7 +103,7 @@ class Rows:
         self._clear()
         self._settle_at = max(_MIN_SETTLED, 2 * len(live))
         for row in live:
-            fact = facts[row * FACT_BYTES : (row + 1) * FACT_BYTES]
+            fact = facts[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES]
             self._append(Name(events[row], kind_of[row]), offsets[row], sizes[row], owners[row], fact)
 
     def live(self) -> Iterator[tuple[int, list[int]]]:
@@ -133,9 +133,9 @@ class Rows:
         return bool(self._owners[row] & _INTENT)
 
     def facts(self, rows: Iterable[int]) -> bytearray:
-        """Return the facts of those of these rows that have one, FACT_BYTES each, one behind the other."""
+        """Return the facts of those of these rows that have one, DIGEST_BYTES each, one behind the other."""
         found = bytearray()
         for row in rows:
             if self._owners[row] & _HAS_FACT:
-                found += self._facts[row * FACT_BYTES : (row + 1) * FACT_BYTES]
+                found += self._facts[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES]
         return found

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.core.open_facts import FACT_BYTES, OpenFacts
+from consumer.core.digest_table import DIGEST_BYTES
+from consumer.core.open_facts import OpenFacts
 
 # So few firsts that they lie in each other's way, also around the end of the table. b"" looks like an empty slot.
 FACTS = st.builds(
@@ -21,7 +22,7 @@ FACTS = st.builds(
 
 
 def digest(number: int) -> bytes:
-    return blake2b(str(number).encode(), digest_size=FACT_BYTES).digest()
+    return blake2b(str(number).encode(), digest_size=DIGEST_BYTES).digest()
 
 
 @given(st.lists(st.tuples(st.booleans(), FACTS), max_size=200))
@@ -29,7 +30,7 @@ def test_it_knows_what_was_added_as_often_as_it_was(changes: list[tuple[bool, by
     facts, model = OpenFacts(), Counter[bytes]()
     for is_added, fact in changes:
         # The empty slot's own bytes stand for those of 1, a digest that no event has.
-        same = fact.ljust(FACT_BYTES, b"\0")
+        same = fact.ljust(DIGEST_BYTES, b"\0")
         same = (1).to_bytes(8) + same[8:] if same[:8] == bytes(8) else same
         if is_added:
             facts.add(fact)

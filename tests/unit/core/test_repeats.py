@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.core.open_facts import FACT_BYTES
+from consumer.core.digest_table import DIGEST_BYTES
 from consumer.core.ownership import Assignment
 from consumer.core.repeats import Repeats
 
@@ -89,7 +89,7 @@ def test_memory_is_bounded_by_the_window(ends: list[tuple[bytes, float]]) -> Non
 
 
 def test_what_waits_parked_is_a_repeat_until_it_ended() -> None:
-    parked = b"a fact that is parked"[:FACT_BYTES]
+    parked = b"a fact that is parked"[:DIGEST_BYTES]
     found = Repeats(DAY)
     found.assign(OURS, [FACT], [bytearray(parked)])
     assert found.is_repeat(OURS, FACT, DAY, now=0)

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from consumer.core.digest_table import DIGEST_BYTES
 from consumer.core.effects import ActionId, NewAction, Save
-from consumer.core.open_facts import FACT_BYTES
 from consumer.core.ownership import Assignment
 from consumer.core.parking import cost_of
 from consumer.core.places import place_of
@@ -185,7 +185,7 @@ def test_a_parked_actions_fact_is_known_after_a_restart(
     held_facts = [fact for offset, fact in enumerate(facts) if key(offset) in held(of)]
     expected = [bytes.fromhex(digest_of("default", fact)) for fact in facts[len(held_facts) :] if fact is not None]
     packed = of.parked["default"].facts
-    assert [bytes(packed[at : at + FACT_BYTES]) for at in range(0, len(packed), FACT_BYTES)] == expected
+    assert [bytes(packed[at : at + DIGEST_BYTES]) for at in range(0, len(packed), DIGEST_BYTES)] == expected
 
 
 def test_the_fact_of_an_intent_that_is_parked_is_known_once() -> None:
