@@ -50,6 +50,9 @@ class SentFacts:
     def sent(self, fact: bytes, now: float) -> None:
         """Note that a fact is sent now, and forget what is older than the window."""
         self._add(fact, now)
+        self._forget_old(now)
+
+    def _forget_old(self, now: float) -> None:
         forgotten = 0
         for each, second in islice(_SENT.iter_unpack(self._in_order), MOST_AT_ONCE):
             if now - second < self._window_s:

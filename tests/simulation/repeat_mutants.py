@@ -8,6 +8,7 @@ from consumer.core.effects import Close, GiveUp
 from consumer.core.ledger.ledger import Ledger
 from consumer.core.ownership import Assignment
 from consumer.core.repeats import Repeats
+from consumer.core.sent_facts import SentFacts
 from consumer.events.routing.results import Routed
 from consumer.kafka.records.source_events import SourceEvent
 from consumer.relay import outbox
@@ -100,5 +101,5 @@ def _stretch_window(patch: Patch, factor: float) -> None:
     def is_repeat(self: Repeats, assignment: Assignment, fact: bytes, window_s: float, now: float) -> bool:
         return original(self, assignment, fact, factor * window_s, now)
 
-    patch.setattr(Repeats, "_forget_old", lambda self, facts, now: None)
+    patch.setattr(SentFacts, "_forget_old", lambda self, now: None)
     patch.setattr(Repeats, "is_repeat", is_repeat)
