@@ -109,7 +109,8 @@ class Agenda:
 
     def _queue_poll(self, entry: Entry) -> None:
         self._book.move(entry, State.DUE)
-        (entry.queue.spare_polls if entry.spare else entry.queue.polls).append(entry)
+        is_spare = entry.spare or entry.is_without_contact
+        (entry.queue.spare_polls if is_spare else entry.queue.polls).append(entry)
 
     def tagged(self, entry: Entry, now: float) -> None:
         """Let an action be sent when it is its connection's next."""
@@ -118,7 +119,7 @@ class Agenda:
             return
         self._book.move(entry, State.TAGGED)
         entry.due = now
-        (entry.queue.spare_sends if entry.is_spare_send else entry.queue.tagged).append(entry)
+        (entry.queue.spare_sends if entry.is_without_contact else entry.queue.tagged).append(entry)
 
     def put_back(self, entry: Entry) -> Save:
         """Put an action back whose intent was saved, but which was certainly not sent. It is the next to be sent.

@@ -71,6 +71,7 @@ class Answers:
         if isinstance(outcome, Withdrawn | OrderExists):
             return self._not_sent(entry, outcome)
         entry.attempts += 1
+        entry.spare = False
         elsewhere = self._note(entry, outcome, now)
         match outcome:
             case Ready(tag):

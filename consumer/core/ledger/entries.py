@@ -142,7 +142,7 @@ class Entry:
         self.failed_at: float | None = None  # when it last met a failure; None after an answer of use
         self.ending: Ending | None = None
         self.over_at = first_seen  # until then Engage may be at work on its document or change (rule 7)
-        self.spare = False  # its next poll is made with requests that others leave (rule 14)
+        self.spare = False  # its next poll is (rule 14)
         self.attempts = 0
         self.answered = 0  # polls in a row that Engage answered without a tag
         self.failed = 0  # polls in a row that failed
@@ -223,8 +223,8 @@ class Entry:
         return Job(self.source) if isinstance(self.source, str) else self.source
 
     @property
-    def is_spare_send(self) -> bool:
-        """Whether it is sent with requests that others leave: its order has had no contact for long (rule 14)."""
+    def is_without_contact(self) -> bool:
+        """Whether its order has had no contact for long: then all requests for it are spare (rule 14)."""
         return self.contact_due is not None and self.failed_sends >= TRIES_BEFORE_SPARE
 
     @property

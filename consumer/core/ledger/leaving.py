@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
@@ -69,13 +70,16 @@ class Leaving:
                 entry.sends += 1
                 self._book.move(entry, State.SAVING)
                 effects.append(entry.intent())
-        while queue.ahead < ahead and (document := _document_first(queue.polls)) is not None:
+        while (polls := _led_by_document(queue, ahead)) is not None:
+            document = polls[0]
             if self._ends_or_waits(document, document.due if now is None else now, effects):
-                queue.polls.popleft()
+                polls.popleft()
                 continue
             if not self._may_send_document(document):
                 continue  # its place in the queue stays: the order is polled instead
-            queue.polls.popleft()
+            polls.popleft()
+            if polls is queue.spare_polls:
+                queue.take_spare_turn()
             self._book.move(document, State.SAVING)
             effects.append(document.record_before_document())
         return effects
@@ -83,7 +87,7 @@ class Leaving:
     def wants_intents(self, connection: str) -> bool:
         """Whether `save_intents` may have something."""
         queue = self._agenda.queue(connection)
-        return bool(queue.tagged) or _has_spare_send(queue) or _document_first(queue.polls) is not None
+        return bool(queue.tagged) or _has_spare_send(queue) or _led_by_document(queue, math.inf) is not None
 
     def _ends_or_waits(self, entry: Entry, now: float, effects: list[Effect]) -> bool:
         """End an action that is next to be sent and is not to be, or let it wait until that is known."""
@@ -130,21 +134,23 @@ class Leaving:
         """
         if _document_first(queue.polls) is not None:
             return None
-        waiting = (queue.spare_polls, queue.polls) if queue.has_spare_turn else (queue.polls, queue.spare_polls)
-        found = (_next(each, _itself, State.DUE, other_than) for each in waiting)
-        due = next((each for each in found if each is not None), None)
-        if due is None:
-            return None
-        if due.is_document:
-            queue.polls.appendleft(due)  # it waited behind `other_than`
-            return None
-        if due.spare:
-            queue.take_spare_turn()
-            due.spare = False
-        else:
-            queue.since_spare += 1
-        self._book.move(due, State.POLLING)
-        return Poll(action_id=due.id, order_id=due.order_id, payload=due.payload, target=due.target, due=due.due)
+        in_turn = (queue.spare_polls, queue.polls) if queue.has_spare_turn else (queue.polls, queue.spare_polls)
+        for polls in in_turn:
+            if _document_first(polls) is not None:
+                continue
+            due = _next(polls, _itself, State.DUE, other_than)
+            if due is None:
+                continue
+            if due.is_document:
+                polls.appendleft(due)  # it waited behind `other_than`
+                continue
+            if polls is queue.spare_polls:
+                queue.take_spare_turn()
+            else:
+                queue.since_spare += 1
+            self._book.move(due, State.POLLING)
+            return Poll(action_id=due.id, order_id=due.order_id, payload=due.payload, target=due.target, due=due.due)
+        return None
 
     def _sent(self, entry: Entry, ownership_confirmed_at: float, now: float | None) -> Request:
         self._book.move(entry, State.SENDING)
@@ -201,6 +207,15 @@ class Leaving:
         """Note that its document or change leaves, if it may replace another one."""
         if (entry.is_document or entry.needs_no_tag) and entry.source != THE_REDRIVEN_DOCUMENT:
             self._documents.sent(entry.lane, entry.version)
+
+
+def _led_by_document(queue: Queue, ahead: float) -> deque[Entry] | None:
+    """Return the polls of which the next one is a document that may be saved: spare ones one at a time (rule 14)."""
+    if queue.ahead < ahead and _document_first(queue.polls) is not None:
+        return queue.polls
+    if not queue.ahead and queue.has_spare_turn and _document_first(queue.spare_polls) is not None:
+        return queue.spare_polls
+    return None
 
 
 def _document_first(polls: deque[Entry]) -> Entry | None:

@@ -43,10 +43,10 @@ Rules:
 13. What a person asks for one action (requests.py): its next step is due now, but nothing that may be processed is
     repeated any sooner (rules 5 and 7). It is dropped, where it is not under way; in doubt it ends as rule 5 says. An
     action that is sent again begins as a new one, in its former place, when its record is committed.
-14. What seldom helps is spare: it leaves requests to its connection's others. For it is what nobody else wants, and one
-    request after seven polls (SPARE_SHARE). So are polls that come only because `max_interval` is over, where the plan
-    would wait longer, and sends of an order that has had no contact for long. Otherwise a thousand orders that Engage
-    never processes, or a shop's guests, would make all others late.
+14. A request that seldom helps is spare: it leaves its turn to others of the connection. It is made where none of them
+    waits, and after seven of their polls (SPARE_SHARE). Spare are polls that come only because `max_interval` is over,
+    where the plan would wait longer, and all requests for an order that has had no contact for long. Otherwise a
+    thousand orders that Engage never processes, or a shop's guests, would make all others late.
 15. Nothing here waits, reads a clock, draws a random number or does I/O. The caller says what happened and when,
     and gets back what to do next. `now` and all times are seconds since 1970 on a clock that never jumps (clock.py).
 

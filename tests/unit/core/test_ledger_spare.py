@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from consumer.core.effects import THE_CHANGE, THE_ORDER, ActionId, Poll
+from consumer.core.effects import THE_CHANGE, THE_ORDER, ActionId, Document, Poll
 from consumer.core.ledger.entries import REQUESTS_BEFORE_SPARE
 from consumer.core.ledger.ledger import SPARE_SHARE, Ledger
 from consumer.core.ledger.waits import Policy
-from consumer.core.outcomes import DocumentTaken, NoContact, NotReady, Unavailable
+from consumer.core.outcomes import DocumentTaken, NoContact, NotReady, Ready, Unavailable
 from consumer.core.pacing import PollSchedule
 from consumer.core.pauses import NO_PAUSES, Pause, Pauses
 from consumer.core.places import place_of
 from consumer.core.poll_plan import LONGEST_S
-from tests.unit.core.test_ledger import DAY, HOUR, OURS, Driver, action, restored, tagged
+from tests.unit.core.test_ledger import DAY, HOUR, OURS, Driver, action, restored, tagged, with_document
 from tests.unit.core.test_ledger_with_document import in_its_document
 
 NOON = 12 * HOUR
@@ -191,6 +191,25 @@ def test_one_such_order_is_sent_after_seven_polls() -> None:
         taken.append("poll" if isinstance(request, Poll) else "send")
     sent = [n for n, each in enumerate(taken) if each == "send"]
     assert sent == [REQUESTS_BEFORE_SPARE, 2 * REQUESTS_BEFORE_SPARE + 1]
+
+
+def test_so_are_the_document_that_is_put_again_for_it_and_the_polls_behind() -> None:
+    driver = Driver()
+    driver.event(0, with_document("guest"))
+    for n in range(3):
+        driver.answer(0, DocumentTaken(f"job-{n}"), Ready("tag"), NoContact(None))
+    driver.now += 120.0
+    driver.wake()
+    fresh(driver, 1, 2)
+    assert driver.after(0) == ["poll 1", "poll 2"]
+    assert driver.after(0) == ["poll 0"]
+    assert isinstance(driver.asked[0], Poll)
+    assert isinstance(driver.asked[0].target, Document)
+    driver.answer(0, DocumentTaken("job-4"))
+    driver.now += 10.0
+    driver.wake()
+    fresh(driver, 3)
+    assert driver.after(0) == ["poll 3", "poll 0"]
 
 
 def test_it_is_paused_and_ends_as_others_are_and_is_not_overdue() -> None:
