@@ -29,7 +29,7 @@ class Asked:
         if entry.state is State.PAUSED:
             return refused("a pause holds it; `engage-relay pauses` lists them")
         if entry.state not in (State.WAITING, State.HOLDING):
-            return done("it is due already")
+            return done("it is due already, and leaves when its connection may be asked (`engage-relay status`)")
         if self._shadow and not entry.shadow:
             return refused("a shadow run sends nothing")
         is_unsettled = entry.partition.unsettled_until(entry, now) > now
