@@ -100,6 +100,7 @@ class Requests:
         self._asked: dict[Assignment, int] = {}  # rule 2
         self._under_way: dict[str, PutAnswer | None] = {}
         self._answered: set[str] = set()  # and not heard of yet
+        self._ending: set[str] = set()  # to drop what may have been processed, which ends by itself
         self._puts: dict[str, list[Put]] = {}  # what goes with an answer that is not known to be written
         self._turns = Turns(holds=lambda each: ledger.holds(*each), is_behind=ledger.is_behind)
         self._look_at = 0.0
@@ -120,6 +121,7 @@ class Requests:
         self._open, self._heard = requests, asked
         self._look_at = 0.0
         self._answered &= requests.keys()
+        self._ending &= requests.keys()
         self._turns.heard(requests.keys())
         self._catch_up()
         self._tick_soon()
@@ -182,6 +184,10 @@ class Requests:
             return
         why = f"request {request.id}: {request.reason}"
         answer, effects = self._ledger.drop_action(action_id, why, now)
+        if isinstance(answer, NotYet):
+            (self._ending.add if answer.ends else self._ending.discard)(request.id)
+        elif request.id in self._ending and not answer.is_done:  # it is not pending any more
+            answer = done("it ended as a dead letter: Engage may have had it")
         self._settle(request, assignment, answer, now, with_next=bool(effects))
         self._outbox.apply(effects, now)
 

@@ -51,14 +51,14 @@ class Asked:
         if entry.state in IN_FLIGHT:
             return NotYet("it is under way"), []
         if entry.ending is not None:
-            return NotYet("Engage may have it: it ends when Engage cannot be at work on it any more"), []
+            return NotYet("Engage may have it: it ends when Engage cannot be at work on it any more", ends=True), []
         if self._document_may_be_under_way(entry, now):
             return NotYet("Engage may be at work on its document"), []
         if entry.state in (State.WAITING, State.HOLDING) and not entry.is_taken:
             self._agenda.take_out(entry)
         if entry.doubt or entry.is_taken:
             effects = self._endings.give_up(entry, Reason.OUTCOME_UNKNOWN, f"dropped, {why}", now)
-            return NotYet("Engage may have it"), effects
+            return NotYet("Engage may have it", ends=True), effects
         entry.sends -= entry.state is State.READY and not entry.is_document
         ended = self._endings.close(entry, now, OutcomeName.DROPPED, why)
         self._agenda.left_behind(1)

@@ -28,7 +28,9 @@ WHY = ("--reason", "the customer asked")
 class Shop:
     """Relays of one configuration, and somebody at a shell."""
 
-    def __init__(self, sandbox: Sandbox, engage: Engage, directory: Path, **sections: dict[str, object]) -> None:
+    def __init__(
+        self, sandbox: Sandbox, engage: Engage | ScriptedEngage, directory: Path, **sections: dict[str, object]
+    ) -> None:
         self.sandbox = sandbox
         self._directory = directory
         self._config = written(directory, configuration(sandbox, engage.url, **sections))
@@ -92,6 +94,24 @@ def test_a_pending_action_is_hastened_or_dropped(sandboxes: SandboxFactory, tmp_
         assert [each.order_id for each in engage.accepted] == [hastened]
         assert "nothing was sent: dropped (request" in shop.calls("order", dropped).stdout
         assert shop.sums()["ends"] == {"accepted": 1, "dropped": 1}
+
+
+@pytest.mark.long
+def test_who_drops_what_engage_may_have_is_told_how_it_ended(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    order = order_id(1)
+
+    def failing(asked: Asked) -> Reply:
+        return Reply(500) if asked.method == "POST" else tagged_order(asked)
+
+    with ScriptedEngage(failing) as engage:
+        shop = Shop(sandboxes(), engage, tmp_path, connection={"timeout": "1s"})
+        publish(shop.sandbox, [(order, event(order))])
+        with shop.relay() as relay:
+            until(lambda: relay.metric("in_doubt_actions") == 1, "it is in doubt")
+            told = shop.calls("pending", "drop", "0:0", *WHY).stdout
+            assert "it ended as a dead letter: Engage may have had it" in told
+            assert relay.stop() == 0
+        assert shop.sums()["ends"] == {"dead_letter": 1}
 
 
 def test_what_cannot_be_asked_for_is_refused_before_anything_is_written(
