@@ -31,7 +31,7 @@ class Reason(StrEnum):
     UNKNOWN_CONNECTION = "unknown_connection"  # the operator: the event names a connection that is not configured
     REJECTED = "rejected"  # the sender: Engage refused the action (400, other 4xx)
     NO_CONTACT = "no_contact"  # the sender: the order had no contact within the grace time
-    FORBIDDEN = "forbidden"  # the operator: Engage, or a firewall, answered 403 to this one until the deadline
+    FORBIDDEN = "forbidden"  # the operator: Engage, or a firewall, answered 403 or 401 to this one until the deadline
     POLL_REJECTED = "poll_rejected"  # the sender: Engage refused the question for the tag, or the document
     JOB_FAILED = "job_failed"  # the sender: Engage could not process the order
     NOT_FOUND = "not_found"  # the sender: the order or job never appeared within the grace time

@@ -75,7 +75,8 @@ ADVICE: Mapping[str, str] = {
     "([EngageRelayEngageUnavailable](runbook.md#engagerelayengageunavailable) if it stays)",
     "Engage asks for fewer requests": "lower the connection's `requests_per_second` if it comes often "
     "([EngageRelayThrottled](runbook.md#engagerelaythrottled))",
-    "Engage answers 403 to one action, which waits by itself": "ask whether the key may send this action",
+    "Engage refuses one action, which waits by itself": "ask whether the key may send this action (see `status`), and "
+    "which gateway on the way may stop it",
     "parked actions cannot be read back yet": "nothing: it is tried again; see the brokers if it stays",
     "restore continues": "nothing: it is tried again; see the brokers if it stays",
     "the Schema Registry cannot be asked; partitions wait": "see the registry, its URL and login",

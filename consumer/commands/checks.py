@@ -10,8 +10,9 @@ import asyncio
 import os
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -20,7 +21,7 @@ from confluent_kafka.admin import AclOperation, AdminClient
 
 from consumer.config.files import unreadable
 from consumer.config.formats import client_of
-from consumer.config.sections.connections import Connection
+from consumer.config.sections.connections import RECOMMENDED_REQUESTS_PER_SECOND, Connection
 from consumer.config.sections.registry import Registry
 from consumer.config.settings import Settings
 from consumer.core.outcomes import (
@@ -113,9 +114,23 @@ def offline(settings: Settings) -> Iterator[Finding]:
             "steps: once one parcel of an order is delivered, the shipment of its next one is not sent; if an order may"
             " have several parcels, leave ConfirmShipment out",
         )
+    yield from _shared_keys(settings.engage.connections)
     for name, rule in settings.effective_routes.items():
         for note in notes_on(rule):
             yield Finding("note", f"route {name}: {note}")
+
+
+def _shared_keys(connections: Mapping[str, Connection]) -> Iterator[Finding]:
+    """Note the connections that use one key, which Engage counts together."""
+    of_key: defaultdict[str, list[str]] = defaultdict(list)
+    for name, connection in connections.items():
+        with suppress(OSError, ValueError):  # `unreadable` tells it
+            of_key[connection.key().current()].append(name)
+    for names in of_key.values():
+        together = sum(connections[name].requests_per_second for name in names)
+        if len(names) > 1 and together > RECOMMENDED_REQUESTS_PER_SECOND:
+            what = f"connections {', '.join(names)}: one key, to which Engage counts all requests"
+            yield Finding("note", f"{what}; requests_per_second is {together:g} together, so give each a part of it")
 
 
 def online(settings: Settings) -> Iterator[Finding]:

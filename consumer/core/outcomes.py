@@ -85,7 +85,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Unauthorized:
-    """The connection's key is refused: 401, or 403 to other requests, too. An operator's error, never the event's.
+    """The connection's key is refused: 401, or 403 to other requests, too. An operator's error, not the event's.
 
     Status 0: Engage was not asked, because the key cannot be read.
     """
@@ -95,7 +95,12 @@ class Unauthorized:
 
 @dataclass(frozen=True, slots=True)
 class Forbidden:
-    """403: the key is refused, or this one request is (a firewall's false positive). Other requests' answers tell."""
+    """403: the key is refused, or this one request is (a firewall's false positive). Other requests' answers tell.
+
+    401 where they told that it is this one request: again and again, while others were served (pacing.py rule 6).
+    """
+
+    status: int = 403
 
 
 @dataclass(frozen=True, slots=True)

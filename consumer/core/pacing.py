@@ -13,8 +13,9 @@ Rules:
     several in a row, of more than one action. After a half-open probe was answered 403, the next probe is for another
     action. Where only one is left, and all its probes were answered 403, the suspension ends: it waits by itself, and
     its deadline ends it.
- 6. A 429 or 408 may be one action's alone, too. Where an action got several, and others were served between them, the
-    next ones say nothing against the connection: it neither slows down nor stops for them.
+ 6. Any other failure may be one action's alone, too: a 429 or 408, a 401 (a gateway reads its URL otherwise), a 500 for
+    what Engage cannot cope with. Where an action failed several times, and others were served between them, its next
+    failures say nothing against the connection: it neither slows down nor stops for them.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ COOLDOWNS_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 THROTTLED_COOLDOWN_S = 1.0  # after a 429 that does not say how long
 MAX_RETRY_AFTER_S = 300.0  # a longer Retry-After is cut to this; then a half-open probe is sent
 FORBIDDEN_IN_A_ROW = 3  # of at least two actions: then it is the key that is refused
-THROTTLED_ALONE = 3  # of one action, while others are served: the next ones are its own
-MAX_THROTTLED = 1000  # actions for which that is remembered
+FAILED_ALONE = 3  # failures of one action, while others are served: the next ones are its own
+MAX_FAILED = 1000  # actions for which that is remembered
 # A refused key is tried again after these, then once a minute (a new key: at once). Engage may know a new one late.
 SUSPENDED_PROBES_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 TIMER_S = 0.002  # how late the event loop's timers are, at the most, when all is well
@@ -115,7 +116,7 @@ class Pace:
         self._forbidden: list[Hashable] = []  # the actions of the last 403s in a row, FORBIDDEN_IN_A_ROW at the most
         self._not_next: tuple[Hashable, float] = (None, -math.inf)
         self._served = 0
-        self._throttled: dict[Hashable, tuple[int, int]] = {}  # by action: how often, and `_served` at the last time
+        self._failed_of: dict[Hashable, tuple[int, int]] = {}  # by action: how often, and `_served` at the last time
         self.suspended = False
         self.requests = 0
         """How many were allowed so far."""
@@ -173,14 +174,19 @@ class Pace:
         """Whether the next request tries whether the connection works again."""
         return self._half_open
 
-    def answered(self, outcome: Outcome, now: float, about: Hashable | None = None) -> None:
-        """Learn from an answer, whichever request it was for. `about`: the action for which it was made."""
+    def answered(self, outcome: Outcome, now: float, about: Hashable | None = None) -> bool:
+        """Learn from an answer, whichever request it was for. `about`: the action for which it was made.
+
+        Returns whether it is a failure of this action alone (rule 6).
+        """
         self._probe_in_flight = False
         if not was_asked(outcome):
-            return
+            return False
         match outcome:
-            case Throttled() if self._is_throttled_alone(about):
-                return
+            case Throttled() | Unavailable() | InDoubt() if self._failed_alone(about):
+                return True
+            case Unauthorized(status) if status and self._failed_alone(about):
+                return True
             case Throttled(retry_after):
                 self._shrink(now)
                 self._cool_down(now + (THROTTLED_COOLDOWN_S if retry_after is None else retry_after))
@@ -205,11 +211,12 @@ class Pace:
                 self._failed(now, retry_after)
             case _:
                 self._served += 1
-                self._throttled.pop(about, None)
+                self._failed_of.pop(about, None)
                 self._failures = self._cooldowns = 0
                 self._forbidden = []
                 self._half_open = False
                 self._resume()
+        return False
 
     def cooling_down(self, now: float) -> bool:
         """Whether nothing leaves for a while: after failures in a row, a 429, or for a key that is refused."""
@@ -219,16 +226,16 @@ class Pace:
         """Try again at once: the connection's key is another one now."""
         self._suspended_probe_at, self._suspended_probes = -math.inf, 0
 
-    def _is_throttled_alone(self, about: Hashable | None) -> bool:
-        """Note a 429 or 408. Returns whether it is this action's own (rule 6)."""
+    def _failed_alone(self, about: Hashable | None) -> bool:
+        """Note a failure. Returns whether it is this action's own (rule 6)."""
         if about is None:
             return False
-        times, served = self._throttled.pop(about, (0, self._served - 1))
-        if len(self._throttled) >= MAX_THROTTLED:
-            del self._throttled[next(iter(self._throttled))]
+        times, served = self._failed_of.pop(about, (0, self._served - 1))
+        if len(self._failed_of) >= MAX_FAILED:
+            del self._failed_of[next(iter(self._failed_of))]
         times += self._served > served
-        self._throttled[about] = times, self._served
-        return times > THROTTLED_ALONE
+        self._failed_of[about] = times, self._served
+        return times > FAILED_ALONE
 
     def _suspend(self, now: float) -> None:
         self.suspended = self._half_open = True

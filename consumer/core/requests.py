@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from consumer.core.places import place_of
@@ -58,9 +58,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class NotYet:
-    """A request stays open. `why`: what it waits for."""
+    """A request stays open. `why`: what it waits for. `ends`: its action ends by itself, as a dead letter in doubt."""
 
     why: str
+    ends: bool = field(default=False, compare=False)
 
 
 def done(detail: str) -> Answer:

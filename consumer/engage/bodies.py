@@ -40,6 +40,11 @@ def scalar(body: JsonObject, name: str) -> str | None:
     return None
 
 
+def has_error(body: object) -> bool:
+    """Tell whether an answer is an object that speaks of an error: `error` or `errors`, in whatever case, not empty."""
+    return isinstance(body, dict) and any(field_of(body, name) for name in ("error", "errors"))
+
+
 def exactly(body: JsonObject, name: str, raw: bytes) -> JsonObject:
     """Return the body, read once more where a field is a number that a double would write otherwise."""
     if not isinstance(field_of(body, name), float):

@@ -45,6 +45,7 @@ class Connection(asyncio.Protocol):
         self.on_sooner_deadline: Callable[[float], None] | None = None
         """Told of a deadline that comes before the one that the request had."""
         self.fresh = True
+        self.made_at = time.monotonic()
         self.idle_since = 0.0
         self.deadline = 0.0
         self.quiet_until = 0.0

@@ -22,6 +22,8 @@ Rules:
     asks the name server where Engage is now.
  9. A connection is kept as long as the server keeps it (`idling.py`). A GET on one that is older than is known to be
     safe finds out; where the server had closed it, the GET is sent once more, on a new connection.
+10. After `MAX_AGE_S` an answer ends its connection: the name may belong to another server by now, while the former one
+    still answers, such as 404 to everything.
 
 Time-outs, from `timeout_s` = T: connecting (DNS, TCP, TLS) T/2, a silence T, the whole request 2 T
 (T/2 to connect + T until the first byte + T/2 for what follows); the last one ends a slow drip. A request with an
@@ -66,6 +68,9 @@ REST_S = 0.002
 # 421 (RFC 9110, 15.5.20) asks for another connection; the others are a gateway's whose servers are gone, and may have
 # moved. Kept alive, it would answer so for as long as requests come.
 ELSEWHERE = frozenset({421, 502, 503, 504})
+# Less than `polling.not_found_grace` (10 min), of which a server that was left behind may take this much. One handshake
+# in that time costs nothing.
+MAX_AGE_S = 300.0
 # A goodbye (TLS) is waited for so long when the engine closes.
 CLOSE_S = 1.0
 
@@ -244,7 +249,7 @@ class HttpEngine:
             self._watch(connection)
             outcome = await answer
             keep = isinstance(outcome, Response) and connection.reusable and not self._closed
-            keep = keep and outcome.status not in ELSEWHERE
+            keep = keep and outcome.status not in ELSEWHERE and time.monotonic() - connection.made_at < MAX_AGE_S
             return outcome
         finally:  # also for a cancelled task
             self._in_flight.discard(connection)

@@ -3,6 +3,8 @@
 Rules:
  1. An action is in doubt unless it is certain that Engage did not process it (`of_action`).
  2. A 4xx, and a 202 to an action, mean what their status line says, even where the body is lost.
+ 3. Another 2xx whose JSON has an `error` is no acceptance and no news of an order: somebody on the way, or Engage
+    itself, could not do what was asked, and did not say so by a status.
 
 Sources: Voyado's public API documentation ("Docs"), RFC 9110 for what HTTP itself says of a status.
 """
@@ -40,7 +42,7 @@ from consumer.core.outcomes import (
 )
 from consumer.core.pacing import MAX_RETRY_AFTER_S
 from consumer.engage.answers import says_enough
-from consumer.engage.bodies import JsonObject, decoded, errors_in, exactly, field_of, json_object, scalar
+from consumer.engage.bodies import JsonObject, decoded, errors_in, exactly, field_of, has_error, json_object, scalar
 from consumer.engage.http import Failure, Response
 from consumer.engage.jobs import is_completed, is_failed, status_of, word_of
 from consumer.events.decoding import kind
@@ -95,6 +97,8 @@ class Meanings:
             job = json_object(answer.body)
             if job is None and answer.status != 202:
                 return Unavailable("answer was not a JSON object", answered=True, may_be_processed=True)
+            if answer.status != 202 and has_error(job):
+                return Unavailable(_with_error(answer), answered=True, may_be_processed=True)
             return _job_failure(job or {}, answer) or DocumentTaken(scalar(job or {}, "jobId"))
         # A gateway answers 5xx although it forwarded the request.
         return self._refusal(answer) or replace(self._unavailable(answer), may_be_processed=answer.status >= 500)
@@ -118,11 +122,12 @@ class Meanings:
     def of_action(self, answer: Response | Failure | Unauthorized) -> ActionOutcome:
         """Decide what became of an action.
 
-        Accepted: 202 (Docs), by its status line alone; another 2xx where its body is JSON.
+        Accepted: 202 (Docs), by its status line alone; another 2xx where its body is JSON without an error.
         Not processed for certain: nothing was sent; 408 and 429 (RFC 9110 15.5.9, RFC 6585 4: refused before the
         work); 421 (15.5.20: not this server's to answer); 425 (RFC 8470 5.2: it came too early); 301, 307, 308 (15.4.2,
         15.4.8, 15.4.9: the same request is to be sent elsewhere, which we don't).
-        In doubt: a 2xx without JSON (a gateway's page: whether Engage had the request, it does not say); 503 (in RFC
+        In doubt: a 2xx without JSON (a gateway's page: whether Engage had the request, it does not say), or whose JSON
+        has an error (nor does that); 503 (in RFC
         9110 "unable to handle the request", but gateways answer it after they forwarded one: Azure Front Door where
         its backend takes too long, Fastly "backend read error", Envoy "upstream reset before response started"); 500,
         502, 504 and every other 5xx (Docs: repeating a POST without knowing "can be very dangerous");
@@ -141,8 +146,8 @@ class Meanings:
         match answer.status:
             case 202:
                 return Accepted()
-            case status if 200 <= status < 300 and decoded(answer.body) is not None:
-                return AcceptedUndocumented()
+            case status if 200 <= status < 300 and (said := decoded(answer.body)) is not None:
+                return InDoubt(_with_error(answer)) if has_error(said) else AcceptedUndocumented()
             case 404:
                 return StaleTag()  # Docs: order not found, or versionTag did not match
             case 422:
@@ -204,6 +209,10 @@ def is_withdrawn(answer: Response | Failure | Unauthorized) -> bool:
     return isinstance(answer, Failure) and answer.kind == "withdrawn"
 
 
+def _with_error(answer: Response) -> str:
+    return f"Engage answered {answer.status} with an error"
+
+
 def _failed(failure: Failure) -> Unavailable:
     return Unavailable(failure.why, answered=failure.kind in ("garbage", "oversized", "encoded"))
 
@@ -218,6 +227,8 @@ def _read_poll(answer: Response, *, is_job: bool, newer_than: datetime | None) -
     if is_job and (failure := _job_failure(body, answer)) is not None:
         return failure
     tag = scalar(exactly(body, "versionTag", answer.body), "versionTag")
+    if tag is None and has_error(body) and not (is_job and status_of(body)):  # a job may have completed with errors
+        return Unavailable(_with_error(answer), answered=True)
     if tag is None and is_job:
         status = status_of(body)
         return NotReady(None if is_completed(status) else word_of(status))

@@ -62,15 +62,18 @@ class Connection:
     halt: Halt | None = None
     words: set[str] = field(default_factory=set)
 
-    def answered(self, outcome: _Outcome, now: float, about: ActionId) -> _Outcome | Unauthorized:
+    def answered(self, outcome: _Outcome, now: float, about: ActionId) -> _Outcome | Unauthorized | Forbidden:
         """Learn from the answer to a request. Returns what it means for its action.
 
         While other requests get a 403, too, it concerns the key, as a 401 does, and says nothing against this action.
+        A 401 that is this action's alone says nothing of the key.
         """
-        self.pace.answered(outcome, now, about)
-        meant: _Outcome | Unauthorized = outcome
+        is_its_own = self.pace.answered(outcome, now, about)
+        meant: _Outcome | Unauthorized | Forbidden = outcome
         if isinstance(outcome, Forbidden) and self.pace.suspended:
             meant = Unauthorized(403)
+        elif isinstance(outcome, Unauthorized) and is_its_own:
+            meant = Forbidden(outcome.status)
         self.halt = self._halt(meant, now)
         if isinstance(meant, Unauthorized):
             self.refused_key = self._key()

@@ -323,7 +323,7 @@ class Dispatch:
 
     def _answered(
         self, connection: Connection, outcome: _Outcome, now: float, about: ActionId
-    ) -> _Outcome | Unauthorized:
+    ) -> _Outcome | Unauthorized | Forbidden:
         """Tell the connection what an answer says about it. Returns what the answer means for its action."""
         connection.in_flight -= 1
         self._to_look_at[connection.name] = None
@@ -334,7 +334,9 @@ class Dispatch:
         elif isinstance(outcome, Throttled):
             self._log.throttled("Engage asks for fewer requests", connection=connection.name)
         elif isinstance(meant, Forbidden):
-            self._log.throttled("Engage answers 403 to one action, which waits by itself", connection=connection.name)
+            self._log.throttled(
+                "Engage refuses one action, which waits by itself", connection=connection.name, status=meant.status
+            )
         if connection.pace.suspended and not was_suspended:
             said = "its key cannot be read" if outcome == Unauthorized(0) else "Engage refuses its key"
             self._log.error(

@@ -6,8 +6,8 @@ Rules:
     had answered. What it has answered itself it does not do again before it has heard of that, too.
  3. An action that is sent again is held once its record is committed, as one that was read back is. Nothing is to be
     undone where it is not.
- 4. Events come first. One request is looked at at a time, and an action is sent again only while few that were asked
-    for are pending (MAX_PENDING), nothing of its partition is parked, and its connection is not behind.
+ 4. Events come first. One request is read at a time, and an action is sent again only while few of its connection that
+    were asked for are on their way (turns.py), nothing of its partition is parked, and its connection is not behind.
  5. Where the answers cannot be written, nothing is carried out, and that is said. Where the topic has such an answer
     all the same (an earlier transaction's commit request arrived late, and committed it), what it says is done.
 """
@@ -43,8 +43,8 @@ from consumer.relay.partitions import Partitions
 from consumer.relay.refused import RefusedDeadLetters
 from consumer.relay.schemas import Schemas
 from consumer.relay.tasks import Tasks
+from consumer.relay.turns import Turns
 
-MAX_PENDING = 20  # actions that are sent again at a time: a connection's ordinary slots
 LOOK_INTERVAL_S = 0.1  # while nothing happens to them: looking at a thousand takes a millisecond
 RETRY_S = 2.0  # of what has no room, or waits for something
 RETRY_FAILED_S = 5.0  # of what could not be read
@@ -100,9 +100,9 @@ class Requests:
         self._asked: dict[Assignment, int] = {}  # rule 2
         self._under_way: dict[str, PutAnswer | None] = {}
         self._answered: set[str] = set()  # and not heard of yet
+        self._ending: set[str] = set()  # to drop what may have been processed, which ends by itself
         self._puts: dict[str, list[Put]] = {}  # what goes with an answer that is not known to be written
-        self._not_before: dict[str, float] = {}
-        self._pending: set[ActionId] = set()  # what was asked for (rule 4)
+        self._turns = Turns(holds=lambda each: ledger.holds(*each), is_behind=ledger.is_behind)
         self._look_at = 0.0
         self._refused_until = 0.0
         self._refusals = 0  # in a row
@@ -118,10 +118,11 @@ class Requests:
 
     def heard(self, requests: Mapping[str, Request], asked: int) -> None:
         """Take which requests are open."""
-        self._open, self._heard = dict(sorted(requests.items())), asked  # by their ids: the oldest first
+        self._open, self._heard = requests, asked
         self._look_at = 0.0
         self._answered &= requests.keys()
-        self._not_before = {each: at for each, at in self._not_before.items() if each in requests}
+        self._ending &= requests.keys()
+        self._turns.heard(requests.keys())
         self._catch_up()
         self._tick_soon()
 
@@ -149,21 +150,22 @@ class Requests:
         self._look_at = now + LOOK_INTERVAL_S
         ours = {each[:2]: each for each in self._partitions.ours if self._ledger.serves(each)}
         self._asked = {each: number for each, number in self._asked.items() if each in ours.values()}
-        for request_id, request in self._open.items():
+        for request in self._turns.in_turn(self._open, now):
             assignment = ours.get((request.topic, request.partition))
-            if assignment is None or request_id in self._under_way or request_id in self._answered:
+            if assignment is None or request.id in self._under_way or request.id in self._answered:
                 continue
-            if not self._is_current(assignment) or self._not_before.get(request_id, 0.0) > now:
+            if not self._is_current(assignment):
                 continue
             if request.what == "send_again":
                 is_present = request.incarnation == self._incarnations.get(request.topic, 0)
                 is_read = request.dead_letter is not None or self._outbox.has_read(assignment, request.offset)
                 is_unread = is_present and not is_read
-                if is_unread or not self._has_room(assignment):
+                is_parked = self._ledger.parking.count_of(assignment) > 0
+                if is_unread or is_parked or not self._turns.may_have_room(request.id, now):
                     self._wait(request, RETRY_S, now)
                     continue
                 self._is_reading = True
-                self._under_way[request_id] = None
+                self._under_way[request.id] = None
                 self._tasks.start(self._send_again(request, assignment))
                 return
             self._act(request, assignment, now)
@@ -174,11 +176,6 @@ class Requests:
             self._asked[assignment] = self._control.ask()
         return self._heard >= self._asked[assignment]
 
-    def _has_room(self, assignment: Assignment) -> bool:
-        self._pending = {each for each in self._pending if self._ledger.holds(*each)}
-        waiting = sum(answer is not None for answer in self._under_way.values())
-        return len(self._pending) + waiting < MAX_PENDING and not self._ledger.parking.count_of(assignment)
-
     def _act(self, request: Request, assignment: Assignment, now: float) -> None:
         """Let an action's next step be due now, or end it."""
         action_id = ActionId(assignment, request.place)
@@ -187,6 +184,10 @@ class Requests:
             return
         why = f"request {request.id}: {request.reason}"
         answer, effects = self._ledger.drop_action(action_id, why, now)
+        if isinstance(answer, NotYet):
+            (self._ending.add if answer.ends else self._ending.discard)(request.id)
+        elif request.id in self._ending and not answer.is_done:  # it is not pending any more
+            answer = done("it ended as a dead letter: Engage may have had it")
         self._settle(request, assignment, answer, now, with_next=bool(effects))
         self._outbox.apply(effects, now)
 
@@ -194,11 +195,11 @@ class Requests:
         found: list[_New] | Answer | NotYet
         try:
             found = await self._actions_of(request)
-            if not isinstance(found, Answer) and isinstance(found := self._if_free(assignment, found), list):
+            if not isinstance(found, Answer) and isinstance(found := self._if_free(request, assignment, found), list):
                 await self._all_before_is_safe(assignment)
                 # Meanwhile another request may have redriven the same dead letter, or had the same action sent.
                 event = None if request.dead_letter is None else await self._event_of(request)
-                found = event if isinstance(event, Answer) else self._if_free(assignment, found)
+                found = event if isinstance(event, Answer) else self._if_free(request, assignment, found)
         except (RestoreError, RegistryError, UnknownSchemaError) as error:
             self._log.throttled("a request cannot be carried out yet", id=request.id, why=str(error))
             self._wait(request, RETRY_FAILED_S, self._clock())
@@ -227,8 +228,10 @@ class Requests:
             for each in decision
         ]
 
-    def _if_free(self, assignment: Assignment, actions: list[_New]) -> list[_New] | Answer | NotYet:
+    def _if_free(self, request: Request, assignment: Assignment, actions: list[_New]) -> list[_New] | Answer | NotYet:
         """Return the actions if all of them may begin."""
+        now = self._clock()
+        has_room = self._turns.has_room(request.id, [new for _, new in actions], now)
         for place, new in actions:
             if self._ledger.holds(assignment, place):
                 return refused("it is still pending: `engage-relay pending retry-now` hastens it")
@@ -236,7 +239,7 @@ class Requests:
                 return refused("its dead letter is not written yet: the dead-letter topic refuses it")
             if self._is_under_way(assignment, place):
                 return NotYet("another request for it is being carried out")
-            if not self._ledger.has_room_for(assignment, place, new, self._clock()):
+            if not has_room or not self._ledger.has_room_for(assignment, place, new, now):
                 return NotYet("its connection has no room beside what came with events")
         return actions
 
@@ -301,6 +304,8 @@ class Requests:
         records = (put_of(self._ledger.record_of(assignment, place, new, now)) for place, new in found)
         puts = [replace(each, requested=True, with_next=True) for each in records]
         puts[-1] = replace(puts[-1], with_next=False)
+        for place, new in found:
+            self._turns.begin(ActionId(assignment, place), new.connection, now)
         self._puts[request.id] = puts
         for put in puts:
             self._outbox.add(put)
@@ -321,6 +326,7 @@ class Requests:
         if isinstance(answer, NotYet):
             self._wait(request, RETRY_S, now)
             return
+        self._turns.answered(request.id)
         redriven = request.dead_letter if answer.is_done else None
         write = PutAnswer(
             assignment=assignment,
@@ -336,7 +342,7 @@ class Requests:
             self._log.warning("a request was refused", id=request.id, by=request.asked_by, why=answer.detail)
 
     def _wait(self, request: Request, seconds: float, now: float) -> None:
-        self._not_before[request.id] = now + seconds
+        self._turns.wait(request.id, now + seconds)
         asyncio.get_running_loop().call_later(seconds, self._tick_soon)
 
     # -- what the journal reports -------------------------------------------------------------------------------
@@ -378,7 +384,7 @@ class Requests:
         assert isinstance(live, LiveAction)  # noqa: S101 - we wrote it ourselves a moment ago
         if not self._ledger.serves(put.assignment):
             return  # its next owner finds it
-        self._pending.add(ActionId(put.assignment, live.offset))
+        self._turns.saved(ActionId(put.assignment, live.offset))
         if self._repeats is not None and live.action.fact is not None:
             self._repeats.opened(put.assignment, live.action.fact)
         self._outbox.apply(self._ledger.take_back(put.assignment, [live], now), now)

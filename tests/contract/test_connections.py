@@ -119,6 +119,27 @@ async def test_the_next_address_is_tried_where_the_first_refuses(monkeypatch: py
             await engine.aclose()
 
 
+async def test_a_name_that_moved_is_followed_though_its_former_server_still_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without it, polls on a connection that is always busy ask the former one for as long as it answers: 404, say."""
+    async with serving(answering(answer(404), answer(404))) as former, serving(answering(OK)) as present:
+        ports = [former.port]
+
+        async def addresses(host: str, number: int) -> list[object]:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", ports[-1]))]
+
+        monkeypatch.setattr(connecting, "addresses", addresses)
+        engine = engine_for("http://engage.example")
+        assert await get(engine) == Response(404, b"")
+        ports.append(present.port)
+        monkeypatch.setattr(http, "MAX_AGE_S", 0.0)
+        assert await get(engine) == Response(404, b""), "on the connection that is open"
+        assert await get(engine) == FINE
+        await engine.aclose()
+        assert former.connections == 1
+
+
 async def test_ipv6_is_spoken() -> None:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         came.append(await reader.readuntil(b"\r\n\r\n"))

@@ -77,7 +77,7 @@ def an_answer_that_the_journal_dropped_is_taken_for_written(patch: Patch) -> Non
 
 @mutation
 def what_is_pending_is_sent_again(patch: Patch) -> None:
-    patch.setattr(Requests, "_if_free", lambda self, assignment, actions: actions)
+    patch.setattr(Requests, "_if_free", lambda self, request, assignment, actions: actions)
 
 
 @mutation
@@ -105,7 +105,7 @@ def a_redrive_leaves_no_mark(patch: Patch) -> None:
 @mutation
 def what_waits_for_room_is_forgotten(patch: Patch) -> None:
     def wait(self: Requests, request: Request, seconds: float, now: float) -> None:
-        self._not_before[request.id] = now + 1e9
+        self._turns.wait(request.id, now + 1e9)
 
     patch.setattr(Requests, "_wait", wait)
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 WAIT_S = 30.0
 NOBODY = (
-    f"nobody answered for {WAIT_S:g} s: no relay of this version runs, it may not write to the control topic, or it "
-    "has more urgent things to do (`engage-relay status`); what was asked for stays so"
+    f"nobody answered for {WAIT_S:g} s: no relay of this version runs, it may not write to the control topic, it waits "
+    "until Engage cannot be at work on the action any more, or it has more urgent things to do "
+    "(`engage-relay status`); what was asked for stays so"
 )
 
 Why = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for everybody who looks at it.")]

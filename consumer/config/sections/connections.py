@@ -58,6 +58,9 @@ def _legal_header_value(value: str) -> str:
 HeaderValue = Annotated[str, AfterValidator(_legal_header_value)]
 
 
+RECOMMENDED_REQUESTS_PER_SECOND = 50.0  # with one key, by Engage's documentation
+
+
 def _only_for(written: object) -> tuple[str, ...] | str:
     """Read the orders that a connection serves: their ids, or an expression. Raises ValueError."""
     if isinstance(written, str) and not written.startswith('["'):
@@ -97,7 +100,7 @@ class Connection(Section):
             " answers 429 above 200.",
         ),
         BeforeValidator(number),
-    ] = 50.0
+    ] = RECOMMENDED_REQUESTS_PER_SECOND
     user_agent: HeaderValue | None = Field(
         None,
         description="Your system and its version, which Engage asks for, such as AcmePOS/1.5. The relay adds its own.",

@@ -302,8 +302,8 @@ def _failure(outcome: Unauthorized | Forbidden | Throttled | Unavailable, elsewh
     match outcome:
         case Unauthorized():
             return _Failure(None, None, is_suspended=True)
-        case Forbidden():
-            return _Failure(None, "Engage answered 403", Reason.FORBIDDEN)
+        case Forbidden(status):
+            return _Failure(None, f"Engage answered {status}", Reason.FORBIDDEN)
         case Throttled(retry_after_s, answered):
             return _Failure(retry_after_s, "Engage asked to come back later" if answered or elsewhere else None)
         case Unavailable(why, retry_after_s, answered, may_be_processed):

@@ -29,7 +29,7 @@ class Asked:
         if entry.state is State.PAUSED:
             return refused("a pause holds it; `engage-relay pauses` lists them")
         if entry.state not in (State.WAITING, State.HOLDING):
-            return done("it is due already")
+            return done("it is due already, and leaves when its connection may be asked (`engage-relay status`)")
         if self._shadow and not entry.shadow:
             return refused("a shadow run sends nothing")
         is_unsettled = entry.partition.unsettled_until(entry, now) > now
@@ -51,14 +51,14 @@ class Asked:
         if entry.state in IN_FLIGHT:
             return NotYet("it is under way"), []
         if entry.ending is not None:
-            return NotYet("Engage may have it: it ends when Engage cannot be at work on it any more"), []
+            return NotYet("Engage may have it: it ends when Engage cannot be at work on it any more", ends=True), []
         if self._document_may_be_under_way(entry, now):
             return NotYet("Engage may be at work on its document"), []
         if entry.state in (State.WAITING, State.HOLDING) and not entry.is_taken:
             self._agenda.take_out(entry)
         if entry.doubt or entry.is_taken:
             effects = self._endings.give_up(entry, Reason.OUTCOME_UNKNOWN, f"dropped, {why}", now)
-            return NotYet("Engage may have it"), effects
+            return NotYet("Engage may have it", ends=True), effects
         entry.sends -= entry.state is State.READY and not entry.is_document
         ended = self._endings.close(entry, now, OutcomeName.DROPPED, why)
         self._agenda.left_behind(1)

@@ -463,7 +463,11 @@ class Ledger:
             return False
         if parking.count_of(assignment) or parking.must_park(assignment, connection, cost_of(action.payload)):
             return False
-        return not self._leaving.is_behind(connection, now)
+        return not self.is_behind(connection, now)
+
+    def is_behind(self, connection: str, now: float) -> bool:
+        """Whether a connection does not get to what is due: then it has no room for what a person asks for."""
+        return self._leaving.is_behind(connection, now)
 
     def record_of(self, assignment: Assignment, place: int, action: NewAction, now: float) -> Save:
         """Return the record with which an action begins that a person asks for. It is held once that is committed."""

@@ -250,6 +250,35 @@ def test_one_action_that_is_forbidden_stops_no_other_and_ends_at_the_deadline(
         figures(refused=1, sent_times=dead_letter.why.sends, accepted_beside_it=len(orders), connection_suspended=0)
 
 
+def test_one_action_that_is_answered_401_for_ever_stops_no_other_and_ends_at_the_deadline(
+    sandboxes: SandboxFactory, figures: Figures
+) -> None:
+    sandbox = sandboxes()
+    poison, orders = order_id("poison"), [order_id(number) for number in range(20)]
+    replies = Answers(actions=(Reply(202),))
+
+    def gateway(asked: Asked) -> Reply:
+        return Reply(401) if asked.path == f"/api/v3/orders/{poison}/action" else replies(asked)
+
+    def accepted(engage: ScriptedEngage, order: str) -> Callable[[], bool]:
+        return lambda: any(each.path == f"/api/v3/orders/{order}/action" for each in engage.actions())
+
+    hasty = replace(QUICK, deadline_s=1.0)
+    with ScriptedEngage(gateway) as engage, Books(sandbox) as books:
+        with RelayThread(sandbox, engage.url, policy=hasty) as relay:
+            publish(sandbox, [(poison, event(poison))])
+            until(engage.actions, "it is refused for the first time")
+            for order in orders:
+                publish(sandbox, [(order, event(order))])
+                until(accepted(engage, order), "another one is accepted")
+            books.wait_until_settled()
+            assert relay.metric("connection_suspended", connection="default") == 0
+        (dead_letter,) = books.dead_letters
+        assert dead_letter.reason is Reason.FORBIDDEN
+        assert dead_letter.why.detail.endswith("Engage answered 401")
+        figures(sent_times=dead_letter.why.sends, accepted_beside_it=len(orders), connection_suspended=0)
+
+
 @pytest.mark.parametrize(("status", "retry_after"), [(429, "0"), (429, "1"), (408, "0")])
 def test_one_action_that_is_told_to_come_back_soon_for_ever_stops_no_other(
     sandboxes: SandboxFactory, figures: Figures, status: int, retry_after: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,7 +15,8 @@ from consumer.commands.cli import app
 from consumer.core.requests import Request
 from consumer.kafka.control.control import Record, read_controls, write_controls
 from consumer.kafka.control.records import request_key, request_value
-from tests.support.engage import Engage
+from consumer.relay.turns import MAX_PENDING
+from tests.support.engage import API_KEY, Asked, Engage, Reply, ScriptedEngage, tagged_order
 from tests.support.events import event, order_id, publish
 from tests.support.relay_process import RelayProcess, configuration, written
 from tests.support.sandbox import Sandbox, SandboxFactory, control_topic
@@ -26,7 +28,9 @@ WHY = ("--reason", "the customer asked")
 class Shop:
     """Relays of one configuration, and somebody at a shell."""
 
-    def __init__(self, sandbox: Sandbox, engage: Engage, directory: Path, **sections: dict[str, object]) -> None:
+    def __init__(
+        self, sandbox: Sandbox, engage: Engage | ScriptedEngage, directory: Path, **sections: dict[str, object]
+    ) -> None:
         self.sandbox = sandbox
         self._directory = directory
         self._config = written(directory, configuration(sandbox, engage.url, **sections))
@@ -92,6 +96,24 @@ def test_a_pending_action_is_hastened_or_dropped(sandboxes: SandboxFactory, tmp_
         assert shop.sums()["ends"] == {"accepted": 1, "dropped": 1}
 
 
+@pytest.mark.long
+def test_who_drops_what_engage_may_have_is_told_how_it_ended(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    order = order_id(1)
+
+    def failing(asked: Asked) -> Reply:
+        return Reply(500) if asked.method == "POST" else tagged_order(asked)
+
+    with ScriptedEngage(failing) as engage:
+        shop = Shop(sandboxes(), engage, tmp_path, connection={"timeout": "1s"})
+        publish(shop.sandbox, [(order, event(order))])
+        with shop.relay() as relay:
+            until(lambda: relay.metric("in_doubt_actions") == 1, "it is in doubt")
+            told = shop.calls("pending", "drop", "0:0", *WHY).stdout
+            assert "it ended as a dead letter: Engage may have had it" in told
+            assert relay.stop() == 0
+        assert shop.sums()["ends"] == {"dead_letter": 1}
+
+
 def test_what_cannot_be_asked_for_is_refused_before_anything_is_written(
     sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
@@ -122,6 +144,47 @@ def test_what_cannot_be_asked_for_is_refused_before_anything_is_written(
         assert shop.sandbox.read(control_topic(shop.sandbox.properties["group.id"])) == []
 
 
+def resend_of(sandbox: Sandbox, offset: int, partition: int = 0) -> Request:
+    return Request(
+        id=f"{partition}-{offset:04}",
+        what="send_again",
+        topic=sandbox.topics.source,
+        partition=partition,
+        offset=offset,
+        reason="a test",
+        asked_by="resend",
+        asked=time.time(),
+    )
+
+
+@pytest.mark.long
+def test_orders_that_are_never_ready_keep_no_other_request_waiting(sandboxes: SandboxFactory, tmp_path: Path) -> None:
+    never_ready, other = [order_id(number) for number in range(MAX_PENDING + 3)], order_id(99)
+    closed = threading.Event()
+
+    def until_closed(asked: Asked) -> Reply:
+        return Reply(200, {"orderId": "any"}) if closed.is_set() and asked.method == "GET" else tagged_order(asked)
+
+    sandbox = sandboxes()
+    with ScriptedEngage(until_closed) as theirs, ScriptedEngage(tagged_order) as ours:
+        shop = {"api_key": API_KEY, "requests_per_second": 400}
+        connections = {"theirs": {"base_url": theirs.url, **shop}, "ours": {"base_url": ours.url, **shop}}
+        config = written(tmp_path, configuration(sandbox, ours.url, engage={"connections": connections}))
+        events = [(each, event(each, engage={"connection": "theirs"})) for each in never_ready]
+        publish(sandbox, [*events, (other, event(other, engage={"connection": "ours"}))])
+        topic, properties = control_topic(sandbox.properties["group.id"]), sandbox.properties
+        with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
+            until(lambda: len(theirs.actions() + ours.actions()) == len(never_ready) + 1, "all are accepted")
+            until(lambda: relay.metric("pending_actions") == 0, "nothing is pending")
+            closed.set()
+            requests = [resend_of(sandbox, offset) for offset in range(len(never_ready) + 1)]
+            write_controls(properties, topic, [Record(request_key(each), request_value(each)) for each in requests])
+            until(lambda: len(ours.actions()) == 2, "the other one is accepted again")
+            until(lambda: not read_controls(properties, topic).requests, "all requests are answered")
+            until(lambda: relay.metric("pending_actions") == len(never_ready), "theirs are pending")
+            assert relay.stop() == 0
+
+
 def held(sandbox: Sandbox, what: bytes) -> int:
     """Count the records of the delay topic that begin with this."""
     return sum(
@@ -144,16 +207,7 @@ def test_two_relays_of_which_one_is_killed_carry_each_request_out_once(
             until(lambda: len(engage.accepted) == len(orders), "all are accepted")
             until(lambda: first.partitions == second.partitions == 1, "each owns a partition")
             requests = [
-                Request(
-                    id=f"{partition}-{record.offset():04}",
-                    what="send_again",
-                    topic=sandbox.topics.source,
-                    partition=partition,
-                    offset=record.offset() or 0,
-                    reason="a test",
-                    asked_by="resend",
-                    asked=time.time(),
-                )
+                resend_of(sandbox, record.offset() or 0, partition)
                 for partition in range(2)
                 for record in sandbox.read(sandbox.topics.source, partition)
             ]

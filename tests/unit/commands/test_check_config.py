@@ -133,6 +133,28 @@ def test_run_ends_where_a_file_cannot_be_read_before_it_asks_anybody(variable: s
     assert "cannot read /run/secrets/none: No such file or directory" in done.stderr
 
 
+def test_check_config_notes_connections_that_use_one_key_with_a_whole_rate_limit_each(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    shops = ("se", KEY, 50), ("fi", KEY, 30), ("no", "another-key", 50)
+    file.write_text(
+        "engage: {connections: {"
+        + ", ".join(
+            f"{name}: {{base_url: https://acme.voyado.com, api_key: {key}, requests_per_second: {rate}}}"
+            for name, key, rate in shops
+        )
+        + "}}\n"
+    )
+    without = {"ENGAGE_BASE_URL": "", "ENGAGE_API_KEY": ""}
+    result = called("check-config", "--config", str(file), **without)
+    (note,) = [line for line in result.stdout.splitlines() if line.startswith("note")]
+    assert note == (
+        "note    connections se, fi: one key, to which Engage counts all requests; "
+        "requests_per_second is 80 together, so give each a part of it"
+    )
+    file.write_text(file.read_text().replace("requests_per_second: 50", "requests_per_second: 20"))
+    assert "one key" not in called("check-config", "--config", str(file), **without).stdout
+
+
 def test_check_config_notes_an_action_that_engages_documentation_does_not_list(tmp_path: Path) -> None:
     file = tmp_path / "relay.yaml"
     file.write_text("routes: {refunded: {when: \"type == 'refund'\", action: Återbetalning}}\n")

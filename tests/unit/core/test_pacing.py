@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
 import pytest
@@ -24,11 +26,11 @@ from consumer.core.outcomes import (
 )
 from consumer.core.pacing import (
     COOLDOWNS_S,
+    FAILED_ALONE,
     FAILURES_IN_A_ROW,
+    MAX_FAILED,
     MAX_RETRY_AFTER_S,
-    MAX_THROTTLED,
     SUSPENDED_PROBES_S,
-    THROTTLED_ALONE,
     Pace,
     PollSchedule,
 )
@@ -436,12 +438,57 @@ def test_the_probe_after_failures_is_not_the_forbidden_one_again() -> None:
     assert pace.not_as_probe(T0 + 2) == "poison"
 
 
-# -- 429 to one action ----------------------------------------------------------------------------------------------
+# -- one action that fails ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failure", [Throttled(5.0), Unauthorized(401), Unavailable("a 500"), InDoubt("a 500")])
+def test_what_one_action_fails_with_again_and_again_while_others_are_served_says_nothing_of_the_connection(
+    failure: Throttled | Unauthorized | Unavailable | InDoubt,
+) -> None:
+    pace, now = pace_of(50), T0
+    for _ in range(FAILED_ALONE):
+        assert not pace.answered(failure, now, "poison")
+        now += 60
+        pace.answered(NotReady(), now, "another")
+    for _ in range(FAILURES_IN_A_ROW):
+        assert pace.answered(failure, now, "poison")
+    assert pace.next_at(now) <= now
+    assert not pace.suspended
+
+
+def test_a_key_that_cannot_be_read_is_nobodys_own_failure() -> None:
+    pace = pace_of(50)
+    for _ in range(2 * FAILED_ALONE):
+        pace.answered(Unauthorized(0), T0, "any")
+        assert pace.suspended
+        pace.answered(NotReady(), T0, "another")
+
+
+def test_orders_that_are_answered_500_for_ever_stop_no_other_for_long() -> None:
+    """Before, each of them was a half-open probe that failed, 30 s apart: another order waited for all of them."""
+    pace, schedule = pace_of(50), PollSchedule()
+    poisons, asked = 40, Counter[int]()
+    late_s: list[float] = []
+    waiting = [(T0 + 30 + 3 * n, n) for n in range(poisons)] + [(T0 + 60 * n, poisons) for n in range(120)]
+    heapify(waiting)
+    now = T0
+    while waiting:
+        due, about = heappop(waiting)
+        now = max(now, due, pace.next_at(now))
+        pace.sent(now)
+        if about == poisons:
+            pace.answered(NotReady(), now, about)
+            late_s.append(now - due)
+        elif now < T0 + 7200:
+            asked[about] += 1
+            pace.answered(Unavailable("Engage answered 500", answered=True), now, about)
+            heappush(waiting, (now + schedule.backoff(asked[about], 0.5), about))
+    assert max(late_s[60:]) < 1, "after an hour it is known whose failures these are"
 
 
 def test_one_action_that_is_throttled_again_and_again_stops_the_others_a_few_times_only() -> None:
     pace, now = pace_of(50), T0
-    for _ in range(THROTTLED_ALONE):
+    for _ in range(FAILED_ALONE):
         pace.answered(Throttled(5.0), now, "poison")
         assert pace.next_at(now) == now + 5
         now += 6
@@ -454,7 +501,7 @@ def test_one_action_that_is_throttled_again_and_again_stops_the_others_a_few_tim
 
 def test_where_nobody_was_served_between_them_it_is_the_connection_that_is_throttled() -> None:
     pace, now = pace_of(50), T0
-    for _ in range(2 * THROTTLED_ALONE):
+    for _ in range(2 * FAILED_ALONE):
         pace.answered(Throttled(5.0), now, "a")
         assert pace.next_at(now) == now + 5
         now += 6
@@ -462,7 +509,7 @@ def test_where_nobody_was_served_between_them_it_is_the_connection_that_is_throt
 
 def test_an_action_that_was_served_in_between_is_throttled_with_its_connection() -> None:
     pace, now = pace_of(50), T0
-    for _ in range(2 * THROTTLED_ALONE):
+    for _ in range(2 * FAILED_ALONE):
         pace.answered(Throttled(5.0), now, "a")
         assert pace.next_at(now) == now + 5
         now += 6
@@ -471,9 +518,9 @@ def test_an_action_that_was_served_in_between_is_throttled_with_its_connection()
 
 def test_only_so_many_throttled_actions_are_remembered() -> None:
     pace = pace_of(50)
-    for number in range(2 * MAX_THROTTLED):
+    for number in range(2 * MAX_FAILED):
         pace.answered(Throttled(), T0, number)
-    assert len(pace._throttled) == MAX_THROTTLED
+    assert len(pace._failed_of) == MAX_FAILED
 
 
 # -- Retry-After ----------------------------------------------------------------------------------------------------
