@@ -116,15 +116,16 @@ def _expression(text: str, tree: _Node, names: Collection[str] = trees.RECORD_NA
     return Expression(text, _search(trees.at_event(tree) if reads_record else tree), reads_record)
 
 
-def paths_of(text: str) -> list[tuple[tuple[str, ...], bool]]:
+@lru_cache(maxsize=1024)
+def paths_of(text: str) -> tuple[tuple[tuple[str, ...], bool], ...]:
     """Return the event's paths that an expression reads, and whether another may stand in for each (`||`)."""
-    found = []
+    found: list[tuple[tuple[str, ...], bool]] = []
     for path, optional in trees.paths(trees.with_null(_parse(text))):
         if path[0] not in trees.RECORD_NAMES:
             found.append((path, optional))
         elif path[0] == "event" and len(path) > 1:
             found.append((path[1:], optional))
-    return found
+    return tuple(found)
 
 
 @lru_cache(maxsize=1024)

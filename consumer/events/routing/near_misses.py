@@ -18,12 +18,13 @@ from consumer.events.expressions import (
     asked_paths,
     compared_values,
     compile_expression,
+    paths_of,
     record_paths,
 )
-from consumer.events.field_names import plain
+from consumer.events.routing.elsewhere import read_instead
 from consumer.events.routing.rules import RouteRule, expressions_of
 from consumer.events.routing.scope import RecordFacts, Scope
-from consumer.events.trees import value_at, written_path
+from consumer.events.trees import RECORD_NAMES, value_at, written_path
 
 
 def own_field(path: tuple[str, ...], event: object, record: RecordFacts) -> str | None:
@@ -39,7 +40,8 @@ def own_field(path: tuple[str, ...], event: object, record: RecordFacts) -> str 
 def notes_on_event(rule: RouteRule, event: object, record: RecordFacts, *, is_taken: bool = False) -> Iterator[str]:
     """Note what a route reads of the record, and finds in the event only; and what is nearly equal to what it asks.
 
-    `is_taken`: it takes the event. Then only what may have been meant to keep the event from it is noted.
+    `is_taken`: it takes the event, or would if it could use it. Then what may have been meant to keep the event from it
+    is noted, and what it reads otherwise than the event has it.
     """
     for key, text in () if is_taken else expressions_of(rule).items():
         for path, _ in record_paths(text):
@@ -47,12 +49,45 @@ def notes_on_event(rule: RouteRule, event: object, record: RecordFacts, *, is_ta
                 yield f"{key}: {written_path(path)} finds nothing; the event's own field is {own}"
     scope = Scope(event, record)
     for each in [scope] if rule.each is None else map(scope.of_item, _items(rule.each, scope)):
-        if rule.when is None:
-            return
-        found = (*_odd_truths(rule.when, each), *_nearly_equal(rule.when, each, is_taken))
+        found = [] if rule.when is None else [*_odd_truths(rule.when, each), *_nearly_equal(rule.when, each, is_taken)]
+        if is_taken:
+            found += [] if rule.when is None else _without_what_was_before(rule.when, each)
+            found += _read_otherwise(rule, each)
         if found:
             yield found[0]
             return
+
+
+def _read_otherwise(rule: RouteRule, scope: Scope) -> Iterator[str]:
+    """Note what a route's expressions look for, and the event has in another spelling or shape."""
+    for key, text in expressions_of(rule).items():
+        for path in _needed_paths(text):
+            if value_at(scope.root, path) is not None:
+                continue
+            instead = read_instead(path, scope.root)
+            if instead is not None and instead not in RECORD_NAMES:
+                yield f"{key}: {_not_there(path, instead)}"
+
+
+def _needed_paths(text: str) -> list[tuple[str, ...]]:
+    """Return the event's paths for which no other one stands in."""
+    return [path for path, is_optional in paths_of(text) if not is_optional and path[0] not in RECORD_NAMES]
+
+
+def _without_what_was_before(when: str, scope: Scope) -> Iterator[str]:
+    """Note that a condition compares with what was before, and the event has nothing of that.
+
+    PostgreSQL gives Debezium no `before` unless the table says REPLICA IDENTITY FULL. Then `before.status != 'sent'`
+    is true for each later change of a row that was sent. A row that was created (`c`) had nothing before.
+    """
+    if value_at(scope.event, ("op",)) == "c":
+        return
+    paths = _needed_paths(when)
+    now = {path[-1] for path in paths if value_at(scope.root, path) is not None}
+    for path in paths:
+        if len(path) > 1 and path[-1] in now and value_at(scope.root, path[:-1]) is None:
+            before = written_path(path[:-1])
+            yield f"when: {before} is not there: nothing tells a change of {path[-1]} from any later one of the order"
 
 
 def _items(each: str, scope: Scope) -> list[object]:
@@ -83,12 +118,20 @@ def _nearly_equal(when: str, scope: Scope, is_taken: bool) -> Iterator[str]:
         if is_taken and shall_be:
             continue
         found = value_at(scope.root, path)
-        if found is None and (other := _other_spelling(path, scope.root)) is not None:
-            yield f"when: {written_path(path)} is not there, but {written_path(other)} is"
+        if found is None and (instead := read_instead(path, scope.root)) is not None:
+            yield f"when: {_not_there(path, instead)}"
+        if isinstance(found, dict) and (inner := _equal_inside(found, wanted)) is not None:
+            name = written_path(path)
+            yield f"when: {name} is an object, and equal to no text; {written_path((*path, inner))} is what it has"
         if found is None or isinstance(found, dict | list) or any(_is_same(found, each) for each in wanted):
             continue
         if any(_are_alike(found, each) for each in wanted):
             yield f"when: {written_path(path)} {_DIFFERS}"
+
+
+def _equal_inside(found: dict[str, object], wanted: list[object]) -> str | None:
+    """Return the field of an object that is equal to what the object is compared with."""
+    return next((name for name, held in found.items() if any(_is_same(held, each) for each in wanted)), None)
 
 
 _DIFFERS = "differs from what it is compared with by case, type, blanks or quotes only"
@@ -102,15 +145,8 @@ def _are_alike(found: object, wanted: object) -> bool:
     return _plainly(found) == _plainly(wanted)
 
 
-def _other_spelling(path: tuple[str, ...], value: object) -> tuple[str, ...] | None:
-    """Return the path that differs in the case of its names, `_` or `-` alone, and is there."""
-    other: list[str] = []
-    for name in path:
-        names = list(value) if isinstance(value, dict) else []
-        found = name if name in names else next((each for each in names if plain(each) == plain(name)), "")
-        value = value.get(found) if isinstance(value, dict) else None
-        other.append(found)
-    return None if value is None or tuple(other) == path else tuple(other)
+def _not_there(path: tuple[str, ...], instead: str) -> str:
+    return f"{written_path(path)} is not there, but {instead} is"
 
 
 def _is_same(found: object, wanted: object) -> bool:

@@ -241,6 +241,20 @@ def test_a_path_that_no_sample_has_is_named_with_the_nearest_that_one_has(tmp_pa
     ]
 
 
+def test_an_object_that_samples_have_as_json_in_a_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "relay.yaml").write_text(ROUTES.replace("nummber", "number"))
+    (tmp_path / "events.jsonl").write_text(
+        '{"status": "gone", "shop": "se", "market": "se", "order": "{\\"number\\": 7, \\"locale\\": null}"}\n'
+    )
+    config, sample = (str(tmp_path / name) for name in ("relay.yaml", "events.jsonl"))
+    result = called("check-config", "--config", config, "--sample", sample)
+    assert result.exit_code == ExitCode.CONFIGURATION
+    assert [line for line in result.stdout.splitlines() if "no sample" in line] == [
+        "failed  route gone: order_id: no sample has order.number, did you mean json(order).number?",
+        "note    route gone: language: no sample has order.locale",
+    ]
+
+
 def test_samples_that_have_all_are_no_finding(tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(ROUTES.replace("nummber", "number"))
     (tmp_path / "events.jsonl").write_text(
