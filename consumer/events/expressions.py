@@ -16,7 +16,6 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, cast
 
@@ -34,6 +33,7 @@ from consumer.events.functions import (
     RouteFunctions,
     why_no_pattern,
 )
+from consumer.events.other_languages import instead_of_function, instead_of_sign
 from consumer.events.times import NANOSECONDS, zone_of
 
 Search = Callable[[object], object]
@@ -183,40 +183,14 @@ def _parse(text: str) -> _Node:
         raise ExpressionError(f"ends too early: `{shown(text)}`") from None
     except LexerError as error:
         why = f"{shown(error.message)} at column {error.lexer_position + 1}: `{shown(text)}`"
-        raise ExpressionError(why + _instead_of(str(error.token_value)[:1])) from None
+        raise ExpressionError(why + instead_of_sign(str(error.token_value)[:1], text, error.lexer_position)) from None
     except ParseError as error:
         why = f"unexpected {shown(str(error.token_value))} at column {error.lex_position + 1}: `{shown(text)}`"
-        raise ExpressionError(why + _instead_of(error.token_value)) from None
+        raise ExpressionError(why + instead_of_sign(str(error.token_value), text, error.lex_position)) from None
     except JMESPathError:
         raise ExpressionError("is empty") from None
     except RecursionError:
         raise ExpressionError("is nested too deep") from None
-
-
-def _instead_of(token: object) -> str:
-    """Say what to write in place of what other languages have."""
-    if isinstance(token, int):
-        return f"; a number stands in backticks, `{token}`"
-    letter = str(token)
-    advice = _INSTEAD_OF["@"] if letter.isalpha() and not letter.isascii() else _INSTEAD_OF.get(letter.lower())
-    return "" if advice is None else f"; {advice}"
-
-
-_INSTEAD_OF = {
-    "-": "a name with it stands in double quotes, a text in single quotes",
-    "=": "equal is `==`",
-    **dict.fromkeys("‘’“”", "a text stands in straight single quotes"),  # noqa: RUF001 - as a word processor writes them
-    "$": "a field stands without it, a name that has one in double quotes",
-    "@": "a name with it stands in double quotes",
-    "+": "join('', [a, b]) joins texts",
-    "?": "write a && b || c",
-    ">": "not equal is `!=`",
-    "is": "write `== null`",
-    **dict.fromkeys(("and", "&"), "write `&&`"),
-    "or": "write `||`",
-    "not": "write `!`",
-    "in": "write contains(['a', 'b'], field)",
-}
 
 
 def wrong_constant(key: str, text: str, connections: Collection[str]) -> str | None:
@@ -259,8 +233,7 @@ def _check_call(name: str, given: int, text: str) -> None:
     column = text.find(name) + 1
     function = RouteFunctions.FUNCTION_TABLE.get(name)
     if function is None:
-        near = get_close_matches(name, RouteFunctions.FUNCTION_TABLE, n=1)
-        meant = f", did you mean {near[0]}()?" if near else ""
+        meant = instead_of_function(name, RouteFunctions.FUNCTION_TABLE)
         raise ExpressionError(f"there is no function {shown(name)}(){meant} (column {column}): `{shown(text)}`")
     signature = function["signature"]
     variadic = bool(signature) and bool(signature[-1].get("variadic"))
