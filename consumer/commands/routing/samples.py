@@ -65,7 +65,8 @@ def _unseen_in_records(name: str, rule: RouteRule, found: Sequence[tuple[object,
 def _unseen_of(name: str, rule: RouteRule, events: Sequence[object]) -> Iterator[Unseen]:
     for key, text in expressions_of(rule).items():
         for path, optional in dict(paths_of(text)).items():
-            if path[0] == "item" or any(_has(event, path) for event in events):
+            of_item = path[0] == "item" and rule.each is not None
+            if of_item or any(_has(event, path) for event in events):
                 continue
             is_default = key not in rule.model_fields_set and key != "order_id"
             if not is_default:

@@ -255,6 +255,16 @@ def test_an_object_that_samples_have_as_json_in_a_text_is_named(tmp_path: Path) 
     ]
 
 
+def test_an_item_of_a_route_without_each_is_a_field_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "relay.yaml").write_text(ROUTES.replace("order.nummber", "item.number"))
+    (tmp_path / "events.jsonl").write_text('{"status": "gone", "shop": 1, "market": 1, "order": {"locale": "sv"}}\n')
+    config, sample = (str(tmp_path / name) for name in ("relay.yaml", "events.jsonl"))
+    checked = called("check-config", "--config", config, "--sample", sample)
+    assert "failed  route gone: order_id: no sample has item.number\n" in checked.stdout
+    (tmp_path / "relay.yaml").write_text(ROUTES.replace("order.nummber", "item.number\n    each: lines"))
+    assert "item.number" not in called("check-config", "--config", config, "--sample", sample).stdout
+
+
 def test_samples_that_have_all_are_no_finding(tmp_path: Path) -> None:
     (tmp_path / "relay.yaml").write_text(ROUTES.replace("nummber", "number"))
     (tmp_path / "events.jsonl").write_text(
