@@ -61,12 +61,16 @@ def notes_on_event(rule: RouteRule, event: object, record: RecordFacts, *, is_ta
 def _read_otherwise(rule: RouteRule, scope: Scope) -> Iterator[str]:
     """Note what a route's expressions look for, and the event has in another spelling or shape."""
     for key, text in expressions_of(rule).items():
-        for path in _needed_paths(text):
+        of_record = [path for path, is_optional in record_paths(text) if not is_optional and path[0] in _OF_RECORD]
+        for path in (*_needed_paths(text), *of_record):
             if value_at(scope.root, path) is not None:
                 continue
             instead = read_instead(path, scope.root)
             if instead is not None and instead not in RECORD_NAMES:
                 yield f"{key}: {_not_there(path, instead)}"
+
+
+_OF_RECORD = ("headers", "key")
 
 
 def _needed_paths(text: str) -> list[tuple[str, ...]]:

@@ -163,6 +163,25 @@ def test_what_a_route_reads_and_its_event_has_in_another_spelling_or_shape_is_no
 
 
 @pytest.mark.parametrize(
+    ("order_id", "note"),
+    [
+        ('headers."X-Order"', 'headers."X-Order" is not there, but headers."x-order" is'),
+        ("key.orderId", "key.orderId is not there, but json(key).orderId is"),
+        ("headers.other", None),
+        ("key", None),
+    ],
+)
+def test_what_a_route_reads_of_the_record_and_it_has_in_another_spelling_or_shape_is_noted(
+    order_id: str, note: str | None
+) -> None:
+    """HTTP's headers have no case, and those that take them to Kafka write them as they like."""
+    record = Record(headers=(("x-order", b"A-1"),), key=b'{"orderId": "A-1"}')
+    rule = RouteRule(action="ConfirmOrder", order_id=order_id)
+    notes = list(notes_on_event(rule, {"id": 1}, record, is_taken=True))
+    assert notes == ([] if note is None else [f"order_id: {note}"])
+
+
+@pytest.mark.parametrize(
     ("event", "is_noted"),
     [
         ({"op": "u", "before": None, "after": {"status": "sent"}}, True),
