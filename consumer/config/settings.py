@@ -36,7 +36,7 @@ from consumer.config.sections.topics import (
 )
 from consumer.core.sequences import Sequences
 from consumer.events.durations import OFF, UNITS_S, SecondsOrOff
-from consumer.events.expressions import ExpressionError, compile_expression, wrong_constant
+from consumer.events.expressions import ExpressionError, compile_expression, wrong_use
 from consumer.events.guards import Ages, Shadow, TooOld
 from consumer.events.routing.canonical import BUILT_IN_ROUTES
 from consumer.events.routing.router import Router
@@ -167,7 +167,7 @@ class Settings(Section):
                     compile_expression(text, tables)
                 except ExpressionError as error:
                     wrong.append({**error_at(key, str(error)), "loc": (name, key)})
-                why = None if connections is None else wrong_constant(key, text, connections)
+                why = None if connections is None else wrong_use(key, text, connections)
                 if why is not None:
                     wrong.append({**error_at(key, why), "loc": (name, key)})
         wrong += [error_at(name, why) for name, why in _meant_as_built_in(routes)]

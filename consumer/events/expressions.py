@@ -193,8 +193,8 @@ def _parse(text: str) -> _Node:
         raise ExpressionError("is nested too deep") from None
 
 
-def wrong_constant(key: str, text: str, connections: Collection[str]) -> str | None:
-    """Say why an expression that asks nothing of the event cannot be meant in a route's `key`; None: it can be.
+def wrong_use(key: str, text: str, connections: Collection[str]) -> str | None:
+    """Say why an expression cannot be meant in a route's `key`, whatever the event; None: it can be.
 
     `connections`: the names of those that are configured.
     """
@@ -210,7 +210,15 @@ def wrong_constant(key: str, text: str, connections: Collection[str]) -> str | N
         return trees.meant_as_text(str(value), at_root=True)
     if key == "connection" and kind == "literal" and value not in connections:
         return f"{text} is not configured; there are {', '.join(connections)}"
+    if key in _NO_LISTS and conditions.is_always_list(tree):
+        return f"gives a list, never {_NO_LISTS[key]}: put brackets around (… | [0])"
     return None
+
+
+_NO_LISTS = {
+    **dict.fromkeys(("order_id", "version_tag", "job_id", "action_name", "connection", "language"), "a text"),
+    **dict.fromkeys(("order", "change_delivery", "change_status"), "an object"),
+}
 
 
 def _check(node: _Node, text: str, depth: int) -> None:

@@ -35,10 +35,13 @@ def test_a_route_that_is_switched_off_by_a_misspelt_name_is_refused(relay: Works
         ({"when": "true"}, "when: `true` names a field here"),
         ({"order_id": "'A-1'"}, "order_id: is the same order for every event"),
         ({"connection": "default"}, "connection: `default` names a field here: a text stands in single quotes"),
+        ({"order_id": "refs[?kind == 'order'].value"}, "order_id: gives a list, never a text: put brackets around"),
+        ({"language": "[locale]"}, "language: gives a list, never a text: put brackets around (… | [0])"),
+        ({"order": "orders[] | [?open]"}, "order: gives a list, never an object: put brackets around (… | [0])"),
         ({"connection": "'defualt'"}, "connection: 'defualt' is not configured; there are default"),
     ],
 )
-def test_a_constant_where_the_event_must_be_asked_is_refused(relay: Workspace, keys: dict[str, str], why: str) -> None:
+def test_what_no_event_can_make_right_is_refused_in_its_key(relay: Workspace, keys: dict[str, str], why: str) -> None:
     (error,) = relay.errors(yaml.safe_dump({"routes": {"mine": {"action": "ConfirmOrder", **keys}}}), THREE)
     assert f"routes.mine.{why}" in error
 
