@@ -7,7 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 from pydantic_core import to_json
@@ -48,19 +48,21 @@ def notes_on_event(rule: RouteRule, event: object, record: RecordFacts, *, is_ta
             if (own := own_field(path, event, record)) is not None:
                 yield f"{key}: {written_path(path)} finds nothing; the event's own field is {own}"
     scope = Scope(event, record)
+    if rule.each is not None and not is_taken:
+        yield from _read_otherwise({"each": rule.each}, scope)
     for each in [scope] if rule.each is None else map(scope.of_item, _items(rule.each, scope)):
         found = [] if rule.when is None else [*_odd_truths(rule.when, each), *_nearly_equal(rule.when, each, is_taken)]
         if is_taken:
             found += [] if rule.when is None else _without_what_was_before(rule.when, each)
-            found += _read_otherwise(rule, each)
+            found += _read_otherwise(expressions_of(rule), each)
         if found:
             yield found[0]
             return
 
 
-def _read_otherwise(rule: RouteRule, scope: Scope) -> Iterator[str]:
-    """Note what a route's expressions look for, and the event has in another spelling or shape."""
-    for key, text in expressions_of(rule).items():
+def _read_otherwise(expressions: Mapping[str, str], scope: Scope) -> Iterator[str]:
+    """Note what expressions, by their keys, look for, and the event has in another spelling or shape."""
+    for key, text in expressions.items():
         of_record = [path for path, is_optional in record_paths(text) if not is_optional and path[0] in _OF_RECORD]
         for path in (*_needed_paths(text), *of_record):
             if value_at(scope.root, path) is not None:

@@ -212,6 +212,21 @@ def test_an_item_that_nearly_is_what_a_condition_asks_for_is_noted(each: str) ->
     assert list(notes_on_event(rule, {"type": "order", "parcels": "SENT"}, RECORD)) == []
 
 
+@pytest.mark.parametrize(
+    ("event", "instead"),
+    [
+        ({"Parcels": [{"state": "sent"}]}, "Parcels"),
+        ({"parcels": []}, None),
+        ({"PARCELS": None}, None),
+    ],
+)
+def test_a_list_that_an_event_has_in_another_spelling_is_noted(event: object, instead: str | None) -> None:
+    """Without its list a route is asked for no item, and says nothing of one."""
+    rule = RouteRule(action="ConfirmShipment", each="parcels[]", when="item.state == 'sent'")
+    notes = list(notes_on_event(rule, event, RECORD))
+    assert notes == ([] if instead is None else [f"each: parcels is not there, but {instead} is"])
+
+
 NO_IS_TRUE = "is a number or text that means no, and is true to JMESPath: compare it with a value"
 
 
