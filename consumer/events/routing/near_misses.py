@@ -92,8 +92,18 @@ def _without_what_was_before(when: str, scope: Scope) -> Iterator[str]:
     now = {path[-1] for path in paths if value_at(scope.root, path) is not None}
     for path in paths:
         if len(path) > 1 and path[-1] in now and value_at(scope.root, path[:-1]) is None:
-            before = written_path(path[:-1])
-            yield f"when: {before} is not there: nothing tells a change of {path[-1]} from any later one of the order"
+            yield _no_change(path[:-1], path[-1])
+    compared = compared_values(when)
+    for path, wanted, shall_be in compared:
+        changed = [other for other, values, shall in compared if shall and values == wanted and other != path]
+        beside = value_at(scope.root, path[:-1])
+        if not shall_be and changed and isinstance(beside, dict) and path[-1] not in beside:
+            yield _no_change(path, written_path(changed[0]))
+
+
+def _no_change(before: tuple[str, ...], changed: str) -> str:
+    name = written_path(before)
+    return f"when: {name} is not there: nothing tells a change of {changed} from any later one of the order"
 
 
 def _items(each: str, scope: Scope) -> list[object]:

@@ -186,7 +186,7 @@ def test_what_a_route_reads_of_the_record_and_it_has_in_another_spelling_or_shap
     [
         ({"op": "u", "before": None, "after": {"status": "sent"}}, True),
         ({"op": "u", "after": {"status": "sent"}}, True),
-        ({"op": "u", "before": {"id": 1}, "after": {"status": "sent"}}, False),
+        ({"op": "u", "before": {"status": None}, "after": {"status": "sent"}}, False),
         ({"op": "u", "before": {"status": "new"}, "after": {"status": "sent"}}, False),
         ({"op": "c", "before": None, "after": {"status": "sent"}}, False),
     ],
@@ -201,6 +201,24 @@ def test_an_event_without_what_was_before_is_noted_where_a_change_is_asked_for(
     notes = list(notes_on_event(RouteRule(action="ConfirmShipment", when=when), event, RECORD, is_taken=True))
     said = "when: before is not there: nothing tells a change of status from any later one of the order"
     assert notes == ([said] if is_noted else [])
+
+
+@pytest.mark.parametrize(
+    ("event", "is_noted"),
+    [
+        ({"state": "sent"}, True),
+        ({"state": "sent", "lastState": None}, False),
+        ({"state": "sent", "lastState": "packed"}, False),
+    ],
+)
+def test_an_event_without_its_former_state_is_noted(event: object, is_noted: bool) -> None:
+    """Null may be what the first state follows; a name that is not there at all is misspelt, or left out."""
+    said = "when: {0}lastState is not there: nothing tells a change of {0}state from any later one of the order"
+    for within, whole in (("", event), ("order.", {"order": event})):
+        when = f"{within}state == 'sent' && {within}lastState != 'sent'"
+        rule = RouteRule(action="ConfirmShipment", when=when)
+        notes = list(notes_on_event(rule, whole, RECORD, is_taken=True))
+        assert notes == ([said.format(within)] if is_noted else [])
 
 
 @pytest.mark.parametrize("each", ["parcels[]", "event.parcels", "to_array(parcels)[]"])
