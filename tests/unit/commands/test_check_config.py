@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,17 @@ def test_check_config_says_that_a_registry_cannot_be_reached(tmp_path: Path) -> 
     result = called("check-config", "--online", "--config", str(with_registry("http://127.0.0.1:1", tmp_path)))
     assert result.exit_code == ExitCode.FAILED
     assert "failed  registry http://127.0.0.1:1: it cannot be reached (ConnectError)" in result.stdout
+
+
+def test_check_config_notes_that_the_registrys_client_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`run` ends there, in its first second."""
+    file = str(with_registry("https://registry.example", tmp_path))
+    note = "note    registry: its client is not installed: pip install 'engage-relay[registry]'\n"
+    assert note not in called("check-config", "--config", file).stdout
+    monkeypatch.setitem(sys.modules, "consumer.kafka.registry.client", None)
+    assert note in called("check-config", "--config", file).stdout
 
 
 def with_registry(url: str, folder: Path) -> Path:
