@@ -46,6 +46,26 @@ def test_what_no_event_can_make_right_is_refused_in_its_key(relay: Workspace, ke
     assert f"routes.mine.{why}" in error
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("engage: {connections: {default: {base_url: https://x, api_key: k, only_for: }}}", "default.only_for"),
+        ("max_age:", "max_age"),
+        ("steps:", "steps"),
+        ("routes: {mine: {action: ConfirmOrder, when: }}", "routes.mine.when"),
+        ("routes: {mine: {action: ConfirmOrder, max_age: }}", "routes.mine.max_age"),
+    ],
+)
+def test_a_guard_without_a_value_is_refused(relay: Workspace, text: str, key: str) -> None:
+    """A template whose value is not set writes it so. An `only_for` without orders served all customers."""
+    (error,) = relay.errors(text + "\n", THREE)
+    assert error.endswith(f"{key}: is empty, and would keep nothing back: leave the key out if that is meant")
+
+
+def test_another_key_without_a_value_is_one_that_was_left_out(relay: Workspace) -> None:
+    relay.load("repeats:\nlimits:\npolling: {deadline: }\nroutes: {mine: {action: ConfirmOrder, language: }}\n", THREE)
+
+
 def test_a_route_without_a_connection_needs_the_one_that_is_called_default(relay: Workspace) -> None:
     connections = "engage: {connections: {se: {base_url: https://se, api_key: k}}}\n"
     (error,) = relay.errors(connections + "routes: {mine: {action: ConfirmOrder}}", {"KAFKA_BOOTSTRAP_SERVERS": "x:1"})
