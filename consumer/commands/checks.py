@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AclOperation, AdminClient
 
 from consumer.config.files import unreadable
-from consumer.config.formats import client_of
+from consumer.config.formats import MISSING, client_of, has_client
 from consumer.config.sections.connections import RECOMMENDED_REQUESTS_PER_SECOND, Connection
 from consumer.config.sections.registry import Registry
 from consumer.config.settings import Settings
@@ -102,6 +102,8 @@ def offline(settings: Settings) -> Iterator[Finding]:
     """Check what the configuration and the files that it names can show."""
     for line in unreadable(settings):
         yield Finding("failed", line, ExitCode.CONFIGURATION)
+    if settings.registry is not None and not has_client():  # here: where `run` runs, there may be one
+        yield Finding("note", MISSING)
     if (why := short_session(settings)) is not None:
         yield Finding("failed", why, ExitCode.CONFIGURATION)
     if settings.longest_repeats_s is not None and any(each.outcomes is None for each in settings.topics):

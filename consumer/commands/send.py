@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from consumer.kafka.clients import Properties
 
 FLUSH_S = 30.0
+UNKNOWN_TOPIC_MS = 1000
 
 
 def send(
@@ -74,7 +75,9 @@ def _produced(
     def delivered(error: KafkaError | None, record: Message) -> None:
         said.append(error.str() if error is not None else (record.partition() or 0, record.offset() or 0))
 
-    producer = Producer({**clients.base(properties), "enable.idempotence": True}, logger=clients.LOGGER)
+    # By default a topic that is not there is looked for as long as we wait.
+    own = {"enable.idempotence": True, "topic.metadata.propagation.max.ms": UNKNOWN_TOPIC_MS}
+    producer = Producer({**clients.base(properties), **own}, logger=clients.LOGGER)
     try:
         producer.produce(topic, value=value, key=key, headers=headers, on_delivery=delivered)
     except KafkaException as error:

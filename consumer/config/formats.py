@@ -37,6 +37,15 @@ def _schemas(settings: Settings, clock: Clock) -> Schemas:
     return Schemas(client, clock, partial(reader_of, is_validated=settings.registry.validate_json))
 
 
+def has_client() -> bool:
+    """Tell whether what asks a registry is installed."""
+    try:
+        import consumer.kafka.registry.client  # noqa: F401, PLC0415 - an extra
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
 def client_of(registry: Registry) -> ConfluentRegistry:
     """Return what asks a registry. Raises ConfigurationError where its client is not installed. Nothing is asked."""
     try:

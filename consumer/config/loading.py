@@ -68,5 +68,4 @@ def _without_edges(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def _only_for_in(connection: object) -> dict[str, object]:
-    written = connection.get("only_for") if isinstance(connection, dict) else None
-    return {} if written is None else {"only_for": written}
+    return {key: connection[key] for key in connection if key == "only_for"} if isinstance(connection, dict) else {}

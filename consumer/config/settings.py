@@ -36,8 +36,8 @@ from consumer.config.sections.topics import (
 )
 from consumer.core.sequences import Sequences
 from consumer.events.durations import OFF, UNITS_S, SecondsOrOff
-from consumer.events.expressions import ExpressionError, compile_expression, wrong_constant
-from consumer.events.guards import Ages, Shadow, TooOld
+from consumer.events.expressions import ExpressionError, compile_expression, wrong_use
+from consumer.events.guards import Ages, Shadow, TooOld, written_out
 from consumer.events.routing.canonical import BUILT_IN_ROUTES
 from consumer.events.routing.router import Router
 from consumer.events.routing.routes import compile_routes
@@ -54,6 +54,7 @@ STEPS_WINDOW_S = UNITS_S["d"]  # where no route has `repeats`
 class Settings(Section):
     """The whole configuration."""
 
+    guards = frozenset({"max_age", "steps"})
     kafka: KafkaProperties = Field(
         default_factory=dict,
         validate_default=True,
@@ -167,7 +168,7 @@ class Settings(Section):
                     compile_expression(text, tables)
                 except ExpressionError as error:
                     wrong.append({**error_at(key, str(error)), "loc": (name, key)})
-                why = None if connections is None else wrong_constant(key, text, connections)
+                why = None if connections is None else wrong_use(key, text, connections)
                 if why is not None:
                     wrong.append({**error_at(key, why), "loc": (name, key)})
         wrong += [error_at(name, why) for name, why in _meant_as_built_in(routes)]
@@ -178,6 +179,8 @@ class Settings(Section):
         if wrong:
             raise errors_at(wrong)
         return routes
+
+    _written_out = field_validator("max_age", "steps", mode="before")(written_out)
 
     @field_validator("steps")
     @classmethod

@@ -259,10 +259,17 @@ _SYNTAX = (
     ),
     (r"mapping values are not allowed", "a key is not expected here: look at the indentation and for an unquoted ': '"),
     (r"could not find expected ':'", "a ':' and a space are missing after the key"),
+    (
+        r"expected <block end>, but found '<scalar>'",
+        "the value before this has ended: within 'single quotes' a quote is written twice, within double ones \\\"",
+    ),
     (r"expected <block end>, but found", "this does not line up with the lines above: look at the indentation"),
     (r"found unexpected end of stream", "the quotes are never closed"),
     (r"expected ',' or '[\]}]'", "a ',' or the closing bracket is missing"),
-    (r"found unknown escape character", "unknown escape after '\\': use single quotes"),
+    (r"expected chomping or indentation", "`|` and `>` begin a text on the next line: put the whole value in quotes"),
+    (r"expected alphabetic or numeric character", "a value cannot begin with this: put it in quotes"),
+    (r"sequence entries are not allowed here", "a list's '- ' stands on a line of its own"),
+    (r"found unknown escape character|expected escape sequence", "unknown escape after '\\': use single quotes"),
 )
 
 

@@ -45,6 +45,10 @@ def _constant_parts(node: Node, asks: bool) -> Iterator[str]:
             within, part = children(node)
             if part["type"] == "multi_select_list":
                 yield f"contains() takes the list first: contains({_shown(part)}, {_name(within)})"
+        case "filter_projection":
+            _, behind, question = children(node)
+            if _begins_with_index(behind) and next(root_names(question), None) is not None:
+                yield "`[…]` behind a filter looks into each item, which is no list: put brackets around (…[?…] | [0])"
         case "pipe":
             before, behind = children(node)
             if _is_yes_or_no(before):
@@ -54,6 +58,24 @@ def _constant_parts(node: Node, asks: bool) -> Iterator[str]:
     asked = node["type"] in ("or_expression", "and_expression", "not_expression") and asks
     for number, part in enumerate(children(node)):
         yield from _constant_parts(part, asked or (node["type"] == "filter_projection" and number == 2))
+
+
+def is_always_list(node: Node) -> bool:
+    """Tell whether an expression gives a list or nothing, whatever the event."""
+    if node["type"] in ("pipe", "or_expression"):
+        parts = children(node)
+        return all(map(is_always_list, parts[1:] if node["type"] == "pipe" else parts))
+    return node["type"] in _PROJECTIONS or node["type"] == "multi_select_list"
+
+
+def _begins_with_index(node: Node) -> bool:
+    """Tell whether the first that is looked for in each item is one of its own items, by number."""
+    while node["type"] in ("subexpression", "index_expression", "projection"):
+        first, *rest = children(node)
+        if first["type"] == "identity":
+            return bool(rest) and rest[0]["type"] in ("index", "slice")
+        node = first
+    return False
 
 
 def _always_true(part: Node, within: Node) -> str | None:

@@ -16,7 +16,6 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, cast
 
@@ -34,6 +33,7 @@ from consumer.events.functions import (
     RouteFunctions,
     why_no_pattern,
 )
+from consumer.events.other_languages import instead_of_function, instead_of_sign
 from consumer.events.times import NANOSECONDS, zone_of
 
 Search = Callable[[object], object]
@@ -116,15 +116,16 @@ def _expression(text: str, tree: _Node, names: Collection[str] = trees.RECORD_NA
     return Expression(text, _search(trees.at_event(tree) if reads_record else tree), reads_record)
 
 
-def paths_of(text: str) -> list[tuple[tuple[str, ...], bool]]:
+@lru_cache(maxsize=1024)
+def paths_of(text: str) -> tuple[tuple[tuple[str, ...], bool], ...]:
     """Return the event's paths that an expression reads, and whether another may stand in for each (`||`)."""
-    found = []
+    found: list[tuple[tuple[str, ...], bool]] = []
     for path, optional in trees.paths(trees.with_null(_parse(text))):
         if path[0] not in trees.RECORD_NAMES:
             found.append((path, optional))
         elif path[0] == "event" and len(path) > 1:
             found.append((path[1:], optional))
-    return found
+    return tuple(found)
 
 
 @lru_cache(maxsize=1024)
@@ -182,44 +183,18 @@ def _parse(text: str) -> _Node:
         raise ExpressionError(f"ends too early: `{shown(text)}`") from None
     except LexerError as error:
         why = f"{shown(error.message)} at column {error.lexer_position + 1}: `{shown(text)}`"
-        raise ExpressionError(why + _instead_of(str(error.token_value)[:1])) from None
+        raise ExpressionError(why + instead_of_sign(str(error.token_value)[:1], text, error.lexer_position)) from None
     except ParseError as error:
         why = f"unexpected {shown(str(error.token_value))} at column {error.lex_position + 1}: `{shown(text)}`"
-        raise ExpressionError(why + _instead_of(error.token_value)) from None
+        raise ExpressionError(why + instead_of_sign(str(error.token_value), text, error.lex_position)) from None
     except JMESPathError:
         raise ExpressionError("is empty") from None
     except RecursionError:
         raise ExpressionError("is nested too deep") from None
 
 
-def _instead_of(token: object) -> str:
-    """Say what to write in place of what other languages have."""
-    if isinstance(token, int):
-        return f"; a number stands in backticks, `{token}`"
-    letter = str(token)
-    advice = _INSTEAD_OF["@"] if letter.isalpha() and not letter.isascii() else _INSTEAD_OF.get(letter.lower())
-    return "" if advice is None else f"; {advice}"
-
-
-_INSTEAD_OF = {
-    "-": "a name with it stands in double quotes, a text in single quotes",
-    "=": "equal is `==`",
-    **dict.fromkeys("‘’“”", "a text stands in straight single quotes"),  # noqa: RUF001 - as a word processor writes them
-    "$": "a field stands without it, a name that has one in double quotes",
-    "@": "a name with it stands in double quotes",
-    "+": "join('', [a, b]) joins texts",
-    "?": "write a && b || c",
-    ">": "not equal is `!=`",
-    "is": "write `== null`",
-    **dict.fromkeys(("and", "&"), "write `&&`"),
-    "or": "write `||`",
-    "not": "write `!`",
-    "in": "write contains(['a', 'b'], field)",
-}
-
-
-def wrong_constant(key: str, text: str, connections: Collection[str]) -> str | None:
-    """Say why an expression that asks nothing of the event cannot be meant in a route's `key`; None: it can be.
+def wrong_use(key: str, text: str, connections: Collection[str]) -> str | None:
+    """Say why an expression cannot be meant in a route's `key`, whatever the event; None: it can be.
 
     `connections`: the names of those that are configured.
     """
@@ -235,7 +210,15 @@ def wrong_constant(key: str, text: str, connections: Collection[str]) -> str | N
         return trees.meant_as_text(str(value), at_root=True)
     if key == "connection" and kind == "literal" and value not in connections:
         return f"{text} is not configured; there are {', '.join(connections)}"
+    if key in _NO_LISTS and conditions.is_always_list(tree):
+        return f"gives a list, never {_NO_LISTS[key]}: put brackets around (… | [0])"
     return None
+
+
+_NO_LISTS = {
+    **dict.fromkeys(("order_id", "version_tag", "job_id", "action_name", "connection", "language"), "a text"),
+    **dict.fromkeys(("order", "change_delivery", "change_status"), "an object"),
+}
 
 
 def _check(node: _Node, text: str, depth: int) -> None:
@@ -258,8 +241,7 @@ def _check_call(name: str, given: int, text: str) -> None:
     column = text.find(name) + 1
     function = RouteFunctions.FUNCTION_TABLE.get(name)
     if function is None:
-        near = get_close_matches(name, RouteFunctions.FUNCTION_TABLE, n=1)
-        meant = f", did you mean {near[0]}()?" if near else ""
+        meant = instead_of_function(name, RouteFunctions.FUNCTION_TABLE)
         raise ExpressionError(f"there is no function {shown(name)}(){meant} (column {column}): `{shown(text)}`")
     signature = function["signature"]
     variadic = bool(signature) and bool(signature[-1].get("variadic"))

@@ -29,6 +29,7 @@ DIGEST_BYTES = 12
 """Two of a billion facts of a partition are the same by chance once in 10^10 relays."""
 
 _KNOWN = frozenset(DOCUMENTED_ACTIONS) - {"Custom"}
+_ONCE = frozenset({"ConfirmOrder", "ConfirmCompletion"})
 
 PARCEL_NAMES = frozenset(
     first + last
@@ -40,6 +41,7 @@ PARCEL_NAMES = frozenset(
 
 def default_parts(action: str, item: tuple[object, ...], data: object) -> list[object]:
     """Return what tells an action's default fact apart from others of its order (rules 2 and 3)."""
+    item = () if action in _ONCE else item
     if not item and action not in _KNOWN:
         return [] if data is None else [sorted_fields(data)]
     parcels = list(_parcels(data))

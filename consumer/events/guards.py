@@ -25,6 +25,16 @@ Shadow = Literal["polls", "no_polls"]
 """A run that sends nothing: with the polls that would come before, or without."""
 
 
+def written_out(written: object) -> object:
+    """Refuse a key that keeps mails back and has no value, as a template writes it whose value is not set.
+
+    Raises ValueError.
+    """
+    if written is None:
+        raise ValueError("is empty, and would keep nothing back: leave the key out if that is meant")
+    return written
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ages:
     """How old a route's events may be, in seconds; None: as old as they like. `too_old`: what becomes of older ones."""

@@ -261,7 +261,9 @@ def _trap_in_comparison(sides: list[Node], quoted: Collection[str], at_root: boo
 
 def meant_as_text(name: str, at_root: bool) -> str:
     """Say what to write instead of a name that must be meant as a text."""
-    if name in ("true", "false"):
-        return f"`{name}` names a field here: JSON stands in backticks, `{name}`"
+    if (word := name.lower()) in ("true", "false"):
+        return f"`{name}` names a field here: JSON stands in backticks, `{word}`"
+    if word in ("none", "nil", "undefined"):
+        return f"`{name}` names a field here: what is not there is `null`"
     field = f"{'event' if at_root else '@'}.{name if name.isidentifier() else chr(34) + name + chr(34)}"
     return f"`{name}` names a field here: a text stands in single quotes, '{name}' (the field is {field})"

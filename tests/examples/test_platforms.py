@@ -11,6 +11,7 @@ PLATFORMS = (
     "centra",
     "commercetools",
     "debezium-outbox",
+    "debezium-rows",
     "magento",
     "medusa",
     "norce",

@@ -315,7 +315,9 @@ def judged(
         verdict = _verdict(number, decision, tuple(trace))
         if decision == Ignored("unrouted") or isinstance(decision, Misrouted):
             event = formats.decode(record.topic, record.value, record.headers)
-            verdict = replace(verdict, note=_note_on_event(event, record, settings))
+            taker = decision.route if isinstance(decision, Misrouted) else None
+            note = None if taker is None else _note_on_taken(event, record, settings, taker)
+            verdict = replace(verdict, note=note or _note_on_event(event, record, settings))
         elif verdict.note is None and verdict.actions:
             event = formats.decode(record.topic, record.value, record.headers)
             verdict = replace(verdict, note=_note_on_taken(event, record, settings, verdict.actions[0].route))
@@ -383,7 +385,8 @@ def _verdict(number: int, decision: Decided, trace: tuple[RouteTrace, ...]) -> V
 
 def _note_on_action(action: Routed) -> str | None:
     from consumer.events.identifiers import hint_on
-    from consumer.events.routing.notes import note_on
+    from consumer.events.routing.notes import note_on, note_on_language
 
     hint = hint_on(action.order_id)
-    return note_on(action.action) or (None if hint is None else f"the order's id {hint}")
+    wrong_id = None if hint is None else f"the order's id {hint}"
+    return note_on(action.action) or wrong_id or note_on_language(action.language)

@@ -17,6 +17,7 @@ from consumer.events.decoding import Undecodable
 from consumer.events.expressions import paths_of, record_paths
 from consumer.events.formats.formats import Awaiting, Formats
 from consumer.events.routing.canonical import BUILT_IN_ROUTES
+from consumer.events.routing.elsewhere import read_instead
 from consumer.events.routing.near_misses import own_field
 from consumer.events.routing.rules import RouteRule, expressions_of
 from consumer.events.trees import value_at, written_path
@@ -64,7 +65,8 @@ def _unseen_in_records(name: str, rule: RouteRule, found: Sequence[tuple[object,
 def _unseen_of(name: str, rule: RouteRule, events: Sequence[object]) -> Iterator[Unseen]:
     for key, text in expressions_of(rule).items():
         for path, optional in dict(paths_of(text)).items():
-            if path[0] == "item" or any(_has(event, path) for event in events):
+            of_item = path[0] == "item" and rule.each is not None
+            if of_item or any(_has(event, path) for event in events):
                 continue
             is_default = key not in rule.model_fields_set and key != "order_id"
             if not is_default:
@@ -94,6 +96,9 @@ def _nearest(path: tuple[str, ...], events: Sequence[object]) -> str | None:
     """Return the path of a sample that this one may be an error for: with one name written otherwise."""
     if any(_has(event, ("event", *path)) for event in events):
         return written_path(("event", "event", *path))
+    in_another_shape = [found for event in events if (found := read_instead(path, event)) is not None]
+    if in_another_shape:
+        return in_another_shape[0]
     for depth in range(len(path)):
         beside = [value_at(event, path[:depth]) for event in events]
         names = {str(name) for each in beside if isinstance(each, dict) for name in each}

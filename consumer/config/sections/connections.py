@@ -28,7 +28,7 @@ from consumer.engage.http import Origin
 from consumer.engage.proxies import DIRECT, Proxy, proxy_at, proxy_for
 from consumer.events.durations import PositiveSeconds
 from consumer.events.expressions import Tables, compile_expression
-from consumer.events.guards import OnlyFor
+from consumer.events.guards import OnlyFor, written_out
 
 
 def _legal_key(key: SecretStr) -> SecretStr:
@@ -63,6 +63,7 @@ RECOMMENDED_REQUESTS_PER_SECOND = 50.0  # with one key, by Engage's documentatio
 
 def _only_for(written: object) -> tuple[str, ...] | str:
     """Read the orders that a connection serves: their ids, or an expression. Raises ValueError."""
+    written_out(written)
     if isinstance(written, str) and not written.startswith('["'):
         compile_expression(written, is_condition=True)
         return written
@@ -78,6 +79,7 @@ def _only_for(written: object) -> tuple[str, ...] | str:
 class Connection(Section):
     """One Engage tenant: its address, its key and its rate limit."""
 
+    guards = frozenset({"only_for"})
     allow_insecure: bool = Field(False, description="Allow plain http to other hosts than this one.")
     base_url: str = Field(
         description="Address of the tenant: https://host[:port][/path], without /api/v3.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownError
 
@@ -12,13 +14,17 @@ class Section(BaseModel):
     # hide_input: a wrong value may be a secret in the wrong place.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    guards: ClassVar[frozenset[str]] = frozenset()
+    """Keys that keep mails back. Without a value they would be off, and nobody would know: `written_out` refuses it."""
+
     @model_validator(mode="before")
     @classmethod
     def _nothing_written(cls, values: object) -> object:
         """A section or key without a value (all of it in comments, say) is one that was left out."""
         if not isinstance(values, dict):
             return {} if values is None else values
-        return {key: value for key, value in values.items() if value is not None or key not in cls.model_fields}
+        kept = cls.guards | values.keys() - cls.model_fields.keys()
+        return {key: value for key, value in values.items() if value is not None or key in kept}
 
 
 def errors_at(details: list[InitErrorDetails]) -> ValidationError:

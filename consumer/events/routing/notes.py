@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 
@@ -37,6 +38,16 @@ def note_on(action: str) -> str | None:
     if action in DOCUMENTED_ACTIONS:
         return None
     return f"Engage's documentation does not list the action {action}: it must be set up in Engage by this name"
+
+
+def note_on_language(language: str | None) -> str | None:
+    """Note a language that is not written as a tag of RFC 5646 (2.1), as Engage's own examples are; None: it is one."""
+    if language is None or _LANGUAGE_TAG.fullmatch(language):
+        return None
+    return "the language is not written as in Engage's documentation, such as sv-SE: replace(…, '_', '-') and the like"
+
+
+_LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z]{4})?(-([A-Za-z]{2}|[0-9]{3}))?(-[A-Za-z0-9]{1,8})*")
 
 
 def may_swallow_a_parcel(rule: RouteRule) -> bool:

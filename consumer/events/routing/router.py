@@ -26,11 +26,12 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal
 
-from consumer.events.decoding import Undecodable, decode, kind
+from consumer.events.decoding import kind
 from consumer.events.expressions import is_true
 from consumer.events.guards import OnlyFor, Shadow
 from consumer.events.routing.actions import action_of
 from consumer.events.routing.canonical import check_contract
+from consumer.events.routing.elsewhere import json_in
 from consumer.events.routing.results import Misrouted, Routed, RouteTrace, Several, Unrouted
 from consumer.events.routing.routes import Route
 from consumer.events.routing.scope import RecordFacts, Scope
@@ -168,20 +169,12 @@ def _taken_for_list(route: Route, scope: Scope) -> str | None:
         found = value_of("each", route.each_of, scope)
         if isinstance(found, list | bool) or not found:  # PHP's empty list may be {} or false
             return None
-        held = _json_in(found)
+        held = json_in(found)
         items = (found, *_items_in(found if held is None else held))
         taken = any(_is_taken(route, scope.of_item(item)) for item in items)
     except UnusableError:  # as for an item that is not there
         return None
     return f"{kind(found)}{'' if held is None else ' with JSON, which json() reads,'}" if taken else None
-
-
-def _json_in(value: object) -> object:
-    """Return the object or list that a text holds as JSON; None: it holds none."""
-    if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
-        return None
-    held = decode(value.encode())
-    return None if isinstance(held, Undecodable) else held
 
 
 def _items_in(value: object) -> Iterable[object]:

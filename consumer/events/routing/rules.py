@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from consumer.events.durations import SecondsOrOff
 from consumer.events.expressions import compile_expression
-from consumer.events.guards import TooOld
+from consumer.events.guards import TooOld, written_out
 from consumer.events.times import zone_of
 from schemas.engage import ActionName
 from schemas.pending_action import OnUnknown
@@ -129,6 +129,8 @@ class RouteRule(BaseModel):
         "resend",
         description="What to do with an action in doubt: `resend` sends it again, `dead_letter` leaves it to a person.",
     )
+
+    _written_out = field_validator("when", "max_age", mode="before")(written_out)
 
     @model_validator(mode="after")
     def _documents_alone(self) -> RouteRule:

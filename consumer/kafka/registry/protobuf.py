@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, MutableSequence, Sequence
@@ -12,9 +13,13 @@ from typing import cast
 
 import grpc_tools
 from confluent_kafka.schema_registry import Schema
+from confluent_kafka.schema_registry.confluent import meta_pb2
+from confluent_kafka.schema_registry.confluent.type import decimal_pb2, variant_pb2
+from confluent_kafka.schema_registry.confluent.types import decimal_pb2 as former_decimal_pb2
 from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer
 from confluent_kafka.schema_registry.serde import SchemaId
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
+from google.protobuf.descriptor_pb2 import DESCRIPTOR as DESCRIPTORS
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.json_format import MessageToDict, SerializeToJsonError
@@ -26,19 +31,23 @@ from consumer.events.decoding import MAX_NESTING, TOO_DEEP, Undecodable
 from consumer.events.formats import debezium
 from consumer.events.formats.formats import Named, Reader
 from consumer.events.formats.values import TooDeepError, as_json
+from consumer.kafka.registry.schemas import UnusableSchemaError
 
 COMPILE_S = 30.0
 _IN_MEMORY = "/dev/shm"  # noqa: S108 - a folder of its own is made in it. Each container has it, and may write to it
 _FILE = "the-schema-itself.proto"
 # Where the files lie that schemas import and no registry has: google/protobuf, google/type.
 _INCLUDED = (Path(grpc_tools.__file__).parent / "_proto", Path(latlng_pb2.__file__).parents[2])
+# Confluent's own, which its serialisers never register as references: tags of a field, Connect's decimals.
+_CONFLUENTS = tuple(each.DESCRIPTOR for each in (meta_pb2, decimal_pb2, variant_pb2, former_decimal_pb2))
+_NOT_FOUND = re.compile(r"^([^:\s]{1,200}): File not found", re.MULTILINE)
 _BY_ID = {"subject.name.strategy.type": "TOPIC"}
 
 
 def protobuf_reader(schema: Schema, references: Mapping[str, Schema]) -> Reader:
     """Return what reads the values of a schema; `references` are by the name under which it imports them.
 
-    Raises ValueError where it cannot be compiled.
+    Raises UnusableSchemaError where it cannot be compiled.
     """
     descriptor = compiled(schema, references)
     deserialisers: dict[tuple[int, ...], Callable[[bytes], Message | None]] = {}
@@ -75,23 +84,39 @@ def compiled(schema: Schema, references: Mapping[str, Schema]) -> FileDescriptor
     Registries could do it, too (`?format=serialized`), but not all of them.
     """
     with _folder() as folder:
-        root, result = Path(folder, "schemas"), Path(folder, "compiled")
+        root, result, known = Path(folder, "schemas"), Path(folder, "compiled"), Path(folder, "known")
+        known.write_bytes(_known_files())
         for name, each in {**references, _FILE: schema}.items():
             target = (root / name).resolve()
             if not target.is_relative_to(root.resolve()):
-                raise ValueError("an import leads out of its folder")
+                raise UnusableSchemaError("an import leads out of its folder")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(each.schema_str or "", encoding="utf-8")
         paths = [f"-I{each}" for each in (root, *_INCLUDED)]
-        command = [sys.executable, "-m", "grpc_tools.protoc", *paths, f"-o{result}", "--include_imports", _FILE]
+        out = (f"--descriptor_set_in={known}", f"-o{result}", "--include_imports")
+        command = [sys.executable, "-m", "grpc_tools.protoc", *paths, *out, _FILE]
         done = subprocess.run(command, capture_output=True, timeout=COMPILE_S, check=False)  # noqa: S603 - fixed words
         if done.returncode:
-            raise ValueError("protoc refuses it")
+            raise UnusableSchemaError(_why_refused(done.stderr.decode(errors="replace")))
         files = FileDescriptorSet.FromString(result.read_bytes())
     pool = DescriptorPool()
     for file in files.file:  # each after those that it imports
         pool.Add(file)
     return pool.FindFileByName(_FILE)
+
+
+def _known_files() -> bytes:
+    """Return what protoc looks into for an import that is in none of its folders."""
+    files = FileDescriptorSet()
+    for each in (DESCRIPTORS, *_CONFLUENTS):
+        each.CopyToProto(files.file.add())
+    return files.SerializeToString()
+
+
+def _why_refused(said: str) -> str:
+    if (missing := _NOT_FOUND.search(said)) is not None:
+        return f"it imports {missing[1]}, which is not among its references in the registry"
+    return "protoc refuses it"
 
 
 def _folder() -> TemporaryDirectory[str]:

@@ -29,7 +29,7 @@ from consumer.events.decoding import TOO_DEEP, Undecodable
 from consumer.events.formats import debezium
 from consumer.events.formats.formats import Named, Reader
 from consumer.events.formats.values import TooDeepError, as_json, single
-from consumer.kafka.registry.schemas import RegistryError
+from consumer.kafka.registry.schemas import RegistryError, UnusableSchemaError
 
 if TYPE_CHECKING:
     from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -85,6 +85,8 @@ def reader_of(fetched: Fetched, *, is_validated: bool = True) -> Reader | Undeco
                 return protobuf_reader(fetched.schema, _by_name(fetched))
     except (OSError, subprocess.SubprocessError) as error:  # this machine's trouble, not the schema's
         raise RegistryError(f"its schema could not be compiled ({type(error).__name__})") from None
+    except UnusableSchemaError as error:
+        return Undecodable(f"its schema cannot be used: {error}")
     except Exception as error:  # noqa: BLE001 - a library's parser, given whatever somebody registered
         return Undecodable(f"its schema cannot be used ({type(error).__name__})")
     return Undecodable("its schema is neither Avro nor JSON Schema nor Protobuf")
@@ -107,8 +109,8 @@ def client_of(fetched: Fetched) -> SchemaRegistryClient:
 
 def _avro(fetched: Fetched) -> Reader:
     written: object = json.loads(fetched.schema.schema_str or "null")
-    schema = Schema(json.dumps(_with_single(written)), "AVRO", fetched.schema.references)
-    deserialise = AvroDeserializer(client_of(Fetched(schema, fetched.references)), conf=_BY_ID)
+    references = {at: _reading_single(each) for at, each in fetched.references.items()}
+    deserialise = AvroDeserializer(client_of(Fetched(_reading_single(fetched.schema), references)), conf=_BY_ID)
     convert = debezium.conversion(written)
     names = [_record_name(each) for each in (written if isinstance(written, list) else [written])]
 
@@ -182,6 +184,11 @@ def _or_as_it_came(read: _Logical) -> _Logical:
 fastavro.read.LOGICAL_READERS.update(
     {name: _or_as_it_came(read) for name, read in fastavro.read.LOGICAL_READERS.items()}
 )
+
+
+def _reading_single(schema: Schema) -> Schema:
+    written: object = json.loads(schema.schema_str or "null")
+    return Schema(json.dumps(_with_single(written)), "AVRO", schema.references)
 
 
 def _with_single(schema: object) -> object:

@@ -7,7 +7,7 @@ Rules:
     its own "schema not found" (error code 40403) does.
  3. A schema that stays unknown for the whole grace is given up: its events become dead letters. It is asked for again
     now and then, because a producer may have been earlier than its registry's copy.
- 4. No error's text holds what a schema, a value or an answer holds.
+ 4. No error's text holds what a schema, a value or an answer holds; but the name of an import that is missing.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ class RegistryError(Exception):
 
 class UnknownSchemaError(Exception):
     """The registry says that it has no such schema."""
+
+
+class UnusableSchemaError(ValueError):
+    """A schema cannot be used. The text says why, and follows "its schema cannot be used: "."""
 
 
 class Registry(Protocol):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner, Result
 
+from consumer.commands import send
 from consumer.commands.cli import app
 from tests.support.sandbox import SandboxFactory
 
@@ -43,3 +45,24 @@ def test_an_event_that_is_sent_is_there_with_key_and_headers_and_is_judged_as_it
     assert run("route", "--topic", sandbox.topics.source, "--offset", "0:1").output.endswith("a tombstone\n")
     assert "has no record" in run("route", "--topic", sandbox.topics.source, "--offset", "0:7").output
     assert "must be one of source.topics" in run("send", str(event), "--topic", "other").output
+
+
+def test_a_topic_that_is_not_there_is_said_at_once(
+    sandboxes: SandboxFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took 31 s, in which nothing was said."""
+    servers = sandboxes().properties["bootstrap.servers"]
+    file, event = tmp_path / "relay.yaml", tmp_path / "event.json"
+    file.write_text(
+        json.dumps(
+            {
+                "kafka": {"bootstrap.servers": servers},
+                "source": {"topics": ["nowhere"]},
+                "engage": {"connections": {"default": {"base_url": "https://localhost", "api_key": "k"}}},
+            }
+        )
+    )
+    event.write_text(json.dumps(EVENT))
+    monkeypatch.setattr(send, "FLUSH_S", 15.0)
+    result = CliRunner().invoke(app, ["send", str(event), "--config", str(file)])
+    assert (result.exit_code, result.output) == (1, "not sent: Broker: Unknown topic or partition\n")

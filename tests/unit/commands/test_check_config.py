@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,17 @@ def test_check_config_says_that_a_registry_cannot_be_reached(tmp_path: Path) -> 
     result = called("check-config", "--online", "--config", str(with_registry("http://127.0.0.1:1", tmp_path)))
     assert result.exit_code == ExitCode.FAILED
     assert "failed  registry http://127.0.0.1:1: it cannot be reached (ConnectError)" in result.stdout
+
+
+def test_check_config_notes_that_the_registrys_client_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`run` ends there, in its first second."""
+    file = str(with_registry("https://registry.example", tmp_path))
+    note = "note    registry: its client is not installed: pip install 'engage-relay[registry]'\n"
+    assert note not in called("check-config", "--config", file).stdout
+    monkeypatch.setitem(sys.modules, "consumer.kafka.registry.client", None)
+    assert note in called("check-config", "--config", file).stdout
 
 
 def with_registry(url: str, folder: Path) -> Path:
@@ -261,6 +273,30 @@ def test_a_path_that_no_sample_has_is_named_with_the_nearest_that_one_has(tmp_pa
         "failed  route gone: order_id: no sample has order.nummber, did you mean order.number?",
         "note    route gone: language: no sample has order.locale",
     ]
+
+
+def test_an_object_that_samples_have_as_json_in_a_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "relay.yaml").write_text(ROUTES.replace("nummber", "number"))
+    (tmp_path / "events.jsonl").write_text(
+        '{"status": "gone", "shop": "se", "market": "se", "order": "{\\"number\\": 7, \\"locale\\": null}"}\n'
+    )
+    config, sample = (str(tmp_path / name) for name in ("relay.yaml", "events.jsonl"))
+    result = called("check-config", "--config", config, "--sample", sample)
+    assert result.exit_code == ExitCode.CONFIGURATION
+    assert [line for line in result.stdout.splitlines() if "no sample" in line] == [
+        "failed  route gone: order_id: no sample has order.number, did you mean json(order).number?",
+        "note    route gone: language: no sample has order.locale",
+    ]
+
+
+def test_an_item_of_a_route_without_each_is_a_field_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "relay.yaml").write_text(ROUTES.replace("order.nummber", "item.number"))
+    (tmp_path / "events.jsonl").write_text('{"status": "gone", "shop": 1, "market": 1, "order": {"locale": "sv"}}\n')
+    config, sample = (str(tmp_path / name) for name in ("relay.yaml", "events.jsonl"))
+    checked = called("check-config", "--config", config, "--sample", sample)
+    assert "failed  route gone: order_id: no sample has item.number\n" in checked.stdout
+    (tmp_path / "relay.yaml").write_text(ROUTES.replace("order.nummber", "item.number\n    each: lines"))
+    assert "item.number" not in called("check-config", "--config", config, "--sample", sample).stdout
 
 
 def test_samples_that_have_all_are_no_finding(tmp_path: Path) -> None:

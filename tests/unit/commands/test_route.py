@@ -124,6 +124,26 @@ def test_what_an_ignored_event_may_have_been_meant_as_is_noted(event: object, no
     assert row["note"] is None if note is None else str(row["note"]).startswith(note)
 
 
+@pytest.mark.parametrize(
+    ("event", "note"),
+    [
+        ({"type": "order.shipped", "orderId": "A", "language": "sv_SE"}, "the language is not written as"),
+        ({"kind": "sent", "Number": "A"}, "route mine: order_id: number is not there, but Number is"),
+        (
+            {"kind": "sent", "number": "A", "data": '{"parcel": 7}'},
+            "route mine: fact: data.parcel is not there, but json",
+        ),
+    ],
+)
+def test_what_an_action_lacks_or_may_have_wrong_is_noted(event: object, note: str, tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text(
+        "routes:\n  mine: {when: \"kind == 'sent'\", action: ConfirmShipment, order_id: number, fact: data.parcel}\n"
+    )
+    (row,) = json_lines(called("route", "--config", str(file), "-", "--json", stdin=json.dumps(event)))
+    assert str(row["note"]).startswith(note)
+
+
 def test_an_event_that_no_route_takes_is_ignored_with_code_0() -> None:
     result = called("route", "-", "--json", stdin='{"type": "price.changed"}')
     assert result.exit_code == 0

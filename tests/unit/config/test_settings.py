@@ -35,12 +35,35 @@ def test_a_route_that_is_switched_off_by_a_misspelt_name_is_refused(relay: Works
         ({"when": "true"}, "when: `true` names a field here"),
         ({"order_id": "'A-1'"}, "order_id: is the same order for every event"),
         ({"connection": "default"}, "connection: `default` names a field here: a text stands in single quotes"),
+        ({"order_id": "refs[?kind == 'order'].value"}, "order_id: gives a list, never a text: put brackets around"),
+        ({"language": "[locale]"}, "language: gives a list, never a text: put brackets around (… | [0])"),
+        ({"order": "orders[] | [?open]"}, "order: gives a list, never an object: put brackets around (… | [0])"),
         ({"connection": "'defualt'"}, "connection: 'defualt' is not configured; there are default"),
     ],
 )
-def test_a_constant_where_the_event_must_be_asked_is_refused(relay: Workspace, keys: dict[str, str], why: str) -> None:
+def test_what_no_event_can_make_right_is_refused_in_its_key(relay: Workspace, keys: dict[str, str], why: str) -> None:
     (error,) = relay.errors(yaml.safe_dump({"routes": {"mine": {"action": "ConfirmOrder", **keys}}}), THREE)
     assert f"routes.mine.{why}" in error
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("engage: {connections: {default: {base_url: https://x, api_key: k, only_for: }}}", "default.only_for"),
+        ("max_age:", "max_age"),
+        ("steps:", "steps"),
+        ("routes: {mine: {action: ConfirmOrder, when: }}", "routes.mine.when"),
+        ("routes: {mine: {action: ConfirmOrder, max_age: }}", "routes.mine.max_age"),
+    ],
+)
+def test_a_guard_without_a_value_is_refused(relay: Workspace, text: str, key: str) -> None:
+    """A template whose value is not set writes it so. An `only_for` without orders served all customers."""
+    (error,) = relay.errors(text + "\n", THREE)
+    assert error.endswith(f"{key}: is empty, and would keep nothing back: leave the key out if that is meant")
+
+
+def test_another_key_without_a_value_is_one_that_was_left_out(relay: Workspace) -> None:
+    relay.load("repeats:\nlimits:\npolling: {deadline: }\nroutes: {mine: {action: ConfirmOrder, language: }}\n", THREE)
 
 
 def test_a_route_without_a_connection_needs_the_one_that_is_called_default(relay: Workspace) -> None:

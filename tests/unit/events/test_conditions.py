@@ -55,6 +55,14 @@ def test_a_value_that_stands_where_a_question_must_is_refused(when: str, why: st
             "codes[] | [0] || code",
             "behind `|` stands a list, which has no field code: put brackets around (… | [0])",
         ),
+        (
+            "(refs[?kind == 'state'][0].value | [0]) == 'sent'",
+            "`[…]` behind a filter looks into each item, which is no list: put brackets around (…[?…] | [0])",
+        ),
+        (
+            "refs[?kind == 'state'][:1].value | [0]",
+            "`[…]` behind a filter looks into each item, which is no list: put brackets around (…[?…] | [0])",
+        ),
         ("lower(status) == 'Shipped'", "lower() never gives 'Shipped': write 'shipped'"),
         ("'se' != upper(market)", "upper() never gives 'se': write 'SE'"),
         ("status == 'a' | status == 'b'", "behind `|` nothing of the event is left: or is `||`"),
@@ -102,6 +110,9 @@ def test_a_comparison_with_one_answer_is_refused_wherever_it_stands(text: str, w
         'tags == `["gift"]`',
         "test || `true`",
         "parcels[?state == 'sent']",
+        "rows[?@[0] == 'RFF'][1]",
+        "(segments[?tag == 'RFF'].elements[0][1] | [0]) == 'ON'",
+        "(parcels[?state == 'sent'] | [0].no) == 'J1'",
         "lookup('markets', country) || null",
     ],
 )

@@ -149,6 +149,22 @@ def test_an_item_is_told_apart_by_all_of_it_where_nothing_names_its_parcel(data:
     assert first != second
 
 
+@pytest.mark.parametrize("action", ["ConfirmOrder", "ConfirmCompletion"])
+def test_an_order_in_a_list_of_orders_is_confirmed_once_whatever_else_changes_in_it(action: str) -> None:
+    """A list of whole orders, each night: a corrected address would confirm the order again."""
+    routes = route(each="event.orders", when="item", action=action, order_id="item.number")
+    first, later = (
+        facts({"orders": [{"number": "A", "at": at}, {"number": "B", "id": at}]}, routes=routes) for at in (1, 2)
+    )
+    assert first == later == [f"{action} A", f"{action} B"]
+
+
+def test_an_order_may_be_cancelled_in_parts() -> None:
+    routes = route(each="lines", when="item", action="ConfirmCancellation")
+    first, second = facts({"order": "A", "lines": [{"sku": 1}, {"sku": 2}]}, routes=routes)
+    assert first != second
+
+
 def test_an_object_as_a_fact_is_the_same_whatever_the_sequence_of_its_fields() -> None:
     one, other = ({"type": "parcel", "order": "A", "parcel": each} for each in ({"a": 1, "b": 2}, {"b": 2, "a": 1}))
     assert fact(one, routes=route(fact="parcel")) == fact(other, routes=route(fact="parcel"))

@@ -60,11 +60,11 @@ def misrouted(event: Event, **rules: RouteRule) -> Misrouted:
 
 
 def parcel(event: Event = PARCEL_SENT, **keys: object) -> Routed:
-    return routed(event, parcel=RouteRule.model_validate({**PARCEL_ROUTE.model_dump(), **keys}))
+    return routed(event, parcel=RouteRule.model_validate({**PARCEL_ROUTE.model_dump(exclude_unset=True), **keys}))
 
 
 def wrong_parcel(event: Event = PARCEL_SENT, **keys: object) -> str:
-    wrong = misrouted(event, parcel=RouteRule.model_validate({**PARCEL_ROUTE.model_dump(), **keys}))
+    wrong = misrouted(event, parcel=RouteRule.model_validate({**PARCEL_ROUTE.model_dump(exclude_unset=True), **keys}))
     assert (wrong.reason, wrong.route) == (Reason.INVALID_EVENT, "parcel")
     return wrong.detail
 

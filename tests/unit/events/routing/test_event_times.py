@@ -66,7 +66,7 @@ def test_a_time_of_a_record_that_cannot_be_meant_says_nothing_against_the_events
     record_ms: int, max_age: str
 ) -> None:
     event = {**PARCEL_SENT, "occurredAt": "2025-11-03T09:30:00Z"}
-    route = RouteRule.model_validate({**PARCEL_ROUTE.model_dump(), "max_age": max_age})
+    route = RouteRule.model_validate({**PARCEL_ROUTE.model_dump(exclude_unset=True), "max_age": max_age})
     result = routed(event, Record(timestamp_ms=record_ms), parcel=route)
     assert (result.event_time_ms, result.dropped) == (OCCURRED_MS, ())
 

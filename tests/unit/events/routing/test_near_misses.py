@@ -99,6 +99,128 @@ def test_a_field_that_an_event_has_in_another_spelling_is_noted(when: str, event
     assert notes == ([] if note is None else [note])
 
 
+@pytest.mark.parametrize(
+    ("event", "note"),
+    [
+        ({"after": '{"status": "sent"}'}, "when: after.status is not there, but json(after).status is"),
+        ({"after": '{"Status": "new"}'}, "when: after.status is not there, but json(after).Status is"),
+        ({"after": [{"status": "sent"}]}, "when: after.status is not there, but after[0].status is"),
+        ({"After": '[{"status": "sent"}]'}, "when: after.status is not there, but json(After)[0].status is"),
+        (
+            {"after": {"status": {"code": "sent"}}},
+            "when: after.status is an object, and equal to no text; after.status.code is what it has",
+        ),
+        ({"after": {"status": {"code": "new"}}}, None),
+        ({"after": '{"state": "sent"}'}, None),
+        ({"after": "{cut"}, None),
+        ({"after": []}, None),
+        ({"after": ["sent"]}, None),
+        ({"after": None}, None),
+    ],
+)
+def test_an_object_that_an_event_has_in_another_shape_is_noted(event: object, note: str | None) -> None:
+    """MongoDB's changes and outboxes have JSON in a text: to JMESPath a field of it is not there."""
+    rule = RouteRule(action="ConfirmOrder", when="after.status == 'sent'")
+    assert list(notes_on_event(rule, event, RECORD)) == ([] if note is None else [note])
+
+
+@pytest.mark.parametrize(
+    ("rule", "event", "note"),
+    [
+        ({"order_id": "OrderId"}, {"orderId": "A"}, "order_id: OrderId is not there, but orderId is"),
+        (
+            {"order_id": "payload.id"},
+            {"payload": '{"id": "A"}'},
+            "order_id: payload.id is not there, but json(payload).id is",
+        ),
+        (
+            {"order_id": "id", "language": "order.locale"},
+            {"id": "A", "order": [{"locale": "sv"}]},
+            "language: order.locale is not there, but order[0].locale is",
+        ),
+        (
+            {"when": "kind == 'x' && !cancelledAt", "order_id": "id"},
+            {"id": "A", "kind": "x", "cancelled_at": "now"},
+            "when: cancelledAt is not there, but cancelled_at is",
+        ),
+        (
+            {"each": "parcels", "order_id": "item.orderId"},
+            {"parcels": [{"OrderID": "A"}]},
+            "order_id: item.orderId is not there, but item.OrderID is",
+        ),
+        ({"order_id": "OrderId || orderId"}, {"orderId": "A"}, None),
+        ({"order_id": "json(payload).id"}, {"payload": '{"id": "A"}'}, None),
+        ({"order_id": "event.Key"}, {"key": "A"}, None),
+        ({"order_id": "id", "language": "locale"}, {"id": "A"}, None),
+    ],
+)
+def test_what_a_route_reads_and_its_event_has_in_another_spelling_or_shape_is_noted(
+    rule: dict[str, str], event: object, note: str | None
+) -> None:
+    """The action would leave without it, or as a dead letter that says no more than that there is nothing."""
+    notes = list(notes_on_event(RouteRule.model_validate({"action": "Custom", **rule}), event, RECORD, is_taken=True))
+    assert notes == ([] if note is None else [note])
+
+
+@pytest.mark.parametrize(
+    ("order_id", "note"),
+    [
+        ('headers."X-Order"', 'headers."X-Order" is not there, but headers."x-order" is'),
+        ("key.orderId", "key.orderId is not there, but json(key).orderId is"),
+        ("headers.other", None),
+        ("key", None),
+    ],
+)
+def test_what_a_route_reads_of_the_record_and_it_has_in_another_spelling_or_shape_is_noted(
+    order_id: str, note: str | None
+) -> None:
+    """HTTP's headers have no case, and those that take them to Kafka write them as they like."""
+    record = Record(headers=(("x-order", b"A-1"),), key=b'{"orderId": "A-1"}')
+    rule = RouteRule(action="ConfirmOrder", order_id=order_id)
+    notes = list(notes_on_event(rule, {"id": 1}, record, is_taken=True))
+    assert notes == ([] if note is None else [f"order_id: {note}"])
+
+
+@pytest.mark.parametrize(
+    ("event", "is_noted"),
+    [
+        ({"op": "u", "before": None, "after": {"status": "sent"}}, True),
+        ({"op": "u", "after": {"status": "sent"}}, True),
+        ({"op": "u", "before": {"status": None}, "after": {"status": "sent"}}, False),
+        ({"op": "u", "before": {"status": "new"}, "after": {"status": "sent"}}, False),
+        ({"op": "c", "before": None, "after": {"status": "sent"}}, False),
+    ],
+)
+@pytest.mark.parametrize(
+    "when", ["after.status == 'sent' && before.status != 'sent'", "after.status && !before.status"]
+)
+def test_an_event_without_what_was_before_is_noted_where_a_change_is_asked_for(
+    when: str, event: object, is_noted: bool
+) -> None:
+    """PostgreSQL's rows have no `before` by default: each later change of an order that was sent would be a mail."""
+    notes = list(notes_on_event(RouteRule(action="ConfirmShipment", when=when), event, RECORD, is_taken=True))
+    said = "when: before is not there: nothing tells a change of status from any later one of the order"
+    assert notes == ([said] if is_noted else [])
+
+
+@pytest.mark.parametrize(
+    ("event", "is_noted"),
+    [
+        ({"state": "sent"}, True),
+        ({"state": "sent", "lastState": None}, False),
+        ({"state": "sent", "lastState": "packed"}, False),
+    ],
+)
+def test_an_event_without_its_former_state_is_noted(event: object, is_noted: bool) -> None:
+    """Null may be what the first state follows; a name that is not there at all is misspelt, or left out."""
+    said = "when: {0}lastState is not there: nothing tells a change of {0}state from any later one of the order"
+    for within, whole in (("", event), ("order.", {"order": event})):
+        when = f"{within}state == 'sent' && {within}lastState != 'sent'"
+        rule = RouteRule(action="ConfirmShipment", when=when)
+        notes = list(notes_on_event(rule, whole, RECORD, is_taken=True))
+        assert notes == ([said.format(within)] if is_noted else [])
+
+
 @pytest.mark.parametrize("each", ["parcels[]", "event.parcels", "to_array(parcels)[]"])
 def test_an_item_that_nearly_is_what_a_condition_asks_for_is_noted(each: str) -> None:
     rule = RouteRule(action="ConfirmShipment", each=each, when="type == 'order' && item.state == 'sent'")
@@ -106,6 +228,21 @@ def test_an_item_that_nearly_is_what_a_condition_asks_for_is_noted(each: str) ->
     (note,) = notes_on_event(rule, event, RECORD)
     assert note == "when: item.state differs from what it is compared with by case, type, blanks or quotes only"
     assert list(notes_on_event(rule, {"type": "order", "parcels": "SENT"}, RECORD)) == []
+
+
+@pytest.mark.parametrize(
+    ("event", "instead"),
+    [
+        ({"Parcels": [{"state": "sent"}]}, "Parcels"),
+        ({"parcels": []}, None),
+        ({"PARCELS": None}, None),
+    ],
+)
+def test_a_list_that_an_event_has_in_another_spelling_is_noted(event: object, instead: str | None) -> None:
+    """Without its list a route is asked for no item, and says nothing of one."""
+    rule = RouteRule(action="ConfirmShipment", each="parcels[]", when="item.state == 'sent'")
+    notes = list(notes_on_event(rule, event, RECORD))
+    assert notes == ([] if instead is None else [f"each: parcels is not there, but {instead} is"])
 
 
 NO_IS_TRUE = "is a number or text that means no, and is true to JMESPath: compare it with a value"

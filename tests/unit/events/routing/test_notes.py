@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.events.routing.notes import notes_on
+from consumer.events.routing.notes import note_on_language, notes_on
 from consumer.events.routing.rules import RouteRule
 
 
@@ -49,3 +49,16 @@ def test_an_events_own_headers_are_no_near_miss_of_the_records() -> None:
     assert list(notes_on(RouteRule(action="ConfirmOrder", when="event.headers.kind == 'x'"))) == []
     (note,) = notes_on(RouteRule(action="ConfirmOrder", when="header.kind == 'x'"))
     assert note == "when: header is a field of the event; of its record there is `headers`"
+
+
+@pytest.mark.parametrize(
+    ("language", "is_noted"),
+    [
+        *((tag, False) for tag in ("sv-SE", "sv", "SV-SE", "zh-Hans-CN", "es-419", "en-US-u-ca-gregory", "sl-rozaj")),
+        *((text, True) for text in ("sv_SE", " sv-SE", "sv-SE\n", "Swedish", "*", "null", "sv-SE,sv;q=0.9", "1053")),
+        (None, False),
+    ],
+)
+def test_a_language_that_is_not_written_as_one_is_noted(language: str | None, is_noted: bool) -> None:
+    """Java, PHP and GraphQL write sv_SE. Nobody says which mail Engage sends for it."""
+    assert (note_on_language(language) is not None) is is_noted

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from consumer.config.sections.registry import Registry
 from consumer.events.decoding import Undecodable
+from consumer.events.expressions import compile_expression
 from consumer.events.formats.formats import Named, Reader
 from consumer.events.numbers import written
 from consumer.kafka.registry.client import ConfluentRegistry
@@ -152,6 +153,17 @@ def test_an_avro_number_of_single_precision_leaves_as_its_writer_saw_it(registry
 
 
 FAR, BEFORE_ALL = 2**63 - 1, -(2**63)
+
+
+def test_a_number_of_single_precision_in_a_referenced_schema_leaves_as_its_writer_saw_it(
+    registry: TestRegistry,
+) -> None:
+    price = {"type": "record", "name": "shop.Price", "fields": [{"name": "each", "type": "float"}]}
+    order = {"type": "record", "name": "shop.Order", "fields": [{"name": "price", "type": "shop.Price"}]}
+    registry.versions = {("price", 1): {"schema": json.dumps(price)}}
+    reference = {"name": "shop.Price", "subject": "price", "version": 1}
+    registry.schemas[7] = {"schema": json.dumps(order), "references": [reference]}
+    assert event_of(reader(registry, 7), framed(7, avro(price, {"each": 199.99}))) == {"price": {"each": 199.99}}
 
 
 @pytest.mark.parametrize(
@@ -331,6 +343,33 @@ def test_a_schema_that_cannot_be_used_says_so(registry: TestRegistry, schema: in
         found = event_of(found, framed(schema, b"\x02x"))
     assert isinstance(found, Undecodable)
     assert found.detail.startswith(("its schema ", "its bytes "))
+
+
+CONFLUENTS = """syntax = "proto3"; import "confluent/meta.proto"; import "{decimal}";
+message Order {{ string id = 1 [(confluent.field_meta).tags = "PII"]; confluent.type.Decimal total = 2; }}"""
+
+
+@pytest.mark.parametrize("decimal", ["confluent/type/decimal.proto", "confluent/types/decimal.proto"])
+def test_a_protobuf_schema_may_import_what_confluents_serialisers_never_register(
+    registry: TestRegistry, decimal: str
+) -> None:
+    """Kafka Connect's converter and tags of data contracts import them: no event of such a topic was ever read."""
+    registry.schemas[7] = {"schema": CONFLUENTS.format(decimal=decimal), "schemaType": "PROTOBUF"}
+    found = asking(registry).fetch("7")
+    message: Any = GetMessageClass(compiled(found.schema, {}).message_types_by_name["Order"])(id="A-1")
+    message.total.value, message.total.scale = (19900).to_bytes(3, "big"), 2
+    event = event_of(reader(registry, 7), framed(7, b"\0" + message.SerializeToString()))
+    assert isinstance(event, dict)
+    assert event["id"] == "A-1"
+    total = compile_expression("decimal(total.value, total.scale)").search(event)
+    assert written(total) == b"199.00"
+
+
+def test_a_protobuf_import_that_the_registry_does_not_have_is_named(registry: TestRegistry) -> None:
+    schema = 'syntax = "proto3"; import "buf/validate/validate.proto"; message Order { string id = 1; }'
+    registry.schemas[7] = {"schema": schema, "schemaType": "PROTOBUF"}
+    missing = "it imports buf/validate/validate.proto, which is not among its references in the registry"
+    assert reader_of(asking(registry).fetch("7")) == Undecodable(f"its schema cannot be used: {missing}")
 
 
 def test_an_import_leads_nowhere_else(registry: TestRegistry) -> None:
