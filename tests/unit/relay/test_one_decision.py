@@ -289,7 +289,7 @@ def of_formats() -> Iterator[tuple[Settings, Formats]]:
     with TestRegistry(known) as registry:
         settings = Settings.model_validate(
             {
-                **SETTINGS.model_dump(include={"routes"}),
+                **SETTINGS.model_dump(include={"routes"}, exclude_unset=True),
                 "kafka": {"bootstrap.servers": "localhost:9092"},
                 "engage": {"connections": {"default": {"base_url": "https://localhost", "api_key": "none"}}},
                 "source": {"topics": list(FORMATS), "formats": FORMATS},
