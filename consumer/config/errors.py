@@ -128,6 +128,9 @@ def _text(path: KeyPath, details: ErrorDetails, model: type[BaseModel]) -> str:
             return f"missing (set {either}, or write it in the configuration file)"
         case "extra_forbidden":
             nearest = did_you_mean(path, model)
+            first, _, rest = str(path[-1]).partition(".")
+            if first in model.model_fields and re.fullmatch(r"[\w.-]+", rest):
+                return f"unknown key: a dot stands for a section here, so write {first}: and below it {rest}"
             if nearest is None:
                 return "unknown key"
             return f"unknown key, did you mean {nearest[-1] if nearest[:-1] == path[:-1] else label(nearest)}?"

@@ -131,6 +131,16 @@ def test_every_error_is_reported_at_once_in_the_files_order(relay: Workspace) ->
     assert texts["ENGAGE_RELAY__LIMIT__PENDING"] == "unknown name, did you mean ENGAGE_RELAY__LIMITS__PENDING?"
 
 
+def test_a_key_with_dots_is_told_from_an_unknown_one(relay: Workspace) -> None:
+    """It said: source.tombstones: unknown key, did you mean source.tombstones?"""
+    (error,) = relay.errors("source.tombstones: [absent]\n", THREE)
+    assert error.endswith(
+        "source.tombstones: unknown key: a dot stands for a section here, so write source: and below it tombstones"
+    )
+    (other,) = relay.errors("nothing.of.ours: 1\n", THREE)
+    assert other.endswith("nothing.of.ours: unknown key")
+
+
 def test_an_error_is_one_line_however_the_value_looks(relay: Workspace) -> None:
     (found,) = relay.errors('routes:\n  odd:\n    action: Custom\n    when: "a ==\\n\\n b ["\n', THREE)
 
