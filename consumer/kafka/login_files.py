@@ -16,6 +16,9 @@ from confluent_kafka import KafkaError
 
 from consumer.kafka.clients import Properties
 
+# With TLS 1.3 a client hears only behind its handshake that its certificate is refused: an alert comes in place of the
+# first answer. librdkafka calls that a failed transport, in OpenSSL's words.
+_ALERT = "SSL routines:"
 _REFUSALS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED})
 
 
@@ -28,7 +31,7 @@ class LoginFiles:
 
     def outdated_by(self, error: KafkaError) -> list[str]:
         """Return the properties whose files changed, where the error is a refused login; else none."""
-        if error.code() not in _REFUSALS:
+        if error.code() not in _REFUSALS and _ALERT not in error.str():
             return []
         return [name for name, path in self._files.items() if _digest(path) not in (None, self._held[name])]
 

@@ -284,6 +284,22 @@ def test_a_password_that_was_replaced_while_it_waits_or_runs_is_read(
             assert "sasl.password.file changed since the start" in str(last["why"])
 
 
+def test_a_certificate_that_is_replaced_while_it_waits_is_read(
+    secured: SecuredBroker, certificates: Certificates, sandboxes: SandboxFactory, tmp_path: Path
+) -> None:
+    sandbox = sandboxes(broker=secured.broker)
+    secured.grant(*rights("run", sandbox))
+    file = tmp_path / "client.pem"
+    file.write_bytes(certificates.forged_file.read_bytes())
+    with Engage() as engage:
+        config = written(tmp_path, configuration(sandbox, engage.url, kafka=secured.mutual_tls(file)))
+        with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
+            until(lambda: "alert bad certificate" in relay.text, "it waits")
+            file.write_bytes(certificates.client_file.read_bytes())
+            relay.wait_until_owning(1)
+            assert relay.stop() == 0
+
+
 def test_whoever_lacks_a_proof_or_a_right_says_so_and_sends_nothing(
     secured: SecuredBroker, certificates: Certificates, sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:

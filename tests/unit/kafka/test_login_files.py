@@ -22,6 +22,8 @@ def test_a_refused_login_counts_once_its_file_changed(tmp_path: Path) -> None:
     password.write_text("new")
     assert login.outdated_by(REFUSED) == ["sasl.password.file"]
     assert login.outdated_by(KafkaError(KafkaError._TRANSPORT, "b:1: connection refused")) == []
+    alert = "b:1: Receive failed: error:0A000412:SSL routines::ssl/tls alert bad certificate: SSL alert number 42"
+    assert login.outdated_by(KafkaError(KafkaError._TRANSPORT, alert)) == ["sasl.password.file"]
     assert LoginFiles(kafka).outdated_by(REFUSED) == [], "whoever starts then has the new one"
 
 
