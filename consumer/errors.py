@@ -86,6 +86,12 @@ class ConsumerFailedError(FatalError):
     )
 
 
+class LoginReplacedError(FatalError):
+    """The brokers refuse a login whose file holds another one by now. Who starts reads that one."""
+
+    advice = "start it again: it reads the files then"
+
+
 class IdentityError(FatalError):
     """What the delay topic holds belongs to another source than this: its offsets say nothing about this one.
 

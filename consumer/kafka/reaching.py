@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient
 
 from consumer.errors import ConfigurationError, KafkaUnreachableError
 from consumer.kafka import clients
+from consumer.kafka.login_files import LoginFiles
 from consumer.kafka.msk import Signer
 
 FIRST_TRY_S = 1.0  # a broker at hand answers in milliseconds; after this somebody should know what we wait for
@@ -62,10 +63,12 @@ class Causes:
     def __init__(self, signer: Signer | None = None) -> None:
         self._by_address: dict[str, str] = {}
         self._signer = signer
+        self.errors: dict[str, KafkaError] = {}  # the last one of each address
 
     def note(self, error: KafkaError) -> None:
         """Take what a client says."""
         if (found := cause_of(error.str())) is not None:
+            self.errors[found[0]] = error
             self._by_address[found[0]] = found[1]
         elif error.code() == KafkaError._AUTHENTICATION:  # before there is any connection: no token could be had
             self._by_address["login"] = error.str()[:MAX_CAUSE]
@@ -115,6 +118,7 @@ def reached(
     Raises KafkaUnreachableError after `give_up_s`, ConfigurationError where no client can be made.
     """
     begun, patience_s = time.monotonic(), FIRST_TRY_S
+    login = LoginFiles(kafka)
     while (found := _made(kafka, say)) is None:
         if stopped() or time.monotonic() - begun >= give_up_s:
             raise KafkaUnreachableError("Kafka was not asked: nobody gave us a token to log in with")
@@ -130,6 +134,10 @@ def reached(
             say(f"waiting for Kafka at {where}")
             patience_s = min(NEXT_TRY_S, max(give_up_s - (time.monotonic() - begun), RETRY_S))
             time.sleep(RETRY_S)
+            if any(map(login.outdated_by, causes.errors.values())):
+                present = LoginFiles(kafka)
+                if (found := _made(kafka, say)) is not None:
+                    login, (admin, causes) = present, found
         else:
             break
     return admin, causes

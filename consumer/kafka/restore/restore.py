@@ -13,6 +13,8 @@ Rules:
     (`run --from`), never the relay.
     A position record that is later than an offset committed by a relay counts: a delayed request of the same producer
     may have replaced a later offset by an older one. An offset that a tool has set counts as it is.
+    So does one of another consumer that is in the group by error. Nobody can tell the two apart: it is said which
+    events that skips or brings again.
  5. An offset that the source does not hold (any more, or yet) is an error with a name, never a silent reset.
  6. Offsets and records are used only if the position record names the very source that is there now (identity.py). It
     may lie before the low-water mark: then it is looked for.
@@ -111,10 +113,10 @@ class Restorer:
         self._delay_partitions.read({delay[a]: a for a in wanted}, readings, self._patience_s)  # then the records.
         self._read_positions({a: delay[a] for a in wanted}, readings, {a: marks[delay[a]][0] for a in wanted})
         recorded = {a: self._position(a, readings[a]) for a in wanted if self._wanted(a)}
-        later = {source[a]: p for a, p in recorded.items() if p is not None and p > committed.get(source[a], p)}
+        differ = {source[a]: p for a, p in recorded.items() if p is not None and p != committed.get(source[a], p)}
         unrecorded = {source[a]: delay[a] for a, position in recorded.items() if position is None}
-        by_relays = self._committed_by_relays(wanted, [*later, *(at for at in unrecorded if at in committed)])
-        committed |= {at: position for at, position in later.items() if at in by_relays}
+        by_relays = self._committed_by_relays(wanted, [*differ, *(at for at in unrecorded if at in committed)])
+        committed |= {at: p for at, p in differ.items() if at in by_relays and p > committed[at]}
         for at, (name, number) in unrecorded.items():
             if at in by_relays:  # each of its transactions has a position record (transactions.py)
                 self._say(
@@ -130,6 +132,8 @@ class Restorer:
             except OffsetOutOfRangeError as error:
                 found.append(Unservable(a, error))
                 continue
+            if source[a] in differ and source[a] not in by_relays:
+                self._say_moved(a, differ[source[a]], next_offset)
             restored = restored_of(
                 a,
                 self._identities[a.topic],
@@ -140,6 +144,18 @@ class Restorer:
             )
             found.append(self._with_outcomes(restored, readings[a].position, ids))
         return found
+
+    def _say_moved(self, a: Assignment, recorded: int, next_offset: int) -> None:
+        """Say which events an offset that no relay committed skips, or brings again (rule 4)."""
+        if self._topics[a.topic].drained:
+            return  # nothing of it is read
+        first, last = sorted((recorded, next_offset))
+        self._say(
+            f"{a.topic}[{a.partition}]: a tool, or another consumer in this group, moved the group's offset from "
+            f"{recorded} to {next_offset}: "
+            + ("no relay reads" if next_offset > recorded else "the relay reads again")
+            + f" the events {first} to {last - 1} (docs/operations.md, moving the position)"
+        )
 
     def _held(
         self, delay: Partition, marks: Watermarks, committed: Mapping[Partition, int], source: Partition

@@ -10,6 +10,7 @@ Rules (each has a test in tests/broker named after the failure that it prevents)
  4. Partitions that a stable group gives to nobody make a member join again (withheld.py).
  5. A source that was recreated ends the process, also while nothing comes from it (identity.py).
  6. A group that lets nobody in says nothing: it is said for it (joining.py).
+ 7. A login that is refused and was replaced in its file ends the process: who starts reads that one (login_files.py).
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from consumer.core.clock import Clock
 from consumer.core.ownership import Assignment, Ownership, Partition
 from consumer.core.progress import Reading
-from consumer.errors import ConsumerFailedError
+from consumer.errors import ConsumerFailedError, LoginReplacedError
 from consumer.kafka import clients
 from consumer.kafka.facts import ClientError, Consumed, Failed, PartitionsCounted, Report, Statistics
 from consumer.kafka.identity.identity import SourceWatch
+from consumer.kafka.login_files import LoginFiles
 from consumer.kafka.source.joining import why_not_joined
 from consumer.kafka.source.membership import POLL_S, Membership, is_fatal
 from consumer.kafka.source.withheld import GroupWatch
@@ -63,6 +65,7 @@ class Source:
         self._properties = properties
         self._topics = list(topics)
         self._report = report
+        self._login = LoginFiles(properties)
         self._watch = SourceWatch(properties, identities)
         self._membership = Membership(
             self._topics,
@@ -258,6 +261,8 @@ class Source:
     def _on_error(self, error: KafkaError) -> None:
         if is_fatal(error):
             self._report(Failed(ConsumerFailedError(error.str())))
+        elif outdated := self._login.outdated_by(error):
+            self._report(Failed(LoginReplacedError(f"{error.str()}; {', '.join(outdated)} changed since the start")))
         else:
             self._report(ClientError(error.str()))
 

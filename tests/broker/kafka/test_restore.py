@@ -136,6 +136,29 @@ def test_offsets_that_a_tool_moved_hide_nothing_that_is_pending(sandbox: Sandbox
     assert restored.next_offset == 10
 
 
+@pytest.mark.parametrize(
+    ("moved_to", "consequence"),
+    [(9, "no relay reads the events 6 to 8"), (2, "the relay reads again the events 2 to 5")],
+)
+def test_events_are_not_skipped_or_read_again_in_silence_where_something_else_moved_the_offset(
+    sandbox: Sandbox, moved_to: int, consequence: str
+) -> None:
+    """Somebody's consumer that joins the relay's group by error commits what it takes, and no relay ever sees that."""
+    sandbox.write(sandbox.topics.delay, [sandbox.position(6)])
+    sandbox.fill(sandbox.topics.source, 10)
+    sandbox.commit((sandbox.topics.source, 0, moved_to), by="")
+
+    assert only(sandbox.restore()).next_offset == moved_to
+    (said,) = sandbox.said
+    assert f"{sandbox.topics.source}[0]" in said
+    assert f"moved the group's offset from 6 to {moved_to}: {consequence}" in said
+
+    sandbox.said.clear()
+    sandbox.commit((sandbox.topics.source, 0, 8))  # a relay's own that came before its position record: nothing moved
+    assert only(sandbox.restore()).next_offset == 8
+    assert not sandbox.said
+
+
 def test_a_restart_reads_from_the_mark_only(sandbox: Sandbox) -> None:
     sandbox.write(
         sandbox.topics.delay,

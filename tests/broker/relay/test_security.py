@@ -33,11 +33,12 @@ from tests.support.secured import Certificates, Right, SecuredBroker, behind_tls
 from tests.support.waiting import until
 
 PASSWORD = "pass-word-that-must-never-be-logged"
+REPLACED_PASSWORD = "replaced-word-that-must-never-be-logged"
 WRONG_PASSWORD = "wrong-word-that-must-never-be-logged"
 NEW_KEY = "new-key-that-must-never-be-logged-0815"
 PERSON = "kund-4711@example.com"
 PHONE = "+46701740605"
-SECRETS = (PASSWORD, WRONG_PASSWORD, API_KEY, NEW_KEY, PERSON, PHONE, CUSTOMER, SECRET_ID)
+SECRETS = (PASSWORD, REPLACED_PASSWORD, WRONG_PASSWORD, API_KEY, NEW_KEY, PERSON, PHONE, CUSTOMER, SECRET_ID)
 ORDER = order_id("secured")
 
 
@@ -253,6 +254,50 @@ FACTS_LOST = "nobody knows which facts were sent before: their repeats may be se
 
 def unserved(relay: RelayProcess) -> bool:
     return UNSERVED.search(relay.text) is not None
+
+
+def test_a_password_that_was_replaced_while_it_waits_or_runs_is_read(
+    secured: SecuredBroker, sandboxes: SandboxFactory, tmp_path: Path
+) -> None:
+    """A client keeps the password that it was created with: each connection that it opens later is refused."""
+    sandbox = sandboxes(broker=secured.broker)
+    secured.grant(*rights("run", sandbox))
+    file = tmp_path / "password"
+    file.write_text(WRONG_PASSWORD)
+    given = {name: value for name, value in secured.scram("").items() if name != "sasl.password"}
+    with Engage() as engage:
+        kafka = {**given, "sasl.password.file": str(file)}
+        config = written(tmp_path, configuration(sandbox, engage.url, kafka=kafka))
+        with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
+            until(lambda: "SASL authentication error" in relay.text, "it waits")
+            file.write_text(PASSWORD)
+            relay.wait_until_owning(1)
+            try:
+                secured.set_password(REPLACED_PASSWORD)
+                file.write_text(REPLACED_PASSWORD)
+                secured.broker.stop()  # closes all connections
+                secured.broker.start()
+                assert relay.wait() == 1
+            finally:
+                secured.set_password(PASSWORD)
+            (last,) = relay.said("cannot run")
+            assert "sasl.password.file changed since the start" in str(last["why"])
+
+
+def test_a_certificate_that_is_replaced_while_it_waits_is_read(
+    secured: SecuredBroker, certificates: Certificates, sandboxes: SandboxFactory, tmp_path: Path
+) -> None:
+    sandbox = sandboxes(broker=secured.broker)
+    secured.grant(*rights("run", sandbox))
+    file = tmp_path / "client.pem"
+    file.write_bytes(certificates.forged_file.read_bytes())
+    with Engage() as engage:
+        config = written(tmp_path, configuration(sandbox, engage.url, kafka=secured.mutual_tls(file)))
+        with RelayProcess(tmp_path, config, "--from", "earliest") as relay:
+            until(lambda: "alert bad certificate" in relay.text, "it waits")
+            file.write_bytes(certificates.client_file.read_bytes())
+            relay.wait_until_owning(1)
+            assert relay.stop() == 0
 
 
 def test_whoever_lacks_a_proof_or_a_right_says_so_and_sends_nothing(
