@@ -25,8 +25,9 @@ ASKED_WITHIN_S = 12.0  # of the broker, at the most: ASK_INTERVAL_S of ends.py, 
 
 
 def transaction(sandbox: Sandbox, records: list[bytes]) -> Producer:
-    """Return a shop's producer with these events in an open transaction."""
-    producer = sandbox.producer(f"{sandbox.topics.source}-shop-{next(_NAMES)}")
+    """Return a shop's producer with these events in an open transaction, which outlasts what the relay asks."""
+    longer = {"transaction.timeout.ms": 60_000}
+    producer = sandbox.producer(f"{sandbox.topics.source}-shop-{next(_NAMES)}", **longer)
     producer.begin_transaction()
     for value in records:
         producer.produce(sandbox.topics.source, value, b"order", 0)
