@@ -24,7 +24,7 @@ class OpenFacts:
         return self._count
 
     def __contains__(self, fact: bytes) -> bool:
-        return self._table[fact] > 0
+        return self._table.get(fact) is not None
 
     def extend(self, packed: bytes | bytearray) -> None:
         """Add many at once: DIGEST_BYTES of each, one behind the other."""
@@ -33,13 +33,13 @@ class OpenFacts:
 
     def add(self, fact: bytes) -> None:
         """Add one, also where it is there already."""
-        self._table[fact] = min(self._table[fact] + 1, MAX_TIMES)
+        self._table[fact] = min((self._table.get(fact) or 0) + 1, MAX_TIMES)
         self._count += 1
 
     def discard(self, fact: bytes) -> None:
         """Take one out, if it is there."""
-        times = self._table[fact]
-        if times == 0:
+        times = self._table.get(fact)
+        if times is None:
             return
         if times == 1:
             del self._table[fact]

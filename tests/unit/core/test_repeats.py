@@ -36,6 +36,13 @@ def test_the_window_counts_from_when_it_was_sent() -> None:
     assert not found.is_repeat(OURS, FACT, 60.0, now=2 * DAY + 60)
 
 
+def test_the_window_is_as_long_as_it_is_called_to_the_fraction_of_a_second() -> None:
+    found = repeats(FACT)
+    found.ended(OURS, FACT, 441.001, sent=True)
+    assert found.is_repeat(OURS, FACT, 100.0, now=540.999)
+    assert not found.is_repeat(OURS, FACT, 100.0, now=541.101)
+
+
 def test_a_dead_letter_frees_the_fact() -> None:
     found = repeats(FACT)
     found.ended(OURS, FACT, 1, sent=False)
