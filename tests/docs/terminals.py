@@ -25,7 +25,9 @@ from tests.support.waiting import until
 COMMAND_TIMEOUT_S = 1800.0  # `pip install`, where the network is slow; all others take seconds
 STOP_TIMEOUT_S = 60.0
 _ENDLESS = re.compile(r"engage-relay (run|simulate)\b|engage-relay status(?!.*--(once|json|check))")
-_READER_S = ("ENGAGE_", "KAFKA_", "OTEL_")  # variables of this machine's user, which a newcomer has not
+# Variables of this machine's user, and of the `make` that plays the tests (its ARGS would be all others'), which a
+# newcomer has not.
+_READER_S = ("ENGAGE_", "KAFKA_", "OTEL_", "MAKE", "MFLAGS")
 
 
 class Terminals:
