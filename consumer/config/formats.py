@@ -39,17 +39,20 @@ def _schemas(settings: Settings, clock: Clock) -> Schemas:
 
 def has_client() -> bool:
     """Tell whether what asks a registry is installed."""
-    try:
-        import consumer.kafka.registry.client  # noqa: F401, PLC0415 - an extra
-    except ModuleNotFoundError:
-        return False
-    return True
+    return _client() is not None
 
 
 def client_of(registry: Registry) -> ConfluentRegistry:
     """Return what asks a registry. Raises ConfigurationError where its client is not installed. Nothing is asked."""
+    client = _client()
+    if client is None:
+        raise ConfigurationError((MISSING,))
+    return client(registry.properties)
+
+
+def _client() -> type[ConfluentRegistry] | None:
     try:
         from consumer.kafka.registry.client import ConfluentRegistry  # noqa: PLC0415 - an extra
     except ModuleNotFoundError:
-        raise ConfigurationError((MISSING,)) from None
-    return ConfluentRegistry(registry.properties)
+        return None
+    return ConfluentRegistry

@@ -76,14 +76,20 @@ class PollSchedule:
 
     def interval(self, attempts: int, jitter: float) -> float:
         """How long to wait after the `attempts`-th poll (from 1) that found nothing; `jitter` in [0, 1)."""
-        # Capped before it is spread: at the maximum, too, what was asked together does not come back together.
-        # 1.6 ** 64 is beyond any maximum; more would overflow some day.
-        grown = max(self.initial_s, 0.1) * self.growth ** min(attempts, 64)
-        return spread(min(grown, self.max_interval_s / (1 + JITTER)), jitter)
+        return spread(min(self._grown(attempts), self._longest_s), jitter)
 
     def is_spare(self, attempts: int) -> bool:
         """Whether the wait after the `attempts`-th poll is the longest there is."""
-        return max(self.initial_s, 0.1) * self.growth ** min(attempts, 64) >= self.max_interval_s / (1 + JITTER)
+        return self._grown(attempts) >= self._longest_s
+
+    @property
+    def _longest_s(self) -> float:
+        # Capped before it is spread: at the maximum, too, what was asked together does not come back together.
+        return self.max_interval_s / (1 + JITTER)
+
+    def _grown(self, attempts: int) -> float:
+        # 1.6 ** 64 is beyond any maximum; more would overflow some day.
+        return max(self.initial_s, 0.1) * self.growth ** min(attempts, 64)
 
     def backoff(self, failures: int, jitter: float) -> float:
         """How long to wait after the `failures`-th failed call (from 1) for the same action."""

@@ -160,14 +160,15 @@ class PollPlan:
 
     def next_age(self, age: float) -> float:
         """Return at which age to poll an action that had no tag at `age` (0: nobody has asked yet)."""
-        n = points_until(age)
-        at = AGES[self._polls[n]] if n < POINTS else math.inf
-        return max(age + MIN_GAP_S, min(at, age + self._max_interval_s))
+        return max(age + MIN_GAP_S, min(self._planned(age), age + self._max_interval_s))
 
     def is_spare(self, age: float) -> bool:
         """Whether the poll after `age` is none that the plan wants: only `max_interval_s` calls for it."""
+        return self._planned(age) > age + self._max_interval_s
+
+    def _planned(self, age: float) -> float:
         n = points_until(age)
-        return n == POINTS or AGES[self._polls[n]] > age + self._max_interval_s
+        return AGES[self._polls[n]] if n < POINTS else math.inf
 
     def found(self, empty_age: float, age: float) -> None:
         """Learn that a tag came after `empty_age` (0: nobody had asked) and at `age` at the latest. O(1)."""

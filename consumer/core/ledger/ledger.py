@@ -123,7 +123,6 @@ from consumer.core.outcomes import DocumentOutcome, PollOutcome, SendOutcome
 from consumer.core.ownership import Assignment
 from consumer.core.parking import Memory, ParkedRecords, Parking, ToRead, cost_of
 from consumer.core.pauses import NO_PAUSES, Pauses
-from consumer.core.poll_plan import LONGEST_S
 from consumer.core.poll_plan import Figures as PollFigures
 from consumer.core.requests import Answer, NotYet, refused
 from consumer.core.sequences import NO_SEQUENCES, SentStep, Sequences
@@ -199,8 +198,7 @@ class Ledger:
             entry.due = min(record.due, now + self._policy.schedule.max_interval_s)
             entry.attempts, entry.sends = record.attempts, record.sends
             # It was polled for all along, so far in vain, as far as anybody knows. What was parked was not.
-            is_old = not were_parked and now - record.first_seen > LONGEST_S
-            entry.spare = is_old and not entry.is_document
+            entry.spare = not (were_parked or entry.is_document) and self._waits.is_old(entry, now)
             if record.document_sent:
                 entry.failed = 1  # as far as anybody knows
                 entry.over_at = now + self._policy.processing_s

@@ -54,7 +54,7 @@ class Waits:
         plan = entry.queue.plan
         if plan is None:
             # A restart begins with the first wait again.
-            is_spare = self._schedule.is_spare(entry.attempts) or now - entry.first_seen > LONGEST_S
+            is_spare = self._schedule.is_spare(entry.attempts) or self.is_old(entry, now)
             at = now + self._schedule.interval(entry.attempts, self._jitter())
         else:
             if entry.asked_at == entry.since < entry.first_seen - plan.next_age(0.0):
@@ -66,6 +66,10 @@ class Waits:
             at = entry.since + plan.next_age(now - entry.since)
         entry.spare = is_spare and not entry.is_document
         return at
+
+    def is_old(self, entry: Entry, now: float) -> bool:
+        """Whether an action waits for longer than there is anything to learn of (poll_plan.py)."""
+        return now - entry.first_seen > LONGEST_S
 
     def learn(self, entry: Entry, now: float) -> None:
         """Note that a poll found a tag, where that tells when Engage has tags."""
