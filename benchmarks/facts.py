@@ -10,7 +10,9 @@ import sys
 import time
 import tracemalloc
 
+from consumer.config.sections.connections import RECOMMENDED_REQUESTS_PER_SECOND
 from consumer.core.ownership import Assignment
+from consumer.core.pacing import Pace
 from consumer.core.repeats import Repeats
 from consumer.events.facts import digest_of
 from consumer.kafka.outcomes.sent_facts import sent_fact
@@ -60,6 +62,10 @@ def main() -> None:
     held_open = tracemalloc.get_traced_memory()[0] / count
     print(f"parsing {parsing_s / PARSED * 1e6:.1f} s, keeping {keeping_s / count * 1e6:.1f} s per million facts")
     print(f"{held:.0f} bytes of memory per fact, {len(values[-1])} bytes of a record to read")
+    pace = Pace(RECOMMENDED_REQUESTS_PER_SECOND)
+    pace.set_share(1.0, 0.0)
+    facts_of_a_day = 86_400 * pace.rate(0.0) / 2
+    print(f"{held * facts_of_a_day / 1e6:.0f} MB for a day at Engage's recommended rate limit, two requests for each")
     print(f"opening {opening_s / count * 1e6:.1f} s per million parked facts, {held_open:.0f} bytes of memory for each")
 
 

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -53,8 +53,69 @@ class Cost:
     writes_per_transaction: float
 
 
-class Relay:
-    """The relay's process, on the measured core."""
+class Measured:
+    """A process on the measured core: the relay, or a peer."""
+
+    name: str
+
+    def __init__(self, process_: subprocess.Popen[bytes]) -> None:
+        """Watch a process that was started on that core. `_begin` says that it reads."""
+        self._process = process_
+        self._ready = threading.Event()
+        self.began_at = 0.0
+        self._began_cpu_s = 0.0
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """The last lines that it logged."""
+        return ""
+
+    @property
+    def cpu_s(self) -> float:
+        """The CPU time that it has taken since it began."""
+        return process.cpu_s(self.pid) - self._began_cpu_s
+
+    @property
+    def peak_mib(self) -> float:
+        """The most memory that it ever held."""
+        return process.memory_bytes(self.pid, "VmHWM") / 2**20
+
+    def _begin(self) -> None:
+        self.began_at, self._began_cpu_s = time.monotonic(), process.cpu_s(self.pid)
+        self._ready.set()
+
+    def await_ready(self) -> None:
+        """Wait until it reads its first partition. Raises BenchmarkError."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._ready.wait(LOOK_EVERY_S):
+            self.check_alive()
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"{self.name} did not start:\n{self.log}")
+
+    def check_alive(self) -> None:
+        """Raise BenchmarkError where it has ended."""
+        if self._process.poll() is not None:
+            raise BenchmarkError(f"{self.name} ended with {self._process.returncode}:\n{self.log}")
+
+    def stop(self) -> None:
+        """End it as an operator does."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Relay(Measured):
+    """The relay's process."""
+
+    name = "the relay"
 
     def __init__(
         self,
@@ -76,7 +137,7 @@ class Relay:
         module = "consumer.cli" if profile is None else "benchmarks.sampled_relay"
         measured, _ = process.cores()
         with process.pinned_to(measured):
-            self._process = subprocess.Popen(
+            started = subprocess.Popen(
                 [
                     *(sys.executable, "-m", module, "run", "--from", "earliest", "--create-topics"),
                     *(() if config is None else ("--config", str(config))),
@@ -85,45 +146,24 @@ class Relay:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
             )
+        super().__init__(started)
         self._profile = profile
-        self._ready = threading.Event()
         self._log: list[bytes] = []
-        self.began_at = 0.0
-        self._began_cpu_s = 0.0
         threading.Thread(target=self._read_log, daemon=True).start()
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
 
     def _read_log(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
             self._log.append(line)
             if _READY in line and not self._ready.is_set():
-                self.began_at, self._began_cpu_s = time.monotonic(), process.cpu_s(self.pid)
                 if self._profile is not None:
                     self._process.send_signal(signal.SIGUSR1)
-                self._ready.set()
-
-    def await_ready(self) -> None:
-        """Wait until it reads its first partition. Raises BenchmarkError."""
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not self._ready.wait(LOOK_EVERY_S):
-            self.check_alive()
-            if time.monotonic() > deadline:
-                raise BenchmarkError(f"the relay did not start:\n{self.log}")
+                self._begin()
 
     @property
     def log(self) -> str:
         """The last lines that it logged."""
         return b"".join(self._log[-20:]).decode(errors="replace")
-
-    def check_alive(self) -> None:
-        """Raise BenchmarkError where it has ended."""
-        if self._process.poll() is not None:
-            raise BenchmarkError(f"the relay ended with {self._process.returncode}:\n{self.log}")
 
     def cost(self, actions: int) -> Cost:
         """Wait until all is settled; return what it took."""
@@ -137,8 +177,8 @@ class Relay:
             self._process.send_signal(signal.SIGUSR2)
         transactions = figures["transaction_duration_seconds_count"]
         return Cost(
-            cpu_ms_per_action=(process.cpu_s(self.pid) - self._began_cpu_s) / actions * 1000,
-            peak_mib=process.memory_bytes(self.pid, "VmHWM") / 2**20,
+            cpu_ms_per_action=self.cpu_s / actions * 1000,
+            peak_mib=self.peak_mib,
             transactions=int(transactions),
             writes_per_transaction=figures["transaction_records_total"] / transactions,
         )
@@ -154,15 +194,6 @@ class Relay:
             for sample in family.samples:
                 figures[sample.name.removeprefix("engage_relay_")] += sample.value  # type: ignore[assignment]
         return figures
-
-    def stop(self) -> None:
-        """End it as an operator does."""
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
 
 @contextlib.contextmanager
@@ -181,20 +212,7 @@ def relay_against(
         relay.stop()
 
 
-class Running(Protocol):
-    """What delivers: the relay, or a peer."""
-
-    @property
-    def log(self) -> str:
-        """The last lines that it logged."""
-        ...
-
-    def check_alive(self) -> None:
-        """Raise BenchmarkError where it has ended."""
-        ...
-
-
-def await_accepted(url: str, count: str, expected: int, running: Sequence[Running]) -> None:
+def await_accepted(url: str, count: str, expected: int, running: Sequence[Measured]) -> None:
     """Look at an account until as many were accepted. Raises BenchmarkError where nothing moves."""
     most, moved_at = -1, time.monotonic()
     while (accepted := int(json.loads(get(url))[count])) < expected:
@@ -258,3 +276,13 @@ def submit(url: str, order_ids: list[str]) -> dict[str, str]:
     """Submit orders to the simulator, as the platform does before it publishes. Returns their jobs, by order."""
     answer = json.loads(get(f"{url}/simulator/orders/bulk", json.dumps({"orderIds": order_ids}).encode()))
     return {job["orderId"]: job["jobId"] for job in answer["jobs"]}
+
+
+def requests_in(account: Mapping[str, Any]) -> int:
+    """Return how many polls and actions a simulator was asked."""
+    return sum(count for call in ("job", "order", "action") for count in account["requests"].get(call, {}).values())
+
+
+def answers_429_in(account: Mapping[str, Any]) -> int:
+    """Return how many of its answers were 429."""
+    return sum(statuses.get("429", 0) for statuses in account["requests"].values())

@@ -39,9 +39,11 @@ from benchmarks.running import (
     ENGAGE_LIMIT,
     BenchmarkError,
     Relay,
+    answers_429_in,
     await_accepted,
     get,
     relay_against,
+    requests_in,
     simulator,
     submit,
 )
@@ -148,12 +150,12 @@ def play(load: Load) -> Steady:
         cpu_ms=cpu.total() / published * 1000,
         cpu_ms_by_thread={kind: taken / published * 1000 for kind, taken in cpu.most_common()},
         peak_mib=peak_mib,
-        requests=_requests(account) / published,
+        requests=requests_in(account) / published,
         transactions=transactions / published,
         late_mean=statistics.fmean(late),
         late_p50=percentiles[49],
         late_p99=percentiles[98],
-        answers_429=_answers_429(account),
+        answers_429=answers_429_in(account),
         scrape_s=scrape_s,
         scrape_kib=scrape_kib,
     )
@@ -178,11 +180,11 @@ def play_peer(load: Load) -> Peer:
     return Peer(
         cpu_ms=cpu_s / published * 1000,
         peak_mib=peak_mib,
-        requests=_requests(account) / published,
+        requests=requests_in(account) / published,
         late_mean=statistics.fmean(late),
         late_p50=percentiles[49],
         late_p99=percentiles[98],
-        answers_429=_answers_429(account),
+        answers_429=answers_429_in(account),
         doubled=len(account["actions"]) - published,
     )
 
@@ -195,14 +197,6 @@ def _lateness(account: dict[str, Any], published: int) -> list[float]:
         for entry in account["actions"]
         if number[entry["orderId"]] >= min(LEARNING, published // 2)
     ]
-
-
-def _requests(account: dict[str, Any]) -> int:
-    return sum(count for call in ("job", "order", "action") for count in account["requests"].get(call, {}).values())
-
-
-def _answers_429(account: dict[str, Any]) -> int:
-    return sum(statuses.get("429", 0) for statuses in account["requests"].values())
 
 
 def _names(load: Load) -> list[str]:

@@ -36,10 +36,12 @@ from benchmarks.running import (
     START_TIMEOUT_S,
     BenchmarkError,
     Cost,
+    answers_429_in,
     await_accepted,
     get,
     instant_engage,
     relay_against,
+    requests_in,
     simulator,
     submit,
 )
@@ -191,13 +193,10 @@ def run_slow(options: Options) -> Slow:
     return Slow(
         actions=options.events,
         seconds=seconds,
-        requests_per_action=sum(
-            count for call in ("job", "order", "action") for count in summary["requests"].get(call, {}).values()
-        )
-        / options.events,
+        requests_per_action=requests_in(summary) / options.events,
         p50_s=percentiles[9],
         p95_s=percentiles[18],
-        answers_429=sum(statuses.get("429", 0) for statuses in summary["requests"].values()),
+        answers_429=answers_429_in(summary),
         max_requests_in_a_second=max(summary["mostRequestsPerSecond"].values()),
         cost=cost,
     )

@@ -10,16 +10,15 @@ import hashlib
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from benchmarks import process
 from benchmarks.events import TOPIC
-from benchmarks.running import LOOK_EVERY_S, START_TIMEOUT_S, STOP_TIMEOUT_S, BenchmarkError
+from benchmarks.running import BenchmarkError, Measured
 from tests.support.broker import KafkaBroker
-from tests.support.downloads import UnavailableError, kept, last_line, said
+from tests.support.downloads import UnavailableError, first_error, kept, said
 
 T = TypeVar("T")
 
@@ -30,8 +29,10 @@ _JAVA = Path(__file__).with_name("java")
 _BUILD_TIMEOUT_S = 300.0
 
 
-class Peer:
-    """The peer's process."""
+class Peer(Measured):
+    """The peer's process. It logs nothing."""
+
+    name = NAME
 
     def __init__(self, broker: KafkaBroker, engage_url: str) -> None:
         """Start it. Raises UnavailableError where it cannot be had on this machine."""
@@ -39,59 +40,18 @@ class Peer:
         classes = f"{folder / 'classes'}:{folder / 'libs' / '*'}"
         measured, _ = process.cores()
         with process.pinned_to(measured):
-            self._process = subprocess.Popen(
+            started = subprocess.Popen(
                 ["java", MAX_HEAP, "-cp", classes, "Peer", broker.bootstrap_servers, TOPIC, engage_url],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
             )
-        self._ready = threading.Event()
-        self.log = ""  # it logs nothing
-        self.began_at = 0.0
-        self._began_cpu_s = 0.0
+        super().__init__(started)
         threading.Thread(target=self._read, daemon=True).start()
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
-    @property
-    def cpu_s(self) -> float:
-        """The CPU time that it has taken since it was ready."""
-        return process.cpu_s(self.pid) - self._began_cpu_s
-
-    @property
-    def peak_mib(self) -> float:
-        """The most memory that it ever held."""
-        return process.memory_bytes(self.pid, "VmHWM") / 2**20
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         if self._process.stdout.readline():
-            self.began_at, self._began_cpu_s = time.monotonic(), process.cpu_s(self.pid)
-            self._ready.set()
-
-    def await_ready(self) -> None:
-        """Wait until it has partitions. Raises BenchmarkError."""
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not self._ready.wait(LOOK_EVERY_S):
-            self.check_alive()
-            if time.monotonic() > deadline:
-                raise BenchmarkError(f"{NAME} did not start")
-
-    def check_alive(self) -> None:
-        """Raise BenchmarkError where it has ended."""
-        if self._process.poll() is not None:
-            raise BenchmarkError(f"{NAME} ended with {self._process.returncode}")
-
-    def stop(self) -> None:
-        """End it."""
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self._begin()
 
 
 @contextlib.contextmanager
@@ -130,6 +90,5 @@ def _build(directory: Path) -> Path:
     for command in (fetched, compiled):
         code, text = said(command, cwd=directory, timeout_s=_BUILD_TIMEOUT_S)
         if code != 0:
-            reason = next((line for line in text.splitlines() if "ERROR" in line), last_line(text))
-            raise UnavailableError(f"{command[0]}: {reason.strip()[:500]}")
+            raise UnavailableError(f"{command[0]}: {first_error(text)}")
     return folder

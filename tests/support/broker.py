@@ -37,7 +37,7 @@ from typing import Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tests.support.downloads import UnavailableError, kept, last_line, needed, said
+from tests.support.downloads import UnavailableError, first_error, kept, needed, said
 
 DEFAULT_VERSION = "4.2.0"
 ARCHIVE = "broker.jsa"
@@ -359,8 +359,7 @@ def _fetch(version: str, artifact: str, directory: Path) -> Path:
     command += ["dependency:copy-dependencies", f"-Dkafka.version={version}", f"-Dkafka.artifact={artifact}"]
     code, text = said([*command, f"-DoutputDirectory={jars}"], cwd=directory, timeout_s=DOWNLOAD_TIMEOUT_S)
     if code != 0:
-        reason = next((line for line in text.splitlines() if "ERROR" in line), last_line(text))
-        raise BrokerUnavailableError(f"Maven could not fetch Kafka {version}: {reason.strip()[:500]}")
+        raise BrokerUnavailableError(f"Maven could not fetch Kafka {version}: {first_error(text)}")
     return jars
 
 

@@ -83,5 +83,10 @@ def last_line(text: str) -> str:
     return (text.strip().splitlines() or ["(it said nothing)"])[-1].strip()[:500]
 
 
+def first_error(text: str) -> str:
+    """Return Maven's first line with an error, or the last one that says something, shortened."""
+    return next((line.strip()[:500] for line in text.splitlines() if "ERROR" in line), last_line(text))
+
+
 def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "engage-relay"
