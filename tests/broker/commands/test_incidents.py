@@ -12,9 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from consumer.commands.cli import app
-from tests.broker.commands.test_monitoring import orders, relay_of, watched
+from tests.broker.commands.test_monitoring import monitored, orders
 from tests.deploy.prometheus import Prometheus
-from tests.support.engage import Engage
 from tests.support.events import event, order_id, publish
 from tests.support.relay_process import configuration, written
 from tests.support.sandbox import SandboxFactory
@@ -41,11 +40,7 @@ def test_orders_that_never_get_ready_are_told_although_engage_answers_and_nothin
     sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
     sandbox = sandboxes(partitions=2)
-    with (
-        Engage(unknown_orders="create", stuck=1.0) as engage,
-        relay_of(sandbox, engage, tmp_path) as relay,
-        watched(relay, tmp_path / "prometheus") as prometheus,
-    ):
+    with monitored(sandbox, tmp_path, stuck=1.0) as (_, _, prometheus):
         until(lambda: count(prometheus, "engage_relay_pending_actions"), "Prometheus knows the relay")
         told = {"EngageRelayOldPending", "EngageRelayNothingAccepted"}
         batches = itertools.count()
@@ -61,11 +56,7 @@ def test_orders_that_never_get_ready_are_told_although_engage_answers_and_nothin
 
 def test_events_that_no_route_takes_are_told(sandboxes: SandboxFactory, tmp_path: Path) -> None:
     sandbox = sandboxes(partitions=2)
-    with (
-        Engage(unknown_orders="create") as engage,
-        relay_of(sandbox, engage, tmp_path) as relay,
-        watched(relay, tmp_path / "prometheus") as prometheus,
-    ):
+    with monitored(sandbox, tmp_path) as (_, _, prometheus):
         until(lambda: count(prometheus, "engage_relay_events_consumed_total"), "Prometheus knows the relay")
         publish(sandbox, [(order_id(n), event(order_id(n), kind="order.shiped")) for n in range(100)])
         until(lambda: "EngageRelayUnrouted" in prometheus.firing(), "the alert fires", PATIENCE_S)
@@ -75,11 +66,7 @@ def test_events_that_no_route_takes_are_told(sandboxes: SandboxFactory, tmp_path
 def test_a_redrive_on_an_idle_topic_is_no_incident(sandboxes: SandboxFactory, tmp_path: Path) -> None:
     """Its transaction's marker lies behind the last event, and was taken for an event that nobody reads."""
     sandbox = sandboxes(partitions=2)
-    with (
-        Engage(unknown_orders="create") as engage,
-        relay_of(sandbox, engage, tmp_path) as relay,
-        watched(relay, tmp_path / "prometheus") as prometheus,
-    ):
+    with monitored(sandbox, tmp_path) as (engage, relay, prometheus):
         publish(sandbox, [(order_id(1), b"not JSON")])
         until(lambda: relay.metric("dead_letters_total") == 1, "it is a dead letter")
         config = written(tmp_path, configuration(sandbox, engage.url), "operator")

@@ -52,6 +52,19 @@ def watched(relay: RelayProcess, directory: Path) -> Iterator[Prometheus]:
         yield prometheus
 
 
+@contextmanager
+def monitored(
+    sandbox: Sandbox, tmp_path: Path, *, stuck: float = 0.0
+) -> Iterator[tuple[Engage, RelayProcess, Prometheus]]:
+    """Run an Engage, a relay, and Prometheus that looks at it. `stuck`: which part of the orders never gets ready."""
+    with (
+        Engage(unknown_orders="create", stuck=stuck) as engage,
+        relay_of(sandbox, engage, tmp_path) as relay,
+        watched(relay, tmp_path / "prometheus") as prometheus,
+    ):
+        yield engage, relay, prometheus
+
+
 def in_a_hurry(rules: str) -> str:
     """Divide every range, offset and `for` by 60, and each age."""
     faster = rules.replace("[1d]", "[24h]")
@@ -90,11 +103,7 @@ def test_every_panel_has_an_answer_and_an_alert_fires_when_engage_goes_down(
     sandboxes: SandboxFactory, tmp_path: Path
 ) -> None:
     sandbox = sandboxes(partitions=2)
-    with (
-        Engage(unknown_orders="create") as engage,
-        relay_of(sandbox, engage, tmp_path) as relay,
-        watched(relay, tmp_path / "prometheus") as prometheus,
-    ):
+    with monitored(sandbox, tmp_path) as (engage, _, prometheus):
         orders(sandbox, range(20))
         until(lambda: len(engage.accepted) == 20, "the actions are accepted")
         until(lambda: empty_panels(prometheus) == set(), "every panel has an answer")

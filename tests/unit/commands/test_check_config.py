@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import Result
 
 from consumer.errors import ExitCode
 from tests.support.registry import TestRegistry
@@ -260,13 +261,18 @@ routes:
 """
 
 
+def sampled(tmp_path: Path, routes: str, events: str) -> Result:
+    """Check a configuration against events, one a line."""
+    config, sample = tmp_path / "relay.yaml", tmp_path / "events.jsonl"
+    config.write_text(routes)
+    sample.write_text(events)
+    return called("check-config", "--config", str(config), "--sample", str(sample))
+
+
 def test_a_path_that_no_sample_has_is_named_with_the_nearest_that_one_has(tmp_path: Path) -> None:
-    (tmp_path / "relay.yaml").write_text(ROUTES)
-    (tmp_path / "events.jsonl").write_text(
-        '{"status": "gone", "shop": "se", "order": {"number": "A-1"}}\n{"status": null}\n'
+    result = sampled(
+        tmp_path, ROUTES, '{"status": "gone", "shop": "se", "order": {"number": "A-1"}}\n{"status": null}\n'
     )
-    config, sample = (str(tmp_path / name) for name in ("relay.yaml", "events.jsonl"))
-    result = called("check-config", "--config", config, "--sample", sample)
     assert result.exit_code == ExitCode.CONFIGURATION
     assert [line for line in result.stdout.splitlines() if "no sample" in line] == [
         "note    route gone: when: no sample has market",
@@ -276,12 +282,11 @@ def test_a_path_that_no_sample_has_is_named_with_the_nearest_that_one_has(tmp_pa
 
 
 def test_an_object_that_samples_have_as_json_in_a_text_is_named(tmp_path: Path) -> None:
-    (tmp_path / "relay.yaml").write_text(ROUTES.replace("nummber", "number"))
-    (tmp_path / "events.jsonl").write_text(
-        '{"status": "gone", "shop": "se", "market": "se", "order": "{\\"number\\": 7, \\"locale\\": null}"}\n'
+    result = sampled(
+        tmp_path,
+        ROUTES.replace("nummber", "number"),
+        '{"status": "gone", "shop": "se", "market": "se", "order": "{\\"number\\": 7, \\"locale\\": null}"}\n',
     )
-    config, sample = (str(tmp_path / name) for name in ("relay.yaml", "events.jsonl"))
-    result = called("check-config", "--config", config, "--sample", sample)
     assert result.exit_code == ExitCode.CONFIGURATION
     assert [line for line in result.stdout.splitlines() if "no sample" in line] == [
         "failed  route gone: order_id: no sample has order.number, did you mean json(order).number?",
@@ -300,29 +305,28 @@ def test_an_item_of_a_route_without_each_is_a_field_like_any_other(tmp_path: Pat
 
 
 def test_samples_that_have_all_are_no_finding(tmp_path: Path) -> None:
-    (tmp_path / "relay.yaml").write_text(ROUTES.replace("nummber", "number"))
-    (tmp_path / "events.jsonl").write_text(
-        '{"status": null, "shop": null, "market": "se", "order": {"number": null, "locale": null}}\n'
+    result = sampled(
+        tmp_path,
+        ROUTES.replace("nummber", "number"),
+        '{"status": null, "shop": null, "market": "se", "order": {"number": null, "locale": null}}\n',
     )
-    config, sample = (str(tmp_path / name) for name in ("relay.yaml", "events.jsonl"))
-    result = called("check-config", "--config", config, "--sample", sample)
     assert result.exit_code == 0
     assert "no sample" not in result.stdout
 
 
 def test_a_field_of_the_events_own_that_is_read_of_the_record_is_named(tmp_path: Path) -> None:
     """What takes webhooks writes their headers beside their body, and many events have a field `event`."""
-    (tmp_path / "relay.yaml").write_text(
+    result = sampled(
+        tmp_path,
         "routes:\n  gone:\n    action: ConfirmCancellation\n    order_id: event.order\n"
-        "    when: headers.\"x-topic\" == 'orders/cancelled'\n"
+        "    when: headers.\"x-topic\" == 'orders/cancelled'\n",
+        '{"headers": {"x-topic": "orders/cancelled"}, "event": {"order": "A-1"}}\n',
     )
-    (tmp_path / "events.jsonl").write_text('{"headers": {"x-topic": "orders/cancelled"}, "event": {"order": "A-1"}}\n')
-    config, sample = (str(tmp_path / name) for name in ("relay.yaml", "events.jsonl"))
-    result = called("check-config", "--config", config, "--sample", sample)
     assert [line for line in result.stdout.splitlines() if "no sample" in line] == [
         "failed  route gone: order_id: no sample has order, did you mean event.event.order?",
         'note    route gone: when: no sample has headers."x-topic", did you mean event.headers."x-topic"?',
     ]
+    config, sample = (str(tmp_path / name) for name in ("relay.yaml", "events.jsonl"))
     result = called("route", sample, "--config", config)
     note = 'note: route gone: when: headers."x-topic" finds nothing; the event\'s own field is event.headers."x-topic"'
     assert note in result.stdout
